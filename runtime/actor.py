@@ -1,0 +1,118 @@
+"""An actor: private state, a mailbox somebody else owns, and one handler per type of message.
+
+    class Counter(Actor):
+        def __init__(self) -> None:
+            self.total = 0
+
+        @handles(Add)
+        async def add(self, message: Add) -> int:
+            self.total += message.amount
+            return self.total
+
+Handlers run one at a time, so state needs no lock. A handler that raises a `Rejected` has answered; one that raises
+anything else has crashed its actor, and the supervisor starts a new life with fresh state from the factory.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+from .errors import ConfigError
+from .ref import Ref
+
+__all__ = ["Actor", "Context", "Handler", "handles", "handles_batch"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# A batch is bounded so that one life never holds an unbounded run of messages in hand.
+BATCH_MAX = 4_096
+
+
+class Handler(NamedTuple):
+    """One row of an actor class's dispatch table."""
+
+    function: Callable[..., Any]
+    is_async: bool
+    batch_max: int  # 0: takes single messages
+
+
+def handles(*types: type) -> Callable[[F], F]:
+    """Mark a method as the handler of messages of exactly these types; a plain `def` is allowed too."""
+    return _marked(types, batch_max=0)
+
+
+def handles_batch(*types: type, limit: int = BATCH_MAX) -> Callable[[F], F]:
+    """Mark a method that takes a list of consecutive messages and returns a list of answers or refusals, one each.
+
+    This is what lets 64 callers share one fsync. A crash in the batch crashes all of it.
+    """
+    return _marked(types, batch_max=limit)
+
+
+def _marked(types: tuple[type, ...], *, batch_max: int) -> Callable[[F], F]:
+    def mark(function: F) -> F:
+        function.__handles__ = (types, batch_max)  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+class Context(Protocol):
+    """What a life may know of the world around it."""
+
+    @property
+    def name(self) -> str:
+        """The actor's own name."""
+
+    @property
+    def epoch(self) -> int:
+        """1 for the first life, one more for each restart."""
+
+    def ref(self, name: str) -> Ref:
+        """Another actor of the same tree. Raises `UnknownChild`."""
+
+
+class Actor:
+    """Base of all actors. Override the hooks, mark the handlers; never call a handler from outside.
+
+    `messages`, when declared, is the closed union the actor accepts: every member must have a handler.
+    """
+
+    messages: ClassVar[Any] = None
+    context: Context
+    _handlers: ClassVar[Mapping[type, Handler]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._handlers = _dispatch_table(cls)
+        for declared in _members(cls.messages):
+            if declared not in cls._handlers:
+                raise ConfigError(cls.__qualname__, f"declares {declared.__qualname__} but has no handler for it")
+
+    async def on_start(self) -> None:
+        """Runs before the first message; mail waits meanwhile. Raising here is a failed start."""
+
+    async def on_stop(self, reason: str) -> None:
+        """Runs once at the end of every life, shielded and with a deadline, also after a crash or a failed start."""
+
+
+def _dispatch_table(cls: type) -> dict[type, Handler]:
+    table: dict[type, Handler] = {}
+    for base in reversed(cls.__mro__):
+        for name, member in vars(base).items():
+            marked = getattr(member, "__handles__", None)
+            if marked is None:
+                continue
+            function = getattr(cls, name)  # an override in a subclass keeps the mark of the name it overrides
+            types, batch_max = marked
+            for message_type in types:
+                table[message_type] = Handler(function, inspect.iscoroutinefunction(function), batch_max)
+    return table
+
+
+def _members(union: Any) -> tuple[type, ...]:
+    if union is None:
+        return ()
+    return tuple(getattr(union, "__args__", (union,)))
