@@ -1,0 +1,34 @@
+"""How another subsystem asks for an alert: one row in its own transaction, so that fact and alert are one commit.
+
+It never writes an alert itself. The alert actor reads these rows in order, after its cursor, and alone decides what
+becomes of them; after the commit it is told with `AlertsWaiting`.
+"""
+
+from __future__ import annotations
+
+from ...wire.alert import Category, Level
+from ...wire.persistence import Statement
+
+__all__ = ["TITLE_MAX", "alert_request"]
+
+TITLE_MAX = 256
+MESSAGE_MAX = 4_096
+
+
+def alert_request(
+    at_us: int,
+    level: Level,
+    category: Category,
+    title: str,
+    message: str,
+    *,
+    strategy: str | None = None,
+    dedup_key: str | None = None,
+    resolves: bool = False,
+) -> Statement:
+    """The row. With `resolves` it closes the dedup key instead of firing it."""
+    return Statement(
+        "INSERT INTO alert_request(at_us, level, category, title, message, strategy, dedup_key, resolves)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        ((at_us, level.value, category.value, title, message, strategy, dedup_key, int(resolves)),),
+    )

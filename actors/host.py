@@ -1,0 +1,188 @@
+"""The port to the host's engine: every call to the controller goes through here, with a deadline.
+
+Plain methods are called inline in the fund's trio thread. Coroutines get a deadline; a restart runs as a task of its
+own, since it may take half a minute, and reports back as a message. A controller that raises, hangs or answers
+nonsense becomes a `HostFault`, which names the call and never stops the tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import trio
+
+from ..runtime import FundopsError
+from ..wire.controller import (
+    CanListFeeds,
+    CanListFills,
+    CanListSettlements,
+    CanPause,
+    CanRestart,
+    CanSetStage,
+    CanStopAll,
+    Controller,
+    FeedStatus,
+    Fill,
+    KillAction,
+    NotRetryable,
+    Settlement,
+    StopReport,
+    StrategyStatus,
+)
+from ..wire.recovery import AttemptEnded, AttemptLate
+
+__all__ = ["CALL_DEADLINE_S", "RESTART_DEADLINE_S", "STOP_ALL_DEADLINE_S", "Host", "HostFault"]
+
+CALL_DEADLINE_S = 1.0
+RESTART_DEADLINE_S = 30.0
+STOP_ALL_DEADLINE_S = 10.0
+STRATEGIES_MAX = 10_000
+
+T = TypeVar("T")
+
+_PARTS: tuple[tuple[type, str], ...] = (
+    (CanRestart, "restart"),
+    (CanPause, "pause, resume and stop"),
+    (CanStopAll, "stop_all"),
+    (CanSetStage, "set_stage"),
+    (CanListFeeds, "feeds"),
+    (CanListFills, "fills"),
+    (CanListSettlements, "settlements"),
+)
+
+
+class HostFault(FundopsError):
+    """The controller raised, hung, or answered nonsense; `call` names the method."""
+
+    def __init__(self, call: str, problem: str) -> None:
+        super().__init__(f"controller.{call}: {problem}")
+        self.call, self.problem = call, problem
+
+
+class Host:
+    """Wraps one controller. `nursery` is where restarts run, so that no actor waits for them."""
+
+    def __init__(self, controller: Controller, nursery: trio.Nursery) -> None:
+        self._controller: Any = controller
+        self._nursery = nursery
+        self._in_flight = 0
+        self._idle = trio.Event()
+
+    def missing(self) -> tuple[str, ...]:
+        """The optional parts this controller lacks, for the start-up log."""
+        return tuple(name for part, name in _PARTS if not isinstance(self._controller, part))
+
+    def can(self, part: type) -> bool:
+        return isinstance(self._controller, part)
+
+    # -- questions
+
+    def strategies(self) -> tuple[StrategyStatus, ...]:
+        """All strategies, with unique names. Raises: `HostFault`."""
+        statuses = self._list("strategies", StrategyStatus)
+        if len(statuses) > STRATEGIES_MAX:
+            raise HostFault("strategies", f"{len(statuses)} strategies; at most {STRATEGIES_MAX} are managed")
+        seen: set[str] = set()
+        for status in statuses:
+            if not isinstance(status.name, str) or not 1 <= len(status.name) <= 128:
+                raise HostFault("strategies", f"{status.name!r} is not a name of 1 to 128 characters")
+            if status.name in seen:
+                raise HostFault("strategies", f"{status.name!r} is reported twice")
+            seen.add(status.name)
+        return statuses
+
+    def feeds(self) -> tuple[FeedStatus, ...]:
+        return self._list("feeds", FeedStatus) if self.can(CanListFeeds) else ()
+
+    def fills(self, after: str) -> tuple[Fill, ...]:
+        return self._list("fills", Fill, after) if self.can(CanListFills) else ()
+
+    def settlements(self, after: str) -> tuple[Settlement, ...]:
+        return self._list("settlements", Settlement, after) if self.can(CanListSettlements) else ()
+
+    def _list(self, call: str, kind: type[T], *arguments: str) -> tuple[T, ...]:
+        try:
+            answer: Sequence[Any] = tuple(getattr(self._controller, call)(*arguments))
+        except Exception as error:
+            raise HostFault(call, f"raised {type(error).__name__}: {error}") from error
+        for item in answer:
+            if not isinstance(item, kind):
+                raise HostFault(call, f"answered a {type(item).__name__}, not a {kind.__name__}")
+        return tuple(answer)
+
+    # -- orders
+
+    async def pause(self, name: str, reason: str) -> None:
+        if self.can(CanPause):
+            await self._call("pause", CALL_DEADLINE_S, lambda: self._controller.pause(name, reason))
+
+    async def resume(self, name: str) -> None:
+        if self.can(CanPause):
+            await self._call("resume", CALL_DEADLINE_S, lambda: self._controller.resume(name))
+
+    async def stop(self, name: str, reason: str) -> None:
+        if self.can(CanPause):
+            await self._call("stop", CALL_DEADLINE_S, lambda: self._controller.stop(name, reason))
+
+    async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
+        if self.can(CanSetStage):
+            await self._call("set_stage", CALL_DEADLINE_S, lambda: self._controller.set_stage(name, stage, capital_cap))
+
+    async def stop_all(self, reason: str, action: KillAction) -> StopReport:
+        """Raises: `HostFault`, also when the controller cannot stop at all."""
+        if not self.can(CanStopAll):
+            raise HostFault("stop_all", "is not implemented by this controller")
+        report = await self._call("stop_all", STOP_ALL_DEADLINE_S, lambda: self._controller.stop_all(reason, action))
+        if not isinstance(report, StopReport):
+            raise HostFault("stop_all", f"answered a {type(report).__name__}, not a StopReport")
+        return report
+
+    async def _call(self, call: str, deadline_s: float, begin: Callable[[], Awaitable[T]]) -> T:
+        try:
+            with trio.fail_after(deadline_s):
+                return await begin()
+        except trio.TooSlowError:
+            raise HostFault(call, f"did not answer within {deadline_s:g} s") from None
+        except Exception as error:
+            raise HostFault(call, f"raised {type(error).__name__}: {error}") from error
+
+    # -- restarts
+
+    def start_restart(self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]) -> None:
+        """Begin a restart and return at once; `tell` hears when it is late and when it has ended."""
+        self._in_flight += 1
+        self._nursery.start_soon(self._restart, name, attempt_id, tell, name=f"restart {name}")
+
+    async def idle(self) -> None:
+        """Return when no restart is in flight: what a replay waits for between two steps."""
+        while self._in_flight:
+            await self._idle.wait()
+
+    async def _restart(self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]) -> None:
+        error: str | None = None
+        retryable = True
+        try:
+            if not self.can(CanRestart):
+                raise HostFault("restart", "is not implemented by this controller")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._report_late, name, attempt_id, tell)
+                await self._controller.restart(name, attempt_id=attempt_id)
+                nursery.cancel_scope.cancel()
+        except Exception as caught:  # noqa: BLE001  as in _list
+            leaf: BaseException = caught
+            while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
+                leaf = leaf.exceptions[0]
+            error, retryable = f"{type(leaf).__name__}: {leaf}", not isinstance(leaf, NotRetryable)
+        finally:
+            self._in_flight -= 1
+            idle, self._idle = self._idle, trio.Event()
+        tell(AttemptEnded(name, attempt_id, error, retryable))
+        idle.set()
+
+    async def _report_late(
+        self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]
+    ) -> None:
+        await trio.sleep(RESTART_DEADLINE_S)
+        tell(AttemptLate(name, attempt_id))

@@ -1,0 +1,53 @@
+"""A read-only connection: unlimited in number, from any process, never in the writer's way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import apsw
+
+from .database import APPLICATION_ID, BUSY_TIMEOUT_MS, DatabaseError
+
+__all__ = ["Reader"]
+
+
+class Reader:
+    """Rows of the last committed state. Use from one thread at a time; close it, or use it as a context manager.
+
+    Raises: `DatabaseError` when the file is missing or not a fundops database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise DatabaseError(path, "there is no such database")
+        try:
+            self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+            self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            application_id = self._connection.pragma("application_id")
+        except apsw.Error as error:
+            raise DatabaseError(path, f"cannot be read: {error}") from error
+        if application_id != APPLICATION_ID:
+            self._connection.close()
+            raise DatabaseError(path, "is not a fundops database")
+
+    def rows(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
+        """All rows as tuples. Each call is its own short read transaction."""
+        return list(self._connection.execute(sql, bindings))
+
+    def row(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
+        """The first row, or None."""
+        return next(iter(self._connection.execute(sql, bindings).fetchall()), None)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._connection.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,96 @@
+"""Exact money: int64 minor units with a frozen scale per asset (8 decimal digits), Decimal at the edges.
+
+Whoever hands in an int, a str or a Decimal is taken at their word: a digit beyond the scale is refused. A float is
+what engines compute with (3.1499999999999915), so it is rounded half-even and the caller is told.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from typing import NamedTuple
+
+from ..runtime import Rejected
+
+__all__ = ["MINOR_MAX", "SCALE_DIGITS", "Amount", "AmountError", "Minor", "from_minor", "to_minor"]
+
+Amount = Decimal | int | str | float
+
+SCALE_DIGITS = 8
+MINOR_PER_UNIT = 10**SCALE_DIGITS
+# Half of int64: the sum of two amounts that were each let in still fits.
+MINOR_MAX = 2**62
+
+_QUANTUM = Decimal(1).scaleb(-SCALE_DIGITS)
+_EXACT = Context(prec=60)
+
+
+class AmountError(Rejected, ValueError):
+    """An amount that cannot be booked; `field` and `value` say which and what."""
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        super().__init__(f"{field}: {value!r} {problem}")
+        self.field, self.value, self.problem = field, value, problem
+
+
+class Minor(NamedTuple):
+    """An amount in minor units, and whether a float was rounded to get there."""
+
+    minor: int
+    rounded: bool
+
+
+def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> Minor:
+    """Minor units of `value`, of either sign.
+
+    Raises: `AmountError` for bool and other types, NaN, infinity, digits beyond the scale (floats are rounded
+    instead, unless `floats` is ``"refuse"``), and more than 2^62 minor units.
+    """
+    if isinstance(value, bool) or not isinstance(value, Decimal | int | str | float):
+        raise AmountError(field, value, "is not a number: give Decimal, int, decimal text or float")
+    if isinstance(value, float) and floats == "refuse":
+        raise AmountError(field, value, "is a float, which this fund refuses; give Decimal or text")
+    # Python refuses to convert absurdly long integers to text, so the bound comes before any conversion.
+    if isinstance(value, int) and abs(value) * MINOR_PER_UNIT > MINOR_MAX:
+        raise AmountError(field, "an integer", "is larger than 2^62 minor units")
+    if isinstance(value, str) and len(value) > 64:
+        raise AmountError(field, value[:64] + "...", "is too long for an amount")
+    try:
+        exact = Decimal(value.strip()) if isinstance(value, str) else Decimal(value)
+    except InvalidOperation:
+        raise AmountError(field, value, "is not a decimal number") from None
+    if not exact.is_finite():
+        raise AmountError(field, value, "is not finite")
+    if exact.adjusted() > 18:
+        raise AmountError(field, value, "is larger than 2^62 minor units")
+    scaled = exact.quantize(_QUANTUM, rounding=ROUND_HALF_EVEN, context=_EXACT)
+    rounded = scaled != exact
+    if rounded and not isinstance(value, float):
+        raise AmountError(field, value, f"has more than {SCALE_DIGITS} decimal digits")
+    minor = int(scaled.scaleb(SCALE_DIGITS, _EXACT))
+    if abs(minor) > MINOR_MAX:
+        raise AmountError(field, value, "is larger than 2^62 minor units")
+    return Minor(minor, rounded)
+
+
+def positive_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> Minor:
+    """As `to_minor`, and refuses zero and less."""
+    amount = to_minor(value, field, floats=floats)
+    if amount.minor <= 0:
+        raise AmountError(field, value, "must be greater than zero")
+    return amount
+
+
+def from_minor(minor: int) -> Decimal:
+    """The exact Decimal with all digits of the scale: ``from_minor(1) == Decimal("0.00000001")``."""
+    return Decimal(minor).scaleb(-SCALE_DIGITS, _EXACT)
+
+
+def minor_of_float(value: Decimal | float) -> int | None:
+    """Minor units of a reported figure, or None when it is NaN, infinite or absurd: the caller fails closed."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    try:
+        return to_minor(float(value) if isinstance(value, int) else value).minor
+    except AmountError:
+        return None

@@ -1,0 +1,83 @@
+"""Asking for durability: statements to commit in one transaction, and the ways that can be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from ..runtime import Outcome, Rejected, Request
+
+__all__ = [
+    "Commit",
+    "Committed",
+    "ConstraintFailed",
+    "OutcomeUnknown",
+    "Statement",
+    "StorageDegraded",
+    "StorageFailed",
+    "StorageState",
+    "StorageStatistics",
+    "StorageStatus",
+]
+
+StorageState = Literal["ok", "degraded", "failed"]
+
+
+class Statement(msgspec.Struct, frozen=True):
+    """One SQL statement and the rows to run it with, in order. No rows: it runs once without bindings."""
+
+    sql: str
+    rows: Sequence[tuple[Any, ...]] = ((),)
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """The transaction is on disk. `batch` is how many requests shared it."""
+
+    batch: int
+
+
+class Commit(Request[Committed], frozen=True):
+    """All of these statements or none, durable before the answer.
+
+    Refused with: `ConstraintFailed`, `StorageDegraded`, `StorageFailed`, `OutcomeUnknown`.
+    """
+
+    statements: tuple[Statement, ...]
+
+
+class StorageStatus(msgspec.Struct, frozen=True):
+    state: StorageState
+    reason: str | None
+    commits: int
+    requests: int
+    wal_bytes: int
+
+
+class StorageStatistics(Request[StorageStatus], frozen=True):
+    """How the database is doing."""
+
+
+class ConstraintFailed(Rejected):
+    """These statements break a constraint of the schema; others of the same batch were committed."""
+
+    outcome: Outcome = "not_executed"
+
+
+class StorageDegraded(Rejected):
+    """The database cannot be written now (full, read-only, locked); nothing was written, reads go on."""
+
+    outcome: Outcome = "not_executed"
+
+
+class StorageFailed(Rejected):
+    """The database is damaged or its disk fails; nothing more is written until a person has looked."""
+
+    outcome: Outcome = "not_executed"
+
+
+class OutcomeUnknown(Rejected):
+    """COMMIT itself failed: the rows may or may not be on disk. Look them up, or ask again with the same key."""
+
+    outcome: Outcome = "unknown"
