@@ -10,6 +10,7 @@ import msgspec
 from ..runtime import Outcome, Rejected, Request
 
 __all__ = [
+    "COMMIT_DEADLINE_S",
     "Commit",
     "Committed",
     "ConstraintFailed",
@@ -21,6 +22,9 @@ __all__ = [
     "StorageStatistics",
     "StorageStatus",
 ]
+
+# A commit waits behind whatever the writer has in hand; SQLite's own wait for a lock is 5 s of it.
+COMMIT_DEADLINE_S = 30.0
 
 StorageState = Literal["ok", "degraded", "failed"]
 

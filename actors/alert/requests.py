@@ -6,13 +6,13 @@ becomes of them; after the commit it is told with `AlertsWaiting`.
 
 from __future__ import annotations
 
-from ...wire.alert import Category, Level
+from contextlib import suppress
+
+from ...runtime import ActorError, Ref
+from ...wire.alert import AlertsWaiting, Category, Level
 from ...wire.persistence import Statement
 
-__all__ = ["TITLE_MAX", "alert_request"]
-
-TITLE_MAX = 256
-MESSAGE_MAX = 4_096
+__all__ = ["alert_request", "wake_alerts"]
 
 
 def alert_request(
@@ -32,3 +32,10 @@ def alert_request(
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         ((at_us, level.value, category.value, title, message, strategy, dedup_key, int(resolves)),),
     )
+
+
+def wake_alerts(alert: Ref | None) -> None:
+    """After the commit. A full mailbox or a stopped actor does not matter: the rows are found at the next wake-up."""
+    if alert is not None:
+        with suppress(ActorError):
+            alert.tell_nowait(AlertsWaiting())

@@ -1,7 +1,7 @@
 """Persistence: one connection, one writer thread, every transaction durable before anybody hears of it."""
 
 from .actor import PersistenceActor
-from .database import DatabaseError, open_database
-from .reader import Reader
+from .database import DatabaseError, commit_batch, open_database
+from .reader import Reader, Rows
 
-__all__ = ["DatabaseError", "PersistenceActor", "Reader", "open_database"]
+__all__ = ["DatabaseError", "PersistenceActor", "Reader", "Rows", "commit_batch", "open_database"]

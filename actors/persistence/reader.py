@@ -10,10 +10,25 @@ import apsw
 
 from .database import APPLICATION_ID, BUSY_TIMEOUT_MS, DatabaseError
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "Rows"]
 
 
-class Reader:
+class Rows:
+    """Questions to any connection."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
+        """All rows as tuples. Each call is its own short read transaction."""
+        return self._connection.execute(sql, bindings).fetchall()
+
+    def row(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
+        """The first row, or None."""
+        return next(iter(self.rows(sql, bindings)), None)
+
+
+class Reader(Rows):
     """Rows of the last committed state. Use from one thread at a time; close it, or use it as a context manager.
 
     Raises: `DatabaseError` when the file is missing or not a fundops database.
@@ -23,7 +38,7 @@ class Reader:
         if not path.is_file():
             raise DatabaseError(path, "there is no such database")
         try:
-            self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+            super().__init__(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY))
             self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
             application_id = self._connection.pragma("application_id")
         except apsw.Error as error:
@@ -31,14 +46,6 @@ class Reader:
         if application_id != APPLICATION_ID:
             self._connection.close()
             raise DatabaseError(path, "is not a fundops database")
-
-    def rows(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
-        """All rows as tuples. Each call is its own short read transaction."""
-        return list(self._connection.execute(sql, bindings))
-
-    def row(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
-        """The first row, or None."""
-        return next(iter(self._connection.execute(sql, bindings).fetchall()), None)
 
     def close(self) -> None:
         """Idempotent."""

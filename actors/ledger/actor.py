@@ -1,0 +1,301 @@
+"""The ledger actor: decides a run of requests against a draft, makes it durable in one commit, then applies it.
+
+Durable first, visible second: nobody is answered before the commit. When storage refuses, the draft is dropped and
+every request that would have been new is answered with that refusal. When the outcome of a commit is unknown the book
+is read again from disk, so that memory and disk cannot part.
+"""
+
+from __future__ import annotations
+
+import secrets
+from decimal import Decimal
+from pathlib import Path
+
+from ...runtime import Actor, Clock, Ref, Rejected, UnknownChild, handles, handles_batch
+from ...wire.alert import Category, Level
+from ...wire.controller import Settlement
+from ...wire.ledger import (
+    BalanceSheet,
+    Booked,
+    BookFill,
+    BookFills,
+    BookSettlement,
+    BookSettlements,
+    ChargeManagementFee,
+    ChargePerformanceFee,
+    ClosePosition,
+    Deposit,
+    Event,
+    IdempotencyConflict,
+    IncomeStatement,
+    LedgerPosition,
+    LedgerTotals,
+    Mark,
+    OpenPosition,
+    PayFees,
+    Post,
+    Posted,
+    PostMany,
+    ReadTotals,
+    RecentEntries,
+    RecordLoss,
+    RecordProfit,
+    Reverse,
+    Settle,
+    TrialBalance,
+    Withdraw,
+)
+from ...wire.ledger import Entry as EntryRecord
+from ...wire.money import from_minor
+from ...wire.paging import checked_limit
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit, OutcomeUnknown, Statement
+from ..alert.requests import alert_request, wake_alerts
+from ..persistence import Reader
+from . import accounts, schema
+from .core import Book, Draft, Entry, Original, canonical
+
+__all__ = ["LedgerActor", "new_key"]
+
+_EVENTS = (
+    Deposit,
+    Withdraw,
+    RecordProfit,
+    RecordLoss,
+    OpenPosition,
+    ClosePosition,
+    Mark,
+    Settle,
+    ChargeManagementFee,
+    ChargePerformanceFee,
+    PayFees,
+    Reverse,
+    Post,
+    BookFill,
+    BookSettlement,
+)
+
+Known = dict[str, tuple[Entry, bytes]]
+Answer = Posted | tuple[Posted, ...] | Rejected
+
+
+def new_key(now_us: int) -> str:
+    """A fresh idempotency key, time-ordered: random keys cost a big index eight times as much."""
+    return f"{now_us:016x}-{secrets.token_hex(8)}"
+
+
+class LedgerActor(Actor):
+    """The one that books. State: the book as it is on disk."""
+
+    def __init__(self, path: Path, clock: Clock, currency: str) -> None:
+        self._path = path
+        self._clock = clock
+        self._currency = currency
+        self._reader: Reader
+        self._book: Book
+        self._cursors: dict[str, str]
+        self._persistence: Ref
+        self._alert: Ref | None = None
+
+    async def on_start(self) -> None:
+        self._persistence = self.context.ref("persistence")
+        try:
+            self._alert = self.context.ref("alert")
+        except UnknownChild:
+            self._alert = None
+        self._reader = Reader(self._path)
+        self._load()
+
+    async def on_stop(self, reason: str) -> None:
+        if hasattr(self, "_reader"):
+            self._reader.close()
+
+    def _load(self) -> None:
+        self._book = schema.load_book(self._reader, self._currency)
+        self._cursors = schema.cursors(self._reader)
+
+    # -- booking
+
+    @handles_batch(*_EVENTS, PostMany)
+    async def post(self, requests: list[Event | PostMany]) -> list[Answer]:
+        """One commit for the whole run; one answer or refusal each."""
+        draft = self._draft()
+        known = self._known(requests)
+        answers = [self._decide(request, draft, known) for request in requests]
+        refusal = await self._append(draft)
+        if refusal is None:
+            return answers
+        return [refusal if _is_new(answer) else answer for answer in answers]
+
+    def _draft(self) -> Draft:
+        return Draft(self._book, self._original)
+
+    def _original(self, seq: int) -> Original | None:
+        return schema.find_original(self._reader, seq)
+
+    def _known(self, requests: list[Event | PostMany]) -> Known:
+        """The entries that the callers' own keys name already."""
+        events = (event for request in requests for event in _events_of(request))
+        keys = {event.key for event in events if isinstance(event.key, str)}
+        return schema.entries_by_key(self._reader, keys) if keys else {}
+
+    def _decide(self, request: Event | PostMany, draft: Draft, known: Known) -> Answer:
+        fork, learnt = draft.fork(), known.copy() if isinstance(request, PostMany) else known
+        try:
+            posted = tuple(self._decide_one(event, fork, learnt) for event in _events_of(request))
+        except Rejected as refusal:
+            return refusal
+        draft.adopt(fork)
+        known.update(learnt)
+        return posted if isinstance(request, PostMany) else posted[0]
+
+    def _decide_one(self, event: Event, draft: Draft, known: Known) -> Posted:
+        key = new_key(self._clock.now_us()) if event.key is None else event.key
+        if key in known:
+            entry, head = known[key]
+            if entry.request != canonical(event):
+                raise IdempotencyConflict(key, entry.seq)
+            return Posted(entry.seq, key, True, head.hex())
+        entry = draft.decide(event, key, self._clock.now_us())
+        known[key] = (entry, draft.head)
+        return Posted(entry.seq, key, False, draft.head.hex())
+
+    async def _append(self, draft: Draft, *extra: Statement) -> Rejected | None:
+        """Make the draft durable and apply it; or the refusal, with nothing applied."""
+        statements = (*schema.rows_of(draft), *extra)
+        if not statements:
+            return None
+        try:
+            await self._persistence.ask(Commit(statements), timeout_s=COMMIT_DEADLINE_S)
+        except OutcomeUnknown as unknown:
+            self._load()
+            return unknown
+        except Rejected as refusal:
+            return refusal
+        self._book.apply(draft)
+        return None
+
+    # -- booking what the engine reports
+
+    @handles(BookFills)
+    async def book_fills(self, request: BookFills) -> Booked:
+        """Raises: the refusal of the first fill that cannot be booked; then none of them is."""
+        events: list[Event] = [
+            BookFill(
+                fill.instrument,
+                fill.quantity,
+                fill.price,
+                fill.fee,
+                key=f"fill:{fill.id}",
+                strategy=fill.strategy,
+                at_us=fill.at_us,
+            )
+            for fill in request.fills
+        ]
+        cursor = request.fills[-1].cursor if request.fills else self._cursors.get("fills", "")
+        return await self._book_all(events, "fills", cursor)
+
+    @handles(BookSettlements)
+    async def book_settlements(self, request: BookSettlements) -> Booked:
+        """As `book_fills`; each new one is also announced."""
+        events: list[Event] = []
+        notes: list[Statement] = []
+        for settlement in request.settlements:
+            fresh = self._settlement_events(settlement)
+            events += fresh
+            notes += [self._announce(settlement)] if fresh else []
+        cursor = request.settlements[-1].cursor if request.settlements else self._cursors.get("settlements", "")
+        return await self._book_all(events, "settlements", cursor, *notes)
+
+    def _settlement_events(self, settlement: Settlement) -> list[Event]:
+        """Nothing when this revision is booked; else the reversal of the revision before, and the settlement."""
+        keys = [f"settlement:{settlement.id}:{revision}" for revision in range(settlement.revision + 1)]
+        known = schema.entries_by_key(self._reader, keys)
+        if keys[-1] in known:
+            return []
+        events: list[Event] = []
+        previous = next((known[key][0] for key in reversed(keys) if key in known), None)
+        if previous is not None:
+            reason = f"settlement {settlement.id} revised to {settlement.revision}"
+            events.append(Reverse(previous.seq, reason, key=f"{keys[-1]}:reversal", strategy=settlement.strategy))
+        if settlement.payoff != settlement.cost:
+            events.append(
+                BookSettlement(
+                    settlement.market, settlement.cost, settlement.payoff, key=keys[-1], strategy=settlement.strategy
+                )
+            )
+        return events
+
+    def _announce(self, settlement: Settlement) -> Statement:
+        return alert_request(
+            self._clock.now_us(),
+            Level.INFO,
+            Category.SETTLEMENT,
+            f"Settlement booked: {settlement.market}",
+            f"{settlement.strategy}: cost {settlement.cost}, payoff {settlement.payoff}",
+            strategy=settlement.strategy,
+        )
+
+    async def _book_all(self, events: list[Event], source: str, cursor: str, *notes: Statement) -> Booked:
+        draft = self._draft()
+        known = self._known(list(events))
+        posted = [self._decide_one(event, draft, known) for event in events]
+        announcements = notes if self._alert is not None else ()
+        if cursor != self._cursors.get(source, ""):
+            refusal = await self._append(draft, schema.set_cursor(source, cursor), *announcements)
+        else:
+            refusal = await self._append(draft, *announcements)
+        if refusal is not None:
+            raise refusal
+        self._cursors[source] = cursor
+        if announcements:
+            wake_alerts(self._alert)
+        return Booked(sum(not one.replayed for one in posted), cursor)
+
+    # -- questions
+
+    @handles(BalanceSheet)
+    def balance_sheet(self, _: BalanceSheet) -> dict[str, Decimal]:
+        return accounts.balance_sheet(self._book.totals)
+
+    @handles(IncomeStatement)
+    def income_statement(self, _: IncomeStatement) -> dict[str, Decimal]:
+        return accounts.income_statement(self._book.totals)
+
+    @handles(TrialBalance)
+    def trial_balance(self, _: TrialBalance) -> dict[str, Decimal]:
+        return accounts.trial_balance(self._book.totals)
+
+    @handles(RecentEntries)
+    def recent_entries(self, request: RecentEntries) -> tuple[EntryRecord, ...]:
+        return schema.recent_entries(self._reader, checked_limit(request.limit))
+
+    @handles(ReadTotals)
+    def totals(self, _: ReadTotals) -> LedgerTotals:
+        totals = self._book.totals
+        return LedgerTotals(
+            nav_minor=accounts.net_asset_value(totals),
+            external_minor=-totals.get(accounts.EXTERNAL, 0),
+            fees_minor=totals.get(accounts.MANAGEMENT_FEES, 0) + totals.get(accounts.PERFORMANCE_FEES, 0),
+            entries=self._book.seq,
+            cursors=dict(self._cursors),
+            positions=tuple(
+                LedgerPosition(
+                    strategy,
+                    instrument,
+                    from_minor(sum(lot.quantity for lot in lots)),
+                    from_minor(sum(lot.cost_minor for lot in lots)),
+                    from_minor(sum(lot.cost_minor + lot.mark_minor for lot in lots)),
+                )
+                for (strategy, instrument), lots in sorted(self._book.lots.items(), key=str)
+            ),
+        )
+
+
+def _events_of(request: Event | PostMany) -> tuple[Event, ...]:
+    return request.events if isinstance(request, PostMany) else (request,)
+
+
+def _is_new(answer: Answer) -> bool:
+    """Whether this answer depends on the commit: refusals and replays do not."""
+    posted = answer if isinstance(answer, tuple) else (answer,)
+    return any(isinstance(one, Posted) and not one.replayed for one in posted)

@@ -1,0 +1,514 @@
+"""The book: pure double-entry rules. No I/O, no clock, no tasks.
+
+Amounts are int minor units. A posting is signed, debit > 0 and credit < 0; per entry and asset the sum is zero.
+`Draft` decides a run of events on top of a book without touching it; once its entries are durable the book takes them
+over with `apply`. A refusal is an exception of the `Rejected` family and leaves the draft as it was.
+
+Lots are first in, first out per strategy and instrument. `Lot.quantity` is signed, in units of 1e-8; `cost_minor` and
+`mark_minor` carry the sign of the position, so a lot is worth `cost_minor + mark_minor`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from ...runtime import ConfigError
+from ...wire.ledger import (
+    AlreadyReversed,
+    BookFill,
+    BookSettlement,
+    ChargeManagementFee,
+    ChargePerformanceFee,
+    ClosePosition,
+    Deposit,
+    EntryRefused,
+    Event,
+    InsufficientFunds,
+    Mark,
+    OpenPosition,
+    PayFees,
+    PositionMismatch,
+    Post,
+    RecordLoss,
+    RecordProfit,
+    Reverse,
+    Settle,
+    UnbalancedEntry,
+    UnknownAccount,
+    UnknownEntry,
+    Withdraw,
+)
+from ...wire.money import MINOR_MAX, SCALE_DIGITS, Amount, AmountError, from_minor, to_minor
+from .accounts import (
+    ACCOUNTS,
+    CASH,
+    EXTERNAL,
+    FEES_RECEIVABLE,
+    MANAGEMENT_FEES,
+    MARKS,
+    PERFORMANCE_FEES,
+    POSITIONS,
+    REALIZED_PNL,
+    TRADING_FEES,
+    UNREALIZED_PNL,
+)
+
+__all__ = ["Book", "Draft", "Entry", "Lot", "LotImage", "Posting", "canonical", "chain_hash"]
+
+GENESIS = bytes(32)
+KEY_MAX = 128
+NAME_MAX = 128
+MEMO_MAX = 1_024
+
+LotKey = tuple[str | None, str]  # strategy, instrument
+BalanceKey = tuple[str, str | None, str]  # account, strategy, asset
+
+
+class Posting(NamedTuple):
+    account: str
+    strategy: str | None
+    asset: str
+    amount_minor: int
+
+
+class Lot(NamedTuple):
+    """One purchase, or short sale, that is still open; `id` is the entry that opened it."""
+
+    id: int
+    quantity: int
+    cost_minor: int
+    mark_minor: int
+
+
+class Original(NamedTuple):
+    """The entry a reversal names, and the entry that has reversed it already, if any."""
+
+    entry: Entry
+    reversed_by: int | None
+
+
+class LotImage(NamedTuple):
+    """A lot as it stands after an entry; quantity 0: it is closed."""
+
+    strategy: str | None
+    instrument: str
+    id: int
+    quantity: int
+    cost_minor: int
+    mark_minor: int
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One journal entry. Its encoding, stored verbatim, is what the chain hashes: never reorder these fields."""
+
+    seq: int
+    key: str
+    recorded_us: int
+    day: str
+    kind: str
+    strategy: str | None
+    reverses: int | None
+    memo: str
+    rounded: bool  # a float was rounded to the scale
+    request: str  # the canonical request, for comparing a replayed key
+    legs: tuple[Posting, ...]
+    lots: tuple[LotImage, ...]
+
+
+def canonical(event: Event) -> str:
+    """The content of a request without its key: equal texts are the same request.
+
+    Numbers are compared by value, so 5, "5" and Decimal("5.0") are one amount.
+    """
+    fields = {name: _canonical_value(getattr(event, name)) for name in event.__struct_fields__ if name != "key"}
+    return msgspec.json.encode([event.__struct_config__.tag, fields], order="sorted").decode()
+
+
+def _canonical_value(value: object) -> object:
+    if isinstance(value, tuple):
+        return [[_canonical_value(getattr(leg, name)) for name in leg.__struct_fields__] for leg in value]
+    if isinstance(value, Amount) and not isinstance(value, bool):
+        try:
+            return to_minor(value).minor
+        except AmountError:
+            return str(value)
+    return value
+
+
+def chain_hash(previous: bytes, payload: bytes) -> bytes:
+    """SHA-256 over the hash before and the payload: one changed byte changes every hash after it."""
+    return hashlib.sha256(previous + payload).digest()
+
+
+def utc_day(at_us: int) -> str:
+    """The ISO date, UTC."""
+    return datetime.fromtimestamp(at_us // 1_000_000, UTC).date().isoformat()
+
+
+class Book:
+    """What is durable: balances, open lots, and where the journal ends."""
+
+    def __init__(
+        self,
+        currency: str,
+        balances: Mapping[BalanceKey, int] | None = None,
+        lots: Mapping[LotKey, Sequence[Lot]] | None = None,
+        seq: int = 0,
+        head: bytes = GENESIS,
+    ) -> None:
+        self.currency = currency
+        self.balances: dict[BalanceKey, int] = dict(balances or {})
+        self.lots: dict[LotKey, tuple[Lot, ...]] = {key: tuple(lots_) for key, lots_ in (lots or {}).items()}
+        self.seq = seq
+        self.head = head
+        self.totals: dict[str, int] = {}  # by account, in the fund's currency
+        for (account, _, asset), amount in self.balances.items():
+            if asset == currency:
+                self.totals[account] = self.totals.get(account, 0) + amount
+
+    def apply(self, draft: Draft) -> None:
+        """Take over what the draft decided, now that it is durable."""
+        self.balances.update(draft.balances)
+        self.totals.update(draft.totals)
+        for key, lots in draft.lots.items():
+            if lots:
+                self.lots[key] = lots
+            else:
+                self.lots.pop(key, None)
+        self.seq, self.head = draft.seq, draft.head
+
+
+class Draft:
+    """Decisions on top of a book, or of another draft, that are not durable yet.
+
+    `original` looks up a durable entry for a reversal.
+    """
+
+    def __init__(self, base: Book | Draft, original: Callable[[int], Original | None]) -> None:
+        self.base = base
+        self._original = original
+        self.currency: str = base.currency
+        self.seq: int = base.seq
+        self.head: bytes = base.head
+        self.balances: dict[BalanceKey, int] = {}
+        self.totals: dict[str, int] = {}
+        self.lots: dict[LotKey, tuple[Lot, ...]] = {}
+        self.entries: list[tuple[Entry, bytes, bytes]] = []  # with payload and hash
+
+    # -- reading through to the base
+
+    def total(self, account: str) -> int:
+        return self.totals[account] if account in self.totals else _total_of(self.base, account)
+
+    def balance(self, key: BalanceKey) -> int:
+        return self.balances[key] if key in self.balances else _balance_of(self.base, key)
+
+    def open_lots(self, key: LotKey) -> tuple[Lot, ...]:
+        return self.lots[key] if key in self.lots else _lots_of(self.base, key)
+
+    def original(self, seq: int) -> Original | None:
+        """The entry to reverse, durable or decided here, and what has reversed it."""
+        found = self._original(seq) or next((Original(one, None) for one, _, _ in self.entries if one.seq == seq), None)
+        reversal = next((one.seq for one, _, _ in self.entries if one.reverses == seq), None)
+        return found if found is None or reversal is None else Original(found.entry, reversal)
+
+    def fork(self) -> Draft:
+        """A draft on top of this one, to be adopted as a whole or dropped."""
+        return Draft(self, self.original)
+
+    # -- deciding
+
+    def decide(self, event: Event, key: str, recorded_us: int) -> Entry:
+        """Add the entry for one event.
+
+        Raises: `AmountError`, `UnbalancedEntry`, `UnknownAccount`, `InsufficientFunds`, `PositionMismatch`,
+        `AlreadyReversed`, `UnknownEntry`.
+        """
+        _check_texts(event, key)
+        plan = _Plan(self, event.strategy)
+        _legs_of(event, plan)
+        legs = plan.legs()
+        _check_balanced(legs)
+        entry = Entry(
+            seq=self.seq + 1,
+            key=key,
+            recorded_us=recorded_us,
+            day=utc_day(recorded_us if event.at_us is None else event.at_us),
+            kind=str(event.__struct_config__.tag),
+            strategy=event.strategy,
+            reverses=event.seq if isinstance(event, Reverse) else None,
+            memo=event.reason if isinstance(event, Reverse) else event.memo,
+            rounded=plan.rounded,
+            request=canonical(event),
+            legs=legs,
+            lots=tuple(plan.images(self.seq + 1)),
+        )
+        self._take(entry)
+        return entry
+
+    def _take(self, entry: Entry) -> None:
+        for account, strategy, asset, amount in entry.legs:
+            key = (account, strategy, asset)
+            self.balances[key] = self.balance(key) + amount
+            if asset == self.currency:
+                self.totals[account] = self.total(account) + amount
+        for image in entry.lots:
+            lot_key = (image.strategy, image.instrument)
+            lot = Lot(image.id, image.quantity, image.cost_minor, image.mark_minor)
+            kept = {one.id: one for one in self.open_lots(lot_key)} | {lot.id: lot}
+            self.lots[lot_key] = tuple(one for one in kept.values() if one.quantity)
+        payload = msgspec.json.encode(entry)
+        self.seq = entry.seq
+        self.head = chain_hash(self.head, payload)
+        self.entries.append((entry, payload, self.head))
+
+    def adopt(self, draft: Draft) -> None:
+        """Take over a draft made on top of this one: all of its entries."""
+        self.balances.update(draft.balances)
+        self.totals.update(draft.totals)
+        self.lots.update(draft.lots)
+        self.entries += draft.entries
+        self.seq, self.head = draft.seq, draft.head
+
+
+def _total_of(base: Book | Draft, account: str) -> int:
+    return base.totals.get(account, 0) if isinstance(base, Book) else base.total(account)
+
+
+def _balance_of(base: Book | Draft, key: BalanceKey) -> int:
+    return base.balances.get(key, 0) if isinstance(base, Book) else base.balance(key)
+
+
+def _lots_of(base: Book | Draft, key: LotKey) -> tuple[Lot, ...]:
+    return base.lots.get(key, ()) if isinstance(base, Book) else base.open_lots(key)
+
+
+class _Plan:
+    """The legs and lot changes of one entry while it is being put together."""
+
+    def __init__(self, draft: Draft, strategy: str | None) -> None:
+        self.draft = draft
+        self.strategy = strategy
+        self.rounded = False
+        self._legs: dict[BalanceKey, int] = {}
+        self._lots: dict[str, dict[int, Lot]] = {}  # by instrument and id; id 0 is the one this entry opens
+
+    def minor(self, value: Amount, field: str, *, at_least: int | None = None) -> int:
+        minor, rounded = to_minor(value, field)
+        self.rounded |= rounded
+        if at_least is not None and minor < at_least:
+            raise AmountError(field, value, "must be greater than zero" if at_least else "must not be negative")
+        return minor
+
+    def post(self, account: str, amount: int, *, strategy: str | None = None, asset: str | None = None) -> None:
+        key = (account, strategy or self.strategy, asset or self.draft.currency)
+        self._legs[key] = self._legs.get(key, 0) + amount
+
+    def legs(self) -> tuple[Posting, ...]:
+        return tuple(Posting(*key, amount) for key, amount in self._legs.items() if amount)
+
+    def lots(self, instrument: str) -> list[Lot]:
+        """The open lots of this entry's strategy, oldest first."""
+        known = {lot.id: lot for lot in self.draft.open_lots((self.strategy, instrument))}
+        return [lot for lot in (known | self._lots.get(instrument, {})).values() if lot.quantity]
+
+    def set_lot(self, instrument: str, lot: Lot) -> None:
+        self._lots.setdefault(instrument, {})[lot.id] = lot
+
+    def images(self, seq: int) -> Iterator[LotImage]:
+        for instrument, lots in self._lots.items():
+            for lot in lots.values():
+                yield LotImage(self.strategy, instrument, lot.id or seq, lot.quantity, lot.cost_minor, lot.mark_minor)
+
+
+def _legs_of(event: Event, plan: _Plan) -> None:
+    """What each kind of event debits and credits."""
+    match event:
+        case Deposit():
+            _transfer(plan, CASH, EXTERNAL, plan.minor(event.amount, "amount", at_least=1))
+        case Withdraw():
+            amount = plan.minor(event.amount, "amount", at_least=1)
+            available = plan.draft.total(CASH)
+            if amount > available:
+                raise InsufficientFunds(CASH, from_minor(amount), from_minor(available))
+            _transfer(plan, EXTERNAL, CASH, amount)
+        case RecordProfit():
+            _transfer(plan, CASH, REALIZED_PNL, plan.minor(event.amount, "amount", at_least=1))
+        case RecordLoss():
+            _transfer(plan, REALIZED_PNL, CASH, plan.minor(event.amount, "amount", at_least=1))
+        case OpenPosition():
+            quantity = _quantity(plan, event.quantity)
+            cost = plan.minor(event.cost, "cost", at_least=0)
+            _fee(plan, plan.minor(event.fee, "fee", at_least=0))
+            _open(plan, event.instrument, quantity, cost)
+        case ClosePosition():
+            quantity = _quantity(plan, event.quantity)
+            proceeds = plan.minor(event.proceeds, "proceeds", at_least=0)
+            _fee(plan, plan.minor(event.fee, "fee", at_least=0))
+            _close(plan, event.instrument, quantity, proceeds)
+        case Mark():
+            _mark(plan, event.instrument, plan.minor(event.value, "value", at_least=0))
+        case Settle():
+            quantity = sum(lot.quantity for lot in plan.lots(event.market))
+            if not quantity:
+                raise PositionMismatch(event.market, event.strategy, "there is none to settle")
+            _close(plan, event.market, quantity, plan.minor(event.payoff, "payoff", at_least=0))
+        case ChargeManagementFee():
+            _transfer(plan, MANAGEMENT_FEES, FEES_RECEIVABLE, plan.minor(event.amount, "amount", at_least=1))
+        case ChargePerformanceFee():
+            _transfer(plan, PERFORMANCE_FEES, FEES_RECEIVABLE, plan.minor(event.amount, "amount", at_least=1))
+        case PayFees():
+            _transfer(plan, FEES_RECEIVABLE, CASH, plan.minor(event.amount, "amount", at_least=1))
+        case Reverse():
+            _reverse(plan, event)
+        case Post():
+            for leg in event.legs:
+                if leg.account not in ACCOUNTS:
+                    raise UnknownAccount(leg.account)
+                plan.post(leg.account, plan.minor(leg.amount, "leg"), strategy=leg.strategy, asset=leg.asset)
+        case BookFill():
+            _fill(plan, event)
+        case BookSettlement():
+            cost, payoff = plan.minor(event.cost, "cost", at_least=0), plan.minor(event.payoff, "payoff", at_least=0)
+            _transfer(plan, CASH, REALIZED_PNL, payoff - cost)
+
+
+def _transfer(plan: _Plan, debit: str, credit: str, amount: int) -> None:
+    plan.post(debit, amount)
+    plan.post(credit, -amount)
+
+
+def _fee(plan: _Plan, fee: int) -> None:
+    _transfer(plan, TRADING_FEES, CASH, fee)
+
+
+def _quantity(plan: _Plan, value: Amount) -> int:
+    quantity = plan.minor(value, "quantity")
+    if not quantity:
+        raise AmountError("quantity", value, "must not be zero")
+    return quantity
+
+
+def _open(plan: _Plan, instrument: str, quantity: int, cost: int) -> None:
+    """A long pays its cost; a short receives it, and its position is worth less than nothing."""
+    held = sum(lot.quantity for lot in plan.lots(instrument))
+    if held * quantity < 0:
+        raise PositionMismatch(instrument, plan.strategy, "is open the other way; close it first")
+    signed_cost = cost if quantity > 0 else -cost
+    _transfer(plan, POSITIONS, CASH, signed_cost)
+    plan.set_lot(instrument, Lot(0, quantity, signed_cost, 0))
+
+
+def _close(plan: _Plan, instrument: str, quantity: int, proceeds: int) -> None:
+    """Oldest lots first. Cost leaves POSITIONS, the difference is realized, the lots' marks are taken back."""
+    lots = plan.lots(instrument)
+    held = sum(lot.quantity for lot in lots)
+    if held * quantity <= 0 or abs(quantity) > abs(held):
+        have, want = from_minor(held), from_minor(quantity)
+        raise PositionMismatch(instrument, plan.strategy, f"holds {have}, cannot close {want}")
+    left, cost, marks = quantity, 0, 0
+    for lot in lots:
+        if not left:
+            break
+        taken = left if abs(left) < abs(lot.quantity) else lot.quantity
+        # The last slice of a lot takes whatever rounding left over, so nothing is ever lost or made.
+        lot_cost = _share(lot.cost_minor, taken, lot.quantity)
+        lot_mark = _share(lot.mark_minor, taken, lot.quantity)
+        cost, marks, left = cost + lot_cost, marks + lot_mark, left - taken
+        rest = Lot(lot.id, lot.quantity - taken, lot.cost_minor - lot_cost, lot.mark_minor - lot_mark)
+        plan.set_lot(instrument, rest)
+    received = proceeds if quantity > 0 else -proceeds
+    plan.post(CASH, received)
+    plan.post(POSITIONS, -cost)
+    plan.post(REALIZED_PNL, cost - received)
+    _transfer(plan, UNREALIZED_PNL, MARKS, marks)
+
+
+def _mark(plan: _Plan, instrument: str, value: int) -> None:
+    """Books the change since the last mark, spread over the lots by quantity."""
+    lots = plan.lots(instrument)
+    held = sum(lot.quantity for lot in lots)
+    if not held:
+        raise PositionMismatch(instrument, plan.strategy, "there is none to mark")
+    left = value if held > 0 else -value
+    change = 0
+    for lot in lots:
+        worth = _share(left, lot.quantity, held)
+        left, held = left - worth, held - lot.quantity
+        change += worth - lot.cost_minor - lot.mark_minor
+        plan.set_lot(instrument, lot._replace(mark_minor=worth - lot.cost_minor))
+    _transfer(plan, MARKS, UNREALIZED_PNL, change)
+
+
+def _fill(plan: _Plan, fill: BookFill) -> None:
+    quantity = _quantity(plan, fill.quantity)
+    price = plan.minor(fill.price, "price", at_least=0)
+    _fee(plan, plan.minor(fill.fee, "fee", at_least=0))
+    held = sum(lot.quantity for lot in plan.lots(fill.instrument))
+    closing = 0
+    if held * quantity < 0:
+        closing = quantity if abs(quantity) <= abs(held) else -held
+        # What closes a position has the position's sign: selling 5 of a long closes +5.
+        _close(plan, fill.instrument, -closing, _value(closing, price))
+    if quantity - closing:
+        _open(plan, fill.instrument, quantity - closing, _value(quantity - closing, price))
+
+
+def _value(quantity: int, price: int) -> int:
+    """Both have the scale's digits, so their product has twice as many: rounded half-even."""
+    value = _share(abs(quantity), price, 10**SCALE_DIGITS)
+    if value > MINOR_MAX:
+        raise AmountError("quantity", from_minor(quantity), "times the price is larger than 2^62 minor units")
+    return value
+
+
+def _share(amount: int, part: int, whole: int) -> int:
+    """``amount * part / whole`` rounded half-even, in integers."""
+    quotient, remainder = divmod(amount * part, whole)
+    doubled = abs(2 * remainder)
+    if doubled > abs(whole) or (doubled == abs(whole) and quotient % 2):
+        quotient += 1
+    return quotient
+
+
+def _reverse(plan: _Plan, event: Reverse) -> None:
+    original = plan.draft.original(event.seq)
+    if original is None:
+        raise UnknownEntry(event.seq)
+    if original.reversed_by is not None:
+        raise AlreadyReversed(event.seq, original.reversed_by)
+    if original.entry.lots:
+        raise EntryRefused(f"entry {event.seq} moved lots; book the opposite trade instead of reversing it")
+    for account, strategy, asset, amount in original.entry.legs:
+        plan.post(account, -amount, strategy=strategy, asset=asset)
+
+
+def _check_balanced(legs: Sequence[Posting]) -> None:
+    if len(legs) < 2:
+        raise UnbalancedEntry(f"an entry needs at least two legs that are not zero; this one has {len(legs)}")
+    sums: dict[str, int] = {}
+    for leg in legs:
+        sums[leg.asset] = sums.get(leg.asset, 0) + leg.amount_minor
+    for asset, total in sums.items():
+        if total:
+            raise UnbalancedEntry(f"legs in {asset} sum to {from_minor(total)}, not to zero")
+
+
+def _check_texts(event: Event, key: str) -> None:
+    for field, value, limit in (
+        ("key", key, KEY_MAX),
+        ("strategy", event.strategy, NAME_MAX),
+        ("instrument", getattr(event, "instrument", getattr(event, "market", None)), NAME_MAX),
+        ("memo", event.memo or None, MEMO_MAX),
+    ):
+        if value is not None and (not isinstance(value, str) or not 1 <= len(value) <= limit):
+            raise BadText(field, f"{value!r} is not a text of 1 to {limit} characters")
+
+
+class BadText(EntryRefused, ConfigError):
+    """A text is missing, too long, or not a text; `field` names it."""

@@ -1,0 +1,337 @@
+"""The promotion actor: keeps every strategy's record, looks at all of them each tick, moves them by policy.
+
+Real capital is cut before a demotion is committed and raised only after a promotion is: at every instant the engine
+may use at most what the database allows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+
+from ...runtime import Actor, Clock, Ref, UnknownChild, handles
+from ...wire.alert import Category, Level
+from ...wire.controller import StrategyStatus
+from ...wire.money import from_minor, minor_of_float
+from ...wire.paging import checked_limit
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
+from ...wire.promotion import (
+    Adopt,
+    Conflict,
+    Demote,
+    EntitlementTerms,
+    Evaluate,
+    Evaluation,
+    Freeze,
+    HistoryEntry,
+    Observe,
+    Observed,
+    Promote,
+    PromotionHistory,
+    PromotionSnapshot,
+    PromotionStage,
+    ReadSnapshot,
+    ReadStrategies,
+    RecordMetrics,
+    Register,
+    Retire,
+    Transition,
+    UnknownStrategy,
+)
+from ..alert.requests import alert_request, wake_alerts
+from ..host import Host, HostFault
+from ..persistence import Reader
+from . import core, schema
+from .core import Change, PromotionSettings, Rules, Strategy
+from .metrics import Sample, canonical_metrics
+
+__all__ = ["PromotionActor"]
+
+log = logging.getLogger("fundops.promotion")
+
+SNAPSHOT_HISTORY = 20
+
+
+class PromotionActor(Actor):
+    """The one that decides. `capital_minor` is the fund's: what a stage's fraction is taken of."""
+
+    def __init__(self, path: Path, clock: Clock, host: Host, settings: PromotionSettings, capital_minor: int) -> None:
+        self._path = path
+        self._clock = clock
+        self._host = host
+        self._rules = Rules(settings)
+        self._capital_minor = capital_minor
+        self._strategies: dict[str, Strategy] = {}  # by id
+        self._ids: dict[str, str] = {}  # by name
+        self._reader: Reader
+        self._persistence: Ref
+        self._alert: Ref | None = None
+
+    async def on_start(self) -> None:
+        self._persistence = self.context.ref("persistence")
+        try:
+            self._alert = self.context.ref("alert")
+        except UnknownChild:
+            self._alert = None
+        self._reader = Reader(self._path)
+        self._apply(schema.load_all(self._reader))
+
+    async def on_stop(self, reason: str) -> None:
+        if hasattr(self, "_reader"):
+            self._reader.close()
+
+    def _apply(self, strategies: Sequence[Strategy]) -> None:
+        for strategy in strategies:
+            self._strategies[strategy.id] = strategy
+            self._ids[strategy.name] = strategy.id
+
+    def _find(self, id_or_name: str) -> Strategy:
+        strategy = self._strategies.get(self._ids.get(id_or_name, id_or_name))
+        if strategy is None:
+            raise UnknownStrategy(id_or_name)
+        return strategy
+
+    async def _commit(self, strategies: Sequence[Strategy], *statements: Statement) -> None:
+        """Durable, then visible. Raises: the storage's refusal, with nothing applied."""
+        rows = tuple(one for one in (schema.saved(strategies), *statements) if one.rows)
+        if rows:
+            await self._persistence.ask(Commit(rows), timeout_s=COMMIT_DEADLINE_S)
+            self._apply(strategies)
+
+    # -- people and programs
+
+    @handles(Register)
+    async def register(self, request: Register) -> str:
+        if request.name in self._ids:
+            return self._ids[request.name]
+        stage = self._rules.stage(request.stage)
+        change = core.registered(request.name, stage, self._clock.now_us(), actor=request.actor, adopt=False)
+        await self._commit((change.after,), schema.changed((change,)))
+        return change.after.id
+
+    @handles(Adopt)
+    async def adopt(self, request: Adopt) -> str:
+        if request.name in self._ids:
+            raise Conflict(f"{request.name} is registered already")
+        stage = self._rules.stage(request.stage)
+        now_us = self._clock.now_us()
+        change = core.registered(request.name, stage, now_us, actor=request.actor, adopt=True, reason=request.reason)
+        await self._commit((change.after,), schema.changed((change,)))
+        return change.after.id
+
+    @handles(RecordMetrics)
+    async def record_metrics(self, request: RecordMetrics) -> None:
+        now_us = self._clock.now_us()
+        strategy = self._find(request.strategy_id)
+        as_of_us = now_us if request.as_of_us is None else request.as_of_us
+        core.check_evidence(strategy, self._rules.stage(request.stage), as_of_us, now_us)
+        values = canonical_metrics(request.metrics)
+        explicit = request.as_of_us is not None
+        before = schema.recorded_before(self._reader, strategy, as_of_us, request.source) if explicit else None
+        if before is not None:
+            if before != values:
+                raise Conflict(f"{strategy.name} has other metrics recorded as of {as_of_us} from {request.source!r}")
+            return
+        after = core.with_metrics(strategy, request.metrics, as_of_us)
+        await self._commit((after,), schema.recorded(strategy, values, as_of_us, request.source, explicit=explicit))
+
+    @handles(Evaluate)
+    def evaluate(self, request: Evaluate) -> Evaluation:
+        return core.evaluate(self._find(request.strategy_id), self._rules, self._clock.now_us())
+
+    @handles(Promote)
+    async def promote(self, request: Promote) -> Transition:
+        change = core.promoted(
+            self._find(request.strategy_id),
+            self._rules,
+            self._clock.now_us(),
+            to=None if request.to is None else self._rules.stage(request.to),
+            actor=request.actor,
+            reason=request.reason,
+            expected_rev=request.expected_rev,
+        )
+        return (await self._move([change]))[0]
+
+    @handles(Demote)
+    async def demote(self, request: Demote) -> Transition:
+        change = core.demoted(
+            self._find(request.strategy_id),
+            self._rules,
+            self._clock.now_us(),
+            to=None if request.to is None else self._rules.stage(request.to),
+            actor=request.actor,
+            reason=request.reason,
+            expected_rev=request.expected_rev,
+        )
+        return (await self._move([change]))[0]
+
+    @handles(Freeze)
+    async def freeze(self, request: Freeze) -> None:
+        strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
+        change = core.frozen(strategy, now_us, freeze=request.frozen, actor=request.actor, reason=request.reason)
+        await self._commit((change.after,), schema.changed((change,)))
+
+    @handles(Retire)
+    async def retire(self, request: Retire) -> None:
+        strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
+        change = core.retired(strategy, now_us, actor=request.actor, reason=request.reason)
+        await self._set_stage(change.after.name, PromotionStage.Retired)
+        await self._commit((change.after,), schema.changed((change,)))
+
+    # -- the tick
+
+    @handles(Observe)
+    async def observe(self, request: Observe) -> Observed:
+        """One look at all strategies: samples at the end of a session, hard limits always, gates when asked to."""
+        now_us = self._clock.now_us()
+        looked_at = [
+            (self._strategies[self._ids[status.name]], status)
+            for status in request.statuses
+            if status.name in self._ids
+        ]
+        looked_at = [(one, status) for one, status in looked_at if one.stage is not PromotionStage.Retired]
+        samples = _samples(request.session, looked_at) if request.session is not None else []
+        settings = self._rules.settings
+        fresh = {one.id: core.with_sample(one, sample, now_us, settings) for one, sample in samples}
+        looked_at = [(fresh.get(one.id, one), status) for one, status in looked_at]
+        changes = self._decide(looked_at, now_us, evaluate=request.evaluate)
+        ready = self._newly_ready(looked_at, now_us) if request.evaluate else []
+        transitions = await self._move(changes, [one for one, _ in looked_at], ready, schema.sampled(samples))
+        return Observed(tuple(transitions), self.terms())
+
+    def _decide(
+        self, looked_at: Sequence[tuple[Strategy, StrategyStatus]], now_us: int, *, evaluate: bool
+    ) -> list[Change]:
+        changes = []
+        for strategy, status in looked_at:
+            equity = minor_of_float(status.equity) if status.equity is not None else None
+            worth = float(from_minor(equity)) if equity is not None and strategy.track.sessions else None
+            down = core.breach(strategy, self._rules, worth)
+            if down is not None and (down[1] or evaluate):
+                reason, hard = down
+                changes.append(core.demoted(strategy, self._rules, now_us, actor="promotion", reason=reason, hard=hard))
+            elif evaluate and core.evaluate(strategy, self._rules, now_us).would_do == "promote":
+                changes.append(core.promoted(strategy, self._rules, now_us, actor="promotion", reason="gate passed"))
+        return changes
+
+    def _newly_ready(self, looked_at: Sequence[tuple[Strategy, StrategyStatus]], now_us: int) -> list[Strategy]:
+        return [
+            msgspec.structs.replace(strategy, ready_alerted=True)
+            for strategy, _ in looked_at
+            if not strategy.ready_alerted and core.evaluate(strategy, self._rules, now_us).would_do == "ready"
+        ]
+
+    async def _move(
+        self,
+        changes: Sequence[Change],
+        looked_at: Sequence[Strategy] = (),
+        ready: Sequence[Strategy] = (),
+        *statements: Statement,
+    ) -> list[Transition]:
+        """Commit all of it in one transaction, cutting capital before and raising it after."""
+        for change in changes:
+            if change.kind == "demote":
+                await self._set_stage(change.after.name, change.after.stage)
+        touched = {one.id: one for one in looked_at if one is not self._strategies.get(one.id)}
+        touched |= {one.id: one for one in ready}
+        touched |= {change.after.id: change.after for change in changes}
+        notes = [self._note(change) for change in changes] + [self._ready_note(one) for one in ready]
+        if self._alert is None:
+            notes = []
+        await self._commit(list(touched.values()), *statements, schema.changed(changes), *notes)
+        for change in changes:
+            if change.kind == "promote":
+                await self._set_stage(change.after.name, change.after.stage)
+        if notes:
+            wake_alerts(self._alert)
+        return [_transition(change) for change in changes]
+
+    async def _set_stage(self, name: str, stage: PromotionStage) -> None:
+        """Tell the engine. If it does not listen, the tick's reconciliation tells it again."""
+        try:
+            await self._host.set_stage(name, stage.value, self._cap(stage))
+        except HostFault as fault:
+            log.warning("stage of %s not taken: %s", name, fault)
+
+    def _cap(self, stage: PromotionStage) -> Decimal:
+        fraction = 0.0 if stage is PromotionStage.Retired else self._rules.ladder.rung(stage).real_capital
+        return from_minor(int(self._capital_minor * Decimal(str(fraction))))
+
+    def _note(self, change: Change) -> Statement:
+        up = change.kind == "promote"
+        old = change.from_stage.value if change.from_stage else "nowhere"
+        return alert_request(
+            change.at_us,
+            Level.INFO if up else Level.WARNING,
+            Category.PROMOTION,
+            f"{change.after.name} {'promoted' if up else 'demoted'} to {change.after.stage.value}",
+            f"from {old} by {change.actor}: {change.reason}",
+            strategy=change.after.name,
+        )
+
+    def _ready_note(self, strategy: Strategy) -> Statement:
+        target = self._rules.ladder.above(strategy.stage)
+        return alert_request(
+            self._clock.now_us(),
+            Level.INFO,
+            Category.PROMOTION,
+            f"{strategy.name} is ready for {target.value if target else 'nothing'}",
+            "its gate passes; more real money waits for a person's promote",
+            strategy=strategy.name,
+        )
+
+    def terms(self) -> dict[str, EntitlementTerms]:
+        """What each strategy's stage allows, by name."""
+        return {one.name: terms_of(one, self._rules) for one in self._strategies.values()}
+
+    # -- questions
+
+    def _history(self, strategy_id: str) -> tuple[HistoryEntry, ...]:
+        return tuple(reversed(schema.history(self._reader, strategy_id, SNAPSHOT_HISTORY)))
+
+    @handles(ReadSnapshot)
+    def snapshot(self, request: ReadSnapshot) -> PromotionSnapshot:
+        strategy = self._find(request.strategy_id)
+        return core.snapshot(strategy, self._rules, self._clock.now_us(), self._history(strategy.id))
+
+    @handles(ReadStrategies)
+    def strategies(self, _: ReadStrategies) -> tuple[PromotionSnapshot, ...]:
+        now_us = self._clock.now_us()
+        ordered = sorted(self._strategies.values(), key=lambda one: one.name)
+        return tuple(core.snapshot(one, self._rules, now_us, ()) for one in ordered)
+
+    @handles(PromotionHistory)
+    def history(self, request: PromotionHistory) -> tuple[HistoryEntry, ...]:
+        strategy_id = None if request.strategy_id is None else self._find(request.strategy_id).id
+        return schema.history(self._reader, strategy_id, checked_limit(request.limit))
+
+
+def terms_of(strategy: Strategy, rules: Rules) -> EntitlementTerms:
+    """What the stage of one strategy allows."""
+    if strategy.stage is PromotionStage.Retired:
+        return EntitlementTerms(strategy.name, strategy.stage, "none", 0.0)
+    rung = rules.ladder.rung(strategy.stage)
+    return EntitlementTerms(strategy.name, strategy.stage, rung.mode, rung.real_capital)
+
+
+def _samples(session: str, looked_at: Sequence[tuple[Strategy, StrategyStatus]]) -> list[tuple[Strategy, Sample]]:
+    """One per strategy whose figures are numbers: one whose books are broken proves nothing."""
+    samples = []
+    for strategy, status in looked_at:
+        equity = None if status.equity is None else minor_of_float(status.equity)
+        allocated = minor_of_float(status.allocated)
+        if equity is not None and allocated is not None and allocated > 0:
+            worth, given = float(from_minor(equity)), float(from_minor(allocated))
+            samples.append((strategy, Sample(session, worth, given, status.n_trades, status.n_wins)))
+    return samples
+
+
+def _transition(change: Change) -> Transition:
+    assert change.from_stage is not None
+    assert change.kind in ("promote", "demote")
+    hard = change.kind == "demote" and "hard limit" in change.reason
+    return Transition(change.after.name, change.kind, change.from_stage, change.after.stage, change.reason, hard)

@@ -1,0 +1,131 @@
+"""Ladders and gates as data: which stages there are, what each allows, what it takes to leave it."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from ...runtime import ConfigError
+from ...wire.promotion import PromotionStage
+
+__all__ = ["METRICS", "Criterion", "Ladder", "Policy", "PromotionGate", "Rung", "default_criteria", "ladder"]
+
+LadderName = Literal["four-stage", "three-stage"]
+Policy = Literal["guarded", "literal"]
+Mode = Literal["paper", "shadow", "live"]
+
+# What gates can name, with the unit each is held in. All fractions: 0.08 is 8 percent.
+METRICS = {
+    "sharpe": "annual",
+    "max_drawdown": "fraction",
+    "n_trades": "trades",
+    "win_rate": "fraction",
+    "tracking_error": "fraction",
+    "tracking_drag": "fraction",
+    "daily_loss": "fraction",
+}
+
+
+class Rung(msgspec.Struct, frozen=True):
+    """One stage of a ladder. `real_capital` is the fraction of the fund's capital it may use at most."""
+
+    stage: PromotionStage
+    mode: Mode
+    real_capital: float
+    # Hard limits demote on one observation; None: there is none. Fractions, inclusive.
+    hard_drawdown: float | None = None
+    hard_session_loss: float | None = None
+
+
+class Ladder(msgspec.Struct, frozen=True):
+    """Stages from the lowest to the highest."""
+
+    name: LadderName
+    rungs: tuple[Rung, ...]
+
+    def rung(self, stage: PromotionStage) -> Rung:
+        return self.rungs[self.rank(stage)]
+
+    def rank(self, stage: PromotionStage) -> int:
+        """Raises: ValueError for a stage that is not on this ladder."""
+        return [rung.stage for rung in self.rungs].index(stage)
+
+    def above(self, stage: PromotionStage) -> PromotionStage | None:
+        rank = self.rank(stage) + 1
+        return self.rungs[rank].stage if rank < len(self.rungs) else None
+
+    def below(self, stage: PromotionStage) -> PromotionStage | None:
+        rank = self.rank(stage)
+        return self.rungs[rank - 1].stage if rank else None
+
+    def names(self) -> list[str]:
+        return [rung.stage.value for rung in self.rungs]
+
+
+_PAPER = Rung(PromotionStage.Paper, "paper", 0.0)
+_SHADOW = Rung(PromotionStage.Shadow, "shadow", 0.0, hard_drawdown=0.25)
+_FOUR = Ladder(
+    "four-stage",
+    (
+        _PAPER,
+        _SHADOW,
+        Rung(PromotionStage.Live_Small, "live", 0.01, hard_drawdown=0.10, hard_session_loss=0.05),
+        Rung(PromotionStage.Live_Scaled, "live", 1.0, hard_drawdown=0.25, hard_session_loss=0.05),
+    ),
+)
+_THREE = Ladder(
+    "three-stage",
+    (_PAPER, _SHADOW, Rung(PromotionStage.Live, "live", 1.0, hard_drawdown=0.25, hard_session_loss=0.05)),
+)
+
+
+def ladder(name: LadderName) -> Ladder:
+    """Raises: `ConfigError`."""
+    known = {one.name: one for one in (_FOUR, _THREE)}
+    if name not in known:
+        raise ConfigError("promotion_ladder", f"{name!r} is not one of {', '.join(known)}")
+    return known[name]
+
+
+class Criterion(msgspec.Struct, frozen=True):
+    """A floor or a ceiling on one metric, both inclusive. A criterion that is not required is skipped while missing."""
+
+    name: str
+    metric: str  # "days" or a key of METRICS
+    op: Literal[">=", "<="]
+    limit: float
+    required: bool = True
+
+    def __post_init__(self) -> None:
+        if self.metric != "days" and self.metric not in METRICS:
+            raise ConfigError(self.name, f"there is no metric {self.metric!r}; known: days, {', '.join(METRICS)}")
+        if not math.isfinite(self.limit):
+            raise ConfigError(self.name, f"limit {self.limit!r} is not finite")
+
+
+class PromotionGate(msgspec.Struct, frozen=True):
+    """A named gate for one transition: what must hold before a strategy leaves `stage` upwards."""
+
+    stage: PromotionStage
+    criteria: tuple[Criterion, ...]
+
+
+def default_criteria(
+    *,
+    min_days: float,
+    min_trades: int,
+    min_sharpe: float,
+    max_drawdown_pct: float,
+    min_win_rate: float,
+    win_rate_required: bool,
+) -> tuple[Criterion, ...]:
+    """The five criteria that guard every transition."""
+    return (
+        Criterion("min_days", "days", ">=", min_days),
+        Criterion("min_trades", "n_trades", ">=", min_trades),
+        Criterion("min_sharpe", "sharpe", ">=", min_sharpe),
+        Criterion("max_drawdown", "max_drawdown", "<=", max_drawdown_pct / 100),
+        Criterion("min_win_rate", "win_rate", ">=", min_win_rate, required=win_rate_required),
+    )

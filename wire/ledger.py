@@ -1,0 +1,323 @@
+"""The ledger: events to book, the refusals, and the questions.
+
+An event is a request for one balanced journal entry. Amounts may be Decimal, int, decimal text or float; they are
+checked by the ledger before anything is written. `key` is the idempotency key: the same key with the same content
+gives the first entry again, so asking twice is always safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+import msgspec
+
+from ..runtime import Outcome, Rejected, Request
+from .controller import Fill, Settlement
+from .money import Amount
+
+__all__ = [
+    "AlreadyReversed",
+    "BalanceSheet",
+    "BookFill",
+    "BookFills",
+    "BookSettlement",
+    "BookSettlements",
+    "Booked",
+    "ChargeManagementFee",
+    "ChargePerformanceFee",
+    "ClosePosition",
+    "Deposit",
+    "Entry",
+    "EntryRefused",
+    "Event",
+    "IdempotencyConflict",
+    "IncomeStatement",
+    "InsufficientFunds",
+    "LedgerPosition",
+    "LedgerTotals",
+    "Leg",
+    "Mark",
+    "OpenPosition",
+    "PayFees",
+    "PositionMismatch",
+    "Post",
+    "PostMany",
+    "Posted",
+    "ReadTotals",
+    "RecentEntries",
+    "RecordLoss",
+    "RecordProfit",
+    "Reverse",
+    "Settle",
+    "TrialBalance",
+    "UnbalancedEntry",
+    "UnknownAccount",
+    "UnknownEntry",
+    "Withdraw",
+]
+
+
+class Posted(msgspec.Struct, frozen=True):
+    """The entry is on disk. `replayed`: it was there already, under the same key."""
+
+    seq: int
+    key: str
+    replayed: bool
+    hash: str  # hex of the chain's hash at this entry
+
+
+class Leg(msgspec.Struct, frozen=True):
+    """One posting: debit > 0, credit < 0."""
+
+    account: str
+    amount: Amount
+    strategy: str | None = None
+    asset: str | None = None  # None: the fund's currency
+
+
+class _Event(Request[Posted], frozen=True, kw_only=True):
+    key: str | None = None  # None: the ledger makes one
+    strategy: str | None = None
+    at_us: int | None = None  # when it happened; None: now
+    memo: str = ""
+
+
+class Deposit(_Event, frozen=True, tag="deposit"):
+    amount: Amount
+
+
+class Withdraw(_Event, frozen=True, tag="withdrawal"):
+    amount: Amount
+
+
+class RecordProfit(_Event, frozen=True, tag="profit"):
+    amount: Amount
+
+
+class RecordLoss(_Event, frozen=True, tag="loss"):
+    amount: Amount
+
+
+class OpenPosition(_Event, frozen=True, tag="open_position"):
+    """`quantity` is signed (a short is negative); `cost` is the total, never negative."""
+
+    instrument: str
+    quantity: Amount
+    cost: Amount
+    fee: Amount = 0
+
+
+class ClosePosition(_Event, frozen=True, tag="close_position"):
+    """`quantity` has the sign of the position; `proceeds` is the total received, or paid to buy a short back."""
+
+    instrument: str
+    quantity: Amount
+    proceeds: Amount
+    fee: Amount = 0
+
+
+class Mark(_Event, frozen=True, tag="mark"):
+    """`value`: what the whole position is worth now, as a positive total."""
+
+    instrument: str
+    value: Amount
+
+
+class Settle(_Event, frozen=True, tag="settlement"):
+    """Closes the whole position in a resolved market at its payoff."""
+
+    market: str
+    payoff: Amount
+
+
+class ChargeManagementFee(_Event, frozen=True, tag="management_fee"):
+    amount: Amount
+
+
+class ChargePerformanceFee(_Event, frozen=True, tag="performance_fee"):
+    amount: Amount
+
+
+class PayFees(_Event, frozen=True, tag="fee_payment"):
+    amount: Amount
+
+
+class Reverse(_Event, frozen=True, tag="reversal"):
+    """Negates every leg of entry `seq`; at most once per entry, and never of an entry that moved lots."""
+
+    seq: int
+    reason: str
+
+
+class Post(_Event, frozen=True, tag="post"):
+    """Explicit legs: at least two, zero sum per asset, known accounts."""
+
+    legs: tuple[Leg, ...]
+
+
+class BookFill(_Event, frozen=True, tag="fill"):
+    """One execution: closes what opposes it first in, first out, and opens the rest."""
+
+    instrument: str
+    quantity: Amount
+    price: Amount
+    fee: Amount
+
+
+class BookSettlement(_Event, frozen=True, tag="market_settlement"):
+    """A resolved market as the engine reports it, for a position that was never booked here: payoff less cost."""
+
+    market: str
+    cost: Amount
+    payoff: Amount
+
+
+Event = (
+    Deposit
+    | Withdraw
+    | RecordProfit
+    | RecordLoss
+    | OpenPosition
+    | ClosePosition
+    | Mark
+    | Settle
+    | ChargeManagementFee
+    | ChargePerformanceFee
+    | PayFees
+    | Reverse
+    | Post
+    | BookFill
+    | BookSettlement
+)
+
+
+class PostMany(Request[tuple[Posted, ...]], frozen=True):
+    """All of the events or none."""
+
+    events: tuple[Event, ...]
+
+
+class Booked(msgspec.Struct, frozen=True):
+    """How many were new, and the cursor now stored."""
+
+    new: int
+    cursor: str
+
+
+class BookFills(Request[Booked], frozen=True):
+    """Book fills once each (the key is the fill's id) and store the cursor of the last in the same transaction."""
+
+    fills: tuple[Fill, ...]
+
+
+class BookSettlements(Request[Booked], frozen=True):
+    """As `BookFills`; the key is id and revision, and a new revision first reverses the one before."""
+
+    settlements: tuple[Settlement, ...]
+
+
+class BalanceSheet(Request[dict[str, Decimal]], frozen=True):
+    """Debits minus credits per account; EXTERNAL is left out, marks are rolled up into POSITIONS."""
+
+
+class IncomeStatement(Request[dict[str, Decimal]], frozen=True):
+    """Income positive, expense negative, per revenue account."""
+
+
+class TrialBalance(Request[dict[str, Decimal]], frozen=True):
+    """Every account, EXTERNAL too; the values sum to zero."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    seq: int
+    key: str
+    recorded_us: int
+    day: str  # ISO date, UTC
+    kind: str
+    strategy: str | None
+    legs: tuple[Leg, ...]
+    reverses: int | None
+    memo: str
+    hash: str
+
+
+class RecentEntries(Request[tuple[Entry, ...]], frozen=True):
+    """Newest first; 0 gives none, a negative limit is refused."""
+
+    limit: int = 20
+
+
+class LedgerTotals(msgspec.Struct, frozen=True):
+    """What the tick needs: net asset value, net external flows and fees charged, in minor units, with the cursors."""
+
+    nav_minor: int
+    external_minor: int
+    fees_minor: int
+    entries: int
+    cursors: Mapping[str, str]
+    positions: tuple[LedgerPosition, ...]
+
+
+class LedgerPosition(msgspec.Struct, frozen=True):
+    strategy: str | None
+    instrument: str
+    quantity: Decimal
+    cost: Decimal
+    value: Decimal  # cost plus marks
+
+
+class ReadTotals(Request[LedgerTotals], frozen=True):
+    """The totals now."""
+
+
+class EntryRefused(Rejected):
+    """Base of the ledger's refusals that name an entry; `key` is what to ask again with."""
+
+    outcome: Outcome = "done"
+
+
+class UnbalancedEntry(EntryRefused):
+    """The legs of one asset do not sum to zero, or there are fewer than two."""
+
+
+class UnknownAccount(EntryRefused):
+    def __init__(self, account: str) -> None:
+        super().__init__(f"there is no account {account!r}")
+        self.account = account
+
+
+class InsufficientFunds(EntryRefused):
+    """The account's floor would be passed. Amounts are Decimal, in the fund's currency."""
+
+    def __init__(self, account: str, requested: Decimal, available: Decimal) -> None:
+        super().__init__(f"{account} has {available} available, {requested} requested")
+        self.account, self.requested, self.available = account, requested, available
+
+
+class PositionMismatch(EntryRefused):
+    """There is no such position, or it is smaller than what is to be closed."""
+
+    def __init__(self, instrument: str, strategy: str | None, problem: str) -> None:
+        super().__init__(f"position in {instrument!r} of strategy {strategy!r}: {problem}")
+        self.instrument, self.strategy, self.problem = instrument, strategy, problem
+
+
+class IdempotencyConflict(EntryRefused):
+    """The key belongs to an entry with other content."""
+
+    def __init__(self, key: str, seq: int) -> None:
+        super().__init__(f"key {key!r} belongs to entry {seq}, whose content differs")
+        self.key, self.seq = key, seq
+
+
+class AlreadyReversed(EntryRefused):
+    def __init__(self, seq: int, by: int) -> None:
+        super().__init__(f"entry {seq} was reversed already by entry {by}")
+        self.seq, self.by = seq, by
+
+
+class UnknownEntry(EntryRefused):
+    def __init__(self, seq: int) -> None:
+        super().__init__(f"there is no entry {seq}")
+        self.seq = seq

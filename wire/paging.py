@@ -1,0 +1,18 @@
+"""Page sizes: every question for "the newest N" takes them the same way."""
+
+from __future__ import annotations
+
+from ..runtime import ConfigError, Rejected
+
+__all__ = ["BadLimit", "checked_limit"]
+
+
+class BadLimit(Rejected, ConfigError):
+    """A page size is negative, or not a whole number."""
+
+
+def checked_limit(limit: int) -> int:
+    """0 gives an empty page. Raises: `BadLimit` (a ValueError)."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise BadLimit("limit", f"{limit!r} is not a whole number >= 0")
+    return limit
