@@ -48,6 +48,8 @@ def handles_batch(*types: type, limit: int = BATCH_MAX) -> Callable[[F], F]:
 
     This is what lets 64 callers share one fsync. A crash in the batch crashes all of it.
     """
+    if limit < 1:
+        raise ConfigError("limit", f"{limit!r} is not a positive number of messages")
     return _marked(types, batch_max=limit)
 
 
@@ -72,6 +74,9 @@ class Context(Protocol):
 
     def ref(self, name: str) -> Ref:
         """Another actor of the same tree. Raises `UnknownChild`."""
+
+    def stop(self, reason: str = "ended") -> None:
+        """End this life after the message in hand: a normal exit, which restarts a permanent child and no other."""
 
 
 class Actor:

@@ -22,6 +22,7 @@ __all__ = [
     "MailboxFull",
     "Outcome",
     "Rejected",
+    "StartFailed",
     "SupervisorEscalated",
     "UnknownChild",
     "WrongMessage",
@@ -72,6 +73,14 @@ class ActorStopped(ActorError):
     def __init__(self, name: str, reason: str, *, outcome: Outcome = "not_executed") -> None:
         super().__init__(f"actor {name!r} stopped: {reason}")
         self.name, self.reason, self.outcome = name, reason, outcome
+
+
+class StartFailed(ActorError):
+    """A first start went wrong, which is not retried; what the actor raised, if it did, is chained."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"actor {name!r} did not start: {reason}")
+        self.name, self.reason = name, reason
 
 
 class AskTimeout(ActorError):

@@ -17,7 +17,7 @@ import msgspec
 import outcome
 import trio
 
-from .errors import ActorStopped, MailboxFull
+from .errors import ActorError, ActorStopped, MailboxFull
 
 __all__ = ["Envelope", "Mailbox", "MailboxStatistics", "Overflow", "Reply"]
 
@@ -54,7 +54,8 @@ class Reply:
             self._task = trio.lowlevel.current_task()
 
             def abort(_: object) -> trio.lowlevel.Abort:
-                self._task = None
+                # From this instant, and not from when the asker next runs: an answer in between is a late one.
+                self._task, self.abandoned = None, True
                 return trio.lowlevel.Abort.SUCCEEDED
 
             await trio.lowlevel.wait_task_rescheduled(abort)
@@ -139,7 +140,7 @@ class Mailbox:
             if self.overflow != "drop_oldest":
                 self.rejected += 1
                 raise MailboxFull(self.name, self.capacity)
-            self._undeliverable(self._queue.popleft(), "dropped: mailbox full")
+            self._undeliverable(self._queue.popleft(), "dropped: mailbox full", MailboxFull(self.name, self.capacity))
         self._accept(envelope)
 
     async def put(self, envelope: Envelope) -> None:
@@ -217,21 +218,25 @@ class Mailbox:
 
     # -- the end
 
-    def close(self, reason: str) -> None:
-        """Refuse all further mail and give everything queued its final state."""
-        self.closed = reason
-        while self._queue:
-            self._undeliverable(self._queue.popleft(), reason)
+    def refuse(self, reason: str) -> None:
+        """Take no further mail; what is queued may still be worked off. The first reason given stays."""
+        self.closed = reason = self.closed or reason
         while self._senders:
             task, _ = self._senders.popitem(last=False)
             # wait_task_rescheduled returns what the outcome unwraps to: a value, so that put() raises it itself.
             trio.lowlevel.reschedule(task, outcome.Value(ActorStopped(self.name, reason)))
 
-    def _undeliverable(self, envelope: Envelope, reason: str) -> None:
+    def close(self, reason: str) -> None:
+        """Refuse all further mail and give everything queued its final state."""
+        self.refuse(reason)
+        while self._queue:
+            self._undeliverable(self._queue.popleft(), reason, ActorStopped(self.name, reason))
+
+    def _undeliverable(self, envelope: Envelope, reason: str, error: ActorError) -> None:
         if envelope.reply is not None and envelope.reply.abandoned:
             self.expired += 1
             return
         self.undeliverable += 1
         if envelope.reply is not None:
-            envelope.reply.fail(ActorStopped(self.name, reason))
+            envelope.reply.fail(error)
         self._lost(envelope, reason)

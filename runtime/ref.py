@@ -10,12 +10,13 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import trio
 
-from .errors import ActorStopped, AskCycle, AskTimeout, ConfigError, WrongMessage, WrongThread
+from .errors import ActorStopped, AskCycle, AskTimeout, ConfigError, MailboxFull, WrongMessage, WrongThread
 from .mailbox import Envelope, Mailbox, Reply
 from .message import Request
 
@@ -79,11 +80,17 @@ class Ref:
         await self._address.mailbox.put(Envelope(message))
 
     def tell_from_thread(self, message: Any) -> None:
-        """Enqueue from any other thread, soon. Overflow and a stopped actor are counted, not raised."""
+        """Enqueue from any other thread, soon. Overflow and a stopped actor are counted, not raised.
+
+        Raises: `WrongMessage`; `ActorStopped` before the first life and after the trio run.
+        """
         if self._address.token is None:
             raise ActorStopped(self.name, "not started")
         self._check_type(message)
-        self._address.token.run_sync_soon(self._tell_or_count, message)
+        try:
+            self._address.token.run_sync_soon(self._tell_or_count, message)
+        except trio.RunFinishedError as over:
+            raise ActorStopped(self.name, "its trio run is over") from over
 
     async def ask(self, request: Request[R], *, timeout_s: float = 5.0) -> R:
         """Enqueue, waiting for room, and wait for the answer.
@@ -131,9 +138,11 @@ class Ref:
 
     def _tell_or_count(self, message: Any) -> None:
         mailbox = self._address.mailbox
-        if mailbox.closed is not None or len(mailbox) >= mailbox.capacity:
+        if mailbox.closed is not None:
             mailbox.rejected += 1
-        else:
+            return
+        # An error here would end the whole run; the mailbox has counted it.
+        with suppress(MailboxFull):
             mailbox.put_nowait(Envelope(message))
 
 

@@ -17,7 +17,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 import trio
@@ -25,10 +25,12 @@ import trio
 from .actor import Actor
 from .errors import (
     ActorCrashed,
+    ActorError,
     ActorStopped,
     ConfigError,
     Drill,
     Rejected,
+    StartFailed,
     SupervisorEscalated,
     UnknownChild,
     WrongMessage,
@@ -45,6 +47,8 @@ __all__ = [
     "SupervisorSpec",
     "open_supervisor",
 ]
+
+E = TypeVar("E", bound=BaseException)
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 Restart = Literal["permanent", "transient", "temporary"]
@@ -94,6 +98,8 @@ class ChildSpec(msgspec.Struct, frozen=True):
             raise ConfigError(f"{self.name}.capacity", f"{self.capacity!r} is not a positive whole number")
         for field, allowed in (("restart", Restart), ("overflow", Overflow), ("drain", Drain)):
             _check_choice(f"{self.name}.{field}", getattr(self, field), allowed)
+        if not 0 <= self.grace_s < math.inf:
+            raise ConfigError(f"{self.name}.grace_s", f"{self.grace_s!r} is not finite and >= 0")
 
 
 class SupervisorSpec(msgspec.Struct, frozen=True):
@@ -112,8 +118,11 @@ class SupervisorSpec(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         _check_name(self.name)
         _check_choice(f"{self.name}.strategy", self.strategy, Strategy)
-        if isinstance(self.intensity, bool) or not isinstance(self.intensity, int) or self.intensity < 0:
-            raise ConfigError(f"{self.name}.intensity", f"{self.intensity!r} is not a whole number >= 0")
+        _check_choice(f"{self.name}.restart", self.restart, Restart)
+        for field in ("intensity", "max_consecutive"):
+            number = getattr(self, field)
+            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                raise ConfigError(f"{self.name}.{field}", f"{number!r} is not a whole number >= 0")
         for field in ("period_s", "stable_after_s"):
             if not 0 < getattr(self, field) < math.inf:
                 raise ConfigError(f"{self.name}.{field}", f"{getattr(self, field)!r} is not positive and finite")
@@ -175,6 +184,7 @@ class _Child:
         self.last_crash: str | None = None
         self.drill: str | None = None
         self.stop_reason: str | None = None
+        self.drain: Drain = "in_hand"
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
 
@@ -194,8 +204,17 @@ class _Child:
             children=self.nested.tree() if self.nested else (),
         )
 
+    def close_mail(self, reason: str) -> None:
+        self.mailbox.close(reason)
+        if self.nested is not None:
+            self.nested.close_mail(reason)
+
     def ref(self, name: str) -> Ref:
         return self.supervisor.root.ref(name)
+
+    def stop(self, reason: str = "ended") -> None:
+        self.stop_reason = reason
+        self.mailbox.wake()
 
 
 class _Ready(msgspec.Struct, frozen=True):
@@ -238,8 +257,6 @@ class Supervisor:
         self._children = {child.name: child for child in (_Child(one, self) for one in spec.children)}
         if len(self._children) != len(spec.children) or (root is None and _duplicates(self)):
             raise ConfigError(f"{spec.name}.children", "two children share a name")
-        self._events: deque[_Event] = deque()
-        self._bell = trio.Event()
         self._rng = random.Random(spec.backoff.seed)
         self._reset()
 
@@ -247,9 +264,13 @@ class Supervisor:
         self._stamps: deque[float] = deque()
         self._crashes: deque[str] = deque(maxlen=CRASHES_KEPT)
         self._restarting: list[_Restarting] = []
-        # News of old lives is void, but whoever asked for a stop still waits for it.
-        self._events = deque(event for event in self._events if isinstance(event, _Stop))
+        self._events: deque[_Event] = deque()
+        self._bell = trio.Event()
         self._nursery: trio.Nursery | None = None
+        # Whether the stop to come is for good: mail outlives the restarts of a nested supervisor, and nothing more.
+        self._final = self.root is self
+        for child in self._children.values():
+            child.failures_in_a_row = 0
 
     # -- for everybody
 
@@ -274,6 +295,9 @@ class Supervisor:
         child = next((one for one in self._walk() if one.name == name), None)
         if child is None:
             raise UnknownChild(name, [one.name for one in self._walk()])
+        if child.supervisor._nursery is None:  # over, or waiting for its own restart: there is no life to end
+            child.supervisor._forget(child, reason)
+            return
         done = trio.Event()
         child.supervisor._post(_Stop(child, reason, done))
         await done.wait()
@@ -306,64 +330,70 @@ class Supervisor:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start the children, call `ready`, then supervise until told to stop or cancelled."""
-        self._reset()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                await self._start_all()
-                ready()
-                await self._manage()
+                if await self._start_all():
+                    ready()
+                    await self._manage()
             finally:
                 with trio.CancelScope(shield=True):
-                    await self._stop_all(list(self._children.values()), "supervisor stopped")
+                    await self._stop_all("supervisor stopped")
+                for event in self._events:
+                    if isinstance(event, _Stop):
+                        self._forget(event.child, event.reason)
+                        event.done.set()
+                self._reset()
 
-    def request_stop(self) -> None:
+    def request_stop(self, *, final: bool = True) -> None:
+        """End `run`, soon. What is still queued then has its final state, unless this is for a restart."""
+        self._final = self._final or final
         self._post(None)
 
     def close_mail(self, reason: str) -> None:
         """After the last life: whatever is still queued, here and below, will never be answered."""
         for child in self._children.values():
-            child.mailbox.close(reason)
-            if child.nested is not None:
-                child.nested.close_mail(reason)
-        for event in self._events:
-            if isinstance(event, _Stop):
-                event.done.set()
+            child.close_mail(reason)
 
     def _post(self, event: _Event) -> None:
         self._events.append(event)
         self._bell.set()
 
-    async def _start_all(self) -> None:
-        """First start, in order, each ready before the next begins. A failure undoes those before it and is raised."""
-        for child in self._children.values():
-            self._begin_life(child)
-            error = await self._first_outcome(child)
-            if error is not None:
-                raise error
+    async def _start_all(self) -> bool:
+        """First start, in order, each ready before the next begins; False when told to stop meanwhile.
 
-    async def _first_outcome(self, child: _Child) -> Exception | None:
+        A failure is raised, which undoes those before it. Whoever was stopped for good in an earlier run stays so.
+        """
+        for child in self._children.values():
+            if self._gone(child):
+                continue
+            self._begin_life(child)
+            if not await self._first_outcome(child):
+                return False
+        return True
+
+    async def _first_outcome(self, child: _Child) -> bool:
         postponed: list[_Event] = []
         try:
             return await self._await_ready(child, postponed)
         finally:
             self._events.extendleft(reversed(postponed))
 
-    async def _await_ready(self, child: _Child, postponed: list[_Event]) -> Exception | None:
+    async def _await_ready(self, child: _Child, postponed: list[_Event]) -> bool:
         while True:
             await self._ring()
             event = self._events.popleft()
-            if isinstance(event, _Stop):
+            if isinstance(event, _Stop) or (isinstance(event, _Ended) and event.child is not child and not event.error):
                 postponed.append(event)
-            if isinstance(event, _Ready) and event.child is child:
+            elif isinstance(event, _Ready):
                 child.state = "running"
-                return None
-            if isinstance(event, _Ended) and event.child is child:
-                return event.error or ActorStopped(child.name, "ended before it was ready")
-            if isinstance(event, _Ended):  # one that was ready has crashed meanwhile: the start as a whole has failed
-                return event.error or ActorStopped(event.child.name, "ended during the start")
-            if event is None:
-                return ActorStopped(child.name, "stopped during the start")
+                return True
+            elif isinstance(event, _Ended):  # this one, or one that was ready: the start as a whole has failed
+                if isinstance(event.error, StartFailed):
+                    raise event.error
+                raise StartFailed(event.child.name, _text(event.error)) from event.error
+            else:
+                return False
 
     async def _ring(self) -> None:
         if not self._events:
@@ -388,7 +418,7 @@ class Supervisor:
         if isinstance(event, _Stop):
             await self._stop_for_good(child, event.reason)
             event.done.set()
-        elif event.epoch != child.epoch or child.state in ("stopping", "stopped"):
+        elif event.epoch != child.epoch or child.state not in ("starting", "running"):
             return  # news of a life that we ended ourselves
         elif isinstance(event, _Ready):
             child.state = "running"
@@ -408,11 +438,8 @@ class Supervisor:
     async def _on_ended(self, child: _Child, error: Exception | None) -> None:
         failed = error is not None
         child.state = "restarting"
-        if failed:
-            child.last_crash = f"{type(error).__name__}: {error}"
-            self._crashes.append(f"{child.name} (epoch {child.epoch}): {child.last_crash}")
         if child.spec.restart == "temporary" or (child.spec.restart == "transient" and not failed):
-            await self._forget(child, "ended" if not failed else f"crashed: {child.last_crash}")
+            self._forget(child, "ended" if not failed else f"crashed: {child.last_crash}")
             return
         self._stamp(child)
         group = next((g for g in self._restarting if g.starting is child), None)
@@ -456,21 +483,19 @@ class Supervisor:
         members = [one for one in order if one in together and (one is child or not self._gone(one))]
         for sibling in reversed(members):
             if sibling is not child and sibling.state in ("starting", "running"):
-                await self._end_life(sibling, "restarting with a sibling")
+                await self._end_life(sibling, "restarting with a sibling", final=sibling.spec.restart == "temporary")
                 if sibling.spec.restart == "temporary":
-                    await self._forget(sibling, "stopped with a sibling")
+                    self._forget(sibling, "stopped with a sibling")
                 else:
                     sibling.state = "restarting"
         return [one for one in members if not self._gone(one)]
 
     def _gone(self, child: _Child) -> bool:
-        return child.mailbox.closed is not None
+        return child.state == "stopped" and child.mailbox.closed is not None
 
-    async def _forget(self, child: _Child, reason: str) -> None:
+    def _forget(self, child: _Child, reason: str) -> None:
         child.state = "stopped"
-        child.mailbox.close(reason)
-        if child.nested is not None:
-            child.nested.close_mail(reason)
+        child.close_mail(reason)
         for group in list(self._restarting):
             if group.starting is child:
                 group.starting = None
@@ -480,15 +505,18 @@ class Supervisor:
 
     async def _stop_for_good(self, child: _Child, reason: str) -> None:
         if child.state in ("starting", "running"):
-            await self._end_life(child, reason)
+            await self._end_life(child, reason, final=True)
         if not self._gone(child):
-            await self._forget(child, reason)
+            self._forget(child, reason)
 
-    async def _stop_all(self, children: list[_Child], reason: str) -> None:
-        for child in reversed(children):
-            if child.state in ("starting", "running"):
-                await self._end_life(child, reason)
+    async def _stop_all(self, reason: str) -> None:
+        """All children, last declared first. Also those being stopped already, if that was interrupted."""
+        for child in reversed(self._children.values()):
+            if child.state in ("starting", "running", "stopping"):
+                await self._end_life(child, reason, final=self._final)
             child.state = "stopped"
+            if self._final:
+                child.close_mail(reason)
 
     # -- lives
 
@@ -499,6 +527,9 @@ class Supervisor:
         child.restarts += child.epoch > 1
         child.started_at = trio.current_time()
         child.stop_reason = None
+        child.drain = "in_hand"
+        if child.nested is not None:
+            child.nested._reset()
         # Shielded: only its supervisor ends a life, in its turn. A cancelled host cancels us, and we stop it in order.
         child.scope = trio.CancelScope(shield=True)
         child.ended = trio.Event()
@@ -516,22 +547,34 @@ class Supervisor:
                     await _run_actor(child, lambda: self._post(_Ready(child, epoch)))
         except Exception as caught:  # noqa: BLE001  the one place where any failure of an actor becomes a fact
             error = _leaf(caught)
+            self._record(child, error)
         finally:
             child.ended.set()
         self._post(_Ended(child, epoch, error))
 
-    async def _end_life(self, child: _Child, reason: str) -> None:
-        """Ask a life to end, cancel it after its grace, and wait for it. Bounded by grace and on_stop's deadline."""
+    def _record(self, child: _Child, error: Exception) -> None:
+        child.last_crash = _text(error)
+        self._crashes.append(f"{child.name} (epoch {child.epoch}): {child.last_crash}")
+
+    async def _end_life(self, child: _Child, reason: str, *, final: bool) -> None:
+        """Ask a life to end, cancel it after its grace, and wait for it. Bounded by grace and on_stop's deadline.
+
+        A `final` end closes the intake first and drains as declared; else the message in hand is finished, no more.
+        """
         child.state = "stopping"
         child.stop_reason = reason
         if child.nested is not None:
-            child.nested.request_stop()
+            child.nested.request_stop(final=final)
             await child.ended.wait()
             return
-        child.mailbox.wake()
         assert isinstance(child.spec, ChildSpec)
-        with trio.move_on_after(child.spec.grace_s):
-            await child.ended.wait()
+        if final:
+            child.drain = child.spec.drain
+            child.mailbox.refuse(reason)
+        child.mailbox.wake()
+        if child.drain != "none":
+            with trio.move_on_after(child.spec.grace_s):
+                await child.ended.wait()
         child.scope.cancel()
         await child.ended.wait()
 
@@ -552,26 +595,29 @@ async def _run_actor(child: _Child, ready: Callable[[], None]) -> None:
         reason = child.stop_reason or "cancelled"
         raise
     finally:
-        with trio.CancelScope(shield=True), trio.move_on_after(ON_STOP_DEADLINE_S):
-            await actor.on_stop(reason)
+        try:
+            with trio.CancelScope(shield=True), trio.move_on_after(ON_STOP_DEADLINE_S):
+                await actor.on_stop(reason)
+        except Exception as error:  # noqa: BLE001  reported, and never in place of what the life itself ended with
+            child.supervisor._record(child, error)
         current_address.reset(token)
 
 
 async def _serve(child: _Child, actor: Actor) -> None:
     """Handle messages until asked to stop. Yields to the loop every few dozen messages, and whenever none is there."""
-    mailbox, spec = child.mailbox, child.spec
-    assert isinstance(spec, ChildSpec)
+    mailbox = child.mailbox
     handled = 0
     while True:
         if child.drill is not None:
             why, child.drill = child.drill, None
             raise Drill(why)
-        if child.stop_reason is not None and (spec.drain != "all" or not len(mailbox)):
+        if child.stop_reason is not None and (child.drain != "all" or not len(mailbox)):
             return
         envelope = mailbox.take()
         if envelope is None:
             handled = 0
-            await mailbox.park()
+            if child.stop_reason is None:
+                await mailbox.park()
             continue
         await _handle(child, actor, envelope)
         handled += 1
@@ -660,11 +706,29 @@ def _duplicates(supervisor: Supervisor) -> bool:
     return len(names) != len(set(names))
 
 
-def _leaf(error: Exception) -> Exception:
+def _text(error: Exception | None) -> str:
+    return f"{type(error).__name__}: {error}" if error is not None else "ended during the start"
+
+
+def _leaf(error: E) -> E:
     """The only exception inside nested groups of one; the group itself when there are several."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    leaf: BaseException = error
+    while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
+        leaf = leaf.exceptions[0]
+    return cast(E, leaf)  # a group of Exceptions holds Exceptions only
+
+
+def _outcome(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What leaves the supervisor's block: one leaf if it can be, else one group of leaves.
+
+    An escalation, or an interrupt, stands for what the host's own asks have heard of it.
+    """
+    leaves = [_leaf(one) for one in group.exceptions]
+    causes = [one for one in leaves if isinstance(one, SupervisorEscalated) or not isinstance(one, Exception)]
+    consequences = [one for one in leaves if isinstance(one, ActorError)]
+    if len(leaves) == 1 or (len(causes) == 1 and {*causes, *consequences} == {*leaves}):
+        return (causes or leaves)[0]
+    return BaseExceptionGroup("several errors left a supervisor's block", leaves)
 
 
 @asynccontextmanager
@@ -681,8 +745,8 @@ async def open_supervisor(
 ) -> AsyncIterator[Supervisor]:
     """Start the children in order; stop them in reverse when the block is left, however it is left.
 
-    Raises: whatever a first start failed with; `SupervisorEscalated` when restarting did not help (the block is
-    cancelled); `ConfigError`.
+    Raises: `StartFailed`, with what the actor raised as its cause; `SupervisorEscalated` when restarting did not help
+    (the block is cancelled); `ConfigError`.
     """
     spec = SupervisorSpec(
         name,
@@ -701,7 +765,8 @@ async def open_supervisor(
 
             def ready() -> None:
                 # From here on a cancelled host ends its block first; only then are the children stopped, in order.
-                scope.shield = True
+                # A host cancelled in this very tick never enters its block, and would not come to stop us.
+                scope.shield = trio.current_effective_deadline() > -math.inf
                 task_status.started()
 
             await supervisor.run(ready)
@@ -714,9 +779,7 @@ async def open_supervisor(
             finally:
                 supervisor.request_stop()
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        error = _outcome(group)
         # A leaf keeps its own cause; `from None` would drop it.
         raise error from error.__cause__
     finally:

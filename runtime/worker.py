@@ -24,7 +24,10 @@ class Worker(Protocol):
     """Runs one blocking call at a time, in the order asked for."""
 
     async def run(self, call: Callable[[], T]) -> T:
-        """The call's result. Once begun the call is waited for even when cancelled: a write half-watched is a lie."""
+        """The call's result. Once begun the call is waited for even when cancelled: a write half-watched is a lie.
+
+        Raises: what the call raises; `trio.ClosedResourceError` after `stop`.
+        """
 
     def stop(self) -> None:
         """End after what is already queued. Idempotent."""
@@ -34,11 +37,14 @@ class ThreadWorker:
     """A daemon thread fed by a queue; each result returns to the trio loop in one callback."""
 
     def __init__(self, name: str) -> None:
+        self._stopped = False
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     async def run(self, call: Callable[[], T]) -> T:
+        if self._stopped:  # nobody would ever take the call, and the wait for it cannot be cancelled
+            raise trio.ClosedResourceError("the worker is stopped")
         token = trio.lowlevel.current_trio_token()
         task = trio.lowlevel.current_task()
 
@@ -52,6 +58,7 @@ class ThreadWorker:
         return await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)  # type: ignore[no-any-return]
 
     def stop(self) -> None:
+        self._stopped = True
         self._calls.put(None)
 
     def _serve(self) -> None:
@@ -62,10 +69,15 @@ class ThreadWorker:
 class InlineWorker:
     """Runs the call in the trio thread itself."""
 
+    def __init__(self) -> None:
+        self._stopped = False
+
     async def run(self, call: Callable[[], T]) -> T:
+        if self._stopped:
+            raise trio.ClosedResourceError("the worker is stopped")
         result = call()
         await trio.lowlevel.cancel_shielded_checkpoint()
         return result
 
     def stop(self) -> None:
-        """Nothing to end."""
+        self._stopped = True

@@ -7,19 +7,24 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ..runtime import Request
+from ..runtime import Rejected, Request
 
 __all__ = [
     "AlertOutcome",
     "AlertPage",
     "AlertReceipt",
     "AlertRecord",
+    "AlertRefused",
     "AlertsWaiting",
     "Category",
     "ConsumeAlertRequests",
+    "DeliverFromMemory",
     "Level",
+    "OutgoingAlert",
+    "PendingDeliveries",
     "RecentAlerts",
     "SendAlert",
+    "Wake",
 ]
 
 
@@ -43,6 +48,8 @@ class Category(enum.Enum):
 
 
 class AlertOutcome(enum.Enum):
+    """QUEUED and NO_CHANNEL are stored; an UNPERSISTED one left from memory, since storage refused it."""
+
     QUEUED = "QUEUED"
     RATE_SUPPRESSED = "RATE_SUPPRESSED"
     DEDUPED = "DEDUPED"
@@ -50,16 +57,30 @@ class AlertOutcome(enum.Enum):
     UNPERSISTED = "UNPERSISTED"
 
 
-class AlertReceipt(msgspec.Struct, frozen=True):
-    """What became of one alert. `count` is how often its dedup key has fired while open (1 without a key)."""
+class AlertRefused(Rejected, ValueError):
+    """What was asked is not acceptable; `field` names the part of the request."""
 
-    id: int  # 0 when it could not be stored
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field, self.problem = field, problem
+
+
+class AlertReceipt(msgspec.Struct, frozen=True):
+    """What became of one alert. `count` is how often its dedup key has fired while open (1 without a key).
+
+    Resolving a key that is not open does and stores nothing: id 0, DEDUPED, count 0.
+    """
+
+    id: int  # 0 when it is not stored
     outcome: AlertOutcome
     count: int
 
 
 class SendAlert(Request[AlertReceipt], frozen=True):
-    """Decide, store and queue one alert; answered after its commit, never after its delivery."""
+    """Decide, store and queue one alert; answered after its commit, never after its delivery.
+
+    Refused with: `AlertRefused`; unless it is CRITICAL, also with what storage refused its commit with.
+    """
 
     level: Level
     category: Category
@@ -67,6 +88,7 @@ class SendAlert(Request[AlertReceipt], frozen=True):
     message: str
     strategy: str | None = None
     dedup_key: str | None = None
+    resolves: bool = False  # closes the dedup key instead of firing it
 
 
 class AlertsWaiting(msgspec.Struct, frozen=True):
@@ -94,9 +116,38 @@ class AlertPage(msgspec.Struct, frozen=True):
     alerts: tuple[AlertRecord, ...]
     by_category: Mapping[str, int]
     by_outcome: Mapping[str, int]
+    suppressed_by_category: Mapping[str, int]  # the RATE_SUPPRESSED part of by_category
 
 
 class RecentAlerts(Request[AlertPage], frozen=True):
-    """`limit` 0 gives none; a negative one is refused."""
+    """`limit` 0 gives none, and at most 10,000 are given; a negative one is refused with `AlertRefused`."""
 
     limit: int = 50
+
+
+# -- between the alert actor and its channels
+
+
+class OutgoingAlert(msgspec.Struct, frozen=True):
+    """What a channel delivers."""
+
+    id: str  # unique for each alert, the same for each attempt
+    at_us: int
+    level: Level
+    category: Category
+    title: str
+    message: str
+
+
+class Wake(msgspec.Struct, frozen=True):
+    """Told to a channel when rows may be waiting in its outbox."""
+
+
+class DeliverFromMemory(msgspec.Struct, frozen=True):
+    """A CRITICAL alert that storage refused; the channel delivers it once, and keeps no row of it."""
+
+    alert: OutgoingAlert
+
+
+class PendingDeliveries(Request[int], frozen=True):
+    """How many rows of the channel are PENDING or SENDING. It waits for the delivery in flight: up to 10 s."""

@@ -257,6 +257,7 @@ class LedgerTotals(msgspec.Struct, frozen=True):
     entries: int
     cursors: Mapping[str, str]
     positions: tuple[LedgerPosition, ...]
+    balance_sheet: Mapping[str, Decimal]
 
 
 class LedgerPosition(msgspec.Struct, frozen=True):

@@ -76,6 +76,7 @@ class RecoveryEvent(msgspec.Struct, frozen=True):
     error: str | None
     at_us: int
     seq: int = 0  # 0 until stored
+    actor: str | None = None  # whose doing: of reset, held and released
 
 
 class RecoveryStatus(msgspec.Struct, frozen=True):

@@ -278,6 +278,7 @@ class LedgerActor(Actor):
             fees_minor=totals.get(accounts.MANAGEMENT_FEES, 0) + totals.get(accounts.PERFORMANCE_FEES, 0),
             entries=self._book.seq,
             cursors=dict(self._cursors),
+            balance_sheet=accounts.balance_sheet(totals),
             positions=tuple(
                 LedgerPosition(
                     strategy,

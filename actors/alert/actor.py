@@ -1,0 +1,308 @@
+"""The alert actor: alone decides what becomes of an alert, and makes it durable before any network call.
+
+Two ways in: `SendAlert`, and rows of `alert_request` that other subsystems commit together with the fact they tell
+of. Both are decided in one order, each request at its own instant, and everything decided in one go is one commit:
+history, counts, keys, cursor and outbox. Only then are the channels woken.
+
+Storage that refuses does not silence a CRITICAL alert: it leaves from memory, at once, and is written when a later
+commit succeeds. If the process ends before that, a request that left this way is sent a second time by the next one:
+twice rather than never.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ...runtime import (
+    Actor,
+    ActorCrashed,
+    ActorStopped,
+    AskTimeout,
+    Clock,
+    MailboxFull,
+    Ref,
+    Rejected,
+    handles,
+    handles_batch,
+)
+from ...wire.alert import (
+    AlertOutcome,
+    AlertPage,
+    AlertReceipt,
+    AlertRefused,
+    AlertsWaiting,
+    ConsumeAlertRequests,
+    DeliverFromMemory,
+    Level,
+    OutgoingAlert,
+    RecentAlerts,
+    SendAlert,
+    Wake,
+)
+from ...wire.persistence import Commit, ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from ..persistence import Reader
+from .core import NO_CHANGES, Alert, AlertSettings, Changes, Decided, Draft, Gates, accepted
+from .schema import Recorded, load_cursor, load_gates, load_last_id, load_requests, recent, record
+
+__all__ = ["REQUESTS_MAX", "UNWRITTEN_MAX", "AlertActor"]
+
+# Requests of one commit: a backlog of any size is worked off with bounded memory and bounded transactions.
+REQUESTS_MAX = 4_096
+
+# CRITICAL alerts that wait in memory for storage to heal. The gates let at most 50 a minute out; the rest of this
+# room is for the suppressed ones.
+UNWRITTEN_MAX = 1_000
+
+_NOTHING_OPEN = AlertReceipt(0, AlertOutcome.DEDUPED, 0)
+
+_log = logging.getLogger("fundops.alert")
+
+_Answer = AlertReceipt | Rejected
+_Refusal = StorageDegraded | StorageFailed | OutcomeUnknown
+
+
+class AlertActor(Actor):
+    """Needs the actor ``persistence``, and one ``channel.<name>`` for each of `channels`."""
+
+    messages = SendAlert | AlertsWaiting | ConsumeAlertRequests | RecentAlerts
+
+    def __init__(self, path: Path, clock: Clock, settings: AlertSettings, channels: Sequence[str]) -> None:
+        self._path = path
+        self._clock = clock
+        self._settings = settings
+        self._channel_names = tuple(channels)
+        self._channels: tuple[Ref, ...] = ()
+        self._gates = Gates(settings)
+        self._cursor = 0  # id of the last request consumed
+        self._next_id = 1
+        # What left from memory and is still to be written. Requests are kept by id, since their rows still wait too.
+        self._unwritten: deque[Decided] = deque()  # at most UNWRITTEN_MAX
+        self._unwritten_requests: dict[int, Decided] = {}
+        self._unwritten_changes: Changes = NO_CHANGES
+        self._left_from_memory = 0
+        self._storage_refuses = False
+        # Whether a commit may have become durable without our knowing: then the database is read again first.
+        self._stale = False
+
+    async def on_start(self) -> None:
+        self._persistence = self.context.ref("persistence")
+        self._channels = tuple(self.context.ref(f"channel.{name}") for name in self._channel_names)
+        self._reader = Reader(self._path)
+        await self._await_earlier_commits()
+        self._load()
+        with suppress(MailboxFull):  # then whatever fills it consumes the requests
+            self.context.ref(self.context.name).tell_nowait(AlertsWaiting())
+
+    async def on_stop(self, reason: str) -> None:
+        if hasattr(self, "_reader"):
+            self._reader.close()
+
+    # -- messages
+
+    @handles_batch(SendAlert)
+    async def send(self, messages: list[SendAlert]) -> list[_Answer]:
+        """Senders that wait at the same time share one commit."""
+        now_us = self._clock.now_us()
+        checked = [_checked(message, now_us) for message in messages]
+        _, answers, _ = await self._work([one for one in checked if isinstance(one, Alert)], now_us)
+        following = iter(answers)
+        return [one if isinstance(one, AlertRefused) else next(following) for one in checked]
+
+    @handles_batch(AlertsWaiting)
+    async def waiting(self, messages: list[AlertsWaiting]) -> list[None]:
+        """Consume; storage that refuses has been logged, and the next message tries again."""
+        await self._work([], self._clock.now_us())
+        return [None] * len(messages)
+
+    @handles(ConsumeAlertRequests)
+    async def consume(self, _: ConsumeAlertRequests) -> int:
+        """Refused with what storage refused, if it did; the requests then wait for the next time."""
+        consumed, _answers, refusal = await self._work([], self._clock.now_us())
+        if refusal is not None:
+            raise refusal
+        return consumed
+
+    @handles(RecentAlerts)
+    def recent(self, message: RecentAlerts) -> AlertPage:
+        return recent(self._reader, message.limit)
+
+    # -- decide -> append -> apply
+
+    async def _work(self, sends: Sequence[Alert], now_us: int) -> tuple[int, list[_Answer], _Refusal | None]:
+        """Decide the stored requests, then `sends`: how many requests, an answer for each send, what storage said."""
+        consumed = 0
+        while True:
+            refusal = await self._read_again() if self._stale else None
+            requests = load_requests(self._reader, self._cursor, REQUESTS_MAX)
+            last = len(requests) < REQUESTS_MAX
+            draft = self._gates.draft(AlertOutcome.QUEUED if self._channels else AlertOutcome.NO_CHANNEL)
+            answers = self._decide(draft, requests, sends if last else ())
+            if last:
+                draft.pass_time(now_us)
+            if refusal is None:
+                refusal = await self._append(draft, requests[-1][0] if requests else self._cursor)
+            if refusal is not None:
+                return consumed, self._leave_from_memory(requests, sends, refusal), refusal
+            consumed += len(requests)
+            if last:
+                return consumed, answers, None
+
+    def _decide(self, draft: Draft, requests: Sequence[tuple[int, Alert]], sends: Sequence[Alert]) -> list[_Answer]:
+        draft.decided.extend(self._unwritten)
+        for number, alert in requests:
+            if number in self._unwritten_requests:  # decided when it left: only its row is still missing
+                draft.decided.append(self._unwritten_requests[number])
+                continue
+            draft.pass_time(alert.at_us)
+            draft.decide(alert)
+        answers: list[_Answer] = []
+        for alert in sends:
+            draft.pass_time(alert.at_us)
+            decided = draft.decide(alert)
+            if decided is None:
+                answers.append(_NOTHING_OPEN)
+            else:
+                alert_id = self._next_id + len(draft.decided) - 1
+                answers.append(AlertReceipt(alert_id, decided.outcome, decided.count))
+        return answers
+
+    async def _append(self, draft: Draft, cursor: int) -> _Refusal | None:
+        """Make the draft durable, then true, then wake the channels; or say why it could not be stored."""
+        if not draft.decided and cursor == self._cursor:
+            return None
+        facts = Recorded(
+            self._next_id,
+            draft.decided,
+            self._unwritten_changes.then(draft.changes),
+            cursor,
+            self._channel_names,
+            self._settings.queue_max,
+        )
+        refusal = await self._commit(Commit(record(facts)))
+        if refusal is not None:
+            return refusal
+        self._gates.apply(draft)
+        self._next_id += len(draft.decided)
+        self._cursor = cursor
+        self._unwritten.clear()
+        self._unwritten_requests.clear()
+        self._unwritten_changes = NO_CHANGES
+        # The channels too may have stopped while storage refused.
+        if self._storage_refuses or any(one.outcome is AlertOutcome.QUEUED for one in draft.decided):
+            self._wake_channels()
+        self._note_storage(None)
+        return None
+
+    async def _commit(self, request: Commit) -> _Refusal | None:
+        try:
+            await self._persistence.ask(request)
+        except (StorageDegraded, StorageFailed) as refusal:
+            return refusal
+        except OutcomeUnknown as refusal:
+            self._stale = True
+            return refusal
+        except ConstraintFailed as broken:
+            # Nobody else writes these tables, so our idea of them is wrong: the next life reads them afresh.
+            raise RuntimeError("the alert tables are not what this actor believes") from broken
+        except (AskTimeout, ActorCrashed, ActorStopped, MailboxFull) as silence:
+            self._stale = True
+            return OutcomeUnknown(f"storage does not answer: {silence}")
+        return None
+
+    # -- when storage refuses
+
+    def _leave_from_memory(
+        self, requests: Sequence[tuple[int, Alert]], sends: Sequence[Alert], refusal: _Refusal
+    ) -> list[_Answer]:
+        """CRITICAL alerts pass the same gates and leave; all others are refused, or stay stored requests."""
+        self._note_storage(refusal)
+        draft = self._gates.draft(AlertOutcome.UNPERSISTED if self._channels else AlertOutcome.NO_CHANNEL)
+        for number, alert in requests:
+            if alert.level is Level.CRITICAL and number not in self._unwritten_requests:
+                decided = draft.decide(alert)
+                if decided is not None:
+                    self._unwritten_requests[number] = decided
+        answers: list[_Answer] = []
+        for alert in sends:
+            if alert.level is not Level.CRITICAL:
+                answers.append(refusal)
+                continue
+            decided = draft.decide(alert)
+            if decided is None:
+                answers.append(_NOTHING_OPEN)
+                continue
+            self._keep_unwritten(decided)
+            answers.append(AlertReceipt(0, decided.outcome, decided.count))
+        self._gates.apply(draft)
+        self._unwritten_changes = self._unwritten_changes.then(draft.changes)
+        for decided in draft.decided:
+            if decided.outcome is AlertOutcome.UNPERSISTED:
+                self._deliver_from_memory(decided.alert)
+        return answers
+
+    def _keep_unwritten(self, decided: Decided) -> None:
+        if len(self._unwritten) >= UNWRITTEN_MAX:
+            lost = self._unwritten.popleft().alert
+            _log.error("CRITICAL alert %r will be missing from the history: too many wait for storage", lost.title)
+        self._unwritten.append(decided)
+
+    def _deliver_from_memory(self, alert: Alert) -> None:
+        self._left_from_memory += 1
+        # Never the id of a stored alert: receivers would take the later of the two for a repetition.
+        number = f"memory-{alert.at_us}-{self.context.epoch}-{self._left_from_memory}"
+        outgoing = OutgoingAlert(number, alert.at_us, alert.level, alert.category, alert.title, alert.message)
+        for channel in self._channels:
+            try:
+                channel.tell_nowait(DeliverFromMemory(outgoing))
+            except (MailboxFull, ActorStopped) as lost:
+                _log.critical("CRITICAL alert %r could not be stored and cannot be sent: %s", alert.title, lost)
+
+    def _note_storage(self, refusal: _Refusal | None) -> None:
+        """Log the first refusal and the healing, not every attempt between."""
+        if refusal is not None and not self._storage_refuses:
+            _log.error("alerts cannot be stored; CRITICAL ones leave from memory: %s", refusal)
+        elif refusal is None and self._storage_refuses:
+            _log.warning("alerts can be stored again")
+        self._storage_refuses = refusal is not None
+
+    # -- reading what is stored
+
+    async def _await_earlier_commits(self) -> None:
+        """Persistence works in order: its answer to an empty commit, whatever it says, comes after every commit of
+        an earlier life and every one whose answer we missed."""
+        with suppress(StorageDegraded, StorageFailed, OutcomeUnknown):
+            await self._persistence.ask(Commit(()))
+
+    async def _read_again(self) -> _Refusal | None:
+        try:
+            await self._await_earlier_commits()
+        except (AskTimeout, ActorCrashed, ActorStopped, MailboxFull) as silence:
+            return OutcomeUnknown(f"storage does not answer: {silence}")
+        self._load()
+        self._stale = False
+        return None
+
+    def _load(self) -> None:
+        self._cursor = load_cursor(self._reader)
+        self._next_id = load_last_id(self._reader) + 1
+        for number in [one for one in self._unwritten_requests if one <= self._cursor]:
+            del self._unwritten_requests[number]
+        unwritten = [*self._unwritten, *self._unwritten_requests.values()]
+        self._gates = load_gates(self._reader, self._settings, unwritten, self._unwritten_changes)
+
+    def _wake_channels(self) -> None:
+        for channel in self._channels:
+            # A full mailbox holds a Wake already; a stopped channel finds its rows when it starts again.
+            with suppress(MailboxFull, ActorStopped):
+                channel.tell_nowait(Wake())
+
+
+def _checked(message: SendAlert, at_us: int) -> Alert | AlertRefused:
+    try:
+        return accepted(message, at_us)
+    except AlertRefused as refusal:
+        return refusal

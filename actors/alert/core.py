@@ -1,0 +1,365 @@
+"""The gates an alert passes, in order: validate, dedup, rate. Pure: no I/O, no clock, no tasks.
+
+Each alert is decided at its own instant, so the result depends on the order of the alerts and never on when the code
+runs. Decisions are made on a `Draft`; `Gates.apply` makes them true once they are durable, and a draft that is dropped
+leaves no trace.
+
+Only what goes out changes the state of a dedup key: a firing that the rate gate held back was heard by nobody, so it
+must not silence the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+from ...runtime import ConfigError
+from ...wire.alert import AlertOutcome, AlertRefused, Category, Level, SendAlert
+
+__all__ = [
+    "MESSAGE_MAX",
+    "NAME_MAX",
+    "NO_CHANGES",
+    "OPEN_KEYS_MAX",
+    "TITLE_MAX",
+    "Alert",
+    "AlertSettings",
+    "Changes",
+    "Decided",
+    "Draft",
+    "Gates",
+    "OpenKey",
+    "Suppressed",
+    "accepted",
+    "cleaned",
+    "repaired",
+]
+
+# Characters.
+TITLE_MAX = 256
+MESSAGE_MAX = 4_096
+NAME_MAX = 256  # of a strategy's name, and of a dedup key
+
+# Keys that nobody resolves must not gather for ever. Beyond this the one that was sent longest ago is forgotten,
+# which costs one repeated alert.
+OPEN_KEYS_MAX = 10_000
+
+_SEVERITY = {Level.INFO: 0, Level.WARNING: 1, Level.CRITICAL: 2}
+
+
+class AlertSettings(msgspec.Struct, frozen=True):
+    """The limits of the gates. Raises: `ConfigError`."""
+
+    per_category: int = 5  # admissions of one category in any half-open window
+    window_s: float = 60.0
+    critical_lane: Literal["own", "shared"] = "own"  # "shared": CRITICAL counts against its category's one budget
+    repeat_s: float = 14_400.0  # an open dedup key that fires again this long after it was sent is sent again
+    suppression_summary: bool = True
+    queue_max: int = 256  # PENDING rows of one channel; beyond it the oldest INFO goes, then WARNING, never CRITICAL
+
+    def __post_init__(self) -> None:
+        for field in ("per_category", "queue_max"):
+            number = getattr(self, field)
+            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 1_000_000:
+                raise ConfigError(field, f"{number!r} is not a whole number from 1 to 1,000,000")
+        for field in ("window_s", "repeat_s"):
+            seconds = getattr(self, field)
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+                raise ConfigError(field, f"{seconds!r} is not a positive, finite number of seconds")
+        if self.critical_lane not in ("own", "shared"):
+            raise ConfigError("critical_lane", f"{self.critical_lane!r} is neither 'own' nor 'shared'")
+        if not isinstance(self.suppression_summary, bool):
+            raise ConfigError("suppression_summary", f"{self.suppression_summary!r} is neither True nor False")
+
+
+# -- validate
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """One alert whose texts are clean and whose enums are certain."""
+
+    at_us: int
+    level: Level
+    category: Category
+    title: str
+    message: str
+    strategy: str | None = None
+    dedup_key: str | None = None
+    resolves: bool = False
+
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def cleaned(text: str, limit: int) -> str:
+    """`text` with at most `limit` characters, cut visibly; line breaks and tabs become blanks, and other control
+    characters and lone surrogates the replacement character."""
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return _UNPRINTABLE.sub(lambda found: " " if found[0] in "\t\n\r" else "\ufffd", text)
+
+
+def accepted(request: SendAlert, at_us: int) -> Alert:
+    """The alert of a request. Raises: `AlertRefused` naming the field."""
+    if not isinstance(request.level, Level):
+        raise AlertRefused("level", f"{request.level!r} is not a Level")
+    if not isinstance(request.category, Category):
+        raise AlertRefused("category", f"{request.category!r} is not a Category")
+    for field in ("title", "message"):
+        if not isinstance(getattr(request, field), str):
+            raise AlertRefused(field, f"{getattr(request, field)!r} is not a text")
+    for field in ("strategy", "dedup_key"):
+        if not isinstance(getattr(request, field), str | None):
+            raise AlertRefused(field, f"{getattr(request, field)!r} is neither a text nor None")
+    if not request.title.strip():
+        raise AlertRefused("title", "is empty; say in a few words what happened")
+    if request.resolves and not request.dedup_key:
+        raise AlertRefused("dedup_key", "is missing; an alert that resolves needs the key it closes")
+    return repaired(
+        Alert(
+            at_us,
+            request.level,
+            request.category,
+            request.title,
+            request.message,
+            request.strategy,
+            request.dedup_key,
+            bool(request.resolves),
+        )
+    )
+
+
+def repaired(alert: Alert) -> Alert:
+    """`alert` made acceptable whatever it holds: one that is stored already can no longer be refused."""
+    return Alert(
+        alert.at_us,
+        alert.level,
+        alert.category,
+        cleaned(alert.title, TITLE_MAX) if alert.title.strip() else alert.category.value,
+        cleaned(alert.message, MESSAGE_MAX),
+        None if alert.strategy is None else cleaned(alert.strategy, NAME_MAX),
+        _key(alert.dedup_key) if alert.dedup_key else None,
+        alert.resolves and bool(alert.dedup_key),
+    )
+
+
+def _key(key: str) -> str:
+    """A key that had to be changed keeps a digest of what it was: two keys must never become one."""
+    short = cleaned(key, NAME_MAX)
+    if short == key:
+        return key
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{short[: NAME_MAX - 1 - len(digest)]}~{digest}"
+
+
+# -- what the gates remember
+
+
+class OpenKey(msgspec.Struct, frozen=True):
+    """A dedup key that has been sent and not resolved."""
+
+    level: Level  # of the last one sent
+    sent_us: int
+    fired: int  # how often, held back ones included
+
+
+class Suppressed(msgspec.Struct, frozen=True):
+    """What the rate gate has held back in one category since its last summary."""
+
+    first_us: int
+    count: int
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """What becomes of one alert."""
+
+    alert: Alert
+    outcome: AlertOutcome
+    count: int  # firings of its key while open; 1 without a key
+    in_budget: bool  # whether it takes a place in the rate window
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What a draft altered and the database must learn; None: the entry is gone."""
+
+    keys: Mapping[str, OpenKey | None]
+    suppressed: Mapping[Category, Suppressed | None]
+
+    def then(self, later: Changes) -> Changes:
+        """Both, the later one last."""
+        return Changes({**self.keys, **later.keys}, {**self.suppressed, **later.suppressed})
+
+
+NO_CHANGES = Changes({}, {})
+
+_Lane = tuple[Category, bool]  # the flag marks the one of CRITICAL alone
+_Times = tuple[int, ...]
+
+
+class Gates:
+    """The durable state of dedup and rate, in memory."""
+
+    def __init__(self, settings: AlertSettings) -> None:
+        self.settings = settings
+        self._admitted: dict[_Lane, _Times] = {}
+        self._keys: dict[str, OpenKey | None] = {}  # the one sent longest ago is first
+        self._suppressed: dict[Category, Suppressed | None] = {}
+
+    def restore(self, admissions: Iterable[tuple[Category, Level, int]], changes: Changes) -> None:
+        """Become what history says: admissions in the order decided, keys in the order sent."""
+        draft = self.draft(AlertOutcome.QUEUED)
+        for category, level, at_us in admissions:
+            draft._admit(category, level, at_us)
+        self.apply(draft)
+        self._adopt(changes)
+
+    def draft(self, admitted_as: AlertOutcome) -> Draft:
+        """A provisional continuation of this state. Only the newest draft may be applied."""
+        return Draft(self.settings, admitted_as, self._admitted, self._keys, self._suppressed)
+
+    def apply(self, draft: Draft) -> None:
+        """Make the draft's decisions true."""
+        self._admitted.update(draft._admitted.maps[0])
+        self._adopt(draft.changes)
+
+    def _adopt(self, changes: Changes) -> None:
+        for key, known in changes.keys.items():
+            earlier = self._keys.get(key)
+            if earlier is None or known is None or earlier.sent_us != known.sent_us:
+                self._keys.pop(key, None)  # so that one sent again moves to the end
+            if known is not None:
+                self._keys[key] = known
+        for category, held_back in changes.suppressed.items():
+            self._suppressed[category] = held_back
+
+
+class Draft:
+    """Decides alerts one after the other on top of a `Gates`, whose own state stays as it is."""
+
+    def __init__(
+        self,
+        settings: AlertSettings,
+        admitted_as: AlertOutcome,
+        admitted: dict[_Lane, _Times],
+        keys: dict[str, OpenKey | None],
+        suppressed: dict[Category, Suppressed | None],
+    ) -> None:
+        self.decided: list[Decided] = []  # in the order of the history
+        self._settings = settings
+        self._window_us = round(settings.window_s * 1_000_000)
+        self._admitted_as = admitted_as
+        self._admitted: ChainMap[_Lane, _Times] = ChainMap({}, admitted)
+        self._keys: ChainMap[str, OpenKey | None] = ChainMap({}, keys)
+        self._suppressed: ChainMap[Category, Suppressed | None] = ChainMap({}, suppressed)
+        self._opened = 0
+
+    @property
+    def changes(self) -> Changes:
+        return Changes(self._keys.maps[0], self._suppressed.maps[0])
+
+    def pass_time(self, at_us: int) -> None:
+        """Decide the summaries that are due by `at_us`, each at its own instant, the earliest first."""
+        if not self._settings.suppression_summary:
+            return
+        due = [
+            (held_back.first_us + self._window_us, category)
+            for category in Category
+            if (held_back := self._suppressed.get(category)) and held_back.first_us + self._window_us <= at_us
+        ]
+        for due_us, category in sorted(due, key=lambda one: one[0]):
+            held_back = self._suppressed[category]
+            assert held_back is not None
+            self._suppressed[category] = None
+            summary = _summary(due_us, category, held_back, self._settings)
+            self.decided.append(Decided(summary, self._admitted_as, 1, in_budget=False))
+
+    def decide(self, alert: Alert) -> Decided | None:
+        """The outcome at the alert's own instant; None when it resolves a key that is not open."""
+        key = alert.dedup_key
+        known = self._keys.get(key) if key is not None else None
+        if alert.resolves and known is None:
+            return None
+        fired = 1 if known is None else known.fired + (not alert.resolves)
+        if known is not None and not alert.resolves and not self._heard_again(known, alert):
+            outcome = AlertOutcome.DEDUPED
+        else:
+            outcome = self._rate(alert)
+        if key is not None:
+            self._note_key(key, alert, known, fired, outcome)
+        decided = Decided(alert, outcome, fired, in_budget=outcome is self._admitted_as)
+        self.decided.append(decided)
+        return decided
+
+    # -- dedup
+
+    def _heard_again(self, known: OpenKey, alert: Alert) -> bool:
+        """A higher level, or the repeat. A clock that was set back must not silence a key until it has caught up."""
+        higher = _SEVERITY[alert.level] > _SEVERITY[known.level]
+        return higher or abs(alert.at_us - known.sent_us) >= round(self._settings.repeat_s * 1_000_000)
+
+    def _note_key(self, key: str, alert: Alert, known: OpenKey | None, fired: int, outcome: AlertOutcome) -> None:
+        if alert.resolves:
+            # Also when the rate gate held it back: the condition is over, and its next firing is a new one.
+            self._keys[key] = None
+        elif outcome is self._admitted_as:
+            if known is None:
+                self._make_room()
+            self._keys[key] = OpenKey(alert.level, alert.at_us, fired)
+        elif known is not None:
+            self._keys[key] = OpenKey(known.level, known.sent_us, fired)
+
+    def _make_room(self) -> None:
+        stored = self._keys.maps[1]
+        self._opened += 1
+        if len(stored) + self._opened > OPEN_KEYS_MAX:
+            oldest = next((key for key in stored if key not in self._keys.maps[0]), None)
+            if oldest is not None:
+                self._keys[oldest] = None
+                self._opened -= 1
+
+    # -- rate
+
+    def _rate(self, alert: Alert) -> AlertOutcome:
+        critical = alert.level is Level.CRITICAL
+        lane = (alert.category, critical and self._settings.critical_lane == "own")
+        first_of_episode = (
+            critical and alert.category is Category.KILL_SWITCH and not self._count((alert.category, True), alert.at_us)
+        )
+        if first_of_episode or self._count(lane, alert.at_us) < self._settings.per_category:
+            self._admit(alert.category, alert.level, alert.at_us)
+            return self._admitted_as
+        held_back = self._suppressed.get(alert.category) or Suppressed(alert.at_us, 0)
+        self._suppressed[alert.category] = Suppressed(min(held_back.first_us, alert.at_us), held_back.count + 1)
+        return AlertOutcome.RATE_SUPPRESSED
+
+    def _count(self, lane: _Lane, at_us: int) -> int:
+        """Admissions less than a window away, on either side: the limit then holds in whatever order instants come,
+        and a clock that was set back does not wait for the future to pass."""
+        return sum(abs(at_us - one) < self._window_us for one in self._admitted.get(lane, ()))
+
+    def _admit(self, category: Category, level: Level, at_us: int) -> None:
+        # Three windows' worth, so that the count is exact while instants are out of order by up to one window.
+        keep = 3 * self._settings.per_category
+        lanes = {(category, level is Level.CRITICAL)}
+        if self._settings.critical_lane == "shared":
+            lanes.add((category, False))  # CRITICAL has a lane besides, which tells whether an episode goes on
+        for lane in lanes:
+            self._admitted[lane] = (*self._admitted.get(lane, ()), at_us)[-keep:]
+
+
+def _summary(at_us: int, category: Category, held_back: Suppressed, settings: AlertSettings) -> Alert:
+    alerts = "1 alert was" if held_back.count == 1 else f"{held_back.count} alerts were"
+    return Alert(
+        at_us,
+        Level.WARNING,
+        category,
+        f"{held_back.count} {category.value} suppressed",
+        f"{alerts} held back in the last {settings.window_s:g} s: more than {settings.per_category} came within"
+        f" {settings.window_s:g} s. They are in the history of alerts.",
+    )

@@ -1,0 +1,276 @@
+"""Two ways to deliver: an HTTPS POST, and the log. Neither ever shows the URL, which is a credential.
+
+The body is exactly five keys: level, category, title, message, timestamp.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import ipaddress
+import logging
+import socket
+import ssl
+from collections import deque
+from typing import NoReturn
+
+import httpx2
+import msgspec
+import trio
+
+from ...runtime import ConfigError
+from ...wire.alert import Level, OutgoingAlert
+from .channel import DeliveryFailed
+
+__all__ = ["CONNECT_DEADLINE_S", "RESPONSE_MAX_BYTES", "LogDelivery", "SecretUrl", "WebhookDelivery", "timestamp"]
+
+CONNECT_DEADLINE_S = 3.0
+
+# The answer's body is read so that a good server sees its connection end well; a bad one may not feed us for ever.
+RESPONSE_MAX_BYTES = 4 * 1024
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def timestamp(at_us: int) -> str:
+    """`at_us` as YYYY-MM-DDTHH:MM:SS.ffffffZ, always six digits."""
+    instant = _EPOCH + datetime.timedelta(microseconds=at_us)
+    return instant.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+# -- the URL
+
+
+class SecretUrl:
+    """A checked webhook URL whose text is a secret: str and repr show scheme and host alone.
+
+    https, or http to this machine; `allow_http` permits http to others. No user, no fragment, and never a literal
+    link-local, multicast or unspecified address, which no webhook has and a cloud's metadata service does.
+
+    Raises: `ConfigError` for the field ``alert_webhook_url``, which shows nothing of the URL.
+    """
+
+    __slots__ = ("_shown", "_text")
+
+    def __init__(self, text: str, *, allow_http: bool = False) -> None:
+        url = _parsed(text)
+        problem = "is not a URL" if url is None else _problem(url, allow_http)
+        if url is None or problem is not None:
+            raise ConfigError("alert_webhook_url", problem or "")
+        self._text = text
+        self._shown = f"{url.scheme}://{url.host}/…"
+
+    def reveal(self) -> str:
+        """The whole URL. For the request line, and nothing else."""
+        return self._text
+
+    def __str__(self) -> str:
+        return self._shown
+
+    def __repr__(self) -> str:
+        return f"SecretUrl({self._shown!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretUrl) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SecretUrl is not to be pickled or copied to disk")
+
+
+def _parsed(text: str) -> httpx2.URL | None:
+    # The client's own parser: two parsers that disagree about the host are a hole.
+    if not isinstance(text, str):
+        return None
+    try:
+        return httpx2.URL(text)
+    except (httpx2.InvalidURL, UnicodeError, ValueError):  # its text would show the URL, so it is not chained
+        return None
+
+
+def _problem(url: httpx2.URL, allow_http: bool) -> str | None:
+    if url.scheme not in ("http", "https"):
+        return "must begin with https://"
+    if not url.host:
+        return "has no host"
+    if url.userinfo:
+        return "must not hold a user name or password"
+    if url.fragment:
+        return "must not hold a fragment (#...)"
+    if _is_forbidden(url.host):
+        return "must not point to a link-local, multicast or unspecified address"
+    if url.scheme == "http" and not (allow_http or _is_loopback(url.host)):
+        return "must begin with https:// (http is for this machine alone, or with allow_http)"
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def _is_forbidden(host: str) -> bool:
+    address = _address(host) or _legacy_address(host)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address is not None and (address.is_link_local or address.is_multicast or address.is_unspecified)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _legacy_address(host: str) -> ipaddress.IPv4Address | None:
+    """What the resolver makes of 2852039166, 0xA9FEA9FE or 169.254.43518: an address in an old way of writing."""
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, UnicodeError):
+        return None
+
+
+# -- the webhook
+
+
+class WebhookDelivery:
+    """POSTs an alert as JSON; 2xx is delivered, everything else is not, and no redirect is followed.
+
+    `transport` replaces the network; it is borrowed, never closed.
+    """
+
+    def __init__(self, url: SecretUrl, *, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+        _silence_client_logs()
+        self._url = url
+        self._transport = None if transport is None else _Borrowed(transport)
+        # Made once: loading the trusted certificates takes a good part of a second. Plain http needs none.
+        is_https = url.reveal().lower().startswith("https:")
+        self._ssl = httpx2.create_ssl_context(trust_env=False) if is_https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def __repr__(self) -> str:
+        return f"WebhookDelivery({self._url!r})"
+
+    async def __call__(self, alert: OutgoingAlert) -> None:
+        """Raises: `DeliveryFailed`, with the status, or the error's class and errno."""
+        try:
+            status = await self._post(alert)
+        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError) as error:
+            reason = _named(error)
+        else:
+            if 200 <= status < 300:
+                return
+            reason = f"HTTP {status}"
+        # Outside the except block: the client's exception holds the request, and would be chained to ours.
+        raise DeliveryFailed(reason)
+
+    async def _post(self, alert: OutgoingAlert) -> int:
+        # A client for each request keeps nothing alive between deliveries that a cancellation could leave half done;
+        # with the context shared it costs 60 us. Only connecting has a deadline of its own, the channel sets the rest.
+        async with (
+            httpx2.AsyncClient(
+                trust_env=False,
+                follow_redirects=False,
+                verify=self._ssl,
+                transport=self._transport,
+                timeout=httpx2.Timeout(None, connect=CONNECT_DEADLINE_S),
+            ) as client,
+            client.stream("POST", self._url.reveal(), content=_body(alert), headers=_headers(alert)) as response,
+        ):
+            if not response.is_stream_consumed:  # as it is when a transport answers out of its hand
+                await _read_beginning(response)
+            return response.status_code
+
+
+async def _read_beginning(response: httpx2.Response) -> None:
+    received = 0
+    # Cancelled, not broken out of: the client's generators are nested, and only an exception from within ends them all.
+    with trio.CancelScope() as enough:
+        async for piece in response.aiter_raw():
+            received += len(piece)
+            if received >= RESPONSE_MAX_BYTES:
+                enough.cancel()
+
+
+def _body(alert: OutgoingAlert) -> bytes:
+    return msgspec.json.encode(
+        {
+            "level": alert.level.value,
+            "category": alert.category.value,
+            "title": alert.title,
+            "message": alert.message,
+            "timestamp": timestamp(alert.at_us),
+        }
+    )
+
+
+def _headers(alert: OutgoingAlert) -> dict[str, str]:
+    return {"content-type": "application/json", "user-agent": "fundops", "webhook-id": alert.id}
+
+
+class _Borrowed(httpx2.AsyncBaseTransport):
+    """A transport that outlives the clients it is given to."""
+
+    def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        return await self._transport.handle_async_request(request)
+
+
+def _named(error: BaseException) -> str:
+    """The error's class, and the first errno found among its causes: its text may hold the URL."""
+    to_look_at: deque[BaseException | None] = deque([error])
+    seen: set[int] = set()
+    while to_look_at:
+        one = to_look_at.popleft()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, OSError) and isinstance(one.errno, int):
+            # The resolver's codes are small negative numbers, which errno has no names for.
+            return f"{type(error).__name__} ({errno.errorcode.get(one.errno, one.errno)})"
+        to_look_at.extend((one.__cause__, one.__context__))
+        if isinstance(one, BaseExceptionGroup):
+            to_look_at.extend(one.exceptions)
+    return type(error).__name__
+
+
+_CLIENT_LOGGERS = (
+    "httpx2",
+    "httpcore2",
+    "httpcore2.connection",
+    "httpcore2.http11",
+    "httpcore2.http2",
+    "httpcore2.proxy",
+    "httpcore2.socks",
+)
+
+
+def _silence_client_logs() -> None:
+    """The client logs every URL at INFO, and headers at DEBUG. The filter stays when somebody lowers the levels."""
+    for name in _CLIENT_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        logger.addFilter(_is_warning)
+
+
+def _is_warning(line: logging.LogRecord) -> bool:
+    return line.levelno >= logging.WARNING
+
+
+# -- the log
+
+
+class LogDelivery:
+    """Writes an alert to a logger, at its own level."""
+
+    _LEVELS = {Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.CRITICAL: logging.CRITICAL}  # noqa: RUF012
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logger or logging.getLogger("fundops.alert")
+
+    async def __call__(self, alert: OutgoingAlert) -> None:
+        self._logger.log(self._LEVELS[alert.level], "%s: %s: %s", alert.category.value, alert.title, alert.message)

@@ -1,0 +1,185 @@
+"""The guard actor: acts first, reports afterwards.
+
+It starts before the database and outlives it. Engaging ends every lease, writes the marker, and tells the engine to
+stop until the engine confirms that no orders are open; only then, and whatever happened, is anybody told.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+
+from ...runtime import Actor, ActorError, Clock, handles
+from ...wire.alert import Category, Level, SendAlert
+from ...wire.guard import (
+    EngageKillSwitch,
+    Entitlement,
+    GuardReport,
+    GuardState,
+    KillState,
+    KillStatus,
+    KillSwitchNotEngaged,
+    ReadKillSwitch,
+    ReleaseKillSwitch,
+    RestoreGuard,
+    ResumeStrategy,
+    Watch,
+)
+from ...wire.money import from_minor
+from ..host import Host, HostFault
+from . import core
+from .core import GuardSettings
+from .leases import Leases
+from .marker import Marker
+
+__all__ = ["GuardActor"]
+
+log = logging.getLogger("fundops.guard")
+
+_OFF = KillStatus("OFF", "", "", None)
+
+
+class GuardActor(Actor):
+    """Holds the latch, the leases, and the books of every strategy ever reported."""
+
+    def __init__(
+        self, clock: Clock, host: Host, settings: GuardSettings, leases: Leases, marker: Path, capital_minor: int
+    ) -> None:
+        self._clock = clock
+        self._host = host
+        self._settings = settings
+        self._leases = leases
+        self._marker = Marker(marker)
+        self._capital_minor = capital_minor
+        self._state = GuardState()
+        self._kill = _OFF
+
+    async def on_start(self) -> None:
+        self._kill = self._marker.read() or _OFF
+        if self._kill.state != "OFF":
+            self._leases.end_all()
+            log.critical("kill switch is engaged since before this start: %s", self._kill.reason)
+
+    @handles(RestoreGuard)
+    def restore(self, request: RestoreGuard) -> None:
+        self._state = request.state
+        if self._kill.state == "OFF" and request.state.kill_state != "OFF":
+            # The database remembers what the marker lost: the careful answer wins.
+            self._latch(KillStatus("ENGAGED", "engaged according to the database", "fundops", self._clock.now_us()))
+
+    @handles(Watch)
+    async def watch(self, request: Watch) -> GuardReport:
+        """One look at the fund. A breach stops everything before this is answered."""
+        found = core.look(
+            self._state,
+            self._settings,
+            request.statuses,
+            request.terms,
+            external_minor=request.external_minor,
+            posted_fees_minor=request.posted_fees_minor,
+            accrued_fees_minor=request.accrued_fees_minor,
+            blind_s=request.blind_s,
+        )
+        self._state = found.state
+        if found.kill is not None and self._kill.state == "OFF":
+            await self._engage(found.kill, "guard")
+        elif self._kill.state in ("ENGAGING", "UNCONFIRMED"):
+            await self._stop_all()
+        self._renew_leases(request)
+        self._state = msgspec.structs.replace(self._state, kill_state=self._kill.state)
+        return GuardReport(self._state, found.gross_minor, found.pauses, found.alerts)
+
+    def _renew_leases(self, request: Watch) -> None:
+        if self._kill.state != "OFF":
+            self._leases.end_all()
+            return
+        if request.blind_s:
+            return  # nothing is known, so nothing is renewed: the leases run out
+        until_us = self._clock.now_us() + int(self._settings.lease_s * 1_000_000)
+        capital = from_minor(self._capital_minor)
+        held: dict[str, Entitlement] = {}
+        for status in request.statuses:
+            if self._state.strategies[status.name].paused:
+                held[status.name] = Entitlement(status.stage, "none", Decimal(0), until_us)
+            elif request.terms is None:
+                held[status.name] = Entitlement(None, "live", capital, until_us)
+            elif (terms := request.terms.get(status.name)) is not None:
+                share = capital * Decimal(str(terms.real_capital_fraction))
+                held[status.name] = Entitlement(terms.stage.value, terms.mode, share, until_us)
+        self._leases.replace(held)
+
+    # -- the kill switch
+
+    @handles(EngageKillSwitch)
+    async def engage(self, request: EngageKillSwitch) -> KillStatus:
+        if self._kill.state == "OFF":
+            await self._engage(request.reason, request.actor)
+        return self._kill
+
+    async def _engage(self, reason: str, actor: str) -> None:
+        self._latch(KillStatus("ENGAGING", reason, actor, self._clock.now_us()))
+        await self._stop_all()
+        title = "Kill switch activated"
+        if self._kill.state == "UNCONFIRMED":
+            title += ", stop not confirmed"
+        self._tell(title, reason)
+
+    def _latch(self, status: KillStatus) -> None:
+        self._leases.end_all()
+        self._set(status)
+
+    def _set(self, status: KillStatus) -> None:
+        self._kill = status
+        try:
+            self._marker.write(status)
+        except OSError as error:
+            # The latch in memory, and in the database at the end of the tick, must do.
+            log.critical("kill switch marker cannot be written: %s", type(error).__name__)
+
+    async def _stop_all(self) -> None:
+        state: KillState = "UNCONFIRMED"
+        try:
+            report = await self._host.stop_all(self._kill.reason, self._settings.kill_action)
+            state = "ENGAGED" if not report.open_orders else "UNCONFIRMED"
+        except HostFault as fault:
+            log.critical("kill switch: %s", fault)
+        if state != self._kill.state:
+            self._set(msgspec.structs.replace(self._kill, state=state))
+
+    @handles(ReleaseKillSwitch)
+    def release(self, request: ReleaseKillSwitch) -> KillStatus:
+        """Trading resumes only as the leases are renewed by the next tick."""
+        if self._kill.state == "OFF":
+            raise KillSwitchNotEngaged("the kill switch is not engaged")
+        self._marker.remove()
+        self._kill = _OFF
+        state = self._state
+        per_unit = state.nav_minor / state.units if state.units > 0 else 0.0
+        self._state = msgspec.structs.replace(state, peak_per_unit=per_unit, breaches=0, warned=False, kill_state="OFF")
+        log.warning("kill switch released by %s: %s", request.actor, request.reason)
+        return self._kill
+
+    @handles(ReadKillSwitch)
+    def read(self, _: ReadKillSwitch) -> KillStatus:
+        return self._kill
+
+    @handles(ResumeStrategy)
+    async def resume(self, request: ResumeStrategy) -> bool:
+        book = self._state.strategies.get(request.strategy)
+        if book is None or not book.paused:
+            return False
+        resumed = msgspec.structs.replace(book, paused=False, warned=False, peak_minor=0)
+        books = {**self._state.strategies, request.strategy: resumed}
+        self._state = msgspec.structs.replace(self._state, strategies=books)
+        await self._host.resume(request.strategy)
+        return True
+
+    def _tell(self, title: str, message: str) -> None:
+        """A CRITICAL leaves even when the database cannot be written; and nothing here waits for it."""
+        with suppress(ActorError):
+            alert = self.context.ref("alert")
+            alert.tell_nowait(SendAlert(Level.CRITICAL, Category.KILL_SWITCH, title, message, dedup_key="kill"))

@@ -1,0 +1,206 @@
+"""What the guard thinks: NAV, drawdowns, and when to stop. Pure functions; money in minor units.
+
+NAV = net external flows + real P&L - fees. Paper and shadow P&L is hypothetical and never part of it. Drawdown is
+measured on NAV per unit, where a deposit buys units and a withdrawal redeems them: neither is performance.
+A figure that is not a number fails closed: the strategy is paused, and its last known P&L stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from ...runtime import ConfigError
+from ...wire.alert import Category, Level
+from ...wire.controller import KillAction, StrategyStatus
+from ...wire.guard import AlertDraft, GuardState, Pause, StrategyBook
+from ...wire.money import minor_of_float
+from ...wire.promotion import EntitlementTerms
+
+__all__ = ["GuardSettings", "Look", "look"]
+
+# Warn from 80% of a limit, and call it over below 75%: one alert per approach, not one per wobble.
+WARN_AT = 0.80
+OVER_BELOW = 0.75
+
+
+class GuardSettings(msgspec.Struct, frozen=True):
+    """Limits in percent; `lease_s` and `max_blind_s` in seconds."""
+
+    max_fund_drawdown_pct: float = 15.0
+    max_strategy_drawdown_pct: float = 25.0
+    kill_confirm_ticks: int = 1
+    kill_action: KillAction = "halt"
+    lease_s: float = 30.0
+    max_blind_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for field in ("max_fund_drawdown_pct", "max_strategy_drawdown_pct", "lease_s", "max_blind_s"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ConfigError(field, f"{value!r} is not a positive, finite number")
+        for field in ("max_fund_drawdown_pct", "max_strategy_drawdown_pct"):
+            if getattr(self, field) > 100:
+                raise ConfigError(field, f"{getattr(self, field)!r} is more than 100")
+        ticks = self.kill_confirm_ticks
+        if isinstance(ticks, bool) or not isinstance(ticks, int) or ticks < 1:
+            raise ConfigError("kill_confirm_ticks", f"{ticks!r} is not a whole number >= 1")
+        if self.kill_action not in ("halt", "flatten"):
+            raise ConfigError("kill_action", f"{self.kill_action!r} is not one of halt, flatten")
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What one look found. `kill` is the reason to stop everything, or None."""
+
+    state: GuardState
+    gross_minor: int
+    kill: str | None
+    pauses: tuple[Pause, ...]
+    alerts: tuple[AlertDraft, ...]
+
+
+def look(
+    state: GuardState,
+    settings: GuardSettings,
+    statuses: Sequence[StrategyStatus],
+    terms: Mapping[str, EntitlementTerms] | None,
+    *,
+    external_minor: int,
+    posted_fees_minor: int,
+    accrued_fees_minor: int,
+    blind_s: float = 0.0,
+) -> Look:
+    """The state after this look, and what must happen now."""
+    books = dict(state.strategies)
+    pauses: list[Pause] = []
+    alerts: list[AlertDraft] = []
+    if not blind_s:  # an engine that says nothing changes nothing: it must never look like a profit
+        for status in statuses:
+            before = books.get(status.name, StrategyBook())
+            real = terms is None or _is_real(status, terms.get(status.name))
+            after, pause, notes = _strategy(before, status, real, settings)
+            books[status.name] = after
+            alerts += notes
+            pauses += [Pause(status.name, pause)] if pause else []
+    gross = external_minor + sum(book.real_pnl_minor for book in books.values()) - posted_fees_minor
+    nav = gross - accrued_fees_minor
+    after_flows = _with_flows(state, external_minor)
+    fund, kill, notes = _fund(after_flows, nav, settings)
+    alerts += notes
+    any_live = any(book.real for book in books.values())
+    if blind_s >= settings.max_blind_s and any_live:
+        kill = f"engine silent for {blind_s:.0f} s with live strategies, limit {settings.max_blind_s:.0f} s"
+    return Look(msgspec.structs.replace(fund, strategies=books), gross, kill, tuple(pauses), tuple(alerts))
+
+
+def _is_real(status: StrategyStatus, terms: EntitlementTerms | None) -> bool:
+    """The stage in force at the engine decides; an engine that knows no stages is taken at the database's word."""
+    if status.stage is not None:
+        return status.stage.startswith("live")
+    return terms is not None and terms.mode == "live"
+
+
+def _strategy(
+    before: StrategyBook, status: StrategyStatus, real: bool, settings: GuardSettings
+) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
+    """The strategy's book, why to pause it (None: it may go on), and what to say."""
+    figures = [minor_of_float(one) for one in (status.realized_pnl, status.unrealized_pnl, status.allocated)]
+    equity = minor_of_float(status.equity) if status.equity is not None else None
+    realized, unrealized, allocated = figures
+    if realized is None or unrealized is None or allocated is None or (status.equity is not None and equity is None):
+        return _fail_closed(before, status, real)
+    pnl = realized + unrealized
+    # P&L between two looks is real if it was made on either side of a change of stage: what closing out of a
+    # demoted position costs is as real as the first fill after a promotion.
+    made = pnl - before.pnl_minor if real or before.real else 0
+    worth = equity if equity is not None else allocated + pnl
+    fresh = allocated != before.allocated_minor or real != before.real
+    peak = worth if fresh else max(before.peak_minor, worth)
+    after = msgspec.structs.replace(
+        before,
+        pnl_minor=pnl,
+        real_pnl_minor=before.real_pnl_minor + made,
+        real=real,
+        allocated_minor=allocated,
+        peak_minor=peak,
+        paused=before.paused and real,  # a stage without real money is a way out
+    )
+    return _judge_drawdown(after, status.name, worth, settings)
+
+
+def _judge_drawdown(
+    book: StrategyBook, name: str, worth: int, settings: GuardSettings
+) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
+    drawdown = 100 * (1 - worth / book.peak_minor) if book.peak_minor > 0 else 0.0
+    limit = settings.max_strategy_drawdown_pct
+    key = f"drawdown:{name}"
+    if not book.real:
+        return msgspec.structs.replace(book, warned=False), None, []
+    if drawdown >= limit and not book.paused:
+        reason = f"drawdown {drawdown:.2f}% reached its limit {limit:g}%"
+        note = AlertDraft(Level.WARNING, Category.DRAWDOWN, f"{name} paused", reason, name, f"paused:{name}")
+        return msgspec.structs.replace(book, paused=True, warned=True), reason, [note]
+    if drawdown >= WARN_AT * limit and not book.warned:
+        text = f"drawdown {drawdown:.2f}%, limit {limit:g}%"
+        note = AlertDraft(Level.WARNING, Category.DRAWDOWN, f"{name} approaches its drawdown limit", text, name, key)
+        return msgspec.structs.replace(book, warned=True), None, [note]
+    if drawdown < OVER_BELOW * limit and book.warned and not book.paused:
+        note = AlertDraft(Level.INFO, Category.DRAWDOWN, f"{name} drawdown over", "", name, key, resolves=True)
+        return msgspec.structs.replace(book, warned=False), None, [note]
+    return book, None, []
+
+
+def _fail_closed(
+    before: StrategyBook, status: StrategyStatus, real: bool
+) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
+    after = msgspec.structs.replace(before, real=real, paused=real)
+    if not real or before.paused:
+        return after, None, []
+    reason = "reports a figure that is not a number"
+    note = AlertDraft(
+        Level.WARNING, Category.DRAWDOWN, f"{status.name} paused", reason, status.name, f"paused:{status.name}"
+    )
+    return after, reason, [note]
+
+
+def _with_flows(state: GuardState, external_minor: int) -> GuardState:
+    """Deposits buy units at the last NAV per unit, withdrawals redeem them; the first one buys them at 1."""
+    flow = external_minor - state.external_minor
+    if not state.units:
+        units = float(external_minor)
+    elif flow and state.nav_minor > 0:
+        units = state.units * (1 + flow / state.nav_minor)
+    else:
+        units = state.units
+    return msgspec.structs.replace(state, external_minor=external_minor, units=units)
+
+
+def _fund(state: GuardState, nav: int, settings: GuardSettings) -> tuple[GuardState, str | None, list[AlertDraft]]:
+    per_unit = nav / state.units if state.units > 0 else 0.0
+    peak = max(state.peak_per_unit, per_unit)
+    drawdown = 100 * (1 - per_unit / peak) if peak > 0 else 0.0
+    limit = settings.max_fund_drawdown_pct
+    breaches = state.breaches + 1 if drawdown >= limit else 0
+    warned, notes = state.warned, []
+    if drawdown >= WARN_AT * limit and not warned:
+        warned = True
+        text = f"fund drawdown {drawdown:.1f}%, limit {limit:.1f}%"
+        notes = [
+            AlertDraft(
+                Level.WARNING, Category.DRAWDOWN, "Fund approaches its drawdown limit", text, None, "drawdown:fund"
+            )
+        ]
+    elif drawdown < OVER_BELOW * limit and warned:
+        warned = False
+        notes = [
+            AlertDraft(Level.INFO, Category.DRAWDOWN, "Fund drawdown over", "", None, "drawdown:fund", resolves=True)
+        ]
+    after = msgspec.structs.replace(
+        state, peak_per_unit=peak, nav_minor=nav, drawdown=drawdown, breaches=breaches, warned=warned
+    )
+    kill = None
+    if breaches >= settings.kill_confirm_ticks:
+        kill = f"Fund drawdown {drawdown:.1f}% exceeded limit {limit:.1f}%"
+    return after, kill, notes

@@ -1,0 +1,57 @@
+"""The kill switch's latch as a file beside the database: durable without SQLite, and readable by a person.
+
+Unknown means engaged: a marker that exists but cannot be read still counts.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from ...wire.guard import KillStatus
+
+__all__ = ["Marker"]
+
+
+class Marker:
+    """One small JSON file, written whole and fsynced with its folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> KillStatus | None:
+        """None only when there certainly is no marker."""
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=KillStatus)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            return KillStatus(
+                "ENGAGED", f"marker {self.path.name} cannot be read: {type(error).__name__}", "fundops", None
+            )
+
+    def write(self, status: KillStatus) -> None:
+        """Durable on return. Raises: OSError."""
+        draft = self.path.with_suffix(self.path.suffix + ".new")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, msgspec.json.encode(status))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        draft.replace(self.path)
+        self._sync_folder()
+
+    def remove(self) -> None:
+        """Durable on return. Raises: OSError."""
+        self.path.unlink(missing_ok=True)
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,442 @@
+"""The oversight actor: the tick.
+
+It never trades. Each step is isolated: one that fails is counted, reported once until it works again, and the others
+still run. The steps, in order: read the engine; guard; promotion; reconcile stages; book fills and settlements; fees
+and the end of a session; recovery; remember and ask for alerts; publish.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...runtime import DAY_US, Actor, ActorError, ChildStatus, Clock, ConfigError, FundopsError, Ref, handles
+from ...wire.alert import Category, ConsumeAlertRequests, Level
+from ...wire.controller import FeedStatus, StrategyStatus
+from ...wire.guard import AlertDraft, GuardReport, GuardState, RestoreGuard, Watch
+from ...wire.ledger import (
+    BookFills,
+    BookSettlements,
+    ChargeManagementFee,
+    ChargePerformanceFee,
+    IdempotencyConflict,
+    LedgerPosition,
+    LedgerTotals,
+    Mark,
+    PostMany,
+    ReadTotals,
+)
+from ...wire.money import from_minor, minor_of_float
+from ...wire.oversight import FundStatus, NavHistory, NavSample, ReadFundStatus, Tick, TickReport
+from ...wire.paging import checked_limit
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
+from ...wire.promotion import EntitlementTerms, Observe, Transition
+from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, RecoveryStatuses
+from ...wire.status import EventsCommitted, PublishStatus
+from ..alert.requests import alert_request
+from ..host import Host
+from ..persistence import Reader
+from . import fees, schema
+from .fees import FeeSettings
+from .schema import Memory
+
+__all__ = ["OversightActor", "OversightSettings"]
+
+log = logging.getLogger("fundops.oversight")
+
+# A tick waits for whatever its steps wait for: a stop_all of 10 s, a commit behind a busy disk.
+STEP_DEADLINE_S = COMMIT_DEADLINE_S
+# A break between the two NAVs beyond this is a CRITICAL: a cent, or a basis point.
+BREAK_TOLERANCE_MINOR = 1_000_000
+BREAK_TOLERANCE_FRACTION = 1e-4
+
+
+class OversightSettings(msgspec.Struct, frozen=True):
+    """How often, and which subsystems there are."""
+
+    recovery_every_ticks: int = 10
+    promotion_every_ticks: int = 60
+    mode: str = "act"
+    ledger: bool = False
+    promotion: bool = False
+    recovery: bool = False
+    alerts: bool = False
+    status: bool = False
+    fees: FeeSettings = FeeSettings()
+
+    def __post_init__(self) -> None:
+        for field in ("recovery_every_ticks", "promotion_every_ticks"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(field, f"{value!r} is not a whole number >= 1")
+
+
+class OversightActor(Actor):
+    """Owns the tick, and the memory of guard and fees between two lives of the process."""
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        host: Host,
+        settings: OversightSettings,
+        capital_minor: int,
+        tree: Callable[[], tuple[ChildStatus, ...]],
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._host = host
+        self._settings = settings
+        self._capital_minor = capital_minor
+        self._tree = tree
+        self._ticks = 0
+        self._failing: dict[str, str] = {}  # steps, and why
+        self._alerts: list[AlertDraft] = []
+        self._memory = Memory()
+        self._statuses: tuple[StrategyStatus, ...] = ()
+        self._feeds: tuple[FeedStatus, ...] = ()
+        self._heard_us: int | None = None  # when the engine last answered
+        self._terms: Mapping[str, EntitlementTerms] | None = None
+        self._named: set[str] = set()  # strategies nobody registered, named once
+        self._totals: LedgerTotals | None = None
+        self._breakers_open = 0
+        self._alerts_24h = 0
+        self._reader: Reader
+
+    async def on_start(self) -> None:
+        self._reader = Reader(self._path)
+        self._memory = schema.load(self._reader)
+        if self._memory.guard.external_minor:
+            await self._ask("guard", RestoreGuard(self._memory.guard))
+        if self._settings.promotion:
+            self._terms = (await self._ask("promotion", Observe(()))).terms
+
+    async def on_stop(self, reason: str) -> None:
+        if hasattr(self, "_reader"):
+            self._reader.close()
+
+    def _ref(self, name: str) -> Ref:
+        return self.context.ref(name)
+
+    async def _ask(self, name: str, request: Any) -> Any:
+        return await self._ref(name).ask(request, timeout_s=STEP_DEADLINE_S)
+
+    @asynccontextmanager
+    async def _step(self, name: str) -> AsyncIterator[None]:
+        """One step. What other actors refuse or crash over, and what the engine does wrong, ends here."""
+        try:
+            yield
+        except FundopsError as error:
+            if name not in self._failing:
+                log.error("step %s failed: %s", name, error)
+                self._note(Level.WARNING, Category.GENERAL, f"Oversight step {name} fails", str(error), f"step:{name}")
+            self._failing[name] = str(error)
+        else:
+            if self._failing.pop(name, None) is not None:
+                self._resolve(Category.GENERAL, f"Oversight step {name} works again", f"step:{name}")
+
+    def _note(
+        self, level: Level, category: Category, title: str, message: str, key: str, name: str | None = None
+    ) -> None:
+        self._alerts.append(AlertDraft(level, category, title, message, name, key))
+
+    def _resolve(self, category: Category, title: str, key: str) -> None:
+        self._alerts.append(AlertDraft(Level.INFO, category, title, "", None, key, resolves=True))
+
+    # -- the tick
+
+    @handles(Tick)
+    async def tick(self, request: Tick) -> TickReport:
+        """One round. Answers when all of its commits are durable."""
+        self._ticks += 1
+        transitions: Sequence[Transition] = ()
+        session = request.session if request.session != self._memory.session else None
+        before = self._memory
+        async with self._step("engine"):
+            self._read_engine()
+        if self._settings.ledger:
+            async with self._step("ledger"):
+                await self._book()
+        async with self._step("guard"):
+            await self._watch()
+        if self._settings.promotion:
+            async with self._step("promotion"):
+                transitions = await self._promote(session)
+            async with self._step("reconcile"):
+                await self._reconcile()
+        if session is not None:
+            async with self._step("session"):
+                await self._end_session(session)
+        if self._settings.recovery:
+            async with self._step("recovery"):
+                await self._recover()
+        async with self._step("remember"):
+            await self._remember(before, session)
+        if self._settings.alerts:
+            async with self._step("alert"):
+                await self._ask("alert", ConsumeAlertRequests())
+        if self._settings.status:
+            self._publish()
+        promotions = sum(one.kind == "promote" for one in transitions)
+        return TickReport(self._ticks, promotions, len(transitions) - promotions, tuple(self._failing))
+
+    def _read_engine(self) -> None:
+        """What the engine says of itself. If it fails, what it said last stands, and ages."""
+        self._statuses = self._host.strategies()
+        self._feeds = self._host.feeds()
+        self._heard_us = self._clock.now_us()
+
+    def _blind_s(self) -> float:
+        if "engine" not in self._failing:
+            return 0.0
+        since_us = self._heard_us if self._heard_us is not None else self._clock.now_us()
+        return max(1e-6, (self._clock.now_us() - since_us) / 1_000_000)
+
+    async def _book(self) -> None:
+        """Fills and settlements after the stored cursors, once each."""
+        self._totals = await self._ask("ledger", ReadTotals())
+        cursors = self._totals.cursors
+        fills = self._host.fills(cursors.get("fills", ""))
+        settlements = self._host.settlements(cursors.get("settlements", ""))
+        if fills:
+            await self._ask("ledger", BookFills(fills))
+        if settlements:
+            await self._ask("ledger", BookSettlements(settlements))
+        if fills or settlements:
+            self._totals = await self._ask("ledger", ReadTotals())
+
+    async def _watch(self) -> None:
+        now_us = self._clock.now_us()
+        guard, fee = self._memory.guard, self._memory.fees
+        external = self._capital_minor if self._totals is None else self._totals.external_minor
+        posted = fee.posted_minor if self._totals is None else self._totals.fees_minor
+        fee = msgspec.structs.replace(fee, posted_minor=posted)
+        gross = guard.nav_minor + fee.accrued_minor
+        if guard.units:
+            fee = fees.accrue(
+                fee, self._settings.fees, now_us, nav_minor=guard.nav_minor, gross_minor=gross, units=guard.units
+            )
+        report: GuardReport = await self._ask(
+            "guard",
+            Watch(self._statuses, self._terms, external, posted, fee.accrued_minor, self._blind_s()),
+        )
+        if not fee.at_us:
+            fee = msgspec.structs.replace(fee, at_us=now_us, crystallised_us=now_us)
+        self._memory = msgspec.structs.replace(self._memory, guard=report.state, fees=fee)
+        self._alerts += report.alerts
+        for pause in report.pauses:
+            await self._host.pause(pause.strategy, pause.reason)
+
+    async def _promote(self, session: str | None) -> tuple[Transition, ...]:
+        evaluate = self._ticks % self._settings.promotion_every_ticks == 0
+        observed = await self._ask("promotion", Observe(self._statuses, session, evaluate))
+        before, self._terms = self._terms or {}, observed.terms
+        for name, terms in observed.terms.items():
+            old = before.get(name)
+            if old is not None and old.real_capital_fraction != terms.real_capital_fraction:
+                self._rebalanced(name, old, terms)
+        transitions: tuple[Transition, ...] = observed.transitions
+        return transitions
+
+    def _rebalanced(self, name: str, before: EntitlementTerms, after: EntitlementTerms) -> None:
+        capital = from_minor(self._capital_minor).normalize()
+        old, new = (capital * Decimal(str(one.real_capital_fraction)) for one in (before, after))
+        text = f"capital entitlement from {old:,.2f} to {new:,.2f}"
+        self._alerts.append(AlertDraft(Level.INFO, Category.REBALANCE, f"{name} rebalanced", text, name))
+
+    async def _reconcile(self) -> None:
+        """The stage in force at the engine must be the one in the database; less first, more afterwards."""
+        terms = self._terms or {}
+        for status in self._host.strategies():
+            entitled = terms.get(status.name)
+            if entitled is None:
+                if status.name not in self._named:
+                    self._named.add(status.name)
+                    text = "it is entitled to no real money; register or adopt it"
+                    title = f"{status.name} is not registered"
+                    self._note(
+                        Level.WARNING, Category.PROMOTION, title, text, f"unregistered:{status.name}", status.name
+                    )
+            elif status.stage is not None and status.stage != entitled.stage.value:
+                cap = from_minor(self._capital_minor) * Decimal(str(entitled.real_capital_fraction))
+                if status.stage.startswith("live") and entitled.real_capital_fraction == 0:
+                    title = f"{status.name} traded above its entitlement"
+                    text = f"in force {status.stage}, entitled to {entitled.stage.value}"
+                    self._note(Level.CRITICAL, Category.RISK_LIMIT, title, text, f"stage:{status.name}", status.name)
+                await self._host.set_stage(status.name, entitled.stage.value, cap)
+
+    async def _end_session(self, session: str) -> None:
+        """Marks, fees, and the comparison of the two NAVs."""
+        now_us = self._clock.now_us()
+        fee, guard = self._memory.fees, self._memory.guard
+        charges: list[Any] = []
+        if self._totals is not None:
+            charges += [mark for one in self._totals.positions if (mark := self._mark(one, session)) is not None]
+        amount, fee = fees.post_management(fee)
+        if amount:
+            charges.append(ChargeManagementFee(from_minor(amount), key=f"fee:management:{session}"))
+        if fees.due(fee, self._settings.fees, now_us):
+            gross = guard.nav_minor + self._memory.fees.accrued_minor - amount
+            amount, fee = fees.crystallise(fee, now_us, gross_minor=gross, units=guard.units)
+            if amount:
+                charges.append(ChargePerformanceFee(from_minor(amount), key=f"fee:performance:{session}"))
+        if self._settings.ledger:
+            await self._charge(charges)
+            self._totals = await self._ask("ledger", ReadTotals())
+            self._compare(self._totals, guard, self._memory.fees)
+        self._memory = msgspec.structs.replace(self._memory, fees=fee, session=session)
+        self._count_alerts()
+
+    async def _charge(self, charges: Sequence[Any]) -> None:
+        if not charges:
+            return
+        try:
+            await self._ask("ledger", PostMany(tuple(charges)))
+        except IdempotencyConflict as booked:
+            # A former life booked this session's fees and died before it could remember; they count as posted.
+            log.warning("session was charged before: %s", booked)
+
+    def _mark(self, position: LedgerPosition, session: str) -> Mark | None:
+        """The engine reports unrealized P&L per strategy, so only a strategy's single position can be marked."""
+        assert self._totals is not None
+        alone = sum(one.strategy == position.strategy for one in self._totals.positions) == 1
+        status = next((one for one in self._statuses if one.name == position.strategy), None)
+        unrealized = minor_of_float(status.unrealized_pnl) if status is not None else None
+        if not alone or unrealized is None:
+            return None
+        worth = position.cost + from_minor(unrealized)
+        value = max(Decimal(0), worth if position.quantity > 0 else -worth)
+        if value == abs(position.value):
+            return None
+        key = f"mark:{position.strategy}:{position.instrument}:{session}"
+        return Mark(position.instrument, value, key=key, strategy=position.strategy)
+
+    def _compare(self, totals: LedgerTotals, guard: GuardState, charged: fees.FeeState) -> None:
+        """The ledger's NAV and the guard's are made from different reports; a difference is somebody's error."""
+        expected = guard.nav_minor + charged.accrued_minor - (totals.fees_minor - charged.posted_minor)
+        gap = totals.nav_minor - expected
+        if abs(gap) > max(BREAK_TOLERANCE_MINOR, BREAK_TOLERANCE_FRACTION * abs(expected)):
+            text = f"ledger {from_minor(totals.nav_minor)}, engine {from_minor(expected)}, difference {from_minor(gap)}"
+            self._note(Level.CRITICAL, Category.GENERAL, "Ledger and engine disagree on NAV", text, "break")
+        elif abs(gap) > 0:
+            log.info("NAV of ledger and engine differ by %s", from_minor(gap))
+
+    async def _recover(self) -> None:
+        """Every few ticks the check; a queue that is due is worked off every tick."""
+        killed = self._memory.guard.kill_state != "OFF"
+        await self._ask("recovery", CheckStrategies(self._statuses, killed))
+        if self._ticks % self._settings.recovery_every_ticks == 0:
+            await self._ask("recovery", CheckFeeds(self._feeds))
+
+    async def _remember(self, before: Memory, session: str | None) -> None:
+        """One commit: alerts asked for, the memory when it matters, the session's line of NAV."""
+        now_us = self._clock.now_us()
+        statements: list[Statement] = []
+        guard = self._memory.guard
+        if session is not None:
+            statements.append(schema.nav_line(now_us, session, guard.nav_minor, guard.drawdown))
+        if session is not None or _flags(guard) != _flags(before.guard) or self._ticks == 1:
+            statements.append(schema.remembered(self._memory))
+        if self._settings.alerts:
+            statements += [_request(now_us, draft) for draft in self._alerts]
+        if statements:
+            await self._ask("persistence", Commit(tuple(statements)))
+        self._alerts.clear()
+
+    # -- showing
+
+    def _publish(self) -> None:
+        """A stream that is behind gets the newest state later; nothing waits for it."""
+        try:
+            status = self._ref("status")
+            status.tell_nowait(PublishStatus(self._states()))
+            status.tell_nowait(EventsCommitted())
+        except ActorError as error:
+            log.debug("status stream: %s", error)
+
+    def _states(self) -> dict[str, dict[str, Any]]:
+        states: dict[str, dict[str, Any]] = {
+            "fund": _texts(self._fund_status().as_dict()),
+            "strategies": {one.name: self._shown(one) for one in self._statuses},
+            "feeds": {one.name: msgspec.structs.asdict(one) for one in self._feeds},
+            "actors": {one.name: msgspec.to_builtins(one) for one in self._tree()},
+        }
+        if self._totals is not None:
+            states["balances"] = {name: str(value) for name, value in self._totals.balance_sheet.items()}
+        return states
+
+    def _shown(self, status: StrategyStatus) -> dict[str, Any]:
+        terms = (self._terms or {}).get(status.name)
+        stage = terms.stage.value if terms is not None else status.stage
+        return {**_texts(msgspec.structs.asdict(status)), "stage": stage}
+
+    @handles(ReadFundStatus)
+    async def fund_status(self, _: ReadFundStatus) -> FundStatus:
+        if self._settings.recovery:
+            phases = await self._ask("recovery", RecoveryStatuses())
+            self._breakers_open = sum(one.phase is RecoveryPhase.OPEN for one in phases)
+        self._count_alerts()
+        return self._fund_status()
+
+    def _fund_status(self) -> FundStatus:
+        guard, fee = self._memory.guard, self._memory.fees
+        by_stage: dict[str, int] = {}
+        for terms in (self._terms or {}).values():
+            by_stage[terms.stage.value] = by_stage.get(terms.stage.value, 0) + 1
+        return FundStatus(
+            running=True,
+            total_capital=from_minor(self._capital_minor),
+            nav=from_minor(guard.nav_minor if self._ticks else self._capital_minor),
+            drawdown_pct=round(guard.drawdown, 6),
+            high_water_mark=from_minor(round(fee.mark_per_unit * guard.units)),
+            running_strategies=sum(one.state == "running" for one in self._statuses),
+            total_fees=from_minor(fee.posted_minor + fee.accrued_minor),
+            kill_switch=guard.kill_state,
+            mode=self._settings.mode,
+            strategies_by_stage=by_stage,
+            alerts_24h=self._alerts_24h,
+            breakers_open=self._breakers_open,
+            ticks=self._ticks,
+        )
+
+    def _count_alerts(self) -> None:
+        since_us = self._clock.now_us() - DAY_US
+        self._alerts_24h = self._reader.row("SELECT count(*) FROM alert WHERE at_us > ?", (since_us,))[0]
+
+    @handles(NavHistory)
+    def nav_history(self, request: NavHistory) -> tuple[NavSample, ...]:
+        return schema.nav_history(self._reader, checked_limit(request.limit))
+
+
+def _flags(guard: GuardState) -> tuple[object, ...]:
+    """What must be remembered at once; figures can wait for the end of the session."""
+    return (
+        guard.kill_state,
+        guard.warned,
+        guard.external_minor,
+        tuple((name, book.paused, book.warned, book.real) for name, book in guard.strategies.items()),
+    )
+
+
+def _request(at_us: int, draft: AlertDraft) -> Statement:
+    return alert_request(
+        at_us,
+        draft.level,
+        draft.category,
+        draft.title,
+        draft.message,
+        strategy=draft.strategy,
+        dedup_key=draft.dedup_key,
+        resolves=draft.resolves,
+    )
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Money as decimal text, the rest as it is."""
+    return {name: str(value) if isinstance(value, Decimal) else value for name, value in values.items()}

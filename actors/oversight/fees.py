@@ -1,0 +1,103 @@
+"""Management and performance fees: accrued exactly every tick, posted once per session or when crystallised.
+
+Management: basis points a year, ACT/365, on the NAV of the tick before. The accrual is kept as an exact integer
+fraction, since a tick's share rounds to nothing. Performance: a percentage of what a unit has gained above its
+high-water mark, crystallised every so many days; per unit, so that a deposit never moves the mark.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import msgspec
+
+from ...runtime import DAY_US, ConfigError
+
+__all__ = ["FeeSettings", "FeeState", "accrue", "crystallise", "due", "post_management"]
+
+# Denominator of the management accrual: basis points times microseconds of a 365-day year.
+_YEAR_BP_US = 10_000 * 365 * DAY_US
+
+
+class FeeSettings(msgspec.Struct, frozen=True):
+    management_fee_bps: int = 200
+    performance_fee_pct: float = 20.0
+    crystallise_every_days: float = 30.0
+
+    def __post_init__(self) -> None:
+        bps = self.management_fee_bps
+        if isinstance(bps, bool) or not isinstance(bps, int) or not 0 <= bps <= 10_000:
+            raise ConfigError("management_fee_bps", f"{bps!r} is not a whole number from 0 to 10000")
+        if not 0 <= self.performance_fee_pct <= 100:
+            raise ConfigError("performance_fee_pct", f"{self.performance_fee_pct!r} is not between 0 and 100")
+        if not 0 < self.crystallise_every_days < math.inf:
+            raise ConfigError("crystallise_every_days", f"{self.crystallise_every_days!r} is not positive and finite")
+
+
+class FeeState(msgspec.Struct, frozen=True):
+    """What must outlive the process."""
+
+    at_us: int = 0  # of the last accrual; 0: none yet
+    management_fraction: int = 0  # accrued and not posted, times _YEAR_BP_US
+    performance_minor: int = 0  # accrued and not posted
+    mark_per_unit: float = 1.0  # the high-water mark
+    crystallised_us: int = 0
+    posted_minor: int = 0  # both fees, ever
+
+    @property
+    def management_minor(self) -> int:
+        """Whole minor units of management fee that have accrued and are not posted."""
+        return self.management_fraction // _YEAR_BP_US
+
+    @property
+    def accrued_minor(self) -> int:
+        return self.management_minor + self.performance_minor
+
+
+class Posting(NamedTuple):
+    """A fee to book, and the state once it is."""
+
+    amount_minor: int
+    after: FeeState
+
+
+def accrue(
+    state: FeeState, settings: FeeSettings, now_us: int, *, nav_minor: int, gross_minor: int, units: float
+) -> FeeState:
+    """The state after the time since the last accrual, on `nav_minor` of the tick before; negative NAV pays nothing."""
+    if not state.at_us:
+        return msgspec.structs.replace(state, at_us=now_us, crystallised_us=now_us)
+    elapsed_us = max(0, now_us - state.at_us)
+    grown = state.management_fraction + max(0, nav_minor) * settings.management_fee_bps * elapsed_us
+    after = msgspec.structs.replace(state, at_us=max(now_us, state.at_us), management_fraction=grown)
+    gain = (gross_minor - after.management_minor) - state.mark_per_unit * units
+    performance = max(0, int(gain * settings.performance_fee_pct / 100))
+    return msgspec.structs.replace(after, performance_minor=performance)
+
+
+def post_management(state: FeeState) -> Posting:
+    """All whole minor units that have accrued; the fraction stays."""
+    amount = state.management_minor
+    left = state.management_fraction - amount * _YEAR_BP_US
+    after = msgspec.structs.replace(state, management_fraction=left, posted_minor=state.posted_minor + amount)
+    return Posting(amount, after)
+
+
+def due(state: FeeState, settings: FeeSettings, now_us: int) -> bool:
+    """Whether the performance fee is to be crystallised now."""
+    return now_us - state.crystallised_us >= settings.crystallise_every_days * DAY_US
+
+
+def crystallise(state: FeeState, now_us: int, *, gross_minor: int, units: float) -> Posting:
+    """The performance fee becomes final, and what a unit is worth after it is the new mark, if that is higher."""
+    amount = state.performance_minor
+    per_unit = (gross_minor - state.management_minor - amount) / units if units > 0 else state.mark_per_unit
+    after = msgspec.structs.replace(
+        state,
+        performance_minor=0,
+        mark_per_unit=max(state.mark_per_unit, per_unit),
+        crystallised_us=now_us,
+        posted_minor=state.posted_minor + amount,
+    )
+    return Posting(amount, after)

@@ -1,0 +1,91 @@
+"""Which market-data feeds are stale, and what to say about it. Warnings only: nothing is reconnected here.
+
+The age of a feed is the age of its last *data*; a feed that never had any ages from the check that first listed it.
+A feed is stale from exactly its threshold on. As in the book of strategies, a plan is applied once it is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from ...wire.alert import Category, Level
+from ...wire.controller import FeedStatus
+from ...wire.recovery import RecoveryEvent
+from .core import AlertOrder
+
+__all__ = ["REPEAT_US", "Feed", "FeedPlan", "FeedWatch"]
+
+REPEAT_US = 4 * 3_600 * 1_000_000  # a feed that stays stale is named again after this long
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """One feed, as far as it was seen."""
+
+    name: str
+    registered_us: int  # first listed to this life of recovery
+    warned_us: int | None = None  # the latest warning; None: fresh
+    silent_since_us: int | None = None  # while stale: its last data, or its registration
+
+
+class FeedPlan(msgspec.Struct, frozen=True):
+    """What one look at the feeds changes."""
+
+    feeds: tuple[Feed, ...]
+    events: tuple[RecoveryEvent, ...]
+    alerts: tuple[AlertOrder, ...]
+
+
+class FeedWatch:
+    """All feeds. `stale` are those that a former life left stale."""
+
+    def __init__(self, stale: Iterable[Feed] = ()) -> None:
+        self._feeds = {feed.name: feed for feed in stale}
+
+    def check(self, statuses: Sequence[FeedStatus], at_us: int) -> FeedPlan:
+        """A warning per fresh -> stale and one every four hours after it; a word when data is back."""
+        feeds: list[Feed] = []
+        events: list[RecoveryEvent] = []
+        alerts: list[AlertOrder] = []
+        for status in statuses:
+            feed = self._feeds.get(status.name)
+            if feed is None:
+                feed = self._feeds[status.name] = Feed(status.name, at_us)
+            since_us = feed.registered_us if status.last_data_us is None else status.last_data_us
+            if _is_stale(status, since_us, at_us):
+                if feed.warned_us is None or at_us - feed.warned_us >= REPEAT_US:
+                    problem = _problem(status, at_us - since_us)
+                    feeds.append(replace(feed, warned_us=at_us, silent_since_us=since_us))
+                    events.append(RecoveryEvent("stale_feed", feed.name, None, 0, problem, at_us))
+                    alerts.append(_alert(Level.WARNING, feed, "stale", problem))
+            elif feed.warned_us is not None:
+                back_us = at_us if status.last_data_us is None else min(at_us, status.last_data_us)
+                silence_us = back_us - (feed.warned_us if feed.silent_since_us is None else feed.silent_since_us)
+                feeds.append(replace(feed, warned_us=None, silent_since_us=None))
+                events.append(RecoveryEvent("feed_back", feed.name, None, 0, None, at_us))
+                back = _alert(Level.INFO, feed, "back", f"data again after {max(0, silence_us) / 1e6:g} s of silence")
+                alerts.append(replace(back, resolves=True))
+        return FeedPlan(tuple(feeds), tuple(events), tuple(alerts))
+
+    def apply(self, plan: FeedPlan) -> None:
+        for feed in plan.feeds:
+            self._feeds[feed.name] = feed
+
+
+def _is_stale(status: FeedStatus, since_us: int, at_us: int) -> bool:
+    if status.stale_after_s is None:
+        return False
+    # Asked this way round, a threshold that is not a number makes noise, and never silence.
+    return not at_us - since_us < status.stale_after_s * 1_000_000
+
+
+def _problem(status: FeedStatus, silence_us: int) -> str:
+    if status.last_data_us is None:
+        return f"never updated, {silence_us / 1e6:g} s after it was registered"
+    return f"no data for {silence_us / 1e6:g} s"
+
+
+def _alert(level: Level, feed: Feed, title: str, message: str) -> AlertOrder:
+    return AlertOrder(level, Category.GENERAL, f"feed {feed.name}: {title}", message, None, f"feed:{feed.name}")

@@ -1,0 +1,230 @@
+"""The status actor: shows what the others publish, and every event that has become durable, to whoever listens.
+
+States come as messages. Events do not: after each commit the actor is told so, and reads the new rows of the tables
+behind the event topics itself, page by page. So nobody sees an event before its transaction committed, and an event
+cannot be lost on its way here: the row is the message.
+
+The stream's server runs in a nursery that the owner hands in and that outlives the actor. A read that fails is no
+crash: the topic stays behind, and the next commit is the next try.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+import msgspec
+import trio
+
+from ...runtime import Actor, Clock, ThreadWorker, Worker, handles, handles_batch
+from ...wire.alert import Level
+from ...wire.hub import RING_SIZE, Hub
+from ...wire.money import from_minor
+from ...wire.server import ServerLimits, ServerStatistics, serve_status
+from ...wire.status import EventsCommitted, EventTopic, PublishStatus, StatusPort
+from ..persistence import DatabaseError, Reader
+
+__all__ = ["PAGE_ROWS", "StatusActor"]
+
+# A page is encoded in about half a millisecond, which is as long as the loop should wait for anybody.
+PAGE_ROWS = 256
+
+_JSON_COLUMNS = frozenset({"payload", "metrics", "evaluation"})
+_LEVELS = {level.value: level for level in Level}
+
+_log = logging.getLogger("fundops.status")
+
+
+class _Source(NamedTuple):
+    """Where the events of a topic come from. `columns` None: all that the table has."""
+
+    topic: EventTopic
+    table: str
+    seq: str  # the rowid's column
+    columns: tuple[str, ...] | None = None
+
+
+_SOURCES = (
+    _Source("alerts", "alert", "id", ("id", "at_us", "level", "category", "title", "message", "strategy", "outcome")),
+    _Source("journal", "entry", "seq", ("seq", "key", "recorded_us", "day", "kind", "strategy", "payload")),
+    _Source("promotions", "promotion_history", "seq"),
+    _Source("recovery_events", "recovery_event", "seq"),
+)
+
+
+class _Feed(NamedTuple):
+    """A source whose columns are known."""
+
+    source: _Source
+    columns: tuple[str, ...]
+
+    @property
+    def page_sql(self) -> str:
+        names = ", ".join(f'"{name}"' for name in (self.source.seq, *self.columns))
+        return f'SELECT {names} FROM "{self.source.table}" WHERE "{self.source.seq}" > ? ORDER BY 1 LIMIT {PAGE_ROWS}'
+
+
+def _reader_thread() -> Worker:
+    return ThreadWorker("fundops-status-reader")
+
+
+class StatusActor(Actor):
+    """Owns the hub, a reading connection, and the server's life.
+
+    `nursery` must outlive the actor; `port` 0 takes a free one; `token` None or empty lets everybody listen who
+    reaches the port. The database must have its uuid in `meta` when the actor starts.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        port: int,
+        token: str | None = None,
+        *,
+        nursery: trio.Nursery,
+        limits: ServerLimits = ServerLimits(),  # noqa: B008  frozen
+        make_worker: Callable[[], Worker] = _reader_thread,
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._wanted_port = port
+        self._token = token
+        self._nursery = nursery
+        self._limits = limits
+        self._make_worker = make_worker
+        self._worker: Worker | None = None
+        self._reader: Reader | None = None
+        self._hub = Hub()
+        self._feeds: dict[str, _Feed] = {}
+        self._faults: dict[str, str] = {}
+        self._port = 0
+        self._serving = trio.CancelScope()
+        self._served: trio.Event | None = None  # None: the server was never begun
+        self.statistics = ServerStatistics()
+
+    async def on_start(self) -> None:
+        self._worker = self._make_worker()
+        self._reader = await self._worker.run(partial(Reader, self._path))
+        epoch = await self._worker.run(partial(_uuid, self._reader, self._path))
+        await self._catch_up()  # before the first client can ask
+        self._port = await self._nursery.start(self._serve, epoch)
+
+    async def on_stop(self, reason: str) -> None:
+        self._serving.cancel()
+        if self._served is not None:
+            await self._served.wait()
+        if self._worker is not None:
+            if self._reader is not None:
+                await self._worker.run(self._reader.close)
+            self._worker.stop()
+
+    @handles(PublishStatus)
+    def publish(self, message: PublishStatus) -> None:
+        for topic, values in message.states.items():
+            self._hub.publish_state(topic, values)
+
+    @handles_batch(EventsCommitted)
+    async def read_events(self, messages: list[EventsCommitted]) -> list[None]:
+        """One look for all the commits that were waiting."""
+        await self._catch_up()
+        return [None] * len(messages)
+
+    @handles(StatusPort)
+    def port(self, _: StatusPort) -> int:
+        return self._port
+
+    # -- the server
+
+    async def _serve(self, epoch: str, *, task_status: trio.TaskStatus[int]) -> None:
+        served = self._served = trio.Event()
+        try:
+            with self._serving:
+                await serve_status(
+                    self._hub,
+                    self._wanted_port,
+                    token=self._token,
+                    epoch=epoch,
+                    now_us=self._clock.now_us,
+                    limits=self._limits,
+                    statistics=self.statistics,
+                    task_status=task_status,
+                )
+        # In the owner's nursery this would end the fund. It ends this life instead, and the next one binds anew.
+        except* OSError as group:
+            _log.warning("the status stream stopped accepting: %s", group.exceptions[0])
+            self.context.stop("the status stream stopped accepting")
+        finally:
+            served.set()
+
+    # -- the events
+
+    async def _catch_up(self) -> None:
+        for source in _SOURCES:
+            try:
+                await self._read_new(source)
+            except apsw.Error as error:
+                self._note(source, f"{type(error).__name__}: {error}")
+            else:
+                self._faults.pop(source.topic, None)
+
+    def _note(self, source: _Source, fault: str) -> None:
+        # Once per fault: the next commit tries again, and a busy fund commits a thousand times a second.
+        if self._faults.get(source.topic) != fault:
+            self._faults[source.topic] = fault
+            _log.warning("events of %r cannot be read: %s", source.topic, fault)
+
+    async def _read_new(self, source: _Source) -> None:
+        assert self._worker is not None
+        assert self._reader is not None
+        if source.topic not in self._feeds:
+            feed, newest = await self._worker.run(partial(_open_feed, self._reader, source))
+            # Late clients get recent history: as much as the ring holds.
+            self._hub.begin_events(source.topic, max(0, newest - RING_SIZE))
+            self._feeds[source.topic] = feed
+        feed = self._feeds[source.topic]
+        more = True
+        while more:
+            after = self._hub.newest_seq(source.topic)
+            rows = await self._worker.run(partial(self._reader.rows, feed.page_sql, (after,)))
+            for seq, *values in rows:
+                self._publish_row(source.topic, seq, dict(zip(feed.columns, values, strict=True)))
+            more = len(rows) == PAGE_ROWS
+
+    def _publish_row(self, topic: str, seq: int, row: Mapping[str, Any]) -> None:
+        # A level of a newer fundops is shown to everybody, rather than to nobody.
+        level = _LEVELS.get(row["level"]) if topic == "alerts" else None
+        self._hub.publish_event(topic, seq, dict(_on_the_wire(*item) for item in row.items()), level=level)
+
+
+def _uuid(reader: Reader, path: Path) -> str:
+    row = reader.row("SELECT value FROM meta WHERE key = 'uuid'")
+    if row is None:
+        raise DatabaseError(path, "has no uuid; it was not opened by a fund before")
+    return str(row[0])
+
+
+def _open_feed(reader: Reader, source: _Source) -> tuple[_Feed, int]:
+    """The feed, and the newest seq of its table."""
+    columns = source.columns
+    if columns is None:
+        names = reader.rows("SELECT name FROM pragma_table_info(?) ORDER BY cid", (source.table,))
+        columns = tuple(name for (name,) in names)
+    (newest,) = reader.row(f'SELECT max("{source.seq}") FROM "{source.table}"')
+    return _Feed(source, columns), newest or 0
+
+
+def _on_the_wire(column: str, value: Any) -> tuple[str, Any]:
+    """A column as the protocol wants it: money as decimal text, hashes as hex, stored JSON as it is."""
+    if column in _JSON_COLUMNS and isinstance(value, str):
+        # What is no JSON would break the frame; as a text it is at least seen. Crashing over it would never end.
+        with suppress(msgspec.DecodeError):
+            return column, msgspec.json.decode(value, type=msgspec.Raw)
+    if column.endswith("_minor"):
+        return column.removesuffix("_minor"), None if value is None else f"{from_minor(value):f}"
+    return column, value.hex() if isinstance(value, bytes) else value

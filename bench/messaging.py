@@ -1,0 +1,249 @@
+"""How much does a message cost through a mailbox with its full contract, against a bare trio channel?
+
+RAW is one producer awaiting `send` and one consumer awaiting `receive` on a trio memory channel of 128. All cases
+move the same ready-made message and add up its amount; an actor does so in its handler. Burst and paced stand side
+by side because batching flatters: paced sends one message a tick, as a quiet system does. Peers run beside them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import trio
+
+from ..runtime import Actor, ChildSpec, Ref, Request, handles, open_supervisor
+from .harness import Case, Result, Stopwatch, machine, measure
+
+__all__ = ["QUESTION", "RAW", "run"]
+
+QUESTION = (
+    "How much does a message cost through a mailbox, against a bare trio channel (RAW; ratio above 1 is cheaper)?"
+)
+RAW = "RAW: trio channel of 128"
+
+# The baseline's buffer; the same number bounds every queue that makes its sender wait.
+CAPACITY = 128
+# As many as an actor handles between two schedule points, so that sender and actor take turns.
+BURST = 64
+CALLERS = 64
+PRODUCERS = 8
+REPETITIONS = 7
+
+
+class Add(Request[int], frozen=True):
+    """Add `amount` to the total."""
+
+    amount: int
+
+
+class Total(Request[int], frozen=True):
+    """The sum so far. Being last in the queue, its answer says that everything before it is done."""
+
+
+ONE = Add(1)
+TOTAL = Total()
+
+
+class Tally(Actor):
+    """As little work as can be checked afterwards."""
+
+    messages = Add | Total
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    @handles(Add)
+    def add(self, message: Add) -> int:
+        self.total += message.amount
+        return message.amount
+
+    @handles(Total)
+    def sum(self, message: Total) -> int:
+        return self.total
+
+
+Drive = Callable[[Ref, int], Awaitable[int]]
+
+
+def run(scale: float = 1.0) -> Result:
+    """Measure all cases with `scale` times the usual number of messages; about ten seconds at 1."""
+
+    def count(usual: int) -> int:
+        # A multiple of every group size, so that each sender has the same share.
+        return max(BURST, round(usual * scale / BURST) * BURST)
+
+    cases = [
+        Case(RAW, count(50_000), _raw),
+        Case("tell, burst", count(100_000), partial(_with_actor, _tell_burst)),
+        Case("tell, paced", count(50_000), partial(_with_actor, _tell_paced)),
+        Case("tell, awaited with backpressure", count(100_000), partial(_with_actor, _tell_awaited)),
+        Case("tell, 8 producers with backpressure", count(100_000), partial(_with_actor, _tell_together)),
+        Case("ask, one caller", count(20_000), partial(_with_actor, _ask_alone)),
+        Case("ask, 64 callers", count(20_000), partial(_with_actor, _ask_together)),
+        Case("asyncio.Queue of 128", count(50_000), _asyncio_queue),
+    ]
+    skipped = []
+    try:
+        import pykka
+    except ImportError as missing:
+        skipped.append(f"pykka tell, pykka ask: {missing}")
+    else:
+        cases.append(Case("pykka tell", count(20_000), partial(_pykka_tell, pykka)))
+        cases.append(Case("pykka ask", count(5_000), partial(_pykka_ask, pykka)))
+    rows = measure(cases, repetitions=REPETITIONS, baseline=RAW)
+    return Result(QUESTION, machine(), rows, tuple(skipped))
+
+
+# -- the baseline
+
+
+def _raw(messages: int, watch: Stopwatch) -> int:
+    async def main() -> int:
+        sender, receiver = trio.open_memory_channel[Add](CAPACITY)
+        total = 0
+
+        async def produce() -> None:
+            async with sender:
+                for _ in range(messages):
+                    await sender.send(ONE)
+
+        with watch:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(produce)
+                # By hand, as `async for` would add a frame to each message.
+                try:
+                    while True:
+                        total += (await receiver.receive()).amount
+                except trio.EndOfChannel:
+                    receiver.close()
+        return total
+
+    return trio.run(main)
+
+
+# -- actors
+
+
+def _with_actor(drive: Drive, messages: int, watch: Stopwatch) -> int:
+    async def main() -> int:
+        async with open_supervisor([ChildSpec("tally", Tally, capacity=CAPACITY)]) as supervisor:
+            with watch:
+                return await drive(supervisor.ref("tally"), messages)
+
+    return trio.run(main)
+
+
+async def _tell_burst(tally: Ref, messages: int) -> int:
+    for _ in range(messages // BURST):
+        for _ in range(BURST):
+            tally.tell_nowait(ONE)
+        await trio.lowlevel.checkpoint()
+    return await tally.ask(TOTAL)
+
+
+async def _tell_paced(tally: Ref, messages: int) -> int:
+    for _ in range(messages):
+        tally.tell_nowait(ONE)
+        await trio.lowlevel.checkpoint()
+    return await tally.ask(TOTAL)
+
+
+async def _tell_awaited(tally: Ref, messages: int) -> int:
+    for _ in range(messages):
+        await tally.tell(ONE)
+    return await tally.ask(TOTAL)
+
+
+async def _tell_together(tally: Ref, messages: int) -> int:
+    async def produce() -> None:
+        for _ in range(messages // PRODUCERS):
+            await tally.tell(ONE)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(PRODUCERS):
+            nursery.start_soon(produce)
+    return await tally.ask(TOTAL)
+
+
+async def _ask_alone(tally: Ref, messages: int) -> int:
+    total = 0
+    for _ in range(messages):
+        total += await tally.ask(ONE)
+    return total
+
+
+async def _ask_together(tally: Ref, messages: int) -> int:
+    total = 0
+
+    async def call() -> None:
+        nonlocal total
+        for _ in range(messages // CALLERS):
+            answer = await tally.ask(ONE)
+            total += answer
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(CALLERS):
+            nursery.start_soon(call)
+    return total
+
+
+# -- peers
+
+
+def _asyncio_queue(messages: int, watch: Stopwatch) -> int:
+    async def main() -> int:
+        queue: asyncio.Queue[Add] = asyncio.Queue(CAPACITY)
+
+        async def produce() -> None:
+            for _ in range(messages):
+                await queue.put(ONE)
+
+        total = 0
+        with watch:
+            producer = asyncio.create_task(produce())
+            for _ in range(messages):
+                total += (await queue.get()).amount
+            await producer
+        return total
+
+    return asyncio.run(main())
+
+
+def _pykka_tell(pykka: Any, messages: int, watch: Stopwatch) -> int:
+    tally = _pykka_tally(pykka)
+    try:
+        with watch:
+            for _ in range(messages):
+                tally.tell(ONE)
+            return int(tally.ask(TOTAL))
+    finally:
+        tally.stop()
+
+
+def _pykka_ask(pykka: Any, messages: int, watch: Stopwatch) -> int:
+    tally = _pykka_tally(pykka)
+    try:
+        with watch:
+            return sum(tally.ask(ONE) for _ in range(messages))
+    finally:
+        tally.stop()
+
+
+def _pykka_tally(pykka: Any) -> Any:
+    """The same actor in its own thread, as pykka has it; its mailbox has no bound."""
+
+    class PykkaTally(pykka.ThreadingActor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.total = 0
+
+        def on_receive(self, message: Add | Total) -> int:
+            if isinstance(message, Total):
+                return self.total
+            self.total += message.amount
+            return message.amount
+
+    return PykkaTally.start()

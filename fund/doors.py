@@ -1,0 +1,492 @@
+"""What a host calls: one small class of async methods per subsystem.
+
+The synchronous front door offers the same methods by name, so what is added here is there too.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import msgspec
+
+from fundops.actors.host import Host
+from fundops.actors.ledger.actor import new_key
+from fundops.runtime import ConfigError, FundopsError, Ref, Request
+from fundops.wire.alert import AlertPage, AlertReceipt, Category, Level, RecentAlerts, SendAlert
+from fundops.wire.ledger import (
+    BalanceSheet,
+    ChargeManagementFee,
+    ChargePerformanceFee,
+    ClosePosition,
+    Deposit,
+    Entry,
+    Event,
+    IncomeStatement,
+    Leg,
+    Mark,
+    OpenPosition,
+    PayFees,
+    Post,
+    Posted,
+    PostMany,
+    ReadTotals,
+    RecentEntries,
+    RecordLoss,
+    RecordProfit,
+    Reverse,
+    Settle,
+    TrialBalance,
+    Withdraw,
+)
+from fundops.wire.money import Amount, from_minor
+from fundops.wire.promotion import (
+    Adopt,
+    Demote,
+    Evaluate,
+    Evaluation,
+    Freeze,
+    HistoryEntry,
+    Promote,
+    PromotionHistory,
+    PromotionSnapshot,
+    PromotionStage,
+    ReadSnapshot,
+    ReadStrategies,
+    RecordMetrics,
+    Register,
+    Retire,
+    Transition,
+)
+from fundops.wire.recovery import (
+    BreakerReset,
+    CheckFeeds,
+    CheckStrategies,
+    EventHistory,
+    HoldStrategy,
+    RecoveryEvent,
+    RecoveryStats,
+    RecoveryStatus,
+    RecoveryStatuses,
+    ReleaseStrategy,
+)
+
+__all__ = ["AlertDoor", "LedgerDoor", "PromotionDoor", "RecoveryDoor", "SubsystemDisabled", "instant_us"]
+
+R = TypeVar("R")
+
+# Longer than a commit's own deadline, so that the reason arrives before we give up.
+ANSWER_DEADLINE_S = 60.0
+
+Instant = int | dt.datetime | dt.date
+
+
+class SubsystemDisabled(FundopsError):
+    """The subsystem is switched off; `switch` is the setting that turns it on."""
+
+    def __init__(self, subsystem: str, switch: str) -> None:
+        super().__init__(f"{subsystem} is disabled; set {switch} in FundConfig")
+        self.subsystem, self.switch = subsystem, switch
+
+
+def instant_us(field: str, at: Instant | None) -> int | None:
+    """Microseconds since the epoch: int as they are, an aware datetime, or the start of a date, UTC.
+
+    Raises: `ConfigError`.
+    """
+    if at is None or (isinstance(at, int) and not isinstance(at, bool)):
+        return at
+    if isinstance(at, dt.datetime):
+        if at.tzinfo is None:
+            raise ConfigError(field, f"{at!r} has no timezone")
+        return round(at.timestamp() * 1_000_000)
+    if isinstance(at, dt.date):
+        return round(dt.datetime(at.year, at.month, at.day, tzinfo=dt.UTC).timestamp() * 1_000_000)
+    raise ConfigError(field, f"{at!r} is not a date, an aware datetime, or microseconds since the epoch")
+
+
+class _Door:
+    """Asks one actor; refuses everything when there is none."""
+
+    def __init__(self, subsystem: str, switch: str, ref: Ref | None) -> None:
+        self._subsystem = subsystem
+        self._switch = switch
+        self._ref = ref
+
+    async def _ask(self, request: Request[R]) -> R:
+        if self._ref is None:
+            raise SubsystemDisabled(self._subsystem, self._switch)
+        return await self._ref.ask(request, timeout_s=ANSWER_DEADLINE_S)
+
+
+class LedgerDoor(_Door):
+    """Book events, ask for reports. Amounts may be Decimal, int, decimal text or float; answers are Decimal.
+
+    Every write answers with `Posted` once it is on disk. A `key` given twice with the same content is booked once.
+    """
+
+    def __init__(self, ref: Ref | None, now_us: Any) -> None:
+        super().__init__("ledger", "ledger_enabled=True", ref)
+        self._now_us = now_us
+
+    def new_key(self) -> str:
+        """A fresh idempotency key, to keep before sending."""
+        return new_key(self._now_us())
+
+    async def _book(
+        self, kind: type[Any], *content: Any, key: str | None, strategy: str | None, at: Instant | None, memo: str
+    ) -> Posted:
+        # The key is minted before sending, so that an answer that got lost can be asked for again.
+        event = kind(
+            *content,
+            key=self.new_key() if key is None else key,
+            strategy=strategy,
+            at_us=instant_us("at", at),
+            memo=memo,
+        )
+        try:
+            posted: Posted = await self._ask(event)
+        except FundopsError as error:
+            error.key = event.key  # type: ignore[attr-defined]
+            raise
+        return posted
+
+    async def deposit(
+        self,
+        amount: Amount,
+        *,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Money from outside: CASH / EXTERNAL."""
+        return await self._book(Deposit, amount, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def withdraw(
+        self,
+        amount: Amount,
+        *,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Money to outside: EXTERNAL / CASH. Raises: `InsufficientFunds`."""
+        return await self._book(Withdraw, amount, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def record_profit(
+        self,
+        amount: Amount,
+        *,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """A realized gain: CASH / REALIZED_PNL."""
+        return await self._book(RecordProfit, amount, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def record_loss(
+        self,
+        amount: Amount,
+        *,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """A realized loss, as a positive amount: REALIZED_PNL / CASH."""
+        return await self._book(RecordLoss, amount, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def open_position(
+        self,
+        instrument: str,
+        *,
+        quantity: Amount,
+        cost: Amount,
+        fee: Amount = 0,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """A new lot; a negative quantity is a short, whose cost is received."""
+        return await self._book(
+            OpenPosition, instrument, quantity, cost, fee, key=key, strategy=strategy, at=at, memo=memo
+        )
+
+    async def close_position(
+        self,
+        instrument: str,
+        *,
+        quantity: Amount,
+        proceeds: Amount,
+        fee: Amount = 0,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Close lots, oldest first; the quantity has the position's sign. Raises: `PositionMismatch`."""
+        return await self._book(
+            ClosePosition, instrument, quantity, proceeds, fee, key=key, strategy=strategy, at=at, memo=memo
+        )
+
+    async def mark(
+        self,
+        instrument: str,
+        *,
+        value: Amount,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """What the whole position is worth now; the change since the last mark is booked."""
+        return await self._book(Mark, instrument, value, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def settle(
+        self,
+        market: str,
+        *,
+        strategy: str | None,
+        payoff: Amount,
+        key: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Close the whole position in a resolved market at its payoff."""
+        return await self._book(Settle, market, payoff, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def charge_management_fee(
+        self,
+        amount: Amount,
+        *,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """MANAGEMENT_FEES / FEES_RECEIVABLE."""
+        return await self._book(ChargeManagementFee, amount, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def charge_performance_fee(
+        self,
+        amount: Amount,
+        *,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """PERFORMANCE_FEES / FEES_RECEIVABLE."""
+        return await self._book(ChargePerformanceFee, amount, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def pay_fees(
+        self,
+        amount: Amount,
+        *,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Charged fees leave the fund: FEES_RECEIVABLE / CASH."""
+        return await self._book(PayFees, amount, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def reverse(
+        self, seq: int, *, reason: str, key: str | None = None, strategy: str | None = None, at: Instant | None = None
+    ) -> Posted:
+        """Negate every leg of an entry, once. Raises: `AlreadyReversed`, `UnknownEntry`."""
+        return await self._book(Reverse, seq, reason, key=key, strategy=strategy, at=at, memo="")
+
+    async def post(
+        self,
+        legs: Sequence[Leg],
+        *,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """An entry of explicit legs. Raises: `UnbalancedEntry`, `UnknownAccount`."""
+        return await self._book(Post, tuple(legs), key=key, strategy=strategy, at=at, memo=memo)
+
+    async def post_many(self, events: Sequence[Event]) -> tuple[Posted, ...]:
+        """All of the events in one transaction, or none."""
+        return await self._ask(PostMany(tuple(events)))
+
+    async def balance_sheet(self) -> dict[str, Decimal]:
+        """Debits minus credits per account."""
+        return await self._ask(BalanceSheet())
+
+    async def income_statement(self) -> dict[str, Decimal]:
+        """Income positive, expense negative."""
+        return await self._ask(IncomeStatement())
+
+    async def trial_balance(self) -> dict[str, Decimal]:
+        """Every account; the values sum to zero."""
+        return await self._ask(TrialBalance())
+
+    async def nav(self) -> Decimal:
+        """What the fund is worth by its books."""
+        return from_minor((await self._ask(ReadTotals())).nav_minor)
+
+    async def recent_entries(self, limit: int = 20) -> tuple[Entry, ...]:
+        """The newest entries, newest first."""
+        return await self._ask(RecentEntries(limit))
+
+
+class PromotionDoor(_Door):
+    """The lifecycle of strategies. A strategy may be named by its id or by its name."""
+
+    def __init__(self, ref: Ref | None) -> None:
+        super().__init__("promotion", "promotion_enabled=True", ref)
+
+    async def register(self, strategy_name: str, initial_stage: PromotionStage = PromotionStage.Paper) -> str:
+        """The strategy's id; the same name again gives the same id."""
+        return await self._ask(Register(strategy_name, initial_stage))
+
+    async def adopt(self, name: str, stage: PromotionStage, *, actor: str, reason: str) -> str:
+        """Take over a strategy that is already trading, at any stage."""
+        return await self._ask(Adopt(name, stage, actor, reason))
+
+    async def record_metrics(
+        self,
+        strategy_id: str,
+        stage: PromotionStage,
+        metrics: Mapping[str, Any],
+        *,
+        as_of: Instant | None = None,
+        source: str = "",
+    ) -> None:
+        """Metrics of the running stage so far. Raises: `MetricError` naming the field, `Conflict`."""
+        await self._ask(RecordMetrics(strategy_id, stage, metrics, instant_us("as_of", as_of), source))
+
+    async def evaluate(self, strategy_id: str) -> Evaluation:
+        """What the rules say now; writes nothing."""
+        return await self._ask(Evaluate(strategy_id))
+
+    async def should_promote(self, strategy_id: str) -> bool:
+        """Whether `promote` would go through now."""
+        return (await self.evaluate(strategy_id)).would_do in ("promote", "ready")
+
+    async def should_demote(self, strategy_id: str) -> bool:
+        """Whether a hard limit is breached, or a soft one for long enough."""
+        return (await self.evaluate(strategy_id)).would_do == "demote"
+
+    async def promote(
+        self,
+        strategy_id: str,
+        *,
+        to: PromotionStage | None = None,
+        actor: str = "operator",
+        reason: str = "",
+        expected_rev: int | None = None,
+    ) -> Transition:
+        """One stage up, on a current PASS. Raises: `GateNotPassed` with the evaluation, and other refusals."""
+        return await self._ask(Promote(strategy_id, to, actor, reason, expected_rev))
+
+    async def demote(
+        self,
+        strategy_id: str,
+        *,
+        to: PromotionStage | None = None,
+        actor: str = "operator",
+        reason: str = "",
+        expected_rev: int | None = None,
+    ) -> Transition:
+        """One stage down, or to the lower one named."""
+        return await self._ask(Demote(strategy_id, to, actor, reason, expected_rev))
+
+    async def freeze(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
+        """No promotion until unfrozen; demotion still works."""
+        await self._ask(Freeze(strategy_id, True, actor, reason))
+
+    async def unfreeze(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
+        await self._ask(Freeze(strategy_id, False, actor, reason))
+
+    async def retire(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
+        """For good."""
+        await self._ask(Retire(strategy_id, actor, reason))
+
+    async def current_stage(self, strategy_id: str) -> PromotionStage:
+        return (await self.snapshot(strategy_id)).stage
+
+    async def snapshot(self, strategy_id: str) -> PromotionSnapshot:
+        """Stage, days in it, metrics, evaluation, and the last 20 lines of history."""
+        return await self._ask(ReadSnapshot(strategy_id))
+
+    async def strategies(self) -> tuple[PromotionSnapshot, ...]:
+        """All of them, by name, without their history."""
+        return await self._ask(ReadStrategies())
+
+    async def history(self, strategy_id: str | None = None, limit: int = 50) -> tuple[HistoryEntry, ...]:
+        """Newest first."""
+        return await self._ask(PromotionHistory(strategy_id, limit))
+
+
+class AlertDoor(_Door):
+    """Send alerts, read what was sent."""
+
+    def __init__(self, ref: Ref | None) -> None:
+        super().__init__("alerts", "alert_webhook_url or any subsystem", ref)
+
+    async def send(
+        self,
+        level: Level | str,
+        category: Category | str,
+        title: str,
+        message: str,
+        *,
+        strategy: str | None = None,
+        dedup_key: str | None = None,
+    ) -> AlertReceipt:
+        """Answers when it is stored, never waits for its delivery. Raises: ValueError for an unknown enum."""
+        return await self._ask(SendAlert(Level(level), Category(category), title, message, strategy, dedup_key))
+
+    async def recent(self, limit: int = 50) -> AlertPage:
+        """Newest first, with counts over all of history."""
+        return await self._ask(RecentAlerts(limit))
+
+
+class RecoveryDoor(_Door):
+    """What failed, what was tried, and a person's hand on the breaker."""
+
+    def __init__(self, ref: Ref | None, host: Host) -> None:
+        super().__init__("recovery", "self_healing_enabled=True", ref)
+        self._host = host
+
+    async def check_strategies(self) -> tuple[RecoveryEvent, ...]:
+        """Look now, instead of at the next tick. Raises: `HostFault`."""
+        return await self._ask(CheckStrategies(self._host.strategies()))
+
+    async def check_feeds(self) -> tuple[RecoveryEvent, ...]:
+        return await self._ask(CheckFeeds(self._host.feeds()))
+
+    async def reset(self, name: str, actor: str = "operator") -> bool:
+        """Close an open breaker; False when it was not open. Raises: `UnmanagedStrategy` (a KeyError)."""
+        return await self._ask(BreakerReset(name, actor))
+
+    async def hold(self, name: str, actor: str = "operator") -> bool:
+        """No restarts until released."""
+        return await self._ask(HoldStrategy(name, actor))
+
+    async def release(self, name: str, actor: str = "operator") -> bool:
+        return await self._ask(ReleaseStrategy(name, actor))
+
+    async def statuses(self) -> tuple[RecoveryStatus, ...]:
+        return await self._ask(RecoveryStatuses())
+
+    async def event_history(self, limit: int = 20) -> list[RecoveryEvent]:
+        """Newest first."""
+        events = await self._ask(EventHistory(limit))
+        return list(events)
+
+    async def stats(self) -> dict[str, int]:
+        """total_attempts = successes + failures; circuit_breakers_open is a gauge."""
+        statistics = await self._ask(RecoveryStats())
+        return msgspec.structs.asdict(statistics)

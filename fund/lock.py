@@ -1,0 +1,81 @@
+"""One writer per database: a flock on a file beside it that holds the owner's pid, and a registry in this process.
+
+flock is per open file, so two owners inside one process would both get it: the registry refuses the second.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from pathlib import Path
+
+from fundops.runtime import FundopsError
+
+__all__ = ["DatabaseInUse", "OwnerLock"]
+
+_held: set[Path] = set()
+_guard = threading.Lock()
+
+_POLL_S = 0.02
+
+
+class DatabaseInUse(FundopsError):
+    """Another owner has the database; `owner` is its pid, or "this process"."""
+
+    def __init__(self, path: Path, owner: str) -> None:
+        super().__init__(f"{path} is in use by {owner}; a database has one owner at a time")
+        self.path, self.owner = path, owner
+
+
+class OwnerLock:
+    """Held from `acquire` to `release`; the system releases it when the process dies."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database.absolute()
+        self._path = self._database.with_name(self._database.name + ".lock")
+        self._descriptor: int | None = None
+
+    def acquire(self, wait_s: float = 0.0) -> None:
+        """Raises: `DatabaseInUse` when it is still taken after `wait_s`."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        deadline = time.monotonic() + wait_s
+        while (owner := self._try()) is not None:
+            if time.monotonic() >= deadline:
+                raise DatabaseInUse(self._database, owner)
+            time.sleep(_POLL_S)
+
+    def _try(self) -> str | None:
+        """Who has it, or None: we do now."""
+        with _guard:
+            if self._database in _held:
+                return "this process"
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                owner = os.read(descriptor, 32).decode(errors="replace").strip()
+                os.close(descriptor)
+                return f"pid {owner}" if owner else "another process"
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            self._descriptor = descriptor
+            _held.add(self._database)
+            return None
+
+    def release(self) -> None:
+        """Idempotent."""
+        with _guard:
+            if self._descriptor is not None:
+                os.ftruncate(self._descriptor, 0)
+                os.close(self._descriptor)
+                self._descriptor = None
+                _held.discard(self._database)
+
+    def __enter__(self) -> OwnerLock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

@@ -1,0 +1,242 @@
+"""The demo: one command that runs a fund's operations over real market prices, from paper to live and back.
+
+Policy `literal`: the loop promotes through every gate by itself, under the unmodified default criteria. On the way
+one strategy crashes and recovers, one never recovers and opens its breaker, one feed goes silent, and two actors of
+fundops itself are crashed; at the end the books must balance and every real fill must be in the journal.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import time
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+
+from fundops.config import FundConfig
+from fundops.fund import Fund
+from fundops.reader import open_reader
+from fundops.replay.endpoint import open_endpoint
+from fundops.replay.engine import Crash, ReplayEngine, Script, session_open_us
+from fundops.replay.lineup import LINE_UP, Strategy
+from fundops.replay.prices import Bar
+from fundops.replay.rules import named
+from fundops.replay.run import replay
+from fundops.runtime import ChildStatus, ConfigError, FundopsError, VirtualClock
+from fundops.wire.alert import AlertPage
+from fundops.wire.oversight import FundStatus
+from fundops.wire.promotion import HistoryEntry, PromotionSnapshot
+
+__all__ = ["CAPITAL", "DemoReport", "Options", "run_demo", "window_of"]
+
+CAPITAL = 1_200_000
+LEASE_S = 90.0  # ticks are a minute apart
+FLUSH_S = 30.0
+# The one that is broken beyond repair; it never gets to trade much, so which rule it runs does not matter.
+BROKEN = "broken"
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What to replay and where to keep it."""
+
+    bars: Mapping[str, Sequence[Bar]]  # by symbol; all with the same days
+    start: dt.date
+    sessions: int
+    seed: int
+    db: Path
+    port: int | None = None  # of the status stream; None: no stream
+
+
+class DemoReport(msgspec.Struct, frozen=True):
+    """Everything the demo found, for a person or a program."""
+
+    sessions: int
+    first: str
+    last: str
+    seed: int
+    status: FundStatus
+    strategies: tuple[PromotionSnapshot, ...]
+    history: tuple[HistoryEntry, ...]
+    alerts: AlertPage
+    suppressed_by_category: Mapping[str, int]
+    delivered: int
+    recovery: Mapping[str, int]
+    balance_sheet: Mapping[str, Decimal]
+    income_statement: Mapping[str, Decimal]
+    trial_balance: Decimal
+    entries: int
+    fills: int
+    fills_booked: int
+    drilled: tuple[str, ...]
+    tree: tuple[ChildStatus, ...]
+    actor_restarts: int
+    uuid: str
+    wall_s: float
+
+    def as_json(self) -> bytes:
+        """One object; money as decimal text."""
+        outcomes = self.alerts.by_outcome
+        return msgspec.json.encode(
+            {
+                "sessions": self.sessions,
+                "first_session": self.first,
+                "last_session": self.last,
+                "seed": self.seed,
+                "nav": self.status.nav,
+                "strategies": [
+                    {"name": one.name, "stage": one.stage.value, "days_in_stage": round(one.days_in_stage, 6)}
+                    for one in self.strategies
+                ],
+                "promotions": sum(one.kind == "promote" for one in self.history),
+                "demotions": sum(one.kind == "demote" for one in self.history),
+                "alerts": {
+                    "sent": outcomes.get("QUEUED", 0),
+                    "suppressed": outcomes.get("RATE_SUPPRESSED", 0),
+                    "by_category": self.alerts.by_category,
+                },
+                "recovery": self.recovery,
+                "balance_sheet": self.balance_sheet,
+                "income_statement": self.income_statement,
+                "trial_balance": self.trial_balance,
+                "entries": self.entries,
+                "fills": self.fills,
+                "fills_booked": self.fills_booked,
+                "actor_restarts": self.actor_restarts,
+                "wall_s": round(self.wall_s, 3),
+            }
+        )
+
+
+def window_of(bars: Sequence[Bar], start: dt.date, sessions: int) -> range:
+    """The indices of the window's bars. Raises: `ConfigError` naming the option."""
+    if sessions < 1:
+        raise ConfigError("--sessions", f"{sessions} is not a positive number")
+    first = bisect_left(bars, start, key=lambda bar: bar.day)
+    if first >= len(bars):
+        raise ConfigError("--start", f"{start} lies after the last price, {bars[-1].day}")
+    return range(first, min(first + sessions, len(bars)))
+
+
+def _line_up(symbols: Sequence[str]) -> list[Strategy]:
+    """The default one and the broken one; with a price file of one's own all of them trade it."""
+    everyone = [*LINE_UP, Strategy(BROKEN, LINE_UP[0].symbol, named("breakout_w50"))]
+    if len(symbols) > 1:
+        return everyone
+    return [Strategy(one.name, symbols[0], one.rule) for one in everyone]
+
+
+def _script(rng: random.Random, sessions: int, symbol: str) -> Script:
+    """Where the troubles fall: early, in the middle, late, each moved a little by the seed."""
+
+    def about(part: float) -> int:
+        return min(sessions - 1, int(sessions * (part + 0.05 * rng.random())))
+
+    return Script(
+        crashes=(
+            Crash(LINE_UP[0].name, about(0.30), 3, recovers=True),
+            Crash(BROKEN, about(0.10), 2, recovers=False),
+        ),
+        silent_feed=symbol,
+        silent_from=about(0.50),
+        silent_sessions=2,
+    )
+
+
+async def run_demo(
+    options: Options,
+    *,
+    on_session: Callable[[int], None] = lambda _: None,
+    on_ready: Callable[[Fund], Awaitable[None]] | None = None,
+    on_report: Callable[[DemoReport, Fund], Awaitable[None]] | None = None,
+) -> DemoReport:
+    """Replay the window and report. `on_report` runs before the fund stops, for whoever wants to look around."""
+    begun = time.perf_counter()
+    rng = random.Random(options.seed)
+    symbols = sorted(options.bars)
+    main = options.bars[symbols[-1]]
+    window = window_of(main, options.start, options.sessions)
+    bars = [main[index] for index in window]
+    clock = VirtualClock(session_open_us(bars[0]) - 3_600_000_000)
+    line_up = _line_up(symbols)
+    script = _script(rng, len(bars), symbols[0])
+    drilled = tuple(rng.sample(("alert", "ledger", "promotion", "recovery"), 2))
+    drills = {len(bars) * (number + 1) // 3: actor for number, actor in enumerate(drilled)}
+    async with open_endpoint() as endpoint:
+        config = FundConfig(
+            total_capital=CAPITAL,
+            alert_webhook_url=endpoint.url,
+            ledger_enabled=True,
+            promotion_enabled=True,
+            self_healing_enabled=True,
+            name="demo",
+            db_path=options.db,
+            tick_interval_s=None,
+            recovery_every_ticks=1,
+            promotion_every_ticks=10,
+            promotion_policy="literal",
+            lease_s=LEASE_S,
+            status_port=options.port,
+        )
+        engine = ReplayEngine(line_up, options.bars, window[0], config.capital_minor, clock.now_us, script)
+        async with Fund.open(config, engine, clock=clock, seed=options.seed) as fund:
+            for strategy in line_up:
+                await fund.promotion.register(strategy.name)
+            if on_ready is not None:
+                await on_ready(fund)
+            await replay(fund, engine, clock, bars, drills=drills, on_session=on_session)
+            if not await fund.flush_alerts(FLUSH_S):
+                raise FundopsError(f"alerts could not be delivered to the demo's own endpoint within {FLUSH_S:g} s")
+            report = await _report(fund, engine, bars, options.seed, drilled, endpoint.received, begun)
+            if on_report is not None:
+                await on_report(report, fund)
+    return report
+
+
+async def _report(
+    fund: Fund,
+    engine: ReplayEngine,
+    bars: Sequence[Bar],
+    seed: int,
+    drilled: tuple[str, ...],
+    delivered: int,
+    begun: float,
+) -> DemoReport:
+    stats = await fund.recovery.stats()
+    trial = await fund.ledger.trial_balance()
+    newest = await fund.ledger.recent_entries(1)
+    tree = fund.tree()
+    with open_reader(fund.config.path) as reader:
+        fills_booked, uuid = reader.entry_count("fill"), reader.meta()["uuid"]
+        suppressed = reader.suppressed_by_category()
+    return DemoReport(
+        sessions=len(bars),
+        first=bars[0].day.isoformat(),
+        last=bars[-1].day.isoformat(),
+        seed=seed,
+        status=await fund.status(),
+        strategies=await fund.promotion.strategies(),
+        history=await fund.promotion.history(limit=100_000),
+        alerts=await fund.alerts.recent(20),
+        suppressed_by_category=suppressed,
+        delivered=delivered,
+        recovery={key: stats[key] for key in ("total_attempts", "successes", "failures", "circuit_breakers_open")},
+        balance_sheet=await fund.ledger.balance_sheet(),
+        income_statement=await fund.ledger.income_statement(),
+        trial_balance=sum(trial.values(), Decimal(0)),
+        entries=newest[0].seq,
+        fills=engine.fill_count,
+        fills_booked=fills_booked,
+        drilled=drilled,
+        tree=tree,
+        actor_restarts=sum(one.restarts for one in _leaves(tree)),
+        uuid=uuid,
+        wall_s=time.perf_counter() - begun,
+    )
+
+
+def _leaves(tree: Sequence[ChildStatus]) -> list[ChildStatus]:
+    return [leaf for one in tree for leaf in (_leaves(one.children) if one.children else [one])]

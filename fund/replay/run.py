@@ -1,0 +1,39 @@
+"""Drives a fund and a replay engine through a window of sessions, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fundops.fund import Fund
+from fundops.replay.engine import TICK_US, TICKS_PER_SESSION, ReplayEngine, session_open_us
+from fundops.replay.prices import Bar
+from fundops.runtime import VirtualClock
+
+__all__ = ["replay"]
+
+
+async def replay(
+    fund: Fund,
+    engine: ReplayEngine,
+    clock: VirtualClock,
+    window: Sequence[Bar],
+    *,
+    drills: dict[int, str] | None = None,
+    on_session: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Every session of the window, ten ticks each. `drills` names an actor to crash at a session (from 0).
+
+    Each tick waits for its own commits and for the restarts it began, so the same inputs give the same database.
+    """
+    engine.may_trade = fund.may_trade
+    for session, bar in enumerate(window):
+        if drills and session in drills:
+            fund.drill(drills[session])
+        opened_us = session_open_us(bar)
+        for tick in range(1, TICKS_PER_SESSION + 1):
+            clock.advance_to(opened_us + (tick - 1) * TICK_US)
+            engine.before_tick(session, tick)
+            await fund.tick(bar.day.isoformat() if tick == TICKS_PER_SESSION else None)
+            await fund.host.idle()
+            engine.after_tick(session, tick)
+        on_session(session + 1)
