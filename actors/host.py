@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from ..runtime import FundopsError
+from ..runtime import FundopsError, leaf_of
 from ..wire.controller import (
     CanListFeeds,
     CanListFills,
@@ -66,16 +66,17 @@ class Host:
 
     def __init__(self, controller: Controller, nursery: trio.Nursery) -> None:
         self._controller: Any = controller
+        self._parts = frozenset(part for part, _ in _PARTS if isinstance(controller, part))
         self._nursery = nursery
         self._in_flight = 0
         self._idle = trio.Event()
 
     def missing(self) -> tuple[str, ...]:
         """The optional parts this controller lacks, for the start-up log."""
-        return tuple(name for part, name in _PARTS if not isinstance(self._controller, part))
+        return tuple(name for part, name in _PARTS if part not in self._parts)
 
     def can(self, part: type) -> bool:
-        return isinstance(self._controller, part)
+        return part in self._parts
 
     # -- questions
 
@@ -171,9 +172,7 @@ class Host:
                 await self._controller.restart(name, attempt_id=attempt_id)
                 nursery.cancel_scope.cancel()
         except Exception as caught:  # noqa: BLE001  as in _list
-            leaf: BaseException = caught
-            while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
-                leaf = leaf.exceptions[0]
+            leaf = leaf_of(caught)
             error, retryable = f"{type(leaf).__name__}: {leaf}", not isinstance(leaf, NotRetryable)
         finally:
             self._in_flight -= 1

@@ -104,8 +104,9 @@ def measure(cases: Sequence[Case], *, repetitions: int, baseline: str | None = N
     watches: dict[str, list[Stopwatch]] = {case.name: [] for case in cases}
     checksums: dict[str, set[int]] = {case.name: set() for case in cases}
     for turn in range(repetitions + 1):
+        gc.collect()
         for case in cases:
-            gc.collect()  # each case pays for its own garbage only
+            gc.collect(1)  # each case pays for its own garbage, as far as the young generations tell
             watch = Stopwatch()
             checksums[case.name].add(case.work(case.messages, watch))
             if turn:

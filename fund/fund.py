@@ -43,6 +43,7 @@ from fundops.runtime import (
     SystemClock,
     ThreadWorker,
     Worker,
+    bare_errors,
     open_supervisor,
 )
 from fundops.wire.alert import PendingDeliveries
@@ -79,6 +80,7 @@ class Fund:
         self._supervisor = supervisor
         self._leases = leases
         self._reported = reported
+        self.status_token = _token(config.path, config.status_token) if config.status_port is not None else ""
         self._last_day = _utc_day(clock)
         self.ledger = LedgerDoor(self._maybe("ledger"), clock.now_us)
         self.promotion = PromotionDoor(self._maybe("promotion"))
@@ -215,14 +217,14 @@ async def _open(
     with OwnerLock(path):
         uuid = prepare(path, identity, seed=seed)
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
-        async with trio.open_nursery() as nursery:
-            host = Host(controller or reported, nursery)
-            if host.missing():
-                log.info("the controller lacks %s; what needs them is off", ", ".join(host.missing()))
-            leases = Leases(clock)
-            tree = _Tree()
-            specs = _specs(config, path, clock, host, leases, tree, transport, make_worker, nursery)
-            try:
+        leases = Leases(clock)
+        tree = _Tree()
+        with bare_errors():
+            async with trio.open_nursery() as nursery:
+                host = Host(controller or reported, nursery)
+                if host.missing():
+                    log.info("the controller lacks %s; what needs them is off", ", ".join(host.missing()))
+                specs = _specs(config, path, clock, host, leases, tree, transport, make_worker, nursery)
                 async with open_supervisor(specs, strategy="rest_for_one", name=config.name) as supervisor:
                     tree.supervisor = supervisor
                     fund = Fund(config, supervisor, host, leases, clock, reported)
@@ -230,9 +232,10 @@ async def _open(
                         await fund.ledger.deposit(from_minor(config.capital_minor), key="opening", memo="total capital")
                     if config.tick_interval_s is not None:
                         nursery.start_soon(_tick_for_ever, fund, config.tick_interval_s)
-                    yield fund
-            finally:
-                leases.end_all()
+                    try:
+                        yield fund
+                    finally:
+                        leases.end_all()
                 nursery.cancel_scope.cancel()
 
 

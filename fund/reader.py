@@ -72,7 +72,7 @@ class FundReader:
         """Alerts that the rate limit held back."""
         return dict(
             self._reader.rows(
-                "SELECT category, sum(n) FROM alert_count WHERE outcome = 'RATE_SUPPRESSED' GROUP BY category ORDER BY 1"
+                "SELECT category, sum(n) FROM alert_count WHERE outcome = 'RATE_SUPPRESSED' GROUP BY 1 ORDER BY 1"
             )
         )
 

@@ -20,6 +20,7 @@ from .errors import (
     WrongMessage,
     WrongThread,
 )
+from .groups import bare_errors, leaf_of
 from .mailbox import MailboxStatistics
 from .message import Request
 from .ref import Ref
@@ -69,7 +70,9 @@ __all__ = [
     "Worker",
     "WrongMessage",
     "WrongThread",
+    "bare_errors",
     "handles",
     "handles_batch",
+    "leaf_of",
     "open_supervisor",
 ]

@@ -17,7 +17,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 import msgspec
 import trio
@@ -25,7 +25,6 @@ import trio
 from .actor import Actor
 from .errors import (
     ActorCrashed,
-    ActorError,
     ActorStopped,
     ConfigError,
     Drill,
@@ -35,6 +34,7 @@ from .errors import (
     UnknownChild,
     WrongMessage,
 )
+from .groups import bare_errors, leaf_of
 from .mailbox import Envelope, Mailbox, MailboxStatistics, Overflow
 from .ref import Address, Ref, current_address
 
@@ -47,8 +47,6 @@ __all__ = [
     "SupervisorSpec",
     "open_supervisor",
 ]
-
-E = TypeVar("E", bound=BaseException)
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 Restart = Literal["permanent", "transient", "temporary"]
@@ -257,6 +255,8 @@ class Supervisor:
         self._children = {child.name: child for child in (_Child(one, self) for one in spec.children)}
         if len(self._children) != len(spec.children) or (root is None and _duplicates(self)):
             raise ConfigError(f"{spec.name}.children", "two children share a name")
+        # Every actor here and below, by name: the tree is fixed once it is declared.
+        self._actors = {child.name: child for child in self._walk() if child.nested is None}
         self._rng = random.Random(spec.backoff.seed)
         self._reset()
 
@@ -321,10 +321,9 @@ class Supervisor:
                 yield from child.nested._walk()
 
     def _actor(self, name: str) -> _Child:
-        actors = {child.name: child for child in self._walk() if child.nested is None}
-        if name not in actors:
-            raise UnknownChild(name, list(actors))
-        return actors[name]
+        if name not in self._actors:
+            raise UnknownChild(name, list(self._actors))
+        return self._actors[name]
 
     # -- the manager: one task, events in order
 
@@ -546,7 +545,7 @@ class Supervisor:
                 else:
                     await _run_actor(child, lambda: self._post(_Ready(child, epoch)))
         except Exception as caught:  # noqa: BLE001  the one place where any failure of an actor becomes a fact
-            error = _leaf(caught)
+            error = leaf_of(caught)
             self._record(child, error)
         finally:
             child.ended.set()
@@ -710,27 +709,6 @@ def _text(error: Exception | None) -> str:
     return f"{type(error).__name__}: {error}" if error is not None else "ended during the start"
 
 
-def _leaf(error: E) -> E:
-    """The only exception inside nested groups of one; the group itself when there are several."""
-    leaf: BaseException = error
-    while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
-        leaf = leaf.exceptions[0]
-    return cast(E, leaf)  # a group of Exceptions holds Exceptions only
-
-
-def _outcome(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What leaves the supervisor's block: one leaf if it can be, else one group of leaves.
-
-    An escalation, or an interrupt, stands for what the host's own asks have heard of it.
-    """
-    leaves = [_leaf(one) for one in group.exceptions]
-    causes = [one for one in leaves if isinstance(one, SupervisorEscalated) or not isinstance(one, Exception)]
-    consequences = [one for one in leaves if isinstance(one, ActorError)]
-    if len(leaves) == 1 or (len(causes) == 1 and {*causes, *consequences} == {*leaves}):
-        return (causes or leaves)[0]
-    return BaseExceptionGroup("several errors left a supervisor's block", leaves)
-
-
 @asynccontextmanager
 async def open_supervisor(
     children: Sequence[ChildSpec | SupervisorSpec],
@@ -772,15 +750,12 @@ async def open_supervisor(
             await supervisor.run(ready)
 
     try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(supervise)
-            try:
-                yield supervisor
-            finally:
-                supervisor.request_stop()
-    except BaseExceptionGroup as group:
-        error = _outcome(group)
-        # A leaf keeps its own cause; `from None` would drop it.
-        raise error from error.__cause__
+        with bare_errors():
+            async with trio.open_nursery() as nursery:
+                await nursery.start(supervise)
+                try:
+                    yield supervisor
+                finally:
+                    supervisor.request_stop()
     finally:
         supervisor.close_mail("supervisor stopped")

@@ -12,7 +12,18 @@ from typing import NamedTuple
 
 from ..runtime import Rejected
 
-__all__ = ["MINOR_MAX", "SCALE_DIGITS", "Amount", "AmountError", "Minor", "from_minor", "to_minor"]
+__all__ = [
+    "MINOR_MAX",
+    "SCALE_DIGITS",
+    "Amount",
+    "AmountError",
+    "Minor",
+    "from_minor",
+    "minor_of_float",
+    "positive_minor",
+    "text_of",
+    "to_minor",
+]
 
 Amount = Decimal | int | str | float
 
@@ -21,8 +32,8 @@ MINOR_PER_UNIT = 10**SCALE_DIGITS
 # Half of int64: the sum of two amounts that were each let in still fits.
 MINOR_MAX = 2**62
 
-_QUANTUM = Decimal(1).scaleb(-SCALE_DIGITS)
-_EXACT = Context(prec=60)
+# Wide enough for every float and every text let in: a double has at most 767 significant digits.
+_EXACT = Context(prec=800)
 
 
 class AmountError(Rejected, ValueError):
@@ -46,9 +57,10 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     Raises: `AmountError` for bool and other types, NaN, infinity, digits beyond the scale (floats are rounded
     instead, unless `floats` is ``"refuse"``), and more than 2^62 minor units.
     """
-    if isinstance(value, bool) or not isinstance(value, Decimal | int | str | float):
+    kind = type(value)
+    if kind is bool or not isinstance(value, (Decimal, int, str, float)):
         raise AmountError(field, value, "is not a number: give Decimal, int, decimal text or float")
-    if isinstance(value, float) and floats == "refuse":
+    if kind is float and floats == "refuse":
         raise AmountError(field, value, "is a float, which this fund refuses; give Decimal or text")
     # Python refuses to convert absurdly long integers to text, so the bound comes before any conversion.
     if isinstance(value, int) and abs(value) * MINOR_PER_UNIT > MINOR_MAX:
@@ -63,11 +75,13 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
         raise AmountError(field, value, "is not finite")
     if exact.adjusted() > 18:
         raise AmountError(field, value, "is larger than 2^62 minor units")
-    scaled = exact.quantize(_QUANTUM, rounding=ROUND_HALF_EVEN, context=_EXACT)
-    rounded = scaled != exact
-    if rounded and not isinstance(value, float):
-        raise AmountError(field, value, f"has more than {SCALE_DIGITS} decimal digits")
-    minor = int(scaled.scaleb(SCALE_DIGITS, _EXACT))
+    scaled = exact.scaleb(SCALE_DIGITS, _EXACT)
+    minor = int(scaled)
+    rounded = minor != scaled
+    if rounded:
+        if not isinstance(value, float):
+            raise AmountError(field, value, f"has more than {SCALE_DIGITS} decimal digits")
+        minor = int(scaled.to_integral_value(ROUND_HALF_EVEN))
     if abs(minor) > MINOR_MAX:
         raise AmountError(field, value, "is larger than 2^62 minor units")
     return Minor(minor, rounded)
@@ -84,6 +98,11 @@ def positive_minor(value: Amount, field: str = "amount", *, floats: str = "round
 def from_minor(minor: int) -> Decimal:
     """The exact Decimal with all digits of the scale: ``from_minor(1) == Decimal("0.00000001")``."""
     return Decimal(minor).scaleb(-SCALE_DIGITS, _EXACT)
+
+
+def text_of(amount: Decimal) -> str:
+    """Plain decimal text, as JSON carries money: ``"0.00000000"``, never ``"0E-8"``."""
+    return f"{amount:f}"
 
 
 def minor_of_float(value: Decimal | float) -> int | None:

@@ -91,7 +91,7 @@ class CheckStrategies(Request[tuple[RecoveryEvent, ...]], frozen=True):
     """Look at all strategies, start what is due; answers with the events of this check, after their commit."""
 
     statuses: Sequence[StrategyStatus]
-    kill_engaged: bool = False
+    kill_engaged: bool | None = None  # None: not known here, so as the last check that knew was told
 
 
 class CheckFeeds(Request[tuple[RecoveryEvent, ...]], frozen=True):

@@ -558,11 +558,13 @@ async def serve_status(
     Cancelled, it takes up to `limits.close_s` to say goodbye to everybody. With no `token` (None or empty) whoever
     reaches the port may listen. `statistics`, if given, is kept up to date.
 
-    Raises: `ConfigError` when the port cannot be bound; `OSError` when accepting fails for good.
+    Raises: `ConfigError` when the port is none or cannot be bound; `OSError` when accepting fails for good.
     """
+    if not 0 <= port <= 65_535:  # the resolver would take it modulo 65,536
+        raise ConfigError("port", f"{port!r} is not between 0 and 65535")
     try:
         listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError("port", f"127.0.0.1:{port} cannot be bound: {error}") from error
     server = _Server(hub, token, epoch, now_us, limits, statistics or ServerStatistics())
     async with trio.open_nursery() as connections:

@@ -32,7 +32,7 @@ from ...wire.ledger import (
     PostMany,
     ReadTotals,
 )
-from ...wire.money import from_minor, minor_of_float
+from ...wire.money import from_minor, minor_of_float, text_of
 from ...wire.oversight import FundStatus, NavHistory, NavSample, ReadFundStatus, Tick, TickReport
 from ...wire.paging import checked_limit
 from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
@@ -251,9 +251,13 @@ class OversightActor(Actor):
         self._alerts.append(AlertDraft(Level.INFO, Category.REBALANCE, f"{name} rebalanced", text, name))
 
     async def _reconcile(self) -> None:
-        """The stage in force at the engine must be the one in the database; less first, more afterwards."""
+        """The stage in force at the engine must be the one in the database."""
         terms = self._terms or {}
-        for status in self._host.strategies():
+        if all(
+            (entitled := terms.get(one.name)) and one.stage in (None, entitled.stage.value) for one in self._statuses
+        ):
+            return
+        for status in self._host.strategies():  # as it is now: this tick may have changed it
             entitled = terms.get(status.name)
             if entitled is None:
                 if status.name not in self._named:
@@ -368,7 +372,7 @@ class OversightActor(Actor):
             "actors": {one.name: msgspec.to_builtins(one) for one in self._tree()},
         }
         if self._totals is not None:
-            states["balances"] = {name: str(value) for name, value in self._totals.balance_sheet.items()}
+            states["balances"] = {name: text_of(value) for name, value in self._totals.balance_sheet.items()}
         return states
 
     def _shown(self, status: StrategyStatus) -> dict[str, Any]:
@@ -414,6 +418,10 @@ class OversightActor(Actor):
         return schema.nav_history(self._reader, checked_limit(request.limit))
 
 
+def _in_force(status: StrategyStatus, entitled: EntitlementTerms | None) -> bool:
+    return entitled is not None and status.stage in (None, entitled.stage.value)
+
+
 def _flags(guard: GuardState) -> tuple[object, ...]:
     """What must be remembered at once; figures can wait for the end of the session."""
     return (
@@ -439,4 +447,4 @@ def _request(at_us: int, draft: AlertDraft) -> Statement:
 
 def _texts(values: Mapping[str, Any]) -> dict[str, Any]:
     """Money as decimal text, the rest as it is."""
-    return {name: str(value) if isinstance(value, Decimal) else value for name, value in values.items()}
+    return {name: text_of(value) if isinstance(value, Decimal) else value for name, value in values.items()}

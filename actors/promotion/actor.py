@@ -208,8 +208,7 @@ class PromotionActor(Actor):
     ) -> list[Change]:
         changes = []
         for strategy, status in looked_at:
-            equity = minor_of_float(status.equity) if status.equity is not None else None
-            worth = float(from_minor(equity)) if equity is not None and strategy.track.sessions else None
+            worth = float(status.equity) if status.equity is not None and strategy.track.sessions else None
             down = core.breach(strategy, self._rules, worth)
             if down is not None and (down[1] or evaluate):
                 reason, hard = down

@@ -135,9 +135,11 @@ class RecoveryActor(Actor):
     @handles(CheckStrategies)
     async def check_strategies(self, request: CheckStrategies) -> tuple[RecoveryEvent, ...]:
         """Raises: the refusal of storage; nothing was started then."""
-        self._book.kill = request.kill_engaged
+        if request.kill_engaged is not None:
+            # Before the reports: a restart that returned under the kill switch is stopped, and not taken for well.
+            self._book.kill = request.kill_engaged
         events = await self._work_off()
-        plan = self._book.check(request.statuses, request.kill_engaged, self._clock.now_us())
+        plan = self._book.check(request.statuses, self._book.kill, self._clock.now_us())
         return events + await self._carry_out(plan)
 
     @handles(AttemptEnded, AttemptLate)
@@ -205,7 +207,6 @@ class RecoveryActor(Actor):
         plan = self._feeds.check(request.feeds, self._clock.now_us())
         events = await self._commit((), plan.events, plan.alerts)
         self._feeds.apply(plan)
-        self._book.count(events)
         return events
 
     # -- storage

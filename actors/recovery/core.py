@@ -313,8 +313,7 @@ def _failed(record: Record, occasion: Occasion, settings: RecoverySettings) -> D
 def _failed_for_good(record: Record, occasion: Occasion, settings: RecoverySettings) -> Decision:
     """Trying again cannot help: no attempt."""
     alerts = () if record.failure_told or record.attempts else (_failed_alert(record, occasion.error),)
-    failed = record if record.attempts else _begin_episode(record)
-    opened = _open(replace(failed, failure_told=True), occasion, _not_retryable(occasion.error))
+    opened = _open(replace(record, failure_told=True), occasion, _not_retryable(occasion.error))
     return replace(opened, alerts=(*alerts, *opened.alerts))
 
 
@@ -796,6 +795,7 @@ class Book:
         self._proving: dict[str, int] = {}  # due_us of PROBATION
         self._restarting: set[str] = set()  # RESTARTING, also under a hold: each takes a slot
         self._last_start_us: int | None = None
+        self._statuses: tuple[RecoveryStatus, ...] | None = None  # the answer as long as nothing changes
         for record in self.records.values():
             self._index(record)
 
@@ -911,10 +911,9 @@ class Book:
             self._last_start_us = plan.records[plan.starts[-1].name].restarted_us
         if plan.kill is not None:
             self._kill_applied = plan.kill
-        self.count(plan.events)
-
-    def count(self, events: Iterable[RecoveryEvent]) -> None:
-        self._counts.update((event.action, event.success) for event in events)
+        self._counts.update((event.action, event.success) for event in plan.events)
+        if plan.records:
+            self._statuses = None
 
     def _index(self, record: Record) -> None:
         for phase, index in ((COOLDOWN, self._cooling), (PROBATION, self._proving)):
@@ -947,7 +946,9 @@ class Book:
 
     def statuses(self) -> tuple[RecoveryStatus, ...]:
         """By name."""
-        return tuple(_status(self.records[name]) for name in sorted(self.records))
+        if self._statuses is None or len(self._statuses) != len(self.records):
+            self._statuses = tuple(_status(self.records[name]) for name in sorted(self.records))
+        return self._statuses
 
 
 def _status(record: Record) -> RecoveryStatus:

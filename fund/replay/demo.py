@@ -28,6 +28,7 @@ from fundops.replay.rules import named
 from fundops.replay.run import replay
 from fundops.runtime import ChildStatus, ConfigError, FundopsError, VirtualClock
 from fundops.wire.alert import AlertPage
+from fundops.wire.money import text_of
 from fundops.wire.oversight import FundStatus
 from fundops.wire.promotion import HistoryEntry, PromotionSnapshot
 
@@ -86,7 +87,7 @@ class DemoReport(msgspec.Struct, frozen=True):
                 "first_session": self.first,
                 "last_session": self.last,
                 "seed": self.seed,
-                "nav": self.status.nav,
+                "nav": text_of(self.status.nav),
                 "strategies": [
                     {"name": one.name, "stage": one.stage.value, "days_in_stage": round(one.days_in_stage, 6)}
                     for one in self.strategies
@@ -99,9 +100,9 @@ class DemoReport(msgspec.Struct, frozen=True):
                     "by_category": self.alerts.by_category,
                 },
                 "recovery": self.recovery,
-                "balance_sheet": self.balance_sheet,
-                "income_statement": self.income_statement,
-                "trial_balance": self.trial_balance,
+                "balance_sheet": _texts(self.balance_sheet),
+                "income_statement": _texts(self.income_statement),
+                "trial_balance": text_of(self.trial_balance),
                 "entries": self.entries,
                 "fills": self.fills,
                 "fills_booked": self.fills_booked,
@@ -109,6 +110,10 @@ class DemoReport(msgspec.Struct, frozen=True):
                 "wall_s": round(self.wall_s, 3),
             }
         )
+
+
+def _texts(books: Mapping[str, Decimal]) -> dict[str, str]:
+    return {account: text_of(amount) for account, amount in books.items()}
 
 
 def window_of(bars: Sequence[Bar], start: dt.date, sessions: int) -> range:

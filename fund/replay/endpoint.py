@@ -9,6 +9,8 @@ from functools import partial
 import h11
 import trio
 
+from fundops.runtime import bare_errors
+
 __all__ = ["Endpoint", "open_endpoint"]
 
 REQUEST_DEADLINE_S = 10.0
@@ -59,10 +61,9 @@ class Endpoint:
 async def open_endpoint() -> AsyncIterator[Endpoint]:
     """Listen on a free port of 127.0.0.1 until the block is left."""
     endpoint = Endpoint()
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, endpoint.serve, 0, host="127.0.0.1"))
-        endpoint.port = listeners[0].socket.getsockname()[1]
-        try:
+    with bare_errors():
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, endpoint.serve, 0, host="127.0.0.1"))
+            endpoint.port = listeners[0].socket.getsockname()[1]
             yield endpoint
-        finally:
             nursery.cancel_scope.cancel()

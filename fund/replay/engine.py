@@ -129,7 +129,7 @@ class ReplayEngine:
         self._now_us = now_us
         self._script = script
         self._fills: list[Fill] = []
-        self._feeds = {symbol: 0 for symbol in bars}
+        self._feeds = dict.fromkeys(bars, 0)
         self._halted = False
         self.may_trade: Callable[[str], bool] = lambda _: False
 

@@ -1,0 +1,106 @@
+"""A trio run in a thread of its own, for hosts that are not async: calls go in, results and errors come out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Generic, TypeVar
+
+import trio
+
+from fundops.runtime import FundopsError
+
+__all__ = ["Bridge", "FundClosed", "FundNotRunning"]
+
+T = TypeVar("T")
+F = TypeVar("F")
+
+
+class FundNotRunning(FundopsError):
+    """Call `start()` first."""
+
+
+class FundClosed(FundopsError):
+    """The fund stopped; why is chained, when it was not asked to."""
+
+
+class Bridge(Generic[F]):
+    """Opens an async context in its own trio thread and runs calls against it. Safe from any thread but that one."""
+
+    def __init__(self, opening: Callable[[], AbstractAsyncContextManager[F]]) -> None:
+        self._opening = opening
+        self._thread: threading.Thread | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._stop: trio.Event | None = None
+        self._opened: F | None = None
+        self._error: BaseException | None = None
+        self._ready = threading.Event()
+
+    @property
+    def running(self) -> bool:
+        return self._opened is not None
+
+    def start(self) -> None:
+        """Returns when it is open. Raises: whatever opening raised."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._ready.clear()
+        self._error = None
+        self._thread = threading.Thread(target=self._run, name="fundops", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._opened is None and self._error is not None:
+            self._thread.join()
+            raise self._error
+
+    def stop(self, timeout_s: float) -> None:
+        """Close in order. Idempotent. Raises: `FundClosed` with the cause if it had broken; TimeoutError."""
+        thread, token, stop = self._thread, self._token, self._stop
+        if thread is None:
+            return
+        if token is not None and stop is not None and thread.is_alive():
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(stop.set)
+        thread.join(timeout_s)
+        if thread.is_alive():
+            raise TimeoutError(f"the fund did not stop within {timeout_s:g} s")
+        self._thread = None
+        if self._error is not None:
+            raise FundClosed("the fund had stopped by itself") from self._error
+
+    def call(self, function: Callable[[F], Awaitable[T]]) -> T:
+        """Run one coroutine in the trio thread and wait for it. Raises: `FundNotRunning`, `FundClosed`, its errors."""
+        opened = self.get()
+        if threading.current_thread() is self._thread:
+            raise FundNotRunning("a synchronous call from the fund's own thread would wait for itself")
+        try:
+            return trio.from_thread.run(function, opened, trio_token=self._token)
+        except (trio.RunFinishedError, trio.Cancelled) as over:
+            raise FundClosed("the fund stopped during the call") from (self._error or over)
+
+    def get(self) -> F:
+        """What was opened. Raises: `FundNotRunning`, `FundClosed`."""
+        if self._opened is None:
+            if self._error is not None:
+                raise FundClosed("the fund stopped by itself") from self._error
+            raise FundNotRunning("the fund is not running; call start() first")
+        return self._opened
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._main)
+        except BaseException as error:  # noqa: BLE001  kept for whoever calls next
+            self._error = error
+        finally:
+            self._opened = None
+            self._ready.set()
+
+    async def _main(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._stop = trio.Event()
+        async with self._opening() as opened:
+            self._opened = opened
+            self._ready.set()
+            await self._stop.wait()
+            self._opened = None

@@ -1,0 +1,158 @@
+"""FundManager: the same front door for hosts that are not async.
+
+    fund = FundManager(FundConfig(total_capital=100_000, ledger_enabled=True))
+    fund.start()
+    fund.ledger.deposit("2500")
+    fund.stop()
+
+Every method of `Fund` and of its parts is here under the same name, without await. They may be called from any
+thread; each waits for its answer.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+from fundops.bridge import Bridge
+from fundops.config import FundConfig
+from fundops.doors import AlertDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.fund import Fund
+from fundops.runtime import ChildStatus, Clock
+from fundops.wire.controller import Controller, StrategyStatus
+from fundops.wire.guard import Entitlement, KillStatus
+from fundops.wire.oversight import FundStatus, NavSample, TickReport
+
+__all__ = ["FundManager", "SyncDoor"]
+
+_PARTS: Final[dict[str, type]] = {
+    "ledger": LedgerDoor,
+    "promotion": PromotionDoor,
+    "alerts": AlertDoor,
+    "recovery": RecoveryDoor,
+}
+
+
+class SyncDoor:
+    """One part of the fund, its coroutines turned into plain calls. What it offers is what the async part offers."""
+
+    def __init__(self, bridge: Bridge[Fund], part: str) -> None:
+        self._bridge = bridge
+        self._part = part
+
+    def __dir__(self) -> list[str]:
+        return [name for name in dir(_PARTS[self._part]) if not name.startswith("_")]
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        kind, part, bridge = _PARTS[self._part], self._part, self._bridge
+        method = getattr(kind, name, None) if not name.startswith("_") else None
+        if method is None:
+            raise AttributeError(f"fund.{part} has no {name!r}; it offers {', '.join(dir(self))}")
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not inspect.iscoroutinefunction(method):
+                return getattr(getattr(bridge.get(), part), name)(*args, **kwargs)
+
+            async def run(fund: Fund) -> Any:
+                return await getattr(getattr(fund, part), name)(*args, **kwargs)
+
+            return bridge.call(run)
+
+        call.__name__, call.__doc__ = name, method.__doc__
+        call.__signature__ = _without_self(method)  # type: ignore[attr-defined]
+        return call
+
+
+def _without_self(method: Callable[..., Any]) -> inspect.Signature:
+    signature = inspect.signature(method)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+class FundManager:
+    """A fund in a thread of its own. A context manager too: it starts and stops."""
+
+    def __init__(
+        self,
+        config: FundConfig,
+        controller: Controller | None = None,
+        *,
+        clock: Clock | None = None,
+        transport: Any = None,
+    ) -> None:
+        self.config = config
+        self._bridge: Bridge[Fund] = Bridge(lambda: Fund.open(config, controller, clock=clock, transport=transport))
+        self.ledger = SyncDoor(self._bridge, "ledger")
+        self.promotion = SyncDoor(self._bridge, "promotion")
+        self.alerts = SyncDoor(self._bridge, "alerts")
+        self.recovery = SyncDoor(self._bridge, "recovery")
+
+    def start(self) -> None:
+        """Returns when everything runs. Raises: `DatabaseInUse`, `DatabaseError`, `ConfigError`."""
+        self._bridge.start()
+
+    def stop(self, timeout_s: float = 30) -> None:
+        """Stop in order. Idempotent. Raises: `FundClosed` if the fund had broken, TimeoutError."""
+        self._bridge.stop(timeout_s)
+
+    def __enter__(self) -> FundManager:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> bool:
+        return self._bridge.running
+
+    # -- any thread, no waiting
+
+    def report(self, status: StrategyStatus) -> None:
+        """Push one strategy's status; the newest counts at the next tick."""
+        self._bridge.get().report(status)
+
+    def may_trade(self, name: str) -> bool:
+        """Whether `name` may send real orders now; False when the fund is not running."""
+        return self._bridge.running and self._bridge.get().may_trade(name)
+
+    def entitlement(self, name: str) -> Entitlement:
+        return self._bridge.get().entitlement(name)
+
+    def tree(self) -> tuple[ChildStatus, ...]:
+        async def run(fund: Fund) -> tuple[ChildStatus, ...]:
+            return fund.tree()
+
+        return self._bridge.call(run)
+
+    # -- the fund as a whole
+
+    def tick(self, session: str | None = None) -> TickReport:
+        """One round of oversight."""
+        return self._bridge.call(lambda fund: fund.tick(session))
+
+    def status(self) -> FundStatus:
+        return self._bridge.call(lambda fund: fund.status())
+
+    def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
+        return self._bridge.call(lambda fund: fund.nav_history(limit))
+
+    def engage_kill_switch(self, reason: str, actor: str) -> KillStatus:
+        """Stop everything now."""
+        return self._bridge.call(lambda fund: fund.engage_kill_switch(reason, actor))
+
+    def release_kill_switch(self, actor: str, reason: str) -> KillStatus:
+        return self._bridge.call(lambda fund: fund.release_kill_switch(actor, reason))
+
+    def kill_switch(self) -> KillStatus:
+        return self._bridge.call(lambda fund: fund.kill_switch())
+
+    def resume(self, strategy: str, actor: str) -> bool:
+        """Let a strategy that the guard paused go on."""
+        return self._bridge.call(lambda fund: fund.resume(strategy, actor))
+
+    def status_port(self) -> int:
+        return self._bridge.call(lambda fund: fund.status_port())

@@ -1,0 +1,309 @@
+"""PromotionManager: the lifecycle of strategies without a fund around it, for synchronous code.
+
+    manager = PromotionManager(db_path="promotions.db")
+    strategy_id = manager.register("bollinger_mr_w20")
+
+It keeps no state between calls and takes the writer's lock only for the length of one write, so several processes
+may share a file. The rules and the tables are the fund's own. A file that a running fund owns can be read, and every
+write is refused with the owner's pid.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fundops.actors.persistence import Rows, commit_batch, open_database
+from fundops.actors.promotion import PromotionGate, PromotionSettings, core, schema
+from fundops.actors.promotion.actor import terms_of
+from fundops.actors.promotion.core import Change, Rules, Strategy
+from fundops.actors.promotion.metrics import canonical_metrics
+from fundops.config import home
+from fundops.database import MIGRATIONS
+from fundops.doors import Instant, instant_us
+from fundops.lock import OwnerLock
+from fundops.runtime import Clock, SystemClock
+from fundops.wire.guard import Entitlement
+from fundops.wire.money import Amount, from_minor, to_minor
+from fundops.wire.paging import checked_limit
+from fundops.wire.persistence import Committed, Statement
+from fundops.wire.promotion import (
+    Conflict,
+    Evaluation,
+    HistoryEntry,
+    PromotionSnapshot,
+    PromotionStage,
+    StageTooLow,
+    Transition,
+    UnknownStrategy,
+)
+
+__all__ = ["PromotionManager"]
+
+T = TypeVar("T")
+
+LOCK_WAIT_S = 5.0
+SNAPSHOT_HISTORY = 20
+FOR_EVER_US = 2**62
+
+
+class PromotionManager:
+    """Strategies may be named by their id or by their name. Errors are the refusals of `fundops.wire.promotion`."""
+
+    def __init__(
+        self,
+        db_path: str | Path | None = None,
+        *,
+        settings: PromotionSettings = PromotionSettings(),  # noqa: B008  frozen
+        clock: Clock | None = None,
+    ) -> None:
+        """`db_path` None: promotion.db in the home folder. Raises: `DatabaseError`."""
+        self._path = Path(db_path) if db_path is not None else home() / "promotion.db"
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._gates: dict[PromotionStage, PromotionGate] = {}
+        self._rules = Rules(settings)
+        # One call at a time: the connection is opened for each, but two threads would fight over the file's lock.
+        self._turn = threading.Lock()
+        with self._writing():
+            pass  # the file exists, and is ours, from here on
+
+    # -- gates
+
+    def add_gate(self, gate: PromotionGate) -> None:
+        """Replace the criteria that guard the way up from the gate's stage. Raises: `UnknownStage`."""
+        self._rules.stage(gate.stage)
+        self._gates[gate.stage] = gate
+        self._rules = Rules(self._settings, tuple(self._gates.values()))
+
+    # -- registering and recording
+
+    def register(self, strategy_name: str, initial_stage: PromotionStage = PromotionStage.Paper) -> str:
+        """The strategy's id; the same name again gives the same id. Raises: `SkipRefused` above shadow."""
+        stage = self._rules.stage(initial_stage)
+        core.check_name(strategy_name)
+        with self._writing() as file:
+            known = schema.find(file.rows, strategy_name)
+            if known is not None:
+                return known.id
+            now_us = self._clock.now_us()
+            return file.change(core.registered(strategy_name, stage, now_us, actor="operator", adopt=False)).after.id
+
+    def adopt(self, name: str, stage: PromotionStage, *, actor: str, reason: str) -> str:
+        """Take over a strategy that is already trading, at any stage. Raises: `Conflict` when it is registered."""
+        with self._writing() as file:
+            if schema.find(file.rows, name) is not None:
+                raise Conflict(f"{name} is registered already")
+            change = core.registered(
+                name, self._rules.stage(stage), self._clock.now_us(), actor=actor, adopt=True, reason=reason
+            )
+            return file.change(change).after.id
+
+    def record_metrics(
+        self,
+        strategy_id: str,
+        stage: PromotionStage,
+        metrics: Mapping[str, Any],
+        *,
+        as_of: Instant | None = None,
+        source: str = "",
+    ) -> None:
+        """Metrics of the running stage so far; the last record wins. Raises: `MetricError`, `Conflict`."""
+        explicit_us = instant_us("as_of", as_of)
+        values = canonical_metrics(metrics)
+        with self._writing() as file:
+            now_us = self._clock.now_us()
+            as_of_us = now_us if explicit_us is None else explicit_us
+            strategy = file.find(strategy_id)
+            core.check_evidence(strategy, self._rules.stage(stage), as_of_us, now_us)
+            before = schema.recorded_before(file.rows, strategy, as_of_us, source) if explicit_us is not None else None
+            if before is not None and before != values:
+                raise Conflict(f"{strategy.name} has other metrics recorded as of {as_of_us} from {source!r}")
+            if before is None:
+                after = core.with_metrics(strategy, metrics, as_of_us)
+                evidence = schema.recorded(strategy, values, as_of_us, source, explicit=explicit_us is not None)
+                file.write(schema.saved((after,)), evidence)
+
+    # -- deciding
+
+    def evaluate(self, strategy_id: str) -> Evaluation:
+        """What the rules say now; writes nothing."""
+        strategy = self._read(lambda file: file.find(strategy_id))
+        return core.evaluate(strategy, self._rules, self._clock.now_us())
+
+    def should_promote(self, strategy_id: str) -> bool:
+        """Whether `promote` would go through now."""
+        return self.evaluate(strategy_id).would_do in ("promote", "ready")
+
+    def should_demote(self, strategy_id: str) -> bool:
+        """Whether a hard limit is breached, or a soft one for long enough."""
+        return self.evaluate(strategy_id).would_do == "demote"
+
+    def promote(
+        self,
+        strategy_id: str,
+        *,
+        to: PromotionStage | None = None,
+        actor: str = "operator",
+        reason: str = "",
+        expected_rev: int | None = None,
+    ) -> Transition:
+        """One stage up, on a current PASS. Raises: `GateNotPassed` with the evaluation, and other refusals."""
+        target = None if to is None else self._rules.stage(to)
+
+        def decide(strategy: Strategy, now_us: int) -> Change:
+            return core.promoted(
+                strategy, self._rules, now_us, to=target, actor=actor, reason=reason, expected_rev=expected_rev
+            )
+
+        return self._move(strategy_id, decide)
+
+    def demote(
+        self,
+        strategy_id: str,
+        *,
+        to: PromotionStage | None = None,
+        actor: str = "operator",
+        reason: str = "",
+        expected_rev: int | None = None,
+    ) -> Transition:
+        """One stage down, or to the lower one named. Raises: `SkipRefused`, `StaleRevision`, `StrategyRetired`."""
+        target = None if to is None else self._rules.stage(to)
+
+        def decide(strategy: Strategy, now_us: int) -> Change:
+            return core.demoted(
+                strategy, self._rules, now_us, to=target, actor=actor, reason=reason, expected_rev=expected_rev
+            )
+
+        return self._move(strategy_id, decide)
+
+    def freeze(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
+        """No promotion until unfrozen; demotion still works."""
+        self._change(strategy_id, lambda one, now: core.frozen(one, now, freeze=True, actor=actor, reason=reason))
+
+    def unfreeze(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
+        self._change(strategy_id, lambda one, now: core.frozen(one, now, freeze=False, actor=actor, reason=reason))
+
+    def retire(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
+        """For good."""
+        self._change(strategy_id, lambda one, now: core.retired(one, now, actor=actor, reason=reason))
+
+    # -- reading
+
+    def current_stage(self, strategy_id: str) -> PromotionStage:
+        return self._read(lambda file: file.find(strategy_id)).stage
+
+    def snapshot(self, strategy_id: str) -> PromotionSnapshot:
+        """Stage, days in it, metrics, evaluation, and the last 20 lines of history, oldest first."""
+
+        def read(file: _File) -> tuple[Strategy, tuple[HistoryEntry, ...]]:
+            strategy = file.find(strategy_id)
+            return strategy, schema.history(file.rows, strategy.id, SNAPSHOT_HISTORY)
+
+        strategy, newest_first = self._read(read)
+        return core.snapshot(strategy, self._rules, self._clock.now_us(), tuple(reversed(newest_first)))
+
+    def strategies(self) -> tuple[PromotionSnapshot, ...]:
+        """All of them, by name, without their history."""
+        now_us = self._clock.now_us()
+        found = self._read(lambda file: schema.load_all(file.rows))
+        return tuple(core.snapshot(one, self._rules, now_us, ()) for one in found)
+
+    def history(self, strategy_id: str | None = None, limit: int = 50) -> tuple[HistoryEntry, ...]:
+        """Newest first."""
+        checked_limit(limit)
+
+        def read(file: _File) -> tuple[HistoryEntry, ...]:
+            return schema.history(file.rows, file.find(strategy_id).id if strategy_id is not None else None, limit)
+
+        return self._read(read)
+
+    # -- as a check before a run
+
+    def require(self, strategy_id: str, *, at_least: PromotionStage) -> PromotionStage:
+        """The current stage. Raises: `StageTooLow` when it is below `at_least`, `UnknownStage`."""
+        stage = self.current_stage(strategy_id)
+        needed = self._rules.ladder.rank(self._rules.stage(at_least))
+        if stage is PromotionStage.Retired or self._rules.ladder.rank(stage) < needed:
+            raise StageTooLow(f"{strategy_id} is in {stage.value}; this run needs {at_least.value}")
+        return stage
+
+    def entitlement(self, strategy_id: str, budget: Amount = 100_000) -> Entitlement:
+        """Mode and capital of the current stage, of a full budget: live-small gets 1% of it, paper and shadow none
+        of it for real, but all of it as the notional they trade with.
+        """
+        strategy = self._read(lambda file: file.find(strategy_id))
+        terms = terms_of(strategy, self._rules)
+        full = from_minor(to_minor(budget, "budget").minor)
+        share = Decimal(str(terms.real_capital_fraction)) if terms.mode == "live" else Decimal(terms.mode != "none")
+        return Entitlement(terms.stage.value, terms.mode, full * share, FOR_EVER_US)
+
+    # -- one call, one look at the file
+
+    def _move(self, strategy_id: str, decide: Callable[[Strategy, int], Change]) -> Transition:
+        change = self._change(strategy_id, decide)
+        assert change.from_stage is not None
+        assert change.kind in ("promote", "demote")
+        return Transition(change.after.name, change.kind, change.from_stage, change.after.stage, change.reason)
+
+    def _change(self, strategy_id: str, decide: Callable[[Strategy, int], Change]) -> Change:
+        with self._writing() as file:
+            return file.change(decide(file.find(strategy_id), self._clock.now_us()))
+
+    def _read(self, question: Callable[[_File], T]) -> T:
+        # The writer's connection, without the lock: a read needs no permission, and the same code finds the rows.
+        with self._turn, _opened(self._path) as file:
+            return question(file)
+
+    @contextmanager
+    def _writing(self) -> Iterator[_File]:
+        lock = OwnerLock(self._path)
+        with self._turn:
+            lock.acquire(wait_s=LOCK_WAIT_S)
+            try:
+                with _opened(self._path) as file:
+                    yield file
+            finally:
+                lock.release()
+
+
+class _File:
+    """An open database, for the length of one call."""
+
+    def __init__(self, rows: Rows, write: Callable[[tuple[Statement, ...]], None]) -> None:
+        self.rows = rows
+        self._write = write
+
+    def find(self, id_or_name: str) -> Strategy:
+        """Raises: `UnknownStrategy`."""
+        found = schema.find(self.rows, id_or_name)
+        if found is None:
+            raise UnknownStrategy(id_or_name)
+        return found
+
+    def change(self, change: Change) -> Change:
+        self.write(schema.saved((change.after,)), schema.changed((change,)))
+        return change
+
+    def write(self, *statements: Statement) -> None:
+        """All of them, durable on return. Raises: the storage's refusal."""
+        self._write(statements)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_File]:
+    connection = open_database(path, MIGRATIONS)
+
+    def write(statements: tuple[Statement, ...]) -> None:
+        answer = commit_batch(connection, [statements])[0]
+        if not isinstance(answer, Committed):
+            raise answer
+
+    try:
+        yield _File(Rows(connection), write)
+    finally:
+        connection.close()

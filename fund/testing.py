@@ -1,0 +1,146 @@
+"""For the tests of whoever embeds fundops: a fund in virtual time, and a controller that does as it is told.
+
+async with virtual_fund(ledger_enabled=True) as world:
+    await world.fund.ledger.deposit(500)
+    await world.advance(3600)
+    assert world.sent_alerts() == []
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fundops.config import FundConfig
+from fundops.fund import Fund
+from fundops.reader import open_reader
+from fundops.runtime import InlineWorker, VirtualClock, Worker
+from fundops.wire.alert import AlertRecord
+from fundops.wire.controller import FeedStatus, Fill, KillAction, Settlement, StopReport, StrategyStatus
+from fundops.wire.paging import checked_limit
+
+__all__ = ["FakeController", "VirtualFund", "virtual_fund"]
+
+# 2026-01-05 00:00 UTC, a Monday.
+START_US = 1_767_571_200_000_000
+
+
+class FakeController:
+    """Every part of a controller, in memory. Set `statuses`; read `calls`; make a call fail with `failures[name]`."""
+
+    def __init__(self, *statuses: StrategyStatus) -> None:
+        self.statuses: dict[str, StrategyStatus] = {one.name: one for one in statuses}
+        self.calls: list[tuple[Any, ...]] = []
+        self.failures: dict[str, Exception] = {}
+        self.open_orders = 0
+        self.feed_statuses: list[FeedStatus] = []
+        self.fill_list: list[Fill] = []
+        self.settlement_list: list[Settlement] = []
+
+    def set(self, name: str, **changes: Any) -> None:
+        """Change fields of one strategy's status; a new name begins as running."""
+        before = self.statuses.get(name, StrategyStatus(name, "running"))
+        self.statuses[name] = msgspec.structs.replace(before, **changes)
+
+    def _called(self, call: str, *facts: Any) -> None:
+        self.calls.append((call, *facts))
+        if call in self.failures:
+            raise self.failures[call]
+
+    def strategies(self) -> list[StrategyStatus]:
+        if "strategies" in self.failures:
+            raise self.failures["strategies"]
+        return list(self.statuses.values())
+
+    def feeds(self) -> list[FeedStatus]:
+        return list(self.feed_statuses)
+
+    def fills(self, after: str) -> list[Fill]:
+        return [fill for fill in self.fill_list if not after or int(fill.cursor) > int(after)]
+
+    def settlements(self, after: str) -> list[Settlement]:
+        return [one for one in self.settlement_list if not after or int(one.cursor) > int(after)]
+
+    async def restart(self, name: str, *, attempt_id: str) -> None:
+        self._called("restart", name, attempt_id)
+        self.set(name, state="running", error=None)
+
+    async def pause(self, name: str, reason: str) -> None:
+        self._called("pause", name, reason)
+        self.set(name, state="paused")
+
+    async def resume(self, name: str) -> None:
+        self._called("resume", name)
+        self.set(name, state="running")
+
+    async def stop(self, name: str, reason: str) -> None:
+        self._called("stop", name, reason)
+        self.set(name, state="stopped")
+
+    async def stop_all(self, reason: str, action: KillAction) -> StopReport:
+        self._called("stop_all", reason, action)
+        return StopReport(self.open_orders, 0)
+
+    async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
+        self._called("set_stage", name, stage, capital_cap)
+        self.set(name, stage=stage, capital_cap=capital_cap)
+
+
+class VirtualFund:
+    """A fund, its controller and its clock."""
+
+    def __init__(self, fund: Fund, controller: FakeController, clock: VirtualClock) -> None:
+        self.fund = fund
+        self.controller = controller
+        self.clock = clock
+
+    async def tick(self, session: str | None = None) -> None:
+        """One round of oversight, and every restart it began."""
+        await self.fund.tick(session)
+        await self.fund.host.idle()
+
+    async def advance(self, seconds: float, *, step_s: float = 60.0) -> None:
+        """Let time pass, with a tick after every step."""
+        left = seconds
+        while left > 0:
+            self.clock.advance(min(step_s, left))
+            left -= step_s
+            await self.fund.tick_now()
+            await self.fund.host.idle()
+
+    def sent_alerts(self, limit: int = 1_000) -> list[AlertRecord]:
+        """Every alert that was let through, oldest first."""
+        with open_reader(self.fund.config.path) as reader:
+            page = reader.recent_alerts(checked_limit(limit))
+        return [one for one in reversed(page.alerts) if one.outcome.value in ("QUEUED", "NO_CHANNEL")]
+
+
+def _inline(name: str) -> Worker:
+    return InlineWorker()
+
+
+@asynccontextmanager
+async def virtual_fund(
+    controller: FakeController | None = None,
+    *,
+    clock: VirtualClock | None = None,
+    transport: Any = None,
+    **settings: Any,
+) -> AsyncIterator[VirtualFund]:
+    """A fund whose time moves only when told to, on a database that is deleted afterwards.
+
+    `settings` are those of `FundConfig`; capital is 100,000 and the host drives the ticks unless they say otherwise.
+    Works under trio's MockClock, since nothing runs in a thread.
+    """
+    fake, time = controller or FakeController(), clock or VirtualClock(START_US)
+    with tempfile.TemporaryDirectory() as folder:
+        defaults = {"total_capital": 100_000, "tick_interval_s": None, "db_path": Path(folder) / "fund.db"}
+        config = FundConfig(**{**defaults, **settings})
+        async with Fund.open(config, fake, clock=time, transport=transport, make_worker=_inline, seed=0) as fund:
+            yield VirtualFund(fund, fake, time)
