@@ -230,12 +230,14 @@ async def _open(
                     fund = Fund(config, supervisor, host, leases, clock, reported)
                     if config.ledger_enabled:
                         await fund.ledger.deposit(from_minor(config.capital_minor), key="opening", memo="total capital")
+                    ticking = trio.CancelScope()
                     if config.tick_interval_s is not None:
-                        nursery.start_soon(_tick_for_ever, fund, config.tick_interval_s)
+                        nursery.start_soon(_tick_for_ever, fund, config.tick_interval_s, ticking)
                     try:
                         yield fund
                     finally:
                         leases.end_all()
+                        ticking.cancel()
                 nursery.cancel_scope.cancel()
 
 
@@ -314,12 +316,13 @@ def _token(path: Path, configured: str | None) -> str:
     return file.read_text().strip()
 
 
-async def _tick_for_ever(fund: Fund, interval_s: float) -> None:
+async def _tick_for_ever(fund: Fund, interval_s: float, ticking: trio.CancelScope) -> None:
     """Ticks that were missed are skipped, not piled up."""
-    while True:
-        begun = trio.current_time()
-        try:
-            await fund.tick_now()
-        except ActorError as error:
-            log.error("tick failed: %s", error)
-        await trio.sleep_until(max(begun + interval_s, trio.current_time()))
+    with ticking:
+        while True:
+            begun = trio.current_time()
+            try:
+                await fund.tick_now()
+            except ActorError as error:
+                log.error("tick failed: %s", error)
+            await trio.sleep_until(max(begun + interval_s, trio.current_time()))

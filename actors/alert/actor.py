@@ -44,7 +44,7 @@ from ...wire.alert import (
     Wake,
 )
 from ...wire.persistence import Commit, ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
-from ..persistence import Reader
+from ..persistence import Reader, earlier_commits
 from .core import NO_CHANGES, Alert, AlertSettings, Changes, Decided, Draft, Gates, accepted
 from .schema import Recorded, load_cursor, load_gates, load_last_id, load_requests, recent, record
 
@@ -92,7 +92,7 @@ class AlertActor(Actor):
         self._persistence = self.context.ref("persistence")
         self._channels = tuple(self.context.ref(f"channel.{name}") for name in self._channel_names)
         self._reader = Reader(self._path)
-        await self._await_earlier_commits()
+        await earlier_commits(self._persistence)
         self._load()
         with suppress(MailboxFull):  # then whatever fills it consumes the requests
             self.context.ref(self.context.name).tell_nowait(AlertsWaiting())
@@ -271,15 +271,9 @@ class AlertActor(Actor):
 
     # -- reading what is stored
 
-    async def _await_earlier_commits(self) -> None:
-        """Persistence works in order: its answer to an empty commit, whatever it says, comes after every commit of
-        an earlier life and every one whose answer we missed."""
-        with suppress(StorageDegraded, StorageFailed, OutcomeUnknown):
-            await self._persistence.ask(Commit(()))
-
     async def _read_again(self) -> _Refusal | None:
         try:
-            await self._await_earlier_commits()
+            await earlier_commits(self._persistence)
         except (AskTimeout, ActorCrashed, ActorStopped, MailboxFull) as silence:
             return OutcomeUnknown(f"storage does not answer: {silence}")
         self._load()

@@ -48,9 +48,9 @@ from ...wire.ledger import (
 from ...wire.ledger import Entry as EntryRecord
 from ...wire.money import from_minor
 from ...wire.paging import checked_limit
-from ...wire.persistence import COMMIT_DEADLINE_S, Commit, OutcomeUnknown, Statement
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown, Statement
 from ..alert.requests import alert_request, wake_alerts
-from ..persistence import Reader
+from ..persistence import Reader, earlier_commits
 from . import accounts, schema
 from .core import Book, Draft, Entry, Original, canonical
 
@@ -102,6 +102,7 @@ class LedgerActor(Actor):
             self._alert = self.context.ref("alert")
         except UnknownChild:
             self._alert = None
+        await earlier_commits(self._persistence)
         self._reader = Reader(self._path)
         self._load()
 
@@ -169,6 +170,9 @@ class LedgerActor(Actor):
         except OutcomeUnknown as unknown:
             self._load()
             return unknown
+        except ConstraintFailed as broken:
+            # Nobody else writes these tables, so our idea of them is wrong: the next life reads them afresh.
+            raise RuntimeError("the journal is not what this actor believes") from broken
         except Rejected as refusal:
             return refusal
         self._book.apply(draft)

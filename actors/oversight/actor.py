@@ -41,7 +41,7 @@ from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, Recover
 from ...wire.status import EventsCommitted, PublishStatus
 from ..alert.requests import alert_request
 from ..host import Host
-from ..persistence import Reader
+from ..persistence import Reader, earlier_commits
 from . import fees, schema
 from .fees import FeeSettings
 from .schema import Memory
@@ -52,6 +52,8 @@ log = logging.getLogger("fundops.oversight")
 
 # A tick waits for whatever its steps wait for: a stop_all of 10 s, a commit behind a busy disk.
 STEP_DEADLINE_S = COMMIT_DEADLINE_S
+# How much real money a stage stands for, to tell more from less.
+_RISK = {"retired": 0, "paper": 0, "shadow": 0, "live-small": 1, "live-scaled": 2, "live": 2}
 # A break between the two NAVs beyond this is a CRITICAL: a cent, or a basis point.
 BREAK_TOLERANCE_MINOR = 1_000_000
 BREAK_TOLERANCE_FRACTION = 1e-4
@@ -110,6 +112,7 @@ class OversightActor(Actor):
         self._reader: Reader
 
     async def on_start(self) -> None:
+        await earlier_commits(self._ref("persistence"))
         self._reader = Reader(self._path)
         self._memory = schema.load(self._reader)
         if self._memory.guard.external_minor:
@@ -253,9 +256,7 @@ class OversightActor(Actor):
     async def _reconcile(self) -> None:
         """The stage in force at the engine must be the one in the database."""
         terms = self._terms or {}
-        if all(
-            (entitled := terms.get(one.name)) and one.stage in (None, entitled.stage.value) for one in self._statuses
-        ):
+        if all(_in_force(one, terms.get(one.name)) for one in self._statuses):
             return
         for status in self._host.strategies():  # as it is now: this tick may have changed it
             entitled = terms.get(status.name)
@@ -269,7 +270,7 @@ class OversightActor(Actor):
                     )
             elif status.stage is not None and status.stage != entitled.stage.value:
                 cap = from_minor(self._capital_minor) * Decimal(str(entitled.real_capital_fraction))
-                if status.stage.startswith("live") and entitled.real_capital_fraction == 0:
+                if _RISK.get(status.stage, 0) > _RISK[entitled.stage.value]:
                     title = f"{status.name} traded above its entitlement"
                     text = f"in force {status.stage}, entitled to {entitled.stage.value}"
                     self._note(Level.CRITICAL, Category.RISK_LIMIT, title, text, f"stage:{status.name}", status.name)

@@ -18,7 +18,7 @@ from ...wire.alert import Category, Level
 from ...wire.controller import StrategyStatus
 from ...wire.money import from_minor, minor_of_float
 from ...wire.paging import checked_limit
-from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown, Statement
 from ...wire.promotion import (
     Adopt,
     Conflict,
@@ -44,7 +44,7 @@ from ...wire.promotion import (
 )
 from ..alert.requests import alert_request, wake_alerts
 from ..host import Host, HostFault
-from ..persistence import Reader
+from ..persistence import Reader, earlier_commits
 from . import core, schema
 from .core import Change, PromotionSettings, Rules, Strategy
 from .metrics import Sample, canonical_metrics
@@ -77,6 +77,7 @@ class PromotionActor(Actor):
             self._alert = self.context.ref("alert")
         except UnknownChild:
             self._alert = None
+        await earlier_commits(self._persistence)
         self._reader = Reader(self._path)
         self._apply(schema.load_all(self._reader))
 
@@ -98,9 +99,17 @@ class PromotionActor(Actor):
     async def _commit(self, strategies: Sequence[Strategy], *statements: Statement) -> None:
         """Durable, then visible. Raises: the storage's refusal, with nothing applied."""
         rows = tuple(one for one in (schema.saved(strategies), *statements) if one.rows)
-        if rows:
+        if not rows:
+            return
+        try:
             await self._persistence.ask(Commit(rows), timeout_s=COMMIT_DEADLINE_S)
-            self._apply(strategies)
+        except OutcomeUnknown:
+            self._apply(schema.load_all(self._reader))
+            raise
+        except ConstraintFailed as broken:
+            # Nobody else writes these tables, so our idea of them is wrong: the next life reads them afresh.
+            raise RuntimeError("the promotions are not what this actor believes") from broken
+        self._apply(strategies)
 
     # -- people and programs
 

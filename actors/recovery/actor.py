@@ -42,7 +42,8 @@ from ..alert.requests import alert_request, wake_alerts
 from ..host import HostFault
 from ..persistence import Reader
 from . import schema
-from .core import AlertOrder, Book, Input, Plan, Record, RecoverySettings, attempt_id
+from .book import Book, Plan
+from .core import AlertOrder, Input, Record, RecoverySettings, attempt_id
 from .feeds import FeedWatch
 
 __all__ = ["BadLimit", "RecoveryActor", "RecoveryHost"]
@@ -139,7 +140,8 @@ class RecoveryActor(Actor):
             # Before the reports: a restart that returned under the kill switch is stopped, and not taken for well.
             self._book.kill = request.kill_engaged
         events = await self._work_off()
-        plan = self._book.check(request.statuses, self._book.kill, self._clock.now_us())
+        now_us = self._clock.now_us()
+        plan = self._book.check(request.statuses, self._book.kill, now_us, read_us=request.at_us)
         return events + await self._carry_out(plan)
 
     @handles(AttemptEnded, AttemptLate)
