@@ -7,7 +7,7 @@ what engines compute with (3.1499999999999915), so it is rounded half-even and t
 from __future__ import annotations
 
 import math
-from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
 from typing import NamedTuple
 
 from ..runtime import Rejected
@@ -32,8 +32,11 @@ MINOR_PER_UNIT = 10**SCALE_DIGITS
 # Half of int64: the sum of two amounts that were each let in still fits.
 MINOR_MAX = 2**62
 
-# Wide enough for every float and every text let in: a double has at most 767 significant digits.
-_EXACT = Context(prec=800)
+# Wide enough for every float and every text let in: a double has at most 767 significant digits. A Decimal may have
+# more, and must not lose them unseen.
+_WIDE = Context(prec=800)
+_EXACT = Context(prec=800, traps=[InvalidOperation, Inexact])
+_QUANTUM = Decimal(1).scaleb(-SCALE_DIGITS)
 
 
 class AmountError(Rejected, ValueError):
@@ -60,7 +63,7 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     kind = type(value)
     if kind is bool or not isinstance(value, (Decimal, int, str, float)):
         raise AmountError(field, value, "is not a number: give Decimal, int, decimal text or float")
-    if kind is float and floats == "refuse":
+    if floats == "refuse" and isinstance(value, float):
         raise AmountError(field, value, "is a float, which this fund refuses; give Decimal or text")
     # Python refuses to convert absurdly long integers to text, so the bound comes before any conversion.
     if isinstance(value, int) and abs(value) * MINOR_PER_UNIT > MINOR_MAX:
@@ -75,7 +78,10 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
         raise AmountError(field, value, "is not finite")
     if exact.adjusted() > 18:
         raise AmountError(field, value, "is larger than 2^62 minor units")
-    scaled = exact.scaleb(SCALE_DIGITS, _EXACT)
+    try:
+        scaled = exact.scaleb(SCALE_DIGITS, _EXACT)
+    except Inexact:
+        raise AmountError(field, value, f"has more than {SCALE_DIGITS} decimal digits") from None
     minor = int(scaled)
     rounded = minor != scaled
     if rounded:
@@ -106,10 +112,13 @@ def text_of(amount: Decimal) -> str:
 
 
 def minor_of_float(value: Decimal | float) -> int | None:
-    """Minor units of a reported figure, or None when it is NaN, infinite or absurd: the caller fails closed."""
+    """Minor units of a reported figure, or None when it is NaN, infinite or absurd: the caller fails closed.
+
+    A Decimal is rounded as a float is: what an engine has divided has more digits than the scale.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return None
     try:
-        return to_minor(float(value) if isinstance(value, int) else value).minor
-    except AmountError:
+        return to_minor(value.quantize(_QUANTUM, ROUND_HALF_EVEN, _WIDE) if isinstance(value, Decimal) else value).minor
+    except (AmountError, InvalidOperation):
         return None

@@ -92,6 +92,7 @@ class CheckStrategies(Request[tuple[RecoveryEvent, ...]], frozen=True):
 
     statuses: Sequence[StrategyStatus]
     kill_engaged: bool | None = None  # None: not known here, so as the last check that knew was told
+    at_us: int | None = None  # when the statuses were read from the engine; None: just now
 
 
 class CheckFeeds(Request[tuple[RecoveryEvent, ...]], frozen=True):

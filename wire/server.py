@@ -168,10 +168,11 @@ class FrameMeter:
 
 
 def _header_size(begun: bytes) -> int:
-    """Bytes of the frame header (RFC 6455, section 5.2) that begins so; 2 until the first two are there."""
-    if len(begun) < 2:
-        return 2
-    return 2 + {126: 2, 127: 8}.get(begun[1] & 0x7F, 0) + (4 if begun[1] & 0x80 else 0)
+    """Bytes of the frame header (RFC 6455, section 5.2) that begins so; 2 until the first two are there.
+
+    The last four are the mask: the library refuses a client that sends none.
+    """
+    return 2 if len(begun) < 2 else 2 + {126: 2, 127: 8}.get(begun[1] & 0x7F, 0) + 4
 
 
 class _Pipe(trio.abc.Stream):
@@ -307,20 +308,13 @@ class _Connection:
         self._verdict: Verdict | None = None
         self._authorized = False
         self._notices: deque[bytes] = deque(maxlen=NOTICES_MAX)
-        # Shielded, so that the server's own cancellation leaves time for a goodbye.
-        self._life = trio.CancelScope(shield=True)
         self._talk = trio.CancelScope()
 
     def end(self, verdict: Verdict) -> None:
-        """Stop talking, tell the client why, and close. The first verdict stands."""
+        """Stop talking, tell the client why, and be gone within `close_s`. The first verdict stands."""
         if self._verdict is None:
             self._verdict = verdict
             self._talk.cancel()
-
-    def stop(self) -> None:
-        """The server stops: be gone, with a goodbye, within `close_s`."""
-        self._life.deadline = trio.current_time() + self._limits.close_s
-        self.end(Verdict(CloseCode.GOING_AWAY, "the server stops"))
 
     @property
     def close_code(self) -> int | None:
@@ -333,7 +327,8 @@ class _Connection:
 
     async def run(self) -> None:
         """Raises: whatever the library stumbles over, in groups; it is the caller who isolates."""
-        with self._life:
+        # Shielded, so that the server's own cancellation leaves time for a goodbye; `end` is what ends it.
+        with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:  # holds the library's reader until after the goodbye
                 try:
                     with self._talk:
@@ -463,8 +458,8 @@ class _Connection:
                 await self._refuse(CloseCode.TOO_SLOW, f"no pong within {self._limits.pong_s:g} s")
 
     async def _say_goodbye(self) -> None:
-        """The last message and the close, if the line is whole and the client still there."""
-        if self._verdict is None or self._websocket is None or self._pipe is None or self._pipe.broken:
+        """The last message and the close, if the client is still there; on a broken line the pipe lets nothing out."""
+        if self._verdict is None or self._websocket is None:
             return
         code, reason = self._verdict
         last = Bye(reason, retry_after_s=1.0) if code == CloseCode.GOING_AWAY else Error(code, reason)
@@ -510,7 +505,7 @@ class _Server:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """One connection, and nothing that happens in it reaches the others. The caller closes the stream."""
-        if self._stopping:
+        if self._stopping:  # accepted in the last moment, so `stop` has not seen it
             return
         if len(self._connections) >= self.limits.connections:
             self.statistics.refused += 1
@@ -539,7 +534,7 @@ class _Server:
     def stop(self) -> None:
         self._stopping = True
         for connection in self._connections:
-            connection.stop()
+            connection.end(Verdict(CloseCode.GOING_AWAY, "the server stops"))
 
 
 async def serve_status(

@@ -1,0 +1,431 @@
+"""The hub: states conflate, events never do, gaps are named, and nobody's slowness costs anything."""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fundops.runtime import ConfigError
+from fundops.wire.alert import Level
+from fundops.wire.hub import Cursor, Hub
+from fundops.wire.status import Delta, Event, Gap, ServerMessage, Snapshot, decode_server
+
+
+def decoded(messages: Iterable[bytes]) -> list[ServerMessage]:
+    return [message for message in map(decode_server, messages) if message is not None]
+
+
+def read(hub: Hub, cursor: Cursor, limit: int | None = None) -> list[ServerMessage]:
+    return decoded(hub.pending(cursor, limit=limit))
+
+
+# -- states
+
+
+def test_the_first_look_at_a_state_is_a_snapshot() -> None:
+    hub = Hub()
+    hub.publish_state("fund", {"nav": Decimal("100.10"), "halted": False})
+    cursor = hub.attach(["fund"])
+    assert read(hub, cursor) == [Snapshot("fund", 2, {"nav": "100.10", "halted": False})]
+    assert read(hub, cursor) == []
+
+
+def test_a_state_nobody_published_is_an_empty_snapshot() -> None:
+    hub = Hub()
+    assert read(hub, hub.attach(["feeds"])) == [Snapshot("feeds", 0, {})]
+
+
+def test_only_changed_keys_are_sent_each_with_the_next_seq() -> None:
+    hub = Hub()
+    hub.publish_state("fund", {"a": 1, "b": 2, "c": 3})
+    cursor = hub.attach(["fund"])
+    hub.pending(cursor)
+    hub.publish_state("fund", {"a": 1, "b": 20, "c": 30})
+    assert read(hub, cursor) == [Delta("fund", 4, "b", 20), Delta("fund", 5, "c", 30)]
+
+
+def test_a_missing_key_is_sent_as_null_and_so_is_a_none() -> None:
+    hub = Hub()
+    hub.publish_state("fund", {"a": 1, "b": 2, "c": 3})
+    cursor = hub.attach(["fund"])
+    hub.pending(cursor)
+    hub.publish_state("fund", {"b": None, "c": 3})
+    assert read(hub, cursor) == [Delta("fund", 4, "a", None), Delta("fund", 5, "b", None)]
+    assert decode_server(hub.snapshot("fund")) == Snapshot("fund", 5, {"c": 3})
+
+
+def test_publishing_the_same_again_is_no_news() -> None:
+    hub = Hub()
+    hub.publish_state("fund", {"a": [1, {"x": None}]})
+    cursor = hub.attach(["fund"])
+    hub.pending(cursor)
+    hub.publish_state("fund", {"a": [1, {"x": None}]})
+    assert hub.pending(cursor) == []
+
+
+def test_a_slow_client_gets_the_latest_value_of_each_key_once() -> None:
+    hub = Hub()
+    cursor = hub.attach(["fund"])
+    hub.pending(cursor)
+    for number in range(1_000):
+        hub.publish_state("fund", {"a": number, "b": -number})
+    assert read(hub, cursor) == [Delta("fund", 1_999, "a", 999), Delta("fund", 2_000, "b", -999)]
+
+
+def test_a_key_that_never_rests_does_not_hold_up_the_others() -> None:
+    hub = Hub()
+    cursor = hub.attach(["fund"])
+    hub.pending(cursor)
+    hub.publish_state("fund", {"busy": 0, "quiet": 0})
+    hub.publish_state("fund", {"busy": 1, "quiet": 0})
+    assert read(hub, cursor, limit=1) == [Delta("fund", 2, "quiet", 0)]
+    hub.publish_state("fund", {"busy": 2, "quiet": 0})
+    assert read(hub, cursor, limit=1) == [Delta("fund", 4, "busy", 2)]
+
+
+def test_a_removed_key_that_comes_back_is_a_value_again() -> None:
+    hub = Hub()
+    hub.publish_state("fund", {"a": 1})
+    cursor = hub.attach(["fund"])
+    hub.pending(cursor)
+    hub.publish_state("fund", {})
+    hub.publish_state("fund", {"a": 1})
+    assert read(hub, cursor) == [Delta("fund", 3, "a", 1)]
+
+
+def test_removals_too_old_to_be_remembered_make_a_snapshot() -> None:
+    hub = Hub(removed_max=2)
+    cursor = hub.attach(["fund"])
+    hub.pending(cursor)
+    for number in range(3):
+        hub.publish_state("fund", {str(number): number})
+        hub.publish_state("fund", {})
+    assert read(hub, cursor) == [Snapshot("fund", 6, {})]
+    hub.publish_state("fund", {"z": 1})
+    assert read(hub, cursor) == [Delta("fund", 7, "z", 1)]
+
+
+def test_a_key_that_came_back_is_not_forgotten_with_its_removal() -> None:
+    hub = Hub(removed_max=1)
+    hub.publish_state("fund", {"a": 1, "b": 1})
+    cursor = hub.attach(["fund"])
+    hub.publish_state("fund", {"b": 1})
+    assert read(hub, cursor) == [Snapshot("fund", 3, {"b": 1})]
+    hub.publish_state("fund", {"a": 2, "b": 1})
+    hub.publish_state("fund", {"a": 2})
+    assert read(hub, cursor) == [Delta("fund", 4, "a", 2), Delta("fund", 5, "b", None)]
+
+
+def test_keys_that_come_and_go_do_not_pile_up() -> None:
+    hub = Hub(removed_max=8)
+    cursor = hub.attach(["fund"])
+    hub.pending(cursor)
+    for number in range(1_000):
+        hub.publish_state("fund", {f"order {number}": 1})
+    assert sum(map(len, hub.pending(cursor))) < 100
+    assert len(hub._states["fund"].changes) <= 9
+
+
+def test_a_value_that_cannot_be_encoded_changes_nothing() -> None:
+    hub = Hub()
+    hub.publish_state("fund", {"a": 1})
+    with pytest.raises(TypeError):
+        hub.publish_state("fund", {"a": 2, "b": object()})
+    assert decode_server(hub.snapshot("fund")) == Snapshot("fund", 1, {"a": 1})
+
+
+# -- events
+
+
+def test_events_come_in_order_to_everybody_in_the_same_bytes() -> None:
+    hub = Hub()
+    early = hub.attach(["alerts"])
+    for seq in (3, 5, 6):
+        hub.publish_event("alerts", seq, {"n": seq})
+    late = hub.attach(["alerts"])
+    first, second = hub.pending(early), hub.pending(late)
+    assert decoded(first) == [Event("alerts", seq, {"n": seq}) for seq in (3, 5, 6)]
+    assert all(one is other for one, other in zip(first, second, strict=True))
+
+
+def test_state_changes_are_shared_by_all_clients_too() -> None:
+    hub = Hub()
+    cursors = [hub.attach(["fund"]) for _ in range(2)]
+    assert hub.pending(cursors[0])[0] is hub.pending(cursors[1])[0]
+    hub.publish_state("fund", {"a": 1})
+    assert hub.pending(cursors[0])[0] is hub.pending(cursors[1])[0]
+
+
+def test_a_client_that_the_ring_has_passed_is_told_of_one_gap() -> None:
+    hub = Hub(ring_size=3)
+    hub.publish_event("journal", 1, 1)
+    cursor = hub.attach(["journal"])
+    hub.pending(cursor)
+    for seq in range(2, 8):
+        hub.publish_event("journal", seq, seq)
+    assert read(hub, cursor) == [Gap("journal", 2, 4), *(Event("journal", seq, seq) for seq in (5, 6, 7))]
+    assert read(hub, cursor) == []
+
+
+def test_a_gap_is_told_once_however_little_is_taken_at_a_time() -> None:
+    hub = Hub(ring_size=2)
+    cursor = hub.attach(["journal"])
+    for seq in range(1, 5):
+        hub.publish_event("journal", seq, seq)
+    taken = [read(hub, cursor, limit=1) for _ in range(4)]
+    assert taken == [[Gap("journal", 1, 2)], [Event("journal", 3, 3)], [Event("journal", 4, 4)], []]
+
+
+def test_a_hole_in_the_rowids_is_no_gap() -> None:
+    hub = Hub(ring_size=3)
+    hub.publish_event("journal", 1, 1)
+    cursor = hub.attach(["journal"])
+    hub.pending(cursor)
+    hub.publish_event("journal", 100, 100)
+    assert read(hub, cursor) == [Event("journal", 100, 100)]
+
+
+def test_a_new_client_gets_what_the_ring_holds_and_no_gap() -> None:
+    hub = Hub(ring_size=2)
+    for seq in range(1, 6):
+        hub.publish_event("journal", seq, seq)
+    assert read(hub, hub.attach(["journal"])) == [Event("journal", 4, 4), Event("journal", 5, 5)]
+
+
+def test_a_client_resumes_after_the_last_seq_it_saw() -> None:
+    hub = Hub()
+    hub.begin_events("journal", 10)
+    for seq in (11, 12, 13):
+        hub.publish_event("journal", seq, seq)
+    assert read(hub, hub.attach(["journal"], since={"journal": 12})) == [Event("journal", 13, 13)]
+    assert read(hub, hub.attach(["journal"], since={"journal": 13})) == []
+    assert read(hub, hub.attach(["journal"], since={"journal": 8}))[0] == Gap("journal", 9, 10)
+    assert read(hub, hub.attach(["journal"], since={"journal": 0}))[0] == Gap("journal", 1, 10)
+
+
+def test_a_seq_from_the_future_starts_afresh() -> None:
+    hub = Hub()
+    hub.publish_event("journal", 1, 1)
+    assert read(hub, hub.attach(["journal"], since={"journal": 900})) == [Event("journal", 1, 1)]
+
+
+def test_seqs_of_one_topic_rise_or_are_refused() -> None:
+    hub = Hub()
+    hub.publish_event("journal", 5, None)
+    hub.publish_event("alerts", 1, None)
+    for seq in (5, 4):
+        with pytest.raises(ConfigError, match="does not come after 5"):
+            hub.publish_event("journal", seq, None)
+    with pytest.raises(ConfigError, match="has begun already"):
+        hub.begin_events("journal", 9)
+
+
+def test_alerts_below_the_wanted_level_are_left_out_and_never_a_gap() -> None:
+    hub = Hub()
+    cursor = hub.attach(["alerts"], min_level=Level.WARNING)
+    levels = [Level.INFO] * 40 + [Level.CRITICAL, Level.INFO, Level.WARNING, None]
+    for seq, level in enumerate(levels, start=1):
+        hub.publish_event("alerts", seq, None, level=level)
+    assert read(hub, cursor, limit=2) == [Event("alerts", 41, None), Event("alerts", 43, None)]
+    assert read(hub, cursor, limit=2) == [Event("alerts", 44, None)]
+
+
+# -- who follows
+
+
+def test_topics_that_do_not_exist_are_named() -> None:
+    hub = Hub()
+    cursor = hub.attach(["fund", "weather"])
+    assert list(cursor.seqs) == ["fund"]
+    assert hub.follow(cursor, ["alerts", "sports"]) == ["sports"]
+    assert list(cursor.seqs) == ["fund", "alerts"]
+
+
+def test_following_again_changes_nothing_and_unfollowing_starts_over() -> None:
+    hub = Hub()
+    cursor = hub.attach(["fund"])
+    hub.pending(cursor)
+    hub.follow(cursor, ["fund"])
+    assert hub.pending(cursor) == []
+    hub.unfollow(cursor, ["fund", "alerts"])
+    hub.publish_state("fund", {"a": 1})
+    assert hub.pending(cursor) == []
+    hub.follow(cursor, ["fund"])
+    assert read(hub, cursor) == [Snapshot("fund", 1, {"a": 1})]
+
+
+def test_states_and_events_are_not_confused() -> None:
+    hub = Hub()
+    for wrong in (
+        lambda: hub.publish_state("alerts", {}),
+        lambda: hub.publish_event("fund", 1, None),
+        lambda: hub.snapshot("alerts"),
+        lambda: hub.newest_seq("fund"),
+        lambda: hub.publish_state("weather", {}),
+    ):
+        with pytest.raises(ConfigError, match="is not one of"):
+            wrong()
+
+
+def test_a_client_that_never_reads_costs_no_memory() -> None:
+    hub = Hub(ring_size=4)
+    cursor = hub.attach(["fund", "alerts"])
+    hub.pending(cursor)
+    for seq in range(1, 1_001):
+        hub.publish_state("fund", {"nav": seq})
+        hub.publish_event("alerts", seq, "x" * 100)
+    assert cursor.seqs == {"fund": 0, "alerts": 0}
+    assert len(hub.pending(cursor)) == 1 + 1 + 4
+
+
+async def test_publishing_wakes_those_who_follow_the_topic(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = Hub()
+    woken: list[str] = []
+
+    async def follow(topic: str) -> None:
+        cursor = hub.attach([topic])
+        await cursor.wait()  # attaching is news itself
+        hub.pending(cursor)
+        await cursor.wait()
+        woken.append(topic)
+
+    nursery.start_soon(follow, "fund")
+    nursery.start_soon(follow, "alerts")
+    await trio.testing.wait_all_tasks_blocked()
+    hub.publish_state("fund", {})  # no change
+    await trio.testing.wait_all_tasks_blocked()
+    assert woken == []
+    hub.publish_state("fund", {"a": 1})
+    await trio.testing.wait_all_tasks_blocked()
+    assert woken == ["fund"]
+    hub.publish_event("alerts", 1, None)
+    await trio.testing.wait_all_tasks_blocked()
+    assert woken == ["fund", "alerts"]
+
+
+async def test_news_while_nobody_waits_is_not_lost() -> None:
+    hub = Hub()
+    cursor = hub.attach(["fund"])
+    await cursor.wait()
+    hub.pending(cursor)
+    hub.publish_state("fund", {"a": 1})
+    with trio.fail_after(1):
+        await cursor.wait()
+    assert read(hub, cursor) == [Delta("fund", 1, "a", 1)]
+
+
+async def test_a_wait_that_is_cancelled_loses_nothing() -> None:
+    hub = Hub()
+    cursor = hub.attach([])
+    await cursor.wait()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await cursor.wait()
+    assert scope.cancelled_caught
+    cursor.wake()
+    with trio.fail_after(1):
+        await cursor.wait()
+
+
+def test_a_detached_client_is_forgotten() -> None:
+    hub = Hub()
+    cursor = hub.attach(["fund"])
+    assert hub.clients == 1
+    hub.detach(cursor)
+    hub.detach(cursor)
+    assert hub.clients == 0
+
+
+# -- any interleaving
+
+
+class Client:
+    """What a client of the protocol makes of the messages, and what it may never see."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.first_seq = {topic: hub.newest_seq(topic) for topic in ("alerts", "journal")}
+        self.cursor = hub.attach(["fund", "feeds", "alerts", "journal"], since=self.first_seq)
+        self.states: dict[str, dict[str, Any]] = {}
+        self.state_seqs: dict[str, int] = {}
+        self.events: dict[str, list[int]] = {"alerts": [], "journal": []}
+        self.missed: dict[str, list[range]] = {"alerts": [], "journal": []}
+
+    def read(self, limit: int | None) -> int:
+        messages = read(self.hub, self.cursor, limit)
+        for message in messages:
+            self.take(message)
+        return len(messages)
+
+    def take(self, message: ServerMessage) -> None:
+        match message:
+            case Snapshot(topic, seq, state):
+                assert seq >= self.state_seqs.get(topic, 0)
+                self.states[topic], self.state_seqs[topic] = dict(state), seq
+            case Delta(topic, seq, key, value):
+                assert seq > self.state_seqs[topic]
+                self.state_seqs[topic] = seq
+                if value is None:
+                    self.states[topic].pop(key, None)
+                else:
+                    self.states[topic][key] = value
+            case Event(topic, seq, data):
+                assert data == seq
+                assert seq > self.last(topic)
+                self.events[topic].append(seq)
+            case Gap(topic, from_seq, to_seq):
+                assert self.last(topic) < from_seq <= to_seq
+                self.missed[topic].append(range(from_seq, to_seq + 1))
+            case _:
+                pytest.fail(f"the hub sent {message}")
+
+    def last(self, topic: str) -> int:
+        gaps = [gap[-1] for gap in self.missed[topic]]
+        return max([self.first_seq[topic], *self.events[topic][-1:], *gaps])
+
+
+keys = st.sampled_from("abcde")
+steps = st.one_of(
+    st.tuples(st.just("state"), st.sampled_from(["fund", "feeds"]), st.dictionaries(keys, st.integers(0, 3))),
+    st.tuples(st.just("event"), st.sampled_from(["alerts", "journal"]), st.integers(1, 3)),
+    st.tuples(st.just("read"), st.integers(0, 2), st.none() | st.integers(1, 3)),
+    st.tuples(st.just("join"), st.none(), st.none()),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(steps, max_size=80))
+def test_whatever_the_order_every_client_ends_with_the_state_of_the_hub(program: list[Any]) -> None:
+    hub = Hub(ring_size=4, removed_max=2)
+    clients = [Client(hub)]
+    published: dict[str, list[int]] = {"alerts": [], "journal": []}
+    for what, where, value in program:
+        if what == "state":
+            hub.publish_state(where, value)
+        elif what == "event":
+            seq = hub.newest_seq(where) + value
+            published[where].append(seq)
+            hub.publish_event(where, seq, seq)
+        elif what == "read":
+            clients[where % len(clients)].read(value)
+        else:
+            clients.append(Client(hub))
+    for client in clients:
+        while client.read(2):
+            pass
+        for topic in ("fund", "feeds"):
+            assert client.states[topic] == msgspec.json.decode(hub.snapshot(topic))["state"]
+        for topic, seqs in published.items():
+            # Each event since the client came was given, or is inside a named gap; never both.
+            for seq in seqs:
+                if seq > client.first_seq[topic]:
+                    missed = sum(seq in gap for gap in client.missed[topic])
+                    assert client.events[topic].count(seq) + missed == 1
