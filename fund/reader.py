@@ -68,14 +68,6 @@ class FundReader:
         """Newest first, with counts over all of history."""
         return recent(self._reader, checked_limit(limit))
 
-    def suppressed_by_category(self) -> dict[str, int]:
-        """Alerts that the rate limit held back."""
-        return dict(
-            self._reader.rows(
-                "SELECT category, sum(n) FROM alert_count WHERE outcome = 'RATE_SUPPRESSED' GROUP BY 1 ORDER BY 1"
-            )
-        )
-
     # -- promotion
 
     def stages(self) -> dict[str, PromotionStage]:

@@ -17,5 +17,5 @@ __all__ = ["Request"]
 R = TypeVar("R")
 
 
-class Request(msgspec.Struct, Generic[R], frozen=True):
-    """Base of messages that are answered with an `R`."""
+class Request(msgspec.Struct, Generic[R], frozen=True, tag=True):
+    """Base of messages that are answered with an `R`. Tagged with the name of its class, so that a log tells which."""

@@ -91,7 +91,7 @@ class SendAlert(Request[AlertReceipt], frozen=True):
     resolves: bool = False  # closes the dedup key instead of firing it
 
 
-class AlertsWaiting(msgspec.Struct, frozen=True):
+class AlertsWaiting(msgspec.Struct, frozen=True, tag=True):
     """Told after a commit that contained alert requests."""
 
 
@@ -139,11 +139,11 @@ class OutgoingAlert(msgspec.Struct, frozen=True):
     message: str
 
 
-class Wake(msgspec.Struct, frozen=True):
+class Wake(msgspec.Struct, frozen=True, tag=True):
     """Told to a channel when rows may be waiting in its outbox."""
 
 
-class DeliverFromMemory(msgspec.Struct, frozen=True):
+class DeliverFromMemory(msgspec.Struct, frozen=True, tag=True):
     """A CRITICAL alert that storage refused; the channel delivers it once, and keeps no row of it."""
 
     alert: OutgoingAlert

@@ -99,7 +99,7 @@ class CheckFeeds(Request[tuple[RecoveryEvent, ...]], frozen=True):
     feeds: Sequence[FeedStatus]
 
 
-class AttemptEnded(msgspec.Struct, frozen=True):
+class AttemptEnded(msgspec.Struct, frozen=True, tag=True):
     """Told by the host port when a restart call came back; `error` None: it returned."""
 
     name: str
@@ -108,7 +108,7 @@ class AttemptEnded(msgspec.Struct, frozen=True):
     retryable: bool
 
 
-class AttemptLate(msgspec.Struct, frozen=True):
+class AttemptLate(msgspec.Struct, frozen=True, tag=True):
     """Told by the host port when a restart call has not come back within its deadline."""
 
     name: str

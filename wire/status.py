@@ -187,7 +187,7 @@ ServerMessage = Welcome | Snapshot | Delta | Event | Gap | Heartbeat | Error | B
 # -- what the status actor is told and asked
 
 
-class PublishStatus(msgspec.Struct, frozen=True):
+class PublishStatus(msgspec.Struct, frozen=True, tag=True):
     """Told: the whole of these state topics as they are now. Keys that are missing, or None, are gone.
 
     Values are whatever msgspec encodes; money must be Decimal or text, never float. Topics that are not named stay.
@@ -196,7 +196,7 @@ class PublishStatus(msgspec.Struct, frozen=True):
     states: Mapping[str, Mapping[str, Any]]
 
 
-class EventsCommitted(msgspec.Struct, frozen=True):
+class EventsCommitted(msgspec.Struct, frozen=True, tag=True):
     """Told after a commit: there may be new rows in the tables behind the event topics."""
 
 

@@ -27,11 +27,17 @@ def alert_request(
     resolves: bool = False,
 ) -> Statement:
     """The row. With `resolves` it closes the dedup key instead of firing it."""
+    texts = (_encodable(text) for text in (title, message, strategy, dedup_key))
     return Statement(
         "INSERT INTO alert_request(at_us, level, category, title, message, strategy, dedup_key, resolves)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        ((at_us, level.value, category.value, title, message, strategy, dedup_key, int(resolves)),),
+        ((at_us, level.value, category.value, *texts, int(resolves)),),
     )
+
+
+def _encodable(text: str | None) -> str | None:
+    """An engine's error text may hold a lone surrogate, which would fail the whole transaction it is told in."""
+    return text if text is None else text.encode("utf-8", "replace").decode()
 
 
 def wake_alerts(alert: Ref | None) -> None:

@@ -126,7 +126,7 @@ class GuardActor(Actor):
         title = "Kill switch activated"
         if self._kill.state == "UNCONFIRMED":
             title += ", stop not confirmed"
-        self._tell(title, reason)
+        self._tell(Level.CRITICAL, title, reason)
 
     def _latch(self, status: KillStatus) -> None:
         self._leases.end_all()
@@ -161,6 +161,7 @@ class GuardActor(Actor):
         per_unit = state.nav_minor / state.units if state.units > 0 else 0.0
         self._state = msgspec.structs.replace(state, peak_per_unit=per_unit, breaches=0, warned=False, kill_state="OFF")
         log.warning("kill switch released by %s: %s", request.actor, request.reason)
+        self._tell(Level.INFO, f"Kill switch released by {request.actor}", request.reason, resolves=True)
         return self._kill
 
     @handles(ReadKillSwitch)
@@ -178,8 +179,8 @@ class GuardActor(Actor):
         await self._host.resume(request.strategy)
         return True
 
-    def _tell(self, title: str, message: str) -> None:
+    def _tell(self, level: Level, title: str, message: str, *, resolves: bool = False) -> None:
         """A CRITICAL leaves even when the database cannot be written; and nothing here waits for it."""
+        alert = SendAlert(level, Category.KILL_SWITCH, title, message, dedup_key="kill", resolves=resolves)
         with suppress(ActorError):
-            alert = self.context.ref("alert")
-            alert.tell_nowait(SendAlert(Level.CRITICAL, Category.KILL_SWITCH, title, message, dedup_key="kill"))
+            self.context.ref("alert").tell_nowait(alert)

@@ -60,9 +60,11 @@ class PersistenceActor(Actor):
     async def on_stop(self, reason: str) -> None:
         if self._worker is None:
             return
-        if self._connection is not None:
-            await self._worker.run(partial(_close, self._connection))
-        self._worker.stop()
+        try:
+            if self._connection is not None:
+                await self._worker.run(partial(_close, self._connection))
+        finally:
+            self._worker.stop()
 
     @handles_batch(Commit)
     async def commit(self, requests: list[Commit]) -> list[Answer]:
@@ -100,6 +102,8 @@ class PersistenceActor(Actor):
 
 
 def _close(connection: apsw.Connection) -> None:
-    connection.pragma("optimize")
-    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    connection.close()
+    try:
+        connection.pragma("optimize")
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    finally:  # neither works on a full disk, or while somebody reads; what is in the WAL is safe there
+        connection.close()

@@ -32,6 +32,9 @@ CACHE_KIB = 64 * 2**10
 
 Answer = Committed | ConstraintFailed | StorageDegraded | StorageFailed | OutcomeUnknown
 
+# What a request can do wrong by its values alone: a constraint, a text for a rowid, an integer beyond 64 bits.
+_OFFENCES = (apsw.ConstraintError, apsw.MismatchError, OverflowError)
+
 
 class DatabaseError(FundopsError):
     """The file is not one that this version of fundops may open; `path` names it."""
@@ -52,12 +55,18 @@ def open_database(path: Path, migrations: Sequence[str]) -> apsw.Connection:
     except (OSError, apsw.Error) as error:
         raise DatabaseError(path, f"cannot be opened: {error}") from error
     try:
+        _wait_for_locks(connection)
+        # Before any setting: WAL mode is written into the file, and a file that is refused is left as it was.
+        _check_ours(connection, path, len(migrations))
         for setting in _SETTINGS:
             setting(connection)
-        _migrate(connection, path, migrations)
+        _migrate(connection, migrations)
     except apsw.NotADBError as error:
         connection.close()
         raise DatabaseError(path, "is not a SQLite database") from error
+    except apsw.Error as error:
+        connection.close()
+        raise DatabaseError(path, f"cannot be opened: {error}") from error
     except BaseException:
         connection.close()
         raise
@@ -113,7 +122,6 @@ def _cache(connection: apsw.Connection) -> None:
 
 
 _SETTINGS: tuple[Callable[[apsw.Connection], None], ...] = (
-    _wait_for_locks,
     _write_ahead_log,
     _sync_every_commit,
     _enforce_references,
@@ -124,16 +132,20 @@ _SETTINGS: tuple[Callable[[apsw.Connection], None], ...] = (
 )
 
 
-def _migrate(connection: apsw.Connection, path: Path, migrations: Sequence[str]) -> None:
-    """Apply the migrations the file has not seen, each in one transaction with its number."""
+def _check_ours(connection: apsw.Connection, path: Path, known: int) -> None:
+    """The file is a fundops database of a version we know, or an empty one that nobody has claimed."""
     application_id = connection.pragma("application_id")
     version = connection.pragma("user_version")
     empty = next(iter(connection.execute("SELECT count(*) FROM sqlite_schema")))[0] == 0
-    if application_id != APPLICATION_ID and not empty:
+    if application_id != APPLICATION_ID and (application_id or not empty):
         raise DatabaseError(path, f"belongs to another program (application_id {application_id:#x})")
-    if version > len(migrations):
-        known = len(migrations)
+    if version > known:
         raise DatabaseError(path, f"was written by a newer fundops (schema {version}, this one knows {known})")
+
+
+def _migrate(connection: apsw.Connection, migrations: Sequence[str]) -> None:
+    """Apply the migrations the file has not seen, each in one transaction with its number."""
+    version = connection.pragma("user_version")
     for number, script in enumerate(migrations[version:], start=version + 1):
         with connection:
             for statement in _statements(script):
@@ -161,7 +173,7 @@ def commit_batch(connection: apsw.Connection, batch: Sequence[tuple[Statement, .
     """
     try:
         return _commit(connection, batch, savepoints=False)
-    except apsw.ConstraintError:
+    except _OFFENCES:
         return _commit(connection, batch, savepoints=True)
 
 
@@ -174,9 +186,6 @@ def _commit(connection: apsw.Connection, batch: Sequence[tuple[Statement, ...]],
             answers.append(_run_alone(connection, statements) if savepoints else _run(connection, statements))
         committing = True
         connection.execute("COMMIT")
-    except apsw.ConstraintError:
-        _rollback(connection)
-        raise
     except (apsw.FullError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.BusyError, apsw.LockedError) as error:
         _rollback(connection)
         return [StorageDegraded(f"database cannot be written: {error}") for _ in batch]
@@ -201,7 +210,7 @@ def _run_alone(connection: apsw.Connection, statements: tuple[Statement, ...]) -
     connection.execute("SAVEPOINT request")
     try:
         answer: Committed | ConstraintFailed = _run(connection, statements)
-    except apsw.ConstraintError as error:
+    except _OFFENCES as error:
         connection.execute("ROLLBACK TO request")
         answer = ConstraintFailed(str(error))
     connection.execute("RELEASE request")

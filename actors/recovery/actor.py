@@ -40,13 +40,13 @@ from ...wire.recovery import (
 )
 from ..alert.requests import alert_request, wake_alerts
 from ..host import HostFault
-from ..persistence import Reader
+from ..persistence import Reader, earlier_commits
 from . import schema
 from .book import Book, Plan
 from .core import AlertOrder, Input, Record, RecoverySettings, attempt_id
 from .feeds import FeedWatch
 
-__all__ = ["BadLimit", "RecoveryActor", "RecoveryHost"]
+__all__ = ["BadLimit", "Calls", "RecoveryActor", "RecoveryHost", "calls_of"]
 
 log = logging.getLogger("fundops.recovery")
 
@@ -70,7 +70,7 @@ class RecoveryHost(Protocol):
         """Raises: `HostFault`."""
 
 
-class _Calls:
+class Calls:
     """The restart calls of one host port."""
 
     def __init__(self) -> None:
@@ -78,7 +78,12 @@ class _Calls:
         self.reports: list[Report] = []  # heard, and not durable yet
 
 
-_CALLS: WeakKeyDictionary[RecoveryHost, _Calls] = WeakKeyDictionary()
+_CALLS: WeakKeyDictionary[RecoveryHost, Calls] = WeakKeyDictionary()
+
+
+def calls_of(host: RecoveryHost) -> Calls:
+    """The one record of this host port's calls, over all lives of all actors."""
+    return _CALLS.setdefault(host, Calls())
 
 
 class RecoveryActor(Actor):
@@ -89,7 +94,7 @@ class RecoveryActor(Actor):
         self._clock = clock
         self._host = host
         self._settings = settings
-        self._calls = _CALLS.setdefault(host, _Calls())
+        self._calls = calls_of(host)
         self._reader: Reader | None = None
         self._book: Book
         self._feeds: FeedWatch
@@ -105,6 +110,7 @@ class RecoveryActor(Actor):
             self._alert = self.context.ref("alert")
         except UnknownChild:
             self._alert = None
+        await earlier_commits(self._persistence)
         self._reader = Reader(self._path)
         self._load()
         # A database that cannot be written now is no reason not to start: the next check tries again.

@@ -63,7 +63,6 @@ class DemoReport(msgspec.Struct, frozen=True):
     strategies: tuple[PromotionSnapshot, ...]
     history: tuple[HistoryEntry, ...]
     alerts: AlertPage
-    suppressed_by_category: Mapping[str, int]
     delivered: int
     recovery: Mapping[str, int]
     balance_sheet: Mapping[str, Decimal]
@@ -216,7 +215,6 @@ async def _report(
     tree = fund.tree()
     with open_reader(fund.config.path) as reader:
         fills_booked, uuid = reader.entry_count("fill"), reader.meta()["uuid"]
-        suppressed = reader.suppressed_by_category()
     return DemoReport(
         sessions=len(bars),
         first=bars[0].day.isoformat(),
@@ -226,7 +224,6 @@ async def _report(
         strategies=await fund.promotion.strategies(),
         history=await fund.promotion.history(limit=100_000),
         alerts=await fund.alerts.recent(20),
-        suppressed_by_category=suppressed,
         delivered=delivered,
         recovery={key: stats[key] for key in ("total_attempts", "successes", "failures", "circuit_breakers_open")},
         balance_sheet=await fund.ledger.balance_sheet(),

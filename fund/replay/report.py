@@ -122,7 +122,7 @@ def _books(title: str, books: Mapping[str, Decimal]) -> Table:
 def _alerts(report: DemoReport) -> Table:
     table = _table("Alerts", "category", " decided", " suppressed")
     for category, count in report.alerts.by_category.items():
-        table.add_row(category, str(count), str(report.suppressed_by_category.get(category, 0)))
+        table.add_row(category, str(count), str(report.alerts.suppressed_by_category.get(category, 0)))
     outcomes = report.alerts.by_outcome
     table.caption = (
         f"{outcomes.get('QUEUED', 0)} sent, {outcomes.get('RATE_SUPPRESSED', 0)} held back by the rate limit,"
