@@ -87,8 +87,8 @@ class Host:
             raise HostFault("strategies", f"{len(statuses)} strategies; at most {STRATEGIES_MAX} are managed")
         seen: set[str] = set()
         for status in statuses:
-            if not isinstance(status.name, str) or not 1 <= len(status.name) <= 128:
-                raise HostFault("strategies", f"{status.name!r} is not a name of 1 to 128 characters")
+            if not isinstance(status.name, str) or not 1 <= len(status.name) <= 128 or not status.name.isprintable():
+                raise HostFault("strategies", f"{status.name!r} is not a name of 1 to 128 printable characters")
             if status.name in seen:
                 raise HostFault("strategies", f"{status.name!r} is reported twice")
             seen.add(status.name)

@@ -52,7 +52,7 @@ from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, Out
 from ..alert.requests import alert_request, wake_alerts
 from ..persistence import Reader, earlier_commits
 from . import accounts, schema
-from .core import Book, Draft, Entry, Original, canonical
+from .core import KEY_MAX, Book, Draft, Entry, Original, canonical, is_text
 
 __all__ = ["LedgerActor", "new_key"]
 
@@ -119,13 +119,13 @@ class LedgerActor(Actor):
     @handles_batch(*_EVENTS, PostMany)
     async def post(self, requests: list[Event | PostMany]) -> list[Answer]:
         """One commit for the whole run; one answer or refusal each."""
-        draft = self._draft()
+        draft, durable = self._draft(), self._book.seq
         known = self._known(requests)
         answers = [self._decide(request, draft, known) for request in requests]
         refusal = await self._append(draft)
         if refusal is None:
             return answers
-        return [refusal if _is_new(answer) else answer for answer in answers]
+        return [refusal if _rests_on(answer, durable) else answer for answer in answers]
 
     def _draft(self) -> Draft:
         return Draft(self._book, self._original)
@@ -136,7 +136,7 @@ class LedgerActor(Actor):
     def _known(self, requests: list[Event | PostMany]) -> Known:
         """The entries that the callers' own keys name already."""
         events = (event for request in requests for event in _events_of(request))
-        keys = {event.key for event in events if isinstance(event.key, str)}
+        keys = {event.key for event in events if event.key is not None and is_text(event.key, KEY_MAX)}
         return schema.entries_by_key(self._reader, keys) if keys else {}
 
     def _decide(self, request: Event | PostMany, draft: Draft, known: Known) -> Answer:
@@ -195,38 +195,48 @@ class LedgerActor(Actor):
             )
             for fill in request.fills
         ]
+        draft, known = self._draft(), self._known(list(events))
+        posted = [self._decide_one(event, draft, known) for event in events]
         cursor = request.fills[-1].cursor if request.fills else self._cursors.get("fills", "")
-        return await self._book_all(events, "fills", cursor)
+        return await self._book_all(draft, sum(not one.replayed for one in posted), "fills", cursor)
 
     @handles(BookSettlements)
     async def book_settlements(self, request: BookSettlements) -> Booked:
         """As `book_fills`; each new one is also announced."""
-        events: list[Event] = []
+        draft, known = self._draft(), Known()
+        booked: dict[str, dict[int, int]] = {}  # by id and revision: the entry
         notes: list[Statement] = []
         for settlement in request.settlements:
-            fresh = self._settlement_events(settlement)
-            events += fresh
-            notes += [self._announce(settlement)] if fresh else []
+            events = self._settlement_events(settlement, draft, booked)
+            entries = [self._decide_one(event, draft, known).seq for event in events]
+            notes += [self._announce(settlement)] if entries else []
+            if entries and isinstance(events[-1], BookSettlement):
+                booked[settlement.id][settlement.revision] = entries[-1]
         cursor = request.settlements[-1].cursor if request.settlements else self._cursors.get("settlements", "")
-        return await self._book_all(events, "settlements", cursor, *notes)
+        return await self._book_all(draft, len(draft.entries), "settlements", cursor, *notes)
 
-    def _settlement_events(self, settlement: Settlement) -> list[Event]:
-        """Nothing when this revision is booked; else the reversal of the revision before, and the settlement."""
-        keys = [f"settlement:{settlement.id}:{revision}" for revision in range(settlement.revision + 1)]
-        known = schema.entries_by_key(self._reader, keys)
-        if keys[-1] in known:
+    def _settlement_events(
+        self, settlement: Settlement, draft: Draft, booked: dict[str, dict[int, int]]
+    ) -> list[Event]:
+        """Nothing when this revision or a later one is booked; else the reversal of the one before, and the settlement.
+
+        One that pays what it cost is no entry, so what it revises may have been reversed already.
+        """
+        prefix = f"settlement:{settlement.id}:"
+        if settlement.id not in booked:
+            booked[settlement.id] = schema.settlement_revisions(self._reader, prefix)
+        latest = max(booked[settlement.id], default=-1)
+        if settlement.revision <= latest:
             return []
+        key, strategy = f"{prefix}{settlement.revision}", settlement.strategy
         events: list[Event] = []
-        previous = next((known[key][0] for key in reversed(keys) if key in known), None)
-        if previous is not None:
+        previous = draft.original(booked[settlement.id][latest]) if latest >= 0 else None
+        if previous is not None and previous.reversed_by is None:
             reason = f"settlement {settlement.id} revised to {settlement.revision}"
-            events.append(Reverse(previous.seq, reason, key=f"{keys[-1]}:reversal", strategy=settlement.strategy))
+            events.append(Reverse(previous.entry.seq, reason, key=f"{key}:reversal", strategy=strategy))
         if settlement.payoff != settlement.cost:
-            events.append(
-                BookSettlement(
-                    settlement.market, settlement.cost, settlement.payoff, key=keys[-1], strategy=settlement.strategy
-                )
-            )
+            market = BookSettlement(settlement.market, settlement.cost, settlement.payoff, key=key, strategy=strategy)
+            events.append(market)
         return events
 
     def _announce(self, settlement: Settlement) -> Statement:
@@ -239,10 +249,7 @@ class LedgerActor(Actor):
             strategy=settlement.strategy,
         )
 
-    async def _book_all(self, events: list[Event], source: str, cursor: str, *notes: Statement) -> Booked:
-        draft = self._draft()
-        known = self._known(list(events))
-        posted = [self._decide_one(event, draft, known) for event in events]
+    async def _book_all(self, draft: Draft, new: int, source: str, cursor: str, *notes: Statement) -> Booked:
         announcements = notes if self._alert is not None else ()
         if cursor != self._cursors.get(source, ""):
             refusal = await self._append(draft, schema.set_cursor(source, cursor), *announcements)
@@ -253,7 +260,7 @@ class LedgerActor(Actor):
         self._cursors[source] = cursor
         if announcements:
             wake_alerts(self._alert)
-        return Booked(sum(not one.replayed for one in posted), cursor)
+        return Booked(new, cursor)
 
     # -- questions
 
@@ -300,7 +307,7 @@ def _events_of(request: Event | PostMany) -> tuple[Event, ...]:
     return request.events if isinstance(request, PostMany) else (request,)
 
 
-def _is_new(answer: Answer) -> bool:
-    """Whether this answer depends on the commit: refusals and replays do not."""
-    posted = answer if isinstance(answer, tuple) else (answer,)
-    return any(isinstance(one, Posted) and not one.replayed for one in posted)
+def _rests_on(answer: Answer, durable: int) -> bool:
+    """Whether this answer names an entry after the last durable one, and so is true only with the commit."""
+    named = answer if isinstance(answer, tuple) else (answer,)
+    return any(isinstance(one, Posted | IdempotencyConflict) and one.seq > durable for one in named)

@@ -58,12 +58,15 @@ from .accounts import (
     UNREALIZED_PNL,
 )
 
-__all__ = ["Book", "Draft", "Entry", "Lot", "LotImage", "Posting", "canonical", "chain_hash"]
+__all__ = ["BadField", "Book", "Draft", "Entry", "Lot", "LotImage", "Posting", "canonical", "chain_hash", "is_text"]
 
 GENESIS = bytes(32)
 KEY_MAX = 128
 NAME_MAX = 128
 MEMO_MAX = 1_024
+INSTANT_MAX_US = 253_402_300_799_999_999  # the last of the year 9999
+# Fields of events that are texts even when they look like numbers.
+_TEXTS = frozenset({"strategy", "memo", "instrument", "market", "reason"})
 
 LotKey = tuple[str | None, str]  # strategy, instrument
 BalanceKey = tuple[str, str | None, str]  # account, strategy, asset
@@ -125,13 +128,17 @@ def canonical(event: Event) -> str:
 
     Numbers are compared by value, so 5, "5" and Decimal("5.0") are one amount.
     """
-    fields = {name: _canonical_value(getattr(event, name)) for name in event.__struct_fields__ if name != "key"}
+    fields = {
+        name: getattr(event, name) if name in _TEXTS else _canonical_value(getattr(event, name))
+        for name in event.__struct_fields__
+        if name != "key"
+    }
     return msgspec.json.encode([event.__struct_config__.tag, fields], order="sorted").decode()
 
 
 def _canonical_value(value: object) -> object:
     if isinstance(value, tuple):
-        return [[_canonical_value(getattr(leg, name)) for name in leg.__struct_fields__] for leg in value]
+        return [[leg.account, _canonical_value(leg.amount), leg.strategy, leg.asset] for leg in value]
     if isinstance(value, Amount) and not isinstance(value, bool):
         try:
             return to_minor(value).minor
@@ -229,11 +236,13 @@ class Draft:
         Raises: `AmountError`, `UnbalancedEntry`, `UnknownAccount`, `InsufficientFunds`, `PositionMismatch`,
         `AlreadyReversed`, `UnknownEntry`.
         """
-        _check_texts(event, key)
+        _check_fields(event, key)
         plan = _Plan(self, event.strategy)
         _legs_of(event, plan)
-        legs = plan.legs()
-        _check_balanced(legs)
+        legs, lots = plan.legs(), tuple(plan.images(self.seq + 1))
+        if legs or not lots:  # a lot may move for less than a minor unit: a fill of dust, a mark spread anew
+            _check_balanced(legs)
+        balances, totals = self._after(legs)
         entry = Entry(
             seq=self.seq + 1,
             key=key,
@@ -246,17 +255,27 @@ class Draft:
             rounded=plan.rounded,
             request=canonical(event),
             legs=legs,
-            lots=tuple(plan.images(self.seq + 1)),
+            lots=lots,
         )
+        self.balances.update(balances)
+        self.totals.update(totals)
         self._take(entry)
         return entry
 
-    def _take(self, entry: Entry) -> None:
-        for account, strategy, asset, amount in entry.legs:
+    def _after(self, legs: Sequence[Posting]) -> tuple[dict[BalanceKey, int], dict[str, int]]:
+        """The balances and totals that these legs lead to. Raises: `AmountError` when one would outgrow its column."""
+        balances: dict[BalanceKey, int] = {}
+        totals: dict[str, int] = {}
+        for account, strategy, asset, amount in legs:
             key = (account, strategy, asset)
-            self.balances[key] = self.balance(key) + amount
+            balances[key] = self.balance(key) + amount
             if asset == self.currency:
-                self.totals[account] = self.total(account) + amount
+                totals[account] = totals.get(account, self.total(account)) + amount
+            if max(abs(amount), abs(balances[key]), abs(totals.get(account, 0))) > MINOR_MAX:
+                raise AmountError("amount", from_minor(amount), f"would take {account} beyond 2^62 minor units")
+        return balances, totals
+
+    def _take(self, entry: Entry) -> None:
         for image in entry.lots:
             lot_key = (image.strategy, image.instrument)
             lot = Lot(image.id, image.quantity, image.cost_minor, image.mark_minor)
@@ -477,7 +496,7 @@ def _share(amount: int, part: int, whole: int) -> int:
 
 
 def _reverse(plan: _Plan, event: Reverse) -> None:
-    original = plan.draft.original(event.seq)
+    original = plan.draft.original(event.seq) if 0 < event.seq <= plan.draft.seq else None
     if original is None:
         raise UnknownEntry(event.seq)
     if original.reversed_by is not None:
@@ -499,16 +518,34 @@ def _check_balanced(legs: Sequence[Posting]) -> None:
             raise UnbalancedEntry(f"legs in {asset} sum to {from_minor(total)}, not to zero")
 
 
-def _check_texts(event: Event, key: str) -> None:
-    for field, value, limit in (
+def is_text(value: object, limit: int) -> bool:
+    """Whether `value` is a text of 1 to `limit` characters that UTF-8 can carry: half a surrogate pair cannot be."""
+    if not isinstance(value, str) or not 1 <= len(value) <= limit:
+        return False
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _check_fields(event: Event, key: str) -> None:
+    texts = [
         ("key", key, KEY_MAX),
         ("strategy", event.strategy, NAME_MAX),
         ("instrument", getattr(event, "instrument", getattr(event, "market", None)), NAME_MAX),
         ("memo", event.memo or None, MEMO_MAX),
+    ]
+    if isinstance(event, Reverse):
+        texts.append(("reason", event.reason or None, MEMO_MAX))
+    elif isinstance(event, Post):
+        texts += [("asset", leg.asset, NAME_MAX) for leg in event.legs]
+        texts += [("strategy", leg.strategy, NAME_MAX) for leg in event.legs]
+    for field, value, limit in texts:
+        if value is not None and not is_text(value, limit):
+            raise BadField(field, f"{str(value)[:NAME_MAX]!r} is not a text of 1 to {limit} characters")
+    at_us = event.at_us
+    if at_us is not None and (
+        isinstance(at_us, bool) or not isinstance(at_us, int) or not 0 <= at_us <= INSTANT_MAX_US
     ):
-        if value is not None and (not isinstance(value, str) or not 1 <= len(value) <= limit):
-            raise BadText(field, f"{value!r} is not a text of 1 to {limit} characters")
+        raise BadField("at_us", f"{at_us!r} is not an instant between the years 1970 and 9999, in microseconds")
 
 
-class BadText(EntryRefused, ConfigError):
-    """A text is missing, too long, or not a text; `field` names it."""
+class BadField(EntryRefused, ConfigError):
+    """A text is missing, too long, or not a text; or an instant is none. `field` names it."""

@@ -26,6 +26,7 @@ __all__ = [
     "recent_entries",
     "rows_of",
     "set_cursor",
+    "settlement_revisions",
 ]
 
 SCHEMA = """
@@ -154,6 +155,13 @@ def entries_by_key(reader: Reader, keys: Iterable[str]) -> dict[str, tuple[Entry
     rows = reader.rows("SELECT payload, hash FROM entry WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
     found = ((_decode(payload), head) for payload, head in rows)
     return {entry.key: (entry, head) for entry, head in found}
+
+
+def settlement_revisions(reader: Reader, prefix: str) -> dict[int, int]:
+    """The entry of each durable revision of one settlement, whose keys begin with `prefix`, which ends in a colon."""
+    rows = reader.rows("SELECT key, seq FROM entry WHERE key >= ? AND key < ?", (prefix, prefix[:-1] + ";"))
+    numbers = ((key.removeprefix(prefix), seq) for key, seq in rows)
+    return {int(number): seq for number, seq in numbers if number.isdecimal()}
 
 
 def find_original(reader: Reader, seq: int) -> Original | None:

@@ -335,7 +335,7 @@ class OversightActor(Actor):
     async def _recover(self) -> None:
         """Every few ticks the check; a queue that is due is worked off every tick."""
         killed = self._memory.guard.kill_state != "OFF"
-        await self._ask("recovery", CheckStrategies(self._statuses, killed))
+        await self._ask("recovery", CheckStrategies(self._statuses, killed, self._heard_us))
         if self._ticks % self._settings.recovery_every_ticks == 0:
             await self._ask("recovery", CheckFeeds(self._feeds))
 

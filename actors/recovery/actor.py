@@ -19,8 +19,9 @@ from weakref import WeakKeyDictionary
 
 from msgspec.structs import replace
 
-from ...runtime import Actor, Clock, ConfigError, Ref, Rejected, UnknownChild, handles
-from ...wire.persistence import Commit, ConstraintFailed, OutcomeUnknown, Statement
+from ...runtime import Actor, Clock, Ref, Rejected, UnknownChild, handles
+from ...wire.paging import checked_limit
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown, Statement
 from ...wire.recovery import (
     AttemptEnded,
     AttemptLate,
@@ -46,18 +47,11 @@ from .book import Book, Plan
 from .core import AlertOrder, Input, Record, RecoverySettings, attempt_id
 from .feeds import FeedWatch
 
-__all__ = ["BadLimit", "Calls", "RecoveryActor", "RecoveryHost", "calls_of"]
+__all__ = ["Calls", "RecoveryActor", "RecoveryHost", "calls_of"]
 
 log = logging.getLogger("fundops.recovery")
 
-# A commit waits behind whatever the writer has in hand; SQLite's own wait for a lock is 5 s of it.
-COMMIT_DEADLINE_S = 30.0
-
 Report = AttemptEnded | AttemptLate
-
-
-class BadLimit(Rejected, ConfigError):
-    """A page size is negative, or not a whole number."""
 
 
 class RecoveryHost(Protocol):
@@ -265,9 +259,7 @@ class RecoveryActor(Actor):
     @handles(EventHistory)
     def event_history(self, request: EventHistory) -> tuple[RecoveryEvent, ...]:
         """Raises: `BadLimit` (a ValueError)."""
-        limit = request.limit
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-            raise BadLimit("limit", f"{limit!r} is not a whole number >= 0")
+        limit = checked_limit(request.limit)
         assert self._reader is not None
         return schema.newest_events(self._reader, limit)
 
