@@ -10,6 +10,7 @@ import msgspec
 from ..runtime import Rejected, Request
 
 __all__ = [
+    "AlertDraft",
     "AlertOutcome",
     "AlertPage",
     "AlertReceipt",
@@ -74,6 +75,18 @@ class AlertReceipt(msgspec.Struct, frozen=True):
     id: int  # 0 when it is not stored
     outcome: AlertOutcome
     count: int
+
+
+class AlertDraft(msgspec.Struct, frozen=True):
+    """An alert to ask for, in the transaction of the fact it is about. With `resolves` it closes its key."""
+
+    level: Level
+    category: Category
+    title: str
+    message: str
+    strategy: str | None = None
+    dedup_key: str | None = None
+    resolves: bool = False
 
 
 class SendAlert(Request[AlertReceipt], frozen=True):

@@ -9,12 +9,11 @@ from typing import Literal
 import msgspec
 
 from ..runtime import Rejected, Request
-from .alert import Category, Level
+from .alert import AlertDraft
 from .controller import StrategyStatus
 from .promotion import EntitlementTerms
 
 __all__ = [
-    "AlertDraft",
     "EngageKillSwitch",
     "Entitlement",
     "GuardReport",
@@ -41,18 +40,6 @@ class Entitlement(msgspec.Struct, frozen=True):
     mode: Literal["paper", "shadow", "live", "none"]
     capital: Decimal
     valid_until_us: int
-
-
-class AlertDraft(msgspec.Struct, frozen=True):
-    """An alert that the tick will ask for. With `resolves` it closes its key."""
-
-    level: Level
-    category: Category
-    title: str
-    message: str
-    strategy: str | None = None
-    dedup_key: str | None = None
-    resolves: bool = False
 
 
 class StrategyBook(msgspec.Struct, frozen=True):

@@ -6,13 +6,14 @@ becomes of them; after the commit it is told with `AlertsWaiting`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 from ...runtime import ActorError, Ref
-from ...wire.alert import AlertsWaiting, Category, Level
+from ...wire.alert import AlertDraft, AlertsWaiting, Category, Level
 from ...wire.persistence import Statement
 
-__all__ = ["alert_request", "wake_alerts"]
+__all__ = ["alert_request", "requested", "wake_alerts"]
 
 
 def alert_request(
@@ -33,6 +34,23 @@ def alert_request(
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         ((at_us, level.value, category.value, *texts, int(resolves)),),
     )
+
+
+def requested(at_us: int, drafts: Iterable[AlertDraft]) -> list[Statement]:
+    """The rows of several alerts, in this order."""
+    return [
+        alert_request(
+            at_us,
+            draft.level,
+            draft.category,
+            draft.title,
+            draft.message,
+            strategy=draft.strategy,
+            dedup_key=draft.dedup_key,
+            resolves=draft.resolves,
+        )
+        for draft in drafts
+    ]
 
 
 def _encodable(text: str | None) -> str | None:

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ...runtime import ConfigError
-from ...wire.alert import Category, Level
+from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import KillAction, StrategyStatus
-from ...wire.guard import AlertDraft, GuardState, Pause, StrategyBook
+from ...wire.guard import GuardState, Pause, StrategyBook
 from ...wire.money import minor_of_float
 from ...wire.promotion import EntitlementTerms
 

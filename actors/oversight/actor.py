@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from ...runtime import DAY_US, Actor, ActorError, ChildStatus, Clock, ConfigError, FundopsError, Ref, handles
-from ...wire.alert import Category, ConsumeAlertRequests, Level
+from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import FeedStatus, StrategyStatus
-from ...wire.guard import AlertDraft, GuardReport, GuardState, RestoreGuard, Watch
+from ...wire.guard import GuardReport, GuardState, RestoreGuard, Watch
 from ...wire.ledger import (
     BookFills,
     BookSettlements,
@@ -39,7 +39,7 @@ from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
 from ...wire.promotion import EntitlementTerms, Observe, Transition
 from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, RecoveryStatuses
 from ...wire.status import EventsCommitted, PublishStatus
-from ..alert.requests import alert_request
+from ..alert.requests import requested
 from ..host import Host
 from ..persistence import Reader, earlier_commits
 from . import fees, schema
@@ -349,7 +349,7 @@ class OversightActor(Actor):
         if session is not None or _flags(guard) != _flags(before.guard) or self._ticks == 1:
             statements.append(schema.remembered(self._memory))
         if self._settings.alerts:
-            statements += [_request(now_us, draft) for draft in self._alerts]
+            statements += requested(now_us, self._alerts)
         if statements:
             await self._ask("persistence", Commit(tuple(statements)))
         self._alerts.clear()
@@ -430,19 +430,6 @@ def _flags(guard: GuardState) -> tuple[object, ...]:
         guard.warned,
         guard.external_minor,
         tuple((name, book.paused, book.warned, book.real) for name, book in guard.strategies.items()),
-    )
-
-
-def _request(at_us: int, draft: AlertDraft) -> Statement:
-    return alert_request(
-        at_us,
-        draft.level,
-        draft.category,
-        draft.title,
-        draft.message,
-        strategy=draft.strategy,
-        dedup_key=draft.dedup_key,
-        resolves=draft.resolves,
     )
 
 

@@ -20,8 +20,9 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 
 from ...runtime import Actor, Clock, Ref, Rejected, UnknownChild, handles
+from ...wire.alert import AlertDraft
 from ...wire.paging import checked_limit
-from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown, Statement
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown
 from ...wire.recovery import (
     AttemptEnded,
     AttemptLate,
@@ -39,12 +40,12 @@ from ...wire.recovery import (
     ReleaseStrategy,
     UnmanagedStrategy,
 )
-from ..alert.requests import alert_request, wake_alerts
+from ..alert.requests import requested, wake_alerts
 from ..host import HostFault
 from ..persistence import Reader, earlier_commits
 from . import schema
 from .book import Book, Plan
-from .core import AlertOrder, Input, Record, RecoverySettings, attempt_id
+from .core import Input, Record, RecoverySettings, attempt_id
 from .feeds import FeedWatch
 
 __all__ = ["Calls", "RecoveryActor", "RecoveryHost", "calls_of"]
@@ -214,11 +215,11 @@ class RecoveryActor(Actor):
     # -- storage
 
     async def _commit(
-        self, records: Iterable[Record], events: Sequence[RecoveryEvent], alerts: Sequence[AlertOrder]
+        self, records: Iterable[Record], events: Sequence[RecoveryEvent], alerts: Sequence[AlertDraft]
     ) -> tuple[RecoveryEvent, ...]:
         """All of it or nothing, in one transaction; the events with their numbers."""
         numbered = tuple(replace(event, seq=self._last_seq + place) for place, event in enumerate(events, 1))
-        requests = self._alert_requests(alerts)
+        requests = requested(self._clock.now_us(), alerts) if self._alert is not None else []
         statements = [schema.save_records(records), schema.add_events(numbered), *requests]
         statements = [statement for statement in statements if statement.rows]
         if not statements:
@@ -235,24 +236,6 @@ class RecoveryActor(Actor):
         if requests:
             wake_alerts(self._alert)
         return numbered
-
-    def _alert_requests(self, alerts: Sequence[AlertOrder]) -> list[Statement]:
-        if self._alert is None:
-            return []
-        now_us = self._clock.now_us()
-        return [
-            alert_request(
-                now_us,
-                order.level,
-                order.category,
-                order.title,
-                order.message,
-                strategy=order.strategy,
-                dedup_key=order.dedup_key,
-                resolves=order.resolves,
-            )
-            for order in alerts
-        ]
 
     # -- questions
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from ...wire.alert import AlertDraft
 from ...wire.controller import StrategyState, StrategyStatus
 from ...wire.recovery import AttemptEnded, AttemptLate, RecoveryEvent, RecoveryPhase, RecoveryStatistics, RecoveryStatus
 from .core import (
     KILL_SWITCH,
-    AlertOrder,
     Input,
     Occasion,
     Record,
@@ -50,7 +50,7 @@ class Plan:
     def __init__(self, records: Mapping[str, Record], at_us: int, settings: RecoverySettings) -> None:
         self.records: dict[str, Record] = {}
         self.events: list[RecoveryEvent] = []
-        self.alerts: list[AlertOrder] = []
+        self.alerts: list[AlertDraft] = []
         self.starts: list[StartOrder] = []
         self.stops: list[str] = []
         self.kill: bool | None = None  # what a check was told of the kill switch; None: no check

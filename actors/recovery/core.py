@@ -22,7 +22,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ...runtime import DAY_US, ConfigError
-from ...wire.alert import Category, Level
+from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import StrategyStatus
 from ...wire.recovery import RecoveryAction, RecoveryEvent, RecoveryPhase
 
@@ -30,7 +30,6 @@ __all__ = [
     "KILL_SWITCH",
     "NO_PROGRESS",
     "TABLE",
-    "AlertOrder",
     "Decision",
     "Input",
     "Occasion",
@@ -181,24 +180,12 @@ class Occasion(msgspec.Struct, frozen=True):
     seen: Input | None = None  # the state at the last check, for RELEASE, KILL_RELEASED and RESET; None: not seen yet
 
 
-class AlertOrder(msgspec.Struct, frozen=True):
-    """An alert to ask for, in the transaction of the fact it is about."""
-
-    level: Level
-    category: Category
-    title: str
-    message: str
-    strategy: str | None
-    dedup_key: str
-    resolves: bool = False
-
-
 class Decision(msgspec.Struct, frozen=True):
     """The next record, and what follows. The same record object: nothing changed."""
 
     record: Record
     events: tuple[RecoveryEvent, ...] = ()
-    alerts: tuple[AlertOrder, ...] = ()
+    alerts: tuple[AlertDraft, ...] = ()
     start: bool = False  # call the engine's restart, once this is durable
     stop: bool = False  # call the engine's stop, at once: safety does not wait for storage
 
@@ -244,13 +231,13 @@ def _event(
     return RecoveryEvent(action, record.name, success, record.attempts, error, occasion.at_us, actor=actor)
 
 
-def _recovery_alert(level: Level, record: Record, title: str, message: str) -> AlertOrder:
+def _recovery_alert(level: Level, record: Record, title: str, message: str) -> AlertDraft:
     key = f"recovery:{record.name}"
-    return AlertOrder(level, Category.RECOVERY, f"{record.name}: {title}", message, record.name, key)
+    return AlertDraft(level, Category.RECOVERY, f"{record.name}: {title}", message, record.name, key)
 
 
-def _failed_alert(record: Record, error: str | None) -> AlertOrder:
-    return AlertOrder(
+def _failed_alert(record: Record, error: str | None) -> AlertDraft:
+    return AlertDraft(
         Level.WARNING,
         Category.STRATEGY_FAILURE,
         f"{record.name}: failed",
@@ -260,14 +247,14 @@ def _failed_alert(record: Record, error: str | None) -> AlertOrder:
     )
 
 
-def _failure_over(record: Record, title: str) -> tuple[AlertOrder, ...]:
+def _failure_over(record: Record, title: str) -> tuple[AlertDraft, ...]:
     if not record.failure_told:
         return ()
     order = _failed_alert(record, title)
     return (replace(order, level=Level.INFO, title=f"{record.name}: {title}", resolves=True),)
 
 
-def _recovery_over(record: Record, title: str) -> tuple[AlertOrder, ...]:
+def _recovery_over(record: Record, title: str) -> tuple[AlertDraft, ...]:
     if not record.recovery_told:
         return ()
     return (replace(_recovery_alert(Level.INFO, record, title, title), resolves=True),)
@@ -410,7 +397,7 @@ def _late(record: Record, occasion: Occasion, settings: RecoverySettings) -> Dec
     return Decision(replace(record, phase=RESTARTING_LATE, reason=error), (failure,), (warning,))
 
 
-def _attempt_failed(record: Record, occasion: Occasion, error: str | None) -> tuple[RecoveryEvent, AlertOrder]:
+def _attempt_failed(record: Record, occasion: Occasion, error: str | None) -> tuple[RecoveryEvent, AlertDraft]:
     failure = _event("restart_strategy", record, occasion, success=False, error=error)
     title = f"restart attempt {record.attempts} failed"
     return failure, _recovery_alert(Level.WARNING, record, title, error or "the engine gave no reason")

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from ...wire.alert import Category, Level
+from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import FeedStatus
 from ...wire.recovery import RecoveryEvent
-from .core import AlertOrder
 
 __all__ = ["REPEAT_US", "Feed", "FeedPlan", "FeedWatch"]
 
@@ -35,7 +34,7 @@ class FeedPlan(msgspec.Struct, frozen=True):
 
     feeds: tuple[Feed, ...]
     events: tuple[RecoveryEvent, ...]
-    alerts: tuple[AlertOrder, ...]
+    alerts: tuple[AlertDraft, ...]
 
 
 class FeedWatch:
@@ -48,7 +47,7 @@ class FeedWatch:
         """A warning per fresh -> stale and one every four hours after it; a word when data is back."""
         feeds: list[Feed] = []
         events: list[RecoveryEvent] = []
-        alerts: list[AlertOrder] = []
+        alerts: list[AlertDraft] = []
         for status in statuses:
             feed = self._feeds.get(status.name)
             if feed is None:
@@ -87,5 +86,5 @@ def _problem(status: FeedStatus, silence_us: int) -> str:
     return f"no data for {silence_us / 1e6:g} s"
 
 
-def _alert(level: Level, feed: Feed, title: str, message: str) -> AlertOrder:
-    return AlertOrder(level, Category.GENERAL, f"feed {feed.name}: {title}", message, None, f"feed:{feed.name}")
+def _alert(level: Level, feed: Feed, title: str, message: str) -> AlertDraft:
+    return AlertDraft(level, Category.GENERAL, f"feed {feed.name}: {title}", message, None, f"feed:{feed.name}")
