@@ -1,7 +1,7 @@
 """What every bench shares: a stopwatch, rows with their ratio to a baseline, the machine, and a table of it all.
 
-Units are in the names. Ratios compare CPU time in one process and one run, round by round: a machine that is slow for
-a second is slow for the baseline too. Nothing here prints.
+Units are in the names. Ratios compare CPU time, or wall time where a disk takes part, in one run, round by round: a
+machine that is slow for a second is slow for the baseline too. Nothing here prints.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Literal
 
 import msgspec
 
-__all__ = ["Case", "Machine", "Result", "Row", "Stopwatch", "machine", "measure", "percentile", "table"]
+__all__ = ["Case", "Figure", "Machine", "Result", "Row", "Stopwatch", "machine", "measure", "percentile", "table"]
 
 
 class Stopwatch:
@@ -55,8 +56,16 @@ class Row(msgspec.Struct, frozen=True):
     per_s: float  # messages per second of wall time, median
     cpu_us_per_message: float  # median
     cpu_us_per_message_p99: float  # the worst repetition while there are fewer than 100
-    ratio: float | None  # CPU time of the baseline over that of this case, median of the rounds; None without baseline
+    ratio: float | None  # the baseline's time over that of this case, median of the rounds; None without baseline
     checksum: int  # the same in every repetition, or there is no result
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One more figure that is not a rate: a latency, a stall."""
+
+    name: str
+    value: float
+    unit: str
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -75,10 +84,15 @@ class Result(msgspec.Struct, frozen=True):
     machine: Machine
     rows: tuple[Row, ...]
     skipped: tuple[str, ...] = ()  # what could not be compared, and why
+    figures: tuple[Figure, ...] = ()
 
     def row(self, name: str) -> Row:
         """The row of that name. Raises `KeyError`."""
         return {row.name: row for row in self.rows}[name]
+
+    def figure(self, name: str) -> float:
+        """The value of the figure of that name. Raises `KeyError`."""
+        return {figure.name: figure.value for figure in self.figures}[name]
 
 
 def machine() -> Machine:
@@ -96,8 +110,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
-def measure(cases: Sequence[Case], *, repetitions: int, baseline: str | None = None) -> tuple[Row, ...]:
+def measure(
+    cases: Sequence[Case], *, repetitions: int, baseline: str | None = None, by: Literal["cpu", "wall"] = "cpu"
+) -> tuple[Row, ...]:
     """Run all cases once a round, `repetitions` rounds after one to warm up, and compare each with `baseline`.
+
+    The ratio is of CPU time, or of wall time when `by` says so.
 
     Raises: `RuntimeError` when a case gives two different checksums: then it did not do the same work twice.
     """
@@ -111,7 +129,7 @@ def measure(cases: Sequence[Case], *, repetitions: int, baseline: str | None = N
             checksums[case.name].add(case.work(case.messages, watch))
             if turn:
                 watches[case.name].append(watch)
-    return tuple(_row(case, watches, checksums[case.name], cases, baseline) for case in cases)
+    return tuple(_row(case, watches, checksums[case.name], cases, baseline, by) for case in cases)
 
 
 def _row(
@@ -120,6 +138,7 @@ def _row(
     checksums: set[int],
     cases: Sequence[Case],
     baseline: str | None,
+    by: Literal["cpu", "wall"],
 ) -> Row:
     if len(checksums) != 1:
         raise RuntimeError(f"{case.name}: checksums differ between repetitions: {sorted(checksums)}")
@@ -127,8 +146,11 @@ def _row(
     ratio = None
     if baseline is not None:
         base = next(one for one in cases if one.name == baseline)
-        base_us = [_cpu_us(watch, base) for watch in watches[baseline]]
-        ratio = statistics.median(theirs / ours for theirs, ours in zip(base_us, cpu_us, strict=True))
+        cost_us = _cpu_us if by == "cpu" else _wall_us
+        ratio = statistics.median(
+            cost_us(theirs, base) / cost_us(ours, case)
+            for theirs, ours in zip(watches[baseline], watches[case.name], strict=True)
+        )
     return Row(
         name=case.name,
         messages=case.messages,
@@ -144,6 +166,10 @@ def _row(
 def _cpu_us(watch: Stopwatch, case: Case) -> float:
     # The clock of CPU time may not have moved in a very short case; a nanosecond keeps the ratio finite.
     return max(watch.cpu_s, 1e-9) / case.messages * 1e6
+
+
+def _wall_us(watch: Stopwatch, case: Case) -> float:
+    return watch.wall_s / case.messages * 1e6
 
 
 def table(result: Result) -> str:
@@ -164,6 +190,7 @@ def table(result: Result) -> str:
                 )
                 for line in lines
             ),
+            *(f"{figure.name}: {figure.value:.2f} {figure.unit}" for figure in result.figures),
             *(f"skipped: {reason}" for reason in result.skipped),
         ]
     )

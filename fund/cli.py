@@ -75,9 +75,11 @@ def demo(
         options = Options(bars, start, sessions or DEFAULT_SESSIONS, seed, path, port if stream else None)
         if sessions is not None and sessions < 1:
             return _usage(f"--sessions: {sessions} is not a positive number")
-        _run_demo(options, as_json=json, stay=stream)
-        if keep or db is not None:
-            print(f"database kept: {path}", file=sys.stderr)
+        try:
+            _run_demo(options, as_json=json, stay=stream)
+        finally:
+            if path.exists() and (keep or db is not None):
+                print(f"database kept: {path}", file=sys.stderr)
     return 0
 
 
@@ -119,7 +121,9 @@ def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
         def on_session(done: int) -> None:
             progress.update(bar, completed=done)
 
-        trio.run(partial(run_demo, options, on_session=on_session, on_ready=say_where, on_report=show))
+        # Ctrl-C reaches the block that runs the fund, never one of its actors: the fund then stops in order.
+        run = partial(run_demo, options, on_session=on_session, on_ready=say_where, on_report=show)
+        trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
 @app.command
@@ -174,18 +178,24 @@ def _usage(problem: str) -> int:
     return 2
 
 
+def _usage_errors() -> tuple[type[Exception], ...]:
+    from fundops.replay.prices import PricesError
+    from fundops.runtime import ConfigError
+
+    return (ConfigError, PricesError)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    from fundops.runtime import FundopsError
+
+    return (FundopsError, OSError)
+
+
 def main() -> None:
     """The `fundops` command."""
-    from fundops.replay.prices import PricesError
-    from fundops.runtime import ConfigError, FundopsError
-
+    # An except clause looks its classes up only once something was raised, so that `--help` loads none of them.
     try:
         code = app(result_action="return_value")
-    except (ConfigError, PricesError) as error:
-        code = _usage(str(error))
-    except FundopsError as error:
-        print(f"fundops: {error}", file=sys.stderr)
-        code = 1
     except KeyboardInterrupt:
         print("fundops: interrupted", file=sys.stderr)
         code = 130
@@ -193,4 +203,9 @@ def main() -> None:
         # Whoever read our output has left; nothing more can be said to them.
         sys.stderr.close()
         code = 0
+    except _usage_errors() as error:
+        code = _usage(str(error))
+    except _refusals() as error:
+        print(f"fundops: {error}", file=sys.stderr)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from ...runtime import ActorError, Ref
+from ...runtime import ActorError, Context, Ref, UnknownChild
 from ...wire.alert import AlertDraft, AlertsWaiting, Category, Level
 from ...wire.persistence import Statement
 
-__all__ = ["alert_request", "requested", "wake_alerts"]
+__all__ = ["alert_ref", "alert_request", "requested", "wake_alerts"]
 
 
 def alert_request(
@@ -56,6 +56,13 @@ def requested(at_us: int, drafts: Iterable[AlertDraft]) -> list[Statement]:
 def _encodable(text: str | None) -> str | None:
     """An engine's error text may hold a lone surrogate, which would fail the whole transaction it is told in."""
     return text if text is None else text.encode("utf-8", "replace").decode()
+
+
+def alert_ref(context: Context) -> Ref | None:
+    """The alert actor, or None in a tree that has none: then nobody asks for alerts."""
+    with suppress(UnknownChild):
+        return context.ref("alert")
+    return None
 
 
 def wake_alerts(alert: Ref | None) -> None:

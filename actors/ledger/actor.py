@@ -11,7 +11,7 @@ import secrets
 from decimal import Decimal
 from pathlib import Path
 
-from ...runtime import Actor, Clock, Ref, Rejected, UnknownChild, handles, handles_batch
+from ...runtime import Actor, Clock, Ref, Rejected, handles, handles_batch
 from ...wire.alert import Category, Level
 from ...wire.controller import Settlement
 from ...wire.ledger import (
@@ -49,7 +49,7 @@ from ...wire.ledger import Entry as EntryRecord
 from ...wire.money import from_minor
 from ...wire.paging import checked_limit
 from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown, Statement
-from ..alert.requests import alert_request, wake_alerts
+from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..persistence import Reader, earlier_commits
 from . import accounts, schema
 from .core import KEY_MAX, Book, Draft, Entry, Original, canonical, is_text
@@ -98,10 +98,7 @@ class LedgerActor(Actor):
 
     async def on_start(self) -> None:
         self._persistence = self.context.ref("persistence")
-        try:
-            self._alert = self.context.ref("alert")
-        except UnknownChild:
-            self._alert = None
+        self._alert = alert_ref(self.context)
         await earlier_commits(self._persistence)
         self._reader = Reader(self._path)
         self._load()

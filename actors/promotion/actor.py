@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from ...runtime import Actor, Clock, Ref, UnknownChild, handles
+from ...runtime import Actor, Clock, Ref, handles
 from ...wire.alert import Category, Level
 from ...wire.controller import StrategyStatus
 from ...wire.money import from_minor, minor_of_float
@@ -42,7 +42,7 @@ from ...wire.promotion import (
     Transition,
     UnknownStrategy,
 )
-from ..alert.requests import alert_request, wake_alerts
+from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..host import Host, HostFault
 from ..persistence import Reader, earlier_commits
 from . import core, schema
@@ -73,10 +73,7 @@ class PromotionActor(Actor):
 
     async def on_start(self) -> None:
         self._persistence = self.context.ref("persistence")
-        try:
-            self._alert = self.context.ref("alert")
-        except UnknownChild:
-            self._alert = None
+        self._alert = alert_ref(self.context)
         await earlier_commits(self._persistence)
         self._reader = Reader(self._path)
         self._apply(schema.load_all(self._reader))

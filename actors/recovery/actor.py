@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from msgspec.structs import replace
 
-from ...runtime import Actor, Clock, Ref, Rejected, UnknownChild, handles
+from ...runtime import Actor, Clock, Ref, Rejected, handles
 from ...wire.alert import AlertDraft
 from ...wire.paging import checked_limit
 from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown
@@ -40,7 +40,7 @@ from ...wire.recovery import (
     ReleaseStrategy,
     UnmanagedStrategy,
 )
-from ..alert.requests import requested, wake_alerts
+from ..alert.requests import alert_ref, requested, wake_alerts
 from ..host import HostFault
 from ..persistence import Reader, earlier_commits
 from . import schema
@@ -101,10 +101,7 @@ class RecoveryActor(Actor):
     async def on_start(self) -> None:
         self._own = self.context.ref(self.context.name)
         self._persistence = self.context.ref("persistence")
-        try:
-            self._alert = self.context.ref("alert")
-        except UnknownChild:
-            self._alert = None
+        self._alert = alert_ref(self.context)
         await earlier_commits(self._persistence)
         self._reader = Reader(self._path)
         self._load()

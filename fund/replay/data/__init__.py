@@ -1,0 +1,1 @@
+"""The bundled daily prices, as files; NOTICE.md says whose they are."""
