@@ -112,8 +112,10 @@ def _dispatch_table(cls: type) -> dict[type, Handler]:
                 continue
             function = getattr(cls, name)  # an override in a subclass keeps the mark of the name it overrides
             types, batch_max = marked
+            # One row for all of its types: what follows for the same row joins the batch.
+            handler = Handler(function, inspect.iscoroutinefunction(function), batch_max)
             for message_type in types:
-                table[message_type] = Handler(function, inspect.iscoroutinefunction(function), batch_max)
+                table[message_type] = handler
     return table
 
 

@@ -1,7 +1,8 @@
 """The queue between senders and one actor. The supervisor owns it, so it outlives every crash of the actor.
 
 A deque with park and unpark instead of a trio channel: a schedule point costs ten times what the queue does, and
-closing the last receiving end of a channel would wipe its buffer at each restart.
+closing the last receiving end of a channel would wipe its buffer at each restart. What is told stands in the queue by
+itself; what is asked stands there as an `Ask`, which knows who waits for the answer and until when.
 
 Counting: ``accepted = done + crashed + interrupted + expired + undeliverable + queued + in_hand`` holds at every
 instant. Messages refused at the door were never accepted; they are counted in `rejected`.
@@ -9,8 +10,9 @@ instant. Messages refused at the door were never accepted; they are counted in `
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import msgspec
@@ -19,19 +21,23 @@ import trio
 
 from .errors import ActorError, ActorStopped, MailboxFull
 
-__all__ = ["Envelope", "Mailbox", "MailboxStatistics", "Overflow", "Reply"]
+__all__ = ["NOTHING", "Anything", "Ask", "Mailbox", "MailboxStatistics", "Overflow"]
 
 Overflow = Literal["backpressure", "reject", "drop_oldest"]
 
 
-class Reply:
-    """Where one asker waits for one answer; settled at most once, and deaf once abandoned."""
+class Ask:
+    """A request and the one who waits for its answer. Settled at most once, and deaf once abandoned."""
 
-    __slots__ = ("_error", "_task", "_value", "abandoned", "settled")
+    __slots__ = ("_error", "_task", "_value", "abandoned", "deadline", "expired", "in_hand", "message", "settled")
 
-    def __init__(self) -> None:
+    def __init__(self, message: Any, deadline: float) -> None:
+        self.message = message
+        self.deadline = deadline  # trio time
+        self.in_hand = False
         self.settled = False
-        self.abandoned = False
+        self.abandoned = False  # the asker is gone: if still queued it will never run
+        self.expired = False  # the deadline passed first
         self._value: Any = None
         self._error: BaseException | None = None
         self._task: trio.lowlevel.Task | None = None
@@ -44,21 +50,28 @@ class Reply:
         self.settled, self._error = True, error
         self._wake()
 
+    def expire(self) -> None:
+        """The deadline has passed: an answer from this instant on is a late one."""
+        if not self.settled and not self.abandoned:
+            self.abandoned = self.expired = True
+            self._wake()
+
     def _wake(self) -> None:
-        if self._task is not None:
-            task, self._task = self._task, None
+        task = self._task
+        if task is not None:
+            self._task = None
             trio.lowlevel.reschedule(task)
 
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        # From this instant, and not from when the asker next runs: an answer in between is a late one.
+        self._task, self.abandoned = None, True
+        return trio.lowlevel.Abort.SUCCEEDED
+
     async def wait(self) -> Any:
-        if not self.settled:
+        """The answer. The caller looks at `expired` first: then there is none."""
+        if not self.settled and not self.expired:
             self._task = trio.lowlevel.current_task()
-
-            def abort(_: object) -> trio.lowlevel.Abort:
-                # From this instant, and not from when the asker next runs: an answer in between is a late one.
-                self._task, self.abandoned = None, True
-                return trio.lowlevel.Abort.SUCCEEDED
-
-            await trio.lowlevel.wait_task_rescheduled(abort)
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
         if self._error is not None:
             try:
                 raise self._error
@@ -67,16 +80,17 @@ class Reply:
         return self._value
 
 
-class Envelope:
-    """A message on its way: what is said, who waits for the answer, until when."""
+class Anything(Collection[type]):
+    """Accepts every type of message: what an actor accepts before its first life has told."""
 
-    __slots__ = ("deadline", "in_hand", "message", "reply")
+    def __contains__(self, _: object) -> bool:
+        return True
 
-    def __init__(self, message: Any, reply: Reply | None = None, deadline: float = float("inf")) -> None:
-        self.message = message
-        self.reply = reply
-        self.deadline = deadline
-        self.in_hand = False
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
 class MailboxStatistics(msgspec.Struct, frozen=True):
@@ -95,27 +109,40 @@ class MailboxStatistics(msgspec.Struct, frozen=True):
     depth_max: int
 
 
-class Mailbox:
-    """Bounded, FIFO per sender. Capacity counts queued messages, not the one in hand."""
+# What the hand holds when it holds no message; None could be one.
+NOTHING = object()
 
-    def __init__(self, name: str, capacity: int, overflow: Overflow, lost: Callable[[Envelope, str], None]) -> None:
+
+class Mailbox:
+    """Bounded, FIFO per sender. Capacity counts queued messages, not those in hand.
+
+    `queue`, `hand` and `batch` are the life's to work on; a message moves from the queue into the hand with no await
+    in between, and leaves it for exactly one final state.
+    """
+
+    def __init__(self, name: str, capacity: int, overflow: Overflow, lost: Callable[[Any, str], None]) -> None:
         self.name = name
         self.capacity = capacity
         self.overflow = overflow
+        self.accepts: Collection[type] = Anything()
+        self.thread = threading.get_ident()
         self.closed: str | None = None
-        self.in_hand: list[Envelope] = []
-        self.done = self.crashed = self.interrupted = self.expired = self.undeliverable = 0
-        self.accepted = self.rejected = self.late_replies = self.depth_max = 0
-        self._lost = lost
-        self._queue: deque[Envelope] = deque()
+        self.queue: deque[Any] = deque()
+        self.hand: Any = NOTHING
+        self.batch: list[Any] = []
         # Senders that wait for room, oldest first. They hand over in this order, so a sender's messages stay in order.
-        self._senders: OrderedDict[trio.lowlevel.Task, Envelope] = OrderedDict()
+        self.senders: OrderedDict[trio.lowlevel.Task, Any] = OrderedDict()
+        self.done = self.crashed = self.interrupted = self.expired = self.undeliverable = 0
+        self.accepted = self.rejected = self.late_replies = 0
+        self.depth_max = 0
+        self._lost = lost
         self._consumer: trio.lowlevel.Task | None = None
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self.queue)
 
     def statistics(self) -> MailboxStatistics:
+        self.note_depth()
         return MailboxStatistics(
             accepted=self.accepted,
             done=self.done,
@@ -123,120 +150,107 @@ class Mailbox:
             interrupted=self.interrupted,
             expired=self.expired,
             undeliverable=self.undeliverable,
-            queued=len(self._queue),
-            in_hand=len(self.in_hand),
+            queued=len(self.queue),
+            in_hand=len(self.batch) + (self.hand is not NOTHING),
             rejected=self.rejected,
             late_replies=self.late_replies,
             depth_max=self.depth_max,
         )
 
+    def note_depth(self) -> None:
+        """The queue is deepest just before something is taken from it, so whoever takes or reads notes it."""
+        if len(self.queue) > self.depth_max:
+            self.depth_max = len(self.queue)
+
     # -- the senders' side
 
-    def put_nowait(self, envelope: Envelope) -> None:
+    @property
+    def has_room(self) -> bool:
+        return self.closed is None and len(self.queue) < self.capacity and not self.senders
+
+    def put_nowait(self, item: Any) -> None:
         """Enqueue at once, or raise `MailboxFull` or `ActorStopped`."""
+        queue = self.queue
+        if self.closed is not None or len(queue) >= self.capacity or self.senders:
+            self._make_room()
+        self.accepted += 1
+        queue.append(item)
+        if self._consumer is not None:
+            self.wake()
+
+    def _make_room(self) -> None:
         if self.closed is not None:
             raise ActorStopped(self.name, self.closed)
-        if len(self._queue) >= self.capacity or self._senders:
-            if self.overflow != "drop_oldest":
-                self.rejected += 1
-                raise MailboxFull(self.name, self.capacity)
-            self._undeliverable(self._queue.popleft(), "dropped: mailbox full", MailboxFull(self.name, self.capacity))
-        self._accept(envelope)
+        if self.overflow != "drop_oldest":
+            self.rejected += 1
+            raise MailboxFull(self.name, self.capacity)
+        self.note_depth()
+        self._undeliverable(self.queue.popleft(), "dropped: mailbox full", MailboxFull(self.name, self.capacity))
 
-    async def put(self, envelope: Envelope) -> None:
-        """Enqueue, waiting for room under backpressure. Cancelled means not enqueued.
-
-        With room this is no schedule point: it would cost ten times the enqueueing, and a sender that never rests
-        still yields whenever the mailbox fills up.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        full = len(self._queue) >= self.capacity or bool(self._senders)
-        if self.closed is not None or not full or self.overflow != "backpressure":
-            self.put_nowait(envelope)
+    async def put(self, item: Any) -> None:
+        """Enqueue, waiting for room under backpressure. Cancelled means not enqueued."""
+        if self.has_room or self.closed is not None or self.overflow != "backpressure":
+            self.put_nowait(item)
             return
         task = trio.lowlevel.current_task()
-        self._senders[task] = envelope
+        self.senders[task] = item
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            del self._senders[task]
+            del self.senders[task]
             return trio.lowlevel.Abort.SUCCEEDED
 
         refused: ActorStopped | None = await trio.lowlevel.wait_task_rescheduled(abort)
         if refused is not None:
             raise refused
 
-    def _accept(self, envelope: Envelope) -> None:
-        self.accepted += 1
-        self._queue.append(envelope)
-        self.depth_max = max(self.depth_max, len(self._queue))
-        self.wake()
-
     # -- the actor's side
 
     def wake(self) -> None:
         """Let a parked consumer look again: there is mail, or a request to stop."""
-        if self._consumer is not None:
-            task, self._consumer = self._consumer, None
+        task = self._consumer
+        if task is not None:
+            self._consumer = None
             trio.lowlevel.reschedule(task)
 
     async def park(self) -> None:
         """Sleep until `wake`. The caller has just seen that nothing is there, with no await in between."""
         self._consumer = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort_park)
 
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._consumer = None
-            return trio.lowlevel.Abort.SUCCEEDED
+    def _abort_park(self, _: object) -> trio.lowlevel.Abort:
+        self._consumer = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
-    def take(self) -> Envelope | None:
-        """Move the next live message into the hand, with no await between queue and hand."""
-        envelope = self.peek()
-        if envelope is not None:
-            self._queue.popleft()
-            self._admit_sender()
-            envelope.in_hand = True
-            self.in_hand.append(envelope)
-        return envelope
-
-    def peek(self) -> Envelope | None:
-        """The next live message; those whose askers have given up are passed over and never run."""
-        while self._queue:
-            envelope = self._queue[0]
-            if envelope.reply is None or not envelope.reply.abandoned:
-                return envelope
-            self._queue.popleft()
-            self._admit_sender()
-            self.expired += 1
-        return None
-
-    def _admit_sender(self) -> None:
-        if self._senders:
-            task, envelope = self._senders.popitem(last=False)
-            self._accept(envelope)
-            trio.lowlevel.reschedule(task)
+    def admit_sender(self) -> None:
+        """One has been taken: the oldest waiting sender hands its message over."""
+        task, item = self.senders.popitem(last=False)
+        self.accepted += 1
+        self.queue.append(item)
+        trio.lowlevel.reschedule(task)
 
     # -- the end
 
     def refuse(self, reason: str) -> None:
         """Take no further mail; what is queued may still be worked off. The first reason given stays."""
         self.closed = reason = self.closed or reason
-        while self._senders:
-            task, _ = self._senders.popitem(last=False)
+        while self.senders:
+            task, _ = self.senders.popitem(last=False)
             # wait_task_rescheduled returns what the outcome unwraps to: a value, so that put() raises it itself.
             trio.lowlevel.reschedule(task, outcome.Value(ActorStopped(self.name, reason)))
 
     def close(self, reason: str) -> None:
         """Refuse all further mail and give everything queued its final state."""
         self.refuse(reason)
-        while self._queue:
-            self._undeliverable(self._queue.popleft(), reason, ActorStopped(self.name, reason))
+        self.note_depth()
+        while self.queue:
+            self._undeliverable(self.queue.popleft(), reason, ActorStopped(self.name, reason))
 
-    def _undeliverable(self, envelope: Envelope, reason: str, error: ActorError) -> None:
-        if envelope.reply is not None and envelope.reply.abandoned:
+    def _undeliverable(self, item: Any, reason: str, error: ActorError) -> None:
+        asked = type(item) is Ask
+        if asked and item.abandoned:
             self.expired += 1
             return
         self.undeliverable += 1
-        if envelope.reply is not None:
-            envelope.reply.fail(error)
-        self._lost(envelope, reason)
+        if asked:
+            item.fail(error)
+        self._lost(item.message if asked else item, reason)

@@ -7,17 +7,16 @@ the trio run that made them; from any other thread use `tell_from_thread`.
 from __future__ import annotations
 
 import math
-import threading
-from collections import Counter
-from collections.abc import Collection
 from contextlib import suppress
 from contextvars import ContextVar
+from threading import get_ident
 from typing import Any, TypeVar
 
 import trio
 
+from .deadlines import Deadlines
 from .errors import ActorStopped, AskCycle, AskTimeout, ConfigError, MailboxFull, WrongMessage, WrongThread
-from .mailbox import Envelope, Mailbox, Reply
+from .mailbox import Ask, Mailbox
 from .message import Request
 
 __all__ = ["Address", "Ref", "current_address"]
@@ -28,18 +27,20 @@ R = TypeVar("R")
 class Address:
     """The part of a child that refs touch: its mailbox, its epoch, and whom it waits for right now."""
 
-    def __init__(self, name: str, mailbox: Mailbox, accepts: Collection[type] | None) -> None:
+    def __init__(self, name: str, mailbox: Mailbox, deadlines: Deadlines) -> None:
         self.name = name
         self.mailbox = mailbox
-        self.accepts = accepts  # None: not known before the first life
+        self.deadlines = deadlines
         self.epoch = 0
-        self.waiting_on: Counter[Address] = Counter()
-        self.thread = threading.get_ident()
+        self.waiting_on: list[Address] = []
         self.token: trio.lowlevel.TrioToken | None = None
 
     def remaining_deadline(self) -> float:
         """The earliest deadline among the messages in hand: a nested ask may not outlive its caller's patience."""
-        return min((envelope.deadline for envelope in self.mailbox.in_hand), default=math.inf)
+        hand = self.mailbox.hand
+        if type(hand) is Ask:
+            return hand.deadline
+        return min((item.deadline for item in self.mailbox.batch if type(item) is Ask), default=math.inf)
 
 
 # The actor whose handler is running in this task, or in a task it started.
@@ -49,10 +50,11 @@ current_address: ContextVar[Address | None] = ContextVar("fundops_current_addres
 class Ref:
     """Reaches one actor of one supervision tree."""
 
-    __slots__ = ("_address",)
+    __slots__ = ("_address", "_mailbox")
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self._mailbox = address.mailbox
 
     def __repr__(self) -> str:
         return f"<Ref {self.name} epoch={self.epoch}>"
@@ -71,13 +73,25 @@ class Ref:
 
         Raises: `MailboxFull`, `ActorStopped`, `WrongMessage`, `WrongThread`.
         """
-        self._check(message)
-        self._address.mailbox.put_nowait(Envelope(message))
+        mailbox = self._mailbox
+        if type(message) not in mailbox.accepts or get_ident() != mailbox.thread:
+            self._refuse(message)
+        mailbox.put_nowait(message)
 
     async def tell(self, message: Any) -> None:
-        """Enqueue, waiting for room. Returned means enqueued exactly once; cancelled means not enqueued."""
-        self._check(message)
-        await self._address.mailbox.put(Envelope(message))
+        """Enqueue, waiting for room. Returned means enqueued exactly once; cancelled means not enqueued.
+
+        With room this is no schedule point: it would cost ten times the enqueueing, and a sender that never rests
+        still yields whenever the mailbox fills up.
+        """
+        mailbox = self._mailbox
+        if type(message) not in mailbox.accepts or get_ident() != mailbox.thread:
+            self._refuse(message)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if mailbox.has_room:
+            mailbox.put_nowait(message)
+        else:
+            await mailbox.put(message)
 
     def tell_from_thread(self, message: Any) -> None:
         """Enqueue from any other thread, soon. Overflow and a stopped actor are counted, not raised.
@@ -86,7 +100,8 @@ class Ref:
         """
         if self._address.token is None:
             raise ActorStopped(self.name, "not started")
-        self._check_type(message)
+        if type(message) not in self._mailbox.accepts:
+            raise WrongMessage(self.name, type(message).__qualname__)
         try:
             self._address.token.run_sync_soon(self._tell_or_count, message)
         except trio.RunFinishedError as over:
@@ -101,53 +116,73 @@ class Ref:
         Raises: what the handler refused with (`Rejected`), `ActorCrashed`, `AskTimeout`, `ActorStopped`, `AskCycle`,
         `MailboxFull`, `WrongMessage`, `WrongThread`.
         """
-        if isinstance(timeout_s, bool) or not 0 < timeout_s < math.inf:
+        if timeout_s.__class__ is bool or not 0 < timeout_s < math.inf:
             raise ConfigError("timeout_s", f"{timeout_s!r} is not a positive, finite number of seconds")
-        self._check(request)
-        address, caller = self._address, current_address.get()
+        address, mailbox = self._address, self._mailbox
+        if type(request) not in mailbox.accepts or get_ident() != mailbox.thread:
+            self._refuse(request)
+        caller = current_address.get()
         deadline = trio.current_time() + timeout_s
-        if caller is not None:
-            _refuse_cycle(caller, address)
-            deadline = min(deadline, caller.remaining_deadline())
-            caller.waiting_on[address] += 1
-        reply = Reply()
-        envelope = Envelope(request, reply, deadline)
+        if caller is None:
+            ask = Ask(request, deadline)
+            if mailbox.has_room:
+                mailbox.put_nowait(ask)
+            else:
+                await self._put_until(ask, timeout_s)
+            address.deadlines.add(ask, timeout_s)
+            answer: R = await ask.wait()
+        else:
+            ask = Ask(request, min(deadline, caller.remaining_deadline()))
+            answer = await self._ask_from(caller, ask, timeout_s, inherited=ask.deadline < deadline)
+        if ask.expired:
+            raise AskTimeout(self.name, type(request).__qualname__, timeout_s, started=ask.in_hand)
+        return answer
+
+    async def _ask_from(self, caller: Address, ask: Ask, timeout_s: float, *, inherited: bool) -> Any:
+        """An ask by another actor: refused if the two would wait for each other, and on its caller's time."""
+        address = self._address
+        _refuse_cycle(caller, address)
+        caller.waiting_on.append(address)
         try:
-            with trio.CancelScope(deadline=deadline):
-                await address.mailbox.put(envelope)
-                answer: R = await reply.wait()
-                return answer
+            await self._put_until(ask, timeout_s)
+            if inherited:
+                address.deadlines.add_inherited(ask)
+            else:
+                address.deadlines.add(ask, timeout_s)
+            return await ask.wait()
         finally:
-            reply.abandoned = True
-            if caller is not None:
-                caller.waiting_on[address] -= 1
-                if not caller.waiting_on[address]:
-                    del caller.waiting_on[address]
-        raise AskTimeout(self.name, type(request).__qualname__, timeout_s, started=envelope.in_hand)
+            caller.waiting_on.remove(address)
 
-    def _check(self, message: Any) -> None:
-        # trio would lose an item sent from a foreign thread and hang the run.
-        if threading.get_ident() != self._address.thread:
+    async def _put_until(self, ask: Ask, timeout_s: float) -> None:
+        """Enqueue within the deadline. Waiting for room is rare, so this may cost a cancel scope."""
+        if self._mailbox.has_room:
+            self._mailbox.put_nowait(ask)
+            return
+        with trio.CancelScope(deadline=ask.deadline) as scope:
+            await self._mailbox.put(ask)
+        if scope.cancelled_caught:
+            raise AskTimeout(self.name, type(ask.message).__qualname__, timeout_s, started=False)
+
+    def _refuse(self, message: Any) -> None:
+        """Say why a message cannot be sent from here. trio would lose it and hang the run."""
+        if get_ident() != self._mailbox.thread:
             raise WrongThread(f"ref of {self.name!r} used outside its trio thread; use tell_from_thread")
-        self._check_type(message)
-
-    def _check_type(self, message: Any) -> None:
-        accepts = self._address.accepts
-        if accepts is not None and type(message) not in accepts:
-            raise WrongMessage(self.name, type(message).__qualname__)
+        raise WrongMessage(self.name, type(message).__qualname__)
 
     def _tell_or_count(self, message: Any) -> None:
-        mailbox = self._address.mailbox
+        mailbox = self._mailbox
         if mailbox.closed is not None:
             mailbox.rejected += 1
             return
         # An error here would end the whole run; the mailbox has counted it.
         with suppress(MailboxFull):
-            mailbox.put_nowait(Envelope(message))
+            mailbox.put_nowait(message)
 
 
 def _refuse_cycle(caller: Address, target: Address) -> None:
     """Raise `AskCycle` if `target` already waits, over any number of others, for `caller`."""
+    if target is not caller and not target.waiting_on:
+        return
     path = _path(target, caller, ())
     if path:
         raise AskCycle([caller.name, *path])

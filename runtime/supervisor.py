@@ -23,20 +23,17 @@ import msgspec
 import trio
 
 from .actor import Actor
+from .deadlines import Deadlines
 from .errors import (
-    ActorCrashed,
-    ActorStopped,
     ConfigError,
-    Drill,
-    Rejected,
     StartFailed,
     SupervisorEscalated,
     UnknownChild,
-    WrongMessage,
 )
 from .groups import bare_errors, leaf_of
-from .mailbox import Envelope, Mailbox, MailboxStatistics, Overflow
-from .ref import Address, Ref, current_address
+from .life import Drain, Seat, live
+from .mailbox import Mailbox, MailboxStatistics, Overflow
+from .ref import Address, Ref
 
 __all__ = [
     "Backoff",
@@ -50,12 +47,8 @@ __all__ = [
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 Restart = Literal["permanent", "transient", "temporary"]
-Drain = Literal["all", "in_hand", "none"]
 State = Literal["starting", "running", "restarting", "stopping", "stopped"]
 
-# A life yields to the loop after this many messages: the schedule point costs ten times the dispatch.
-MESSAGES_PER_SCHEDULE_POINT = 64
-ON_STOP_DEADLINE_S = 5.0
 DEAD_LETTERS_KEPT = 256
 CRASHES_KEPT = 16
 
@@ -158,37 +151,34 @@ class ChildStatus(msgspec.Struct, frozen=True):
     children: tuple[ChildStatus, ...] = ()
 
 
-class _Child:
+class _Child(Seat):
     """What outlives a life."""
 
     def __init__(self, spec: ChildSpec | SupervisorSpec, supervisor: Supervisor) -> None:
-        self.spec = spec
-        self.name = spec.name
-        self.supervisor = supervisor
-        self.nested = Supervisor(spec, root=supervisor.root) if isinstance(spec, SupervisorSpec) else None
-        self.mailbox = Mailbox(
+        root = supervisor.root
+        mailbox = Mailbox(
             spec.name,
             spec.capacity if isinstance(spec, ChildSpec) else 1,
             spec.overflow if isinstance(spec, ChildSpec) else "reject",
-            lost=lambda envelope, reason: supervisor.root.bury(spec.name, envelope, reason),
+            lost=lambda message, reason: root.bury(spec.name, message, reason),
         )
+        super().__init__(Address(spec.name, mailbox, root.deadlines), root.ref, root.bury, self._note_error)
+        self.spec = spec
+        self.supervisor = supervisor
+        self.nested = Supervisor(spec, root=root) if isinstance(spec, SupervisorSpec) else None
         factory = spec.factory if isinstance(spec, ChildSpec) else None
-        accepts = factory._handlers.keys() if isinstance(factory, type) and issubclass(factory, Actor) else None
-        self.address = Address(spec.name, self.mailbox, accepts)
+        if isinstance(factory, type) and issubclass(factory, Actor):
+            mailbox.accepts = factory._handlers.keys()  # a factory that is no class tells with its first instance
         self.state: State = "stopped"
         self.restarts = 0
         self.failures_in_a_row = 0
         self.started_at = -math.inf
         self.last_crash: str | None = None
-        self.drill: str | None = None
-        self.stop_reason: str | None = None
-        self.drain: Drain = "in_hand"
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
 
-    @property
-    def epoch(self) -> int:
-        return self.address.epoch
+    def _note_error(self, error: Exception) -> None:
+        self.supervisor._record(self, error)
 
     def status(self) -> ChildStatus:
         return ChildStatus(
@@ -197,7 +187,7 @@ class _Child:
             epoch=self.epoch,
             restarts=self.restarts,
             mailbox=None if self.nested else self.mailbox.statistics(),
-            waiting_on=tuple(sorted(address.name for address in self.address.waiting_on)),
+            waiting_on=tuple(sorted({address.name for address in self.address.waiting_on})),
             last_crash=self.last_crash,
             children=self.nested.tree() if self.nested else (),
         )
@@ -206,13 +196,6 @@ class _Child:
         self.mailbox.close(reason)
         if self.nested is not None:
             self.nested.close_mail(reason)
-
-    def ref(self, name: str) -> Ref:
-        return self.supervisor.root.ref(name)
-
-    def stop(self, reason: str = "ended") -> None:
-        self.stop_reason = reason
-        self.mailbox.wake()
 
 
 class _Ready(msgspec.Struct, frozen=True):
@@ -250,6 +233,7 @@ class Supervisor:
     def __init__(self, spec: SupervisorSpec, root: Supervisor | None = None) -> None:
         self.spec = spec
         self.root: Supervisor = root or self
+        self.deadlines: Deadlines = Deadlines() if root is None else root.deadlines
         self.dead_letters: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS_KEPT)
         self.dead_letter_count = 0
         self._children = {child.name: child for child in (_Child(one, self) for one in spec.children)}
@@ -305,13 +289,12 @@ class Supervisor:
     def drill(self, name: str, reason: str = "drill") -> None:
         """Crash an actor on purpose before its next message: how a runbook, or a demo, proves that restarts work."""
         child = self._actor(name)
-        child.drill = reason
-        child.mailbox.wake()
+        child.crash(reason)
 
-    def bury(self, actor: str, envelope: Envelope, reason: str) -> None:
+    def bury(self, actor: str, message: Any, reason: str) -> None:
         """Record a message that nobody will answer."""
         self.dead_letter_count += 1
-        letter = DeadLetter(trio.current_time(), actor, type(envelope.message).__qualname__, reason)
+        letter = DeadLetter(trio.current_time(), actor, type(message).__qualname__, reason)
         self.dead_letters.append(letter)
 
     def _walk(self) -> Iterator[_Child]:
@@ -331,6 +314,8 @@ class Supervisor:
         """Start the children, call `ready`, then supervise until told to stop or cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            if self.root is self:
+                nursery.start_soon(self.deadlines.run)
             try:
                 if await self._start_all():
                     ready()
@@ -343,6 +328,8 @@ class Supervisor:
                         self._forget(event.child, event.reason)
                         event.done.set()
                 self._reset()
+                if self.root is self:
+                    self.deadlines.stop()
 
     def request_stop(self, *, final: bool = True) -> None:
         """End `run`, soon. What is still queued then has its final state, unless this is for a restart."""
@@ -525,8 +512,7 @@ class Supervisor:
         child.address.token = trio.lowlevel.current_trio_token()
         child.restarts += child.epoch > 1
         child.started_at = trio.current_time()
-        child.stop_reason = None
-        child.drain = "in_hand"
+        child.clear()
         if child.nested is not None:
             child.nested._reset()
         # Shielded: only its supervisor ends a life, in its turn. A cancelled host cancels us, and we stop it in order.
@@ -543,7 +529,8 @@ class Supervisor:
                 if child.nested is not None:
                     await child.nested.run(lambda: self._post(_Ready(child, epoch)))
                 else:
-                    await _run_actor(child, lambda: self._post(_Ready(child, epoch)))
+                    assert isinstance(child.spec, ChildSpec)
+                    await live(child, child.spec.factory, lambda: self._post(_Ready(child, epoch)))
         except Exception as caught:  # noqa: BLE001  the one place where any failure of an actor becomes a fact
             error = leaf_of(caught)
             self._record(child, error)
@@ -570,134 +557,12 @@ class Supervisor:
         if final:
             child.drain = child.spec.drain
             child.mailbox.refuse(reason)
-        child.mailbox.wake()
+        child.interrupt()
         if child.drain != "none":
             with trio.move_on_after(child.spec.grace_s):
                 await child.ended.wait()
         child.scope.cancel()
         await child.ended.wait()
-
-
-async def _run_actor(child: _Child, ready: Callable[[], None]) -> None:
-    assert isinstance(child.spec, ChildSpec)
-    token = current_address.set(child.address)
-    actor = child.spec.factory()
-    actor.context = child
-    child.address.accepts = type(actor)._handlers.keys()
-    reason = "crashed"
-    try:
-        await actor.on_start()
-        ready()
-        await _serve(child, actor)
-        reason = child.stop_reason or "ended"
-    except trio.Cancelled:
-        reason = child.stop_reason or "cancelled"
-        raise
-    finally:
-        try:
-            with trio.CancelScope(shield=True), trio.move_on_after(ON_STOP_DEADLINE_S):
-                await actor.on_stop(reason)
-        except Exception as error:  # noqa: BLE001  reported, and never in place of what the life itself ended with
-            child.supervisor._record(child, error)
-        current_address.reset(token)
-
-
-async def _serve(child: _Child, actor: Actor) -> None:
-    """Handle messages until asked to stop. Yields to the loop every few dozen messages, and whenever none is there."""
-    mailbox = child.mailbox
-    handled = 0
-    while True:
-        if child.drill is not None:
-            why, child.drill = child.drill, None
-            raise Drill(why)
-        if child.stop_reason is not None and (child.drain != "all" or not len(mailbox)):
-            return
-        envelope = mailbox.take()
-        if envelope is None:
-            handled = 0
-            if child.stop_reason is None:
-                await mailbox.park()
-            continue
-        await _handle(child, actor, envelope)
-        handled += 1
-        if handled >= MESSAGES_PER_SCHEDULE_POINT:
-            handled = 0
-            await trio.lowlevel.checkpoint()
-
-
-async def _handle(child: _Child, actor: Actor, envelope: Envelope) -> None:
-    """One message, or a run of messages for one batch handler: from the hand to exactly one final state each."""
-    mailbox = child.mailbox
-    handler = actor._handlers.get(type(envelope.message))
-    if handler is None:  # a tell sent before the first life, when the accepted types were not known yet
-        _finish(child, [WrongMessage(child.name, type(envelope.message).__qualname__)])
-        return
-    if handler.batch_max:
-        while len(mailbox.in_hand) < handler.batch_max and (following := mailbox.peek()) is not None:
-            if actor._handlers.get(type(following.message)) is not handler:
-                break
-            mailbox.take()
-        argument: Any = [one.message for one in mailbox.in_hand]
-    else:
-        argument = envelope.message
-    try:
-        answer = handler.function(actor, argument)
-        if handler.is_async:
-            answer = await answer
-        answers = answer if handler.batch_max else [answer]
-        if len(answers) != len(mailbox.in_hand):
-            raise RuntimeError(f"batch handler answered {len(answers)} of {len(mailbox.in_hand)} messages")
-    except Rejected as refusal:
-        _finish(child, [refusal] * len(mailbox.in_hand))
-    except Exception as crash:
-        _fail_in_hand(child, crash)
-        raise
-    except BaseException:
-        _interrupt_in_hand(child)
-        raise
-    else:
-        _finish(child, answers)
-
-
-def _finish(child: _Child, answers: Sequence[Any]) -> None:
-    mailbox = child.mailbox
-    in_hand, mailbox.in_hand = mailbox.in_hand, []
-    mailbox.done += len(in_hand)
-    for envelope, answer in zip(in_hand, answers, strict=True):
-        refused = isinstance(answer, Rejected | WrongMessage)
-        if envelope.reply is None:
-            if refused:
-                child.supervisor.root.bury(child.name, envelope, f"refused: {answer}")
-        elif envelope.reply.abandoned:
-            mailbox.late_replies += 1
-        elif refused:
-            envelope.reply.fail(answer)
-        else:
-            envelope.reply.settle(answer)
-
-
-def _fail_in_hand(child: _Child, crash: Exception) -> None:
-    """The askers hear of it in the same tick, before any backoff."""
-    mailbox = child.mailbox
-    in_hand, mailbox.in_hand = mailbox.in_hand, []
-    mailbox.crashed += len(in_hand)
-    for envelope in in_hand:
-        child.supervisor.root.bury(child.name, envelope, f"crashed: {type(crash).__name__}")
-        if envelope.reply is not None and not envelope.reply.abandoned:
-            error = ActorCrashed(child.name, child.epoch, type(envelope.message).__qualname__)
-            error.__cause__ = crash
-            envelope.reply.fail(error)
-
-
-def _interrupt_in_hand(child: _Child) -> None:
-    mailbox = child.mailbox
-    in_hand, mailbox.in_hand = mailbox.in_hand, []
-    mailbox.interrupted += len(in_hand)
-    for envelope in in_hand:
-        reason = child.stop_reason or "cancelled"
-        child.supervisor.root.bury(child.name, envelope, f"interrupted: {reason}")
-        if envelope.reply is not None and not envelope.reply.abandoned:
-            envelope.reply.fail(ActorStopped(child.name, reason, outcome="unknown"))
 
 
 def _duplicates(supervisor: Supervisor) -> bool:
