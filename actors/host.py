@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from ..runtime import FundopsError, leaf_of
+from ..runtime import Outcome, Rejected, leaf_of
 from ..wire.controller import (
     CanListFeeds,
     CanListFills,
@@ -53,8 +53,10 @@ _PARTS: tuple[tuple[type, str], ...] = (
 )
 
 
-class HostFault(FundopsError):
-    """The controller raised, hung, or answered nonsense; `call` names the method."""
+class HostFault(Rejected):
+    """The controller raised, hung, or answered nonsense; `call` names the method. It crashes no actor."""
+
+    outcome: Outcome = "unknown"
 
     def __init__(self, call: str, problem: str) -> None:
         super().__init__(f"controller.{call}: {problem}")
@@ -89,6 +91,8 @@ class Host:
         for status in statuses:
             if not isinstance(status.name, str) or not 1 <= len(status.name) <= 128 or not status.name.isprintable():
                 raise HostFault("strategies", f"{status.name!r} is not a name of 1 to 128 printable characters")
+            if status.stage is not None and not isinstance(status.stage, str):
+                raise HostFault("strategies", f"stage {status.stage!r} of {status.name!r} is not a text")
             if status.name in seen:
                 raise HostFault("strategies", f"{status.name!r} is reported twice")
             seen.add(status.name)

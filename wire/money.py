@@ -65,9 +65,12 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
         raise AmountError(field, value, "is not a number: give Decimal, int, decimal text or float")
     if floats == "refuse" and isinstance(value, float):
         raise AmountError(field, value, "is a float, which this fund refuses; give Decimal or text")
-    # Python refuses to convert absurdly long integers to text, so the bound comes before any conversion.
-    if isinstance(value, int) and abs(value) * MINOR_PER_UNIT > MINOR_MAX:
-        raise AmountError(field, "an integer", "is larger than 2^62 minor units")
+    if isinstance(value, int):
+        # Never through text: Python refuses to convert absurdly long integers.
+        minor = value * MINOR_PER_UNIT
+        if abs(minor) > MINOR_MAX:
+            raise AmountError(field, "an integer", "is larger than 2^62 minor units")
+        return Minor(minor, False)
     if isinstance(value, str) and len(value) > 64:
         raise AmountError(field, value[:64] + "...", "is too long for an amount")
     try:

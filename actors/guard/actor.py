@@ -170,17 +170,22 @@ class GuardActor(Actor):
 
     @handles(ResumeStrategy)
     async def resume(self, request: ResumeStrategy) -> bool:
+        """Refused with `HostFault` when the engine does not listen; the strategy then stays paused."""
         book = self._state.strategies.get(request.strategy)
         if book is None or not book.paused:
             return False
+        await self._host.resume(request.strategy)
         resumed = msgspec.structs.replace(book, paused=False, warned=False, peak_minor=0)
         books = {**self._state.strategies, request.strategy: resumed}
         self._state = msgspec.structs.replace(self._state, strategies=books)
-        await self._host.resume(request.strategy)
+        for draft in core.closed(request.strategy, f"resumed by {request.actor}"):
+            self._send(SendAlert(*msgspec.structs.astuple(draft)))
         return True
 
     def _tell(self, level: Level, title: str, message: str, *, resolves: bool = False) -> None:
+        self._send(SendAlert(level, Category.KILL_SWITCH, title, message, dedup_key="kill", resolves=resolves))
+
+    def _send(self, alert: SendAlert) -> None:
         """A CRITICAL leaves even when the database cannot be written; and nothing here waits for it."""
-        alert = SendAlert(level, Category.KILL_SWITCH, title, message, dedup_key="kill", resolves=resolves)
         with suppress(ActorError):
             self.context.ref("alert").tell_nowait(alert)

@@ -19,7 +19,7 @@ from ...wire.guard import GuardState, Pause, StrategyBook
 from ...wire.money import minor_of_float
 from ...wire.promotion import EntitlementTerms
 
-__all__ = ["GuardSettings", "Look", "look"]
+__all__ = ["GuardSettings", "Look", "closed", "look"]
 
 # Warn from 80% of a limit, and call it over below 75%: one alert per approach, not one per wobble.
 WARN_AT = 0.80
@@ -83,6 +83,8 @@ def look(
             after, pause, notes = _strategy(before, status, real, settings)
             books[status.name] = after
             alerts += notes
+            if before.real and not after.real and (before.paused or before.warned):
+                alerts += closed(status.name, "has no real money left to lose")
             pauses += [Pause(status.name, pause)] if pause else []
     gross = external_minor + sum(book.real_pnl_minor for book in books.values()) - posted_fees_minor
     nav = gross - accrued_fees_minor
@@ -93,6 +95,19 @@ def look(
     if blind_s >= settings.max_blind_s and any_live:
         kill = f"engine silent for {blind_s:.0f} s with live strategies, limit {settings.max_blind_s:.0f} s"
     return Look(msgspec.structs.replace(fund, strategies=books), gross, kill, tuple(pauses), tuple(alerts))
+
+
+def closed(name: str, why: str) -> list[AlertDraft]:
+    """What ends a strategy's alerts, so that the next ones are heard; a key that is not open stays silent."""
+    return [
+        AlertDraft(Level.INFO, Category.DRAWDOWN, f"{name} {why}", "", name, f"{topic}:{name}", resolves=True)
+        for topic in ("paused", "drawdown")
+    ]
+
+
+def _percent_below(value: float, peak: float) -> float:
+    # To 9 decimals, as people read it: 1 - 0.8 is 0.19999999999999996, and 20% is 20%.
+    return round(100 * (1 - value / peak), 9) if peak > 0 else 0.0
 
 
 def _is_real(status: StrategyStatus, terms: EntitlementTerms | None) -> bool:
@@ -133,7 +148,7 @@ def _strategy(
 def _judge_drawdown(
     book: StrategyBook, name: str, worth: int, settings: GuardSettings
 ) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
-    drawdown = 100 * (1 - worth / book.peak_minor) if book.peak_minor > 0 else 0.0
+    drawdown = _percent_below(worth, book.peak_minor)
     limit = settings.max_strategy_drawdown_pct
     key = f"drawdown:{name}"
     if not book.real:
@@ -168,8 +183,8 @@ def _fail_closed(
 def _with_flows(state: GuardState, external_minor: int) -> GuardState:
     """Deposits buy units at the last NAV per unit, withdrawals redeem them; the first one buys them at 1."""
     flow = external_minor - state.external_minor
-    if not state.units:
-        units = float(external_minor)
+    if state.units <= 0:  # the first deposit, or one after everything was withdrawn
+        units = max(0.0, flow / (state.peak_per_unit or 1.0))
     elif flow and state.nav_minor > 0:
         units = state.units * (1 + flow / state.nav_minor)
     else:
@@ -178,9 +193,10 @@ def _with_flows(state: GuardState, external_minor: int) -> GuardState:
 
 
 def _fund(state: GuardState, nav: int, settings: GuardSettings) -> tuple[GuardState, str | None, list[AlertDraft]]:
-    per_unit = nav / state.units if state.units > 0 else 0.0
+    # A fund that was withdrawn to the last unit has lost nothing.
+    per_unit = nav / state.units if state.units > 0 else state.peak_per_unit
     peak = max(state.peak_per_unit, per_unit)
-    drawdown = 100 * (1 - per_unit / peak) if peak > 0 else 0.0
+    drawdown = _percent_below(per_unit, peak)
     limit = settings.max_fund_drawdown_pct
     breaches = state.breaches + 1 if drawdown >= limit else 0
     warned, notes = state.warned, []

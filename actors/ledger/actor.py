@@ -52,7 +52,7 @@ from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, Out
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..persistence import Reader, earlier_commits
 from . import accounts, schema
-from .core import KEY_MAX, Book, Draft, Entry, Original, canonical, is_text
+from .core import KEY_MAX, Book, Draft, Entry, Original, canonical, check_fields, is_text
 
 __all__ = ["LedgerActor", "new_key"]
 
@@ -137,18 +137,22 @@ class LedgerActor(Actor):
         return schema.entries_by_key(self._reader, keys) if keys else {}
 
     def _decide(self, request: Event | PostMany, draft: Draft, known: Known) -> Answer:
-        fork, learnt = draft.fork(), known.copy() if isinstance(request, PostMany) else known
         try:
-            posted = tuple(self._decide_one(event, fork, learnt) for event in _events_of(request))
+            if not isinstance(request, PostMany):
+                return self._decide_one(request, draft, known)
+            # All or none: what one of them refuses must leave no trace of those before it.
+            fork, learnt = draft.fork(), known.copy()
+            posted = tuple(self._decide_one(event, fork, learnt) for event in request.events)
         except Rejected as refusal:
             return refusal
         draft.adopt(fork)
         known.update(learnt)
-        return posted if isinstance(request, PostMany) else posted[0]
+        return posted
 
     def _decide_one(self, event: Event, draft: Draft, known: Known) -> Posted:
         key = new_key(self._clock.now_us()) if event.key is None else event.key
         if key in known:
+            check_fields(event, key)
             entry, head = known[key]
             if entry.request != canonical(event):
                 raise IdempotencyConflict(key, entry.seq)

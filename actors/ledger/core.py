@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import NamedTuple
+from datetime import date, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 
-from ...runtime import ConfigError
+from ...runtime import DAY_US, ConfigError
 from ...wire.ledger import (
     AlreadyReversed,
     BookFill,
@@ -58,15 +59,28 @@ from .accounts import (
     UNREALIZED_PNL,
 )
 
-__all__ = ["BadField", "Book", "Draft", "Entry", "Lot", "LotImage", "Posting", "canonical", "chain_hash", "is_text"]
+__all__ = [
+    "BadField",
+    "Book",
+    "Draft",
+    "Entry",
+    "Lot",
+    "LotImage",
+    "Posting",
+    "canonical",
+    "chain_hash",
+    "check_fields",
+    "is_text",
+]
 
 GENESIS = bytes(32)
 KEY_MAX = 128
 NAME_MAX = 128
 MEMO_MAX = 1_024
 INSTANT_MAX_US = 253_402_300_799_999_999  # the last of the year 9999
-# Fields of events that are texts even when they look like numbers.
-_TEXTS = frozenset({"strategy", "memo", "instrument", "market", "reason"})
+
+_CANONICAL = msgspec.json.Encoder(order="sorted")
+_AMOUNTS = frozenset({"amount", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value"})
 
 LotKey = tuple[str | None, str]  # strategy, instrument
 BalanceKey = tuple[str, str | None, str]  # account, strategy, asset
@@ -126,25 +140,23 @@ class Entry(msgspec.Struct, frozen=True):
 def canonical(event: Event) -> str:
     """The content of a request without its key: equal texts are the same request.
 
-    Numbers are compared by value, so 5, "5" and Decimal("5.0") are one amount.
+    Amounts are compared by value, so 5, "5" and Decimal("5.0") are one amount; texts as they are.
     """
-    fields = {
-        name: getattr(event, name) if name in _TEXTS else _canonical_value(getattr(event, name))
-        for name in event.__struct_fields__
-        if name != "key"
-    }
-    return msgspec.json.encode([event.__struct_config__.tag, fields], order="sorted").decode()
+    fields = {name: _canonical_value(name, getattr(event, name)) for name in event.__struct_fields__ if name != "key"}
+    return _CANONICAL.encode([event.__struct_config__.tag, fields]).decode()
 
 
-def _canonical_value(value: object) -> object:
-    if isinstance(value, tuple):
-        return [[leg.account, _canonical_value(leg.amount), leg.strategy, leg.asset] for leg in value]
-    if isinstance(value, Amount) and not isinstance(value, bool):
-        try:
-            return to_minor(value).minor
-        except AmountError:
-            return str(value)
-    return value
+def _canonical_value(name: str, value: Any) -> object:
+    if name == "legs":
+        return [[leg.account, _minor_or_text(leg.amount), leg.strategy, leg.asset] for leg in value]
+    return _minor_or_text(value) if name in _AMOUNTS else value
+
+
+def _minor_or_text(value: Amount) -> int | str:
+    try:
+        return to_minor(value).minor
+    except AmountError:
+        return repr(value)  # it is refused anyway; a replayed key must only not be mistaken for it
 
 
 def chain_hash(previous: bytes, payload: bytes) -> bytes:
@@ -154,7 +166,12 @@ def chain_hash(previous: bytes, payload: bytes) -> bytes:
 
 def utc_day(at_us: int) -> str:
     """The ISO date, UTC."""
-    return datetime.fromtimestamp(at_us // 1_000_000, UTC).date().isoformat()
+    return _day_of(at_us // DAY_US)
+
+
+@lru_cache(maxsize=16)
+def _day_of(days: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days=days)).isoformat()
 
 
 class Book:
@@ -236,7 +253,7 @@ class Draft:
         Raises: `AmountError`, `UnbalancedEntry`, `UnknownAccount`, `InsufficientFunds`, `PositionMismatch`,
         `AlreadyReversed`, `UnknownEntry`.
         """
-        _check_fields(event, key)
+        check_fields(event, key)
         plan = _Plan(self, event.strategy)
         _legs_of(event, plan)
         legs, lots = plan.legs(), tuple(plan.images(self.seq + 1))
@@ -525,7 +542,8 @@ def is_text(value: object, limit: int) -> bool:
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _check_fields(event: Event, key: str) -> None:
+def check_fields(event: Event, key: str) -> None:
+    """Raises: `BadField` for a text or an instant that cannot be stored."""
     texts = [
         ("key", key, KEY_MAX),
         ("strategy", event.strategy, NAME_MAX),

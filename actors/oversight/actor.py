@@ -40,10 +40,10 @@ from ...wire.promotion import EntitlementTerms, Observe, Transition
 from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, RecoveryStatuses
 from ...wire.status import EventsCommitted, PublishStatus
 from ..alert.requests import requested
-from ..host import Host
+from ..host import Host, HostFault
 from ..persistence import Reader, earlier_commits
 from . import fees, schema
-from .fees import FeeSettings
+from .fees import FeeSettings, Owed
 from .schema import Memory
 
 __all__ = ["OversightActor", "OversightSettings"]
@@ -101,6 +101,12 @@ class OversightActor(Actor):
         self._failing: dict[str, str] = {}  # steps, and why
         self._alerts: list[AlertDraft] = []
         self._memory = Memory()
+        self._stored = Memory()  # the memory as it is on disk
+        self._nav_lines: list[Statement] = []
+        self._to_pause: dict[str, str] = {}  # strategies the engine has not been told to pause yet, and why
+        self._gross_minor = 0  # NAV at the last look, before fees that have accrued and are not booked
+        self._broken = False  # whether the two NAVs disagree
+        self._started_us = 0
         self._statuses: tuple[StrategyStatus, ...] = ()
         self._feeds: tuple[FeedStatus, ...] = ()
         self._heard_us: int | None = None  # when the engine last answered
@@ -114,9 +120,9 @@ class OversightActor(Actor):
     async def on_start(self) -> None:
         await earlier_commits(self._ref("persistence"))
         self._reader = Reader(self._path)
-        self._memory = schema.load(self._reader)
-        if self._memory.guard.external_minor:
-            await self._ask("guard", RestoreGuard(self._memory.guard))
+        self._memory = self._stored = schema.load(self._reader)
+        self._started_us = self._clock.now_us()
+        await self._ask("guard", RestoreGuard(self._memory.guard))
         if self._settings.promotion:
             self._terms = (await self._ask("promotion", Observe(()))).terms
 
@@ -160,9 +166,10 @@ class OversightActor(Actor):
         self._ticks += 1
         transitions: Sequence[Transition] = ()
         session = request.session if request.session != self._memory.session else None
-        before = self._memory
         async with self._step("engine"):
             self._read_engine()
+        async with self._step("feeds"):
+            self._feeds = self._host.feeds()
         if self._settings.ledger:
             async with self._step("ledger"):
                 await self._book()
@@ -171,8 +178,9 @@ class OversightActor(Actor):
         if self._settings.promotion:
             async with self._step("promotion"):
                 transitions = await self._promote(session)
-            async with self._step("reconcile"):
-                await self._reconcile()
+            if "engine" not in self._failing:
+                async with self._step("reconcile"):
+                    await self._reconcile()
         if session is not None:
             async with self._step("session"):
                 await self._end_session(session)
@@ -180,7 +188,10 @@ class OversightActor(Actor):
             async with self._step("recovery"):
                 await self._recover()
         async with self._step("remember"):
-            await self._remember(before, session)
+            await self._remember(session)
+        if self._settings.ledger:
+            async with self._step("fees"):
+                await self._charge()
         if self._settings.alerts:
             async with self._step("alert"):
                 await self._ask("alert", ConsumeAlertRequests())
@@ -192,17 +203,17 @@ class OversightActor(Actor):
     def _read_engine(self) -> None:
         """What the engine says of itself. If it fails, what it said last stands, and ages."""
         self._statuses = self._host.strategies()
-        self._feeds = self._host.feeds()
         self._heard_us = self._clock.now_us()
 
     def _blind_s(self) -> float:
         if "engine" not in self._failing:
             return 0.0
-        since_us = self._heard_us if self._heard_us is not None else self._clock.now_us()
+        since_us = self._heard_us if self._heard_us is not None else self._started_us
         return max(1e-6, (self._clock.now_us() - since_us) / 1_000_000)
 
     async def _book(self) -> None:
-        """Fills and settlements after the stored cursors, once each."""
+        """Fees that a former life owed; fills and settlements after the stored cursors, once each."""
+        await self._charge()
         self._totals = await self._ask("ledger", ReadTotals())
         cursors = self._totals.cursors
         fills = self._host.fills(cursors.get("fills", ""))
@@ -217,9 +228,10 @@ class OversightActor(Actor):
     async def _watch(self) -> None:
         now_us = self._clock.now_us()
         guard, fee = self._memory.guard, self._memory.fees
-        external = self._capital_minor if self._totals is None else self._totals.external_minor
-        posted = fee.posted_minor if self._totals is None else self._totals.fees_minor
-        fee = msgspec.structs.replace(fee, posted_minor=posted)
+        external, posted, owed = self._capital_minor, fee.posted_minor, 0
+        if self._totals is not None:
+            external, posted, owed = self._totals.external_minor, self._totals.fees_minor, self._owed_minor()
+        fee = msgspec.structs.replace(fee, posted_minor=posted + owed)
         gross = guard.nav_minor + fee.accrued_minor
         if guard.units:
             fee = fees.accrue(
@@ -227,18 +239,37 @@ class OversightActor(Actor):
             )
         report: GuardReport = await self._ask(
             "guard",
-            Watch(self._statuses, self._terms, external, posted, fee.accrued_minor, self._blind_s()),
+            Watch(self._statuses, self._terms, external, posted, fee.accrued_minor + owed, self._blind_s()),
         )
+        self._gross_minor = report.gross_minor
         if not fee.at_us:
             fee = msgspec.structs.replace(fee, at_us=now_us, crystallised_us=now_us)
         self._memory = msgspec.structs.replace(self._memory, guard=report.state, fees=fee)
         self._alerts += report.alerts
-        for pause in report.pauses:
-            await self._host.pause(pause.strategy, pause.reason)
+        self._to_pause |= {pause.strategy: pause.reason for pause in report.pauses}
+        await self._pause(report.state)
+
+    def _owed_minor(self) -> int:
+        return sum(one.amount_minor for one in self._memory.owed)
+
+    async def _pause(self, guard: GuardState) -> None:
+        """Tell the engine, again in each tick until it has heard. Raises: `HostFault`, after all were told."""
+        fault: HostFault | None = None
+        for name, reason in tuple(self._to_pause.items()):
+            try:
+                if guard.strategies[name].paused:
+                    await self._host.pause(name, reason)
+                del self._to_pause[name]
+            except HostFault as error:
+                fault = error
+        if fault is not None:
+            raise fault
 
     async def _promote(self, session: str | None) -> tuple[Transition, ...]:
         evaluate = self._ticks % self._settings.promotion_every_ticks == 0
-        observed = await self._ask("promotion", Observe(self._statuses, session, evaluate))
+        # What an engine said before it fell silent is no evidence of today.
+        statuses = () if "engine" in self._failing else self._statuses
+        observed = await self._ask("promotion", Observe(statuses, session, evaluate))
         before, self._terms = self._terms or {}, observed.terms
         for name, terms in observed.terms.items():
             old = before.get(name)
@@ -254,8 +285,12 @@ class OversightActor(Actor):
         self._alerts.append(AlertDraft(Level.INFO, Category.REBALANCE, f"{name} rebalanced", text, name))
 
     async def _reconcile(self) -> None:
-        """The stage in force at the engine must be the one in the database."""
+        """The stage in force at the engine must be the one in the database.
+
+        Raises: `HostFault`, after all were told.
+        """
         terms = self._terms or {}
+        fault: HostFault | None = None
         if all(_in_force(one, terms.get(one.name)) for one in self._statuses):
             return
         for status in self._host.strategies():  # as it is now: this tick may have changed it
@@ -274,38 +309,66 @@ class OversightActor(Actor):
                     title = f"{status.name} traded above its entitlement"
                     text = f"in force {status.stage}, entitled to {entitled.stage.value}"
                     self._note(Level.CRITICAL, Category.RISK_LIMIT, title, text, f"stage:{status.name}", status.name)
-                await self._host.set_stage(status.name, entitled.stage.value, cap)
+                try:
+                    await self._host.set_stage(status.name, entitled.stage.value, cap)
+                except HostFault as error:
+                    fault = error
+        if fault is not None:
+            raise fault
 
     async def _end_session(self, session: str) -> None:
         """Marks, fees, and the comparison of the two NAVs."""
         now_us = self._clock.now_us()
         fee, guard = self._memory.fees, self._memory.guard
-        charges: list[Any] = []
-        if self._totals is not None:
-            charges += [mark for one in self._totals.positions if (mark := self._mark(one, session)) is not None]
-        amount, fee = fees.post_management(fee)
-        if amount:
-            charges.append(ChargeManagementFee(from_minor(amount), key=f"fee:management:{session}"))
+        gross = self._gross_minor - self._owed_minor()
+        if guard.units:
+            # What has accrued rests on the NAV of the tick before; what becomes final rests on this one's.
+            fee = fees.accrue(
+                fee, self._settings.fees, now_us, nav_minor=guard.nav_minor, gross_minor=gross, units=guard.units
+            )
+        management, fee = fees.post_management(fee)
+        performance = 0
         if fees.due(fee, self._settings.fees, now_us):
-            gross = guard.nav_minor + self._memory.fees.accrued_minor - amount
-            amount, fee = fees.crystallise(fee, now_us, gross_minor=gross, units=guard.units)
-            if amount:
-                charges.append(ChargePerformanceFee(from_minor(amount), key=f"fee:performance:{session}"))
-        if self._settings.ledger:
-            await self._charge(charges)
-            self._totals = await self._ask("ledger", ReadTotals())
-            self._compare(self._totals, guard, self._memory.fees)
-        self._memory = msgspec.structs.replace(self._memory, fees=fee, session=session)
+            performance, fee = fees.crystallise(fee, now_us, gross_minor=gross - management, units=guard.units)
+        owed = (Owed("management", management, session), Owed("performance", performance, session))
+        fresh = tuple(one for one in owed if one.amount_minor) if self._settings.ledger else ()
+        self._memory = msgspec.structs.replace(
+            self._memory,
+            guard=msgspec.structs.replace(guard, nav_minor=gross - management - performance - fee.accrued_minor),
+            fees=fee,
+            session=session,
+            owed=(*self._memory.owed, *fresh),
+        )
         self._count_alerts()
+        if self._totals is not None:
+            await self._mark_positions(self._totals.positions, session)
+            self._totals = await self._ask("ledger", ReadTotals())
+            self._compare(self._totals)
 
-    async def _charge(self, charges: Sequence[Any]) -> None:
-        if not charges:
+    async def _charge(self) -> None:
+        """Book what is owed, once it is remembered that it is.
+
+        A crash after the booking then asks for the same keys and amounts again, which the ledger answers with the
+        entries it has: a fee is charged neither twice nor never.
+        """
+        if not self._memory.owed or self._stored.owed != self._memory.owed:
             return
-        try:
-            await self._ask("ledger", PostMany(tuple(charges)))
-        except IdempotencyConflict as booked:
-            # A former life booked this session's fees and died before it could remember; they count as posted.
-            log.warning("session was charged before: %s", booked)
+        for one in self._memory.owed:
+            charge = ChargeManagementFee if one.kind == "management" else ChargePerformanceFee
+            try:
+                await self._ask("ledger", charge(from_minor(one.amount_minor), key=f"fee:{one.kind}:{one.session}"))
+            except IdempotencyConflict as booked:
+                log.warning("session %s was charged before: %s", one.session, booked)
+        self._memory = msgspec.structs.replace(self._memory, owed=())
+        self._totals = await self._ask("ledger", ReadTotals())
+
+    async def _mark_positions(self, positions: Sequence[LedgerPosition], session: str) -> None:
+        marks = tuple(mark for one in positions if (mark := self._mark(one, session)) is not None)
+        if marks:
+            try:
+                await self._ask("ledger", PostMany(marks))
+            except IdempotencyConflict as booked:
+                log.warning("session %s was marked before: %s", session, booked)
 
     def _mark(self, position: LedgerPosition, session: str) -> Mark | None:
         """The engine reports unrealized P&L per strategy, so only a strategy's single position can be marked."""
@@ -322,14 +385,18 @@ class OversightActor(Actor):
         key = f"mark:{position.strategy}:{position.instrument}:{session}"
         return Mark(position.instrument, value, key=key, strategy=position.strategy)
 
-    def _compare(self, totals: LedgerTotals, guard: GuardState, charged: fees.FeeState) -> None:
+    def _compare(self, totals: LedgerTotals) -> None:
         """The ledger's NAV and the guard's are made from different reports; a difference is somebody's error."""
-        expected = guard.nav_minor + charged.accrued_minor - (totals.fees_minor - charged.posted_minor)
+        expected = self._gross_minor
         gap = totals.nav_minor - expected
-        if abs(gap) > max(BREAK_TOLERANCE_MINOR, BREAK_TOLERANCE_FRACTION * abs(expected)):
+        before = self._broken
+        self._broken = abs(gap) > max(BREAK_TOLERANCE_MINOR, BREAK_TOLERANCE_FRACTION * abs(expected))
+        if self._broken and not before:
             text = f"ledger {from_minor(totals.nav_minor)}, engine {from_minor(expected)}, difference {from_minor(gap)}"
             self._note(Level.CRITICAL, Category.GENERAL, "Ledger and engine disagree on NAV", text, "break")
-        elif abs(gap) > 0:
+        elif before and not self._broken:
+            self._resolve(Category.GENERAL, "Ledger and engine agree on NAV", "break")
+        elif gap:
             log.info("NAV of ledger and engine differ by %s", from_minor(gap))
 
     async def _recover(self) -> None:
@@ -339,19 +406,25 @@ class OversightActor(Actor):
         if self._ticks % self._settings.recovery_every_ticks == 0:
             await self._ask("recovery", CheckFeeds(self._feeds))
 
-    async def _remember(self, before: Memory, session: str | None) -> None:
+    async def _remember(self, session: str | None) -> None:
         """One commit: alerts asked for, the memory when it matters, the session's line of NAV."""
         now_us = self._clock.now_us()
         statements: list[Statement] = []
-        guard = self._memory.guard
+        memory, stored = self._memory, self._stored
+        guard = memory.guard
         if session is not None:
-            statements.append(schema.nav_line(now_us, session, guard.nav_minor, guard.drawdown))
-        if session is not None or _flags(guard) != _flags(before.guard) or self._ticks == 1:
-            statements.append(schema.remembered(self._memory))
+            self._nav_lines.append(schema.nav_line(now_us, session, guard.nav_minor, guard.drawdown))
+        statements += self._nav_lines
+        changed = memory.session != stored.session or _flags(guard) != _flags(stored.guard)
+        if session is not None or changed or self._ticks == 1:
+            statements.append(schema.remembered(memory))
+            stored = memory
         if self._settings.alerts:
             statements += requested(now_us, self._alerts)
         if statements:
             await self._ask("persistence", Commit(tuple(statements)))
+        self._stored = stored
+        self._nav_lines.clear()
         self._alerts.clear()
 
     # -- showing
@@ -397,7 +470,7 @@ class OversightActor(Actor):
         return FundStatus(
             running=True,
             total_capital=from_minor(self._capital_minor),
-            nav=from_minor(guard.nav_minor if self._ticks else self._capital_minor),
+            nav=from_minor(guard.nav_minor if self._ticks or guard.units else self._capital_minor),
             drawdown_pct=round(guard.drawdown, 6),
             high_water_mark=from_minor(round(fee.mark_per_unit * guard.units)),
             running_strategies=sum(one.state == "running" for one in self._statuses),

@@ -8,13 +8,13 @@ high-water mark, crystallised every so many days; per unit, so that a deposit ne
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from ...runtime import DAY_US, ConfigError
 
-__all__ = ["FeeSettings", "FeeState", "accrue", "crystallise", "due", "post_management"]
+__all__ = ["FeeSettings", "FeeState", "Owed", "accrue", "crystallise", "due", "post_management"]
 
 # Denominator of the management accrual: basis points times microseconds of a 365-day year.
 _YEAR_BP_US = 10_000 * 365 * DAY_US
@@ -53,6 +53,14 @@ class FeeState(msgspec.Struct, frozen=True):
     @property
     def accrued_minor(self) -> int:
         return self.management_minor + self.performance_minor
+
+
+class Owed(msgspec.Struct, frozen=True):
+    """A fee that is final, and of which the ledger has not said yet that it is booked."""
+
+    kind: Literal["management", "performance"]
+    amount_minor: int
+    session: str
 
 
 class Posting(NamedTuple):

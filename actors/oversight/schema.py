@@ -9,7 +9,7 @@ from ...wire.money import from_minor
 from ...wire.oversight import NavSample
 from ...wire.persistence import Statement
 from ..persistence import Rows
-from .fees import FeeState
+from .fees import FeeState, Owed
 
 __all__ = ["SCHEMA", "Memory", "load", "nav_history", "nav_line", "remembered"]
 
@@ -30,6 +30,7 @@ class Memory(msgspec.Struct, frozen=True):
     guard: GuardState = GuardState()
     fees: FeeState = FeeState()
     session: str = ""  # the last one that ended
+    owed: tuple[Owed, ...] = ()
 
 
 def remembered(memory: Memory) -> Statement:

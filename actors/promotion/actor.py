@@ -205,7 +205,9 @@ class PromotionActor(Actor):
         fresh = {one.id: core.with_sample(one, sample, now_us, settings) for one, sample in samples}
         looked_at = [(fresh.get(one.id, one), status) for one, status in looked_at]
         changes = self._decide(looked_at, now_us, evaluate=request.evaluate)
-        ready = self._newly_ready(looked_at, now_us) if request.evaluate else []
+        moving = {change.after.id for change in changes}
+        staying = [one for one, _ in looked_at if one.id not in moving]
+        ready = self._newly_ready(staying, now_us) if request.evaluate else []
         transitions = await self._move(changes, [one for one, _ in looked_at], ready, schema.sampled(samples))
         return Observed(tuple(transitions), self.terms())
 
@@ -214,7 +216,7 @@ class PromotionActor(Actor):
     ) -> list[Change]:
         changes = []
         for strategy, status in looked_at:
-            worth = float(status.equity) if status.equity is not None and strategy.track.sessions else None
+            worth = _worth(status) if strategy.track.sessions else None
             down = core.breach(strategy, self._rules, worth)
             if down is not None and (down[1] or evaluate):
                 reason, hard = down
@@ -223,10 +225,10 @@ class PromotionActor(Actor):
                 changes.append(core.promoted(strategy, self._rules, now_us, actor="promotion", reason="gate passed"))
         return changes
 
-    def _newly_ready(self, looked_at: Sequence[tuple[Strategy, StrategyStatus]], now_us: int) -> list[Strategy]:
+    def _newly_ready(self, staying: Sequence[Strategy], now_us: int) -> list[Strategy]:
         return [
             msgspec.structs.replace(strategy, ready_alerted=True)
-            for strategy, _ in looked_at
+            for strategy in staying
             if not strategy.ready_alerted and core.evaluate(strategy, self._rules, now_us).would_do == "ready"
         ]
 
@@ -323,16 +325,34 @@ def terms_of(strategy: Strategy, rules: Rules) -> EntitlementTerms:
     return EntitlementTerms(strategy.name, strategy.stage, rung.mode, rung.real_capital)
 
 
+def _worth(status: StrategyStatus) -> float | None:
+    """Equity as reported just now; None when it is unknown or no number, which is the guard's to act upon."""
+    try:
+        return None if status.equity is None else float(status.equity)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def _samples(session: str, looked_at: Sequence[tuple[Strategy, StrategyStatus]]) -> list[tuple[Strategy, Sample]]:
-    """One per strategy whose figures are numbers: one whose books are broken proves nothing."""
+    """One per strategy whose figures are numbers: one whose books are broken proves nothing.
+
+    A session that was sampled before is not sampled again: a tick that failed halfway is repeated as a whole.
+    """
     samples = []
     for strategy, status in looked_at:
+        if strategy.track.session == session:
+            continue
         equity = None if status.equity is None else minor_of_float(status.equity)
         allocated = minor_of_float(status.allocated)
-        if equity is not None and allocated is not None and allocated > 0:
+        counted = _is_count(status.n_trades) and _is_count(status.n_wins) and status.n_wins <= status.n_trades
+        if equity is not None and allocated is not None and allocated > 0 and counted:
             worth, given = float(from_minor(equity)), float(from_minor(allocated))
             samples.append((strategy, Sample(session, worth, given, status.n_trades, status.n_wins)))
     return samples
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**62
 
 
 def _transition(change: Change) -> Transition:

@@ -54,7 +54,8 @@ __all__ = [
     "with_sample",
 ]
 
-FUTURE_TOLERANCE_US = 300_000_000
+# How far the clock of whoever records metrics may differ from ours.
+CLOCK_TOLERANCE_US = 300_000_000
 
 
 class PromotionSettings(msgspec.Struct, frozen=True):
@@ -200,8 +201,10 @@ def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now
         raise StrategyRetired(f"{strategy.name} is retired")
     if stage is not strategy.stage:
         raise MetricError("stage", stage.value, f"is not the current stage, {strategy.stage.value}")
-    if as_of_us > now_us + FUTURE_TOLERANCE_US:
+    if as_of_us > now_us + CLOCK_TOLERANCE_US:
         raise MetricError("as_of", as_of_us, "lies in the future")
+    if as_of_us < min(strategy.entered_us, now_us) - CLOCK_TOLERANCE_US:
+        raise MetricError("as_of", as_of_us, "lies before the strategy entered its stage")
 
 
 def with_metrics(strategy: Strategy, metrics: Mapping[str, object], as_of_us: int) -> Strategy:
@@ -234,7 +237,7 @@ def evaluate(strategy: Strategy, rules: Rules, now_us: int) -> Evaluation:
         for criterion in criteria
         if criterion.required or criterion.metric in strategy.metrics
     )
-    verdict = _gate_verdict(results)
+    verdict = _gate_verdict(results, proves=any(criterion.required for criterion in criteria))
     demotion = breach(strategy, rules)
     would_do, blocked_by = _move(strategy, rules, target, verdict, demotion is not None, now_us)
     unsigned = Evaluation(
@@ -285,12 +288,12 @@ def _result(
     return CriterionResult(criterion.name, criterion.op, criterion.limit, observed, unit, None, verdict, why, age_s)
 
 
-def _gate_verdict(results: tuple[CriterionResult, ...]) -> Verdict:
-    """Any FAIL is FAIL; else any INCONCLUSIVE; a gate without criteria proves nothing."""
+def _gate_verdict(results: tuple[CriterionResult, ...], *, proves: bool) -> Verdict:
+    """Any FAIL is FAIL; else any INCONCLUSIVE; a gate without a required criterion proves nothing."""
     verdicts = {result.verdict for result in results}
     if "FAIL" in verdicts:
         return "FAIL"
-    return "PASS" if verdicts == {"PASS"} else "INCONCLUSIVE"
+    return "PASS" if proves and verdicts == {"PASS"} else "INCONCLUSIVE"
 
 
 def _move(
@@ -410,7 +413,8 @@ def demoted(
     freeze = len(recent) + 1 >= settings.freeze_after_demotions
     after = msgspec.structs.replace(
         _moved(strategy, target, now_us),
-        cooldown_until_us=now_us + int(days * DAY_US),
+        # A second demotion never shortens what the first one ordered.
+        cooldown_until_us=max(strategy.cooldown_until_us or 0, now_us + int(days * DAY_US)),
         demotions_us=(*recent, now_us),
         frozen=strategy.frozen or freeze,
         frozen_since_us=now_us if strategy.frozen or freeze else None,

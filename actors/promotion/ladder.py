@@ -101,6 +101,8 @@ class Criterion(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.metric != "days" and self.metric not in METRICS:
             raise ConfigError(self.name, f"there is no metric {self.metric!r}; known: days, {', '.join(METRICS)}")
+        if self.op not in (">=", "<="):
+            raise ConfigError(self.name, f"{self.op!r} is neither >= nor <=")
         if not math.isfinite(self.limit):
             raise ConfigError(self.name, f"limit {self.limit!r} is not finite")
 

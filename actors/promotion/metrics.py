@@ -80,6 +80,7 @@ class Track(msgspec.Struct, frozen=True):
     """
 
     sessions: int = 0
+    session: str = ""  # the last one sampled, of this episode or the one before
     mean: float = 0.0
     m2: float = 0.0
     equity: float = 0.0
@@ -96,7 +97,7 @@ class Track(msgspec.Struct, frozen=True):
         """The track one session later."""
         before = self.equity if self.sessions else sample.allocated
         if not before > 0:
-            return self
+            return msgspec.structs.replace(self, session=sample.session)
         change = sample.equity / before - 1
         sessions = self.sessions + 1
         mean = self.mean + (change - self.mean) / sessions
@@ -106,6 +107,7 @@ class Track(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(
             self,
             sessions=sessions,
+            session=sample.session,
             mean=mean,
             m2=self.m2 + (change - self.mean) * (change - mean),
             equity=sample.equity,
@@ -124,7 +126,7 @@ class Track(msgspec.Struct, frozen=True):
 
     def next_episode(self, trades: int, wins: int) -> Track:
         """An empty track that counts trades from here."""
-        return Track(base_trades=trades, base_wins=wins)
+        return Track(session=self.session, base_trades=trades, base_wins=wins)
 
     def sharpe(self) -> float | None:
         """sqrt(252) mean/sd of session returns, sd with n - 1; None where it is undefined, never infinite."""

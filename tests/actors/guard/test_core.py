@@ -1,0 +1,371 @@
+"""What the guard thinks, by plain calls: NAV, drawdowns, and when to stop everything."""
+
+import math
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fundops.actors.guard.core import GuardSettings, Look, look
+from fundops.runtime import ConfigError
+from fundops.wire.alert import Level
+from fundops.wire.controller import StrategyStatus
+from fundops.wire.guard import GuardState
+from fundops.wire.promotion import EntitlementTerms, PromotionStage
+
+UNIT = 10**8
+CAPITAL = 100_000
+DEFAULTS = GuardSettings()
+STAGES = {
+    "paper": (PromotionStage.Paper, "paper", 0.0),
+    "shadow": (PromotionStage.Shadow, "shadow", 0.0),
+    "live-small": (PromotionStage.Live_Small, "live", 0.01),
+    "live-scaled": (PromotionStage.Live_Scaled, "live", 1.0),
+}
+
+
+def status(
+    name: str = "mm", pnl: Any = 0, *, unrealized: Any = 0, allocated: Any = 1_000, **more: Any
+) -> StrategyStatus:
+    figures = {"realized_pnl": pnl, "unrealized_pnl": unrealized, "allocated": allocated}
+    return StrategyStatus(name, "running", **figures, **more)
+
+
+def terms(**stages: str) -> dict[str, EntitlementTerms]:
+    """Names and their stages."""
+    found: dict[str, Any] = {name: STAGES[stage.replace("_", "-")] for name, stage in stages.items()}
+    return {name: EntitlementTerms(name, *one) for name, one in found.items()}
+
+
+class Fund:
+    """Looks one after the other, each on the state of the one before."""
+
+    def __init__(self, settings: GuardSettings = DEFAULTS, capital: float = CAPITAL) -> None:
+        self.settings = settings
+        self.state = GuardState()
+        self.external = capital
+        self.posted: float = 0
+        self.accrued: float = 0
+        self.last: Look
+        if capital:
+            self.look()
+
+    def look(
+        self, *statuses: StrategyStatus, terms: dict[str, EntitlementTerms] | None = None, blind_s: float = 0.0
+    ) -> Look:
+        self.last = look(
+            self.state,
+            self.settings,
+            statuses,
+            terms,
+            external_minor=round(self.external * UNIT),
+            posted_fees_minor=round(self.posted * UNIT),
+            accrued_fees_minor=round(self.accrued * UNIT),
+            blind_s=blind_s,
+        )
+        self.state = self.last.state
+        return self.last
+
+    @property
+    def nav(self) -> float:
+        return self.state.nav_minor / UNIT
+
+    @property
+    def notes(self) -> list[tuple[str, str | None, bool]]:
+        """Level, key, and whether it resolves, of the last look's alerts."""
+        return [(one.level.value, one.dedup_key, one.resolves) for one in self.last.alerts]
+
+
+@pytest.fixture
+def fund() -> Fund:
+    return Fund()
+
+
+# -- net asset value
+
+
+def test_nav_is_capital_and_pnl_of_all_strategies_ever_reported_less_fees(fund: Fund) -> None:
+    fund.look(status("a", 500, unrealized=-200), status("b", "-50"))
+    assert fund.nav == 100_250
+    fund.look(status("b", -50))  # a is gone; what it made is not
+    assert fund.nav == 100_250
+    fund.posted, fund.accrued = 100, 20
+    found = fund.look(status("a", 600, unrealized=-200), status("b", -50))
+    assert fund.nav == 100_230
+    assert found.gross_minor == 100_250 * UNIT
+
+
+def test_paper_and_shadow_pnl_is_hypothetical(fund: Fund) -> None:
+    fund.look(
+        status("p", 9_999), status("s", 9_999), status("l", 100), terms=terms(p="paper", s="shadow", l="live_small")
+    )
+    assert fund.nav == 100_100
+    assert [fund.state.strategies[name].real_pnl_minor for name in "psl"] == [0, 0, 100 * UNIT]
+
+
+def test_what_was_made_on_paper_stays_out_after_a_promotion_and_what_was_real_stays_in_after_a_demotion(
+    fund: Fund,
+) -> None:
+    fund.look(status(pnl=5_000), terms=terms(mm="shadow"))
+    fund.look(status(pnl=5_000), terms=terms(mm="live_small"))
+    assert fund.nav == 100_000
+    fund.look(status(pnl=5_300), terms=terms(mm="live_small"))
+    assert fund.nav == 100_300
+    fund.look(status(pnl=5_250), terms=terms(mm="shadow"))  # closing out cost real money
+    assert fund.nav == 100_250
+    fund.look(status(pnl=9_000), terms=terms(mm="shadow"))
+    assert fund.nav == 100_250
+
+
+def test_the_stage_in_force_at_the_engine_decides_what_is_real(fund: Fund) -> None:
+    fund.look(status(pnl=0, stage="live-small"), terms=terms(mm="shadow"))
+    fund.look(status(pnl=-70, stage="live-small"), terms=terms(mm="shadow"))
+    assert fund.nav == 99_930
+    fund.look(status("other", 70, stage="paper"), terms=terms(mm="shadow", other="live_scaled"))
+    assert fund.nav == 99_930
+
+
+def test_a_strategy_nobody_registered_is_real_only_if_the_engine_says_so(fund: Fund) -> None:
+    fund.look(status("stranger", 500), status("rogue", -500, stage="live"), terms=terms())
+    assert fund.nav == 99_500
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf, Decimal("NaN"), "x", True, 1e300])
+@pytest.mark.parametrize("field", ["realized_pnl", "unrealized_pnl", "allocated", "equity"])
+def test_a_figure_that_is_no_number_pauses_the_strategy_and_keeps_its_last_pnl(
+    fund: Fund, field: str, broken: Any
+) -> None:
+    fund.look(status(pnl=300))
+    sick = msgspec.structs.replace(status(pnl=300), **{field: broken})
+    found = fund.look(sick, status("sound", 10))
+    assert [(one.strategy, one.reason) for one in found.pauses] == [("mm", "reports a figure that is not a number")]
+    assert fund.notes == [("WARNING", "paused:mm", False)]
+    assert fund.nav == 100_310
+    assert found.kill is None
+    assert fund.look(sick).pauses == ()
+    fund.look(status(pnl=200))
+    assert fund.nav == 100_210
+    assert fund.state.strategies["mm"].paused
+
+
+def test_broken_paper_books_pause_nobody(fund: Fund) -> None:
+    assert fund.look(status(pnl=math.nan), terms=terms(mm="paper")).pauses == ()
+
+
+# -- deposits and withdrawals
+
+
+def test_deposits_and_withdrawals_are_not_performance(fund: Fund) -> None:
+    fund.look(status(pnl=10_000))
+    fund.external = 600_000
+    fund.look(status(pnl=10_000))
+    assert (fund.nav, fund.state.drawdown) == (610_000, pytest.approx(0, abs=1e-9))
+    fund.external = 50_000
+    fund.look(status(pnl=10_000))
+    assert (fund.nav, fund.state.drawdown) == (60_000, pytest.approx(0, abs=1e-9))
+    fund.look(status(pnl=7_000))
+    assert fund.state.drawdown == pytest.approx(5.0)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-50_000, 200_000), st.floats(-0.02, 0.02)),
+        max_size=30,
+    )
+)
+def test_drawdown_is_that_of_the_returns_whatever_flows(history: list[tuple[int, float]]) -> None:
+    fund, pnl, index, peak = Fund(), 0.0, 1.0, 1.0
+    for flow, change in history:
+        if fund.nav + flow > 1_000:
+            fund.external += flow
+            fund.look(status(pnl=pnl))
+        gain = round(fund.nav * change, 6)
+        index *= 1 + gain / fund.nav
+        peak = max(peak, index)
+        pnl += gain
+        fund.look(status(pnl=pnl))
+        assert fund.state.drawdown == pytest.approx(100 * (1 - index / peak), abs=1e-6)
+
+
+def test_withdrawing_everything_is_no_loss_and_a_later_deposit_begins_without_one(fund: Fund) -> None:
+    fund.look(status(pnl=10_000))
+    fund.external = -10_000
+    found = fund.look(status(pnl=10_000))
+    assert (fund.nav, fund.state.drawdown, found.kill) == (0, 0, None)
+    assert fund.look(status(pnl=10_000)).kill is None
+    fund.external = 40_000
+    found = fund.look(status(pnl=10_000))
+    assert (fund.nav, fund.state.drawdown, found.kill) == (50_000, 0, None)
+    fund.look(status(pnl=5_000))
+    assert fund.state.drawdown == pytest.approx(10.0)
+
+
+def test_a_fund_without_money_has_no_drawdown() -> None:
+    empty = Fund(capital=0)
+    assert empty.look().kill is None
+    empty.external = 1_000
+    empty.look()
+    assert (empty.state.units, empty.state.drawdown) == (1_000 * UNIT, 0)
+
+
+# -- the fund's limit
+
+
+def test_the_kill_comes_at_the_limit_and_not_before_it(fund: Fund) -> None:
+    assert fund.look(status(pnl="-14999.99")).kill is None
+    assert fund.look(status(pnl=-15_000)).kill == "Fund drawdown 15.0% exceeded limit 15.0%"
+    assert fund.look(status(pnl=-15_200)).kill == "Fund drawdown 15.2% exceeded limit 15.0%"
+
+
+@pytest.mark.parametrize("limit", [5, 10, 20, 30, 33, 70])
+def test_exactly_the_limit_is_the_limit_whatever_floats_make_of_it(limit: int) -> None:
+    fund = Fund(GuardSettings(max_fund_drawdown_pct=limit, max_strategy_drawdown_pct=limit))
+    found = fund.look(status(pnl=0, allocated=100_000), terms=None)
+    found = fund.look(status(pnl=-1_000 * limit, allocated=100_000))
+    assert found.kill is not None
+    assert [one.strategy for one in found.pauses] == ["mm"]
+
+
+def test_the_limit_must_hold_for_as_many_looks_in_a_row_as_configured() -> None:
+    fund = Fund(GuardSettings(kill_confirm_ticks=3))
+    pnls = [-16_000, -16_000, -14_000, -16_000, -16_000, -15_000]
+    assert [fund.look(status(pnl=pnl)).kill is not None for pnl in pnls] == [False] * 5 + [True]
+
+
+def test_the_warning_comes_once_at_80_percent_and_is_resolved_below_75(fund: Fund) -> None:
+    said = []
+    for loss in (11_999, 12_000, 13_000, 11_500, 12_500, 11_251, 11_249, 11_000, 12_000):
+        fund.look(status(pnl=-loss, allocated=1_000_000))
+        said.append([one for one in fund.notes if one[1] == "drawdown:fund"])
+    warned, over = [("WARNING", "drawdown:fund", False)], [("INFO", "drawdown:fund", True)]
+    assert said == [[], warned, [], [], [], [], over, [], warned]
+
+
+# -- a strategy's limit
+
+
+def test_a_strategy_is_warned_about_paused_once_and_not_again() -> None:
+    fund = Fund(capital=10**9)
+    said = []
+    for pnl in (0, -190, -200, -240, -250, -300, -100):
+        found = fund.look(status(pnl=pnl))
+        said.append(([one.strategy for one in found.pauses], fund.notes))
+    assert said == [
+        ([], []),
+        ([], []),
+        ([], [("WARNING", "drawdown:mm", False)]),
+        ([], []),
+        (["mm"], [("WARNING", "paused:mm", False)]),
+        ([], []),
+        ([], []),
+    ]
+    assert fund.state.strategies["mm"].paused
+
+
+def test_a_strategys_warning_is_resolved_below_75_percent_of_its_limit() -> None:
+    fund = Fund(capital=10**9)
+    for pnl in (0, -200, -188):
+        fund.look(status(pnl=pnl))
+        assert not any(resolves for _, _, resolves in fund.notes)
+    fund.look(status(pnl=-187))
+    assert fund.notes == [("INFO", "drawdown:mm", True)]
+
+
+def test_a_strategys_drawdown_is_from_its_peak_and_new_capital_begins_anew() -> None:
+    fund = Fund(capital=10**9)
+    fund.look(status(pnl=0))
+    fund.look(status(pnl=1_000))  # worth 2,000
+    assert fund.look(status(pnl=501)).pauses == ()
+    assert fund.look(status(pnl=501, allocated=900)).pauses == ()
+    assert [one.strategy for one in fund.look(status(pnl=150, allocated=900)).pauses] == ["mm"]
+
+
+def test_reported_equity_is_believed_over_allocated_and_pnl() -> None:
+    fund = Fund(capital=10**9)
+    fund.look(status(equity=1_000.0))
+    assert [one.strategy for one in fund.look(status(equity=750.0)).pauses] == ["mm"]
+
+
+def test_paper_and_shadow_strategies_are_never_paused(fund: Fund) -> None:
+    fund.look(status(pnl=0), terms=terms(mm="shadow"))
+    found = fund.look(status(pnl=-900), terms=terms(mm="shadow"))
+    assert (found.pauses, found.alerts) == ((), ())
+
+
+def test_losing_its_real_money_ends_a_pause_and_its_alerts() -> None:
+    fund = Fund(capital=10**9)
+    fund.look(status(pnl=0), terms=terms(mm="live_scaled"))
+    fund.look(status(pnl=-200), terms=terms(mm="live_scaled"))
+    fund.look(status(pnl=-300), terms=terms(mm="live_scaled"))
+    assert fund.state.strategies["mm"].paused
+    fund.look(status(pnl=-300), terms=terms(mm="shadow"))
+    assert not fund.state.strategies["mm"].paused
+    assert fund.notes == [("INFO", "paused:mm", True), ("INFO", "drawdown:mm", True)]
+    fund.look(status(pnl=-300), terms=terms(mm="shadow"))
+    assert fund.notes == []
+
+
+# -- a silent engine
+
+
+def test_a_silent_engine_changes_nothing_until_it_was_silent_too_long(fund: Fund) -> None:
+    fund.look(status(pnl=-500))
+    before = fund.state.strategies
+    for blind_s in (1e-6, 30, 59.999):
+        found = fund.look(status(pnl=9_999), blind_s=blind_s)
+        assert (found.kill, fund.nav, fund.state.strategies) == (None, 99_500, before)
+    assert fund.look(blind_s=60.0).kill == "engine silent for 60 s with live strategies, limit 60 s"
+
+
+def test_a_silent_engine_with_nothing_live_is_no_reason_to_stop(fund: Fund) -> None:
+    fund.look(status(), terms=terms(mm="paper"))
+    assert fund.look(blind_s=3_600, terms=terms(mm="paper")).kill is None
+
+
+# -- settings and state
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_fund_drawdown_pct", 0),
+        ("max_fund_drawdown_pct", 101),
+        ("max_fund_drawdown_pct", math.nan),
+        ("max_strategy_drawdown_pct", -1),
+        ("max_strategy_drawdown_pct", True),
+        ("lease_s", math.inf),
+        ("max_blind_s", "60"),
+        ("kill_confirm_ticks", 0),
+        ("kill_confirm_ticks", 1.5),
+        ("kill_confirm_ticks", True),
+        ("kill_action", "hope"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        GuardSettings(**{field: value})
+    assert refusal.value.field == field
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats() | st.integers(-(10**6), 10**6) | st.decimals() | st.none(),
+            st.floats() | st.integers(-100, 10**6),
+            st.booleans(),
+        ),
+        max_size=15,
+    )
+)
+def test_no_report_whatsoever_crashes_a_look_or_makes_its_state_unstorable(history: list[Any]) -> None:
+    fund = Fund()
+    for pnl, allocated, live in history:
+        stages = terms(mm="live_scaled" if live else "paper")
+        found = fund.look(status(pnl=pnl, allocated=allocated), terms=stages)
+        assert math.isfinite(fund.state.drawdown)
+        assert math.isfinite(fund.state.units)
+        assert msgspec.json.decode(msgspec.json.encode(fund.state), type=GuardState) == fund.state
+        assert all(one.level is not Level.CRITICAL for one in found.alerts)

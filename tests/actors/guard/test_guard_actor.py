@@ -1,0 +1,474 @@
+"""The guard actor: it acts first, forgets nothing, and lets go only for a person."""
+
+import os
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from fundops.actors.guard import GuardActor, GuardSettings, Leases
+from fundops.actors.guard.marker import Marker
+from fundops.actors.host import Host, HostFault
+from fundops.runtime import Actor, ChildSpec, Supervisor, VirtualClock, handles, open_supervisor
+from fundops.wire.alert import Level, SendAlert
+from fundops.wire.controller import KillAction, StopReport, StrategyStatus
+from fundops.wire.guard import (
+    EngageKillSwitch,
+    Entitlement,
+    GuardReport,
+    GuardState,
+    KillStatus,
+    KillSwitchNotEngaged,
+    ReadKillSwitch,
+    ReleaseKillSwitch,
+    RestoreGuard,
+    ResumeStrategy,
+    StrategyBook,
+    Watch,
+)
+from fundops.wire.promotion import EntitlementTerms, PromotionStage
+
+T0 = 1_700_000_000_000_000
+UNIT = 10**8
+CAPITAL_MINOR = 100_000 * UNIT
+LIVE = EntitlementTerms("mm", PromotionStage.Live_Small, "live", 0.01)
+PAPER = EntitlementTerms("mm", PromotionStage.Paper, "paper", 0.0)
+
+
+class Engine:
+    """The host's engine: stops when told to, or does not."""
+
+    def __init__(self) -> None:
+        self.open_orders = 0
+        self.stops: list[tuple[str, str]] = []
+        self.resumed: list[str] = []
+        self.on_stop: Callable[[], None] = lambda: None
+        self.mood = "works"
+
+    def strategies(self) -> list[StrategyStatus]:
+        return []
+
+    async def _behave(self) -> None:
+        if self.mood == "hangs":
+            await trio.sleep_forever()
+        if self.mood == "raises":
+            raise RuntimeError("no")
+
+    async def stop_all(self, reason: str, action: KillAction) -> Any:
+        self.stops.append((reason, action))
+        self.on_stop()
+        await self._behave()
+        return StopReport(self.open_orders, 3) if self.mood != "babbles" else "stopped, sort of"
+
+    async def pause(self, name: str, reason: str) -> None:
+        raise AssertionError("the tick's to do")
+
+    async def resume(self, name: str) -> None:
+        await self._behave()
+        self.resumed.append(name)
+
+    async def stop(self, name: str, reason: str) -> None:
+        raise AssertionError("not asked for")
+
+
+class Mute:
+    """A controller that can be asked for its strategies and nothing else."""
+
+    def strategies(self) -> list[StrategyStatus]:
+        return []
+
+
+class Inbox(Actor):
+    """In the alert actor's place."""
+
+    sent: list[SendAlert] = []  # noqa: RUF012  emptied for each test
+
+    @handles(SendAlert)
+    def take(self, message: SendAlert) -> None:
+        self.sent.append(message)
+
+
+class Tree:
+    """A running guard."""
+
+    def __init__(self, supervisor: Supervisor, clock: VirtualClock, leases: Leases) -> None:
+        self.supervisor, self.clock, self.leases = supervisor, clock, leases
+        self.guard = supervisor.ref("guard")
+
+    async def ask(self, request: Any) -> Any:
+        return await self.guard.ask(request, timeout_s=60)
+
+    async def watch(self, pnl: Any = 0, terms: Any = None, blind_s: float = 0.0, **more: Any) -> GuardReport:
+        one = StrategyStatus("mm", "running", None, 1_000_000, pnl, **more)
+        report: GuardReport = await self.ask(Watch((one,), terms, CAPITAL_MINOR, 0, 0, blind_s))
+        return report
+
+    async def state(self) -> str:
+        return str((await self.ask(ReadKillSwitch())).state)
+
+    async def alerts(self) -> list[tuple[Level, str, str, bool]]:
+        await trio.testing.wait_all_tasks_blocked()
+        found = [(one.level, one.title, one.message, one.resolves) for one in Inbox.sent]
+        Inbox.sent.clear()
+        return found
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "fund.db.kill"
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@asynccontextmanager
+async def opened(
+    marker: Path,
+    controller: Any = None,
+    settings: GuardSettings = GuardSettings(),  # noqa: B008  frozen
+    clock: VirtualClock | None = None,
+) -> AsyncIterator[Tree]:
+    clock = clock or VirtualClock(T0)
+    leases = Leases(clock)
+    Inbox.sent.clear()
+    async with trio.open_nursery() as nursery:
+        host = Host(controller or Engine(), nursery)
+        children = [
+            ChildSpec("guard", lambda: GuardActor(clock, host, settings, leases, marker, CAPITAL_MINOR)),
+            ChildSpec("alert", Inbox),
+        ]
+        async with open_supervisor(children) as supervisor:
+            yield Tree(supervisor, clock, leases)
+
+
+# -- leases
+
+
+async def test_a_lease_lets_a_live_strategy_trade_and_runs_out_by_itself(marker: Path) -> None:
+    async with opened(marker) as tree:
+        assert not tree.leases.may_trade("mm")
+        await tree.watch(terms={"mm": LIVE})
+        assert tree.leases.may_trade("mm")
+        assert tree.leases.entitlement("mm") == Entitlement("live-small", "live", Decimal(1_000), T0 + 30_000_000)
+        tree.clock.advance(30)
+        assert tree.leases.may_trade("mm")
+        tree.clock.advance(0.000001)
+        assert not tree.leases.may_trade("mm")
+        await tree.watch(terms={"mm": LIVE})
+        assert tree.leases.may_trade("mm")
+
+
+async def test_only_what_the_stage_says_may_trade(marker: Path) -> None:
+    async with opened(marker) as tree:
+        await tree.watch(terms={"mm": PAPER})
+        assert not tree.leases.may_trade("mm")
+        assert tree.leases.entitlement("mm").mode == "paper"
+        await tree.watch(terms={})  # nobody registered it
+        assert tree.leases.entitlement("mm") == Entitlement(None, "none", Decimal(0), 0)
+        await tree.watch(terms=None)  # promotion is off: the host's own say
+        assert tree.leases.may_trade("mm")
+        assert tree.leases.entitlement("mm").capital == 100_000
+        assert not tree.leases.may_trade("somebody else")
+
+
+async def test_a_silent_engine_renews_no_lease(marker: Path) -> None:
+    async with opened(marker) as tree:
+        await tree.watch(terms={"mm": LIVE})
+        tree.clock.advance(20)
+        await tree.watch(terms={"mm": LIVE}, blind_s=20)
+        assert tree.leases.may_trade("mm")
+        tree.clock.advance(10.1)
+        assert not tree.leases.may_trade("mm")
+
+
+async def test_a_paused_strategy_holds_no_lease_until_a_person_resumes_it(marker: Path, engine: Engine) -> None:
+    async with opened(marker, engine) as tree:
+        await tree.watch(terms={"mm": LIVE})
+        report = await tree.watch(float("nan"), {"mm": LIVE})
+        assert [one.strategy for one in report.pauses] == ["mm"]
+        await tree.watch(0, {"mm": LIVE})
+        assert not tree.leases.may_trade("mm")
+        assert tree.leases.entitlement("mm").mode == "none"
+        assert await tree.ask(ResumeStrategy("mm", "owner"))
+        assert engine.resumed == ["mm"]
+        await tree.watch(0, {"mm": LIVE})
+        assert tree.leases.may_trade("mm")
+        resolved = [one.dedup_key for one in Inbox.sent if one.resolves]
+        assert resolved == ["paused:mm", "drawdown:mm"]
+        assert not await tree.ask(ResumeStrategy("mm", "owner"))
+        assert not await tree.ask(ResumeStrategy("nobody", "owner"))
+
+
+@pytest.mark.parametrize("mood", ["raises", "hangs"])
+async def test_an_engine_that_will_not_resume_leaves_the_strategy_paused_and_the_guard_alive(
+    marker: Path, engine: Engine, mood: str, autojump_clock: MockClock
+) -> None:
+    async with opened(marker, engine) as tree:
+        await tree.watch(float("nan"), {"mm": LIVE})
+        engine.mood = mood
+        with pytest.raises(HostFault, match="resume"):
+            await tree.ask(ResumeStrategy("mm", "owner"))
+        assert tree.guard.epoch == 1
+        await tree.watch(0, {"mm": LIVE})
+        assert not tree.leases.may_trade("mm")
+        engine.mood = "works"
+        assert await tree.ask(ResumeStrategy("mm", "owner"))
+
+
+# -- engaging
+
+
+async def test_engaging_ends_leases_and_writes_the_marker_before_the_engine_is_told(
+    marker: Path, engine: Engine
+) -> None:
+    async with opened(marker, engine) as tree:
+        await tree.watch(terms={"mm": LIVE})
+        seen: list[Any] = []
+        engine.on_stop = lambda: seen.extend(
+            [tree.leases.may_trade("mm"), Marker(marker).read(), list(Inbox.sent)],
+        )
+        status: KillStatus = await tree.ask(EngageKillSwitch("bad feeling", "owner"))
+        assert (status.state, status.reason, status.actor, status.at_us) == ("ENGAGED", "bad feeling", "owner", T0)
+        may_trade, then, told = seen
+        assert not may_trade
+        assert (then.state, then.reason) == ("ENGAGING", "bad feeling")
+        assert told == []
+        assert engine.stops == [("bad feeling", "halt")]
+        assert await tree.alerts() == [(Level.CRITICAL, "Kill switch activated", "bad feeling", False)]
+        assert stat.S_IMODE(os.stat(marker).st_mode) == 0o600
+        again: KillStatus = await tree.ask(EngageKillSwitch("another", "guard"))
+        assert again == status
+        assert len(engine.stops) == 1
+        await tree.watch(terms={"mm": LIVE})
+        assert not tree.leases.may_trade("mm")
+        assert len(engine.stops) == 1
+
+
+async def test_the_limit_engages_before_the_look_is_answered(marker: Path, engine: Engine) -> None:
+    settings = GuardSettings(kill_action="flatten", kill_confirm_ticks=2)
+    async with opened(marker, engine, settings) as tree:
+        await tree.watch()
+        assert (await tree.watch(-15_200)).state.kill_state == "OFF"
+        assert tree.leases.may_trade("mm")
+        assert (await tree.watch(-15_200)).state.kill_state == "ENGAGED"
+        assert engine.stops == [("Fund drawdown 15.2% exceeded limit 15.0%", "flatten")]
+        assert not tree.leases.may_trade("mm")
+        level, title, message, _ = (await tree.alerts())[-1]
+        assert (level, title) == (Level.CRITICAL, "Kill switch activated")
+        assert message == "Fund drawdown 15.2% exceeded limit 15.0%"
+
+
+async def test_a_blind_engine_with_live_strategies_is_a_reason_to_stop(marker: Path, engine: Engine) -> None:
+    async with opened(marker, engine) as tree:
+        await tree.watch(terms={"mm": LIVE})
+        assert (await tree.watch(terms={"mm": LIVE}, blind_s=59.9)).state.kill_state == "OFF"
+        assert (await tree.watch(terms={"mm": LIVE}, blind_s=60)).state.kill_state == "ENGAGED"
+
+
+async def test_open_orders_leave_it_unconfirmed_and_each_look_tries_again(marker: Path, engine: Engine) -> None:
+    async with opened(marker, engine) as tree:
+        await tree.watch()
+        engine.open_orders = 2
+        assert (await tree.ask(EngageKillSwitch("r", "owner"))).state == "UNCONFIRMED"
+        assert (await tree.alerts())[-1][1] == "Kill switch activated, stop not confirmed"
+        for tries in (2, 3):
+            assert (await tree.watch()).state.kill_state == "UNCONFIRMED"
+            assert len(engine.stops) == tries
+            assert not tree.leases.may_trade("mm")
+        engine.open_orders = 0
+        assert (await tree.watch()).state.kill_state == "ENGAGED"
+        await tree.watch()
+        assert len(engine.stops) == 4
+        found = Marker(marker).read()
+        assert found is not None
+        assert found.state == "ENGAGED"
+
+
+@pytest.mark.parametrize("mood", ["raises", "hangs", "babbles"])
+async def test_an_engine_that_does_not_stop_still_loses_its_leases(
+    marker: Path, engine: Engine, mood: str, autojump_clock: MockClock
+) -> None:
+    async with opened(marker, engine) as tree:
+        await tree.watch()
+        engine.mood = mood
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tree.ask, EngageKillSwitch("r", "owner"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert not tree.leases.may_trade("mm")
+        assert trio.current_time() == pytest.approx(10 if mood == "hangs" else 0, abs=0.1)
+        assert await tree.state() == "UNCONFIRMED"
+        assert (await tree.alerts())[-1][0] is Level.CRITICAL
+        engine.mood = "works"
+        await tree.watch()
+        assert await tree.state() == "ENGAGED"
+        assert tree.guard.epoch == 1
+
+
+async def test_a_controller_that_cannot_stop_is_never_confirmed(marker: Path) -> None:
+    async with opened(marker, Mute()) as tree:
+        await tree.watch()
+        assert (await tree.ask(EngageKillSwitch("r", "owner"))).state == "UNCONFIRMED"
+        assert not tree.leases.may_trade("mm")
+
+
+async def test_a_marker_that_cannot_be_written_does_not_keep_it_from_engaging(tmp_path: Path, engine: Engine) -> None:
+    async with opened(tmp_path / "gone" / "fund.kill", engine) as tree:
+        await tree.watch()
+        assert (await tree.ask(EngageKillSwitch("r", "owner"))).state == "ENGAGED"
+        assert not tree.leases.may_trade("mm")
+        assert engine.stops == [("r", "halt")]
+
+
+# -- remembering
+
+
+async def test_it_stays_engaged_over_a_restart_and_a_crash(marker: Path, engine: Engine) -> None:
+    async with opened(marker, engine) as tree:
+        before = await tree.ask(EngageKillSwitch("r", "owner"))
+        tree.supervisor.drill("guard")
+        assert await tree.ask(ReadKillSwitch()) == before
+        assert tree.guard.epoch == 2
+    async with opened(marker, engine) as tree:
+        assert await tree.ask(ReadKillSwitch()) == before
+        await tree.watch()
+        assert not tree.leases.may_trade("mm")
+        assert (await tree.watch()).state.kill_state == "ENGAGED"
+
+
+async def test_a_crash_before_the_stop_was_confirmed_tries_again(marker: Path, engine: Engine) -> None:
+    Marker(marker).write(KillStatus("ENGAGING", "r", "owner", T0))
+    async with opened(marker, engine) as tree:
+        assert await tree.state() == "ENGAGING"
+        assert (await tree.watch()).state.kill_state == "ENGAGED"
+        assert engine.stops == [("r", "halt")]
+
+
+def unreadable_folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\x00\xff garbage"),
+        lambda path: path.write_bytes(b'{"state":"PERHAPS","reason":"","actor":"","at_us":null}'),
+        lambda path: path.write_bytes(b'{"state":"OFF"'),
+        unreadable_folder,
+    ],
+    ids=["empty", "garbage", "unknown state", "torn", "folder"],
+)
+async def test_a_marker_that_cannot_be_read_means_engaged(marker: Path, spoil: Callable[[Path], None]) -> None:
+    spoil(marker)
+    async with opened(marker) as tree:
+        status = await tree.ask(ReadKillSwitch())
+        assert status.state == "ENGAGED"
+        assert "cannot be read" in status.reason
+        await tree.watch()
+        assert not tree.leases.may_trade("mm")
+
+
+@given(st.binary(max_size=60))
+def test_no_content_of_a_marker_makes_reading_it_fail(content: bytes) -> None:
+    class Fake:
+        name = "fund.kill"
+
+        def read_bytes(self) -> bytes:
+            return content
+
+    path: Any = Fake()
+    found = Marker(path).read()
+    assert found is not None
+    assert found.state != "OFF"
+
+
+async def test_the_database_remembers_what_the_marker_lost(marker: Path) -> None:
+    async with opened(marker) as tree:
+        await tree.ask(RestoreGuard(GuardState(kill_state="UNCONFIRMED", units=1.0)))
+        status = await tree.ask(ReadKillSwitch())
+        assert (status.state, status.actor) == ("ENGAGED", "fundops")
+        assert Marker(marker).read() == status
+        await tree.watch()
+        assert not tree.leases.may_trade("mm")
+
+
+async def test_a_database_that_remembers_nothing_does_not_release_it(marker: Path) -> None:
+    async with opened(marker) as tree:
+        await tree.ask(EngageKillSwitch("r", "owner"))
+        await tree.ask(RestoreGuard(GuardState()))
+        assert await tree.state() == "ENGAGED"
+        assert (await tree.watch()).state.kill_state == "ENGAGED"
+
+
+async def test_the_books_go_on_where_the_database_left_them(marker: Path) -> None:
+    async with opened(marker) as tree:
+        await tree.watch()
+        remembered = (await tree.watch(-5_000, {"mm": LIVE})).state
+        peak = remembered.peak_per_unit
+    async with opened(marker) as tree:
+        await tree.ask(RestoreGuard(msgspec.json.decode(msgspec.json.encode(remembered), type=GuardState)))
+        report = await tree.watch(-10_000, {"mm": LIVE})
+        assert report.state.drawdown == pytest.approx(10.0)
+        assert report.state.peak_per_unit == peak
+        assert report.state.nav_minor == 90_000 * UNIT
+
+
+# -- releasing
+
+
+async def test_only_a_person_releases_it_and_the_drawdown_begins_anew(marker: Path, engine: Engine) -> None:
+    async with opened(marker, engine) as tree:
+        await tree.watch()
+        await tree.watch(-20_000)
+        assert await tree.state() == "ENGAGED"
+        for _ in range(3):  # a drawdown that shrinks releases nothing
+            assert (await tree.watch(0)).state.kill_state == "ENGAGED"
+        await tree.watch(-20_000)
+        await tree.alerts()
+        status = await tree.ask(ReleaseKillSwitch("owner", "understood"))
+        assert status.state == "OFF"
+        assert Marker(marker).read() is None
+        assert not tree.leases.may_trade("mm")  # not before the next look
+        assert await tree.alerts() == [(Level.INFO, "Kill switch released by owner", "understood", True)]
+        report = await tree.watch(-20_000)
+        assert (report.state.kill_state, report.state.drawdown) == ("OFF", 0)
+        assert tree.leases.may_trade("mm")
+        assert (await tree.watch(-31_999)).state.kill_state == "OFF"
+        assert (await tree.watch(-32_000)).state.kill_state == "ENGAGED"  # 15% of 80,000
+        await tree.ask(ReleaseKillSwitch("owner", "again"))
+        with pytest.raises(KillSwitchNotEngaged):
+            await tree.ask(ReleaseKillSwitch("owner", "and again"))
+
+
+async def test_a_released_switch_is_off_after_a_restart(marker: Path) -> None:
+    async with opened(marker) as tree:
+        await tree.ask(EngageKillSwitch("r", "owner"))
+        await tree.ask(ReleaseKillSwitch("owner", "fine"))
+    async with opened(marker) as tree:
+        assert await tree.state() == "OFF"
+
+
+def test_a_marker_is_written_whole_and_leaves_no_draft_behind(marker: Path) -> None:
+    status = KillStatus("ENGAGED", "r" * 10_000, "owner", T0)
+    Marker(marker).write(status)
+    Marker(marker).write(status)
+    assert Marker(marker).read() == status
+    assert [one.name for one in marker.parent.iterdir()] == [marker.name]
+    Marker(marker).remove()
+    Marker(marker).remove()
+    assert Marker(marker).read() is None
+
+
+def test_a_book_that_was_stored_by_an_older_version_can_still_be_read() -> None:
+    assert msgspec.json.decode(b'{"strategies":{"mm":{}}}', type=GuardState).strategies == {"mm": StrategyBook()}

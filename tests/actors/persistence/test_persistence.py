@@ -1,0 +1,553 @@
+"""The persistence actor: durable before answered, one commit for many, and a fault that is an answer, not a crash."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+import trio
+from trio.testing import MockClock
+
+from fundops.actors.persistence import DatabaseError, PersistenceActor, Reader, commit_batch, database, open_database
+from fundops.actors.persistence.database import APPLICATION_ID
+from fundops.database import MIGRATIONS
+from fundops.runtime import ActorCrashed, ChildSpec, InlineWorker, Ref, StartFailed, Supervisor, open_supervisor
+from fundops.wire.persistence import (
+    Commit,
+    Committed,
+    ConstraintFailed,
+    OutcomeUnknown,
+    Statement,
+    StorageDegraded,
+    StorageFailed,
+    StorageStatistics,
+    StorageStatus,
+)
+
+SCHEMA = """
+CREATE TABLE fact (
+    id INTEGER PRIMARY KEY, value TEXT NOT NULL CHECK (value <> 'bad'), of INTEGER REFERENCES fact (id)
+) STRICT;
+CREATE TABLE note (of INTEGER NOT NULL REFERENCES fact (id)) STRICT;
+"""
+INSERT = "INSERT INTO fact(id, value) VALUES (?, ?)"
+
+
+class TappedWorker(InlineWorker):
+    """The writer, with its connection in reach and a gate in front of each commit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connection: apsw.Connection
+        self.commits = 0
+        self.delay_s = 0.0
+        self.ended = False
+
+    async def run(self, call: Callable[[], Any]) -> Any:
+        if isinstance(call, partial) and call.func is commit_batch:
+            self.commits += 1
+            self.connection = call.args[0]
+            await trio.sleep(self.delay_s)
+        return await super().run(call)
+
+    def stop(self) -> None:
+        self.ended = True
+        super().stop()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "fund.db"
+
+
+@pytest.fixture
+def worker() -> TappedWorker:
+    return TappedWorker()
+
+
+@asynccontextmanager
+async def opened(
+    path: Path, worker: InlineWorker | None = None, migrations: Sequence[str] = (SCHEMA,)
+) -> AsyncIterator[Supervisor]:
+    make = InlineWorker if worker is None else lambda: worker
+    child = ChildSpec("persistence", lambda: PersistenceActor(path, migrations, make_worker=make))
+    async with open_supervisor([child]) as supervisor:
+        yield supervisor
+
+
+def insert(number: int, value: str = "good") -> Commit:
+    return Commit((Statement(INSERT, ((number, value),)),))
+
+
+def stored(path: Path) -> list[int]:
+    with Reader(path) as reader:
+        return [number for (number,) in reader.rows("SELECT id FROM fact ORDER BY id")]
+
+
+async def statistics(supervisor: Supervisor) -> StorageStatus:
+    return await supervisor.ref("persistence").ask(StorageStatistics())
+
+
+async def outcomes(ref: Ref, requests: Sequence[Commit]) -> list[Any]:
+    """The answer or refusal of each, all of them asked at the same time."""
+    answers: list[Any] = [None] * len(requests)
+
+    async def ask(number: int) -> None:
+        try:
+            answers[number] = await ref.ask(requests[number], timeout_s=60)
+        except Exception as refusal:  # noqa: BLE001  it is the result
+            answers[number] = refusal
+
+    async with trio.open_nursery() as nursery:
+        for number in range(len(requests)):
+            nursery.start_soon(ask, number)
+    return answers
+
+
+# -- committing
+
+
+async def test_what_is_answered_is_on_disk(path: Path) -> None:
+    async with opened(path) as supervisor:
+        assert await supervisor.ref("persistence").ask(insert(1)) == Committed(1)
+        assert stored(path) == [1]
+
+
+async def test_callers_that_wait_together_share_one_commit(path: Path, worker: TappedWorker) -> None:
+    async with opened(path, worker) as supervisor:
+        answers = await outcomes(supervisor.ref("persistence"), [insert(number) for number in range(64)])
+        assert all(isinstance(one, Committed) for one in answers)
+        assert worker.commits <= 4
+        assert max(one.batch for one in answers) >= 32
+        status = await statistics(supervisor)
+        assert (status.state, status.requests, status.commits) == ("ok", 64, worker.commits)
+        assert status.wal_bytes > 0
+    assert stored(path) == list(range(64))
+
+
+async def test_a_broken_constraint_fails_its_own_request_and_no_other(path: Path) -> None:
+    async with opened(path) as supervisor:
+        requests = [insert(number, "bad" if number in (3, 7) else "good") for number in range(10)]
+        answers = await outcomes(supervisor.ref("persistence"), requests)
+        refused = [number for number, one in enumerate(answers) if isinstance(one, ConstraintFailed)]
+        assert refused == [3, 7]
+        assert all(isinstance(one, Committed) for number, one in enumerate(answers) if number not in refused)
+        assert stored(path) == [number for number in range(10) if number not in refused]
+        assert (await statistics(supervisor)).state == "ok"
+        assert answers[3].outcome == "not_executed"
+
+
+@pytest.mark.parametrize(
+    "offence",
+    [
+        Statement(INSERT, ((2, "bad"),)),
+        Statement(INSERT, ((1, "twice"),)),
+        Statement("INSERT INTO note VALUES (?)", ((99,),)),
+        Statement(INSERT, ((2, b"not a text"),)),
+        Statement(INSERT, (("not a number", "good"),)),
+        Statement(INSERT, ((2**70, "good"),)),
+    ],
+    ids=["check", "unique", "reference", "type", "rowid", "overflow"],
+)
+async def test_all_statements_of_one_request_are_stored_or_none(path: Path, offence: Statement) -> None:
+    async with opened(path) as supervisor:
+        request = Commit((Statement(INSERT, ((1, "good"), (5, "good"))), offence, Statement(INSERT, ((6, "good"),))))
+        answers = await outcomes(supervisor.ref("persistence"), [insert(10), request, insert(11)])
+        assert [type(one) for one in answers] == [Committed, ConstraintFailed, Committed]
+        assert stored(path) == [10, 11]
+
+
+async def test_an_empty_request_is_answered_after_those_before_it(path: Path) -> None:
+    async with opened(path) as supervisor:
+        answers = await outcomes(supervisor.ref("persistence"), [insert(1), Commit(())])
+        assert [type(one) for one in answers] == [Committed, Committed]
+
+
+async def test_a_reader_sees_nothing_of_a_transaction_before_its_commit(path: Path) -> None:
+    connection = open_database(path, (SCHEMA,))
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(INSERT, (1, "good"))
+    assert stored(path) == []
+    connection.execute("COMMIT")
+    assert stored(path) == [1]
+    connection.close()
+
+
+async def test_nobody_is_answered_before_the_commit(
+    path: Path, worker: TappedWorker, autojump_clock: MockClock
+) -> None:
+    worker.delay_s = 3.0
+    async with opened(path, worker) as supervisor:
+        with trio.move_on_after(2.9) as early:
+            await supervisor.ref("persistence").ask(insert(1))
+        assert early.cancelled_caught
+        assert stored(path) == []
+        await supervisor.ref("persistence").ask(insert(2), timeout_s=60)
+        assert stored(path) == [1, 2]  # a caller who left does not undo what was in hand
+
+
+async def test_a_reader_needs_a_database_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a database, but long enough to have a header" * 10)
+    foreign(tmp_path / "foreign")
+    for name in ("missing", ".", "text", "foreign"):
+        with pytest.raises(DatabaseError):
+            Reader(tmp_path / name)
+
+
+async def test_a_reader_cannot_write(path: Path) -> None:
+    async with opened(path):
+        with Reader(path) as reader, pytest.raises(apsw.ReadOnlyError):
+            reader.rows("INSERT INTO fact(id, value) VALUES (1, 'good')")
+
+
+# -- the file
+
+
+async def test_the_file_belongs_to_its_owner_alone(path: Path) -> None:
+    async with opened(path) as supervisor:
+        await supervisor.ref("persistence").ask(insert(1))
+        for file in path.parent.iterdir():
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
+        assert {file.name for file in path.parent.iterdir()} == {"fund.db", "fund.db-wal", "fund.db-shm"}
+
+
+async def test_a_missing_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path / "deep" / "home" / "fund.db"):
+        assert stat.S_IMODE((tmp_path / "deep" / "home").stat().st_mode) == 0o700
+
+
+async def test_the_settings_are_in_force(path: Path, worker: TappedWorker) -> None:
+    async with opened(path, worker) as supervisor:
+        await supervisor.ref("persistence").ask(insert(1))
+        settings = {
+            name: worker.connection.pragma(name)
+            for name in (
+                "journal_mode",
+                "synchronous",
+                "foreign_keys",
+                "trusted_schema",
+                "journal_size_limit",
+                "wal_autocheckpoint",
+                "cache_size",
+                "busy_timeout",
+                "application_id",
+                "user_version",
+            )
+        }
+        assert settings == {
+            "journal_mode": "wal",
+            "synchronous": 2,  # FULL
+            "foreign_keys": 1,
+            "trusted_schema": 0,
+            "journal_size_limit": 64 * 2**20,
+            "wal_autocheckpoint": 4_096,
+            "cache_size": -64 * 2**10,
+            "busy_timeout": 5_000,
+            "application_id": APPLICATION_ID,
+            "user_version": 1,
+        }
+        with pytest.raises(apsw.SQLError, match="no such column"):
+            worker.connection.execute('SELECT "misspelt" FROM fact').fetchall()
+
+
+async def test_stopping_leaves_one_file_that_holds_everything(path: Path) -> None:
+    async with opened(path) as supervisor:
+        await supervisor.ref("persistence").ask(insert(1))
+    assert [file.name for file in path.parent.iterdir()] == ["fund.db"]
+    assert stored(path) == [1]
+
+
+async def test_a_reader_that_holds_the_log_does_not_keep_the_writer_from_closing(
+    path: Path, worker: TappedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 0)
+    outside: apsw.Connection
+    async with opened(path, worker) as supervisor:
+        await outcomes(supervisor.ref("persistence"), [insert(1), insert(2)])
+        outside = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        reading = iter(outside.execute("SELECT id FROM fact"))
+        next(reading)
+        await supervisor.ref("persistence").ask(insert(3))
+    assert worker.ended
+    with pytest.raises(apsw.ConnectionClosedError):
+        worker.connection.pragma("user_version")
+    outside.close(True)
+    assert stored(path) == [1, 2, 3]
+
+
+# -- opening what is not ours
+
+
+def foreign(path: Path, *, tables: bool = True) -> None:
+    connection = apsw.Connection(str(path))
+    connection.pragma("application_id", 0x12345678)
+    if tables:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+
+
+def unclaimed(path: Path) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+
+
+def newer(path: Path) -> None:
+    connection = open_database(path, (SCHEMA,))
+    connection.pragma("user_version", 7)
+    connection.close()
+
+
+def text(path: Path) -> None:
+    path.write_text("this is not a database " * 100)
+
+
+def torn(path: Path) -> None:
+    open_database(path, (SCHEMA,)).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + b"\xff" * (len(whole) - 100))
+
+
+def content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (foreign, "belongs to another program \\(application_id 0x12345678\\)"),
+        (partial(foreign, tables=False), "belongs to another program"),
+        (unclaimed, "belongs to another program \\(application_id 0x0\\)"),
+        (newer, "newer fundops \\(schema 7, this one knows 1\\)"),
+        (text, "is not a SQLite database"),
+        (torn, "cannot be opened"),
+        (Path.mkdir, "cannot be opened"),
+    ],
+    ids=["foreign", "foreign and empty", "unclaimed", "newer", "text", "torn", "folder"],
+)
+async def test_a_file_that_is_not_ours_is_refused_and_left_as_it_was(
+    path: Path, make: Callable[[Path], None], problem: str
+) -> None:
+    make(path)
+    before = content(path)
+    with pytest.raises(StartFailed) as failed:
+        async with opened(path):
+            pass
+    assert isinstance(failed.value.__cause__, DatabaseError)
+    assert failed.value.__cause__.path == path
+    with pytest.raises(DatabaseError, match=problem):
+        open_database(path, (SCHEMA,))
+    assert content(path) == before
+
+
+def test_a_file_that_another_program_holds_is_refused_with_its_path(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 0)
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DatabaseError, match="cannot be opened"):
+        open_database(path, (SCHEMA,))
+    other.close(True)
+
+
+def test_each_migration_runs_once_and_a_broken_one_leaves_the_version_before(path: Path) -> None:
+    second = "CREATE TABLE second (id INTEGER PRIMARY KEY) STRICT;"
+    broken = "CREATE TABLE third (id INTEGER PRIMARY KEY) STRICT; CREATE TABLE third (id INTEGER) STRICT;"
+    open_database(path, (SCHEMA,)).close()
+    connection = open_database(path, (SCHEMA, second))
+    assert connection.pragma("user_version") == 2
+    connection.close()
+    with pytest.raises(DatabaseError, match="already exists"):
+        open_database(path, (SCHEMA, second, broken))
+    connection = open_database(path, (SCHEMA, second))
+    assert connection.pragma("user_version") == 2
+    assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'third'").fetchall() == [(0,)]
+    connection.close()
+
+
+def test_the_schema_of_a_fund_can_be_made_and_opened_again(path: Path) -> None:
+    for _ in range(2):
+        connection = open_database(path, MIGRATIONS)
+        assert connection.pragma("user_version") == len(MIGRATIONS)
+        assert connection.pragma("integrity_check") == "ok"
+        connection.close()
+
+
+# -- faults
+
+
+async def test_a_full_disk_is_a_refusal_reads_go_on_and_it_heals_by_itself(path: Path, worker: TappedWorker) -> None:
+    async with opened(path, worker) as supervisor:
+        ref = supervisor.ref("persistence")
+        await ref.ask(insert(0))
+        pages = worker.connection.pragma("page_count")
+        worker.connection.pragma("max_page_count", pages)
+        big = Commit((Statement(INSERT, ((1, "x" * 100_000),)),))
+        answers = await outcomes(ref, [insert(2), big, insert(3)])
+        assert [type(one) for one in answers] == [StorageDegraded] * 3
+        assert answers[0].outcome == "not_executed"
+        assert stored(path) == [0]
+        status = await statistics(supervisor)
+        assert status.state == "degraded"
+        assert "full" in (status.reason or "")
+
+        worker.connection.pragma("max_page_count", 1_000_000)
+        assert isinstance(await ref.ask(big), Committed)
+        assert stored(path) == [0, 1]
+        assert (await statistics(supervisor)).state == "ok"
+        assert supervisor.tree()[0].restarts == 0
+
+
+async def test_a_file_that_cannot_be_written_now_is_a_refusal_and_heals(path: Path, worker: TappedWorker) -> None:
+    async with opened(path, worker) as supervisor:
+        ref = supervisor.ref("persistence")
+        await ref.ask(insert(1))
+        worker.connection.pragma("query_only", True)
+        with pytest.raises(StorageDegraded, match="cannot be written"):
+            await ref.ask(insert(2))
+        worker.connection.pragma("query_only", False)
+        worker.connection.set_busy_timeout(0)
+        other = apsw.Connection(str(path))
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageDegraded, match="locked"):
+            await ref.ask(insert(3))
+        other.execute("ROLLBACK")
+        other.close()
+        assert isinstance(await ref.ask(insert(4)), Committed)
+        assert stored(path) == [1, 4]
+
+
+class FaultyConnection:
+    """Stands in for the connection: one statement meets a fault of the disk."""
+
+    def __init__(self, fails: str, error: type[apsw.Error]) -> None:
+        self.fails, self.error = fails, error
+        self.in_transaction = False
+        self.executed: list[str] = []
+
+    def execute(self, sql: str) -> None:
+        self.executed.append(sql)
+        self.in_transaction = sql == "BEGIN IMMEDIATE" or (self.in_transaction and sql not in ("COMMIT", "ROLLBACK"))
+        if sql == self.fails:
+            self.in_transaction = True
+            raise self.error("disk")
+
+    def executemany(self, sql: str, rows: Any) -> None:
+        self.execute(sql)
+
+
+@pytest.mark.parametrize("error", [apsw.IOError, apsw.CorruptError])
+def test_a_commit_that_raised_has_an_unknown_outcome_and_never_failed(error: type[apsw.Error]) -> None:
+    connection: Any = FaultyConnection("COMMIT", error)
+    answers = commit_batch(connection, [insert(1).statements, insert(2).statements])
+    assert [type(one) for one in answers] == [OutcomeUnknown] * 2
+    assert all(one.outcome == "unknown" for one in answers if isinstance(one, OutcomeUnknown))
+    assert connection.executed[-1] == "ROLLBACK"
+
+
+@pytest.mark.parametrize("fails", ["BEGIN IMMEDIATE", INSERT])
+def test_a_fault_of_the_disk_before_the_commit_means_that_nothing_was_written(fails: str) -> None:
+    connection: Any = FaultyConnection(fails, apsw.IOError)
+    (answer,) = commit_batch(connection, [insert(1).statements])
+    assert isinstance(answer, StorageFailed)
+    assert "COMMIT" not in connection.executed
+
+
+async def test_after_an_unknown_outcome_nothing_more_is_written_until_a_restart(
+    path: Path,
+) -> None:
+    class Faulty(InlineWorker):
+        async def run(self, call: Callable[[], Any]) -> Any:
+            if isinstance(call, partial) and call.func is commit_batch:
+                call = partial(commit_batch, FaultyConnection("COMMIT", apsw.IOError), call.args[1])
+            return await super().run(call)
+
+    async with opened(path, Faulty()) as supervisor:
+        ref = supervisor.ref("persistence")
+        with pytest.raises(OutcomeUnknown):
+            await ref.ask(insert(1))
+        with pytest.raises(StorageFailed, match="failed earlier"):
+            await ref.ask(insert(2))
+        assert (await statistics(supervisor)).state == "failed"
+    async with opened(path) as supervisor:
+        await supervisor.ref("persistence").ask(insert(2))
+    assert stored(path) == [2]
+
+
+async def test_a_statement_that_is_nonsense_crashes_the_writer_which_comes_back(path: Path) -> None:
+    async with opened(path) as supervisor:
+        ref = supervisor.ref("persistence")
+        with pytest.raises(ActorCrashed) as crash:
+            await ref.ask(Commit((Statement("INSERT INTO nowhere VALUES (1)"),)))
+        assert crash.value.outcome == "unknown"
+        await ref.ask(insert(1))
+        assert ref.epoch == 2
+        assert stored(path) == [1]
+
+
+async def test_a_crash_of_the_writer_loses_nothing_that_was_answered(path: Path) -> None:
+    async with opened(path) as supervisor:
+        ref = supervisor.ref("persistence")
+        for number in range(3):
+            supervisor.drill("persistence")
+            await ref.ask(insert(number))
+        assert stored(path) == [0, 1, 2]
+        assert ref.epoch > 1
+
+
+# -- kill -9
+
+WRITER = """
+import sys
+from pathlib import Path
+import trio
+from fundops.actors.persistence import PersistenceActor
+from fundops.runtime import ChildSpec, open_supervisor
+from fundops.wire.persistence import Commit, Statement
+
+path, schema, base = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+
+async def write(ref, lane):
+    number = base + lane
+    while True:
+        await ref.ask(Commit((Statement("INSERT INTO fact(id, value) VALUES (?, 'good')", ((number,),)),)))
+        sys.stdout.write(f"{number}\\n")
+        sys.stdout.flush()
+        number += 8
+
+async def main():
+    child = ChildSpec("persistence", lambda: PersistenceActor(path, (schema,)))
+    async with open_supervisor([child]) as supervisor, trio.open_nursery() as nursery:
+        for lane in range(8):
+            nursery.start_soon(write, supervisor.ref("persistence"), lane)
+
+trio.run(main)
+"""
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(path: Path) -> None:
+    acknowledged: list[int] = []
+    for turn in range(3):
+        command = [sys.executable, "-c", WRITER, str(path), SCHEMA, str(turn * 1_000_000)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            for _ in range(40 + 37 * turn):
+                acknowledged.append(int(writer.stdout.readline()))
+            os.kill(writer.pid, signal.SIGKILL)
+            acknowledged += [int(line) for line in writer.stdout.read().splitlines(keepends=True) if "\n" in line]
+        assert writer.returncode == -signal.SIGKILL
+        connection = open_database(path, (SCHEMA,))
+        assert connection.pragma("integrity_check") == "ok"
+        rows = {number for (number,) in connection.execute("SELECT id FROM fact")}
+        connection.close()
+        assert rows.issuperset(acknowledged)
+    assert len(acknowledged) >= 231

@@ -1,0 +1,622 @@
+"""The rules of promotion by plain calls: gates, verdicts, demotions, and what is never counted as good."""
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fundops.actors.promotion.core import (
+    Change,
+    Metric,
+    PromotionSettings,
+    Rules,
+    Strategy,
+    breach,
+    check_evidence,
+    demoted,
+    evaluate,
+    frozen,
+    promoted,
+    registered,
+    retired,
+    snapshot,
+    with_metrics,
+    with_sample,
+)
+from fundops.actors.promotion.ladder import Criterion, PromotionGate, ladder
+from fundops.actors.promotion.metrics import Sample, Track
+from fundops.runtime import DAY_US, ConfigError
+from fundops.wire.promotion import (
+    CoolingDown,
+    CriterionResult,
+    Evaluation,
+    GateNotPassed,
+    MetricError,
+    PromotionStage,
+    SkipRefused,
+    StaleRevision,
+    StrategyFrozen,
+    StrategyRetired,
+    UnknownStage,
+)
+
+Paper, Shadow, Small, Scaled, Live, Retired = (
+    PromotionStage.Paper,
+    PromotionStage.Shadow,
+    PromotionStage.Live_Small,
+    PromotionStage.Live_Scaled,
+    PromotionStage.Live,
+    PromotionStage.Retired,
+)
+T0 = 1_700_000_000_000_000
+HOUR_US = 3_600_000_000
+AT_LIMIT = {"sharpe": 1.0, "max_drawdown": 0.20, "n_trades": 50, "win_rate": 0.45}
+SOURCE_EXAMPLE = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
+
+
+def rules(*gates: PromotionGate, **settings: Any) -> Rules:
+    return Rules(PromotionSettings(**settings), gates)
+
+
+GUARDED = rules()
+LITERAL = rules(policy="literal")
+THREE = rules(ladder="three-stage", policy="literal")
+
+
+def strategy(stage: PromotionStage = Paper, at_us: int = T0, **fields: Any) -> Strategy:
+    after = registered("mm", stage, at_us, actor="test", adopt=True).after
+    return msgspec.structs.replace(after, **fields)
+
+
+def measured(stage: PromotionStage = Paper, days: float = 14, **metrics: float) -> tuple[Strategy, int]:
+    """A strategy `days` into its stage with these metrics recorded now, and now."""
+    now_us = T0 + int(days * DAY_US)
+    return with_metrics(strategy(stage), metrics or AT_LIMIT, now_us), now_us
+
+
+def line(evaluation: Evaluation, name: str) -> CriterionResult:
+    return next(one for one in evaluation.criteria if one.name == name)
+
+
+def sessions(before: Strategy, *equities: float, settings: PromotionSettings = GUARDED.settings) -> Strategy:
+    """`before` after sessions that end at these equities, on 100 allocated."""
+    for number, equity in enumerate(equities, start=before.track.sessions):
+        sample = Sample(f"day {number}", equity, 100.0, 0, 0)
+        before = with_sample(before, sample, T0 + number * DAY_US, settings)
+    return before
+
+
+# -- gates
+
+
+def test_all_five_criteria_exactly_at_their_limit_after_14_days_pass() -> None:
+    subject, now_us = measured()
+    found = evaluate(subject, LITERAL, now_us)
+    assert found.verdict == "PASS"
+    assert [one.name for one in found.criteria] == [
+        "min_days",
+        "min_trades",
+        "min_sharpe",
+        "max_drawdown",
+        "min_win_rate",
+    ]
+    assert all((one.verdict, one.margin, one.reason) == ("PASS", 0, "") for one in found.criteria)
+    assert (found.would_do, found.target, found.blocked_by) == ("promote", Shadow, "")
+
+
+def test_a_second_short_of_14_days_fails_by_one_second() -> None:
+    subject, now_us = measured(days=14)
+    found = evaluate(subject, LITERAL, now_us - 1_000_000)
+    days = line(found, "min_days")
+    assert (found.verdict, days.verdict, found.would_do, found.blocked_by) == ("FAIL", "FAIL", "none", "gate")
+    assert days.margin is not None
+    assert days.margin * 86_400 == pytest.approx(-1, abs=1e-4)
+    assert [one.verdict for one in found.criteria if one is not days] == ["PASS"] * 4
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"), [("sharpe", 0.999999), ("max_drawdown", 0.200001), ("n_trades", 49), ("win_rate", 0.449999)]
+)
+def test_one_criterion_just_missed_fails_the_gate(metric: str, value: float) -> None:
+    subject, now_us = measured(**{**AT_LIMIT, metric: value})
+    found = evaluate(subject, LITERAL, now_us)
+    (missed,) = [one for one in found.criteria if one.verdict != "PASS"]
+    assert found.verdict == missed.verdict == "FAIL"
+    assert missed.margin is not None
+    assert missed.margin < 0
+    assert missed.reason
+
+
+def test_seven_percent_times_a_hundred_is_seven_percent() -> None:
+    subject, now_us = measured(**{**AT_LIMIT, "max_drawdown": 0.07 * 100 / 100})
+    tight = rules(max_drawdown_pct=7.0)
+    assert line(evaluate(subject, tight, now_us), "max_drawdown").verdict == "PASS"
+
+
+def test_what_was_never_recorded_is_missing_and_not_zero() -> None:
+    found = evaluate(strategy(), LITERAL, T0 + 20 * DAY_US)
+    assert found.verdict == "INCONCLUSIVE"
+    for name in ("min_trades", "min_sharpe", "max_drawdown"):
+        one = line(found, name)
+        assert (one.verdict, one.reason, one.observed, one.margin) == ("INCONCLUSIVE", "missing", None, None)
+
+
+def test_constant_returns_have_no_sharpe_and_that_is_no_pass() -> None:
+    subject = strategy()
+    for number in range(30):
+        sample = Sample(f"day {number}", 100.0 * 1.001 ** (number + 1), 100.0, 100, 100)
+        subject = with_sample(subject, sample, T0 + number * DAY_US, LITERAL.settings)
+    found = evaluate(subject, LITERAL, T0 + 30 * DAY_US)
+    assert (line(found, "min_sharpe").verdict, line(found, "min_sharpe").reason) == ("INCONCLUSIVE", "undefined")
+    assert (found.verdict, found.would_do) == ("INCONCLUSIVE", "none")
+
+
+def test_an_own_undefined_sharpe_takes_the_place_of_a_recorded_one() -> None:
+    subject = with_metrics(strategy(), {"sharpe": 3.0}, T0)
+    assert "sharpe" not in sessions(subject, 101.0).metrics
+
+
+def test_fail_dominates_and_both_reasons_are_listed() -> None:
+    subject, now_us = measured(max_drawdown=0.1, n_trades=49)
+    found = evaluate(subject, LITERAL, now_us)
+    assert found.verdict == "FAIL"
+    assert line(found, "min_trades").reason == "49 is not >= 50"
+    assert line(found, "min_sharpe").reason == "missing"
+    with pytest.raises(GateNotPassed) as refusal:
+        promoted(subject, LITERAL, now_us, actor="me")
+    assert refusal.value.evaluation == found
+    assert "min_trades (49 is not >= 50)" in str(refusal.value)
+    assert "min_sharpe (missing)" in str(refusal.value)
+
+
+def test_a_gate_without_a_required_criterion_proves_nothing() -> None:
+    subject, now_us = measured()
+    optional = Criterion("sharpe", "sharpe", ">=", 0.5, required=False)
+    for criteria in ((), (optional,)):
+        found = evaluate(subject, rules(PromotionGate(Paper, criteria), policy="literal"), now_us)
+        assert (found.verdict, found.would_do) == ("INCONCLUSIVE", "none")
+        with pytest.raises(GateNotPassed):
+            promoted(subject, rules(PromotionGate(Paper, criteria)), now_us, actor="me")
+    failing = Criterion("sharpe", "sharpe", ">=", 5, required=False)
+    assert evaluate(subject, rules(PromotionGate(Paper, (failing,))), now_us).verdict == "FAIL"
+
+
+def test_a_gate_of_ones_own_replaces_the_default_of_its_stage_alone() -> None:
+    gate = PromotionGate(Paper, (Criterion("drag", "tracking_drag", ">=", -0.02),))
+    subject, now_us = measured(days=0, tracking_drag=-0.02)
+    assert evaluate(subject, rules(gate), now_us).would_do == "promote"
+    subject, now_us = measured(Shadow, days=0, tracking_drag=-0.02)
+    assert evaluate(subject, rules(gate), now_us).would_do == "none"
+
+
+@pytest.mark.parametrize(
+    ("criterion", "named"),
+    [
+        (("low_dd", "max_drawdwon", "<=", 0.1), "max_drawdwon"),
+        (("sharpe", "sharpe", "=>", 1.0), "=>"),
+        (("sharpe", "sharpe", ">=", math.nan), "nan"),
+        (("sharpe", "sharpe", ">=", math.inf), "inf"),
+    ],
+)
+def test_a_misspelt_gate_is_an_error_when_it_is_made(criterion: tuple[Any, ...], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Criterion(*criterion)
+
+
+def test_a_metric_of_49_hours_is_stale_and_shows_its_age() -> None:
+    subject, now_us = measured()
+    exactly = evaluate(subject, LITERAL, now_us + 48 * HOUR_US)
+    assert exactly.verdict == "PASS"
+    found = evaluate(subject, LITERAL, now_us + 49 * HOUR_US)
+    sharpe = line(found, "min_sharpe")
+    assert (found.verdict, sharpe.verdict, sharpe.reason, sharpe.observed) == (
+        "INCONCLUSIVE",
+        "INCONCLUSIVE",
+        "stale",
+        1.0,
+    )
+    assert sharpe.age_s == 49 * 3_600
+    with pytest.raises(GateNotPassed):
+        promoted(subject, LITERAL, now_us + 49 * HOUR_US, actor="me")
+
+
+def test_a_clock_before_the_stage_began_is_inconclusive_and_days_are_never_negative() -> None:
+    subject, now_us = measured(days=0)
+    found = evaluate(subject, LITERAL, now_us - HOUR_US)
+    assert (found.verdict, line(found, "min_days").verdict) == ("INCONCLUSIVE", "INCONCLUSIVE")
+    assert line(found, "min_days").reason.startswith("clock")
+    assert snapshot(subject, LITERAL, now_us - HOUR_US, ()).days_in_stage == 0
+
+
+def test_an_evaluation_is_the_same_bytes_each_time_and_its_id_covers_all_of_them() -> None:
+    subject, now_us = measured()
+    one, other = (msgspec.json.encode(evaluate(subject, LITERAL, now_us)) for _ in range(2))
+    assert one == other
+    ids = {
+        evaluate(subject, LITERAL, now_us).id,
+        evaluate(subject, GUARDED, now_us + 1).id,
+        evaluate(subject, rules(min_sharpe=0.9), now_us).id,
+        evaluate(with_metrics(subject, {"sharpe": 1.1}, now_us), LITERAL, now_us).id,
+    }
+    assert len(ids) == 4
+
+
+# -- ladders and policies
+
+
+def test_the_example_of_the_documentation_is_promoted_in_four_stages_and_not_in_three() -> None:
+    subject, now_us = measured(**SOURCE_EXAMPLE)
+    found = evaluate(subject, GUARDED, now_us)
+    assert (found.verdict, found.would_do) == ("PASS", "promote")
+    assert promoted(subject, GUARDED, now_us, actor="me").after.stage is Shadow
+    found = evaluate(subject, THREE, now_us)
+    assert (found.verdict, line(found, "min_win_rate").reason) == ("INCONCLUSIVE", "missing")
+    with pytest.raises(GateNotPassed):
+        promoted(subject, THREE, now_us, actor="me")
+
+
+def test_a_recorded_win_rate_is_judged_in_four_stages_too() -> None:
+    subject, now_us = measured(**SOURCE_EXAMPLE, win_rate=0.44)
+    assert evaluate(subject, GUARDED, now_us).verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("policy", "stage", "move"),
+    [
+        ("guarded", Paper, "promote"),
+        ("guarded", Shadow, "ready"),
+        ("guarded", Small, "ready"),
+        ("guarded", Scaled, "none"),
+        ("literal", Paper, "promote"),
+        ("literal", Shadow, "promote"),
+        ("literal", Small, "promote"),
+        ("literal", Scaled, "none"),
+    ],
+)
+def test_guarded_waits_for_a_person_where_real_money_grows_and_literal_never(
+    policy: str, stage: PromotionStage, move: str
+) -> None:
+    subject, now_us = measured(stage, sharpe=2, max_drawdown=0.05, n_trades=99, win_rate=0.6)
+    found = evaluate(subject, rules(policy=policy), now_us)
+    assert found.would_do == move
+    assert found.blocked_by == {
+        "promote": "",
+        "ready": "waits for a person: more real money",
+        "none": "no higher stage",
+    }.get(move)
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"), [("four-stage", [Paper, Shadow, Small, Scaled]), ("three-stage", [Paper, Shadow, Live])]
+)
+def test_a_ladder_is_climbed_one_stage_at_a_time(name: Any, stages: list[PromotionStage]) -> None:
+    rung_rules = rules(ladder=name)
+    subject, now_us = measured(sharpe=2, max_drawdown=0.05, n_trades=99, win_rate=0.6)
+    climbed = [subject.stage]
+    while rung_rules.ladder.above(subject.stage) is not None:
+        subject = promoted(subject, rung_rules, now_us, actor="me").after
+        climbed.append(subject.stage)
+        assert (subject.metrics, subject.track.sessions, subject.entered_us) == ({}, 0, now_us)
+        now_us += 14 * DAY_US
+        subject = with_metrics(subject, {"sharpe": 2, "max_drawdown": 0.05, "n_trades": 99, "win_rate": 0.6}, now_us)
+    assert climbed == stages
+    assert subject.rev == subject.episode == len(stages)
+    with pytest.raises(SkipRefused, match="top stage"):
+        promoted(subject, rung_rules, now_us, actor="me")
+
+
+def test_real_capital_is_nothing_then_a_hundredth_then_all() -> None:
+    assert [one.real_capital for one in ladder("four-stage").rungs] == [0, 0, 0.01, 1]
+    assert [one.real_capital for one in ladder("three-stage").rungs] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("to", [Small, Scaled, Paper])
+def test_no_stage_is_skipped_by_anybody(to: PromotionStage) -> None:
+    subject, now_us = measured()
+    with pytest.raises(SkipRefused):
+        promoted(subject, LITERAL, now_us, to=to, actor="the owner himself")
+
+
+def test_a_stage_of_another_ladder_is_unknown_and_the_known_ones_are_listed() -> None:
+    with pytest.raises(UnknownStage) as refusal:
+        THREE.stage(Small)
+    assert refusal.value.stages == ("paper", "shadow", "live")
+    assert isinstance(refusal.value, ValueError)
+    for value in ("LIVE", None, Retired, 3):
+        with pytest.raises(UnknownStage):
+            GUARDED.stage(value)
+    assert GUARDED.stage("live-small") is Small
+
+
+@pytest.mark.parametrize("stage", [Small, Scaled, Live])
+def test_nobody_registers_where_real_money_is(stage: PromotionStage) -> None:
+    with pytest.raises(SkipRefused):
+        registered("mm", stage, T0, actor="me", adopt=False)
+    assert registered("mm", stage, T0, actor="me", adopt=True).kind == "adopt"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", None, 5])
+def test_a_name_is_a_printable_text(name: Any) -> None:
+    with pytest.raises(MetricError):
+        registered(name, Paper, T0, actor="me", adopt=False)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ladder": "five-stage"},
+        {"policy": "strict"},
+        {"min_sharpe": math.nan},
+        {"min_trades": -1},
+        {"min_trades": True},
+        {"max_drawdown_pct": 101},
+        {"min_win_rate": 1.1},
+        {"min_paper_days": "14"},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        PromotionSettings(**settings)
+
+
+# -- evidence
+
+
+@pytest.mark.parametrize(
+    ("stage", "as_of_us", "field"),
+    [
+        (Shadow, T0, "stage"),
+        (Paper, T0 + 301_000_000, "as_of"),
+        (Paper, T0 - 301_000_000, "as_of"),
+        (Paper, -(2**70), "as_of"),
+    ],
+)
+def test_only_the_current_stage_and_a_plausible_instant_are_evidence(
+    stage: PromotionStage, as_of_us: int, field: str
+) -> None:
+    with pytest.raises(MetricError) as refusal:
+        check_evidence(strategy(), stage, as_of_us, T0)
+    assert refusal.value.field == field
+    for near in (T0 - 299_000_000, T0, T0 + 299_000_000):
+        check_evidence(strategy(), Paper, near, T0)
+
+
+def test_evidence_of_the_former_stage_does_not_count_after_a_promotion() -> None:
+    subject, now_us = measured()
+    shadow = promoted(subject, LITERAL, now_us, actor="me").after
+    assert evaluate(shadow, LITERAL, now_us).verdict == "FAIL"  # no days, and nothing else known
+    with pytest.raises(MetricError, match="before the strategy entered"):
+        check_evidence(shadow, Shadow, now_us - DAY_US, now_us + DAY_US)
+
+
+def test_the_last_record_wins_metric_by_metric() -> None:
+    subject = with_metrics(strategy(), {"n_trades": 5, "sharpe": 1.0}, T0)
+    subject = with_metrics(subject, {"n_trades": 12, "sharpe": None}, T0 + 1)
+    assert subject.metrics == {"n_trades": Metric(12, T0 + 1), "sharpe": Metric(1.0, T0)}
+
+
+# -- revisions, freezing, retiring
+
+
+def test_a_stale_revision_is_refused_with_the_current_one() -> None:
+    subject, now_us = measured()
+    for move in (promoted, demoted):
+        with pytest.raises(StaleRevision) as refusal:
+            move(subject, LITERAL, now_us, actor="me", reason="", expected_rev=7)
+        assert (refusal.value.expected, refusal.value.current) == (7, 1)
+    assert promoted(subject, LITERAL, now_us, actor="me", expected_rev=1).after.rev == 2
+
+
+def test_frozen_blocks_promotion_and_not_demotion() -> None:
+    subject, now_us = measured(Shadow)
+    cold = frozen(subject, now_us, freeze=True, actor="me", reason="").after
+    assert evaluate(cold, LITERAL, now_us).blocked_by == "frozen"
+    with pytest.raises(StrategyFrozen):
+        promoted(cold, LITERAL, now_us, actor="me")
+    down = demoted(cold, LITERAL, now_us, actor="me", reason="enough").after
+    assert (down.stage, down.frozen) == (Paper, True)
+
+
+def test_frozen_time_does_not_count_as_days_in_stage() -> None:
+    subject = frozen(strategy(), T0 + 5 * DAY_US, freeze=True, actor="me", reason="").after
+    again = frozen(subject, T0 + 6 * DAY_US, freeze=True, actor="me", reason="").after
+    assert again.active_us(T0 + 30 * DAY_US) == 5 * DAY_US
+    warm = frozen(again, T0 + 15 * DAY_US, freeze=False, actor="me", reason="").after
+    assert warm.active_us(T0 + 20 * DAY_US) == 10 * DAY_US
+    assert (warm.rev, warm.frozen, warm.frozen_since_us) == (4, False, None)
+    assert snapshot(warm, GUARDED, T0 + 20 * DAY_US, ()).days_in_stage == 10
+    cold = frozen(warm, T0 + 20 * DAY_US, freeze=True, actor="me", reason="").after
+    assert frozen(cold, T0 + 25 * DAY_US, freeze=False, actor="me", reason="").after.active_us(T0 + 30 * DAY_US) == (
+        15 * DAY_US
+    )
+
+
+def test_retired_is_the_end() -> None:
+    over = retired(strategy(Small), T0, actor="me", reason="done").after
+    assert over.stage is Retired
+    assert breach(over, GUARDED) is None
+    found = evaluate(over, GUARDED, T0)
+    assert (found.target, found.verdict, found.would_do) == (None, "INCONCLUSIVE", "none")
+    for attempt in (
+        lambda: promoted(over, GUARDED, T0, actor="me"),
+        lambda: demoted(over, GUARDED, T0, actor="me", reason=""),
+        lambda: frozen(over, T0, freeze=True, actor="me", reason=""),
+        lambda: retired(over, T0, actor="me", reason=""),
+        lambda: check_evidence(over, Paper, T0, T0),
+    ):
+        with pytest.raises(StrategyRetired):
+            attempt()
+
+
+# -- demotion
+
+
+def hard(stage: PromotionStage, drawdown: float) -> tuple[str, bool] | None:
+    return breach(with_metrics(strategy(stage), {"max_drawdown": drawdown}, T0), GUARDED)
+
+
+@pytest.mark.parametrize(
+    ("stage", "limit"), [(Shadow, 0.25), (Small, 0.10), (Scaled, 0.25)], ids=lambda value: str(value)
+)
+def test_a_hard_drawdown_is_inclusive_and_needs_one_observation(stage: PromotionStage, limit: float) -> None:
+    assert hard(stage, limit - 1e-6) is None
+    found = hard(stage, limit)
+    assert found is not None
+    assert found[1]
+    assert "hard limit" in found[0]
+
+
+def test_paper_has_nowhere_to_fall() -> None:
+    assert hard(Paper, 0.99) is None
+    with pytest.raises(SkipRefused):
+        demoted(strategy(), GUARDED, T0, actor="me", reason="")
+
+
+def test_the_drawdown_of_this_very_instant_counts_too() -> None:
+    subject = sessions(strategy(Small), 100.0, 110.0)
+    assert breach(subject, GUARDED, 99.001) is None
+    assert breach(subject, GUARDED, 99.0) is not None
+    for broken in (math.nan, math.inf):
+        assert breach(subject, GUARDED, broken) is None  # the guard's to act upon
+    assert breach(subject, GUARDED, -math.inf) is not None
+
+
+def test_a_session_loss_of_five_percent_of_real_money_is_hard() -> None:
+    assert breach(sessions(strategy(Small), 95.1), GUARDED) is None
+    found = breach(sessions(strategy(Small), 95.0), GUARDED)
+    assert found is not None
+    assert found[1]
+    assert breach(sessions(strategy(Shadow), 90.0), GUARDED) is None
+
+
+def test_a_soft_breach_needs_three_of_the_last_five_sessions_and_twenty_in_all() -> None:
+    def scaled(*tail: float) -> Strategy:
+        # From a peak of 100: 79 is a drawdown of 21%, 81 one of 19%; reached in steps below the hard session loss.
+        return sessions(strategy(Scaled), *([100.0] * 12), 96, 92.5, 89, 86, 83.5, 81, *tail)
+
+    assert breach(scaled(79, 79), GUARDED) is None
+    assert breach(scaled(79, 81, 81, 81, 79), GUARDED) is None
+    found = breach(scaled(79, 81, 79, 81, 79), GUARDED)
+    assert found == ("drawdown above 20% on 3 of the last 5 sessions", False)
+    assert breach(scaled(79, 79, 79, 81, 81, 81), GUARDED) is None
+    young = sessions(strategy(Scaled), 96, 92.5, 89, 86, 83.5, 81, 79, 79, 79)
+    assert breach(young, GUARDED) is None
+
+
+def test_exactly_the_entry_ceiling_is_no_soft_breach() -> None:
+    subject = sessions(strategy(Scaled), *([100.0] * 15), 96, 92.5, 89, 86, 83, *([80.0] * 5))
+    assert subject.track.breaches == (False,) * 5
+
+
+def test_a_soft_demotion_goes_one_stage_down_a_hard_one_to_shadow_and_a_person_further() -> None:
+    subject = strategy(Scaled)
+    assert demoted(subject, GUARDED, T0, actor="x", reason="").after.stage is Small
+    assert demoted(subject, GUARDED, T0, actor="x", reason="", hard=True).after.stage is Shadow
+    assert demoted(strategy(Shadow), GUARDED, T0, actor="x", reason="", hard=True).after.stage is Paper
+    assert demoted(subject, GUARDED, T0, to=Paper, actor="x", reason="").after.stage is Paper
+    assert demoted(strategy(Live), THREE, T0, actor="x", reason="", hard=True).after.stage is Shadow
+    with pytest.raises(SkipRefused):
+        demoted(strategy(Shadow), GUARDED, T0, to=Small, actor="x", reason="")
+    with pytest.raises(SkipRefused):
+        demoted(strategy(Shadow), GUARDED, T0, to=Shadow, actor="x", reason="")
+
+
+def test_an_ailing_strategy_is_not_promoted_even_on_a_pass() -> None:
+    easy = rules(policy="literal", min_paper_days=0, min_trades=0, min_sharpe=0, max_drawdown_pct=50)
+    subject, now_us = measured(Small, max_drawdown=0.15, sharpe=2, n_trades=9)
+    found = evaluate(subject, easy, now_us)
+    assert (found.verdict, found.would_do) == ("PASS", "demote")
+    with pytest.raises(GateNotPassed):
+        promoted(subject, easy, now_us, actor="me")
+
+
+def test_a_green_strategy_waits_for_the_end_of_its_cooldown() -> None:
+    quick = rules(policy="literal", min_paper_days=0)
+    down = demoted(strategy(Small), quick, T0, actor="me", reason="").after
+    until_us = T0 + 7 * DAY_US
+    assert down.cooldown_until_us == until_us
+    green = with_metrics(down, AT_LIMIT, T0 + 6 * DAY_US)
+    found = evaluate(green, quick, until_us - 1)
+    assert (found.verdict, found.would_do, found.blocked_by) == ("PASS", "none", "cooldown")
+    assert snapshot(green, quick, until_us - 1, ()).cooldown_until == until_us
+    with pytest.raises(CoolingDown) as refusal:
+        promoted(green, quick, until_us - 1, actor="me")
+    assert refusal.value.until_us == until_us
+    assert evaluate(green, quick, until_us).would_do == "promote"
+
+
+@pytest.mark.parametrize(("is_hard", "days"), [(False, [7, 14, 28, 56, 90]), (True, [30, 60, 90, 90])])
+def test_cooldowns_double_up_to_ninety_days_and_the_third_demotion_freezes(is_hard: bool, days: list[int]) -> None:
+    subject, now_us = strategy(Scaled), T0
+    for number, expected in enumerate(days, start=1):
+        subject = msgspec.structs.replace(subject, stage=Scaled)
+        subject = demoted(subject, GUARDED, now_us, actor="x", reason="", hard=is_hard).after
+        assert subject.cooldown_until_us == now_us + expected * DAY_US or number > 1
+        assert subject.frozen == (number >= 3)
+    assert subject.cooldown_until_us == T0 + max(days) * DAY_US
+
+
+def test_a_demotion_more_than_180_days_ago_is_forgotten() -> None:
+    subject = demoted(strategy(Scaled), GUARDED, T0, actor="x", reason="").after
+    subject = demoted(
+        msgspec.structs.replace(subject, stage=Scaled), GUARDED, T0 + 100 * DAY_US, actor="x", reason=""
+    ).after
+    later_us = T0 + 180 * DAY_US
+    subject = demoted(msgspec.structs.replace(subject, stage=Scaled), GUARDED, later_us, actor="x", reason="").after
+    assert not subject.frozen
+    assert subject.cooldown_until_us == later_us + 14 * DAY_US
+
+
+def test_a_soft_demotion_does_not_shorten_the_cooldown_of_a_hard_one() -> None:
+    shadow = demoted(strategy(Scaled), GUARDED, T0, actor="x", reason="", hard=True).after
+    paper = demoted(shadow, GUARDED, T0 + DAY_US, actor="me", reason="further").after
+    assert paper.cooldown_until_us == T0 + 30 * DAY_US
+
+
+def test_a_new_episode_counts_trades_from_its_own_beginning() -> None:
+    subject = strategy(Small)
+    for number, trades in enumerate((10, 25)):
+        subject = with_sample(
+            subject, Sample(f"{number}", 100.0 + number, 100.0, trades, trades // 5), T0, LITERAL.settings
+        )
+    assert subject.metrics["n_trades"].value == 25
+    down: Change = demoted(subject, LITERAL, T0, actor="x", reason="")
+    assert down.metrics["n_trades"] == 25
+    fresh = with_sample(down.after, Sample("9", 100.0, 100.0, 27, 7), T0, LITERAL.settings)
+    assert (fresh.metrics["n_trades"].value, fresh.metrics["win_rate"].value) == (2, 1.0)
+    assert fresh.track.sessions == 1
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["promote", "demote", "hard", "freeze", "unfreeze"]), st.integers(0, 20)), max_size=25
+    )
+)
+def test_any_order_of_events_keeps_the_record_sane(history: list[tuple[str, int]]) -> None:
+    subject, now_us = strategy(Shadow), T0
+    for kind, days in history:
+        now_us += days * DAY_US
+        before = subject
+        subject = with_metrics(subject, AT_LIMIT | {"max_drawdown": 0.01}, now_us)
+        try:
+            match kind:
+                case "promote":
+                    subject = promoted(subject, LITERAL, now_us, actor="x").after
+                    assert not before.frozen
+                    assert before.active_us(now_us) >= 14 * DAY_US
+                    assert LITERAL.ladder.rank(subject.stage) == LITERAL.ladder.rank(before.stage) + 1
+                case "demote" | "hard":
+                    subject = demoted(subject, LITERAL, now_us, actor="x", reason="", hard=kind == "hard").after
+                    assert LITERAL.ladder.rank(subject.stage) < LITERAL.ladder.rank(before.stage)
+                case _:
+                    subject = frozen(subject, now_us, freeze=kind == "freeze", actor="x", reason="").after
+        except (SkipRefused, GateNotPassed, StrategyFrozen, CoolingDown):
+            continue
+        assert subject.rev == before.rev + 1
+        assert subject.episode - before.episode == (subject.stage is not before.stage)
+        assert subject.active_us(now_us) >= 0
+        assert msgspec.json.decode(msgspec.json.encode(subject), type=Strategy) == subject
+    assert isinstance(subject.track, Track)
