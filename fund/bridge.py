@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -12,6 +13,9 @@ import trio
 from fundops.runtime import FundopsError
 
 __all__ = ["Bridge", "FundClosed", "FundNotRunning"]
+
+# How long a program that ends without a stop waits for it.
+EXIT_S = 10.0
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -52,13 +56,17 @@ class Bridge(Generic[F]):
         self._ready.wait()
         if self._opened is None and self._error is not None:
             self._thread.join()
-            raise self._error
+            error, self._error, self._thread = self._error, None, None
+            raise error
+        # The thread is a daemon, or a program that forgot to stop would never end; it ends in order all the same.
+        atexit.register(self._stop_at_exit)
 
     def stop(self, timeout_s: float) -> None:
         """Close in order. Idempotent. Raises: `FundClosed` with the cause if it had broken; TimeoutError."""
         thread, token, stop = self._thread, self._token, self._stop
         if thread is None:
             return
+        atexit.unregister(self._stop_at_exit)
         if token is not None and stop is not None and thread.is_alive():
             with suppress(trio.RunFinishedError):
                 token.run_sync_soon(stop.set)
@@ -68,6 +76,11 @@ class Bridge(Generic[F]):
         self._thread = None
         if self._error is not None:
             raise FundClosed("the fund had stopped by itself") from self._error
+
+    def _stop_at_exit(self) -> None:
+        # Whatever it says, nobody is left to hear it.
+        with suppress(FundClosed, TimeoutError):
+            self.stop(EXIT_S)
 
     def call(self, function: Callable[[F], Awaitable[T]]) -> T:
         """Run one coroutine in the trio thread and wait for it. Raises: `FundNotRunning`, `FundClosed`, its errors."""

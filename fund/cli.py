@@ -20,7 +20,12 @@ __all__ = ["app", "main"]
 
 DEMO_PORT = 8711
 
-app = App(name="fundops", help="The operations crew of a trading fund.", version_flags=["--version"])
+app = App(
+    name="fundops",
+    help="The operations crew of a trading fund.",
+    version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # `main` says it, like everything else that ends a command
+)
 
 
 @app.command
@@ -84,6 +89,7 @@ def demo(
 
 
 def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
+    import logging
     import signal
     from functools import partial
 
@@ -94,6 +100,7 @@ def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
     from fundops.replay.demo import run_demo, window_of
     from fundops.replay.report import render
 
+    logging.basicConfig(format="fundops: %(message)s", level=logging.WARNING)
     messages = Console(stderr=True)
     total = len(window_of(next(iter(options.bars.values())), options.start, options.sessions))
 
@@ -110,8 +117,8 @@ def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
         else:
             Console().print(render(report))
         if stay:
-            messages.print("staying up; Ctrl-C ends it", highlight=False)
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                messages.print("staying up; Ctrl-C ends it", highlight=False)
                 await anext(aiter(signals))
 
     columns = (TextColumn("sessions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -195,7 +202,7 @@ def main() -> None:
     """The `fundops` command."""
     # An except clause looks its classes up only once something was raised, so that `--help` loads none of them.
     try:
-        code = app(result_action="return_value")
+        code = app(sys.argv[1:], result_action="return_value")
     except KeyboardInterrupt:
         print("fundops: interrupted", file=sys.stderr)
         code = 130

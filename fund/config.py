@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -29,6 +29,26 @@ __all__ = ["FundConfig", "home"]
 def home() -> Path:
     """Where funds keep their files unless told otherwise: FUNDOPS_HOME, or ~/.fundops."""
     return Path(os.environ.get("FUNDOPS_HOME") or Path.home() / ".fundops")
+
+
+# Each subsystem knows the range of its own; that they are numbers at all is the same for everybody.
+_NUMBERS: Final = (
+    "recovery_every_ticks",
+    "promotion_every_ticks",
+    "max_fund_drawdown_pct",
+    "max_strategy_drawdown_pct",
+    "kill_confirm_ticks",
+    "lease_s",
+    "max_blind_s",
+    "management_fee_bps",
+    "performance_fee_pct",
+    "crystallise_every_days",
+    "min_paper_days",
+    "min_trades",
+    "min_sharpe",
+    "max_drawdown_pct",
+    "min_win_rate",
+)
 
 
 class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,17 +100,23 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
         for field in ("ledger_enabled", "promotion_enabled", "self_healing_enabled", "alert_log"):
             if not isinstance(getattr(self, field), bool):
                 raise ConfigError(field, f"{getattr(self, field)!r} is neither True nor False")
+        for field in _NUMBERS:
+            if not _is_number(getattr(self, field)):
+                raise ConfigError(field, f"{_shown(getattr(self, field))} is not a finite number")
+        for field in ("kill_action", "promotion_ladder", "promotion_policy"):
+            if not isinstance(getattr(self, field), str):
+                raise ConfigError(field, f"{_shown(getattr(self, field))} is not a text")
         _check_name("name", self.name, 64)
         if not isinstance(self.currency, str) or not 1 <= len(self.currency) <= 16 or not self.currency.isalnum():
             raise ConfigError("currency", f"{self.currency!r} is not 1 to 16 letters or digits")
         if self.db_path is not None and not isinstance(self.db_path, str | Path):
             raise ConfigError("db_path", f"{self.db_path!r} is not a path")
         interval = self.tick_interval_s
-        if interval is not None and not (_is_number(interval) and 0 < interval < math.inf):
-            raise ConfigError("tick_interval_s", f"{interval!r} is not a positive, finite number")
+        if interval is not None and not (_is_number(interval) and interval > 0):
+            raise ConfigError("tick_interval_s", f"{_shown(interval)} is not a positive, finite number")
         port = self.status_port
         if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65_535):
-            raise ConfigError("status_port", f"{port!r} is not a port number")
+            raise ConfigError("status_port", f"{_shown(port)} is not a port number")
         if self.status_token is not None and not isinstance(self.status_token, str):
             raise ConfigError("status_token", "is not a text")
         for field, kind in (("alerts", AlertSettings), ("recovery", RecoverySettings)):
@@ -112,6 +138,14 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "alert_webhook_url", SecretUrl(url))
         elif not isinstance(url, SecretUrl):
             raise ConfigError("alert_webhook_url", f"a {type(url).__name__} is not a URL")
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """As it is printed: the token opens the status stream, so it is not."""
+        shown = [(field, getattr(self, field)) for field in self.__struct_fields__]
+        return [(field, "(hidden)" if field == "status_token" and value else value) for field, value in shown]
+
+    def __repr__(self) -> str:
+        return f"FundConfig({', '.join(f'{field}={value!r}' for field, value in self.__rich_repr__())})"
 
     # -- what each subsystem gets
 
@@ -165,7 +199,21 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """A finite one: an int that no float holds would break the arithmetic just as infinity does."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _shown(value: object) -> str:
+    """Python refuses to convert absurdly long integers to text, and nobody would read them."""
+    if isinstance(value, int) and abs(value) > 2**63:
+        return "a huge integer"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _check_name(field: str, value: object, limit: int) -> None:

@@ -38,6 +38,7 @@ from fundops.runtime import (
     ChildStatus,
     Clock,
     Ref,
+    Rejected,
     Supervisor,
     SupervisorSpec,
     SystemClock,
@@ -57,12 +58,14 @@ from fundops.wire.guard import (
     ResumeStrategy,
 )
 from fundops.wire.money import from_minor
-from fundops.wire.oversight import FundStatus, NavHistory, NavSample, ReadFundStatus, Tick, TickReport
+from fundops.wire.oversight import FundStatus, NavHistory, NavSample, ReadFundStatus, RememberGuard, Tick, TickReport
 from fundops.wire.status import StatusPort
 
 __all__ = ["Fund"]
 
 log = logging.getLogger("fundops")
+# A host that configures no logging hears nothing of ours on its stderr.
+log.addHandler(logging.NullHandler())
 
 TICK_DEADLINE_S = 120.0
 FLUSH_POLL_S = 0.02
@@ -156,8 +159,16 @@ class Fund:
         return await self._supervisor.ref("guard").ask(EngageKillSwitch(reason, actor), timeout_s=ANSWER_DEADLINE_S)
 
     async def release_kill_switch(self, actor: str, reason: str) -> KillStatus:
-        """A person's decision; drawdown is measured from this moment's NAV on."""
-        return await self._supervisor.ref("guard").ask(ReleaseKillSwitch(actor, reason), timeout_s=ANSWER_DEADLINE_S)
+        """A person's decision; drawdown is measured from this moment's NAV on.
+
+        If the database cannot remember it now, the next tick tries again; a restart before that finds it engaged.
+        """
+        status = await self._supervisor.ref("guard").ask(ReleaseKillSwitch(actor, reason), timeout_s=ANSWER_DEADLINE_S)
+        try:
+            await self._supervisor.ref("oversight").ask(RememberGuard(), timeout_s=ANSWER_DEADLINE_S)
+        except (Rejected, ActorError) as refusal:
+            log.warning("the release is not in the database yet: %s", refusal)
+        return status
 
     async def kill_switch(self) -> KillStatus:
         return await self._supervisor.ref("guard").ask(ReadKillSwitch(), timeout_s=ANSWER_DEADLINE_S)
@@ -212,7 +223,7 @@ async def _open(
     identity = {
         "name": config.name,
         "currency": config.currency,
-        "total_capital": str(from_minor(config.capital_minor).normalize()),
+        "total_capital": f"{from_minor(config.capital_minor).normalize():f}",
     }
     with OwnerLock(path):
         uuid = prepare(path, identity, seed=seed)
@@ -310,7 +321,8 @@ def _token(path: Path, configured: str | None) -> str:
     if configured is not None:
         return configured
     file = path.with_name(path.name + ".token")
-    if not file.exists():
+    # An empty one is what a crash left behind; taken for a token, it would let everybody listen.
+    if not file.exists() or not file.read_text().strip():
         file.touch(mode=0o600)
         file.write_text(secrets.token_urlsafe(24))
     return file.read_text().strip()

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+from fundops.actors.persistence import DatabaseError
 from fundops.runtime import FundopsError
 
 __all__ = ["DatabaseInUse", "OwnerLock"]
@@ -33,18 +34,22 @@ class OwnerLock:
     """Held from `acquire` to `release`; the system releases it when the process dies."""
 
     def __init__(self, database: Path) -> None:
-        self._database = database.absolute()
+        # Two names of one file are one database: a link must not make room for a second owner.
+        self._database = database.resolve()
         self._path = self._database.with_name(self._database.name + ".lock")
         self._descriptor: int | None = None
 
     def acquire(self, wait_s: float = 0.0) -> None:
-        """Raises: `DatabaseInUse` when it is still taken after `wait_s`."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Raises: `DatabaseInUse` when it is still taken after `wait_s`; `DatabaseError` when it cannot be locked."""
         deadline = time.monotonic() + wait_s
-        while (owner := self._try()) is not None:
-            if time.monotonic() >= deadline:
-                raise DatabaseInUse(self._database, owner)
-            time.sleep(_POLL_S)
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            while (owner := self._try()) is not None:
+                if time.monotonic() >= deadline:
+                    raise DatabaseInUse(self._database, owner)
+                time.sleep(_POLL_S)
+        except OSError as error:
+            raise DatabaseError(self._database, f"cannot be locked: {error}") from error
 
     def _try(self) -> str | None:
         """Who has it, or None: we do now."""

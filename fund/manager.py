@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from fundops.bridge import Bridge
+from fundops.bridge import Bridge, FundClosed
 from fundops.config import FundConfig
 from fundops.doors import AlertDoor, LedgerDoor, PromotionDoor, RecoveryDoor
 from fundops.fund import Fund
@@ -103,7 +103,13 @@ class FundManager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except FundClosed as closed:
+            if error is None:
+                raise
+            # What went wrong in the block is what its author must see.
+            error.add_note(f"{closed}: {closed.__cause__}")
 
     @property
     def running(self) -> bool:
@@ -128,11 +134,23 @@ class FundManager:
 
         return self._bridge.call(run)
 
+    def drill(self, actor: str) -> None:
+        """Crash one actor on purpose before its next message, to see it come back. Raises: `UnknownChild`."""
+
+        async def run(fund: Fund) -> None:
+            fund.drill(actor)
+
+        self._bridge.call(run)
+
     # -- the fund as a whole
 
     def tick(self, session: str | None = None) -> TickReport:
         """One round of oversight."""
         return self._bridge.call(lambda fund: fund.tick(session))
+
+    def tick_now(self) -> TickReport:
+        """A tick that also ends the UTC day when one has passed since the last."""
+        return self._bridge.call(lambda fund: fund.tick_now())
 
     def status(self) -> FundStatus:
         return self._bridge.call(lambda fund: fund.status())
@@ -156,3 +174,12 @@ class FundManager:
 
     def status_port(self) -> int:
         return self._bridge.call(lambda fund: fund.status_port())
+
+    @property
+    def status_token(self) -> str:
+        """What the status stream asks for."""
+        return self._bridge.get().status_token
+
+    def flush_alerts(self, timeout_s: float) -> bool:
+        """Wait until every stored alert has been delivered or given up; False when time runs out first."""
+        return self._bridge.call(lambda fund: fund.flush_alerts(timeout_s))

@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fundops.actors.persistence import Rows, commit_batch, open_database
+from fundops.actors.persistence import DatabaseError, Reader, Rows, commit_batch, open_database
 from fundops.actors.promotion import PromotionGate, PromotionSettings, core, schema
 from fundops.actors.promotion.actor import terms_of
 from fundops.actors.promotion.core import Change, Rules, Strategy
@@ -28,7 +28,7 @@ from fundops.doors import Instant, instant_us
 from fundops.lock import OwnerLock
 from fundops.runtime import Clock, SystemClock
 from fundops.wire.guard import Entitlement
-from fundops.wire.money import Amount, from_minor, to_minor
+from fundops.wire.money import Amount, from_minor, positive_minor
 from fundops.wire.paging import checked_limit
 from fundops.wire.persistence import Committed, Statement
 from fundops.wire.promotion import (
@@ -69,8 +69,9 @@ class PromotionManager:
         self._rules = Rules(settings)
         # One call at a time: the connection is opened for each, but two threads would fight over the file's lock.
         self._turn = threading.Lock()
-        with self._writing():
-            pass  # the file exists, and is ours, from here on
+        if not _is_made(self._path):
+            with self._writing():
+                pass  # the file exists, and is ours, from here on
 
     # -- gates
 
@@ -234,11 +235,11 @@ class PromotionManager:
 
     def entitlement(self, strategy_id: str, budget: Amount = 100_000) -> Entitlement:
         """Mode and capital of the current stage, of a full budget: live-small gets 1% of it, paper and shadow none
-        of it for real, but all of it as the notional they trade with.
+        of it for real, but all of it as the notional they trade with. Raises: `AmountError` for no budget at all.
         """
         strategy = self._read(lambda file: file.find(strategy_id))
         terms = terms_of(strategy, self._rules)
-        full = from_minor(to_minor(budget, "budget").minor)
+        full = from_minor(positive_minor(budget, "budget").minor)
         share = Decimal(str(terms.real_capital_fraction)) if terms.mode == "live" else Decimal(terms.mode != "none")
         return Entitlement(terms.stage.value, terms.mode, full * share, FOR_EVER_US)
 
@@ -292,6 +293,17 @@ class _File:
     def write(self, *statements: Statement) -> None:
         """All of them, durable on return. Raises: the storage's refusal."""
         self._write(statements)
+
+
+def _is_made(path: Path) -> bool:
+    """Whether the file is a database of this version already: then nothing is written to begin with it, and one that
+    a running fund owns can be read.
+    """
+    try:
+        with Reader(path) as reader:
+            return bool(reader.row("PRAGMA user_version")[0] == len(MIGRATIONS))
+    except DatabaseError:
+        return False
 
 
 @contextmanager

@@ -241,6 +241,7 @@ class Supervisor:
             raise ConfigError(f"{spec.name}.children", "two children share a name")
         # Every actor here and below, by name: the tree is fixed once it is declared.
         self._actors = {child.name: child for child in self._walk() if child.nested is None}
+        self.on_interrupt: Callable[[], None] = lambda: None  # what ends the host's block at once
         self._rng = random.Random(spec.backoff.seed)
         self._reset()
 
@@ -534,6 +535,11 @@ class Supervisor:
         except Exception as caught:  # noqa: BLE001  the one place where any failure of an actor becomes a fact
             error = leaf_of(caught)
             self._record(child, error)
+        except BaseException:
+            # An interrupt, not a crash: it ends the tree, and nobody may wait for an answer from here meanwhile.
+            child.close_mail("interrupted")
+            self.root.on_interrupt()
+            raise
         finally:
             child.ended.set()
         self._post(_Ended(child, epoch, error))
@@ -617,6 +623,7 @@ async def open_supervisor(
     try:
         with bare_errors():
             async with trio.open_nursery() as nursery:
+                supervisor.on_interrupt = nursery.cancel_scope.cancel
                 await nursery.start(supervise)
                 try:
                     yield supervisor

@@ -22,8 +22,10 @@ __all__ = [
     "KillStatus",
     "KillSwitchNotEngaged",
     "Pause",
+    "ReadGuard",
     "ReadKillSwitch",
     "ReleaseKillSwitch",
+    "RenewLeases",
     "RestoreGuard",
     "ResumeStrategy",
     "StrategyBook",
@@ -91,6 +93,17 @@ class Watch(Request[GuardReport], frozen=True):
     posted_fees_minor: int
     accrued_fees_minor: int
     blind_s: float = 0.0  # how long the engine has been silent
+
+
+class RenewLeases(Request[None], frozen=True):
+    """Entitlements have changed since the tick's look: what was taken away ends now."""
+
+    statuses: Sequence[StrategyStatus]
+    terms: Mapping[str, EntitlementTerms]
+
+
+class ReadGuard(Request[GuardState], frozen=True):
+    """All that must outlive the process, as it is now."""
 
 
 class RestoreGuard(Request[None], frozen=True):

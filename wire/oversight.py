@@ -11,7 +11,7 @@ import msgspec
 from ..runtime import Request
 from .guard import KillState
 
-__all__ = ["FundStatus", "NavHistory", "NavSample", "ReadFundStatus", "Tick", "TickReport"]
+__all__ = ["FundStatus", "NavHistory", "NavSample", "ReadFundStatus", "RememberGuard", "Tick", "TickReport"]
 
 
 class TickReport(msgspec.Struct, frozen=True):
@@ -48,6 +48,10 @@ class FundStatus(msgspec.Struct, frozen=True):
 
     def as_dict(self) -> dict[str, Any]:
         return msgspec.structs.asdict(self)
+
+
+class RememberGuard(Request[None], frozen=True):
+    """Store the guard's state now, instead of at the end of the next tick."""
 
 
 class ReadFundStatus(Request[FundStatus], frozen=True):

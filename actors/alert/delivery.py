@@ -93,8 +93,10 @@ def _parsed(text: str) -> httpx2.URL | None:
 def _problem(url: httpx2.URL, allow_http: bool) -> str | None:
     if url.scheme not in ("http", "https"):
         return "must begin with https://"
-    if not url.host:
-        return "has no host"
+    if not url.host or "%" in url.host:  # the parser escapes what no host can hold
+        return "has no host, or one that cannot be"
+    if url.port is not None and not 1 <= url.port <= 65_535:
+        return "has a port that cannot be"
     if url.userinfo:
         return "must not hold a user name or password"
     if url.fragment:

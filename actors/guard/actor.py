@@ -7,6 +7,7 @@ stop until the engine confirms that no orders are open; only then, and whatever 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 
 from ...runtime import Actor, ActorError, Clock, handles
 from ...wire.alert import Category, Level, SendAlert
+from ...wire.controller import StrategyStatus
 from ...wire.guard import (
     EngageKillSwitch,
     Entitlement,
@@ -23,13 +25,16 @@ from ...wire.guard import (
     KillState,
     KillStatus,
     KillSwitchNotEngaged,
+    ReadGuard,
     ReadKillSwitch,
     ReleaseKillSwitch,
+    RenewLeases,
     RestoreGuard,
     ResumeStrategy,
     Watch,
 )
 from ...wire.money import from_minor
+from ...wire.promotion import EntitlementTerms
 from ..host import Host, HostFault
 from . import core
 from .core import GuardSettings
@@ -57,10 +62,13 @@ class GuardActor(Actor):
         self._capital_minor = capital_minor
         self._state = GuardState()
         self._kill = _OFF
+        self._told = False  # whether this life has told the engine to stop: it may have started anew since the last
 
     async def on_start(self) -> None:
-        self._kill = self._marker.read() or _OFF
-        if self._kill.state != "OFF":
+        found = self._marker.read()
+        if found is not None:
+            # A marker means engaged, whatever it says.
+            self._kill = found if found.state != "OFF" else msgspec.structs.replace(found, state="ENGAGED")
             self._leases.end_all()
             log.critical("kill switch is engaged since before this start: %s", self._kill.reason)
 
@@ -87,27 +95,32 @@ class GuardActor(Actor):
         self._state = found.state
         if found.kill is not None and self._kill.state == "OFF":
             await self._engage(found.kill, "guard")
-        elif self._kill.state in ("ENGAGING", "UNCONFIRMED"):
+        elif self._kill.state != "OFF" and (self._kill.state != "ENGAGED" or not self._told):
             await self._stop_all()
-        self._renew_leases(request)
+        if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
+            self._renew_leases(request.statuses, request.terms)
         self._state = msgspec.structs.replace(self._state, kill_state=self._kill.state)
         return GuardReport(self._state, found.gross_minor, found.pauses, found.alerts)
 
-    def _renew_leases(self, request: Watch) -> None:
+    @handles(RenewLeases)
+    def renew(self, request: RenewLeases) -> None:
+        self._renew_leases(request.statuses, request.terms)
+
+    def _renew_leases(
+        self, statuses: Sequence[StrategyStatus], terms_by_name: Mapping[str, EntitlementTerms] | None
+    ) -> None:
         if self._kill.state != "OFF":
-            self._leases.end_all()
-            return
-        if request.blind_s:
-            return  # nothing is known, so nothing is renewed: the leases run out
+            return  # they ended when it engaged
         until_us = self._clock.now_us() + int(self._settings.lease_s * 1_000_000)
         capital = from_minor(self._capital_minor)
         held: dict[str, Entitlement] = {}
-        for status in request.statuses:
-            if self._state.strategies[status.name].paused:
+        for status in statuses:
+            book = self._state.strategies.get(status.name)
+            if book is None or book.paused:
                 held[status.name] = Entitlement(status.stage, "none", Decimal(0), until_us)
-            elif request.terms is None:
+            elif terms_by_name is None:
                 held[status.name] = Entitlement(None, "live", capital, until_us)
-            elif (terms := request.terms.get(status.name)) is not None:
+            elif (terms := terms_by_name.get(status.name)) is not None:
                 share = capital * Decimal(str(terms.real_capital_fraction))
                 held[status.name] = Entitlement(terms.stage.value, terms.mode, share, until_us)
         self._leases.replace(held)
@@ -142,6 +155,7 @@ class GuardActor(Actor):
 
     async def _stop_all(self) -> None:
         state: KillState = "UNCONFIRMED"
+        self._told = True
         try:
             report = await self._host.stop_all(self._kill.reason, self._settings.kill_action)
             state = "ENGAGED" if not report.open_orders else "UNCONFIRMED"
@@ -167,6 +181,10 @@ class GuardActor(Actor):
     @handles(ReadKillSwitch)
     def read(self, _: ReadKillSwitch) -> KillStatus:
         return self._kill
+
+    @handles(ReadGuard)
+    def read_state(self, _: ReadGuard) -> GuardState:
+        return self._state
 
     @handles(ResumeStrategy)
     async def resume(self, request: ResumeStrategy) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import msgspec
 from ...runtime import DAY_US, Actor, ActorError, ChildStatus, Clock, ConfigError, FundopsError, Ref, handles
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import FeedStatus, StrategyStatus
-from ...wire.guard import GuardReport, GuardState, RestoreGuard, Watch
+from ...wire.guard import GuardReport, GuardState, ReadGuard, RenewLeases, RestoreGuard, Watch
 from ...wire.ledger import (
     BookFills,
     BookSettlements,
@@ -33,7 +33,7 @@ from ...wire.ledger import (
     ReadTotals,
 )
 from ...wire.money import from_minor, minor_of_float, text_of
-from ...wire.oversight import FundStatus, NavHistory, NavSample, ReadFundStatus, Tick, TickReport
+from ...wire.oversight import FundStatus, NavHistory, NavSample, ReadFundStatus, RememberGuard, Tick, TickReport
 from ...wire.paging import checked_limit
 from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
 from ...wire.promotion import EntitlementTerms, Observe, Transition
@@ -271,6 +271,8 @@ class OversightActor(Actor):
         statuses = () if "engine" in self._failing else self._statuses
         observed = await self._ask("promotion", Observe(statuses, session, evaluate))
         before, self._terms = self._terms or {}, observed.terms
+        if before != self._terms and not self._blind_s():
+            await self._ask("guard", RenewLeases(self._statuses, self._terms))
         for name, terms in observed.terms.items():
             old = before.get(name)
             if old is not None and old.real_capital_fraction != terms.real_capital_fraction:
@@ -457,8 +459,10 @@ class OversightActor(Actor):
     @handles(ReadFundStatus)
     async def fund_status(self, _: ReadFundStatus) -> FundStatus:
         if self._settings.recovery:
-            phases = await self._ask("recovery", RecoveryStatuses())
-            self._breakers_open = sum(one.phase is RecoveryPhase.OPEN for one in phases)
+            # While recovery is restarting, its last word stands.
+            with suppress(ActorError):
+                phases = await self._ask("recovery", RecoveryStatuses())
+                self._breakers_open = sum(one.phase is RecoveryPhase.OPEN for one in phases)
         self._count_alerts()
         return self._fund_status()
 
@@ -486,6 +490,13 @@ class OversightActor(Actor):
     def _count_alerts(self) -> None:
         since_us = self._clock.now_us() - DAY_US
         self._alerts_24h = self._reader.row("SELECT count(*) FROM alert WHERE at_us > ?", (since_us,))[0]
+
+    @handles(RememberGuard)
+    async def remember_guard(self, _: RememberGuard) -> None:
+        """Refused with what the storage refuses; the next tick then tries again."""
+        memory = msgspec.structs.replace(self._memory, guard=await self._ask("guard", ReadGuard()))
+        await self._ask("persistence", Commit((schema.remembered(memory),)))
+        self._memory = self._stored = memory
 
     @handles(NavHistory)
     def nav_history(self, request: NavHistory) -> tuple[NavSample, ...]:

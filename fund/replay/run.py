@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from fundops.fund import Fund
 from fundops.replay.engine import TICK_US, TICKS_PER_SESSION, ReplayEngine, session_open_us
 from fundops.replay.prices import Bar
-from fundops.runtime import VirtualClock
+from fundops.runtime import FundopsError, VirtualClock
 
 __all__ = ["replay"]
 
@@ -24,6 +24,8 @@ async def replay(
     """Every session of the window, ten ticks each. `drills` names an actor to crash at a session (from 0).
 
     Each tick waits for its own commits and for the restarts it began, so the same inputs give the same database.
+
+    Raises: `FundopsError` when a step of a tick fails: what would follow is not the replay of these inputs.
     """
     engine.may_trade = fund.may_trade
     for session, bar in enumerate(window):
@@ -33,7 +35,9 @@ async def replay(
         for tick in range(1, TICKS_PER_SESSION + 1):
             clock.advance_to(opened_us + (tick - 1) * TICK_US)
             engine.before_tick(session, tick)
-            await fund.tick(bar.day.isoformat() if tick == TICKS_PER_SESSION else None)
+            report = await fund.tick(bar.day.isoformat() if tick == TICKS_PER_SESSION else None)
+            if report.failed:
+                raise FundopsError(f"replay stopped on {bar.day}, tick {tick}: cannot do {', '.join(report.failed)}")
             await fund.host.idle()
             engine.after_tick(session, tick)
         on_session(session + 1)

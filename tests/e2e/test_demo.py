@@ -1,0 +1,407 @@
+"""The demo as people run it: a process of its own, its report, its stream, its interruptions and its death."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+import pytest
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from fundops import open_reader
+from fundops.lock import OwnerLock
+
+DEADLINE_S = 120.0
+SOAK_DEADLINE_S = 900.0
+SUBPROTOCOL = Subprotocol("fund.status.v1+json")
+DEMO = [sys.executable, "-m", "fundops", "demo"]
+
+STRATEGIES = 13
+# What a report promises: its keys, and those of the parts.
+REPORT = {
+    "sessions",
+    "strategies",
+    "promotions",
+    "demotions",
+    "alerts",
+    "recovery",
+    "balance_sheet",
+    "income_statement",
+    "trial_balance",
+    "actor_restarts",
+    "wall_s",
+}
+RECOVERY = {"total_attempts", "successes", "failures", "circuit_breakers_open"}
+# Whatever happened, in the order it happened. What the webhook took and when is real time, and so left out.
+FACTS = ("meta", "entry", "posting", "promotion_history", "recovery_event", "alert", "nav_history", "oversight")
+
+
+class Ended(NamedTuple):
+    """A demo that ran to its end."""
+
+    code: int
+    out: str
+    err: str
+    db: Path
+
+    @property
+    def report(self) -> dict[str, Any]:
+        assert self.code == 0, self.err
+        decoded: dict[str, Any] = json.loads(self.out)
+        return decoded
+
+
+def _facts(path: Path) -> dict[str, list[Any]]:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return {table: list(connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")) for table in FACTS}
+    finally:
+        connection.close()
+
+
+def _check(path: Path) -> None:
+    """A database that anybody can go on with: whole, balanced, and owned by nobody."""
+    connection = apsw.Connection(str(path))
+    try:
+        assert connection.pragma("integrity_check") == "ok"
+        assert list(connection.execute("PRAGMA foreign_key_check")) == []
+    finally:
+        connection.close()
+    with open_reader(path) as reader:
+        assert sum(reader.trial_balance().values()) == 0
+    with OwnerLock(path):
+        pass
+
+
+@contextmanager
+def _demo(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A demo that is running; whatever happens, it is gone afterwards."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    with subprocess.Popen([*DEMO, *arguments], text=True, **{**pipes, **options}) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+# -- the report
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    """Three demos at once: the same seed twice, and another."""
+    folder = tmp_path_factory.mktemp("demo")
+    processes = {}
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        command = [*DEMO, "--sessions", "60", "--seed", str(seed), "--db", str(folder / f"{name}.db"), "--json"]
+        processes[name] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    found = {}
+    for name, process in processes.items():
+        out, err = process.communicate(timeout=DEADLINE_S)
+        found[name] = Ended(process.returncode, out, err, folder / f"{name}.db")
+    return found
+
+
+def test_the_report_has_everything_it_promises(ended: dict[str, Ended]) -> None:
+    report = ended["one"].report
+    assert report.keys() >= REPORT
+    assert report["sessions"] == 60
+    assert [*report["strategies"][0]] == ["name", "stage", "days_in_stage"]
+    assert len({one["name"] for one in report["strategies"]}) == STRATEGIES
+    assert report["alerts"].keys() == {"sent", "suppressed", "by_category"}
+    assert report["recovery"].keys() == RECOVERY
+    assert report["recovery"]["total_attempts"] == report["recovery"]["successes"] + report["recovery"]["failures"]
+    assert report["actor_restarts"] >= 2
+    assert report["wall_s"] > 0
+    assert report["fills"] == report["fills_booked"]
+
+
+def test_the_report_is_the_only_thing_on_stdout_and_all_money_is_plain_decimal_text(ended: dict[str, Ended]) -> None:
+    one = ended["one"]
+    assert len(one.out.splitlines()) == 1
+    report = one.report
+    sheet, income = report["balance_sheet"], report["income_statement"]
+    for amount in (*sheet.values(), *income.values(), report["trial_balance"], report["nav"]):
+        assert re.fullmatch(r"-?\d+\.\d{8}", amount), amount
+    assert Decimal(report["trial_balance"]) == 0
+    seven = {"CASH", "POSITIONS", "FEES_RECEIVABLE", "MANAGEMENT_FEES", "PERFORMANCE_FEES", "REALIZED_PNL"}
+    assert sheet.keys() >= {*seven, "UNREALIZED_PNL"}
+
+
+def test_the_report_is_what_the_database_says(ended: dict[str, Ended]) -> None:
+    one = ended["one"]
+    report = one.report
+    with open_reader(one.db) as reader:
+        assert {name: Decimal(amount) for name, amount in report["balance_sheet"].items()} == reader.balance_sheet()
+        assert {one["name"]: one["stage"] for one in report["strategies"]} == {
+            name: stage.value for name, stage in reader.stages().items()
+        }
+        assert report["entries"] == reader.entry_count()
+    _check(one.db)
+
+
+def test_a_database_that_was_asked_for_is_kept_and_named(ended: dict[str, Ended]) -> None:
+    assert ended["one"].err == f"database kept: {ended['one'].db}\n"
+
+
+def test_the_same_seed_makes_the_same_report_and_the_same_database(ended: dict[str, Ended]) -> None:
+    one, again = ended["one"], ended["again"]
+    assert {**one.report, "wall_s": 0} == {**again.report, "wall_s": 0}
+    first, second = _facts(one.db), _facts(again.db)
+    for table in FACTS:
+        assert first[table] == second[table], table
+        assert first[table] or table == "promotion_history", table
+
+
+def test_another_seed_makes_another_database(ended: dict[str, Ended]) -> None:
+    with open_reader(ended["one"].db) as one, open_reader(ended["other"].db) as other:
+        assert one.meta()["uuid"] != other.meta()["uuid"]
+    assert _facts(ended["one"].db)["recovery_event"] != _facts(ended["other"].db)["recovery_event"]
+
+
+# -- options
+
+
+def test_prices_of_ones_own_are_traded_from_their_first_day(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    rows = [
+        f"2024-{month:02}-{day:02},{100 + day},{103 + day},{99 + day},{101 + day},1000"
+        for month in (1, 2, 3)
+        for day in range(1, 21)
+    ]
+    path.write_text("\n".join(["Date,Open,High,Low,Close,Volume", *rows]) + "\n")
+    with _demo("--prices", str(path), "--sessions", "25", "--json") as process:
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err) == (0, "")
+    report = json.loads(out)
+    assert (report["first_session"], report["last_session"], report["sessions"]) == ("2024-01-01", "2024-02-05", 25)
+    assert len(report["strategies"]) == STRATEGIES
+    assert Decimal(report["trial_balance"]) == 0
+
+
+def test_a_temporary_database_is_deleted_unless_it_is_to_be_kept(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with _demo("--sessions", "1", "--json", env=environment) as process:
+        _, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err, list(tmp_path.iterdir())) == (0, "", [])
+    with _demo("--sessions", "1", "--json", "--keep", env=environment) as process:
+        _, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
+    kept = Path(err.removeprefix("database kept: ").strip())
+    assert kept.is_relative_to(tmp_path)
+    _check(kept)
+
+
+def test_the_report_for_people_has_every_part(tmp_path: Path) -> None:
+    with _demo("--sessions", "3", env={**os.environ, "COLUMNS": "120"}) as process:
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err) == (0, "")
+    for part in ("live", "paper", "Balance sheet", "Income statement", "Alerts", "Recovery", "Supervision tree"):
+        assert part in out or part == "live"
+    assert "balances to 0" in out
+    assert "\x1b[" not in out, "no colours in a pipe"
+
+
+# -- the stream
+
+
+class Served(NamedTuple):
+    """A demo that serves its stream."""
+
+    process: subprocess.Popen[str]
+    url: str
+    token: str
+
+    @contextmanager
+    def hello(self, **more: Any) -> Iterator[ClientConnection]:
+        # Without a bound on its queue it goes on reading while we do not, and so hears the server's goodbye.
+        unbounded: dict[str, Any] = {"max_size": None, "max_queue": None, "open_timeout": DEADLINE_S}
+        with connect(self.url, subprotocols=[SUBPROTOCOL], **unbounded) as connection:
+            connection.send(json.dumps({"t": "hello", "token": self.token, **more}))
+            yield connection
+
+
+@contextmanager
+def _served(db: Path, sessions: int) -> Iterator[Served]:
+    with _demo("--serve", "--port", "0", "--sessions", str(sessions), "--db", str(db), "--json") as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        match = re.fullmatch(r"status stream: (ws://127\.0\.0\.1:\d+/ws) token (\S+)\n", line)
+        assert match, line
+        yield Served(process, match[1], match[2])
+
+
+def _receive(connection: ClientConnection) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(connection.recv(timeout=DEADLINE_S))
+    return message
+
+
+def test_the_stream_shows_the_fund_and_what_was_seen_on_it_outlives_a_kill(tmp_path: Path) -> None:
+    db = tmp_path / "x.db"
+    journal: dict[int, dict[str, Any]] = {}
+    alerts: dict[int, dict[str, Any]] = {}
+    snapshots: dict[str, Any] = {}
+    deltas: set[str] = set()
+    with _served(db, sessions=2_000) as served, served.hello() as connection:
+        welcome = _receive(connection)
+        assert (welcome["t"], welcome["protocol"]) == ("welcome", "fund.status.v1")
+        assert {"fund", "strategies", "balances", "actors", "alerts", "journal"} <= {*welcome["topics"]}
+        # Half-way: long enough that fills, fees and troubles were booked, in the middle of whatever it does then.
+        while len(journal) < 25 or len(alerts) < 3 or len(snapshots) < 4 or "balances" not in deltas:
+            message = _receive(connection)
+            match message["t"]:
+                case "snapshot":
+                    snapshots[message["topic"]] = message["state"]
+                case "delta":
+                    deltas.add(message["topic"])
+                case "event" if message["topic"] == "journal":
+                    journal[message["seq"]] = message["data"]
+                case "event" if message["topic"] == "alerts":
+                    alerts[message["seq"]] = message["data"]
+                case "gap":
+                    pytest.fail(f"a healthy client was left behind: {message}")
+        served.process.send_signal(signal.SIGKILL)
+        served.process.wait(DEADLINE_S)
+    assert served.process.returncode == -signal.SIGKILL
+    assert {"fund", "strategies", "balances", "actors"} <= snapshots.keys()
+    assert {"fund", "strategies"} <= deltas
+    assert sorted(journal) == list(range(min(journal), max(journal) + 1)), "nothing was left out"
+    _acknowledged_is_stored(db, journal, alerts)
+    with open_reader(db) as reader:
+        assert reader.meta()["uuid"] == welcome["epoch"]
+    _check(db)
+
+
+def _acknowledged_is_stored(db: Path, journal: dict[int, dict[str, Any]], alerts: dict[int, dict[str, Any]]) -> None:
+    connection = apsw.Connection(str(db))
+    try:
+        stored = {
+            seq: {"key": key, "kind": kind, "day": day, "payload": json.loads(payload)}
+            for seq, key, kind, day, payload in connection.execute("SELECT seq, key, kind, day, payload FROM entry")
+        }
+        titles = dict(connection.execute("SELECT id, title FROM alert"))
+    finally:
+        connection.close()
+    assert journal
+    for seq, seen in journal.items():
+        assert {name: seen[name] for name in ("key", "kind", "day", "payload")} == stored[seq]
+    assert {seq: seen["title"] for seq, seen in alerts.items()} == {seq: titles[seq] for seq in alerts}
+
+
+def test_the_stream_is_closed_to_whoever_does_not_know_the_token(tmp_path: Path) -> None:
+    with _served(tmp_path / "x.db", sessions=1) as served:
+        stranger = served._replace(token="wrong")
+        with stranger.hello() as connection:
+            message = _receive(connection)
+        assert (message["t"], message["code"]) == ("error", 4401)
+        assert served.token not in json.dumps(message)
+
+
+def test_at_the_end_it_stays_up_until_it_is_interrupted(tmp_path: Path) -> None:
+    with _served(tmp_path / "x.db", sessions=1) as served:
+        assert served.process.stderr is not None
+        assert served.process.stdout is not None
+        assert json.loads(served.process.stdout.readline())["sessions"] == 1
+        assert "Ctrl-C" in served.process.stderr.readline()
+        with served.hello() as connection:
+            assert _receive(connection)["t"] == "welcome"
+            served.process.send_signal(signal.SIGINT)
+            served.process.wait(DEADLINE_S)
+            last = [json.loads(text)["t"] for text in connection][-1]
+            assert (last, connection.close_code) == ("bye", 1001)
+        assert served.process.returncode == 0
+        assert "Traceback" not in served.process.stderr.read()
+    _check(tmp_path / "x.db")
+
+
+# -- interruptions
+
+
+def test_ctrl_c_in_the_middle_ends_it_at_once_and_in_order(tmp_path: Path) -> None:
+    db = tmp_path / "x.db"
+    with _served(db, sessions=2_000) as served:
+        with served.hello(topics=["journal"]) as connection:
+            while _receive(connection).get("seq", 0) < 5:
+                pass
+        begun = time.monotonic()
+        served.process.send_signal(signal.SIGINT)
+        out, err = served.process.communicate(timeout=DEADLINE_S)
+        assert time.monotonic() - begun < 8
+    assert served.process.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines() == [f"database kept: {db}", "fundops: interrupted"]
+    assert out == ""
+    assert not db.with_name("x.db-wal").exists(), "the writer closed the file"
+    assert db.with_name("x.db.lock").read_text() == ""
+    _check(db)
+
+
+@pytest.mark.parametrize("arguments", [["--json"], []], ids=["json", "drawn"])
+def test_a_reader_that_leaves_early_is_no_reason_for_a_traceback(arguments: list[str]) -> None:
+    with _demo("--sessions", "3", *arguments) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+        process.wait(DEADLINE_S)
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+    assert process.returncode in (0, 1)
+
+
+@pytest.mark.parametrize("size", ["1m", "200k", "40k"])
+def test_a_full_disk_ends_it_with_the_reason(size: str, tmp_path: Path) -> None:
+    """On a file system of its own, in a mount namespace of its own: nothing of it is left afterwards."""
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare here, so no small file system can be made")
+    mount = f"mount -t tmpfs -o size={size} tmpfs {tmp_path}"
+    inside = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    tried = subprocess.run([*inside, mount], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    if tried.returncode:
+        pytest.skip(f"no small file system can be mounted: {tried.stderr.strip()}")
+    command = " ".join([*DEMO, "--sessions", "400", "--json", "--db", str(tmp_path / "x.db")])
+    done = subprocess.run(
+        [*inside, f"{mount} && exec {command}"], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+    assert "disk is full" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("fundops: ")
+    assert done.stdout == "", "no report is made of half a replay"
+
+
+# -- all of it
+
+
+@pytest.mark.soak
+def test_the_default_demo_shows_the_whole_life_of_a_strategy(tmp_path: Path) -> None:
+    db = tmp_path / "x.db"
+    with _demo("--json", "--db", str(db)) as process:
+        out, err = process.communicate(timeout=SOAK_DEADLINE_S)
+    assert process.returncode == 0, err
+    report = json.loads(out)
+    assert report["sessions"] == 1_000
+    assert sum(one["stage"] == "live-scaled" for one in report["strategies"]) >= 2
+    assert report["demotions"] >= 1
+    assert report["recovery"]["circuit_breakers_open"] == 1
+    assert report["actor_restarts"] >= 2
+    assert Decimal(report["trial_balance"]) == 0
+    assert report["fills"] == report["fills_booked"] > 0
+    facts = _facts(db)
+    assert any("stale" in str(row).lower() for row in facts["alert"])
+    with open_reader(db) as reader:
+        assert any(line.kind == "demote" and line.actor == "promotion" for line in reader.promotion_history(1_000))
+    _check(db)

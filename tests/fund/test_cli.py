@@ -1,0 +1,235 @@
+"""The command line: what it says when it is used wrongly, and that it never shows a traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fundops
+from fundops import cli
+
+DEADLINE_S = 120
+
+
+def _fundops(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "fundops", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", **variables},
+        check=False,
+    )
+
+
+class Command:
+    """The command in this process: half a second less than in one of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cwd: Path) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        monkeypatch.chdir(cwd)
+        monkeypatch.setenv("COLUMNS", "200")
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        self._monkeypatch.setattr(sys, "argv", ["fundops", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = self._capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess([*arguments], ended.value.code, out, err)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    return Command(monkeypatch, capsys, tmp_path)
+
+
+def _one_line(done: subprocess.CompletedProcess[str], code: int, *said: str) -> None:
+    """It ended with this code, and said why in one line of text, whatever frame is drawn around it."""
+    spoken = f"{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in spoken
+    assert done.returncode == code, spoken
+    lines = [line.strip("│ ") for line in spoken.splitlines() if any(letter.isalpha() for letter in line)]
+    lines = [line for line in lines if not line.startswith("╭")]
+    assert len(lines) == 1, lines
+    for part in said:
+        assert part in lines[0]
+
+
+def _csv(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join(["date,open,high,low,close,volume", *rows]) + "\n")
+    return path
+
+
+# -- help
+
+
+def test_help_names_every_command_and_each_has_help_of_its_own(command: Command) -> None:
+    shown = command("--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for name in ("demo", "mcp", "bench"):
+        assert name in shown.stdout
+        help_of_it = command(name, "--help")
+        assert (help_of_it.returncode, help_of_it.stderr) == (0, "")
+        assert f"Usage: fundops {name}" in help_of_it.stdout
+
+
+def test_every_option_of_the_demo_is_explained(command: Command) -> None:
+    shown = command("demo", "--help").stdout
+    for option in ("--start", "--sessions", "--seed", "--db", "--keep", "--prices", "--serve", "--hold", "--port"):
+        assert option in shown
+
+
+def test_without_a_command_it_shows_its_help(command: Command) -> None:
+    assert "Usage: fundops" in command().stdout
+
+
+def test_the_version_is_the_packages() -> None:
+    done = _fundops("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, fundops.__version__)
+
+
+def test_the_installed_command_is_the_same_one() -> None:
+    command = Path(sys.executable).with_name("fundops")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    assert done.stdout.strip() == fundops.__version__
+    assert cli.app.name == ("fundops",)
+
+
+# -- wrong usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nosuch"], "nosuch"),
+        (["demo", "--nosuch"], "--nosuch"),
+        (["demo", "surplus"], "surplus"),
+        (["demo", "--sessions", "0"], "--sessions"),
+        (["demo", "--sessions", "-3"], "--sessions"),
+        (["demo", "--sessions", "many"], "--sessions"),
+        (["demo", "--sessions"], "--sessions"),
+        (["demo", "--start", "2009-13-01"], "--start"),
+        (["demo", "--start", "yesterday"], "--start"),
+        (["demo", "--start", "2050-01-01"], "2018-12-31"),
+        (["demo", "--seed", "x"], "--seed"),
+        (["demo", "--port", "99999", "--serve", "--sessions", "1"], "99999"),
+        (["demo", "--port", "-1", "--serve", "--sessions", "1"], "-1"),
+        (["demo", "--prices", "nosuch.csv"], "nosuch.csv"),
+        (["bench", "nosuch"], "nosuch"),
+        (["bench", "--scale", "0"], "--scale"),
+        (["bench", "--scale", "nan"], "--scale"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_ends_with_two_and_one_line_that_says_what(
+    command: Command, arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    _one_line(command(*arguments), 2, said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "problem"),
+    [
+        ("2026-01-06,1,2,0.5,x,10", "close", "'x' is not a number"),
+        ("2026-01-06,1,2,0.5,nan,10", "close", "not finite"),
+        ("2026-01-06,0,2,0.5,1,10", "open", "not positive"),
+        ("2026-01-06,1,0.9,0.5,1,10", "high", "below the open"),
+        ("2026-02-30,1,2,0.5,1,10", "date", "calendar"),
+        ("2026-01-05,1,2,0.5,1,10", "date", "repeats"),
+        ("2026-01-06,1,2,0.5,1,-1", "volume", "negative"),
+    ],
+)
+def test_a_price_that_is_none_is_named_by_line_and_column(
+    command: Command, tmp_path: Path, row: str, column: str, problem: str
+) -> None:
+    path = _csv(tmp_path / "mine.csv", "2026-01-05,1,2,0.5,1,10", row)
+    _one_line(command("demo", "--prices", str(path)), 2, f"{path}:3: column '{column}'", problem)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "empty"),
+        ("date,open,high,low,close,volume\n", "no rows"),
+        ("date,open,high,low,volume\n", "'close'"),
+        ("a,b\n1,2\n", "'date'"),
+        ("\x00\x01\x02", "date"),
+    ],
+)
+def test_a_price_file_that_is_none_is_refused_as_a_whole(
+    command: Command, tmp_path: Path, content: str, problem: str
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(content)
+    _one_line(command("demo", "--prices", str(path)), 2, "mine.csv", problem)
+
+
+def test_a_folder_for_prices_is_refused(command: Command, tmp_path: Path) -> None:
+    _one_line(command("demo", "--prices", str(tmp_path)), 2, "cannot be read")
+
+
+def test_a_database_that_exists_is_never_overwritten(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "mine.db"
+    path.write_bytes(b"precious")
+    _one_line(command("demo", "--db", str(path), "--sessions", "1"), 2, "--db", "exists")
+    assert path.read_bytes() == b"precious"
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.db"]
+    _one_line(command("demo", "--db", str(tmp_path), "--sessions", "1"), 2, "exists")
+
+
+def test_a_link_to_nowhere_is_not_followed_into_a_new_database(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "missing" / "target.db")
+    done = command("demo", "--db", str(tmp_path / "link.db"), "--sessions", "1", "--json")
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 1, 2)
+
+
+def test_a_place_where_no_database_can_be_made_is_named(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    _one_line(command("demo", "--db", str(tmp_path / "file" / "x.db"), "--sessions", "1"), 1, "x.db")
+
+
+def test_a_port_that_is_taken_is_named(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = command("demo", "--serve", "--port", str(port), "--sessions", "1", "--json")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("fundops: ")
+
+
+def test_a_full_device_for_stdout_is_one_line_and_no_traceback() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no /dev/full here")
+    with full.open("w") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "fundops", "demo", "--sessions", "1", "--json"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("fundops: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "variables", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"TERM": "dumb", "COLUMNS": "20"}]
+)
+def test_the_report_is_drawn_on_any_terminal(variables: dict[str, str]) -> None:
+    done = _fundops("demo", "--sessions", "2", **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "CASH" in done.stdout

@@ -1,0 +1,370 @@
+"""FundConfig: what it takes, what it refuses, and that a refusal names the field."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fundops import AlertSettings, ConfigError, FundConfig, FundopsError, RecoverySettings
+from fundops.config import home
+
+SECRET = "T00000/B00000/XXXXsecretXXXX"
+WEBHOOK = f"https://hooks.example.com/services/{SECRET}"
+
+NOT_NUMBERS: tuple[Any, ...] = (True, "7", "", None, [], {}, b"7", object(), 1j)
+NOT_FINITE = (math.nan, math.inf, -math.inf)
+HUGE = 10**400  # an int that no float holds
+
+
+def _refused(field: str, value: Any) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        FundConfig(**{"total_capital": 100_000, field: value})
+    assert caught.value.field == field
+    assert str(caught.value).startswith(f"{field}: ")
+    assert len(str(caught.value)) < 300
+    return caught.value
+
+
+def _cases(**values: tuple[Any, ...]) -> list[Any]:
+    return [
+        pytest.param(field, value, id=f"{field}={value!r}"[:40].split(" at 0x")[0])
+        for field, bad in values.items()
+        for value in bad
+    ]
+
+
+# -- defaults
+
+
+def test_all_subsystems_are_off_and_the_defaults_are_the_documented_ones() -> None:
+    config = FundConfig(total_capital=100_000)
+    shown = {name: getattr(config, name) for name in config.__struct_fields__}
+    assert shown == {
+        "total_capital": 100_000,
+        "alert_webhook_url": None,
+        "ledger_enabled": False,
+        "promotion_enabled": False,
+        "self_healing_enabled": False,
+        "name": "fund",
+        "currency": "USD",
+        "db_path": None,
+        "tick_interval_s": 1.0,
+        "recovery_every_ticks": 10,
+        "promotion_every_ticks": 60,
+        "max_fund_drawdown_pct": 15.0,
+        "max_strategy_drawdown_pct": 25.0,
+        "kill_confirm_ticks": 1,
+        "kill_action": "halt",
+        "lease_s": 30.0,
+        "max_blind_s": 60.0,
+        "management_fee_bps": 200,
+        "performance_fee_pct": 20.0,
+        "crystallise_every_days": 30.0,
+        "promotion_ladder": "four-stage",
+        "promotion_policy": "guarded",
+        "min_paper_days": 14,
+        "min_trades": 50,
+        "min_sharpe": 1.0,
+        "max_drawdown_pct": 20.0,
+        "min_win_rate": 0.45,
+        "status_port": None,
+        "status_token": None,
+        "alert_log": False,
+        "alerts": AlertSettings(),
+        "recovery": RecoverySettings(),
+    }
+
+
+def test_the_limits_of_the_alert_gate_and_of_recovery_are_the_documented_ones() -> None:
+    alerts, recovery = AlertSettings(), RecoverySettings()
+    assert (alerts.per_category, alerts.window_s) == (5, 60.0)
+    assert (recovery.base_cooldown_s, recovery.factor, recovery.attempts_max) == (60.0, 2.0, 3)
+
+
+def test_each_subsystem_gets_the_settings_of_its_own_fields() -> None:
+    config = FundConfig(
+        total_capital="250000.50",
+        max_fund_drawdown_pct=9,
+        min_trades=7,
+        management_fee_bps=150,
+        promotion_every_ticks=5,
+        ledger_enabled=True,
+        status_port=0,
+    )
+    assert config.capital_minor == 25_000_050_000_000
+    assert config.guard_settings().max_fund_drawdown_pct == 9
+    assert config.promotion_settings().min_trades == 7
+    oversight = config.oversight_settings()
+    assert (oversight.promotion_every_ticks, oversight.fees.management_fee_bps) == (5, 150)
+    assert (oversight.ledger, oversight.promotion, oversight.recovery, oversight.status) == (True, False, False, True)
+
+
+def test_the_config_is_frozen_and_equal_to_itself() -> None:
+    config = FundConfig(total_capital=1)
+    with pytest.raises(AttributeError):
+        config.total_capital = 2  # type: ignore[misc]
+    assert config == FundConfig(total_capital=1)
+
+
+def test_fields_have_names_and_unknown_ones_are_refused() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        FundConfig(100_000)  # type: ignore[misc, call-arg]
+    with pytest.raises(TypeError, match="total_kapital"):
+        FundConfig(total_capital=1, total_kapital=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="total_capital"):
+        FundConfig()  # type: ignore[call-arg]
+
+
+def test_a_changed_copy_is_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"^min_trades: "):
+        msgspec.structs.replace(FundConfig(total_capital=1), min_trades=-1)
+
+
+def test_a_refusal_is_a_value_error_of_the_packages_own_root() -> None:
+    refusal = _refused("name", "")
+    assert isinstance(refusal, FundopsError)
+    assert isinstance(refusal, ValueError)
+
+
+# -- capital
+
+
+@pytest.mark.parametrize("capital", [100_000, "100000", Decimal("100000.00"), 100_000.0])
+def test_capital_may_be_written_in_any_exact_way(capital: Any) -> None:
+    assert FundConfig(total_capital=capital).capital_minor == 100_000 * 10**8
+
+
+@pytest.mark.parametrize(
+    "capital",
+    [
+        *(0, -1, 0.0, -0.0, 2**63, HUGE, 1e300, 1e-300, *NOT_FINITE),
+        *("", "  ", "0", "-5", "abc", "1e400", "1_0x", "nan", "inf", "0.000000001"),
+        *(Decimal("NaN"), Decimal("sNaN"), Decimal("-Infinity")),
+        *(True, False, None, [], {}, b"5"),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_capital_that_is_not_a_positive_finite_amount_is_refused(capital: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        FundConfig(total_capital=capital)
+    assert caught.value.field == "total_capital"
+    assert len(str(caught.value)) < 300
+
+
+# -- numbers
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    _cases(
+        **dict.fromkeys(
+            ("max_fund_drawdown_pct", "max_strategy_drawdown_pct", "lease_s", "max_blind_s", "crystallise_every_days"),
+            (*NOT_NUMBERS, *NOT_FINITE, 0, -1, -0.5, HUGE),
+        )
+    ),
+)
+def test_limits_and_durations_must_be_positive_and_finite(field: str, value: Any) -> None:
+    _refused(field, value)
+
+
+@pytest.mark.parametrize("field", ["max_fund_drawdown_pct", "max_strategy_drawdown_pct"])
+def test_a_drawdown_limit_above_a_hundred_percent_is_refused(field: str) -> None:
+    _refused(field, 100.0001)
+    assert getattr(FundConfig(total_capital=1, **{field: 100}), field) == 100
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    _cases(tick_interval_s=(True, False, "1", "", [], object(), *NOT_FINITE, 0, -1, -0.001, HUGE)),
+)
+def test_the_tick_interval_is_a_positive_number_or_none(field: str, value: Any) -> None:
+    _refused(field, value)
+    assert FundConfig(total_capital=1, tick_interval_s=None).tick_interval_s is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    _cases(
+        recovery_every_ticks=(*NOT_NUMBERS, *NOT_FINITE, 0, -1, 1.0),
+        promotion_every_ticks=(*NOT_NUMBERS, *NOT_FINITE, 0, -1, 1.5),
+        kill_confirm_ticks=(*NOT_NUMBERS, *NOT_FINITE, 0, -1, 2.0),
+    ),
+)
+def test_counts_of_ticks_are_whole_numbers_from_one(field: str, value: Any) -> None:
+    _refused(field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    _cases(
+        management_fee_bps=(*NOT_NUMBERS, *NOT_FINITE, -1, 10_001, 200.0, HUGE),
+        performance_fee_pct=(*NOT_NUMBERS, *NOT_FINITE, -1, -0.1, 100.1, HUGE),
+    ),
+)
+def test_fees_are_numbers_within_their_range(field: str, value: Any) -> None:
+    _refused(field, value)
+
+
+def test_fees_may_be_zero() -> None:
+    config = FundConfig(total_capital=1, management_fee_bps=0, performance_fee_pct=0)
+    assert config.oversight_settings().fees.performance_fee_pct == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    _cases(
+        min_paper_days=(*NOT_NUMBERS, *NOT_FINITE, -1, HUGE),
+        min_trades=(*NOT_NUMBERS, *NOT_FINITE, -1, HUGE),
+        min_sharpe=(*NOT_NUMBERS, *NOT_FINITE, HUGE),
+        max_drawdown_pct=(*NOT_NUMBERS, *NOT_FINITE, -1, 100.5, HUGE),
+        min_win_rate=(*NOT_NUMBERS, *NOT_FINITE, -0.1, 1.01, 45, HUGE),
+    ),
+)
+def test_promotion_criteria_are_finite_numbers_within_their_range(field: str, value: Any) -> None:
+    _refused(field, value)
+
+
+# -- choices and texts
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    _cases(
+        ledger_enabled=(1, 0, "yes", "", None, []),
+        promotion_enabled=(1, 0, "true", None),
+        self_healing_enabled=(1, 0.0, "on", None),
+        alert_log=(1, "x", None),
+    ),
+)
+def test_switches_are_booleans_and_nothing_like_them(field: str, value: Any) -> None:
+    _refused(field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    _cases(
+        kill_action=("stop", "", None, 1, "HALT", []),
+        promotion_policy=("reckless", "", None, 1, []),
+        promotion_ladder=("two-stage", "", None, 4, []),
+    ),
+)
+def test_a_choice_that_does_not_exist_is_refused(field: str, value: Any) -> None:
+    _refused(field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    _cases(
+        name=("", " ", "a b", "../up", "a/b", "a.b", "a\x00b", "a\n", "x" * 65, None, 5, b"fund", "-", "_"),
+        currency=("", "US D", "x" * 17, "U\x00", "$", None, 5, b"USD"),
+        db_path=(5, b"x", [], True),
+        status_token=(5, b"x", [], True),
+        alerts=(None, {}, "x", RecoverySettings()),
+        recovery=(None, {}, "x", AlertSettings()),
+    ),
+)
+def test_names_paths_and_nested_settings_of_the_wrong_kind_are_refused(field: str, value: Any) -> None:
+    _refused(field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    _cases(status_port=(True, False, "8711", "", 8711.0, -1, 65_536, HUGE, *NOT_FINITE, [])),
+)
+def test_a_port_is_a_whole_number_that_a_port_can_have(field: str, value: Any) -> None:
+    _refused(field, value)
+    assert FundConfig(total_capital=1, status_port=65_535).status_port == 65_535
+
+
+@pytest.mark.parametrize("token", ["short", "with space inside", "\x00", "ünïcode", "\ud800"])
+def test_a_token_never_shows_when_the_config_is_printed(token: str) -> None:
+    config = FundConfig(total_capital=1, status_token=f"{SECRET}{token}")
+    assert SECRET not in repr(config)
+    assert SECRET not in str(config)
+
+
+# -- the webhook
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://hooks.example.com/{SECRET}",
+        f"ftp://hooks.example.com/{SECRET}",
+        f"https:///{SECRET}",
+        f"https://user:{SECRET}@hooks.example.com/",
+        f"https://hooks.example.com/#{SECRET}",
+        f"https://169.254.169.254/{SECRET}",
+        f"https://2852039166/{SECRET}",
+        f"https://[::]/{SECRET}",
+        f"https://hooks.example.com:99999999/{SECRET}",
+        f"https://hooks.exa mple.com/{SECRET}",
+        f"https://hooks.example.com/\x00{SECRET}",
+        f"javascript:{SECRET}",
+        SECRET,
+        "",
+        " ",
+    ],
+)
+def test_a_bad_webhook_url_is_refused_and_its_secret_stays_out_of_the_refusal(url: str) -> None:
+    refusal = _refused("alert_webhook_url", url)
+    cause: BaseException | None = refusal
+    while cause is not None:
+        assert SECRET not in f"{cause} {cause!r} {cause.args!r}"
+        cause = cause.__cause__ or cause.__context__
+
+
+@pytest.mark.parametrize("value", [5, True, b"https://x.example/", [WEBHOOK], {"url": WEBHOOK}, Path("x")])
+def test_a_webhook_that_is_no_text_is_refused_without_its_content(value: Any) -> None:
+    assert SECRET not in str(_refused("alert_webhook_url", value))
+
+
+def test_the_webhook_url_shows_its_host_and_hides_the_rest_everywhere() -> None:
+    config = FundConfig(total_capital=1, alert_webhook_url=WEBHOOK)
+    again = msgspec.structs.replace(config, name="other")
+    for one in (config, again):
+        shown = f"{one} {one!r} {one.alert_webhook_url} {one.alert_webhook_url!r}"
+        assert "hooks.example.com" in shown
+        assert SECRET not in shown
+        assert one.alert_webhook_url.reveal() == WEBHOOK  # type: ignore[union-attr]
+        with pytest.raises(TypeError):
+            pickle.dumps(one)
+
+
+def test_a_refused_field_beside_a_good_webhook_does_not_show_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        FundConfig(total_capital=1, alert_webhook_url=WEBHOOK, min_trades=-1)
+    assert SECRET not in f"{caught.value} {caught.value!r}"
+
+
+# -- where and whether
+
+
+def test_alerts_are_on_when_there_is_a_channel_or_any_subsystem() -> None:
+    assert not FundConfig(total_capital=1).alerts_enabled
+    settings: tuple[dict[str, Any], ...] = (
+        {"alert_log": True},
+        {"alert_webhook_url": WEBHOOK},
+        {"ledger_enabled": True},
+        {"promotion_enabled": True},
+        {"self_healing_enabled": True},
+    )
+    assert all(FundConfig(total_capital=1, **one).alerts_enabled for one in settings)
+
+
+def test_the_database_is_named_after_the_fund_in_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("FUNDOPS_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert FundConfig(total_capital=1, name="a-b_2").path == tmp_path / ".fundops" / "a-b_2.db"
+    monkeypatch.setenv("FUNDOPS_HOME", str(tmp_path / "elsewhere"))
+    assert home() == tmp_path / "elsewhere"
+    assert FundConfig(total_capital=1).path == tmp_path / "elsewhere" / "fund.db"
+    assert FundConfig(total_capital=1, db_path="x.db").path == Path("x.db")

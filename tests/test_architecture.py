@@ -1,0 +1,238 @@
+"""The house itself: packages listed, imports pointing one way, nothing heavy loaded by accident."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = ("runtime", "wire", "actors", "fund", "bench")  # an import may stay on its floor or go to the left
+ROOF = ("fundops.cli", "fundops.__main__")  # the command line stands on all of them
+DEADLINE_S = 60
+
+
+class Import(NamedTuple):
+    """One name that a module imports, as the module or the package it comes from."""
+
+    target: str
+    line: int
+    deferred: bool  # in a function, or for type checkers alone: it cannot close a cycle
+
+
+def _config() -> dict[str, object]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]  # type: ignore[no-any-return]
+
+
+def _sources() -> list[Path]:
+    return sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
+
+
+def _module(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    if parts[-1] == "__init__":
+        parts.pop()
+    return ".".join(["fundops", *(parts[1:] if parts[0] == "fund" else parts)])
+
+
+MODULES = {_module(path): path for path in _sources()}
+
+
+def _floor(module: str) -> int:
+    part = module.split(".")[1] if "." in module else "fund"
+    return FLOORS.index(part) if part in FLOORS else FLOORS.index("fund")
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def _imports(module: str) -> Iterator[Import]:
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node, deferred in _walk(_tree(path), deferred=False):
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, deferred) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield Import(inner if inner in MODULES else source, node.lineno, deferred)
+
+
+def _walk(node: ast.AST, *, deferred: bool) -> Iterator[tuple[ast.AST, bool]]:
+    for child in ast.iter_child_nodes(node):
+        later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
+            isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+        )
+        yield child, deferred
+        yield from _walk(child, deferred=deferred or later)
+
+
+def _own(module: str) -> Iterator[Import]:
+    return (one for one in _imports(module) if one.target == "fundops" or one.target.startswith("fundops."))
+
+
+# -- what is shipped
+
+
+def test_every_folder_with_python_files_is_a_listed_package() -> None:
+    folders = {_module(path / "__init__.py") for path in {source.parent for source in _sources()}}
+    assert folders <= set(_config()["packages"])  # type: ignore[call-overload]
+
+
+def test_no_package_is_listed_twice_and_each_has_its_folder() -> None:
+    config = _config()
+    packages: list[str] = config["packages"]  # type: ignore[assignment]
+    places: dict[str, str] = config["package-dir"]  # type: ignore[assignment]
+    assert [name for name, count in Counter(packages).items() if count > 1] == []
+    for package in packages:
+        home = max((one for one in places if f"{package}.".startswith(f"{one}.")), key=len)
+        folder = ROOT / places[home] / package[len(home) + 1 :].replace(".", "/")
+        assert folder.is_dir(), package
+
+
+def test_the_five_folders_are_mapped_to_one_import_name() -> None:
+    assert _config()["package-dir"] == {
+        "fundops": "fund",
+        **{f"fundops.{floor}": floor for floor in FLOORS if floor != "fund"},
+    }
+
+
+# -- how it hangs together
+
+
+def _findings(wrong: Callable[[str, Import], bool]) -> list[str]:
+    return [f"{name}:{one.line} imports {one.target}" for name in MODULES for one in _own(name) if wrong(name, one)]
+
+
+def test_no_import_runs_upwards() -> None:
+    assert _findings(lambda name, one: name not in ROOF and _floor(one.target) > _floor(name)) == []
+
+
+def test_nobody_imports_the_command_line() -> None:
+    assert _findings(lambda name, one: name not in ROOF and one.target in ROOF) == []
+
+
+def test_every_import_within_the_package_names_a_module_that_exists() -> None:
+    assert _findings(lambda _, one: one.target not in MODULES) == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {name: {one.target for one in _own(name) if not one.deferred} - {name} for name in MODULES}
+    # Modules that nobody is left to wait for are taken away until none is; what stays goes round in circles.
+    while leaves := {name for name, wanted in graph.items() if not wanted & graph.keys()}:
+        graph = {name: wanted for name, wanted in graph.items() if name not in leaves}
+    assert graph == {}
+
+
+def test_the_check_for_circles_can_fail() -> None:
+    source = "from __future__ import annotations\nimport a\nif TYPE_CHECKING:\n    import b\ndef f():\n    import c\n"
+    found = {
+        node.names[0].name: later
+        for node, later in _walk(ast.parse(source), deferred=False)
+        if isinstance(node, ast.Import)
+    }
+    assert found == {"a": False, "b": True, "c": True}
+
+
+# -- how it is written
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert [name for name, path in MODULES.items() if not (ast.get_docstring(_tree(path)) or "").strip()] == []
+
+
+def test_every_public_name_exists_and_is_named_once() -> None:
+    for module in MODULES:
+        loaded = import_module(module)
+        names = list(getattr(loaded, "__all__", ()))
+        assert [name for name in names if not hasattr(loaded, name)] == [], module
+        assert len(names) == len(set(names)), module
+
+
+def test_the_front_door_lists_what_it_offers() -> None:
+    fundops = import_module("fundops")
+    assert set(fundops.__all__) <= set(dir(fundops))
+    with pytest.raises(AttributeError, match="no attribute 'nothing_of_that_name'"):
+        getattr(fundops, "nothing_of_that_name")  # noqa: B009  mypy would refuse the plain spelling
+
+
+def test_what_type_checkers_see_at_the_front_door_is_what_is_loaded() -> None:
+    """The names under TYPE_CHECKING and the table of homes are two lists of one thing."""
+    seen = {}
+    for node, deferred in _walk(_tree(ROOT / "fund" / "__init__.py"), deferred=False):
+        if deferred and isinstance(node, ast.ImportFrom) and str(node.module).startswith("fundops."):
+            seen |= {alias.name: node.module for alias in node.names}
+    homes = vars(import_module("fundops"))["_HOMES"]
+    assert seen == homes
+
+
+def test_no_mark_is_left_for_later() -> None:
+    marks = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b")
+    assert [name for name, path in MODULES.items() if marks.search(path.read_text())] == []
+
+
+def test_a_broad_except_raises_again_or_explains_itself() -> None:
+    unexplained = []
+    for module, path in MODULES.items():
+        lines = path.read_text().splitlines()
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.ExceptHandler) and _is_broad(node.type):
+                mark, above = lines[node.lineno - 1].partition("noqa: BLE001")[1:], lines[node.lineno - 2].strip()
+                explained = mark[0] and (mark[1].strip() or above.startswith("#"))  # beside it or in the line above
+                if not explained and not isinstance(node.body[-1], ast.Raise):
+                    unexplained.append(f"{module}:{node.lineno}")
+    assert unexplained == []
+
+
+def _is_broad(kind: ast.expr | None) -> bool:
+    names = {node.id for node in ast.walk(kind) if isinstance(node, ast.Name)} if kind is not None else {"Exception"}
+    return bool(names & {"Exception", "BaseException"})
+
+
+# -- what is loaded
+
+
+def _loaded_by(statement: str) -> set[str]:
+    """The modules a fresh interpreter holds after `statement`."""
+    code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S, check=True, cwd="/"
+    )
+    return set(done.stderr.split())
+
+
+def test_the_runtime_alone_loads_neither_database_nor_http_client_nor_fund() -> None:
+    loaded = _loaded_by("import fundops.runtime")
+    assert "fundops.runtime" in loaded
+    assert loaded & {"apsw", "httpx2", "mcp", "rich", "cyclopts", "fundops.fund", "fundops.config"} == set()
+    assert [name for name in loaded if name.startswith(("fundops.wire", "fundops.actors"))] == []
+
+
+def test_the_package_alone_loads_nothing_else() -> None:
+    loaded = _loaded_by("import fundops")
+    assert {name for name in loaded if name.startswith("fundops.")} == set()
+    assert loaded & {"trio", "apsw", "httpx2", "msgspec"} == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["--version"]], ids=" ".join)
+def test_help_loads_neither_trio_nor_mcp_nor_the_database(arguments: list[str]) -> None:
+    loaded = _loaded_by(
+        f"sys.argv = ['fundops', *{arguments!r}]\nfrom fundops.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit as ended:\n    assert ended.code == 0, ended.code"
+    )
+    assert "fundops.cli" in loaded
+    assert loaded & {"trio", "mcp", "apsw", "httpx2", "fundops.fund", "fundops.mcp"} == set()
