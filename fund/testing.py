@@ -23,6 +23,7 @@ from fundops.reader import open_reader
 from fundops.runtime import InlineWorker, VirtualClock, Worker
 from fundops.wire.alert import AlertRecord
 from fundops.wire.controller import FeedStatus, Fill, KillAction, Settlement, StopReport, StrategyStatus
+from fundops.wire.oversight import TickReport
 from fundops.wire.paging import checked_limit
 
 __all__ = ["FakeController", "VirtualFund", "virtual_fund"]
@@ -100,10 +101,11 @@ class VirtualFund:
         self.controller = controller
         self.clock = clock
 
-    async def tick(self, session: str | None = None) -> None:
+    async def tick(self, session: str | None = None) -> TickReport:
         """One round of oversight, and every restart it began."""
-        await self.fund.tick(session)
+        report = await self.fund.tick(session)
         await self.fund.host.idle()
+        return report
 
     async def advance(self, seconds: float, *, step_s: float = 60.0) -> None:
         """Let time pass, with a tick after every step."""

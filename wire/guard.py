@@ -51,7 +51,8 @@ class StrategyBook(msgspec.Struct, frozen=True):
     real_pnl_minor: int = 0  # of it, made with real money
     real: bool = False  # at the last look
     allocated_minor: int = 0
-    peak_minor: int = 0  # of equity since the allocation last changed
+    worth_minor: int = 0  # equity at the last look
+    peak_minor: int = 0  # of equity, scaled by what was given or taken
     warned: bool = False
     paused: bool = False
 

@@ -131,18 +131,26 @@ def _strategy(
     # demoted position costs is as real as the first fill after a promotion.
     made = pnl - before.pnl_minor if real or before.real else 0
     worth = equity if equity is not None else allocated + pnl
-    fresh = allocated != before.allocated_minor or real != before.real
-    peak = worth if fresh else max(before.peak_minor, worth)
+    peak = worth if real != before.real else max(_rescaled_peak(before, allocated), worth)
     after = msgspec.structs.replace(
         before,
         pnl_minor=pnl,
         real_pnl_minor=before.real_pnl_minor + made,
         real=real,
         allocated_minor=allocated,
+        worth_minor=worth,
         peak_minor=peak,
         paused=before.paused and real,  # a stage without real money is a way out
     )
     return _judge_drawdown(after, status.name, worth, settings)
+
+
+def _rescaled_peak(before: StrategyBook, allocated: int) -> int:
+    """Capital given to a strategy or taken from it is no performance: the peak moves as the equity does."""
+    flow = allocated - before.allocated_minor
+    if not flow or before.worth_minor <= 0:
+        return before.peak_minor
+    return before.peak_minor * (before.worth_minor + flow) // before.worth_minor
 
 
 def _judge_drawdown(

@@ -47,7 +47,7 @@ from ..host import Host, HostFault
 from ..persistence import Reader, earlier_commits
 from . import core, schema
 from .core import Change, PromotionSettings, Rules, Strategy
-from .metrics import Sample, canonical_metrics
+from .metrics import Sample, Track, canonical_metrics
 
 __all__ = ["PromotionActor"]
 
@@ -216,7 +216,7 @@ class PromotionActor(Actor):
     ) -> list[Change]:
         changes = []
         for strategy, status in looked_at:
-            worth = _worth(status) if strategy.track.sessions else None
+            worth = _worth(strategy.track, status) if strategy.track.sessions else None
             down = core.breach(strategy, self._rules, worth)
             if down is not None and (down[1] or evaluate):
                 reason, hard = down
@@ -325,10 +325,10 @@ def terms_of(strategy: Strategy, rules: Rules) -> EntitlementTerms:
     return EntitlementTerms(strategy.name, strategy.stage, rung.mode, rung.real_capital)
 
 
-def _worth(status: StrategyStatus) -> float | None:
+def _worth(track: Track, status: StrategyStatus) -> float | None:
     """Equity as reported just now; None when it is unknown or no number, which is the guard's to act upon."""
     try:
-        return None if status.equity is None else float(status.equity)
+        return None if status.equity is None else track.rebased(float(status.equity), float(status.allocated))
     except (TypeError, ValueError, OverflowError):
         return None
 

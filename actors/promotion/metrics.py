@@ -75,7 +75,8 @@ class Sample(msgspec.Struct, frozen=True):
 class Track(msgspec.Struct, frozen=True):
     """What an episode's samples amount to; one step per session, so a thousand sessions cost no more than one.
 
-    The episode begins at the capital allocated to it. Mean and sum of squares follow Welford (1962), which does not
+    The episode begins at the capital allocated to it; capital given or taken later is no performance, and scales the
+    peak as it scales the equity. Mean and sum of squares follow Welford (1962), which does not
     cancel digits away as sums of squares do.
     """
 
@@ -84,6 +85,7 @@ class Track(msgspec.Struct, frozen=True):
     mean: float = 0.0
     m2: float = 0.0
     equity: float = 0.0
+    allocated: float = 0.0
     peak: float = 0.0
     max_drawdown: float = 0.0
     last_return: float = 0.0
@@ -95,13 +97,13 @@ class Track(msgspec.Struct, frozen=True):
 
     def after(self, sample: Sample, *, soft_drawdown: float, remembered: int) -> Track:
         """The track one session later."""
-        before = self.equity if self.sessions else sample.allocated
+        before, peak = self._base(sample.allocated)
         if not before > 0:
             return msgspec.structs.replace(self, session=sample.session)
         change = sample.equity / before - 1
         sessions = self.sessions + 1
         mean = self.mean + (change - self.mean) / sessions
-        peak = max(self.peak, before, sample.equity)
+        peak = max(peak, before, sample.equity)
         drawdown = max(0.0, 1 - sample.equity / peak)
         breaches = (*self.breaches, round(drawdown, 9) > round(soft_drawdown, 9))[-remembered:]
         return msgspec.structs.replace(
@@ -111,6 +113,7 @@ class Track(msgspec.Struct, frozen=True):
             mean=mean,
             m2=self.m2 + (change - self.mean) * (change - mean),
             equity=sample.equity,
+            allocated=sample.allocated,
             peak=peak,
             max_drawdown=max(self.max_drawdown, drawdown),
             last_return=change,
@@ -118,6 +121,18 @@ class Track(msgspec.Struct, frozen=True):
             wins=sample.n_wins - self.base_wins,
             breaches=breaches,
         )
+
+    def _base(self, allocated: float) -> tuple[float, float]:
+        """Equity and peak before the coming session, after what was given to the strategy or taken from it."""
+        if not self.sessions:
+            return allocated, allocated
+        base = self.equity + allocated - self.allocated
+        return base, self.peak * base / self.equity if self.equity > 0 else self.peak
+
+    def rebased(self, equity: float, allocated: float) -> float:
+        """`equity` as if nothing had been given or taken since the last session."""
+        base, _ = self._base(allocated)
+        return equity * self.equity / base if self.sessions and base > 0 and self.equity > 0 else equity
 
     def drawdown_at(self, equity: float) -> float:
         """Drawdown from the episode's peak if equity were this now."""

@@ -274,7 +274,7 @@ def test_a_strategys_warning_is_resolved_below_75_percent_of_its_limit() -> None
     assert fund.notes == [("INFO", "drawdown:mm", True)]
 
 
-def test_a_strategys_drawdown_is_from_its_peak_and_new_capital_begins_anew() -> None:
+def test_a_strategys_drawdown_is_from_its_peak_whatever_is_taken_from_it() -> None:
     fund = Fund(capital=10**9)
     fund.look(status(pnl=0))
     fund.look(status(pnl=1_000))  # worth 2,000
@@ -369,3 +369,15 @@ def test_no_report_whatsoever_crashes_a_look_or_makes_its_state_unstorable(histo
         assert math.isfinite(fund.state.units)
         assert msgspec.json.decode(msgspec.json.encode(fund.state), type=GuardState) == fund.state
         assert all(one.level is not Level.CRITICAL for one in found.alerts)
+
+
+def test_capital_given_or_taken_moves_the_peak_and_hides_no_drawdown() -> None:
+    fund = Fund()
+    fund.look(status(pnl=0, allocated=1_000))
+    fund.look(status(pnl=-100, allocated=1_000))
+    fund.look(status(pnl=-100, allocated=500))  # 900 became 400
+    book = fund.state.strategies["mm"]
+    assert 1 - book.worth_minor / book.peak_minor == pytest.approx(0.1, abs=1e-6)
+    fund.look(status(pnl=-100, allocated=5_000))
+    book = fund.state.strategies["mm"]
+    assert 1 - book.worth_minor / book.peak_minor == pytest.approx(0.1, abs=1e-6)

@@ -167,3 +167,29 @@ def test_a_track_that_was_stored_halfway_goes_on_as_if_nothing_had_happened(valu
         sample = Sample(f"day {number}", value, 100.0, number, number // 2)
         again = again.after(sample, soft_drawdown=0.2, remembered=5)
     assert again == whole
+
+
+# -- capital given and taken
+
+
+@given(st.floats(-90.0, 400.0), st.lists(st.floats(0.8, 1.25), min_size=2, max_size=20))
+def test_capital_given_or_taken_is_no_performance(flow: float, growth: list[float]) -> None:
+    """The same returns on capital that changes half-way and on capital that does not give the same metrics."""
+    steady, moved = Track(), Track()
+    equity_steady = equity_moved = allocated = 100.0
+    for number, factor in enumerate(growth):
+        if number == len(growth) // 2:
+            assume(equity_moved + flow > 1)
+            equity_moved, allocated = equity_moved + flow, allocated + flow
+        equity_steady, equity_moved = equity_steady * factor, equity_moved * factor
+        day = f"day {number}"
+        steady = steady.after(Sample(day, equity_steady, 100.0, 0, 0), soft_drawdown=0.2, remembered=5)
+        moved = moved.after(Sample(day, equity_moved, allocated, 0, 0), soft_drawdown=0.2, remembered=5)
+    assert moved.max_drawdown == pytest.approx(steady.max_drawdown, abs=1e-9)
+    assert moved.mean == pytest.approx(steady.mean, abs=1e-9)
+
+
+def test_capital_taken_within_a_session_is_no_drawdown() -> None:
+    track = track_of([110.0])
+    assert track.drawdown_at(track.rebased(60.0, 50.0)) == pytest.approx(0.0)
+    assert track.drawdown_at(track.rebased(54.0, 50.0)) == pytest.approx(0.1)
