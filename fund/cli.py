@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 refused, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import date
 from pathlib import Path
@@ -198,21 +199,32 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (FundopsError, OSError)
 
 
-def main() -> None:
-    """The `fundops` command."""
+def _run() -> int:
     # An except clause looks its classes up only once something was raised, so that `--help` loads none of them.
     try:
         code = app(sys.argv[1:], result_action="return_value")
     except KeyboardInterrupt:
         print("fundops: interrupted", file=sys.stderr)
-        code = 130
+        return 130
     except BrokenPipeError:
-        # Whoever read our output has left; nothing more can be said to them.
-        sys.stderr.close()
-        code = 0
+        return 0  # whoever read our output has left; nothing more can be said to them
     except _usage_errors() as error:
-        code = _usage(str(error))
+        return _usage(str(error))
     except _refusals() as error:
         print(f"fundops: {error}", file=sys.stderr)
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """The `fundops` command."""
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"fundops: {error}", file=sys.stderr)
+            code = code or 1
+        # What is still buffered would fail once again as the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
