@@ -222,9 +222,9 @@ def main() -> None:
     try:
         sys.stdout.flush()
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):
+        if not code and not isinstance(error, BrokenPipeError):
             print(f"fundops: {error}", file=sys.stderr)
-            code = code or 1
+            code = 1
         # What is still buffered would fail once again as the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
