@@ -1,0 +1,27 @@
+"""Every snippet in docs/ is run as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+SNIPPETS = [
+    pytest.param(source, id=f"{page.stem}-{number}")
+    for page in sorted(DOCS.glob("*.md"))
+    for number, source in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
+]
+PRINTED = {"runtime-0": "3", "runtime-1": "True 64", "runtime-2": "[('store', 1), ('subsystems', 1)]"}
+
+
+@pytest.mark.parametrize("source", SNIPPETS)
+def test_a_snippet_runs_and_prints_what_it_should(source: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", source], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == PRINTED[request.node.callspec.id]
