@@ -1,7 +1,7 @@
 """An MCP server over stdin and stdout: an assistant asks what the fund did, and can change nothing.
 
 A process of its own. Every call opens the database read-only and closes it again, so it answers whether the fund is
-running or not; a running fund commits while we read, so parts of one answer may be a commit apart. Money is exact
+running or not, and all parts of one answer are of one moment, however much it commits meanwhile. Money is exact
 decimal text in the fund's currency, times are ISO 8601 in UTC, lists are newest first.
 """
 
@@ -312,7 +312,7 @@ def _arguments(kind: type[msgspec.Struct], given: Mapping[str, Any] | None) -> m
 def _answer(path: Path, tool: _Tool, arguments: msgspec.Struct) -> msgspec.Struct:
     """Raises: `FundopsError`."""
     try:
-        with open_reader(path) as reader:
+        with open_reader(path) as reader, reader.snapshot():
             return tool.read(reader, arguments)
     except apsw.Error as error:
         raise FundopsError(f"{path}: cannot be read: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
 
@@ -33,6 +34,10 @@ class FundReader:
 
     def close(self) -> None:
         self._reader.close()
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """A block in which all answers are of one moment, however much a running fund commits meanwhile."""
+        return self._reader.snapshot()
 
     # -- whose it is
 

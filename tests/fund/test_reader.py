@@ -78,6 +78,19 @@ async def test_a_reader_is_closed_with_its_block_and_closing_twice_is_nothing(tm
         reader.entry_count()
 
 
+async def test_a_snapshot_is_of_one_moment_while_the_fund_commits(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    async with virtual_fund(db_path=path, ledger_enabled=True) as world:
+        with open_reader(path) as reader:
+            with reader.snapshot():
+                before = reader.balance_sheet()
+                await world.fund.ledger.deposit(500)
+                assert reader.balance_sheet() == before
+                assert reader.entry_count() == 1
+            assert reader.entry_count() == 2
+            assert reader.balance_sheet()["CASH"] == before["CASH"] + 500
+
+
 @pytest.mark.parametrize("limit", [-1, True, 1.5, "3", None], ids=repr)
 async def test_a_page_size_that_is_none_is_refused(tmp_path: Path, limit: Any) -> None:
     path = tmp_path / "x.db"
