@@ -154,14 +154,7 @@ class PromotionManager:
         expected_rev: int | None = None,
     ) -> Transition:
         """One stage up, on a current PASS. Raises: `GateNotPassed` with the evaluation, and other refusals."""
-        target = None if to is None else self._rules.stage(to)
-
-        def decide(strategy: Strategy, now_us: int) -> Change:
-            return core.promoted(
-                strategy, self._rules, now_us, to=target, actor=actor, reason=reason, expected_rev=expected_rev
-            )
-
-        return self._move(strategy_id, decide)
+        return self._move(core.promoted, strategy_id, to, actor=actor, reason=reason, expected_rev=expected_rev)
 
     def demote(
         self,
@@ -173,14 +166,7 @@ class PromotionManager:
         expected_rev: int | None = None,
     ) -> Transition:
         """One stage down, or to the lower one named. Raises: `SkipRefused`, `StaleRevision`, `StrategyRetired`."""
-        target = None if to is None else self._rules.stage(to)
-
-        def decide(strategy: Strategy, now_us: int) -> Change:
-            return core.demoted(
-                strategy, self._rules, now_us, to=target, actor=actor, reason=reason, expected_rev=expected_rev
-            )
-
-        return self._move(strategy_id, decide)
+        return self._move(core.demoted, strategy_id, to, actor=actor, reason=reason, expected_rev=expected_rev)
 
     def freeze(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
         """No promotion until unfrozen; demotion still works."""
@@ -245,11 +231,11 @@ class PromotionManager:
 
     # -- one call, one look at the file
 
-    def _move(self, strategy_id: str, decide: Callable[[Strategy, int], Change]) -> Transition:
-        change = self._change(strategy_id, decide)
-        assert change.from_stage is not None
-        assert change.kind in ("promote", "demote")
-        return Transition(change.after.name, change.kind, change.from_stage, change.after.stage, change.reason)
+    def _move(self, rule: Callable[..., Change], strategy_id: str, to: PromotionStage | None, **how: Any) -> Transition:
+        target = None if to is None else self._rules.stage(to)
+        return core.transition_of(
+            self._change(strategy_id, lambda one, now: rule(one, self._rules, now, to=target, **how))
+        )
 
     def _change(self, strategy_id: str, decide: Callable[[Strategy, int], Change]) -> Change:
         with self._writing() as file:

@@ -149,22 +149,10 @@ class PromotionActor(Actor):
     def evaluate(self, request: Evaluate) -> Evaluation:
         return core.evaluate(self._find(request.strategy_id), self._rules, self._clock.now_us())
 
-    @handles(Promote)
-    async def promote(self, request: Promote) -> Transition:
-        change = core.promoted(
-            self._find(request.strategy_id),
-            self._rules,
-            self._clock.now_us(),
-            to=None if request.to is None else self._rules.stage(request.to),
-            actor=request.actor,
-            reason=request.reason,
-            expected_rev=request.expected_rev,
-        )
-        return (await self._move([change]))[0]
-
-    @handles(Demote)
-    async def demote(self, request: Demote) -> Transition:
-        change = core.demoted(
+    @handles(Promote, Demote)
+    async def move(self, request: Promote | Demote) -> Transition:
+        decide = core.promoted if isinstance(request, Promote) else core.demoted
+        change = decide(
             self._find(request.strategy_id),
             self._rules,
             self._clock.now_us(),
@@ -255,7 +243,7 @@ class PromotionActor(Actor):
                 await self._set_stage(change.after.name, change.after.stage)
         if notes:
             wake_alerts(self._alert)
-        return [_transition(change) for change in changes]
+        return [core.transition_of(change) for change in changes]
 
     async def _set_stage(self, name: str, stage: PromotionStage) -> None:
         """Tell the engine. If it does not listen, the tick's reconciliation tells it again."""
@@ -353,10 +341,3 @@ def _samples(session: str, looked_at: Sequence[tuple[Strategy, StrategyStatus]])
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and 0 <= value < 2**62
-
-
-def _transition(change: Change) -> Transition:
-    assert change.from_stage is not None
-    assert change.kind in ("promote", "demote")
-    hard = change.kind == "demote" and "hard limit" in change.reason
-    return Transition(change.after.name, change.kind, change.from_stage, change.after.stage, change.reason, hard)

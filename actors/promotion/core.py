@@ -30,6 +30,7 @@ from ...wire.promotion import (
     StaleRevision,
     StrategyFrozen,
     StrategyRetired,
+    Transition,
     UnknownStage,
     Verdict,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "promoted",
     "registered",
     "snapshot",
+    "transition_of",
     "with_metrics",
     "with_sample",
 ]
@@ -170,6 +172,7 @@ class Change(msgspec.Struct, frozen=True):
     reason: str
     evaluation: Evaluation | None = None
     metrics: Mapping[str, float] = {}  # at that moment, of the episode that ends
+    hard: bool = False  # a demotion by a hard limit
 
 
 # -- registering and recording
@@ -419,7 +422,14 @@ def demoted(
         frozen=strategy.frozen or freeze,
         frozen_since_us=now_us if strategy.frozen or freeze else None,
     )
-    return Change(after, "demote", strategy.stage, now_us, actor, reason, None, _values(strategy))
+    return Change(after, "demote", strategy.stage, now_us, actor, reason, None, _values(strategy), hard)
+
+
+def transition_of(change: Change) -> Transition:
+    """A promotion or a demotion as callers hear of it, once it is committed."""
+    assert change.from_stage is not None
+    assert change.kind in ("promote", "demote")
+    return Transition(change.after.name, change.kind, change.from_stage, change.after.stage, change.reason, change.hard)
 
 
 def frozen(strategy: Strategy, now_us: int, *, freeze: bool, actor: str, reason: str) -> Change:

@@ -23,6 +23,7 @@ from fundops.actors.promotion.core import (
     registered,
     retired,
     snapshot,
+    transition_of,
     with_metrics,
     with_sample,
 )
@@ -620,3 +621,11 @@ def test_any_order_of_events_keeps_the_record_sane(history: list[tuple[str, int]
         assert subject.active_us(now_us) >= 0
         assert msgspec.json.decode(msgspec.json.encode(subject), type=Strategy) == subject
     assert isinstance(subject.track, Track)
+
+
+def test_a_demotion_is_hard_by_its_limit_and_not_by_its_words() -> None:
+    subject = strategy(Scaled)
+    by_hand = demoted(subject, GUARDED, T0, actor="ann", reason="before it reaches its hard limit")
+    by_limit = demoted(subject, GUARDED, T0, actor="promotion", reason="drawdown", hard=True)
+    assert not transition_of(by_hand).hard
+    assert transition_of(by_limit).hard
