@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -39,6 +39,7 @@ from fundops.runtime import (
     Clock,
     Ref,
     Rejected,
+    Request,
     Supervisor,
     SupervisorSpec,
     SystemClock,
@@ -62,6 +63,8 @@ from fundops.wire.oversight import FundStatus, NavHistory, NavSample, ReadFundSt
 from fundops.wire.status import StatusPort
 
 __all__ = ["Fund"]
+
+R = TypeVar("R")
 
 log = logging.getLogger("fundops")
 # A host that configures no logging hears nothing of ours on its stderr.
@@ -120,6 +123,9 @@ class Fund:
         }[name]
         return self._supervisor.ref(name) if enabled else None
 
+    async def _ask(self, actor: str, request: Request[R]) -> R:
+        return await self._supervisor.ref(actor).ask(request, timeout_s=ANSWER_DEADLINE_S)
+
     # -- what the host tells and asks; any thread, no await
 
     def report(self, status: StrategyStatus) -> None:
@@ -148,34 +154,34 @@ class Fund:
 
     async def status(self) -> FundStatus:
         """The fund at its last tick."""
-        return await self._supervisor.ref("oversight").ask(ReadFundStatus(), timeout_s=ANSWER_DEADLINE_S)
+        return await self._ask("oversight", ReadFundStatus())
 
     async def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
         """One line per session, newest first."""
-        return await self._supervisor.ref("oversight").ask(NavHistory(limit), timeout_s=ANSWER_DEADLINE_S)
+        return await self._ask("oversight", NavHistory(limit))
 
     async def engage_kill_switch(self, reason: str, actor: str) -> KillStatus:
         """Stop everything now. Answers after the engine was told; state UNCONFIRMED if it did not confirm."""
-        return await self._supervisor.ref("guard").ask(EngageKillSwitch(reason, actor), timeout_s=ANSWER_DEADLINE_S)
+        return await self._ask("guard", EngageKillSwitch(reason, actor))
 
     async def release_kill_switch(self, actor: str, reason: str) -> KillStatus:
         """A person's decision; drawdown is measured from this moment's NAV on.
 
         If the database cannot remember it now, the next tick tries again; a restart before that finds it engaged.
         """
-        status = await self._supervisor.ref("guard").ask(ReleaseKillSwitch(actor, reason), timeout_s=ANSWER_DEADLINE_S)
+        status = await self._ask("guard", ReleaseKillSwitch(actor, reason))
         try:
-            await self._supervisor.ref("oversight").ask(RememberGuard(), timeout_s=ANSWER_DEADLINE_S)
+            await self._ask("oversight", RememberGuard())
         except (Rejected, ActorError) as refusal:
             log.warning("the release is not in the database yet: %s", refusal)
         return status
 
     async def kill_switch(self) -> KillStatus:
-        return await self._supervisor.ref("guard").ask(ReadKillSwitch(), timeout_s=ANSWER_DEADLINE_S)
+        return await self._ask("guard", ReadKillSwitch())
 
     async def resume(self, strategy: str, actor: str) -> bool:
         """Let a strategy that the guard paused go on; False when it was not paused."""
-        return await self._supervisor.ref("guard").ask(ResumeStrategy(strategy, actor), timeout_s=ANSWER_DEADLINE_S)
+        return await self._ask("guard", ResumeStrategy(strategy, actor))
 
     def tree(self) -> tuple[ChildStatus, ...]:
         """The supervision tree at this instant."""
@@ -187,7 +193,7 @@ class Fund:
 
     async def status_port(self) -> int:
         """The port of the status stream. Raises: `UnknownChild` when none is configured."""
-        return await self._supervisor.ref("status").ask(StatusPort(), timeout_s=ANSWER_DEADLINE_S)
+        return await self._ask("status", StatusPort())
 
     async def flush_alerts(self, timeout_s: float) -> bool:
         """Wait until every stored alert has been delivered or given up; False when time runs out first."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from decimal import Decimal
 from pathlib import Path
+from typing import get_args
 
 from ...runtime import Actor, Clock, Ref, Rejected, handles, handles_batch
 from ...wire.alert import Category, Level
@@ -21,29 +22,17 @@ from ...wire.ledger import (
     BookFills,
     BookSettlement,
     BookSettlements,
-    ChargeManagementFee,
-    ChargePerformanceFee,
-    ClosePosition,
-    Deposit,
     Event,
     IdempotencyConflict,
     IncomeStatement,
     LedgerPosition,
     LedgerTotals,
-    Mark,
-    OpenPosition,
-    PayFees,
-    Post,
     Posted,
     PostMany,
     ReadTotals,
     RecentEntries,
-    RecordLoss,
-    RecordProfit,
     Reverse,
-    Settle,
     TrialBalance,
-    Withdraw,
 )
 from ...wire.ledger import Entry as EntryRecord
 from ...wire.money import from_minor
@@ -55,24 +44,6 @@ from . import accounts, schema
 from .core import KEY_MAX, Book, Draft, Entry, Original, canonical, check_fields, is_text
 
 __all__ = ["LedgerActor", "new_key"]
-
-_EVENTS = (
-    Deposit,
-    Withdraw,
-    RecordProfit,
-    RecordLoss,
-    OpenPosition,
-    ClosePosition,
-    Mark,
-    Settle,
-    ChargeManagementFee,
-    ChargePerformanceFee,
-    PayFees,
-    Reverse,
-    Post,
-    BookFill,
-    BookSettlement,
-)
 
 Known = dict[str, tuple[Entry, bytes]]
 Answer = Posted | tuple[Posted, ...] | Rejected
@@ -113,7 +84,7 @@ class LedgerActor(Actor):
 
     # -- booking
 
-    @handles_batch(*_EVENTS, PostMany)
+    @handles_batch(*get_args(Event), PostMany)
     async def post(self, requests: list[Event | PostMany]) -> list[Answer]:
         """One commit for the whole run; one answer or refusal each."""
         draft, durable = self._draft(), self._book.seq
