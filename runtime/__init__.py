@@ -14,6 +14,7 @@ from .errors import (
     MailboxFull,
     Outcome,
     Rejected,
+    ReplaceFailed,
     StartFailed,
     SupervisorEscalated,
     UnknownChild,
@@ -23,16 +24,23 @@ from .errors import (
 from .groups import bare_errors, leaf_of
 from .mailbox import MailboxStatistics
 from .message import Request
-from .ref import Ref
-from .supervisor import (
-    Backoff,
-    ChildSpec,
+from .records import (
     ChildStatus,
+    CleanupFailed,
+    Crashed,
     DeadLetter,
-    Supervisor,
-    SupervisorSpec,
-    open_supervisor,
+    Event,
+    Log,
+    Quarantined,
+    Replaced,
+    Restarted,
+    Stuck,
+    Terminated,
 )
+from .ref import Ref
+from .spec import Backoff, ChildSpec, SupervisorSpec
+from .supervisor import Supervisor, Watch, open_supervisor
+from .timer import Timer
 from .worker import InlineWorker, ThreadWorker, Worker
 
 __all__ = [
@@ -46,27 +54,39 @@ __all__ = [
     "Backoff",
     "ChildSpec",
     "ChildStatus",
+    "CleanupFailed",
     "Clock",
     "ConfigError",
     "Context",
+    "Crashed",
     "DeadLetter",
     "Drill",
+    "Event",
     "FundopsError",
     "InlineWorker",
+    "Log",
     "MailboxFull",
     "MailboxStatistics",
     "Outcome",
+    "Quarantined",
     "Ref",
     "Rejected",
+    "ReplaceFailed",
+    "Replaced",
     "Request",
+    "Restarted",
     "StartFailed",
+    "Stuck",
     "Supervisor",
     "SupervisorEscalated",
     "SupervisorSpec",
     "SystemClock",
+    "Terminated",
     "ThreadWorker",
+    "Timer",
     "UnknownChild",
     "VirtualClock",
+    "Watch",
     "Worker",
     "WrongMessage",
     "WrongThread",

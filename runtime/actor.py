@@ -20,7 +20,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from .errors import ConfigError
+from .message import is_control, is_idempotent
 from .ref import Ref
+from .timer import Timer
 
 __all__ = ["Actor", "Context", "Handler", "handles", "handles_batch"]
 
@@ -48,12 +50,15 @@ def handles_batch(*types: type, limit: int = BATCH_MAX) -> Callable[[F], F]:
 
     This is what lets 64 callers share one fsync. A crash in the batch crashes all of it.
     """
-    if limit < 1:
-        raise ConfigError("limit", f"{limit!r} is not a positive number of messages")
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ConfigError("limit", f"{limit!r} is not a positive whole number of messages")
     return _marked(types, batch_max=limit)
 
 
 def _marked(types: tuple[type, ...], *, batch_max: int) -> Callable[[F], F]:
+    if not types or not all(isinstance(one, type) for one in types):
+        raise ConfigError("handles", f"needs types of messages in brackets; got {types!r}")
+
     def mark(function: F) -> F:
         function.__handles__ = (types, batch_max)  # type: ignore[attr-defined]
         return function
@@ -75,6 +80,21 @@ class Context(Protocol):
     def ref(self, name: str) -> Ref:
         """Another actor of the same tree. Raises `UnknownChild`."""
 
+    def after(self, seconds: float, message: Any) -> Timer:
+        """Handle `message` in so many seconds, ahead of ordinary mail, if this life still serves then.
+
+        Raises: `WrongMessage` when there is no handler for it; `ConfigError`.
+        """
+
+    def every(self, seconds: float, message: Any) -> Timer:
+        """As `after`, again and again, without drift. One that comes due while the last is unread is left out."""
+
+    def watch(self, name: str) -> None:
+        """Handle one `Terminated` when that actor is gone for good; at once if it is. The next life watches anew.
+
+        Raises: `UnknownChild`; `WrongMessage` when there is no handler for `Terminated`.
+        """
+
     def stop(self, reason: str = "ended") -> None:
         """End this life after the message in hand: a normal exit, which restarts a permanent child and no other."""
 
@@ -82,19 +102,23 @@ class Context(Protocol):
 class Actor:
     """Base of all actors. Override the hooks, mark the handlers; never call a handler from outside.
 
-    `messages`, when declared, is the closed union the actor accepts: every member must have a handler.
+    `messages`, when declared, is the closed union the actor accepts: each member has a handler, and nothing else has.
     """
 
     messages: ClassVar[Any] = None
     context: Context
     _handlers: ClassVar[Mapping[type, Handler]] = {}
+    _accepts: ClassVar[frozenset[type]] = frozenset()
+    _controls: ClassVar[frozenset[type]] = frozenset()
+    _idempotent: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._handlers = _dispatch_table(cls)
-        for declared in _members(cls.messages):
-            if declared not in cls._handlers:
-                raise ConfigError(cls.__qualname__, f"declares {declared.__qualname__} but has no handler for it")
+        _check_union(cls)
+        cls._controls = frozenset(filter(is_control, cls._handlers))
+        cls._accepts = frozenset(cls._handlers) - cls._controls
+        cls._idempotent = any(map(is_idempotent, cls._handlers))
 
     async def on_start(self) -> None:
         """Runs before the first message; mail waits meanwhile. Raising here is a failed start."""
@@ -106,6 +130,7 @@ class Actor:
 def _dispatch_table(cls: type) -> dict[type, Handler]:
     table: dict[type, Handler] = {}
     for base in reversed(cls.__mro__):
+        named: dict[type, str] = {}
         for name, member in vars(base).items():
             marked = getattr(member, "__handles__", None)
             if marked is None:
@@ -115,11 +140,20 @@ def _dispatch_table(cls: type) -> dict[type, Handler]:
             # One row for all of its types: what follows for the same row joins the batch.
             handler = Handler(function, inspect.iscoroutinefunction(function), batch_max)
             for message_type in types:
+                if named.setdefault(message_type, name) != name:
+                    both = f"both {named[message_type]} and {name}"
+                    raise ConfigError(cls.__qualname__, f"{both} handle {message_type.__qualname__}")
                 table[message_type] = handler
     return table
 
 
-def _members(union: Any) -> tuple[type, ...]:
-    if union is None:
-        return ()
-    return tuple(getattr(union, "__args__", (union,)))
+def _check_union(cls: type[Actor]) -> None:
+    if cls.messages is None:
+        return
+    union = getattr(cls.messages, "__args__", (cls.messages,))
+    for message_type in union:
+        if message_type not in cls._handlers:
+            raise ConfigError(cls.__qualname__, f"declares {message_type.__qualname__} but has no handler for it")
+    for message_type in cls._handlers:
+        if message_type not in union:
+            raise ConfigError(cls.__qualname__, f"handles {message_type.__qualname__} but does not declare it")

@@ -1,9 +1,9 @@
-"""The deadlines of all asks of a supervision tree, kept by one task instead of one cancel scope each.
+"""Everything of a supervision tree that waits for a time, kept by one task instead of one cancel scope each.
 
 Most asks are answered long before their deadline, and most carry one of a few timeouts. So there is one lane for each
 timeout: deadlines in it only grow, answered asks are dropped from its head as new ones arrive, and a lane stays as
-short as what is really open. Asks that inherited an earlier deadline from their caller go into a heap. The task sleeps
-until the earliest deadline it has seen; an ask that is answered in time costs it nothing.
+short as what is really open. Timers, and asks that inherited an earlier deadline from their caller, go into a heap.
+The task sleeps until the earliest time it has seen; an ask that is answered in time costs it nothing.
 """
 
 from __future__ import annotations
@@ -12,44 +12,60 @@ import heapq
 import math
 from collections import deque
 from itertools import count
+from typing import Protocol
 
 import trio
 
-from .mailbox import Ask
+from .envelope import WAITING, Envelope
 
-__all__ = ["Deadlines"]
+__all__ = ["Deadlines", "Due"]
+
+SWEEP_MIN = 64
+
+
+class Due(Protocol):
+    """Waits for its deadline as long as its state is WAITING."""
+
+    deadline: float  # trio time
+    state: int
+
+    def expire(self) -> None:
+        """The deadline has come. Must not raise."""
 
 
 class Deadlines:
-    """`add` an ask; `run` expires it if its deadline passes first."""
+    """`add` what waits; `run` expires it if its deadline comes first."""
 
     def __init__(self) -> None:
-        self._lanes: dict[float, deque[Ask]] = {}
-        self._inherited: list[tuple[float, int, Ask]] = []
+        self._lanes: dict[float, deque[Envelope]] = {}
+        self._heap: list[tuple[float, int, Due]] = []
+        self._sweep_at = SWEEP_MIN
         self._order = count()
         self._wake_at = math.inf
         self._sleep = trio.CancelScope()
         self._over = False
 
-    def add(self, ask: Ask, timeout_s: float) -> None:
+    def add(self, ask: Envelope, timeout_s: float) -> None:
         """Watch an ask whose deadline is `timeout_s` from now."""
         lane = self._lanes.get(timeout_s)
         if lane is None:
             lane = self._lanes[timeout_s] = deque()
-        while lane and (lane[0].settled or lane[0].abandoned):
+        while lane and lane[0].state != WAITING:
             lane.popleft()
         lane.append(ask)
         if ask.deadline < self._wake_at:
             self._wake_earlier(ask.deadline)
 
-    def add_inherited(self, ask: Ask) -> None:
-        """Watch an ask whose deadline is its caller's."""
-        heap = self._inherited
-        while heap and (heap[0][2].settled or heap[0][2].abandoned):
-            heapq.heappop(heap)
-        heapq.heappush(heap, (ask.deadline, next(self._order), ask))
-        if ask.deadline < self._wake_at:
-            self._wake_earlier(ask.deadline)
+    def add_at(self, due: Due) -> None:
+        """Watch what has a deadline of its own."""
+        heap = self._heap
+        if len(heap) >= self._sweep_at:  # those no longer waited for lie anywhere in it
+            self._heap = heap = [entry for entry in heap if entry[2].state == WAITING]
+            heapq.heapify(heap)
+            self._sweep_at = max(SWEEP_MIN, 2 * len(heap))
+        heapq.heappush(heap, (due.deadline, next(self._order), due))
+        if due.deadline < self._wake_at:
+            self._wake_earlier(due.deadline)
 
     def _wake_earlier(self, at: float) -> None:
         self._wake_at = at
@@ -71,17 +87,15 @@ class Deadlines:
 
     def _expire_due(self) -> None:
         now = trio.current_time()
-        earliest = math.inf
         for timeout_s, lane in list(self._lanes.items()):
-            while lane and (lane[0].settled or lane[0].deadline <= now):
+            while lane and (lane[0].state != WAITING or lane[0].deadline <= now):
                 lane.popleft().expire()
-            if lane:
-                earliest = min(earliest, lane[0].deadline)
-            else:
+            if not lane:
                 del self._lanes[timeout_s]  # a host may use any number of different timeouts
-        heap = self._inherited
-        while heap and (heap[0][2].settled or heap[0][0] <= now):
-            heapq.heappop(heap)[2].expire()
-        if heap:
-            earliest = min(earliest, heap[0][0])
-        self._wake_at = earliest
+        # What is due now may add itself again, for later.
+        while self._heap and (self._heap[0][2].state != WAITING or self._heap[0][0] <= now):
+            due = heapq.heappop(self._heap)[2]
+            if due.state == WAITING:
+                due.expire()
+        earliest = min((lane[0].deadline for lane in self._lanes.values()), default=math.inf)
+        self._wake_at = min(earliest, self._heap[0][0]) if self._heap else earliest

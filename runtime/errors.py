@@ -2,7 +2,8 @@
 
 Facts are attributes; texts are lower case, carry the values, and say whose doing it was. An error that an asker can
 see carries `outcome`: ``"done"`` (the request ran and was refused), ``"not_executed"`` (it never ran and never will)
-or ``"unknown"`` (it may have run: ask again with the same idempotency key).
+or ``"unknown"`` (it may have run: ask again with the same idempotency key, which the error carries as `key` when the
+message had one).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = [
     "MailboxFull",
     "Outcome",
     "Rejected",
+    "ReplaceFailed",
     "StartFailed",
     "SupervisorEscalated",
     "UnknownChild",
@@ -62,17 +64,17 @@ class ActorCrashed(ActorError):
 
     outcome: Outcome = "unknown"
 
-    def __init__(self, name: str, epoch: int, message_type: str) -> None:
-        super().__init__(f"actor {name!r} (epoch {epoch}) crashed while handling {message_type}")
-        self.name, self.epoch, self.message_type = name, epoch, message_type
+    def __init__(self, name: str, epoch: int, message_type: str, *, key: str | None = None) -> None:
+        super().__init__(f"actor {name!r} (epoch {epoch}) crashed while handling {message_type}{_again(key)}")
+        self.name, self.epoch, self.message_type, self.key = name, epoch, message_type, key
 
 
 class ActorStopped(ActorError):
     """The actor is gone for good, or was stopped with the message in hand (`outcome` is then ``"unknown"``)."""
 
-    def __init__(self, name: str, reason: str, *, outcome: Outcome = "not_executed") -> None:
-        super().__init__(f"actor {name!r} stopped: {reason}")
-        self.name, self.reason, self.outcome = name, reason, outcome
+    def __init__(self, name: str, reason: str, *, outcome: Outcome = "not_executed", key: str | None = None) -> None:
+        super().__init__(f"actor {name!r} stopped: {reason}{_again(key)}")
+        self.name, self.reason, self.outcome, self.key = name, reason, outcome, key
 
 
 class StartFailed(ActorError):
@@ -86,10 +88,18 @@ class StartFailed(ActorError):
 class AskTimeout(ActorError):
     """No answer within the deadline. `started` tells whether the handler had the message in hand."""
 
-    def __init__(self, name: str, message_type: str, timeout_s: float, *, started: bool) -> None:
-        state = "in hand, and goes on" if started else "still queued, and will never run"
+    def __init__(
+        self, name: str, message_type: str, timeout_s: float, *, started: bool, key: str | None = None
+    ) -> None:
+        state = f"in hand, and goes on{_again(key)}" if started else "still queued, and will never run"
         super().__init__(f"no answer from actor {name!r} to {message_type} within {timeout_s:g} s; it was {state}")
-        self.name, self.message_type, self.timeout_s, self.started = name, message_type, timeout_s, started
+        self.name, self.message_type, self.timeout_s, self.started, self.key = (
+            name,
+            message_type,
+            timeout_s,
+            started,
+            key,
+        )
         self.outcome = "unknown" if started else "not_executed"
 
 
@@ -131,13 +141,25 @@ class WrongThread(ActorError, RuntimeError):
     """A ref was used outside the trio run that owns it; `Ref.tell_from_thread` is the way in."""
 
 
-class SupervisorEscalated(ActorError):
-    """Too many failures in the window: the supervisor gave up. `crashes` holds their texts, oldest first."""
+class ReplaceFailed(ActorError):
+    """The new actor did not start, so the old one serves again; what the new one raised is chained."""
 
-    def __init__(self, name: str, reason: str, crashes: Sequence[str]) -> None:
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"actor {name!r} was not replaced: {reason}")
+        self.name, self.reason = name, reason
+
+
+class SupervisorEscalated(ActorError):
+    """Too many failures: the supervisor gave up. `crashes` holds the records of the latest, oldest first."""
+
+    def __init__(self, name: str, reason: str, crashes: Sequence[object]) -> None:
         super().__init__(f"supervisor {name!r} gave up: {reason}; last crash: {crashes[-1] if crashes else 'none'}")
         self.name, self.reason, self.crashes = name, reason, tuple(crashes)
 
 
 class Drill(Exception):
     """What an actor dies of when `Supervisor.drill` crashes it on purpose."""
+
+
+def _again(key: str | None) -> str:
+    return "" if key is None else f"; ask again with key {key!r}"

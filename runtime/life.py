@@ -6,45 +6,71 @@ ends with leaves `live` as an exception or not at all; turning that into an even
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import trio
 
 from .actor import Actor, Handler
-from .errors import ActorCrashed, ActorStopped, Drill, Rejected, WrongMessage
-from .mailbox import NOTHING, Ask, Mailbox
+from .envelope import ANSWERED, GIVEN_UP, WAITING, Envelope
+from .errors import ActorCrashed, ActorStopped, ConfigError, Drill, Rejected, WrongMessage
+from .mailbox import NOTHING, Mailbox, message_of
+from .message import is_idempotent, key_of
+from .records import Terminated
 from .ref import Address, Ref, current_address
+from .timer import Timer
 
 __all__ = ["Drain", "Seat", "live"]
 
 Drain = Literal["all", "in_hand", "none"]
 
-# A life yields to the loop after this many messages: the schedule point costs ten times the dispatch.
-MESSAGES_PER_SCHEDULE_POINT = 64
-ON_STOP_DEADLINE_S = 5.0
+TIMER_MIN_S = 0.001
 
 
-class Seat:
-    """What a life borrows: its address and mailbox, and where requests to end it are left."""
+class Seat(ABC):
+    """What a life borrows: its address and mailbox, and where requests to end it are left.
 
-    def __init__(
-        self,
-        address: Address,
-        find: Callable[[str], Ref],
-        bury: Callable[[str, Any, str], None],
-        note_error: Callable[[Exception], None],
-    ) -> None:
+    To the actor it is its context; the abstract methods are the supervisor's.
+    """
+
+    def __init__(self, address: Address, *, max_attempts: int, messages_per_turn: int, on_stop_deadline_s: float):
         self.name = address.name
         self.address = address
         self.mailbox: Mailbox = address.mailbox
+        self.max_attempts = max_attempts
+        self.messages_per_turn = messages_per_turn
+        self.on_stop_deadline_s = on_stop_deadline_s
         self.drill: str | None = None
         self.stop_reason: str | None = None
         self.drain: Drain = "in_hand"
-        self.interrupted = False  # whether one of the three above wants to be looked at
-        self.bury = bury
-        self.note_error = note_error
-        self._find = find
+        self.handlers: Mapping[type, Handler] = {}
+        self.timers: set[Timer] = set()
+
+    @abstractmethod
+    def bury(self, message: Any, reason: str) -> None:
+        """Record a message that nobody will answer."""
+
+    @abstractmethod
+    def quarantine(self, message: Any, attempts: int) -> None:
+        """Record a message that has crashed all of its attempts."""
+
+    @abstractmethod
+    def note_cleanup(self, error: str) -> None:
+        """Record that `on_stop` failed."""
+
+    @abstractmethod
+    def ref(self, name: str) -> Ref:
+        """Another actor of the tree."""
+
+    @abstractmethod
+    def follow(self, name: str) -> None:
+        """Have `hear_of` called with one `Terminated` of that actor, unless this life ends before."""
+
+    @abstractmethod
+    def unfollow(self) -> None:
+        """This life has ended and hears of nobody any more."""
 
     # -- what the actor sees of it, as its context
 
@@ -52,29 +78,61 @@ class Seat:
     def epoch(self) -> int:
         return self.address.epoch
 
-    def ref(self, name: str) -> Ref:
-        return self._find(name)
-
     def stop(self, reason: str = "ended") -> None:
         self.stop_reason = reason
-        self.interrupt()
+        self.mailbox.hurry()
+
+    def after(self, seconds: float, message: Any) -> Timer:
+        if not 0 <= seconds < math.inf:
+            raise ConfigError("seconds", f"{seconds!r} is not a finite number >= 0")
+        return self._timer(message, seconds, math.inf)
+
+    def every(self, seconds: float, message: Any) -> Timer:
+        if not TIMER_MIN_S <= seconds < math.inf:
+            raise ConfigError("seconds", f"{seconds!r} is not a finite number >= {TIMER_MIN_S:g}")
+        return self._timer(message, seconds, seconds)
+
+    def watch(self, name: str) -> None:
+        self._check_handled(Terminated)
+        self.follow(name)
+
+    def _timer(self, message: Any, after_s: float, every_s: float) -> Timer:
+        self._check_handled(type(message))
+        return Timer(self.mailbox, self.address.deadlines, self.timers, message, after_s, every_s)
+
+    def _check_handled(self, message_type: type) -> None:
+        if message_type not in self.handlers:
+            raise WrongMessage(self.name, message_type.__qualname__)
 
     # -- what the supervisor does with it
+
+    def hear_of(self, terminated: Terminated) -> None:
+        if self.mailbox.closed is None:
+            self.mailbox.put_own(Envelope.unasked(terminated))
 
     def crash(self, reason: str) -> None:
         """Let the life end with a `Drill` before its next message."""
         self.drill = reason
-        self.interrupt()
+        self.mailbox.hurry()
 
-    def interrupt(self) -> None:
-        self.interrupted = True
-        self.mailbox.wake()
+    def take_in(self, actor: type[Actor]) -> None:
+        """What the new life accepts. Raises `ConfigError` when its spec does not suit it."""
+        self.handlers = actor._handlers
+        self.mailbox.accepts = actor._accepts
+        self.mailbox.controls = actor._controls
 
     def clear(self) -> None:
         """For the next life. A drill nobody died of yet stays."""
         self.stop_reason = None
         self.drain = "in_hand"
-        self.interrupted = self.drill is not None
+        self.mailbox.urgent = True
+
+    def end(self) -> None:
+        """A life is over, and with it all that it had left for itself."""
+        for timer in tuple(self.timers):
+            timer.cancel()
+        self.mailbox.forget_own()
+        self.unfollow()
 
 
 async def live(seat: Seat, factory: Callable[[], Actor], ready: Callable[[], None]) -> None:
@@ -82,7 +140,7 @@ async def live(seat: Seat, factory: Callable[[], Actor], ready: Callable[[], Non
     token = current_address.set(seat.address)
     actor = factory()
     actor.context = seat
-    seat.mailbox.accepts = type(actor)._handlers.keys()
+    seat.take_in(type(actor))
     reason = "crashed"
     try:
         await actor.on_start()
@@ -94,11 +152,22 @@ async def live(seat: Seat, factory: Callable[[], Actor], ready: Callable[[], Non
         raise
     finally:
         try:
-            with trio.CancelScope(shield=True), trio.move_on_after(ON_STOP_DEADLINE_S):
-                await actor.on_stop(reason)
-        except Exception as error:  # noqa: BLE001  reported, and never in place of what the life itself ended with
-            seat.note_error(error)
-        current_address.reset(token)
+            await _clean_up(seat, actor, reason)
+        finally:
+            seat.end()
+            current_address.reset(token)
+
+
+async def _clean_up(seat: Seat, actor: Actor, reason: str) -> None:
+    """`on_stop` within its deadline. What goes wrong is reported, and never hides what the life itself ended with."""
+    try:
+        with trio.CancelScope(shield=True), trio.move_on_after(seat.on_stop_deadline_s) as scope:
+            await actor.on_stop(reason)
+    except Exception as error:  # noqa: BLE001  reported
+        seat.note_cleanup(f"{type(error).__name__}: {error}")
+    else:
+        if scope.cancelled_caught:
+            seat.note_cleanup(f"on_stop took longer than {seat.on_stop_deadline_s:g} s")
 
 
 async def _serve(seat: Seat, actor: Actor) -> None:
@@ -108,40 +177,47 @@ async def _serve(seat: Seat, actor: Actor) -> None:
     """
     mailbox, handlers = seat.mailbox, type(actor)._handlers
     queue = mailbox.queue
+    now = trio.lowlevel.current_clock().current_time
     while True:
-        left = MESSAGES_PER_SCHEDULE_POINT
+        left = seat.messages_per_turn
         while left:
-            if seat.interrupted and _must_end(seat):
-                return
-            if not queue:
+            lane = queue
+            if mailbox.urgent:
+                if _must_end(seat):
+                    return
+                lane = mailbox.first_lane()
+            if not lane:
                 break
             left -= 1
             if len(queue) > mailbox.depth_max:  # deepest just before something is taken: the senders need not look
                 mailbox.depth_max = len(queue)
-            item = queue.popleft()
+            item = lane.popleft()
             if mailbox.senders:
                 mailbox.admit_sender()
-            if type(item) is Ask:
-                if item.abandoned:
+            if type(item) is Envelope:
+                if item.state >= GIVEN_UP:
                     mailbox.expired += 1
                     continue
-                item.in_hand = True
+                item.started = True
                 message = item.message
             else:
                 message = item
             mailbox.hand = item
             handler = handlers.get(type(message))
             if handler is None or handler.batch_max:
+                mailbox.hand_since = now()
                 await _serve_run(seat, actor, handler, item)
                 continue
             try:
                 answer = handler.function(actor, message)
                 if handler.is_async:
+                    mailbox.hand_since = now()
                     answer = await answer
+                    mailbox.hand_since = math.inf
             except Rejected as refusal:
                 answer = refusal
             except Exception as crash:
-                _fail_in_hand(seat, crash)
+                _crash_in_hand(seat, crash)
                 raise
             except BaseException:
                 _interrupt_in_hand(seat)
@@ -150,18 +226,24 @@ async def _serve(seat: Seat, actor: Actor) -> None:
             mailbox.done += 1
             if item is not message or (answer is not None and isinstance(answer, Rejected)):
                 _answer(seat, item, answer)
-        if queue:
+        if queue or mailbox.urgent:
             await trio.lowlevel.checkpoint()
-        elif seat.stop_reason is None:
+        else:
             await mailbox.park()
 
 
 def _must_end(seat: Seat) -> bool:
     """Raises: `Drill`, when that is what was asked for."""
+    mailbox = seat.mailbox
     if seat.drill is not None:
         why, seat.drill = seat.drill, None
         raise Drill(why)
-    return seat.stop_reason is not None and (seat.drain != "all" or not seat.mailbox.queue)
+    ending = seat.stop_reason is not None
+    if ending and (seat.drain != "all" or not len(mailbox)):
+        return True
+    # Looked at again only as long as there is something to look at.
+    mailbox.urgent = ending or bool(mailbox.own or mailbox.control)
+    return False
 
 
 async def _serve_run(seat: Seat, actor: Actor, handler: Handler | None, first: Any) -> None:
@@ -169,11 +251,11 @@ async def _serve_run(seat: Seat, actor: Actor, handler: Handler | None, first: A
     mailbox = seat.mailbox
     mailbox.hand, mailbox.batch = NOTHING, [first]
     if handler is None:  # a tell sent before the first life, when the accepted types were not known yet
-        _finish(seat, [WrongMessage(seat.name, type(_message_of(first)).__qualname__)])
+        _finish(seat, [WrongMessage(seat.name, type(message_of(first)).__qualname__)])
         return
     _take_followers(mailbox, type(actor)._handlers, handler)
     try:
-        answers = handler.function(actor, [_message_of(item) for item in mailbox.batch])
+        answers = handler.function(actor, [message_of(item) for item in mailbox.batch])
         if handler.is_async:
             answers = await answers
         if len(answers) != len(mailbox.batch):
@@ -181,7 +263,7 @@ async def _serve_run(seat: Seat, actor: Actor, handler: Handler | None, first: A
     except Rejected as refusal:
         _finish(seat, [refusal] * len(mailbox.batch))
     except Exception as crash:
-        _fail_in_hand(seat, crash)
+        _crash_in_hand(seat, crash)
         raise
     except BaseException:
         _interrupt_in_hand(seat)
@@ -190,16 +272,21 @@ async def _serve_run(seat: Seat, actor: Actor, handler: Handler | None, first: A
         _finish(seat, answers)
 
 
-def _take_followers(mailbox: Mailbox, handlers: Any, handler: Handler) -> None:
-    """Into the hand: what follows in the queue for the same handler, up to its limit."""
+def _take_followers(mailbox: Mailbox, handlers: Mapping[type, Handler], handler: Handler) -> None:
+    """Into the hand: what follows in the queue for the same handler, up to its limit.
+
+    What has crashed a life before goes alone: it must not take its neighbours with it again.
+    """
     queue, batch = mailbox.queue, mailbox.batch
+    if _tried_before(batch[0]):
+        return
     while queue and len(batch) < handler.batch_max:
         item = queue[0]
-        if type(item) is Ask and item.abandoned:
+        if type(item) is Envelope and item.state >= GIVEN_UP:
             mailbox.expired += 1
-        elif handlers.get(type(_message_of(item))) is handler:
-            if type(item) is Ask:
-                item.in_hand = True
+        elif handlers.get(type(message_of(item))) is handler and not _tried_before(item):
+            if type(item) is Envelope:
+                item.started = True
             batch.append(item)
         else:
             return
@@ -208,8 +295,8 @@ def _take_followers(mailbox: Mailbox, handlers: Any, handler: Handler) -> None:
             mailbox.admit_sender()
 
 
-def _message_of(item: Any) -> Any:
-    return item.message if type(item) is Ask else item
+def _tried_before(item: Any) -> bool:
+    return type(item) is Envelope and item.attempts > 0
 
 
 # -- final states
@@ -224,12 +311,12 @@ def _finish(seat: Seat, answers: Sequence[Any]) -> None:
 
 
 def _answer(seat: Seat, item: Any, answer: Any) -> None:
-    """Tell the asker, if there is one and it still waits; a refusal of what was told goes to the dead letters."""
+    """Tell the asker, if there is one and it still waits; a refusal of what nobody asked goes to the dead letters."""
     refused = isinstance(answer, Rejected | WrongMessage)
-    if type(item) is not Ask:
+    if type(item) is not Envelope or item.state == ANSWERED:
         if refused:
-            seat.bury(seat.name, item, f"refused: {answer}")
-    elif item.abandoned:
+            seat.bury(message_of(item), f"refused: {answer}")
+    elif item.state >= GIVEN_UP:
         seat.mailbox.late_replies += 1
     elif refused:
         item.fail(answer)
@@ -243,23 +330,57 @@ def _empty_hands(mailbox: Mailbox) -> list[Any]:
     return items
 
 
-def _fail_in_hand(seat: Seat, crash: Exception) -> None:
-    """The askers hear of it in the same tick, before any backoff."""
-    items = _empty_hands(seat.mailbox)
-    seat.mailbox.crashed += len(items)
-    for item in items:
-        seat.bury(seat.name, _message_of(item), f"crashed: {type(crash).__name__}")
-        if type(item) is Ask and not item.abandoned:
-            error = ActorCrashed(seat.name, seat.epoch, type(item.message).__qualname__)
+def _crash_in_hand(seat: Seat, crash: Exception) -> None:
+    """The askers hear of it in the same tick, before any backoff; what may run twice waits for the next life."""
+    mailbox = seat.mailbox
+    again = []
+    for item in _empty_hands(mailbox):
+        message = message_of(item)
+        attempts = 1 + (item.attempts if type(item) is Envelope else 0)
+        if not is_idempotent(type(message)):
+            mailbox.crashed += 1
+            seat.bury(message, f"crashed: {type(crash).__name__}")
+        elif attempts < seat.max_attempts:
+            again.append(_unasked(message, attempts))
+        else:
+            mailbox.quarantined += 1
+            seat.bury(message, f"quarantined after {attempts} attempts: {type(crash).__name__}")
+            seat.quarantine(message, attempts)
+        if _waited_for(item):
+            error = ActorCrashed(seat.name, seat.epoch, type(message).__qualname__, key=key_of(message))
             error.__cause__ = crash
             item.fail(error)
+    _put_back(mailbox, again)
 
 
 def _interrupt_in_hand(seat: Seat) -> None:
-    items = _empty_hands(seat.mailbox)
-    seat.mailbox.interrupted += len(items)
+    """The life was cancelled. What may run twice waits for the next one, if there is to be one."""
+    mailbox = seat.mailbox
+    again = []
     reason = seat.stop_reason or "cancelled"
-    for item in items:
-        seat.bury(seat.name, _message_of(item), f"interrupted: {reason}")
-        if type(item) is Ask and not item.abandoned:
-            item.fail(ActorStopped(seat.name, reason, outcome="unknown"))
+    for item in _empty_hands(mailbox):
+        message = message_of(item)
+        if is_idempotent(type(message)) and mailbox.closed is None:
+            again.append(_unasked(message, item.attempts if type(item) is Envelope else 0))
+        else:
+            mailbox.interrupted += 1
+            seat.bury(message, f"interrupted: {reason}")
+        if _waited_for(item):
+            item.fail(ActorStopped(seat.name, reason, outcome="unknown", key=key_of(message)))
+    _put_back(mailbox, again)
+
+
+def _waited_for(item: Any) -> bool:
+    return type(item) is Envelope and item.state == WAITING
+
+
+def _unasked(message: Any, attempts: int) -> Envelope:
+    # A new envelope: the asker of the old one has its error there, and may not have read it yet.
+    again = Envelope.unasked(message)
+    again.attempts = attempts
+    return again
+
+
+def _put_back(mailbox: Mailbox, again: list[Envelope]) -> None:
+    mailbox.retried += len(again)
+    mailbox.put_back(again)

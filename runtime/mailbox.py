@@ -2,82 +2,44 @@
 
 A deque with park and unpark instead of a trio channel: a schedule point costs ten times what the queue does, and
 closing the last receiving end of a channel would wipe its buffer at each restart. What is told stands in the queue by
-itself; what is asked stands there as an `Ask`, which knows who waits for the answer and until when.
+itself; what is asked, retried or conflated stands there in an `Envelope`.
 
-Counting: ``accepted = done + crashed + interrupted + expired + undeliverable + queued + in_hand`` holds at every
-instant. Messages refused at the door were never accepted; they are counted in `rejected`.
+Two lanes go first. What a life has left for itself (timers, news of those it watches) ends with that life. Control
+messages are never dropped; their lane is bounded by refusing.
+
+Counting: ``accepted = done + crashed + interrupted + expired + quarantined + undeliverable + queued + in_hand`` holds
+at every instant. Messages refused at the door were never accepted; they are counted in `rejected`.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from typing import Any, Literal
 
 import msgspec
 import outcome
 import trio
 
+from .envelope import GIVEN_UP, Envelope
 from .errors import ActorError, ActorStopped, MailboxFull
 
-__all__ = ["NOTHING", "Anything", "Ask", "Mailbox", "MailboxStatistics", "Overflow"]
+__all__ = ["NOTHING", "Anything", "Mailbox", "MailboxStatistics", "Overflow", "message_of"]
 
-Overflow = Literal["backpressure", "reject", "drop_oldest"]
+Overflow = Literal["backpressure", "reject", "drop_oldest", "conflate"]
+
+CONTROL_CAPACITY = 1_024
+CONFLATED = "conflated: a newer one came"
+
+# What the hand holds when it holds no message; None could be one.
+NOTHING = object()
 
 
-class Ask:
-    """A request and the one who waits for its answer. Settled at most once, and deaf once abandoned."""
-
-    __slots__ = ("_error", "_task", "_value", "abandoned", "deadline", "expired", "in_hand", "message", "settled")
-
-    def __init__(self, message: Any, deadline: float) -> None:
-        self.message = message
-        self.deadline = deadline  # trio time
-        self.in_hand = False
-        self.settled = False
-        self.abandoned = False  # the asker is gone: if still queued it will never run
-        self.expired = False  # the deadline passed first
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._task: trio.lowlevel.Task | None = None
-
-    def settle(self, value: Any) -> None:
-        self.settled, self._value = True, value
-        self._wake()
-
-    def fail(self, error: BaseException) -> None:
-        self.settled, self._error = True, error
-        self._wake()
-
-    def expire(self) -> None:
-        """The deadline has passed: an answer from this instant on is a late one."""
-        if not self.settled and not self.abandoned:
-            self.abandoned = self.expired = True
-            self._wake()
-
-    def _wake(self) -> None:
-        task = self._task
-        if task is not None:
-            self._task = None
-            trio.lowlevel.reschedule(task)
-
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
-        # From this instant, and not from when the asker next runs: an answer in between is a late one.
-        self._task, self.abandoned = None, True
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    async def wait(self) -> Any:
-        """The answer. The caller looks at `expired` first: then there is none."""
-        if not self.settled and not self.expired:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
-        if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                self._error = None  # the traceback would keep this frame alive in a cycle
-        return self._value
+def message_of(item: Any) -> Any:
+    """What the handler gets of an item in a mailbox."""
+    return item.message if type(item) is Envelope else item
 
 
 class Anything(Collection[type]):
@@ -101,45 +63,60 @@ class MailboxStatistics(msgspec.Struct, frozen=True):
     crashed: int
     interrupted: int
     expired: int
+    quarantined: int
     undeliverable: int
     queued: int
     in_hand: int
     rejected: int
+    retried: int
     late_replies: int
     depth_max: int
-
-
-# What the hand holds when it holds no message; None could be one.
-NOTHING = object()
 
 
 class Mailbox:
     """Bounded, FIFO per sender. Capacity counts queued messages, not those in hand.
 
-    `queue`, `hand` and `batch` are the life's to work on; a message moves from the queue into the hand with no await
-    in between, and leaves it for exactly one final state.
+    The lanes, `hand` and `batch` are the life's to work on; a message moves from a lane into the hand with no await in
+    between, and leaves it for exactly one final state, or for the head of the queue.
     """
 
-    def __init__(self, name: str, capacity: int, overflow: Overflow, lost: Callable[[Any, str], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        capacity: int,
+        overflow: Overflow,
+        lost: Callable[[Any, str], None],
+        conflate_by: Callable[[Any], Hashable] | None = None,
+    ) -> None:
         self.name = name
         self.capacity = capacity
         self.overflow = overflow
         self.accepts: Collection[type] = Anything()
+        self.controls: Collection[type] = ()
         self.thread = threading.get_ident()
         self.closed: str | None = None
         self.queue: deque[Any] = deque()
+        self.control: deque[Any] = deque()
+        self.own: deque[Envelope] = deque()
+        self.urgent = False  # a lane that goes first may have mail, or the life is asked to end
         self.hand: Any = NOTHING
+        self.hand_since = math.inf  # trio time; only kept for what may stay in hand over a schedule point
         self.batch: list[Any] = []
         # Senders that wait for room, oldest first. They hand over in this order, so a sender's messages stay in order.
+        # Whenever there are any the queue is full: who makes room admits one in the same step.
         self.senders: OrderedDict[trio.lowlevel.Task, Any] = OrderedDict()
-        self.done = self.crashed = self.interrupted = self.expired = self.undeliverable = 0
-        self.accepted = self.rejected = self.late_replies = 0
+        self.done = self.crashed = self.interrupted = self.expired = self.quarantined = self.undeliverable = 0
+        self.accepted = self.rejected = self.retried = self.late_replies = 0
         self.depth_max = 0
+        # Up to this many queued messages a sender need not think; closed and conflating mailboxes always do.
+        self._limit = 0 if overflow == "conflate" else capacity
         self._lost = lost
+        self._conflate_by = conflate_by
+        self._newest: dict[Hashable, Envelope] = {}
         self._consumer: trio.lowlevel.Task | None = None
 
     def __len__(self) -> int:
-        return len(self.queue)
+        return len(self.queue) + len(self.control) + len(self.own)
 
     def statistics(self) -> MailboxStatistics:
         self.note_depth()
@@ -149,10 +126,12 @@ class Mailbox:
             crashed=self.crashed,
             interrupted=self.interrupted,
             expired=self.expired,
+            quarantined=self.quarantined,
             undeliverable=self.undeliverable,
-            queued=len(self.queue),
+            queued=len(self),
             in_hand=len(self.batch) + (self.hand is not NOTHING),
             rejected=self.rejected,
+            retried=self.retried,
             late_replies=self.late_replies,
             depth_max=self.depth_max,
         )
@@ -166,26 +145,53 @@ class Mailbox:
 
     @property
     def has_room(self) -> bool:
-        return self.closed is None and len(self.queue) < self.capacity and not self.senders
+        """Whether `put_nowait` takes anything at once, with no second thought."""
+        return len(self.queue) < self._limit
 
     def put_nowait(self, item: Any) -> None:
         """Enqueue at once, or raise `MailboxFull` or `ActorStopped`."""
-        queue = self.queue
-        if self.closed is not None or len(queue) >= self.capacity or self.senders:
-            self._make_room()
+        if len(self.queue) < self._limit or self._make_room(item):
+            self.queue.append(item)
         self.accepted += 1
-        queue.append(item)
         if self._consumer is not None:
             self.wake()
 
-    def _make_room(self) -> None:
+    def _make_room(self, item: Any) -> bool:
+        """Whether the item is still to be appended; it may have taken the place of an older one."""
         if self.closed is not None:
             raise ActorStopped(self.name, self.closed)
+        if self.overflow == "conflate" and self._conflate(item):
+            return False
+        if len(self.queue) < self.capacity:
+            return True
         if self.overflow != "drop_oldest":
             self.rejected += 1
             raise MailboxFull(self.name, self.capacity)
         self.note_depth()
         self._undeliverable(self.queue.popleft(), "dropped: mailbox full", MailboxFull(self.name, self.capacity))
+        return True
+
+    def _conflate(self, item: Any) -> bool:
+        """Put a message in the place of the queued one with its key; what is asked stands for itself."""
+        if type(item) is Envelope:
+            return False
+        assert self._conflate_by is not None
+        key = self._conflate_by(item)
+        if key is None:
+            return False
+        place = self._newest.get(key)
+        if place is not None and not place.started and place.state < GIVEN_UP:
+            self.undeliverable += 1
+            self._lost(place.message, CONFLATED)
+            place.message = item
+            return True
+        if len(self.queue) >= self.capacity:
+            return False
+        if len(self._newest) >= 2 * self.capacity:  # keys come and go; only those still queued matter
+            self._newest = {k: one for k, one in self._newest.items() if not one.started}
+        self._newest[key] = place = Envelope.unasked(item)
+        self.queue.append(place)
+        return True
 
     async def put(self, item: Any) -> None:
         """Enqueue, waiting for room under backpressure. Cancelled means not enqueued."""
@@ -203,7 +209,38 @@ class Mailbox:
         if refused is not None:
             raise refused
 
+    def put_control(self, item: Any) -> None:
+        """Enqueue ahead of all ordinary mail, or raise `MailboxFull` or `ActorStopped`."""
+        if self.closed is not None:
+            raise ActorStopped(self.name, self.closed)
+        if len(self.control) >= CONTROL_CAPACITY:
+            self.rejected += 1
+            raise MailboxFull(self.name, CONTROL_CAPACITY)
+        self.control.append(item)
+        self.accepted += 1
+        self.hurry()
+
     # -- the actor's side
+
+    def put_own(self, item: Envelope) -> None:
+        """What the present life has left for itself."""
+        self.own.append(item)
+        self.accepted += 1
+        self.hurry()
+
+    def forget_own(self) -> None:
+        """The life is over: its timers mean nothing to the next one."""
+        self.expired += len(self.own)
+        self.own.clear()
+
+    def put_back(self, items: list[Envelope]) -> None:
+        """To the head, in their order, for the next life."""
+        self.queue.extendleft(reversed(items))
+        self.note_depth()
+
+    def hurry(self) -> None:
+        self.urgent = True
+        self.wake()
 
     def wake(self) -> None:
         """Let a parked consumer look again: there is mail, or a request to stop."""
@@ -221,8 +258,14 @@ class Mailbox:
         self._consumer = None
         return trio.lowlevel.Abort.SUCCEEDED
 
+    def first_lane(self) -> deque[Any]:
+        """Where the next message is taken from; empty when there is none."""
+        return self.own or self.control or self.queue
+
     def admit_sender(self) -> None:
         """One has been taken: the oldest waiting sender hands its message over."""
+        if len(self.queue) >= self._limit:
+            return  # what was put back at the head has used the room up
         task, item = self.senders.popitem(last=False)
         self.accepted += 1
         self.queue.append(item)
@@ -233,6 +276,7 @@ class Mailbox:
     def refuse(self, reason: str) -> None:
         """Take no further mail; what is queued may still be worked off. The first reason given stays."""
         self.closed = reason = self.closed or reason
+        self._limit = 0
         while self.senders:
             task, _ = self.senders.popitem(last=False)
             # wait_task_rescheduled returns what the outcome unwraps to: a value, so that put() raises it itself.
@@ -242,12 +286,13 @@ class Mailbox:
         """Refuse all further mail and give everything queued its final state."""
         self.refuse(reason)
         self.note_depth()
-        while self.queue:
-            self._undeliverable(self.queue.popleft(), reason, ActorStopped(self.name, reason))
+        for lane in (self.own, self.control, self.queue):
+            while lane:
+                self._undeliverable(lane.popleft(), reason, ActorStopped(self.name, reason))
 
     def _undeliverable(self, item: Any, reason: str, error: ActorError) -> None:
-        asked = type(item) is Ask
-        if asked and item.abandoned:
+        asked = type(item) is Envelope
+        if asked and item.state >= GIVEN_UP:
             self.expired += 1
             return
         self.undeliverable += 1

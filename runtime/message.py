@@ -3,19 +3,45 @@
     class Add(Request[int], frozen=True):
         amount: int
 
-`await ref.ask(Add(1))` is then an `int` to a type checker.
+`await ref.ask(Add(1))` is then an `int` to a type checker. A type may declare two things about itself:
+
+    class Reload(Request[None], frozen=True):
+        idempotent = True       # may run twice: after a crash the next life tries again
+        control = True          # read before all other mail, also through a full mailbox
+
+A field or property named `key` is its idempotency key: an error that leaves the outcome unknown carries it.
 """
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-__all__ = ["Request"]
+__all__ = ["Request", "is_control", "is_idempotent", "key_of"]
 
 R = TypeVar("R")
 
 
 class Request(msgspec.Struct, Generic[R], frozen=True, tag=True):
     """Base of messages that are answered with an `R`. Tagged with the name of its class, so that a log tells which."""
+
+    idempotent: ClassVar[bool] = False
+    control: ClassVar[bool] = False
+
+
+# Messages need no base of ours, so what they do not declare is looked up as false.
+
+
+def is_idempotent(message_type: type) -> bool:
+    return bool(getattr(message_type, "idempotent", False))
+
+
+def is_control(message_type: type) -> bool:
+    return bool(getattr(message_type, "control", False))
+
+
+def key_of(message: Any) -> str | None:
+    """The key with which to ask again without doing the work twice."""
+    key = getattr(message, "key", None)
+    return key if isinstance(key, str) else None

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import trio
 
 from .deadlines import Deadlines
+from .envelope import Envelope
 from .errors import ActorStopped, AskCycle, AskTimeout, ConfigError, MailboxFull, WrongMessage, WrongThread
-from .mailbox import Ask, Mailbox
-from .message import Request
+from .mailbox import Mailbox
+from .message import Request, key_of
 
 __all__ = ["Address", "Ref", "current_address"]
 
@@ -38,9 +39,9 @@ class Address:
     def remaining_deadline(self) -> float:
         """The earliest deadline among the messages in hand: a nested ask may not outlive its caller's patience."""
         hand = self.mailbox.hand
-        if type(hand) is Ask:
+        if type(hand) is Envelope:
             return hand.deadline
-        return min((item.deadline for item in self.mailbox.batch if type(item) is Ask), default=math.inf)
+        return min((item.deadline for item in self.mailbox.batch if type(item) is Envelope), default=math.inf)
 
 
 # The actor whose handler is running in this task, or in a task it started.
@@ -74,9 +75,11 @@ class Ref:
         Raises: `MailboxFull`, `ActorStopped`, `WrongMessage`, `WrongThread`.
         """
         mailbox = self._mailbox
-        if type(message) not in mailbox.accepts or get_ident() != mailbox.thread:
-            self._refuse(message)
-        mailbox.put_nowait(message)
+        if type(message) in mailbox.accepts and get_ident() == mailbox.thread:
+            mailbox.put_nowait(message)
+        else:
+            self._check_control(message)
+            mailbox.put_control(message)
 
     async def tell(self, message: Any) -> None:
         """Enqueue, waiting for room. Returned means enqueued exactly once; cancelled means not enqueued.
@@ -85,10 +88,13 @@ class Ref:
         still yields whenever the mailbox fills up.
         """
         mailbox = self._mailbox
-        if type(message) not in mailbox.accepts or get_ident() != mailbox.thread:
-            self._refuse(message)
+        ordinary = type(message) in mailbox.accepts and get_ident() == mailbox.thread
+        if not ordinary:
+            self._check_control(message)
         await trio.lowlevel.checkpoint_if_cancelled()
-        if mailbox.has_room:
+        if not ordinary:
+            mailbox.put_control(message)
+        elif mailbox.has_room:
             mailbox.put_nowait(message)
         else:
             await mailbox.put(message)
@@ -100,7 +106,7 @@ class Ref:
         """
         if self._address.token is None:
             raise ActorStopped(self.name, "not started")
-        if type(message) not in self._mailbox.accepts:
+        if type(message) not in self._mailbox.accepts and type(message) not in self._mailbox.controls:
             raise WrongMessage(self.name, type(message).__qualname__)
         try:
             self._address.token.run_sync_soon(self._tell_or_count, message)
@@ -119,55 +125,67 @@ class Ref:
         if timeout_s.__class__ is bool or not 0 < timeout_s < math.inf:
             raise ConfigError("timeout_s", f"{timeout_s!r} is not a positive, finite number of seconds")
         address, mailbox = self._address, self._mailbox
-        if type(request) not in mailbox.accepts or get_ident() != mailbox.thread:
-            self._refuse(request)
+        ordinary = type(request) in mailbox.accepts and get_ident() == mailbox.thread
+        if not ordinary:
+            self._check_control(request)
         caller = current_address.get()
         deadline = trio.current_time() + timeout_s
         if caller is None:
-            ask = Ask(request, deadline)
-            if mailbox.has_room:
+            ask = Envelope(request, deadline)
+            if ordinary and mailbox.has_room:
                 mailbox.put_nowait(ask)
             else:
-                await self._put_until(ask, timeout_s)
+                await self._put(ask, timeout_s)
             address.deadlines.add(ask, timeout_s)
             answer: R = await ask.wait()
         else:
-            ask = Ask(request, min(deadline, caller.remaining_deadline()))
+            ask = Envelope(request, min(deadline, caller.remaining_deadline()))
             answer = await self._ask_from(caller, ask, timeout_s, inherited=ask.deadline < deadline)
         if ask.expired:
-            raise AskTimeout(self.name, type(request).__qualname__, timeout_s, started=ask.in_hand)
+            raise self._too_late(ask, timeout_s)
         return answer
 
-    async def _ask_from(self, caller: Address, ask: Ask, timeout_s: float, *, inherited: bool) -> Any:
+    async def _ask_from(self, caller: Address, ask: Envelope, timeout_s: float, *, inherited: bool) -> Any:
         """An ask by another actor: refused if the two would wait for each other, and on its caller's time."""
         address = self._address
         _refuse_cycle(caller, address)
         caller.waiting_on.append(address)
         try:
-            await self._put_until(ask, timeout_s)
+            await self._put(ask, timeout_s)
             if inherited:
-                address.deadlines.add_inherited(ask)
+                address.deadlines.add_at(ask)
             else:
                 address.deadlines.add(ask, timeout_s)
             return await ask.wait()
         finally:
             caller.waiting_on.remove(address)
 
-    async def _put_until(self, ask: Ask, timeout_s: float) -> None:
+    async def _put(self, ask: Envelope, timeout_s: float) -> None:
         """Enqueue within the deadline. Waiting for room is rare, so this may cost a cancel scope."""
-        if self._mailbox.has_room:
-            self._mailbox.put_nowait(ask)
-            return
-        with trio.CancelScope(deadline=ask.deadline) as scope:
-            await self._mailbox.put(ask)
-        if scope.cancelled_caught:
-            raise AskTimeout(self.name, type(ask.message).__qualname__, timeout_s, started=False)
+        mailbox = self._mailbox
+        if type(ask.message) in mailbox.controls:
+            mailbox.put_control(ask)
+        elif mailbox.has_room:
+            mailbox.put_nowait(ask)
+        else:
+            with trio.CancelScope(deadline=ask.deadline) as scope:
+                await mailbox.put(ask)
+            if scope.cancelled_caught:
+                raise self._too_late(ask, timeout_s)
 
-    def _refuse(self, message: Any) -> None:
-        """Say why a message cannot be sent from here. trio would lose it and hang the run."""
+    def _too_late(self, ask: Envelope, timeout_s: float) -> AskTimeout:
+        request = type(ask.message).__qualname__
+        return AskTimeout(self.name, request, timeout_s, started=ask.started, key=key_of(ask.message))
+
+    def _check_control(self, message: Any) -> None:
+        """Say why a message cannot be sent from here, unless it goes the way of control messages.
+
+        From another thread trio would lose it and hang the run.
+        """
         if get_ident() != self._mailbox.thread:
             raise WrongThread(f"ref of {self.name!r} used outside its trio thread; use tell_from_thread")
-        raise WrongMessage(self.name, type(message).__qualname__)
+        if type(message) not in self._mailbox.controls:
+            raise WrongMessage(self.name, type(message).__qualname__)
 
     def _tell_or_count(self, message: Any) -> None:
         mailbox = self._mailbox
@@ -176,7 +194,7 @@ class Ref:
             return
         # An error here would end the whole run; the mailbox has counted it.
         with suppress(MailboxFull):
-            mailbox.put_nowait(message)
+            self.tell_nowait(message)
 
 
 def _refuse_cycle(caller: Address, target: Address) -> None:

@@ -12,143 +12,48 @@ done there, interruptibly, so a stop request is served in the middle of a backof
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import trio
 
 from .actor import Actor
 from .deadlines import Deadlines
-from .errors import (
-    ConfigError,
-    StartFailed,
-    SupervisorEscalated,
-    UnknownChild,
-)
+from .errors import ActorStopped, ConfigError, ReplaceFailed, StartFailed, SupervisorEscalated, UnknownChild
 from .groups import bare_errors, leaf_of
-from .life import Drain, Seat, live
-from .mailbox import Mailbox, MailboxStatistics, Overflow
+from .life import Seat, live
+from .mailbox import NOTHING, Mailbox, MailboxStatistics, message_of
+from .message import key_of
+from .records import (
+    ChildStatus,
+    CleanupFailed,
+    Crashed,
+    DeadLetter,
+    Event,
+    Log,
+    Quarantined,
+    Replaced,
+    Restarted,
+    State,
+    Stuck,
+    Terminated,
+)
 from .ref import Address, Ref
+from .spec import Backoff, ChildSpec, Strategy, SupervisorSpec, check_attempts
+from .stack import Watchdog, stack_of
 
-__all__ = [
-    "Backoff",
-    "ChildSpec",
-    "ChildStatus",
-    "DeadLetter",
-    "Supervisor",
-    "SupervisorSpec",
-    "open_supervisor",
-]
+__all__ = ["Supervisor", "Watch", "open_supervisor"]
 
-Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
-Restart = Literal["permanent", "transient", "temporary"]
-State = Literal["starting", "running", "restarting", "stopping", "stopped"]
+log = logging.getLogger("fundops.runtime")
 
-DEAD_LETTERS_KEPT = 256
+RECORDS_KEPT = 256
 CRASHES_KEPT = 16
-
-
-class Backoff(msgspec.Struct, frozen=True):
-    """Delay before restart n (from 0): min(max_s, min_s * 2^n), less up to `jitter` of it, from its own seeded RNG."""
-
-    min_s: float = 0.0
-    max_s: float = 30.0
-    jitter: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_s <= self.max_s < math.inf:
-            raise ConfigError("backoff", f"needs 0 <= min_s <= max_s, finite; got {self.min_s!r} and {self.max_s!r}")
-        if not 0 <= self.jitter <= 1:
-            raise ConfigError("backoff.jitter", f"{self.jitter!r} is not between 0 and 1")
-
-    def delay_s(self, failures: int, rng: random.Random) -> float:
-        delay = min(self.max_s, self.min_s * 2.0 ** min(failures, 64))
-        return delay * (1 - self.jitter * rng.random())
-
-
-class ChildSpec(msgspec.Struct, frozen=True):
-    """How to run one actor. `factory` makes a fresh instance for each life; `grace_s` bounds its last message."""
-
-    name: str
-    factory: Callable[[], Actor]
-    restart: Restart = "permanent"
-    capacity: int = 1_024
-    overflow: Overflow = "backpressure"
-    drain: Drain = "in_hand"
-    grace_s: float = 5.0
-
-    def __post_init__(self) -> None:
-        _check_name(self.name)
-        if isinstance(self.capacity, bool) or not isinstance(self.capacity, int) or self.capacity < 1:
-            raise ConfigError(f"{self.name}.capacity", f"{self.capacity!r} is not a positive whole number")
-        for field, allowed in (("restart", Restart), ("overflow", Overflow), ("drain", Drain)):
-            _check_choice(f"{self.name}.{field}", getattr(self, field), allowed)
-        if not 0 <= self.grace_s < math.inf:
-            raise ConfigError(f"{self.name}.grace_s", f"{self.grace_s!r} is not finite and >= 0")
-
-
-class SupervisorSpec(msgspec.Struct, frozen=True):
-    """A supervisor as a child of another one; its children's mail survives its own restarts too."""
-
-    name: str
-    children: Sequence[ChildSpec | SupervisorSpec]
-    strategy: Strategy = "one_for_one"
-    intensity: int = 3
-    period_s: float = 5.0
-    backoff: Backoff = Backoff()
-    max_consecutive: int = 10
-    stable_after_s: float = 60.0
-    restart: Restart = "permanent"
-
-    def __post_init__(self) -> None:
-        _check_name(self.name)
-        _check_choice(f"{self.name}.strategy", self.strategy, Strategy)
-        _check_choice(f"{self.name}.restart", self.restart, Restart)
-        for field in ("intensity", "max_consecutive"):
-            number = getattr(self, field)
-            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-                raise ConfigError(f"{self.name}.{field}", f"{number!r} is not a whole number >= 0")
-        for field in ("period_s", "stable_after_s"):
-            if not 0 < getattr(self, field) < math.inf:
-                raise ConfigError(f"{self.name}.{field}", f"{getattr(self, field)!r} is not positive and finite")
-
-
-def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not 1 <= len(name) <= 128:
-        raise ConfigError("name", f"{name!r} is not a text of 1 to 128 characters")
-
-
-def _check_choice(field: str, value: object, allowed: Any) -> None:
-    if value not in allowed.__args__:
-        raise ConfigError(field, f"{value!r} is not one of {', '.join(allowed.__args__)}")
-
-
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A message nobody will answer. Text only: a stored exception would pin whole frames."""
-
-    at_s: float  # trio time
-    actor: str
-    message_type: str
-    reason: str
-
-
-class ChildStatus(msgspec.Struct, frozen=True):
-    """One child at this instant; `children` is empty for an actor."""
-
-    name: str
-    state: State
-    epoch: int
-    restarts: int  # since the supervisor started
-    mailbox: MailboxStatistics | None  # None for a supervisor
-    waiting_on: tuple[str, ...]
-    last_crash: str | None
-    children: tuple[ChildStatus, ...] = ()
 
 
 class _Child(Seat):
@@ -156,46 +61,112 @@ class _Child(Seat):
 
     def __init__(self, spec: ChildSpec | SupervisorSpec, supervisor: Supervisor) -> None:
         root = supervisor.root
-        mailbox = Mailbox(
-            spec.name,
-            spec.capacity if isinstance(spec, ChildSpec) else 1,
-            spec.overflow if isinstance(spec, ChildSpec) else "reject",
-            lost=lambda message, reason: root.bury(spec.name, message, reason),
+        # A supervisor has no mail; what it needs of a seat is a way to be asked to end.
+        settings = spec if isinstance(spec, ChildSpec) else ChildSpec(spec.name, Actor, overflow="reject")
+        mailbox = Mailbox(spec.name, settings.capacity, settings.overflow, self.bury, settings.conflate_by)
+        super().__init__(
+            Address(spec.name, mailbox, root.deadlines),
+            max_attempts=settings.max_attempts,
+            messages_per_turn=settings.messages_per_turn,
+            on_stop_deadline_s=settings.on_stop_deadline_s,
         )
-        super().__init__(Address(spec.name, mailbox, root.deadlines), root.ref, root.bury, self._note_error)
         self.spec = spec
+        self.settings = settings
         self.supervisor = supervisor
         self.nested = Supervisor(spec, root=root) if isinstance(spec, SupervisorSpec) else None
-        factory = spec.factory if isinstance(spec, ChildSpec) else None
-        if isinstance(factory, type) and issubclass(factory, Actor):
-            mailbox.accepts = factory._handlers.keys()  # a factory that is no class tells with its first instance
+        self.factory = settings.factory
+        if isinstance(self.factory, type) and issubclass(self.factory, Actor):
+            self.take_in(self.factory)  # a factory that is no class tells with its first instance
         self.state: State = "stopped"
         self.restarts = 0
         self.failures_in_a_row = 0
         self.started_at = -math.inf
         self.last_crash: str | None = None
+        self.replacement: _Replace | None = None
         self.scope = trio.CancelScope()
+        self.task: trio.lowlevel.Task | None = None
         self.ended = trio.Event()
+        self.terminated: Terminated | None = None
+        self.gone = trio.Event()
+        self.followers: set[_Child] = set()
+        self.followed: set[_Child] = set()
 
-    def _note_error(self, error: Exception) -> None:
-        self.supervisor._record(self, error)
+    # -- what a life says
+
+    def take_in(self, actor: type[Actor]) -> None:
+        check_attempts(self.settings, actor, self.supervisor.spec.intensity)
+        super().take_in(actor)
+
+    def ref(self, name: str) -> Ref:
+        return self.supervisor.root.ref(name)
+
+    def bury(self, message: Any, reason: str) -> None:
+        self.supervisor.root.bury(self.name, message, reason)
+
+    def quarantine(self, message: Any, attempts: int) -> None:
+        kind = type(message).__qualname__
+        self.say(Quarantined(trio.current_time(), self.name, kind, attempts, key_of(message)))
+
+    def note_cleanup(self, error: str) -> None:
+        self.last_crash = error
+        self.say(CleanupFailed(trio.current_time(), self.name, self.epoch, error))
+
+    def say(self, event: Event) -> None:
+        self.supervisor.root.events.append(event)
+
+    def follow(self, name: str) -> None:
+        other = self.supervisor.root._actor(name)
+        if other.terminated is not None:
+            self.hear_of(other.terminated)
+        else:
+            other.followers.add(self)
+            self.followed.add(other)
+
+    def unfollow(self) -> None:
+        for other in self.followed:
+            other.followers.discard(self)
+        self.followed.clear()
+
+    # -- what becomes of it
+
+    def crashed(self, error: Exception) -> Crashed:
+        self.last_crash = _text(error)
+        crash = Crashed(trio.current_time(), self.name, self.epoch, self.last_crash)
+        self.say(crash)
+        return crash
+
+    def retire(self, reason: str) -> None:
+        """Gone for good, here and below: what is queued has its final state, and who watches is told. Idempotent."""
+        self.mailbox.close(reason)
+        if self.nested is not None:
+            self.nested.retire(reason)
+        elif self.terminated is None:
+            self.terminated = Terminated(trio.current_time(), self.name, self.mailbox.closed or reason)
+            self.gone.set()
+            self.say(self.terminated)
+            for follower in tuple(self.followers):
+                follower.followed.discard(self)
+                follower.hear_of(self.terminated)
+            self.followers.clear()
 
     def status(self) -> ChildStatus:
+        mailbox = self.mailbox
+        in_hand = [*mailbox.batch, *((mailbox.hand,) if mailbox.hand is not NOTHING else ())]
+        actor = self.nested is None
         return ChildStatus(
             name=self.name,
             state=self.state,
             epoch=self.epoch,
             restarts=self.restarts,
-            mailbox=None if self.nested else self.mailbox.statistics(),
+            restarts_in_window=self.supervisor.stamps_of(self),
+            capacity=mailbox.capacity if actor else None,
+            mailbox=mailbox.statistics() if actor else None,
+            in_hand=type(message_of(in_hand[0])).__qualname__ if in_hand else None,
+            in_hand_s=max(0.0, trio.current_time() - mailbox.hand_since) if in_hand else None,
             waiting_on=tuple(sorted({address.name for address in self.address.waiting_on})),
             last_crash=self.last_crash,
             children=self.nested.tree() if self.nested else (),
         )
-
-    def close_mail(self, reason: str) -> None:
-        self.mailbox.close(reason)
-        if self.nested is not None:
-            self.nested.close_mail(reason)
 
 
 class _Ready(msgspec.Struct, frozen=True):
@@ -215,7 +186,29 @@ class _Stop(msgspec.Struct, frozen=True):
     done: trio.Event
 
 
-_Event = _Ready | _Ended | _Stop | None  # None: stop the supervisor itself
+class _Replace:
+    """A request to go on with another factory, until its first life is ready or the old factory serves again."""
+
+    def __init__(self, child: _Child, factory: Callable[[], Actor]) -> None:
+        self.child = child
+        self.factory = factory
+        self.before = child.factory
+        self.error: Exception | None = None
+        self.done = trio.Event()
+
+    def begin(self) -> None:
+        self.before, self.child.factory = self.child.factory, self.factory
+        self.child.replacement = self
+
+    def roll_back(self, error: Exception) -> None:
+        self.child.factory, self.error = self.before, error
+
+    def finish(self) -> None:
+        self.child.replacement = None
+        self.done.set()
+
+
+_Event = _Ready | _Ended | _Stop | _Replace | None  # None: stop the supervisor itself
 
 
 class _Restarting:
@@ -227,27 +220,50 @@ class _Restarting:
         self.starting: _Child | None = None
 
 
-class Supervisor:
-    """Made by `open_supervisor`. `ref`, `tree`, `statistics`, `stop_child` and `drill` may be called at any time."""
+class Watch:
+    """`await` it for the `Terminated` of an actor. It may be awaited late, and more than once."""
 
-    def __init__(self, spec: SupervisorSpec, root: Supervisor | None = None) -> None:
+    def __init__(self, child: _Child) -> None:
+        self._child = child
+
+    def __await__(self) -> Generator[Any, Any, Terminated]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Terminated:
+        await self._child.gone.wait()
+        assert self._child.terminated is not None
+        return self._child.terminated
+
+
+class Supervisor:
+    """Made by `open_supervisor`. All that is public may be called at any time from the trio run it belongs to.
+
+    `dead_letters` are the messages nobody will answer, `events` what became of the actors: both bounded, with an exact
+    count and at most one subscriber.
+    """
+
+    def __init__(
+        self, spec: SupervisorSpec, root: Supervisor | None = None, *, stuck_after_s: float | None = None
+    ) -> None:
         self.spec = spec
         self.root: Supervisor = root or self
-        self.deadlines: Deadlines = Deadlines() if root is None else root.deadlines
-        self.dead_letters: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS_KEPT)
-        self.dead_letter_count = 0
+        self.stuck_after_s: float | None = root.stuck_after_s if root else stuck_after_s
+        self.deadlines: Deadlines = root.deadlines if root else Deadlines()
+        self.dead_letters: Log[DeadLetter] = root.dead_letters if root else Log(RECORDS_KEPT)
+        self.events: Log[Event] = root.events if root else Log(RECORDS_KEPT)
         self._children = {child.name: child for child in (_Child(one, self) for one in spec.children)}
         if len(self._children) != len(spec.children) or (root is None and _duplicates(self)):
             raise ConfigError(f"{spec.name}.children", "two children share a name")
         # Every actor here and below, by name: the tree is fixed once it is declared.
         self._actors = {child.name: child for child in self._walk() if child.nested is None}
         self.on_interrupt: Callable[[], None] = lambda: None  # what ends the host's block at once
+        self.down = trio.Event()  # all children have ended, or are reported as stuck
         self._rng = random.Random(spec.backoff.seed)
         self._reset()
 
     def _reset(self) -> None:
-        self._stamps: deque[float] = deque()
-        self._crashes: deque[str] = deque(maxlen=CRASHES_KEPT)
+        self._stamps: deque[tuple[float, _Child]] = deque()
+        self._crashes: deque[Crashed] = deque(maxlen=CRASHES_KEPT)
         self._restarting: list[_Restarting] = []
         self._events: deque[_Event] = deque()
         self._bell = trio.Event()
@@ -258,6 +274,10 @@ class Supervisor:
             child.failures_in_a_row = 0
 
     # -- for everybody
+
+    def __repr__(self) -> str:
+        children = ", ".join(f"{one.name} {one.state}#{one.epoch}" for one in self.tree())
+        return f"<Supervisor {self.spec.name}: {children or 'no children'}>"
 
     def ref(self, name: str) -> Ref:
         """The ref of an actor anywhere in the tree. Raises `UnknownChild`."""
@@ -275,6 +295,39 @@ class Supervisor:
         """Mailbox counters by actor, over the whole tree."""
         return {child.name: child.mailbox.statistics() for child in self._walk() if child.nested is None}
 
+    def watch(self, name: str) -> Watch:
+        """`await supervisor.watch(name)` gives the one `Terminated` of that actor, at once if it is gone already.
+
+        A restart is no end; it is one of the `events`. An actor watches another with `Context.watch`.
+
+        Raises: `UnknownChild`.
+        """
+        return Watch(self._actor(name))
+
+    async def replace(self, name: str, factory: Callable[[], Actor]) -> None:
+        """Serve `name` by what another factory makes, from the next message on; its mail and its refs stay.
+
+        The present life finishes its message in hand within its grace. Returns when the new one is ready. If that does
+        not start, the old factory serves again. Cancelling the caller does not stop the replacement.
+
+        Raises: `ReplaceFailed`, with what the new actor raised as its cause; `ActorStopped`; `UnknownChild`;
+        `ConfigError`.
+        """
+        child = self._actor(name)
+        if not callable(factory):
+            raise ConfigError("factory", f"{factory!r} cannot be called")
+        if child.terminated is not None:
+            raise ActorStopped(name, child.terminated.reason)
+        if child.supervisor._nursery is None:
+            raise ReplaceFailed(name, "its supervisor is not running")
+        request = _Replace(child, factory)
+        child.supervisor._post(request)
+        await request.done.wait()
+        if isinstance(request.error, ActorStopped | ReplaceFailed):
+            raise request.error
+        if request.error is not None:
+            raise ReplaceFailed(name, _text(request.error)) from request.error
+
     async def stop_child(self, name: str, reason: str = "requested") -> None:
         """Stop one child for good: drain, cancel after its grace, run `on_stop`, refuse further mail."""
         child = next((one for one in self._walk() if one.name == name), None)
@@ -289,14 +342,30 @@ class Supervisor:
 
     def drill(self, name: str, reason: str = "drill") -> None:
         """Crash an actor on purpose before its next message: how a runbook, or a demo, proves that restarts work."""
-        child = self._actor(name)
-        child.crash(reason)
+        self._actor(name).crash(reason)
+
+    # -- for the rest of the runtime
 
     def bury(self, actor: str, message: Any, reason: str) -> None:
         """Record a message that nobody will answer."""
-        self.dead_letter_count += 1
         letter = DeadLetter(trio.current_time(), actor, type(message).__qualname__, reason)
-        self.dead_letters.append(letter)
+        # A letter about a letter would come back for ever.
+        self.dead_letters.append(letter, tell=not isinstance(message, DeadLetter))
+
+    def stamps_of(self, child: _Child) -> int:
+        """Failures of the child that still count towards the intensity."""
+        since = trio.current_time() - self.spec.period_s
+        return sum(one is child and at >= since for at, one in self._stamps)
+
+    def retire(self, reason: str) -> None:
+        """After the last life: whatever is still queued, here and below, will never be answered."""
+        for child in self._children.values():
+            child.retire(reason)
+
+    def request_stop(self, *, final: bool = True) -> None:
+        """End `run`, soon. What is still queued then has its final state, unless this is for a restart."""
+        self._final = self._final or final
+        self._post(None)
 
     def _walk(self) -> Iterator[_Child]:
         for child in self._children.values():
@@ -309,10 +378,30 @@ class Supervisor:
             raise UnknownChild(name, list(self._actors))
         return self._actors[name]
 
+    def _watchdog(self) -> Watchdog | None:
+        if self.root is not self or self.stuck_after_s is None:
+            return None
+
+        def running() -> Iterator[tuple[str, trio.lowlevel.Task, object]]:
+            # Read from another thread: each attribute once, as the loop may change it at any time.
+            for child in self._actors.values():
+                task = child.task
+                if task is not None:
+                    mailbox = child.mailbox
+                    yield child.name, task, (child.epoch, mailbox.done, id(mailbox.hand), mailbox.batch)
+
+        def report(name: str, for_s: float, stack: str) -> None:
+            child = self._actors[name]
+            child.say(Stuck(trio.current_time(), name, child.epoch, for_s, stack))
+
+        return Watchdog(self.stuck_after_s, running, report)
+
     # -- the manager: one task, events in order
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start the children, call `ready`, then supervise until told to stop or cancelled."""
+        watchdog = self._watchdog()
+        reason = "supervisor stopped"
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             if self.root is self:
@@ -321,26 +410,29 @@ class Supervisor:
                 if await self._start_all():
                     ready()
                     await self._manage()
+            except SupervisorEscalated:
+                reason = "supervisor escalated"
+                raise
             finally:
                 with trio.CancelScope(shield=True):
-                    await self._stop_all("supervisor stopped")
-                for event in self._events:
-                    if isinstance(event, _Stop):
-                        self._forget(event.child, event.reason)
-                        event.done.set()
+                    await self._stop_all(reason)
+                self.down.set()
+                self._refuse_requests()
                 self._reset()
                 if self.root is self:
                     self.deadlines.stop()
+                if watchdog is not None:
+                    watchdog.stop()
 
-    def request_stop(self, *, final: bool = True) -> None:
-        """End `run`, soon. What is still queued then has its final state, unless this is for a restart."""
-        self._final = self._final or final
-        self._post(None)
-
-    def close_mail(self, reason: str) -> None:
-        """After the last life: whatever is still queued, here and below, will never be answered."""
-        for child in self._children.values():
-            child.close_mail(reason)
+    def _refuse_requests(self) -> None:
+        """There is no manager any more to serve what has been asked of it."""
+        for event in self._events:
+            if isinstance(event, _Stop):
+                self._forget(event.child, event.reason)
+                event.done.set()
+            elif isinstance(event, _Replace):
+                event.error = ReplaceFailed(event.child.name, "its supervisor has stopped")
+                event.done.set()
 
     def _post(self, event: _Event) -> None:
         self._events.append(event)
@@ -370,7 +462,9 @@ class Supervisor:
         while True:
             await self._ring()
             event = self._events.popleft()
-            if isinstance(event, _Stop) or (isinstance(event, _Ended) and event.child is not child and not event.error):
+            if isinstance(event, _Stop | _Replace) or (
+                isinstance(event, _Ended) and event.child is not child and not event.error
+            ):
                 postponed.append(event)
             elif isinstance(event, _Ready):
                 child.state = "running"
@@ -400,19 +494,46 @@ class Supervisor:
             for group in [g for g in self._restarting if g.starting is None and g.due <= trio.current_time()]:
                 self._start_next(group)
 
-    async def _on_event(self, event: _Ready | _Ended | _Stop) -> None:
+    async def _on_event(self, event: _Ready | _Ended | _Stop | _Replace) -> None:
         child: _Child = event.child
         if isinstance(event, _Stop):
             await self._stop_for_good(child, event.reason)
             event.done.set()
+        elif isinstance(event, _Replace):
+            await self._replace(event)
         elif event.epoch != child.epoch or child.state not in ("starting", "running"):
             return  # news of a life that we ended ourselves
         elif isinstance(event, _Ready):
-            child.state = "running"
-            for group in [g for g in self._restarting if g.starting is child]:
-                self._start_next(group)
+            self._on_ready(child)
         else:
             await self._on_ended(child, event.error)
+
+    def _on_ready(self, child: _Child) -> None:
+        child.state = "running"
+        now, replacement = trio.current_time(), child.replacement
+        if replacement is None:
+            child.say(Restarted(now, child.name, child.epoch))
+        else:
+            if replacement.error is None:
+                child.say(Replaced(now, child.name, child.epoch))
+            replacement.finish()
+        for group in [g for g in self._restarting if g.starting is child]:
+            self._start_next(group)
+
+    async def _replace(self, request: _Replace) -> None:
+        child = request.child
+        if self._gone(child):
+            request.error = ActorStopped(child.name, child.mailbox.closed or "stopped")
+            request.done.set()
+        elif child.replacement is not None:
+            request.error = ReplaceFailed(child.name, "another replacement is under way")
+            request.done.set()
+        else:
+            request.begin()
+            if child.state in ("starting", "running"):
+                await self._end_life(child, "replaced", final=False)
+                self._begin_life(child)
+            # Else it waits for its restart, and starts in its turn.
 
     def _start_next(self, group: _Restarting) -> None:
         """Begin the group's next member, or forget the group when all are up."""
@@ -424,6 +545,13 @@ class Supervisor:
 
     async def _on_ended(self, child: _Child, error: Exception | None) -> None:
         failed = error is not None
+        replacement = child.replacement
+        if replacement is not None and error is not None and child.state == "starting":
+            if replacement.error is None:
+                replacement.roll_back(error)
+                self._begin_life(child)
+                return
+            replacement.finish()  # the old one does not start any more either: from here on it is an ordinary crash
         child.state = "restarting"
         if child.spec.restart == "temporary" or (child.spec.restart == "transient" and not failed):
             self._forget(child, "ended" if not failed else f"crashed: {child.last_crash}")
@@ -441,9 +569,9 @@ class Supervisor:
             child.failures_in_a_row = 0
         child.failures_in_a_row += 1
         # The window's edge is inclusive: a stamp exactly period_s old still counts.
-        while self._stamps and self._stamps[0] < now - self.spec.period_s:
+        while self._stamps and self._stamps[0][0] < now - self.spec.period_s:
             self._stamps.popleft()
-        self._stamps.append(now)
+        self._stamps.append((now, child))
         if len(self._stamps) > self.spec.intensity:
             why = f"{len(self._stamps)} failures within {self.spec.period_s:g} s, {self.spec.intensity} allowed"
         elif child.failures_in_a_row > self.spec.max_consecutive:
@@ -478,11 +606,18 @@ class Supervisor:
         return [one for one in members if not self._gone(one)]
 
     def _gone(self, child: _Child) -> bool:
-        return child.state == "stopped" and child.mailbox.closed is not None
+        return child.state in ("stopped", "stuck") and child.mailbox.closed is not None
+
+    def _end_replacement(self, child: _Child, reason: str) -> None:
+        if child.replacement is not None:
+            child.replacement.roll_back(ActorStopped(child.name, reason))
+            child.replacement.finish()
 
     def _forget(self, child: _Child, reason: str) -> None:
-        child.state = "stopped"
-        child.close_mail(reason)
+        if child.state != "stuck":
+            child.state = "stopped"
+        child.retire(reason)
+        self._end_replacement(child, reason)
         for group in list(self._restarting):
             if group.starting is child:
                 group.starting = None
@@ -501,9 +636,11 @@ class Supervisor:
         for child in reversed(self._children.values()):
             if child.state in ("starting", "running", "stopping"):
                 await self._end_life(child, reason, final=self._final)
-            child.state = "stopped"
+            self._end_replacement(child, reason)
+            if child.state != "stuck":
+                child.state = "stopped"
             if self._final:
-                child.close_mail(reason)
+                child.retire(reason)
 
     # -- lives
 
@@ -511,11 +648,12 @@ class Supervisor:
         child.state = "starting"
         child.address.epoch += 1
         child.address.token = trio.lowlevel.current_trio_token()
-        child.restarts += child.epoch > 1
+        child.restarts += child.epoch > 1 and child.replacement is None
         child.started_at = trio.current_time()
         child.clear()
         if child.nested is not None:
             child.nested._reset()
+            child.nested.down = trio.Event()
         # Shielded: only its supervisor ends a life, in its turn. A cancelled host cancels us, and we stop it in order.
         child.scope = trio.CancelScope(shield=True)
         child.ended = trio.Event()
@@ -525,50 +663,63 @@ class Supervisor:
     async def _life(self, child: _Child, epoch: int) -> None:
         """Run one life and turn every Exception it ends with into an event; nothing of a child reaches the nursery."""
         error: Exception | None = None
+        child.task = trio.lowlevel.current_task()
         try:
             with child.scope:
                 if child.nested is not None:
                     await child.nested.run(lambda: self._post(_Ready(child, epoch)))
                 else:
-                    assert isinstance(child.spec, ChildSpec)
-                    await live(child, child.spec.factory, lambda: self._post(_Ready(child, epoch)))
+                    await live(child, child.factory, lambda: self._post(_Ready(child, epoch)))
         except Exception as caught:  # noqa: BLE001  the one place where any failure of an actor becomes a fact
             error = leaf_of(caught)
-            self._record(child, error)
+            self._crashes.append(child.crashed(error))
         except BaseException:
             # An interrupt, not a crash: it ends the tree, and nobody may wait for an answer from here meanwhile.
-            child.close_mail("interrupted")
+            child.retire("interrupted")
             self.root.on_interrupt()
             raise
         finally:
+            child.task = None
             child.ended.set()
+            if child.state == "stuck":
+                child.state = "stopped"
         self._post(_Ended(child, epoch, error))
-
-    def _record(self, child: _Child, error: Exception) -> None:
-        child.last_crash = _text(error)
-        self._crashes.append(f"{child.name} (epoch {child.epoch}): {child.last_crash}")
 
     async def _end_life(self, child: _Child, reason: str, *, final: bool) -> None:
         """Ask a life to end, cancel it after its grace, and wait for it. Bounded by grace and on_stop's deadline.
 
         A `final` end closes the intake first and drains as declared; else the message in hand is finished, no more.
+        A task that does not end is reported. Nothing can be done about it, so a final end goes on without it; but two
+        lives of one actor are never up together.
         """
         child.state = "stopping"
         child.stop_reason = reason
         if child.nested is not None:
             child.nested.request_stop(final=final)
-            await child.ended.wait()
+            await (child.nested.down if final else child.ended).wait()
             return
-        assert isinstance(child.spec, ChildSpec)
+        settings = child.settings
         if final:
-            child.drain = child.spec.drain
+            child.drain = settings.drain
             child.mailbox.refuse(reason)
-        child.interrupt()
+        child.mailbox.hurry()
         if child.drain != "none":
-            with trio.move_on_after(child.spec.grace_s):
+            with trio.move_on_after(settings.grace_s):
                 await child.ended.wait()
         child.scope.cancel()
-        await child.ended.wait()
+        with trio.move_on_after(settings.on_stop_deadline_s + (self.stuck_after_s or math.inf)):
+            await child.ended.wait()
+        if not child.ended.is_set():
+            self._report_stuck(child)
+            if not final:
+                await child.ended.wait()
+
+    def _report_stuck(self, child: _Child) -> None:
+        child.state = "stuck"
+        stack = stack_of(child.task) if child.task is not None else ""
+        log.critical("actor %s was cancelled and does not end:\n%s", child.name, stack)
+        for_s = child.settings.on_stop_deadline_s + (self.stuck_after_s or 0.0)
+        child.say(Stuck(trio.current_time(), child.name, child.epoch, for_s, stack))
 
 
 def _duplicates(supervisor: Supervisor) -> bool:
@@ -590,9 +741,13 @@ async def open_supervisor(
     backoff: Backoff = Backoff(),  # noqa: B008  frozen
     max_consecutive: int = 10,
     stable_after_s: float = 60.0,
+    stuck_after_s: float | None = 5.0,
     name: str = "root",
 ) -> AsyncIterator[Supervisor]:
     """Start the children in order; stop them in reverse when the block is left, however it is left.
+
+    An actor that holds the loop for `stuck_after_s`, or does not end so long after it was cancelled, is reported: in
+    the log, and as a `Stuck` among the events. None: never.
 
     Raises: `StartFailed`, with what the actor raised as its cause; `SupervisorEscalated` when restarting did not help
     (the block is cancelled); `ConfigError`.
@@ -607,7 +762,9 @@ async def open_supervisor(
         max_consecutive=max_consecutive,
         stable_after_s=stable_after_s,
     )
-    supervisor = Supervisor(spec)
+    if stuck_after_s is not None and not 0 < stuck_after_s < math.inf:
+        raise ConfigError("stuck_after_s", f"{stuck_after_s!r} is not a positive, finite number of seconds")
+    supervisor = Supervisor(spec, stuck_after_s=stuck_after_s)
 
     async def supervise(task_status: trio.TaskStatus[None]) -> None:
         with trio.CancelScope() as scope:
@@ -630,4 +787,4 @@ async def open_supervisor(
                 finally:
                     supervisor.request_stop()
     finally:
-        supervisor.close_mail("supervisor stopped")
+        supervisor.retire("supervisor stopped")

@@ -19,7 +19,8 @@ CHECKED_EACH_STEP_MAX = 40
 
 def missing(counters: MailboxStatistics) -> int:
     """How many accepted messages have no state: zero at every instant, or the runtime has lost or doubled one."""
-    final = counters.done + counters.crashed + counters.interrupted + counters.expired + counters.undeliverable
+    final = counters.done + counters.crashed + counters.interrupted + counters.expired + counters.quarantined
+    final += counters.undeliverable
     return counters.accepted - final - counters.queued - counters.in_hand
 
 

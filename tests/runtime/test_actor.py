@@ -103,6 +103,8 @@ async def test_an_override_serves_what_it_overrides_without_being_marked_again(s
 
 async def test_a_subclass_adds_handlers_and_leaves_its_base_alone(supervise: Supervise) -> None:
     class Wider(Counter):
+        messages = Counter.messages | AddMore
+
         @handles(AddMore)
         def add_more(self, message: AddMore) -> str:
             return "more"
@@ -112,6 +114,34 @@ async def test_a_subclass_adds_handlers_and_leaves_its_base_alone(supervise: Sup
         assert await supervisor.ref("wider").ask(Add(1)) == 1
         with pytest.raises(WrongMessage):
             await supervisor.ref("counter").ask(AddMore(1))
+
+
+def test_a_handler_outside_the_declared_union_is_refused_when_the_class_is_made() -> None:
+    with pytest.raises(ConfigError, match="handles AddMore but does not declare it"):
+
+        class Wider(Counter):
+            @handles(AddMore)
+            def add_more(self, message: AddMore) -> str:
+                return "more"
+
+
+def test_two_handlers_of_one_type_in_one_class_are_refused() -> None:
+    with pytest.raises(ConfigError, match="both one and two handle Add"):
+
+        class Torn(Actor):
+            @handles(Add)
+            def one(self, message: Add) -> int:
+                return 1
+
+            @handles(Double, Add)
+            def two(self, message: Add) -> int:
+                return 2
+
+
+@pytest.mark.parametrize("types", [(), ("Add",), (Add(1),)])
+def test_handles_without_types_of_messages_is_refused(types: Any) -> None:
+    with pytest.raises(ConfigError, match="handles: needs types of messages"):
+        handles(*types)
 
 
 def test_a_declared_message_without_a_handler_is_refused_when_the_class_is_made() -> None:
@@ -181,7 +211,7 @@ async def test_a_refusal_reaches_its_asker_and_the_actor_lives_on(supervise: Sup
         assert await counter.ask(Add(1)) == 2
         assert counter.epoch == 1
         assert supervisor.tree()[0].restarts == 0
-        assert supervisor.dead_letter_count == 0
+        assert supervisor.dead_letters.total == 0
 
 
 async def test_a_refused_tell_is_counted_and_becomes_a_dead_letter(supervise: Supervise) -> None:

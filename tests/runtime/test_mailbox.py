@@ -279,7 +279,7 @@ async def test_dead_letters_are_a_bounded_ring_with_an_exact_count(
     async with supervise(taker([], capacity=1, overflow="drop_oldest")) as supervisor:
         for number in range(1_000):
             supervisor.ref("a").tell_nowait(Note(number))
-        assert supervisor.dead_letter_count == 999
+        assert supervisor.dead_letters.total == 999
         assert len(supervisor.dead_letters) == 256
 
 

@@ -178,7 +178,7 @@ async def test_an_escalation_through_two_levels_comes_out_as_one_leaf(supervise:
     with pytest.raises(SupervisorEscalated) as caught:
         await scenario()
     assert caught.value.name == "root"
-    assert caught.value.crashes[0].startswith("g (epoch 1): SupervisorEscalated: supervisor 'g' gave up")
+    assert str(caught.value.crashes[0]).startswith("g (epoch 1): SupervisorEscalated: supervisor 'g' gave up")
 
 
 async def test_mail_survives_the_restart_of_the_supervisor_above(

@@ -1,0 +1,133 @@
+"""How to run actors: the settings of children and of supervisors, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from .actor import Actor
+from .errors import ConfigError
+from .life import Drain
+from .mailbox import Overflow
+
+__all__ = ["Backoff", "ChildSpec", "Restart", "Strategy", "SupervisorSpec"]
+
+Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+Restart = Literal["permanent", "transient", "temporary"]
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= 128:
+        raise ConfigError("name", f"{name!r} is not a text of 1 to 128 characters")
+
+
+def _check_choice(field: str, value: object, allowed: Any) -> None:
+    if value not in allowed.__args__:
+        raise ConfigError(field, f"{value!r} is not one of {', '.join(allowed.__args__)}")
+
+
+def _check_whole(field: str, value: object, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(field, f"{value!r} is not a whole number >= {least}")
+
+
+def _check_seconds(field: str, value: Any, *, zero: bool) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (0 <= value < math.inf) or (value == 0 and not zero):
+        raise ConfigError(field, f"{value!r} is not a finite number of seconds {'>=' if zero else '>'} 0")
+
+
+class Backoff(msgspec.Struct, frozen=True):
+    """Delay before restart n (from 0): min(max_s, min_s * 2^n), less up to `jitter` of it, from its own seeded RNG."""
+
+    min_s: float = 0.0
+    max_s: float = 30.0
+    jitter: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_seconds("backoff.min_s", self.min_s, zero=True)
+        _check_seconds("backoff.max_s", self.max_s, zero=True)
+        if self.min_s > self.max_s:
+            raise ConfigError("backoff", f"min_s {self.min_s!r} is more than max_s {self.max_s!r}")
+        if isinstance(self.jitter, bool) or not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 1:
+            raise ConfigError("backoff.jitter", f"{self.jitter!r} is not between 0 and 1")
+
+    def delay_s(self, failures: int, rng: random.Random) -> float:
+        delay = min(self.max_s, self.min_s * 2.0 ** min(failures, 64))
+        return delay * (1 - self.jitter * rng.random())
+
+
+class ChildSpec(msgspec.Struct, frozen=True):
+    """How to run one actor.
+
+    `factory` makes a fresh instance for each life. `grace_s` bounds the last message of a life, and draining.
+    `conflate_by` gives the key of a message, for the overflow policy "conflate": a queued message gives its place to a
+    newer one with its key; None means that it stands for itself. `max_attempts` bounds how many lives an idempotent
+    message may crash.
+    """
+
+    name: str
+    factory: Callable[[], Actor]
+    restart: Restart = "permanent"
+    capacity: int = 1_024
+    overflow: Overflow = "backpressure"
+    conflate_by: Callable[[Any], Hashable] | None = None
+    drain: Drain = "in_hand"
+    grace_s: float = 5.0
+    on_stop_deadline_s: float = 5.0
+    max_attempts: int = 3
+    messages_per_turn: int = 64  # handled before other tasks have a turn: a schedule point costs ten times a dispatch
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if not callable(self.factory):
+            raise ConfigError(f"{self.name}.factory", f"{self.factory!r} cannot be called")
+        for field in ("capacity", "max_attempts", "messages_per_turn"):
+            _check_whole(f"{self.name}.{field}", getattr(self, field), least=1)
+        for field, allowed in (("restart", Restart), ("overflow", Overflow), ("drain", Drain)):
+            _check_choice(f"{self.name}.{field}", getattr(self, field), allowed)
+        if (self.overflow == "conflate") != (self.conflate_by is not None):
+            raise ConfigError(f"{self.name}.conflate_by", "goes with the overflow policy 'conflate', and that with it")
+        _check_seconds(f"{self.name}.grace_s", self.grace_s, zero=True)
+        _check_seconds(f"{self.name}.on_stop_deadline_s", self.on_stop_deadline_s, zero=True)
+
+
+class SupervisorSpec(msgspec.Struct, frozen=True):
+    """A supervisor as a child of another one; its children's mail survives its own restarts too."""
+
+    name: str
+    children: Sequence[ChildSpec | SupervisorSpec]
+    strategy: Strategy = "one_for_one"
+    intensity: int = 3
+    period_s: float = 5.0
+    backoff: Backoff = Backoff()
+    max_consecutive: int = 10
+    stable_after_s: float = 60.0
+    restart: Restart = "permanent"
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        _check_choice(f"{self.name}.strategy", self.strategy, Strategy)
+        _check_choice(f"{self.name}.restart", self.restart, Restart)
+        for field in ("intensity", "max_consecutive"):
+            _check_whole(f"{self.name}.{field}", getattr(self, field), least=0)
+        for field in ("period_s", "stable_after_s"):
+            _check_seconds(f"{self.name}.{field}", getattr(self, field), zero=False)
+        for child in self.children:
+            if not isinstance(child, ChildSpec | SupervisorSpec):
+                raise ConfigError(f"{self.name}.children", f"{child!r} is neither a ChildSpec nor a SupervisorSpec")
+            factory = child.factory if isinstance(child, ChildSpec) else None
+            if isinstance(child, ChildSpec) and isinstance(factory, type) and issubclass(factory, Actor):
+                check_attempts(child, factory, self.intensity)
+
+
+def check_attempts(child: ChildSpec, actor: type[Actor], intensity: int) -> None:
+    """A message that crashes every life must be set aside before its supervisor gives up. Raises `ConfigError`."""
+    if actor._idempotent and child.max_attempts > intensity:
+        field = f"{child.name}.max_attempts"
+        raise ConfigError(field, f"{child.max_attempts} is more than its supervisor's intensity of {intensity}")

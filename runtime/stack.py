@@ -1,0 +1,72 @@
+"""Where a task is that does not end. Nothing can end it from outside, so at least a person is told what it does."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+
+import trio
+
+__all__ = ["Watchdog", "stack_of"]
+
+log = logging.getLogger("fundops.runtime")
+
+
+def stack_of(task: trio.lowlevel.Task) -> str:
+    """What the task waits for, outermost first."""
+    return "".join(traceback.StackSummary.extract(task.iter_await_frames()).format())
+
+
+class Watchdog:
+    """A thread that notices a task which holds the loop: nothing in the loop could.
+
+    `running` gives the name of each actor, its task, and a mark that changes whenever it gets on. A task that is found
+    running with the same mark for `after_s` is logged at once and told to `report` once the loop runs again.
+    """
+
+    def __init__(
+        self,
+        after_s: float,
+        running: Callable[[], Iterable[tuple[str, trio.lowlevel.Task, object]]],
+        report: Callable[[str, float, str], None],
+    ) -> None:
+        self._after_s = after_s
+        self._running = running
+        self._report = report
+        self._over = threading.Event()
+        self._watched = threading.get_ident()
+        self._token = trio.lowlevel.current_trio_token()
+        threading.Thread(target=self._watch, name="fundops watchdog", daemon=True).start()
+
+    def stop(self) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        seen: tuple[str, object] | None = None
+        since, told = 0.0, False
+        while not self._over.wait(self._after_s / 2):
+            now = self._busy()
+            if now is None or now != seen:
+                seen, since, told = now, time.monotonic(), False
+            elif not told and time.monotonic() - since >= self._after_s:
+                told = True
+                self._tell(now[0], time.monotonic() - since)
+
+    def _busy(self) -> tuple[str, object] | None:
+        for name, task, mark in self._running():
+            if task.coro.cr_running:
+                return name, mark
+        return None
+
+    def _tell(self, name: str, for_s: float) -> None:
+        frame = sys._current_frames().get(self._watched)
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        log.critical("actor %s has held the loop for %.1f s without yielding:\n%s", name, for_s, stack)
+        try:
+            self._token.run_sync_soon(self._report, name, for_s, stack)
+        except trio.RunFinishedError:
+            return
