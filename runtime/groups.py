@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
+import trio
+
 from .errors import ActorError, SupervisorEscalated
 
 __all__ = ["bare_errors", "leaf_of"]
@@ -32,9 +34,19 @@ def bare_errors() -> Iterator[None]:
         raise error from error.__cause__
 
 
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
+
+
 def _bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """An escalation, or an interrupt, stands for what the host's own asks have heard of it."""
-    leaves = [leaf_of(one) for one in group.exceptions]
+    # Who was cancelled as well needs no telling: the scope knows, and would leave a group of one behind.
+    every = [*_leaves(group)]
+    leaves = [one for one in every if not isinstance(one, trio.Cancelled)] or every
     causes = [one for one in leaves if isinstance(one, SupervisorEscalated) or not isinstance(one, Exception)]
     consequences = [one for one in leaves if isinstance(one, ActorError)]
     if len(leaves) == 1 or (len(causes) == 1 and {*causes, *consequences} == {*leaves}):

@@ -626,10 +626,11 @@ class Supervisor:
                 group.members.remove(child)
 
     async def _stop_for_good(self, child: _Child, reason: str) -> None:
+        if self._gone(child):
+            return
         if child.state in ("starting", "running"):
             await self._end_life(child, reason, final=True)
-        if not self._gone(child):
-            self._forget(child, reason)
+        self._forget(child, reason)
 
     async def _stop_all(self, reason: str) -> None:
         """All children, last declared first. Also those being stopped already, if that was interrupted."""

@@ -394,6 +394,29 @@ def test_a_host_may_be_cancelled_at_any_step_whatever(supervise: Supervise) -> N
     assert 60 < steps < 1_000
 
 
+async def test_an_escalation_comes_out_bare_although_the_host_is_cancelled_as_well(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
+    async def unhurried() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+
+    async def scenario(scope: trio.CancelScope) -> None:
+        async with supervise([child("a", [])], intensity=0) as supervisor, trio.open_nursery() as nursery:
+            # Two of them, in a nursery of their own: a group of cancellations beside the escalation.
+            nursery.start_soon(unhurried)
+            nursery.start_soon(unhurried)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+            supervisor.ref("a").tell_nowait(Crash())
+
+    with trio.CancelScope() as scope, pytest.raises(SupervisorEscalated):
+        await scenario(scope)
+
+
 # -- interrupts
 
 
