@@ -3,19 +3,27 @@
 RAW is one producer awaiting `send` and one consumer awaiting `receive` on a trio memory channel of 128. All cases
 move the same ready-made message and add up its amount; an actor does so in its handler. Burst and paced stand side
 by side because batching flatters: paced sends one message a tick, as a quiet system does. Peers run beside them.
+
+A Ray actor is a process of its own, reached through others. Its rows show the CPU time of this process, which is not
+all that was spent, so they have no ratio; two figures compare wall time instead. Ray runs last, when it is installed,
+so that its threads are in nobody else's CPU time. It leaves a log in the temporary folder, and a token in ~/.ray.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import trio
 
 from ..runtime import Actor, ChildSpec, Ref, Request, handles, open_supervisor
-from .harness import Case, Result, Stopwatch, machine, measure
+from .harness import Case, Figure, Result, Row, Stopwatch, machine, measure
 
 __all__ = ["QUESTION", "RAW", "run"]
 
@@ -69,7 +77,7 @@ Drive = Callable[[Ref, int], Awaitable[int]]
 
 
 def run(scale: float = 1.0) -> Result:
-    """Measure all cases with `scale` times the usual number of messages; about ten seconds at 1."""
+    """Measure all cases with `scale` times the usual number of messages; ten seconds or so at 1, as many for Ray."""
 
     def count(usual: int) -> int:
         # A multiple of every group size, so that each sender has the same share.
@@ -94,7 +102,17 @@ def run(scale: float = 1.0) -> Result:
         cases.append(Case("pykka tell", count(20_000), partial(_pykka_tell, pykka)))
         cases.append(Case("pykka ask", count(5_000), partial(_pykka_ask, pykka)))
     rows = measure(cases, repetitions=REPETITIONS, baseline=RAW)
-    return Result(QUESTION, machine(), rows, tuple(skipped))
+    figures: tuple[Figure, ...] = ()
+    try:
+        # Not an import statement: a type checker would want it installed, and then read all of it.
+        ray = import_module("ray")
+    except ImportError as missing:
+        skipped.append(f"Ray tell, Ray ask: {missing}")
+    else:
+        of_ray = _ray_rows(ray, tells=count(1_024), asks=count(256))
+        figures = tuple(Figure(f"{row.name}, wall time over RAW", rows[0].per_s / row.per_s, "x") for row in of_ray)
+        rows += of_ray
+    return Result(QUESTION, machine(), rows, tuple(skipped), figures)
 
 
 # -- the baseline
@@ -247,3 +265,57 @@ def _pykka_tally(pykka: Any) -> Any:
             return message.amount
 
     return PykkaTally.start()
+
+
+def _ray_rows(ray: Any, *, tells: int, asks: int) -> tuple[Row, ...]:
+    with _ray_tally(ray) as tally:
+        cases = [
+            Case("Ray tell", tells, partial(_ray_tell, ray, tally)),
+            Case("Ray ask", asks, partial(_ray_ask, ray, tally)),
+        ]
+        return measure(cases, repetitions=REPETITIONS)
+
+
+@contextmanager
+def _ray_tally(ray: Any) -> Iterator[Any]:
+    """The same actor in its own process, one for all rounds: to start Ray takes seconds. Nothing leaves the machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        address="local",
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.1",
+    )
+    try:
+        yield ray.remote(RayTally).remote()
+    finally:
+        ray.shutdown()
+
+
+class RayTally:
+    """What `Tally` does, as Ray has it: a method for each message. It lasts over all rounds."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def add(self, message: Add) -> int:
+        self.total += message.amount
+        return message.amount
+
+    def sum(self, message: Total) -> int:
+        return self.total
+
+
+def _ray_tell(ray: Any, tally: Any, messages: int, watch: Stopwatch) -> int:
+    before = ray.get(tally.sum.remote(TOTAL))
+    with watch:
+        for _ in range(messages):
+            tally.add.remote(ONE)
+        return int(ray.get(tally.sum.remote(TOTAL)) - before)
+
+
+def _ray_ask(ray: Any, tally: Any, messages: int, watch: Stopwatch) -> int:
+    with watch:
+        return sum(ray.get(tally.add.remote(ONE)) for _ in range(messages))

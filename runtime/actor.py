@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from .errors import ConfigError
 from .message import is_control, is_idempotent
@@ -32,12 +32,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 BATCH_MAX = 4_096
 
 
-class Handler(NamedTuple):
-    """One row of an actor class's dispatch table."""
-
-    function: Callable[..., Any]
-    is_async: bool
-    batch_max: int  # 0: takes single messages
+# One row of an actor class's dispatch table: the function, whether it is awaited, and how many messages it takes at
+# once (0: one, by itself). A plain tuple, because it is taken apart for every message.
+Handler = tuple[Callable[..., Any], bool, int]
 
 
 def handles(*types: type) -> Callable[[F], F]:
@@ -138,7 +135,7 @@ def _dispatch_table(cls: type) -> dict[type, Handler]:
             function = getattr(cls, name)  # an override in a subclass keeps the mark of the name it overrides
             types, batch_max = marked
             # One row for all of its types: what follows for the same row joins the batch.
-            handler = Handler(function, inspect.iscoroutinefunction(function), batch_max)
+            handler = (function, inspect.iscoroutinefunction(function), batch_max)
             for message_type in types:
                 if named.setdefault(message_type, name) != name:
                     both = f"both {named[message_type]} and {name}"

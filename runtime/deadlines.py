@@ -41,6 +41,7 @@ class Deadlines:
         self._heap: list[tuple[float, int, Due]] = []
         self._sweep_at = SWEEP_MIN
         self._order = count()
+        self.now = trio.current_time
         self._wake_at = math.inf
         self._sleep = trio.CancelScope()
         self._over = False
@@ -73,6 +74,7 @@ class Deadlines:
 
     async def run(self) -> None:
         """Until `stop`, or cancelled."""
+        self.now = trio.lowlevel.current_clock().current_time  # the same, without the way there
         while not self._over:
             # A scope can be entered once, and add() may have moved the deadline of this one meanwhile.
             self._sleep.deadline = self._wake_at

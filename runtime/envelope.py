@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 import trio
+from trio.lowlevel import reschedule, wait_task_rescheduled
 
-__all__ = ["GIVEN_UP", "WAITING", "Envelope"]
+__all__ = ["ANSWERED", "EXPIRED", "FAILED", "GIVEN_UP", "WAITING", "Envelope"]
 
 # Where the asker stands. Up to FAILED the message is worth handling; from GIVEN_UP on, nobody wants it any more.
 WAITING, ANSWERED, FAILED, GIVEN_UP, EXPIRED = range(5)
@@ -19,7 +20,7 @@ class Envelope:
     The asker is settled with at most once, and deaf from the instant it gives up or its deadline passes.
     """
 
-    __slots__ = ("_answer", "_task", "attempts", "deadline", "message", "started", "state")
+    __slots__ = ("answer", "asker", "attempts", "deadline", "message", "started", "state")
 
     def __init__(self, message: Any, deadline: float = math.inf, state: int = WAITING) -> None:
         self.message = message
@@ -27,8 +28,7 @@ class Envelope:
         self.state = state
         self.started = False  # a handler has, or once had, the message in hand
         self.attempts = 0  # lives that crashed on it
-        self._answer: Any = None
-        self._task: trio.lowlevel.Task | None = None
+        self.asker: trio.lowlevel.Task | None = None  # parked until the state is no longer WAITING
 
     @classmethod
     def unasked(cls, message: Any) -> Envelope:
@@ -36,12 +36,16 @@ class Envelope:
         return cls(message, state=ANSWERED)
 
     def settle(self, answer: Any) -> None:
-        self.state, self._answer = ANSWERED, answer
-        self._wake()
+        self.state = ANSWERED
+        self.answer = answer
+        asker = self.asker
+        if asker is not None:
+            self.asker = None
+            reschedule(asker)
 
     def fail(self, error: BaseException) -> None:
-        self.state, self._answer = FAILED, error
-        self._wake()
+        self.settle(error)
+        self.state = FAILED
 
     def give_up(self) -> None:
         """If still queued it will never run."""
@@ -50,32 +54,22 @@ class Envelope:
     def expire(self) -> None:
         """The deadline has passed: an answer from this instant on is a late one."""
         if self.state == WAITING:
+            self.settle(None)
             self.state = EXPIRED
-            self._wake()
 
-    @property
-    def expired(self) -> bool:
-        return self.state == EXPIRED
-
-    def _wake(self) -> None:
-        task = self._task
-        if task is not None:
-            self._task = None
-            trio.lowlevel.reschedule(task)
-
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
+    def abort(self, _: object) -> trio.lowlevel.Abort:
         # From this instant, and not from when the asker next runs: an answer in between is a late one.
-        self._task, self.state = None, GIVEN_UP
+        self.asker, self.state = None, GIVEN_UP
         return trio.lowlevel.Abort.SUCCEEDED
 
-    async def wait(self) -> Any:
-        """The answer. The caller looks at `expired` first: then there is none."""
+    async def wait(self) -> None:
+        """Until there is an answer, an error, or no hope of either."""
         if self.state == WAITING:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
-        if self.state == FAILED:
-            try:
-                raise self._answer
-            finally:
-                self._answer = None  # the traceback would keep this frame alive in a cycle
-        return self._answer
+            self.asker = trio.lowlevel.current_task()
+            await wait_task_rescheduled(self.abort)
+
+    def take_error(self) -> BaseException:
+        """What the asker is to raise. Its traceback would keep this envelope alive in a cycle."""
+        error: BaseException = self.answer
+        self.answer = None
+        return error

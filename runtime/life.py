@@ -177,10 +177,12 @@ async def _serve(seat: Seat, actor: Actor) -> None:
     """
     mailbox, handlers = seat.mailbox, type(actor)._handlers
     queue = mailbox.queue
+    task = trio.lowlevel.current_task()
     now = trio.lowlevel.current_clock().current_time
     while True:
-        left = seat.messages_per_turn
-        while left:
+        # The queue is deepest when others have just had their turn.
+        mailbox.note_depth()
+        for _ in range(seat.messages_per_turn):
             lane = queue
             if mailbox.urgent:
                 if _must_end(seat):
@@ -188,48 +190,61 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                 lane = mailbox.first_lane()
             if not lane:
                 break
-            left -= 1
-            if len(queue) > mailbox.depth_max:  # deepest just before something is taken: the senders need not look
-                mailbox.depth_max = len(queue)
             item = lane.popleft()
             if mailbox.senders:
                 mailbox.admit_sender()
+            message = item
             if type(item) is Envelope:
                 if item.state >= GIVEN_UP:
                     mailbox.expired += 1
                     continue
                 item.started = True
                 message = item.message
-            else:
-                message = item
             mailbox.hand = item
-            handler = handlers.get(type(message))
-            if handler is None or handler.batch_max:
+            try:
+                function, is_async, batch_max = handlers[type(message)]
+            except KeyError:  # a tell from before the first life, when the accepted types were not known yet
+                mailbox.hand = NOTHING
+                mailbox.done += 1
+                _answer(seat, item, WrongMessage(seat.name, type(message).__qualname__))
+                continue
+            if batch_max:
                 mailbox.hand_since = now()
-                await _serve_run(seat, actor, handler, item)
+                await _serve_run(seat, actor, item)
+                mailbox.hand_since = math.inf
+                mailbox.note_depth()
                 continue
             try:
-                answer = handler.function(actor, message)
-                if handler.is_async:
+                answer = function(actor, message)
+                if is_async:
                     mailbox.hand_since = now()
                     answer = await answer
                     mailbox.hand_since = math.inf
+                    mailbox.note_depth()
             except Rejected as refusal:
-                answer = refusal
+                mailbox.hand = NOTHING
+                mailbox.done += 1
+                _answer(seat, item, refusal)
             except Exception as crash:
                 _crash_in_hand(seat, crash)
                 raise
             except BaseException:
                 _interrupt_in_hand(seat)
                 raise
-            mailbox.hand = NOTHING
-            mailbox.done += 1
-            if item is not message or (answer is not None and isinstance(answer, Rejected)):
-                _answer(seat, item, answer)
+            else:
+                mailbox.hand = NOTHING
+                mailbox.done += 1
+                if item is message:
+                    continue
+                if item.state == WAITING and not isinstance(answer, Rejected):
+                    item.settle(answer)
+                else:
+                    _answer(seat, item, answer)
         if queue or mailbox.urgent:
             await trio.lowlevel.checkpoint()
         else:
-            await mailbox.park()
+            mailbox.consumer = task
+            await trio.lowlevel.wait_task_rescheduled(mailbox.abort_park)
 
 
 def _must_end(seat: Seat) -> bool:
@@ -246,17 +261,16 @@ def _must_end(seat: Seat) -> bool:
     return False
 
 
-async def _serve_run(seat: Seat, actor: Actor, handler: Handler | None, first: Any) -> None:
+async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
     """A run of messages for one batch handler: from the hand to exactly one final state each."""
-    mailbox = seat.mailbox
+    mailbox, handlers = seat.mailbox, type(actor)._handlers
+    handler = handlers[type(message_of(first))]
     mailbox.hand, mailbox.batch = NOTHING, [first]
-    if handler is None:  # a tell sent before the first life, when the accepted types were not known yet
-        _finish(seat, [WrongMessage(seat.name, type(message_of(first)).__qualname__)])
-        return
-    _take_followers(mailbox, type(actor)._handlers, handler)
+    _take_followers(mailbox, handlers, handler)
+    function, is_async, _ = handler
     try:
-        answers = handler.function(actor, [message_of(item) for item in mailbox.batch])
-        if handler.is_async:
+        answers = function(actor, [message_of(item) for item in mailbox.batch])
+        if is_async:
             answers = await answers
         if len(answers) != len(mailbox.batch):
             raise RuntimeError(f"batch handler answered {len(answers)} of {len(mailbox.batch)} messages")
@@ -278,9 +292,10 @@ def _take_followers(mailbox: Mailbox, handlers: Mapping[type, Handler], handler:
     What has crashed a life before goes alone: it must not take its neighbours with it again.
     """
     queue, batch = mailbox.queue, mailbox.batch
+    batch_max = handler[2]
     if _tried_before(batch[0]):
         return
-    while queue and len(batch) < handler.batch_max:
+    while queue and len(batch) < batch_max:
         item = queue[0]
         if type(item) is Envelope and item.state >= GIVEN_UP:
             mailbox.expired += 1

@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Container, Hashable
 from typing import Any, Literal
 
 import msgspec
 import outcome
 import trio
+from trio.lowlevel import reschedule
 
 from .envelope import GIVEN_UP, Envelope
 from .errors import ActorError, ActorStopped, MailboxFull
@@ -42,17 +43,11 @@ def message_of(item: Any) -> Any:
     return item.message if type(item) is Envelope else item
 
 
-class Anything(Collection[type]):
+class Anything(Container[type]):
     """Accepts every type of message: what an actor accepts before its first life has told."""
 
     def __contains__(self, _: object) -> bool:
         return True
-
-    def __iter__(self) -> Any:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 class MailboxStatistics(msgspec.Struct, frozen=True):
@@ -80,6 +75,40 @@ class Mailbox:
     between, and leaves it for exactly one final state, or for the head of the queue.
     """
 
+    __slots__ = (
+        "_conflate_by",
+        "_lost",
+        "_newest",
+        "accepted",
+        "accepts",
+        "batch",
+        "capacity",
+        "closed",
+        "consumer",
+        "control",
+        "controls",
+        "crashed",
+        "depth_max",
+        "done",
+        "expired",
+        "hand",
+        "hand_since",
+        "interrupted",
+        "late_replies",
+        "limit",
+        "name",
+        "overflow",
+        "own",
+        "quarantined",
+        "queue",
+        "rejected",
+        "retried",
+        "senders",
+        "thread",
+        "undeliverable",
+        "urgent",
+    )
+
     def __init__(
         self,
         name: str,
@@ -91,8 +120,8 @@ class Mailbox:
         self.name = name
         self.capacity = capacity
         self.overflow = overflow
-        self.accepts: Collection[type] = Anything()
-        self.controls: Collection[type] = ()
+        self.accepts: Container[type] = Anything()
+        self.controls: Container[type] = ()
         self.thread = threading.get_ident()
         self.closed: str | None = None
         self.queue: deque[Any] = deque()
@@ -109,11 +138,11 @@ class Mailbox:
         self.accepted = self.rejected = self.retried = self.late_replies = 0
         self.depth_max = 0
         # Up to this many queued messages a sender need not think; closed and conflating mailboxes always do.
-        self._limit = 0 if overflow == "conflate" else capacity
+        self.limit = 0 if overflow == "conflate" else capacity
         self._lost = lost
         self._conflate_by = conflate_by
         self._newest: dict[Hashable, Envelope] = {}
-        self._consumer: trio.lowlevel.Task | None = None
+        self.consumer: trio.lowlevel.Task | None = None  # parked until `wake`
 
     def __len__(self) -> int:
         return len(self.queue) + len(self.control) + len(self.own)
@@ -146,14 +175,14 @@ class Mailbox:
     @property
     def has_room(self) -> bool:
         """Whether `put_nowait` takes anything at once, with no second thought."""
-        return len(self.queue) < self._limit
+        return len(self.queue) < self.limit
 
     def put_nowait(self, item: Any) -> None:
         """Enqueue at once, or raise `MailboxFull` or `ActorStopped`."""
-        if len(self.queue) < self._limit or self._make_room(item):
+        if len(self.queue) < self.limit or self._make_room(item):
             self.queue.append(item)
         self.accepted += 1
-        if self._consumer is not None:
+        if self.consumer is not None:
             self.wake()
 
     def _make_room(self, item: Any) -> bool:
@@ -195,7 +224,10 @@ class Mailbox:
 
     async def put(self, item: Any) -> None:
         """Enqueue, waiting for room under backpressure. Cancelled means not enqueued."""
-        if self.has_room or self.closed is not None or self.overflow != "backpressure":
+        if self.overflow in ("drop_oldest", "conflate"):
+            # Without it a sender that never rests would keep the actor from ever making room.
+            await trio.lowlevel.checkpoint()
+        if self.overflow != "backpressure" or self.has_room or self.closed is not None:
             self.put_nowait(item)
             return
         task = trio.lowlevel.current_task()
@@ -244,18 +276,13 @@ class Mailbox:
 
     def wake(self) -> None:
         """Let a parked consumer look again: there is mail, or a request to stop."""
-        task = self._consumer
+        task = self.consumer
         if task is not None:
-            self._consumer = None
-            trio.lowlevel.reschedule(task)
+            self.consumer = None
+            reschedule(task)
 
-    async def park(self) -> None:
-        """Sleep until `wake`. The caller has just seen that nothing is there, with no await in between."""
-        self._consumer = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort_park)
-
-    def _abort_park(self, _: object) -> trio.lowlevel.Abort:
-        self._consumer = None
+    def abort_park(self, _: object) -> trio.lowlevel.Abort:
+        self.consumer = None
         return trio.lowlevel.Abort.SUCCEEDED
 
     def first_lane(self) -> deque[Any]:
@@ -264,23 +291,23 @@ class Mailbox:
 
     def admit_sender(self) -> None:
         """One has been taken: the oldest waiting sender hands its message over."""
-        if len(self.queue) >= self._limit:
+        if len(self.queue) >= self.limit:
             return  # what was put back at the head has used the room up
         task, item = self.senders.popitem(last=False)
         self.accepted += 1
         self.queue.append(item)
-        trio.lowlevel.reschedule(task)
+        reschedule(task)
 
     # -- the end
 
     def refuse(self, reason: str) -> None:
         """Take no further mail; what is queued may still be worked off. The first reason given stays."""
         self.closed = reason = self.closed or reason
-        self._limit = 0
+        self.limit = 0
         while self.senders:
             task, _ = self.senders.popitem(last=False)
             # wait_task_rescheduled returns what the outcome unwraps to: a value, so that put() raises it itself.
-            trio.lowlevel.reschedule(task, outcome.Value(ActorStopped(self.name, reason)))
+            reschedule(task, outcome.Value(ActorStopped(self.name, reason)))
 
     def close(self, reason: str) -> None:
         """Refuse all further mail and give everything queued its final state."""

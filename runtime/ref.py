@@ -13,9 +13,10 @@ from threading import get_ident
 from typing import Any, TypeVar
 
 import trio
+from trio.lowlevel import wait_task_rescheduled
 
 from .deadlines import Deadlines
-from .envelope import Envelope
+from .envelope import ANSWERED, EXPIRED, Envelope
 from .errors import ActorStopped, AskCycle, AskTimeout, ConfigError, MailboxFull, WrongMessage, WrongThread
 from .mailbox import Mailbox
 from .message import Request, key_of
@@ -75,17 +76,23 @@ class Ref:
         Raises: `MailboxFull`, `ActorStopped`, `WrongMessage`, `WrongThread`.
         """
         mailbox = self._mailbox
-        if type(message) in mailbox.accepts and get_ident() == mailbox.thread:
-            mailbox.put_nowait(message)
-        else:
+        if type(message) not in mailbox.accepts or get_ident() != mailbox.thread:
             self._check_control(message)
             mailbox.put_control(message)
+        elif len(mailbox.queue) < mailbox.limit:
+            # As `put_nowait` would, without the price of calling it.
+            mailbox.queue.append(message)
+            mailbox.accepted += 1
+            if mailbox.consumer is not None:
+                mailbox.wake()
+        else:
+            mailbox.put_nowait(message)
 
     async def tell(self, message: Any) -> None:
         """Enqueue, waiting for room. Returned means enqueued exactly once; cancelled means not enqueued.
 
         With room this is no schedule point: it would cost ten times the enqueueing, and a sender that never rests
-        still yields whenever the mailbox fills up.
+        still yields whenever there is none.
         """
         mailbox = self._mailbox
         ordinary = type(message) in mailbox.accepts and get_ident() == mailbox.thread
@@ -128,35 +135,39 @@ class Ref:
         ordinary = type(request) in mailbox.accepts and get_ident() == mailbox.thread
         if not ordinary:
             self._check_control(request)
+        deadlines = address.deadlines
+        ask = Envelope(request, deadlines.now() + timeout_s)
         caller = current_address.get()
-        deadline = trio.current_time() + timeout_s
-        if caller is None:
-            ask = Envelope(request, deadline)
-            if ordinary and mailbox.has_room:
-                mailbox.put_nowait(ask)
-            else:
-                await self._put(ask, timeout_s)
-            address.deadlines.add(ask, timeout_s)
-            answer: R = await ask.wait()
+        if caller is not None:
+            await self._ask_from(caller, ask, timeout_s)
+        elif ordinary and len(mailbox.queue) < mailbox.limit:
+            # As `_put` would, without the price of calling it.
+            mailbox.queue.append(ask)
+            mailbox.accepted += 1
+            if mailbox.consumer is not None:
+                mailbox.wake()
+            deadlines.add(ask, timeout_s)
+            ask.asker = trio.lowlevel.current_task()
+            await wait_task_rescheduled(ask.abort)
         else:
-            ask = Envelope(request, min(deadline, caller.remaining_deadline()))
-            answer = await self._ask_from(caller, ask, timeout_s, inherited=ask.deadline < deadline)
-        if ask.expired:
+            await self._put(ask, timeout_s)
+            await ask.wait()
+        if ask.state == ANSWERED:
+            answer: R = ask.answer
+            return answer
+        if ask.state == EXPIRED:
             raise self._too_late(ask, timeout_s)
-        return answer
+        raise ask.take_error()
 
-    async def _ask_from(self, caller: Address, ask: Envelope, timeout_s: float, *, inherited: bool) -> Any:
+    async def _ask_from(self, caller: Address, ask: Envelope, timeout_s: float) -> None:
         """An ask by another actor: refused if the two would wait for each other, and on its caller's time."""
         address = self._address
         _refuse_cycle(caller, address)
+        ask.deadline = min(ask.deadline, caller.remaining_deadline())
         caller.waiting_on.append(address)
         try:
             await self._put(ask, timeout_s)
-            if inherited:
-                address.deadlines.add_at(ask)
-            else:
-                address.deadlines.add(ask, timeout_s)
-            return await ask.wait()
+            await ask.wait()
         finally:
             caller.waiting_on.remove(address)
 
@@ -172,6 +183,7 @@ class Ref:
                 await mailbox.put(ask)
             if scope.cancelled_caught:
                 raise self._too_late(ask, timeout_s)
+        self._address.deadlines.add_at(ask)
 
     def _too_late(self, ask: Envelope, timeout_s: float) -> AskTimeout:
         request = type(ask.message).__qualname__

@@ -259,6 +259,21 @@ async def test_dropping_the_oldest_keeps_the_newest_and_accounts_for_the_rest(
         assert (counters.accepted, counters.done, counters.undeliverable, counters.rejected) == (9, 3, 6, 0)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"overflow": "drop_oldest"}, {"overflow": "conflate", "conflate_by": lambda note: note.number % 5}]
+)
+async def test_a_sender_that_never_rests_does_not_keep_the_actor_from_working(
+    supervise: Supervise, settings: dict[str, Any]
+) -> None:
+    log: list[Note] = []
+    async with supervise(taker(log, 0.0, capacity=5, **settings)) as supervisor:
+        number = 0
+        while len(log) < 10:
+            number += 1
+            await supervisor.ref("a").tell(Note(number))
+            assert number < 1_000
+
+
 async def test_dropping_a_message_nobody_waits_for_any_more_counts_it_as_expired(
     supervise: Supervise, autojump_clock: MockClock
 ) -> None:
