@@ -43,7 +43,7 @@ class Deadlines:
         self._order = count()
         self.now = trio.current_time
         self._wake_at = math.inf
-        self._sleep = trio.CancelScope()
+        self._sleep = trio.CancelScope(shield=True)
         self._over = False
 
     def add(self, ask: Envelope, timeout_s: float) -> None:
@@ -73,14 +73,14 @@ class Deadlines:
         self._sleep.deadline = at
 
     async def run(self) -> None:
-        """Until `stop`, or cancelled."""
+        """Until `stop`: also while the tree comes down, as that has its deadlines too."""
         self.now = trio.lowlevel.current_clock().current_time  # the same, without the way there
         while not self._over:
             # A scope can be entered once, and add() may have moved the deadline of this one meanwhile.
             self._sleep.deadline = self._wake_at
             with self._sleep:
                 await trio.sleep_forever()
-            self._sleep = trio.CancelScope()
+            self._sleep = trio.CancelScope(shield=True)
             self._expire_due()
 
     def stop(self) -> None:

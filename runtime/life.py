@@ -22,7 +22,7 @@ from .records import Terminated
 from .ref import Address, Ref, current_address
 from .timer import Timer
 
-__all__ = ["Drain", "Seat", "live"]
+__all__ = ["Drain", "Seat", "live", "starts_at_once"]
 
 Drain = Literal["all", "in_hand", "none"]
 
@@ -135,16 +135,20 @@ class Seat(ABC):
         self.unfollow()
 
 
-async def live(seat: Seat, factory: Callable[[], Actor], ready: Callable[[], None]) -> None:
+def starts_at_once(actor: Actor) -> bool:
+    """Whether it has nothing to do before its first message."""
+    return type(actor).on_start is Actor.on_start
+
+
+async def live(seat: Seat, actor: Actor, ready: Callable[[], None]) -> None:
     """From a fresh instance to the end of its `on_stop`. Returns when it ended as it was asked to."""
     token = current_address.set(seat.address)
-    actor = factory()
     actor.context = seat
-    seat.take_in(type(actor))
     reason = "crashed"
     try:
-        await actor.on_start()
-        ready()
+        if not starts_at_once(actor):
+            await actor.on_start()
+            ready()
         await _serve(seat, actor)
         reason = seat.stop_reason or "ended"
     except trio.Cancelled:
@@ -152,7 +156,8 @@ async def live(seat: Seat, factory: Callable[[], Actor], ready: Callable[[], Non
         raise
     finally:
         try:
-            await _clean_up(seat, actor, reason)
+            if type(actor).on_stop is not Actor.on_stop:
+                await _clean_up(seat, actor, reason)
         finally:
             seat.end()
             current_address.reset(token)
@@ -161,7 +166,7 @@ async def live(seat: Seat, factory: Callable[[], Actor], ready: Callable[[], Non
 async def _clean_up(seat: Seat, actor: Actor, reason: str) -> None:
     """`on_stop` within its deadline. What goes wrong is reported, and never hides what the life itself ended with."""
     try:
-        with trio.CancelScope(shield=True), trio.move_on_after(seat.on_stop_deadline_s) as scope:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + seat.on_stop_deadline_s) as scope:
             await actor.on_stop(reason)
     except Exception as error:  # noqa: BLE001  reported
         seat.note_cleanup(f"{type(error).__name__}: {error}")

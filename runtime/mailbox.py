@@ -224,11 +224,10 @@ class Mailbox:
 
     async def put(self, item: Any) -> None:
         """Enqueue, waiting for room under backpressure. Cancelled means not enqueued."""
-        if self.overflow in ("drop_oldest", "conflate"):
-            # Without it a sender that never rests would keep the actor from ever making room.
-            await trio.lowlevel.checkpoint()
         if self.overflow != "backpressure" or self.has_room or self.closed is not None:
             self.put_nowait(item)
+            # Or a sender that never rests would keep the actor from ever making room. It is in: too late to cancel.
+            await trio.lowlevel.cancel_shielded_checkpoint()
             return
         task = trio.lowlevel.current_task()
         self.senders[task] = item

@@ -16,8 +16,9 @@ import logging
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,9 +26,10 @@ import trio
 
 from .actor import Actor
 from .deadlines import Deadlines
+from .envelope import ANSWERED, WAITING
 from .errors import ActorStopped, ConfigError, ReplaceFailed, StartFailed, SupervisorEscalated, UnknownChild
 from .groups import bare_errors, leaf_of
-from .life import Seat, live
+from .life import Seat, live, starts_at_once
 from .mailbox import NOTHING, Mailbox, MailboxStatistics, message_of
 from .message import key_of
 from .records import (
@@ -85,7 +87,7 @@ class _Child(Seat):
         self.replacement: _Replace | None = None
         self.scope = trio.CancelScope()
         self.task: trio.lowlevel.Task | None = None
-        self.ended = trio.Event()
+        self.released = trio.Event()  # its life has ended, or is not waited for any longer
         self.terminated: Terminated | None = None
         self.gone = trio.Event()
         self.followers: set[_Child] = set()
@@ -254,8 +256,8 @@ class Supervisor:
         self._children = {child.name: child for child in (_Child(one, self) for one in spec.children)}
         if len(self._children) != len(spec.children) or (root is None and _duplicates(self)):
             raise ConfigError(f"{spec.name}.children", "two children share a name")
-        # Every actor here and below, by name: the tree is fixed once it is declared.
-        self._actors = {child.name: child for child in self._walk() if child.nested is None}
+        # Everybody here and below, by name: the tree is fixed once it is declared.
+        self._members = {child.name: child for child in self._walk()}
         self.on_interrupt: Callable[[], None] = lambda: None  # what ends the host's block at once
         self.down = trio.Event()  # all children have ended, or are reported as stuck
         self._rng = random.Random(spec.backoff.seed)
@@ -293,7 +295,7 @@ class Supervisor:
 
     def statistics(self) -> dict[str, MailboxStatistics]:
         """Mailbox counters by actor, over the whole tree."""
-        return {child.name: child.mailbox.statistics() for child in self._walk() if child.nested is None}
+        return {name: child.mailbox.statistics() for name, child in self._members.items() if child.nested is None}
 
     def watch(self, name: str) -> Watch:
         """`await supervisor.watch(name)` gives the one `Terminated` of that actor, at once if it is gone already.
@@ -330,9 +332,9 @@ class Supervisor:
 
     async def stop_child(self, name: str, reason: str = "requested") -> None:
         """Stop one child for good: drain, cancel after its grace, run `on_stop`, refuse further mail."""
-        child = next((one for one in self._walk() if one.name == name), None)
+        child = self._members.get(name)
         if child is None:
-            raise UnknownChild(name, [one.name for one in self._walk()])
+            raise UnknownChild(name, list(self._members))
         if child.supervisor._nursery is None:  # over, or waiting for its own restart: there is no life to end
             child.supervisor._forget(child, reason)
             return
@@ -374,9 +376,10 @@ class Supervisor:
                 yield from child.nested._walk()
 
     def _actor(self, name: str) -> _Child:
-        if name not in self._actors:
-            raise UnknownChild(name, list(self._actors))
-        return self._actors[name]
+        child = self._members.get(name)
+        if child is None or child.nested is not None:
+            raise UnknownChild(name, [one.name for one in self._members.values() if one.nested is None])
+        return child
 
     def _watchdog(self) -> Watchdog | None:
         if self.root is not self or self.stuck_after_s is None:
@@ -384,14 +387,14 @@ class Supervisor:
 
         def running() -> Iterator[tuple[str, trio.lowlevel.Task, object]]:
             # Read from another thread: each attribute once, as the loop may change it at any time.
-            for child in self._actors.values():
+            for child in self._members.values():
                 task = child.task
-                if task is not None:
+                if task is not None and child.nested is None:
                     mailbox = child.mailbox
                     yield child.name, task, (child.epoch, mailbox.done, id(mailbox.hand), mailbox.batch)
 
         def report(name: str, for_s: float, stack: str) -> None:
-            child = self._actors[name]
+            child = self._members[name]
             child.say(Stuck(trio.current_time(), name, child.epoch, for_s, stack))
 
         return Watchdog(self.stuck_after_s, running, report)
@@ -447,7 +450,7 @@ class Supervisor:
             if self._gone(child):
                 continue
             self._begin_life(child)
-            if not await self._first_outcome(child):
+            if child.state == "starting" and not await self._first_outcome(child):
                 return False
         return True
 
@@ -467,7 +470,7 @@ class Supervisor:
             ):
                 postponed.append(event)
             elif isinstance(event, _Ready):
-                child.state = "running"
+                self._note_ready(child)
                 return True
             elif isinstance(event, _Ended):  # this one, or one that was ready: the start as a whole has failed
                 if isinstance(event.error, StartFailed):
@@ -483,16 +486,23 @@ class Supervisor:
 
     async def _manage(self) -> None:
         while True:
-            due = min((group.due for group in self._restarting if group.starting is None), default=math.inf)
-            with trio.move_on_at(due):
+            if self._restarting:
+                due = min((group.due for group in self._restarting if group.starting is None), default=math.inf)
+                with trio.move_on_at(due):
+                    await self._ring()
+            else:
                 await self._ring()
-            while self._events:
+            for _ in range(len(self._events)):
                 event = self._events.popleft()
                 if event is None:
                     return
                 await self._on_event(event)
-            for group in [g for g in self._restarting if g.starting is None and g.due <= trio.current_time()]:
-                self._start_next(group)
+            if self._restarting:
+                now = trio.current_time()
+                for group in [g for g in self._restarting if g.starting is None and g.due <= now]:
+                    self._start_next(group)
+            if self._events:  # what this has led to at once; others have their turn first
+                await trio.lowlevel.checkpoint()
 
     async def _on_event(self, event: _Ready | _Ended | _Stop | _Replace) -> None:
         child: _Child = event.child
@@ -504,12 +514,16 @@ class Supervisor:
         elif event.epoch != child.epoch or child.state not in ("starting", "running"):
             return  # news of a life that we ended ourselves
         elif isinstance(event, _Ready):
-            self._on_ready(child)
+            self._note_ready(child)
+            for group in [g for g in self._restarting if g.starting is child]:
+                self._start_next(group)
         else:
             await self._on_ended(child, event.error)
 
-    def _on_ready(self, child: _Child) -> None:
+    def _note_ready(self, child: _Child) -> None:
         child.state = "running"
+        if child.epoch == 1:
+            return
         now, replacement = trio.current_time(), child.replacement
         if replacement is None:
             child.say(Restarted(now, child.name, child.epoch))
@@ -517,8 +531,6 @@ class Supervisor:
             if replacement.error is None:
                 child.say(Replaced(now, child.name, child.epoch))
             replacement.finish()
-        for group in [g for g in self._restarting if g.starting is child]:
-            self._start_next(group)
 
     async def _replace(self, request: _Replace) -> None:
         child = request.child
@@ -536,12 +548,13 @@ class Supervisor:
             # Else it waits for its restart, and starts in its turn.
 
     def _start_next(self, group: _Restarting) -> None:
-        """Begin the group's next member, or forget the group when all are up."""
-        if not group.members:
-            self._restarting.remove(group)
-            return
-        group.starting = group.members.pop(0)
-        self._begin_life(group.starting)
+        """Begin the group's next members, up to one that takes its time; forget the group when all are up."""
+        while group.members:
+            group.starting = group.members.pop(0)
+            self._begin_life(group.starting)
+            if group.starting.state == "starting":
+                return
+        self._restarting.remove(group)
 
     async def _on_ended(self, child: _Child, error: Exception | None) -> None:
         failed = error is not None
@@ -560,7 +573,10 @@ class Supervisor:
         group = next((g for g in self._restarting if g.starting is child), None)
         members = await self._group_of(child, group)
         delay = self.spec.backoff.delay_s(child.failures_in_a_row - 1, self._rng)
-        self._restarting.append(_Restarting(trio.current_time() + delay, members))
+        if not delay and members == [child]:
+            self._begin_life(child)
+        else:
+            self._restarting.append(_Restarting(trio.current_time() + delay, members))
 
     def _stamp(self, child: _Child) -> None:
         """Count one failure; raise `SupervisorEscalated` when the window or the run of failures is exceeded."""
@@ -582,6 +598,8 @@ class Supervisor:
 
     async def _group_of(self, child: _Child, failed_group: _Restarting | None) -> list[_Child]:
         """Who restarts with `child`: siblings by strategy are stopped here, last declared first."""
+        if self.spec.strategy == "one_for_one" and failed_group is None:
+            return [child]
         order = list(self._children.values())
         if self.spec.strategy == "one_for_one":
             together = {child}
@@ -646,31 +664,43 @@ class Supervisor:
     # -- lives
 
     def _begin_life(self, child: _Child) -> None:
+        """Afterwards it is running, or starting: then news of it will come as an event."""
         child.state = "starting"
         child.address.epoch += 1
         child.address.token = trio.lowlevel.current_trio_token()
         child.restarts += child.epoch > 1 and child.replacement is None
         child.started_at = trio.current_time()
         child.clear()
+        # Shielded: only its supervisor ends a life, in its turn. A cancelled host cancels us, and we stop it in order.
+        child.scope = trio.CancelScope(shield=True)
+        child.released = trio.Event()
+        epoch = child.epoch
+        assert self._nursery is not None
         if child.nested is not None:
             child.nested._reset()
             child.nested.down = trio.Event()
-        # Shielded: only its supervisor ends a life, in its turn. A cancelled host cancels us, and we stop it in order.
-        child.scope = trio.CancelScope(shield=True)
-        child.ended = trio.Event()
-        assert self._nursery is not None
-        self._nursery.start_soon(self._life, child, child.epoch, name=f"{child.name}#{child.epoch}")
+            run = partial(child.nested.run, lambda: self._post(_Ready(child, epoch)))
+        else:
+            try:
+                actor = child.factory()
+                child.take_in(type(actor))
+            except Exception as error:  # noqa: BLE001  a start that failed like any other
+                self._crashes.append(child.crashed(error))
+                self._post(_Ended(child, epoch, error))
+                child.released.set()
+                return
+            run = partial(live, child, actor, lambda: self._post(_Ready(child, epoch)))
+            if starts_at_once(actor):
+                self._note_ready(child)
+        self._nursery.start_soon(self._life, child, epoch, run, name=f"{child.name}#{epoch}")
 
-    async def _life(self, child: _Child, epoch: int) -> None:
+    async def _life(self, child: _Child, epoch: int, run: Callable[[], Awaitable[None]]) -> None:
         """Run one life and turn every Exception it ends with into an event; nothing of a child reaches the nursery."""
         error: Exception | None = None
         child.task = trio.lowlevel.current_task()
         try:
             with child.scope:
-                if child.nested is not None:
-                    await child.nested.run(lambda: self._post(_Ready(child, epoch)))
-                else:
-                    await live(child, child.factory, lambda: self._post(_Ready(child, epoch)))
+                await run()
         except Exception as caught:  # noqa: BLE001  the one place where any failure of an actor becomes a fact
             error = leaf_of(caught)
             self._crashes.append(child.crashed(error))
@@ -681,7 +711,7 @@ class Supervisor:
             raise
         finally:
             child.task = None
-            child.ended.set()
+            child.released.set()
             if child.state == "stuck":
                 child.state = "stopped"
         self._post(_Ended(child, epoch, error))
@@ -697,30 +727,53 @@ class Supervisor:
         child.stop_reason = reason
         if child.nested is not None:
             child.nested.request_stop(final=final)
-            await (child.nested.down if final else child.ended).wait()
+            await (child.nested.down if final else child.released).wait()
             return
         settings = child.settings
         if final:
             child.drain = settings.drain
             child.mailbox.refuse(reason)
         child.mailbox.hurry()
-        if child.drain != "none":
-            with trio.move_on_after(settings.grace_s):
-                await child.ended.wait()
-        child.scope.cancel()
-        with trio.move_on_after(settings.on_stop_deadline_s + (self.stuck_after_s or math.inf)):
-            await child.ended.wait()
-        if not child.ended.is_set():
-            self._report_stuck(child)
-            if not final:
-                await child.ended.wait()
+        patience = _Patience(child, final=final, stuck_after_s=self.stuck_after_s)
+        if child.drain == "none":
+            patience.expire()
+        else:
+            self.deadlines.add_at(patience)
+        if not child.released.is_set():
+            await child.released.wait()
+        patience.state = ANSWERED
 
-    def _report_stuck(self, child: _Child) -> None:
+
+class _Patience:
+    """With a life that was asked to end: first its grace, then it is cancelled, and at last it is reported as stuck."""
+
+    def __init__(self, child: _Child, *, final: bool, stuck_after_s: float | None) -> None:
+        self.deadline = trio.current_time() + child.settings.grace_s
+        self.state = WAITING
+        self._child = child
+        self._final = final
+        self._stuck_after_s = stuck_after_s
+        self._cancelled = False
+
+    def expire(self) -> None:
+        child = self._child
+        if not self._cancelled:
+            self._cancelled = True
+            child.scope.cancel()
+            if self._stuck_after_s is not None:
+                self.deadline = trio.current_time() + child.settings.on_stop_deadline_s + self._stuck_after_s
+                child.address.deadlines.add_at(self)
+        elif child.task is not None:
+            self._report_stuck(child, child.task)
+
+    def _report_stuck(self, child: _Child, task: trio.lowlevel.Task) -> None:
+        stack = stack_of(task)
+        for_s = child.settings.on_stop_deadline_s + (self._stuck_after_s or 0.0)
         child.state = "stuck"
-        stack = stack_of(child.task) if child.task is not None else ""
-        log.critical("actor %s was cancelled and does not end:\n%s", child.name, stack)
-        for_s = child.settings.on_stop_deadline_s + (self.stuck_after_s or 0.0)
         child.say(Stuck(trio.current_time(), child.name, child.epoch, for_s, stack))
+        log.critical("actor %s was cancelled and does not end:\n%s", child.name, stack)
+        if self._final:
+            child.released.set()
 
 
 def _duplicates(supervisor: Supervisor) -> bool:
