@@ -21,7 +21,7 @@ from .errors import ActorStopped, AskCycle, AskTimeout, ConfigError, MailboxFull
 from .mailbox import Mailbox
 from .message import Request, key_of
 
-__all__ = ["Address", "Ref", "current_address"]
+__all__ = ["Address", "Ref", "current_address", "wait_path"]
 
 R = TypeVar("R")
 
@@ -213,17 +213,26 @@ def _refuse_cycle(caller: Address, target: Address) -> None:
     """Raise `AskCycle` if `target` already waits, over any number of others, for `caller`."""
     if target is not caller and not target.waiting_on:
         return
-    path = _path(target, caller, ())
+    path = wait_path(target, caller)
     if path:
         raise AskCycle([caller.name, *path])
 
 
-def _path(start: Address, goal: Address, seen: tuple[Address, ...]) -> list[str]:
-    if start is goal:
-        return [goal.name]
-    for step in start.waiting_on:
-        if step not in seen:
-            rest = _path(step, goal, (*seen, start))
-            if rest:
-                return [start.name, *rest]
+def wait_path(start: Address, goal: Address) -> list[str]:
+    """The names from `start` to `goal` if it waits for it, over any number of others; else empty."""
+    asked_by: dict[Address, Address | None] = {start: None}
+    rest = [start]
+    while rest:
+        step = rest.pop()
+        if step is goal:
+            path: list[str] = []
+            back: Address | None = step
+            while back is not None:
+                path.append(back.name)
+                back = asked_by[back]
+            return path[::-1]
+        for asked in step.waiting_on:
+            if asked not in asked_by:
+                asked_by[asked] = step
+                rest.append(asked)
     return []

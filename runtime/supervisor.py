@@ -46,7 +46,7 @@ from .records import (
     Stuck,
     Terminated,
 )
-from .ref import Address, Ref
+from .ref import Address, Ref, wait_path
 from .spec import Backoff, ChildSpec, Strategy, SupervisorSpec, check_attempts
 from .stack import Watchdog, stack_of
 
@@ -543,7 +543,7 @@ class Supervisor:
         else:
             request.begin()
             if child.state in ("starting", "running"):
-                await self._end_life(child, "replaced", final=False)
+                await self._end_life(child, "replaced", final=False, at_once=child.state == "starting")
                 self._begin_life(child)
             # Else it waits for its restart, and starts in its turn.
 
@@ -616,8 +616,11 @@ class Supervisor:
         members = [one for one in order if one in together and (one is child or not self._gone(one))]
         for sibling in reversed(members):
             if sibling is not child and sibling.state in ("starting", "running"):
-                await self._end_life(sibling, "restarting with a sibling", final=sibling.spec.restart == "temporary")
-                if sibling.spec.restart == "temporary":
+                temporary = sibling.spec.restart == "temporary"
+                # What it waits for comes up again only after its own end: its grace would be spent in vain.
+                hopeless = sibling.state == "starting" or bool(wait_path(sibling.address, child.address))
+                await self._end_life(sibling, "restarting with a sibling", final=temporary, at_once=hopeless)
+                if temporary:
                     self._forget(sibling, "stopped with a sibling")
                 else:
                     sibling.state = "restarting"
@@ -716,10 +719,11 @@ class Supervisor:
                 child.state = "stopped"
         self._post(_Ended(child, epoch, error))
 
-    async def _end_life(self, child: _Child, reason: str, *, final: bool) -> None:
+    async def _end_life(self, child: _Child, reason: str, *, final: bool, at_once: bool = False) -> None:
         """Ask a life to end, cancel it after its grace, and wait for it. Bounded by grace and on_stop's deadline.
 
-        A `final` end closes the intake first and drains as declared; else the message in hand is finished, no more.
+        A `final` end closes the intake first and drains as declared; else the message in hand is finished, no more,
+        and not even that `at_once`.
         A task that does not end is reported. Nothing can be done about it, so a final end goes on without it; but two
         lives of one actor are never up together.
         """
@@ -735,7 +739,7 @@ class Supervisor:
             child.mailbox.refuse(reason)
         child.mailbox.hurry()
         patience = _Patience(child, final=final, stuck_after_s=self.stuck_after_s)
-        if child.drain == "none":
+        if at_once or child.drain == "none":
             patience.expire()
         else:
             self.deadlines.add_at(patience)

@@ -3,8 +3,32 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+
+import pytest
+
+from fundops.runtime import Supervisor, SupervisorSpec
 
 # A shell that runs us in the background has SIGINT ignored, and every process we start would inherit that: no test of
 # an interrupt could pass.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def every_message_is_accounted_for(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """At the end of every test, in every mailbox of every tree it has opened: one final state for each message."""
+    trees: list[Supervisor] = []
+    made = Supervisor.__init__
+
+    def note(self: Supervisor, spec: SupervisorSpec, root: Supervisor | None = None, **settings: float | None) -> None:
+        made(self, spec, root, **settings)
+        if root is None:
+            trees.append(self)
+
+    monkeypatch.setattr(Supervisor, "__init__", note)
+    yield
+    for tree in trees:
+        for name, one in tree.statistics().items():
+            final = one.done + one.crashed + one.interrupted + one.expired + one.quarantined + one.undeliverable
+            assert (one.accepted, one.queued, one.in_hand) == (final, 0, 0), (name, one)

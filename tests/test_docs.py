@@ -15,7 +15,16 @@ SNIPPETS = [
     for page in sorted(DOCS.glob("*.md"))
     for number, source in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
 ]
-PRINTED = {"runtime-0": "3", "runtime-1": "True 64", "runtime-2": "[('store', 1), ('subsystems', 1)]"}
+PRINTED = {
+    "runtime-0": "3",
+    "runtime-1": "halt\nSPY 999.0",
+    "runtime-2": "life 2 uploaded first\nlife 5 uploaded last\n1 quarantined after 3 attempts: OSError",
+    "runtime-3": "True 64",
+    "runtime-4": "[('store', 1), ('subsystems', 1)]",
+    "runtime-5": "feed is gone: market closed\nmarket closed",
+    "runtime-6": "Divide crashed: ZeroDivisionError\nCrashed divider\nRestarted divider\n"
+    "<Supervisor root: divider running#2> ZeroDivisionError: division by zero\nTerminated divider",
+}
 
 
 @pytest.mark.parametrize("source", SNIPPETS)

@@ -383,6 +383,50 @@ async def test_a_bystander_that_overruns_its_grace_is_interrupted(
         assert supervisor.dead_letters[-1].reason == "interrupted: restarting with a sibling"
 
 
+@pytest.mark.parametrize("through", ["a", "x"])
+async def test_a_bystander_that_waits_for_the_crashed_one_is_not_waited_for(
+    supervise: Supervise, autojump_clock: MockClock, through: str
+) -> None:
+    class Waiter(Child):
+        @handles(Count)
+        async def counted(self, message: Count) -> int:
+            return await self.context.ref(through).ask(Count(), timeout_s=60)
+
+    class Relay(Child):
+        @handles(Count)
+        async def counted(self, message: Count) -> int:
+            return await self.context.ref("a").ask(Count(), timeout_s=60)
+
+    children = [child("a"), child("b", of=Waiter), child("c")]
+    group = SupervisorSpec("g", children, strategy="rest_for_one")
+    async with supervise([group, child("x", of=Relay)]) as supervisor:
+        a, b = supervisor.ref("a"), supervisor.ref("b")
+        a.tell_nowait(Count(seconds=1))
+        a.tell_nowait(Crash())
+        await wait_all_tasks_blocked()
+        b.tell_nowait(Count())  # behind the crash: answered by the next life at the earliest
+        await trio.sleep(1.5)
+        assert (a.epoch, b.epoch, supervisor.ref("c").epoch) == (2, 2, 2)
+        assert supervisor.statistics()["b"].interrupted == 1
+
+
+async def test_a_bystander_that_is_still_starting_is_not_waited_for(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
+    class SlowAgain(Child):
+        async def on_start(self) -> None:
+            await super().on_start()
+            await trio.sleep(60 if self.context.epoch == 2 else 0)
+
+    async with supervise([child("a"), child("b", of=SlowAgain)], strategy="rest_for_one") as supervisor:
+        await crash(supervisor, "b")
+        await trio.sleep(1)
+        assert state(supervisor, "b") == "starting"
+        await crash(supervisor, "a")
+        await trio.sleep(1)
+        assert [(one.epoch, one.state) for one in supervisor.tree()] == [(2, "running"), (3, "running")]
+
+
 async def test_when_another_member_fails_to_start_one_for_all_starts_all_over(
     supervise: Supervise, autojump_clock: MockClock
 ) -> None:
@@ -745,11 +789,11 @@ def test_a_backoff_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> N
 # -- size
 
 
-async def test_a_thousand_children_start_answer_and_stop(supervise: Supervise) -> None:
+async def test_ten_thousand_children_start_answer_and_stop(supervise: Supervise) -> None:
     log: Log = []
-    async with supervise([child(f"n{number}", log) for number in range(1_000)]) as supervisor:
-        refs = [supervisor.ref(f"n{number}") for number in range(0, 1_000, 100)]
+    async with supervise([child(f"n{number}", log) for number in range(10_000)]) as supervisor:
+        refs = [supervisor.ref(f"n{number}") for number in range(0, 10_000, 1_000)]
         assert [await ref.ask(Count()) for ref in refs] == [1] * 10
         assert {one.state for one in supervisor.tree()} == {"running"}
-    assert log[:1_000] == [f"+n{number}" for number in range(1_000)]
-    assert log[1_000:] == [f"-n{number} supervisor stopped" for number in reversed(range(1_000))]
+    assert log[:10_000] == [f"+n{number}" for number in range(10_000)]
+    assert log[10_000:] == [f"-n{number} supervisor stopped" for number in reversed(range(10_000))]
