@@ -30,8 +30,21 @@ if TYPE_CHECKING:
         StrategyStatus,
     )
     from fundops.wire.guard import Entitlement
-    from fundops.wire.ledger import InsufficientFunds, Leg, Posted
+    from fundops.wire.ledger import (
+        AlreadyReversed,
+        IdempotencyConflict,
+        InsufficientFunds,
+        LedgerDegraded,
+        LedgerFailed,
+        Leg,
+        OpeningPosition,
+        PeriodClosed,
+        Posted,
+        UnbalancedEntry,
+        UnknownAccount,
+    )
     from fundops.wire.money import AmountError
+    from fundops.wire.persistence import OutcomeUnknown
     from fundops.wire.promotion import PromotionStage
     from fundops.wire.recovery import RecoveryEvent
 
@@ -40,6 +53,7 @@ __version__ = "0.1.0"
 # Public name -> the module that has it.
 _HOMES = {
     "AlertSettings": "fundops.actors.alert",
+    "AlreadyReversed": "fundops.wire.ledger",
     "AmountError": "fundops.wire.money",
     "Category": "fundops.wire.alert",
     "Clock": "fundops.runtime",
@@ -55,10 +69,16 @@ _HOMES = {
     "FundManager": "fundops.manager",
     "FundReader": "fundops.reader",
     "FundopsError": "fundops.runtime",
+    "IdempotencyConflict": "fundops.wire.ledger",
     "InsufficientFunds": "fundops.wire.ledger",
+    "LedgerDegraded": "fundops.wire.ledger",
+    "LedgerFailed": "fundops.wire.ledger",
     "Leg": "fundops.wire.ledger",
     "Level": "fundops.wire.alert",
     "NotRetryable": "fundops.wire.controller",
+    "OpeningPosition": "fundops.wire.ledger",
+    "OutcomeUnknown": "fundops.wire.persistence",
+    "PeriodClosed": "fundops.wire.ledger",
     "Posted": "fundops.wire.ledger",
     "PromotionGate": "fundops.actors.promotion",
     "PromotionManager": "fundops.promotion",
@@ -71,6 +91,8 @@ _HOMES = {
     "StrategyStatus": "fundops.wire.controller",
     "SubsystemDisabled": "fundops.doors",
     "SystemClock": "fundops.runtime",
+    "UnbalancedEntry": "fundops.wire.ledger",
+    "UnknownAccount": "fundops.wire.ledger",
     "VirtualClock": "fundops.runtime",
     "open_reader": "fundops.reader",
 }

@@ -27,6 +27,7 @@ MIGRATIONS: tuple[str, ...] = (
     + promotion_schema.SCHEMA
     + recovery_schema.SCHEMA
     + oversight_schema.SCHEMA,
+    ledger_schema.SCHEMA_2,
 )
 
 

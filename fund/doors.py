@@ -18,30 +18,39 @@ from fundops.runtime import ConfigError, FundopsError, Ref, Request
 from fundops.wire.alert import AlertPage, AlertReceipt, Category, Level, RecentAlerts, SendAlert
 from fundops.wire.ledger import (
     BalanceSheet,
+    CashFlow,
     ChargeManagementFee,
     ChargePerformanceFee,
+    ClosePeriod,
     ClosePosition,
+    Correct,
     Deposit,
+    Entries,
     Entry,
     Event,
+    Financing,
+    Income,
     IncomeStatement,
     Leg,
     Mark,
+    NetAssetValue,
+    OpeningBalances,
+    OpeningPosition,
     OpenPosition,
     PayFees,
     Post,
     Posted,
     PostMany,
-    ReadTotals,
     RecentEntries,
     RecordLoss,
     RecordProfit,
+    ReopenPeriod,
     Reverse,
     Settle,
     TrialBalance,
     Withdraw,
 )
-from fundops.wire.money import Amount, from_minor
+from fundops.wire.money import Amount
 from fundops.wire.promotion import (
     Adopt,
     Demote,
@@ -81,6 +90,7 @@ R = TypeVar("R")
 ANSWER_DEADLINE_S = 60.0
 
 Instant = int | dt.datetime | dt.date
+Moment = Instant | str
 
 
 class SubsystemDisabled(FundopsError):
@@ -105,6 +115,21 @@ def instant_us(field: str, at: Instant | None) -> int | None:
     if isinstance(at, dt.date):
         return round(dt.datetime(at.year, at.month, at.day, tzinfo=dt.UTC).timestamp() * 1_000_000)
     raise ConfigError(field, f"{at!r} is not a date, an aware datetime, or microseconds since the epoch")
+
+
+def _day(field: str, day: dt.date | str) -> str:
+    if isinstance(day, dt.date) and not isinstance(day, dt.datetime):
+        return day.isoformat()
+    if isinstance(day, str):
+        return day
+    raise ConfigError(field, f"{day!r} is not a date")
+
+
+def _moment(field: str, moment: Moment | None) -> str | int | None:
+    """A date stays a date, to be counted to its end; anything else is an instant."""
+    if moment is None or isinstance(moment, str) or type(moment) is dt.date:
+        return None if moment is None else _day(field, moment)
+    return instant_us(field, moment)
 
 
 class _Door:
@@ -297,11 +322,72 @@ class LedgerDoor(_Door):
         """Charged fees leave the fund: FEES_RECEIVABLE / CASH."""
         return await self._book(PayFees, amount, key=key, strategy=strategy, at=at, memo=memo)
 
+    async def income(
+        self,
+        amount: Amount,
+        *,
+        instrument: str | None = None,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Dividends, coupons, interest: CASH / INCOME. Negative: what a short position had to pay."""
+        return await self._book(Income, amount, instrument, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def financing(
+        self,
+        amount: Amount,
+        *,
+        instrument: str | None = None,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Borrow fees, funding, interest paid: FINANCING / CASH. Negative: what was received."""
+        return await self._book(Financing, amount, instrument, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def opening_balances(
+        self,
+        *,
+        cash: Amount,
+        positions: Sequence[OpeningPosition] = (),
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Start the book of a fund that already trades: its cash and positions, before anything else is booked."""
+        return await self._book(OpeningBalances, cash, tuple(positions), key=key, strategy=strategy, at=at, memo=memo)
+
     async def reverse(
         self, seq: int, *, reason: str, key: str | None = None, strategy: str | None = None, at: Instant | None = None
     ) -> Posted:
         """Negate every leg of an entry, once. Raises: `AlreadyReversed`, `UnknownEntry`."""
         return await self._book(Reverse, seq, reason, key=key, strategy=strategy, at=at, memo="")
+
+    async def correct(
+        self,
+        seq: int,
+        entry: Event,
+        *,
+        reason: str,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Reverse entry `seq` and book `entry` in its place, both or neither; the answer is the new entry's."""
+        return await self._book(Correct, seq, entry, reason, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def close_period(self, day: dt.date | str, *, key: str | None = None, memo: str = "") -> Posted:
+        """Take the revenue up to the end of `day` into RETAINED, and lock all of it. Raises: `PeriodClosed`."""
+        return await self._book(ClosePeriod, _day("day", day), key=key, strategy=None, at=None, memo=memo)
+
+    async def reopen_period(self, day: dt.date | str, reason: str, actor: str, *, key: str | None = None) -> Posted:
+        """Undo the last close, which was of `day`; the journal keeps both, with who did it and why."""
+        return await self._book(ReopenPeriod, _day("day", day), reason, actor, key=key, strategy=None, at=None, memo="")
 
     async def post(
         self,
@@ -315,25 +401,54 @@ class LedgerDoor(_Door):
         """An entry of explicit legs. Raises: `UnbalancedEntry`, `UnknownAccount`."""
         return await self._book(Post, tuple(legs), key=key, strategy=strategy, at=at, memo=memo)
 
-    async def post_many(self, events: Sequence[Event]) -> tuple[Posted, ...]:
+    async def post_many(self, events: Sequence[Event | Correct]) -> tuple[Posted, ...]:
         """All of the events in one transaction, or none."""
         return await self._ask(PostMany(tuple(events)))
 
-    async def balance_sheet(self) -> dict[str, Decimal]:
-        """Debits minus credits per account."""
-        return await self._ask(BalanceSheet())
+    async def balance_sheet(
+        self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None
+    ) -> dict[str, Decimal]:
+        """Debits minus credits per account. A date counts to its end, UTC; an instant is included."""
+        return await self._ask(BalanceSheet(_moment("as_of", as_of), strategy, asset))
 
-    async def income_statement(self) -> dict[str, Decimal]:
-        """Income positive, expense negative."""
-        return await self._ask(IncomeStatement())
+    async def income_statement(
+        self,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        strategy: str | None = None,
+        asset: str | None = None,
+    ) -> dict[str, Decimal]:
+        """Income positive, expense negative, both ends included; what closed a period is left out."""
+        return await self._ask(IncomeStatement(_moment("start", start), _moment("end", end), strategy, asset))
 
-    async def trial_balance(self) -> dict[str, Decimal]:
+    async def cash_flow(
+        self, start: Moment | None = None, end: Moment | None = None, *, strategy: str | None = None
+    ) -> dict[str, Decimal]:
+        """What moved CASH, by what it was for; OPENING plus NET is CLOSING."""
+        return await self._ask(CashFlow(_moment("start", start), _moment("end", end), strategy))
+
+    async def trial_balance(
+        self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None
+    ) -> dict[str, Decimal]:
         """Every account; the values sum to zero."""
-        return await self._ask(TrialBalance())
+        return await self._ask(TrialBalance(_moment("as_of", as_of), strategy, asset))
 
-    async def nav(self) -> Decimal:
+    async def nav(self, as_of: Moment | None = None, *, strategy: str | None = None) -> Decimal:
         """What the fund is worth by its books."""
-        return from_minor((await self._ask(ReadTotals())).nav_minor)
+        return await self._ask(NetAssetValue(_moment("as_of", as_of), strategy))
+
+    async def entries(
+        self,
+        *,
+        account: str | None = None,
+        strategy: str | None = None,
+        kind: str | None = None,
+        after_seq: int | None = None,
+        limit: int = 100,
+    ) -> tuple[Entry, ...]:
+        """One page of what matches, newest first; for the next one give the last entry's `seq` as `after_seq`."""
+        return await self._ask(Entries(account, strategy, kind, after_seq, limit))
 
     async def recent_entries(self, limit: int = 20) -> tuple[Entry, ...]:
         """The newest entries, newest first."""

@@ -15,6 +15,7 @@ import msgspec
 from ..runtime import Outcome, Rejected, Request
 from .controller import Fill, Settlement
 from .money import Amount
+from .persistence import StorageDegraded, StorageFailed
 
 __all__ = [
     "AlreadyReversed",
@@ -24,22 +25,34 @@ __all__ = [
     "BookSettlement",
     "BookSettlements",
     "Booked",
+    "CashFlow",
     "ChargeManagementFee",
     "ChargePerformanceFee",
+    "ClosePeriod",
     "ClosePosition",
+    "Correct",
     "Deposit",
+    "Entries",
     "Entry",
     "EntryRefused",
     "Event",
+    "Financing",
     "IdempotencyConflict",
+    "Income",
     "IncomeStatement",
     "InsufficientFunds",
+    "LedgerDegraded",
+    "LedgerFailed",
     "LedgerPosition",
     "LedgerTotals",
     "Leg",
     "Mark",
+    "NetAssetValue",
     "OpenPosition",
+    "OpeningBalances",
+    "OpeningPosition",
     "PayFees",
+    "PeriodClosed",
     "PositionMismatch",
     "Post",
     "PostMany",
@@ -48,6 +61,7 @@ __all__ = [
     "RecentEntries",
     "RecordLoss",
     "RecordProfit",
+    "ReopenPeriod",
     "Reverse",
     "Settle",
     "TrialBalance",
@@ -143,11 +157,56 @@ class PayFees(_Event, frozen=True, tag="fee_payment"):
     amount: Amount
 
 
+class Income(_Event, frozen=True, tag="income"):
+    """Dividends, coupons, interest received: CASH / INCOME. Negative: what a short position had to pay."""
+
+    amount: Amount
+    instrument: str | None = None
+
+
+class Financing(_Event, frozen=True, tag="financing"):
+    """Borrow fees, funding, interest paid: FINANCING / CASH. Negative: what was received."""
+
+    amount: Amount
+    instrument: str | None = None
+
+
+class OpeningPosition(msgspec.Struct, frozen=True):
+    """A position from before the book began. `value`: what it is worth as a positive total; None: its cost."""
+
+    instrument: str
+    quantity: Amount
+    cost: Amount
+    value: Amount | None = None
+    strategy: str | None = None
+
+
+class OpeningBalances(_Event, frozen=True, tag="opening_balances"):
+    """What a fund that already trades holds: the first entry after the capital. Earlier P&L goes to RETAINED."""
+
+    cash: Amount
+    positions: tuple[OpeningPosition, ...] = ()
+
+
 class Reverse(_Event, frozen=True, tag="reversal"):
     """Negates every leg of entry `seq`; at most once per entry, and never of an entry that moved lots."""
 
     seq: int
     reason: str
+
+
+class ClosePeriod(_Event, frozen=True, tag="period_close"):
+    """The revenue accounts as of the end of `day` (ISO date, UTC) go into RETAINED; up to then nothing is booked."""
+
+    day: str
+
+
+class ReopenPeriod(_Event, frozen=True, tag="period_reopen"):
+    """Takes the last close back; `day` is the day it closed."""
+
+    day: str
+    reason: str
+    actor: str
 
 
 class Post(_Event, frozen=True, tag="post"):
@@ -185,17 +244,30 @@ Event = (
     | ChargeManagementFee
     | ChargePerformanceFee
     | PayFees
+    | Income
+    | Financing
+    | OpeningBalances
     | Reverse
+    | ClosePeriod
+    | ReopenPeriod
     | Post
     | BookFill
     | BookSettlement
 )
 
 
+class Correct(_Event, frozen=True, tag="correction"):
+    """Reverses entry `seq` and books `entry` in its place, both or neither. `key` is that of the new entry."""
+
+    seq: int
+    entry: Event
+    reason: str
+
+
 class PostMany(Request[tuple[Posted, ...]], frozen=True):
     """All of the events or none."""
 
-    events: tuple[Event, ...]
+    events: tuple[Event | Correct, ...]
 
 
 class Booked(msgspec.Struct, frozen=True):
@@ -218,15 +290,47 @@ class BookSettlements(Request[Booked], frozen=True):
 
 
 class BalanceSheet(Request[dict[str, Decimal]], frozen=True):
-    """Debits minus credits per account; EXTERNAL is left out, marks are rolled up into POSITIONS."""
+    """Debits minus credits per account; EXTERNAL is left out, marks are rolled up into POSITIONS.
+
+    `as_of` here and below: to the end of that ISO date (UTC), or to that instant in microseconds; None: now. `asset`
+    None: the fund's currency.
+    """
+
+    as_of: str | int | None = None
+    strategy: str | None = None
+    asset: str | None = None
 
 
 class IncomeStatement(Request[dict[str, Decimal]], frozen=True):
-    """Income positive, expense negative, per revenue account."""
+    """Income positive, expense negative, per revenue account, from `start` to `end`, both included."""
+
+    start: str | int | None = None
+    end: str | int | None = None
+    strategy: str | None = None
+    asset: str | None = None
+
+
+class CashFlow(Request[dict[str, Decimal]], frozen=True):
+    """What moved CASH from `start` to `end`, both included, by what it was for; with OPENING, NET and CLOSING."""
+
+    start: str | int | None = None
+    end: str | int | None = None
+    strategy: str | None = None
+
+
+class NetAssetValue(Request[Decimal], frozen=True):
+    """All assets by the books."""
+
+    as_of: str | int | None = None
+    strategy: str | None = None
 
 
 class TrialBalance(Request[dict[str, Decimal]], frozen=True):
     """Every account, EXTERNAL too; the values sum to zero."""
+
+    as_of: str | int | None = None
+    strategy: str | None = None
+    asset: str | None = None
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -240,12 +344,23 @@ class Entry(msgspec.Struct, frozen=True):
     reverses: int | None
     memo: str
     hash: str
+    corrects: int | None = None  # the entry in whose place this one was booked
 
 
 class RecentEntries(Request[tuple[Entry, ...]], frozen=True):
     """Newest first; 0 gives none, a negative limit is refused."""
 
     limit: int = 20
+
+
+class Entries(Request[tuple[Entry, ...]], frozen=True):
+    """One page, newest first, of what matches; the next page is `after_seq` the last one's `seq`."""
+
+    account: str | None = None
+    strategy: str | None = None
+    kind: str | None = None
+    after_seq: int | None = None
+    limit: int = 100
 
 
 class LedgerTotals(msgspec.Struct, frozen=True):
@@ -310,6 +425,26 @@ class IdempotencyConflict(EntryRefused):
     def __init__(self, key: str, seq: int) -> None:
         super().__init__(f"key {key!r} belongs to entry {seq}, whose content differs")
         self.key, self.seq = key, seq
+
+
+class PeriodClosed(EntryRefused):
+    """The entry's day lies in a closed period; `closed` is its last day."""
+
+    def __init__(self, day: str, closed: str) -> None:
+        super().__init__(f"{day} is closed: the book is closed up to {closed}")
+        self.day, self.closed = day, closed
+
+
+class LedgerDegraded(EntryRefused, StorageDegraded):
+    """The database cannot be written now; nothing was booked, reads go on."""
+
+    outcome: Outcome = "not_executed"
+
+
+class LedgerFailed(EntryRefused, StorageFailed):
+    """The database is damaged or its disk fails; nothing more is booked until a person has looked."""
+
+    outcome: Outcome = "not_executed"
 
 
 class AlreadyReversed(EntryRefused):

@@ -11,7 +11,15 @@ from decimal import Decimal
 
 from ...wire.money import from_minor
 
-__all__ = ["ACCOUNTS", "balance_sheet", "income_statement", "net_asset_value", "trial_balance"]
+__all__ = [
+    "ACCOUNTS",
+    "REVENUE",
+    "balance_sheet",
+    "cash_flow",
+    "income_statement",
+    "net_asset_value",
+    "trial_balance",
+]
 
 CASH = "CASH"
 POSITIONS = "POSITIONS"
@@ -22,13 +30,19 @@ PERFORMANCE_FEES = "PERFORMANCE_FEES"
 REALIZED_PNL = "REALIZED_PNL"
 UNREALIZED_PNL = "UNREALIZED_PNL"
 TRADING_FEES = "TRADING_FEES"
+INCOME = "INCOME"
+FINANCING = "FINANCING"
 RETAINED = "RETAINED"
 EXTERNAL = "EXTERNAL"
 
 _ASSETS = (CASH, POSITIONS, FEES_RECEIVABLE)
-_REVENUE = (MANAGEMENT_FEES, PERFORMANCE_FEES, REALIZED_PNL, UNREALIZED_PNL)
-_ALWAYS = (*_ASSETS, *_REVENUE)
-_ONCE_USED = (TRADING_FEES, RETAINED)
+_REVENUE_ALWAYS = (MANAGEMENT_FEES, PERFORMANCE_FEES, REALIZED_PNL, UNREALIZED_PNL)
+_REVENUE_ONCE_USED = (TRADING_FEES, INCOME, FINANCING)
+_ALWAYS = (*_ASSETS, *_REVENUE_ALWAYS)
+_ONCE_USED = (*_REVENUE_ONCE_USED, RETAINED)
+
+# What a period's close takes into RETAINED.
+REVENUE = frozenset((*_REVENUE_ALWAYS, *_REVENUE_ONCE_USED))
 
 ACCOUNTS = frozenset((*_ALWAYS, *_ONCE_USED, MARKS, EXTERNAL))
 
@@ -52,7 +66,7 @@ def balance_sheet(balances: Balances) -> dict[str, Decimal]:
 def income_statement(balances: Balances) -> dict[str, Decimal]:
     """Income positive, expense negative: the balances of the revenue accounts with their sign turned."""
     order = [REALIZED_PNL, UNREALIZED_PNL, MANAGEMENT_FEES, PERFORMANCE_FEES]
-    order += [TRADING_FEES] if TRADING_FEES in balances else []
+    order += [account for account in _REVENUE_ONCE_USED if account in balances]
     return {account: from_minor(-balances.get(account, 0)) for account in order}
 
 
@@ -65,3 +79,29 @@ def net_asset_value(balances: Balances) -> int:
     """Minor units of all assets, the (negative) receivable for fees included."""
     totals = _rolled_up(balances)
     return sum(totals.get(account, 0) for account in _ASSETS)
+
+
+_CASH_FLOWS = {
+    "deposit": "DEPOSITS",
+    "withdrawal": "WITHDRAWALS",
+    "profit": "PROFIT_AND_LOSS",
+    "loss": "PROFIT_AND_LOSS",
+    "market_settlement": "PROFIT_AND_LOSS",
+    "open_position": "TRADING",
+    "close_position": "TRADING",
+    "settlement": "TRADING",
+    "fill": "TRADING",
+    "fee_payment": "FEES_PAID",
+    "income": "INCOME",
+    "financing": "FINANCING",
+}
+
+
+def cash_flow(opening: int, by_kind: Mapping[str, int]) -> dict[str, Decimal]:
+    """What moved CASH, by what it was for; a reversal counts for what it reverses. OPENING plus NET is CLOSING."""
+    flows = dict.fromkeys([*dict.fromkeys(_CASH_FLOWS.values()), "OTHER"], 0)
+    for kind, amount in by_kind.items():
+        flows[_CASH_FLOWS.get(kind, "OTHER")] += amount
+    net = sum(flows.values())
+    lines = {"OPENING": opening, **flows, "NET": net, "CLOSING": opening + net}
+    return {line: from_minor(amount) for line, amount in lines.items()}

@@ -8,6 +8,7 @@ is read again from disk, so that memory and disk cannot part.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import get_args
@@ -22,11 +23,17 @@ from ...wire.ledger import (
     BookFills,
     BookSettlement,
     BookSettlements,
+    CashFlow,
+    Correct,
+    Entries,
     Event,
     IdempotencyConflict,
     IncomeStatement,
+    LedgerDegraded,
+    LedgerFailed,
     LedgerPosition,
     LedgerTotals,
+    NetAssetValue,
     Posted,
     PostMany,
     ReadTotals,
@@ -37,16 +44,38 @@ from ...wire.ledger import (
 from ...wire.ledger import Entry as EntryRecord
 from ...wire.money import from_minor
 from ...wire.paging import checked_limit
-from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown, Statement
+from ...wire.persistence import (
+    COMMIT_DEADLINE_S,
+    Commit,
+    ConstraintFailed,
+    OutcomeUnknown,
+    Statement,
+    StorageDegraded,
+    StorageFailed,
+)
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..persistence import Reader, earlier_commits
 from . import accounts, schema
-from .core import KEY_MAX, Book, Draft, Entry, Original, canonical, check_fields, is_text
+from .core import (
+    KEY_MAX,
+    BadField,
+    Balances,
+    Book,
+    Draft,
+    Entry,
+    Original,
+    Rules,
+    canonical,
+    check_fields,
+    is_day,
+    is_text,
+)
 
 __all__ = ["LedgerActor", "new_key"]
 
 Known = dict[str, tuple[Entry, bytes]]
 Answer = Posted | tuple[Posted, ...] | Rejected
+Write = Event | Correct | PostMany
 
 
 def new_key(now_us: int) -> str:
@@ -57,10 +86,11 @@ def new_key(now_us: int) -> str:
 class LedgerActor(Actor):
     """The one that books. State: the book as it is on disk."""
 
-    def __init__(self, path: Path, clock: Clock, currency: str) -> None:
+    def __init__(self, path: Path, clock: Clock, currency: str, rules: Rules = Rules()) -> None:  # noqa: B008  immutable
         self._path = path
         self._clock = clock
         self._currency = currency
+        self._rules = rules
         self._reader: Reader
         self._book: Book
         self._cursors: dict[str, str]
@@ -84,8 +114,8 @@ class LedgerActor(Actor):
 
     # -- booking
 
-    @handles_batch(*get_args(Event), PostMany)
-    async def post(self, requests: list[Event | PostMany]) -> list[Answer]:
+    @handles_batch(*get_args(Event), Correct, PostMany)
+    async def post(self, requests: list[Write]) -> list[Answer]:
         """One commit for the whole run; one answer or refusal each."""
         draft, durable = self._draft(), self._book.seq
         known = self._known(requests)
@@ -96,18 +126,21 @@ class LedgerActor(Actor):
         return [refusal if _rests_on(answer, durable) else answer for answer in answers]
 
     def _draft(self) -> Draft:
-        return Draft(self._book, self._original)
+        return Draft(self._book, self._original, self._as_of, self._rules)
 
     def _original(self, seq: int) -> Original | None:
         return schema.find_original(self._reader, seq)
 
-    def _known(self, requests: list[Event | PostMany]) -> Known:
+    def _as_of(self, day: str) -> Balances:
+        return schema.balances_as_of(self._reader, day)
+
+    def _known(self, requests: list[Write]) -> Known:
         """The entries that the callers' own keys name already."""
         events = (event for request in requests for event in _events_of(request))
         keys = {event.key for event in events if event.key is not None and is_text(event.key, KEY_MAX)}
         return schema.entries_by_key(self._reader, keys) if keys else {}
 
-    def _decide(self, request: Event | PostMany, draft: Draft, known: Known) -> Answer:
+    def _decide(self, request: Write, draft: Draft, known: Known) -> Answer:
         try:
             if not isinstance(request, PostMany):
                 return self._decide_one(request, draft, known)
@@ -120,7 +153,7 @@ class LedgerActor(Actor):
         known.update(learnt)
         return posted
 
-    def _decide_one(self, event: Event, draft: Draft, known: Known) -> Posted:
+    def _decide_one(self, event: Event | Correct, draft: Draft, known: Known) -> Posted:
         key = new_key(self._clock.now_us()) if event.key is None else event.key
         if key in known:
             check_fields(event, key)
@@ -128,7 +161,8 @@ class LedgerActor(Actor):
             if entry.request != canonical(event):
                 raise IdempotencyConflict(key, entry.seq)
             return Posted(entry.seq, key, True, head.hex())
-        entry = draft.decide(event, key, self._clock.now_us())
+        now_us = self._clock.now_us()
+        entry = draft.correct(event, key, now_us) if isinstance(event, Correct) else draft.decide(event, key, now_us)
         known[key] = (entry, draft.head)
         return Posted(entry.seq, key, False, draft.head.hex())
 
@@ -145,6 +179,10 @@ class LedgerActor(Actor):
         except ConstraintFailed as broken:
             # Nobody else writes these tables, so our idea of them is wrong: the next life reads them afresh.
             raise RuntimeError("the journal is not what this actor believes") from broken
+        except StorageDegraded as refusal:
+            return LedgerDegraded(str(refusal))
+        except StorageFailed as refusal:
+            return LedgerFailed(str(refusal))
         except Rejected as refusal:
             return refusal
         self._book.apply(draft)
@@ -237,16 +275,38 @@ class LedgerActor(Actor):
     # -- questions
 
     @handles(BalanceSheet)
-    def balance_sheet(self, _: BalanceSheet) -> dict[str, Decimal]:
-        return accounts.balance_sheet(self._book.totals)
-
-    @handles(IncomeStatement)
-    def income_statement(self, _: IncomeStatement) -> dict[str, Decimal]:
-        return accounts.income_statement(self._book.totals)
+    def balance_sheet(self, request: BalanceSheet) -> dict[str, Decimal]:
+        return accounts.balance_sheet(self._totals_as_of(request))
 
     @handles(TrialBalance)
-    def trial_balance(self, _: TrialBalance) -> dict[str, Decimal]:
-        return accounts.trial_balance(self._book.totals)
+    def trial_balance(self, request: TrialBalance) -> dict[str, Decimal]:
+        return accounts.trial_balance(self._totals_as_of(request))
+
+    @handles(NetAssetValue)
+    def net_asset_value(self, request: NetAssetValue) -> Decimal:
+        return from_minor(accounts.net_asset_value(self._totals_as_of(request)))
+
+    def _totals_as_of(self, request: BalanceSheet | TrialBalance | NetAssetValue) -> Mapping[str, int]:
+        asset = getattr(request, "asset", None) or self._currency
+        if request.as_of is None and request.strategy is None and asset == self._currency:
+            return self._book.totals
+        return schema.totals_as_of(self._reader, _moment("as_of", request.as_of), request.strategy, asset)
+
+    @handles(IncomeStatement)
+    def income_statement(self, request: IncomeStatement) -> dict[str, Decimal]:
+        start, end = _moment("start", request.start), _moment("end", request.end)
+        asset = request.asset or self._currency
+        return accounts.income_statement(schema.income_between(self._reader, start, end, request.strategy, asset))
+
+    @handles(CashFlow)
+    def cash_flow(self, request: CashFlow) -> dict[str, Decimal]:
+        start, end = _moment("start", request.start), _moment("end", request.end)
+        return accounts.cash_flow(*schema.cash_flows(self._reader, start, end, request.strategy, self._currency))
+
+    @handles(Entries)
+    def entries(self, request: Entries) -> tuple[EntryRecord, ...]:
+        limit = checked_limit(request.limit)
+        return schema.entries(self._reader, request.account, request.strategy, request.kind, request.after_seq, limit)
 
     @handles(RecentEntries)
     def recent_entries(self, request: RecentEntries) -> tuple[EntryRecord, ...]:
@@ -275,7 +335,13 @@ class LedgerActor(Actor):
         )
 
 
-def _events_of(request: Event | PostMany) -> tuple[Event, ...]:
+def _moment(field: str, value: str | int | None) -> str | int | None:
+    if value is None or is_day(value) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise BadField(field, f"{value!r} is neither a date as YYYY-MM-DD nor an instant in microseconds")
+
+
+def _events_of(request: Write) -> tuple[Event | Correct, ...]:
     return request.events if isinstance(request, PostMany) else (request,)
 
 

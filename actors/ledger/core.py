@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,18 +26,25 @@ from ...wire.ledger import (
     BookSettlement,
     ChargeManagementFee,
     ChargePerformanceFee,
+    ClosePeriod,
     ClosePosition,
+    Correct,
     Deposit,
     EntryRefused,
     Event,
+    Financing,
+    Income,
     InsufficientFunds,
     Mark,
+    OpeningBalances,
     OpenPosition,
     PayFees,
+    PeriodClosed,
     PositionMismatch,
     Post,
     RecordLoss,
     RecordProfit,
+    ReopenPeriod,
     Reverse,
     Settle,
     UnbalancedEntry,
@@ -50,11 +58,15 @@ from .accounts import (
     CASH,
     EXTERNAL,
     FEES_RECEIVABLE,
+    FINANCING,
+    INCOME,
     MANAGEMENT_FEES,
     MARKS,
     PERFORMANCE_FEES,
     POSITIONS,
     REALIZED_PNL,
+    RETAINED,
+    REVENUE,
     TRADING_FEES,
     UNREALIZED_PNL,
 )
@@ -67,10 +79,13 @@ __all__ = [
     "Lot",
     "LotImage",
     "Posting",
+    "Rules",
     "canonical",
     "chain_hash",
     "check_fields",
+    "is_day",
     "is_text",
+    "utc_day",
 ]
 
 GENESIS = bytes(32)
@@ -80,10 +95,25 @@ MEMO_MAX = 1_024
 INSTANT_MAX_US = 253_402_300_799_999_999  # the last of the year 9999
 
 _CANONICAL = msgspec.json.Encoder(order="sorted")
-_AMOUNTS = frozenset({"amount", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value"})
+_AMOUNTS = frozenset({"amount", "cash", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value"})
 
 LotKey = tuple[str | None, str]  # strategy, instrument
 BalanceKey = tuple[str, str | None, str]  # account, strategy, asset
+Balances = Mapping[BalanceKey, int]
+
+
+class Rules(NamedTuple):
+    """What a fund may choose. `floors`: what withdrawals, fee payments and explicit posts must leave in an account."""
+
+    floats: str = "round"  # or "refuse"
+    floors: Mapping[str, int] = MappingProxyType({})
+
+
+class Close(NamedTuple):
+    """A closed period: its last day, and the entry that closed it."""
+
+    day: str
+    seq: int
 
 
 class Posting(NamedTuple):
@@ -135,21 +165,33 @@ class Entry(msgspec.Struct, frozen=True):
     request: str  # the canonical request, for comparing a replayed key
     legs: tuple[Posting, ...]
     lots: tuple[LotImage, ...]
+    corrects: int | None = None
+    at_us: int | None = None  # when it happened, if that is not when it was recorded
 
 
-def canonical(event: Event) -> str:
+def canonical(event: Event | Correct) -> str:
     """The content of a request without its key: equal texts are the same request.
 
     Amounts are compared by value, so 5, "5" and Decimal("5.0") are one amount; texts as they are.
     """
+    return _CANONICAL.encode(_canonical_form(event)).decode()
+
+
+def _canonical_form(event: Event | Correct) -> list[object]:
     fields = {name: _canonical_value(name, getattr(event, name)) for name in event.__struct_fields__ if name != "key"}
-    return _CANONICAL.encode([event.__struct_config__.tag, fields]).decode()
+    return [event.__struct_config__.tag, fields]
 
 
 def _canonical_value(name: str, value: Any) -> object:
+    if name == "entry":
+        return _canonical_form(value)
     if name == "legs":
         return [[leg.account, _minor_or_text(leg.amount), leg.strategy, leg.asset] for leg in value]
-    return _minor_or_text(value) if name in _AMOUNTS else value
+    if name == "positions":
+        return [
+            {field: _canonical_value(field, getattr(one, field)) for field in one.__struct_fields__} for one in value
+        ]
+    return _minor_or_text(value) if name in _AMOUNTS and value is not None else value
 
 
 def _minor_or_text(value: Amount) -> int | str:
@@ -184,8 +226,10 @@ class Book:
         lots: Mapping[LotKey, Sequence[Lot]] | None = None,
         seq: int = 0,
         head: bytes = GENESIS,
+        closes: Sequence[Close] = (),
     ) -> None:
         self.currency = currency
+        self.closes = tuple(closes)  # oldest first; up to the last one nothing is booked
         self.balances: dict[BalanceKey, int] = dict(balances or {})
         self.lots: dict[LotKey, tuple[Lot, ...]] = {key: tuple(lots_) for key, lots_ in (lots or {}).items()}
         self.seq = seq
@@ -204,18 +248,27 @@ class Book:
                 self.lots[key] = lots
             else:
                 self.lots.pop(key, None)
-        self.seq, self.head = draft.seq, draft.head
+        self.seq, self.head, self.closes = draft.seq, draft.head, draft.closes
 
 
 class Draft:
     """Decisions on top of a book, or of another draft, that are not durable yet.
 
-    `original` looks up a durable entry for a reversal.
+    `original` looks up a durable entry for a reversal, `as_of` the durable balances at the end of a day for a close.
     """
 
-    def __init__(self, base: Book | Draft, original: Callable[[int], Original | None]) -> None:
+    def __init__(
+        self,
+        base: Book | Draft,
+        original: Callable[[int], Original | None],
+        as_of: Callable[[str], Balances] = lambda _: {},
+        rules: Rules = Rules(),  # noqa: B008  immutable
+    ) -> None:
         self.base = base
+        self.rules = rules
+        self.closes: tuple[Close, ...] = base.closes
         self._original = original
+        self._as_of = as_of
         self.currency: str = base.currency
         self.seq: int = base.seq
         self.head: bytes = base.head
@@ -243,41 +296,87 @@ class Draft:
 
     def fork(self) -> Draft:
         """A draft on top of this one, to be adopted as a whole or dropped."""
-        return Draft(self, self.original)
+        return Draft(self, self.original, self.as_of, self.rules)
+
+    def as_of(self, day: str) -> Balances:
+        """Balances at the end of `day`, with what was decided here."""
+        balances = dict(self._as_of(day))
+        for entry, _, _ in self.entries:
+            if entry.day <= day:
+                for account, strategy, asset, amount in entry.legs:
+                    key = (account, strategy, asset)
+                    balances[key] = balances.get(key, 0) + amount
+        return balances
 
     # -- deciding
 
-    def decide(self, event: Event, key: str, recorded_us: int) -> Entry:
+    def decide(self, event: Event, key: str, recorded_us: int, correction: Correct | None = None) -> Entry:
         """Add the entry for one event.
 
         Raises: `AmountError`, `UnbalancedEntry`, `UnknownAccount`, `InsufficientFunds`, `PositionMismatch`,
-        `AlreadyReversed`, `UnknownEntry`.
+        `AlreadyReversed`, `UnknownEntry`, `PeriodClosed`.
         """
         check_fields(event, key)
+        day = self._day_of(event, recorded_us)
         plan = _Plan(self, event.strategy)
         _legs_of(event, plan)
         legs, lots = plan.legs(), tuple(plan.images(self.seq + 1))
-        if legs or not lots:  # a lot may move for less than a minor unit: a fill of dust, a mark spread anew
+        # A lot may move for less than a minor unit: a fill of dust, a mark spread anew. A period may have been quiet.
+        if legs or not (lots or isinstance(event, ClosePeriod | ReopenPeriod)):
             _check_balanced(legs)
         balances, totals = self._after(legs)
         entry = Entry(
             seq=self.seq + 1,
             key=key,
             recorded_us=recorded_us,
-            day=utc_day(recorded_us if event.at_us is None else event.at_us),
+            day=day,
             kind=str(event.__struct_config__.tag),
             strategy=event.strategy,
-            reverses=event.seq if isinstance(event, Reverse) else None,
-            memo=event.reason if isinstance(event, Reverse) else event.memo,
+            reverses=plan.reverses,
+            memo=_memo_of(event),
             rounded=plan.rounded,
-            request=canonical(event),
+            request=canonical(correction or event),
             legs=legs,
             lots=lots,
+            corrects=correction.seq if correction else None,
+            at_us=event.at_us,
         )
         self.balances.update(balances)
         self.totals.update(totals)
         self._take(entry)
         return entry
+
+    def correct(self, event: Correct, key: str, recorded_us: int) -> Entry:
+        """Reverse an entry and book another in its place: both or neither. Raises: as `decide`."""
+        if event.entry.key is not None:
+            raise BadField("entry.key", "must not be given: the new entry has the key of its correction")
+        reversal_key = f"{key}:reversal"
+        reversal = Reverse(event.seq, event.reason, key=reversal_key, strategy=event.strategy, at_us=event.at_us)
+        fork = self.fork()
+        fork.decide(reversal, reversal_key, recorded_us)
+        entry = fork.decide(event.entry, key, recorded_us, correction=event)
+        self.adopt(fork)
+        return entry
+
+    def _day_of(self, event: Event, recorded_us: int) -> str:
+        """The day the entry is booked on. Raises: `PeriodClosed`, `BadField`."""
+        closed = self.closes[-1].day if self.closes else ""
+        if isinstance(event, ReopenPeriod):
+            if event.day != closed:
+                raise EntryRefused(f"{event.day} was not closed last: the book is closed up to {closed or 'no day'}")
+            return event.day
+        today = utc_day(recorded_us)
+        if isinstance(event, ClosePeriod):
+            if event.day > today:
+                raise BadField("day", f"{event.day} is not over: it is {today}")
+            day = event.day
+        else:
+            day = today if event.at_us is None else utc_day(event.at_us)
+            if isinstance(event, BookFill | BookSettlement) and day <= closed:
+                day = today  # what the engine reports late must not hold up all that comes after it
+        if day <= closed:
+            raise PeriodClosed(day, closed)
+        return day
 
     def _after(self, legs: Sequence[Posting]) -> tuple[dict[BalanceKey, int], dict[str, int]]:
         """The balances and totals that these legs lead to. Raises: `AmountError` when one would outgrow its column."""
@@ -298,6 +397,10 @@ class Draft:
             lot = Lot(image.id, image.quantity, image.cost_minor, image.mark_minor)
             kept = {one.id: one for one in self.open_lots(lot_key)} | {lot.id: lot}
             self.lots[lot_key] = tuple(one for one in kept.values() if one.quantity)
+        if entry.kind == "period_close":
+            self.closes = (*self.closes, Close(entry.day, entry.seq))
+        elif entry.kind == "period_reopen":
+            self.closes = self.closes[:-1]
         payload = msgspec.json.encode(entry)
         self.seq = entry.seq
         self.head = chain_hash(self.head, payload)
@@ -309,7 +412,7 @@ class Draft:
         self.totals.update(draft.totals)
         self.lots.update(draft.lots)
         self.entries += draft.entries
-        self.seq, self.head = draft.seq, draft.head
+        self.seq, self.head, self.closes = draft.seq, draft.head, draft.closes
 
 
 def _total_of(base: Book | Draft, account: str) -> int:
@@ -331,18 +434,23 @@ class _Plan:
         self.draft = draft
         self.strategy = strategy
         self.rounded = False
+        self.reverses: int | None = None
         self._legs: dict[BalanceKey, int] = {}
-        self._lots: dict[str, dict[int, Lot]] = {}  # by instrument and id; id 0 is the one this entry opens
+        # By strategy, instrument and id; id 0 is the one this entry opens.
+        self._lots: dict[LotKey, dict[int, Lot]] = {}
 
     def minor(self, value: Amount, field: str, *, at_least: int | None = None) -> int:
-        minor, rounded = to_minor(value, field)
+        minor, rounded = to_minor(value, field, floats=self.draft.rules.floats)
         self.rounded |= rounded
         if at_least is not None and minor < at_least:
             raise AmountError(field, value, "must be greater than zero" if at_least else "must not be negative")
         return minor
 
     def post(self, account: str, amount: int, *, strategy: str | None = None, asset: str | None = None) -> None:
-        key = (account, strategy or self.strategy, asset or self.draft.currency)
+        self.post_to((account, strategy or self.strategy, asset or self.draft.currency), amount)
+
+    def post_to(self, key: BalanceKey, amount: int) -> None:
+        """To exactly this balance, also when it is nobody's and the entry is a strategy's."""
         self._legs[key] = self._legs.get(key, 0) + amount
 
     def legs(self) -> tuple[Posting, ...]:
@@ -350,16 +458,32 @@ class _Plan:
 
     def lots(self, instrument: str) -> list[Lot]:
         """The open lots of this entry's strategy, oldest first."""
-        known = {lot.id: lot for lot in self.draft.open_lots((self.strategy, instrument))}
-        return [lot for lot in (known | self._lots.get(instrument, {})).values() if lot.quantity]
+        key = (self.strategy, instrument)
+        known = {lot.id: lot for lot in self.draft.open_lots(key)}
+        return [lot for lot in (known | self._lots.get(key, {})).values() if lot.quantity]
 
-    def set_lot(self, instrument: str, lot: Lot) -> None:
-        self._lots.setdefault(instrument, {})[lot.id] = lot
+    def set_lot(self, instrument: str, lot: Lot, *, strategy: str | None = None) -> None:
+        self._lots.setdefault((strategy or self.strategy, instrument), {})[lot.id] = lot
 
     def images(self, seq: int) -> Iterator[LotImage]:
-        for instrument, lots in self._lots.items():
+        for (strategy, instrument), lots in self._lots.items():
             for lot in lots.values():
-                yield LotImage(self.strategy, instrument, lot.id or seq, lot.quantity, lot.cost_minor, lot.mark_minor)
+                yield LotImage(strategy, instrument, lot.id or seq, lot.quantity, lot.cost_minor, lot.mark_minor)
+
+    def keep_floor(self, account: str, floor: int) -> None:
+        """Raises: `InsufficientFunds` when these legs would take the account below its floor."""
+        taken = -sum(
+            amount
+            for (name, _, asset), amount in self._legs.items()
+            if name == account and asset == self.draft.currency
+        )
+        available = self.draft.total(account) - floor
+        if taken > max(available, 0):
+            raise InsufficientFunds(account, from_minor(taken), from_minor(max(available, 0)))
+
+    def keep_floors(self) -> None:
+        for account, floor in self.draft.rules.floors.items():
+            self.keep_floor(account, floor)
 
 
 def _legs_of(event: Event, plan: _Plan) -> None:
@@ -368,11 +492,9 @@ def _legs_of(event: Event, plan: _Plan) -> None:
         case Deposit():
             _transfer(plan, CASH, EXTERNAL, plan.minor(event.amount, "amount", at_least=1))
         case Withdraw():
-            amount = plan.minor(event.amount, "amount", at_least=1)
-            available = plan.draft.total(CASH)
-            if amount > available:
-                raise InsufficientFunds(CASH, from_minor(amount), from_minor(available))
-            _transfer(plan, EXTERNAL, CASH, amount)
+            _transfer(plan, EXTERNAL, CASH, plan.minor(event.amount, "amount", at_least=1))
+            plan.keep_floors()
+            plan.keep_floor(CASH, plan.draft.rules.floors.get(CASH, 0))
         case RecordProfit():
             _transfer(plan, CASH, REALIZED_PNL, plan.minor(event.amount, "amount", at_least=1))
         case RecordLoss():
@@ -400,13 +522,28 @@ def _legs_of(event: Event, plan: _Plan) -> None:
             _transfer(plan, PERFORMANCE_FEES, FEES_RECEIVABLE, plan.minor(event.amount, "amount", at_least=1))
         case PayFees():
             _transfer(plan, FEES_RECEIVABLE, CASH, plan.minor(event.amount, "amount", at_least=1))
+            plan.keep_floors()
+        case Income():
+            _transfer(plan, CASH, INCOME, _not_zero(plan, event.amount, "amount"))
+        case Financing():
+            _transfer(plan, FINANCING, CASH, _not_zero(plan, event.amount, "amount"))
+        case OpeningBalances():
+            _opening(plan, event)
         case Reverse():
             _reverse(plan, event)
+        case ClosePeriod():
+            for (account, strategy, asset), amount in plan.draft.as_of(event.day).items():
+                if account in REVENUE:
+                    plan.post_to((account, strategy, asset), -amount)
+                    plan.post_to((RETAINED, strategy, asset), amount)
+        case ReopenPeriod():
+            _negate(plan, plan.draft.closes[-1].seq)
         case Post():
             for leg in event.legs:
                 if leg.account not in ACCOUNTS:
                     raise UnknownAccount(leg.account)
                 plan.post(leg.account, plan.minor(leg.amount, "leg"), strategy=leg.strategy, asset=leg.asset)
+            plan.keep_floors()
         case BookFill():
             _fill(plan, event)
         case BookSettlement():
@@ -424,10 +561,39 @@ def _fee(plan: _Plan, fee: int) -> None:
 
 
 def _quantity(plan: _Plan, value: Amount) -> int:
-    quantity = plan.minor(value, "quantity")
-    if not quantity:
-        raise AmountError("quantity", value, "must not be zero")
-    return quantity
+    return _not_zero(plan, value, "quantity")
+
+
+def _not_zero(plan: _Plan, value: Amount, field: str) -> int:
+    minor = plan.minor(value, field)
+    if not minor:
+        raise AmountError(field, value, "must not be zero")
+    return minor
+
+
+def _opening(plan: _Plan, event: OpeningBalances) -> None:
+    """From the capital, which is all the book has so far, to what the fund holds; the difference was earned before."""
+    draft = plan.draft
+    if draft.seq > 1:
+        raise EntryRefused(f"opening balances come first, and the book has {draft.seq} entries")
+    change = plan.minor(event.cash, "cash") - draft.total(CASH)
+    plan.post(CASH, change)
+    earned = change
+    seen: set[LotKey] = set()
+    for one in event.positions:
+        quantity = _quantity(plan, one.quantity)
+        cost = plan.minor(one.cost, "cost", at_least=0)
+        value = cost if one.value is None else plan.minor(one.value, "value", at_least=0)
+        sign = 1 if quantity > 0 else -1
+        strategy = one.strategy or event.strategy
+        if (strategy, one.instrument) in seen:
+            raise PositionMismatch(one.instrument, strategy, "is given twice")
+        seen.add((strategy, one.instrument))
+        plan.set_lot(one.instrument, Lot(0, quantity, sign * cost, sign * (value - cost)), strategy=strategy)
+        plan.post(POSITIONS, sign * cost, strategy=strategy)
+        plan.post(MARKS, sign * (value - cost), strategy=strategy)
+        earned += sign * value
+    plan.post(RETAINED, -earned)
 
 
 def _open(plan: _Plan, instrument: str, quantity: int, cost: int) -> None:
@@ -518,10 +684,25 @@ def _reverse(plan: _Plan, event: Reverse) -> None:
         raise UnknownEntry(event.seq)
     if original.reversed_by is not None:
         raise AlreadyReversed(event.seq, original.reversed_by)
+    if original.entry.kind in ("period_close", "period_reopen"):
+        raise EntryRefused(f"entry {event.seq} is a {original.entry.kind}; reopen the period instead of reversing it")
     if original.entry.lots:
         raise EntryRefused(f"entry {event.seq} moved lots; book the opposite trade instead of reversing it")
+    _negate(plan, event.seq)
+
+
+def _negate(plan: _Plan, seq: int) -> None:
+    original = plan.draft.original(seq)
+    assert original is not None
+    plan.reverses = seq
     for account, strategy, asset, amount in original.entry.legs:
-        plan.post(account, -amount, strategy=strategy, asset=asset)
+        plan.post_to((account, strategy, asset), -amount)
+
+
+def _memo_of(event: Event) -> str:
+    if isinstance(event, ReopenPeriod):
+        return f"{event.reason} (by {event.actor})"
+    return event.reason if isinstance(event, Reverse) else event.memo
 
 
 def _check_balanced(legs: Sequence[Posting]) -> None:
@@ -542,22 +723,38 @@ def is_text(value: object, limit: int) -> bool:
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def check_fields(event: Event, key: str) -> None:
+def is_day(value: object) -> bool:
+    """Whether `value` is an ISO date in the one form that sorts as time does."""
+    try:
+        return isinstance(value, str) and date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
+
+
+def check_fields(event: Event | Correct, key: str) -> None:
     """Raises: `BadField` for a text or an instant that cannot be stored."""
     texts = [
         ("key", key, KEY_MAX),
         ("strategy", event.strategy, NAME_MAX),
         ("instrument", getattr(event, "instrument", getattr(event, "market", None)), NAME_MAX),
         ("memo", event.memo or None, MEMO_MAX),
+        ("actor", getattr(event, "actor", None), NAME_MAX),
     ]
-    if isinstance(event, Reverse):
+    if isinstance(event, Reverse | Correct):
         texts.append(("reason", event.reason or None, MEMO_MAX))
+    elif isinstance(event, ReopenPeriod):
+        texts.append(("reason", event.reason, MEMO_MAX - NAME_MAX - len(" (by )")))
+    elif isinstance(event, OpeningBalances):
+        texts += [("instrument", one.instrument, NAME_MAX) for one in event.positions]
+        texts += [("strategy", one.strategy, NAME_MAX) for one in event.positions]
     elif isinstance(event, Post):
         texts += [("asset", leg.asset, NAME_MAX) for leg in event.legs]
         texts += [("strategy", leg.strategy, NAME_MAX) for leg in event.legs]
     for field, value, limit in texts:
         if value is not None and not is_text(value, limit):
             raise BadField(field, f"{str(value)[:NAME_MAX]!r} is not a text of 1 to {limit} characters")
+    if isinstance(event, ClosePeriod | ReopenPeriod) and not is_day(event.day):
+        raise BadField("day", f"{event.day!r} is not a date as YYYY-MM-DD")
     at_us = event.at_us
     if at_us is not None and (
         isinstance(at_us, bool) or not isinstance(at_us, int) or not 0 <= at_us <= INSTANT_MAX_US

@@ -6,6 +6,7 @@ An empty text stands for "no strategy" where a column is part of a key.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
 
 import msgspec
 
@@ -13,20 +14,27 @@ from ...wire.ledger import Entry as EntryRecord
 from ...wire.ledger import Leg
 from ...wire.money import from_minor
 from ...wire.persistence import Statement
-from ..persistence import Reader
-from .core import GENESIS, BalanceKey, Book, Draft, Entry, Lot, LotKey, Original
+from ..persistence import Reader, Rows
+from .accounts import CASH
+from .core import GENESIS, BalanceKey, Book, Close, Draft, Entry, Lot, LotKey, Original, utc_day
 
 __all__ = [
     "SCHEMA",
+    "SCHEMA_2",
     "account_totals",
+    "balances_as_of",
+    "cash_flows",
     "cursors",
+    "entries",
     "entries_by_key",
     "find_original",
+    "income_between",
     "load_book",
     "recent_entries",
     "rows_of",
     "set_cursor",
     "settlement_revisions",
+    "totals_as_of",
 ]
 
 SCHEMA = """
@@ -77,9 +85,30 @@ CREATE TRIGGER posting_is_never_deleted BEFORE DELETE ON posting
 BEGIN SELECT raise(ABORT, 'postings are never deleted'); END;
 """
 
+# Deltas per day: an entry of an earlier day rewrites nothing, and a balance as of a day is one sum.
+SCHEMA_2 = """
+CREATE TABLE balance_day (
+    account TEXT NOT NULL,
+    strategy TEXT NOT NULL,
+    asset TEXT NOT NULL,
+    day TEXT NOT NULL,
+    amount_minor INTEGER NOT NULL,
+    PRIMARY KEY (account, strategy, asset, day)
+) STRICT, WITHOUT ROWID;
+INSERT INTO balance_day
+    SELECT account, coalesce(posting.strategy, ''), asset, day, sum(amount_minor)
+    FROM posting JOIN entry ON seq = entry GROUP BY 1, 2, 3, 4;
+CREATE INDEX entry_day ON entry (day, seq);
+CREATE INDEX entry_close ON entry (day) WHERE kind IN ('period_close', 'period_reopen');
+"""
+
 _INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_POSTING = "INSERT INTO posting VALUES (?, ?, ?, ?, ?, ?)"
 _SET_BALANCE = "INSERT INTO balance VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET amount_minor = excluded.amount_minor"
+_ADD_TO_DAY = (
+    "INSERT INTO balance_day VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET amount_minor = amount_minor + excluded.amount_minor"
+)
 _SET_LOT = "INSERT OR REPLACE INTO lot VALUES (?, ?, ?, ?, ?, ?)"
 _DROP_LOT = "DELETE FROM lot WHERE strategy = ? AND instrument = ? AND id = ?"
 _SET_CURSOR = "INSERT INTO cursor VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
@@ -89,6 +118,7 @@ def rows_of(draft: Draft) -> tuple[Statement, ...]:
     """Everything that makes the draft's entries durable."""
     entries, postings = [], []
     lots = {}
+    days: dict[tuple[str, str, str, str], int] = {}
     for entry, payload, head in draft.entries:
         entries.append(
             (
@@ -104,6 +134,9 @@ def rows_of(draft: Draft) -> tuple[Statement, ...]:
             )
         )
         postings += [(entry.seq, number, *posting) for number, posting in enumerate(entry.legs)]
+        for account, strategy, asset, amount in entry.legs:
+            key = (account, strategy or "", asset, entry.day)
+            days[key] = days.get(key, 0) + amount
         lots.update({(image.strategy or "", image.instrument, image.id): image for image in entry.lots})
     balances = [
         (account, strategy or "", asset, amount) for (account, strategy, asset), amount in draft.balances.items()
@@ -114,6 +147,7 @@ def rows_of(draft: Draft) -> tuple[Statement, ...]:
         Statement(_INSERT_ENTRY, entries),
         Statement(_INSERT_POSTING, postings),
         Statement(_SET_BALANCE, balances),
+        Statement(_ADD_TO_DAY, [(*key, amount) for key, amount in days.items()]),
         Statement(_SET_LOT, open_lots),
         Statement(_DROP_LOT, closed_lots),
     )
@@ -139,7 +173,96 @@ def load_book(reader: Reader, currency: str) -> Book:
     for strategy, instrument, *lot in reader.rows("SELECT * FROM lot ORDER BY strategy, instrument, id"):
         lots.setdefault((strategy or None, instrument), []).append(Lot(*lot))
     seq, head = reader.row("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1") or (0, GENESIS)
-    return Book(currency, balances, lots, seq, head)
+    closes = reader.rows(
+        "SELECT day, seq FROM entry AS e WHERE kind = 'period_close' "
+        "AND NOT EXISTS (SELECT 1 FROM entry WHERE reverses = e.seq) ORDER BY seq"
+    )
+    return Book(currency, balances, lots, seq, head, [Close(*close) for close in closes])
+
+
+# -- as of a time: a day (ISO date, UTC) counts as a whole, an instant in microseconds takes in part of its day
+
+Moment = str | int | None
+
+_AT_US = "coalesce(json_extract(e.payload, '$.at_us'), e.recorded_us)"
+
+
+_DAYS = "SELECT account, strategy, asset, amount_minor FROM balance_day WHERE day <= ?"
+
+
+def _between(start: Moment, end: Moment) -> tuple[str, tuple[str | int, ...]]:
+    """A condition on entries `e`, and what it is about; both ends are included."""
+    terms, values = ["TRUE"], list[str | int]()
+    for moment, order in ((start, ">"), (end, "<")):
+        if isinstance(moment, str):
+            terms.append(f"e.day {order}= ?")
+            values.append(moment)
+        elif moment is not None:
+            terms.append(f"(e.day {order} ? OR e.day = ? AND {_AT_US} {order}= ?)")
+            values += [utc_day(moment), utc_day(moment), moment]
+    return " AND ".join(terms), tuple(values)
+
+
+def _before(start: str | int) -> str | int:
+    """The last moment that `start` leaves out."""
+    return start - 1 if isinstance(start, int) else (date.fromisoformat(start) - timedelta(days=1)).isoformat()
+
+
+def balances_as_of(reader: Rows, as_of: Moment) -> dict[BalanceKey, int]:
+    """Every balance at the end of that day, or at that instant."""
+    deltas = _DAYS
+    bindings: tuple[str | int, ...] = ("9999-12-31" if as_of is None else as_of,)
+    if isinstance(as_of, int):
+        part, values = _between(utc_day(as_of), as_of)
+        deltas = (
+            f"{_DAYS} UNION ALL SELECT account, coalesce(p.strategy, ''), asset, amount_minor "
+            f"FROM entry AS e JOIN posting AS p ON p.entry = e.seq WHERE {part}"
+        )
+        bindings = (_before(utc_day(as_of)), *values)
+    rows = reader.rows(f"SELECT account, strategy, asset, sum(amount_minor) FROM ({deltas}) GROUP BY 1, 2, 3", bindings)
+    return {(account, strategy or None, asset): amount for account, strategy, asset, amount in rows}
+
+
+def totals_as_of(reader: Rows, as_of: Moment, strategy: str | None, asset: str) -> dict[str, int]:
+    """Balances by account, of one strategy or of all."""
+    totals: dict[str, int] = {}
+    for (account, owner, unit), amount in balances_as_of(reader, as_of).items():
+        if unit == asset and strategy in (None, owner):
+            totals[account] = totals.get(account, 0) + amount
+    return totals
+
+
+def income_between(reader: Rows, start: Moment, end: Moment, strategy: str | None, asset: str) -> dict[str, int]:
+    """What the revenue accounts moved by; what closed or reopened a period is left out."""
+    totals = totals_as_of(reader, end, strategy, asset)
+    if start is not None:
+        for account, amount in totals_as_of(reader, _before(start), strategy, asset).items():
+            totals[account] = totals.get(account, 0) - amount
+    within, values = _between(start, end)
+    closing = reader.rows(
+        "SELECT account, sum(amount_minor) FROM entry AS e JOIN posting AS p ON p.entry = e.seq "
+        f"WHERE kind IN ('period_close', 'period_reopen') AND {within} "
+        "AND asset = ? AND (? IS NULL OR p.strategy = ?) GROUP BY 1",
+        (*values, asset, strategy, strategy),
+    )
+    for account, amount in closing:
+        totals[account] -= amount
+    return totals
+
+
+def cash_flows(
+    reader: Rows, start: Moment, end: Moment, strategy: str | None, asset: str
+) -> tuple[int, dict[str, int]]:
+    """CASH before `start`, and what moved it since, by kind of entry; a reversal has the kind of what it reverses."""
+    opening = 0 if start is None else totals_as_of(reader, _before(start), strategy, asset).get(CASH, 0)
+    within, values = _between(start, end)
+    rows = reader.rows(
+        "SELECT coalesce(r.kind, e.kind), sum(p.amount_minor) FROM entry AS e "
+        "JOIN posting AS p ON p.entry = e.seq LEFT JOIN entry AS r ON r.seq = e.reverses "
+        f"WHERE {within} AND p.account = ? AND p.asset = ? AND (? IS NULL OR p.strategy = ?) GROUP BY 1",
+        (*values, CASH, asset, strategy, strategy),
+    )
+    return opening, dict(rows)
 
 
 def account_totals(reader: Reader, asset: str) -> Mapping[str, int]:
@@ -178,6 +301,20 @@ def recent_entries(reader: Reader, limit: int) -> tuple[EntryRecord, ...]:
     return tuple(_record(_decode(payload), head) for payload, head in rows)
 
 
+def entries(
+    reader: Rows, account: str | None, strategy: str | None, kind: str | None, after_seq: int | None, limit: int
+) -> tuple[EntryRecord, ...]:
+    """One page of those that match, newest first: the ones before entry `after_seq`."""
+    rows = reader.rows(
+        "SELECT payload, hash FROM entry AS e WHERE (?1 IS NULL OR seq < ?1) AND (?2 IS NULL OR kind = ?2) "
+        "AND (?3 IS NULL OR strategy = ?3 OR EXISTS (SELECT 1 FROM posting WHERE entry = seq AND strategy = ?3)) "
+        "AND (?4 IS NULL OR EXISTS (SELECT 1 FROM posting WHERE entry = seq AND account = ?4)) "
+        "ORDER BY seq DESC LIMIT ?5",
+        (after_seq, kind, strategy, account, limit),
+    )
+    return tuple(_record(_decode(payload), head) for payload, head in rows)
+
+
 def _decode(payload: str) -> Entry:
     return msgspec.json.decode(payload, type=Entry)
 
@@ -194,4 +331,5 @@ def _record(entry: Entry, head: bytes) -> EntryRecord:
         reverses=entry.reverses,
         memo=entry.memo,
         hash=head.hex(),
+        corrects=entry.corrects,
     )
