@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -14,11 +15,13 @@ import msgspec
 
 from fundops.actors.alert import AlertSettings
 from fundops.actors.guard import GuardSettings
+from fundops.actors.ledger.accounts import ACCOUNTS
+from fundops.actors.ledger.core import Rules
 from fundops.actors.oversight import FeeSettings, OversightSettings
 from fundops.actors.promotion import PromotionSettings
 from fundops.actors.recovery import RecoverySettings
 from fundops.runtime import ConfigError
-from fundops.wire.money import AmountError, positive_minor
+from fundops.wire.money import AmountError, positive_minor, to_minor
 
 if TYPE_CHECKING:
     from fundops.actors.alert.delivery import SecretUrl
@@ -66,6 +69,9 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
     tick_interval_s: float | None = 1.0  # None: the host calls tick()
     recovery_every_ticks: int = 10
     promotion_every_ticks: int = 60
+
+    ledger_floats: Literal["round", "refuse"] = "round"  # what the ledger does with a float that has too many digits
+    account_floors: Mapping[str, float | int | str] = {}  # what withdrawals, fee payments and posts leave in an account
 
     max_fund_drawdown_pct: float = 15.0
     max_strategy_drawdown_pct: float = 25.0
@@ -125,6 +131,7 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.alert_webhook_url is not None:
             self._hide_webhook_url()
         # Each of these checks its own fields.
+        self.ledger_rules()
         self.guard_settings()
         self.promotion_settings()
         self.oversight_settings()
@@ -163,6 +170,21 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Alerts are on when there is a channel, or anything that could have something to say."""
         channels = self.alert_webhook_url is not None or self.alert_log
         return channels or self.ledger_enabled or self.promotion_enabled or self.self_healing_enabled
+
+    def ledger_rules(self) -> Rules:
+        if self.ledger_floats not in ("round", "refuse"):
+            raise ConfigError("ledger_floats", f"{_shown(self.ledger_floats)} is neither 'round' nor 'refuse'")
+        if not isinstance(self.account_floors, Mapping):
+            raise ConfigError("account_floors", f"{_shown(self.account_floors)} does not map accounts to amounts")
+        floors = {}
+        for account, amount in self.account_floors.items():
+            if account not in ACCOUNTS:
+                raise ConfigError("account_floors", f"there is no account {_shown(account)}")
+            try:
+                floors[account] = to_minor(amount, f"account_floors[{account}]").minor
+            except AmountError as error:
+                raise ConfigError(error.field, f"{error.value!r} {error.problem}") from None
+        return Rules(self.ledger_floats, floors)
 
     def guard_settings(self) -> GuardSettings:
         return GuardSettings(

@@ -6,15 +6,19 @@ The synchronous front door offers the same methods by name, so what is added her
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from fundops.actors.host import Host
 from fundops.actors.ledger.actor import new_key
-from fundops.runtime import ConfigError, FundopsError, Ref, Request
+from fundops.actors.ledger.verify import Anchor, Verification, verify_file
+from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
+from fundops.runtime import FundopsError, Ref, Request, Worker
 from fundops.wire.alert import AlertPage, AlertReceipt, Category, Level, RecentAlerts, SendAlert
 from fundops.wire.ledger import (
     BalanceSheet,
@@ -82,15 +86,12 @@ from fundops.wire.recovery import (
     ReleaseStrategy,
 )
 
-__all__ = ["AlertDoor", "LedgerDoor", "PromotionDoor", "RecoveryDoor", "SubsystemDisabled", "instant_us"]
+__all__ = ["AlertDoor", "LedgerDoor", "PromotionDoor", "RecoveryDoor", "SubsystemDisabled"]
 
 R = TypeVar("R")
 
 # Longer than a commit's own deadline, so that the reason arrives before we give up.
 ANSWER_DEADLINE_S = 60.0
-
-Instant = int | dt.datetime | dt.date
-Moment = Instant | str
 
 
 class SubsystemDisabled(FundopsError):
@@ -99,37 +100,6 @@ class SubsystemDisabled(FundopsError):
     def __init__(self, subsystem: str, switch: str) -> None:
         super().__init__(f"{subsystem} is disabled; set {switch} in FundConfig")
         self.subsystem, self.switch = subsystem, switch
-
-
-def instant_us(field: str, at: Instant | None) -> int | None:
-    """Microseconds since the epoch: int as they are, an aware datetime, or the start of a date, UTC.
-
-    Raises: `ConfigError`.
-    """
-    if at is None or (isinstance(at, int) and not isinstance(at, bool)):
-        return at
-    if isinstance(at, dt.datetime):
-        if at.tzinfo is None:
-            raise ConfigError(field, f"{at!r} has no timezone")
-        return round(at.timestamp() * 1_000_000)
-    if isinstance(at, dt.date):
-        return round(dt.datetime(at.year, at.month, at.day, tzinfo=dt.UTC).timestamp() * 1_000_000)
-    raise ConfigError(field, f"{at!r} is not a date, an aware datetime, or microseconds since the epoch")
-
-
-def _day(field: str, day: dt.date | str) -> str:
-    if isinstance(day, dt.date) and not isinstance(day, dt.datetime):
-        return day.isoformat()
-    if isinstance(day, str):
-        return day
-    raise ConfigError(field, f"{day!r} is not a date")
-
-
-def _moment(field: str, moment: Moment | None) -> str | int | None:
-    """A date stays a date, to be counted to its end; anything else is an instant."""
-    if moment is None or isinstance(moment, str) or type(moment) is dt.date:
-        return None if moment is None else _day(field, moment)
-    return instant_us(field, moment)
 
 
 class _Door:
@@ -152,9 +122,13 @@ class LedgerDoor(_Door):
     Every write answers with `Posted` once it is on disk. A `key` given twice with the same content is booked once.
     """
 
-    def __init__(self, ref: Ref | None, now_us: Any) -> None:
+    def __init__(
+        self, ref: Ref | None, now_us: Callable[[], int], path: Path, make_worker: Callable[[str], Worker]
+    ) -> None:
         super().__init__("ledger", "ledger_enabled=True", ref)
         self._now_us = now_us
+        self._path = path
+        self._make_worker = make_worker
 
     def new_key(self) -> str:
         """A fresh idempotency key, to keep before sending."""
@@ -383,11 +357,13 @@ class LedgerDoor(_Door):
 
     async def close_period(self, day: dt.date | str, *, key: str | None = None, memo: str = "") -> Posted:
         """Take the revenue up to the end of `day` into RETAINED, and lock all of it. Raises: `PeriodClosed`."""
-        return await self._book(ClosePeriod, _day("day", day), key=key, strategy=None, at=None, memo=memo)
+        return await self._book(ClosePeriod, day_of("day", day), key=key, strategy=None, at=None, memo=memo)
 
     async def reopen_period(self, day: dt.date | str, reason: str, actor: str, *, key: str | None = None) -> Posted:
         """Undo the last close, which was of `day`; the journal keeps both, with who did it and why."""
-        return await self._book(ReopenPeriod, _day("day", day), reason, actor, key=key, strategy=None, at=None, memo="")
+        return await self._book(
+            ReopenPeriod, day_of("day", day), reason, actor, key=key, strategy=None, at=None, memo=""
+        )
 
     async def post(
         self,
@@ -409,7 +385,7 @@ class LedgerDoor(_Door):
         self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None
     ) -> dict[str, Decimal]:
         """Debits minus credits per account. A date counts to its end, UTC; an instant is included."""
-        return await self._ask(BalanceSheet(_moment("as_of", as_of), strategy, asset))
+        return await self._ask(BalanceSheet(moment_of("as_of", as_of), strategy, asset))
 
     async def income_statement(
         self,
@@ -420,23 +396,23 @@ class LedgerDoor(_Door):
         asset: str | None = None,
     ) -> dict[str, Decimal]:
         """Income positive, expense negative, both ends included; what closed a period is left out."""
-        return await self._ask(IncomeStatement(_moment("start", start), _moment("end", end), strategy, asset))
+        return await self._ask(IncomeStatement(moment_of("start", start), moment_of("end", end), strategy, asset))
 
     async def cash_flow(
         self, start: Moment | None = None, end: Moment | None = None, *, strategy: str | None = None
     ) -> dict[str, Decimal]:
         """What moved CASH, by what it was for; OPENING plus NET is CLOSING."""
-        return await self._ask(CashFlow(_moment("start", start), _moment("end", end), strategy))
+        return await self._ask(CashFlow(moment_of("start", start), moment_of("end", end), strategy))
 
     async def trial_balance(
         self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None
     ) -> dict[str, Decimal]:
         """Every account; the values sum to zero."""
-        return await self._ask(TrialBalance(_moment("as_of", as_of), strategy, asset))
+        return await self._ask(TrialBalance(moment_of("as_of", as_of), strategy, asset))
 
     async def nav(self, as_of: Moment | None = None, *, strategy: str | None = None) -> Decimal:
         """What the fund is worth by its books."""
-        return await self._ask(NetAssetValue(_moment("as_of", as_of), strategy))
+        return await self._ask(NetAssetValue(moment_of("as_of", as_of), strategy))
 
     async def entries(
         self,
@@ -449,6 +425,17 @@ class LedgerDoor(_Door):
     ) -> tuple[Entry, ...]:
         """One page of what matches, newest first; for the next one give the last entry's `seq` as `after_seq`."""
         return await self._ask(Entries(account, strategy, kind, after_seq, limit))
+
+    async def verify(self, level: int = 2, *, anchor: Anchor | None = None) -> Verification:
+        """Look the book over, beside whatever is being booked; nothing is repaired.
+
+        0: it opens; 1: SQLite's own check and the trial balance; 2: the whole chain, and all that is derived from it.
+        """
+        worker = self._make_worker("fundops-verify")
+        try:
+            return await worker.run(partial(verify_file, self._path, level, anchor))
+        finally:
+            worker.stop()
 
     async def recent_entries(self, limit: int = 20) -> tuple[Entry, ...]:
         """The newest entries, newest first."""

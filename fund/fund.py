@@ -78,7 +78,14 @@ class Fund:
     """A running fund. Made by `Fund.open`; its parts are `ledger`, `promotion`, `alerts` and `recovery`."""
 
     def __init__(
-        self, config: FundConfig, supervisor: Supervisor, host: Host, leases: Leases, clock: Clock, reported: Reported
+        self,
+        config: FundConfig,
+        supervisor: Supervisor,
+        host: Host,
+        leases: Leases,
+        clock: Clock,
+        reported: Reported,
+        make_worker: Callable[[str], Worker],
     ) -> None:
         self.config = config
         self.clock = clock
@@ -88,7 +95,7 @@ class Fund:
         self._reported = reported
         self.status_token = _token(config.path, config.status_token) if config.status_port is not None else ""
         self._last_day = _utc_day(clock)
-        self.ledger = LedgerDoor(self._maybe("ledger"), clock.now_us)
+        self.ledger = LedgerDoor(self._maybe("ledger"), clock.now_us, config.path, make_worker)
         self.promotion = PromotionDoor(self._maybe("promotion"))
         self.alerts = AlertDoor(self._maybe("alert"))
         self.recovery = RecoveryDoor(self._maybe("recovery"), host)
@@ -244,7 +251,7 @@ async def _open(
                 specs = _specs(config, path, clock, host, leases, tree, transport, make_worker, nursery)
                 async with open_supervisor(specs, strategy="rest_for_one", name=config.name) as supervisor:
                     tree.supervisor = supervisor
-                    fund = Fund(config, supervisor, host, leases, clock, reported)
+                    fund = Fund(config, supervisor, host, leases, clock, reported, make_worker)
                     if config.ledger_enabled:
                         await fund.ledger.deposit(from_minor(config.capital_minor), key="opening", memo="total capital")
                     ticking = trio.CancelScope()
@@ -292,7 +299,8 @@ def _specs(
             subsystems.append(spec)
         subsystems.append(ChildSpec("alert", partial(AlertActor, path, clock, config.alerts, names)))
     if config.ledger_enabled:
-        subsystems.append(ChildSpec("ledger", partial(LedgerActor, path, clock, config.currency), capacity=8_192))
+        ledger = partial(LedgerActor, path, clock, config.currency, config.ledger_rules())
+        subsystems.append(ChildSpec("ledger", ledger, capacity=8_192))
     if config.promotion_enabled:
         promotion = partial(PromotionActor, path, clock, host, config.promotion_settings(), capital)
         subsystems.append(ChildSpec("promotion", promotion))

@@ -24,8 +24,8 @@ from fundops.actors.promotion.core import Change, Rules, Strategy
 from fundops.actors.promotion.metrics import canonical_metrics
 from fundops.config import home
 from fundops.database import MIGRATIONS
-from fundops.doors import Instant, instant_us
 from fundops.lock import OwnerLock
+from fundops.moments import Instant, instant_us
 from fundops.runtime import Clock, SystemClock
 from fundops.wire.guard import Entitlement
 from fundops.wire.money import Amount, from_minor, positive_minor

@@ -8,10 +8,11 @@ from decimal import Decimal
 from pathlib import Path
 
 from fundops.actors.alert import recent
-from fundops.actors.ledger import accounts
-from fundops.actors.ledger import schema as ledger_schema
+from fundops.actors.ledger.reports import Reports
+from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
 from fundops.actors.persistence import Reader
 from fundops.actors.promotion import schema as promotion_schema
+from fundops.moments import Moment, moment_of
 from fundops.wire.alert import AlertPage
 from fundops.wire.ledger import Entry
 from fundops.wire.paging import checked_limit
@@ -47,21 +48,66 @@ class FundReader:
 
     # -- ledger
 
-    def _totals(self) -> Mapping[str, int]:
-        return ledger_schema.account_totals(self._reader, self.meta()["currency"])
+    def _reports(self) -> Reports:
+        return Reports(self._reader, self.meta()["currency"])
 
-    def balance_sheet(self) -> dict[str, Decimal]:
-        return accounts.balance_sheet(self._totals())
+    def balance_sheet(
+        self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None
+    ) -> dict[str, Decimal]:
+        """Debits minus credits per account. A date counts to its end, UTC; an instant is included."""
+        return self._reports().balance_sheet(moment_of("as_of", as_of), strategy, asset)
 
-    def income_statement(self) -> dict[str, Decimal]:
-        return accounts.income_statement(self._totals())
+    def income_statement(
+        self,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        strategy: str | None = None,
+        asset: str | None = None,
+    ) -> dict[str, Decimal]:
+        """Income positive, expense negative, both ends included; what closed a period is left out."""
+        return self._reports().income_statement(moment_of("start", start), moment_of("end", end), strategy, asset)
 
-    def trial_balance(self) -> dict[str, Decimal]:
-        return accounts.trial_balance(self._totals())
+    def cash_flow(
+        self, start: Moment | None = None, end: Moment | None = None, *, strategy: str | None = None
+    ) -> dict[str, Decimal]:
+        """What moved CASH, by what it was for; OPENING plus NET is CLOSING."""
+        return self._reports().cash_flow(moment_of("start", start), moment_of("end", end), strategy)
+
+    def trial_balance(
+        self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None
+    ) -> dict[str, Decimal]:
+        """Every account; the values sum to zero."""
+        return self._reports().trial_balance(moment_of("as_of", as_of), strategy, asset)
+
+    def nav(self, as_of: Moment | None = None, *, strategy: str | None = None) -> Decimal:
+        """What the fund is worth by its books."""
+        return self._reports().nav(moment_of("as_of", as_of), strategy)
 
     def recent_entries(self, limit: int = 20) -> tuple[Entry, ...]:
         """Newest first."""
-        return ledger_schema.recent_entries(self._reader, checked_limit(limit))
+        return self._reports().recent_entries(limit)
+
+    def entries(
+        self,
+        *,
+        account: str | None = None,
+        strategy: str | None = None,
+        kind: str | None = None,
+        after_seq: int | None = None,
+        limit: int = 100,
+    ) -> tuple[Entry, ...]:
+        """One page of what matches, newest first; for the next one give the last entry's `seq` as `after_seq`."""
+        return self._reports().entries(account, strategy, kind, after_seq, limit)
+
+    def anchor(self) -> Anchor:
+        """Where the chain ends: to be kept outside of the file, and given to `verify` later."""
+        return anchor_of(self._reader)
+
+    def verify(self, level: int = 2, *, anchor: Anchor | None = None) -> Verification:
+        """Look the book over, in one snapshot; nothing is repaired. Raises: `ConfigError` for another level."""
+        with self.snapshot():
+            return verify(self._reader, level, anchor)
 
     def entry_count(self, kind: str | None = None) -> int:
         """How many entries there are, of one kind or of all."""

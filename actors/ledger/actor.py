@@ -8,7 +8,6 @@ is read again from disk, so that memory and disk cannot part.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import get_args
@@ -43,7 +42,6 @@ from ...wire.ledger import (
 )
 from ...wire.ledger import Entry as EntryRecord
 from ...wire.money import from_minor
-from ...wire.paging import checked_limit
 from ...wire.persistence import (
     COMMIT_DEADLINE_S,
     Commit,
@@ -58,7 +56,6 @@ from ..persistence import Reader, earlier_commits
 from . import accounts, schema
 from .core import (
     KEY_MAX,
-    BadField,
     Balances,
     Book,
     Draft,
@@ -67,9 +64,9 @@ from .core import (
     Rules,
     canonical,
     check_fields,
-    is_day,
     is_text,
 )
+from .reports import Reports
 
 __all__ = ["LedgerActor", "new_key"]
 
@@ -92,6 +89,7 @@ class LedgerActor(Actor):
         self._currency = currency
         self._rules = rules
         self._reader: Reader
+        self._reports: Reports
         self._book: Book
         self._cursors: dict[str, str]
         self._persistence: Ref
@@ -102,6 +100,7 @@ class LedgerActor(Actor):
         self._alert = alert_ref(self.context)
         await earlier_commits(self._persistence)
         self._reader = Reader(self._path)
+        self._reports = Reports(self._reader, self._currency)
         self._load()
 
     async def on_stop(self, reason: str) -> None:
@@ -276,41 +275,39 @@ class LedgerActor(Actor):
 
     @handles(BalanceSheet)
     def balance_sheet(self, request: BalanceSheet) -> dict[str, Decimal]:
-        return accounts.balance_sheet(self._totals_as_of(request))
+        if request == BalanceSheet():
+            return accounts.balance_sheet(self._book.totals)
+        return self._reports.balance_sheet(request.as_of, request.strategy, request.asset)
 
     @handles(TrialBalance)
     def trial_balance(self, request: TrialBalance) -> dict[str, Decimal]:
-        return accounts.trial_balance(self._totals_as_of(request))
+        if request == TrialBalance():
+            return accounts.trial_balance(self._book.totals)
+        return self._reports.trial_balance(request.as_of, request.strategy, request.asset)
 
     @handles(NetAssetValue)
     def net_asset_value(self, request: NetAssetValue) -> Decimal:
-        return from_minor(accounts.net_asset_value(self._totals_as_of(request)))
-
-    def _totals_as_of(self, request: BalanceSheet | TrialBalance | NetAssetValue) -> Mapping[str, int]:
-        asset = getattr(request, "asset", None) or self._currency
-        if request.as_of is None and request.strategy is None and asset == self._currency:
-            return self._book.totals
-        return schema.totals_as_of(self._reader, _moment("as_of", request.as_of), request.strategy, asset)
+        if request == NetAssetValue():
+            return from_minor(accounts.net_asset_value(self._book.totals))
+        return self._reports.nav(request.as_of, request.strategy)
 
     @handles(IncomeStatement)
     def income_statement(self, request: IncomeStatement) -> dict[str, Decimal]:
-        start, end = _moment("start", request.start), _moment("end", request.end)
-        asset = request.asset or self._currency
-        return accounts.income_statement(schema.income_between(self._reader, start, end, request.strategy, asset))
+        if request == IncomeStatement() and not self._book.closes:
+            return accounts.income_statement(self._book.totals)
+        return self._reports.income_statement(request.start, request.end, request.strategy, request.asset)
 
     @handles(CashFlow)
     def cash_flow(self, request: CashFlow) -> dict[str, Decimal]:
-        start, end = _moment("start", request.start), _moment("end", request.end)
-        return accounts.cash_flow(*schema.cash_flows(self._reader, start, end, request.strategy, self._currency))
+        return self._reports.cash_flow(request.start, request.end, request.strategy)
 
     @handles(Entries)
     def entries(self, request: Entries) -> tuple[EntryRecord, ...]:
-        limit = checked_limit(request.limit)
-        return schema.entries(self._reader, request.account, request.strategy, request.kind, request.after_seq, limit)
+        return self._reports.entries(request.account, request.strategy, request.kind, request.after_seq, request.limit)
 
     @handles(RecentEntries)
     def recent_entries(self, request: RecentEntries) -> tuple[EntryRecord, ...]:
-        return schema.recent_entries(self._reader, checked_limit(request.limit))
+        return self._reports.recent_entries(request.limit)
 
     @handles(ReadTotals)
     def totals(self, _: ReadTotals) -> LedgerTotals:
@@ -333,12 +330,6 @@ class LedgerActor(Actor):
                 for (strategy, instrument), lots in sorted(self._book.lots.items(), key=str)
             ),
         )
-
-
-def _moment(field: str, value: str | int | None) -> str | int | None:
-    if value is None or is_day(value) or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise BadField(field, f"{value!r} is neither a date as YYYY-MM-DD nor an instant in microseconds")
 
 
 def _events_of(request: Write) -> tuple[Event | Correct, ...]:

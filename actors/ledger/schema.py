@@ -5,7 +5,7 @@ An empty text stands for "no strategy" where a column is part of a key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date, timedelta
 
 import msgspec
@@ -21,7 +21,7 @@ from .core import GENESIS, BalanceKey, Book, Close, Draft, Entry, Lot, LotKey, O
 __all__ = [
     "SCHEMA",
     "SCHEMA_2",
-    "account_totals",
+    "Moment",
     "balances_as_of",
     "cash_flows",
     "cursors",
@@ -265,13 +265,6 @@ def cash_flows(
     return opening, dict(rows)
 
 
-def account_totals(reader: Reader, asset: str) -> Mapping[str, int]:
-    """Balances by account over all strategies, in one asset: what the reports are made of."""
-    return dict(
-        reader.rows("SELECT account, sum(amount_minor) FROM balance WHERE asset = ? GROUP BY account", (asset,))
-    )
-
-
 def entries_by_key(reader: Reader, keys: Iterable[str]) -> dict[str, tuple[Entry, bytes]]:
     """The durable entries among these idempotency keys, with their hashes."""
     wanted = msgspec.json.encode(list(keys)).decode()
@@ -295,7 +288,7 @@ def find_original(reader: Reader, seq: int) -> Original | None:
     return None if row is None else Original(_decode(row[0]), row[1])
 
 
-def recent_entries(reader: Reader, limit: int) -> tuple[EntryRecord, ...]:
+def recent_entries(reader: Rows, limit: int) -> tuple[EntryRecord, ...]:
     """The newest entries, newest first."""
     rows = reader.rows("SELECT payload, hash FROM entry ORDER BY seq DESC LIMIT ?", (limit,))
     return tuple(_record(_decode(payload), head) for payload, head in rows)

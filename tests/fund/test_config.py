@@ -76,6 +76,8 @@ def test_all_subsystems_are_off_and_the_defaults_are_the_documented_ones() -> No
         "status_port": None,
         "status_token": None,
         "alert_log": False,
+        "ledger_floats": "round",
+        "account_floors": {},
         "alerts": AlertSettings(),
         "recovery": RecoverySettings(),
     }

@@ -1,0 +1,44 @@
+"""Times as callers give them: dates and aware datetimes in, ISO dates and microseconds out."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from fundops.runtime import ConfigError
+
+__all__ = ["Instant", "Moment", "day_of", "instant_us", "moment_of"]
+
+Instant = int | dt.datetime | dt.date
+Moment = Instant | str
+
+
+def instant_us(field: str, at: Instant | None) -> int | None:
+    """Microseconds since the epoch: int as they are, an aware datetime, or the start of a date, UTC.
+
+    Raises: `ConfigError`.
+    """
+    if at is None or (isinstance(at, int) and not isinstance(at, bool)):
+        return at
+    if isinstance(at, dt.datetime):
+        if at.tzinfo is None:
+            raise ConfigError(field, f"{at!r} has no timezone")
+        return round(at.timestamp() * 1_000_000)
+    if isinstance(at, dt.date):
+        return round(dt.datetime(at.year, at.month, at.day, tzinfo=dt.UTC).timestamp() * 1_000_000)
+    raise ConfigError(field, f"{at!r} is not a date, an aware datetime, or microseconds since the epoch")
+
+
+def day_of(field: str, day: dt.date | str) -> str:
+    """The ISO date; a text is looked at by whoever uses it. Raises: `ConfigError`."""
+    if isinstance(day, str):
+        return day
+    if isinstance(day, dt.date) and not isinstance(day, dt.datetime):
+        return day.isoformat()
+    raise ConfigError(field, f"{day!r} is not a date")
+
+
+def moment_of(field: str, moment: Moment | None) -> str | int | None:
+    """A date stays a date, to be counted to its end; anything else is an instant. Raises: `ConfigError`."""
+    if isinstance(moment, str) or (isinstance(moment, dt.date) and not isinstance(moment, dt.datetime)):
+        return day_of(field, moment)
+    return instant_us(field, moment)
