@@ -1,0 +1,179 @@
+"""Every way of tampering with a book is found, and the entry named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from fundops.actors.ledger import schema
+from fundops.actors.ledger.core import Book, Draft
+from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify, verify_file
+from fundops.actors.persistence import DatabaseError, Reader, commit_batch, open_database
+from fundops.database import MIGRATIONS
+from fundops.runtime import ConfigError
+from fundops.wire.ledger import (
+    ClosePosition,
+    Deposit,
+    Event,
+    Mark,
+    OpenPosition,
+    RecordLoss,
+    RecordProfit,
+    Reverse,
+    Withdraw,
+)
+
+DAY_US = 86_400_000_000
+EVENTS: list[Event] = [
+    Deposit(1_000),
+    RecordProfit(50, strategy="a"),
+    RecordLoss(20, strategy="b", memo="fat \u2028 finger"),
+    OpenPosition("X", 10, 100, strategy="a"),
+    Mark("X", 130, strategy="a"),
+    ClosePosition("X", 4, 50, strategy="a"),
+    Reverse(2, "not ours"),
+    Withdraw(100),
+    RecordProfit(7, strategy="a"),
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A book of nine entries over nine days."""
+    path = tmp_path / "fund.db"
+    connection = open_database(path, MIGRATIONS)
+    book = Book("USD")
+    for number, event in enumerate(EVENTS):
+        with_reader = Reader(path)
+        draft = Draft(book, lambda seq, reader=with_reader: schema.find_original(reader, seq))  # type: ignore[misc]
+        draft.decide(event, f"key {number}", 1_700_000_000_000_000 + number * DAY_US)
+        commit_batch(connection, [schema.rows_of(draft)])
+        book.apply(draft)
+        with_reader.close()
+    connection.close()
+    return path
+
+
+def tampered(path: Path, *statements: str) -> list[Finding]:
+    connection = apsw.Connection(str(path))
+    for (trigger,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+        connection.execute(f"DROP TRIGGER {trigger}")
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+    return list(verify_file(path).findings)
+
+
+def test_a_book_that_is_in_order_is_found_so_at_every_level(path: Path) -> None:
+    for level in (0, 1, 2):
+        checked = verify_file(path, level)
+        assert checked.ok
+        assert (checked.level, checked.entries, checked.seq) == (level, 9, 9)
+    with Reader(path) as reader:
+        assert verify_file(path, 2, anchor_of(reader)).ok
+
+
+def test_an_empty_book_is_in_order(tmp_path: Path) -> None:
+    open_database(tmp_path / "fund.db", MIGRATIONS).close()
+    checked = verify_file(tmp_path / "fund.db", 2, Anchor(0, "00" * 32))
+    assert checked.ok
+    assert (checked.entries, checked.seq, checked.hash) == (0, 0, "00" * 32)
+
+
+@pytest.mark.parametrize(
+    ("statement", "what", "seq", "words"),
+    [
+        ("UPDATE entry SET payload = replace(payload, '\"key 2\"', '\"key_2\"') WHERE seq = 3", "chain", 3, "hash"),
+        ("UPDATE entry SET payload = substr(payload, 2) WHERE seq = 4", "entry", 4, "cannot be read"),
+        ("UPDATE entry SET hash = zeroblob(32) WHERE seq = 5", "chain", 5, "hash"),
+        ("UPDATE entry SET hash = zeroblob(32) WHERE seq = 9", "chain", 9, "hash"),
+        ("UPDATE entry SET day = '2020-01-01' WHERE seq = 6", "entry", 6, "columns"),
+        ("UPDATE entry SET strategy = NULL WHERE seq = 6", "entry", 6, "columns"),
+        (
+            "UPDATE posting SET amount_minor = amount_minor + 1 WHERE entry = 3 AND leg = 0",
+            "posting",
+            3,
+            "the table says",
+        ),
+        ("UPDATE posting SET account = 'RETAINED' WHERE entry = 3 AND leg = 0", "posting", 3, "the table says"),
+        ("DELETE FROM posting WHERE entry = 8", "posting", 8, "the table says []"),
+        ("DELETE FROM entry WHERE seq = 5", "entry", 5, "is missing"),
+        ("DELETE FROM entry WHERE seq = 1", "entry", 1, "is missing"),
+        ("DELETE FROM entry WHERE seq BETWEEN 4 AND 6", "entry", 4, "is missing, and all up to 6"),
+        ("UPDATE balance SET amount_minor = amount_minor + 1 WHERE account = 'CASH'", "balance", None, "CASH"),
+        ("DELETE FROM balance WHERE account = 'EXTERNAL'", "balance", None, "EXTERNAL"),
+        ("UPDATE balance_day SET amount_minor = 5 WHERE account = 'CASH'", "balance of a day", None, "CASH"),
+        ("UPDATE lot SET quantity = 1", "lot", None, "a X 4"),
+        ("INSERT INTO lot VALUES ('z', 'Z', 1, 1, 1, 1)", "lot", None, "z Z 1"),
+    ],
+)
+def test_each_kind_of_tampering_is_found_and_named(
+    path: Path, statement: str, what: str, seq: int | None, words: str
+) -> None:
+    findings = tampered(path, "PRAGMA foreign_keys = OFF", statement)
+    assert any(one.what == what and one.seq == seq and words in one.problem for one in findings), findings
+    # And nobody else is accused of it: what follows from a changed entry is not a finding of its own.
+    accused = {one.seq for one in findings if one.what in ("chain", "entry")}
+    assert accused <= {seq}, findings
+
+
+def test_two_entries_that_changed_places_are_both_found(path: Path) -> None:
+    findings = tampered(
+        path,
+        "UPDATE entry SET seq = 100, key = 'x' WHERE seq = 5",
+        "UPDATE entry SET seq = 5 WHERE seq = 6",
+        "UPDATE entry SET seq = 6, key = 'key 4' WHERE seq = 100",
+    )
+    assert {5, 6} <= {one.seq for one in findings if one.what == "entry"}
+
+
+def test_a_tail_that_was_cut_off_shows_only_through_the_anchor(path: Path) -> None:
+    with Reader(path) as reader:
+        anchor = anchor_of(reader)
+    connection = apsw.Connection(str(path))
+    connection.execute("DROP TRIGGER entry_is_never_deleted")
+    connection.execute("DROP TRIGGER posting_is_never_deleted")
+    for table, column in (("posting", "entry"), ("entry", "seq")):
+        connection.execute(f"DELETE FROM {table} WHERE {column} = 9")
+    connection.execute(
+        "UPDATE balance SET amount_minor = amount_minor - 700000000 WHERE account = 'CASH' AND strategy = 'a'"
+    )
+    connection.execute("DELETE FROM balance_day WHERE day = (SELECT max(day) FROM balance_day)")
+    connection.execute(
+        "UPDATE balance SET amount_minor = amount_minor + 700000000 WHERE account = 'REALIZED_PNL' AND strategy = 'a'"
+    )
+    connection.close()
+    assert verify_file(path).ok
+    (finding,) = verify_file(path, 0, anchor).findings
+    assert str(finding) == "anchor of entry 9: is not there: the book ends at entry 8"
+
+
+def test_a_book_written_anew_shows_through_the_anchor(path: Path) -> None:
+    (finding,) = verify_file(path, 0, Anchor(4, "ab" * 32)).findings
+    assert (finding.what, finding.seq) == ("anchor", 4)
+
+
+def test_a_book_that_is_all_wrong_does_not_report_for_ever(tmp_path: Path) -> None:
+    connection = open_database(tmp_path / "fund.db", MIGRATIONS)
+    rows = [(n, f"k{n}", 0, "2026-01-01", "x", None, None, "{}", bytes(32)) for n in range(1, 1_000)]
+    connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.close()
+    assert len(verify_file(tmp_path / "fund.db").findings) == FINDINGS_MAX
+
+
+@pytest.mark.parametrize("level", [-1, 3, 1.5, True, "2", None])
+def test_a_level_there_is_not_is_refused(path: Path, level: Any) -> None:
+    with Reader(path) as reader, pytest.raises(ConfigError, match="level"):
+        verify(reader, level)
+
+
+def test_a_file_that_holds_no_book_is_refused(tmp_path: Path) -> None:
+    make: list[Callable[[Path], object]] = [lambda p: None, lambda p: p.write_bytes(b""), lambda p: p.write_text("no")]
+    for number, prepare in enumerate(make):
+        prepare(tmp_path / str(number))
+        with pytest.raises(DatabaseError):
+            verify_file(tmp_path / str(number))
