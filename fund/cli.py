@@ -155,7 +155,7 @@ def bench(*names: str, scale: float = 1.0, json: Annotated[bool, Parameter(name=
 
     Parameters
     ----------
-    names: Which benches to run: messaging, supervision, ledger. All of them without a name.
+    names: Which benches to run: messaging, supervision, ledger, growth. All of them without a name.
     scale: Size of each bench; 0.01 is a smoke test.
     json: Print the results as one JSON object.
     """

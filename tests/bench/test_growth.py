@@ -1,0 +1,27 @@
+"""The growth bench at smoke size: the book grows, is posted to and is in order. Never a figure of speed."""
+
+from __future__ import annotations
+
+import pytest
+
+from fundops.bench import growth
+from fundops.bench.harness import Result, table
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return growth.run(0.002)
+
+
+def test_the_book_has_grown_and_was_verified_after_all_posts(result: Result) -> None:
+    assert [row.name for row in result.rows] == [growth.RAW, "verify"]
+    # Two thousand, with what was posted on the way, and what was posted then.
+    assert [row.messages for row in result.rows] == [2_200, 2_200]
+    assert {row.checksum for row in result.rows} == {2_200}
+
+
+def test_the_figures_name_the_sizes_they_are_of(result: Result) -> None:
+    names = [figure.name for figure in result.figures]
+    assert names[2] == "slowdown of a post from 1,000 to 2,000"
+    assert all(figure.value > 0 for figure in result.figures)
+    assert "slowdown of a post" in table(result)
