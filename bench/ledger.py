@@ -1,9 +1,10 @@
 """How close does the ledger come to SQLite itself, writing the identical rows through apsw with nothing in between?
 
-An entry is 1 row, 2 postings and 2 upserts each of balances and of a day's deltas. Every commit is durable (WAL, synchronous FULL), so the disk under
-the temporary folder counts: TMPDIR chooses it. Ratios compare wall time. RAW writes rows that were prepared before the
-clock started, all seven of every entry; the ledger checks, numbers, hashes and answers each entry, and may merge the
-upserts of one balance. The hash at the end of the chain is compared in every case: the rows are the same rows.
+An entry is 1 row, 2 postings, 2 upserts of balances and 2 of a day's deltas. Every commit is durable (WAL, synchronous
+FULL), so the disk under the temporary folder counts: TMPDIR chooses it. Ratios compare wall time. RAW writes rows that
+were prepared before the clock started, all seven of every entry; the ledger checks, numbers, hashes and answers each
+entry, and may merge the upserts of one balance. The hash at the end of the chain is compared in every case: the rows
+are the same rows.
 
 Naive is the standard library's sqlite3 with a commit for each entry, in a process of its own, as two SQLite libraries
 in one process drop each other's locks.

@@ -92,10 +92,10 @@ def test_a_ratio_may_compare_wall_time() -> None:
     assert [row.ratio for row in measure(cases, repetitions=1, baseline="base")] == [1.0, 1.0]
 
 
-def test_the_prepared_rows_are_one_entry_two_postings_and_two_balances_each() -> None:
+def test_the_prepared_rows_are_one_entry_two_postings_and_two_balances_twice_each() -> None:
     journal = ledger._journal(5)
-    assert [[len(rows) for rows in entry] for entry in journal.rows] == [[1, 2, 2]] * 5
-    assert [[len(rows) for rows in batch] for batch in journal.batches(2)] == [[2, 4, 4], [2, 4, 4], [1, 2, 2]]
+    assert [[len(rows) for rows in entry] for entry in journal.rows] == [[1, 2, 2, 2]] * 5
+    assert [[len(rows) for rows in batch] for batch in journal.batches(2)] == [[2, 4, 4, 4], [2, 4, 4, 4], [1, 2, 2, 2]]
 
 
 def test_there_is_no_result_when_an_entry_is_missing_or_the_balances_are_off(tmp_path: Path) -> None:
