@@ -32,6 +32,8 @@ MINOR_PER_UNIT = 10**SCALE_DIGITS
 # Half of int64: the sum of two amounts that were each let in still fits.
 MINOR_MAX = 2**62
 
+_INT_MAX = MINOR_MAX // MINOR_PER_UNIT
+
 # Wide enough for every float and every text let in: a double has at most 767 significant digits. A Decimal may have
 # more, and must not lose them unseen.
 _WIDE = Context(prec=800)
@@ -61,6 +63,8 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     instead, unless `floats` is ``"refuse"``), and more than 2^62 minor units.
     """
     kind = type(value)
+    if kind is int and -_INT_MAX <= value <= _INT_MAX:  # the common case, by the shortest way
+        return Minor(int(value) * MINOR_PER_UNIT, False)
     if kind is bool or not isinstance(value, (Decimal, int, str, float)):
         raise AmountError(field, value, "is not a number: give Decimal, int, decimal text or float")
     if floats == "refuse" and isinstance(value, float):

@@ -35,8 +35,10 @@ from ...wire.ledger import (
     Financing,
     Income,
     InsufficientFunds,
+    Leg,
     Mark,
     OpeningBalances,
+    OpeningPosition,
     OpenPosition,
     PayFees,
     PeriodClosed,
@@ -95,7 +97,6 @@ MEMO_MAX = 1_024
 INSTANT_MAX_US = 253_402_300_799_999_999  # the last of the year 9999
 
 _CANONICAL = msgspec.json.Encoder(order="sorted")
-_AMOUNTS = frozenset({"amount", "cash", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value"})
 
 LotKey = tuple[str | None, str]  # strategy, instrument
 BalanceKey = tuple[str, str | None, str]  # account, strategy, asset
@@ -178,27 +179,47 @@ def canonical(event: Event | Correct) -> str:
 
 
 def _canonical_form(event: Event | Correct) -> list[object]:
-    fields = {name: _canonical_value(name, getattr(event, name)) for name in event.__struct_fields__ if name != "key"}
+    fields: dict[str, Any] = msgspec.structs.asdict(event)
+    del fields["key"]
+    for name, form in _forms_of(type(event)):
+        fields[name] = form(fields[name])
     return [event.__struct_config__.tag, fields]
 
 
-def _canonical_value(name: str, value: Any) -> object:
-    if name == "entry":
-        return _canonical_form(value)
-    if name == "legs":
-        return [[leg.account, _minor_or_text(leg.amount), leg.strategy, leg.asset] for leg in value]
-    if name == "positions":
-        return [
-            {field: _canonical_value(field, getattr(one, field)) for field in one.__struct_fields__} for one in value
-        ]
-    return _minor_or_text(value) if name in _AMOUNTS and value is not None else value
+@lru_cache
+def _forms_of(kind: type) -> tuple[tuple[str, Callable[[Any], object]], ...]:
+    """The fields of this kind of struct that have a canonical form of their own."""
+    return tuple((name, _FORMS[name]) for name in kind.__struct_fields__ if name in _FORMS)  # type: ignore[attr-defined]
 
 
-def _minor_or_text(value: Amount) -> int | str:
+def _minor_or_text(value: Amount | None) -> int | str | None:
+    if value is None:
+        return None
     try:
         return to_minor(value).minor
     except AmountError:
         return repr(value)  # it is refused anyway; a replayed key must only not be mistaken for it
+
+
+def _legs_form(legs: Sequence[Leg]) -> object:
+    return [[leg.account, _minor_or_text(leg.amount), leg.strategy, leg.asset] for leg in legs]
+
+
+def _positions_form(positions: Sequence[OpeningPosition]) -> object:
+    return [
+        [one.instrument, *map(_minor_or_text, (one.quantity, one.cost, one.value)), one.strategy] for one in positions
+    ]
+
+
+_AMOUNTS = ("amount", "cash", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value")
+_FORMS: dict[str, Callable[[Any], object]] = {
+    **dict.fromkeys(
+        ("amount", "cash", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value"), _minor_or_text
+    ),
+    "legs": _legs_form,
+    "positions": _positions_form,
+    "entry": _canonical_form,
+}
 
 
 def chain_hash(previous: bytes, payload: bytes) -> bytes:
@@ -384,10 +405,11 @@ class Draft:
         totals: dict[str, int] = {}
         for account, strategy, asset, amount in legs:
             key = (account, strategy, asset)
-            balances[key] = self.balance(key) + amount
+            balance = total = balances[key] = self.balance(key) + amount
             if asset == self.currency:
-                totals[account] = totals.get(account, self.total(account)) + amount
-            if max(abs(amount), abs(balances[key]), abs(totals.get(account, 0))) > MINOR_MAX:
+                before = totals[account] if account in totals else self.total(account)
+                total = totals[account] = before + amount
+            if not (-MINOR_MAX <= amount <= MINOR_MAX >= balance >= -MINOR_MAX <= total <= MINOR_MAX):
                 raise AmountError("amount", from_minor(amount), f"would take {account} beyond 2^62 minor units")
         return balances, totals
 
@@ -454,7 +476,7 @@ class _Plan:
         self._legs[key] = self._legs.get(key, 0) + amount
 
     def legs(self) -> tuple[Posting, ...]:
-        return tuple(Posting(*key, amount) for key, amount in self._legs.items() if amount)
+        return tuple([Posting(*key, amount) for key, amount in self._legs.items() if amount])
 
     def lots(self, instrument: str) -> list[Lot]:
         """The open lots of this entry's strategy, oldest first."""
@@ -733,33 +755,44 @@ def is_day(value: object) -> bool:
 
 def check_fields(event: Event | Correct, key: str) -> None:
     """Raises: `BadField` for a text or an instant that cannot be stored."""
-    texts = [
-        ("key", key, KEY_MAX),
-        ("strategy", event.strategy, NAME_MAX),
-        ("instrument", getattr(event, "instrument", getattr(event, "market", None)), NAME_MAX),
-        ("memo", event.memo or None, MEMO_MAX),
-        ("actor", getattr(event, "actor", None), NAME_MAX),
-    ]
-    if isinstance(event, Reverse | Correct):
-        texts.append(("reason", event.reason or None, MEMO_MAX))
-    elif isinstance(event, ReopenPeriod):
-        texts.append(("reason", event.reason, MEMO_MAX - NAME_MAX - len(" (by )")))
-    elif isinstance(event, OpeningBalances):
-        texts += [("instrument", one.instrument, NAME_MAX) for one in event.positions]
-        texts += [("strategy", one.strategy, NAME_MAX) for one in event.positions]
-    elif isinstance(event, Post):
-        texts += [("asset", leg.asset, NAME_MAX) for leg in event.legs]
-        texts += [("strategy", leg.strategy, NAME_MAX) for leg in event.legs]
-    for field, value, limit in texts:
-        if value is not None and not is_text(value, limit):
-            raise BadField(field, f"{str(value)[:NAME_MAX]!r} is not a text of 1 to {limit} characters")
-    if isinstance(event, ClosePeriod | ReopenPeriod) and not is_day(event.day):
+    _check_text("key", key, KEY_MAX)
+    if event.strategy is not None:
+        _check_text("strategy", event.strategy, NAME_MAX)
+    if event.memo:
+        _check_text("memo", event.memo, MEMO_MAX)
+    for field, limit in _texts_of(type(event)):
+        value = getattr(event, field)
+        if value is not None and not (value == "" and field == "reason"):
+            _check_text(field, value, limit)
+    if isinstance(event, OpeningBalances | Post):
+        _check_parts(event)
+    elif isinstance(event, ClosePeriod | ReopenPeriod) and not is_day(event.day):
         raise BadField("day", f"{event.day!r} is not a date as YYYY-MM-DD")
     at_us = event.at_us
-    if at_us is not None and (
-        isinstance(at_us, bool) or not isinstance(at_us, int) or not 0 <= at_us <= INSTANT_MAX_US
-    ):
+    if at_us is not None and (type(at_us) is not int or not 0 <= at_us <= INSTANT_MAX_US):
         raise BadField("at_us", f"{at_us!r} is not an instant between the years 1970 and 9999, in microseconds")
+
+
+# What else an event may say in words. The reason of a reopening is stored with who gave it.
+_TEXTS = {"instrument": NAME_MAX, "market": NAME_MAX, "actor": NAME_MAX, "reason": MEMO_MAX - NAME_MAX - len(" (by )")}
+
+
+@lru_cache
+def _texts_of(kind: type) -> tuple[tuple[str, int], ...]:
+    return tuple((name, _TEXTS[name]) for name in kind.__struct_fields__ if name in _TEXTS)  # type: ignore[attr-defined]
+
+
+def _check_parts(event: OpeningBalances | Post) -> None:
+    for part in event.positions if isinstance(event, OpeningBalances) else event.legs:
+        for field in ("instrument", "asset", "strategy"):
+            value = getattr(part, field, None)
+            if value is not None:
+                _check_text(field, value, NAME_MAX)
+
+
+def _check_text(field: str, value: object, limit: int) -> None:
+    if not is_text(value, limit):
+        raise BadField(field, f"{str(value)[:NAME_MAX]!r} is not a text of 1 to {limit} characters")
 
 
 class BadField(EntryRefused, ConfigError):
