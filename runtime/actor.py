@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, TypeVar
+from types import UnionType
+from typing import Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin
 
 from .errors import ConfigError
 from .message import is_control, is_idempotent
@@ -57,7 +58,12 @@ def _marked(types: tuple[type, ...], *, batch_max: int) -> Callable[[F], F]:
         raise ConfigError("handles", f"needs types of messages in brackets; got {types!r}")
 
     def mark(function: F) -> F:
-        function.__handles__ = (types, batch_max)  # type: ignore[attr-defined]
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(function.__qualname__, "is a generator, which would never run as a handler")
+        before, before_max = getattr(function, "__handles__", ((), batch_max))
+        if before_max != batch_max:
+            raise ConfigError(function.__qualname__, "handles single messages and batches")
+        function.__handles__ = ((*before, *types), batch_max)  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -135,7 +141,8 @@ def _dispatch_table(cls: type) -> dict[type, Handler]:
             function = getattr(cls, name)  # an override in a subclass keeps the mark of the name it overrides
             types, batch_max = marked
             # One row for all of its types: what follows for the same row joins the batch.
-            handler = (function, inspect.iscoroutinefunction(function), batch_max)
+            # A decorator may hide that what it wraps has to be awaited.
+            handler = (function, inspect.iscoroutinefunction(inspect.unwrap(function)), batch_max)
             for message_type in types:
                 if named.setdefault(message_type, name) != name:
                     both = f"both {named[message_type]} and {name}"
@@ -147,7 +154,9 @@ def _dispatch_table(cls: type) -> dict[type, Handler]:
 def _check_union(cls: type[Actor]) -> None:
     if cls.messages is None:
         return
-    union = getattr(cls.messages, "__args__", (cls.messages,))
+    union = get_args(cls.messages) if get_origin(cls.messages) in (Union, UnionType) else (cls.messages,)
+    if not all(isinstance(one, type) for one in union):
+        raise ConfigError(cls.__qualname__, f"messages is {cls.messages!r}, which is no type and no union of types")
     for message_type in union:
         if message_type not in cls._handlers:
             raise ConfigError(cls.__qualname__, f"declares {message_type.__qualname__} but has no handler for it")

@@ -21,6 +21,7 @@ from .envelope import WAITING, Envelope
 __all__ = ["Deadlines", "Due"]
 
 SWEEP_MIN = 64
+LANES_MAX = 64
 
 
 class Due(Protocol):
@@ -33,11 +34,24 @@ class Due(Protocol):
         """The deadline has come. Must not raise."""
 
 
+class _Lane(deque[Envelope]):
+    """Asks of one timeout, in the order of their deadlines."""
+
+    sweep_at = SWEEP_MIN
+
+    def sweep(self) -> None:
+        """Forget those nobody waits for; again when there are twice as many as are left."""
+        waiting = [ask for ask in self if ask.state == WAITING]
+        self.clear()
+        self.extend(waiting)
+        self.sweep_at = max(SWEEP_MIN, 2 * len(waiting))
+
+
 class Deadlines:
     """`add` what waits; `run` expires it if its deadline comes first."""
 
     def __init__(self) -> None:
-        self._lanes: dict[float, deque[Envelope]] = {}
+        self._lanes: dict[float, _Lane] = {}
         self._heap: list[tuple[float, int, Due]] = []
         self._sweep_at = SWEEP_MIN
         self._order = count()
@@ -50,10 +64,15 @@ class Deadlines:
         """Watch an ask whose deadline is `timeout_s` from now."""
         lane = self._lanes.get(timeout_s)
         if lane is None:
-            lane = self._lanes[timeout_s] = deque()
+            if len(self._lanes) >= LANES_MAX:  # a host that gives each ask a timeout of its own
+                self.add_at(ask)
+                return
+            lane = self._lanes[timeout_s] = _Lane()
         while lane and lane[0].state != WAITING:
             lane.popleft()
         lane.append(ask)
+        if len(lane) >= lane.sweep_at:  # behind one that is open for long
+            lane.sweep()
         if ask.deadline < self._wake_at:
             self._wake_earlier(ask.deadline)
 

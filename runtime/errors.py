@@ -29,9 +29,20 @@ __all__ = [
     "UnknownChild",
     "WrongMessage",
     "WrongThread",
+    "text_of",
 ]
 
 Outcome = Literal["done", "not_executed", "unknown"]
+
+
+def text_of(error: BaseException | None) -> str:
+    """Type and text, also of an error whose own text fails: nothing that reports an error may raise one."""
+    if error is None:
+        return "ended during the start"
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  whatever somebody's __str__ does
+        return f"{type(error).__name__} (its text cannot be told)"
 
 
 class FundopsError(Exception):

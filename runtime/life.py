@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import trio
 
 from .actor import Actor, Handler
 from .envelope import ANSWERED, GIVEN_UP, WAITING, Envelope
-from .errors import ActorCrashed, ActorStopped, ConfigError, Drill, Rejected, WrongMessage
+from .errors import ActorCrashed, ActorStopped, ConfigError, Drill, Rejected, WrongMessage, text_of
 from .mailbox import NOTHING, Mailbox, message_of
 from .message import is_idempotent, key_of
 from .records import Terminated
-from .ref import Address, Ref, current_address
+from .ref import SECONDS_MAX, Address, Ref, current_address
 from .timer import Timer
 
-__all__ = ["Drain", "Seat", "live", "starts_at_once"]
+__all__ = ["Drain", "Seat", "fail_askers", "live", "starts_at_once"]
 
 Drain = Literal["all", "in_hand", "none"]
 
@@ -83,12 +84,12 @@ class Seat(ABC):
         self.mailbox.hurry()
 
     def after(self, seconds: float, message: Any) -> Timer:
-        if not 0 <= seconds < math.inf:
+        if not 0 <= seconds <= SECONDS_MAX:
             raise ConfigError("seconds", f"{seconds!r} is not a finite number >= 0")
         return self._timer(message, seconds, math.inf)
 
     def every(self, seconds: float, message: Any) -> Timer:
-        if not TIMER_MIN_S <= seconds < math.inf:
+        if not TIMER_MIN_S <= seconds <= SECONDS_MAX:
             raise ConfigError("seconds", f"{seconds!r} is not a finite number >= {TIMER_MIN_S:g}")
         return self._timer(message, seconds, seconds)
 
@@ -114,12 +115,6 @@ class Seat(ABC):
         """Let the life end with a `Drill` before its next message."""
         self.drill = reason
         self.mailbox.hurry()
-
-    def take_in(self, actor: type[Actor]) -> None:
-        """What the new life accepts. Raises `ConfigError` when its spec does not suit it."""
-        self.handlers = actor._handlers
-        self.mailbox.accepts = actor._accepts
-        self.mailbox.controls = actor._controls
 
     def clear(self) -> None:
         """For the next life. A drill nobody died of yet stays."""
@@ -169,7 +164,7 @@ async def _clean_up(seat: Seat, actor: Actor, reason: str) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + seat.on_stop_deadline_s) as scope:
             await actor.on_stop(reason)
     except Exception as error:  # noqa: BLE001  reported
-        seat.note_cleanup(f"{type(error).__name__}: {error}")
+        seat.note_cleanup(text_of(error))
     else:
         if scope.cancelled_caught:
             seat.note_cleanup(f"on_stop took longer than {seat.on_stop_deadline_s:g} s")
@@ -200,6 +195,8 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                 mailbox.admit_sender()
             message = item
             if type(item) is Envelope:
+                if item.state == WAITING and item.deadline <= now():  # its time has passed while others held the loop
+                    item.expire()
                 if item.state >= GIVEN_UP:
                     mailbox.expired += 1
                     continue
@@ -217,8 +214,7 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                 mailbox.hand_since = now()
                 await _serve_run(seat, actor, item)
                 mailbox.hand_since = math.inf
-                mailbox.note_depth()
-                continue
+                break  # a run of messages is a turn
             try:
                 answer = function(actor, message)
                 if is_async:
@@ -227,7 +223,7 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                     mailbox.hand_since = math.inf
                     mailbox.note_depth()
             except Rejected as refusal:
-                mailbox.hand = NOTHING
+                mailbox.hand, mailbox.hand_since = NOTHING, math.inf
                 mailbox.done += 1
                 _answer(seat, item, refusal)
             except Exception as crash:
@@ -271,12 +267,13 @@ async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
     mailbox, handlers = seat.mailbox, type(actor)._handlers
     handler = handlers[type(message_of(first))]
     mailbox.hand, mailbox.batch = NOTHING, [first]
-    _take_followers(mailbox, handlers, handler)
+    _take_followers(mailbox, handlers, handler, seat.address.deadlines.now())
     function, is_async, _ = handler
     try:
         answers = function(actor, [message_of(item) for item in mailbox.batch])
         if is_async:
             answers = await answers
+        answers = list(answers)
         if len(answers) != len(mailbox.batch):
             raise RuntimeError(f"batch handler answered {len(answers)} of {len(mailbox.batch)} messages")
     except Rejected as refusal:
@@ -291,7 +288,7 @@ async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
         _finish(seat, answers)
 
 
-def _take_followers(mailbox: Mailbox, handlers: Mapping[type, Handler], handler: Handler) -> None:
+def _take_followers(mailbox: Mailbox, handlers: Mapping[type, Handler], handler: Handler, now: float) -> None:
     """Into the hand: what follows in the queue for the same handler, up to its limit.
 
     What has crashed a life before goes alone: it must not take its neighbours with it again.
@@ -302,6 +299,8 @@ def _take_followers(mailbox: Mailbox, handlers: Mapping[type, Handler], handler:
         return
     while queue and len(batch) < batch_max:
         item = queue[0]
+        if type(item) is Envelope and item.state == WAITING and item.deadline <= now:
+            item.expire()
         if type(item) is Envelope and item.state >= GIVEN_UP:
             mailbox.expired += 1
         elif handlers.get(type(message_of(item))) is handler and not _tried_before(item):
@@ -335,8 +334,8 @@ def _answer(seat: Seat, item: Any, answer: Any) -> None:
     refused = isinstance(answer, Rejected | WrongMessage)
     if type(item) is not Envelope or item.state == ANSWERED:
         if refused:
-            seat.bury(message_of(item), f"refused: {answer}")
-    elif item.state >= GIVEN_UP:
+            seat.bury(message_of(item), f"refused: {text_of(answer)}")
+    elif item.state != WAITING:
         seat.mailbox.late_replies += 1
     elif refused:
         item.fail(answer)
@@ -346,48 +345,64 @@ def _answer(seat: Seat, item: Any, answer: Any) -> None:
 
 def _empty_hands(mailbox: Mailbox) -> list[Any]:
     items = mailbox.batch if mailbox.hand is NOTHING else [mailbox.hand]
-    mailbox.hand, mailbox.batch = NOTHING, []
+    mailbox.hand, mailbox.batch, mailbox.hand_since = NOTHING, [], math.inf
     return items
 
 
 def _crash_in_hand(seat: Seat, crash: Exception) -> None:
-    """The askers hear of it in the same tick, before any backoff; what may run twice waits for the next life."""
+    """The askers hear of it in the same tick, before any backoff; what may run twice waits for the next life.
+
+    First every message has its place and its asker an answer, then it is told: whoever is told looks at books in order.
+    """
     mailbox = seat.mailbox
-    again = []
+    again: list[Envelope] = []
+    tell: list[Callable[[], None]] = []
     for item in _empty_hands(mailbox):
         message = message_of(item)
         attempts = 1 + (item.attempts if type(item) is Envelope else 0)
         if not is_idempotent(type(message)):
             mailbox.crashed += 1
-            seat.bury(message, f"crashed: {type(crash).__name__}")
+            tell.append(partial(seat.bury, message, f"crashed: {type(crash).__name__}"))
         elif attempts < seat.max_attempts:
             again.append(_unasked(message, attempts))
         else:
             mailbox.quarantined += 1
-            seat.bury(message, f"quarantined after {attempts} attempts: {type(crash).__name__}")
-            seat.quarantine(message, attempts)
+            reason = f"quarantined after {attempts} attempts: {type(crash).__name__}"
+            tell += [partial(seat.bury, message, reason), partial(seat.quarantine, message, attempts)]
         if _waited_for(item):
             error = ActorCrashed(seat.name, seat.epoch, type(message).__qualname__, key=key_of(message))
             error.__cause__ = crash
             item.fail(error)
     _put_back(mailbox, again)
+    for one in tell:
+        one()
 
 
 def _interrupt_in_hand(seat: Seat) -> None:
     """The life was cancelled. What may run twice waits for the next one, if there is to be one."""
     mailbox = seat.mailbox
-    again = []
+    again: list[Envelope] = []
+    lost: list[Any] = []
     reason = seat.stop_reason or "cancelled"
+    fail_askers(seat, reason)
     for item in _empty_hands(mailbox):
         message = message_of(item)
         if is_idempotent(type(message)) and mailbox.closed is None:
             again.append(_unasked(message, item.attempts if type(item) is Envelope else 0))
         else:
             mailbox.interrupted += 1
-            seat.bury(message, f"interrupted: {reason}")
-        if _waited_for(item):
-            item.fail(ActorStopped(seat.name, reason, outcome="unknown", key=key_of(message)))
+            lost.append(message)
     _put_back(mailbox, again)
+    for message in lost:
+        seat.bury(message, f"interrupted: {reason}")
+
+
+def fail_askers(seat: Seat, reason: str) -> None:
+    """Who waits for what is in hand cannot know whether it ran."""
+    mailbox = seat.mailbox
+    for item in (*mailbox.batch, mailbox.hand):
+        if _waited_for(item):
+            item.fail(ActorStopped(seat.name, reason, outcome="unknown", key=key_of(item.message)))
 
 
 def _waited_for(item: Any) -> bool:

@@ -181,12 +181,12 @@ class Mailbox:
         """Enqueue at once, or raise `MailboxFull` or `ActorStopped`."""
         if len(self.queue) < self.limit or self._make_room(item):
             self.queue.append(item)
-        self.accepted += 1
+            self.accepted += 1
         if self.consumer is not None:
             self.wake()
 
     def _make_room(self, item: Any) -> bool:
-        """Whether the item is still to be appended; it may have taken the place of an older one."""
+        """Whether the item is still to be appended, and counted; it may have taken the place of an older one."""
         if self.closed is not None:
             raise ActorStopped(self.name, self.closed)
         if self.overflow == "conflate" and self._conflate(item):
@@ -210,9 +210,10 @@ class Mailbox:
             return False
         place = self._newest.get(key)
         if place is not None and not place.started and place.state < GIVEN_UP:
+            older, place.message = place.message, item
+            self.accepted += 1
             self.undeliverable += 1
-            self._lost(place.message, CONFLATED)
-            place.message = item
+            self._lost(older, CONFLATED)
             return True
         if len(self.queue) >= self.capacity:
             return False
@@ -220,6 +221,7 @@ class Mailbox:
             self._newest = {k: one for k, one in self._newest.items() if not one.started}
         self._newest[key] = place = Envelope.unasked(item)
         self.queue.append(place)
+        self.accepted += 1
         return True
 
     async def put(self, item: Any) -> None:
@@ -265,8 +267,11 @@ class Mailbox:
         self.own.clear()
 
     def put_back(self, items: list[Envelope]) -> None:
-        """To the head, in their order, for the next life."""
-        self.queue.extendleft(reversed(items))
+        """To the head of where they came from, in their order, for the next life."""
+        control = [one for one in items if type(one.message) in self.controls]
+        self.control.extendleft(reversed(control))
+        self.queue.extendleft(one for one in reversed(items) if type(one.message) not in self.controls)
+        self.urgent |= bool(control)
         self.note_depth()
 
     def hurry(self) -> None:

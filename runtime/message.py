@@ -34,14 +34,17 @@ class Request(msgspec.Struct, Generic[R], frozen=True, tag=True):
 
 
 def is_idempotent(message_type: type) -> bool:
-    return bool(getattr(message_type, "idempotent", False))
+    return getattr(message_type, "idempotent", False) is True  # and not a field of that name
 
 
 def is_control(message_type: type) -> bool:
-    return bool(getattr(message_type, "control", False))
+    return getattr(message_type, "control", False) is True
 
 
 def key_of(message: Any) -> str | None:
     """The key with which to ask again without doing the work twice."""
-    key = getattr(message, "key", None)
+    try:
+        key = getattr(message, "key", None)
+    except Exception:  # noqa: BLE001  a property of somebody else's, asked for while an error is being reported
+        return None
     return key if isinstance(key, str) else None

@@ -5,6 +5,7 @@ Times are trio's, in seconds. Errors are texts: a stored exception would pin who
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Literal, TypeVar, overload
@@ -147,6 +148,8 @@ class Log(Sequence[T], Generic[T]):
         """Call `subscriber` with every record from now on; a ref's `tell_nowait` will do. Raises `ConfigError`."""
         if self._subscriber is not None:
             raise ConfigError("subscriber", "there is one already, and only one is allowed")
+        if not callable(subscriber) or inspect.iscoroutinefunction(subscriber):
+            raise ConfigError("subscriber", f"{subscriber!r} is not a plain function")
         self._subscriber = subscriber
 
     def unsubscribe(self) -> None:

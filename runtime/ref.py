@@ -7,7 +7,6 @@ the trio run that made them; from any other thread use `tell_from_thread`.
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from contextvars import ContextVar
 from threading import get_ident
 from typing import Any, TypeVar
@@ -25,6 +24,9 @@ __all__ = ["Address", "Ref", "current_address", "wait_path"]
 
 R = TypeVar("R")
 
+# Thirty years. More is a mistake, and a number that no float holds would fail far from who gave it.
+SECONDS_MAX = 1e9
+
 
 class Address:
     """The part of a child that refs touch: its mailbox, its epoch, and whom it waits for right now."""
@@ -38,11 +40,14 @@ class Address:
         self.token: trio.lowlevel.TrioToken | None = None
 
     def remaining_deadline(self) -> float:
-        """The earliest deadline among the messages in hand: a nested ask may not outlive its caller's patience."""
+        """Until when somebody waits for what is in hand: a nested ask may not outlive its caller's patience."""
         hand = self.mailbox.hand
         if type(hand) is Envelope:
             return hand.deadline
-        return min((item.deadline for item in self.mailbox.batch if type(item) is Envelope), default=math.inf)
+        batch = self.mailbox.batch
+        if not batch or any(type(item) is not Envelope for item in batch):
+            return math.inf
+        return max(float(item.deadline) for item in batch)  # as long as anybody waits for any of it
 
 
 # The actor whose handler is running in this task, or in a task it started.
@@ -129,7 +134,7 @@ class Ref:
         Raises: what the handler refused with (`Rejected`), `ActorCrashed`, `AskTimeout`, `ActorStopped`, `AskCycle`,
         `MailboxFull`, `WrongMessage`, `WrongThread`.
         """
-        if timeout_s.__class__ is bool or not 0 < timeout_s < math.inf:
+        if timeout_s.__class__ is bool or not 0 < timeout_s <= SECONDS_MAX:
             raise ConfigError("timeout_s", f"{timeout_s!r} is not a positive, finite number of seconds")
         address, mailbox = self._address, self._mailbox
         ordinary = type(request) in mailbox.accepts and get_ident() == mailbox.thread
@@ -164,6 +169,8 @@ class Ref:
         address = self._address
         _refuse_cycle(caller, address)
         ask.deadline = min(ask.deadline, caller.remaining_deadline())
+        if ask.deadline <= address.deadlines.now():  # nobody waits any more for what this is for
+            raise self._too_late(ask, timeout_s)
         caller.waiting_on.append(address)
         try:
             await self._put(ask, timeout_s)
@@ -204,9 +211,13 @@ class Ref:
         if mailbox.closed is not None:
             mailbox.rejected += 1
             return
-        # An error here would end the whole run; the mailbox has counted it.
-        with suppress(MailboxFull):
+        # An error here would end the whole run.
+        try:
             self.tell_nowait(message)
+        except MailboxFull:
+            return  # counted by the mailbox
+        except Exception:  # noqa: BLE001  replaced meanwhile by an actor of other types, or a key that cannot be made
+            mailbox.rejected += 1
 
 
 def _refuse_cycle(caller: Address, target: Address) -> None:

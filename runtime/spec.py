@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from .actor import Actor
 from .errors import ConfigError
 from .life import Drain
 from .mailbox import Overflow
+from .ref import SECONDS_MAX
 
 __all__ = ["Backoff", "ChildSpec", "Restart", "Strategy", "SupervisorSpec"]
 
@@ -37,7 +37,7 @@ def _check_whole(field: str, value: object, *, least: int) -> None:
 
 def _check_seconds(field: str, value: Any, *, zero: bool) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (0 <= value < math.inf) or (value == 0 and not zero):
+    if not number or not (0 <= value <= SECONDS_MAX) or (value == 0 and not zero):
         raise ConfigError(field, f"{value!r} is not a finite number of seconds {'>=' if zero else '>'} 0")
 
 
@@ -114,8 +114,8 @@ class SupervisorSpec(msgspec.Struct, frozen=True):
         _check_name(self.name)
         _check_choice(f"{self.name}.strategy", self.strategy, Strategy)
         _check_choice(f"{self.name}.restart", self.restart, Restart)
-        for field in ("intensity", "max_consecutive"):
-            _check_whole(f"{self.name}.{field}", getattr(self, field), least=0)
+        _check_whole(f"{self.name}.intensity", self.intensity, least=0)
+        _check_whole(f"{self.name}.max_consecutive", self.max_consecutive, least=1)
         for field in ("period_s", "stable_after_s"):
             _check_seconds(f"{self.name}.{field}", getattr(self, field), zero=False)
         for child in self.children:

@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import trio
 
@@ -25,7 +26,8 @@ class Watchdog:
     """A thread that notices a task which holds the loop: nothing in the loop could.
 
     `running` gives the name of each actor, its task, and a mark that changes whenever it gets on. A task that is found
-    running with the same mark for `after_s` is logged at once and told to `report` once the loop runs again.
+    running with the same mark while the loop does not answer for `after_s` is logged at once, and told to `report` once
+    the loop runs again.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Watchdog:
         self._running = running
         self._report = report
         self._over = threading.Event()
+        self._answered = threading.Event()
         self._watched = threading.get_ident()
         self._token = trio.lowlevel.current_trio_token()
         threading.Thread(target=self._watch, name="fundops watchdog", daemon=True).start()
@@ -50,11 +53,19 @@ class Watchdog:
         since, told = 0.0, False
         while not self._over.wait(self._after_s / 2):
             now = self._busy()
-            if now is None or now != seen:
+            if now is None or now != seen or self._answered.is_set():
                 seen, since, told = now, time.monotonic(), False
+                self._knock()
             elif not told and time.monotonic() - since >= self._after_s:
                 told = True
                 self._tell(now[0], time.monotonic() - since)
+
+    def _knock(self) -> None:
+        """A handler may be found running each time and still let others run: then the loop answers."""
+        self._answered.clear()
+        if self._busy() is not None:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._answered.set)
 
     def _busy(self) -> tuple[str, object] | None:
         for name, task, mark in self._running():
@@ -66,7 +77,5 @@ class Watchdog:
         frame = sys._current_frames().get(self._watched)
         stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
         log.critical("actor %s has held the loop for %.1f s without yielding:\n%s", name, for_s, stack)
-        try:
+        with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._report, name, for_s, stack)
-        except trio.RunFinishedError:
-            return

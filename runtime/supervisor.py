@@ -16,7 +16,7 @@ import logging
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -27,9 +27,9 @@ import trio
 from .actor import Actor
 from .deadlines import Deadlines
 from .envelope import ANSWERED, WAITING
-from .errors import ActorStopped, ConfigError, ReplaceFailed, StartFailed, SupervisorEscalated, UnknownChild
+from .errors import ActorStopped, ConfigError, ReplaceFailed, StartFailed, SupervisorEscalated, UnknownChild, text_of
 from .groups import bare_errors, leaf_of
-from .life import Seat, live, starts_at_once
+from .life import Seat, fail_askers, live, starts_at_once
 from .mailbox import NOTHING, Mailbox, MailboxStatistics, message_of
 from .message import key_of
 from .records import (
@@ -77,12 +77,15 @@ class _Child(Seat):
         self.supervisor = supervisor
         self.nested = Supervisor(spec, root=root) if isinstance(spec, SupervisorSpec) else None
         self.factory = settings.factory
+        # What the mailbox is to accept once the present life is ready.
+        self.promised: tuple[Container[type], Container[type]] = (mailbox.accepts, mailbox.controls)
         if isinstance(self.factory, type) and issubclass(self.factory, Actor):
-            self.take_in(self.factory)  # a factory that is no class tells with its first instance
+            self.promise(self.factory)  # a factory that is no class tells with its first instance
+            mailbox.accepts, mailbox.controls = self.promised
         self.state: State = "stopped"
         self.restarts = 0
         self.failures_in_a_row = 0
-        self.started_at = -math.inf
+        self.ready_at = math.inf  # trio time; since when its present life has been running
         self.last_crash: str | None = None
         self.replacement: _Replace | None = None
         self.scope = trio.CancelScope()
@@ -95,9 +98,11 @@ class _Child(Seat):
 
     # -- what a life says
 
-    def take_in(self, actor: type[Actor]) -> None:
+    def promise(self, actor: type[Actor]) -> None:
+        """Raises: `ConfigError` when the child's settings do not suit the actor."""
         check_attempts(self.settings, actor, self.supervisor.spec.intensity)
-        super().take_in(actor)
+        self.handlers = actor._handlers
+        self.promised = (actor._accepts, actor._controls)
 
     def ref(self, name: str) -> Ref:
         return self.supervisor.root.ref(name)
@@ -132,7 +137,7 @@ class _Child(Seat):
     # -- what becomes of it
 
     def crashed(self, error: Exception) -> Crashed:
-        self.last_crash = _text(error)
+        self.last_crash = text_of(error)
         crash = Crashed(trio.current_time(), self.name, self.epoch, self.last_crash)
         self.say(crash)
         return crash
@@ -157,14 +162,15 @@ class _Child(Seat):
         actor = self.nested is None
         return ChildStatus(
             name=self.name,
-            state=self.state,
+            # Its end may wait to be looked at while another one is being stopped.
+            state="restarting" if self.state in ("starting", "running") and self.released.is_set() else self.state,
             epoch=self.epoch,
             restarts=self.restarts,
             restarts_in_window=self.supervisor.stamps_of(self),
             capacity=mailbox.capacity if actor else None,
             mailbox=mailbox.statistics() if actor else None,
             in_hand=type(message_of(in_hand[0])).__qualname__ if in_hand else None,
-            in_hand_s=max(0.0, trio.current_time() - mailbox.hand_since) if in_hand else None,
+            in_hand_s=max(0.0, self.address.deadlines.now() - mailbox.hand_since) if in_hand else None,
             waiting_on=tuple(sorted({address.name for address in self.address.waiting_on})),
             last_crash=self.last_crash,
             children=self.nested.tree() if self.nested else (),
@@ -328,7 +334,7 @@ class Supervisor:
         if isinstance(request.error, ActorStopped | ReplaceFailed):
             raise request.error
         if request.error is not None:
-            raise ReplaceFailed(name, _text(request.error)) from request.error
+            raise ReplaceFailed(name, text_of(request.error)) from request.error
 
     async def stop_child(self, name: str, reason: str = "requested") -> None:
         """Stop one child for good: drain, cancel after its grace, run `on_stop`, refuse further mail."""
@@ -356,7 +362,9 @@ class Supervisor:
 
     def stamps_of(self, child: _Child) -> int:
         """Failures of the child that still count towards the intensity."""
-        since = trio.current_time() - self.spec.period_s
+        if not self._stamps:
+            return 0
+        since = self.deadlines.now() - self.spec.period_s
         return sum(one is child and at >= since for at, one in self._stamps)
 
     def retire(self, reason: str) -> None:
@@ -417,15 +425,17 @@ class Supervisor:
                 reason = "supervisor escalated"
                 raise
             finally:
-                with trio.CancelScope(shield=True):
-                    await self._stop_all(reason)
-                self.down.set()
-                self._refuse_requests()
-                self._reset()
-                if self.root is self:
-                    self.deadlines.stop()
-                if watchdog is not None:
-                    watchdog.stop()
+                try:
+                    with trio.CancelScope(shield=True):
+                        await self._stop_all(reason)
+                finally:
+                    self.down.set()
+                    self._refuse_requests()
+                    self._reset()
+                    if self.root is self:
+                        self.deadlines.stop()
+                    if watchdog is not None:
+                        watchdog.stop()
 
     def _refuse_requests(self) -> None:
         """There is no manager any more to serve what has been asked of it."""
@@ -465,19 +475,22 @@ class Supervisor:
         while True:
             await self._ring()
             event = self._events.popleft()
-            if isinstance(event, _Stop | _Replace) or (
-                isinstance(event, _Ended) and event.child is not child and not event.error
-            ):
-                postponed.append(event)
+            if event is None:
+                return False
+            if isinstance(event, _Stop):
+                await self._on_event(event)
+                if event.child is child:
+                    return True  # the others start without it
             elif isinstance(event, _Ready):
                 self._note_ready(child)
                 return True
-            elif isinstance(event, _Ended):  # this one, or one that was ready: the start as a whole has failed
+            elif isinstance(event, _Replace) or (event.child is not child and _may_end(event)):
+                postponed.append(event)
+            elif event.epoch == event.child.epoch and not self._gone(event.child):
+                # This one, or one that was ready: the start as a whole has failed.
                 if isinstance(event.error, StartFailed):
                     raise event.error
-                raise StartFailed(event.child.name, _text(event.error)) from event.error
-            else:
-                return False
+                raise StartFailed(event.child.name, text_of(event.error)) from event.error
 
     async def _ring(self) -> None:
         if not self._events:
@@ -507,24 +520,31 @@ class Supervisor:
     async def _on_event(self, event: _Ready | _Ended | _Stop | _Replace) -> None:
         child: _Child = event.child
         if isinstance(event, _Stop):
-            await self._stop_for_good(child, event.reason)
-            event.done.set()
+            try:
+                await self._stop_for_good(child, event.reason)
+            finally:
+                event.done.set()
         elif isinstance(event, _Replace):
             await self._replace(event)
+        elif isinstance(event, _Ended) and child.state == "stuck" and event.epoch == child.epoch:
+            child.state = "restarting"
+            if self._groups_starting(child):
+                self._begin_again(child)
         elif event.epoch != child.epoch or child.state not in ("starting", "running"):
             return  # news of a life that we ended ourselves
         elif isinstance(event, _Ready):
             self._note_ready(child)
-            for group in [g for g in self._restarting if g.starting is child]:
-                self._start_next(group)
+            self._go_on_after(child)
         else:
             await self._on_ended(child, event.error)
 
     def _note_ready(self, child: _Child) -> None:
         child.state = "running"
+        child.ready_at = now = trio.current_time()
+        child.mailbox.accepts, child.mailbox.controls = child.promised
         if child.epoch == 1:
             return
-        now, replacement = trio.current_time(), child.replacement
+        replacement = child.replacement
         if replacement is None:
             child.say(Restarted(now, child.name, child.epoch))
         else:
@@ -544,15 +564,35 @@ class Supervisor:
             request.begin()
             if child.state in ("starting", "running"):
                 await self._end_life(child, "replaced", final=False, at_once=child.state == "starting")
-                self._begin_life(child)
+                self._begin_again(child)
             # Else it waits for its restart, and starts in its turn.
+
+    def _begin_again(self, child: _Child) -> None:
+        """A life in the place of one that has just ended; a group that waits for the child goes on if it is up."""
+        if child.task is None:
+            self._begin_life(child)
+        elif not self._groups_starting(child):  # stuck: its next life begins when this one ends, if it ever does
+            group = _Restarting(trio.current_time(), [])
+            group.starting = child
+            self._restarting.append(group)
+        if child.state == "running":
+            self._go_on_after(child)
+
+    def _groups_starting(self, child: _Child) -> list[_Restarting]:
+        return [group for group in self._restarting if group.starting is child]
+
+    def _go_on_after(self, child: _Child) -> None:
+        for group in self._groups_starting(child):
+            self._start_next(group)
 
     def _start_next(self, group: _Restarting) -> None:
         """Begin the group's next members, up to one that takes its time; forget the group when all are up."""
         while group.members:
-            group.starting = group.members.pop(0)
-            self._begin_life(group.starting)
-            if group.starting.state == "starting":
+            child = group.starting = group.members.pop(0)
+            if child.task is not None:
+                return  # stuck: until its old life has ended
+            self._begin_life(child)
+            if child.state == "starting":
                 return
         self._restarting.remove(group)
 
@@ -562,7 +602,7 @@ class Supervisor:
         if replacement is not None and error is not None and child.state == "starting":
             if replacement.error is None:
                 replacement.roll_back(error)
-                self._begin_life(child)
+                self._begin_again(child)
                 return
             replacement.finish()  # the old one does not start any more either: from here on it is an ordinary crash
         child.state = "restarting"
@@ -581,7 +621,7 @@ class Supervisor:
     def _stamp(self, child: _Child) -> None:
         """Count one failure; raise `SupervisorEscalated` when the window or the run of failures is exceeded."""
         now = trio.current_time()
-        if now - child.started_at >= self.spec.stable_after_s:
+        if now - child.ready_at >= self.spec.stable_after_s:
             child.failures_in_a_row = 0
         child.failures_in_a_row += 1
         # The window's edge is inclusive: a stamp exactly period_s old still counts.
@@ -590,7 +630,7 @@ class Supervisor:
         self._stamps.append((now, child))
         if len(self._stamps) > self.spec.intensity:
             why = f"{len(self._stamps)} failures within {self.spec.period_s:g} s, {self.spec.intensity} allowed"
-        elif child.failures_in_a_row > self.spec.max_consecutive:
+        elif child.failures_in_a_row >= self.spec.max_consecutive:
             why = f"{child.failures_in_a_row} failures in a row of {child.name!r}, none healthy for long enough"
         else:
             return
@@ -622,7 +662,7 @@ class Supervisor:
                 await self._end_life(sibling, "restarting with a sibling", final=temporary, at_once=hopeless)
                 if temporary:
                     self._forget(sibling, "stopped with a sibling")
-                else:
+                elif sibling.task is None:  # else it is stuck, and stays so until its life has ended
                     sibling.state = "restarting"
         return [one for one in members if not self._gone(one)]
 
@@ -655,14 +695,25 @@ class Supervisor:
 
     async def _stop_all(self, reason: str) -> None:
         """All children, last declared first. Also those being stopped already, if that was interrupted."""
+        self._restarting.clear()
+        interrupt: BaseException | None = None
         for child in reversed(self._children.values()):
-            if child.state in ("starting", "running", "stopping"):
-                await self._end_life(child, reason, final=self._final)
-            self._end_replacement(child, reason)
-            if child.state != "stuck":
-                child.state = "stopped"
-            if self._final:
-                child.retire(reason)
+            try:
+                await self._stop_one(child, reason)
+            except BaseException as error:  # noqa: BLE001  raised when all are stopped: a shielded life has nobody else
+                child.scope.cancel()
+                interrupt = interrupt or error
+        if interrupt is not None:
+            raise interrupt
+
+    async def _stop_one(self, child: _Child, reason: str) -> None:
+        if child.state in ("starting", "running", "stopping"):
+            await self._end_life(child, reason, final=self._final)
+        self._end_replacement(child, reason)
+        if child.task is None:
+            child.state = "stopped"
+        if self._final:
+            child.retire(reason)
 
     # -- lives
 
@@ -672,7 +723,7 @@ class Supervisor:
         child.address.epoch += 1
         child.address.token = trio.lowlevel.current_trio_token()
         child.restarts += child.epoch > 1 and child.replacement is None
-        child.started_at = trio.current_time()
+        child.ready_at = math.inf
         child.clear()
         # Shielded: only its supervisor ends a life, in its turn. A cancelled host cancels us, and we stop it in order.
         child.scope = trio.CancelScope(shield=True)
@@ -686,12 +737,15 @@ class Supervisor:
         else:
             try:
                 actor = child.factory()
-                child.take_in(type(actor))
+                child.promise(type(actor))
             except Exception as error:  # noqa: BLE001  a start that failed like any other
+                child.released.set()
                 self._crashes.append(child.crashed(error))
                 self._post(_Ended(child, epoch, error))
-                child.released.set()
                 return
+            except BaseException:
+                child.released.set()  # there is no life to wait for
+                raise
             run = partial(live, child, actor, lambda: self._post(_Ready(child, epoch)))
             if starts_at_once(actor):
                 self._note_ready(child)
@@ -715,7 +769,7 @@ class Supervisor:
         finally:
             child.task = None
             child.released.set()
-            if child.state == "stuck":
+            if child.state == "stuck" and child.mailbox.closed is not None:
                 child.state = "stopped"
         self._post(_Ended(child, epoch, error))
 
@@ -724,8 +778,8 @@ class Supervisor:
 
         A `final` end closes the intake first and drains as declared; else the message in hand is finished, no more,
         and not even that `at_once`.
-        A task that does not end is reported. Nothing can be done about it, so a final end goes on without it; but two
-        lives of one actor are never up together.
+        A task that does not end is reported, as "stuck", and not waited for: nothing can be done about it. Its next
+        life begins when it has ended, for two lives of one actor are never up together.
         """
         child.state = "stopping"
         child.stop_reason = reason
@@ -738,7 +792,7 @@ class Supervisor:
             child.drain = settings.drain
             child.mailbox.refuse(reason)
         child.mailbox.hurry()
-        patience = _Patience(child, final=final, stuck_after_s=self.stuck_after_s)
+        patience = _Patience(child, stuck_after_s=self.stuck_after_s)
         if at_once or child.drain == "none":
             patience.expire()
         else:
@@ -751,11 +805,10 @@ class Supervisor:
 class _Patience:
     """With a life that was asked to end: first its grace, then it is cancelled, and at last it is reported as stuck."""
 
-    def __init__(self, child: _Child, *, final: bool, stuck_after_s: float | None) -> None:
+    def __init__(self, child: _Child, *, stuck_after_s: float | None) -> None:
         self.deadline = trio.current_time() + child.settings.grace_s
         self.state = WAITING
         self._child = child
-        self._final = final
         self._stuck_after_s = stuck_after_s
         self._cancelled = False
 
@@ -776,17 +829,17 @@ class _Patience:
         child.state = "stuck"
         child.say(Stuck(trio.current_time(), child.name, child.epoch, for_s, stack))
         log.critical("actor %s was cancelled and does not end:\n%s", child.name, stack)
-        if self._final:
-            child.released.set()
+        fail_askers(child, "stuck")
+        child.released.set()
+
+
+def _may_end(event: _Ended) -> bool:
+    return event.error is None or event.child.spec.restart == "temporary"
 
 
 def _duplicates(supervisor: Supervisor) -> bool:
     names = [child.name for child in supervisor._walk()]
     return len(names) != len(set(names))
-
-
-def _text(error: Exception | None) -> str:
-    return f"{type(error).__name__}: {error}" if error is not None else "ended during the start"
 
 
 @asynccontextmanager

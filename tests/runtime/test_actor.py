@@ -225,7 +225,7 @@ async def test_a_refused_tell_is_counted_and_becomes_a_dead_letter(supervise: Su
         assert (letter.actor, letter.message_type, letter.reason) == (
             "counter",
             "Add",
-            "refused: 101 is more than 100",
+            "refused: TooMuch: 101 is more than 100",
         )
 
 

@@ -241,8 +241,8 @@ async def test_a_group_that_is_told_to_stop_before_it_has_begun_does_so(
 async def test_a_restarted_supervisor_gives_its_children_a_fresh_count_of_failures(
     supervise: Supervise, autojump_clock: MockClock
 ) -> None:
-    below = group("g", child("b"), intensity=0, max_consecutive=2, period_s=1, backoff=Backoff(min_s=0))
-    patient = group("p", child("q"), intensity=5, period_s=1, max_consecutive=1, backoff=Backoff(min_s=3))
+    below = group("g", child("b"), intensity=0, max_consecutive=3, period_s=1, backoff=Backoff(min_s=0))
+    patient = group("p", child("q"), intensity=5, period_s=1, max_consecutive=2, backoff=Backoff(min_s=3))
     async with supervise([below, patient], intensity=10) as supervisor:
         await crash(supervisor, "q")
         await trio.sleep(4)
