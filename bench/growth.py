@@ -20,7 +20,7 @@ import trio
 from ..actors.ledger import LedgerActor, schema
 from ..actors.ledger.core import GENESIS, Draft
 from ..actors.ledger.verify import verify
-from ..actors.persistence import PersistenceActor, Reader, commit_batch, open_database
+from ..actors.persistence import PersistenceActor, Reader, Store, commit_batch
 from ..database import MIGRATIONS
 from ..runtime import DAY_US, ChildSpec, SystemClock, open_supervisor
 from ..wire.ledger import Deposit, Event, RecordProfit
@@ -65,7 +65,7 @@ def run(scale: float = 1.0) -> Result:
 
 def _grow(path: Path, entries: int) -> None:
     """Until the book at `path` has this many entries."""
-    connection = open_database(path, MIGRATIONS)
+    store = Store(path, MIGRATIONS)
     try:
         with Reader(path) as reader:
             book = schema.load_book(reader, "USD")
@@ -73,10 +73,10 @@ def _grow(path: Path, entries: int) -> None:
             draft = Draft(book, lambda _: None)
             for seq in range(book.seq, min(book.seq + BATCH, entries)):
                 draft.decide(_event(seq), f"{BEGUN_US:016x}-{seq:016x}", BEGUN_US + seq)
-            commit_batch(connection, [schema.rows_of(draft)])
+            commit_batch(store, [schema.rows_of(draft)])
             book.apply(draft)
     finally:
-        connection.close()
+        store.close()
 
 
 def _event(seq: int) -> Event:

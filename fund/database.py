@@ -11,6 +11,7 @@ from fundops.actors.alert import schema as alert_schema
 from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import open_database
+from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.actors.recovery import schema as recovery_schema
 from fundops.runtime import ConfigError
@@ -27,7 +28,7 @@ MIGRATIONS: tuple[str, ...] = (
     + promotion_schema.SCHEMA
     + recovery_schema.SCHEMA
     + oversight_schema.SCHEMA,
-    ledger_schema.SCHEMA_2,
+    ledger_schema.SCHEMA_2 + persistence_schema.SCHEMA,
 )
 
 

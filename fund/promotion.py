@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fundops.actors.persistence import DatabaseError, Reader, Rows, commit_batch, open_database
+from fundops.actors.persistence import DatabaseError, Reader, Rows, Store, commit_batch
 from fundops.actors.promotion import PromotionGate, PromotionSettings, core, schema
 from fundops.actors.promotion.actor import terms_of
 from fundops.actors.promotion.core import Change, Rules, Strategy
@@ -294,14 +294,14 @@ def _is_made(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_File]:
-    connection = open_database(path, MIGRATIONS)
+    store = Store(path, MIGRATIONS)
 
     def write(statements: tuple[Statement, ...]) -> None:
-        answer = commit_batch(connection, [statements])[0]
+        answer = commit_batch(store, [statements])[0]
         if not isinstance(answer, Committed):
             raise answer
 
     try:
-        yield _File(Rows(connection), write)
+        yield _File(Rows(store.connection), write)
     finally:
-        connection.close()
+        store.connection.close()

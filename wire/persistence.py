@@ -23,7 +23,7 @@ __all__ = [
     "StorageStatus",
 ]
 
-# A commit waits behind whatever the writer has in hand; SQLite's own wait for a lock is 5 s of it.
+# A commit waits behind whatever the writer has in hand; two waits for a lock, 5 s each, are within it.
 COMMIT_DEADLINE_S = 30.0
 
 StorageState = Literal["ok", "degraded", "failed"]
@@ -82,6 +82,6 @@ class StorageFailed(Rejected):
 
 
 class OutcomeUnknown(Rejected):
-    """COMMIT itself failed: the rows may or may not be on disk. Look them up, or ask again with the same key."""
+    """COMMIT itself failed, and so did looking at what is on disk. Look it up later, or ask again with the same key."""
 
     outcome: Outcome = "unknown"

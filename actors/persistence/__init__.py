@@ -1,8 +1,23 @@
 """Persistence: one connection, one writer thread, every transaction durable before anybody hears of it."""
 
 from .actor import PersistenceActor
+from .backup import Copied, backup, restore
 from .barrier import earlier_commits
-from .database import DatabaseError, commit_batch, open_database
+from .database import open_database
+from .errors import DatabaseError
 from .reader import Reader, Rows
+from .store import Store, commit_batch
 
-__all__ = ["DatabaseError", "PersistenceActor", "Reader", "Rows", "commit_batch", "earlier_commits", "open_database"]
+__all__ = [
+    "Copied",
+    "DatabaseError",
+    "PersistenceActor",
+    "Reader",
+    "Rows",
+    "Store",
+    "backup",
+    "commit_batch",
+    "earlier_commits",
+    "open_database",
+    "restore",
+]

@@ -2,7 +2,8 @@
 
 Natural batching: while one transaction is being committed, requests gather in the mailbox; the next transaction takes
 them all. No timer, so a lone caller waits for one commit and 64 callers share one. A storage fault is a state, not a
-crash: it is answered as a typed refusal, and the next request is the probe that finds out whether it has healed.
+crash: it is answered as a typed refusal. While the database cannot be written, every request finds out whether it has
+healed, and so does a probe of our own, so that the state is true without traffic.
 """
 
 from __future__ import annotations
@@ -10,23 +11,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import assert_never
 
-import apsw
+import msgspec
 
-from ...runtime import Actor, ThreadWorker, Worker, handles, handles_batch
+from ...runtime import Actor, ThreadWorker, Timer, Worker, handles, handles_batch
 from ...wire.persistence import (
     Commit,
     Committed,
+    ConstraintFailed,
     OutcomeUnknown,
+    Statement,
     StorageDegraded,
     StorageFailed,
     StorageState,
     StorageStatistics,
     StorageStatus,
 )
-from .database import Answer, commit_batch, open_database
+from .store import Answer, Store, commit_batch
 
 __all__ = ["PersistenceActor"]
+
+PROBE_EVERY_S = 5.0
+
+
+class _Probe(msgspec.Struct, frozen=True):
+    """Time to see whether the database can be written again."""
 
 
 def _writer_thread() -> Worker:
@@ -47,47 +57,63 @@ class PersistenceActor(Actor):
         self._migrations = migrations
         self._make_worker = make_worker
         self._worker: Worker | None = None
-        self._connection: apsw.Connection | None = None
+        self._store: Store | None = None
         self._state: StorageState = "ok"
         self._reason: str | None = None
+        self._probing: Timer | None = None  # while degraded
         self._commits = 0
         self._requests = 0
 
     async def on_start(self) -> None:
         self._worker = self._make_worker()
-        self._connection = await self._worker.run(partial(open_database, self._path, self._migrations))
+        self._store = await self._worker.run(partial(Store, self._path, self._migrations))
 
     async def on_stop(self, reason: str) -> None:
         if self._worker is None:
             return
         try:
-            if self._connection is not None:
-                await self._worker.run(partial(_close, self._connection))
+            if self._store is not None:
+                await self._worker.run(self._store.close)
         finally:
             self._worker.stop()
 
     @handles_batch(Commit)
     async def commit(self, requests: list[Commit]) -> list[Answer]:
         """One transaction for all that was waiting."""
-        assert self._worker is not None
-        assert self._connection is not None
-        batch = [request.statements for request in requests]
         if self._state == "failed":
-            return [StorageFailed(f"database failed earlier: {self._reason}") for _ in batch]
-        answers = await self._worker.run(partial(commit_batch, self._connection, batch))
-        self._note(answers)
-        return answers
-
-    def _note(self, answers: list[Answer]) -> None:
+            return [StorageFailed(f"database failed earlier: {self._reason}") for _ in requests]
+        answers = await self._commit([request.statements for request in requests])
         self._requests += len(answers)
         self._commits += any(isinstance(answer, Committed) for answer in answers)
-        first = answers[0]
-        if isinstance(first, StorageDegraded):
-            self._state, self._reason = "degraded", str(first)
-        elif isinstance(first, StorageFailed | OutcomeUnknown):
-            self._state, self._reason = "failed", str(first)
-        else:
-            self._state, self._reason = "ok", None
+        return answers
+
+    @handles(_Probe)
+    async def probe(self, _: _Probe) -> None:
+        """An empty transaction is still one that must reach the disk: it raises the mark."""
+        await self._commit([()])
+
+    async def _commit(self, batch: list[tuple[Statement, ...]]) -> list[Answer]:
+        assert self._worker is not None
+        assert self._store is not None
+        answers = await self._worker.run(partial(commit_batch, self._store, batch))
+        self._note(answers[0])  # a fault of the storage is the same for all of them
+        return answers
+
+    def _note(self, answer: Answer) -> None:
+        match answer:
+            case StorageDegraded():
+                self._state, self._reason = "degraded", str(answer)
+            case StorageFailed() | OutcomeUnknown():
+                self._state, self._reason = "failed", str(answer)
+            case Committed() | ConstraintFailed():
+                self._state, self._reason = "ok", None
+            case _:
+                assert_never(answer)
+        if self._state == "degraded" and self._probing is None:
+            self._probing = self.context.every(PROBE_EVERY_S, _Probe())
+        elif self._state != "degraded" and self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
 
     @handles(StorageStatistics)
     def statistics(self, _: StorageStatistics) -> StorageStatus:
@@ -99,11 +125,3 @@ class PersistenceActor(Actor):
             requests=self._requests,
             wal_bytes=wal.stat().st_size if wal.exists() else 0,
         )
-
-
-def _close(connection: apsw.Connection) -> None:
-    try:
-        connection.pragma("optimize")
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    finally:  # neither works on a full disk, or while somebody reads; what is in the WAL is safe there
-        connection.close()

@@ -17,8 +17,8 @@ from fundops.actors.alert import actor as alert_actor
 from fundops.actors.alert.core import Alert, Decided
 from fundops.actors.alert.delivery import SecretUrl, WebhookDelivery
 from fundops.actors.alert.schema import load_gates
-from fundops.actors.persistence import PersistenceActor, Reader
-from fundops.actors.persistence.database import commit_batch
+from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
+from fundops.actors.persistence import schema as persistence_schema
 from fundops.runtime import (
     Actor,
     ActorCrashed,
@@ -58,6 +58,7 @@ QUEUED, RATE_SUPPRESSED, DEDUPED, UNPERSISTED, NO_CHANNEL = (
 )
 START_US = 1_700_000_000_000_000
 DEFAULTS = AlertSettings()
+MIGRATIONS = (persistence_schema.SCHEMA, SCHEMA)
 UNLIMITED = AlertSettings(per_category=10_000, queue_max=10_000)
 TOKEN = "T0K3N-that-nobody-may-see"
 
@@ -85,8 +86,8 @@ class FickleWorker(InlineWorker):
     async def run(self, call: Callable[[], Any]) -> Any:
         if not (isinstance(call, partial) and call.func is commit_batch):
             return await super().run(call)
-        connection, batch = call.args
-        connection.pragma("query_only", self.refuses)
+        store, batch = call.args
+        store.connection.pragma("query_only", self.refuses)
         answers = await super().run(call)
         await trio.sleep(self.delay_s)
         return [OutcomeUnknown("lost") for _ in batch] if self.loses_answers else answers
@@ -103,7 +104,7 @@ async def tree(
     """Persistence, the alert actor, and a channel for each of `delivers`, named by its place."""
     named = {str(number): deliver for number, deliver in enumerate(delivers)}
     children = [
-        ChildSpec("persistence", lambda: PersistenceActor(path, [SCHEMA], make_worker=worker)),
+        ChildSpec("persistence", lambda: PersistenceActor(path, MIGRATIONS, make_worker=worker)),
         ChildSpec("alert", lambda: AlertActor(path, clock, settings, tuple(named))),
         *(
             ChildSpec(f"channel.{name}", partial(ChannelActor, name, path, deliver, clock))
@@ -258,7 +259,7 @@ async def test_without_a_channel_the_history_says_so(path: Path, clock: VirtualC
 
 async def test_a_channel_that_does_not_exist_is_found_at_the_start(path: Path, clock: VirtualClock) -> None:
     children = [
-        ChildSpec("persistence", lambda: PersistenceActor(path, [SCHEMA], make_worker=InlineWorker)),
+        ChildSpec("persistence", lambda: PersistenceActor(path, MIGRATIONS, make_worker=InlineWorker)),
         ChildSpec("alert", lambda: AlertActor(path, clock, DEFAULTS, ["nowhere"])),
     ]
     with pytest.raises((UnknownChild, StartFailed)):
@@ -645,7 +646,7 @@ async def test_a_new_life_waits_for_the_commit_that_its_predecessor_left_behind(
 
     worker = LateWorker()
     children = [
-        ChildSpec("persistence", lambda: PersistenceActor(path, [SCHEMA], make_worker=lambda: worker)),
+        ChildSpec("persistence", lambda: PersistenceActor(path, MIGRATIONS, make_worker=lambda: worker)),
         ChildSpec("neighbour", Neighbour),
         ChildSpec("alert", lambda: AlertActor(path, clock, UNLIMITED, []), grace_s=0.1),
     ]

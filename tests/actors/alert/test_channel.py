@@ -13,8 +13,8 @@ import trio.testing
 
 from fundops.actors.alert import SCHEMA, AlertActor, AlertSettings, ChannelActor, Deliver, DeliveryFailed
 from fundops.actors.alert.delivery import SecretUrl, WebhookDelivery
-from fundops.actors.persistence import PersistenceActor, Reader
-from fundops.actors.persistence.database import commit_batch
+from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
+from fundops.actors.persistence import schema as persistence_schema
 from fundops.runtime import (
     Actor,
     ChildSpec,
@@ -36,6 +36,7 @@ from fundops.wire.alert import (
 )
 
 INFO, CRITICAL = Level.INFO, Level.CRITICAL
+MIGRATIONS = (persistence_schema.SCHEMA, SCHEMA)
 UNLIMITED = AlertSettings(per_category=10_000, queue_max=10_000)
 
 
@@ -70,7 +71,7 @@ class FickleWorker(InlineWorker):
 
     async def run(self, call: Callable[[], Any]) -> Any:
         if isinstance(call, partial) and call.func is commit_batch:
-            call.args[0].pragma("query_only", self.refuses)
+            call.args[0].connection.pragma("query_only", self.refuses)
         return await super().run(call)
 
 
@@ -85,7 +86,7 @@ async def tree(
     grace_s: float = 5.0,
 ) -> AsyncIterator[Supervisor]:
     children = [
-        ChildSpec("persistence", lambda: PersistenceActor(path, [SCHEMA], make_worker=worker)),
+        ChildSpec("persistence", lambda: PersistenceActor(path, MIGRATIONS, make_worker=worker)),
         ChildSpec("alert", lambda: AlertActor(path, clock, settings, tuple(channels))),
         *(ChildSpec(f"channel.{name}", factory, grace_s=grace_s) for name, factory in channels.items()),
     ]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fundops.actors.ledger import accounts, schema
 from fundops.actors.ledger.core import Book, Draft, Entry, Lot, Original, canonical
-from fundops.actors.persistence import Reader, commit_batch, open_database
+from fundops.actors.persistence import Reader, Store, commit_batch
 from fundops.database import MIGRATIONS
 from fundops.runtime import ConfigError, Rejected
 from fundops.wire.ledger import (
@@ -727,15 +727,15 @@ def test_the_tables_hold_the_same_book_however_the_entries_were_batched(history:
         play(journal, oracle, step)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "fund.db"
-        connection = open_database(path, MIGRATIONS)
+        store = Store(path, MIGRATIONS)
         again = Book("USD")
         for start in range(0, len(journal.events), size):
             draft = Draft(again, lambda _: None)
             for number, event in enumerate(journal.events[start : start + size], start=start + 1):
                 draft.decide(event, f"key-{number}", DAY_1_US)
-            assert commit_batch(connection, [schema.rows_of(draft)])
+            assert commit_batch(store, [schema.rows_of(draft)])
             again.apply(draft)
-        connection.close()
+        store.connection.close()
         with Reader(path) as reader:
             stored = schema.load_book(reader, "USD")
             assert reader.rows("SELECT total(amount_minor) FROM posting") == [(0.0,)]

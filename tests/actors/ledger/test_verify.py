@@ -12,7 +12,7 @@ import pytest
 from fundops.actors.ledger import schema
 from fundops.actors.ledger.core import Book, Draft
 from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify, verify_file
-from fundops.actors.persistence import DatabaseError, Reader, commit_batch, open_database
+from fundops.actors.persistence import DatabaseError, Reader, Store, commit_batch, open_database
 from fundops.database import MIGRATIONS
 from fundops.runtime import ConfigError
 from fundops.wire.ledger import (
@@ -45,16 +45,16 @@ EVENTS: list[Event] = [
 def path(tmp_path: Path) -> Path:
     """A book of nine entries over nine days."""
     path = tmp_path / "fund.db"
-    connection = open_database(path, MIGRATIONS)
+    store = Store(path, MIGRATIONS)
     book = Book("USD")
     for number, event in enumerate(EVENTS):
         with_reader = Reader(path)
         draft = Draft(book, lambda seq, reader=with_reader: schema.find_original(reader, seq))  # type: ignore[misc]
         draft.decide(event, f"key {number}", 1_700_000_000_000_000 + number * DAY_US)
-        commit_batch(connection, [schema.rows_of(draft)])
+        commit_batch(store, [schema.rows_of(draft)])
         book.apply(draft)
         with_reader.close()
-    connection.close()
+    store.close()
     return path
 
 

@@ -5,7 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,18 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fundops.actors.persistence import DatabaseError, PersistenceActor, Reader, commit_batch, database, open_database
+from fundops.actors.persistence import (
+    DatabaseError,
+    PersistenceActor,
+    Reader,
+    Store,
+    commit_batch,
+    database,
+    open_database,
+    store,
+)
+from fundops.actors.persistence import schema as persistence_schema
+from fundops.actors.persistence.actor import PROBE_EVERY_S
 from fundops.actors.persistence.database import APPLICATION_ID
 from fundops.database import MIGRATIONS
 from fundops.runtime import ActorCrashed, ChildSpec, InlineWorker, Ref, StartFailed, Supervisor, open_supervisor
@@ -32,12 +43,15 @@ from fundops.wire.persistence import (
     StorageStatus,
 )
 
-SCHEMA = """
+SCHEMA = (
+    persistence_schema.SCHEMA
+    + """
 CREATE TABLE fact (
     id INTEGER PRIMARY KEY, value TEXT NOT NULL CHECK (value <> 'bad'), of INTEGER REFERENCES fact (id)
 ) STRICT;
 CREATE TABLE note (of INTEGER NOT NULL REFERENCES fact (id)) STRICT;
 """
+)
 INSERT = "INSERT INTO fact(id, value) VALUES (?, ?)"
 
 
@@ -54,7 +68,7 @@ class TappedWorker(InlineWorker):
     async def run(self, call: Callable[[], Any]) -> Any:
         if isinstance(call, partial) and call.func is commit_batch:
             self.commits += 1
-            self.connection = call.args[0]
+            self.connection = call.args[0].connection
             await trio.sleep(self.delay_s)
         return await super().run(call)
 
@@ -385,7 +399,7 @@ def test_the_schema_of_a_fund_can_be_made_and_opened_again(path: Path) -> None:
 # -- faults
 
 
-async def test_a_full_disk_is_a_refusal_reads_go_on_and_it_heals_by_itself(path: Path, worker: TappedWorker) -> None:
+async def test_a_full_disk_is_a_refusal_and_reads_go_on_until_it_heals(path: Path, worker: TappedWorker) -> None:
     async with opened(path, worker) as supervisor:
         ref = supervisor.ref("persistence")
         await ref.ask(insert(0))
@@ -407,7 +421,9 @@ async def test_a_full_disk_is_a_refusal_reads_go_on_and_it_heals_by_itself(path:
         assert supervisor.tree()[0].restarts == 0
 
 
-async def test_a_file_that_cannot_be_written_now_is_a_refusal_and_heals(path: Path, worker: TappedWorker) -> None:
+async def test_a_file_that_cannot_be_written_now_is_a_refusal_and_heals_with_the_next_request(
+    path: Path, worker: TappedWorker
+) -> None:
     async with opened(path, worker) as supervisor:
         ref = supervisor.ref("persistence")
         await ref.ask(insert(1))
@@ -415,60 +431,252 @@ async def test_a_file_that_cannot_be_written_now_is_a_refusal_and_heals(path: Pa
         with pytest.raises(StorageDegraded, match="cannot be written"):
             await ref.ask(insert(2))
         worker.connection.pragma("query_only", False)
-        worker.connection.set_busy_timeout(0)
-        other = apsw.Connection(str(path))
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageDegraded, match="locked"):
-            await ref.ask(insert(3))
-        other.execute("ROLLBACK")
-        other.close()
         assert isinstance(await ref.ask(insert(4)), Committed)
         assert stored(path) == [1, 4]
 
 
-class FaultyConnection:
-    """Stands in for the connection: one statement meets a fault of the disk."""
+async def test_a_degraded_database_is_probed_until_it_heals_and_no_longer(
+    path: Path, worker: TappedWorker, autojump_clock: MockClock
+) -> None:
+    async with opened(path, worker) as supervisor:
+        ref = supervisor.ref("persistence")
+        await ref.ask(insert(1))
+        worker.connection.pragma("query_only", True)
+        with pytest.raises(StorageDegraded):
+            await ref.ask(insert(2))
+        tried = worker.commits
+        await trio.sleep(2.5 * PROBE_EVERY_S)
+        assert worker.commits == tried + 2
+        assert (await statistics(supervisor)).state == "degraded"
+        worker.connection.pragma("query_only", False)
+        await trio.sleep(PROBE_EVERY_S)
+        status = await statistics(supervisor)
+        assert (status.state, status.reason, status.requests, status.commits) == ("ok", None, 2, 1)
+        await trio.sleep(10 * PROBE_EVERY_S)
+        assert worker.commits == tried + 3
+        assert stored(path) == [1]
 
-    def __init__(self, fails: str, error: type[apsw.Error]) -> None:
-        self.fails, self.error = fails, error
-        self.in_transaction = False
+
+class Disk:
+    """Stands in for the connection of a store: an action at one statement, and a count of all that are run."""
+
+    def __init__(self, connection: apsw.Connection, at: str, action: Callable[[Callable[[], Any]], Any]) -> None:
+        self._connection, self._at, self._action = connection, at, action
         self.executed: list[str] = []
 
-    def execute(self, sql: str) -> None:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, sql: str, bindings: Any = ()) -> Any:
         self.executed.append(sql)
-        self.in_transaction = sql == "BEGIN IMMEDIATE" or (self.in_transaction and sql not in ("COMMIT", "ROLLBACK"))
-        if sql == self.fails:
-            self.in_transaction = True
-            raise self.error("disk")
+        run = partial(self._connection.execute, sql, bindings)
+        return self._action(run) if sql == self._at else run()
 
-    def executemany(self, sql: str, rows: Any) -> None:
-        self.execute(sql)
+    def executemany(self, sql: str, rows: Any) -> Any:
+        self.executed.append(sql)
+        run = partial(self._connection.executemany, sql, rows)
+        return self._action(run) if sql == self._at else run()
 
 
-@pytest.mark.parametrize("error", [apsw.IOError, apsw.CorruptError])
-def test_a_commit_that_raised_has_an_unknown_outcome_and_never_failed(error: type[apsw.Error]) -> None:
-    connection: Any = FaultyConnection("COMMIT", error)
-    answers = commit_batch(connection, [insert(1).statements, insert(2).statements])
+def fails(error: Exception, *, afterwards: bool = False) -> Callable[[Callable[[], Any]], Any]:
+    def action(run: Callable[[], Any]) -> None:
+        if afterwards:
+            run()
+        raise error
+
+    return action
+
+
+@pytest.fixture
+def opened_store(path: Path) -> Iterator[Store]:
+    opened = Store(path, (SCHEMA,))
+    yield opened
+    opened.close()
+
+
+def sabotage(opened_store: Store, at: str, action: Callable[[Callable[[], Any]], Any]) -> Disk:
+    disk: Any = Disk(opened_store.connection, at, action)
+    opened_store.connection = disk
+    return disk
+
+
+@pytest.mark.parametrize("error", [apsw.IOError("disk"), apsw.CorruptError("disk"), apsw.InternalError("?")], ids=repr)
+@pytest.mark.parametrize("lands", [True, False], ids=["there", "not there"])
+def test_a_commit_that_raised_is_looked_up_and_acknowledged_or_run_again(
+    path: Path, opened_store: Store, error: apsw.Error, lands: bool
+) -> None:
+    commit_batch(opened_store, [insert(0).statements])
+    disk = sabotage(opened_store, "COMMIT", fails(error, afterwards=lands))
+    batch = [insert(1).statements, insert(2).statements]
+    assert commit_batch(opened_store, batch) == [Committed(2)] * 2
+    assert disk.executed.count("COMMIT") == 1, "the rest happened on a fresh connection"
+    assert stored(path) == [0, 1, 2]
+    assert commit_batch(opened_store, [insert(3).statements]) == [Committed(1)]
+    assert stored(path) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("lands", [True, False], ids=["there", "not there"])
+def test_refusals_within_a_batch_whose_commit_raised_stay_refusals(
+    path: Path, opened_store: Store, lands: bool
+) -> None:
+    commits = []
+
+    def second(run: Callable[[], Any]) -> None:
+        commits.append(run)
+        if lands:
+            run()
+        raise apsw.IOError("disk")
+
+    sabotage(opened_store, "COMMIT", second)
+    answers = commit_batch(opened_store, [insert(1).statements, insert(2, "bad").statements, insert(3).statements])
+    assert [type(one) for one in answers] == [Committed, ConstraintFailed, Committed]
+    assert len(commits) == 1
+    assert stored(path) == [1, 3]
+
+
+@pytest.mark.parametrize("lands", [True, False], ids=["there", "not there"])
+def test_an_outcome_is_unknown_only_when_the_database_cannot_be_opened_again(
+    path: Path, opened_store: Store, lands: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any) -> None:
+        raise DatabaseError(path, "cannot be opened: no such device")
+
+    monkeypatch.setattr(store, "open_database", gone)
+    sabotage(opened_store, "COMMIT", fails(apsw.IOError("disk"), afterwards=lands))
+    answers = commit_batch(opened_store, [insert(1).statements, insert(2).statements])
     assert [type(one) for one in answers] == [OutcomeUnknown] * 2
-    assert all(one.outcome == "unknown" for one in answers if isinstance(one, OutcomeUnknown))
-    assert connection.executed[-1] == "ROLLBACK"
+    for one in answers:
+        assert isinstance(one, OutcomeUnknown)
+        assert one.outcome == "unknown"
+        assert "commit failed: disk" in str(one)
+        assert "no such device" in str(one)
+    assert stored(path) == ([1, 2] if lands else [])
 
 
-@pytest.mark.parametrize("fails", ["BEGIN IMMEDIATE", INSERT])
-def test_a_fault_of_the_disk_before_the_commit_means_that_nothing_was_written(fails: str) -> None:
-    connection: Any = FaultyConnection(fails, apsw.IOError)
-    (answer,) = commit_batch(connection, [insert(1).statements])
+@pytest.mark.parametrize("instead", [False, True], ids=["nothing", "another"])
+def test_a_database_that_is_gone_is_an_unknown_outcome_and_nothing_is_written_to_what_is_in_its_place(
+    path: Path, opened_store: Store, instead: bool
+) -> None:
+    def unplugged(_: Callable[[], Any]) -> None:
+        for file in path.parent.iterdir():
+            file.unlink()
+        if instead:
+            open_database(path, (SCHEMA,)).close()
+        raise apsw.IOError("disk")
+
+    for number in range(2):
+        commit_batch(opened_store, [insert(number).statements])
+    sabotage(opened_store, "COMMIT", unplugged)
+    (answer,) = commit_batch(opened_store, [insert(2).statements])
+    assert isinstance(answer, OutcomeUnknown)
+    if instead:
+        assert "another file" in str(answer)
+        assert stored(path) == []
+    else:
+        assert "is gone" in str(answer)
+        assert not path.exists()
+
+
+def test_a_commit_that_raises_again_is_an_unknown_outcome(
+    path: Path, opened_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sabotaged(*arguments: Any) -> Any:
+        return Disk(open_database(*arguments), "COMMIT", fails(apsw.IOError("again")))
+
+    monkeypatch.setattr(store, "open_database", sabotaged)
+    sabotage(opened_store, "COMMIT", fails(apsw.IOError("disk")))
+    (answer,) = commit_batch(opened_store, [insert(1).statements])
+    assert isinstance(answer, OutcomeUnknown)
+    assert "again" in str(answer)
+    assert stored(path) == []
+
+
+@pytest.mark.parametrize("at", ["BEGIN IMMEDIATE", INSERT])
+@pytest.mark.parametrize("error", [apsw.IOError("disk"), apsw.CorruptError("disk")], ids=repr)
+def test_a_fault_of_the_disk_before_the_commit_means_that_nothing_was_written(
+    path: Path, opened_store: Store, at: str, error: apsw.Error
+) -> None:
+    disk = sabotage(opened_store, at, fails(error))
+    (answer,) = commit_batch(opened_store, [insert(1).statements])
     assert isinstance(answer, StorageFailed)
-    assert "COMMIT" not in connection.executed
+    assert "COMMIT" not in disk.executed
+    assert not opened_store.connection.in_transaction
+    assert stored(path) == []
+
+
+@pytest.mark.parametrize("error", [apsw.FullError("full"), apsw.BusyError("busy")], ids=repr)
+def test_a_commit_that_found_no_room_or_a_lock_has_certainly_not_happened(
+    path: Path, opened_store: Store, error: apsw.Error
+) -> None:
+    disk = sabotage(opened_store, "COMMIT", fails(error))
+    (answer,) = commit_batch(opened_store, [insert(1).statements])
+    assert isinstance(answer, StorageDegraded)
+    assert opened_store.connection is disk, "no need to open it again"
+    assert stored(path) == []
+
+
+def test_what_sqlite_has_rolled_back_itself_is_not_rolled_back_again(opened_store: Store) -> None:
+    def rolls_back(_: Callable[[], Any]) -> None:
+        disk._connection.execute("ROLLBACK")
+        raise apsw.FullError("full")
+
+    disk = sabotage(opened_store, INSERT, rolls_back)
+    (answer,) = commit_batch(opened_store, [insert(1).statements])
+    assert isinstance(answer, StorageDegraded)
+    assert "ROLLBACK" not in disk.executed
+
+
+def test_a_rollback_that_fails_changes_nothing_about_the_answer(path: Path, opened_store: Store) -> None:
+    inner = sabotage(opened_store, "ROLLBACK", fails(apsw.IOError("disk")))
+    sabotage(opened_store, INSERT, fails(apsw.IOError("disk")))
+    (answer,) = commit_batch(opened_store, [insert(1).statements])
+    assert isinstance(answer, StorageFailed)
+    assert inner.executed[-1] == "ROLLBACK"
+    assert stored(path) == []
+    inner._connection.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("releases", [True, False], ids=["released", "held"])
+def test_a_lock_is_waited_for_a_bounded_number_of_times(path: Path, opened_store: Store, releases: bool) -> None:
+    attempts = []
+
+    def locked(run: Callable[[], Any]) -> Any:
+        attempts.append(run)
+        if releases and len(attempts) == store.LOCK_ATTEMPTS:
+            return run()
+        raise apsw.BusyError("database is locked")
+
+    sabotage(opened_store, "BEGIN IMMEDIATE", locked)
+    (answer,) = commit_batch(opened_store, [insert(1).statements])
+    assert isinstance(answer, Committed if releases else StorageDegraded)
+    assert len(attempts) == store.LOCK_ATTEMPTS
+    assert stored(path) == ([1] if releases else [])
+
+
+def test_every_transaction_raises_the_mark_by_one_and_one_that_is_rolled_back_does_not(opened_store: Store) -> None:
+    def mark() -> Any:
+        return next(iter(opened_store.connection.execute(persistence_schema.READ_MARK)))[0]
+
+    assert (mark(), opened_store.mark) == (0, 0)
+    commit_batch(opened_store, [insert(1).statements, insert(2).statements])
+    commit_batch(opened_store, [()])
+    commit_batch(opened_store, [insert(1).statements])
+    assert (mark(), opened_store.mark) == (3, 3)
+    sabotage(opened_store, INSERT, fails(apsw.IOError("disk")))
+    commit_batch(opened_store, [insert(4).statements])
+    assert (mark(), opened_store.mark) == (3, 3)
 
 
 async def test_after_an_unknown_outcome_nothing_more_is_written_until_a_restart(
-    path: Path,
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Faulty(InlineWorker):
         async def run(self, call: Callable[[], Any]) -> Any:
             if isinstance(call, partial) and call.func is commit_batch:
-                call = partial(commit_batch, FaultyConnection("COMMIT", apsw.IOError), call.args[1])
+                sabotage(call.args[0], "COMMIT", fails(apsw.IOError("disk")))
+                monkeypatch.setattr(
+                    store, "open_database", lambda _, migrations: open_database(path.parent, migrations)
+                )
             return await super().run(call)
 
     async with opened(path, Faulty()) as supervisor:
@@ -478,6 +686,8 @@ async def test_after_an_unknown_outcome_nothing_more_is_written_until_a_restart(
         with pytest.raises(StorageFailed, match="failed earlier"):
             await ref.ask(insert(2))
         assert (await statistics(supervisor)).state == "failed"
+        assert stored(path) == []
+    monkeypatch.undo()
     async with opened(path) as supervisor:
         await supervisor.ref("persistence").ask(insert(2))
     assert stored(path) == [2]

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from fundops.actors.host import Host, HostFault
 from fundops.actors.persistence import PersistenceActor, Reader
+from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.recovery import SCHEMA, RecoveryActor, RecoverySettings, schema
 from fundops.actors.recovery.actor import calls_of
 from fundops.actors.recovery.core import Record
@@ -109,7 +110,7 @@ class MoodyPersistence(PersistenceActor):
     """Refuses, or crashes, when told to."""
 
     def __init__(self, path: Path, mood: dict[str, Any]) -> None:
-        super().__init__(path, (SCHEMA, ALERT_SCHEMA), make_worker=InlineWorker)
+        super().__init__(path, (persistence_schema.SCHEMA, SCHEMA, ALERT_SCHEMA), make_worker=InlineWorker)
         self._mood = mood
 
     async def commit(self, requests: list[Commit]) -> list[Any]:

@@ -1,0 +1,53 @@
+"""Copying a whole database into one new file, while others read and write it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+
+from .errors import DatabaseError
+
+__all__ = ["copy_into", "sync_folder"]
+
+
+def copy_into(execute: Callable[[str, tuple[str]], object], target: Path) -> None:
+    """All that is committed, in `target`, which is on disk when this returns, with its name.
+
+    `execute` runs one statement on a connection to the database. (The backup API, stepped from another connection than
+    the writer's, begins anew at every commit and never ends under load.)
+
+    Raises: `DatabaseError` when the target exists or cannot be written; then nothing is left of it.
+    """
+    try:
+        # With its mode before SQLite writes a byte: it takes an empty file for a new one.
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError as error:
+        raise DatabaseError(target, "exists already, and a copy never overwrites") from error
+    except OSError as error:
+        raise DatabaseError(target, f"cannot be made: {error}") from error
+    try:
+        execute("VACUUM INTO ?", (str(target),))
+        _sync(target)
+        sync_folder(target)
+    except (OSError, apsw.Error) as error:
+        target.unlink(missing_ok=True)
+        raise DatabaseError(target, f"cannot be written: {error}") from error
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(file: Path) -> None:
+    """The name of the file is on disk: a file that is synced can still lose its name when the power fails."""
+    _sync(file.absolute().parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,188 @@
+"""The one connection that writes, and committing a batch through it. Runs in the writer thread.
+
+What a fault means is decided here. The lock is taken: wait, a bounded time. The file cannot be written now: refused,
+nothing written. The disk fails or the file is damaged: refused, until a person has looked. COMMIT itself fails: nobody
+knows what is on disk, so the database is opened again and looked at, and the batch acknowledged or run once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import apsw
+
+from ...wire.persistence import (
+    Committed,
+    ConstraintFailed,
+    OutcomeUnknown,
+    Statement,
+    StorageDegraded,
+    StorageFailed,
+)
+from .database import open_database
+from .errors import DatabaseError
+from .schema import READ_MARK, SET_MARK
+
+__all__ = ["Answer", "Store", "commit_batch"]
+
+Answer = Committed | ConstraintFailed | StorageDegraded | StorageFailed | OutcomeUnknown
+Batch = Sequence[tuple[Statement, ...]]
+_Run = Callable[[apsw.Connection, tuple[Statement, ...]], ConstraintFailed | None]
+
+# Each attempt waits for the busy timeout; all of them, and a reopening, are well within the deadline of a commit.
+LOCK_ATTEMPTS = 2
+
+# What a request can do wrong by its values alone: a constraint, a text for a rowid, an integer beyond 64 bits.
+_OFFENCES = (apsw.ConstraintError, apsw.MismatchError, OverflowError)
+# None of these comes after the end of a transaction was written: one that does not fit is rolled back by SQLite.
+_UNWRITABLE = (apsw.FullError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.BusyError, apsw.LockedError)
+_DAMAGED = (apsw.IOError, apsw.CorruptError, apsw.NotADBError)
+
+
+class Store:
+    """A database open for writing.
+
+    Raises: `DatabaseError`.
+    """
+
+    def __init__(self, path: Path, migrations: Sequence[str]) -> None:
+        self._path = path
+        self._migrations = migrations
+        self.connection = open_database(path, migrations)
+        self.mark = self._read_mark()  # of the last transaction that is known to be there
+
+    def _read_mark(self) -> int:
+        return int(next(iter(self.connection.execute(READ_MARK)))[0])
+
+    def reopen(self) -> bool:
+        """After a COMMIT that raised: whether its transaction is there. Either way it stays so.
+
+        A sync that failed may leave pages in the system's cache which it takes for written, so what can be read back
+        is not proven to be on the disk. The checkpoint writes it all anew, into the database itself, and empties the
+        log, from which a transaction that is not there now could still come back.
+
+        Raises: `DatabaseError`, `apsw.Error`.
+        """
+        with suppress(apsw.Error):  # the last one to close tidies up, on the disk that has just failed
+            self.connection.close(True)
+        if not self._path.exists():  # its disk is gone, and opening would make a new file where that was
+            raise DatabaseError(self._path, "is gone")
+        self.connection = open_database(self._path, self._migrations)
+        self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        before, self.mark = self.mark, self._read_mark()
+        if self.mark not in (before, before + 1):
+            raise DatabaseError(self._path, f"is at mark {self.mark}, not at {before} or the one after: another file")
+        return self.mark > before
+
+    def close(self) -> None:
+        """Leaves one tidy file, if it can. Idempotent."""
+        with suppress(apsw.ConnectionClosedError):
+            try:
+                self.connection.pragma("optimize")
+                self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            finally:  # neither works on a full disk, or while somebody reads; what is in the WAL is safe there
+                self.connection.close()
+
+
+class _CommitRaised(Exception):
+    """COMMIT raised its cause; `answers` are what would have been answered."""
+
+    def __init__(self, answers: list[Answer]) -> None:
+        super().__init__()
+        self.answers = answers
+
+
+def commit_batch(store: Store, batch: Batch) -> list[Answer]:
+    """Run all requests of the batch in one transaction; one answer each.
+
+    A request that breaks a constraint fails alone: the batch is rolled back and run again with a savepoint around
+    each request.
+    """
+    try:
+        return _commit(store, batch)
+    except _CommitRaised as raised:
+        return _settle(store, batch, raised)
+
+
+def _settle(store: Store, batch: Batch, raised: _CommitRaised) -> list[Answer]:
+    """Find out what became of the batch, and run it once more if it is not there."""
+    try:
+        if not store.reopen():
+            return _commit(store, batch)
+        # The log begins anew, and its end is where this one's sync says, not where the failed one left it.
+        _transaction(store, (), savepoints=False)
+        return raised.answers
+    except (_CommitRaised, DatabaseError, apsw.Error) as error:
+        reason = f"commit failed: {raised.__cause__}; and again: {error.__cause__ or error}"
+        return [OutcomeUnknown(f"the outcome is unknown, {reason}") for _ in batch]
+
+
+def _commit(store: Store, batch: Batch) -> list[Answer]:
+    try:
+        try:
+            return _transaction(store, batch, savepoints=False)
+        except _OFFENCES:
+            return _transaction(store, batch, savepoints=True)
+    except _UNWRITABLE as error:
+        return [StorageDegraded(f"database cannot be written: {error}") for _ in batch]
+    except _DAMAGED as error:
+        return [StorageFailed(f"database is damaged or its disk fails: {error}") for _ in batch]
+
+
+def _transaction(store: Store, batch: Batch, *, savepoints: bool) -> list[Answer]:
+    connection, committed = store.connection, Committed(len(batch))
+    run: _Run = _run_alone if savepoints else _run
+    try:
+        _begin(connection)
+        answers: list[Answer] = [run(connection, statements) or committed for statements in batch]
+        connection.execute(SET_MARK, (store.mark + 1,))
+        _end(connection, answers)
+    except BaseException:
+        _rollback(connection)
+        raise
+    store.mark += 1
+    return answers
+
+
+def _begin(connection: apsw.Connection) -> None:
+    for _ in range(LOCK_ATTEMPTS - 1):
+        with suppress(apsw.BusyError):
+            connection.execute("BEGIN IMMEDIATE")
+            return
+    connection.execute("BEGIN IMMEDIATE")
+
+
+def _end(connection: apsw.Connection, answers: list[Answer]) -> None:
+    try:
+        connection.execute("COMMIT")
+    except (*_OFFENCES, *_UNWRITABLE):
+        raise
+    except apsw.Error as error:
+        raise _CommitRaised(answers) from error
+
+
+def _rollback(connection: apsw.Connection) -> None:
+    # After SQLITE_FULL and some I/O errors SQLite has rolled back by itself. A rollback that fails leaves a connection
+    # that cannot begin again, which crashes the actor at the next batch: a new life opens it afresh.
+    with suppress(apsw.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _run(connection: apsw.Connection, statements: tuple[Statement, ...]) -> None:
+    for statement in statements:
+        connection.executemany(statement.sql, statement.rows)
+
+
+def _run_alone(connection: apsw.Connection, statements: tuple[Statement, ...]) -> ConstraintFailed | None:
+    refusal = None
+    connection.execute("SAVEPOINT request")
+    try:
+        _run(connection, statements)
+    except _OFFENCES as error:
+        connection.execute("ROLLBACK TO request")
+        refusal = ConstraintFailed(str(error))
+    connection.execute("RELEASE request")
+    return refusal
