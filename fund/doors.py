@@ -378,8 +378,15 @@ class LedgerDoor(_Door):
         return await self._book(Post, tuple(legs), key=key, strategy=strategy, at=at, memo=memo)
 
     async def post_many(self, events: Sequence[Event | Correct]) -> tuple[Posted, ...]:
-        """All of the events in one transaction, or none."""
-        return await self._ask(PostMany(tuple(events)))
+        """All of the events in one transaction, or none. An error carries the keys of all of them as `keys`."""
+        keyed = tuple(
+            msgspec.structs.replace(event, key=self.new_key()) if event.key is None else event for event in events
+        )
+        try:
+            return await self._ask(PostMany(keyed))
+        except FundopsError as error:
+            error.keys = tuple(event.key for event in keyed)  # type: ignore[attr-defined]
+            raise
 
     async def balance_sheet(
         self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None

@@ -21,6 +21,7 @@ __all__ = [
     "from_minor",
     "minor_of_float",
     "positive_minor",
+    "rounded_decimal",
     "text_of",
     "to_minor",
 ]
@@ -116,6 +117,13 @@ def from_minor(minor: int) -> Decimal:
 def text_of(amount: Decimal) -> str:
     """Plain decimal text, as JSON carries money: ``"0.00000000"``, never ``"0E-8"``."""
     return f"{amount:f}"
+
+
+def rounded_decimal(value: Decimal) -> Decimal:
+    """A Decimal that an engine has computed, rounded half-even to the scale; what is none comes back as it is."""
+    if not isinstance(value, Decimal) or not value.is_finite() or value.adjusted() > 18:
+        return value
+    return value.quantize(_QUANTUM, ROUND_HALF_EVEN, _WIDE) if value.as_tuple().exponent < -SCALE_DIGITS else value  # type: ignore[operator]
 
 
 def minor_of_float(value: Decimal | float) -> int | None:

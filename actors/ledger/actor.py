@@ -41,7 +41,7 @@ from ...wire.ledger import (
     TrialBalance,
 )
 from ...wire.ledger import Entry as EntryRecord
-from ...wire.money import from_minor
+from ...wire.money import from_minor, rounded_decimal
 from ...wire.persistence import (
     COMMIT_DEADLINE_S,
     Commit,
@@ -56,6 +56,8 @@ from ..persistence import Reader, earlier_commits
 from . import accounts, schema
 from .core import (
     KEY_MAX,
+    NAME_MAX,
+    BadField,
     Balances,
     Book,
     Draft,
@@ -141,6 +143,8 @@ class LedgerActor(Actor):
 
     def _decide(self, request: Write, draft: Draft, known: Known) -> Answer:
         try:
+            for event in _events_of(request):
+                _check_own_key(event.key)
             if not isinstance(request, PostMany):
                 return self._decide_one(request, draft, known)
             # All or none: what one of them refuses must leave no trace of those before it.
@@ -195,9 +199,9 @@ class LedgerActor(Actor):
         events: list[Event] = [
             BookFill(
                 fill.instrument,
-                fill.quantity,
-                fill.price,
-                fill.fee,
+                rounded_decimal(fill.quantity),
+                rounded_decimal(fill.price),
+                rounded_decimal(fill.fee),
                 key=f"fill:{fill.id}",
                 strategy=fill.strategy,
                 at_us=fill.at_us,
@@ -219,8 +223,9 @@ class LedgerActor(Actor):
             events = self._settlement_events(settlement, draft, booked)
             entries = [self._decide_one(event, draft, known).seq for event in events]
             notes += [self._announce(settlement)] if entries else []
-            if entries and isinstance(events[-1], BookSettlement):
-                booked[settlement.id][settlement.revision] = entries[-1]
+            if entries:
+                final = entries[-1] if isinstance(events[-1], BookSettlement) else 0
+                booked[settlement.id][settlement.revision] = final
         cursor = request.settlements[-1].cursor if request.settlements else self._cursors.get("settlements", "")
         return await self._book_all(draft, len(draft.entries), "settlements", cursor, *notes)
 
@@ -231,6 +236,8 @@ class LedgerActor(Actor):
 
         One that pays what it cost is no entry, so what it revises may have been reversed already.
         """
+        if settlement.revision < 0:
+            raise BadField("revision", f"{settlement.revision} of settlement {settlement.id!r} is negative")
         prefix = f"settlement:{settlement.id}:"
         if settlement.id not in booked:
             booked[settlement.id] = schema.settlement_revisions(self._reader, prefix)
@@ -239,7 +246,7 @@ class LedgerActor(Actor):
             return []
         key, strategy = f"{prefix}{settlement.revision}", settlement.strategy
         events: list[Event] = []
-        previous = draft.original(booked[settlement.id][latest]) if latest >= 0 else None
+        previous = draft.original(booked[settlement.id].get(latest, 0))
         if previous is not None and previous.reversed_by is None:
             reason = f"settlement {settlement.id} revised to {settlement.revision}"
             events.append(Reverse(previous.entry.seq, reason, key=f"{key}:reversal", strategy=strategy))
@@ -260,13 +267,15 @@ class LedgerActor(Actor):
 
     async def _book_all(self, draft: Draft, new: int, source: str, cursor: str, *notes: Statement) -> Booked:
         announcements = notes if self._alert is not None else ()
-        if cursor != self._cursors.get(source, ""):
+        moved = cursor != self._cursors.get(source, "")
+        if moved:
             refusal = await self._append(draft, schema.set_cursor(source, cursor), *announcements)
         else:
             refusal = await self._append(draft, *announcements)
         if refusal is not None:
             raise refusal
-        self._cursors[source] = cursor
+        if moved:
+            self._cursors[source] = cursor
         if announcements:
             wake_alerts(self._alert)
         return Booked(new, cursor)
@@ -330,6 +339,15 @@ class LedgerActor(Actor):
                 for (strategy, instrument), lots in sorted(self._book.lots.items(), key=str)
             ),
         )
+
+
+# The ledger's own, made of what the engine reports: nobody else may take the key of a fill or settlement to come.
+_OWN_KEYS = ("fill:", "settlement:")
+
+
+def _check_own_key(key: str | None) -> None:
+    if isinstance(key, str) and key.startswith(_OWN_KEYS):
+        raise BadField("key", f"{key[:NAME_MAX]!r} begins as the ledger's own keys do: {', '.join(_OWN_KEYS)}")
 
 
 def _events_of(request: Write) -> tuple[Event | Correct, ...]:

@@ -297,6 +297,8 @@ class Draft:
         self.totals: dict[str, int] = {}
         self.lots: dict[LotKey, tuple[Lot, ...]] = {}
         self.entries: list[tuple[Entry, bytes, bytes]] = []  # with payload and hash
+        self._decided: dict[int, Entry] = {}  # the same by seq
+        self._reversals: dict[int, int] = {}  # of them: what each has reversed
 
     # -- reading through to the base
 
@@ -311,8 +313,9 @@ class Draft:
 
     def original(self, seq: int) -> Original | None:
         """The entry to reverse, durable or decided here, and what has reversed it."""
-        found = self._original(seq) or next((Original(one, None) for one, _, _ in self.entries if one.seq == seq), None)
-        reversal = next((one.seq for one, _, _ in self.entries if one.reverses == seq), None)
+        decided = self._decided.get(seq)
+        found = self._original(seq) if decided is None else Original(decided, None)
+        reversal = self._reversals.get(seq)
         return found if found is None or reversal is None else Original(found.entry, reversal)
 
     def fork(self) -> Draft:
@@ -405,10 +408,13 @@ class Draft:
         totals: dict[str, int] = {}
         for account, strategy, asset, amount in legs:
             key = (account, strategy, asset)
-            balance = total = balances[key] = self.balance(key) + amount
+            balances[key] = self.balance(key) + amount
             if asset == self.currency:
                 before = totals[account] if account in totals else self.total(account)
-                total = totals[account] = before + amount
+                totals[account] = before + amount
+        # All of them at the end: whether an entry fits does not depend on the order of its legs.
+        for account, strategy, asset, amount in legs:
+            balance, total = balances[account, strategy, asset], totals.get(account, 0)
             if not (-MINOR_MAX <= amount <= MINOR_MAX >= balance >= -MINOR_MAX <= total <= MINOR_MAX):
                 raise AmountError("amount", from_minor(amount), f"would take {account} beyond 2^62 minor units")
         return balances, totals
@@ -427,6 +433,9 @@ class Draft:
         self.seq = entry.seq
         self.head = chain_hash(self.head, payload)
         self.entries.append((entry, payload, self.head))
+        self._decided[entry.seq] = entry
+        if entry.reverses is not None:
+            self._reversals[entry.reverses] = entry.seq
 
     def adopt(self, draft: Draft) -> None:
         """Take over a draft made on top of this one: all of its entries."""
@@ -434,6 +443,8 @@ class Draft:
         self.totals.update(draft.totals)
         self.lots.update(draft.lots)
         self.entries += draft.entries
+        self._decided |= draft._decided
+        self._reversals |= draft._reversals
         self.seq, self.head, self.closes = draft.seq, draft.head, draft.closes
 
 
@@ -500,8 +511,8 @@ class _Plan:
             if name == account and asset == self.draft.currency
         )
         available = self.draft.total(account) - floor
-        if taken > max(available, 0):
-            raise InsufficientFunds(account, from_minor(taken), from_minor(max(available, 0)))
+        if taken > 0 and taken > available:
+            raise InsufficientFunds(account, from_minor(taken), from_minor(available))
 
     def keep_floors(self) -> None:
         for account, floor in self.draft.rules.floors.items():

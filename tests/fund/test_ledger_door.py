@@ -32,6 +32,7 @@ from fundops.wire.ledger import (
     PositionMismatch,
     RecordLoss,
     RecordProfit,
+    Withdraw,
 )
 
 GOLDEN_SHEET = {
@@ -387,3 +388,32 @@ async def test_what_happened_and_was_booked_late_is_booked_when_its_period_is_cl
         await world.tick()
         (entry,) = await ledger.entries(kind="fill")
         assert entry.day == TODAY
+
+
+@pytest.mark.parametrize("key", ["fill:f1", "settlement:m:0", "settlement:m:1:reversal"])
+async def test_the_keys_of_what_the_engine_reports_are_nobody_elses(key: str) -> None:
+    async with book() as (_, ledger):
+        with pytest.raises(ConfigError, match="key: .* begins as the ledger's own keys do"):
+            await ledger.deposit(1, key=key)
+        with pytest.raises(ConfigError, match="key"):
+            await ledger.post_many([RecordProfit(1), RecordProfit(1, key=key)])
+        assert len(await ledger.recent_entries()) == 1
+
+
+async def test_many_at_once_have_their_keys_before_they_are_sent() -> None:
+    async with book() as (_, ledger):
+        with pytest.raises(InsufficientFunds) as refused:
+            await ledger.post_many([RecordProfit(1), Withdraw(10**6, key="mine")])
+        first, second = refused.value.keys  # type: ignore[attr-defined]
+        assert second == "mine"
+        assert len(first) > 16
+        posted = await ledger.post_many([RecordProfit(1, key=first)])
+        assert posted[0].key == first
+
+
+async def test_whether_an_entry_fits_does_not_depend_on_the_order_of_its_legs() -> None:
+    async with book() as (_, ledger):
+        most = Decimal(2**62) / 10**8 - 100_000
+        await ledger.post((Leg("CASH", most, "b"), Leg("EXTERNAL", -most, "b")))
+        for legs in ((Leg("CASH", 5, "c"), Leg("CASH", -5, "b")), (Leg("CASH", -5, "b"), Leg("CASH", 5, "c"))):
+            await ledger.post(legs)
