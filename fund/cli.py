@@ -47,16 +47,26 @@ def demo(
 
     Parameters
     ----------
-    start: First session, YYYY-MM-DD; the default window begins 2009-03-02.
-    sessions: How many sessions to replay; 1000 unless told otherwise.
-    seed: Where the troubles fall, and the identity of the database.
-    db: The database file to make. Without it a temporary one is made, and deleted at the end.
-    keep: Keep the temporary database and name it.
-    prices: Daily prices of your own (CSV: date, open, high, low, close, volume) instead of the bundled indices.
-    serve: Serve the status stream while it runs, and stay up at the end.
-    hold: Stay up at the end, with the status stream, until interrupted.
-    port: Port of the status stream on 127.0.0.1; 0 takes a free one.
-    json: Print the report as one JSON object.
+    start
+        First session, YYYY-MM-DD; the default window begins 2009-03-02.
+    sessions
+        How many sessions to replay; 1000 unless told otherwise.
+    seed
+        Where the troubles fall, and the identity of the database.
+    db
+        The database file to make. Without it a temporary one is made, and deleted at the end.
+    keep
+        Keep the temporary database and name it.
+    prices
+        Daily prices of your own (CSV: date, open, high, low, close, volume) instead of the bundled indices.
+    serve
+        Serve the status stream while it runs, and stay up at the end.
+    hold
+        Stay up at the end, with the status stream, until interrupted.
+    port
+        Port of the status stream on 127.0.0.1; 0 takes a free one.
+    json
+        Print the report as one JSON object.
     """
     import tempfile
     from contextlib import ExitStack
@@ -140,7 +150,8 @@ def mcp(*, db: Path | None = None) -> int:
 
     Parameters
     ----------
-    db: The fund's database; ~/.fundops/fund.db unless told otherwise.
+    db
+        The fund's database; ~/.fundops/fund.db unless told otherwise.
     """
     from fundops.config import home
     from fundops.mcp import serve
@@ -155,9 +166,12 @@ def bench(*names: str, scale: float = 1.0, json: Annotated[bool, Parameter(name=
 
     Parameters
     ----------
-    names: Which benches to run: messaging, supervision, ledger, growth. All of them without a name.
-    scale: Size of each bench; 0.01 is a smoke test.
-    json: Print the results as one JSON object.
+    names
+        Which benches to run: messaging, supervision, ledger, growth. All of them without a name.
+    scale
+        Size of each bench; 0.01 is a smoke test.
+    json
+        Print the results as one JSON object.
     """
     from importlib import import_module
 
@@ -181,6 +195,12 @@ def bench(*names: str, scale: float = 1.0, json: Annotated[bool, Parameter(name=
     return 0
 
 
+# By their import paths: the modules are loaded when one of them runs, or is asked for its own help.
+app.command("fundops.cli_ledger:app", name="ledger", help="Book and read the double-entry ledger.")
+app.command("fundops.cli_ledger:backup", name="backup", help="Copy a fund's database, while it runs or not.")
+app.command("fundops.cli_ledger:restore", name="restore", help="Put a backup in a database's place.")
+
+
 def _usage(problem: str) -> int:
     print(f"fundops: {problem}", file=sys.stderr)
     return 2
@@ -199,6 +219,12 @@ def _refusals() -> tuple[type[Exception], ...]:
     return (FundopsError, OSError)
 
 
+def _again(error: Exception) -> str:
+    """How to find out what became of it, where that is not known."""
+    key = getattr(error, "key", None) if getattr(error, "outcome", None) == "unknown" else None
+    return f"; ask again with --key {key}" if key is not None and f"key {key!r}" not in str(error) else ""
+
+
 def _run() -> int:
     # An except clause looks its classes up only once something was raised, so that `--help` loads none of them.
     try:
@@ -211,7 +237,7 @@ def _run() -> int:
     except _usage_errors() as error:
         return _usage(str(error))
     except _refusals() as error:
-        print(f"fundops: {error}", file=sys.stderr)
+        print(f"fundops: {error}{_again(error)}", file=sys.stderr)
         return 1
     return code if isinstance(code, int) else 0
 

@@ -94,6 +94,7 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     status_port: int | None = None  # None: no stream; 0: any free port
     status_token: str | None = None  # None: made at first start; "": none is asked for
+    control_socket: bool = True  # commands from other processes of the same user, and the command line's
     alert_log: bool = False  # also deliver alerts to the logger fundops.alert
     alerts: AlertSettings = AlertSettings()
     recovery: RecoverySettings = RecoverySettings()
@@ -103,7 +104,7 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
             positive_minor(self.total_capital, "total_capital")
         except AmountError as error:
             raise ConfigError(error.field, f"{error.value!r} {error.problem}") from None
-        for field in ("ledger_enabled", "promotion_enabled", "self_healing_enabled", "alert_log"):
+        for field in ("ledger_enabled", "promotion_enabled", "self_healing_enabled", "control_socket", "alert_log"):
             if not isinstance(getattr(self, field), bool):
                 raise ConfigError(field, f"{getattr(self, field)!r} is neither True nor False")
         for field in _NUMBERS:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import apsw
 
+from fundops import audit
 from fundops.actors.alert import schema as alert_schema
+from fundops.actors.guard.marker import Marker
 from fundops.actors.ledger import schema as ledger_schema
+from fundops.actors.ledger.accounts import EXTERNAL
+from fundops.actors.ledger.export import Header, import_journal, peek_header
 from fundops.actors.oversight import schema as oversight_schema
-from fundops.actors.persistence import open_database
+from fundops.actors.persistence import Copied, open_database, restore
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.actors.recovery import schema as recovery_schema
 from fundops.runtime import ConfigError
+from fundops.wire.guard import KillStatus
+from fundops.wire.money import from_minor
 
-__all__ = ["MIGRATIONS", "prepare"]
+__all__ = ["MIGRATIONS", "import_book", "prepare", "restore_fund"]
 
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;\n"
 
@@ -28,7 +35,7 @@ MIGRATIONS: tuple[str, ...] = (
     + promotion_schema.SCHEMA
     + recovery_schema.SCHEMA
     + oversight_schema.SCHEMA,
-    ledger_schema.SCHEMA_2 + persistence_schema.SCHEMA,
+    ledger_schema.SCHEMA_2 + persistence_schema.SCHEMA + audit.SCHEMA,
 )
 
 
@@ -57,3 +64,63 @@ def _store(connection: apsw.Connection, values: dict[str, str]) -> None:
     if values:
         with connection:
             connection.executemany("INSERT INTO meta VALUES (?, ?)", list(values.items()))
+
+
+def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = False) -> Copied:
+    """Make `target` of a backup. The caller holds the owner's lock.
+
+    Nobody knows what the fund has done since: the kill switch is engaged before the file has its name, the file gets
+    an identity of its own, and remembers whose fork it is.
+
+    Raises: `DatabaseError`.
+    """
+    marker = Marker(target.with_name(target.name + ".kill"))
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = marker.read()
+    marker.write(KillStatus("ENGAGED", f"restored from {source.name}", "fundops", now_us))
+    try:
+        copied = restore(source, target, MIGRATIONS, replace=replace)
+    except BaseException:
+        marker.remove() if before is None else marker.write(before)
+        raise
+    connection = open_database(target, MIGRATIONS)
+    try:
+        stored = {str(key): str(value) for key, value in connection.execute("SELECT key, value FROM meta")}
+        head = next(iter(connection.execute("SELECT seq, hex(hash) FROM entry ORDER BY seq DESC LIMIT 1")), (0, ""))
+        fork = {
+            "uuid": str(uuid.uuid4()),
+            "forked_from": stored.get("uuid", ""),
+            "forked_at_us": str(now_us),
+            "forked_at_entry": f"{head[0]} {head[1].lower()}",
+        }
+        with connection:
+            connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(fork.items()))
+    finally:
+        connection.close()
+    return copied
+
+
+def import_book(path: Path, lines: Iterable[str]) -> Header:
+    """Make a new database of an exported journal. The caller holds the owner's lock.
+
+    Raises: `JournalDamaged`; `DatabaseError` when there are entries already.
+    """
+    first, rest = peek_header(lines)
+    header = import_journal(path, rest, currency=first.currency or "USD", migrations=MIGRATIONS)
+    connection = open_database(path, MIGRATIONS)
+    try:
+        capital = "SELECT -amount_minor FROM entry JOIN posting ON entry = seq WHERE key = 'opening' AND account = ?"
+        minor = next(iter(connection.execute(capital, (EXTERNAL,))), (0,))[0]
+        stored = {str(key) for (key,) in connection.execute("SELECT key FROM meta")}
+        wanted = {
+            "name": header.name or "fund",
+            "currency": header.currency or "USD",
+            "total_capital": f"{from_minor(minor).normalize():f}",
+            "uuid": str(uuid.uuid4()),
+            "forked_from": header.uuid or "",
+            "forked_at_entry": f"{header.seq} {header.hash}",
+        }
+        _store(connection, {key: value for key, value in wanted.items() if key not in stored})
+    finally:
+        connection.close()
+    return header

@@ -27,7 +27,9 @@ from fundops.actors.persistence import PersistenceActor
 from fundops.actors.promotion import PromotionActor
 from fundops.actors.recovery import RecoveryActor
 from fundops.actors.status import StatusActor
+from fundops.commands import CommandTable, fund_commands
 from fundops.config import FundConfig
+from fundops.control import ControlServer
 from fundops.database import MIGRATIONS, prepare
 from fundops.doors import ANSWER_DEADLINE_S, AlertDoor, LedgerDoor, PromotionDoor, RecoveryDoor
 from fundops.lock import OwnerLock
@@ -99,6 +101,10 @@ class Fund:
         self.promotion = PromotionDoor(self._maybe("promotion"))
         self.alerts = AlertDoor(self._maybe("alert"))
         self.recovery = RecoveryDoor(self._maybe("recovery"), host)
+        # What another process may ask for by name; a host can add commands of its own.
+        self.commands: CommandTable = fund_commands(
+            config.path, supervisor.ref("persistence"), self.ledger, clock.now_us
+        )
 
     @staticmethod
     def open(
@@ -151,7 +157,20 @@ class Fund:
 
     async def tick(self, session: str | None = None) -> TickReport:
         """One round of oversight, for hosts that drive time themselves. Answers when its commits are durable."""
-        return await self._supervisor.ref("oversight").ask(Tick(session), timeout_s=TICK_DEADLINE_S)
+        report = await self._supervisor.ref("oversight").ask(Tick(session), timeout_s=TICK_DEADLINE_S)
+        if session is not None and self.config.ledger_enabled:
+            await self._log_anchor()
+        return report
+
+    async def _log_anchor(self) -> None:
+        """The head of the hash chain, outside the file: a journal whose end was cut off looks whole from inside."""
+        try:
+            newest = await self.ledger.recent_entries(1)
+        except (Rejected, ActorError) as refusal:
+            log.warning("the ledger's anchor is not known: %s", refusal)
+        else:
+            for entry in newest:
+                log.info("ledger anchor %d %s", entry.seq, entry.hash)
 
     async def tick_now(self) -> TickReport:
         """A tick that also ends the UTC day when one has passed since the last."""
@@ -254,6 +273,9 @@ async def _open(
                     fund = Fund(config, supervisor, host, leases, clock, reported, make_worker)
                     if config.ledger_enabled:
                         await fund.ledger.deposit(from_minor(config.capital_minor), key="opening", memo="total capital")
+                    control = ControlServer(uuid, path, fund.commands)
+                    if config.control_socket:
+                        await nursery.start(control.serve)
                     ticking = trio.CancelScope()
                     if config.tick_interval_s is not None:
                         nursery.start_soon(_tick_for_ever, fund, config.tick_interval_s, ticking)
@@ -262,6 +284,7 @@ async def _open(
                     finally:
                         leases.end_all()
                         ticking.cancel()
+                        await control.close()
                 nursery.cancel_scope.cancel()
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
 
+from fundops import audit
 from fundops.actors.alert import recent
 from fundops.actors.ledger.reports import Reports
 from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
@@ -112,6 +113,12 @@ class FundReader:
     def entry_count(self, kind: str | None = None) -> int:
         """How many entries there are, of one kind or of all."""
         return int(self._reader.row("SELECT count(*) FROM entry WHERE ?1 IS NULL OR kind = ?1", (kind,))[0])
+
+    # -- what people asked for
+
+    def audit(self, limit: int = 50) -> tuple[audit.AuditRow, ...]:
+        """Changes asked for from outside and what became of them, newest first."""
+        return audit.recent(self._reader, checked_limit(limit))
 
     # -- alerts
 

@@ -137,12 +137,18 @@ async def virtual_fund(
 ) -> AsyncIterator[VirtualFund]:
     """A fund whose time moves only when told to, on a database that is deleted afterwards.
 
-    `settings` are those of `FundConfig`; capital is 100,000 and the host drives the ticks unless they say otherwise.
+    `settings` are those of `FundConfig`; capital is 100,000, the host drives the ticks, and there is no control socket
+    (its clients live in real time) unless they say otherwise.
     Works under trio's MockClock, since nothing runs in a thread.
     """
     fake, time = controller or FakeController(), clock or VirtualClock(START_US)
     with tempfile.TemporaryDirectory() as folder:
-        defaults = {"total_capital": 100_000, "tick_interval_s": None, "db_path": Path(folder) / "fund.db"}
+        defaults = {
+            "total_capital": 100_000,
+            "tick_interval_s": None,
+            "db_path": Path(folder) / "fund.db",
+            "control_socket": False,
+        }
         config = FundConfig(**{**defaults, **settings})
         async with Fund.open(config, fake, clock=time, transport=transport, make_worker=_inline, seed=0) as fund:
             yield VirtualFund(fund, fake, time)

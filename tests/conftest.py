@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,19 @@ from fundops.runtime import Supervisor, SupervisorSpec
 # an interrupt could pass.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_control_socket_is_left_in_the_users_runtime_folder() -> Iterator[None]:
+    """Not even by the funds that a test kills. The path must be short, so it is not one of pytest's."""
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    with tempfile.TemporaryDirectory(prefix="fo", dir="/tmp") as folder:
+        os.environ["XDG_RUNTIME_DIR"] = folder
+        yield
+        if before is None:
+            del os.environ["XDG_RUNTIME_DIR"]
+        else:
+            os.environ["XDG_RUNTIME_DIR"] = before
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ is read again from disk, so that memory and disk cannot part.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from decimal import Decimal
 from pathlib import Path
@@ -72,6 +73,8 @@ from .reports import Reports
 
 __all__ = ["LedgerActor", "new_key"]
 
+log = logging.getLogger("fundops.ledger")
+
 Known = dict[str, tuple[Entry, bytes]]
 Answer = Posted | tuple[Posted, ...] | Rejected
 Write = Event | Correct | PostMany
@@ -106,6 +109,9 @@ class LedgerActor(Actor):
         self._load()
 
     async def on_stop(self, reason: str) -> None:
+        if hasattr(self, "_book"):
+            # Outside the file, where a journal whose end was cut off cannot hide it.
+            log.info("ledger anchor %d %s", self._book.seq, self._book.head.hex())
         if hasattr(self, "_reader"):
             self._reader.close()
 

@@ -28,7 +28,7 @@ from csv import writer
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +71,7 @@ __all__ = [
     "import_jsonl",
     "jsonl",
     "ledger",
+    "peek_header",
 ]
 
 FORMAT = "fundops.journal"
@@ -463,6 +464,13 @@ def import_jsonl(lines: Iterable[str]) -> Iterator[JournalEntry]:
     """
     source = iter(lines)
     return (JournalEntry(one.payload, one.hash) for one in _proved(source, _header(source)))
+
+
+def peek_header(lines: Iterable[str]) -> tuple[Header, Iterator[str]]:
+    """The header of an export, and all of its lines still to be read. Raises: `JournalDamaged`."""
+    source = iter(lines)
+    first = next(source, "")
+    return _header(iter([first])), chain([first], source)
 
 
 class _Proved(NamedTuple):

@@ -1,8 +1,9 @@
 """Looks a book over, from the file alone. It reports and never repairs, and names the entry.
 
 Level 0: the file opens and holds a book. 1: SQLite's own check, and the trial balance of what is derived. 2: the whole
-chain, every posting against its entry, and everything derived built anew and compared. An anchor, kept outside of the
-file, shows a tail that was cut off, which nothing inside can.
+chain, every posting against its entry, and everything derived built anew and compared. 3: what outside tools make of
+the exported book, those that are installed. An anchor, kept outside of the file, shows a tail that was cut off, which
+nothing inside can.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from ...runtime import ConfigError
 from ..persistence import Reader, Rows
 from .accounts import ACCOUNTS
 from .core import GENESIS
+from .judges import judge, judges
 
 __all__ = ["LEVELS", "Anchor", "Finding", "Verification", "anchor_of", "verify", "verify_file"]
 
-LEVELS = (0, 1, 2)
+LEVELS = (0, 1, 2, 3)
 # More of them say nothing new, and a file that is all wrong has millions.
 FINDINGS_MAX = 100
 PAGE = 10_000
@@ -41,7 +43,7 @@ class Anchor(NamedTuple):
 class Finding(msgspec.Struct, frozen=True):
     """Something that is not as it should be. `seq`: the entry it is about, if it is one's."""
 
-    what: str  # "chain", "entry", "posting", "balance", "lot", "reversal", "file", "anchor"
+    what: str  # "chain", "entry", "posting", "balance", "lot", "reversal", "file", "anchor", "judge"
     seq: int | None
     problem: str
 
@@ -59,6 +61,7 @@ class Verification(msgspec.Struct, frozen=True):
     seq: int
     hash: str
     findings: tuple[Finding, ...]
+    judges: tuple[str, ...] = ()  # the outside tools that were asked
 
     @property
     def ok(self) -> bool:
@@ -108,7 +111,7 @@ def verify(rows: Rows, level: int = 2, anchor: Anchor | None = None) -> Verifica
             break
     end = anchor_of(rows)
     entries = rows.row("SELECT count(*) FROM entry")[0]
-    return Verification(level, entries, end.seq, end.hash, tuple(found))
+    return Verification(level, entries, end.seq, end.hash, tuple(found), judges() if level >= 3 else ())
 
 
 def _look(rows: Rows, level: int, anchor: Anchor | None) -> Iterator[Finding]:
@@ -124,6 +127,11 @@ def _look(rows: Rows, level: int, anchor: Anchor | None) -> Iterator[Finding]:
             yield Finding("balance", None, f"all balances in {asset} sum to {total} minor units, not to zero")
     if level >= 2:
         yield from _check_journal(rows)
+    if level >= 3:
+        if not judges():
+            yield Finding("judge", None, "none of bean-check, hledger and ledger is installed")
+        for problem in judge(rows):
+            yield Finding("judge", None, problem)
 
 
 def _check_anchor(rows: Rows, anchor: Anchor) -> Iterator[Finding]:

@@ -179,6 +179,7 @@ async def run_demo(
             name="demo",
             db_path=options.db,
             tick_interval_s=None,
+            control_socket=False,  # two demos of one seed have one uuid
             recovery_every_ticks=1,
             promotion_every_ticks=10,
             promotion_policy="literal",

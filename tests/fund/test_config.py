@@ -75,6 +75,7 @@ def test_all_subsystems_are_off_and_the_defaults_are_the_documented_ones() -> No
         "min_win_rate": 0.45,
         "status_port": None,
         "status_token": None,
+        "control_socket": True,
         "alert_log": False,
         "ledger_floats": "round",
         "account_floors": {},

@@ -165,7 +165,7 @@ def test_a_book_that_is_all_wrong_does_not_report_for_ever(tmp_path: Path) -> No
     assert len(verify_file(tmp_path / "fund.db").findings) == FINDINGS_MAX
 
 
-@pytest.mark.parametrize("level", [-1, 3, 1.5, True, "2", None])
+@pytest.mark.parametrize("level", [-1, 4, 1.5, True, "2", None])
 def test_a_level_there_is_not_is_refused(path: Path, level: Any) -> None:
     with Reader(path) as reader, pytest.raises(ConfigError, match="level"):
         verify(reader, level)

@@ -1,0 +1,182 @@
+"""Between JSON and the methods of a door: arguments in, by the types the method declares; answers out.
+
+Amounts are decimal text or whole numbers (a JSON number with a fraction is a float on the way, and is refused);
+instants are ISO dates, ISO datetimes with an offset, or microseconds since the epoch. A Struct is an object of its
+fields, and one of several tagged ones says which it is.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from fundops.moments import Instant
+from fundops.runtime import ConfigError
+from fundops.wire.money import Amount, text_of
+
+__all__ = ["bound", "converted", "plain"]
+
+# The ledger decides a list in one go, and everybody else waits meanwhile.
+MEMBERS_MAX: Final = 1_024
+
+_AMOUNT: Final = frozenset(get_args(Amount))
+_INSTANT: Final = frozenset(get_args(Instant))
+_SEQUENCES: Final = (Sequence, list, tuple)
+_MAPPINGS: Final = (Mapping, dict)
+
+
+def bound(method: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments for `method`, converted to the types it declares. Raises: `ConfigError` naming one."""
+    parameters, hints = _signature(getattr(method, "__func__", method))
+    for name in arguments:
+        if name not in parameters:
+            raise ConfigError(name, f"is not an argument; there are {', '.join(parameters) or 'none'}")
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in arguments:
+            raise ConfigError(name, "is missing")
+    return {name: converted(value, hints.get(name, Any), name) for name, value in arguments.items()}
+
+
+@cache
+def _signature(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    parameters = dict(inspect.signature(function).parameters)
+    parameters.pop("self", None)
+    return parameters, get_type_hints(function)
+
+
+def converted(value: Any, hint: Any, field: str) -> Any:
+    """A JSON value as what `hint` declares. Raises: `ConfigError` naming `field`."""
+    if isinstance(hint, TypeVar) or hint is Any or hint is object:
+        return value
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return _one_of(value, inner, field)
+    if hint is Decimal:
+        return _decimal(value, field)
+    if hint is Path:
+        return Path(_plainly(value, str, field))
+    if origin in _SEQUENCES:
+        return _sequence(value, inner, field)
+    if origin in _MAPPINGS:
+        items = _plainly(value, dict[str, Any], field)
+        return {key: converted(one, inner[1], f"{field}.{key}") for key, one in items.items()}
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return _struct(value, hint, field)
+    return _plainly(value, hint, field)
+
+
+def _one_of(value: Any, kinds: Sequence[Any], field: str) -> Any:
+    if NoneType in kinds and value is None:
+        return None
+    choices = [kind for kind in kinds if kind is not NoneType]
+    if set(choices) == _AMOUNT:
+        return _amount(value, field)
+    if dt.date in choices and set(choices) <= _INSTANT | {str}:
+        return _instant(value, field)  # a text is how a date or an instant travels
+    if len(choices) == 1:
+        return converted(value, choices[0], field)
+    if all(isinstance(kind, type) and issubclass(kind, msgspec.Struct) for kind in choices):
+        return _tagged(value, choices, field)
+    return _plainly(value, Union[tuple(choices)], field)  # noqa: UP007  made of a list
+
+
+def _amount(value: Any, field: str) -> str | int:
+    """What it is worth is for the ledger to check."""
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise ConfigError(field, f"{value!r} is not an amount; amounts travel as decimal text")
+
+
+def _decimal(value: Any, field: str) -> Decimal:
+    try:
+        return Decimal(_amount(value, field))
+    except ArithmeticError:
+        raise ConfigError(field, f"{value!r} is not a decimal number") from None
+
+
+def _instant(value: Any, field: str) -> int | dt.datetime | dt.date:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        try:
+            # What has no time of day is a day, and `fromisoformat` of a datetime would make it a midnight.
+            return dt.date.fromisoformat(value) if len(value) <= 10 else dt.datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    problem = "is not an ISO date, an ISO datetime with an offset, or microseconds since the epoch"
+    raise ConfigError(field, f"{value!r} {problem}")
+
+
+def _sequence(value: Any, inner: Sequence[Any], field: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(field, "is not a list")
+    if len(value) > MEMBERS_MAX:
+        raise ConfigError(field, f"has {len(value)} members; at most {MEMBERS_MAX} at once")
+    kinds = [kind for kind in inner if kind is not Ellipsis]
+    if len(kinds) > 1:
+        if len(kinds) != len(value):
+            raise ConfigError(field, f"has {len(value)} members instead of {len(kinds)}")
+        return tuple(converted(one, kind, f"{field}[{at}]") for at, (one, kind) in enumerate(zip(value, kinds)))  # noqa: B905  equally long
+    kind = kinds[0] if kinds else Any
+    return tuple(converted(one, kind, f"{field}[{at}]") for at, one in enumerate(value))
+
+
+def _struct(value: Any, kind: type[msgspec.Struct], field: str, *, ignored: str | None = None) -> msgspec.Struct:
+    given = _plainly(value, dict[str, Any], field)
+    fields = _fields(kind)
+    for name in given:
+        if name not in fields and name != ignored:
+            raise ConfigError(f"{field}.{name}", f"is no field of it; there are {', '.join(fields)}")
+    for name, one in fields.items():
+        if one.required and name not in given:
+            raise ConfigError(f"{field}.{name}", "is missing")
+    values = {
+        one.name: converted(given[name], one.type, f"{field}.{name}") for name, one in fields.items() if name in given
+    }
+    return kind(**values)
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    # Looking the types up takes longer than all the rest together.
+    return {one.encode_name: one for one in msgspec.structs.fields(kind)}
+
+
+def _tagged(value: Any, kinds: Sequence[Any], field: str) -> msgspec.Struct:
+    given = _plainly(value, dict[str, Any], field)
+    for kind in kinds:
+        config = kind.__struct_config__
+        if config.tag_field is not None and given.get(config.tag_field) == config.tag:
+            return _struct(given, kind, field, ignored=config.tag_field)
+    tags = ", ".join(str(kind.__struct_config__.tag) for kind in kinds)
+    raise ConfigError(field, f"does not say by its tag what it is: {tags}")
+
+
+def _plainly(value: Any, hint: Any, field: str) -> Any:
+    try:
+        return msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        raise ConfigError(field, str(error)) from None
+
+
+def plain(value: Any) -> Any:
+    """An answer as JSON can carry it: money as plain decimal text, structs as objects."""
+    return _texts(msgspec.to_builtins(value, builtin_types=(Decimal,), str_keys=True, enc_hook=str))
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return text_of(value)
+    if isinstance(value, dict):
+        return {name: _texts(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_texts(one) for one in value]
+    return value

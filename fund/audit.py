@@ -1,0 +1,84 @@
+"""The audit table: every change that a person or a program outside asked for, and what became of it.
+
+One row per change, written before its answer leaves and never touched again. `arguments` and `outcome` are JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fundops.actors.persistence import Rows
+from fundops.wire.persistence import Statement
+
+__all__ = ["OUTCOME_MAX", "SCHEMA", "AuditRow", "Caller", "audited", "recent"]
+
+SCHEMA = """
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    at_us INTEGER NOT NULL,
+    door TEXT NOT NULL,
+    uid INTEGER,
+    pid INTEGER,
+    actor TEXT NOT NULL,
+    command TEXT NOT NULL,
+    arguments TEXT NOT NULL,
+    outcome TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER audit_is_for_ever BEFORE UPDATE ON audit
+BEGIN SELECT raise(ABORT, 'audit rows are never changed'); END;
+CREATE TRIGGER audit_is_never_deleted BEFORE DELETE ON audit
+BEGIN SELECT raise(ABORT, 'audit rows are never deleted'); END;
+"""
+
+# The rows are for ever, and an answer can be as long as its caller likes; the journal has what was booked.
+OUTCOME_MAX = 4_096
+
+_INSERT = (
+    "INSERT INTO audit (at_us, door, uid, pid, actor, command, arguments, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks, and through which door: ``"control"`` or ``"standalone"``."""
+
+    door: str
+    uid: int | None  # None: this system does not tell
+    pid: int | None
+    actor: str  # the name given; anybody can give any
+
+
+class AuditRow(msgspec.Struct, frozen=True):
+    """One change that was asked for."""
+
+    id: int
+    at_us: int
+    door: str
+    uid: int | None
+    pid: int | None
+    actor: str
+    command: str
+    arguments: dict[str, Any]
+    outcome: dict[str, Any]  # {"done": answer}, or {"refused": {"type", "text"}}
+
+
+def audited(at_us: int, caller: Caller, command: str, arguments: Any, outcome: dict[str, Any]) -> Statement:
+    """The row, to commit."""
+    told = msgspec.json.encode(outcome)
+    if len(told) > OUTCOME_MAX:
+        told = msgspec.json.encode({kind: {"left_out_bytes": len(told)} for kind in outcome})
+    asked = msgspec.json.encode(arguments).decode()
+    row = (at_us, caller.door, caller.uid, caller.pid, caller.actor, command, asked, told.decode())
+    return Statement(_INSERT, (row,))
+
+
+def recent(rows: Rows, limit: int) -> tuple[AuditRow, ...]:
+    """The newest rows, newest first."""
+    found = rows.rows("SELECT * FROM audit ORDER BY id DESC LIMIT ?", (limit,))
+    return tuple(
+        AuditRow(
+            number, at_us, door, uid, pid, actor, command, msgspec.json.decode(arguments), msgspec.json.decode(outcome)
+        )
+        for number, at_us, door, uid, pid, actor, command, arguments, outcome in found
+    )

@@ -1,0 +1,524 @@
+"""The command line of the ledger and of the database: `fundops ledger ...`, `fundops backup`, `fundops restore`.
+
+Reports are read from the file and need nobody's permission. A change goes to the fund that runs on the database, or is
+made here under its lock when none does; either way it leaves an audit row. Amounts are decimal text, in and out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TextIO
+
+from cyclopts import App, Parameter
+
+__all__ = ["app", "backup", "restore"]
+
+app = App(name="ledger", help="Book and read the double-entry ledger.")
+
+LOCK_WAIT_S = 5.0
+
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+Money = Annotated[str, Parameter(allow_leading_hyphen=True)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Which fund, and how to print."""
+
+    db: Path | None = None
+    "The fund's database; ~/.fundops/fund.db unless told otherwise."
+
+    json: Json = False
+    "Print one JSON value, amounts as decimal text."
+
+    @property
+    def path(self) -> Path:
+        """The database. `~` and links are the shell's and the system's business."""
+        from fundops.config import home
+
+        return self.db if self.db is not None else home() / "fund.db"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Booking(Source):
+    """How something is booked."""
+
+    key: str | None = None
+    "Idempotency key: the same key with the same content is booked once."
+
+    strategy: str | None = None
+    "The strategy it belongs to."
+
+    at: str | None = None
+    "When it happened: YYYY-MM-DD, or a time with its offset. Now, unless told otherwise."
+
+    memo: str = ""
+    "A note kept with the entry."
+
+    actor: str | None = None
+    "Who asks, for the audit table; $USER unless told otherwise."
+
+
+# -- reports
+
+
+@app.command(name="balance-sheet")
+def balance_sheet(*, as_of: str | None = None, strategy: str | None = None, source: Source | None = None) -> int:
+    """Debits minus credits per account.
+
+    Parameters
+    ----------
+    as_of
+        At the end of this day (YYYY-MM-DD), or at this time; now, unless told otherwise.
+    strategy
+        Of this strategy alone.
+    """
+    return _report(source, "balance_sheet", as_of=_instant("as-of", as_of), strategy=strategy)
+
+
+@app.command
+def income(
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    strategy: str | None = None,
+    source: Source | None = None,
+) -> int:
+    """Income positive, expense negative.
+
+    Parameters
+    ----------
+    start
+        First day (YYYY-MM-DD) or time; the beginning, unless told otherwise.
+    end
+        Last day or time, which is included; now, unless told otherwise.
+    strategy
+        Of this strategy alone.
+    """
+    span = {"start": _instant("start", start), "end": _instant("end", end)}
+    return _report(source, "income_statement", **span, strategy=strategy)
+
+
+@app.command
+def trial(*, as_of: str | None = None, strategy: str | None = None, source: Source | None = None) -> int:
+    """Every account, EXTERNAL too; the sum is zero.
+
+    Parameters
+    ----------
+    as_of
+        At the end of this day (YYYY-MM-DD), or at this time; now, unless told otherwise.
+    strategy
+        Of this strategy alone.
+    """
+    return _report(source, "trial_balance", as_of=_instant("as-of", as_of), strategy=strategy)
+
+
+@app.command(name="cash-flow")
+def cash_flow(
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    strategy: str | None = None,
+    source: Source | None = None,
+) -> int:
+    """Where the cash came from and went.
+
+    Parameters
+    ----------
+    start
+        First day (YYYY-MM-DD) or time; the beginning, unless told otherwise.
+    end
+        Last day or time, which is included; now, unless told otherwise.
+    strategy
+        Of this strategy alone.
+    """
+    span = {"start": _instant("start", start), "end": _instant("end", end)}
+    return _report(source, "cash_flow", **span, strategy=strategy)
+
+
+@app.command
+def nav(*, as_of: str | None = None, source: Source | None = None) -> int:
+    """What the fund is worth by its books.
+
+    Parameters
+    ----------
+    as_of
+        At the end of this day (YYYY-MM-DD), or at this time; now, unless told otherwise.
+    """
+    return _report(source, "nav", as_of=_instant("as-of", as_of))
+
+
+@app.command
+def entries(
+    *,
+    account: str | None = None,
+    strategy: str | None = None,
+    kind: str | None = None,
+    after: int | None = None,
+    limit: int = 20,
+    source: Source | None = None,
+) -> int:
+    """Journal entries, newest first.
+
+    Parameters
+    ----------
+    account
+        Those with a leg in this account.
+    strategy
+        Of this strategy alone.
+    kind
+        Of this kind: deposit, withdrawal, profit, loss, ...
+    after
+        Those after this entry number.
+    limit
+        How many at most.
+    """
+    where = source or Source()
+    with _reader(where) as reader:
+        asked = _given(account=account, strategy=strategy, kind=kind, after_seq=after)
+        found = reader.entries(**asked, limit=limit)
+    if where.json:
+        return _print_json(found)
+    rows = [
+        (
+            str(one.seq),
+            one.day,
+            one.kind,
+            one.strategy or "",
+            " ".join(f"{leg.account}{_signed(leg.amount)}" for leg in one.legs),
+            one.memo,
+        )
+        for one in found
+    ]
+    return _print_table(("seq", "day", "kind", "strategy", "legs", "memo"), rows)
+
+
+@app.command
+def anchor(*, source: Source | None = None) -> int:
+    """Number and hash of the newest entry: kept elsewhere, they betray a journal whose end was cut off."""
+    where = source or Source()
+    with _reader(where) as reader:
+        seq, head = reader.anchor()
+    if where.json:
+        return _print_json({"seq": seq, "hash": head})
+    print(seq, head)
+    return 0
+
+
+@app.command
+def verify(
+    *, level: Literal[0, 1, 2, 3] = 2, anchor: tuple[int, str] | None = None, source: Source | None = None
+) -> int:
+    """Check the journal and all that is derived from it; ends with 1 when something is wrong.
+
+    Parameters
+    ----------
+    level
+        0 that it opens; 1 the pages and the trial balance; 2 the whole chain; 3 outside tools too.
+    anchor
+        Number and hash of an entry that was the newest once, as `anchor` told it: they must still be there.
+    """
+    from fundops.actors.ledger.verify import Anchor
+
+    where = source or Source()
+    with _reader(where) as reader:
+        report = reader.verify(level, anchor=None if anchor is None else Anchor(*anchor))
+    if where.json:
+        _print_json(report)
+    else:
+        print(f"{report.entries} entries looked over at level {report.level}; the last is {report.seq} {report.hash}")
+        for name in report.judges:
+            print(f"asked: {name}")
+        for finding in report.findings:
+            print(finding)
+        print("nothing is wrong" if report.ok else f"{len(report.findings)} findings")
+    return 0 if report.ok else 1
+
+
+# -- changes
+
+
+@app.command
+def deposit(amount: Money, /, *, booking: Booking | None = None) -> int:
+    """Money from outside: CASH / EXTERNAL.
+
+    Parameters
+    ----------
+    amount
+        How much.
+    """
+    return _book(booking, "deposit", amount=amount)
+
+
+@app.command
+def withdraw(amount: Money, /, *, booking: Booking | None = None) -> int:
+    """Money to outside: EXTERNAL / CASH. Refused beyond what there is.
+
+    Parameters
+    ----------
+    amount
+        How much.
+    """
+    return _book(booking, "withdraw", amount=amount)
+
+
+@app.command
+def profit(amount: Money, /, *, booking: Booking | None = None) -> int:
+    """A realized gain: CASH / REALIZED_PNL.
+
+    Parameters
+    ----------
+    amount
+        How much.
+    """
+    return _book(booking, "record_profit", amount=amount)
+
+
+@app.command
+def loss(amount: Money, /, *, booking: Booking | None = None) -> int:
+    """A realized loss, as a positive amount: REALIZED_PNL / CASH.
+
+    Parameters
+    ----------
+    amount
+        How much.
+    """
+    return _book(booking, "record_loss", amount=amount)
+
+
+@app.command
+def post(
+    *,
+    debit: Annotated[list[str] | None, Parameter(negative="")] = None,
+    credit: Annotated[list[str] | None, Parameter(negative="")] = None,
+    booking: Booking | None = None,
+) -> int:
+    """An entry of explicit legs, at least two, whose sum is zero.
+
+    Parameters
+    ----------
+    debit
+        ACCOUNT=AMOUNT, as often as needed.
+    credit
+        ACCOUNT=AMOUNT, as often as needed.
+    """
+    legs = [_leg("debit", text, "") for text in debit or ()] + [_leg("credit", text, "-") for text in credit or ()]
+    return _book(booking, "post", legs=legs)
+
+
+def _leg(option: str, text: str, sign: str) -> dict[str, str]:
+    from fundops.runtime import ConfigError
+    from fundops.wire.money import from_minor, positive_minor, text_of
+
+    account, equals, amount = text.partition("=")
+    if not (account and equals):
+        raise ConfigError(f"--{option}", f"{text!r} is not ACCOUNT=AMOUNT")
+    return {"account": account, "amount": f"{sign}{text_of(from_minor(positive_minor(amount, account).minor))}"}
+
+
+def _book(booking: Booking | None, method: str, **content: Any) -> int:
+    from fundops.standalone import run_command
+
+    how = booking or Booking()
+    asked = {**content, **_given(key=how.key, strategy=how.strategy, at=how.at, memo=how.memo or None)}
+    actor = how.actor if how.actor is not None else os.environ.get("USER", "")
+    posted = run_command(how.path, f"ledger.{method}", asked, actor)
+    if how.json:
+        return _print_json(posted)
+    again = " (booked before)" if posted["replayed"] else ""
+    print(f"entry {posted['seq']}{again}  key {posted['key']}  hash {posted['hash']}")
+    return 0
+
+
+# -- the whole of it
+
+
+@app.command
+def export(
+    *,
+    format: Literal["jsonl", "csv", "beancount", "ledger"] = "jsonl",
+    output: Path | None = None,
+    source: Source | None = None,
+) -> int:
+    """The whole journal as text, for other tools or for `import`.
+
+    Parameters
+    ----------
+    format
+        jsonl can be imported again; beancount, ledger (hledger reads it too) and csv are for others.
+    output
+        A new file to write; standard output unless told otherwise.
+    """
+    from fundops.actors.ledger import export as writers
+    from fundops.actors.persistence import Reader
+
+    where = source or Source()
+    with Reader(where.path) as rows, rows.snapshot():
+        lines: Iterable[str] = getattr(writers, format)(rows)
+        if output is None:
+            _write_lines(sys.stdout, lines)
+        else:
+            # Never over what is there, and for nobody else to read.
+            with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+                _write_lines(file, lines)
+    return 0
+
+
+def _write_lines(file: TextIO, lines: Iterable[str]) -> None:
+    for line in lines:
+        file.write(line if line.endswith("\n") else f"{line}\n")
+
+
+@app.command(name="import")
+def import_(path: Path, /, *, source: Source | None = None) -> int:
+    """Make a new database from an exported jsonl, checking the hash chain line by line.
+
+    Parameters
+    ----------
+    path
+        The jsonl file.
+    """
+    from fundops.database import import_book
+    from fundops.lock import OwnerLock
+
+    where = source or Source()
+    lock = OwnerLock(where.path)
+    lock.acquire(LOCK_WAIT_S)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            header = import_book(where.path, lines)
+    finally:
+        lock.release()
+    told = {"entries": header.seq, "hash": header.hash}
+    return _print_json(told) if where.json else _print_pairs(told)
+
+
+def backup(path: Path, /, *, source: Source | None = None) -> int:
+    """Copy a fund's database as it is now, whether the fund runs or not.
+
+    Parameters
+    ----------
+    path
+        The file to make.
+    """
+    from fundops.actors.persistence import backup as copy_database
+
+    where = source or Source()
+    copied = copy_database(where.path, path)
+    return _print_json(copied) if where.json else _print_pairs(_plain(copied))
+
+
+def restore(
+    path: Path, /, *, replace: Annotated[bool, Parameter(negative="")] = False, source: Source | None = None
+) -> int:
+    """Put a backup in the place of a fund's database. The fund must not be running.
+
+    What happened since the backup is not in it, so the fund starts with its kill switch engaged.
+
+    Parameters
+    ----------
+    path
+        The backup.
+    replace
+        Also when there is a database already.
+    """
+    from fundops.database import restore_fund
+    from fundops.lock import OwnerLock
+    from fundops.runtime import SystemClock
+
+    where = source or Source()
+    lock = OwnerLock(where.path)
+    lock.acquire(LOCK_WAIT_S)
+    try:
+        copied = restore_fund(path, where.path, SystemClock().now_us(), replace=replace)
+    finally:
+        lock.release()
+    if where.json:
+        return _print_json(copied)
+    _print_pairs(_plain(copied))
+    print("the kill switch is engaged; release it once what has happened since the backup is known")
+    return 0
+
+
+# -- asking and printing
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Those that were given: what is left out is for the question itself to decide."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _instant(option: str, text: str | None) -> Any:
+    from fundops.arguments import converted
+    from fundops.moments import Instant, instant_us
+
+    at = None if text is None else converted(text, Instant, f"--{option}")
+    instant_us(f"--{option}", at)  # an instant without an offset is nobody's
+    return at
+
+
+def _reader(where: Source) -> AbstractContextManager[Any]:
+    from fundops.reader import open_reader
+
+    return open_reader(where.path)
+
+
+def _report(source: Source | None, question: str, **options: Any) -> int:
+    where = source or Source()
+    with _reader(where) as reader:
+        answer = getattr(reader, question)(**_given(**options))
+    if where.json:
+        return _print_json(answer)
+    shown = _plain(answer)
+    if isinstance(shown, Mapping):
+        return _print_pairs(shown)
+    print(shown)
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    from fundops.arguments import plain
+
+    return plain(value)
+
+
+def _signed(amount: Any) -> str:
+    from fundops.wire.money import text_of
+
+    return f"{'' if amount < 0 else '+'}{text_of(amount)}"
+
+
+def _print_json(value: Any) -> int:
+    import msgspec
+
+    print(msgspec.json.encode(_plain(value)).decode())
+    return 0
+
+
+def _print_pairs(pairs: Mapping[str, Any]) -> int:
+    shown = {name: value if isinstance(value, str) else _compact(value) for name, value in pairs.items()}
+    name_width = max((len(name) for name in shown), default=0)
+    value_width = max((len(value) for value in shown.values()), default=0)
+    for name, value in shown.items():
+        print(f"{name:<{name_width}}  {value:>{value_width}}")
+    return 0
+
+
+def _compact(value: Any) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode()
+
+
+def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, *rows):
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0

@@ -1,0 +1,121 @@
+"""Where a running fund listens for its commands, and who is at the other end of a unix socket.
+
+The socket lies in the user's own runtime folder: XDG_RUNTIME_DIR, else /tmp/fundops-<uid>; either counts only if it
+belongs to the user and nobody else can enter it. Its name is a hash of the database's uuid, since a path beyond about
+104 bytes cannot be bound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import stat
+import struct
+import sys
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from fundops.runtime import FundopsError, Outcome
+
+__all__ = ["ControlError", "Peer", "folder_to_listen_in", "folders_to_look_in", "peer_of", "socket_name"]
+
+# The shortest limit of the systems we know is macOS's: 104 bytes, with the zero at the end.
+PATH_MAX_BYTES = 103
+TEMPORARY: Final = Path("/tmp")
+
+# Darwin's <sys/un.h> and <sys/ucred.h>; Python names neither.
+_SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
+_XUCRED_BYTES = 76
+
+
+class ControlError(FundopsError):
+    """A command that did not get through, or failed in a way that has no class here; `kind` is the failure's name."""
+
+    outcome: Outcome = "not_executed"
+
+    def __init__(
+        self, problem: str, *, kind: str = "ControlError", outcome: Outcome = "not_executed", key: str | None = None
+    ) -> None:
+        super().__init__(problem)
+        self.kind, self.outcome, self.key = kind, outcome, key
+
+
+class Peer(NamedTuple):
+    """The process at the other end."""
+
+    uid: int | None  # None: this system does not tell, and `unknown` says why
+    pid: int | None
+    unknown: str = ""
+
+
+def peer_of(connection: Any) -> Peer:
+    """Who connected, by the kernel's word. `connection` is a socket of the standard library or of trio."""
+    try:
+        if sys.platform == "darwin":
+            _, uid = struct.unpack_from("=Ii", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES))
+            (pid,) = struct.unpack("=i", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4))
+            return Peer(uid, pid)
+        if hasattr(socket, "SO_PEERCRED"):
+            pid, uid, _ = struct.unpack("=iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            return Peer(uid, pid)
+    except (OSError, struct.error) as error:
+        return Peer(None, None, f"the system would not tell: {error}")
+    return Peer(None, None, f"{sys.platform} has no way to tell that we know")
+
+
+def socket_name(uuid: str) -> str:
+    """The socket of the fund whose database has this uuid."""
+    return f"fundops-{hashlib.sha256(uuid.encode()).hexdigest()[:16]}.sock"
+
+
+def _shared() -> Path:
+    return TEMPORARY / f"fundops-{os.getuid()}"
+
+
+def _problem_with(folder: Path) -> str | None:
+    """Why this folder is not the user's own, or None: then nobody else can put a socket there, or reach one."""
+    try:
+        found = folder.lstat()
+    except OSError as error:
+        return f"cannot be entered: {error.strerror}"
+    if not stat.S_ISDIR(found.st_mode):
+        return "is not a folder"
+    if found.st_uid != os.getuid():
+        return f"belongs to uid {found.st_uid}"
+    if found.st_mode & 0o077:
+        return f"is open to others (mode {stat.S_IMODE(found.st_mode):04o})"
+    return None
+
+
+def _runtime_folders() -> list[Path]:
+    named = os.environ.get("XDG_RUNTIME_DIR", "")
+    return [Path(named)] if named.startswith("/") else []
+
+
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder / (socket_name("") + ".12345678"))) <= PATH_MAX_BYTES
+
+
+def folder_to_listen_in() -> Path:
+    """The user's runtime folder, made if need be. Raises: `ControlError` when there is none that is safe."""
+    for folder in _runtime_folders():
+        if _problem_with(folder) is None and os.access(folder, os.W_OK) and _fits(folder):
+            return folder
+    folder = _shared()
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ControlError(f"{folder} cannot be made: {error.strerror}") from error
+    problem = _problem_with(folder)
+    if problem is not None:
+        raise ControlError(f"{folder} {problem}; a control socket there would not be safe")
+    return folder
+
+
+def folders_to_look_in() -> list[Path]:
+    """Where the fund may be listening: its environment may differ from ours (cron, a service), its user may not."""
+    every = [*_runtime_folders(), Path(f"/run/user/{os.getuid()}"), _shared()]
+    return [folder for folder in dict.fromkeys(every) if _problem_with(folder) is None]

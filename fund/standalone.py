@@ -1,0 +1,98 @@
+"""One command for one database: to the fund that runs on it, or, when none does, done here and now.
+
+Without an owner the command takes the owner's lock, brings up persistence and the ledger and nothing else (no guard, no
+alerts, no tick: they are the running fund's), runs, and leaves.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from fundops.actors.ledger import LedgerActor
+from fundops.actors.ledger.actor import new_key
+from fundops.actors.persistence import PersistenceActor
+from fundops.audit import Caller
+from fundops.commands import fund_commands, takes_key
+from fundops.control import NobodyListens, call
+from fundops.database import MIGRATIONS
+from fundops.doors import LedgerDoor
+from fundops.lock import DatabaseInUse, OwnerLock
+from fundops.reader import open_reader
+from fundops.runtime import (
+    ChildSpec,
+    ConfigError,
+    SupervisorSpec,
+    SystemClock,
+    ThreadWorker,
+    bare_errors,
+    open_supervisor,
+)
+
+__all__ = ["run_command"]
+
+# As long as SQLite itself would wait for a lock: another tool's write, or a fund that is still starting, takes less.
+LOCK_WAIT_S = 5.0
+_POLL_S = 0.05
+
+_BEGINS_THE_BOOK: Final = "ledger.opening_balances"
+
+
+def run_command(
+    db: Path, command: str, arguments: Mapping[str, Any] | None = None, actor: str = "", *, wait_s: float = LOCK_WAIT_S
+) -> Any:
+    """The answer, as JSON has it. A change without a `key` is given one first, so that its errors can carry it.
+
+    Raises: the command's own error; `DatabaseInUse` when the owner does not listen; `DatabaseError`. Not to be called
+    from within a trio run.
+    """
+    asked = dict(arguments or {})
+    if takes_key(command) and asked.get("key") is None:
+        asked["key"] = new_key(SystemClock().now_us())
+    deadline = time.monotonic() + wait_s
+    with open_reader(db) as reader:
+        meta = reader.meta()
+    if not {"name", "currency", "total_capital", "uuid"} <= meta.keys():
+        raise ConfigError("db", f"{db} is not the database of a fund")
+    while True:
+        lock = OwnerLock(db)
+        try:
+            lock.acquire()
+        except DatabaseInUse as owned:
+            try:
+                return call(db, command, asked, actor=actor)
+            except NobodyListens:
+                # Another tool in the middle of its write, or a fund on its way up or down.
+                if time.monotonic() >= deadline:
+                    raise owned from None
+            time.sleep(_POLL_S)
+            continue
+        try:
+            # An interrupt waits for the write to end, and then ends the command.
+            run = partial(_alone, db.resolve(), meta, command, asked, actor)
+            return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+        finally:
+            lock.release()
+
+
+async def _alone(path: Path, meta: Mapping[str, str], command: str, arguments: Mapping[str, Any], actor: str) -> Any:
+    clock = SystemClock()
+    ledger = ChildSpec("ledger", partial(LedgerActor, path, clock, meta["currency"]))
+    specs: list[ChildSpec | SupervisorSpec] = [
+        ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS)),
+        SupervisorSpec("subsystems", (ledger,)),
+    ]
+    with bare_errors():
+        async with open_supervisor(specs, strategy="rest_for_one", name=meta["name"]) as supervisor:
+            door = LedgerDoor(supervisor.ref("ledger"), clock.now_us, path, ThreadWorker)
+            if command != _BEGINS_THE_BOOK:
+                # As the fund does at every start: the book begins with the capital, whoever opens it first.
+                await door.deposit(meta["total_capital"], key="opening", memo="total capital")
+            table = fund_commands(path, supervisor.ref("persistence"), door, clock.now_us)
+            return await table.run(Caller("standalone", os.getuid(), os.getpid(), actor), command, arguments)
