@@ -436,8 +436,8 @@ class LedgerDoor(_Door):
     async def verify(self, level: int = 2, *, anchor: Anchor | None = None) -> Verification:
         """Look the book over, beside whatever is being booked; nothing is repaired.
 
-        0: it opens; 1: SQLite's own check and the trial balance; 2: the whole chain, and all that is derived from it; 3: what
-        bean-check, hledger and ledger make of it too, those that are installed.
+        0: it opens; 1: SQLite's own check and the trial balance; 2: the whole chain, and all that is derived from it;
+        3: also what bean-check, hledger and ledger make of the exported book, those that are installed.
         """
         worker = self._make_worker("fundops-verify")
         try:

@@ -489,7 +489,7 @@ def test_an_exported_journal_is_imported_into_a_database_that_goes_on(
 
 
 def test_a_backup_is_made_while_the_fund_runs_and_a_restored_one_starts_with_its_kill_switch_engaged(
-    command: Command, db: Path, tmp_path: Path
+    command: Command, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with OwnerLock(db):
         assert command("backup", "b.db").code == 0, "no permission is needed"
@@ -499,6 +499,7 @@ def test_a_backup_is_made_while_the_fund_runs_and_a_restored_one_starts_with_its
     refused = command("restore", "b.db")
     assert (refused.code, "overwritten only when asked to" in refused.err) == (1, True)
     assert not (tmp_path / "fund.db.kill").exists()
+    monkeypatch.setattr("fundops.cli_ledger.LOCK_WAIT_S", 0.0)
     with OwnerLock(db):
         assert command("restore", "b.db", "--replace").code == 1
     with open_reader(db) as reader:
