@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 from functools import cache, partial
 from itertools import chain, count
@@ -215,7 +215,12 @@ class Oracle:
         new = 0
         for one in fills:
             key = f"fill:{one.id}"
-            event = BookFill(one.instrument, one.quantity, one.price, one.fee, strategy=one.strategy, at_us=one.at_us)
+            # What an engine has computed is rounded, or one fill would hold up all that come after it.
+            quantity, price, fee = (
+                amount.quantize(Decimal("1e-8"), ROUND_HALF_EVEN) if amount.is_finite() else amount
+                for amount in (one.quantity, one.price, one.fee)
+            )
+            event = BookFill(one.instrument, quantity, price, fee, strategy=one.strategy, at_us=one.at_us)
             _, _, replayed = self.book(event, key, now_us)
             new += not replayed
         return Booked(new, self._cursor("fills", fills))
