@@ -199,6 +199,7 @@ def bench(*names: str, scale: float = 1.0, json: Annotated[bool, Parameter(name=
 app.command("fundops.cli_ledger:app", name="ledger", help="Book and read the double-entry ledger.")
 app.command("fundops.cli_ledger:backup", name="backup", help="Copy a fund's database, while it runs or not.")
 app.command("fundops.cli_ledger:restore", name="restore", help="Put a backup in a database's place.")
+app.command("fundops.cli_ledger:migrate", name="migrate", help="Bring a fund's database up to date.")
 
 
 def _usage(problem: str) -> int:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TextIO
 
 from cyclopts import App, Parameter
 
-__all__ = ["app", "backup", "restore"]
+__all__ = ["app", "backup", "migrate", "restore"]
 
 app = App(name="ledger", help="Book and read the double-entry ledger.")
 
@@ -445,6 +445,36 @@ def restore(
     _print_pairs(_plain(copied))
     print("the kill switch is engaged; release it once what has happened since the backup is known")
     return 0
+
+
+def migrate(*, check: Annotated[bool, Parameter(negative="")] = False, source: Source | None = None) -> int:
+    """Bring a fund's database up to this version's schema; a fund does so too when it starts.
+
+    A file of an older schema is copied first, beside itself. The fund must not be running.
+
+    Parameters
+    ----------
+    check
+        Only say what would be done, and whether there is room for the copy; ends with 1 if there is not.
+    """
+    from fundops.database import migrate_fund, migration_of
+    from fundops.lock import OwnerLock
+
+    where = source or Source()
+    plan = migration_of(where.path)
+    if not check and plan.pending:
+        lock = OwnerLock(where.path)
+        lock.acquire(LOCK_WAIT_S)
+        try:
+            migrate_fund(where.path)
+        finally:
+            lock.release()
+        plan = migration_of(where.path)
+    if where.json:
+        _print_json(plan)
+    else:
+        _print_pairs(_plain(plan))
+    return 0 if plan.room else 1
 
 
 # -- asking and printing

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
 import apsw
+import msgspec
 
 from fundops import audit
 from fundops.actors.alert import schema as alert_schema
@@ -15,7 +17,7 @@ from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.accounts import EXTERNAL
 from fundops.actors.ledger.export import Header, import_journal, peek_header
 from fundops.actors.oversight import schema as oversight_schema
-from fundops.actors.persistence import Copied, open_database, restore
+from fundops.actors.persistence import Copied, DatabaseError, Reader, open_database, restore
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.actors.recovery import schema as recovery_schema
@@ -23,7 +25,7 @@ from fundops.runtime import ConfigError
 from fundops.wire.guard import KillStatus
 from fundops.wire.money import from_minor
 
-__all__ = ["MIGRATIONS", "import_book", "prepare", "restore_fund"]
+__all__ = ["MIGRATIONS", "Migration", "import_book", "migrate_fund", "migration_of", "prepare", "restore_fund"]
 
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;\n"
 
@@ -37,6 +39,39 @@ MIGRATIONS: tuple[str, ...] = (
     + oversight_schema.SCHEMA,
     ledger_schema.SCHEMA_2 + persistence_schema.SCHEMA + audit.SCHEMA,
 )
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """What bringing a file up to date takes."""
+
+    schema: int  # the file's
+    newest: int  # ours
+    needs_bytes: int  # free, for the copy that is made first; 0: there is nothing to do
+    free_bytes: int
+
+    @property
+    def pending(self) -> bool:
+        return self.schema < self.newest
+
+    @property
+    def room(self) -> bool:
+        return self.free_bytes >= self.needs_bytes
+
+
+def migration_of(path: Path) -> Migration:
+    """Looks, and changes nothing. Raises: `DatabaseError` for a file of another program or a newer fundops."""
+    with Reader(path) as reader:
+        schema = reader.row("PRAGMA user_version")[0]
+        size = reader.row("PRAGMA page_count")[0] * reader.row("PRAGMA page_size")[0]
+    if schema > len(MIGRATIONS):
+        raise DatabaseError(path, f"was written by a newer fundops (schema {schema}, this one knows {len(MIGRATIONS)})")
+    needs = size if schema < len(MIGRATIONS) else 0
+    return Migration(schema, len(MIGRATIONS), needs, shutil.disk_usage(path.absolute().parent).free)
+
+
+def migrate_fund(path: Path) -> None:
+    """Bring the file up to date, after a copy of it. The caller holds the owner's lock. Raises: `DatabaseError`."""
+    open_database(path, MIGRATIONS).close()
 
 
 def prepare(path: Path, identity: dict[str, str], *, seed: int | None = None) -> str:

@@ -352,7 +352,10 @@ class LedgerDoor(_Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Reverse entry `seq` and book `entry` in its place, both or neither; the answer is the new entry's."""
+        """Reverse entry `seq` and book `entry` in its place, both or neither; the answer is the new entry's.
+
+        The reversal is dated as the entry it takes back, or now if that day is closed, unless `at` says otherwise.
+        """
         return await self._book(Correct, seq, entry, reason, key=key, strategy=strategy, at=at, memo=memo)
 
     async def close_period(self, day: dt.date | str, *, key: str | None = None, memo: str = "") -> Posted:

@@ -1,8 +1,9 @@
-"""Every snippet in docs/ is run as it stands there."""
+"""Every snippet and command in docs/ is run as it stands there."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ SNIPPETS = [
     for number, source in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
 ]
 PRINTED = {
+    "ledger-0": "CASH 95000\nPOSITIONS 5000\nFEES_RECEIVABLE -300\nMANAGEMENT_FEES 200\nPERFORMANCE_FEES 100\n"
+    "REALIZED_PNL -1500\nUNREALIZED_PNL 0\nNAV 99700 True",
+    "ledger-1": "2024-12-31 is closed: the book is closed up to 2024-12-31\n50.00000000",
     "runtime-0": "3",
     "runtime-1": "halt\nSPY 999.0",
     "runtime-2": "life 2 uploaded first\nlife 5 uploaded last\n1 quarantined after 3 attempts: OSError",
@@ -34,3 +38,19 @@ def test_a_snippet_runs_and_prints_what_it_should(source: str, request: pytest.F
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == PRINTED[request.node.callspec.id]
+
+
+def test_the_commands_of_the_ledger_run_as_written_on_the_book_of_its_first_snippet(tmp_path: Path) -> None:
+    page = (DOCS / "ledger.md").read_text()
+    [snippet, *_] = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    [commands] = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
+    subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    said: dict[str, str] = {}
+    for line in commands.strip().splitlines():
+        words = [sys.executable, "-m", *shlex.split(line)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), (line, done.stdout, done.stderr)
+        said[line] = done.stdout
+    assert len(said) > 9
+    assert said["fundops ledger verify --db fund.db"].endswith("nothing is wrong\n")
+    assert all((tmp_path / name).exists() for name in ("fund.beancount", "again.db", "copy.db", "restored.db"))

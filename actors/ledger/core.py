@@ -375,12 +375,20 @@ class Draft:
         if event.entry.key is not None:
             raise BadField("entry.key", "must not be given: the new entry has the key of its correction")
         reversal_key = f"{key}:reversal"
-        reversal = Reverse(event.seq, event.reason, key=reversal_key, strategy=event.strategy, at_us=event.at_us)
+        at_us = self._open_time_of(event.seq) if event.at_us is None else event.at_us
+        reversal = Reverse(event.seq, event.reason, key=reversal_key, strategy=event.strategy, at_us=at_us)
         fork = self.fork()
         fork.decide(reversal, reversal_key, recorded_us)
         entry = fork.decide(event.entry, key, recorded_us, correction=event)
         self.adopt(fork)
         return entry
+
+    def _open_time_of(self, seq: int) -> int | None:
+        """When the entry happened, so that its correction mends the reports of that time; None if that is closed."""
+        original = self.original(seq) if 0 < seq <= self.seq else None
+        if original is None or (self.closes and original.entry.day <= self.closes[-1].day):
+            return None
+        return original.entry.recorded_us if original.entry.at_us is None else original.entry.at_us
 
     def _day_of(self, event: Event, recorded_us: int) -> str:
         """The day the entry is booked on. Raises: `PeriodClosed`, `BadField`."""

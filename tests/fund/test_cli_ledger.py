@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apsw
@@ -521,6 +522,30 @@ def test_a_backup_is_made_while_the_fund_runs_and_a_restored_one_starts_with_its
     assert trio.run(started) == "ENGAGED"
     copied = run_command(db, "backup", {"target": str(tmp_path / "c.db")})
     assert copied["target"] == str(tmp_path / "c.db")
+
+
+def test_migrate_says_what_it_takes_and_does_it(command: Command, db: Path, tmp_path: Path) -> None:
+    told = command("migrate", "--check", "--json").json
+    assert (told["schema"], told["newest"], told["needs_bytes"]) == (len(MIGRATIONS), len(MIGRATIONS), 0)
+    old = tmp_path / "old.db"
+    open_database(old, MIGRATIONS[:1]).close()
+    check = command("migrate", "--check", "--db", "old.db", "--json").json
+    assert (check["schema"], check["needs_bytes"] > 0) == (1, True)
+    assert not (tmp_path / "old.db.v1.bak").exists()
+    with OwnerLock(old):
+        assert command("migrate", "--check", "--db", "old.db").code == 0, "looking needs no permission"
+    assert command("migrate", "--db", "old.db", "--json").json["schema"] == len(MIGRATIONS)
+    assert (tmp_path / "old.db.v1.bak").exists()
+
+
+def test_migrate_ends_with_one_when_there_is_no_room_for_the_copy(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_database(tmp_path / "old.db", MIGRATIONS[:1]).close()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10, used=10, free=0))
+    assert command("migrate", "--check", "--db", "old.db").code == 1
+    done = command("migrate", "--db", "old.db")
+    assert (done.code, "needs" in done.err) == (1, True)
 
 
 def test_a_backup_that_is_none_restores_nothing(command: Command, db: Path, tmp_path: Path) -> None:

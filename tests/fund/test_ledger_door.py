@@ -270,6 +270,18 @@ async def test_a_correction_reverses_and_books_anew_in_one_and_links_them() -> N
             await ledger.correct(wrong.seq, RecordProfit(22), reason="again")
 
 
+async def test_a_correction_mends_the_reports_of_the_time_of_the_mistake_while_that_is_open() -> None:
+    async with book() as (_, ledger):
+        early = await ledger.record_profit(500, at=dt.date(2026, 1, 2))
+        later = await ledger.record_profit(70, at=dt.date(2026, 1, 3))
+        await ledger.correct(early.seq, RecordProfit(50, at_us=START_US - 3 * DAY_US), reason="typo")
+        assert (await ledger.income_statement(end="2026-01-02"))["REALIZED_PNL"] == 50
+        await ledger.close_period("2026-01-03")
+        await ledger.correct(later.seq, RecordProfit(7), reason="typo")
+        assert (await ledger.income_statement(end="2026-01-04"))["REALIZED_PNL"] == 120
+        assert (await ledger.income_statement())["REALIZED_PNL"] == 57
+
+
 async def test_a_correction_that_cannot_be_booked_reverses_nothing() -> None:
     async with book() as (_, ledger):
         wrong = await ledger.record_profit(200)
