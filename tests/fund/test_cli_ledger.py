@@ -559,7 +559,7 @@ def test_a_backup_that_is_none_restores_nothing(command: Command, db: Path, tmp_
 
 def test_periods_and_corrections_go_through_the_table_too(db: Path) -> None:
     posted = run_command(db, "ledger.record_profit", {"amount": "5", "at": "2020-01-05"})
-    entry = {"type": "profit", "amount": "6"}
+    entry = {"type": "profit", "amount": "6", "at_us": 1_578_182_400_000_000}
     corrected = run_command(db, "ledger.correct", {"seq": posted["seq"], "entry": entry, "reason": "typo"})
     assert corrected["seq"] == posted["seq"] + 2
     run_command(db, "ledger.close_period", {"day": "2020-01-05"})
@@ -567,7 +567,7 @@ def test_periods_and_corrections_go_through_the_table_too(db: Path) -> None:
         run_command(db, "ledger.record_profit", {"amount": "5", "at": "2020-01-05"})
     run_command(db, "ledger.reopen_period", {"day": "2020-01-05", "reason": "late", "actor": "ann"})
     sheet = run_command(db, "ledger.balance_sheet", {"as_of": "2020-01-05"})
-    assert sheet["REALIZED_PNL"] == "-5.00000000"
+    assert sheet["REALIZED_PNL"] == "-6.00000000"
     assert run_command(db, "ledger.verify", {"level": 2})["findings"] == []
 
 

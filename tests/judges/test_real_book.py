@@ -60,6 +60,9 @@ from fundops.wire.money import from_minor
 
 PACKAGE, VERSION = "pyfolio-reloaded", "0.9.9"
 SHA256 = "4dcd0bc6e07249458685e6591a105daafaa87c6b79a0680f71ba8e58435b5c0c"
+# Fetched and booked in some twenty seconds.
+pytestmark = pytest.mark.soak
+
 FIRST_DEPOSIT = 100_000
 STRATEGY = "long-short"
 HALF_A_CENT = Decimal("0.005")
