@@ -42,7 +42,7 @@ from fundops.runtime import (
     open_supervisor,
 )
 
-FATES = ("answer",) * 14 + ("refuse", "crash", "crash", "nested", "timer", "watch", "tell", "end")
+FATES = ("answer",) * 14 + ("refuse", "crash", "crash", "nested", "timer", "watch", "tell", "end", "deaf")
 DEEDS = (*("tell", "tell_nowait", "ask", "give_up") * 6, *("control", "retry") * 3, "drill", "replace", "stop", "rest")
 
 
@@ -171,6 +171,9 @@ class Sim(Actor):
                     self.world.tell(f"{self.me} could not tell: {error}")
             case "end":
                 self.context.stop()
+            case "deaf":  # to its cancellation, for longer than it takes to be called stuck
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(8.0)
         return job.number
 
     @handles_batch(Bulk, limit=3)
@@ -248,7 +251,8 @@ async def caller(world: World, supervisor: Supervisor, me: str, names: list[str]
                     await supervisor.replace(name, (lambda: 1 / 0) if broken else lambda: Sim(world, names, 1))  # type: ignore[arg-type,return-value]
                 case "stop" if rng.random() < 0.3:
                     await supervisor.stop_child(name)
-                    world.must(name not in world.alive, f"{name} was stopped and is alive")
+                    stuck = supervisor._members[name].state == "stuck"
+                    world.must(name not in world.alive or stuck, f"{name} was stopped and is alive")
                 case _:
                     await trio.sleep(rng.choice([0.0, 0.3, 4.0]))
         except (ActorError, Refused) as error:
@@ -334,7 +338,9 @@ async def live_through(seed: int) -> World:
         auditor = Auditor(world, scope, rng.randrange(1, 500) if rng.random() < 0.4 else 0)
         trio.lowlevel.add_instrument(auditor)
         try:
-            async with open_supervisor(children, **supervision(rng)) as supervisor:
+            async with open_supervisor(
+                children, stuck_after_s=rng.choice([1.0, 5.0]), **supervision(rng)
+            ) as supervisor:
                 auditor.supervisor = supervisor
                 async with trio.open_nursery() as nursery:
                     for number in range(rng.randrange(2, 7)):
