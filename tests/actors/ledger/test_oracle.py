@@ -52,12 +52,15 @@ from fundops.wire.ledger import (
     BookSettlements,
     ChargeManagementFee,
     ChargePerformanceFee,
+    ClosePeriod,
     ClosePosition,
     Deposit,
     Entry,
     EntryRefused,
     Event,
+    Financing,
     IdempotencyConflict,
+    Income,
     IncomeStatement,
     InsufficientFunds,
     LedgerTotals,
@@ -65,6 +68,7 @@ from fundops.wire.ledger import (
     Mark,
     OpenPosition,
     PayFees,
+    PeriodClosed,
     PositionMismatch,
     Post,
     Posted,
@@ -73,6 +77,7 @@ from fundops.wire.ledger import (
     RecentEntries,
     RecordLoss,
     RecordProfit,
+    ReopenPeriod,
     Reverse,
     Settle,
     TrialBalance,
@@ -104,7 +109,8 @@ SEVEN = (
     "UNREALIZED_PNL",
 )
 MARKS = "POSITIONS:MTM"
-ONCE_USED = ("TRADING_FEES", "RETAINED")
+ONCE_USED = ("TRADING_FEES", "INCOME", "FINANCING", "RETAINED")
+REVENUE = {"MANAGEMENT_FEES", "PERFORMANCE_FEES", "REALIZED_PNL", "UNREALIZED_PNL", *ONCE_USED[:3]}
 KNOWN = {*SEVEN, MARKS, *ONCE_USED, "EXTERNAL"}
 AMOUNTS = {"amount", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value"}
 
@@ -268,6 +274,7 @@ class Oracle:
                 raise Refused(self._faults)
             return line.seq, key, True
         self._event = event
+        day = self._day(event, now_us)
         self._entry: dict[Balance, Fraction] = defaultdict(Fraction)
         self._moved = False
         self._legs(event)
@@ -283,16 +290,63 @@ class Oracle:
                 seq=len(self.journal) + 1,
                 key=key,
                 kind=str(event.__struct_config__.tag),
-                day=day_of(now_us if event.at_us is None else event.at_us),
+                day=day,
                 strategy=event.strategy,
-                reverses=event.seq if isinstance(event, Reverse) else None,
-                memo=event.reason if isinstance(event, Reverse) else event.memo,
+                reverses=self._reverses(event),
+                memo=self._memo(event),
                 legs=legs,
                 moved_lots=self._moved,
                 content=content,
             )
         )
         return len(self.journal), key, False
+
+    def _closed(self) -> Line | None:
+        """The last close that nobody has taken back."""
+        closes = (line for line in self.journal if line.kind == "period_close" and not self._reversal_of(line.seq))
+        return max(closes, key=lambda line: line.day, default=None)
+
+    def _day(self, event: Event, now_us: int) -> str:
+        last, today = self._closed(), day_of(now_us)
+        closed = last.day if last else ""
+        if isinstance(event, ReopenPeriod):
+            if event.day != closed:
+                self._faults.add((EntryRefused,))
+            return event.day
+        if isinstance(event, ClosePeriod):
+            day = event.day
+            if day > today:
+                self._faults.add((ConfigError,))
+        else:
+            possible = (
+                event.at_us is not None and 0 <= event.at_us < 253_402_300_800_000_000
+            )  # else a fault noted already
+            day = day_of(event.at_us if possible and event.at_us is not None else now_us)
+            if isinstance(event, BookFill | BookSettlement) and day <= closed:
+                day = today
+        if day <= closed:
+            self._faults.add((PeriodClosed, day, closed))
+        return day
+
+    def _reverses(self, event: Event) -> int | None:
+        if isinstance(event, ReopenPeriod):
+            last = self._closed()
+            assert last is not None
+            return last.seq
+        return event.seq if isinstance(event, Reverse) else None
+
+    def _memo(self, event: Event) -> str:
+        if isinstance(event, ReopenPeriod):
+            return f"{event.reason} (by {event.actor})"
+        return event.reason if isinstance(event, Reverse) else event.memo
+
+    def _close_revenue(self, day: str) -> None:
+        """What the revenue accounts have by the end of the day, each to RETAINED of its own strategy and asset."""
+        for line in self.journal:
+            for (account, strategy, asset), amount in line.legs.items() if line.day <= day else ():
+                if account in REVENUE:
+                    self._entry[account, strategy, asset] -= amount
+                    self._entry["RETAINED", strategy, asset] += amount
 
     def _check(self, legs: dict[Balance, Fraction]) -> None:
         """Two legs at least, unless only lots moved; each asset to zero; nothing beyond 2^62."""
@@ -303,7 +357,8 @@ class Oracle:
             totals[account] += amount if asset == "USD" else 0
             if max(abs(amount), abs(self.balances[account, strategy, asset] + amount)) > LIMIT:
                 self._faults.add((AmountError,))
-        if any(sums.values()) or (len(legs) < 2 and not (self._moved and not legs)):
+        quiet = self._moved or isinstance(self._event, ClosePeriod | ReopenPeriod)
+        if any(sums.values()) or (len(legs) < 2 and not (quiet and not legs)):
             self._faults.add((UnbalancedEntry,))
         if any(abs(self.total(account) + amount) > LIMIT for account, amount in totals.items()):
             self._faults.add((AmountError,))
@@ -329,6 +384,16 @@ class Oracle:
                 self._move("PERFORMANCE_FEES", "FEES_RECEIVABLE", self._amount(event.amount, MINOR))
             case PayFees():
                 self._move("FEES_RECEIVABLE", "CASH", self._amount(event.amount, MINOR))
+            case Income():
+                self._move("CASH", "INCOME", self._quantity(event.amount))
+            case Financing():
+                self._move("FINANCING", "CASH", self._quantity(event.amount))
+            case ClosePeriod():
+                self._close_revenue(event.day)
+            case ReopenPeriod():
+                last = self._closed()
+                for name, amount in last.legs.items() if last and last.day == event.day else ():
+                    self._entry[name] -= amount
             case OpenPosition():
                 cost, quantity = self._amount(event.cost), self._quantity(event.quantity)
                 self._move("TRADING_FEES", "CASH", self._amount(event.fee))
@@ -450,7 +515,7 @@ class Oracle:
         original, reversal = self.journal[event.seq - 1], self._reversal_of(event.seq)
         if reversal is not None:
             self._faults.add((AlreadyReversed, event.seq, reversal.seq))
-        if original.moved_lots:
+        if original.moved_lots or original.kind in ("period_close", "period_reopen"):
             self._faults.add((EntryRefused,))
         for name, amount in original.legs.items():
             self._entry[name] -= amount
@@ -471,7 +536,12 @@ class Oracle:
 
     def income_statement(self) -> dict[str, Fraction]:
         revenue = ["REALIZED_PNL", "UNREALIZED_PNL", "MANAGEMENT_FEES", "PERFORMANCE_FEES"]
-        return {account: -self.total(account) for account in (*revenue, *filter(self._used, ["TRADING_FEES"]))}
+        earned: dict[str, Fraction] = defaultdict(Fraction)
+        for line in self.journal:
+            for (account, _, asset), amount in line.legs.items():
+                if asset == "USD" and line.kind not in ("period_close", "period_reopen"):
+                    earned[account] -= amount
+        return {account: earned[account] for account in (*revenue, *filter(self._used, ONCE_USED[:3]))}
 
     def trial_balance(self) -> dict[str, Fraction]:
         return {**self.balance_sheet(), "EXTERNAL": self.total("EXTERNAL")}
@@ -522,6 +592,8 @@ def fault_of(refusal: Rejected) -> Fault:
             return InsufficientFunds, refusal.account, Fraction(refusal.requested), Fraction(refusal.available)
         case IdempotencyConflict():
             return IdempotencyConflict, refusal.key, refusal.seq
+        case PeriodClosed():
+            return PeriodClosed, refusal.day, refusal.closed
         case AlreadyReversed():
             return AlreadyReversed, refusal.seq, refusal.by
         case UnknownEntry():
@@ -717,6 +789,8 @@ EVENTS: dict[type[Any], st.SearchStrategy[Any]] = {
     OpenPosition: common(OpenPosition, INSTRUMENTS, QUANTITY, AMOUNT, FEE),
     ClosePosition: common(ClosePosition, INSTRUMENTS, QUANTITY, AMOUNT, FEE),
     Mark: common(Mark, INSTRUMENTS, AMOUNT | st.just(0)),
+    Income: common(Income, QUANTITY),
+    Financing: common(Financing, QUANTITY),
     Settle: common(Settle, INSTRUMENTS, AMOUNT | st.just(0)),
     ChargeManagementFee: common(ChargeManagementFee, AMOUNT),
     ChargePerformanceFee: common(ChargePerformanceFee, AMOUNT),
@@ -967,6 +1041,18 @@ class Anything(RuleBasedStateMachine):
     @rule(event=EVENTS[PayFees])
     def pay_fees(self, event: PayFees) -> None:
         self.ask(event)
+
+    @rule(event=EVENTS[Income] | EVENTS[Financing])
+    def income_or_financing(self, event: Event) -> None:
+        self.ask(event)
+
+    @rule(back=st.sampled_from([-1, 0, 1, 1, 2, 3]), reopened=st.sampled_from([None, 0, 0, 1]))
+    def a_period_is_closed_and_perhaps_reopened(self, back: int, reopened: int | None) -> None:
+        """That of some days ago or of today, or of tomorrow; and the same one taken back, or another."""
+        now_us = self.clock.now_us()
+        self.ask(ClosePeriod(day_of(now_us - back * DAY_US)))
+        if reopened is not None:
+            self.ask(ReopenPeriod(day_of(now_us - (back + reopened) * DAY_US), "late", "ann"))
 
     @rule(event=EVENTS[Reverse])
     def reverse(self, event: Reverse) -> None:
