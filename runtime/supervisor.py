@@ -275,6 +275,7 @@ class Supervisor:
         self._restarting: list[_Restarting] = []
         self._events: deque[_Event] = deque()
         self._bell = trio.Event()
+        self._idle: trio.lowlevel.Task | None = None  # the manager, while it has nothing to do
         self._nursery: trio.Nursery | None = None
         # Whether the stop to come is for good: mail outlives the restarts of a nested supervisor, and nothing more.
         self._final = self.root is self
@@ -504,7 +505,11 @@ class Supervisor:
                 with trio.move_on_at(due):
                     await self._ring()
             else:
-                await self._ring()
+                self._idle = trio.lowlevel.current_task()
+                try:
+                    await self._ring()
+                finally:
+                    self._idle = None
             for _ in range(len(self._events)):
                 event = self._events.popleft()
                 if event is None:
@@ -771,7 +776,32 @@ class Supervisor:
             child.released.set()
             if child.state == "stuck" and child.mailbox.closed is not None:
                 child.state = "stopped"
-        self._post(_Ended(child, epoch, error))
+        if error is None or not self._restarts_at_once(child, epoch):
+            self._post(_Ended(child, epoch, error))
+
+    def _restarts_at_once(self, child: _Child, epoch: int) -> bool:
+        """The common crash, of a child that comes back alone and without delay, costs no turn of the manager's.
+
+        Only while the manager has nothing to do: whatever it is doing, or was asked to do, comes first. In every other
+        case the crash is an event like any other.
+        """
+        manager, spec = self._idle, self.spec
+        if (
+            manager is None
+            or self._events
+            or (child.state, child.epoch) != ("running", epoch)
+            or child.replacement is not None
+            or child.spec.restart == "temporary"
+            or spec.strategy != "one_for_one"
+            or spec.backoff.min_s
+            or len(self._stamps) >= spec.intensity
+            or child.failures_in_a_row + 1 >= spec.max_consecutive
+        ):
+            return False
+        self._stamp(child)
+        # In the manager's context: what the handlers of this life have set there ends with it.
+        manager.context.run(self._begin_life, child)
+        return True
 
     async def _end_life(self, child: _Child, reason: str, *, final: bool, at_once: bool = False) -> None:
         """Ask a life to end, cancel it after its grace, and wait for it. Bounded by grace and on_stop's deadline.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any
 
@@ -784,6 +785,26 @@ def test_a_supervisor_with_a_setting_that_makes_no_sense_is_refused(settings: di
 def test_a_backoff_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="backoff"):
         Backoff(**settings)
+
+
+async def test_what_a_life_sets_in_its_context_ends_with_it(supervise: Supervise) -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="unset")
+    seen: list[str] = []
+
+    class Setter(Child):
+        @handles(Count)
+        async def counted(self, message: Count) -> int:
+            seen.append(variable.get())
+            variable.set("set")
+            return len(seen)
+
+    async with supervise([child("a", of=Setter)]) as supervisor:
+        a = supervisor.ref("a")
+        for _ in range(2):
+            await a.ask(Count())
+            await a.ask(Count())
+            await crash(supervisor, "a")
+    assert seen == ["unset", "set", "unset", "set"]
 
 
 # -- size
