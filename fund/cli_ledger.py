@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
@@ -386,16 +386,10 @@ def import_(path: Path, /, *, source: Source | None = None) -> int:
         The jsonl file.
     """
     from fundops.database import import_book
-    from fundops.lock import OwnerLock
 
     where = source or Source()
-    lock = OwnerLock(where.path)
-    lock.acquire(LOCK_WAIT_S)
-    try:
-        with path.open(encoding="utf-8") as lines:
-            header = import_book(where.path, lines)
-    finally:
-        lock.release()
+    with _owned(where.path), path.open(encoding="utf-8") as lines:
+        header = import_book(where.path, lines)
     told = {"entries": header.seq, "hash": header.hash}
     return _print_json(told) if where.json else _print_pairs(told)
 
@@ -430,16 +424,11 @@ def restore(
         Also when there is a database already.
     """
     from fundops.database import restore_fund
-    from fundops.lock import OwnerLock
     from fundops.runtime import SystemClock
 
     where = source or Source()
-    lock = OwnerLock(where.path)
-    lock.acquire(LOCK_WAIT_S)
-    try:
+    with _owned(where.path):
         copied = restore_fund(path, where.path, SystemClock().now_us(), replace=replace)
-    finally:
-        lock.release()
     if where.json:
         return _print_json(copied)
     _print_pairs(_plain(copied))
@@ -458,23 +447,31 @@ def migrate(*, check: Annotated[bool, Parameter(negative="")] = False, source: S
         Only say what would be done, and whether there is room for the copy; ends with 1 if there is not.
     """
     from fundops.database import migrate_fund, migration_of
-    from fundops.lock import OwnerLock
 
     where = source or Source()
     plan = migration_of(where.path)
     if not check and plan.pending:
-        lock = OwnerLock(where.path)
-        lock.acquire(LOCK_WAIT_S)
-        try:
+        with _owned(where.path):
             migrate_fund(where.path)
-        finally:
-            lock.release()
         plan = migration_of(where.path)
     if where.json:
         _print_json(plan)
     else:
         _print_pairs(_plain(plan))
     return 0 if plan.room else 1
+
+
+@contextmanager
+def _owned(path: Path) -> Iterator[None]:
+    """The database as its one owner: what works on the file itself waits briefly for a fund that is ending."""
+    from fundops.lock import OwnerLock
+
+    lock = OwnerLock(path)
+    lock.acquire(LOCK_WAIT_S)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 # -- asking and printing

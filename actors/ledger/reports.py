@@ -57,7 +57,7 @@ class Reports:
 
     def recent_entries(self, limit: int = 20) -> tuple[Entry, ...]:
         """Newest first."""
-        return schema.recent_entries(self._rows, checked_limit(limit))
+        return self.entries(limit=limit)
 
     def entries(
         self,

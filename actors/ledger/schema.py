@@ -30,7 +30,6 @@ __all__ = [
     "find_original",
     "income_between",
     "load_book",
-    "recent_entries",
     "rows_of",
     "set_cursor",
     "settlement_revisions",
@@ -288,12 +287,6 @@ def find_original(reader: Reader, seq: int) -> Original | None:
         "SELECT payload, (SELECT r.seq FROM entry AS r WHERE r.reverses = e.seq) FROM entry AS e WHERE seq = ?", (seq,)
     )
     return None if row is None else Original(_decode(row[0]), row[1])
-
-
-def recent_entries(reader: Rows, limit: int) -> tuple[EntryRecord, ...]:
-    """The newest entries, newest first."""
-    rows = reader.rows("SELECT payload, hash FROM entry ORDER BY seq DESC LIMIT ?", (limit,))
-    return tuple(_record(_decode(payload), head) for payload, head in rows)
 
 
 def entries(
