@@ -70,7 +70,13 @@ class Booking(Source):
 
 
 @app.command(name="balance-sheet")
-def balance_sheet(*, as_of: str | None = None, strategy: str | None = None, source: Source | None = None) -> int:
+def balance_sheet(
+    *,
+    as_of: str | None = None,
+    strategy: str | None = None,
+    asset: str | None = None,
+    source: Source | None = None,
+) -> int:
     """Debits minus credits per account.
 
     Parameters
@@ -79,8 +85,10 @@ def balance_sheet(*, as_of: str | None = None, strategy: str | None = None, sour
         At the end of this day (YYYY-MM-DD), or at this time; now, unless told otherwise.
     strategy
         Of this strategy alone.
+    asset
+        In this asset, UNITS for one; the fund's currency, unless told otherwise.
     """
-    return _report(source, "balance_sheet", as_of=_instant("as-of", as_of), strategy=strategy)
+    return _report(source, "balance_sheet", as_of=_instant("as-of", as_of), strategy=strategy, asset=asset)
 
 
 @app.command
@@ -89,6 +97,7 @@ def income(
     start: str | None = None,
     end: str | None = None,
     strategy: str | None = None,
+    asset: str | None = None,
     source: Source | None = None,
 ) -> int:
     """Income positive, expense negative.
@@ -101,13 +110,21 @@ def income(
         Last day or time, which is included; now, unless told otherwise.
     strategy
         Of this strategy alone.
+    asset
+        In this asset; the fund's currency, unless told otherwise.
     """
     span = {"start": _instant("start", start), "end": _instant("end", end)}
-    return _report(source, "income_statement", **span, strategy=strategy)
+    return _report(source, "income_statement", **span, strategy=strategy, asset=asset)
 
 
 @app.command
-def trial(*, as_of: str | None = None, strategy: str | None = None, source: Source | None = None) -> int:
+def trial(
+    *,
+    as_of: str | None = None,
+    strategy: str | None = None,
+    asset: str | None = None,
+    source: Source | None = None,
+) -> int:
     """Every account, EXTERNAL too; the sum is zero.
 
     Parameters
@@ -116,8 +133,10 @@ def trial(*, as_of: str | None = None, strategy: str | None = None, source: Sour
         At the end of this day (YYYY-MM-DD), or at this time; now, unless told otherwise.
     strategy
         Of this strategy alone.
+    asset
+        In this asset, UNITS for one; the fund's currency, unless told otherwise.
     """
-    return _report(source, "trial_balance", as_of=_instant("as-of", as_of), strategy=strategy)
+    return _report(source, "trial_balance", as_of=_instant("as-of", as_of), strategy=strategy, asset=asset)
 
 
 @app.command(name="cash-flow")
@@ -144,15 +163,17 @@ def cash_flow(
 
 
 @app.command
-def nav(*, as_of: str | None = None, source: Source | None = None) -> int:
+def nav(*, as_of: str | None = None, per_unit: bool = False, source: Source | None = None) -> int:
     """What the fund is worth by its books.
 
     Parameters
     ----------
     as_of
         At the end of this day (YYYY-MM-DD), or at this time; now, unless told otherwise.
+    per_unit
+        What one unit is worth, which deposits and withdrawals do not change.
     """
-    return _report(source, "nav", as_of=_instant("as-of", as_of))
+    return _report(source, "nav_per_unit" if per_unit else "nav", as_of=_instant("as-of", as_of))
 
 
 @app.command

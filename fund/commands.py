@@ -38,6 +38,7 @@ LEDGER_READS: Final = frozenset(
         "entries",
         "income_statement",
         "nav",
+        "nav_per_unit",
         "recent_entries",
         "trial_balance",
         "verify",

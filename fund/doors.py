@@ -37,6 +37,7 @@ from fundops.wire.ledger import (
     IncomeStatement,
     Leg,
     Mark,
+    NavPerUnit,
     NetAssetValue,
     OpeningBalances,
     OpeningPosition,
@@ -423,6 +424,10 @@ class LedgerDoor(_Door):
     async def nav(self, as_of: Moment | None = None, *, strategy: str | None = None) -> Decimal:
         """What the fund is worth by its books."""
         return await self._ask(NetAssetValue(moment_of("as_of", as_of), strategy))
+
+    async def nav_per_unit(self, as_of: Moment | None = None) -> Decimal:
+        """What a unit is worth, which deposits and withdrawals do not change; the units are the asset UNITS."""
+        return await self._ask(NavPerUnit(moment_of("as_of", as_of)))
 
     async def entries(
         self,

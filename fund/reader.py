@@ -85,6 +85,10 @@ class FundReader:
         """What the fund is worth by its books."""
         return self._reports().nav(moment_of("as_of", as_of), strategy)
 
+    def nav_per_unit(self, as_of: Moment | None = None) -> Decimal:
+        """What a unit is worth, which deposits and withdrawals do not change; the units are the asset UNITS."""
+        return self._reports().nav_per_unit(moment_of("as_of", as_of))
+
     def recent_entries(self, limit: int = 20) -> tuple[Entry, ...]:
         """Newest first."""
         return self._reports().recent_entries(limit)

@@ -47,6 +47,7 @@ __all__ = [
     "LedgerTotals",
     "Leg",
     "Mark",
+    "NavPerUnit",
     "NetAssetValue",
     "OpenPosition",
     "OpeningBalances",
@@ -98,6 +99,8 @@ class _Event(Request[Posted], frozen=True, kw_only=True):
 
 
 class Deposit(_Event, frozen=True, tag="deposit"):
+    """Issues units at what one is worth, as a withdrawal redeems them: neither changes it."""
+
     amount: Amount
 
 
@@ -323,6 +326,12 @@ class NetAssetValue(Request[Decimal], frozen=True):
 
     as_of: str | int | None = None
     strategy: str | None = None
+
+
+class NavPerUnit(Request[Decimal], frozen=True):
+    """What a unit is worth: 1 while there is none."""
+
+    as_of: str | int | None = None
 
 
 class TrialBalance(Request[dict[str, Decimal]], frozen=True):

@@ -14,6 +14,7 @@ from ..runtime import Rejected
 
 __all__ = [
     "MINOR_MAX",
+    "MINOR_PER_UNIT",
     "SCALE_DIGITS",
     "Amount",
     "AmountError",
@@ -22,6 +23,7 @@ __all__ = [
     "minor_of_float",
     "positive_minor",
     "rounded_decimal",
+    "share",
     "text_of",
     "to_minor",
 ]
@@ -112,6 +114,15 @@ def positive_minor(value: Amount, field: str = "amount", *, floats: str = "round
 def from_minor(minor: int) -> Decimal:
     """The exact Decimal with all digits of the scale: ``from_minor(1) == Decimal("0.00000001")``."""
     return Decimal(minor).scaleb(-SCALE_DIGITS, _EXACT)
+
+
+def share(amount: int, part: int, whole: int) -> int:
+    """``amount * part / whole`` rounded half-even, in integers."""
+    quotient, remainder = divmod(amount * part, whole)
+    doubled = abs(2 * remainder)
+    if doubled > abs(whole) or (doubled == abs(whole) and quotient % 2):
+        quotient += 1
+    return quotient
 
 
 def text_of(amount: Decimal) -> str:

@@ -1,7 +1,8 @@
 """The chart of accounts, and the reports read off their balances.
 
 A balance is debits minus credits, in minor units. A fund's own money is a debit of CASH; what came from outside is a
-credit of EXTERNAL.
+credit of EXTERNAL. Shares in the fund are an asset of their own: units are issued as a credit of UNITS and held by
+HOLDERS.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from ...wire.money import from_minor
+from ...wire.money import MINOR_MAX, MINOR_PER_UNIT, from_minor, share
 
 __all__ = [
     "ACCOUNTS",
     "REVENUE",
     "balance_sheet",
     "cash_flow",
+    "in_asset",
     "income_statement",
+    "nav_per_unit",
     "net_asset_value",
     "trial_balance",
+    "units_in_issue",
+    "units_worth",
 ]
 
 CASH = "CASH"
@@ -34,19 +39,35 @@ INCOME = "INCOME"
 FINANCING = "FINANCING"
 RETAINED = "RETAINED"
 EXTERNAL = "EXTERNAL"
+UNITS = "UNITS"  # the account, and the asset
+HOLDERS = "HOLDERS"
 
 _ASSETS = (CASH, POSITIONS, FEES_RECEIVABLE)
 _REVENUE_ALWAYS = (MANAGEMENT_FEES, PERFORMANCE_FEES, REALIZED_PNL, UNREALIZED_PNL)
 _REVENUE_ONCE_USED = (TRADING_FEES, INCOME, FINANCING)
 _ALWAYS = (*_ASSETS, *_REVENUE_ALWAYS)
-_ONCE_USED = (*_REVENUE_ONCE_USED, RETAINED)
+_ONCE_USED = (*_REVENUE_ONCE_USED, RETAINED, HOLDERS, UNITS)
 
 # What a period's close takes into RETAINED.
 REVENUE = frozenset((*_REVENUE_ALWAYS, *_REVENUE_ONCE_USED))
 
 ACCOUNTS = frozenset((*_ALWAYS, *_ONCE_USED, MARKS, EXTERNAL))
 
+# What a fund's worth is made of.
+WORTH = (*_ASSETS, MARKS)
+
 Balances = Mapping[str, int]
+
+
+def in_asset(
+    balances: Mapping[tuple[str, str | None, str], int], asset: str, strategy: str | None = None
+) -> dict[str, int]:
+    """By account, of one strategy or of all; `balances` are by account, strategy and asset."""
+    totals: dict[str, int] = {}
+    for (account, owner, unit), amount in balances.items():
+        if unit == asset and strategy in (None, owner):
+            totals[account] = totals.get(account, 0) + amount
+    return totals
 
 
 def _rolled_up(balances: Balances) -> dict[str, int]:
@@ -77,8 +98,27 @@ def trial_balance(balances: Balances) -> dict[str, Decimal]:
 
 def net_asset_value(balances: Balances) -> int:
     """Minor units of all assets, the (negative) receivable for fees included."""
-    totals = _rolled_up(balances)
-    return sum(totals.get(account, 0) for account in _ASSETS)
+    return sum(balances.get(account, 0) for account in WORTH)
+
+
+def units_in_issue(units: Balances) -> int:
+    """Of the balances in the asset UNITS."""
+    return -units.get(UNITS, 0)
+
+
+def nav_per_unit(nav_minor: int, units: int) -> Decimal:
+    """What a unit is worth, half-even; 1 while there is none, which is what the first one costs."""
+    return from_minor(share(nav_minor, MINOR_PER_UNIT, units) if units > 0 else MINOR_PER_UNIT)
+
+
+def units_worth(amount: int, nav_minor: int, units: int) -> int:
+    """How many units an amount buys or redeems, half-even.
+
+    A unit costs 1 while that is what the fund is worth by the unit: none is in issue, the fund is worth nothing, or so
+    little that the new units could not be counted. Money that has come must be booked, whatever the fund is worth.
+    """
+    bought = share(amount, units, nav_minor) if units > 0 and nav_minor > 0 else amount
+    return bought if bought + units <= MINOR_MAX else amount
 
 
 _CASH_FLOWS = {

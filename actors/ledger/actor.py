@@ -33,6 +33,7 @@ from ...wire.ledger import (
     LedgerFailed,
     LedgerPosition,
     LedgerTotals,
+    NavPerUnit,
     NetAssetValue,
     Posted,
     PostMany,
@@ -305,6 +306,10 @@ class LedgerActor(Actor):
         if request == NetAssetValue():
             return from_minor(accounts.net_asset_value(self._book.totals))
         return self._reports.nav(request.as_of, request.strategy)
+
+    @handles(NavPerUnit)
+    def nav_per_unit(self, request: NavPerUnit) -> Decimal:
+        return self._reports.nav_per_unit(request.as_of)
 
     @handles(IncomeStatement)
     def income_statement(self, request: IncomeStatement) -> dict[str, Decimal]:

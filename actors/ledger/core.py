@@ -54,13 +54,14 @@ from ...wire.ledger import (
     UnknownEntry,
     Withdraw,
 )
-from ...wire.money import MINOR_MAX, SCALE_DIGITS, Amount, AmountError, from_minor, to_minor
+from ...wire.money import MINOR_MAX, MINOR_PER_UNIT, Amount, AmountError, from_minor, share, to_minor
 from .accounts import (
     ACCOUNTS,
     CASH,
     EXTERNAL,
     FEES_RECEIVABLE,
     FINANCING,
+    HOLDERS,
     INCOME,
     MANAGEMENT_FEES,
     MARKS,
@@ -70,7 +71,13 @@ from .accounts import (
     RETAINED,
     REVENUE,
     TRADING_FEES,
+    UNITS,
     UNREALIZED_PNL,
+    WORTH,
+    in_asset,
+    net_asset_value,
+    units_in_issue,
+    units_worth,
 )
 
 __all__ = [
@@ -255,10 +262,8 @@ class Book:
         self.lots: dict[LotKey, tuple[Lot, ...]] = {key: tuple(lots_) for key, lots_ in (lots or {}).items()}
         self.seq = seq
         self.head = head
-        self.totals: dict[str, int] = {}  # by account, in the fund's currency
-        for (account, _, asset), amount in self.balances.items():
-            if asset == currency:
-                self.totals[account] = self.totals.get(account, 0) + amount
+        self.totals = in_asset(self.balances, currency)  # by account
+        self.units = units_in_issue(in_asset(self.balances, UNITS))
 
     def apply(self, draft: Draft) -> None:
         """Take over what the draft decided, now that it is durable."""
@@ -269,7 +274,7 @@ class Book:
                 self.lots[key] = lots
             else:
                 self.lots.pop(key, None)
-        self.seq, self.head, self.closes = draft.seq, draft.head, draft.closes
+        self.seq, self.head, self.closes, self.units = draft.seq, draft.head, draft.closes, draft.units
 
 
 class Draft:
@@ -293,6 +298,7 @@ class Draft:
         self.currency: str = base.currency
         self.seq: int = base.seq
         self.head: bytes = base.head
+        self.units: int = base.units
         self.balances: dict[BalanceKey, int] = {}
         self.totals: dict[str, int] = {}
         self.lots: dict[LotKey, tuple[Lot, ...]] = {}
@@ -307,6 +313,13 @@ class Draft:
 
     def balance(self, key: BalanceKey) -> int:
         return self.balances[key] if key in self.balances else _balance_of(self.base, key)
+
+    def worth(self, day: str | None = None) -> tuple[int, int]:
+        """Net asset value and units in issue: now, or at the end of an earlier day."""
+        if day is None:
+            return net_asset_value({account: self.total(account) for account in WORTH}), self.units
+        balances = self.as_of(day)
+        return net_asset_value(in_asset(balances, self.currency)), units_in_issue(in_asset(balances, UNITS))
 
     def open_lots(self, key: LotKey) -> tuple[Lot, ...]:
         return self.lots[key] if key in self.lots else _lots_of(self.base, key)
@@ -342,7 +355,7 @@ class Draft:
         """
         check_fields(event, key)
         day = self._day_of(event, recorded_us)
-        plan = _Plan(self, event.strategy)
+        plan = _Plan(self, event.strategy, day, recorded_us)
         _legs_of(event, plan)
         legs, lots = plan.legs(), tuple(plan.images(self.seq + 1))
         # A lot may move for less than a minor unit: a fill of dust, a mark spread anew. A period may have been quiet.
@@ -367,6 +380,7 @@ class Draft:
         )
         self.balances.update(balances)
         self.totals.update(totals)
+        self.units += units_in_issue({UNITS: sum(leg.amount_minor for leg in legs if leg[0] == leg[2] == UNITS)})
         self._take(entry)
         return entry
 
@@ -453,7 +467,7 @@ class Draft:
         self.entries += draft.entries
         self._decided |= draft._decided
         self._reversals |= draft._reversals
-        self.seq, self.head, self.closes = draft.seq, draft.head, draft.closes
+        self.seq, self.head, self.closes, self.units = draft.seq, draft.head, draft.closes, draft.units
 
 
 def _total_of(base: Book | Draft, account: str) -> int:
@@ -471,9 +485,10 @@ def _lots_of(base: Book | Draft, key: LotKey) -> tuple[Lot, ...]:
 class _Plan:
     """The legs and lot changes of one entry while it is being put together."""
 
-    def __init__(self, draft: Draft, strategy: str | None) -> None:
+    def __init__(self, draft: Draft, strategy: str | None, day: str, recorded_us: int) -> None:
         self.draft = draft
         self.strategy = strategy
+        self.past = day if day < utc_day(recorded_us) else None  # None: it happens now
         self.rounded = False
         self.reverses: int | None = None
         self._legs: dict[BalanceKey, int] = {}
@@ -531,9 +546,14 @@ def _legs_of(event: Event, plan: _Plan) -> None:
     """What each kind of event debits and credits."""
     match event:
         case Deposit():
-            _transfer(plan, CASH, EXTERNAL, plan.minor(event.amount, "amount", at_least=1))
+            amount = plan.minor(event.amount, "amount", at_least=1)
+            _transfer(plan, CASH, EXTERNAL, amount)
+            _issue(plan, units_worth(amount, *plan.draft.worth(plan.past)))
         case Withdraw():
-            _transfer(plan, EXTERNAL, CASH, plan.minor(event.amount, "amount", at_least=1))
+            amount = plan.minor(event.amount, "amount", at_least=1)
+            _transfer(plan, EXTERNAL, CASH, amount)
+            # Cash may be more than the fund is worth, which owes its fees; more units than there are it cannot redeem.
+            _issue(plan, -min(units_worth(amount, *plan.draft.worth(plan.past)), max(0, plan.draft.units)))
             plan.keep_floors()
             plan.keep_floor(CASH, plan.draft.rules.floors.get(CASH, 0))
         case RecordProfit():
@@ -595,6 +615,12 @@ def _legs_of(event: Event, plan: _Plan) -> None:
 def _transfer(plan: _Plan, debit: str, credit: str, amount: int) -> None:
     plan.post(debit, amount)
     plan.post(credit, -amount)
+
+
+def _issue(plan: _Plan, units: int) -> None:
+    """Who comes or goes does so at what a unit is worth, which therefore stays the same for those who stay."""
+    plan.post(HOLDERS, units, asset=UNITS)
+    plan.post(UNITS, -units, asset=UNITS)
 
 
 def _fee(plan: _Plan, fee: int) -> None:
@@ -660,8 +686,8 @@ def _close(plan: _Plan, instrument: str, quantity: int, proceeds: int) -> None:
             break
         taken = left if abs(left) < abs(lot.quantity) else lot.quantity
         # The last slice of a lot takes whatever rounding left over, so nothing is ever lost or made.
-        lot_cost = _share(lot.cost_minor, taken, lot.quantity)
-        lot_mark = _share(lot.mark_minor, taken, lot.quantity)
+        lot_cost = share(lot.cost_minor, taken, lot.quantity)
+        lot_mark = share(lot.mark_minor, taken, lot.quantity)
         cost, marks, left = cost + lot_cost, marks + lot_mark, left - taken
         rest = Lot(lot.id, lot.quantity - taken, lot.cost_minor - lot_cost, lot.mark_minor - lot_mark)
         plan.set_lot(instrument, rest)
@@ -681,7 +707,7 @@ def _mark(plan: _Plan, instrument: str, value: int) -> None:
     left = value if held > 0 else -value
     change = 0
     for lot in lots:
-        worth = _share(left, lot.quantity, held)
+        worth = share(left, lot.quantity, held)
         left, held = left - worth, held - lot.quantity
         change += worth - lot.cost_minor - lot.mark_minor
         plan.set_lot(instrument, lot._replace(mark_minor=worth - lot.cost_minor))
@@ -704,19 +730,10 @@ def _fill(plan: _Plan, fill: BookFill) -> None:
 
 def _value(quantity: int, price: int) -> int:
     """Both have the scale's digits, so their product has twice as many: rounded half-even."""
-    value = _share(abs(quantity), price, 10**SCALE_DIGITS)
+    value = share(abs(quantity), price, MINOR_PER_UNIT)
     if value > MINOR_MAX:
         raise AmountError("quantity", from_minor(quantity), "times the price is larger than 2^62 minor units")
     return value
-
-
-def _share(amount: int, part: int, whole: int) -> int:
-    """``amount * part / whole`` rounded half-even, in integers."""
-    quotient, remainder = divmod(amount * part, whole)
-    doubled = abs(2 * remainder)
-    if doubled > abs(whole) or (doubled == abs(whole) and quotient % 2):
-        quotient += 1
-    return quotient
 
 
 def _reverse(plan: _Plan, event: Reverse) -> None:

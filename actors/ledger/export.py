@@ -43,6 +43,7 @@ from .accounts import (
     EXTERNAL,
     FEES_RECEIVABLE,
     FINANCING,
+    HOLDERS,
     INCOME,
     MANAGEMENT_FEES,
     MARKS,
@@ -51,6 +52,7 @@ from .accounts import (
     REALIZED_PNL,
     RETAINED,
     TRADING_FEES,
+    UNITS,
     UNREALIZED_PNL,
 )
 from .core import GENESIS, BalanceKey, Book, Draft, Entry, Original, chain_hash
@@ -91,6 +93,8 @@ ROOTS: Mapping[str, str] = {
     INCOME: "Income",
     RETAINED: "Equity",
     EXTERNAL: "Equity",
+    UNITS: "Equity",
+    HOLDERS: "Equity",
 }
 
 PAGE = 1_000

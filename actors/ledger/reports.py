@@ -40,6 +40,11 @@ class Reports:
     def nav(self, as_of: Moment = None, strategy: str | None = None) -> Decimal:
         return from_minor(accounts.net_asset_value(self._totals(as_of, strategy, None)))
 
+    def nav_per_unit(self, as_of: Moment = None) -> Decimal:
+        balances = schema.balances_as_of(self._rows, _checked("as_of", as_of))
+        worth = accounts.net_asset_value(accounts.in_asset(balances, self._currency))
+        return accounts.nav_per_unit(worth, accounts.units_in_issue(accounts.in_asset(balances, accounts.UNITS)))
+
     def _totals(self, as_of: Moment, strategy: str | None, asset: str | None) -> Mapping[str, int]:
         return schema.totals_as_of(self._rows, _checked("as_of", as_of), strategy, asset or self._currency)
 

@@ -15,7 +15,7 @@ from ...wire.ledger import Leg
 from ...wire.money import from_minor
 from ...wire.persistence import Statement
 from ..persistence import Reader, Rows
-from .accounts import CASH
+from .accounts import CASH, in_asset
 from .core import GENESIS, BalanceKey, Book, Close, Draft, Entry, Lot, LotKey, Original, utc_day
 
 __all__ = [
@@ -224,11 +224,7 @@ def balances_as_of(reader: Rows, as_of: Moment) -> dict[BalanceKey, int]:
 
 def totals_as_of(reader: Rows, as_of: Moment, strategy: str | None, asset: str) -> dict[str, int]:
     """Balances by account, of one strategy or of all."""
-    totals: dict[str, int] = {}
-    for (account, owner, unit), amount in balances_as_of(reader, as_of).items():
-        if unit == asset and strategy in (None, owner):
-            totals[account] = totals.get(account, 0) + amount
-    return totals
+    return in_asset(balances_as_of(reader, as_of), asset, strategy)
 
 
 def income_between(reader: Rows, start: Moment, end: Moment, strategy: str | None, asset: str) -> dict[str, int]:

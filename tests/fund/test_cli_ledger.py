@@ -406,6 +406,8 @@ def test_options_of_a_report_reach_the_book(command: Command, db: Path) -> None:
     assert command("ledger", "balance-sheet", "--as-of", "2020-01-05", "--json").json["CASH"] == "7.00000000"
     assert command("ledger", "nav", "--as-of", "2020-01-07T11:59:59+00:00").out == "7.00000000\n"
     assert command("ledger", "nav", "--as-of", "2020-01-07T12:00:00+00:00").out == "5.00000000\n"
+    assert command("ledger", "nav", "--per-unit").out == "1.00005000\n"
+    assert command("ledger", "trial", "--asset", "UNITS", "--json").json["HOLDERS"] == "100000.00000000"
     income = command("ledger", "income", "--start", "2020-01-06", "--strategy", "a", "--json").json
     assert income["REALIZED_PNL"] == "-2.00000000"
     assert command("ledger", "trial", "--as-of", "2019-12-31", "--json").json["EXTERNAL"] == "0.00000000"

@@ -75,7 +75,8 @@ async def test_the_opening_deposit_is_the_first_line_of_the_journal() -> None:
     async with virtual_fund(ledger_enabled=True) as world:
         (entry,) = await world.fund.ledger.recent_entries()
         assert (entry.seq, entry.key, entry.kind) == (1, "opening", "deposit")
-        assert {leg.account: leg.amount for leg in entry.legs} == _decimals(CASH=100_000, EXTERNAL=-100_000)
+        units = _decimals(HOLDERS=100_000, UNITS=-100_000)
+        assert {leg.account: leg.amount for leg in entry.legs} == _decimals(CASH=100_000, EXTERNAL=-100_000) | units
         assert entry.recorded_us == START_US
 
 

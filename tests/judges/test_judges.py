@@ -306,7 +306,7 @@ def test_the_random_journal_has_entries_of_every_kind_and_every_oddity(exported:
     assert any(entry.day < before.day for before, entry in pairwise(entries))
     assert {entry.memo for entry in entries} >= set(TEXTS)
     assert {leg.strategy for entry in entries for leg in entry.legs} == set(STRATEGIES)
-    assert {leg.asset for entry in entries for leg in entry.legs} == {"USD", *ASSETS}
+    assert {leg.asset for entry in entries for leg in entry.legs} == {"USD", "UNITS", *ASSETS}
 
 
 # -- balances

@@ -18,7 +18,7 @@ from fundops.actors.ledger import accounts, schema
 from fundops.actors.ledger.core import Book, Draft, Entry, Lot, Original, canonical
 from fundops.actors.persistence import Reader, Store, commit_batch
 from fundops.database import MIGRATIONS
-from fundops.runtime import ConfigError, Rejected
+from fundops.runtime import DAY_US, ConfigError, Rejected
 from fundops.wire.ledger import (
     AlreadyReversed,
     BookFill,
@@ -44,7 +44,7 @@ from fundops.wire.ledger import (
     UnknownEntry,
     Withdraw,
 )
-from fundops.wire.money import MINOR_MAX, AmountError, from_minor
+from fundops.wire.money import MINOR_MAX, Amount, AmountError, from_minor
 
 UNIT = 10**8
 DAY_1_US = 1_700_000_000_000_000
@@ -74,13 +74,20 @@ class Journal:
         return Original(self.entries[seq - 1][0], by)
 
     def draft(self) -> Draft:
-        return Draft(self.book, self.original)
+        return Draft(self.book, self.original, self.as_of)
 
-    def post(self, *events: Event) -> Entry:
+    def as_of(self, day: str) -> dict[tuple[str, str | None, str], int]:
+        balances: dict[tuple[str, str | None, str], int] = defaultdict(int)
+        for entry, _, _ in self.entries:
+            for account, strategy, asset, amount in entry.legs if entry.day <= day else ():
+                balances[account, strategy, asset] += amount
+        return balances
+
+    def post(self, *events: Event, now_us: int = DAY_1_US) -> Entry:
         """Each event durable by itself; the last entry."""
         for event in events:
             draft = self.draft()
-            entry = draft.decide(event, event.key or f"key-{self.book.seq + 1}", DAY_1_US)
+            entry = draft.decide(event, event.key or f"key-{self.book.seq + 1}", now_us)
             self.keep(draft)
             self.events.append(event)
         return entry
@@ -109,6 +116,16 @@ class Journal:
     @property
     def nav(self) -> Decimal:
         return from_minor(accounts.net_asset_value(self.book.totals))
+
+    @property
+    def per_unit(self) -> Decimal:
+        return accounts.nav_per_unit(accounts.net_asset_value(self.book.totals), self.book.units)
+
+    def units_of(self, *events: Event, now_us: int = DAY_1_US) -> Decimal:
+        """The units that the last of these events issues; negative: redeems."""
+        legs = self.post(*events, now_us=now_us).legs
+        assert {leg.asset for leg in legs if leg.account in ("HOLDERS", "UNITS")} <= {"UNITS"}
+        return from_minor(sum(leg.amount_minor for leg in legs if leg.account == "HOLDERS"))
 
 
 @pytest.fixture
@@ -175,14 +192,94 @@ def test_trading_fees_join_the_reports_once_used(journal: Journal) -> None:
     assert journal.nav == 1_009
 
 
+# -- units
+
+
+def test_the_first_unit_costs_one_and_later_ones_what_a_unit_is_worth(journal: Journal) -> None:
+    assert journal.per_unit == 1
+    assert journal.units_of(Deposit(100)) == 100
+    assert journal.units_of(RecordProfit(100), Deposit(50)) == 25
+    assert journal.units_of(Withdraw(30)) == -15
+    assert (journal.per_unit, from_minor(journal.book.units)) == (2, 110)
+
+
+def test_marks_and_fees_that_are_owed_count_in_what_a_unit_is_worth(journal: Journal) -> None:
+    journal.post(Deposit(100), OpenPosition("X", 1, 50), Mark("X", 80), ChargeManagementFee(5))
+    assert journal.per_unit == Decimal("1.25")
+    assert journal.units_of(Deposit(10)) == 8
+
+
+def test_who_was_paid_out_for_all_units_leaves_none_and_the_next_one_costs_one(journal: Journal) -> None:
+    assert journal.units_of(Deposit(100), RecordProfit(20), Withdraw(120)) == -100
+    assert (journal.book.units, journal.per_unit) == (0, 1)
+    assert journal.units_of(Deposit(7)) == 7
+
+
+def test_no_more_units_are_redeemed_than_there_are(journal: Journal) -> None:
+    """All the cash may be paid out while fees are owed, which is more than the fund is worth."""
+    assert journal.units_of(Deposit(100), ChargeManagementFee(10), Withdraw(100)) == -100
+    assert journal.book.units == 0
+
+
+@pytest.mark.parametrize("loss", [100, 150, "99.99999999"])
+def test_money_into_a_fund_that_is_worth_nothing_is_booked_all_the_same(journal: Journal, loss: Amount) -> None:
+    """At 1, also where a unit is worth so little that nobody could count the new ones."""
+    assert journal.units_of(Deposit(100), RecordLoss(loss), Deposit(1_000_000)) == 1_000_000
+
+
+def test_money_of_an_earlier_day_buys_at_the_worth_of_that_day(journal: Journal) -> None:
+    later_us = DAY_1_US + DAY_US
+    journal.post(Deposit(100), RecordProfit(100))
+    journal.post(RecordProfit(200), now_us=later_us)
+    assert journal.units_of(Deposit(50, at_us=DAY_1_US), now_us=later_us) == 25
+    assert journal.units_of(Deposit(90), now_us=later_us) == 25  # 450 for 125 units
+    assert journal.units_of(Withdraw(10, at_us=DAY_1_US), now_us=later_us) == -5
+
+
+def test_a_reversed_deposit_takes_its_units_back(journal: Journal) -> None:
+    deposit = journal.post(Deposit(100), RecordProfit(100), Deposit(50))
+    assert journal.units_of(Reverse(deposit.seq, "twice")) == -25
+    assert (journal.per_unit, from_minor(journal.book.units)) == (2, 100)
+
+
+def test_units_can_be_booked_explicitly_and_not_out_of_nothing(journal: Journal) -> None:
+    journal.post(Deposit(100), Post((Leg("HOLDERS", 100, asset="UNITS"), Leg("UNITS", -100, asset="UNITS"))))
+    assert (journal.per_unit, from_minor(journal.book.units)) == (Decimal("0.5"), 200)
+    with pytest.raises(UnbalancedEntry):
+        journal.post(Post((Leg("HOLDERS", 1, asset="UNITS"), Leg("UNITS", -1))))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([Deposit, Withdraw, RecordProfit, RecordLoss]), st.integers(1, 10**13)), max_size=20
+    )
+)
+def test_deposits_and_withdrawals_never_move_what_a_unit_is_worth(moves: list[tuple[Any, int]]) -> None:
+    """But for the rounding of the units themselves, half a minor unit each time."""
+    journal = Journal()
+    journal.post(Deposit(1_000))
+    for kind, minor in moves:
+        worth, units = Fraction(journal.nav), journal.book.units
+        try:
+            journal.post(kind(from_minor(minor)))
+        except InsufficientFunds:
+            continue
+        after = journal.book.units
+        assert after == -sum(amount for (account, *_), amount in journal.book.balances.items() if account == "UNITS")
+        if kind in (RecordProfit, RecordLoss):
+            assert after == units
+        elif worth > 0 < units and after and after - units != minor:
+            assert abs(Fraction(journal.nav) * units - worth * after) <= worth / 2
+
+
 # -- the legs of each event
 
 
 @pytest.mark.parametrize(
     ("before", "event", "legs"),
     [
-        ((), Deposit(5), {"CASH": 5, "EXTERNAL": -5}),
-        ((), Withdraw(5), {"EXTERNAL": 5, "CASH": -5}),
+        ((), Deposit(5), {"CASH": 5, "EXTERNAL": -5, "HOLDERS": 5, "UNITS": -5}),
+        ((), Withdraw(5), {"EXTERNAL": 5, "CASH": -5, "HOLDERS": -5, "UNITS": 5}),
         ((), RecordProfit(5), {"CASH": 5, "REALIZED_PNL": -5}),
         ((), RecordLoss(5), {"REALIZED_PNL": 5, "CASH": -5}),
         ((), ChargeManagementFee(5), {"MANAGEMENT_FEES": 5, "FEES_RECEIVABLE": -5}),

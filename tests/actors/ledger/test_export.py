@@ -215,7 +215,7 @@ def test_csv_gives_any_text_back(memo: str, tmp_path: Path) -> None:
     write(tmp_path / "fund.db", Deposit(1, memo=memo, strategy=memo))
     with Reader(tmp_path / "fund.db") as reader:
         lines = list(csv_format.DictReader(io.StringIO(text(reader, "csv"), newline="")))
-    assert [(one["memo"], one["strategy"]) for one in lines] == [(memo, memo)] * 2
+    assert [(one["memo"], one["strategy"]) for one in lines] == [(memo, memo)] * 4
 
 
 # -- the books
@@ -233,6 +233,7 @@ def test_a_beancount_entry_in_full(reader: Reader) -> None:
         'option "title" "alpha"\n'
         'option "inferred_tolerance_default" "*:0"\n'
         'option "operating_currency" "USD"\n'
+        '2020-09-13 commodity UNITS\n  name: "UNITS"\n'
         '2020-09-13 commodity USD\n  name: "USD"\n'
         '2020-09-13 commodity S-P\'732670\n  name: "s&p"\n'
         "2020-09-13 open Assets:CASH\n"

@@ -66,6 +66,7 @@ from fundops.wire.ledger import (
     LedgerTotals,
     Leg,
     Mark,
+    NavPerUnit,
     OpenPosition,
     PayFees,
     PeriodClosed,
@@ -109,7 +110,7 @@ SEVEN = (
     "UNREALIZED_PNL",
 )
 MARKS = "POSITIONS:MTM"
-ONCE_USED = ("TRADING_FEES", "INCOME", "FINANCING", "RETAINED")
+ONCE_USED = ("TRADING_FEES", "INCOME", "FINANCING", "RETAINED", "HOLDERS", "UNITS")
 REVENUE = {"MANAGEMENT_FEES", "PERFORMANCE_FEES", "REALIZED_PNL", "UNREALIZED_PNL", *ONCE_USED[:3]}
 KNOWN = {*SEVEN, MARKS, *ONCE_USED, "EXTERNAL"}
 AMOUNTS = {"amount", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value"}
@@ -275,6 +276,8 @@ class Oracle:
             return line.seq, key, True
         self._event = event
         day = self._day(event, now_us)
+        self._past = day < day_of(now_us)
+        self._on = day
         self._entry: dict[Balance, Fraction] = defaultdict(Fraction)
         self._moved = False
         self._legs(event)
@@ -368,12 +371,15 @@ class Oracle:
     def _legs(self, event: Event) -> None:
         match event:
             case Deposit():
-                self._move("CASH", "EXTERNAL", self._amount(event.amount, MINOR))
+                amount = self._amount(event.amount, MINOR)
+                self._move("CASH", "EXTERNAL", amount)
+                self._issue(self._units_for(amount))
             case Withdraw():
                 amount = self._amount(event.amount, MINOR)
                 if amount > self.total("CASH"):
                     self._faults.add((InsufficientFunds, "CASH", amount, self.total("CASH")))
                 self._move("EXTERNAL", "CASH", amount)
+                self._issue(-min(self._units_for(amount), max(Fraction(0), self._in_issue(self.journal))))
             case RecordProfit():
                 self._move("CASH", "REALIZED_PNL", self._amount(event.amount, MINOR))
             case RecordLoss():
@@ -439,6 +445,34 @@ class Oracle:
     def _move(self, debit: str, credit: str, amount: Fraction) -> None:
         self._entry[debit, self._event.strategy, "USD"] += amount
         self._entry[credit, self._event.strategy, "USD"] -= amount
+
+    def _issue(self, units: Fraction) -> None:
+        self._entry["HOLDERS", self._event.strategy, "UNITS"] += units
+        self._entry["UNITS", self._event.strategy, "UNITS"] -= units
+
+    def _units_for(self, amount: Fraction) -> Fraction:
+        """At NAV per unit on the day it happens; at 1 when there is nothing to divide, or more than can be counted."""
+        lines = [line for line in self.journal if line.day <= self._on or not self._past]
+        units, worth = self._in_issue(lines), self._worth(lines)
+        if units > 0 and worth > 0 and rounded(amount * units / worth) + units <= LIMIT:
+            return rounded(amount * units / worth)
+        return amount
+
+    def _in_issue(self, lines: Sequence[Line]) -> Fraction:
+        return -summed(
+            amount
+            for line in lines
+            for (account, _, asset), amount in line.legs.items()
+            if (account, asset) == ("UNITS", "UNITS")
+        )
+
+    def _worth(self, lines: Sequence[Line]) -> Fraction:
+        return summed(
+            amount
+            for line in lines
+            for (account, _, asset), amount in line.legs.items()
+            if asset == "USD" and account in ("CASH", "POSITIONS", MARKS, "FEES_RECEIVABLE")
+        )
 
     def _lots(self, instrument: str) -> list[Lot]:
         return self.lots.setdefault((self._event.strategy, instrument), [])
@@ -549,6 +583,10 @@ class Oracle:
     def nav(self) -> Fraction:
         return summed(self.balance_sheet()[account] for account in ("CASH", "POSITIONS", "FEES_RECEIVABLE"))
 
+    def nav_per_unit(self) -> Fraction:
+        units = self._in_issue(self.journal)
+        return rounded(self.nav() / units) if units > 0 else Fraction(1)
+
     def positions(self) -> dict[tuple[str | None, str], tuple[Fraction, Fraction, Fraction]]:
         """Quantity, cost and value."""
         answer = {}
@@ -618,6 +656,7 @@ class View(NamedTuple):
     balance_sheet: dict[str, Decimal]
     income_statement: dict[str, Decimal]
     trial_balance: dict[str, Decimal]
+    nav_per_unit: Decimal
     entries: tuple[Entry, ...]
 
 
@@ -698,8 +737,8 @@ class Ledger:
         return self._call(self._view, newest)  # type: ignore[no-any-return]
 
     async def _view(self, newest: int) -> View:
-        questions: list[Any] = [ReadTotals(), BalanceSheet(), IncomeStatement(), TrialBalance(), RecentEntries(newest)]
-        return View(*[await self._ref.ask(question) for question in questions])
+        questions: list[Any] = [ReadTotals(), BalanceSheet(), IncomeStatement(), TrialBalance(), NavPerUnit()]
+        return View(*[await self._ref.ask(question) for question in (*questions, RecentEntries(newest))])
 
 
 # A file system in memory, where there is one: what a power cut leaves is asked elsewhere.
@@ -935,6 +974,7 @@ class Anything(RuleBasedStateMachine):
         assert view.income_statement == oracle.income_statement()
         assert view.trial_balance == oracle.trial_balance()
         assert sum(view.trial_balance.values()) == 0
+        assert view.nav_per_unit == oracle.nav_per_unit()
         totals = view.totals
         assert totals.balance_sheet == view.balance_sheet
         assert totals.nav_minor * MINOR == oracle.nav()
