@@ -34,7 +34,7 @@ from ..actors.persistence import PersistenceActor, Reader, open_database
 from ..actors.persistence.database import APPLICATION_ID
 from ..database import MIGRATIONS
 from ..runtime import ChildSpec, Ref, VirtualClock, open_supervisor
-from ..wire.ledger import Deposit, PostMany
+from ..wire.ledger import PostMany, RecordProfit
 from .harness import Case, Figure, Result, Stopwatch, machine, measure, percentile
 
 __all__ = ["ALONE", "BARE", "MANY", "NAIVE", "QUESTION", "RAW_64", "RAW_1024", "TOGETHER", "commit_each_naively", "run"]
@@ -57,13 +57,13 @@ NOW_US = 1_700_000_000_000_000
 STALL_PROBE_S = 0.001
 
 Rows = Sequence[tuple[Any, ...]]
-Drive = Callable[[Ref, Sequence[Deposit]], Awaitable[int]]
+Drive = Callable[[Ref, Sequence[RecordProfit]], Awaitable[int]]
 
 
 class Journal(NamedTuple):
-    """Deposits, the rows that book them (by entry and statement), and the hash that the chain ends with."""
+    """Profits, the rows that book them (by entry and statement), and the hash that the chain ends with."""
 
-    events: tuple[Deposit, ...]
+    events: tuple[RecordProfit, ...]
     sql: tuple[str, ...]
     rows: tuple[tuple[Rows, ...], ...]
     head: bytes
@@ -169,7 +169,7 @@ def _ratio_p50(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]
 @lru_cache(maxsize=4)
 def _journal(entries: int) -> Journal:
     """The same every time, in every process."""
-    events = tuple(Deposit(100 + number, key=f"{NOW_US:016x}-{number:016x}") for number in range(entries))
+    events = tuple(RecordProfit(100 + number, key=f"{NOW_US:016x}-{number:016x}") for number in range(entries))
     book = Book("USD")
     sql: tuple[str, ...] = ()
     rows = []
@@ -283,7 +283,7 @@ def _with_ledger(drive: Drive, entries: int, watch: Stopwatch) -> int:
         return trio.run(main, path)
 
 
-async def _post_many(ledger: Ref, events: Sequence[Deposit]) -> int:
+async def _post_many(ledger: Ref, events: Sequence[RecordProfit]) -> int:
     acknowledged = 0
     for start in range(0, len(events), BATCH):
         posted = await ledger.ask(PostMany(tuple(events[start : start + BATCH])))
@@ -291,7 +291,7 @@ async def _post_many(ledger: Ref, events: Sequence[Deposit]) -> int:
     return acknowledged
 
 
-async def _ask_alone(latencies_s: list[list[float]], ledger: Ref, events: Sequence[Deposit]) -> int:
+async def _ask_alone(latencies_s: list[list[float]], ledger: Ref, events: Sequence[RecordProfit]) -> int:
     asks_s: list[float] = []
     acknowledged = 0
     for event in events:
@@ -303,7 +303,7 @@ async def _ask_alone(latencies_s: list[list[float]], ledger: Ref, events: Sequen
     return acknowledged
 
 
-async def _ask_together(ledger: Ref, events: Sequence[Deposit]) -> int:
+async def _ask_together(ledger: Ref, events: Sequence[RecordProfit]) -> int:
     acknowledged = 0
     queue = iter(events)
 
@@ -319,7 +319,7 @@ async def _ask_together(ledger: Ref, events: Sequence[Deposit]) -> int:
     return acknowledged
 
 
-async def _ask_together_probed(stalls_s: list[float], ledger: Ref, events: Sequence[Deposit]) -> int:
+async def _ask_together_probed(stalls_s: list[float], ledger: Ref, events: Sequence[RecordProfit]) -> int:
     """As `_ask_together`; notes how late, at worst, a task that only wants to wake up is woken."""
     worst_s = 0.0
 
