@@ -227,12 +227,11 @@ class LedgerActor(Actor):
         booked: dict[str, dict[int, int]] = {}  # by id and revision: the entry
         notes: list[Statement] = []
         for settlement in request.settlements:
-            events = self._settlement_events(settlement, draft, booked)
-            entries = [self._decide_one(event, draft, known).seq for event in events]
-            notes += [self._announce(settlement)] if entries else []
-            if entries:
-                final = entries[-1] if isinstance(events[-1], BookSettlement) else 0
-                booked[settlement.id][settlement.revision] = final
+            for event in self._settlement_events(settlement, draft, booked):
+                posted = self._decide_one(event, draft, known)
+                if isinstance(event, BookSettlement):
+                    booked[settlement.id][settlement.revision] = posted.seq
+                    notes.append(self._announce(settlement))
         cursor = request.settlements[-1].cursor if request.settlements else self._cursors.get("settlements", "")
         return await self._book_all(draft, len(draft.entries), "settlements", cursor, *notes)
 
@@ -241,7 +240,7 @@ class LedgerActor(Actor):
     ) -> list[Event]:
         """Nothing when this revision or a later one is booked; else the reversal of the one before, and the settlement.
 
-        One that pays what it cost is no entry, so what it revises may have been reversed already.
+        One that paid what it cost has no legs to reverse, and a person may have reversed one already.
         """
         if settlement.revision < 0:
             raise BadField("revision", f"{settlement.revision} of settlement {settlement.id!r} is negative")
@@ -253,14 +252,12 @@ class LedgerActor(Actor):
             return []
         key, strategy = f"{prefix}{settlement.revision}", settlement.strategy
         events: list[Event] = []
-        previous = draft.original(booked[settlement.id].get(latest, 0))
-        if previous is not None and previous.reversed_by is None:
+        previous = draft.original(booked[settlement.id][latest]) if latest >= 0 else None
+        if previous is not None and previous.reversed_by is None and previous.entry.legs:
             reason = f"settlement {settlement.id} revised to {settlement.revision}"
             events.append(Reverse(previous.entry.seq, reason, key=f"{key}:reversal", strategy=strategy))
-        if settlement.payoff != settlement.cost:
-            market = BookSettlement(settlement.market, settlement.cost, settlement.payoff, key=key, strategy=strategy)
-            events.append(market)
-        return events
+        market = BookSettlement(settlement.market, settlement.cost, settlement.payoff, key=key, strategy=strategy)
+        return [*events, market]
 
     def _announce(self, settlement: Settlement) -> Statement:
         return alert_request(

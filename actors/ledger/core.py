@@ -358,8 +358,9 @@ class Draft:
         plan = _Plan(self, event.strategy, day, recorded_us)
         _legs_of(event, plan)
         legs, lots = plan.legs(), tuple(plan.images(self.seq + 1))
-        # A lot may move for less than a minor unit: a fill of dust, a mark spread anew. A period may have been quiet.
-        if legs or not (lots or isinstance(event, ClosePeriod | ReopenPeriod)):
+        # A lot may move for less than a minor unit: a fill of dust, a mark spread anew. A period may have been quiet, a
+        # market may pay what it cost.
+        if legs or not (lots or isinstance(event, BookSettlement | ClosePeriod | ReopenPeriod)):
             _check_balanced(legs)
         balances, totals = self._after(legs)
         entry = Entry(
@@ -719,13 +720,15 @@ def _fill(plan: _Plan, fill: BookFill) -> None:
     price = plan.minor(fill.price, "price", at_least=0)
     _fee(plan, plan.minor(fill.fee, "fee", at_least=0))
     held = sum(lot.quantity for lot in plan.lots(fill.instrument))
-    closing = 0
+    value, closed, closing = _value(quantity, price), 0, 0
     if held * quantity < 0:
         closing = quantity if abs(quantity) <= abs(held) else -held
+        # One trade is rounded once: what is opened has what the closed part leaves.
+        closed = share(value, closing, quantity)
         # What closes a position has the position's sign: selling 5 of a long closes +5.
-        _close(plan, fill.instrument, -closing, _value(closing, price))
+        _close(plan, fill.instrument, -closing, closed)
     if quantity - closing:
-        _open(plan, fill.instrument, quantity - closing, _value(quantity - closing, price))
+        _open(plan, fill.instrument, quantity - closing, value - closed)
 
 
 def _value(quantity: int, price: int) -> int:

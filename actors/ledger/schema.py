@@ -272,9 +272,7 @@ def settlement_revisions(reader: Reader, prefix: str) -> dict[int, int]:
     """The entry of each durable revision of one settlement, whose keys begin with `prefix`, which ends in a colon."""
     rows = reader.rows("SELECT key, seq FROM entry WHERE key >= ? AND key < ?", (prefix, prefix[:-1] + ";"))
     numbers = {key.removeprefix(prefix): seq for key, seq in rows}
-    reversals = (name.removesuffix(":reversal") for name in numbers if name.endswith(":reversal"))
-    known = dict.fromkeys(reversals, 0) | numbers  # 0: it took the one before back, and was no entry itself
-    return {int(number): seq for number, seq in known.items() if number.isdecimal()}
+    return {int(number): seq for number, seq in numbers.items() if number.isdecimal()}
 
 
 def find_original(reader: Reader, seq: int) -> Original | None:

@@ -242,22 +242,20 @@ class Oracle:
     def _settlements(self, settlements: Sequence[Settlement], now_us: int) -> Booked:
         before = len(self.journal)
         for one in settlements:
-            # A revision that pays what it cost is no entry, but for the reversal of the one before.
             name = f"settlement:{one.id}:"
             booked = {
-                int(line.key.removeprefix(name).removesuffix(":reversal")): line
+                int(line.key.removeprefix(name)): line
                 for line in self.journal
-                if line.key.removesuffix(":reversal").rpartition(":")[0] + ":" == name
+                if line.key.startswith(name) and line.key.removeprefix(name).isdecimal()
             }
             latest = max(booked, default=-1)
             if one.revision <= latest:
                 continue
             key = f"settlement:{one.id}:{one.revision}"
-            if latest >= 0 and booked[latest].reverses is None and self._reversal_of(booked[latest].seq) is None:
+            if latest >= 0 and booked[latest].legs and self._reversal_of(booked[latest].seq) is None:
                 reason = f"settlement {one.id} revised to {one.revision}"
                 self.book(Reverse(booked[latest].seq, reason, strategy=one.strategy), f"{key}:reversal", now_us)
-            if one.payoff != one.cost:
-                self.book(BookSettlement(one.market, one.cost, one.payoff, strategy=one.strategy), key, now_us)
+            self.book(BookSettlement(one.market, one.cost, one.payoff, strategy=one.strategy), key, now_us)
         return Booked(len(self.journal) - before, self._cursor("settlements", settlements))
 
     def _reversal_of(self, seq: int) -> Line | None:
@@ -360,7 +358,7 @@ class Oracle:
             totals[account] += amount if asset == "USD" else 0
             if max(abs(amount), abs(self.balances[account, strategy, asset] + amount)) > LIMIT:
                 self._faults.add((AmountError,))
-        quiet = self._moved or isinstance(self._event, ClosePeriod | ReopenPeriod)
+        quiet = self._moved or isinstance(self._event, BookSettlement | ClosePeriod | ReopenPeriod)
         if any(sums.values()) or (len(legs) < 2 and not (quiet and not legs)):
             self._faults.add((UnbalancedEntry,))
         if any(abs(self.total(account) + amount) > LIMIT for account, amount in totals.items()):
@@ -527,7 +525,7 @@ class Oracle:
             self._move(MARKS, "UNREALIZED_PNL", lots[number].mark - lot.mark)
 
     def _fill(self, fill: BookFill) -> None:
-        """First against what is held the other way, then into a lot of its own; each part rounded by itself."""
+        """First against what is held the other way, then into a lot of its own; rounded as the one trade that it is."""
         price, quantity = self._amount(fill.price), self._quantity(fill.quantity)
         self._move("TRADING_FEES", "CASH", self._amount(fill.fee))
         held = self._held(fill.instrument)
@@ -535,12 +533,13 @@ class Oracle:
         if held * quantity < 0:
             closing = max(quantity, -held) if quantity < 0 else min(quantity, -held)
         opening = quantity - closing
-        values = [rounded(abs(part) * price) for part in (closing, opening)]
-        if max(values) > LIMIT:
+        value = rounded(abs(quantity) * price)
+        if value > LIMIT:
             self._faults.add((AmountError,))
-        self._close(fill.instrument, -closing, values[0])
+        closed = rounded(value * closing / quantity) if closing else Fraction(0)
+        self._close(fill.instrument, -closing, closed)
         if opening:
-            self._open(fill.instrument, opening, values[1])
+            self._open(fill.instrument, opening, value - closed)
 
     def _reverse(self, event: Reverse) -> None:
         if not 1 <= event.seq <= len(self.journal):
