@@ -83,8 +83,12 @@ def _one_of(value: Any, kinds: Sequence[Any], field: str) -> Any:
         return _instant(value, field)  # a text is how a date or an instant travels
     if len(choices) == 1:
         return converted(value, choices[0], field)
-    if all(isinstance(kind, type) and issubclass(kind, msgspec.Struct) for kind in choices):
-        return _tagged(value, choices, field)
+    lists = [kind for kind in choices if get_origin(kind) in _SEQUENCES]
+    if lists and isinstance(value, list | tuple):
+        return converted(value, lists[0], field)
+    structs = [kind for kind in choices if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    if len(structs) + len(lists) == len(choices):
+        return _tagged(value, structs, field)
     return _plainly(value, Union[tuple(choices)], field)  # noqa: UP007  made of a list
 
 

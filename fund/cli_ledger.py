@@ -331,7 +331,7 @@ def post(
         ACCOUNT=AMOUNT, as often as needed.
     """
     legs = [_leg("debit", text, "") for text in debit or ()] + [_leg("credit", text, "-") for text in credit or ()]
-    return _book(booking, "post", legs=legs)
+    return _book(booking, "post", entry=legs)
 
 
 def _leg(option: str, text: str, sign: str) -> dict[str, str]:

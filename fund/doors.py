@@ -6,11 +6,11 @@ The synchronous front door offers the same methods by name, so what is added her
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
@@ -18,7 +18,7 @@ from fundops.actors.host import Host
 from fundops.actors.ledger.actor import new_key
 from fundops.actors.ledger.verify import Anchor, Verification, verify_file
 from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
-from fundops.runtime import FundopsError, Ref, Request, Worker
+from fundops.runtime import ConfigError, FundopsError, Ref, Request, Worker
 from fundops.wire.alert import AlertPage, AlertReceipt, Category, Level, RecentAlerts, SendAlert
 from fundops.wire.ledger import (
     BalanceSheet,
@@ -117,6 +117,20 @@ class _Door:
         return await self._ref.ask(request, timeout_s=ANSWER_DEADLINE_S)
 
 
+_EVENTS = (*get_args(Event), Correct)
+
+
+def _members(field: str, value: object, *kinds: type[Any]) -> tuple[Any, ...]:
+    """Raises: `ConfigError` naming the field when this is no list, or one of it is something else."""
+    if not isinstance(value, Iterable):
+        raise ConfigError(field, f"{value!r} is not a list")
+    members = tuple(value)
+    for at, one in enumerate(members):
+        if not isinstance(one, kinds):
+            raise ConfigError(f"{field}[{at}]", f"{one!r} is not {' or '.join(kind.__name__ for kind in kinds[:3])}")
+    return members
+
+
 class LedgerDoor(_Door):
     """Book events, ask for reports. Amounts may be Decimal, int, decimal text or float; answers are Decimal.
 
@@ -138,20 +152,20 @@ class LedgerDoor(_Door):
     async def _book(
         self, kind: type[Any], *content: Any, key: str | None, strategy: str | None, at: Instant | None, memo: str
     ) -> Posted:
+        return await self._send(kind(*content, key=key, strategy=strategy, at_us=instant_us("at", at), memo=memo))
+
+    async def _send(self, event: Event | Correct) -> Posted:
         # The key is minted before sending, so that an answer that got lost can be asked for again.
-        event = kind(
-            *content,
-            key=self.new_key() if key is None else key,
-            strategy=strategy,
-            at_us=instant_us("at", at),
-            memo=memo,
-        )
+        event = self._keyed(event)
         try:
             posted: Posted = await self._ask(event)
         except FundopsError as error:
             error.key = event.key  # type: ignore[attr-defined]
             raise
         return posted
+
+    def _keyed(self, event: Event | Correct) -> Event | Correct:
+        return msgspec.structs.replace(event, key=self.new_key()) if event.key is None else event
 
     async def deposit(
         self,
@@ -334,7 +348,8 @@ class LedgerDoor(_Door):
         memo: str = "",
     ) -> Posted:
         """Start the book of a fund that already trades: its cash and positions, before anything else is booked."""
-        return await self._book(OpeningBalances, cash, tuple(positions), key=key, strategy=strategy, at=at, memo=memo)
+        held = _members("positions", positions, OpeningPosition)
+        return await self._book(OpeningBalances, cash, held, key=key, strategy=strategy, at=at, memo=memo)
 
     async def reverse(
         self, seq: int, *, reason: str, key: str | None = None, strategy: str | None = None, at: Instant | None = None
@@ -371,21 +386,23 @@ class LedgerDoor(_Door):
 
     async def post(
         self,
-        legs: Sequence[Leg],
+        entry: Event | Correct | Sequence[Leg],
         *,
         key: str | None = None,
         strategy: str | None = None,
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """An entry of explicit legs. Raises: `UnbalancedEntry`, `UnknownAccount`."""
-        return await self._book(Post, tuple(legs), key=key, strategy=strategy, at=at, memo=memo)
+        """An entry of explicit legs, or any event as it is. Raises: `UnbalancedEntry`, `UnknownAccount`."""
+        if isinstance(entry, _EVENTS):
+            given = {"key": key, "strategy": strategy, "at_us": instant_us("at", at), "memo": memo}
+            changes = {name: value for name, value in given.items() if value not in (None, "")}
+            return await self._send(msgspec.structs.replace(entry, **changes))
+        return await self._book(Post, _members("entry", entry, Leg), key=key, strategy=strategy, at=at, memo=memo)
 
-    async def post_many(self, events: Sequence[Event | Correct]) -> tuple[Posted, ...]:
+    async def post_many(self, entries: Sequence[Event | Correct]) -> tuple[Posted, ...]:
         """All of the events in one transaction, or none. An error carries the keys of all of them as `keys`."""
-        keyed = tuple(
-            msgspec.structs.replace(event, key=self.new_key()) if event.key is None else event for event in events
-        )
+        keyed = tuple(self._keyed(event) for event in _members("entries", entries, *_EVENTS))
         try:
             return await self._ask(PostMany(keyed))
         except FundopsError as error:

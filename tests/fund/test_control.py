@@ -299,12 +299,12 @@ def test_an_answer_is_what_the_door_says_with_amounts_as_decimal_text(fund: Fund
 def test_positions_and_explicit_legs_and_many_at_once_go_through(fund: FundManager, db: Path) -> None:
     call(db, "ledger.open_position", {"instrument": "X", "quantity": -3, "cost": "10", "strategy": "a"})
     legs = [{"account": "CASH", "amount": "1"}, {"account": "EXTERNAL", "amount": "-1", "strategy": "a"}]
-    call(db, "ledger.post", {"legs": legs})
+    call(db, "ledger.post", {"entry": legs})
     events = [
         {"type": "deposit", "amount": "5", "key": "one", "at_us": 1_767_571_200_000_000},
         {"type": "post", "legs": legs},
     ]
-    assert [one["seq"] for one in call(db, "ledger.post_many", {"events": events})] == [4, 5]
+    assert [one["seq"] for one in call(db, "ledger.post_many", {"entries": events})] == [4, 5]
     one = fund.ledger.recent_entries(2)[1]
     assert (one.key, one.day) == ("one", "2026-01-05")
 
@@ -324,12 +324,13 @@ def test_positions_and_explicit_legs_and_many_at_once_go_through(fund: FundManag
         ("ledger.deposit", {"amount": "1", "at": False}, "not an ISO date"),
         ("ledger.deposit", {"amount": "1", "strategy": 7}, "strategy: Expected"),
         ("ledger.reverse", {"seq": "1", "reason": ""}, "seq: Expected"),
-        ("ledger.post", {"legs": "CASH"}, "legs: is not a list"),
-        ("ledger.post", {"legs": [{"account": "CASH"}]}, "legs[0].amount: is missing"),
-        ("ledger.post", {"legs": [{"account": "CASH", "amount": "1", "x": 1}]}, "legs[0].x"),
-        ("ledger.post", {"legs": [7]}, "legs[0]: Expected"),
-        ("ledger.post_many", {"events": [{"type": "bogus"}]}, "by its tag"),
-        ("ledger.post_many", {"events": [{"type": "deposit", "amount": "1"}] * 1_025}, "at most 1024"),
+        ("ledger.post", {"entry": "CASH"}, "entry: Expected"),
+        ("ledger.post", {"entry": [{"account": "CASH"}]}, "entry[0].amount: is missing"),
+        ("ledger.post", {"entry": [{"account": "CASH", "amount": "1", "x": 1}]}, "entry[0].x"),
+        ("ledger.post", {"entry": [7]}, "entry[0]: Expected"),
+        ("ledger.post", {"entry": {"type": "bogus"}}, "by its tag"),
+        ("ledger.post_many", {"entries": [{"type": "bogus"}]}, "by its tag"),
+        ("ledger.post_many", {"entries": [{"type": "deposit", "amount": "1"}] * 1_025}, "at most 1024"),
         ("ledger.recent_entries", {"limit": -1}, "limit"),
         ("ledger.recent_entries", {"limit": 1_001}, "open_reader"),
         ("backup", {"target": "relative.db"}, "not absolute"),
@@ -468,11 +469,11 @@ def test_a_refused_change_is_audited_and_a_question_is_not(db: Path) -> None:
 
 
 def test_an_answer_too_long_for_ever_is_left_out_of_the_audit(db: Path) -> None:
-    call(db, "ledger.post_many", {"events": [{"type": "deposit", "amount": "1"}] * 100})
+    call(db, "ledger.post_many", {"entries": [{"type": "deposit", "amount": "1"}] * 100})
     with open_reader(db) as reader:
         (row,) = reader.audit()
     assert row.outcome["done"]["left_out_bytes"] > OUTCOME_MAX
-    assert len(row.arguments["events"]) == 100
+    assert len(row.arguments["entries"]) == 100
 
 
 @pytest.mark.parametrize("actor", ["x" * 129, "a\nb", "a\x00b"])
@@ -847,7 +848,7 @@ def test_long_lists_are_converted_outside_of_the_funds_own_thread(db: Path, monk
         return bound(method, arguments)
 
     monkeypatch.setattr(commands, "bound", noted)
-    call(db, "ledger.post_many", {"events": [{"type": "deposit", "amount": "1"}] * 1_000})
+    call(db, "ledger.post_many", {"entries": [{"type": "deposit", "amount": "1"}] * 1_000})
     call(db, "ledger.deposit", {"amount": "1"})
     in_thread, inline = threads
     assert (inline, in_thread != inline) == ("fundops", True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from fundops import (
@@ -28,9 +29,12 @@ from fundops.testing import START_US, VirtualFund, virtual_fund
 from fundops.wire.controller import Fill
 from fundops.wire.ledger import (
     ClosePeriod,
+    Correct,
+    Deposit,
     EntryRefused,
     OpenPosition,
     PositionMismatch,
+    Post,
     RecordLoss,
     RecordProfit,
     Withdraw,
@@ -444,6 +448,59 @@ async def test_many_at_once_have_their_keys_before_they_are_sent() -> None:
         assert len(first) > 16
         posted = await ledger.post_many([RecordProfit(1, key=first)])
         assert posted[0].key == first
+
+
+@pytest.mark.parametrize(
+    ("ask", "field"),
+    [
+        (lambda book: book.deposit(5, memo=None), "memo"),
+        (lambda book: book.record_profit(5, memo=0), "memo"),
+        (lambda book: book.record_profit(5, strategy=["a"]), "strategy"),
+        (lambda book: book.deposit(5, key=[]), "key"),
+        (lambda book: book.deposit(5, key="\ud800"), "key"),
+        (lambda book: book.deposit(5, at="noon"), "at"),
+        (lambda book: book.open_position(None, quantity=1, cost=5), "instrument"),
+        (lambda book: book.income(5, instrument=5), "instrument"),
+        (lambda book: book.settle(None, strategy="a", payoff=5), "market"),
+        (lambda book: book.reverse("1", reason="x"), "seq"),
+        (lambda book: book.reverse(True, reason="x"), "seq"),
+        (lambda book: book.reverse(1, reason=None), "reason"),
+        (lambda book: book.correct(1, 5, reason="x"), "entry"),
+        (lambda book: book.correct(None, Deposit(5), reason="x"), "seq"),
+        (lambda book: book.close_period(5), "day"),
+        (lambda book: book.opening_balances(cash=5, positions=7), "positions"),
+        (lambda book: book.opening_balances(cash=5, positions=[7]), "positions[0]"),
+        (lambda book: book.opening_balances(cash=5, positions=[OpeningPosition(None, 1, 5)]), "instrument"),
+        (lambda book: book.post(5), "entry"),
+        (lambda book: book.post([Leg("CASH", 5), 5]), "entry[1]"),
+        (lambda book: book.post([Leg([], 5), Leg("CASH", -5)]), "account"),
+        (lambda book: book.post(Post(5)), "legs"),
+        (lambda book: book.post(Post((Leg("CASH", 5), "CASH"))), "legs"),
+        (lambda book: book.post_many(5), "entries"),
+        (lambda book: book.post_many([RecordProfit(5), "deposit"]), "entries[1]"),
+        (lambda book: book.post_many([RecordProfit(5), RecordProfit(5, memo=None)]), "memo"),
+    ],
+)
+async def test_what_has_the_wrong_type_is_refused_by_name_and_booked_by_nobody(
+    ask: Callable[[Any], Awaitable[Any]], field: str
+) -> None:
+    async with book() as (_, ledger):
+        with pytest.raises(ConfigError) as refused:
+            await ask(ledger)
+        assert refused.value.field == field
+        (entry,) = await ledger.recent_entries()
+        assert entry.key == "opening"
+
+
+async def test_an_event_can_be_posted_as_it_is() -> None:
+    async with book() as (_, ledger):
+        first = await ledger.post(RecordProfit(5, key="mine"), strategy="a")
+        assert await ledger.post(RecordProfit(5, strategy="a"), key="mine") == msgspec.structs.replace(
+            first, replayed=True
+        )
+        await ledger.post(Correct(first.seq, RecordProfit(6), "a digit"), at=START_US)
+        assert [one.kind for one in await ledger.recent_entries(3)] == ["profit", "reversal", "profit"]
+        assert (await ledger.post_many([]), await ledger.nav()) == ((), 100_006)
 
 
 async def test_whether_an_entry_fits_does_not_depend_on_the_order_of_its_legs() -> None:
