@@ -73,7 +73,7 @@ __all__ = [
 ]
 
 
-class Posted(msgspec.Struct, frozen=True):
+class Posted(msgspec.Struct, frozen=True, gc=False):
     """The entry is on disk. `replayed`: it was there already, under the same key."""
 
     seq: int

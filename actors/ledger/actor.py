@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import get_args
@@ -66,9 +67,12 @@ from .core import (
     Entry,
     Original,
     Rules,
+    are_moves,
     canonical,
     check_fields,
+    check_text,
     is_text,
+    request_of,
 )
 from .reports import Reports
 
@@ -76,7 +80,9 @@ __all__ = ["LedgerActor", "new_key"]
 
 log = logging.getLogger("fundops.ledger")
 
-Known = dict[str, tuple[Entry, bytes]]
+Known = dict[str, Entry]
+Decided = tuple[int, str, bool]  # sequence number, key, whether it was there already
+Decision = Decided | list[Decided] | Rejected
 Answer = Posted | tuple[Posted, ...] | Rejected
 Write = Event | Correct | PostMany
 
@@ -127,8 +133,11 @@ class LedgerActor(Actor):
         """One commit for the whole run; one answer or refusal each."""
         draft, durable = self._draft(), self._book.seq
         known = self._known(requests)
-        answers = [self._decide(request, draft, known) for request in requests]
+        decisions: Sequence[Decision] | None = self._decide_moves(requests, draft, known)
+        if decisions is None:
+            decisions = [self._decide(request, draft, known) for request in requests]
         refusal = await self._append(draft)
+        answers = [self._answer(decision, draft, durable) for decision in decisions]
         if refusal is None:
             return answers
         return [refusal if _rests_on(answer, durable) else answer for answer in answers]
@@ -144,37 +153,77 @@ class LedgerActor(Actor):
 
     def _known(self, requests: list[Write]) -> Known:
         """The entries that the callers' own keys name already."""
-        events = (event for request in requests for event in _events_of(request))
-        keys = {event.key for event in events if event.key is not None and is_text(event.key, KEY_MAX)}
-        return schema.entries_by_key(self._reader, keys) if keys else {}
+        keys = [getattr(event, "key", None) for request in requests for event in _events_of(request)]
+        given = [key for key in keys if key is not None and is_text(key, KEY_MAX)]
+        return schema.entries_by_key(self._reader, given) if given else {}
 
-    def _decide(self, request: Write, draft: Draft, known: Known) -> Answer:
+    def _decide(self, request: Write, draft: Draft, known: Known) -> Decision:
         try:
-            for event in _events_of(request):
-                _check_own_key(event.key)
-            if not isinstance(request, PostMany):
-                return self._decide_one(request, draft, known)
-            # All or none: what one of them refuses must leave no trace of those before it.
-            fork, learnt = draft.fork(), known.copy()
-            posted = tuple(self._decide_one(event, fork, learnt) for event in request.events)
+            if isinstance(request, PostMany):
+                return self._decide_all(request.events, draft, known)
+            return self._decide_given(request, draft, known)
         except Rejected as refusal:
             return refusal
-        draft.adopt(fork)
-        known.update(learnt)
-        return posted
 
-    def _decide_one(self, event: Event | Correct, draft: Draft, known: Known) -> Posted:
-        key = new_key(self._clock.now_us()) if event.key is None else event.key
+    def _decide_all(self, events: Sequence[Event | Correct], draft: Draft, known: Known) -> list[Decided]:
+        """All or none: what one of them refuses must leave no trace of those before it."""
+        decided = self._decide_moves(events, draft, known)
+        if decided is None:
+            fork, learnt = draft.fork(), known.copy()
+            decided = [self._decide_given(event, fork, learnt) for event in events]
+            draft.adopt(fork)
+            known.update(learnt)
+        return decided
+
+    def _decide_moves(self, events: Sequence[Write], draft: Draft, known: Known) -> list[Decided] | None:
+        """All of them at once, if they are plain moves of an amount and nothing about them is unusual; else None."""
+        if not events or not are_moves(events):
+            return None
+        now_us = self._clock.now_us()
+        keys = [new_key(now_us) if event.key is None else event.key for event in events]
+        if not _are_new(keys, known):
+            return None
+        entries = draft.decide_moves(events, keys, now_us)
+        if entries is None:
+            return None
+        known.update(zip(keys, entries, strict=True))
+        return [(entry.seq, entry.key, False) for entry in entries]
+
+    def _decide_given(self, event: Event | Correct, draft: Draft, known: Known) -> Decided:
+        """What a caller asks for, under a key that a caller may take."""
+        if not isinstance(event, _BOOKABLE):
+            raise BadField("events", f"{str(event)[:NAME_MAX]!r} is not an event to book")
+        if event.key is not None:
+            check_text("key", event.key, KEY_MAX)
+            if event.key.startswith(_OWN_KEYS):
+                raise BadField("key", f"{event.key!r} begins as the ledger's own keys do: {', '.join(_OWN_KEYS)}")
+        return self._decide_one(event, draft, known)
+
+    def _decide_one(self, event: Event | Correct, draft: Draft, known: Known) -> Decided:
+        now_us = self._clock.now_us()
+        key = new_key(now_us) if event.key is None else event.key
         if key in known:
             check_fields(event, key)
-            entry, head = known[key]
-            if entry.request != canonical(event):
+            entry = known[key]
+            if request_of(entry) != canonical(event):
                 raise IdempotencyConflict(key, entry.seq)
-            return Posted(entry.seq, key, True, head.hex())
-        now_us = self._clock.now_us()
+            return entry.seq, key, True
         entry = draft.correct(event, key, now_us) if isinstance(event, Correct) else draft.decide(event, key, now_us)
-        known[key] = (entry, draft.head)
-        return Posted(entry.seq, key, False, draft.head.hex())
+        known[key] = entry
+        return entry.seq, key, False
+
+    def _answer(self, decision: Decision, draft: Draft, durable: int) -> Answer:
+        """With the hashes, once the draft is sealed; those of entries up to `durable` are on disk."""
+        if isinstance(decision, Rejected):
+            return decision
+        if isinstance(decision, tuple):
+            return self._posted(decision, draft, durable)
+        return tuple([self._posted(decided, draft, durable) for decided in decision])
+
+    def _posted(self, decided: Decided, draft: Draft, durable: int) -> Posted:
+        seq, key, replayed = decided
+        head = draft.sealed[seq - durable - 1][2] if seq > durable else schema.hash_of(self._reader, seq)
+        return Posted(seq, key, replayed, head.hex())
 
     async def _append(self, draft: Draft, *extra: Statement) -> Rejected | None:
         """Make the draft durable and apply it; or the refusal, with nothing applied."""
@@ -216,9 +265,9 @@ class LedgerActor(Actor):
             for fill in request.fills
         ]
         draft, known = self._draft(), self._known(list(events))
-        posted = [self._decide_one(event, draft, known) for event in events]
+        decided = [self._decide_one(event, draft, known) for event in events]
         cursor = request.fills[-1].cursor if request.fills else self._cursors.get("fills", "")
-        return await self._book_all(draft, sum(not one.replayed for one in posted), "fills", cursor)
+        return await self._book_all(draft, sum(not replayed for _, _, replayed in decided), "fills", cursor)
 
     @handles(BookSettlements)
     async def book_settlements(self, request: BookSettlements) -> Booked:
@@ -228,9 +277,9 @@ class LedgerActor(Actor):
         notes: list[Statement] = []
         for settlement in request.settlements:
             for event in self._settlement_events(settlement, draft, booked):
-                posted = self._decide_one(event, draft, known)
+                seq, *_ = self._decide_one(event, draft, known)
                 if isinstance(event, BookSettlement):
-                    booked[settlement.id][settlement.revision] = posted.seq
+                    booked[settlement.id][settlement.revision] = seq
                     notes.append(self._announce(settlement))
         cursor = request.settlements[-1].cursor if request.settlements else self._cursors.get("settlements", "")
         return await self._book_all(draft, len(draft.entries), "settlements", cursor, *notes)
@@ -349,13 +398,17 @@ class LedgerActor(Actor):
         )
 
 
+_BOOKABLE = (*get_args(Event), Correct)
+
 # The ledger's own, made of what the engine reports: nobody else may take the key of a fill or settlement to come.
 _OWN_KEYS = ("fill:", "settlement:")
 
 
-def _check_own_key(key: str | None) -> None:
-    if isinstance(key, str) and key.startswith(_OWN_KEYS):
-        raise BadField("key", f"{key[:NAME_MAX]!r} begins as the ledger's own keys do: {', '.join(_OWN_KEYS)}")
+def _are_new(keys: Sequence[str], known: Known) -> bool:
+    """Whether these are texts, each of them once, that no entry has and that a caller may take."""
+    if {type(key) for key in keys} != {str} or len(set(keys)) < len(keys):
+        return False
+    return known.keys().isdisjoint(keys) and not [key for key in keys if key.startswith(_OWN_KEYS)]
 
 
 def _events_of(request: Write) -> tuple[Event | Correct, ...]:

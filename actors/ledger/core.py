@@ -10,12 +10,12 @@ Lots are first in, first out per strategy and instrument. `Lot.quantity` is sign
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from hashlib import sha256
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -87,13 +87,17 @@ __all__ = [
     "Entry",
     "Lot",
     "LotImage",
+    "Move",
     "Posting",
     "Rules",
+    "are_moves",
     "canonical",
     "chain_hash",
     "check_fields",
+    "check_text",
     "is_day",
     "is_text",
+    "request_of",
     "utc_day",
 ]
 
@@ -104,9 +108,11 @@ MEMO_MAX = 1_024
 INSTANT_MAX_US = 253_402_300_799_999_999  # the last of the year 9999
 
 _CANONICAL = msgspec.json.Encoder(order="sorted")
+_PAYLOADS = msgspec.json.Encoder()
 
 LotKey = tuple[str | None, str]  # strategy, instrument
 BalanceKey = tuple[str, str | None, str]  # account, strategy, asset
+Posting = tuple[str, str | None, str, int]  # account, strategy, asset, minor units
 Balances = Mapping[BalanceKey, int]
 
 
@@ -122,13 +128,6 @@ class Close(NamedTuple):
 
     day: str
     seq: int
-
-
-class Posting(NamedTuple):
-    account: str
-    strategy: str | None
-    asset: str
-    amount_minor: int
 
 
 class Lot(NamedTuple):
@@ -158,7 +157,7 @@ class LotImage(NamedTuple):
     mark_minor: int
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One journal entry. Its encoding, stored verbatim, is what the chain hashes: never reorder these fields."""
 
     seq: int
@@ -170,7 +169,7 @@ class Entry(msgspec.Struct, frozen=True):
     reverses: int | None
     memo: str
     rounded: bool  # a float was rounded to the scale
-    request: str  # the canonical request, for comparing a replayed key
+    request: str  # the canonical request, for comparing a replayed key; empty where the rest of the entry says it all
     legs: tuple[Posting, ...]
     lots: tuple[LotImage, ...]
     corrects: int | None = None
@@ -183,6 +182,19 @@ def canonical(event: Event | Correct) -> str:
     Amounts are compared by value, so 5, "5" and Decimal("5.0") are one amount; texts as they are.
     """
     return _CANONICAL.encode(_canonical_form(event)).decode()
+
+
+def request_of(entry: Entry) -> str:
+    """The canonical request that the entry was booked for."""
+    if entry.request:
+        return entry.request
+    content = {
+        "amount": abs(entry.legs[0][3]),
+        "at_us": entry.at_us,
+        "memo": entry.memo,
+        "strategy": entry.strategy,
+    }
+    return _CANONICAL.encode([entry.kind, content]).decode()
 
 
 def _canonical_form(event: Event | Correct) -> list[object]:
@@ -231,7 +243,7 @@ _FORMS: dict[str, Callable[[Any], object]] = {
 
 def chain_hash(previous: bytes, payload: bytes) -> bytes:
     """SHA-256 over the hash before and the payload: one changed byte changes every hash after it."""
-    return hashlib.sha256(previous + payload).digest()
+    return sha256(previous + payload).digest()
 
 
 def utc_day(at_us: int) -> str:
@@ -242,6 +254,9 @@ def utc_day(at_us: int) -> str:
 @lru_cache(maxsize=16)
 def _day_of(days: int) -> str:
     return (date(1970, 1, 1) + timedelta(days=days)).isoformat()
+
+
+Sealed = tuple[Entry, bytes, bytes]  # with its payload and its hash
 
 
 class Book:
@@ -274,7 +289,9 @@ class Book:
                 self.lots[key] = lots
             else:
                 self.lots.pop(key, None)
-        self.seq, self.head, self.closes, self.units = draft.seq, draft.head, draft.closes, draft.units
+        self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
+        if draft.sealed:
+            _, _, self.head = draft.sealed[-1]
 
 
 class Draft:
@@ -297,13 +314,11 @@ class Draft:
         self._as_of = as_of
         self.currency: str = base.currency
         self.seq: int = base.seq
-        self.head: bytes = base.head
         self.units: int = base.units
         self.balances: dict[BalanceKey, int] = {}
         self.totals: dict[str, int] = {}
         self.lots: dict[LotKey, tuple[Lot, ...]] = {}
-        self.entries: list[tuple[Entry, bytes, bytes]] = []  # with payload and hash
-        self._decided: dict[int, Entry] = {}  # the same by seq
+        self.entries: list[Entry] = []
         self._reversals: dict[int, int] = {}  # of them: what each has reversed
 
     # -- reading through to the base
@@ -324,10 +339,14 @@ class Draft:
     def open_lots(self, key: LotKey) -> tuple[Lot, ...]:
         return self.lots[key] if key in self.lots else _lots_of(self.base, key)
 
+    def moved(self) -> dict[BalanceKey, int]:
+        """What has been added to each balance."""
+        return {key: amount - _balance_of(self.base, key) for key, amount in self.balances.items()}
+
     def original(self, seq: int) -> Original | None:
         """The entry to reverse, durable or decided here, and what has reversed it."""
-        decided = self._decided.get(seq)
-        found = self._original(seq) if decided is None else Original(decided, None)
+        before = self.seq - len(self.entries)
+        found = Original(self.entries[seq - before - 1], None) if before < seq <= self.seq else self._original(seq)
         reversal = self._reversals.get(seq)
         return found if found is None or reversal is None else Original(found.entry, reversal)
 
@@ -338,7 +357,7 @@ class Draft:
     def as_of(self, day: str) -> Balances:
         """Balances at the end of `day`, with what was decided here."""
         balances = dict(self._as_of(day))
-        for entry, _, _ in self.entries:
+        for entry in self.entries:
             if entry.day <= day:
                 for account, strategy, asset, amount in entry.legs:
                     key = (account, strategy, asset)
@@ -356,37 +375,102 @@ class Draft:
         check_fields(event, key)
         day = self._day_of(event, recorded_us)
         plan = _Plan(self, event.strategy, day, recorded_us)
-        _legs_of(event, plan)
+        _book(event, plan)
         legs, lots = plan.legs(), tuple(plan.images(self.seq + 1))
         # A lot may move for less than a minor unit: a fill of dust, a mark spread anew. A period may have been quiet, a
         # market may pay what it cost.
         if legs or not (lots or isinstance(event, BookSettlement | ClosePeriod | ReopenPeriod)):
             _check_balanced(legs)
-        balances, totals = self._after(legs)
+        self._add(legs)
+        said_by_entry = correction is None and type(event) in _SAID_BY_ENTRY
         entry = Entry(
             seq=self.seq + 1,
             key=key,
             recorded_us=recorded_us,
             day=day,
-            kind=str(event.__struct_config__.tag),
+            kind=_name_of(type(event)),
             strategy=event.strategy,
             reverses=plan.reverses,
             memo=_memo_of(event),
             rounded=plan.rounded,
-            request=canonical(correction or event),
+            request="" if said_by_entry else canonical(correction or event),
             legs=legs,
             lots=lots,
             corrects=correction.seq if correction else None,
             at_us=event.at_us,
         )
-        self.balances.update(balances)
-        self.totals.update(totals)
-        self.units += units_in_issue({UNITS: sum(leg.amount_minor for leg in legs if leg[0] == leg[2] == UNITS)})
         self._take(entry)
         return entry
 
+    def decide_moves(self, events: Sequence[Move], keys: Sequence[str], recorded_us: int) -> list[Entry] | None:
+        """The entries that `decide` would add for each of these in turn, in a fraction of the time.
+
+        None, and nothing is added, where one of them is or may be wrong: what is wrong with it, `decide` says.
+        """
+        try:
+            return self._decide_moves(events, keys, recorded_us)
+        except (AmountError, TypeError):
+            return None
+
+    def _decide_moves(self, events: Sequence[Move], keys: Sequence[str], recorded_us: int) -> list[Entry] | None:
+        """Column by column. Raises: `AmountError`, `TypeError` before anything is added."""
+        kinds = [type(event) for event in events]
+        strategies = [event.strategy for event in events]
+        memos = [event.memo for event in events]
+        times = [event.at_us for event in events]
+        texts = ((keys, KEY_MAX), (set(strategies) - {None}, NAME_MAX), (set(memos) - {""}, MEMO_MAX))
+        if not all(_are_texts(column, limit) for column, limit in texts):
+            return None
+        if not all(type(at_us) is int and 0 <= at_us <= INSTANT_MAX_US for at_us in set(times) - {None}):
+            return None
+        days = {at_us: utc_day(recorded_us if at_us is None else at_us) for at_us in set(times)}
+        amounts = [to_minor(event.amount, floats=self.rules.floats) for event in events]
+        if min(amounts)[0] < 1 or (self.closes and min(days.values()) <= self.closes[-1].day):
+            return None
+        moved: dict[tuple[type, str | None], int] = {}
+        for kind, strategy, (minor, _) in zip(kinds, strategies, amounts, strict=True):
+            moved[kind, strategy] = moved.get((kind, strategy), 0) + minor
+        asset = self.currency
+        room = MINOR_MAX - sum(moved.values())  # whatever the order, no balance moves by more than all of them
+        for kind, strategy in moved:
+            for account in _MOVES[kind]:
+                if max(abs(self.balance((account, strategy, asset))), abs(self.total(account))) > room:
+                    return None
+        for (kind, strategy), minor in moved.items():
+            for account, amount in zip(_MOVES[kind], (minor, -minor), strict=True):
+                key = (account, strategy, asset)
+                self.balances[key] = self.balance(key) + amount
+                self.totals[account] = self.total(account) + amount
+        accounts = [_MOVES[kind] for kind in kinds]
+        columns = zip(keys, kinds, accounts, strategies, memos, times, amounts, strict=True)
+        entries = [
+            Entry(
+                seq,
+                key,
+                recorded_us,
+                days[at_us],
+                _name_of(kind),
+                strategy,
+                None,
+                memo,
+                rounded,
+                "",
+                ((debit, strategy, asset, minor), (credit, strategy, asset, -minor)),
+                (),
+                None,
+                at_us,
+            )
+            for seq, (key, kind, (debit, credit), strategy, memo, at_us, (minor, rounded)) in enumerate(
+                columns, self.seq + 1
+            )
+        ]
+        self.seq += len(entries)
+        self.entries += entries
+        return entries
+
     def correct(self, event: Correct, key: str, recorded_us: int) -> Entry:
         """Reverse an entry and book another in its place: both or neither. Raises: as `decide`."""
+        check_fields(event, key)
         if event.entry.key is not None:
             raise BadField("entry.key", "must not be given: the new entry has the key of its correction")
         reversal_key = f"{key}:reversal"
@@ -412,35 +496,42 @@ class Draft:
             if event.day != closed:
                 raise EntryRefused(f"{event.day} was not closed last: the book is closed up to {closed or 'no day'}")
             return event.day
-        today = utc_day(recorded_us)
+        day = utc_day(recorded_us if event.at_us is None else event.at_us)
         if isinstance(event, ClosePeriod):
-            if event.day > today:
-                raise BadField("day", f"{event.day} is not over: it is {today}")
-            day = event.day
-        else:
-            day = today if event.at_us is None else utc_day(event.at_us)
-            if isinstance(event, BookFill | BookSettlement) and day <= closed:
-                day = today  # what the engine reports late must not hold up all that comes after it
+            today, day = utc_day(recorded_us), event.day
+            if day > today:
+                raise BadField("day", f"{day} is not over: it is {today}")
+        elif day <= closed and isinstance(event, BookFill | BookSettlement):
+            day = utc_day(recorded_us)  # what the engine reports late must not hold up all that comes after it
         if day <= closed:
             raise PeriodClosed(day, closed)
         return day
 
-    def _after(self, legs: Sequence[Posting]) -> tuple[dict[BalanceKey, int], dict[str, int]]:
-        """The balances and totals that these legs lead to. Raises: `AmountError` when one would outgrow its column."""
+    def _add(self, legs: Sequence[Posting]) -> None:
+        """To balances, totals and units. Raises: `AmountError` when one would outgrow its column; then nothing is."""
         balances: dict[BalanceKey, int] = {}
         totals: dict[str, int] = {}
-        for account, strategy, asset, amount in legs:
-            key = (account, strategy, asset)
-            balances[key] = self.balance(key) + amount
-            if asset == self.currency:
-                before = totals[account] if account in totals else self.total(account)
-                totals[account] = before + amount
-        # All of them at the end: whether an entry fits does not depend on the order of its legs.
-        for account, strategy, asset, amount in legs:
-            balance, total = balances[account, strategy, asset], totals.get(account, 0)
-            if not (-MINOR_MAX <= amount <= MINOR_MAX >= balance >= -MINOR_MAX <= total <= MINOR_MAX):
+        units, currency = self.units, self.currency
+        known, known_totals = self.balances, self.totals
+        for leg in legs:
+            account, _, asset, amount = leg
+            key = leg[:3]
+            balance = amount + (known[key] if key in known else self.balance(key))
+            if not -MINOR_MAX <= amount <= MINOR_MAX >= balance >= -MINOR_MAX:
                 raise AmountError("amount", from_minor(amount), f"would take {account} beyond 2^62 minor units")
-        return balances, totals
+            balances[key] = balance
+            if asset == currency:
+                before = totals if account in totals else known_totals
+                totals[account] = amount + (before[account] if account in before else self.total(account))
+            elif account == asset == UNITS:
+                units -= amount
+        # Only now: whether an entry fits does not depend on the order of its legs.
+        for account, total in totals.items():
+            if not -MINOR_MAX <= total <= MINOR_MAX:
+                raise AmountError("amount", from_minor(total), f"would take {account} beyond 2^62 minor units")
+        known.update(balances)
+        known_totals.update(totals)
+        self.units = units
 
     def _take(self, entry: Entry) -> None:
         for image in entry.lots:
@@ -452,13 +543,10 @@ class Draft:
             self.closes = (*self.closes, Close(entry.day, entry.seq))
         elif entry.kind == "period_reopen":
             self.closes = self.closes[:-1]
-        payload = msgspec.json.encode(entry)
-        self.seq = entry.seq
-        self.head = chain_hash(self.head, payload)
-        self.entries.append((entry, payload, self.head))
-        self._decided[entry.seq] = entry
         if entry.reverses is not None:
             self._reversals[entry.reverses] = entry.seq
+        self.seq = entry.seq
+        self.entries.append(entry)
 
     def adopt(self, draft: Draft) -> None:
         """Take over a draft made on top of this one: all of its entries."""
@@ -466,9 +554,20 @@ class Draft:
         self.totals.update(draft.totals)
         self.lots.update(draft.lots)
         self.entries += draft.entries
-        self._decided |= draft._decided
         self._reversals |= draft._reversals
-        self.seq, self.head, self.closes, self.units = draft.seq, draft.head, draft.closes, draft.units
+        self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
+
+    @cached_property
+    def sealed(self) -> list[Sealed]:
+        """The entries with their payloads, chained on to the book; to be asked for when no more are to come.
+
+        All at once: in one call for each entry the encoder would spend most of its time being called.
+        """
+        assert isinstance(self.base, Book)
+        head = self.base.head
+        payloads = _PAYLOADS.encode_lines(self.entries).splitlines()
+        hashes = [head := chain_hash(head, payload) for payload in payloads]
+        return list(zip(self.entries, payloads, hashes, strict=True))
 
 
 def _total_of(base: Book | Draft, account: str) -> int:
@@ -511,7 +610,7 @@ class _Plan:
         self._legs[key] = self._legs.get(key, 0) + amount
 
     def legs(self) -> tuple[Posting, ...]:
-        return tuple([Posting(*key, amount) for key, amount in self._legs.items() if amount])
+        return tuple([(*key, amount) for key, amount in self._legs.items() if amount])
 
     def lots(self, instrument: str) -> list[Lot]:
         """The open lots of this entry's strategy, oldest first."""
@@ -543,7 +642,32 @@ class _Plan:
             self.keep_floor(account, floor)
 
 
-def _legs_of(event: Event, plan: _Plan) -> None:
+# Those that only move their amount from one account to another, and can always be booked: debit and credit.
+Move = RecordProfit | RecordLoss | ChargeManagementFee | ChargePerformanceFee
+_MOVES: Mapping[type, tuple[str, str]] = {
+    RecordProfit: (CASH, REALIZED_PNL),
+    RecordLoss: (REALIZED_PNL, CASH),
+    ChargeManagementFee: (MANAGEMENT_FEES, FEES_RECEIVABLE),
+    ChargePerformanceFee: (PERFORMANCE_FEES, FEES_RECEIVABLE),
+}
+
+
+def are_moves(events: Sequence[object]) -> TypeGuard[Sequence[Move]]:
+    """Whether all of these only move their amount."""
+    return _MOVES.keys() >= {type(event) for event in events}
+
+
+# Those of which the entry says all that was asked for: the first leg is the amount.
+_SAID_BY_ENTRY = {Deposit, Withdraw, PayFees, *_MOVES}
+
+
+@lru_cache
+def _name_of(kind: type) -> str:
+    """As the journal calls it."""
+    return str(kind.__struct_config__.tag)  # type: ignore[attr-defined]
+
+
+def _book(event: Event, plan: _Plan) -> None:
     """What each kind of event debits and credits."""
     match event:
         case Deposit():
@@ -557,10 +681,6 @@ def _legs_of(event: Event, plan: _Plan) -> None:
             _issue(plan, -min(units_worth(amount, *plan.draft.worth(plan.past)), max(0, plan.draft.units)))
             plan.keep_floors()
             plan.keep_floor(CASH, plan.draft.rules.floors.get(CASH, 0))
-        case RecordProfit():
-            _transfer(plan, CASH, REALIZED_PNL, plan.minor(event.amount, "amount", at_least=1))
-        case RecordLoss():
-            _transfer(plan, REALIZED_PNL, CASH, plan.minor(event.amount, "amount", at_least=1))
         case OpenPosition():
             quantity = _quantity(plan, event.quantity)
             cost = plan.minor(event.cost, "cost", at_least=0)
@@ -578,10 +698,8 @@ def _legs_of(event: Event, plan: _Plan) -> None:
             if not quantity:
                 raise PositionMismatch(event.market, event.strategy, "there is none to settle")
             _close(plan, event.market, quantity, plan.minor(event.payoff, "payoff", at_least=0))
-        case ChargeManagementFee():
-            _transfer(plan, MANAGEMENT_FEES, FEES_RECEIVABLE, plan.minor(event.amount, "amount", at_least=1))
-        case ChargePerformanceFee():
-            _transfer(plan, PERFORMANCE_FEES, FEES_RECEIVABLE, plan.minor(event.amount, "amount", at_least=1))
+        case RecordProfit() | RecordLoss() | ChargeManagementFee() | ChargePerformanceFee():
+            _transfer(plan, *_MOVES[type(event)], plan.minor(event.amount, "amount", at_least=1))
         case PayFees():
             _transfer(plan, FEES_RECEIVABLE, CASH, plan.minor(event.amount, "amount", at_least=1))
             plan.keep_floors()
@@ -770,8 +888,8 @@ def _check_balanced(legs: Sequence[Posting]) -> None:
     if len(legs) < 2:
         raise UnbalancedEntry(f"an entry needs at least two legs that are not zero; this one has {len(legs)}")
     sums: dict[str, int] = {}
-    for leg in legs:
-        sums[leg.asset] = sums.get(leg.asset, 0) + leg.amount_minor
+    for _, _, asset, amount in legs:
+        sums[asset] = sums.get(asset, 0) + amount
     for asset, total in sums.items():
         if total:
             raise UnbalancedEntry(f"legs in {asset} sum to {from_minor(total)}, not to zero")
@@ -784,6 +902,11 @@ def is_text(value: object, limit: int) -> bool:
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
+def _are_texts(values: Collection[Any], limit: int) -> bool:
+    """Whether all of them certainly are: texts of ASCII alone. Raises: `TypeError` when one is no text."""
+    return all(map(str.isascii, values)) and all(1 <= length <= limit for length in set(map(len, values)))
+
+
 def is_day(value: object) -> bool:
     """Whether `value` is an ISO date in the one form that sorts as time does."""
     try:
@@ -793,45 +916,80 @@ def is_day(value: object) -> bool:
 
 
 def check_fields(event: Event | Correct, key: str) -> None:
-    """Raises: `BadField` for a text or an instant that cannot be stored."""
-    _check_text("key", key, KEY_MAX)
-    if event.strategy is not None:
-        _check_text("strategy", event.strategy, NAME_MAX)
-    if event.memo:
-        _check_text("memo", event.memo, MEMO_MAX)
-    for field, limit in _texts_of(type(event)):
-        value = getattr(event, field)
-        if value is not None and not (value == "" and field == "reason"):
-            _check_text(field, value, limit)
-    if isinstance(event, OpeningBalances | Post):
-        _check_parts(event)
-    elif isinstance(event, ClosePeriod | ReopenPeriod) and not is_day(event.day):
-        raise BadField("day", f"{event.day!r} is not a date as YYYY-MM-DD")
+    """Raises: `BadField` for a text, an instant or a part that is none, or cannot be stored."""
+    check_text("key", key, KEY_MAX)
+    _check_texts(event)
+    more = _MORE_CHECKS.get(type(event))
+    if more is not None:
+        more(event)
     at_us = event.at_us
     if at_us is not None and (type(at_us) is not int or not 0 <= at_us <= INSTANT_MAX_US):
         raise BadField("at_us", f"{at_us!r} is not an instant between the years 1970 and 9999, in microseconds")
 
 
-# What else an event may say in words. The reason of a reopening is stored with who gave it.
-_TEXTS = {"instrument": NAME_MAX, "market": NAME_MAX, "actor": NAME_MAX, "reason": MEMO_MAX - NAME_MAX - len(" (by )")}
+# Whatever is said in words. The reason of a reopening is stored with who gave it.
+_TEXTS = {
+    **dict.fromkeys(("account", "actor", "asset", "instrument", "market", "strategy"), NAME_MAX),
+    "memo": MEMO_MAX,
+    "reason": MEMO_MAX - NAME_MAX - len(" (by )"),
+}
+_MAY_BE_EMPTY = ("memo", "reason")
 
 
 @lru_cache
-def _texts_of(kind: type) -> tuple[tuple[str, int], ...]:
-    return tuple((name, _TEXTS[name]) for name in kind.__struct_fields__ if name in _TEXTS)  # type: ignore[attr-defined]
+def _texts_of(kind: type) -> tuple[tuple[str, int, object], ...]:
+    """The texts in this kind of struct: name, longest length, and what stands for none, if anything does."""
+    fields = [one for one in msgspec.structs.fields(kind) if one.name in _TEXTS]
+    nothing = {one.name: None if one.default is None else msgspec.UNSET for one in fields}
+    return tuple((name, _TEXTS[name], "" if name in _MAY_BE_EMPTY else none) for name, none in nothing.items())
 
 
-def _check_parts(event: OpeningBalances | Post) -> None:
-    for part in event.positions if isinstance(event, OpeningBalances) else event.legs:
-        for field in ("instrument", "asset", "strategy"):
-            value = getattr(part, field, None)
-            if value is not None:
-                _check_text(field, value, NAME_MAX)
+def _check_texts(of: msgspec.Struct) -> None:
+    for field, limit, none in _texts_of(type(of)):
+        value = getattr(of, field)
+        if value != none:
+            check_text(field, value, limit)
 
 
-def _check_text(field: str, value: object, limit: int) -> None:
+def check_text(field: str, value: object, limit: int) -> None:
+    """Raises: `BadField`."""
     if not is_text(value, limit):
         raise BadField(field, f"{str(value)[:NAME_MAX]!r} is not a text of 1 to {limit} characters")
+
+
+def _check_parts(field: str, parts: object, kind: type[msgspec.Struct]) -> None:
+    if not isinstance(parts, tuple | list):
+        raise BadField(field, f"{str(parts)[:NAME_MAX]!r} is not a tuple of {kind.__name__}")
+    for part in parts:
+        if not isinstance(part, kind):
+            raise BadField(field, f"{str(part)[:NAME_MAX]!r} is not a {kind.__name__}")
+        _check_texts(part)
+
+
+def _check_day(event: ClosePeriod | ReopenPeriod) -> None:
+    if not is_day(event.day):
+        raise BadField("day", f"{event.day!r} is not a date as YYYY-MM-DD")
+
+
+def _check_seq(event: Correct | Reverse) -> None:
+    if type(event.seq) is not int:
+        raise BadField("seq", f"{event.seq!r} is not the number of an entry")
+
+
+def _check_correction(event: Correct) -> None:
+    _check_seq(event)
+    if not isinstance(event.entry, Event):
+        raise BadField("entry", f"{str(event.entry)[:NAME_MAX]!r} is not an event to book")
+
+
+_MORE_CHECKS: Mapping[type, Callable[[Any], None]] = {
+    OpeningBalances: lambda event: _check_parts("positions", event.positions, OpeningPosition),
+    Post: lambda event: _check_parts("legs", event.legs, Leg),
+    ClosePeriod: _check_day,
+    ReopenPeriod: _check_day,
+    Reverse: _check_seq,
+    Correct: _check_correction,
+}
 
 
 class BadField(EntryRefused, ConfigError):

@@ -589,13 +589,13 @@ def _insert_alone(connection: apsw.Connection, book: Book, one: _Proved) -> None
 
 def _insert(connection: apsw.Connection, book: Book, page: Sequence[_Proved]) -> None:
     draft = Draft(book, _unasked)
-    for entry, payload, head in page:
-        # Not decided anew: the rules of today may differ from those it was booked under.
-        draft.entries.append((entry, payload.encode(), head))
+    # Not decided anew: the rules of today may differ from those it was booked under.
+    draft.sealed = [(entry, payload.encode(), head) for entry, payload, head in page]
+    for entry, _, _ in page:
         for account, strategy, asset, minor in entry.legs:
             key = (account, strategy, asset)
             draft.balances[key] = draft.balance(key) + minor
-        draft.seq, draft.head = entry.seq, head
+        draft.seq = entry.seq
     with connection:
         for statement in rows_of(draft):
             connection.executemany(statement.sql, statement.rows)

@@ -5,6 +5,7 @@ An empty text stands for "no strategy" where a column is part of a key.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date, timedelta
 
@@ -28,6 +29,7 @@ __all__ = [
     "entries",
     "entries_by_key",
     "find_original",
+    "hash_of",
     "income_between",
     "load_book",
     "rows_of",
@@ -115,30 +117,21 @@ _SET_CURSOR = "INSERT INTO cursor VALUES (?, ?) ON CONFLICT DO UPDATE SET value 
 
 def rows_of(draft: Draft) -> tuple[Statement, ...]:
     """Everything that makes the draft's entries durable."""
-    entries, postings = [], []
-    lots = {}
-    days: dict[tuple[str, str, str, str], int] = {}
-    for entry, payload, head in draft.entries:
-        entries.append(
-            (
-                entry.seq,
-                entry.key,
-                entry.recorded_us,
-                entry.day,
-                entry.kind,
-                entry.strategy,
-                entry.reverses,
-                payload.decode(),
-                head,
-            )
-        )
-        postings += [(entry.seq, number, *posting) for number, posting in enumerate(entry.legs)]
-        for account, strategy, asset, amount in entry.legs:
-            key = (account, strategy or "", asset, entry.day)
-            days[key] = days.get(key, 0) + amount
-        lots.update({(image.strategy or "", image.instrument, image.id): image for image in entry.lots})
+    entries = [
+        (one.seq, one.key, one.recorded_us, one.day, one.kind, one.strategy, one.reverses, payload.decode(), head)
+        for one, payload, head in draft.sealed
+    ]
+    postings = [(one.seq, number, *leg) for one, _, _ in draft.sealed for number, leg in enumerate(one.legs)]
+    lots = {
+        (image.strategy or "", image.instrument, image.id): image for one, _, _ in draft.sealed for image in one.lots
+    }
     balances = [
         (account, strategy or "", asset, amount) for (account, strategy, asset), amount in draft.balances.items()
+    ]
+    days = [
+        (account, strategy or "", asset, day, amount)
+        for day, moved in _moved_by_day(draft).items()
+        for (account, strategy, asset), amount in moved.items()
     ]
     open_lots = [(*key, lot.quantity, lot.cost_minor, lot.mark_minor) for key, lot in lots.items() if lot.quantity]
     closed_lots = [key for key, lot in lots.items() if not lot.quantity]
@@ -146,11 +139,22 @@ def rows_of(draft: Draft) -> tuple[Statement, ...]:
         Statement(_INSERT_ENTRY, entries),
         Statement(_INSERT_POSTING, postings),
         Statement(_SET_BALANCE, balances),
-        Statement(_ADD_TO_DAY, [(*key, amount) for key, amount in days.items()]),
+        Statement(_ADD_TO_DAY, days),
         Statement(_SET_LOT, open_lots),
         Statement(_DROP_LOT, closed_lots),
     )
     return tuple(statement for statement in statements if statement.rows)
+
+
+def _moved_by_day(draft: Draft) -> dict[str, dict[BalanceKey, int]]:
+    days = {entry.day for entry, _, _ in draft.sealed}
+    if len(days) == 1:  # nearly always
+        return {days.pop(): draft.moved()}
+    moved: dict[str, dict[BalanceKey, int]] = {day: defaultdict(int) for day in days}
+    for entry, _, _ in draft.sealed:
+        for account, strategy, asset, amount in entry.legs:
+            moved[entry.day][account, strategy, asset] += amount
+    return moved
 
 
 def set_cursor(name: str, value: str) -> Statement:
@@ -260,12 +264,17 @@ def cash_flows(
     return opening, dict(rows)
 
 
-def entries_by_key(reader: Reader, keys: Iterable[str]) -> dict[str, tuple[Entry, bytes]]:
-    """The durable entries among these idempotency keys, with their hashes."""
+def entries_by_key(reader: Reader, keys: Iterable[str]) -> dict[str, Entry]:
+    """The durable entries among these idempotency keys."""
     wanted = msgspec.json.encode(list(keys)).decode()
-    rows = reader.rows("SELECT payload, hash FROM entry WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
-    found = ((_decode(payload), head) for payload, head in rows)
-    return {entry.key: (entry, head) for entry, head in found}
+    rows = reader.rows("SELECT payload FROM entry WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
+    return {entry.key: entry for entry in (_decode(payload) for (payload,) in rows)}
+
+
+def hash_of(reader: Reader, seq: int) -> bytes:
+    """The chain's hash at a durable entry."""
+    head: bytes = reader.row("SELECT hash FROM entry WHERE seq = ?", (seq,))[0]
+    return head
 
 
 def settlement_revisions(reader: Reader, prefix: str) -> dict[int, int]:
@@ -309,7 +318,7 @@ def _record(entry: Entry, head: bytes) -> EntryRecord:
         day=entry.day,
         kind=entry.kind,
         strategy=entry.strategy,
-        legs=tuple(Leg(leg.account, from_minor(leg.amount_minor), leg.strategy, leg.asset) for leg in entry.legs),
+        legs=tuple(Leg(account, from_minor(minor), strategy, asset) for account, strategy, asset, minor in entry.legs),
         reverses=entry.reverses,
         memo=entry.memo,
         hash=head.hex(),

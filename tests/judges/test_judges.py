@@ -176,7 +176,7 @@ class Journal:
 
     def keep(self, draft: Draft) -> None:
         self.book.apply(draft)
-        for entry, _, _ in draft.entries:
+        for entry in draft.entries:
             self.entries.append(entry)
             if entry.reverses is not None:
                 self._reversed_by[entry.reverses] = entry.seq
@@ -305,8 +305,8 @@ def test_the_random_journal_has_entries_of_every_kind_and_every_oddity(exported:
     assert any(image.quantity < 0 for entry in entries for image in entry.lots)
     assert any(entry.day < before.day for before, entry in pairwise(entries))
     assert {entry.memo for entry in entries} >= set(TEXTS)
-    assert {leg.strategy for entry in entries for leg in entry.legs} == set(STRATEGIES)
-    assert {leg.asset for entry in entries for leg in entry.legs} == {"USD", "UNITS", *ASSETS}
+    assert {strategy for entry in entries for _, strategy, _, _ in entry.legs} == set(STRATEGIES)
+    assert {asset for entry in entries for _, _, asset, _ in entry.legs} == {"USD", "UNITS", *ASSETS}
 
 
 # -- balances

@@ -10,12 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fundops.actors.ledger import accounts, schema
-from fundops.actors.ledger.core import Book, Draft, Entry, Lot, Original, canonical
+from fundops.actors.ledger.core import Book, Close, Draft, Entry, Lot, Original, are_moves, canonical, request_of
 from fundops.actors.persistence import Reader, Store, commit_batch
 from fundops.database import MIGRATIONS
 from fundops.runtime import DAY_US, ConfigError, Rejected
@@ -28,6 +29,7 @@ from fundops.wire.ledger import (
     ClosePosition,
     Deposit,
     Event,
+    Income,
     InsufficientFunds,
     Leg,
     Mark,
@@ -94,11 +96,11 @@ class Journal:
 
     def keep(self, draft: Draft) -> None:
         self.book.apply(draft)
-        self.entries += draft.entries
+        self.entries += draft.sealed
 
     def legs(self, *events: Event) -> dict[str, Decimal]:
         """The legs of the last of these events, by account."""
-        return {leg.account: from_minor(leg.amount_minor) for leg in self.post(*events).legs}
+        return {account: from_minor(minor) for account, _, _, minor in self.post(*events).legs}
 
     def lots(self, instrument: str = "X", strategy: str | None = None) -> list[tuple[float, float, float]]:
         """Quantity, cost and mark of the open lots, in whole units."""
@@ -124,8 +126,8 @@ class Journal:
     def units_of(self, *events: Event, now_us: int = DAY_1_US) -> Decimal:
         """The units that the last of these events issues; negative: redeems."""
         legs = self.post(*events, now_us=now_us).legs
-        assert {leg.asset for leg in legs if leg.account in ("HOLDERS", "UNITS")} <= {"UNITS"}
-        return from_minor(sum(leg.amount_minor for leg in legs if leg.account == "HOLDERS"))
+        assert {asset for account, _, asset, _ in legs if account in ("HOLDERS", "UNITS")} <= {"UNITS"}
+        return from_minor(sum(minor for account, _, _, minor in legs if account == "HOLDERS"))
 
 
 @pytest.fixture
@@ -334,7 +336,7 @@ def test_a_position_that_was_marked_and_closed_leaves_no_mark_behind(journal: Jo
 def test_a_reversal_negates_every_leg_and_names_its_entry(journal: Journal) -> None:
     journal.post(Deposit(1_000), RecordProfit(30, strategy="mm"))
     entry = journal.post(Reverse(2, "booked twice"))
-    assert {(leg.account, leg.strategy): leg.amount_minor for leg in entry.legs} == {
+    assert {(account, strategy): minor for account, strategy, _, minor in entry.legs} == {
         ("CASH", "mm"): -30 * UNIT,
         ("REALIZED_PNL", "mm"): 30 * UNIT,
     }
@@ -368,7 +370,7 @@ def test_legs_of_the_same_account_are_one_posting_and_other_assets_balance_by_th
             )
         )
     )
-    assert [(leg.account, leg.strategy, leg.asset, leg.amount_minor) for leg in entry.legs] == [
+    assert list(entry.legs) == [
         ("CASH", None, "USD", 1_250_000_000),
         ("EXTERNAL", None, "USD", -1_250_000_000),
         ("CASH", None, "EUR", 300_000_000),
@@ -560,11 +562,11 @@ def test_a_refusal_leaves_book_and_draft_untouched(event: Event, error: type[Exc
     journal = books_of_everything()
     draft = journal.draft()
     draft.decide(Deposit(5), "first", DAY_1_US)
-    before = (dict(draft.balances), dict(draft.totals), dict(draft.lots), list(draft.entries), draft.seq, draft.head)
+    before = (dict(draft.balances), dict(draft.totals), dict(draft.lots), list(draft.entries), draft.seq)
     with pytest.raises(error) as refusal:
         draft.decide(event, "second" if event.key is None else event.key, DAY_1_US)
     assert isinstance(refusal.value, Rejected), "anything else would crash the actor"
-    assert before == (draft.balances, draft.totals, draft.lots, draft.entries, draft.seq, draft.head)
+    assert before == (draft.balances, draft.totals, draft.lots, draft.entries, draft.seq)
     assert draft.decide(Deposit(1), "third", DAY_1_US).seq == journal.book.seq + 2
 
 
@@ -613,7 +615,7 @@ def test_a_dropped_fork_changes_nothing_and_an_adopted_one_everything(journal: J
     assert draft.entries == []
     assert draft.open_lots((None, "X")) == ()
     draft.adopt(fork)
-    assert [one.seq for one, _, _ in draft.entries] == [2, 3]
+    assert [one.seq for one in draft.entries] == [2, 3]
     assert draft.open_lots((None, "X")) == (Lot(2, UNIT, 10 * UNIT, 0),)
 
 
@@ -627,6 +629,84 @@ def test_a_draft_reverses_what_it_decided_itself_once(journal: Journal) -> None:
     draft.adopt(fork)
     with pytest.raises(AlreadyReversed):
         draft.decide(Reverse(1, "wrong"), "d", DAY_1_US)
+
+
+# -- moves, decided column by column
+
+MOVES = (RecordProfit, RecordLoss, ChargeManagementFee, ChargePerformanceFee)
+CLOSED = "2023-11-13"
+right = {
+    "amount": st.sampled_from([1, 5, "2.5", Decimal("0.1"), 0.1, 1 / 3]),
+    "key": st.none(),
+    "strategy": st.sampled_from([None, "a", "b"]),
+    "memo": st.sampled_from(["", "why"]),
+    "at_us": st.sampled_from([None, DAY_1_US, DAY_1_US + DAY_US]),
+}
+wrong = {
+    "amount": st.sampled_from([0, -1, True, None, "x", float("nan"), "0.000000001", MINOR_MAX // 10**8, [5]]),
+    "key": st.sampled_from(["", "k" * 129, "\ud800", 5, ["k"]]),
+    "strategy": st.sampled_from(["", "s" * 129, "\ud800", 5, ["a"]]),
+    "memo": st.sampled_from(["m" * 1_025, "\ud800", None, 5, []]),
+    "at_us": st.sampled_from([DAY_1_US - DAY_US, -1, 2**63, True, 0.5, "now"]),
+}
+
+
+@st.composite
+def moves_of(draw: st.DrawFn, *, with_wrong_ones: bool) -> list[tuple[Any, Any]]:
+    """Events, and the keys to decide them under."""
+    moves = []
+    for number in range(draw(st.integers(1, 6))):
+        fields = {name: draw(values) for name, values in right.items()}
+        if with_wrong_ones and draw(st.integers(0, 3)) == 0:
+            field = draw(st.sampled_from(sorted(wrong)))
+            fields[field] = draw(wrong[field])
+        key = f"key {number}" if fields["key"] is None else fields["key"]
+        moves.append((draw(st.sampled_from(MOVES))(**fields), key))
+    return moves
+
+
+def draft_on_a_closed_book(room: int = MINOR_MAX) -> Draft:
+    """Each balance may move by so much before it is full."""
+    full = MINOR_MAX - room
+    balances = {("CASH", None, "USD"): full, ("REALIZED_PNL", "a", "USD"): -full}
+    return Draft(Book("USD", balances, seq=1, closes=[Close(CLOSED, 1)]), lambda _: None)
+
+
+def one_by_one(draft: Draft, moves: list[tuple[Any, Any]]) -> Draft | None:
+    try:
+        for event, key in moves:
+            draft.decide(event, key, DAY_1_US)
+    except Rejected:
+        return None
+    return draft
+
+
+@given(moves_of(with_wrong_ones=True), st.sampled_from([MINOR_MAX, 10 * UNIT, 3 * UNIT]))
+@settings(max_examples=300)
+def test_moves_are_decided_together_as_they_are_one_by_one(moves: list[tuple[Any, Any]], room: int) -> None:
+    """Or not at all, and then nothing is left of them."""
+    together, expected = draft_on_a_closed_book(room), one_by_one(draft_on_a_closed_book(room), moves)
+    entries = together.decide_moves([event for event, _ in moves], [key for _, key in moves], DAY_1_US)
+    if entries is None:
+        assert (together.entries, together.balances, together.totals, together.seq) == ([], {}, {}, 1)
+        return
+    assert expected is not None
+    assert entries == together.entries
+    assert together.sealed == expected.sealed
+    assert (together.balances, together.totals) == (expected.balances, expected.totals)
+    assert (together.seq, together.moved()) == (expected.seq, expected.moved())
+
+
+@given(moves_of(with_wrong_ones=False))
+def test_moves_about_which_nothing_is_unusual_are_decided_together(moves: list[tuple[Any, Any]]) -> None:
+    events, keys = [event for event, _ in moves], [key for _, key in moves]
+    assert are_moves(events)
+    assert draft_on_a_closed_book().decide_moves(events, keys, DAY_1_US) is not None
+
+
+def test_an_event_that_is_more_than_a_move_is_not_taken_for_one() -> None:
+    for event in (Deposit(5), Withdraw(5), PayFees(5), Post(()), Reverse(1, "")):
+        assert not are_moves([RecordProfit(5), event])
 
 
 # -- idempotency: what is the same request
@@ -664,6 +744,22 @@ def test_equal_amounts_are_the_same_request_however_they_are_written(one: Event,
 )
 def test_whatever_else_differs_makes_another_request(one: Event, other: Event) -> None:
     assert canonical(one) != canonical(other)
+
+
+@pytest.mark.parametrize("kind", [Deposit, Withdraw, PayFees, *MOVES])
+def test_an_entry_that_says_all_it_was_asked_for_keeps_no_second_copy(journal: Journal, kind: Any) -> None:
+    journal.post(Deposit(100))
+    event = kind(0.1, strategy="é", memo='"', at_us=DAY_1_US)
+    entry = journal.post(event)
+    assert (entry.request, request_of(entry)) == ("", canonical(event))
+    # As it was stored before.
+    assert request_of(msgspec.structs.replace(entry, request="a text")) == "a text"
+
+
+@pytest.mark.parametrize("event", [Income(5, instrument="X"), Post((Leg("CASH", 5), Leg("EXTERNAL", -5)))])
+def test_an_entry_that_does_not_keeps_what_it_was_asked_for(journal: Journal, event: Event) -> None:
+    entry = journal.post(event)
+    assert entry.request == request_of(entry) == canonical(event)
 
 
 # -- properties: random histories against a simple oracle, and against what their payloads rebuild
