@@ -3,13 +3,18 @@
 The book grows by deposits and profits of twelve strategies over 250 days, written a thousand at a time by the ledger's
 own rules. At both sizes the same number of entries is posted by one caller through the actors, each durable before the
 next. Verifying is level 2: the whole chain, every posting, and all that is derived built anew; RAW reads the same rows
-and computes the same hashes, and compares nothing. Its figures are of CPU time, those of posts of wall time.
+and computes the same hashes, and compares nothing. Its figures are of CPU time, those of posts of wall time. The peer
+is bean-check, on the smaller book as beancount reads it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from functools import partial
@@ -17,7 +22,7 @@ from pathlib import Path
 
 import trio
 
-from ..actors.ledger import LedgerActor, schema
+from ..actors.ledger import LedgerActor, export, schema
 from ..actors.ledger.core import GENESIS, Draft
 from ..actors.ledger.verify import verify
 from ..actors.persistence import PersistenceActor, Reader, Store, commit_batch
@@ -48,6 +53,7 @@ def run(scale: float = 1.0) -> Result:
         path = Path(folder) / "ledger.db"
         _grow(path, few)
         small_s = _post(path)
+        beancount_per_s = _bean_check(path)
         _grow(path, many)
         big_s = _post(path)
         rows = _verifying(path)
@@ -60,7 +66,27 @@ def run(scale: float = 1.0) -> Result:
         Figure("verified per second of CPU time", 1e6 / verified.cpu_us_per_message, "entries/s"),
         Figure("size of the file", megabytes, "MiB"),
     )
-    return Result(QUESTION, machine(), rows, figures=figures)
+    if beancount_per_s is None:
+        return Result(QUESTION, machine(), rows, figures=figures, skipped=("bean-check: is not installed",))
+    peers = (
+        Figure("bean-check", beancount_per_s, "entries/s"),
+        Figure("verify over bean-check", verified.per_s / beancount_per_s, "x"),
+    )
+    return Result(QUESTION, machine(), rows, figures=figures + peers)
+
+
+def _bean_check(path: Path) -> float | None:
+    """Entries a second, its start-up included; None when there is none here."""
+    tool = shutil.which("bean-check", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if tool is None:
+        return None
+    book = path.with_suffix(".beancount")
+    with Reader(path) as reader, book.open("w", encoding="utf-8") as file:
+        file.writelines(export.beancount(reader))
+        entries = reader.row("SELECT count(*) FROM entry")[0]
+    begun = time.perf_counter()
+    subprocess.run([tool, "--no-cache", str(book)], check=True, capture_output=True)
+    return float(entries / (time.perf_counter() - begun))
 
 
 def _grow(path: Path, entries: int) -> None:

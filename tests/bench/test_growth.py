@@ -25,3 +25,7 @@ def test_the_figures_name_the_sizes_they_are_of(result: Result) -> None:
     assert names[2] == "slowdown of a post from 1,000 to 2,000"
     assert all(figure.value > 0 for figure in result.figures)
     assert "slowdown of a post" in table(result)
+
+
+def test_the_peer_is_measured_or_said_to_be_missing(result: Result) -> None:
+    assert ("verify over bean-check" in {figure.name for figure in result.figures}) is not bool(result.skipped)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 import pytest
 
 from fundops.actors.ledger import schema
-from fundops.actors.ledger.core import Book, Draft
+from fundops.actors.ledger.core import Book, Draft, Entry, LotImage, chain_hash
 from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify, verify_file
 from fundops.actors.persistence import DatabaseError, Reader, Store, commit_batch, open_database
 from fundops.database import MIGRATIONS
@@ -41,9 +42,10 @@ EVENTS: list[Event] = [
 ]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A book of nine entries over nine days."""
+@pytest.fixture(params=[10_000, 4, 1], ids="pages of {}".format)
+def path(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A book of nine entries over nine days, looked over in pages of all sizes."""
+    monkeypatch.setattr("fundops.actors.ledger.verify.PAGE", request.param)
     path = tmp_path / "fund.db"
     store = Store(path, MIGRATIONS)
     book = Book("USD")
@@ -119,6 +121,65 @@ def test_each_kind_of_tampering_is_found_and_named(
     # And nobody else is accused of it: what follows from a changed entry is not a finding of its own.
     accused = {one.seq for one in findings if one.what in ("chain", "entry")}
     assert accused <= {seq}, findings
+
+
+def forged(path: Path, **fields: Any) -> list[Finding]:
+    """One more entry, as somebody writes it who keeps the chain and all tables in order."""
+    with Reader(path) as reader:
+        book = schema.load_book(reader, "USD")
+    day, at_us = "2023-11-26", 1_701_000_000_000_000
+    plain = Entry(book.seq + 1, "forged", at_us, day, "post", None, None, "", False, "", (), ())
+    entry = msgspec.structs.replace(plain, **fields)
+    payload = msgspec.json.encode(entry)
+    draft = Draft(book, lambda _: None)
+    draft.sealed = [(entry, payload, chain_hash(book.head, payload))]
+    for account, strategy, asset, amount in entry.legs:
+        key = (account, strategy, asset)
+        draft.balances[key] = draft.balance(key) + amount
+    store = Store(path, MIGRATIONS)
+    commit_batch(store, [schema.rows_of(draft)])
+    store.close()
+    return list(verify_file(path).findings)
+
+
+FIVE = (("CASH", None, "USD", 5), ("EXTERNAL", None, "USD", -5))
+
+
+@pytest.mark.parametrize(
+    ("fields", "finding"),
+    [
+        ({"legs": FIVE, "memo": '","legs":[]'}, None),
+        ({"legs": FIVE, "key": 'é"\\\u0001\x7f', "strategy": "\U0001f680/\n"}, None),
+        ({"legs": (("CASH", None, "USD", 5),)}, "entry of entry 10: its legs in USD sum to 5 minor units, not to zero"),
+        (
+            {"legs": (("CASH", None, "USD", 5), ("EXTERNAL", None, "EUR", -5))},
+            "entry of entry 10: its legs in USD sum to 5 minor units, not to zero",
+        ),
+        (
+            {"legs": (*FIVE, ("CASH", None, "EUR", 7), ("EXTERNAL", None, "EUR", -8))},
+            "entry of entry 10: its legs in EUR sum to -1 minor units, not to zero",
+        ),
+        ({"legs": FIVE, "reverses": 4}, "reversal of entry 10: is not entry 4 with every sign turned"),
+        ({"legs": (("cash", None, "USD", 5), FIVE[1])}, "account: there is no account 'cash'"),
+        ({"lots": (LotImage("a", "X", 4, 1, 1, 1),)}, "lot: a X 4 is (600000000, 6000000000, 1800000000), and"),
+    ],
+)
+def test_an_entry_that_breaks_a_rule_is_found_however_well_it_is_chained(
+    path: Path, fields: dict[str, Any], finding: str | None
+) -> None:
+    if "lots" in fields:  # written, and then undone where nothing guards it
+        forged(path, **fields)
+        found = tampered(path, "UPDATE lot SET quantity = 600000000, cost_minor = 6000000000, mark_minor = 1800000000")
+    else:
+        found = forged(path, **fields)
+    told = [str(one) for one in found if one.what != "balance"]
+    assert not told if finding is None else told[0].startswith(finding), told
+
+
+@pytest.mark.parametrize("table", ["posting", "balance", "balance_day"])
+def test_figures_too_large_to_be_summed_are_a_finding_and_no_crash(path: Path, table: str) -> None:
+    findings = tampered(path, f"UPDATE {table} SET amount_minor = {2**63 - 1} WHERE account = 'CASH'")
+    assert findings
 
 
 def test_two_entries_that_changed_places_are_both_found(path: Path) -> None:
