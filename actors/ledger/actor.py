@@ -73,6 +73,7 @@ from .core import (
     check_text,
     is_text,
     request_of,
+    reversal_key_of,
 )
 from .reports import Reports
 
@@ -153,7 +154,9 @@ class LedgerActor(Actor):
 
     def _known(self, requests: list[Write]) -> Known:
         """The entries that the callers' own keys name already."""
-        keys = [getattr(event, "key", None) for request in requests for event in _events_of(request)]
+        events = [event for request in requests for event in _events_of(request)]
+        keys = [getattr(event, "key", None) for event in events]
+        keys += [reversal_key_of(str(event.key)) for event in events if isinstance(event, Correct)]
         given = [key for key in keys if key is not None and is_text(key, KEY_MAX)]
         return schema.entries_by_key(self._reader, given) if given else {}
 
@@ -208,7 +211,14 @@ class LedgerActor(Actor):
             if request_of(entry) != canonical(event):
                 raise IdempotencyConflict(key, entry.seq)
             return entry.seq, key, True
-        entry = draft.correct(event, key, now_us) if isinstance(event, Correct) else draft.decide(event, key, now_us)
+        if isinstance(event, Correct):
+            taken = known.get(reversal_key_of(key))
+            if taken is not None:
+                raise IdempotencyConflict(taken.key, taken.seq)
+            entry = draft.correct(event, key, now_us)
+            known[reversal_key_of(key)] = draft.entries[-2]
+        else:
+            entry = draft.decide(event, key, now_us)
         known[key] = entry
         return entry.seq, key, False
 

@@ -98,6 +98,7 @@ __all__ = [
     "is_day",
     "is_text",
     "request_of",
+    "reversal_key_of",
     "utc_day",
 ]
 
@@ -239,6 +240,11 @@ _FORMS: dict[str, Callable[[Any], object]] = {
     "positions": _positions_form,
     "entry": _canonical_form,
 }
+
+
+def reversal_key_of(key: str) -> str:
+    """The key of the reversal that is half of a correction."""
+    return f"{key}:reversal"
 
 
 def chain_hash(previous: bytes, payload: bytes) -> bytes:
@@ -471,9 +477,7 @@ class Draft:
     def correct(self, event: Correct, key: str, recorded_us: int) -> Entry:
         """Reverse an entry and book another in its place: both or neither. Raises: as `decide`."""
         check_fields(event, key)
-        if event.entry.key is not None:
-            raise BadField("entry.key", "must not be given: the new entry has the key of its correction")
-        reversal_key = f"{key}:reversal"
+        reversal_key = reversal_key_of(key)
         at_us = self._open_time_of(event.seq) if event.at_us is None else event.at_us
         reversal = Reverse(event.seq, event.reason, key=reversal_key, strategy=event.strategy, at_us=at_us)
         fork = self.fork()
@@ -487,7 +491,10 @@ class Draft:
         original = self.original(seq) if 0 < seq <= self.seq else None
         if original is None or (self.closes and original.entry.day <= self.closes[-1].day):
             return None
-        return original.entry.recorded_us if original.entry.at_us is None else original.entry.at_us
+        entry = original.entry
+        # What the engine reported late was booked on another day than that on which it happened.
+        late = entry.at_us is not None and utc_day(entry.at_us) != entry.day
+        return entry.recorded_us if entry.at_us is None or late else entry.at_us
 
     def _day_of(self, event: Event, recorded_us: int) -> str:
         """The day the entry is booked on. Raises: `PeriodClosed`, `BadField`."""
@@ -775,6 +782,8 @@ def _opening(plan: _Plan, event: OpeningBalances) -> None:
         if (strategy, one.instrument) in seen:
             raise PositionMismatch(one.instrument, strategy, "is given twice")
         seen.add((strategy, one.instrument))
+        if any(lot.quantity * quantity < 0 for lot in draft.open_lots((strategy, one.instrument))):
+            raise PositionMismatch(one.instrument, strategy, "is open the other way; close it first")
         plan.set_lot(one.instrument, Lot(0, quantity, sign * cost, sign * (value - cost)), strategy=strategy)
         plan.post(POSITIONS, sign * cost, strategy=strategy)
         plan.post(MARKS, sign * (value - cost), strategy=strategy)
@@ -980,6 +989,8 @@ def _check_correction(event: Correct) -> None:
     _check_seq(event)
     if not isinstance(event.entry, Event):
         raise BadField("entry", f"{str(event.entry)[:NAME_MAX]!r} is not an event to book")
+    if event.entry.key is not None:
+        raise BadField("entry.key", "must not be given: the new entry has the key of its correction")
 
 
 _MORE_CHECKS: Mapping[type, Callable[[Any], None]] = {

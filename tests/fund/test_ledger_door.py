@@ -28,6 +28,7 @@ from fundops.runtime import DAY_US
 from fundops.testing import START_US, VirtualFund, virtual_fund
 from fundops.wire.controller import Fill
 from fundops.wire.ledger import (
+    BookSettlement,
     ClosePeriod,
     Correct,
     Deposit,
@@ -320,6 +321,32 @@ async def test_a_correction_that_cannot_be_booked_reverses_nothing() -> None:
             with pytest.raises(refusal):
                 await ledger.correct(wrong.seq, entry, reason="typo")
         assert [one.kind for one in await ledger.recent_entries(5)] == ["profit", "deposit"]
+
+
+async def test_the_key_of_a_corrections_reversal_is_taken_only_once() -> None:
+    async with book() as (_, ledger):
+        wrong = await ledger.record_profit(200, key="x:reversal")
+        with pytest.raises(IdempotencyConflict, match="x:reversal") as refused:
+            await ledger.correct(wrong.seq, RecordProfit(2), reason="typo", key="x")
+        assert refused.value.seq == wrong.seq
+        correct = Correct(wrong.seq, RecordProfit(20), "typo", key="y")
+        with pytest.raises(IdempotencyConflict, match="y:reversal"):
+            await ledger.post_many([correct, RecordLoss(1, key="y:reversal")])
+        assert len(await ledger.recent_entries()) == 2
+        await ledger.post_many([correct])
+        with pytest.raises(IdempotencyConflict):
+            await ledger.record_loss(1, key="y:reversal")
+        assert await ledger.nav() == 100_020
+
+
+async def test_what_was_booked_late_is_corrected_on_the_day_it_was_booked() -> None:
+    async with book() as (_, ledger):
+        await ledger.close_period("2026-01-04")
+        market = BookSettlement("M", 5, 8, at_us=START_US - DAY_US)
+        late = await ledger.post(market)
+        await ledger.correct(late.seq, RecordProfit(4), reason="typo")
+        assert [one.day for one in await ledger.recent_entries(3)] == [TODAY] * 3
+        assert await ledger.nav() == 100_004
 
 
 # -- the book of a fund that already trades

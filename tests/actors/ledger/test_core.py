@@ -33,6 +33,8 @@ from fundops.wire.ledger import (
     InsufficientFunds,
     Leg,
     Mark,
+    OpeningBalances,
+    OpeningPosition,
     OpenPosition,
     PayFees,
     PositionMismatch,
@@ -192,6 +194,14 @@ def test_trading_fees_join_the_reports_once_used(journal: Journal) -> None:
     assert journal.income["TRADING_FEES"] == -1
     assert journal.income["REALIZED_PNL"] == 10
     assert journal.nav == 1_009
+
+
+def test_opening_balances_refuse_a_position_that_is_open_the_other_way(journal: Journal) -> None:
+    journal.post(OpenPosition("X", 3, 30))
+    with pytest.raises(PositionMismatch, match="open the other way"):
+        journal.post(OpeningBalances(0, (OpeningPosition("X", -1, 10),)))
+    journal.post(OpeningBalances(0, (OpeningPosition("X", 1, 10), OpeningPosition("X", -1, 10, strategy="a"))))
+    assert journal.lots() == [(3, 30, 0), (1, 10, 0)]
 
 
 # -- units
