@@ -157,7 +157,7 @@ class LedgerActor(Actor):
         events = [event for request in requests for event in _events_of(request)]
         keys = [getattr(event, "key", None) for event in events]
         keys += [reversal_key_of(str(event.key)) for event in events if isinstance(event, Correct)]
-        given = [key for key in keys if key is not None and is_text(key, KEY_MAX)]
+        given = [key for key in keys if isinstance(key, str) and (key.isascii() or is_text(key, KEY_MAX))]
         return schema.entries_by_key(self._reader, given) if given else {}
 
     def _decide(self, request: Write, draft: Draft, known: Known) -> Decision:

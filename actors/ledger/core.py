@@ -424,31 +424,21 @@ class Draft:
         strategies = [event.strategy for event in events]
         memos = [event.memo for event in events]
         times = [event.at_us for event in events]
-        texts = ((keys, KEY_MAX), (set(strategies) - {None}, NAME_MAX), (set(memos) - {""}, MEMO_MAX))
-        if not all(_are_texts(column, limit) for column, limit in texts):
-            return None
-        if not all(type(at_us) is int and 0 <= at_us <= INSTANT_MAX_US for at_us in set(times) - {None}):
+        if not (
+            _are_texts(keys, KEY_MAX)
+            and _are_texts(set(strategies) - {None}, NAME_MAX)
+            and _are_texts(set(memos) - {""}, MEMO_MAX)
+            and _are_instants([at_us for at_us in times if at_us is not None])
+        ):
             return None
         days = {at_us: utc_day(recorded_us if at_us is None else at_us) for at_us in set(times)}
-        amounts = [to_minor(event.amount, floats=self.rules.floats) for event in events]
-        if min(amounts)[0] < 1 or (self.closes and min(days.values()) <= self.closes[-1].day):
+        if self.closes and min(days.values()) <= self.closes[-1].day:
             return None
-        moved: dict[tuple[type, str | None], int] = {}
-        for kind, strategy, (minor, _) in zip(kinds, strategies, amounts, strict=True):
-            moved[kind, strategy] = moved.get((kind, strategy), 0) + minor
+        amounts = [to_minor(event.amount, floats=self.rules.floats) for event in events]
+        if min(amounts)[0] < 1 or not self._add_moves(kinds, strategies, amounts):
+            return None
         asset = self.currency
-        room = MINOR_MAX - sum(moved.values())  # whatever the order, no balance moves by more than all of them
-        for kind, strategy in moved:
-            for account in _MOVES[kind]:
-                if max(abs(self.balance((account, strategy, asset))), abs(self.total(account))) > room:
-                    return None
-        for (kind, strategy), minor in moved.items():
-            for account, amount in zip(_MOVES[kind], (minor, -minor), strict=True):
-                key = (account, strategy, asset)
-                self.balances[key] = self.balance(key) + amount
-                self.totals[account] = self.total(account) + amount
-        accounts = [_MOVES[kind] for kind in kinds]
-        columns = zip(keys, kinds, accounts, strategies, memos, times, amounts, strict=True)
+        columns = zip(keys, kinds, strategies, memos, times, amounts, [_MOVES[kind] for kind in kinds], strict=True)
         entries = [
             Entry(
                 seq,
@@ -466,13 +456,33 @@ class Draft:
                 None,
                 at_us,
             )
-            for seq, (key, kind, (debit, credit), strategy, memo, at_us, (minor, rounded)) in enumerate(
+            for seq, (key, kind, strategy, memo, at_us, (minor, rounded), (debit, credit)) in enumerate(
                 columns, self.seq + 1
             )
         ]
         self.seq += len(entries)
         self.entries += entries
         return entries
+
+    def _add_moves(
+        self, kinds: Sequence[type], strategies: Sequence[str | None], amounts: Sequence[tuple[int, bool]]
+    ) -> bool:
+        """To balances and totals; False, and nothing is added, when one of them might outgrow its column on the way."""
+        moved: dict[tuple[type, str | None], int] = {}
+        for kind, strategy, (minor, _) in zip(kinds, strategies, amounts, strict=True):
+            moved[kind, strategy] = moved.get((kind, strategy), 0) + minor
+        moves = [
+            (account, (account, strategy, self.currency), amount)
+            for (kind, strategy), minor in moved.items()
+            for account, amount in zip(_MOVES[kind], (minor, -minor), strict=True)
+        ]
+        room = MINOR_MAX - sum(moved.values())  # in whatever order, no balance moves by more than all of them
+        if any(abs(self.balance(key)) > room or abs(self.total(account)) > room for account, key, _ in moves):
+            return False
+        for account, key, amount in moves:
+            self.balances[key] = self.balance(key) + amount
+            self.totals[account] = self.total(account) + amount
+        return True
 
     def correct(self, event: Correct, key: str, recorded_us: int) -> Entry:
         """Reverse an entry and book another in its place: both or neither. Raises: as `decide`."""
@@ -916,6 +926,10 @@ def _are_texts(values: Collection[Any], limit: int) -> bool:
     return all(map(str.isascii, values)) and all(1 <= length <= limit for length in set(map(len, values)))
 
 
+def _are_instants(values: Sequence[object]) -> bool:
+    return all(type(at_us) is int and 0 <= at_us <= INSTANT_MAX_US for at_us in values)
+
+
 def is_day(value: object) -> bool:
     """Whether `value` is an ISO date in the one form that sorts as time does."""
     try:
@@ -932,7 +946,7 @@ def check_fields(event: Event | Correct, key: str) -> None:
     if more is not None:
         more(event)
     at_us = event.at_us
-    if at_us is not None and (type(at_us) is not int or not 0 <= at_us <= INSTANT_MAX_US):
+    if at_us is not None and not _are_instants([at_us]):
         raise BadField("at_us", f"{at_us!r} is not an instant between the years 1970 and 9999, in microseconds")
 
 

@@ -657,7 +657,7 @@ wrong = {
     "key": st.sampled_from(["", "k" * 129, "\ud800", 5, ["k"]]),
     "strategy": st.sampled_from(["", "s" * 129, "\ud800", 5, ["a"]]),
     "memo": st.sampled_from(["m" * 1_025, "\ud800", None, 5, []]),
-    "at_us": st.sampled_from([DAY_1_US - DAY_US, -1, 2**63, True, 0.5, "now"]),
+    "at_us": st.sampled_from([DAY_1_US - DAY_US, -1, 2**63, True, float(DAY_1_US), "now"]),
 }
 
 
