@@ -338,7 +338,7 @@ class Draft:
     def worth(self, day: str | None = None) -> tuple[int, int]:
         """Net asset value and units in issue: now, or at the end of an earlier day."""
         if day is None:
-            return net_asset_value({account: self.total(account) for account in WORTH}), self.units
+            return sum(self.total(account) for account in WORTH), self.units
         balances = self.as_of(day)
         return net_asset_value(in_asset(balances, self.currency)), units_in_issue(in_asset(balances, UNITS))
 
