@@ -231,7 +231,6 @@ def _positions_form(positions: Sequence[OpeningPosition]) -> object:
     ]
 
 
-_AMOUNTS = ("amount", "cash", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value")
 _FORMS: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(
         ("amount", "cash", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value"), _minor_or_text
@@ -397,7 +396,7 @@ class Draft:
             kind=_name_of(type(event)),
             strategy=event.strategy,
             reverses=plan.reverses,
-            memo=_memo_of(event),
+            memo=_memo_of(event) or (correction.memo if correction else ""),
             rounded=plan.rounded,
             request="" if said_by_entry else canonical(correction or event),
             legs=legs,
@@ -777,8 +776,9 @@ def _not_zero(plan: _Plan, value: Amount, field: str) -> int:
 def _opening(plan: _Plan, event: OpeningBalances) -> None:
     """From the capital, which is all the book has so far, to what the fund holds; the difference was earned before."""
     draft = plan.draft
-    if draft.seq > 1:
-        raise EntryRefused(f"opening balances come first, and the book has {draft.seq} entries")
+    first = draft.original(1) if draft.seq else None
+    if draft.seq > 1 or (first is not None and first.entry.lots):
+        raise EntryRefused("opening balances come first, after the capital alone, and something else is booked already")
     change = plan.minor(event.cash, "cash") - draft.total(CASH)
     plan.post(CASH, change)
     earned = change
@@ -792,8 +792,6 @@ def _opening(plan: _Plan, event: OpeningBalances) -> None:
         if (strategy, one.instrument) in seen:
             raise PositionMismatch(one.instrument, strategy, "is given twice")
         seen.add((strategy, one.instrument))
-        if any(lot.quantity * quantity < 0 for lot in draft.open_lots((strategy, one.instrument))):
-            raise PositionMismatch(one.instrument, strategy, "is open the other way; close it first")
         plan.set_lot(one.instrument, Lot(0, quantity, sign * cost, sign * (value - cost)), strategy=strategy)
         plan.post(POSITIONS, sign * cost, strategy=strategy)
         plan.post(MARKS, sign * (value - cost), strategy=strategy)

@@ -346,6 +346,10 @@ async def test_what_was_booked_late_is_corrected_on_the_day_it_was_booked() -> N
         late = await ledger.post(market)
         await ledger.correct(late.seq, RecordProfit(4), reason="typo")
         assert [one.day for one in await ledger.recent_entries(3)] == [TODAY] * 3
+        again = (await ledger.recent_entries(1))[0].seq
+        await ledger.correct(again, RecordProfit(5), reason="typo", memo="see ticket")
+        await ledger.correct(again + 2, RecordProfit(4, memo="own"), reason="typo", memo="see ticket")
+        assert [one.memo for one in await ledger.recent_entries(4)] == ["own", "typo", "see ticket", "typo"]
         assert await ledger.nav() == 100_004
 
 
