@@ -44,7 +44,7 @@ class Anchor(NamedTuple):
 class Finding(msgspec.Struct, frozen=True):
     """Something that is not as it should be. `seq`: the entry it is about, if it is one's."""
 
-    what: str  # "chain", "entry", "posting", "account", "balance", "lot", "reversal", "file", "anchor", "judge"
+    what: str  # "chain", "entry", "posting", "balance", "lot", "reversal", "file", "anchor", "judge"
     seq: int | None
     problem: str
 
@@ -309,7 +309,8 @@ def _check_reversal(seq: int, original: int, reversal: list[Leg], rebuilt: _Rebu
 def _check_derived(rows: Rows, rebuilt: _Rebuilt) -> Iterator[Finding]:
     balances: dict[tuple[str, str, str], int] = {}
     for account in sorted({account for account, _, _, _ in rebuilt.days} - ACCOUNTS):
-        yield Finding("account", None, f"there is no account {account!r}")
+        seq = rows.row("SELECT min(entry) FROM posting WHERE account = ?", (account,))[0]
+        yield Finding("entry", seq, f"there is no account {account!r}")
     for (account, strategy, asset, _), amount in rebuilt.days.items():
         balances[account, strategy, asset] = balances.get((account, strategy, asset), 0) + amount
     lots = {key: lot for key, lot in rebuilt.lots.items() if lot[0]}

@@ -160,7 +160,7 @@ FIVE = (("CASH", None, "USD", 5), ("EXTERNAL", None, "USD", -5))
             "entry of entry 10: its legs in EUR sum to -1 minor units, not to zero",
         ),
         ({"legs": FIVE, "reverses": 4}, "reversal of entry 10: is not entry 4 with every sign turned"),
-        ({"legs": (("cash", None, "USD", 5), FIVE[1])}, "account: there is no account 'cash'"),
+        ({"legs": (("cash", None, "USD", 5), FIVE[1])}, "entry of entry 10: there is no account 'cash'"),
         ({"lots": (LotImage("a", "X", 4, 1, 1, 1),)}, "lot: a X 4 is (600000000, 6000000000, 1800000000), and"),
     ],
 )
