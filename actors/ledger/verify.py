@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 import msgspec
@@ -42,16 +42,16 @@ class Anchor(NamedTuple):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that is not as it should be. `seq`: the entry it is about, if it is one's."""
+    """Something that is not as it should be. `seq`: the entry it is about, or the last one that moved that balance."""
 
     what: str  # "chain", "entry", "posting", "balance", "lot", "reversal", "file", "anchor", "judge"
     seq: int | None
     problem: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.what}: {self.problem}" if self.seq is None else f"{self.what} of entry {self.seq}: {self.problem}"
-        )
+        if self.seq is None:
+            return f"{self.what}: {self.problem}"
+        return f"{'' if self.what == 'entry' else f'{self.what} at '}entry {self.seq}: {self.problem}"
 
 
 class Verification(msgspec.Struct, frozen=True):
@@ -306,13 +306,23 @@ def _check_reversal(seq: int, original: int, reversal: list[Leg], rebuilt: _Rebu
         yield Finding("reversal", seq, f"is not entry {original} with every sign turned")
 
 
+def _last_of(rows: Rows, what: str, key: tuple[Any, ...]) -> int | None:
+    """The last entry that moved this balance, which is what it should agree with; the one that opened this lot."""
+    if what == "lot":
+        return int(key[2])
+    of_day = "JOIN entry ON seq = entry WHERE day = ?4 AND" if what == "balance of a day" else "WHERE"
+    sql = f"SELECT max(entry) FROM posting AS p {of_day} account = ?1 AND coalesce(p.strategy, '') = ?2 AND asset = ?3"
+    last: int | None = rows.row(sql, key)[0]
+    return last
+
+
 def _check_derived(rows: Rows, rebuilt: _Rebuilt) -> Iterator[Finding]:
-    balances: dict[tuple[str, str, str], int] = {}
     for account in sorted({account for account, _, _, _ in rebuilt.days} - ACCOUNTS):
         seq = rows.row("SELECT min(entry) FROM posting WHERE account = ?", (account,))[0]
         yield Finding("entry", seq, f"there is no account {account!r}")
+    balances: dict[tuple[str, str, str], int] = defaultdict(int)
     for (account, strategy, asset, _), amount in rebuilt.days.items():
-        balances[account, strategy, asset] = balances.get((account, strategy, asset), 0) + amount
+        balances[account, strategy, asset] += amount
     lots = {key: lot for key, lot in rebuilt.lots.items() if lot[0]}
     for what, sql, width, expected in (
         ("balance", "SELECT * FROM balance", 3, balances),
@@ -321,6 +331,7 @@ def _check_derived(rows: Rows, rebuilt: _Rebuilt) -> Iterator[Finding]:
     ):
         stored = {row[:width]: row[width] if len(row) == width + 1 else row[width:] for row in rows.rows(sql)}
         for key in sorted({*stored, *expected}):
-            if stored.get(key) != expected.get(key):
-                has, should = stored.get(key, "nothing"), expected.get(key, "nothing")
-                yield Finding(what, None, f"{' '.join(map(str, key))} is {has}, and the journal says {should}")
+            has, should = stored.get(key, "nothing"), expected.get(key, "nothing")
+            if has != should:
+                problem = f"{' '.join(map(str, key))} is {has}, and the journal says {should}"
+                yield Finding(what, _last_of(rows, what, key), problem)

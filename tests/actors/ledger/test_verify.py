@@ -106,11 +106,16 @@ def test_an_empty_book_is_in_order(tmp_path: Path) -> None:
         ("DELETE FROM entry WHERE seq = 5", "entry", 5, "is missing"),
         ("DELETE FROM entry WHERE seq = 1", "entry", 1, "is missing"),
         ("DELETE FROM entry WHERE seq BETWEEN 4 AND 6", "entry", 4, "is missing, and all up to 6"),
-        ("UPDATE balance SET amount_minor = amount_minor + 1 WHERE account = 'CASH'", "balance", None, "CASH"),
-        ("DELETE FROM balance WHERE account = 'EXTERNAL'", "balance", None, "EXTERNAL"),
-        ("UPDATE balance_day SET amount_minor = 5 WHERE account = 'CASH'", "balance of a day", None, "CASH"),
-        ("UPDATE lot SET quantity = 1", "lot", None, "a X 4"),
-        ("INSERT INTO lot VALUES ('z', 'Z', 1, 1, 1, 1)", "lot", None, "z Z 1"),
+        ("UPDATE balance SET amount_minor = amount_minor + 1 WHERE account = 'CASH'", "balance", 9, "CASH a USD"),
+        ("DELETE FROM balance WHERE account = 'EXTERNAL'", "balance", 8, "EXTERNAL"),
+        (
+            "UPDATE balance_day SET amount_minor = 5 WHERE account = 'CASH'",
+            "balance of a day",
+            1,
+            "CASH  USD 2023-11-14",
+        ),
+        ("UPDATE lot SET quantity = 1", "lot", 4, "a X 4"),
+        ("INSERT INTO lot VALUES ('z', 'Z', 1, 1, 1, 1)", "lot", 1, "z Z 1"),
     ],
 )
 def test_each_kind_of_tampering_is_found_and_named(
@@ -150,18 +155,21 @@ FIVE = (("CASH", None, "USD", 5), ("EXTERNAL", None, "USD", -5))
     [
         ({"legs": FIVE, "memo": '","legs":[]'}, None),
         ({"legs": FIVE, "key": 'é"\\\u0001\x7f', "strategy": "\U0001f680/\n"}, None),
-        ({"legs": (("CASH", None, "USD", 5),)}, "entry of entry 10: its legs in USD sum to 5 minor units, not to zero"),
+        ({"legs": (("CASH", None, "USD", 5),)}, "entry 10: its legs in USD sum to 5 minor units, not to zero"),
         (
             {"legs": (("CASH", None, "USD", 5), ("EXTERNAL", None, "EUR", -5))},
-            "entry of entry 10: its legs in USD sum to 5 minor units, not to zero",
+            "entry 10: its legs in USD sum to 5 minor units, not to zero",
         ),
         (
             {"legs": (*FIVE, ("CASH", None, "EUR", 7), ("EXTERNAL", None, "EUR", -8))},
-            "entry of entry 10: its legs in EUR sum to -1 minor units, not to zero",
+            "entry 10: its legs in EUR sum to -1 minor units, not to zero",
         ),
-        ({"legs": FIVE, "reverses": 4}, "reversal of entry 10: is not entry 4 with every sign turned"),
-        ({"legs": (("cash", None, "USD", 5), FIVE[1])}, "entry of entry 10: there is no account 'cash'"),
-        ({"lots": (LotImage("a", "X", 4, 1, 1, 1),)}, "lot: a X 4 is (600000000, 6000000000, 1800000000), and"),
+        ({"legs": FIVE, "reverses": 4}, "reversal at entry 10: is not entry 4 with every sign turned"),
+        ({"legs": (("cash", None, "USD", 5), FIVE[1])}, "entry 10: there is no account 'cash'"),
+        (
+            {"lots": (LotImage("a", "X", 4, 1, 1, 1),)},
+            "lot at entry 4: a X 4 is (600000000, 6000000000, 1800000000), and",
+        ),
     ],
 )
 def test_an_entry_that_breaks_a_rule_is_found_however_well_it_is_chained(
@@ -210,7 +218,7 @@ def test_a_tail_that_was_cut_off_shows_only_through_the_anchor(path: Path) -> No
     connection.close()
     assert verify_file(path).ok
     (finding,) = verify_file(path, 0, anchor).findings
-    assert str(finding) == "anchor of entry 9: is not there: the book ends at entry 8"
+    assert str(finding) == "anchor at entry 9: is not there: the book ends at entry 8"
 
 
 def test_a_book_written_anew_shows_through_the_anchor(path: Path) -> None:
