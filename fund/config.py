@@ -15,7 +15,7 @@ import msgspec
 
 from fundops.actors.alert import AlertSettings
 from fundops.actors.guard import GuardSettings
-from fundops.actors.ledger.accounts import ACCOUNTS
+from fundops.actors.ledger.accounts import ACCOUNTS, UNITS
 from fundops.actors.ledger.core import Rules
 from fundops.actors.oversight import FeeSettings, OversightSettings
 from fundops.actors.promotion import PromotionSettings
@@ -116,6 +116,8 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
         _check_name("name", self.name, 64)
         if not isinstance(self.currency, str) or not 1 <= len(self.currency) <= 16 or not self.currency.isalnum():
             raise ConfigError("currency", f"{self.currency!r} is not 1 to 16 letters or digits")
+        if self.currency == UNITS:
+            raise ConfigError("currency", f"{UNITS} is what the shares in a fund are counted in")
         if self.db_path is not None and not isinstance(self.db_path, str | Path):
             raise ConfigError("db_path", f"{self.db_path!r} is not a path")
         interval = self.tick_interval_s

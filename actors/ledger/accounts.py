@@ -22,8 +22,9 @@ __all__ = [
     "nav_per_unit",
     "net_asset_value",
     "trial_balance",
+    "units_bought",
     "units_in_issue",
-    "units_worth",
+    "units_redeemed",
 ]
 
 CASH = "CASH"
@@ -111,14 +112,24 @@ def nav_per_unit(nav_minor: int, units: int) -> Decimal:
     return from_minor(share(nav_minor, MINOR_PER_UNIT, units) if units > 0 else MINOR_PER_UNIT)
 
 
-def units_worth(amount: int, nav_minor: int, units: int) -> int:
-    """How many units an amount buys or redeems, half-even.
+def units_bought(amount: int, nav_minor: int, units: int) -> int:
+    """How many units an amount buys at what one is worth, half-even.
 
-    A unit costs 1 while that is what the fund is worth by the unit: none is in issue, the fund is worth nothing, or so
-    little that the new units could not be counted. Money that has come must be booked, whatever the fund is worth.
+    At 1 where that is no price: none is in issue, the fund is worth nothing, or so little that the new ones could not
+    be counted. Money that has come must be booked, whatever the fund is worth.
     """
     bought = share(amount, units, nav_minor) if units > 0 and nav_minor > 0 else amount
-    return bought if bought + units <= MINOR_MAX else amount
+    room = MINOR_MAX - units
+    return bought if bought <= room else min(amount, room)
+
+
+def units_redeemed(amount: int, nav_minor: int, units: int) -> int:
+    """How many units an amount takes back, half-even; never more than there are.
+
+    Cash may exceed what the fund is worth, which owes its fees.
+    """
+    worth = share(amount, units, nav_minor) if nav_minor > 0 else amount
+    return min(worth, max(0, units))
 
 
 _CASH_FLOWS = {

@@ -75,9 +75,9 @@ from .accounts import (
     UNREALIZED_PNL,
     WORTH,
     in_asset,
-    net_asset_value,
+    units_bought,
     units_in_issue,
-    units_worth,
+    units_redeemed,
 )
 
 __all__ = [
@@ -334,12 +334,9 @@ class Draft:
     def balance(self, key: BalanceKey) -> int:
         return self.balances[key] if key in self.balances else _balance_of(self.base, key)
 
-    def worth(self, day: str | None = None) -> tuple[int, int]:
-        """Net asset value and units in issue: now, or at the end of an earlier day."""
-        if day is None:
-            return sum(self.total(account) for account in WORTH), self.units
-        balances = self.as_of(day)
-        return net_asset_value(in_asset(balances, self.currency)), units_in_issue(in_asset(balances, UNITS))
+    def worth(self) -> tuple[int, int]:
+        """Net asset value and units in issue."""
+        return sum(self.total(account) for account in WORTH), self.units
 
     def open_lots(self, key: LotKey) -> tuple[Lot, ...]:
         return self.lots[key] if key in self.lots else _lots_of(self.base, key)
@@ -379,7 +376,7 @@ class Draft:
         """
         check_fields(event, key)
         day = self._day_of(event, recorded_us)
-        plan = _Plan(self, event.strategy, day, recorded_us)
+        plan = _Plan(self, event.strategy)
         _book(event, plan)
         legs, lots = plan.legs(), tuple(plan.images(self.seq + 1))
         # A lot may move for less than a minor unit: a fill of dust, a mark spread anew. A period may have been quiet, a
@@ -601,10 +598,9 @@ def _lots_of(base: Book | Draft, key: LotKey) -> tuple[Lot, ...]:
 class _Plan:
     """The legs and lot changes of one entry while it is being put together."""
 
-    def __init__(self, draft: Draft, strategy: str | None, day: str, recorded_us: int) -> None:
+    def __init__(self, draft: Draft, strategy: str | None) -> None:
         self.draft = draft
         self.strategy = strategy
-        self.past = day if day < utc_day(recorded_us) else None  # None: it happens now
         self.rounded = False
         self.reverses: int | None = None
         self._legs: dict[BalanceKey, int] = {}
@@ -689,12 +685,11 @@ def _book(event: Event, plan: _Plan) -> None:
         case Deposit():
             amount = plan.minor(event.amount, "amount", at_least=1)
             _transfer(plan, CASH, EXTERNAL, amount)
-            _issue(plan, units_worth(amount, *plan.draft.worth(plan.past)))
+            _issue(plan, units_bought(amount, *plan.draft.worth()))
         case Withdraw():
             amount = plan.minor(event.amount, "amount", at_least=1)
             _transfer(plan, EXTERNAL, CASH, amount)
-            # Cash may be more than the fund is worth, which owes its fees; more units than there are it cannot redeem.
-            _issue(plan, -min(units_worth(amount, *plan.draft.worth(plan.past)), max(0, plan.draft.units)))
+            _issue(plan, -units_redeemed(amount, *plan.draft.worth()))
             plan.keep_floors()
             plan.keep_floor(CASH, plan.draft.rules.floors.get(CASH, 0))
         case OpenPosition():
@@ -753,7 +748,11 @@ def _transfer(plan: _Plan, debit: str, credit: str, amount: int) -> None:
 
 
 def _issue(plan: _Plan, units: int) -> None:
-    """Who comes or goes does so at what a unit is worth, which therefore stays the same for those who stay."""
+    """Who comes or goes does so at what a unit is worth, which therefore stays the same for those who stay.
+
+    That is when it is booked, also if it is dated back: who could buy at a price that is over would take the
+    difference from the others.
+    """
     plan.post(HOLDERS, units, asset=UNITS)
     plan.post(UNITS, -units, asset=UNITS)
 

@@ -265,7 +265,7 @@ def test_a_choice_that_does_not_exist_is_refused(field: str, value: Any) -> None
     ("field", "value"),
     _cases(
         name=("", " ", "a b", "../up", "a/b", "a.b", "a\x00b", "a\n", "x" * 65, None, 5, b"fund", "-", "_"),
-        currency=("", "US D", "x" * 17, "U\x00", "$", None, 5, b"USD"),
+        currency=("", "US D", "x" * 17, "U\x00", "$", None, 5, b"USD", "UNITS"),
         db_path=(5, b"x", [], True),
         status_token=(5, b"x", [], True),
         alerts=(None, {}, "x", RecoverySettings()),

@@ -109,7 +109,7 @@ async def test_reports_as_of_a_day_an_instant_and_now_agree_where_they_must() ->
         assert sum((await ledger.trial_balance(TODAY)).values()) == 0
 
 
-async def test_a_unit_of_any_day_is_worth_what_was_earned_until_then_whoever_came_and_went() -> None:
+async def test_a_unit_is_worth_what_was_earned_until_then_whoever_came_and_went() -> None:
     async with book() as (world, ledger):
         await ledger.record_profit(10_000)
         await ledger.deposit(55_000)
@@ -120,13 +120,14 @@ async def test_a_unit_of_any_day_is_worth_what_was_earned_until_then_whoever_cam
         assert await ledger.nav_per_unit(TODAY) == Decimal("1.1")
         assert await ledger.nav_per_unit() == await ledger.nav_per_unit("2026-01-06") == Decimal("0.88")
         await ledger.deposit(11_000, at=dt.datetime(2026, 1, 5, 12, tzinfo=dt.UTC))
-        assert await ledger.nav_per_unit(TODAY) == Decimal("1.1")
+        assert await ledger.nav_per_unit() == Decimal("0.88")
+        assert await ledger.nav_per_unit(TODAY) == Decimal("1.08307692")  # 176,000 for 162,500
         units = await ledger.trial_balance(asset="UNITS")
-        assert (units["HOLDERS"], units["UNITS"], sum(units.values())) == (60_000, -60_000, 0)
+        assert (units["HOLDERS"], units["UNITS"], sum(units.values())) == (62_500, -62_500, 0)
         assert await ledger.trial_balance(TODAY, asset="USD") == await ledger.trial_balance(TODAY)
         with open_reader(world.fund.config.path) as reader:
             assert reader.nav_per_unit() == await ledger.nav_per_unit()
-            assert reader.nav_per_unit(TODAY) == Decimal("1.1")
+            assert reader.nav_per_unit(TODAY) == await ledger.nav_per_unit(TODAY)
         with pytest.raises(ConfigError, match="as_of"):
             await ledger.nav_per_unit("yesterday")
 

@@ -241,13 +241,25 @@ def test_money_into_a_fund_that_is_worth_nothing_is_booked_all_the_same(journal:
     assert journal.units_of(Deposit(100), RecordLoss(loss), Deposit(1_000_000)) == 1_000_000
 
 
-def test_money_of_an_earlier_day_buys_at_the_worth_of_that_day(journal: Journal) -> None:
+def test_a_flow_that_is_dated_back_buys_at_what_a_unit_is_worth_when_it_is_booked(journal: Journal) -> None:
     later_us = DAY_1_US + DAY_US
     journal.post(Deposit(100), RecordProfit(100))
-    journal.post(RecordProfit(200), now_us=later_us)
     assert journal.units_of(Deposit(50, at_us=DAY_1_US), now_us=later_us) == 25
-    assert journal.units_of(Deposit(90), now_us=later_us) == 25  # 450 for 125 units
-    assert journal.units_of(Withdraw(10, at_us=DAY_1_US), now_us=later_us) == -5
+    assert journal.units_of(Withdraw(10, at_us=DAY_1_US - DAY_US), now_us=later_us) == -5
+    assert journal.per_unit == 2
+
+
+def test_a_fund_with_as_many_units_as_can_be_counted_still_takes_money(journal: Journal) -> None:
+    """A unit is worth a hundred-millionth when 461 come, and then there is hardly a number left for more."""
+    assert journal.units_of(Deposit(1), RecordLoss("0.99999999"), Deposit("461.16860183")) == 46_116_860_183
+    left = from_minor(MINOR_MAX - journal.book.units)
+    assert journal.units_of(Deposit(1)) == min(left, 1)
+    journal.post(*[Deposit(1)] * 3)
+    assert from_minor(journal.book.units) <= from_minor(MINOR_MAX)
+
+
+def test_a_fund_that_is_worth_next_to_nothing_redeems_all_of_its_units(journal: Journal) -> None:
+    assert journal.units_of(Deposit(100), ChargeManagementFee("99.99999999"), Withdraw(50)) == -100
 
 
 def test_a_reversed_deposit_takes_its_units_back(journal: Journal) -> None:
@@ -282,7 +294,7 @@ def test_deposits_and_withdrawals_never_move_what_a_unit_is_worth(moves: list[tu
         assert after == -sum(amount for (account, *_), amount in journal.book.balances.items() if account == "UNITS")
         if kind in (RecordProfit, RecordLoss):
             assert after == units
-        elif worth > 0 < units and after and after - units != minor:
+        elif worth > 0 < units and after and minor * units <= worth * UNIT * (MINOR_MAX - units):  # else at 1
             assert abs(Fraction(journal.nav) * units - worth * after) <= worth / 2
 
 

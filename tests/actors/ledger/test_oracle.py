@@ -312,8 +312,6 @@ class Oracle:
         self._faults: set[Fault] = set(text_faults(event, key))
         self._event = event
         day = self._day(event, now_us)
-        self._past = day < day_of(now_us)
-        self._on = day
         self._entry: dict[Balance, Fraction] = defaultdict(Fraction)
         self._moved = False
         self._legs(event)
@@ -409,13 +407,14 @@ class Oracle:
             case Deposit():
                 amount = self._amount(event.amount, MINOR)
                 self._move("CASH", "EXTERNAL", amount)
-                self._issue(self._units_for(amount))
+                self._issue(self._units_for(amount, LIMIT - self._in_issue()))
             case Withdraw():
                 amount = self._amount(event.amount, MINOR)
                 if amount > self.total("CASH"):
                     self._faults.add((InsufficientFunds, "CASH", amount, self.total("CASH")))
                 self._move("EXTERNAL", "CASH", amount)
-                self._issue(-min(self._units_for(amount), max(Fraction(0), self._in_issue(self.journal))))
+                units, worth = self._in_issue(), self.nav()
+                self._issue(-min(rounded(amount * units / worth) if worth > 0 else amount, max(Fraction(0), units)))
             case RecordProfit():
                 self._move("CASH", "REALIZED_PNL", self._amount(event.amount, MINOR))
             case RecordLoss():
@@ -488,29 +487,16 @@ class Oracle:
         self._entry["HOLDERS", self._event.strategy, "UNITS"] += units
         self._entry["UNITS", self._event.strategy, "UNITS"] -= units
 
-    def _units_for(self, amount: Fraction) -> Fraction:
-        """At NAV per unit on the day it happens; at 1 when there is nothing to divide, or more than can be counted."""
-        lines = [line for line in self.journal if line.day <= self._on or not self._past]
-        units, worth = self._in_issue(lines), self._worth(lines)
-        if units > 0 and worth > 0 and rounded(amount * units / worth) + units <= LIMIT:
+    def _units_for(self, amount: Fraction, room: Fraction) -> Fraction:
+        """At NAV per unit; at 1 when there is nothing to divide, or more than can be counted."""
+        units, worth = self._in_issue(), self.nav()
+        if units > 0 and worth > 0 and rounded(amount * units / worth) <= room:
             return rounded(amount * units / worth)
-        return amount
+        return min(amount, room)
 
-    def _in_issue(self, lines: Sequence[Line]) -> Fraction:
-        return -summed(
-            amount
-            for line in lines
-            for (account, _, asset), amount in line.legs.items()
-            if (account, asset) == ("UNITS", "UNITS")
-        )
-
-    def _worth(self, lines: Sequence[Line]) -> Fraction:
-        return summed(
-            amount
-            for line in lines
-            for (account, _, asset), amount in line.legs.items()
-            if asset == "USD" and account in ("CASH", "POSITIONS", MARKS, "FEES_RECEIVABLE")
-        )
+    def _in_issue(self) -> Fraction:
+        of_account = (key for key in self.balances if (key[0], key[2]) == ("UNITS", "UNITS"))
+        return -summed(self.balances[key] for key in of_account)
 
     def _lots(self, instrument: str) -> list[Lot]:
         return self.lots.setdefault((self._event.strategy, instrument), [])
@@ -646,7 +632,7 @@ class Oracle:
         return summed(self.balance_sheet()[account] for account in ("CASH", "POSITIONS", "FEES_RECEIVABLE"))
 
     def nav_per_unit(self) -> Fraction:
-        units = self._in_issue(self.journal)
+        units = self._in_issue()
         return rounded(self.nav() / units) if units > 0 else Fraction(1)
 
     def positions(self) -> dict[tuple[str | None, str], tuple[Fraction, Fraction, Fraction]]:
