@@ -8,9 +8,9 @@ nothing inside can.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from hashlib import sha256
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ import msgspec
 from ...runtime import ConfigError
 from ..persistence import Reader, Rows
 from .accounts import ACCOUNTS
-from .core import GENESIS, chain_hash
+from .core import GENESIS, Entry, Posting, chain_hash
 from .judges import judge, judges
 
 __all__ = ["LEVELS", "Anchor", "Finding", "Verification", "anchor_of", "verify", "verify_file"]
@@ -29,9 +29,6 @@ LEVELS = (0, 1, 2, 3)
 # More of them say nothing new, and a file that is all wrong has millions.
 FINDINGS_MAX = 100
 PAGE = 2_000
-
-
-Leg = tuple[str, str | None, str, int]  # account, strategy, asset, minor units
 
 
 class Anchor(NamedTuple):
@@ -44,7 +41,7 @@ class Anchor(NamedTuple):
 class Finding(msgspec.Struct, frozen=True):
     """Something that is not as it should be. `seq`: the entry it is about, or the last one that moved that balance."""
 
-    what: str  # "chain", "entry", "posting", "balance", "lot", "reversal", "file", "anchor", "judge"
+    what: str  # "chain", "entry", "posting", "balance (of a day)", "lot", "reversal", "file", "anchor", "judge"
     seq: int | None
     problem: str
 
@@ -69,21 +66,7 @@ class Verification(msgspec.Struct, frozen=True):
         return not self.findings
 
 
-class _Slim(msgspec.Struct):
-    """What of a payload is compared; the decoder skips the rest."""
-
-    seq: int
-    key: str
-    recorded_us: int
-    day: str
-    kind: str
-    strategy: str | None
-    reverses: int | None
-    legs: list[Leg]
-    lots: list[tuple[str | None, str, int, int, int, int]]
-
-
-_decode = msgspec.json.Decoder(_Slim).decode
+_decode = msgspec.json.Decoder(Entry).decode
 
 
 def anchor_of(rows: Rows) -> Anchor:
@@ -152,13 +135,13 @@ class _Rebuilt:
         self.wanted = wanted  # entries that a later one reverses
         self.days: dict[tuple[str, str, str, str], int] = defaultdict(int)
         self.lots: dict[tuple[str, str, int], tuple[int, int, int]] = {}
-        self.legs_of: dict[int, list[Leg]] = {}  # of those
+        self.legs_of: dict[int, Sequence[Posting]] = {}  # of those
         self.reversed_by: dict[int, int] = {}
         self.last = 0
         # After a wrong hash two could be meant: what is stored, what should be. After a gap nobody can say.
         self.heads: tuple[bytes, ...] = (GENESIS,)
 
-    def take(self, entry: _Slim) -> Iterator[Finding]:
+    def take(self, entry: Entry) -> Iterator[Finding]:
         """What there is to an entry beside its place in the chain and what the tables say."""
         yield from _check_sums(entry.seq, entry.legs)
         if entry.reverses is not None:
@@ -170,32 +153,32 @@ class _Rebuilt:
 
 
 # What SQLite can say of a page without leaving it: whether the text of each payload begins with its columns and holds
-# its legs as the tables would have them written. Of some entries there is more to say: they move lots, reverse, have
-# several assets, or do not balance.
+# its legs as the tables would have them written; and of which there is more to say, as they reverse, have several
+# assets, or do not balance.
 _LOOK = """
-SELECT count(*), min(seq), sum(begins AND held), json_group_array(seq) FILTER (WHERE more OR held = 2) FROM (
+SELECT count(*), min(seq), sum(begins AND instr(payload, legs)), json_group_array(seq) FILTER (WHERE more) FROM (
     SELECT
         seq,
-        begins,
-        CASE WHEN instr(payload, legs || '],') THEN 1 WHEN instr(payload, legs) THEN 2 ELSE 0 END AS held,
-        more
-    FROM (
-        SELECT
-            seq,
+        payload,
+        instr(
             payload,
-            instr(
-                payload,
-                '{"seq":' || seq || ',"key":' || json_quote(key) || ',"recorded_us":' || recorded_us
-                || ',"day":' || json_quote(day) || ',"kind":' || json_quote(kind)
-                || ',"strategy":' || json_quote(entry.strategy) || ',"reverses":' || json_quote(reverses) || ',"memo":'
-            ) = 1 AS begins,
-            ',"legs":' || json_group_array(json_array(account, posting.strategy, asset, amount_minor))
-                FILTER (WHERE leg IS NOT NULL) || ',"lots":[' AS legs,
-            reverses IS NOT NULL OR sum(amount_minor) <> 0 OR min(asset) <> max(asset) AS more
-        FROM entry LEFT JOIN posting ON posting.entry = seq WHERE seq BETWEEN ? AND ? GROUP BY seq
-    )
+            '{"seq":' || seq || ',"key":' || json_quote(key) || ',"recorded_us":' || recorded_us
+            || ',"day":' || json_quote(day) || ',"kind":' || json_quote(kind)
+            || ',"strategy":' || json_quote(entry.strategy) || ',"reverses":' || json_quote(reverses) || ',"memo":"'
+        ) = 1 AS begins,
+        ',"legs":' || json_group_array(json_array(account, posting.strategy, asset, amount_minor))
+            FILTER (WHERE leg IS NOT NULL) || ',"lots":[' AS legs,
+        reverses IS NOT NULL OR sum(amount_minor) <> 0 OR min(asset) <> max(asset) AS more
+    FROM entry LEFT JOIN posting ON posting.entry = seq WHERE seq BETWEEN ? AND ? GROUP BY seq
 )
 """
+# How such a payload goes on if it moves no lots. Any other is decoded.
+_TEXT = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_PLAIN = re.compile(
+    rb',"memo":%(text)b,"rounded":(?:true|false),"request":%(text)b,'
+    rb'"legs":\[(?:\[%(text)b,(?:null|%(text)b),%(text)b,-?\d+\],?)*\],"lots":\[\],'
+    rb'"corrects":(?:null|\d+),"at_us":(?:null|\d+)\}' % {b"text": _TEXT},
+)
 _MOVED = """
 SELECT account, coalesce(posting.strategy, ''), asset, day, sum(amount_minor)
 FROM posting JOIN entry ON seq = entry WHERE entry BETWEEN ? AND ? GROUP BY 1, 2, 3, 4
@@ -211,17 +194,17 @@ def _check_journal(rows: Rows) -> Iterator[Finding]:
     ):
         bounds = (page[0][0], page[-1][0])
         try:
-            more = _in_order(rows, page, bounds, rebuilt)
+            entries = _in_order(rows, page, bounds, rebuilt)
             moved = rows.rows(_MOVED, bounds)
         except apsw.SQLError:  # figures too large to be summed
-            more = None
-        if more is None:
+            entries = None
+        if entries is None:
             yield from _explain(rows, bounds, rebuilt)
             continue
         for *balance, amount in moved:
             rebuilt.days[tuple(balance)] += amount
-        for seq in sorted({*more, *rebuilt.wanted.intersection(range(bounds[0], bounds[1] + 1))}):
-            yield from rebuilt.take(_decode(page[seq - bounds[0]][1]))
+        for entry in entries:
+            yield from rebuilt.take(entry)
         rebuilt.last, rebuilt.heads = bounds[1], (page[-1][2],)
     for (seq,) in rows.rows("SELECT DISTINCT entry FROM posting WHERE entry NOT IN (SELECT seq FROM entry)"):
         yield Finding("posting", seq, "belongs to no entry")
@@ -230,22 +213,31 @@ def _check_journal(rows: Rows) -> Iterator[Finding]:
 
 def _in_order(
     rows: Rows, page: list[tuple[int, bytes, bytes]], bounds: tuple[int, int], rebuilt: _Rebuilt
-) -> list[int] | None:
+) -> list[Entry] | None:
     """The entries of which there is more to say, if all are there, chained and as the tables say; else None."""
     count, first, said, more = rows.row(_LOOK, bounds)
     if first != rebuilt.last + 1 or bounds[1] - bounds[0] != count - 1 or said != count or len(rebuilt.heads) != 1:
         return None
     [previous] = rebuilt.heads
-    for _, payload, head in page:
-        if sha256(previous + payload).digest() != head:
+    decoded = {*msgspec.json.decode(more), *rebuilt.wanted.intersection(range(first, bounds[1] + 1))}
+    for seq, payload, head in page:
+        if chain_hash(previous, payload) != head:
             return None
         previous = head
-    return msgspec.json.decode(more, type=list[int])
+        if not _PLAIN.fullmatch(payload, payload.find(b',"memo":"')):
+            decoded.add(seq)
+    payloads = [page[seq - first][1] for seq in sorted(decoded)]
+    if any(payload.count(b',"legs":') > 1 for payload in payloads):  # the last of them counts, and any has been found
+        return None
+    try:
+        return [_decode(payload) for payload in payloads]
+    except msgspec.DecodeError:
+        return None
 
 
 def _explain(rows: Rows, bounds: tuple[int, int], rebuilt: _Rebuilt) -> Iterator[Finding]:
     """One entry after the other, by what is decoded from its payload."""
-    legs_of: dict[int, list[Leg]] = defaultdict(list)
+    legs_of: dict[int, list[Posting]] = defaultdict(list)
     for seq, *leg in rows.rows(
         "SELECT entry, account, strategy, asset, amount_minor FROM posting "
         "WHERE entry BETWEEN ? AND ? ORDER BY entry, leg",
@@ -277,14 +269,14 @@ def _explain(rows: Rows, bounds: tuple[int, int], rebuilt: _Rebuilt) -> Iterator
         said = [entry.seq, entry.key, entry.recorded_us, entry.day, entry.kind, entry.strategy, entry.reverses]
         if said != columns:
             yield Finding("entry", seq, f"its columns say {columns} and its payload {said}")
-        if entry.legs != legs_of[seq]:
-            yield Finding("posting", seq, f"the table says {legs_of[seq]} and the payload {entry.legs}")
+        if list(entry.legs) != legs_of[seq]:
+            yield Finding("posting", seq, f"the table says {legs_of[seq]} and the payload {list(entry.legs)}")
         for account, strategy, asset, amount in entry.legs:
             rebuilt.days[account, strategy or "", asset, entry.day] += amount
         yield from rebuilt.take(entry)
 
 
-def _check_sums(seq: int, legs: list[Leg]) -> Iterator[Finding]:
+def _check_sums(seq: int, legs: Sequence[Posting]) -> Iterator[Finding]:
     sums: dict[str, int] = {}
     for _, _, asset, amount in legs:
         sums[asset] = sums.get(asset, 0) + amount
@@ -293,7 +285,7 @@ def _check_sums(seq: int, legs: list[Leg]) -> Iterator[Finding]:
             yield Finding("entry", seq, f"its legs in {asset} sum to {total} minor units, not to zero")
 
 
-def _check_reversal(seq: int, original: int, reversal: list[Leg], rebuilt: _Rebuilt) -> Iterator[Finding]:
+def _check_reversal(seq: int, original: int, reversal: Sequence[Posting], rebuilt: _Rebuilt) -> Iterator[Finding]:
     if original in rebuilt.reversed_by:
         yield Finding(
             "reversal", seq, f"entry {original} was reversed already by entry {rebuilt.reversed_by[original]}"

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from fundops.actors.ledger import schema
-from fundops.actors.ledger.core import Book, Draft, Entry, LotImage, chain_hash
+from fundops.actors.ledger.core import GENESIS, Book, Draft, Entry, LotImage, chain_hash
 from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify, verify_file
 from fundops.actors.persistence import DatabaseError, Reader, Store, commit_batch, open_database
 from fundops.database import MIGRATIONS
@@ -182,6 +182,39 @@ def test_an_entry_that_breaks_a_rule_is_found_however_well_it_is_chained(
         found = forged(path, **fields)
     told = [str(one) for one in found if one.what != "balance"]
     assert not told if finding is None else told[0].startswith(finding), told
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda text: text[: text.index(',"lots":[],') + 10], "cannot be read"),
+        (lambda text: text[:-1], "cannot be read"),
+        (lambda text: text.replace('"memo":"', '"memo":"\\', 1).replace('","rounded"', ',"rounded"'), "cannot be read"),
+        (lambda text: text.replace('"memo":"', '"memo":null,"was":"'), "cannot be read"),
+        (lambda text: text.replace('"rounded":false', '"rounded":5'), "cannot be read"),
+        (lambda text: text.replace('"corrects":null', '"corrects":"x"'), "cannot be read"),
+        (lambda text: text.replace('"lots":[]', '"lots":[5]'), "cannot be read"),
+        (lambda text: text.replace('"corrects"', '"legs":[["CASH","a","USD",9]],"corrects"'), "the table says"),
+    ],
+)
+@pytest.mark.parametrize("seq", [1, 2, 7, 9])  # a deposit, one that is reversed, its reversal, and the last
+def test_a_payload_that_cannot_be_read_is_found_though_the_chain_was_made_anew(
+    path: Path, seq: int, change: Callable[[str], str], problem: str
+) -> None:
+    with Reader(path) as reader:
+        payloads = [text for (text,) in reader.rows("SELECT payload FROM entry ORDER BY seq")]
+    changed, head = change(payloads[seq - 1]), GENESIS
+    assert changed != payloads[seq - 1]
+    payloads[seq - 1] = changed
+    connection = apsw.Connection(str(path))
+    connection.execute("DROP TRIGGER entry_is_for_ever")
+    for number, payload in enumerate(payloads, start=1):
+        head = chain_hash(head, payload.encode())
+        connection.execute("UPDATE entry SET payload = ?, hash = ? WHERE seq = ?", (payload, head, number))
+    connection.close()
+    findings = verify_file(path).findings
+    assert any(one.seq == seq and problem in one.problem for one in findings), findings
+    assert not [one for one in findings if one.what == "chain"]
 
 
 @pytest.mark.parametrize("table", ["posting", "balance", "balance_day"])
