@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
 import msgspec
 
-from ...runtime import ConfigError
+from ...runtime import ConfigError, FundopsError
 from ..persistence import Reader, Rows
 from .accounts import ACCOUNTS
 from .core import GENESIS, Entry, Posting, chain_hash
@@ -89,12 +90,13 @@ def verify(rows: Rows, level: int = 2, anchor: Anchor | None = None) -> Verifica
     if isinstance(level, bool) or level not in LEVELS:
         raise ConfigError("level", f"{level!r} is not one of {', '.join(map(str, LEVELS))}")
     found: list[Finding] = []
-    for finding in _look(rows, level, anchor):
-        found.append(finding)
-        if len(found) == FINDINGS_MAX:
-            break
-    end = anchor_of(rows)
-    entries = rows.row("SELECT count(*) FROM entry")[0]
+    end, entries = Anchor(0, ""), 0
+    try:
+        end = anchor_of(rows)
+        entries = rows.row("SELECT count(*) FROM entry")[0]
+        found += islice(_look(rows, level, anchor), FINDINGS_MAX)
+    except apsw.Error as error:  # a page that is none, a table that is gone
+        found.append(Finding("file", None, f"it cannot be read any further: {error}"))
     return Verification(level, entries, end.seq, end.hash, tuple(found), judges() if level >= 3 else ())
 
 
@@ -106,8 +108,8 @@ def _look(rows: Rows, level: int, anchor: Anchor | None) -> Iterator[Finding]:
             if problem != "ok":
                 yield Finding("file", None, problem)
         totals: dict[str, int] = defaultdict(int)
-        for asset, amount in rows.rows("SELECT asset, amount_minor FROM balance"):  # their sum may not fit a column
-            totals[asset] += amount
+        for asset, amount in _texts(rows, "SELECT CAST(asset AS BLOB), amount_minor FROM balance"):
+            totals[asset] += amount  # here, as their sum may not fit a column
         for asset, total in totals.items():
             if total:
                 yield Finding("balance", None, f"all balances in {asset} sum to {total} minor units, not to zero")
@@ -116,8 +118,17 @@ def _look(rows: Rows, level: int, anchor: Anchor | None) -> Iterator[Finding]:
     if level >= 3:
         if not judges():
             yield Finding("judge", None, "none of bean-check, hledger and ledger is installed")
-        for problem in judge(rows):
-            yield Finding("judge", None, problem)
+        try:
+            for problem in judge(rows):
+                yield Finding("judge", None, problem)
+        except (FundopsError, ValueError) as error:
+            yield Finding("judge", None, f"the book cannot be exported: {error}")
+
+
+def _texts(rows: Rows, sql: str, bindings: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Rows whose texts are asked for as blobs: what is no UTF-8 is shown as it is, and is no crash."""
+    for row in rows.rows(sql, bindings):
+        yield tuple(value.decode(errors="backslashreplace") if isinstance(value, bytes) else value for value in row)
 
 
 def _check_anchor(rows: Rows, anchor: Anchor) -> Iterator[Finding]:
@@ -196,7 +207,7 @@ def _check_journal(rows: Rows) -> Iterator[Finding]:
         try:
             entries = _in_order(rows, page, bounds, rebuilt)
             moved = rows.rows(_MOVED, bounds)
-        except apsw.SQLError:  # figures too large to be summed
+        except (apsw.SQLError, UnicodeDecodeError):  # figures too large to be summed, texts that are none
             entries = None
         if entries is None:
             yield from _explain(rows, bounds, rebuilt)
@@ -238,18 +249,21 @@ def _in_order(
 def _explain(rows: Rows, bounds: tuple[int, int], rebuilt: _Rebuilt) -> Iterator[Finding]:
     """One entry after the other, by what is decoded from its payload."""
     legs_of: dict[int, list[Posting]] = defaultdict(list)
-    for seq, *leg in rows.rows(
-        "SELECT entry, account, strategy, asset, amount_minor FROM posting "
+    for seq, *leg in _texts(
+        rows,
+        "SELECT entry, CAST(account AS BLOB), CAST(strategy AS BLOB), CAST(asset AS BLOB), amount_minor FROM posting "
         "WHERE entry BETWEEN ? AND ? ORDER BY entry, leg",
         bounds,
     ):
         legs_of[seq].append(tuple(leg))
-    entries = rows.rows(
-        "SELECT seq, key, recorded_us, day, kind, strategy, reverses, CAST(payload AS BLOB), hash "
-        "FROM entry WHERE seq BETWEEN ? AND ? ORDER BY seq",
+    entries = rows.rows("SELECT CAST(payload AS BLOB), hash FROM entry WHERE seq BETWEEN ? AND ? ORDER BY seq", bounds)
+    of_columns = _texts(
+        rows,
+        "SELECT seq, CAST(key AS BLOB), recorded_us, CAST(day AS BLOB), CAST(kind AS BLOB), CAST(strategy AS BLOB), "
+        "reverses FROM entry WHERE seq BETWEEN ? AND ? ORDER BY seq",
         bounds,
     )
-    for *columns, payload, head in entries:
+    for columns, (payload, head) in zip(of_columns, entries, strict=True):
         seq = columns[0]
         if seq != rebuilt.last + 1:
             until = "" if seq == rebuilt.last + 2 else f", and all up to {seq - 1}"
@@ -266,7 +280,7 @@ def _explain(rows: Rows, bounds: tuple[int, int], rebuilt: _Rebuilt) -> Iterator
         except msgspec.DecodeError as error:
             yield Finding("entry", seq, f"its payload cannot be read: {error}")
             continue
-        said = [entry.seq, entry.key, entry.recorded_us, entry.day, entry.kind, entry.strategy, entry.reverses]
+        said = (entry.seq, entry.key, entry.recorded_us, entry.day, entry.kind, entry.strategy, entry.reverses)
         if said != columns:
             yield Finding("entry", seq, f"its columns say {columns} and its payload {said}")
         if list(entry.legs) != legs_of[seq]:
@@ -316,12 +330,14 @@ def _check_derived(rows: Rows, rebuilt: _Rebuilt) -> Iterator[Finding]:
     for (account, strategy, asset, _), amount in rebuilt.days.items():
         balances[account, strategy, asset] += amount
     lots = {key: lot for key, lot in rebuilt.lots.items() if lot[0]}
+    of_balance = "CAST(account AS BLOB), CAST(strategy AS BLOB), CAST(asset AS BLOB)"
+    of_lot = "CAST(strategy AS BLOB), CAST(instrument AS BLOB), id, quantity, cost_minor, mark_minor"
     for what, sql, width, expected in (
-        ("balance", "SELECT * FROM balance", 3, balances),
-        ("balance of a day", "SELECT * FROM balance_day", 4, rebuilt.days),
-        ("lot", "SELECT * FROM lot", 3, lots),
+        ("balance", f"SELECT {of_balance}, amount_minor FROM balance", 3, balances),
+        ("balance of a day", f"SELECT {of_balance}, CAST(day AS BLOB), amount_minor FROM balance_day", 4, rebuilt.days),
+        ("lot", f"SELECT {of_lot} FROM lot", 3, lots),
     ):
-        stored = {row[:width]: row[width] if len(row) == width + 1 else row[width:] for row in rows.rows(sql)}
+        stored = {row[:width]: row[width] if len(row) == width + 1 else row[width:] for row in _texts(rows, sql)}
         for key in sorted({*stored, *expected}):
             has, should = stored.get(key, "nothing"), expected.get(key, "nothing")
             if has != should:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,7 +57,8 @@ class Reader(Rows):
         try:
             yield
         finally:
-            self._connection.execute("COMMIT")
+            with suppress(apsw.Error):  # of a damaged file even that cannot be asked; nothing was written
+                self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Idempotent."""

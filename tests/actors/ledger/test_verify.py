@@ -217,6 +217,42 @@ def test_a_payload_that_cannot_be_read_is_found_though_the_chain_was_made_anew(
     assert not [one for one in findings if one.what == "chain"]
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "what"),
+    [
+        *[("entry", column, "entry") for column in ("key", "day", "kind", "strategy")],
+        *[("posting", column, "posting") for column in ("account", "strategy", "asset")],
+        *[("balance", column, "balance") for column in ("account", "strategy", "asset")],
+        *[("balance_day", column, "balance of a day") for column in ("account", "strategy", "asset", "day")],
+        *[("lot", column, "lot") for column in ("strategy", "instrument")],
+    ],
+)
+def test_a_text_that_is_none_is_a_finding_and_no_crash(path: Path, table: str, column: str, what: str) -> None:
+    one = {"entry": "seq = 6", "posting": "entry = 6 AND leg = 0", "lot": "id = 4"}
+    where = one.get(table, "account = 'CASH' AND strategy = 'b'")
+    findings = tampered(path, f"UPDATE {table} SET {column} = CAST(x'ff41' AS TEXT) WHERE {where}")
+    assert any(one.what == what and "\\xffA" in one.problem for one in findings), findings
+
+
+def test_a_file_that_breaks_off_or_lacks_a_table_is_a_finding_and_no_crash(path: Path) -> None:
+    for statement in ("DROP TABLE lot", "DROP TABLE posting"):
+        assert any("cannot be read any further" in one.problem for one in tampered(path, statement))
+    connection = apsw.Connection(str(path))
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    connection.close()
+    with path.open("r+b") as file:
+        for page in range(2, path.stat().st_size // 4_096):
+            file.seek(page * 4_096)
+            file.write(b"\xff" * 64)
+    assert not verify_file(path).ok
+
+
+def test_a_book_that_cannot_be_exported_is_a_finding_beside_the_others(path: Path) -> None:
+    tampered(path, "UPDATE entry SET payload = '' WHERE seq = 4")
+    findings = verify_file(path, 3).findings
+    assert {("entry", 4), ("judge", None)} <= {(one.what, one.seq) for one in findings}
+
+
 @pytest.mark.parametrize("table", ["posting", "balance", "balance_day"])
 def test_figures_too_large_to_be_summed_are_a_finding_and_no_crash(path: Path, table: str) -> None:
     findings = tampered(path, f"UPDATE {table} SET amount_minor = {2**63 - 1} WHERE account = 'CASH'")
