@@ -55,7 +55,7 @@ from fundops.wire.ledger import (
     TrialBalance,
     Withdraw,
 )
-from fundops.wire.money import Amount
+from fundops.wire.money import Amount, shown
 from fundops.wire.promotion import (
     Adopt,
     Demote,
@@ -123,11 +123,12 @@ _EVENTS = (*get_args(Event), Correct)
 def _members(field: str, value: object, *kinds: type[Any]) -> tuple[Any, ...]:
     """Raises: `ConfigError` naming the field when this is no list, or one of it is something else."""
     if not isinstance(value, Iterable):
-        raise ConfigError(field, f"{value!r} is not a list")
+        raise ConfigError(field, f"{shown(value)} is not a list")
     members = tuple(value)
     for at, one in enumerate(members):
         if not isinstance(one, kinds):
-            raise ConfigError(f"{field}[{at}]", f"{one!r} is not {' or '.join(kind.__name__ for kind in kinds[:3])}")
+            what = kinds[0].__name__ if len(kinds) == 1 else "an event to book"
+            raise ConfigError(f"{field}[{at}]", f"{shown(one)} is not {what}")
     return members
 
 
@@ -395,8 +396,8 @@ class LedgerDoor(_Door):
     ) -> Posted:
         """An entry of explicit legs, or any event as it is. Raises: `UnbalancedEntry`, `UnknownAccount`."""
         if isinstance(entry, _EVENTS):
-            given = {"key": key, "strategy": strategy, "at_us": instant_us("at", at), "memo": memo}
-            changes = {name: value for name, value in given.items() if value not in (None, "")}
+            given = {"key": key, "strategy": strategy, "at_us": instant_us("at", at), "memo": memo or None}
+            changes = {name: value for name, value in given.items() if value is not None}
             return await self._send(msgspec.structs.replace(entry, **changes))
         return await self._book(Post, _members("entry", entry, Leg), key=key, strategy=strategy, at=at, memo=memo)
 
@@ -464,6 +465,8 @@ class LedgerDoor(_Door):
         0: it opens; 1: SQLite's own check and the trial balance; 2: the whole chain, and all that is derived from it;
         3: also what bean-check, hledger and ledger make of the exported book, those that are installed.
         """
+        if anchor is not None and not (isinstance(anchor, Anchor) and isinstance(anchor.seq, int)):
+            raise ConfigError("anchor", f"{shown(anchor)} is not an Anchor: an entry and its hash")
         worker = self._make_worker("fundops-verify")
         try:
             return await worker.run(partial(verify_file, self._path, level, anchor))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import datetime as dt
 
 from fundops.runtime import ConfigError
+from fundops.wire.money import shown
 
 __all__ = ["Instant", "Moment", "day_of", "instant_us", "moment_of"]
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 Instant = int | dt.datetime | dt.date
 Moment = Instant | str
@@ -21,11 +24,11 @@ def instant_us(field: str, at: Instant | None) -> int | None:
         return at
     if isinstance(at, dt.datetime):
         if at.tzinfo is None:
-            raise ConfigError(field, f"{at!r} has no timezone")
-        return round(at.timestamp() * 1_000_000)
+            raise ConfigError(field, f"{shown(at)} has no timezone")
+        return (at - _EPOCH) // dt.timedelta(microseconds=1)
     if isinstance(at, dt.date):
-        return round(dt.datetime(at.year, at.month, at.day, tzinfo=dt.UTC).timestamp() * 1_000_000)
-    raise ConfigError(field, f"{at!r} is not a date, an aware datetime, or microseconds since the epoch")
+        return instant_us(field, dt.datetime(at.year, at.month, at.day, tzinfo=dt.UTC))
+    raise ConfigError(field, f"{shown(at)} is not a date, an aware datetime, or microseconds since the epoch")
 
 
 def day_of(field: str, day: dt.date | str) -> str:
@@ -34,7 +37,7 @@ def day_of(field: str, day: dt.date | str) -> str:
         return day
     if isinstance(day, dt.date) and not isinstance(day, dt.datetime):
         return day.isoformat()
-    raise ConfigError(field, f"{day!r} is not a date")
+    raise ConfigError(field, f"{shown(day)} is not a date")
 
 
 def moment_of(field: str, moment: Moment | None) -> str | int | None:

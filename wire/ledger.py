@@ -14,7 +14,7 @@ import msgspec
 
 from ..runtime import Outcome, Rejected, Request
 from .controller import Fill, Settlement
-from .money import Amount
+from .money import Amount, shown
 from .persistence import StorageDegraded, StorageFailed
 
 __all__ = [
@@ -464,5 +464,5 @@ class AlreadyReversed(EntryRefused):
 
 class UnknownEntry(EntryRefused):
     def __init__(self, seq: int) -> None:
-        super().__init__(f"there is no entry {seq}")
+        super().__init__(f"there is no entry {shown(seq)}")
         self.seq = seq

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ..runtime import ConfigError, Rejected
 
-__all__ = ["BadLimit", "checked_limit"]
+__all__ = ["COUNT_MAX", "BadLimit", "checked_limit"]
+
+COUNT_MAX = 2**63 - 1
 
 
 class BadLimit(Rejected, ConfigError):
@@ -12,7 +14,7 @@ class BadLimit(Rejected, ConfigError):
 
 
 def checked_limit(limit: int) -> int:
-    """0 gives an empty page. Raises: `BadLimit` (a ValueError)."""
+    """0 gives an empty page; more than a database can count is all. Raises: `BadLimit` (a ValueError)."""
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         raise BadLimit("limit", f"{limit!r} is not a whole number >= 0")
-    return limit
+    return min(limit, COUNT_MAX)

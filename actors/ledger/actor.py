@@ -44,7 +44,7 @@ from ...wire.ledger import (
     TrialBalance,
 )
 from ...wire.ledger import Entry as EntryRecord
-from ...wire.money import from_minor, rounded_decimal
+from ...wire.money import from_minor, rounded_decimal, shown
 from ...wire.persistence import (
     COMMIT_DEADLINE_S,
     Commit,
@@ -59,7 +59,6 @@ from ..persistence import Reader, earlier_commits
 from . import accounts, schema
 from .core import (
     KEY_MAX,
-    NAME_MAX,
     BadField,
     Balances,
     Book,
@@ -157,7 +156,7 @@ class LedgerActor(Actor):
         events = [event for request in requests for event in _events_of(request)]
         keys = [getattr(event, "key", None) for event in events]
         keys += [reversal_key_of(str(event.key)) for event in events if isinstance(event, Correct)]
-        given = [key for key in keys if isinstance(key, str) and (key.isascii() or is_text(key, KEY_MAX))]
+        given = [key for key in keys if type(key) is str and (key.isascii() or is_text(key, KEY_MAX))]
         return schema.entries_by_key(self._reader, given) if given else {}
 
     def _decide(self, request: Write, draft: Draft, known: Known) -> Decision:
@@ -195,7 +194,7 @@ class LedgerActor(Actor):
     def _decide_given(self, event: Event | Correct, draft: Draft, known: Known) -> Decided:
         """What a caller asks for, under a key that a caller may take."""
         if not isinstance(event, _BOOKABLE):
-            raise BadField("events", f"{str(event)[:NAME_MAX]!r} is not an event to book")
+            raise BadField("events", f"{shown(event)} is not an event to book")
         if event.key is not None:
             check_text("key", event.key, KEY_MAX)
             if event.key.startswith(_OWN_KEYS):

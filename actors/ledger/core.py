@@ -54,7 +54,7 @@ from ...wire.ledger import (
     UnknownEntry,
     Withdraw,
 )
-from ...wire.money import MINOR_MAX, MINOR_PER_UNIT, Amount, AmountError, from_minor, share, to_minor
+from ...wire.money import MINOR_MAX, MINOR_PER_UNIT, Amount, AmountError, from_minor, share, shown, to_minor
 from .accounts import (
     ACCOUNTS,
     CASH,
@@ -96,6 +96,7 @@ __all__ = [
     "check_fields",
     "check_text",
     "is_day",
+    "is_instant",
     "is_text",
     "request_of",
     "reversal_key_of",
@@ -218,7 +219,7 @@ def _minor_or_text(value: Amount | None) -> int | str | None:
     try:
         return to_minor(value).minor
     except AmountError:
-        return repr(value)  # it is refused anyway; a replayed key must only not be mistaken for it
+        return "none"  # it is refused anyway; a replayed key must only not be mistaken for it
 
 
 def _legs_form(legs: Sequence[Leg]) -> object:
@@ -424,7 +425,7 @@ class Draft:
             _are_texts(keys, KEY_MAX)
             and _are_texts(set(strategies) - {None}, NAME_MAX)
             and _are_texts(set(memos) - {""}, MEMO_MAX)
-            and _are_instants([at_us for at_us in times if at_us is not None])
+            and all(at_us is None or is_instant(at_us) for at_us in times)
         ):
             return None
         days = {at_us: utc_day(recorded_us if at_us is None else at_us) for at_us in set(times)}
@@ -913,18 +914,21 @@ def _check_balanced(legs: Sequence[Posting]) -> None:
 
 def is_text(value: object, limit: int) -> bool:
     """Whether `value` is a text of 1 to `limit` characters that UTF-8 can carry: half a surrogate pair cannot be."""
-    if not isinstance(value, str) or not 1 <= len(value) <= limit:
+    if type(value) is not str or not 1 <= len(value) <= limit:  # a subclass of str nobody can encode
         return False
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _are_texts(values: Collection[Any], limit: int) -> bool:
-    """Whether all of them certainly are: texts of ASCII alone. Raises: `TypeError` when one is no text."""
-    return all(map(str.isascii, values)) and all(1 <= length <= limit for length in set(map(len, values)))
+    """Whether all of them certainly are: texts of ASCII alone."""
+    return {type(value) for value in values} <= {str} and (
+        all(map(str.isascii, values)) and all(1 <= length <= limit for length in set(map(len, values)))
+    )
 
 
-def _are_instants(values: Sequence[object]) -> bool:
-    return all(type(at_us) is int and 0 <= at_us <= INSTANT_MAX_US for at_us in values)
+def is_instant(value: object) -> bool:
+    """Whether `value` is microseconds since the epoch, up to the year 9999."""
+    return type(value) is int and 0 <= value <= INSTANT_MAX_US
 
 
 def is_day(value: object) -> bool:
@@ -943,8 +947,8 @@ def check_fields(event: Event | Correct, key: str) -> None:
     if more is not None:
         more(event)
     at_us = event.at_us
-    if at_us is not None and not _are_instants([at_us]):
-        raise BadField("at_us", f"{at_us!r} is not an instant between the years 1970 and 9999, in microseconds")
+    if at_us is not None and not is_instant(at_us):
+        raise BadField("at_us", f"{shown(at_us)} is not an instant between the years 1970 and 9999, in microseconds")
 
 
 # Whatever is said in words. The reason of a reopening is stored with who gave it.
@@ -974,32 +978,32 @@ def _check_texts(of: msgspec.Struct) -> None:
 def check_text(field: str, value: object, limit: int) -> None:
     """Raises: `BadField`."""
     if not is_text(value, limit):
-        raise BadField(field, f"{str(value)[:NAME_MAX]!r} is not a text of 1 to {limit} characters")
+        raise BadField(field, f"{shown(value)} is not a text of 1 to {limit} characters")
 
 
 def _check_parts(field: str, parts: object, kind: type[msgspec.Struct]) -> None:
     if not isinstance(parts, tuple | list):
-        raise BadField(field, f"{str(parts)[:NAME_MAX]!r} is not a tuple of {kind.__name__}")
+        raise BadField(field, f"{shown(parts)} is not a tuple of {kind.__name__}")
     for part in parts:
         if not isinstance(part, kind):
-            raise BadField(field, f"{str(part)[:NAME_MAX]!r} is not a {kind.__name__}")
+            raise BadField(field, f"{shown(part)} is not a {kind.__name__}")
         _check_texts(part)
 
 
 def _check_day(event: ClosePeriod | ReopenPeriod) -> None:
     if not is_day(event.day):
-        raise BadField("day", f"{event.day!r} is not a date as YYYY-MM-DD")
+        raise BadField("day", f"{shown(event.day)} is not a date as YYYY-MM-DD")
 
 
 def _check_seq(event: Correct | Reverse) -> None:
     if type(event.seq) is not int:
-        raise BadField("seq", f"{event.seq!r} is not the number of an entry")
+        raise BadField("seq", f"{shown(event.seq)} is not the number of an entry")
 
 
 def _check_correction(event: Correct) -> None:
     _check_seq(event)
     if not isinstance(event.entry, Event):
-        raise BadField("entry", f"{str(event.entry)[:NAME_MAX]!r} is not an event to book")
+        raise BadField("entry", f"{shown(event.entry)} is not an event to book")
     if event.entry.key is not None:
         raise BadField("entry.key", "must not be given: the new entry has the key of its correction")
 

@@ -207,8 +207,10 @@ def _between(start: Moment, end: Moment) -> tuple[str, tuple[str | int, ...]]:
 
 
 def _before(start: str | int) -> str | int:
-    """The last moment that `start` leaves out."""
-    return start - 1 if isinstance(start, int) else (date.fromisoformat(start) - timedelta(days=1)).isoformat()
+    """The last moment that `start` leaves out; no entry is older than 1970."""
+    if isinstance(start, int):
+        return start - 1
+    return (date.fromisoformat(max(start, "1970-01-01")) - timedelta(days=1)).isoformat()
 
 
 def balances_as_of(reader: Rows, as_of: Moment) -> dict[BalanceKey, int]:

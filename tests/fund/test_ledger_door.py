@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -23,6 +24,7 @@ from fundops import (
     PeriodClosed,
     open_reader,
 )
+from fundops.actors.ledger.verify import Anchor
 from fundops.doors import LedgerDoor
 from fundops.runtime import DAY_US
 from fundops.testing import START_US, VirtualFund, virtual_fund
@@ -40,6 +42,22 @@ from fundops.wire.ledger import (
     RecordProfit,
     Withdraw,
 )
+
+
+class Text(str):
+    """A text to look at, which no encoder takes for one."""
+
+
+class Mute:
+    """Cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+ODD = Text("a")
+VAST = 10**5_000
+TEXTS = ("key", "strategy", "memo")
 
 GOLDEN_SHEET = {
     "CASH": 95_000,
@@ -511,6 +529,27 @@ async def test_many_at_once_have_their_keys_before_they_are_sent() -> None:
         (lambda book: book.post_many(5), "entries"),
         (lambda book: book.post_many([RecordProfit(5), "deposit"]), "entries[1]"),
         (lambda book: book.post_many([RecordProfit(5), RecordProfit(5, memo=None)]), "memo"),
+        (lambda book: book.post(RecordProfit(5), key=""), "key"),
+        (lambda book: book.post(RecordProfit(5), strategy=""), "strategy"),
+        *[(lambda book, name=name: book.deposit(5, **{name: ODD}), name) for name in TEXTS],
+        *[(lambda book, name=name: book.record_profit(5, **{name: ODD}), name) for name in TEXTS],
+        *[(lambda book, name=name: book.deposit(5, **{name: VAST}), name) for name in TEXTS],
+        *[(lambda book, name=name: book.record_profit(5, **{name: Mute()}), name) for name in TEXTS],
+        (lambda book: book.record_profit(5, at=VAST), "at_us"),
+        (lambda book: book.close_period(VAST), "day"),
+        (lambda book: book.post([Leg(VAST, 5), Leg("CASH", -5)]), "account"),
+        (lambda book: book.nav(time.time_ns()), "as_of"),
+        (lambda book: book.nav(-1), "as_of"),
+        (lambda book: book.balance_sheet(VAST), "as_of"),
+        (lambda book: book.balance_sheet(strategy=["a"]), "strategy"),
+        (lambda book: book.trial_balance(asset=""), "asset"),
+        (lambda book: book.income_statement("0000-01-01"), "start"),
+        (lambda book: book.income_statement(strategy="\ud800"), "strategy"),
+        (lambda book: book.cash_flow(end=True), "end"),
+        (lambda book: book.entries(after_seq=2**63), "after_seq"),
+        (lambda book: book.entries(account=5), "account"),
+        (lambda book: book.entries(kind=[]), "kind"),
+        (lambda book: book.verify(anchor=(1, "x")), "anchor"),
     ],
 )
 async def test_what_has_the_wrong_type_is_refused_by_name_and_booked_by_nobody(
@@ -522,6 +561,18 @@ async def test_what_has_the_wrong_type_is_refused_by_name_and_booked_by_nobody(
         assert refused.value.field == field
         (entry,) = await ledger.recent_entries()
         assert entry.key == "opening"
+
+
+async def test_the_first_and_the_last_moment_there_are_can_be_asked_about() -> None:
+    async with book() as (_, ledger):
+        last = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
+        assert await ledger.nav(last) == await ledger.nav("9999-12-31") == 100_000
+        assert await ledger.nav(0) == await ledger.nav("0001-01-01") == 0
+        for start in ("0001-01-01", dt.date.min, 0):
+            assert (await ledger.cash_flow(start, last))["DEPOSITS"] == 100_000
+            assert (await ledger.income_statement(start))["REALIZED_PNL"] == 0
+        assert len(await ledger.entries(limit=2**63)) == len(await ledger.entries(after_seq=2**63 - 1)) == 1
+        assert not (await ledger.verify(anchor=Anchor(2**63, "ab"))).ok
 
 
 async def test_an_event_can_be_posted_as_it_is() -> None:
