@@ -140,7 +140,7 @@ class LedgerActor(Actor):
         answers = [self._answer(decision, draft, durable) for decision in decisions]
         if refusal is None:
             return answers
-        return [refusal if _rests_on(answer, durable) else answer for answer in answers]
+        return [answer if _stands_alone(answer, durable) else refusal for answer in answers]
 
     def _draft(self) -> Draft:
         return Draft(self._book, self._original, self._as_of, self._rules)
@@ -424,7 +424,12 @@ def _events_of(request: Write) -> tuple[Event | Correct, ...]:
     return request.events if isinstance(request, PostMany) else (request,)
 
 
-def _rests_on(answer: Answer, durable: int) -> bool:
-    """Whether this answer names an entry after the last durable one, and so is true only with the commit."""
-    named = answer if isinstance(answer, tuple) else (answer,)
-    return any(isinstance(one, Posted | IdempotencyConflict) and one.seq > durable for one in named)
+def _stands_alone(answer: Answer, durable: int) -> bool:
+    """Whether this answer is true without the commit that it waited for.
+
+    What was on disk already is, and what is wrong with a request by itself. Any other refusal may be that of a fund
+    which has never been: there was no money, as somebody had just taken it.
+    """
+    if isinstance(answer, Rejected):
+        return isinstance(answer, BadField)
+    return all(one.seq <= durable for one in (answer if isinstance(answer, tuple) else (answer,)))

@@ -16,6 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from fundops.actors.ledger import LedgerActor
+from fundops.actors.ledger.core import BadField
 from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
 from fundops.database import MIGRATIONS
 from fundops.runtime import (
@@ -502,7 +503,9 @@ async def test_when_storage_refuses_nothing_is_applied_and_the_same_request_succ
             Deposit(5, key="k"),
             Deposit(10, key="first"),
             PostMany((OpenPosition("X", 1, 1, key="p"),)),
-            Withdraw(1_000),
+            Withdraw(15),
+            Withdraw(1),
+            Deposit(1, key=""),
         ]
         answers = await tree.at_once(requests)
         expected = {StorageDegraded: LedgerDegraded, StorageFailed: LedgerFailed}.get(type(refusal), OutcomeUnknown)
@@ -511,7 +514,9 @@ async def test_when_storage_refuses_nothing_is_applied_and_the_same_request_succ
             expected,  # as little on disk as the one whose key it shares
             Posted,
             expected,
-            InsufficientFunds,
+            expected,
+            expected,  # refused only because of the one before, which has never been
+            BadField,
         ]
         with pytest.raises(expected):
             await tree.ledger.ask(BookFills((fill(1, "1"),)))
