@@ -155,8 +155,9 @@ class LedgerActor(Actor):
         """The entries that the callers' own keys name already."""
         events = [event for request in requests for event in _events_of(request)]
         keys = [getattr(event, "key", None) for event in events]
-        keys += [reversal_key_of(str(event.key)) for event in events if isinstance(event, Correct)]
         given = [key for key in keys if type(key) is str and (key.isascii() or is_text(key, KEY_MAX))]
+        corrected = [event.key for event in events if isinstance(event, Correct)]
+        given += [reversal_key_of(key) for key in corrected if key is not None and is_text(key, KEY_MAX)]
         return schema.entries_by_key(self._reader, given) if given else {}
 
     def _decide(self, request: Write, draft: Draft, known: Known) -> Decision:
@@ -298,7 +299,7 @@ class LedgerActor(Actor):
     ) -> list[Event]:
         """Nothing when this revision or a later one is booked; else the reversal of the one before, and the settlement.
 
-        One that paid what it cost has no legs to reverse, and a person may have reversed one already.
+        A person may have reversed that already.
         """
         if settlement.revision < 0:
             raise BadField("revision", f"{settlement.revision} of settlement {settlement.id!r} is negative")
@@ -311,7 +312,7 @@ class LedgerActor(Actor):
         key, strategy = f"{prefix}{settlement.revision}", settlement.strategy
         events: list[Event] = []
         previous = draft.original(booked[settlement.id][latest]) if latest >= 0 else None
-        if previous is not None and previous.reversed_by is None and previous.entry.legs:
+        if previous is not None and previous.reversed_by is None:
             reason = f"settlement {settlement.id} revised to {settlement.revision}"
             events.append(Reverse(previous.entry.seq, reason, key=f"{key}:reversal", strategy=strategy))
         market = BookSettlement(settlement.market, settlement.cost, settlement.payoff, key=key, strategy=strategy)

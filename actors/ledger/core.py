@@ -243,8 +243,9 @@ _FORMS: dict[str, Callable[[Any], object]] = {
 
 
 def reversal_key_of(key: str) -> str:
-    """The key of the reversal that is half of a correction."""
-    return f"{key}:reversal"
+    """The key of the reversal that is half of a correction; a long one is cut to a hash, so that it fits."""
+    whole = f"{key}:reversal"
+    return whole if len(whole) <= KEY_MAX else f"{sha256(key.encode()).hexdigest()}:reversal"
 
 
 def chain_hash(previous: bytes, payload: bytes) -> bytes:
@@ -381,8 +382,8 @@ class Draft:
         _book(event, plan)
         legs, lots = plan.legs(), tuple(plan.images(self.seq + 1))
         # A lot may move for less than a minor unit: a fill of dust, a mark spread anew. A period may have been quiet, a
-        # market may pay what it cost.
-        if legs or not (lots or isinstance(event, BookSettlement | ClosePeriod | ReopenPeriod)):
+        # market may pay what it cost, and that be taken back.
+        if legs or not (lots or isinstance(event, BookSettlement | ClosePeriod | ReopenPeriod | Reverse)):
             _check_balanced(legs)
         self._add(legs)
         said_by_entry = correction is None and type(event) in _SAID_BY_ENTRY
@@ -777,7 +778,7 @@ def _opening(plan: _Plan, event: OpeningBalances) -> None:
     """From the capital, which is all the book has so far, to what the fund holds; the difference was earned before."""
     draft = plan.draft
     first = draft.original(1) if draft.seq else None
-    if draft.seq > 1 or (first is not None and first.entry.lots):
+    if draft.seq > 1 or (first is not None and first.entry.kind != _name_of(Deposit)):
         raise EntryRefused("opening balances come first, after the capital alone, and something else is booked already")
     change = plan.minor(event.cash, "cash") - draft.total(CASH)
     plan.post(CASH, change)

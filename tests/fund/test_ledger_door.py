@@ -358,6 +358,18 @@ async def test_the_key_of_a_corrections_reversal_is_taken_only_once() -> None:
         assert await ledger.nav() == 100_020
 
 
+async def test_a_correction_may_have_the_longest_key_there_is() -> None:
+    async with book() as (_, ledger):
+        wrong = await ledger.record_profit(200)
+        for key, amount in (("k" * 128, 20), ("k" * 127 + "é", 30)):
+            posted = await ledger.correct(wrong.seq, RecordProfit(amount), reason="typo", key=key)
+            assert (await ledger.correct(wrong.seq, RecordProfit(amount), reason="typo", key=key)).replayed
+            wrong = posted
+        with pytest.raises(ConfigError, match="key"):
+            await ledger.correct(wrong.seq, RecordProfit(1), reason="typo", key="k" * 129)
+        assert await ledger.nav() == 100_030
+
+
 async def test_what_was_booked_late_is_corrected_on_the_day_it_was_booked() -> None:
     async with book() as (_, ledger):
         await ledger.close_period("2026-01-04")
@@ -517,6 +529,7 @@ async def test_many_at_once_have_their_keys_before_they_are_sent() -> None:
         (lambda book: book.reverse(1, reason=None), "reason"),
         (lambda book: book.correct(1, 5, reason="x"), "entry"),
         (lambda book: book.correct(None, Deposit(5), reason="x"), "seq"),
+        (lambda book: book.correct(1, Deposit(5), reason="x", key=[]), "key"),
         (lambda book: book.close_period(5), "day"),
         (lambda book: book.opening_balances(cash=5, positions=7), "positions"),
         (lambda book: book.opening_balances(cash=5, positions=[7]), "positions[0]"),

@@ -197,13 +197,23 @@ def test_trading_fees_join_the_reports_once_used(journal: Journal) -> None:
     assert journal.nav == 1_009
 
 
-@pytest.mark.parametrize("first", [OpenPosition("X", 3, 30), OpeningBalances(0, (OpeningPosition("X", 3, 30),))])
-def test_opening_balances_are_not_laid_on_positions(journal: Journal, first: Event) -> None:
+@pytest.mark.parametrize(
+    "first",
+    [OpenPosition("X", 3, 30), OpeningBalances(5), OpeningBalances(0, (OpeningPosition("X", 3, 30),)), RecordProfit(1)],
+)
+def test_opening_balances_lie_on_nothing_but_the_capital(journal: Journal, first: Event) -> None:
     """They would be there twice, or open both ways."""
     journal.post(first)
     with pytest.raises(EntryRefused, match="come first"):
         journal.post(OpeningBalances(0, (OpeningPosition("X", -1, 10),)))
-    assert journal.lots() == [(3, 30, 0)]
+    assert len(journal.entries) == 1
+
+
+def test_what_cost_as_much_as_it_paid_can_be_reversed_once(journal: Journal) -> None:
+    even = journal.post(BookSettlement("M", 5, 5))
+    assert journal.legs(Reverse(even.seq, "other market")) == {}
+    with pytest.raises(AlreadyReversed):
+        journal.post(Reverse(even.seq, "again"))
 
 
 # -- units

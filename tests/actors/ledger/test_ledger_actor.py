@@ -474,7 +474,7 @@ async def test_a_revision_that_pays_what_it_cost_takes_the_one_before_back_once(
         assert len(rows(path, "SELECT * FROM alert_request")) == 2
         await tree.ledger.ask(BookSettlements((settlement("m", "5", "9", revision=2),)))
         assert (await tree.totals()).nav_minor == 4 * 10**8
-    assert audited(path) == 4
+    assert audited(path) == 5
 
 
 async def test_a_market_that_pays_what_it_cost_is_booked_once_without_a_leg(path: Path) -> None:
@@ -483,9 +483,9 @@ async def test_a_market_that_pays_what_it_cost_is_booked_once_without_a_leg(path
         assert [(await tree.ledger.ask(BookSettlements((even,)))).new for _ in range(3)] == [1, 0, 0]
         (entry,) = await tree.ledger.ask(RecentEntries())
         assert (entry.key, entry.legs) == ("settlement:m:0", ())
-        assert (await tree.ledger.ask(BookSettlements((settlement("m", "5", "8", revision=1),)))).new == 1
+        assert (await tree.ledger.ask(BookSettlements((settlement("m", "5", "8", revision=1),)))).new == 2
         assert (await tree.totals()).nav_minor == 3 * 10**8
-    assert audited(path) == 2
+    assert audited(path) == 3
 
 
 # -- storage
