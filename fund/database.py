@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import apsw
@@ -15,6 +15,7 @@ from fundops.actors.alert import schema as alert_schema
 from fundops.actors.guard.marker import Marker
 from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.accounts import EXTERNAL
+from fundops.actors.ledger.core import Rules
 from fundops.actors.ledger.export import Header, import_journal, peek_header
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Copied, DatabaseError, Reader, open_database, restore
@@ -25,8 +26,18 @@ from fundops.runtime import ConfigError
 from fundops.wire.guard import KillStatus
 from fundops.wire.money import from_minor
 
-__all__ = ["MIGRATIONS", "Migration", "import_book", "migrate_fund", "migration_of", "prepare", "restore_fund"]
+__all__ = [
+    "MIGRATIONS",
+    "Migration",
+    "import_book",
+    "migrate_fund",
+    "migration_of",
+    "prepare",
+    "restore_fund",
+    "rules_of",
+]
 
+_RULES = "ledger_rules"
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;\n"
 
 # One script per schema version, never changed once released; the next one is appended.
@@ -74,10 +85,11 @@ def migrate_fund(path: Path) -> None:
     open_database(path, MIGRATIONS).close()
 
 
-def prepare(path: Path, identity: dict[str, str], *, seed: int | None = None) -> str:
+def prepare(path: Path, identity: dict[str, str], *, rules: Rules | None = None, seed: int | None = None) -> str:
     """Create or migrate the file, and compare whose it is; the answer is its uuid. The caller holds the owner's lock.
 
-    With a `seed` the uuid of a new file comes from it, so that a replay makes the same file twice.
+    The `rules` of its ledger are noted for whoever books while no fund runs. With a `seed` the uuid of a new file comes
+    from it, so that a replay makes the same file twice.
 
     Raises: `DatabaseError`; `ConfigError` naming the setting that differs from the file's.
     """
@@ -90,9 +102,17 @@ def prepare(path: Path, identity: dict[str, str], *, seed: int | None = None) ->
         fresh = uuid.uuid5(uuid.NAMESPACE_OID, f"fundops:{seed}") if seed is not None else uuid.uuid4()
         wanted = {**identity, "uuid": stored.get("uuid", str(fresh))}
         _store(connection, {key: value for key, value in wanted.items() if key not in stored})
+        if rules is not None and (noted := msgspec.json.encode(rules._asdict()).decode()) != stored.get(_RULES):
+            with connection:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_RULES, noted))
         return wanted["uuid"]
     finally:
         connection.close()
+
+
+def rules_of(meta: Mapping[str, str]) -> Rules:
+    """The ledger's rules as the fund that ran last had them."""
+    return Rules(**msgspec.json.decode(meta.get(_RULES, "{}")))
 
 
 def _store(connection: apsw.Connection, values: dict[str, str]) -> None:

@@ -258,7 +258,7 @@ async def _open(
         "total_capital": f"{from_minor(config.capital_minor).normalize():f}",
     }
     with OwnerLock(path):
-        uuid = prepare(path, identity, seed=seed)
+        uuid = prepare(path, identity, rules=config.ledger_rules() if config.ledger_enabled else None, seed=seed)
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
         leases = Leases(clock)
         tree = _Tree()

@@ -21,7 +21,7 @@ from fundops.actors.persistence import PersistenceActor
 from fundops.audit import Caller
 from fundops.commands import fund_commands, takes_key
 from fundops.control import NobodyListens, call
-from fundops.database import MIGRATIONS
+from fundops.database import MIGRATIONS, rules_of
 from fundops.doors import LedgerDoor
 from fundops.lock import DatabaseInUse, OwnerLock
 from fundops.reader import open_reader
@@ -83,7 +83,7 @@ def run_command(
 
 async def _alone(path: Path, meta: Mapping[str, str], command: str, arguments: Mapping[str, Any], actor: str) -> Any:
     clock = SystemClock()
-    ledger = ChildSpec("ledger", partial(LedgerActor, path, clock, meta["currency"]))
+    ledger = ChildSpec("ledger", partial(LedgerActor, path, clock, meta["currency"], rules_of(meta)))
     specs: list[ChildSpec | SupervisorSpec] = [
         ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS)),
         SupervisorSpec("subsystems", (ledger,)),

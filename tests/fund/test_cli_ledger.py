@@ -18,7 +18,17 @@ import apsw
 import pytest
 import trio
 
-from fundops import ConfigError, DatabaseInUse, Fund, FundConfig, InsufficientFunds, PeriodClosed, cli, open_reader
+from fundops import (
+    ConfigError,
+    DatabaseInUse,
+    Fund,
+    FundConfig,
+    FundManager,
+    InsufficientFunds,
+    PeriodClosed,
+    cli,
+    open_reader,
+)
 from fundops.actors.ledger.judges import judges
 from fundops.actors.persistence import DatabaseError, open_database
 from fundops.database import MIGRATIONS
@@ -194,6 +204,19 @@ def test_a_position_and_fees_as_the_door_books_them_give_the_same_numbers(
         run_command(db, f"ledger.{name}", arguments)
     assert _numbers(command("ledger", "balance-sheet", "--json").json) == GOLDEN_SHEET
     assert command("ledger", "nav").out == "99700.00000000\n"
+
+
+def test_the_floors_of_the_fund_hold_when_it_does_not_run(command: Command, tmp_path: Path) -> None:
+    """Those that it had when it ran last."""
+    for floor, code in ((99_900, 1), (99_000, 0)):
+        floors = {"CASH": floor}
+        config = FundConfig(
+            total_capital=100_000, ledger_enabled=True, account_floors=floors, db_path=tmp_path / "f.db"
+        )
+        with FundManager(config):
+            pass
+        done = command("ledger", "withdraw", "500", "--db", str(tmp_path / "f.db"))
+        assert (done.code, "100.00000000 available" in done.err) == (code, bool(code))
 
 
 def test_a_deposit_says_what_it_booked_and_the_same_key_books_once(command: Command, owned: bool, db: Path) -> None:
