@@ -22,7 +22,7 @@ from fundops.moments import Instant
 from fundops.runtime import ConfigError
 from fundops.wire.money import Amount, text_of
 
-__all__ = ["bound", "converted", "plain"]
+__all__ = ["bound", "check_carried", "converted", "plain"]
 
 # The ledger decides a list in one go, and everybody else waits meanwhile.
 MEMBERS_MAX: Final = 1_024
@@ -169,6 +169,15 @@ def _plainly(value: Any, hint: Any, field: str) -> Any:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         raise ConfigError(field, str(error)) from None
+
+
+def check_carried(arguments: Mapping[str, Any]) -> None:
+    """Raises: `ConfigError` naming the argument with a text that no line and no database can carry."""
+    for name, value in arguments.items():
+        try:
+            msgspec.json.encode(plain(value))
+        except UnicodeEncodeError as error:
+            raise ConfigError(name, f"holds what UTF-8 cannot carry: {error.reason}") from None
 
 
 def plain(value: Any) -> Any:

@@ -409,7 +409,8 @@ def import_(path: Path, /, *, source: Source | None = None) -> int:
     from fundops.database import import_book
 
     where = source or Source()
-    with _owned(where.path), path.open(encoding="utf-8") as lines:
+    # What is no UTF-8 is no entry either, and is refused where it stands.
+    with _owned(where.path), path.open(encoding="utf-8", errors="replace") as lines:
         header = import_book(where.path, lines)
     told = {"entries": header.seq, "hash": header.hash}
     return _print_json(told) if where.json else _print_pairs(told)

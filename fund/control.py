@@ -29,7 +29,7 @@ from uuid import UUID
 import msgspec
 import trio
 
-from fundops.arguments import converted, plain
+from fundops.arguments import check_carried, converted, plain
 from fundops.audit import Caller
 from fundops.commands import CommandTable
 from fundops.rendezvous import ControlError, Peer, folder_to_listen_in, folders_to_look_in, peer_of, socket_name
@@ -294,6 +294,7 @@ def call(
     """
     uuid, database = _named(fund)
     given = dict(arguments or {})
+    check_carried({**given, "actor": actor})
     request = {"version": VERSION, "command": command, "arguments": plain(given), "actor": actor, "database": database}
     line = msgspec.json.encode(request)
     if len(line) > LINE_MAX_BYTES:

@@ -161,7 +161,14 @@ def import_book(path: Path, lines: Iterable[str]) -> Header:
     Raises: `JournalDamaged`; `DatabaseError` when there are entries already.
     """
     first, rest = peek_header(lines)
-    header = import_journal(path, rest, currency=first.currency or "USD", migrations=MIGRATIONS)
+    before = path.exists()
+    try:
+        header = import_journal(path, rest, currency=first.currency or "USD", migrations=MIGRATIONS)
+    except BaseException:
+        if not before:  # a database without a name, which nothing could open
+            for end in ("", "-wal", "-shm"):
+                path.with_name(path.name + end).unlink(missing_ok=True)
+        raise
     connection = open_database(path, MIGRATIONS)
     try:
         capital = "SELECT -amount_minor FROM entry JOIN posting ON entry = seq WHERE key = 'opening' AND account = ?"

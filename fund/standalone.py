@@ -18,6 +18,7 @@ import trio
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.ledger.actor import new_key
 from fundops.actors.persistence import PersistenceActor
+from fundops.arguments import check_carried
 from fundops.audit import Caller
 from fundops.commands import fund_commands, takes_key
 from fundops.control import NobodyListens, call
@@ -53,6 +54,7 @@ def run_command(
     from within a trio run.
     """
     asked = dict(arguments or {})
+    check_carried({**asked, "actor": actor})
     if takes_key(command) and asked.get("key") is None:
         asked["key"] = new_key(SystemClock().now_us())
     deadline = time.monotonic() + wait_s

@@ -16,7 +16,7 @@ from typing import get_args
 
 from ...runtime import Actor, Clock, Ref, Rejected, handles, handles_batch
 from ...wire.alert import Category, Level
-from ...wire.controller import Settlement
+from ...wire.controller import Fill, Settlement
 from ...wire.ledger import (
     BalanceSheet,
     Booked,
@@ -274,6 +274,8 @@ class LedgerActor(Actor):
             )
             for fill in request.fills
         ]
+        for fill in request.fills:
+            _check_report(fill)
         draft, known = self._draft(), self._known(list(events))
         decided = [self._decide_one(event, draft, known) for event in events]
         cursor = request.fills[-1].cursor if request.fills else self._cursors.get("fills", "")
@@ -286,6 +288,7 @@ class LedgerActor(Actor):
         booked: dict[str, dict[int, int]] = {}  # by id and revision: the entry
         notes: list[Statement] = []
         for settlement in request.settlements:
+            _check_report(settlement)
             for event in self._settlement_events(settlement, draft, booked):
                 seq, *_ = self._decide_one(event, draft, known)
                 if isinstance(event, BookSettlement):
@@ -410,8 +413,18 @@ class LedgerActor(Actor):
 
 _BOOKABLE = (*get_args(Event), Correct)
 
+# An engine's own words, which it alone reads again.
+CURSOR_MAX = 65_536
+
 # The ledger's own, made of what the engine reports: nobody else may take the key of a fill or settlement to come.
 _OWN_KEYS = ("fill:", "settlement:")
+
+
+def _check_report(report: Fill | Settlement) -> None:
+    """Raises: `BadField` for an id or a cursor that cannot be stored."""
+    check_text("id", report.id, KEY_MAX)
+    if report.cursor != "":
+        check_text("cursor", report.cursor, CURSOR_MAX)
 
 
 def _are_new(keys: Sequence[str], known: Known) -> bool:

@@ -190,6 +190,14 @@ Moment = str | int | None
 _AT_US = "coalesce(json_extract(e.payload, '$.at_us'), e.recorded_us)"
 
 
+# Days are not in the order of booking: what they sum up to on the way may need more than 64 bits, which SQLite refuses.
+_SUM = "sum(amount_minor >> 32), sum(amount_minor & 4294967295)"
+
+
+def _whole(high: int, low: int) -> int:
+    return (high << 32) + low
+
+
 _DAYS = "SELECT account, strategy, asset, amount_minor FROM balance_day WHERE day <= ?"
 
 
@@ -224,8 +232,8 @@ def balances_as_of(reader: Rows, as_of: Moment) -> dict[BalanceKey, int]:
             f"FROM entry AS e JOIN posting AS p ON p.entry = e.seq WHERE {part}"
         )
         bindings = (_before(utc_day(as_of)), *values)
-    rows = reader.rows(f"SELECT account, strategy, asset, sum(amount_minor) FROM ({deltas}) GROUP BY 1, 2, 3", bindings)
-    return {(account, strategy or None, asset): amount for account, strategy, asset, amount in rows}
+    rows = reader.rows(f"SELECT account, strategy, asset, {_SUM} FROM ({deltas}) GROUP BY 1, 2, 3", bindings)
+    return {(account, strategy or None, asset): _whole(high, low) for account, strategy, asset, high, low in rows}
 
 
 def totals_as_of(reader: Rows, as_of: Moment, strategy: str | None, asset: str) -> dict[str, int]:
@@ -241,13 +249,13 @@ def income_between(reader: Rows, start: Moment, end: Moment, strategy: str | Non
             totals[account] = totals.get(account, 0) - amount
     within, values = _between(start, end)
     closing = reader.rows(
-        "SELECT account, sum(amount_minor) FROM entry AS e JOIN posting AS p ON p.entry = e.seq "
+        f"SELECT account, {_SUM} FROM entry AS e JOIN posting AS p ON p.entry = e.seq "
         f"WHERE kind IN ('period_close', 'period_reopen') AND {within} "
         "AND asset = ? AND (? IS NULL OR p.strategy = ?) GROUP BY 1",
         (*values, asset, strategy, strategy),
     )
-    for account, amount in closing:
-        totals[account] -= amount
+    for account, high, low in closing:
+        totals[account] -= _whole(high, low)
     return totals
 
 
@@ -258,12 +266,12 @@ def cash_flows(
     opening = 0 if start is None else totals_as_of(reader, _before(start), strategy, asset).get(CASH, 0)
     within, values = _between(start, end)
     rows = reader.rows(
-        "SELECT coalesce(r.kind, e.kind), sum(p.amount_minor) FROM entry AS e "
+        f"SELECT coalesce(r.kind, e.kind), {_SUM} FROM entry AS e "
         "JOIN posting AS p ON p.entry = e.seq LEFT JOIN entry AS r ON r.seq = e.reverses "
         f"WHERE {within} AND p.account = ? AND p.asset = ? AND (? IS NULL OR p.strategy = ?) GROUP BY 1",
         (*values, CASH, asset, strategy, strategy),
     )
-    return opening, dict(rows)
+    return opening, {kind: _whole(high, low) for kind, high, low in rows}
 
 
 def entries_by_key(reader: Reader, keys: Iterable[str]) -> dict[str, Entry]:

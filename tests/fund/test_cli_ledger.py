@@ -206,6 +206,30 @@ def test_a_position_and_fees_as_the_door_books_them_give_the_same_numbers(
     assert command("ledger", "nav").out == "99700.00000000\n"
 
 
+@pytest.mark.parametrize("option", ["--memo", "--key", "--strategy", "--actor"])
+def test_bytes_that_are_no_text_are_refused_by_name(command: Command, owned: bool, db: Path, option: str) -> None:
+    done = command("ledger", "deposit", "1", option, "\udcff")
+    assert (done.code, option[2:] in done.err, "Traceback" in done.err) == (2, True, False)
+    done = command("ledger", "income", "--strategy", "\udcff")
+    assert (done.code > 0, "strategy" in done.err, "Traceback" in done.err) == (True, True, False)
+    assert command("ledger", "nav").out == "100000.00000000\n"
+
+
+def test_an_import_that_fails_leaves_no_database_behind(command: Command, db: Path, tmp_path: Path) -> None:
+    command("ledger", "export", "--output", str(tmp_path / "book.jsonl"))
+    whole = (tmp_path / "book.jsonl").read_bytes()
+    for content in (
+        whole[:-40],
+        whole.replace(b"opening", b"open\xffing"),
+        whole.decode().encode("utf-16"),
+        b"\x1f\x8b",
+    ):
+        (tmp_path / "bad.jsonl").write_bytes(content)
+        done = command("ledger", "import", str(tmp_path / "bad.jsonl"), "--db", str(tmp_path / "new.db"))
+        assert (done.code, "Traceback" in done.err) == (1, False)
+        assert not list(tmp_path.glob("new.db*")) or [one.name for one in tmp_path.glob("new.db*")] == ["new.db.lock"]
+
+
 def test_the_floors_of_the_fund_hold_when_it_does_not_run(command: Command, tmp_path: Path) -> None:
     """Those that it had when it ran last."""
     for floor, code in ((99_900, 1), (99_000, 0)):

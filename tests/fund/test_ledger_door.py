@@ -576,6 +576,20 @@ async def test_what_has_the_wrong_type_is_refused_by_name_and_booked_by_nobody(
         assert entry.key == "opening"
 
 
+async def test_what_days_sum_up_to_on_the_way_may_need_more_than_64_bits() -> None:
+    """A balance is bounded in the order of booking, and days have another."""
+    async with book() as (_, ledger):
+        most = Decimal(2**62) / 10**8 - 100_000
+        await ledger.record_profit(most, at=START_US - 9 * DAY_US)
+        await ledger.record_loss(most, at=START_US - 7 * DAY_US)
+        await ledger.record_profit(most, at=START_US - 8 * DAY_US)
+        await ledger.record_loss(most)
+        assert await ledger.nav(START_US - 8 * DAY_US) == 2 * most
+        assert (await ledger.income_statement(end=START_US - 8 * DAY_US))["REALIZED_PNL"] == 2 * most
+        assert (await ledger.cash_flow(end=START_US - 8 * DAY_US))["CLOSING"] == 2 * most
+        assert await ledger.nav() == 100_000
+
+
 async def test_the_first_and_the_last_moment_there_are_can_be_asked_about() -> None:
     async with book() as (_, ledger):
         last = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)

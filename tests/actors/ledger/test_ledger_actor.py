@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -475,6 +476,23 @@ async def test_a_revision_that_pays_what_it_cost_takes_the_one_before_back_once(
         await tree.ledger.ask(BookSettlements((settlement("m", "5", "9", revision=2),)))
         assert (await tree.totals()).nav_minor == 4 * 10**8
     assert audited(path) == 5
+
+
+@pytest.mark.parametrize("bad", ["m\ud800", 5, "x" * 200])
+async def test_a_report_whose_id_or_cursor_cannot_be_stored_is_refused_by_name(path: Path, bad: Any) -> None:
+    async with opened(path) as tree:
+        reports: list[Any] = [
+            BookSettlements((settlement(bad, "5", "8"),)),
+            BookFills((msgspec.structs.replace(fill(1, "1"), id=bad),)),
+        ]
+        if bad != "x" * 200:
+            reports.append(BookSettlements((settlement("m", "5", "8", cursor=bad),)))
+            reports.append(BookFills((msgspec.structs.replace(fill(1, "1"), cursor=bad),)))
+        for report in reports:
+            with pytest.raises(BadField, match=r"^(id|cursor)"):
+                await tree.ledger.ask(report)
+        assert tree.ledger.epoch == 1
+        assert (await tree.totals()).entries == 0
 
 
 async def test_a_market_that_pays_what_it_cost_is_booked_once_without_a_leg(path: Path) -> None:
