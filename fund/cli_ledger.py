@@ -163,7 +163,9 @@ def cash_flow(
 
 
 @app.command
-def nav(*, as_of: str | None = None, per_unit: bool = False, source: Source | None = None) -> int:
+def nav(
+    *, as_of: str | None = None, per_unit: Annotated[bool, Parameter(negative="")] = False, source: Source | None = None
+) -> int:
     """What the fund is worth by its books.
 
     Parameters

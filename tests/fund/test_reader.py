@@ -45,6 +45,7 @@ async def test_a_reader_says_what_the_running_fund_says(tmp_path: Path) -> None:
                 "currency": "EUR",
                 "total_capital": "100000",
                 "uuid": "",
+                "ledger_rules": '{"floats":"round","floors":{}}',
             }
             await fund.ledger.deposit(1)
             assert reader.balance_sheet() == await fund.ledger.balance_sheet(), "a reader is never behind"
