@@ -406,7 +406,9 @@ class LedgerActor(Actor):
                     from_minor(sum(lot.cost_minor for lot in lots)),
                     from_minor(sum(lot.cost_minor + lot.mark_minor for lot in lots)),
                 )
-                for (strategy, instrument), lots in sorted(self._book.lots.items(), key=str)
+                for (strategy, instrument), lots in sorted(
+                    ((key, of_key.values()) for key, of_key in self._book.lots.items()), key=lambda one: str(one[0])
+                )
             ),
         )
 

@@ -113,6 +113,7 @@ _CANONICAL = msgspec.json.Encoder(order="sorted")
 _PAYLOADS = msgspec.json.Encoder()
 
 LotKey = tuple[str | None, str]  # strategy, instrument
+Lots = Mapping[int, "Lot"]  # by id, oldest first
 BalanceKey = tuple[str, str | None, str]  # account, strategy, asset
 Posting = tuple[str, str | None, str, int]  # account, strategy, asset, minor units
 Balances = Mapping[BalanceKey, int]
@@ -281,7 +282,7 @@ class Book:
         self.currency = currency
         self.closes = tuple(closes)  # oldest first; up to the last one nothing is booked
         self.balances: dict[BalanceKey, int] = dict(balances or {})
-        self.lots: dict[LotKey, tuple[Lot, ...]] = {key: tuple(lots_) for key, lots_ in (lots or {}).items()}
+        self.lots: dict[LotKey, Lots] = {key: {lot.id: lot for lot in of_key} for key, of_key in (lots or {}).items()}
         self.seq = seq
         self.head = head
         self.totals = in_asset(self.balances, currency)  # by account
@@ -298,7 +299,8 @@ class Book:
                 self.lots.pop(key, None)
         self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
         if draft.sealed:
-            _, _, self.head = draft.sealed[-1]
+            last, _, self.head = draft.sealed[-1]
+            assert last.seq == draft.seq, "decided after it was sealed"
 
 
 class Draft:
@@ -324,7 +326,7 @@ class Draft:
         self.units: int = base.units
         self.balances: dict[BalanceKey, int] = {}
         self.totals: dict[str, int] = {}
-        self.lots: dict[LotKey, tuple[Lot, ...]] = {}
+        self.lots: dict[LotKey, dict[int, Lot]] = {}
         self.entries: list[Entry] = []
         self._reversals: dict[int, int] = {}  # of them: what each has reversed
 
@@ -340,7 +342,8 @@ class Draft:
         """Net asset value and units in issue."""
         return sum(self.total(account) for account in WORTH), self.units
 
-    def open_lots(self, key: LotKey) -> tuple[Lot, ...]:
+    def open_lots(self, key: LotKey) -> Lots:
+        """Oldest first."""
         return self.lots[key] if key in self.lots else _lots_of(self.base, key)
 
     def moved(self) -> dict[BalanceKey, int]:
@@ -552,8 +555,12 @@ class Draft:
         for image in entry.lots:
             lot_key = (image.strategy, image.instrument)
             lot = Lot(image.id, image.quantity, image.cost_minor, image.mark_minor)
-            kept = {one.id: one for one in self.open_lots(lot_key)} | {lot.id: lot}
-            self.lots[lot_key] = tuple(one for one in kept.values() if one.quantity)
+            if lot_key not in self.lots:  # once for each run, as there may be thousands
+                self.lots[lot_key] = dict(self.open_lots(lot_key))
+            if lot.quantity:
+                self.lots[lot_key][lot.id] = lot
+            else:
+                self.lots[lot_key].pop(lot.id, None)
         if entry.kind == "period_close":
             self.closes = (*self.closes, Close(entry.day, entry.seq))
         elif entry.kind == "period_reopen":
@@ -593,8 +600,8 @@ def _balance_of(base: Book | Draft, key: BalanceKey) -> int:
     return base.balances.get(key, 0) if isinstance(base, Book) else base.balance(key)
 
 
-def _lots_of(base: Book | Draft, key: LotKey) -> tuple[Lot, ...]:
-    return base.lots.get(key, ()) if isinstance(base, Book) else base.open_lots(key)
+def _lots_of(base: Book | Draft, key: LotKey) -> Lots:
+    return base.lots.get(key, {}) if isinstance(base, Book) else base.open_lots(key)
 
 
 class _Plan:
@@ -629,8 +636,14 @@ class _Plan:
     def lots(self, instrument: str) -> list[Lot]:
         """The open lots of this entry's strategy, oldest first."""
         key = (self.strategy, instrument)
-        known = {lot.id: lot for lot in self.draft.open_lots(key)}
-        return [lot for lot in (known | self._lots.get(key, {})).values() if lot.quantity]
+        before, here = self.draft.open_lots(key), self._lots.get(key)
+        return [lot for lot in {**before, **here}.values() if lot.quantity] if here else list(before.values())
+
+    def side(self, instrument: str) -> int:
+        """The quantity of the oldest open lot, whose sign all of them share; 0 with none."""
+        before, here = self.draft.open_lots((self.strategy, instrument)), (self.strategy, instrument) in self._lots
+        oldest = next(iter(self.lots(instrument) if here else before.values()), None)
+        return 0 if oldest is None else oldest.quantity
 
     def set_lot(self, instrument: str, lot: Lot, *, strategy: str | None = None) -> None:
         self._lots.setdefault((strategy or self.strategy, instrument), {})[lot.id] = lot
@@ -802,8 +815,7 @@ def _opening(plan: _Plan, event: OpeningBalances) -> None:
 
 def _open(plan: _Plan, instrument: str, quantity: int, cost: int) -> None:
     """A long pays its cost; a short receives it, and its position is worth less than nothing."""
-    held = sum(lot.quantity for lot in plan.lots(instrument))
-    if held * quantity < 0:
+    if plan.side(instrument) * quantity < 0:
         raise PositionMismatch(instrument, plan.strategy, "is open the other way; close it first")
     signed_cost = cost if quantity > 0 else -cost
     _transfer(plan, POSITIONS, CASH, signed_cost)
@@ -855,9 +867,9 @@ def _fill(plan: _Plan, fill: BookFill) -> None:
     quantity = _quantity(plan, fill.quantity)
     price = plan.minor(fill.price, "price", at_least=0)
     _fee(plan, plan.minor(fill.fee, "fee", at_least=0))
-    held = sum(lot.quantity for lot in plan.lots(fill.instrument))
     value, closed, closing = _value(quantity, price), 0, 0
-    if held * quantity < 0:
+    if plan.side(fill.instrument) * quantity < 0:
+        held = sum(lot.quantity for lot in plan.lots(fill.instrument))
         closing = quantity if abs(quantity) <= abs(held) else -held
         # One trade is rounded once: what is opened has what the closed part leaves.
         closed = share(value, closing, quantity)

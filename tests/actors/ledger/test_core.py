@@ -107,7 +107,7 @@ class Journal:
 
     def lots(self, instrument: str = "X", strategy: str | None = None) -> list[tuple[float, float, float]]:
         """Quantity, cost and mark of the open lots, in whole units."""
-        lots = self.book.lots.get((strategy, instrument), ())
+        lots = self.book.lots.get((strategy, instrument), {}).values()
         return [(one.quantity / UNIT, one.cost_minor / UNIT, one.mark_minor / UNIT) for one in lots]
 
     @property
@@ -504,6 +504,18 @@ def test_a_fill_that_flips_a_position_is_rounded_once(journal: Journal) -> None:
     assert legs["CASH"] == Decimal("0.00000003")
 
 
+def test_a_dropped_draft_leaves_the_lots_of_the_book_as_they_were(journal: Journal) -> None:
+    journal.post(OpenPosition("X", 3, 30), OpenPosition("X", 2, 30))
+    before = {key: dict(lots) for key, lots in journal.book.lots.items()}
+    draft = journal.draft()
+    draft.decide(ClosePosition("X", 4, 50), "a", DAY_1_US)
+    fork = draft.fork()
+    fork.decide(OpenPosition("X", 1, 5), "b", DAY_1_US)
+    assert [lot.id for lot in draft.open_lots((None, "X")).values()] == [2]
+    assert [lot.id for lot in fork.open_lots((None, "X")).values()] == [2, 4]
+    assert journal.book.lots == before
+
+
 def test_a_fill_worth_less_than_a_minor_unit_still_moves_its_lot(journal: Journal) -> None:
     assert journal.legs(BookFill("X", "0.00000001", "0.1", 0)) == {}
     assert journal.lots() == [(1e-8, 0, 0)]
@@ -647,10 +659,10 @@ def test_a_dropped_fork_changes_nothing_and_an_adopted_one_everything(journal: J
     fork.decide(OpenPosition("X", 1, 10), "a", DAY_1_US)
     fork.decide(RecordProfit(1), "b", DAY_1_US)
     assert draft.entries == []
-    assert draft.open_lots((None, "X")) == ()
+    assert draft.open_lots((None, "X")) == {}
     draft.adopt(fork)
     assert [one.seq for one in draft.entries] == [2, 3]
-    assert draft.open_lots((None, "X")) == (Lot(2, UNIT, 10 * UNIT, 0),)
+    assert draft.open_lots((None, "X")) == {2: Lot(2, UNIT, 10 * UNIT, 0)}
 
 
 def test_a_draft_reverses_what_it_decided_itself_once(journal: Journal) -> None:
@@ -944,11 +956,13 @@ def test_any_history_agrees_with_the_oracle_and_with_its_own_payloads(history: l
     assert totals.get("MANAGEMENT_FEES", 0) == oracle.fees
     assert totals.get("TRADING_FEES", 0) == oracle.trading
     for name in ("A", "B"):
-        lots = journal.book.lots.get((None, name), ())
+        lots = list(journal.book.lots.get((None, name), {}).values())
         assert [[one.quantity, one.cost_minor, one.mark_minor] for one in lots] == list(oracle.lots[name])
     balances, lots_again, head = rebuilt(journal)
     assert balances == journal.book.balances
-    assert lots_again == {key: {lot.id: tuple(lot)[1:] for lot in lots} for key, lots in journal.book.lots.items()}
+    assert lots_again == {
+        key: {lot.id: tuple(lot)[1:] for lot in lots.values()} for key, lots in journal.book.lots.items()
+    }
     assert head == journal.book.head
 
 
