@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
 from fundops.runtime import ConfigError, FundopsError, Ref, Request, Worker
 from fundops.wire.alert import AlertPage, AlertReceipt, Category, Level, RecentAlerts, SendAlert
 from fundops.wire.ledger import (
+    BOOKABLE,
     BalanceSheet,
     CashFlow,
     ChargeManagementFee,
@@ -115,9 +116,6 @@ class _Door:
         if self._ref is None:
             raise SubsystemDisabled(self._subsystem, self._switch)
         return await self._ref.ask(request, timeout_s=ANSWER_DEADLINE_S)
-
-
-_EVENTS = (*get_args(Event), Correct)
 
 
 def _members(field: str, value: object, *kinds: type[Any]) -> tuple[Any, ...]:
@@ -395,7 +393,7 @@ class LedgerDoor(_Door):
         memo: str = "",
     ) -> Posted:
         """An entry of explicit legs, or any event as it is. Raises: `UnbalancedEntry`, `UnknownAccount`."""
-        if isinstance(entry, _EVENTS):
+        if isinstance(entry, Event | Correct):
             given = {"key": key, "strategy": strategy, "at_us": instant_us("at", at), "memo": memo or None}
             changes = {name: value for name, value in given.items() if value is not None}
             return await self._send(msgspec.structs.replace(entry, **changes))
@@ -403,7 +401,7 @@ class LedgerDoor(_Door):
 
     async def post_many(self, entries: Sequence[Event | Correct]) -> tuple[Posted, ...]:
         """All of the events in one transaction, or none. An error carries the keys of all of them as `keys`."""
-        keyed = tuple(self._keyed(event) for event in _members("entries", entries, *_EVENTS))
+        keyed = tuple(self._keyed(event) for event in _members("entries", entries, *BOOKABLE))
         try:
             return await self._ask(PostMany(keyed))
         except FundopsError as error:

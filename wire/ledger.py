@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import get_args
 
 import msgspec
 
@@ -18,6 +19,7 @@ from .money import Amount, shown
 from .persistence import StorageDegraded, StorageFailed
 
 __all__ = [
+    "BOOKABLE",
     "AlreadyReversed",
     "BalanceSheet",
     "BookFill",
@@ -265,6 +267,9 @@ class Correct(_Event, frozen=True, tag="correction"):
     seq: int
     entry: Event
     reason: str
+
+
+BOOKABLE: tuple[type, ...] = (*get_args(Event), Correct)
 
 
 class PostMany(Request[tuple[Posted, ...]], frozen=True):

@@ -12,12 +12,12 @@ import secrets
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import get_args
 
 from ...runtime import Actor, Clock, Ref, Rejected, handles, handles_batch
 from ...wire.alert import Category, Level
 from ...wire.controller import Fill, Settlement
 from ...wire.ledger import (
+    BOOKABLE,
     BalanceSheet,
     Booked,
     BookFill,
@@ -128,7 +128,7 @@ class LedgerActor(Actor):
 
     # -- booking
 
-    @handles_batch(*get_args(Event), Correct, PostMany)
+    @handles_batch(*BOOKABLE, PostMany)
     async def post(self, requests: list[Write]) -> list[Answer]:
         """One commit for the whole run; one answer or refusal each."""
         draft, durable = self._draft(), self._book.seq
@@ -194,7 +194,7 @@ class LedgerActor(Actor):
 
     def _decide_given(self, event: Event | Correct, draft: Draft, known: Known) -> Decided:
         """What a caller asks for, under a key that a caller may take."""
-        if not isinstance(event, _BOOKABLE):
+        if not isinstance(event, BOOKABLE):
             raise BadField("events", f"{shown(event)} is not an event to book")
         if event.key is not None:
             check_text("key", event.key, KEY_MAX)
@@ -412,8 +412,6 @@ class LedgerActor(Actor):
             ),
         )
 
-
-_BOOKABLE = (*get_args(Event), Correct)
 
 # An engine's own words, which it alone reads again.
 CURSOR_MAX = 65_536
