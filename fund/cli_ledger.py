@@ -389,8 +389,13 @@ def export(
             _write_lines(sys.stdout, lines)
         else:
             # Never over what is there, and for nobody else to read.
-            with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-                _write_lines(file, lines)
+            file = open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")  # noqa: SIM115
+            try:
+                with file:
+                    _write_lines(file, lines)
+            except BaseException:
+                output.unlink()  # half of a book is none, and would be in the way of the next try
+                raise
     return 0
 
 

@@ -11,7 +11,7 @@ from fundops import audit
 from fundops.actors.alert import recent
 from fundops.actors.ledger.reports import Reports
 from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
-from fundops.actors.persistence import Reader
+from fundops.actors.persistence import DatabaseError, Reader
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.moments import Moment, moment_of
 from fundops.wire.alert import AlertPage
@@ -26,6 +26,7 @@ class FundReader:
     """Committed facts of one fund, read-only. A context manager; use it from one thread."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._reader = Reader(path)
 
     def __enter__(self) -> FundReader:
@@ -50,7 +51,10 @@ class FundReader:
     # -- ledger
 
     def _reports(self) -> Reports:
-        return Reports(self._reader, self.meta()["currency"])
+        currency = self.meta().get("currency")
+        if currency is None:
+            raise DatabaseError(self._path, "is not the database of a fund")
+        return Reports(self._reader, currency)
 
     def balance_sheet(
         self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None

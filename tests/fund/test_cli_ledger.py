@@ -215,6 +215,18 @@ def test_bytes_that_are_no_text_are_refused_by_name(command: Command, owned: boo
     assert command("ledger", "nav").out == "100000.00000000\n"
 
 
+def test_an_export_that_fails_leaves_no_half_of_a_book(
+    command: Command, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks_off(_: object) -> Iterator[str]:
+        yield "one line"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fundops.actors.ledger.export.jsonl", breaks_off)
+    assert command("ledger", "export", "--output", str(tmp_path / "book.jsonl")).code > 0
+    assert not (tmp_path / "book.jsonl").exists()
+
+
 def test_an_import_that_fails_leaves_no_database_behind(command: Command, db: Path, tmp_path: Path) -> None:
     command("ledger", "export", "--output", str(tmp_path / "book.jsonl"))
     whole = (tmp_path / "book.jsonl").read_bytes()

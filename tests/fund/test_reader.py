@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from fundops import PromotionStage, open_reader
-from fundops.actors.persistence import DatabaseError
+from fundops.actors.persistence import DatabaseError, open_database
+from fundops.database import MIGRATIONS
 from fundops.testing import virtual_fund
 
 DEADLINE_S = 60
@@ -115,3 +116,9 @@ def test_what_is_no_database_of_ours_is_refused_by_name(tmp_path: Path) -> None:
         open_reader(tmp_path / "empty.db")
     with pytest.raises(DatabaseError):
         open_reader(tmp_path)
+
+
+def test_a_database_without_a_name_is_refused_and_not_a_key_error(tmp_path: Path) -> None:
+    open_database(tmp_path / "new.db", MIGRATIONS).close()
+    with open_reader(tmp_path / "new.db") as reader, pytest.raises(DatabaseError, match="not the database of a fund"):
+        reader.nav()
