@@ -104,6 +104,7 @@ class LedgerActor(Actor):
         self._reports: Reports
         self._book: Book
         self._cursors: dict[str, str]
+        self._newest_minted: str  # of all keys that begin as minted ones do
         self._persistence: Ref
         self._alert: Ref | None = None
 
@@ -125,6 +126,7 @@ class LedgerActor(Actor):
     def _load(self) -> None:
         self._book = schema.load_book(self._reader, self._currency)
         self._cursors = schema.cursors(self._reader)
+        self._newest_minted = schema.newest_key(self._reader, MINTED_BELOW)
 
     # -- booking
 
@@ -155,7 +157,10 @@ class LedgerActor(Actor):
         """The entries that the callers' own keys name already."""
         events = [event for request in requests for event in _events_of(request)]
         keys = [getattr(event, "key", None) for event in events]
-        given = [key for key in keys if type(key) is str and (key.isascii() or is_text(key, KEY_MAX))]
+        # A key that was minted after the newest on disk is new; looking each up would cost more than hashing them all.
+        newest = self._newest_minted
+        texts = [key for key in keys if type(key) is str and not newest < key < MINTED_BELOW]
+        given = [key for key in texts if is_text(key, KEY_MAX)]
         corrected = [event.key for event in events if isinstance(event, Correct)]
         given += [reversal_key_of(key) for key in corrected if key is not None and is_text(key, KEY_MAX)]
         return schema.entries_by_key(self._reader, given) if given else {}
@@ -255,6 +260,8 @@ class LedgerActor(Actor):
         except Rejected as refusal:
             return refusal
         self._book.apply(draft)
+        minted = [entry.key for entry in draft.entries if entry.key < MINTED_BELOW]
+        self._newest_minted = max([self._newest_minted, *minted])
         return None
 
     # -- booking what the engine reports
@@ -413,6 +420,8 @@ class LedgerActor(Actor):
         )
 
 
+# Minted keys begin with the time in hexadecimal, which begins with a zero for many thousand years.
+MINTED_BELOW = "1"
 # An engine's own words, which it alone reads again.
 CURSOR_MAX = 65_536
 

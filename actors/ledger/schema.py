@@ -32,6 +32,7 @@ __all__ = [
     "hash_of",
     "income_between",
     "load_book",
+    "newest_key",
     "rows_of",
     "set_cursor",
     "settlement_revisions",
@@ -279,6 +280,12 @@ def entries_by_key(reader: Reader, keys: Iterable[str]) -> dict[str, Entry]:
     wanted = msgspec.json.encode(list(keys)).decode()
     rows = reader.rows("SELECT payload FROM entry WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
     return {entry.key: entry for entry in (_decode(payload) for (payload,) in rows)}
+
+
+def newest_key(reader: Reader, below: str) -> str:
+    """The last of the durable idempotency keys that come before `below`; empty with none."""
+    newest: str | None = reader.row("SELECT max(key) FROM entry WHERE key < ?", (below,))[0]
+    return newest or ""
 
 
 def hash_of(reader: Reader, seq: int) -> bytes:

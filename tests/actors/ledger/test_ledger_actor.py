@@ -506,6 +506,29 @@ async def test_a_market_that_pays_what_it_cost_is_booked_once_without_a_leg(path
     assert audited(path) == 3
 
 
+async def test_a_key_as_the_ledger_mints_them_is_known_whenever_it_was_made(path: Path) -> None:
+    """Those after the newest on disk need no looking up; any other is looked up, in this life and the next."""
+    early, late, odd = "0006" + "a" * 29, "0006" + "b" * 29, "0zz"
+    async with opened(path) as tree:
+        for key, amount in ((late, 1), (early, 2), ("k", 3), ("fill", 4)):
+            assert not (await tree.post(Deposit(amount, key=key))).replayed
+        await tree.post(Deposit(9))
+        for _ in range(2):
+            assert (await tree.post(Deposit(2, key=early))).replayed
+            assert (await tree.post(Deposit(1, key=late))).replayed
+            assert (await tree.post(Deposit(3, key="k"))).replayed
+            with pytest.raises(IdempotencyConflict):
+                await tree.post(Deposit(8, key=early))
+        assert not (await tree.post(Deposit(7, key=odd))).replayed
+    async with opened(path) as tree:
+        assert (await tree.post(Deposit(7, key=odd))).replayed
+        assert (await tree.post(Deposit(2, key=early))).replayed
+        assert not (await tree.post(Deposit(2, key=early + "c"))).replayed
+        assert not (await tree.post(Deposit(6))).replayed
+        answers = await tree.ledger.ask(PostMany((Deposit(2, key=early), Deposit(6, key="1"), Deposit(6, key="0zzz"))))
+        assert [one.replayed for one in answers] == [True, False, False]
+
+
 # -- storage
 
 
