@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,10 @@ EVENTS: list[Event] = [
 ]
 
 
-@pytest.fixture(params=[10_000, 4, 1], ids="pages of {}".format)
-def path(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A book of nine entries over nine days, looked over in pages of all sizes."""
-    monkeypatch.setattr("fundops.actors.ledger.verify.PAGE", request.param)
-    path = tmp_path / "fund.db"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A book of nine entries over nine days."""
+    path = tmp_path_factory.mktemp("book") / "fund.db"
     store = Store(path, MIGRATIONS)
     book = Book("USD")
     for number, event in enumerate(EVENTS):
@@ -58,6 +58,13 @@ def path(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
         with_reader.close()
     store.close()
     return path
+
+
+@pytest.fixture(params=[10_000, 4, 1], ids="pages of {}".format)
+def path(made: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, looked over in pages of all sizes."""
+    monkeypatch.setattr("fundops.actors.ledger.verify.PAGE", request.param)
+    return Path(shutil.copy(made, tmp_path / "fund.db"))
 
 
 def tampered(path: Path, *statements: str) -> list[Finding]:
