@@ -21,7 +21,7 @@ from fundops.actors.oversight import FeeSettings, OversightSettings
 from fundops.actors.promotion import PromotionSettings
 from fundops.actors.recovery import RecoverySettings
 from fundops.runtime import ConfigError
-from fundops.wire.money import AmountError, positive_minor, to_minor
+from fundops.wire.money import AmountError, positive_minor, shown, to_minor
 
 if TYPE_CHECKING:
     from fundops.actors.alert.delivery import SecretUrl
@@ -109,10 +109,10 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(field, f"{getattr(self, field)!r} is neither True nor False")
         for field in _NUMBERS:
             if not _is_number(getattr(self, field)):
-                raise ConfigError(field, f"{_shown(getattr(self, field))} is not a finite number")
+                raise ConfigError(field, f"{shown(getattr(self, field))} is not a finite number")
         for field in ("kill_action", "promotion_ladder", "promotion_policy"):
             if not isinstance(getattr(self, field), str):
-                raise ConfigError(field, f"{_shown(getattr(self, field))} is not a text")
+                raise ConfigError(field, f"{shown(getattr(self, field))} is not a text")
         _check_name("name", self.name, 64)
         if not isinstance(self.currency, str) or not 1 <= len(self.currency) <= 16 or not self.currency.isalnum():
             raise ConfigError("currency", f"{self.currency!r} is not 1 to 16 letters or digits")
@@ -122,10 +122,10 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("db_path", f"{self.db_path!r} is not a path")
         interval = self.tick_interval_s
         if interval is not None and not (_is_number(interval) and interval > 0):
-            raise ConfigError("tick_interval_s", f"{_shown(interval)} is not a positive, finite number")
+            raise ConfigError("tick_interval_s", f"{shown(interval)} is not a positive, finite number")
         port = self.status_port
         if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65_535):
-            raise ConfigError("status_port", f"{_shown(port)} is not a port number")
+            raise ConfigError("status_port", f"{shown(port)} is not a port number")
         if self.status_token is not None and not isinstance(self.status_token, str):
             raise ConfigError("status_token", "is not a text")
         for field, kind in (("alerts", AlertSettings), ("recovery", RecoverySettings)):
@@ -176,13 +176,13 @@ class FundConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def ledger_rules(self) -> Rules:
         if self.ledger_floats not in ("round", "refuse"):
-            raise ConfigError("ledger_floats", f"{_shown(self.ledger_floats)} is neither 'round' nor 'refuse'")
+            raise ConfigError("ledger_floats", f"{shown(self.ledger_floats)} is neither 'round' nor 'refuse'")
         if not isinstance(self.account_floors, Mapping):
-            raise ConfigError("account_floors", f"{_shown(self.account_floors)} does not map accounts to amounts")
+            raise ConfigError("account_floors", f"{shown(self.account_floors)} does not map accounts to amounts")
         floors = {}
         for account, amount in self.account_floors.items():
             if account not in ACCOUNTS:
-                raise ConfigError("account_floors", f"there is no account {_shown(account)}")
+                raise ConfigError("account_floors", f"there is no account {shown(account)}")
             try:
                 floors[account] = to_minor(amount, f"account_floors[{account}]").minor
             except AmountError as error:
@@ -231,14 +231,6 @@ def _is_number(value: object) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
-
-
-def _shown(value: object) -> str:
-    """Python refuses to convert absurdly long integers to text, and nobody would read them."""
-    if isinstance(value, int) and abs(value) > 2**63:
-        return "a huge integer"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _check_name(field: str, value: object, limit: int) -> None:

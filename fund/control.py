@@ -294,9 +294,12 @@ def call(
     """
     uuid, database = _named(fund)
     given = dict(arguments or {})
-    check_carried({**given, "actor": actor})
     request = {"version": VERSION, "command": command, "arguments": plain(given), "actor": actor, "database": database}
-    line = msgspec.json.encode(request)
+    try:
+        line = msgspec.json.encode(request)
+    except UnicodeEncodeError:
+        check_carried({**given, "actor": actor})  # says which it is
+        raise
     if len(line) > LINE_MAX_BYTES:
         raise ConfigError("arguments", f"are longer than {LINE_MAX_BYTES} bytes")
     with _connected(uuid) as connection:

@@ -18,7 +18,7 @@ from fundops.actors.ledger.accounts import EXTERNAL
 from fundops.actors.ledger.core import Rules
 from fundops.actors.ledger.export import Header, import_journal, peek_header
 from fundops.actors.oversight import schema as oversight_schema
-from fundops.actors.persistence import Copied, DatabaseError, Reader, open_database, restore
+from fundops.actors.persistence import Copied, DatabaseError, Reader, beside, open_database, restore
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.actors.recovery import schema as recovery_schema
@@ -103,8 +103,7 @@ def prepare(path: Path, identity: dict[str, str], *, rules: Rules | None = None,
         wanted = {**identity, "uuid": stored.get("uuid", str(fresh))}
         _store(connection, {key: value for key, value in wanted.items() if key not in stored})
         if rules is not None and (noted := msgspec.json.encode(rules._asdict()).decode()) != stored.get(_RULES):
-            with connection:
-                connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_RULES, noted))
+            _store(connection, {_RULES: noted})
         return wanted["uuid"]
     finally:
         connection.close()
@@ -118,7 +117,7 @@ def rules_of(meta: Mapping[str, str]) -> Rules:
 def _store(connection: apsw.Connection, values: dict[str, str]) -> None:
     if values:
         with connection:
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", list(values.items()))
+            connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
 
 
 def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = False) -> Copied:
@@ -148,8 +147,7 @@ def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = Fal
             "forked_at_us": str(now_us),
             "forked_at_entry": f"{head[0]} {head[1].lower()}",
         }
-        with connection:
-            connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(fork.items()))
+        _store(connection, fork)
     finally:
         connection.close()
     return copied
@@ -166,8 +164,8 @@ def import_book(path: Path, lines: Iterable[str]) -> Header:
         header = import_journal(path, rest, currency=first.currency or "USD", migrations=MIGRATIONS)
     except BaseException:
         if not before:  # a database without a name, which nothing could open
-            for end in ("", "-wal", "-shm"):
-                path.with_name(path.name + end).unlink(missing_ok=True)
+            for file in (path, *beside(path)):
+                file.unlink(missing_ok=True)
         raise
     connection = open_database(path, MIGRATIONS)
     try:

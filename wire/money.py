@@ -52,7 +52,7 @@ def shown(value: object) -> str:
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001  whatever a caller's class does
-        text = f"a {type(value).__name__}"
+        text = f"some {type(value).__name__}"
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 

@@ -102,9 +102,9 @@ def net_asset_value(balances: Balances) -> int:
     return sum(balances.get(account, 0) for account in WORTH)
 
 
-def units_in_issue(units: Balances) -> int:
-    """Of the balances in the asset UNITS."""
-    return -units.get(UNITS, 0)
+def units_in_issue(balances: Mapping[tuple[str, str | None, str], int]) -> int:
+    """Of balances by account, strategy and asset."""
+    return -in_asset(balances, UNITS).get(UNITS, 0)
 
 
 def nav_per_unit(nav_minor: int, units: int) -> Decimal:

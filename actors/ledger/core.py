@@ -286,7 +286,7 @@ class Book:
         self.seq = seq
         self.head = head
         self.totals = in_asset(self.balances, currency)  # by account
-        self.units = units_in_issue(in_asset(self.balances, UNITS))
+        self.units = units_in_issue(self.balances)
 
     def apply(self, draft: Draft) -> None:
         """Take over what the draft decided, now that it is durable."""

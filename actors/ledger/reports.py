@@ -46,7 +46,7 @@ class Reports:
     def nav_per_unit(self, as_of: Moment = None) -> Decimal:
         balances = schema.balances_as_of(self._rows, _moment("as_of", as_of))
         worth = accounts.net_asset_value(accounts.in_asset(balances, self._currency))
-        return accounts.nav_per_unit(worth, accounts.units_in_issue(accounts.in_asset(balances, accounts.UNITS)))
+        return accounts.nav_per_unit(worth, accounts.units_in_issue(balances))
 
     def _totals(self, as_of: Moment, strategy: str | None, asset: str | None) -> Mapping[str, int]:
         as_of, strategy = _moment("as_of", as_of), _name("strategy", strategy)

@@ -1,7 +1,7 @@
 """Persistence: one connection, one writer thread, every transaction durable before anybody hears of it."""
 
 from .actor import PersistenceActor
-from .backup import Copied, backup, restore
+from .backup import Copied, backup, beside, restore
 from .barrier import earlier_commits
 from .database import open_database
 from .errors import DatabaseError
@@ -16,6 +16,7 @@ __all__ = [
     "Rows",
     "Store",
     "backup",
+    "beside",
     "commit_batch",
     "earlier_commits",
     "open_database",

@@ -13,7 +13,7 @@ from .copying import copy_into, sync_folder
 from .errors import DatabaseError
 from .reader import Reader
 
-__all__ = ["Copied", "backup", "restore"]
+__all__ = ["Copied", "backup", "beside", "restore"]
 
 # What SQLite keeps beside a database. A log that is left over would be replayed into whatever has its name.
 _BESIDE = ("-wal", "-shm", "-journal")
@@ -47,7 +47,7 @@ def restore(source: Path, target: Path, migrations: Sequence[str], *, replace: b
 
     Raises: `DatabaseError` when the source is damaged, not ours or of a newer fundops; when the target exists.
     """
-    if not replace and any(file.exists() for file in (target, *_beside(target))):
+    if not replace and any(file.exists() for file in (target, *beside(target))):
         raise DatabaseError(target, "exists already; it is overwritten only when asked to")
     part = target.with_name(target.name + ".restoring")
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def restore(source: Path, target: Path, migrations: Sequence[str], *, replace: b
         with Reader(source) as reader:
             _check_whole(reader, source, len(migrations))
             copy_into(reader.rows, part)
-        for file in _beside(target):
+        for file in beside(target):
             file.unlink(missing_ok=True)
         sync_folder(target)  # before the new file has the name: it must never meet the old log
         os.replace(part, target)
@@ -66,7 +66,8 @@ def restore(source: Path, target: Path, migrations: Sequence[str], *, replace: b
     return _copied(target)
 
 
-def _beside(path: Path) -> list[Path]:
+def beside(path: Path) -> list[Path]:
+    """What SQLite may keep next to the database at `path`."""
     return [path.with_name(path.name + suffix) for suffix in _BESIDE]
 
 

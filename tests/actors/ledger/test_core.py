@@ -79,14 +79,7 @@ class Journal:
         return Original(self.entries[seq - 1][0], by)
 
     def draft(self) -> Draft:
-        return Draft(self.book, self.original, self.as_of)
-
-    def as_of(self, day: str) -> dict[tuple[str, str | None, str], int]:
-        balances: dict[tuple[str, str | None, str], int] = defaultdict(int)
-        for entry, _, _ in self.entries:
-            for account, strategy, asset, amount in entry.legs if entry.day <= day else ():
-                balances[account, strategy, asset] += amount
-        return balances
+        return Draft(self.book, self.original)
 
     def post(self, *events: Event, now_us: int = DAY_1_US) -> Entry:
         """Each event durable by itself; the last entry."""
