@@ -118,4 +118,4 @@ def folder_to_listen_in() -> Path:
 def folders_to_look_in() -> list[Path]:
     """Where the fund may be listening: its environment may differ from ours (cron, a service), its user may not."""
     every = [*_runtime_folders(), Path(f"/run/user/{os.getuid()}"), _shared()]
-    return [folder for folder in dict.fromkeys(every) if _problem_with(folder) is None]
+    return [folder for folder in dict.fromkeys(every) if _fits(folder) and _problem_with(folder) is None]

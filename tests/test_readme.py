@@ -63,7 +63,7 @@ def test_the_two_set_up_commands_are_what_ci_reads_out_and_runs() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     demo, test = SETUPS
     assert demo.endswith("/fundops demo")
-    assert test.endswith("-m pytest")
+    assert test.endswith("-m pytest -n auto")
     assert "command_with '-m pytest'" in ci
     assert "command_with '/fundops demo'" in ci
     # The patterns find these lines and no others before them.

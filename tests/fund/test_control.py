@@ -194,6 +194,16 @@ def test_a_caller_with_another_environment_finds_the_fund_all_the_same(
         assert call(tmp_path / "x.db", "ledger.nav") == "100000.00000000"
 
 
+def test_a_caller_whose_runtime_folder_is_too_long_for_a_socket_finds_the_fund_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "TEMPORARY", Path(os.environ["XDG_RUNTIME_DIR"]))
+    (tmp_path / ("x" * 100)).mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 100)))
+    with _running(tmp_path / "x.db"):
+        assert call(tmp_path / "x.db", "ledger.nav") == "100000.00000000"
+
+
 def test_a_socket_that_a_dead_owner_left_is_replaced(tmp_path: Path, runtime: Path) -> None:
     prepare(tmp_path / "x.db", IDENTITY)
     path = _socket_of(tmp_path / "x.db", runtime)
