@@ -36,7 +36,7 @@ import apsw
 import msgspec
 
 from ...runtime import ConfigError, FundopsError
-from ...wire.money import from_minor, text_of
+from ...wire.money import from_minor, shown, text_of
 from ..persistence import DatabaseError, Rows, open_database
 from .accounts import (
     CASH,
@@ -55,7 +55,7 @@ from .accounts import (
     UNITS,
     UNREALIZED_PNL,
 )
-from .core import GENESIS, BalanceKey, Book, Draft, Entry, Original, chain_hash
+from .core import GENESIS, BalanceKey, Book, Draft, Entry, Original, chain_hash, is_day
 from .schema import rows_of
 
 __all__ = [
@@ -449,11 +449,11 @@ def commodity_name(asset: str) -> str:
     """What a book calls an asset of ours; ledger and hledger want quotes around it."""
     if _PLAIN_COMMODITY.fullmatch(asset) and asset not in _RESERVED:
         return asset
-    shown = re.sub(r"[^A-Z0-9]+", "-", asset.upper())[:64].strip("-")
+    readable = re.sub(r"[^A-Z0-9]+", "-", asset.upper())[:64].strip("-")
     exact = asset.encode()
     # ledger-cli reads 255 characters of a commodity.
     told_apart = exact if len(exact) < 32 else sha256(exact).digest()
-    return f"{shown if shown[:1].isalpha() else f'X{shown}'}'{told_apart.hex().upper()}"
+    return f"{readable if readable[:1].isalpha() else f'X{readable}'}'{told_apart.hex().upper()}"
 
 
 # -- in
@@ -507,6 +507,8 @@ def _proved(lines: Iterator[str], header: Header) -> Iterator[_Proved]:
         if line.hash != head.hex():
             raise JournalDamaged(seq, "its hash does not follow from the hash before and its payload")
         entry = _decode(seq, line.payload)
+        if not is_day(entry.day):
+            raise JournalDamaged(seq, f"its day {shown(entry.day)} is not a date as YYYY-MM-DD")
         _check_sums(entry)
         yield _Proved(entry, line.payload, head)
     if seq < header.seq:

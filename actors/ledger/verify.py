@@ -22,7 +22,7 @@ from ...runtime import ConfigError, FundopsError
 from ...wire.paging import COUNT_MAX
 from ..persistence import Reader, Rows
 from .accounts import ACCOUNTS
-from .core import GENESIS, Entry, Posting, chain_hash
+from .core import GENESIS, Entry, Posting, chain_hash, is_day
 from .judges import judge, judges
 
 __all__ = ["LEVELS", "Anchor", "Finding", "Verification", "anchor_of", "verify", "verify_file"]
@@ -327,6 +327,9 @@ def _check_derived(rows: Rows, rebuilt: _Rebuilt) -> Iterator[Finding]:
     for account in sorted({account for account, _, _, _ in rebuilt.days} - ACCOUNTS):
         seq = rows.row("SELECT min(entry) FROM posting WHERE account = ?", (account,))[0]
         yield Finding("entry", seq, f"there is no account {account!r}")
+    for day in sorted({day for _, _, _, day in rebuilt.days if not is_day(day)}):
+        seq = rows.row("SELECT min(seq) FROM entry WHERE day = ?", (day,))[0]
+        yield Finding("entry", seq, f"its day {day!r} is not a date")
     balances: dict[tuple[str, str, str], int] = defaultdict(int)
     for (account, strategy, asset, _), amount in rebuilt.days.items():
         balances[account, strategy, asset] += amount

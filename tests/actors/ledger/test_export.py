@@ -466,6 +466,7 @@ DAMAGES: dict[str, tuple[Callable[[Lines], object], int, str]] = {
     "a field too many": (lambda lines: _replace(lines, 2, note="?"), 2, "line cannot be read"),
     "a field missing": (lambda lines: lines[2].pop("hash"), 2, "line cannot be read"),
     "a payload that is none": (_change_payload_and_chain(3, '"kind"', '"sort"'), 3, "payload is not an entry"),
+    "a day that is none": (_change_payload_and_chain(2, '"day":"2', '"day":"x'), 2, "its day 'x023-.*' is not a date"),
     "another entry's payload": (_change_payload_and_chain(3, '"seq":3', '"seq":2'), 3, "payload is that of entry 2"),
 }
 UNSTORABLE: dict[str, tuple[Callable[[Lines], object], int, str]] = {

@@ -173,6 +173,7 @@ FIVE = (("CASH", None, "USD", 5), ("EXTERNAL", None, "USD", -5))
         ),
         ({"legs": FIVE, "reverses": 4}, "reversal at entry 10: is not entry 4 with every sign turned"),
         ({"legs": (("cash", None, "USD", 5), FIVE[1])}, "entry 10: there is no account 'cash'"),
+        ({"legs": FIVE, "day": "2023-11-31"}, "entry 10: its day '2023-11-31' is not a date"),
         (
             {"lots": (LotImage("a", "X", 4, 1, 1, 1),)},
             "lot at entry 4: a X 4 is (600000000, 6000000000, 1800000000), and",
