@@ -322,7 +322,8 @@ def _specs(
             subsystems.append(spec)
         subsystems.append(ChildSpec("alert", partial(AlertActor, path, clock, config.alerts, names)))
     if config.ledger_enabled:
-        ledger = partial(LedgerActor, path, clock, config.currency, config.ledger_rules())
+        thread = partial(make_worker, "fundops-ledger")
+        ledger = partial(LedgerActor, path, clock, config.currency, config.ledger_rules(), make_worker=thread)
         subsystems.append(ChildSpec("ledger", ledger, capacity=8_192))
     if config.promotion_enabled:
         promotion = partial(PromotionActor, path, clock, host, config.promotion_settings(), capital)

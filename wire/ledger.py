@@ -434,10 +434,11 @@ class PositionMismatch(EntryRefused):
 
 
 class IdempotencyConflict(EntryRefused):
-    """The key belongs to an entry with other content."""
+    """The key belongs to entry `seq`, which has other content; None: to another event of the same request."""
 
-    def __init__(self, key: str, seq: int) -> None:
-        super().__init__(f"key {key!r} belongs to entry {seq}, whose content differs")
+    def __init__(self, key: str, seq: int | None) -> None:
+        belongs_to = "another event of this request" if seq is None else f"entry {seq}"
+        super().__init__(f"key {key!r} belongs to {belongs_to}, whose content differs")
         self.key, self.seq = key, seq
 
 

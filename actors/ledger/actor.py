@@ -3,17 +3,21 @@
 Durable first, visible second: nobody is answered before the commit. When storage refuses, the draft is dropped and
 every request that would have been new is answered with that refusal. When the outcome of a commit is unknown the book
 is read again from disk, so that memory and disk cannot part.
+
+The loop belongs to everybody, the kill switch among them: what takes long, a large run or a question to the file, is
+done in a thread, one thing at a time.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
 
-from ...runtime import Actor, Clock, Ref, Rejected, handles, handles_batch
+from ...runtime import Actor, Clock, Ref, Rejected, ThreadWorker, Worker, handles, handles_batch
 from ...wire.alert import Category, Level
 from ...wire.controller import Fill, Settlement
 from ...wire.ledger import (
@@ -44,7 +48,7 @@ from ...wire.ledger import (
     TrialBalance,
 )
 from ...wire.ledger import Entry as EntryRecord
-from ...wire.money import from_minor, rounded_decimal, shown
+from ...wire.money import AmountError, from_minor, rounded_decimal, shown
 from ...wire.persistence import (
     COMMIT_DEADLINE_S,
     Commit,
@@ -59,6 +63,7 @@ from ..persistence import Reader, earlier_commits
 from . import accounts, schema
 from .core import (
     KEY_MAX,
+    RUN,
     BadField,
     Balances,
     Book,
@@ -85,6 +90,7 @@ Decided = tuple[int, str, bool]  # sequence number, key, whether it was there al
 Decision = Decided | list[Decided] | Rejected
 Answer = Posted | tuple[Posted, ...] | Rejected
 Write = Event | Correct | PostMany
+T = TypeVar("T")
 
 
 def new_key(now_us: int) -> str:
@@ -92,14 +98,28 @@ def new_key(now_us: int) -> str:
     return f"{now_us:016x}-{secrets.token_hex(8)}"
 
 
+def _ledger_thread() -> Worker:
+    return ThreadWorker("fundops-ledger")
+
+
 class LedgerActor(Actor):
     """The one that books. State: the book as it is on disk."""
 
-    def __init__(self, path: Path, clock: Clock, currency: str, rules: Rules = Rules()) -> None:  # noqa: B008  immutable
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        currency: str,
+        rules: Rules = Rules(),  # noqa: B008  immutable
+        *,
+        make_worker: Callable[[], Worker] = _ledger_thread,
+    ) -> None:
         self._path = path
         self._clock = clock
         self._currency = currency
         self._rules = rules
+        self._make_worker = make_worker
+        self._worker: Worker
         self._reader: Reader
         self._reports: Reports
         self._book: Book
@@ -112,6 +132,7 @@ class LedgerActor(Actor):
         self._persistence = self.context.ref("persistence")
         self._alert = alert_ref(self.context)
         await earlier_commits(self._persistence)
+        self._worker = self._make_worker()
         self._reader = Reader(self._path)
         self._reports = Reports(self._reader, self._currency)
         self._load()
@@ -122,11 +143,17 @@ class LedgerActor(Actor):
             log.info("ledger anchor %d %s", self._book.seq, self._book.head.hex())
         if hasattr(self, "_reader"):
             self._reader.close()
+        if hasattr(self, "_worker"):
+            self._worker.stop()
 
     def _load(self) -> None:
         self._book = schema.load_book(self._reader, self._currency)
         self._cursors = schema.cursors(self._reader)
         self._newest_minted = schema.newest_key(self._reader, MINTED_BELOW)
+
+    async def _beside(self, size: int, call: Callable[[], T]) -> T:
+        """The call's result; `size` is how many entries it goes through."""
+        return call() if size <= RUN else await self._worker.run(call)
 
     # -- booking
 
@@ -134,15 +161,20 @@ class LedgerActor(Actor):
     async def post(self, requests: list[Write]) -> list[Answer]:
         """One commit for the whole run; one answer or refusal each."""
         draft, durable = self._draft(), self._book.seq
-        known = self._known(requests)
-        decisions: Sequence[Decision] | None = self._decide_moves(requests, draft, known)
-        if decisions is None:
-            decisions = [self._decide(request, draft, known) for request in requests]
+        size = sum(len(_events_of(request)) for request in requests)
+        decisions = await self._beside(size, lambda: self._decide_run(requests, draft))
         refusal = await self._append(draft)
-        answers = [self._answer(decision, draft, durable) for decision in decisions]
+        if isinstance(refusal, AmountError) and len(requests) > 1:
+            return [(await self.post([request]))[0] for request in requests]  # one of them is too large, not all
+        answers = await self._beside(size, lambda: [self._answer(one, draft, durable) for one in decisions])
         if refusal is None:
             return answers
         return [answer if _stands_alone(answer, durable) else refusal for answer in answers]
+
+    def _decide_run(self, requests: list[Write], draft: Draft) -> Sequence[Decision]:
+        known = self._known(requests)
+        moves = self._decide_moves(requests, draft, known)
+        return [self._decide(request, draft, known) for request in requests] if moves is None else moves
 
     def _draft(self) -> Draft:
         return Draft(self._book, self._original, self._as_of, self._rules)
@@ -178,7 +210,12 @@ class LedgerActor(Actor):
         decided = self._decide_moves(events, draft, known)
         if decided is None:
             fork, learnt = draft.fork(), known.copy()
-            decided = [self._decide_given(event, fork, learnt) for event in events]
+            try:
+                decided = [self._decide_given(event, fork, learnt) for event in events]
+            except IdempotencyConflict as conflict:
+                if conflict.key in known:
+                    raise
+                raise IdempotencyConflict(conflict.key, None) from None  # an entry that none of them will be
             draft.adopt(fork)
             known.update(learnt)
         return decided
@@ -242,7 +279,8 @@ class LedgerActor(Actor):
 
     async def _append(self, draft: Draft, *extra: Statement) -> Rejected | None:
         """Make the draft durable and apply it; or the refusal, with nothing applied."""
-        statements = (*schema.rows_of(draft), *extra)
+        rows = await self._beside(len(draft.entries), lambda: schema.rows_of(draft))
+        statements = (*rows, *extra)
         if not statements:
             return None
         try:
@@ -251,6 +289,9 @@ class LedgerActor(Actor):
             self._load()
             return unknown
         except ConstraintFailed as broken:
+            too_large = schema.outgrown_day(self._reader, draft)
+            if too_large is not None:
+                return too_large
             # Nobody else writes these tables, so our idea of them is wrong: the next life reads them afresh.
             raise RuntimeError("the journal is not what this actor believes") from broken
         except StorageDegraded as refusal:
@@ -283,10 +324,14 @@ class LedgerActor(Actor):
         ]
         for fill in request.fills:
             _check_report(fill)
-        draft, known = self._draft(), self._known(list(events))
-        decided = [self._decide_one(event, draft, known) for event in events]
+        draft = self._draft()
+        decided = await self._beside(len(events), lambda: self._decide_each(events, draft))
         cursor = request.fills[-1].cursor if request.fills else self._cursors.get("fills", "")
         return await self._book_all(draft, sum(not replayed for _, _, replayed in decided), "fills", cursor)
+
+    def _decide_each(self, events: list[Event], draft: Draft) -> list[Decided]:
+        known = self._known(list(events))
+        return [self._decide_one(event, draft, known) for event in events]
 
     @handles(BookSettlements)
     async def book_settlements(self, request: BookSettlements) -> Booked:
@@ -356,44 +401,54 @@ class LedgerActor(Actor):
     # -- questions
 
     @handles(BalanceSheet)
-    def balance_sheet(self, request: BalanceSheet) -> dict[str, Decimal]:
+    async def balance_sheet(self, request: BalanceSheet) -> dict[str, Decimal]:
         if request == BalanceSheet():
             return accounts.balance_sheet(self._book.totals)
-        return self._reports.balance_sheet(request.as_of, request.strategy, request.asset)
+        return await self._worker.run(
+            lambda: self._reports.balance_sheet(request.as_of, request.strategy, request.asset)
+        )
 
     @handles(TrialBalance)
-    def trial_balance(self, request: TrialBalance) -> dict[str, Decimal]:
+    async def trial_balance(self, request: TrialBalance) -> dict[str, Decimal]:
         if request == TrialBalance():
             return accounts.trial_balance(self._book.totals)
-        return self._reports.trial_balance(request.as_of, request.strategy, request.asset)
+        return await self._worker.run(
+            lambda: self._reports.trial_balance(request.as_of, request.strategy, request.asset)
+        )
 
     @handles(NetAssetValue)
-    def net_asset_value(self, request: NetAssetValue) -> Decimal:
+    async def net_asset_value(self, request: NetAssetValue) -> Decimal:
         if request == NetAssetValue():
             return from_minor(accounts.net_asset_value(self._book.totals))
-        return self._reports.nav(request.as_of, request.strategy)
+        return await self._worker.run(lambda: self._reports.nav(request.as_of, request.strategy))
 
     @handles(NavPerUnit)
-    def nav_per_unit(self, request: NavPerUnit) -> Decimal:
-        return self._reports.nav_per_unit(request.as_of)
+    async def nav_per_unit(self, request: NavPerUnit) -> Decimal:
+        return await self._worker.run(lambda: self._reports.nav_per_unit(request.as_of))
 
     @handles(IncomeStatement)
-    def income_statement(self, request: IncomeStatement) -> dict[str, Decimal]:
+    async def income_statement(self, request: IncomeStatement) -> dict[str, Decimal]:
         if request == IncomeStatement() and not self._book.closes:
             return accounts.income_statement(self._book.totals)
-        return self._reports.income_statement(request.start, request.end, request.strategy, request.asset)
+        return await self._worker.run(
+            lambda: self._reports.income_statement(request.start, request.end, request.strategy, request.asset)
+        )
 
     @handles(CashFlow)
-    def cash_flow(self, request: CashFlow) -> dict[str, Decimal]:
-        return self._reports.cash_flow(request.start, request.end, request.strategy)
+    async def cash_flow(self, request: CashFlow) -> dict[str, Decimal]:
+        return await self._worker.run(lambda: self._reports.cash_flow(request.start, request.end, request.strategy))
 
     @handles(Entries)
-    def entries(self, request: Entries) -> tuple[EntryRecord, ...]:
-        return self._reports.entries(request.account, request.strategy, request.kind, request.after_seq, request.limit)
+    async def entries(self, request: Entries) -> tuple[EntryRecord, ...]:
+        return await self._worker.run(
+            lambda: self._reports.entries(
+                request.account, request.strategy, request.kind, request.after_seq, request.limit
+            )
+        )
 
     @handles(RecentEntries)
-    def recent_entries(self, request: RecentEntries) -> tuple[EntryRecord, ...]:
-        return self._reports.recent_entries(request.limit)
+    async def recent_entries(self, request: RecentEntries) -> tuple[EntryRecord, ...]:
+        return await self._worker.run(lambda: self._reports.recent_entries(request.limit))
 
     @handles(ReadTotals)
     def totals(self, _: ReadTotals) -> LedgerTotals:

@@ -13,7 +13,7 @@ import msgspec
 
 from ...wire.ledger import Entry as EntryRecord
 from ...wire.ledger import Leg
-from ...wire.money import from_minor
+from ...wire.money import AmountError, from_minor
 from ...wire.persistence import Statement
 from ..persistence import Reader, Rows
 from .accounts import CASH, in_asset
@@ -33,6 +33,7 @@ __all__ = [
     "income_between",
     "load_book",
     "newest_key",
+    "outgrown_day",
     "rows_of",
     "set_cursor",
     "settlement_revisions",
@@ -156,6 +157,24 @@ def _moved_by_day(draft: Draft) -> dict[str, dict[BalanceKey, int]]:
         for account, strategy, asset, amount in entry.legs:
             moved[entry.day][account, strategy, asset] += amount
     return moved
+
+
+def outgrown_day(reader: Rows, draft: Draft) -> AmountError | None:
+    """Why the draft cannot be stored, if that is a day whose delta its column cannot hold.
+
+    Balances are kept from growing so far, but what moves one to and fro may gather on one day of the past.
+    """
+    for day, moved in _moved_by_day(draft).items():
+        for (account, strategy, asset), amount in moved.items():
+            key = (account, strategy or "", asset, day)
+            row = reader.row(
+                "SELECT amount_minor FROM balance_day WHERE (account, strategy, asset, day) = (?, ?, ?, ?)", key
+            )
+            if not -(2**63) <= amount + (row[0] if row else 0) < 2**63:
+                return AmountError(
+                    "amount", from_minor(amount), f"would move {account} by more than 2^63 minor units on {day}"
+                )
+    return None
 
 
 def set_cursor(name: str, value: str) -> Statement:

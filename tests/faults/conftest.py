@@ -233,7 +233,7 @@ def running() -> Running:
     async def run(path: Path, make_worker: Callable[[], Worker] = InlineWorker) -> AsyncIterator[Supervisor]:
         children = [
             ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS, make_worker=make_worker)),
-            ChildSpec("ledger", partial(LedgerActor, path, VirtualClock(START_US), "USD")),
+            ChildSpec("ledger", partial(LedgerActor, path, VirtualClock(START_US), "USD", make_worker=make_worker)),
         ]
         async with open_supervisor(children, strategy="rest_for_one") as supervisor:
             yield supervisor

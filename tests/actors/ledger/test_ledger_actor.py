@@ -29,6 +29,7 @@ from fundops.runtime import (
     Rejected,
     Supervisor,
     VirtualClock,
+    Worker,
     handles,
     open_supervisor,
 )
@@ -63,7 +64,7 @@ from fundops.wire.ledger import (
     TrialBalance,
     Withdraw,
 )
-from fundops.wire.money import AmountError
+from fundops.wire.money import MINOR_MAX, AmountError, from_minor
 from fundops.wire.persistence import Commit, ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
 
 START_US = 1_700_000_000_000_000
@@ -166,13 +167,15 @@ def path(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def opened(path: Path, *, alerts: bool = False) -> AsyncIterator[Tree]:
+async def opened(
+    path: Path, *, alerts: bool = False, make_worker: Callable[[], Worker] = InlineWorker
+) -> AsyncIterator[Tree]:
     mood, clock = Mood(), VirtualClock(START_US)
     Bell.rung = 0
     children = [
         ChildSpec("persistence", lambda: Storage(path, mood)),
         *([ChildSpec("alert", Bell)] if alerts else []),
-        ChildSpec("ledger", lambda: LedgerActor(path, clock, "USD")),
+        ChildSpec("ledger", lambda: LedgerActor(path, clock, "USD", make_worker=make_worker)),
     ]
     async with open_supervisor(children) as supervisor:
         yield Tree(supervisor, mood)
@@ -362,6 +365,83 @@ async def test_a_refusal_in_a_batch_leaves_the_others_alone(path: Path) -> None:
         assert tree.ledger.epoch == 1
         assert (await tree.sheet())["CASH"] == 2
     assert audited(path) == 2
+
+
+async def test_a_key_given_twice_in_one_request_names_no_entry_since_there_is_none(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.post(Deposit(1, key="old"))
+        for key, seq in (("new", None), ("old", 1)):
+            with pytest.raises(IdempotencyConflict) as conflict:
+                await tree.ledger.ask(PostMany((Deposit(5, key="new"), Deposit(6, key=key))))
+            assert (conflict.value.key, conflict.value.seq) == (key, seq)
+        assert "another event of this request" in str(IdempotencyConflict("new", None))
+    assert audited(path) == 1
+
+
+async def test_what_no_column_can_hold_is_refused_alone_and_crashes_nobody(path: Path) -> None:
+    full, day_us = from_minor(MINOR_MAX), 86_400_000_000
+    async with opened(path) as tree:
+        await tree.post(RecordLoss(full, at_us=day_us), RecordProfit(full))  # all is as before, but not that day
+        past = RecordLoss(full, at_us=day_us, key="past")
+        answers = await tree.at_once([Deposit(1, key="a"), past, Deposit(1, key="b")])
+        assert [type(one) for one in answers] == [Posted, AmountError, Posted]
+        assert "1970-01-02" in str(answers[1])
+        with pytest.raises(AmountError):
+            await tree.ledger.ask(PostMany((Deposit(2, key="c"), past)))
+        with pytest.raises(AmountError):
+            await tree.post(past)
+        assert tree.ledger.epoch == 1
+        assert not (await tree.post(RecordLoss(1, key="past"))).replayed  # what was refused has no claim to its key
+    assert audited(path) == 5
+
+
+class Beside(InlineWorker):
+    """Counts what it is given, and holds it up while it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.may_go = trio.Event()
+        self.may_go.set()
+
+    async def run(self, call: Callable[[], Any]) -> Any:
+        self.calls += 1
+        await self.may_go.wait()
+        return await super().run(call)
+
+
+@pytest.mark.parametrize("kind", [RecordProfit, Deposit], ids=["moves", "deposits"])
+async def test_a_long_run_is_worked_on_beside_the_loop_and_booked_as_any_other(path: Path, kind: type[Event]) -> None:
+    beside = Beside()
+    async with opened(path, make_worker=lambda: beside) as tree:
+        events = tuple(kind(1, key=f"k{number}") for number in range(1_025))
+        assert [one.seq for one in await tree.ledger.ask(PostMany(events[:-1]))] == list(range(1, 1_025))
+        assert beside.calls == 0
+        answers = await tree.ledger.ask(PostMany(events))
+        assert [one.replayed for one in answers] == [True] * 1_024 + [False]
+        assert beside.calls == 2  # decided, and answered
+        with pytest.raises(AmountError):
+            await tree.ledger.ask(PostMany((*(kind(1) for _ in range(1_024)), kind("x"))))
+        await tree.ledger.ask(BookFills(tuple(fill(number, "1") for number in range(1_025))))
+        assert beside.calls == 6  # of the refused one too; and of this, decided and made into rows
+        assert (await tree.sheet())["CASH"] == 1_025 - 1_025 * 10
+    assert audited(path) == 2_050
+
+
+async def test_while_a_question_is_looked_up_the_loop_serves_everybody_else(path: Path) -> None:
+    beside = Beside()
+    async with opened(path, alerts=True, make_worker=lambda: beside) as tree:
+        await tree.post(Deposit(1))
+        beside.may_go = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tree.ledger.ask, RecentEntries(1))
+            await trio.testing.wait_all_tasks_blocked()
+            assert beside.calls == 1
+            await tree.supervisor.ref("alert").tell(AlertsWaiting())
+            await trio.testing.wait_all_tasks_blocked()
+            assert Bell.rung == 1
+            beside.may_go.set()
+    assert audited(path) == 1
 
 
 async def test_64_callers_that_withdraw_at_once_never_overdraw(path: Path) -> None:

@@ -129,6 +129,12 @@ class Refused(Exception):
         self.faults = set(faults)
 
 
+def nowhere(before: int, fault: Fault) -> Fault:
+    """A key taken within the same request belongs to no entry: none of them will be."""
+    taken = fault[0] is IdempotencyConflict and fault[2] > before
+    return (*fault[:2], None) if taken else fault
+
+
 class Lot(NamedTuple):
     id: int
     quantity: Fraction
@@ -216,10 +222,13 @@ class Oracle:
         """The same as the ledger, but for hashes. `fresh` are the keys it minted, in order."""
         match request:
             case PostMany():
-                keys = chain(fresh, map("key {}".format, count()))
-                return tuple(
-                    self.book(one, next(keys) if one.key is None else one.key, now_us) for one in request.events
-                )
+                keys, before = chain(fresh, map("key {}".format, count())), len(self.journal)
+                try:
+                    return tuple(
+                        self.book(one, next(keys) if one.key is None else one.key, now_us) for one in request.events
+                    )
+                except Refused as refused:
+                    raise Refused(nowhere(before, fault) for fault in refused.faults) from None
             case BookFills():
                 return self._fills(request.fills, now_us)
             case BookSettlements():
@@ -732,7 +741,7 @@ class Ledger:
         self._token = trio.lowlevel.current_trio_token()
         children = [
             ChildSpec("persistence", lambda: PersistenceActor(self._path, MIGRATIONS, make_worker=InlineWorker)),
-            ChildSpec("ledger", lambda: LedgerActor(self._path, self._clock, "USD")),
+            ChildSpec("ledger", lambda: LedgerActor(self._path, self._clock, "USD", make_worker=InlineWorker)),
         ]
         try:
             async with open_supervisor(children) as supervisor:

@@ -208,7 +208,7 @@ async def opened(
             ChildSpec("guard", lambda: GuardActor(clock, host, guard, leases, marker, capital)),
             ChildSpec("persistence", lambda: Storage(path, script)),
             ChildSpec("alert", Inbox),
-            ChildSpec("ledger", lambda: LedgerActor(path, clock, "USD")),
+            ChildSpec("ledger", lambda: LedgerActor(path, clock, "USD", make_worker=InlineWorker)),
             ChildSpec("promotion", lambda: PromotionActor(path, clock, host, rules, capital)),
             ChildSpec("oversight", lambda: OversightActor(path, clock, host, settings, capital, lambda: ())),
         ]
