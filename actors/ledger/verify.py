@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +26,13 @@ from .accounts import ACCOUNTS
 from .core import GENESIS, Entry, Posting, chain_hash, is_day
 from .judges import judge, judges
 
-__all__ = ["LEVELS", "Anchor", "Finding", "Verification", "anchor_of", "verify", "verify_file"]
+__all__ = ["LEVELS", "Anchor", "Finding", "Verification", "anchor_of", "verify"]
 
 LEVELS = (0, 1, 2, 3)
 # More of them say nothing new, and a file that is all wrong has millions.
 FINDINGS_MAX = 100
-PAGE = 2_000
+# Entries at a time. Two of them are held in memory, some megabytes each.
+PAGE = 8_000
 
 
 class Anchor(NamedTuple):
@@ -77,31 +79,26 @@ def anchor_of(rows: Rows) -> Anchor:
     return Anchor(seq, head.hex())
 
 
-def verify_file(path: Path, level: int = 2, anchor: Anchor | None = None) -> Verification:
-    """`verify` on a connection and in a snapshot of its own. Raises: `DatabaseError`, `ConfigError`."""
-    with Reader(path) as reader, reader.snapshot():
-        return verify(reader, level, anchor)
+def verify(path: Path, level: int = 2, anchor: Anchor | None = None) -> Verification:
+    """Look the book over, as it is at this moment, whatever a running fund books meanwhile.
 
-
-def verify(rows: Rows, level: int = 2, anchor: Anchor | None = None) -> Verification:
-    """Look the book over. Read within one snapshot, or a running fund's next entry is a finding.
-
-    Raises: `ConfigError` for another level.
+    Raises: `ConfigError` for another level; `DatabaseError` for a file that is missing, or no fund's.
     """
     if isinstance(level, bool) or level not in LEVELS:
         raise ConfigError("level", f"{level!r} is not one of {', '.join(map(str, LEVELS))}")
     found: list[Finding] = []
     end, entries = Anchor(0, ""), 0
-    try:
-        end = anchor_of(rows)
-        entries = rows.row("SELECT count(*) FROM entry")[0]
-        found += islice(_look(rows, level, anchor), FINDINGS_MAX)
-    except apsw.Error as error:  # a page that is none, a table that is gone
-        found.append(Finding("file", None, f"it cannot be read any further: {error}"))
+    with Reader(path) as rows, Reader(path) as beside, rows.snapshot():
+        try:
+            end = anchor_of(rows)
+            entries = rows.row("SELECT count(*) FROM entry")[0]
+            found += islice(_look(rows, beside, level, anchor), FINDINGS_MAX)
+        except apsw.Error as error:  # a page that is none, a table that is gone
+            found.append(Finding("file", None, f"it cannot be read any further: {error}"))
     return Verification(level, entries, end.seq, end.hash, tuple(found), judges() if level >= 3 else ())
 
 
-def _look(rows: Rows, level: int, anchor: Anchor | None) -> Iterator[Finding]:
+def _look(rows: Rows, beside: Rows, level: int, anchor: Anchor | None) -> Iterator[Finding]:
     if anchor is not None:
         yield from _check_anchor(rows, anchor)
     if level >= 1:
@@ -115,7 +112,7 @@ def _look(rows: Rows, level: int, anchor: Anchor | None) -> Iterator[Finding]:
             if total:
                 yield Finding("balance", None, f"all balances in {asset} sum to {total} minor units, not to zero")
     if level >= 2:
-        yield from _check_journal(rows)
+        yield from _check_journal(rows, beside)
     if level >= 3:
         if not judges():
             yield Finding("judge", None, "none of bean-check, hledger and ledger is installed")
@@ -168,7 +165,7 @@ class _Rebuilt:
 # its legs as the tables would have them written; and of which there is more to say, as they reverse, have several
 # assets, or do not balance.
 _LOOK = """
-SELECT count(*), min(seq), sum(begins AND instr(payload, legs)), json_group_array(seq) FILTER (WHERE more) FROM (
+SELECT count(*), sum(begins AND instr(payload, legs)), json_group_array(seq) FILTER (WHERE more) FROM (
     SELECT
         seq,
         payload,
@@ -197,54 +194,94 @@ FROM posting JOIN entry ON seq = entry WHERE entry BETWEEN ? AND ? GROUP BY 1, 2
 """
 
 
-def _check_journal(rows: Rows) -> Iterator[Finding]:
+class _Said(NamedTuple):
+    """What SQLite says of a page."""
+
+    entries: int
+    agreeing: int
+    more: list[int]  # of which there is more to say
+    moved: list[tuple[str, str, str, str, int]]
+
+
+class _Page(NamedTuple):
+    """Seq, payload and hash of each entry; the first and the last seq."""
+
+    entries: list[tuple[int, bytes, bytes]]
+    bounds: tuple[int, int]
+    said: Future[_Said | None]
+
+
+def _check_journal(rows: Rows, beside: Rows) -> Iterator[Finding]:
     """In pages: a book may be larger than memory. One that is in order is found so as a whole; else it is explained."""
     wanted = rows.rows("SELECT reverses FROM entry WHERE reverses IS NOT NULL")
     rebuilt = _Rebuilt({seq for (seq,) in wanted})
-    while page := rows.rows(
-        "SELECT seq, CAST(payload AS BLOB), hash FROM entry WHERE seq > ? ORDER BY seq LIMIT ?", (rebuilt.last, PAGE)
-    ):
-        bounds = (page[0][0], page[-1][0])
-        try:
-            entries = _in_order(rows, page, bounds, rebuilt)
-            moved = rows.rows(_MOVED, bounds)
-        except (apsw.SQLError, UnicodeDecodeError):  # figures too large to be summed, texts that are none
-            entries = None
-        if entries is None:
-            yield from _explain(rows, bounds, rebuilt)
-            continue
-        for *balance, amount in moved:
-            rebuilt.days[tuple(balance)] += amount
-        for entry in entries:
-            yield from rebuilt.take(entry)
-        rebuilt.last, rebuilt.heads = bounds[1], (page[-1][2],)
+    with ThreadPoolExecutor(1, "fundops-verify") as thread:
+        for page in _pages(rows, beside, thread):
+            entries = _in_order(page, rebuilt)
+            if entries is None:
+                yield from _explain(rows, page.bounds, rebuilt)
+                continue
+            for entry in entries:
+                yield from rebuilt.take(entry)
     for (seq,) in rows.rows("SELECT DISTINCT entry FROM posting WHERE entry NOT IN (SELECT seq FROM entry)"):
         yield Finding("posting", seq, "belongs to no entry")
     yield from _check_derived(rows, rebuilt)
 
 
-def _in_order(
-    rows: Rows, page: list[tuple[int, bytes, bytes]], bounds: tuple[int, int], rebuilt: _Rebuilt
-) -> list[Entry] | None:
+def _pages(rows: Rows, beside: Rows, thread: ThreadPoolExecutor) -> Iterator[_Page]:
+    """One ahead: SQLite looks at a page without the interpreter's lock, while the one before is hashed.
+
+    It does so on a connection of its own, outside of the snapshot; an entry that is in it stays as it is.
+    """
+    ahead, last = None, 0
+    while entries := rows.rows(
+        "SELECT seq, CAST(payload AS BLOB), hash FROM entry WHERE seq > ? ORDER BY seq LIMIT ?", (last, PAGE)
+    ):
+        bounds = (entries[0][0], entries[-1][0])
+        last = bounds[1]
+        page = _Page(entries, bounds, thread.submit(_ask, beside, bounds))
+        if ahead is not None:
+            yield ahead
+        ahead = page
+    if ahead is not None:
+        yield ahead
+
+
+def _ask(rows: Rows, bounds: tuple[int, int]) -> _Said | None:
+    try:
+        entries, agreeing, more = rows.row(_LOOK, bounds)
+        return _Said(entries, agreeing, msgspec.json.decode(more), rows.rows(_MOVED, bounds))
+    except (apsw.SQLError, UnicodeDecodeError):  # figures too large to be summed, texts that are none
+        return None
+
+
+def _in_order(page: _Page, rebuilt: _Rebuilt) -> list[Entry] | None:
     """The entries of which there is more to say, if all are there, chained and as the tables say; else None."""
-    count, first, said, more = rows.row(_LOOK, bounds)
-    if first != rebuilt.last + 1 or bounds[1] - bounds[0] != count - 1 or said != count or len(rebuilt.heads) != 1:
+    first, last = page.bounds
+    if first != rebuilt.last + 1 or len(rebuilt.heads) != 1:
         return None
     [previous] = rebuilt.heads
-    decoded = {*msgspec.json.decode(more), *rebuilt.wanted.intersection(range(first, bounds[1] + 1))}
-    for seq, payload, head in page:
+    decoded = rebuilt.wanted.intersection(range(first, last + 1))
+    for seq, payload, head in page.entries:
         if chain_hash(previous, payload) != head:
             return None
         previous = head
         if not _PLAIN.fullmatch(payload, payload.find(b',"memo":"')):
             decoded.add(seq)
-    payloads = [page[seq - first][1] for seq in sorted(decoded)]
+    said = page.said.result()
+    if said is None or not last - first + 1 == said.entries == said.agreeing == len(page.entries):
+        return None
+    payloads = [page.entries[seq - first][1] for seq in sorted(decoded.union(said.more))]
     if any(payload.count(b',"legs":') > 1 for payload in payloads):  # the last of them counts, and any has been found
         return None
     try:
-        return [_decode(payload) for payload in payloads]
+        entries = [_decode(payload) for payload in payloads]
     except msgspec.DecodeError:
         return None
+    for account, strategy, asset, day, amount in said.moved:
+        rebuilt.days[account, strategy, asset, day] += amount
+    rebuilt.last, rebuilt.heads = last, (previous,)
+    return entries
 
 
 def _explain(rows: Rows, bounds: tuple[int, int], rebuilt: _Rebuilt) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fundops.actors.ledger.verify import verify_file
+from fundops.actors.ledger.verify import verify
 from fundops.actors.persistence import DatabaseError, Reader, backup, database, store
 from fundops.actors.persistence.actor import PROBE_EVERY_S
 from fundops.database import MIGRATIONS
@@ -336,7 +336,7 @@ async def test_a_book_on_a_medium_that_nobody_can_write_to_can_be_read(small_dis
     make_read_only(small_disk)
     with Reader(path) as reader, reader.snapshot():
         assert reader.rows("SELECT kind FROM entry") == [("deposit",)]
-    assert verify_file(path).ok
+    assert verify(path).ok
 
 
 async def test_a_log_that_was_not_taken_in_is_not_passed_over_on_such_a_medium(small_disk: Path, running: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from fundops.actors.ledger import schema
 from fundops.actors.ledger.core import GENESIS, Book, Draft, Entry, LotImage, chain_hash
-from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify, verify_file
+from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify
 from fundops.actors.persistence import DatabaseError, Reader, Store, commit_batch, open_database
 from fundops.database import MIGRATIONS
 from fundops.runtime import ConfigError
@@ -74,21 +74,21 @@ def tampered(path: Path, *statements: str) -> list[Finding]:
     for statement in statements:
         connection.execute(statement)
     connection.close()
-    return list(verify_file(path).findings)
+    return list(verify(path).findings)
 
 
 def test_a_book_that_is_in_order_is_found_so_at_every_level(path: Path) -> None:
     for level in (0, 1, 2):
-        checked = verify_file(path, level)
+        checked = verify(path, level)
         assert checked.ok
         assert (checked.level, checked.entries, checked.seq) == (level, 9, 9)
     with Reader(path) as reader:
-        assert verify_file(path, 2, anchor_of(reader)).ok
+        assert verify(path, 2, anchor_of(reader)).ok
 
 
 def test_an_empty_book_is_in_order(tmp_path: Path) -> None:
     open_database(tmp_path / "fund.db", MIGRATIONS).close()
-    checked = verify_file(tmp_path / "fund.db", 2, Anchor(0, "00" * 32))
+    checked = verify(tmp_path / "fund.db", 2, Anchor(0, "00" * 32))
     assert checked.ok
     assert (checked.entries, checked.seq, checked.hash) == (0, 0, "00" * 32)
 
@@ -151,7 +151,7 @@ def forged(path: Path, **fields: Any) -> list[Finding]:
     store = Store(path, MIGRATIONS)
     commit_batch(store, [schema.rows_of(draft)])
     store.close()
-    return list(verify_file(path).findings)
+    return list(verify(path).findings)
 
 
 FIVE = (("CASH", None, "USD", 5), ("EXTERNAL", None, "USD", -5))
@@ -220,7 +220,7 @@ def test_a_payload_that_cannot_be_read_is_found_though_the_chain_was_made_anew(
         head = chain_hash(head, payload.encode())
         connection.execute("UPDATE entry SET payload = ?, hash = ? WHERE seq = ?", (payload, head, number))
     connection.close()
-    findings = verify_file(path).findings
+    findings = verify(path).findings
     assert any(one.seq == seq and problem in one.problem for one in findings), findings
     assert not [one for one in findings if one.what == "chain"]
 
@@ -252,12 +252,12 @@ def test_a_file_that_breaks_off_or_lacks_a_table_is_a_finding_and_no_crash(path:
         for page in range(2, path.stat().st_size // 4_096):
             file.seek(page * 4_096)
             file.write(b"\xff" * 64)
-    assert not verify_file(path).ok
+    assert not verify(path).ok
 
 
 def test_a_book_that_cannot_be_exported_is_a_finding_beside_the_others(path: Path) -> None:
     tampered(path, "UPDATE entry SET payload = '' WHERE seq = 4")
-    findings = verify_file(path, 3).findings
+    findings = verify(path, 3).findings
     assert {("entry", 4), ("judge", None)} <= {(one.what, one.seq) for one in findings}
 
 
@@ -293,13 +293,13 @@ def test_a_tail_that_was_cut_off_shows_only_through_the_anchor(path: Path) -> No
         "UPDATE balance SET amount_minor = amount_minor + 700000000 WHERE account = 'REALIZED_PNL' AND strategy = 'a'"
     )
     connection.close()
-    assert verify_file(path).ok
-    (finding,) = verify_file(path, 0, anchor).findings
+    assert verify(path).ok
+    (finding,) = verify(path, 0, anchor).findings
     assert str(finding) == "anchor at entry 9: is not there: the book ends at entry 8"
 
 
 def test_a_book_written_anew_shows_through_the_anchor(path: Path) -> None:
-    (finding,) = verify_file(path, 0, Anchor(4, "ab" * 32)).findings
+    (finding,) = verify(path, 0, Anchor(4, "ab" * 32)).findings
     assert (finding.what, finding.seq) == ("anchor", 4)
 
 
@@ -308,13 +308,13 @@ def test_a_book_that_is_all_wrong_does_not_report_for_ever(tmp_path: Path) -> No
     rows = [(n, f"k{n}", 0, "2026-01-01", "x", None, None, "{}", bytes(32)) for n in range(1, 1_000)]
     connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     connection.close()
-    assert len(verify_file(tmp_path / "fund.db").findings) == FINDINGS_MAX
+    assert len(verify(tmp_path / "fund.db").findings) == FINDINGS_MAX
 
 
 @pytest.mark.parametrize("level", [-1, 4, 1.5, True, "2", None])
 def test_a_level_there_is_not_is_refused(path: Path, level: Any) -> None:
-    with Reader(path) as reader, pytest.raises(ConfigError, match="level"):
-        verify(reader, level)
+    with pytest.raises(ConfigError, match="level"):
+        verify(path, level)
 
 
 def test_a_file_that_holds_no_book_is_refused(tmp_path: Path) -> None:
@@ -322,4 +322,4 @@ def test_a_file_that_holds_no_book_is_refused(tmp_path: Path) -> None:
     for number, prepare in enumerate(make):
         prepare(tmp_path / str(number))
         with pytest.raises(DatabaseError):
-            verify_file(tmp_path / str(number))
+            verify(tmp_path / str(number))
