@@ -269,13 +269,20 @@ class LedgerActor(Actor):
         if isinstance(decision, Rejected):
             return decision
         if isinstance(decision, tuple):
-            return self._posted(decision, draft, durable)
-        return tuple([self._posted(decided, draft, durable) for decided in decision])
+            return self._posted([decision], draft, durable)[0]
+        return tuple(self._posted(decision, draft, durable))
 
-    def _posted(self, decided: Decided, draft: Draft, durable: int) -> Posted:
-        seq, key, replayed = decided
-        head = draft.sealed[seq - durable - 1][2] if seq > durable else schema.hash_of(self._reader, seq)
-        return Posted(seq, key, replayed, head.hex())
+    def _posted(self, decided: Sequence[Decided], draft: Draft, durable: int) -> list[Posted]:
+        sealed, first = draft.sealed, durable + 1
+        return [
+            Posted(
+                seq,
+                key,
+                replayed,
+                (sealed[seq - first][2] if seq >= first else schema.hash_of(self._reader, seq)).hex(),
+            )
+            for seq, key, replayed in decided
+        ]
 
     async def _append(self, draft: Draft, *extra: Statement) -> Rejected | None:
         """Make the draft durable and apply it; or the refusal, with nothing applied."""

@@ -54,7 +54,7 @@ from ...wire.ledger import (
     UnknownEntry,
     Withdraw,
 )
-from ...wire.money import MINOR_MAX, MINOR_PER_UNIT, Amount, AmountError, from_minor, share, shown, to_minor
+from ...wire.money import MINOR_MAX, MINOR_PER_UNIT, Amount, AmountError, from_minor, share, shown, to_minor, to_minors
 from .accounts import (
     ACCOUNTS,
     CASH,
@@ -437,42 +437,39 @@ class Draft:
         days = {at_us: utc_day(recorded_us if at_us is None else at_us) for at_us in set(times)}
         if self.closes and min(days.values()) <= self.closes[-1].day:
             return None
-        amounts = [to_minor(event.amount, floats=self.rules.floats) for event in events]
-        if min(amounts)[0] < 1 or not self._add_moves(kinds, strategies, amounts):
+        minors, rounded = to_minors([event.amount for event in events], floats=self.rules.floats)
+        if min(minors) < 1 or not self._add_moves(kinds, strategies, minors):
             return None
-        asset = self.currency
-        columns = zip(keys, kinds, strategies, memos, times, amounts, [_MOVES[kind] for kind in kinds], strict=True)
+        asset, moves = self.currency, {kind: (_name_of(kind), *_MOVES[kind]) for kind in set(kinds)}
+        columns = zip(keys, kinds, strategies, memos, times, minors, rounded, strict=True)
         entries = [
             Entry(
                 seq,
                 key,
                 recorded_us,
                 days[at_us],
-                _name_of(kind),
+                name,
                 strategy,
                 None,
                 memo,
-                rounded,
+                was_rounded,
                 "",
                 ((debit, strategy, asset, minor), (credit, strategy, asset, -minor)),
                 (),
                 None,
                 at_us,
             )
-            for seq, (key, kind, strategy, memo, at_us, (minor, rounded), (debit, credit)) in enumerate(
-                columns, self.seq + 1
-            )
+            for seq, (key, kind, strategy, memo, at_us, minor, was_rounded) in enumerate(columns, self.seq + 1)
+            for name, debit, credit in (moves[kind],)
         ]
         self.seq += len(entries)
         self.entries += entries
         return entries
 
-    def _add_moves(
-        self, kinds: Sequence[type], strategies: Sequence[str | None], amounts: Sequence[tuple[int, bool]]
-    ) -> bool:
+    def _add_moves(self, kinds: Sequence[type], strategies: Sequence[str | None], minors: Sequence[int]) -> bool:
         """To balances and totals; False, and nothing is added, when one of them might outgrow its column on the way."""
         moved: dict[tuple[type, str | None], int] = {}
-        for kind, strategy, (minor, _) in zip(kinds, strategies, amounts, strict=True):
+        for kind, strategy, minor in zip(kinds, strategies, minors, strict=True):
             moved[kind, strategy] = moved.get((kind, strategy), 0) + minor
         moves = [
             (account, (account, strategy, self.currency), amount)

@@ -1,6 +1,7 @@
 """Money: exact in, exact out, and everything that is not an amount refused by name."""
 
 import math
+from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
@@ -18,6 +19,7 @@ from fundops.wire.money import (
     positive_minor,
     text_of,
     to_minor,
+    to_minors,
 )
 
 QUANTUM = Decimal("0.00000001")
@@ -173,6 +175,32 @@ def test_anything_at_all_is_either_an_amount_in_bounds_or_an_amount_error(value:
     except AmountError:
         return
     assert abs(minor) <= MINOR_MAX
+
+
+def outcome_of(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except AmountError as refusal:
+        return str(refusal)
+
+
+EDGES = [Decimal(edge) / 10**8 for edge in (MINOR_MAX, MINOR_MAX + 1, -MINOR_MAX, -MINOR_MAX - 1, 1)]
+ODD = [
+    Decimal(one) for one in ("NaN", "sNaN", "-Infinity", "1E+18", "1E+30", "0E+30", "1E+999999", "1E-9", "1E-999999")
+]
+
+
+@given(
+    st.lists(st.integers() | st.sampled_from([True, MINOR_MAX, 46_116_860_184, 46_116_860_185, -(10**400)]), max_size=4)
+    | st.lists(st.decimals(allow_nan=True) | st.decimals(-9, 9, places=8) | st.sampled_from(EDGES + ODD), max_size=4)
+    | st.lists(st.integers(-9, 9) | st.decimals(-9, 9, places=2) | st.text(max_size=5) | st.floats(), max_size=4),
+    st.sampled_from(["round", "refuse"]),
+)
+def test_many_amounts_at_once_are_what_each_is_alone(values: list[Any], floats: str) -> None:
+    alone = outcome_of(lambda: [tuple(to_minor(value, floats=floats)) for value in values])
+    at_once = outcome_of(lambda: [*zip(*to_minors(values, floats=floats), strict=True)])
+    assert at_once == alone
+    assert isinstance(alone, str) or {type(minor) for minor, _ in at_once} <= {int}
 
 
 @pytest.mark.parametrize("value", [0, -1, "0.00000000", -0.0, 1e-12])
