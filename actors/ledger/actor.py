@@ -222,7 +222,7 @@ class LedgerActor(Actor):
 
     def _decide_moves(self, events: Sequence[Write], draft: Draft, known: Known) -> list[Decided] | None:
         """All of them at once, if they are plain moves of an amount and nothing about them is unusual; else None."""
-        if not events or not are_moves(events):
+        if len(events) < 2 or not are_moves(events):
             return None
         now_us = self._clock.now_us()
         keys = [new_key(now_us) if event.key is None else event.key for event in events]
