@@ -24,7 +24,7 @@ import trio
 
 from ..actors.ledger import LedgerActor, export, schema
 from ..actors.ledger.core import GENESIS, Draft
-from ..actors.ledger.verify import verify
+from ..actors.ledger.verify import verify_file
 from ..actors.persistence import PersistenceActor, Reader, Store, commit_batch
 from ..database import MIGRATIONS
 from ..runtime import DAY_US, ChildSpec, SystemClock, open_supervisor
@@ -156,7 +156,7 @@ def _read_and_hash(reader: Reader, entries: int, watch: Stopwatch) -> int:
 
 def _verify(path: Path, entries: int, watch: Stopwatch) -> int:
     with watch:
-        checked = verify(path, 2)
+        checked = verify_file(path)
     if not checked.ok:
         raise RuntimeError(f"the book is not in order: {checked.findings[0]}")
     return checked.entries

@@ -16,7 +16,7 @@ import msgspec
 
 from fundops.actors.host import Host
 from fundops.actors.ledger.actor import new_key
-from fundops.actors.ledger.verify import Anchor, Verification, verify
+from fundops.actors.ledger.verify import Anchor, Verification, verify_file
 from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
 from fundops.runtime import ConfigError, FundopsError, Ref, Request, Worker
 from fundops.wire.alert import AlertPage, AlertReceipt, Category, Level, RecentAlerts, SendAlert
@@ -467,7 +467,7 @@ class LedgerDoor(_Door):
             raise ConfigError("anchor", f"{shown(anchor)} is not an Anchor: an entry and its hash")
         worker = self._make_worker("fundops-verify")
         try:
-            return await worker.run(partial(verify, self._path, level, anchor))
+            return await worker.run(partial(verify_file, self._path, level, anchor))
         finally:
             worker.stop()
 

@@ -114,8 +114,9 @@ class FundReader:
         return anchor_of(self._reader)
 
     def verify(self, level: int = 2, *, anchor: Anchor | None = None) -> Verification:
-        """Look the book over, as it is now; nothing is repaired. Raises: `ConfigError` for another level."""
-        return verify(self._path, level, anchor)
+        """Look the book over, in one snapshot; nothing is repaired. Raises: `ConfigError` for another level."""
+        with self.snapshot():
+            return verify(self._reader, level, anchor)
 
     def entry_count(self, kind: str | None = None) -> int:
         """How many entries there are, of one kind or of all."""

@@ -78,6 +78,7 @@ from .core import (
     is_text,
     request_of,
     reversal_key_of,
+    work_of,
 )
 from .reports import Reports
 
@@ -141,19 +142,19 @@ class LedgerActor(Actor):
         if hasattr(self, "_book"):
             # Outside the file, where a journal whose end was cut off cannot hide it.
             log.info("ledger anchor %d %s", self._book.seq, self._book.head.hex())
-        if hasattr(self, "_reader"):
-            self._reader.close()
         if hasattr(self, "_worker"):
             self._worker.stop()
+        if hasattr(self, "_reader"):
+            self._reader.close()
 
     def _load(self) -> None:
         self._book = schema.load_book(self._reader, self._currency)
         self._cursors = schema.cursors(self._reader)
         self._newest_minted = schema.newest_key(self._reader, MINTED_BELOW)
 
-    async def _beside(self, size: int, call: Callable[[], T]) -> T:
-        """The call's result; `size` is how many entries it goes through."""
-        return call() if size <= RUN else await self._worker.run(call)
+    async def _beside(self, work: int, call: Callable[[], T]) -> T:
+        """The call's result; `work` is how many entries, legs or lots it goes through, about."""
+        return call() if work <= RUN else await self._worker.run(call)
 
     # -- booking
 
@@ -161,18 +162,20 @@ class LedgerActor(Actor):
     async def post(self, requests: list[Write]) -> list[Answer]:
         """One commit for the whole run; one answer or refusal each."""
         draft, durable = self._draft(), self._book.seq
-        size = sum(len(_events_of(request)) for request in requests)
-        decisions = await self._beside(size, lambda: self._decide_run(requests, draft))
-        refusal = await self._append(draft)
-        if isinstance(refusal, AmountError) and len(requests) > 1:
-            return [(await self.post([request]))[0] for request in requests]  # one of them is too large, not all
-        answers = await self._beside(size, lambda: [self._answer(one, draft, durable) for one in decisions])
+        events = [event for request in requests for event in _events_of(request)]
+        work = work_of(events, self._book)
+        decisions = await self._beside(work, lambda: self._decide_run(requests, events, draft))
+        refusal = await self._append(draft, work)
+        if isinstance(refusal, AmountError) and len(requests) > 1:  # one of them is too large, not all
+            half = len(requests) // 2
+            return [*await self.post(requests[:half]), *await self.post(requests[half:])]
+        answers = await self._beside(work, lambda: [self._answer(one, draft, durable) for one in decisions])
         if refusal is None:
             return answers
         return [answer if _stands_alone(answer, durable) else refusal for answer in answers]
 
-    def _decide_run(self, requests: list[Write], draft: Draft) -> Sequence[Decision]:
-        known = self._known(requests)
+    def _decide_run(self, requests: list[Write], events: Sequence[Write], draft: Draft) -> Sequence[Decision]:
+        known = self._known(events)
         moves = self._decide_moves(requests, draft, known)
         return [self._decide(request, draft, known) for request in requests] if moves is None else moves
 
@@ -185,9 +188,8 @@ class LedgerActor(Actor):
     def _as_of(self, day: str) -> Balances:
         return schema.balances_as_of(self._reader, day)
 
-    def _known(self, requests: list[Write]) -> Known:
+    def _known(self, events: Sequence[Write]) -> Known:
         """The entries that the callers' own keys name already."""
-        events = [event for request in requests for event in _events_of(request)]
         keys = [getattr(event, "key", None) for event in events]
         # A key that was minted after the newest on disk is new; looking each up would cost more than hashing them all.
         newest = self._newest_minted
@@ -284,9 +286,9 @@ class LedgerActor(Actor):
             for seq, key, replayed in decided
         ]
 
-    async def _append(self, draft: Draft, *extra: Statement) -> Rejected | None:
+    async def _append(self, draft: Draft, work: int, *extra: Statement) -> Rejected | None:
         """Make the draft durable and apply it; or the refusal, with nothing applied."""
-        rows = await self._beside(len(draft.entries), lambda: schema.rows_of(draft))
+        rows = await self._beside(work, lambda: schema.rows_of(draft))
         statements = (*rows, *extra)
         if not statements:
             return None
@@ -296,7 +298,7 @@ class LedgerActor(Actor):
             self._load()
             return unknown
         except ConstraintFailed as broken:
-            too_large = schema.outgrown_day(self._reader, draft)
+            too_large = await self._beside(work, lambda: schema.outgrown_day(self._reader, draft))
             if too_large is not None:
                 return too_large
             # Nobody else writes these tables, so our idea of them is wrong: the next life reads them afresh.
@@ -331,30 +333,38 @@ class LedgerActor(Actor):
         ]
         for fill in request.fills:
             _check_report(fill)
-        draft = self._draft()
-        decided = await self._beside(len(events), lambda: self._decide_each(events, draft))
+        draft, work = self._draft(), work_of(events, self._book)
+        await self._beside(work, lambda: self._decide_each(events, draft))
         cursor = request.fills[-1].cursor if request.fills else self._cursors.get("fills", "")
-        return await self._book_all(draft, sum(not replayed for _, _, replayed in decided), "fills", cursor)
+        return await self._book_all(draft, work, "fills", cursor)
 
-    def _decide_each(self, events: list[Event], draft: Draft) -> list[Decided]:
-        known = self._known(list(events))
-        return [self._decide_one(event, draft, known) for event in events]
+    def _decide_each(self, events: Sequence[Event], draft: Draft) -> None:
+        known = self._known(events)
+        for event in events:
+            self._decide_one(event, draft, known)
 
     @handles(BookSettlements)
     async def book_settlements(self, request: BookSettlements) -> Booked:
         """As `book_fills`; each new one is also announced."""
-        draft, known = self._draft(), Known()
+        draft, settlements = self._draft(), request.settlements
+        work = len(settlements) * LOOKUP
+        notes = await self._beside(work, lambda: self._decide_settlements(settlements, draft))
+        cursor = settlements[-1].cursor if settlements else self._cursors.get("settlements", "")
+        return await self._book_all(draft, work, "settlements", cursor, *notes)
+
+    def _decide_settlements(self, settlements: Sequence[Settlement], draft: Draft) -> list[Statement]:
+        """What there is to announce."""
+        known = Known()
         booked: dict[str, dict[int, int]] = {}  # by id and revision: the entry
         notes: list[Statement] = []
-        for settlement in request.settlements:
+        for settlement in settlements:
             _check_report(settlement)
             for event in self._settlement_events(settlement, draft, booked):
                 seq, *_ = self._decide_one(event, draft, known)
                 if isinstance(event, BookSettlement):
                     booked[settlement.id][settlement.revision] = seq
                     notes.append(self._announce(settlement))
-        cursor = request.settlements[-1].cursor if request.settlements else self._cursors.get("settlements", "")
-        return await self._book_all(draft, len(draft.entries), "settlements", cursor, *notes)
+        return notes
 
     def _settlement_events(
         self, settlement: Settlement, draft: Draft, booked: dict[str, dict[int, int]]
@@ -390,20 +400,20 @@ class LedgerActor(Actor):
             strategy=settlement.strategy,
         )
 
-    async def _book_all(self, draft: Draft, new: int, source: str, cursor: str, *notes: Statement) -> Booked:
+    async def _book_all(self, draft: Draft, work: int, source: str, cursor: str, *notes: Statement) -> Booked:
         announcements = notes if self._alert is not None else ()
         moved = cursor != self._cursors.get(source, "")
         if moved:
-            refusal = await self._append(draft, schema.set_cursor(source, cursor), *announcements)
+            refusal = await self._append(draft, work, schema.set_cursor(source, cursor), *announcements)
         else:
-            refusal = await self._append(draft, *announcements)
+            refusal = await self._append(draft, work, *announcements)
         if refusal is not None:
             raise refusal
         if moved:
             self._cursors[source] = cursor
         if announcements:
             wake_alerts(self._alert)
-        return Booked(new, cursor)
+        return Booked(len(draft.entries), cursor)
 
     # -- questions
 
@@ -458,7 +468,10 @@ class LedgerActor(Actor):
         return await self._worker.run(lambda: self._reports.recent_entries(request.limit))
 
     @handles(ReadTotals)
-    def totals(self, _: ReadTotals) -> LedgerTotals:
+    async def totals(self, _: ReadTotals) -> LedgerTotals:
+        return await self._beside(sum(map(len, self._book.lots.values())), self._totals)
+
+    def _totals(self) -> LedgerTotals:
         totals = self._book.totals
         return LedgerTotals(
             nav_minor=accounts.net_asset_value(totals),
@@ -482,6 +495,8 @@ class LedgerActor(Actor):
         )
 
 
+# What a look into the file takes, in entries decided.
+LOOKUP = 16
 # Minted keys begin with the time in hexadecimal, which begins with a zero for many thousand years.
 MINTED_BELOW = "1"
 # An engine's own words, which it alone reads again.

@@ -10,6 +10,7 @@ Lots are first in, first out per strategy and instrument. `Lot.quantity` is sign
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from functools import cached_property, lru_cache
@@ -111,7 +112,7 @@ INSTANT_MAX_US = 253_402_300_799_999_999  # the last of the year 9999
 
 _CANONICAL = msgspec.json.Encoder(order="sorted")
 _PAYLOADS = msgspec.json.Encoder()
-# Entries that are gone through in one go: some milliseconds. A way to a thread and back takes a quarter of one.
+# Entries, legs or lots that are gone through in one go: some milliseconds, where a thread and back is a quarter of one.
 RUN = 1_024
 
 LotKey = tuple[str | None, str]  # strategy, instrument
@@ -683,6 +684,33 @@ _MOVES: Mapping[type, tuple[str, str]] = {
 def are_moves(events: Sequence[object]) -> TypeGuard[Sequence[Move]]:
     """Whether all of these only move their amount."""
     return _MOVES.keys() >= {type(event) for event in events}
+
+
+# Those that may have more to go through than themselves: legs, the open lots, entries of before.
+_LONG = {
+    *(BookFill, ClosePosition, Mark, OpenPosition, Settle),
+    *(OpeningBalances, Post),
+    *(ClosePeriod, Correct, ReopenPeriod, Reverse),
+}
+
+
+def work_of(events: Sequence[object], book: Book) -> int:
+    """How many entries, legs and lots there are to go through to decide these, about."""
+    if _LONG.isdisjoint(map(type, events)):
+        return len(events)
+    work, opened = len(events), Counter[LotKey]()
+    for event in events:
+        match event:
+            case Post(legs=parts) | OpeningBalances(positions=parts):
+                work += len(parts) if isinstance(parts, tuple | list) else 0
+            case ClosePosition() | Mark() | OpenPosition() | BookFill() | Settle():
+                key = (event.strategy, event.market if isinstance(event, Settle) else event.instrument)
+                if all(name is None or type(name) is str for name in key):
+                    work += len(book.lots.get(key, ())) + opened[key]
+                    opened[key] += 1
+            case ClosePeriod() | Correct() | ReopenPeriod() | Reverse():
+                work += RUN
+    return work
 
 
 # Those of which the entry says all that was asked for: the first leg is the amount.

@@ -21,12 +21,12 @@ import msgspec
 
 from ...runtime import ConfigError, FundopsError
 from ...wire.paging import COUNT_MAX
-from ..persistence import Reader, Rows
+from ..persistence import DatabaseError, Reader, Rows
 from .accounts import ACCOUNTS
 from .core import GENESIS, Entry, Posting, chain_hash, is_day
 from .judges import judge, judges
 
-__all__ = ["LEVELS", "Anchor", "Finding", "Verification", "anchor_of", "verify"]
+__all__ = ["LEVELS", "Anchor", "Finding", "Verification", "anchor_of", "verify", "verify_file"]
 
 LEVELS = (0, 1, 2, 3)
 # More of them say nothing new, and a file that is all wrong has millions.
@@ -79,26 +79,31 @@ def anchor_of(rows: Rows) -> Anchor:
     return Anchor(seq, head.hex())
 
 
-def verify(path: Path, level: int = 2, anchor: Anchor | None = None) -> Verification:
-    """Look the book over, as it is at this moment, whatever a running fund books meanwhile.
+def verify_file(path: Path, level: int = 2, anchor: Anchor | None = None) -> Verification:
+    """`verify` of what is at this path now, in a snapshot. Raises: `DatabaseError`, `ConfigError`."""
+    with Reader(path) as reader, reader.snapshot():
+        return verify(reader, level, anchor)
 
-    Raises: `ConfigError` for another level; `DatabaseError` for a file that is missing, or no fund's.
+
+def verify(reader: Reader, level: int = 2, anchor: Anchor | None = None) -> Verification:
+    """Look the book over. Read within one snapshot, or a running fund's next entry is a finding.
+
+    Raises: `ConfigError` for another level; `DatabaseError` when the reader's file is no longer at its path.
     """
     if isinstance(level, bool) or level not in LEVELS:
         raise ConfigError("level", f"{level!r} is not one of {', '.join(map(str, LEVELS))}")
     found: list[Finding] = []
     end, entries = Anchor(0, ""), 0
-    with Reader(path) as rows, Reader(path) as beside, rows.snapshot():
-        try:
-            end = anchor_of(rows)
-            entries = rows.row("SELECT count(*) FROM entry")[0]
-            found += islice(_look(rows, beside, level, anchor), FINDINGS_MAX)
-        except apsw.Error as error:  # a page that is none, a table that is gone
-            found.append(Finding("file", None, f"it cannot be read any further: {error}"))
+    try:
+        end = anchor_of(reader)
+        entries = reader.row("SELECT count(*) FROM entry")[0]
+        found += islice(_look(reader, level, anchor), FINDINGS_MAX)
+    except apsw.Error as error:  # a page that is none, a table that is gone
+        found.append(Finding("file", None, f"it cannot be read any further: {error}"))
     return Verification(level, entries, end.seq, end.hash, tuple(found), judges() if level >= 3 else ())
 
 
-def _look(rows: Rows, beside: Rows, level: int, anchor: Anchor | None) -> Iterator[Finding]:
+def _look(rows: Reader, level: int, anchor: Anchor | None) -> Iterator[Finding]:
     if anchor is not None:
         yield from _check_anchor(rows, anchor)
     if level >= 1:
@@ -112,7 +117,8 @@ def _look(rows: Rows, beside: Rows, level: int, anchor: Anchor | None) -> Iterat
             if total:
                 yield Finding("balance", None, f"all balances in {asset} sum to {total} minor units, not to zero")
     if level >= 2:
-        yield from _check_journal(rows, beside)
+        with _twin(rows) as beside:
+            yield from _check_journal(rows, beside)
     if level >= 3:
         if not judges():
             yield Finding("judge", None, "none of bean-check, hledger and ledger is installed")
@@ -121,6 +127,16 @@ def _look(rows: Rows, beside: Rows, level: int, anchor: Anchor | None) -> Iterat
                 yield Finding("judge", None, problem)
         except (FundopsError, ValueError) as error:
             yield Finding("judge", None, f"the book cannot be exported: {error}")
+
+
+def _twin(reader: Reader) -> Reader:
+    """Another connection to the same book. Raises: `DatabaseError` when another has taken its place."""
+    twin = Reader(reader.path)
+    last = reader.row("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1")
+    if last is not None and twin.row("SELECT seq, hash FROM entry WHERE seq = ?", last[:1]) != last:
+        twin.close()
+        raise DatabaseError(reader.path, "is no longer the file that was opened")
+    return twin
 
 
 def _texts(rows: Rows, sql: str, bindings: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -188,6 +204,7 @@ _PLAIN = re.compile(
     rb'"legs":\[(?:\[%(text)b,(?:null|%(text)b),%(text)b,-?\d+\],?)*\],"lots":\[\],'
     rb'"corrects":(?:null|\d+),"at_us":(?:null|\d+)\}' % {b"text": _TEXT},
 )
+_PAGE = "SELECT seq, CAST(payload AS BLOB), hash FROM entry WHERE seq > ? ORDER BY seq LIMIT ?"
 _MOVED = """
 SELECT account, coalesce(posting.strategy, ''), asset, day, sum(amount_minor)
 FROM posting JOIN entry ON seq = entry WHERE entry BETWEEN ? AND ? GROUP BY 1, 2, 3, 4
@@ -233,18 +250,22 @@ def _pages(rows: Rows, beside: Rows, thread: ThreadPoolExecutor) -> Iterator[_Pa
 
     It does so on a connection of its own, outside of the snapshot; an entry that is in it stays as it is.
     """
-    ahead, last = None, 0
-    while entries := rows.rows(
-        "SELECT seq, CAST(payload AS BLOB), hash FROM entry WHERE seq > ? ORDER BY seq LIMIT ?", (last, PAGE)
-    ):
+    ahead: list[_Page] = []
+    last = 0
+    while True:
+        try:
+            entries = rows.rows(_PAGE, (last, PAGE))
+        except apsw.Error:
+            yield from ahead
+            raise
+        if not entries:
+            yield from ahead
+            return
         bounds = (entries[0][0], entries[-1][0])
         last = bounds[1]
         page = _Page(entries, bounds, thread.submit(_ask, beside, bounds))
-        if ahead is not None:
-            yield ahead
-        ahead = page
-    if ahead is not None:
-        yield ahead
+        yield from ahead
+        ahead = [page]
 
 
 def _ask(rows: Rows, bounds: tuple[int, int]) -> _Said | None:
@@ -258,7 +279,7 @@ def _ask(rows: Rows, bounds: tuple[int, int]) -> _Said | None:
 def _in_order(page: _Page, rebuilt: _Rebuilt) -> list[Entry] | None:
     """The entries of which there is more to say, if all are there, chained and as the tables say; else None."""
     first, last = page.bounds
-    if first != rebuilt.last + 1 or len(rebuilt.heads) != 1:
+    if first != rebuilt.last + 1 or last - first + 1 != len(page.entries) or len(rebuilt.heads) != 1:
         return None
     [previous] = rebuilt.heads
     decoded = rebuilt.wanted.intersection(range(first, last + 1))
@@ -269,7 +290,7 @@ def _in_order(page: _Page, rebuilt: _Rebuilt) -> list[Entry] | None:
         if not _PLAIN.fullmatch(payload, payload.find(b',"memo":"')):
             decoded.add(seq)
     said = page.said.result()
-    if said is None or not last - first + 1 == said.entries == said.agreeing == len(page.entries):
+    if said is None or not said.entries == said.agreeing == len(page.entries):
         return None
     payloads = [page.entries[seq - first][1] for seq in sorted(decoded.union(said.more))]
     if any(payload.count(b',"legs":') > 1 for payload in payloads):  # the last of them counts, and any has been found

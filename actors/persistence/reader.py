@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,15 +31,6 @@ class Rows:
         return next(iter(self.rows(sql, bindings)), None)
 
 
-def _uri_of(path: Path) -> str:
-    """A reader makes the files it shares with a writer, if they are not there: on a medium that nobody can write to it
-    cannot, and need not, once the log has been taken in."""
-    log = path.with_name(f"{path.name}-wal")
-    settled = not log.exists() or not log.stat().st_size
-    read_only = os.statvfs(path).f_flag & os.ST_RDONLY
-    return path.absolute().as_uri() + ("?immutable=1" if read_only and settled else "")
-
-
 class Reader(Rows):
     """Rows of the last committed state. Use from one thread at a time; close it, or use it as a context manager.
 
@@ -51,13 +41,18 @@ class Reader(Rows):
         if not path.is_file():
             raise DatabaseError(path, "there is no such database")
         try:
-            super().__init__(apsw.Connection(_uri_of(path), flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI))
+            super().__init__(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY))
         except apsw.Error as error:
             raise DatabaseError(path, f"cannot be opened: {error}") from error
+        self.path = path.absolute()
         try:
             self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
             if self._connection.pragma("application_id") != APPLICATION_ID:
                 raise DatabaseError(path, "is not a fundops database")
+        except apsw.CantOpenError as error:
+            self.close()
+            # It shares two files with a writer. Reading without them is only right where there certainly is none.
+            raise DatabaseError(path, "cannot be read where nothing can be written: read a copy of it") from error
         except apsw.Error as error:
             self.close()
             raise DatabaseError(path, f"cannot be read: {error}") from error

@@ -40,10 +40,14 @@ from fundops.wire.ledger import (
     Booked,
     BookFills,
     BookSettlements,
+    CashFlow,
     ChargeManagementFee,
     ChargePerformanceFee,
+    ClosePeriod,
     ClosePosition,
+    Correct,
     Deposit,
+    Entries,
     Event,
     IdempotencyConflict,
     IncomeStatement,
@@ -51,9 +55,15 @@ from fundops.wire.ledger import (
     LedgerDegraded,
     LedgerFailed,
     LedgerTotals,
+    Leg,
     Mark,
+    NavPerUnit,
+    NetAssetValue,
+    OpeningBalances,
+    OpeningPosition,
     OpenPosition,
     PositionMismatch,
+    Post,
     Posted,
     PostMany,
     ReadTotals,
@@ -61,6 +71,7 @@ from fundops.wire.ledger import (
     RecordLoss,
     RecordProfit,
     Reverse,
+    Settle,
     TrialBalance,
     Withdraw,
 )
@@ -378,21 +389,38 @@ async def test_a_key_given_twice_in_one_request_names_no_entry_since_there_is_no
     assert audited(path) == 1
 
 
-async def test_what_no_column_can_hold_is_refused_alone_and_crashes_nobody(path: Path) -> None:
-    full, day_us = from_minor(MINOR_MAX), 86_400_000_000
+FULL, HALF = from_minor(MINOR_MAX), from_minor(MINOR_MAX // 2)
+
+
+@pytest.mark.parametrize(
+    ("there", "back", "times"),
+    [
+        (RecordLoss(FULL), RecordProfit(FULL), 1),  # 2^63 of debit does not fit, of credit it does
+        (
+            Post((Leg("CASH", HALF), Leg("TRADING_FEES", HALF), Leg("EXTERNAL", -FULL))),
+            Post((Leg("CASH", -HALF), Leg("TRADING_FEES", -HALF), Leg("EXTERNAL", FULL))),
+            2,
+        ),
+    ],
+    ids=["debits", "credits"],
+)
+async def test_what_no_column_can_hold_is_refused_alone_and_crashes_nobody(
+    path: Path, there: Event, back: Event, times: int
+) -> None:
+    past = msgspec.structs.replace(there, at_us=86_400_000_000)
     async with opened(path) as tree:
-        await tree.post(RecordLoss(full, at_us=day_us), RecordProfit(full))  # all is as before, but not that day
-        past = RecordLoss(full, at_us=day_us, key="past")
-        answers = await tree.at_once([Deposit(1, key="a"), past, Deposit(1, key="b")])
-        assert [type(one) for one in answers] == [Posted, AmountError, Posted]
-        assert "1970-01-02" in str(answers[1])
+        for day in range(2, 2 + times):  # all is as before, but not on that day
+            await tree.post(past, msgspec.structs.replace(back, at_us=day * 86_400_000_000))
+        named = msgspec.structs.replace(past, key="past")
+        others = [RecordProfit(1, key=f"k{number}") for number in range(9)]
+        answers = await tree.at_once([*others[:4], named, *others[4:]])
+        assert [type(one) for one in answers] == [Posted] * 4 + [AmountError] + [Posted] * 5
+        assert "1970-01-02" in str(answers[4])
         with pytest.raises(AmountError):
-            await tree.ledger.ask(PostMany((Deposit(2, key="c"), past)))
-        with pytest.raises(AmountError):
-            await tree.post(past)
+            await tree.ledger.ask(PostMany((RecordProfit(2, key="c"), named)))
         assert tree.ledger.epoch == 1
         assert not (await tree.post(RecordLoss(1, key="past"))).replayed  # what was refused has no claim to its key
-    assert audited(path) == 5
+    assert audited(path) == 2 * times + 10
 
 
 class Beside(InlineWorker):
@@ -419,29 +447,86 @@ async def test_a_long_run_is_worked_on_beside_the_loop_and_booked_as_any_other(p
         assert beside.calls == 0
         answers = await tree.ledger.ask(PostMany(events))
         assert [one.replayed for one in answers] == [True] * 1_024 + [False]
-        assert beside.calls == 2  # decided, and answered
+        assert beside.calls == 3  # decided, made into rows, answered
         with pytest.raises(AmountError):
             await tree.ledger.ask(PostMany((*(kind(1) for _ in range(1_024)), kind("x"))))
         await tree.ledger.ask(BookFills(tuple(fill(number, "1") for number in range(1_025))))
-        assert beside.calls == 6  # of the refused one too; and of this, decided and made into rows
+        assert beside.calls == 8  # and of what was refused, decided, made into no rows, answered; two of the fills
         assert (await tree.sheet())["CASH"] == 1_025 - 1_025 * 10
     assert audited(path) == 2_050
 
 
-async def test_while_a_question_is_looked_up_the_loop_serves_everybody_else(path: Path) -> None:
+@pytest.mark.parametrize(
+    "long",
+    [
+        Post(tuple(Leg("CASH" if number else "EXTERNAL", 1 if number else -1_024) for number in range(1_025))),
+        OpeningBalances(0, positions=tuple(OpeningPosition(f"X{number}", 1, 1) for number in range(1_025))),
+        PostMany(tuple(Mark("X", 10) for _ in range(4))),
+        PostMany(tuple(OpenPosition("Y", 1, 1) for _ in range(50))),
+        BookFills(tuple(Fill(f"g{n}", None, "X", *map(Decimal, (1, 1, 0)), at_us=0, cursor="") for n in range(4))),
+        BookSettlements(tuple(Settlement(f"s{n}", "m", "mm", *map(Decimal, (1, 2)), 0, "") for n in range(65))),
+        Settle("X", 5),
+        ClosePosition("X", 1, 1),
+        Reverse(1, "who knows how long it is"),
+        Correct(1, RecordProfit(5), "it neither"),
+        ClosePeriod("2020-01-01"),
+        ReadTotals(),
+        BalanceSheet(as_of="2030-01-01"),
+        BalanceSheet(strategy="mm"),
+        TrialBalance(asset="EUR"),
+        NetAssetValue(as_of=START_US),
+        NavPerUnit(),
+        IncomeStatement(start="2020-01-01"),
+        CashFlow(),
+        Entries(kind="mark"),
+        RecentEntries(1),
+    ],
+    ids=lambda request: type(request).__name__,
+)
+async def test_what_takes_long_leaves_the_loop_to_everybody_else(path: Path, long: Any) -> None:
     beside = Beside()
     async with opened(path, alerts=True, make_worker=lambda: beside) as tree:
-        await tree.post(Deposit(1))
-        beside.may_go = trio.Event()
+        if not isinstance(long, OpeningBalances):
+            await tree.post(Deposit(10_000))
+            await tree.ledger.ask(PostMany(tuple(OpenPosition("X", 1, 1) for _ in range(1_025))))
+        beside.calls, beside.may_go = 0, trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(tree.ledger.ask, RecentEntries(1))
+            nursery.start_soon(tree.at_once, [long])
             await trio.testing.wait_all_tasks_blocked()
             assert beside.calls == 1
             await tree.supervisor.ref("alert").tell(AlertsWaiting())
             await trio.testing.wait_all_tasks_blocked()
             assert Bell.rung == 1
             beside.may_go.set()
-    assert audited(path) == 1
+        assert tree.ledger.epoch == 1
+    audited(path)
+
+
+async def test_what_is_soon_done_is_not_sent_to_a_thread(path: Path) -> None:
+    beside = Beside()
+    async with opened(path, make_worker=lambda: beside) as tree:
+        await tree.post(*GOLDEN, Mark("AAPL", 5_250), ClosePosition("AAPL", 1, 1), Settle("AAPL", 5))
+        await tree.ledger.ask(BookFills((fill(1, "1"),)))
+        await tree.ledger.ask(BookSettlements((settlement("s", "1", "2"),)))
+        await tree.totals()
+        await tree.sheet()
+        assert beside.calls == 0
+    assert beside._stopped
+
+
+async def test_each_life_ends_its_thread(path: Path) -> None:
+    lives: list[Beside] = []
+
+    def another() -> Beside:
+        lives.append(Beside())
+        return lives[-1]
+
+    async with opened(path, make_worker=another) as tree:
+        for _ in range(3):
+            tree.supervisor.drill("ledger")
+            await trio.testing.wait_all_tasks_blocked()
+        assert [life._stopped for life in lives] == [True, True, True, False]
+    assert lives[-1]._stopped
 
 
 async def test_64_callers_that_withdraw_at_once_never_overdraw(path: Path) -> None:

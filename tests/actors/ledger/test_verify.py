@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import apsw
 import msgspec
 import pytest
 
-from fundops.actors.ledger import schema
+from fundops.actors.ledger import schema, verify
 from fundops.actors.ledger.core import GENESIS, Book, Draft, Entry, LotImage, chain_hash
-from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify
-from fundops.actors.persistence import DatabaseError, Reader, Store, commit_batch, open_database
+from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify_file
+from fundops.actors.persistence import DatabaseError, Reader, Rows, Store, commit_batch, open_database
 from fundops.database import MIGRATIONS
 from fundops.runtime import ConfigError
 from fundops.wire.ledger import (
@@ -74,21 +75,21 @@ def tampered(path: Path, *statements: str) -> list[Finding]:
     for statement in statements:
         connection.execute(statement)
     connection.close()
-    return list(verify(path).findings)
+    return list(verify_file(path).findings)
 
 
 def test_a_book_that_is_in_order_is_found_so_at_every_level(path: Path) -> None:
     for level in (0, 1, 2):
-        checked = verify(path, level)
+        checked = verify_file(path, level)
         assert checked.ok
         assert (checked.level, checked.entries, checked.seq) == (level, 9, 9)
     with Reader(path) as reader:
-        assert verify(path, 2, anchor_of(reader)).ok
+        assert verify_file(path, 2, anchor_of(reader)).ok
 
 
 def test_an_empty_book_is_in_order(tmp_path: Path) -> None:
     open_database(tmp_path / "fund.db", MIGRATIONS).close()
-    checked = verify(tmp_path / "fund.db", 2, Anchor(0, "00" * 32))
+    checked = verify_file(tmp_path / "fund.db", 2, Anchor(0, "00" * 32))
     assert checked.ok
     assert (checked.entries, checked.seq, checked.hash) == (0, 0, "00" * 32)
 
@@ -151,7 +152,7 @@ def forged(path: Path, **fields: Any) -> list[Finding]:
     store = Store(path, MIGRATIONS)
     commit_batch(store, [schema.rows_of(draft)])
     store.close()
-    return list(verify(path).findings)
+    return list(verify_file(path).findings)
 
 
 FIVE = (("CASH", None, "USD", 5), ("EXTERNAL", None, "USD", -5))
@@ -220,7 +221,7 @@ def test_a_payload_that_cannot_be_read_is_found_though_the_chain_was_made_anew(
         head = chain_hash(head, payload.encode())
         connection.execute("UPDATE entry SET payload = ?, hash = ? WHERE seq = ?", (payload, head, number))
     connection.close()
-    findings = verify(path).findings
+    findings = verify_file(path).findings
     assert any(one.seq == seq and problem in one.problem for one in findings), findings
     assert not [one for one in findings if one.what == "chain"]
 
@@ -252,12 +253,12 @@ def test_a_file_that_breaks_off_or_lacks_a_table_is_a_finding_and_no_crash(path:
         for page in range(2, path.stat().st_size // 4_096):
             file.seek(page * 4_096)
             file.write(b"\xff" * 64)
-    assert not verify(path).ok
+    assert not verify_file(path).ok
 
 
 def test_a_book_that_cannot_be_exported_is_a_finding_beside_the_others(path: Path) -> None:
     tampered(path, "UPDATE entry SET payload = '' WHERE seq = 4")
-    findings = verify(path, 3).findings
+    findings = verify_file(path, 3).findings
     assert {("entry", 4), ("judge", None)} <= {(one.what, one.seq) for one in findings}
 
 
@@ -265,6 +266,77 @@ def test_a_book_that_cannot_be_exported_is_a_finding_beside_the_others(path: Pat
 def test_figures_too_large_to_be_summed_are_a_finding_and_no_crash(path: Path, table: str) -> None:
     findings = tampered(path, f"UPDATE {table} SET amount_minor = {2**63 - 1} WHERE account = 'CASH'")
     assert findings
+    assert not [one for one in findings if one.what == "file"]
+
+
+@pytest.mark.parametrize("seq", [1, 4, 5, 8])
+def test_an_entry_that_was_taken_out_is_missing_though_the_chain_was_made_anew(path: Path, seq: int) -> None:
+    tampered(path, f"DELETE FROM posting WHERE entry = {seq}", f"DELETE FROM entry WHERE seq = {seq}")
+    chain_anew(path)
+    told = [str(one) for one in verify_file(path).findings]
+    assert f"entry {seq}: is missing" in told
+    assert not [one for one in told if one.startswith("chain")]
+
+
+def chain_anew(path: Path) -> None:
+    connection, head = apsw.Connection(str(path)), bytes(32)
+    for seq, payload in connection.execute("SELECT seq, payload FROM entry ORDER BY seq").fetchall():
+        head = hashlib.sha256(head + payload.encode()).digest()
+        connection.execute("UPDATE entry SET hash = ? WHERE seq = ?", (head, seq))
+    connection.close()
+
+
+def test_a_gap_as_large_as_can_be_is_one_finding_and_found_at_once(path: Path) -> None:
+    findings = tampered(path, f"UPDATE entry SET seq = {2**62} WHERE seq = 9")
+    assert f"entry 9: is missing, and all up to {2**62 - 1}" in [str(one) for one in findings]
+
+
+def test_what_a_running_fund_books_meanwhile_is_not_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, check_derived = Store(path, MIGRATIONS), verify._check_derived
+
+    def and_then_one_more(rows: Rows, rebuilt: Any) -> Iterator[Finding]:
+        book = schema.load_book(rows, "USD")
+        draft = Draft(book, lambda _: None)
+        draft.decide(RecordProfit(5), "meanwhile", 1_701_000_000_000_000)
+        commit_batch(store, [schema.rows_of(draft)])
+        return check_derived(rows, rebuilt)
+
+    monkeypatch.setattr(verify, "_check_derived", and_then_one_more)
+    checked = verify_file(path)
+    store.close()
+    assert (checked.findings, checked.seq) == ((), 9)
+    with Reader(path) as reader:
+        assert anchor_of(reader).seq == 10
+
+
+def test_what_was_found_before_a_page_that_cannot_be_read_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Reader):
+        def rows(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
+            if sql == verify._PAGE and bindings[0]:
+                raise apsw.CorruptError("a page that is none")
+            return super().rows(sql, bindings)
+
+    monkeypatch.setattr(verify, "PAGE", 4)
+    monkeypatch.setattr(verify, "Reader", Failing)
+    first, second = tampered(path, "UPDATE entry SET hash = x'00' WHERE seq = 4")
+    assert (first.what, first.seq) == ("chain", 4)
+    assert "a page that is none" in second.problem
+
+
+def test_a_book_that_has_taken_the_place_of_the_one_that_was_opened_is_not_verified_for_it(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    other = Path(shutil.copy(path, tmp_path / "elsewhere" / path.name))
+    forged(other, legs=FIVE)
+    monkeypatch.chdir(tmp_path)
+    with Reader(Path(path.name)) as reader:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert verify.verify(reader).seq == 9
+        tampered(other, "UPDATE entry SET hash = x'00' WHERE seq = 9")
+        other.replace(path)
+        with pytest.raises(DatabaseError, match="no longer the file"):
+            verify.verify(reader)
 
 
 def test_two_entries_that_changed_places_are_both_found(path: Path) -> None:
@@ -293,13 +365,13 @@ def test_a_tail_that_was_cut_off_shows_only_through_the_anchor(path: Path) -> No
         "UPDATE balance SET amount_minor = amount_minor + 700000000 WHERE account = 'REALIZED_PNL' AND strategy = 'a'"
     )
     connection.close()
-    assert verify(path).ok
-    (finding,) = verify(path, 0, anchor).findings
+    assert verify_file(path).ok
+    (finding,) = verify_file(path, 0, anchor).findings
     assert str(finding) == "anchor at entry 9: is not there: the book ends at entry 8"
 
 
 def test_a_book_written_anew_shows_through_the_anchor(path: Path) -> None:
-    (finding,) = verify(path, 0, Anchor(4, "ab" * 32)).findings
+    (finding,) = verify_file(path, 0, Anchor(4, "ab" * 32)).findings
     assert (finding.what, finding.seq) == ("anchor", 4)
 
 
@@ -308,13 +380,13 @@ def test_a_book_that_is_all_wrong_does_not_report_for_ever(tmp_path: Path) -> No
     rows = [(n, f"k{n}", 0, "2026-01-01", "x", None, None, "{}", bytes(32)) for n in range(1, 1_000)]
     connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     connection.close()
-    assert len(verify(tmp_path / "fund.db").findings) == FINDINGS_MAX
+    assert len(verify_file(tmp_path / "fund.db").findings) == FINDINGS_MAX
 
 
 @pytest.mark.parametrize("level", [-1, 4, 1.5, True, "2", None])
 def test_a_level_there_is_not_is_refused(path: Path, level: Any) -> None:
     with pytest.raises(ConfigError, match="level"):
-        verify(path, level)
+        verify_file(path, level)
 
 
 def test_a_file_that_holds_no_book_is_refused(tmp_path: Path) -> None:
@@ -322,4 +394,4 @@ def test_a_file_that_holds_no_book_is_refused(tmp_path: Path) -> None:
     for number, prepare in enumerate(make):
         prepare(tmp_path / str(number))
         with pytest.raises(DatabaseError):
-            verify(tmp_path / str(number))
+            verify_file(tmp_path / str(number))

@@ -230,3 +230,11 @@ def test_what_an_interrupted_restore_left_is_in_nobodys_way(copy: Path, tmp_path
     restore(copy, tmp_path / "fund.db", SCHEMA)
     assert facts(tmp_path / "fund.db") == 200
     assert not (tmp_path / "fund.db.restoring").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"text" * 1_000], ids=["empty", "text"])
+def test_a_file_that_is_refused_is_not_kept_open(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.db").write_bytes(content)
+    with pytest.raises(DatabaseError) as refused:
+        Reader(tmp_path / "x.db")
+    assert not [one for one in apsw.connections() if one.open_flags and one.filename.endswith("x.db")], refused
