@@ -20,6 +20,7 @@ from .persistence import StorageDegraded, StorageFailed
 
 __all__ = [
     "BOOKABLE",
+    "EVENTS_MAX",
     "AlreadyReversed",
     "BalanceSheet",
     "BookFill",
@@ -272,8 +273,12 @@ class Correct(_Event, frozen=True, tag="correction"):
 BOOKABLE: tuple[type, ...] = (*get_args(Event), Correct)
 
 
+# What can be decided and written well within the time that a caller waits.
+EVENTS_MAX = 100_000
+
+
 class PostMany(Request[tuple[Posted, ...]], frozen=True):
-    """All of the events or none."""
+    """All of the events or none; at most `EVENTS_MAX`."""
 
     events: tuple[Event | Correct, ...]
 
@@ -463,8 +468,11 @@ class LedgerFailed(EntryRefused, StorageFailed):
 
 
 class AlreadyReversed(EntryRefused):
-    def __init__(self, seq: int, by: int) -> None:
-        super().__init__(f"entry {seq} was reversed already by entry {by}")
+    """Entry `by` has reversed it; None: another event of the same request."""
+
+    def __init__(self, seq: int, by: int | None) -> None:
+        reversed_by = "another event of this request" if by is None else f"entry {by}"
+        super().__init__(f"entry {seq} was reversed already by {reversed_by}")
         self.seq, self.by = seq, by
 
 

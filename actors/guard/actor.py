@@ -62,6 +62,7 @@ class GuardActor(Actor):
         self._capital_minor = capital_minor
         self._state = GuardState()
         self._kill = _OFF
+        self._marked = True  # whether the marker says so too
         self._told = False  # whether this life has told the engine to stop: it may have started anew since the last
 
     async def on_start(self) -> None:
@@ -97,6 +98,8 @@ class GuardActor(Actor):
             await self._engage(found.kill, "guard")
         elif self._kill.state != "OFF" and (self._kill.state != "ENGAGED" or not self._told):
             await self._stop_all()
+        if self._kill.state != "OFF" and not self._marked:
+            self._set(self._kill)
         if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
             self._renew_leases(request.statuses, request.terms)
         self._state = msgspec.structs.replace(self._state, kill_state=self._kill.state)
@@ -149,8 +152,10 @@ class GuardActor(Actor):
         self._kill = status
         try:
             self._marker.write(status)
+            self._marked = True
         except OSError as error:
-            # The latch in memory, and in the database at the end of the tick, must do.
+            # The latch in memory, and in the database at the end of the tick, must do until the next look.
+            self._marked = False
             log.critical("kill switch marker cannot be written: %s", type(error).__name__)
 
     async def _stop_all(self) -> None:

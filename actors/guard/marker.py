@@ -33,15 +33,19 @@ class Marker:
             )
 
     def write(self, status: KillStatus) -> None:
-        """Durable on return. Raises: OSError."""
+        """Durable on return. Raises: OSError; where there is only no room for what it says, the marker is there."""
+        os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
+        self._sync_folder()
         draft = self.path.with_suffix(self.path.suffix + ".new")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            os.write(descriptor, msgspec.json.encode(status))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        draft.replace(self.path)
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(msgspec.json.encode(status))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         self._sync_folder()
 
     def remove(self) -> None:

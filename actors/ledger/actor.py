@@ -17,11 +17,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
-from ...runtime import Actor, Clock, Ref, Rejected, ThreadWorker, Worker, handles, handles_batch
+from ...runtime import Actor, AskTimeout, Clock, Ref, Rejected, ThreadWorker, Worker, handles, handles_batch
 from ...wire.alert import Category, Level
 from ...wire.controller import Fill, Settlement
 from ...wire.ledger import (
     BOOKABLE,
+    EVENTS_MAX,
+    AlreadyReversed,
     BalanceSheet,
     Booked,
     BookFill,
@@ -209,17 +211,19 @@ class LedgerActor(Actor):
 
     def _decide_all(self, events: Sequence[Event | Correct], draft: Draft, known: Known) -> list[Decided]:
         """All or none: what one of them refuses must leave no trace of those before it."""
-        decided = self._decide_moves(events, draft, known)
-        if decided is None:
-            fork, learnt = draft.fork(), known.copy()
+        if len(events) > EVENTS_MAX:
+            raise BadField("events", f"{len(events):,} are more than {EVENTS_MAX:,} at once: give them in parts")
+        moves = self._decide_moves(events, draft, known)
+        if moves is not None:
+            return moves
+        fork, learnt, decided = draft.fork(), known.copy(), list[Decided]()
+        for number, event in enumerate(events):
             try:
-                decided = [self._decide_given(event, fork, learnt) for event in events]
-            except IdempotencyConflict as conflict:
-                if conflict.key in known:
-                    raise
-                raise IdempotencyConflict(conflict.key, None) from None  # an entry that none of them will be
-            draft.adopt(fork)
-            known.update(learnt)
+                decided.append(self._decide_given(event, fork, learnt))
+            except Rejected as refusal:
+                raise _of_several(refusal, number, draft.seq) from None
+        draft.adopt(fork)
+        known.update(learnt)
         return decided
 
     def _decide_moves(self, events: Sequence[Write], draft: Draft, known: Known) -> list[Decided] | None:
@@ -305,6 +309,10 @@ class LedgerActor(Actor):
             raise RuntimeError("the journal is not what this actor believes") from broken
         except StorageDegraded as refusal:
             return LedgerDegraded(str(refusal))
+        except AskTimeout as late:
+            if late.started:  # what has become of it, the next life finds on disk
+                raise
+            return LedgerDegraded(f"the time was up before it could be written: {late}")
         except StorageFailed as refusal:
             return LedgerFailed(str(refusal))
         except Rejected as refusal:
@@ -522,6 +530,16 @@ def _are_new(keys: Sequence[str], known: Known) -> bool:
 
 def _events_of(request: Write) -> tuple[Event | Correct, ...]:
     return request.events if isinstance(request, PostMany) else (request,)
+
+
+def _of_several(refusal: Rejected, number: int, last: int) -> Rejected:
+    """The refusal of one event of a request, with its number; entries after `last` will never be."""
+    if isinstance(refusal, IdempotencyConflict) and refusal.seq is not None and refusal.seq > last:
+        refusal = IdempotencyConflict(refusal.key, None)
+    elif isinstance(refusal, AlreadyReversed) and refusal.by is not None and refusal.by > last:
+        refusal = AlreadyReversed(refusal.seq, None)
+    refusal.args = (f"entries[{number}]: {refusal}",)
+    return refusal
 
 
 def _stands_alone(answer: Answer, durable: int) -> bool:

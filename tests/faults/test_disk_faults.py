@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from fundops.actors.guard.marker import Marker
 from fundops.actors.ledger.verify import verify_file
 from fundops.actors.persistence import DatabaseError, Reader, backup, database, store
 from fundops.actors.persistence.actor import PROBE_EVERY_S
 from fundops.database import MIGRATIONS
 from fundops.runtime import Supervisor, ThreadWorker
+from fundops.wire.guard import KillStatus
 from fundops.wire.ledger import BalanceSheet, Deposit, InsufficientFunds, Posted, Withdraw
 from fundops.wire.persistence import (
     Committed,
@@ -323,6 +325,22 @@ async def test_a_backup_of_a_ledger_that_is_being_written_is_a_book_in_order(
             nursery.cancel_scope.cancel()
     with Reader(path) as reader:
         assert reader.row("PRAGMA quick_check") == ("ok",)
+
+
+def test_a_kill_switch_engaged_on_a_full_disk_is_engaged_ever_after(small_disk: Path) -> None:
+    marker = Marker(small_disk / "fund.db.kill")
+    with suppress(OSError):
+        (small_disk / "ballast").write_bytes(bytes(4_000_000))
+    status = KillStatus("ENGAGED", "enough", "owner", 5)
+    with pytest.raises(OSError, match="No space left"):
+        marker.write(status)
+    found = marker.read()
+    assert found is not None
+    assert found.state == "ENGAGED"
+    (small_disk / "ballast").unlink()
+    marker.write(status)
+    assert marker.read() == status
+    assert [one.name for one in small_disk.iterdir()] == ["fund.db.kill"]
 
 
 def make_read_only(disk: Path) -> None:

@@ -459,6 +459,23 @@ async def test_a_released_switch_is_off_after_a_restart(marker: Path) -> None:
         assert await tree.state() == "OFF"
 
 
+async def test_a_marker_that_could_not_be_written_is_written_at_the_next_look(
+    marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Marker, status: KillStatus) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with opened(marker) as tree:
+        with monkeypatch.context() as broken:
+            broken.setattr(Marker, "write", full)
+            await tree.ask(EngageKillSwitch("r", "owner"))
+            await tree.watch()
+            assert Marker(marker).read() is None
+        await tree.watch()
+        assert Marker(marker).read() == await tree.ask(ReadKillSwitch())
+        assert (await tree.ask(ReadKillSwitch())).state == "ENGAGED"
+
+
 def test_a_marker_is_written_whole_and_leaves_no_draft_behind(marker: Path) -> None:
     status = KillStatus("ENGAGED", "r" * 10_000, "owner", T0)
     Marker(marker).write(status)

@@ -36,6 +36,7 @@ from fundops.runtime import (
 from fundops.wire.alert import AlertsWaiting
 from fundops.wire.controller import Fill, Settlement
 from fundops.wire.ledger import (
+    AlreadyReversed,
     BalanceSheet,
     Booked,
     BookFills,
@@ -386,7 +387,30 @@ async def test_a_key_given_twice_in_one_request_names_no_entry_since_there_is_no
                 await tree.ledger.ask(PostMany((Deposit(5, key="new"), Deposit(6, key=key))))
             assert (conflict.value.key, conflict.value.seq) == (key, seq)
         assert "another event of this request" in str(IdempotencyConflict("new", None))
-    assert audited(path) == 1
+        with pytest.raises(AlreadyReversed, match=r"^entries\[2\]: .*another event of this request") as reversed_twice:
+            await tree.ledger.ask(PostMany((Deposit(5), Reverse(1, "no"), Reverse(1, "no"))))
+        assert (reversed_twice.value.seq, reversed_twice.value.by) == (1, None)
+        await tree.post(Reverse(1, "yes"))
+        with pytest.raises(AlreadyReversed, match=r"^entries\[0\]: .*by entry 2"):
+            await tree.ledger.ask(PostMany((Reverse(1, "no"),)))
+    assert audited(path) == 2
+
+
+async def test_the_refusal_of_one_of_many_says_which(path: Path) -> None:
+    async with opened(path) as tree:
+        for number in (0, 1_023, 1_500):
+            events: list[Any] = [RecordProfit(1) for _ in range(2_000)]
+            events[number] = RecordProfit(-1)
+            with pytest.raises(AmountError, match=rf"^entries\[{number}\]: amount: -1 must be greater") as refused:
+                await tree.ledger.ask(PostMany(tuple(events)))
+            assert refused.value.field == "amount"
+
+
+async def test_more_than_can_be_booked_in_time_is_refused_before_it_is_begun(path: Path) -> None:
+    async with opened(path) as tree:
+        with pytest.raises(BadField, match="100,001 are more than 100,000 at once"):
+            await tree.ledger.ask(PostMany((RecordProfit(1),) * 100_001))
+        assert await tree.ledger.ask(RecentEntries()) == ()
 
 
 FULL, HALF = from_minor(MINOR_MAX), from_minor(MINOR_MAX // 2)
@@ -778,6 +802,24 @@ async def test_a_commit_that_outlives_its_asker_is_in_the_next_lifes_book(
         await tree.post(Deposit(1))
         assert (await tree.post(Deposit(5, key="slow"))).replayed
         assert (await tree.sheet())["CASH"] == 6
+    assert audited(path) == 2
+
+
+async def test_a_commit_whose_time_was_up_before_it_was_begun_is_a_refusal_and_no_crash(
+    path: Path, autojump_clock: MockClock
+) -> None:
+    async with opened(path) as tree:
+        await tree.post(Deposit(1))
+        tree.mood.delay_s = 45.0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(tree.supervisor.ref("persistence").ask, Commit(()), timeout_s=60))
+            await trio.sleep(1)
+            with pytest.raises(LedgerDegraded, match="time was up") as refused:
+                await tree.post(Deposit(5, key="late"))
+            assert refused.value.outcome == "not_executed"
+        assert tree.ledger.epoch == 1
+        tree.mood.delay_s = 0.0
+        assert not (await tree.post(Deposit(5, key="late"))).replayed
     assert audited(path) == 2
 
 

@@ -130,9 +130,9 @@ class Refused(Exception):
 
 
 def nowhere(before: int, fault: Fault) -> Fault:
-    """A key taken within the same request belongs to no entry: none of them will be."""
-    taken = fault[0] is IdempotencyConflict and fault[2] > before
-    return (*fault[:2], None) if taken else fault
+    """A key that is taken, or an entry reversed, within the same request is so by no entry: none of them will be."""
+    within = fault[0] in (AlreadyReversed, IdempotencyConflict) and fault[2] > before
+    return (*fault[:2], None) if within else fault
 
 
 class Lot(NamedTuple):
