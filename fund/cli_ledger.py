@@ -6,6 +6,7 @@ made here under its lock when none does; either way it leaves an audit row. Amou
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -199,7 +200,7 @@ def entries(
     kind
         Of this kind: deposit, withdrawal, profit, loss, ...
     after
-        Those after this entry number.
+        Those that come after this entry in the list, which are the ones before it in time.
     limit
         How many at most.
     """
@@ -388,15 +389,28 @@ def export(
         if output is None:
             _write_lines(sys.stdout, lines)
         else:
-            # Never over what is there, and for nobody else to read.
-            file = open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")  # noqa: SIM115
-            try:
-                with file:
-                    _write_lines(file, lines)
-            except BaseException:
-                output.unlink()  # half of a book is none, and would be in the way of the next try
-                raise
+            _write_new(output, lines)
     return 0
+
+
+def _write_new(output: Path, lines: Iterable[str]) -> None:
+    """Never over what is there, for nobody else to read, and under its name only as a whole."""
+    part = output.with_name(f"{output.name}.part")
+    try:
+        _refuse_to_overwrite(output)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            _write_lines(file, lines)
+            file.flush()
+            os.fsync(file.fileno())
+        _refuse_to_overwrite(output)
+        part.rename(output)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _refuse_to_overwrite(output: Path) -> None:
+    if output.exists() or output.is_symlink():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(output))
 
 
 def _write_lines(file: TextIO, lines: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ The synchronous front door offers the same methods by name, so what is added her
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
@@ -16,12 +17,14 @@ import msgspec
 
 from fundops.actors.host import Host
 from fundops.actors.ledger.actor import new_key
+from fundops.actors.ledger.core import RUN
 from fundops.actors.ledger.verify import Anchor, Verification, verify_file
 from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
 from fundops.runtime import ConfigError, FundopsError, Ref, Request, Worker
 from fundops.wire.alert import AlertPage, AlertReceipt, Category, Level, RecentAlerts, SendAlert
 from fundops.wire.ledger import (
     BOOKABLE,
+    EVENTS_MAX,
     BalanceSheet,
     CashFlow,
     ChargeManagementFee,
@@ -118,11 +121,15 @@ class _Door:
         return await self._ref.ask(request, timeout_s=ANSWER_DEADLINE_S)
 
 
-def _members(field: str, value: object, *kinds: type[Any]) -> tuple[Any, ...]:
-    """Raises: `ConfigError` naming the field when this is no list, or one of it is something else."""
+def _members(field: str, value: object, *kinds: type[Any], at_most: int = sys.maxsize) -> tuple[Any, ...]:
+    """Raises: `ConfigError` naming the field when this is no list, too long, or one of it is something else."""
     if not isinstance(value, Iterable):
         raise ConfigError(field, f"{shown(value)} is not a list")
     members = tuple(value)
+    if len(members) > at_most:
+        raise ConfigError(field, f"{len(members):,} are more than {at_most:,} at once: give them in parts")
+    if {type(one) for one in members} <= set(kinds):  # as good as always
+        return members
     for at, one in enumerate(members):
         if not isinstance(one, kinds):
             what = kinds[0].__name__ if len(kinds) == 1 else "an event to book"
@@ -143,6 +150,14 @@ class LedgerDoor(_Door):
         self._now_us = now_us
         self._path = path
         self._make_worker = make_worker
+
+    async def _aside(self, name: str, call: Callable[[], R]) -> R:
+        """In a thread of its own: the loop belongs to everybody."""
+        worker = self._make_worker(name)
+        try:
+            return await worker.run(call)
+        finally:
+            worker.stop()
 
     def new_key(self) -> str:
         """A fresh idempotency key, to keep before sending."""
@@ -401,7 +416,11 @@ class LedgerDoor(_Door):
 
     async def post_many(self, entries: Sequence[Event | Correct]) -> tuple[Posted, ...]:
         """All of the events in one transaction, or none. An error carries the keys of all of them as `keys`."""
-        keyed = tuple(self._keyed(event) for event in _members("entries", entries, *BOOKABLE))
+        events = _members("entries", entries, *BOOKABLE, at_most=EVENTS_MAX)
+        if len(events) > RUN:
+            keyed = await self._aside("fundops-keys", lambda: tuple([self._keyed(event) for event in events]))
+        else:
+            keyed = tuple([self._keyed(event) for event in events])
         try:
             return await self._ask(PostMany(keyed))
         except FundopsError as error:
@@ -463,13 +482,9 @@ class LedgerDoor(_Door):
         0: it opens; 1: SQLite's own check and the trial balance; 2: the whole chain, and all that is derived from it;
         3: also what bean-check, hledger and ledger make of the exported book, those that are installed.
         """
-        if anchor is not None and not (isinstance(anchor, Anchor) and isinstance(anchor.seq, int)):
+        if anchor is not None and not (isinstance(anchor, Anchor) and [*map(type, anchor)] == [int, str]):
             raise ConfigError("anchor", f"{shown(anchor)} is not an Anchor: an entry and its hash")
-        worker = self._make_worker("fundops-verify")
-        try:
-            return await worker.run(partial(verify_file, self._path, level, anchor))
-        finally:
-            worker.stop()
+        return await self._aside("fundops-verify", partial(verify_file, self._path, level, anchor))
 
     async def recent_entries(self, limit: int = 20) -> tuple[Entry, ...]:
         """The newest entries, newest first."""

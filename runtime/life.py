@@ -245,6 +245,7 @@ async def _serve(seat: Seat, actor: Actor) -> None:
             await trio.lowlevel.checkpoint()
         else:
             mailbox.consumer = task
+            item = message = answer = None  # not kept for as long as nobody writes: they may be large
             await trio.lowlevel.wait_task_rescheduled(mailbox.abort_park)
 
 

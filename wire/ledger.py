@@ -85,7 +85,7 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
     hash: str  # hex of the chain's hash at this entry
 
 
-class Leg(msgspec.Struct, frozen=True):
+class Leg(msgspec.Struct, frozen=True, gc=False):
     """One posting: debit > 0, credit < 0."""
 
     account: str
@@ -352,7 +352,7 @@ class TrialBalance(Request[dict[str, Decimal]], frozen=True):
     asset: str | None = None
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     seq: int
     key: str
     recorded_us: int

@@ -95,6 +95,8 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
         return Minor(minor, False)
     if isinstance(value, str) and len(value) > 64:
         raise AmountError(field, value[:64] + "...", "is too long for an amount")
+    if isinstance(value, str) and ("_" in value or not value.isascii()):  # Decimal takes these for digits
+        raise AmountError(field, value, "is not a decimal number")
     try:
         exact = Decimal(value.strip()) if isinstance(value, str) else Decimal(value)
     except InvalidOperation:

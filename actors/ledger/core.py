@@ -1014,13 +1014,13 @@ def _check_texts(of: msgspec.Struct) -> None:
     for field, limit, none in _texts_of(type(of)):
         value = getattr(of, field)
         if value != none:
-            check_text(field, value, limit)
+            check_text(field, value, limit, at_least=len(none) if isinstance(none, str) else 1)
 
 
-def check_text(field: str, value: object, limit: int) -> None:
+def check_text(field: str, value: object, limit: int, *, at_least: int = 1) -> None:
     """Raises: `BadField`."""
     if not is_text(value, limit):
-        raise BadField(field, f"{shown(value)} is not a text of 1 to {limit} characters")
+        raise BadField(field, f"{shown(value)} is not a text of {at_least} to {limit} characters")
 
 
 def _check_parts(field: str, parts: object, kind: type[msgspec.Struct]) -> None:

@@ -224,7 +224,26 @@ def test_an_export_that_fails_leaves_no_half_of_a_book(
 
     monkeypatch.setattr("fundops.actors.ledger.export.jsonl", breaks_off)
     assert command("ledger", "export", "--output", str(tmp_path / "book.jsonl")).code > 0
-    assert not (tmp_path / "book.jsonl").exists()
+    assert not list(tmp_path.glob("book.jsonl*"))
+
+
+def test_an_export_has_its_name_only_once_it_is_whole(
+    command: Command, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def looks(_: object) -> Iterator[str]:
+        yield "one line"
+        seen.append((tmp_path / "book.jsonl").exists())
+        (tmp_path / "taken.jsonl").write_text("somebody else's")
+
+    monkeypatch.setattr("fundops.actors.ledger.export.jsonl", looks)
+    (tmp_path / "book.jsonl.part").write_text("of an export that was killed, and longer than this one")
+    assert command("ledger", "export", "--output", str(tmp_path / "book.jsonl")).code == 0
+    assert (seen, (tmp_path / "book.jsonl").read_text()) == ([False], "one line\n")
+    (tmp_path / "taken.jsonl").unlink()
+    assert command("ledger", "export", "--output", str(tmp_path / "taken.jsonl")).code == 1
+    assert (tmp_path / "taken.jsonl").read_text() == "somebody else's"
 
 
 def test_an_import_that_fails_leaves_no_database_behind(command: Command, db: Path, tmp_path: Path) -> None:

@@ -26,10 +26,11 @@ from fundops import (
 )
 from fundops.actors.ledger.verify import Anchor
 from fundops.doors import LedgerDoor
-from fundops.runtime import DAY_US
+from fundops.runtime import DAY_US, Worker
 from fundops.testing import START_US, VirtualFund, virtual_fund
 from fundops.wire.controller import Fill
 from fundops.wire.ledger import (
+    EVENTS_MAX,
     BookSettlement,
     ClosePeriod,
     Correct,
@@ -512,6 +513,22 @@ async def test_many_at_once_have_their_keys_before_they_are_sent() -> None:
         assert posted[0].key == first
 
 
+async def test_the_keys_of_very_many_are_made_beside_the_loop() -> None:
+    async with book() as (_, ledger):
+        threads: list[str] = []
+        make = ledger._make_worker
+
+        def noted(name: str) -> Worker:
+            threads.append(name)
+            return make(name)
+
+        ledger._make_worker = noted
+        for count in (1_024, 1_025):
+            posted = await ledger.post_many([RecordProfit(1)] * count)
+            assert len({one.key for one in posted}) == count
+        assert threads == ["fundops-keys"]
+
+
 @pytest.mark.parametrize(
     ("ask", "field"),
     [
@@ -563,6 +580,8 @@ async def test_many_at_once_have_their_keys_before_they_are_sent() -> None:
         (lambda book: book.entries(account=5), "account"),
         (lambda book: book.entries(kind=[]), "kind"),
         (lambda book: book.verify(anchor=(1, "x")), "anchor"),
+        (lambda book: book.verify(anchor=Anchor(1, None)), "anchor"),
+        (lambda book: book.post_many([RecordProfit(5)] * (EVENTS_MAX + 1)), "entries"),
     ],
 )
 async def test_what_has_the_wrong_type_is_refused_by_name_and_booked_by_nobody(

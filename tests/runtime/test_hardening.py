@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
@@ -686,3 +688,26 @@ async def test_an_unknown_name_is_refused_by_everything_that_takes_one(supervise
                 call("b")
         with pytest.raises(UnknownChild):
             await supervisor.replace("b", Worker)
+
+
+class Large(set[int]):
+    """An answer that can be watched."""
+
+
+class Many(Request[Any], frozen=True):
+    """All of them."""
+
+
+class Keeper(Actor):
+    @handles(Many)
+    async def many(self, _: Many) -> Large:
+        await trio.lowlevel.checkpoint()
+        return Large({1, 2, 3})
+
+
+async def test_an_actor_that_waits_for_mail_does_not_keep_its_last_answer(supervise: Supervise) -> None:
+    async with supervise([ChildSpec("a", Keeper)]) as supervisor:
+        answer = weakref.ref(await supervisor.ref("a").ask(Many()))
+        await wait_all_tasks_blocked()
+        gc.collect()
+        assert answer() is None

@@ -66,6 +66,9 @@ def test_int_text_and_decimal_are_taken_exactly(value: Any, minor: int) -> None:
         "1,5",
         "0x10",
         "1.2.3",
+        "1_000",
+        "\uff11\uff12",  # digits of another alphabet
+        "\u00a05",
         "nan",
         "-inf",
         Decimal("NaN"),
