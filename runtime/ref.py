@@ -159,6 +159,7 @@ class Ref:
             await ask.wait()
         if ask.state == ANSWERED:
             answer: R = ask.answer
+            ask.answer = ask.message = None  # its lane may keep it until its deadline, and they may be large
             return answer
         if ask.state == EXPIRED:
             raise self._too_late(ask, timeout_s)

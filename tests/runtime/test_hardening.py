@@ -697,6 +697,8 @@ class Large(set[int]):
 class Many(Request[Any], frozen=True):
     """All of them."""
 
+    of: Any
+
 
 class Keeper(Actor):
     @handles(Many)
@@ -705,9 +707,11 @@ class Keeper(Actor):
         return Large({1, 2, 3})
 
 
-async def test_an_actor_that_waits_for_mail_does_not_keep_its_last_answer(supervise: Supervise) -> None:
+async def test_neither_the_last_request_nor_its_answer_is_kept_until_the_next(supervise: Supervise) -> None:
     async with supervise([ChildSpec("a", Keeper)]) as supervisor:
-        answer = weakref.ref(await supervisor.ref("a").ask(Many()))
+        asked = Large()
+        kept = [weakref.ref(asked), weakref.ref(await supervisor.ref("a").ask(Many(asked)))]
+        del asked
         await wait_all_tasks_blocked()
         gc.collect()
-        assert answer() is None
+        assert [one() for one in kept] == [None, None]
