@@ -31,8 +31,9 @@ __all__ = ["LEVELS", "Anchor", "Finding", "Verification", "anchor_of", "verify",
 LEVELS = (0, 1, 2, 3)
 # More of them say nothing new, and a file that is all wrong has millions.
 FINDINGS_MAX = 100
-# Entries at a time. Two of them are held in memory, some megabytes each.
+# Entries at a time, and bytes of their payloads: one that moves many lots has some hundred kilobytes.
 PAGE = 8_000
+PAGE_BYTES = 8 * 2**20
 
 
 class Anchor(NamedTuple):
@@ -254,7 +255,7 @@ def _pages(rows: Rows, beside: Rows, thread: ThreadPoolExecutor) -> Iterator[_Pa
     last = 0
     while True:
         try:
-            entries = rows.rows(_PAGE, (last, PAGE))
+            entries = _entries_after(rows, last)
         except apsw.Error:
             yield from ahead
             raise
@@ -266,6 +267,16 @@ def _pages(rows: Rows, beside: Rows, thread: ThreadPoolExecutor) -> Iterator[_Pa
         page = _Page(entries, bounds, thread.submit(_ask, beside, bounds))
         yield from ahead
         ahead = [page]
+
+
+def _entries_after(rows: Rows, last: int) -> list[tuple[int, bytes, bytes]]:
+    entries, size = [], 0
+    for entry in rows.each(_PAGE, (last, PAGE)):
+        entries.append(entry)
+        size += len(entry[1])
+        if size >= PAGE_BYTES:
+            break
+    return entries
 
 
 def _ask(rows: Rows, bounds: tuple[int, int]) -> _Said | None:

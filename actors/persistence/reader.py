@@ -26,6 +26,10 @@ class Rows:
         """All rows as tuples. Each call is its own short read transaction."""
         return self._connection.execute(sql, bindings).fetchall()
 
+    def each(self, sql: str, bindings: tuple[Any, ...] = ()) -> Iterator[Any]:
+        """The rows one by one, for who may not want them all. They are read while they are taken."""
+        yield from self._connection.execute(sql, bindings)
+
     def row(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
         """The first row, or None."""
         return next(iter(self.rows(sql, bindings)), None)

@@ -61,10 +61,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=[10_000, 4, 1], ids="pages of {}".format)
+@pytest.fixture(params=[(10_000, 10**6), (4, 10**6), (10_000, 700), (1, 10**6)], ids=str)
 def path(made: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, looked over in pages of all sizes."""
-    monkeypatch.setattr("fundops.actors.ledger.verify.PAGE", request.param)
+    monkeypatch.setattr(verify, "PAGE", request.param[0])
+    monkeypatch.setattr(verify, "PAGE_BYTES", request.param[1])
     return Path(shutil.copy(made, tmp_path / "fund.db"))
 
 
@@ -311,10 +312,10 @@ def test_what_a_running_fund_books_meanwhile_is_not_looked_at(path: Path, monkey
 
 def test_what_was_found_before_a_page_that_cannot_be_read_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(Reader):
-        def rows(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
-            if sql == verify._PAGE and bindings[0]:
+        def each(self, sql: str, bindings: tuple[Any, ...] = ()) -> Iterator[Any]:
+            if bindings and bindings[0] >= 4:
                 raise apsw.CorruptError("a page that is none")
-            return super().rows(sql, bindings)
+            return super().each(sql, bindings)
 
     monkeypatch.setattr(verify, "PAGE", 4)
     monkeypatch.setattr(verify, "Reader", Failing)
@@ -395,3 +396,11 @@ def test_a_file_that_holds_no_book_is_refused(tmp_path: Path) -> None:
         prepare(tmp_path / str(number))
         with pytest.raises(DatabaseError):
             verify_file(tmp_path / str(number))
+
+
+def test_a_page_has_no_more_entries_or_bytes_than_it_may(path: Path) -> None:
+    with Reader(path) as reader:
+        page = verify._entries_after(reader, 2)
+    assert 1 <= len(page) <= verify.PAGE
+    assert sum(len(payload) for _, payload, _ in page[:-1]) < verify.PAGE_BYTES
+    assert [seq for seq, _, _ in page] == list(range(3, 3 + len(page)))
