@@ -18,7 +18,7 @@ from fundops.actors.ledger.accounts import EXTERNAL
 from fundops.actors.ledger.core import Rules
 from fundops.actors.ledger.export import Header, import_journal, peek_header
 from fundops.actors.oversight import schema as oversight_schema
-from fundops.actors.persistence import Copied, DatabaseError, Reader, beside, open_database, restore
+from fundops.actors.persistence import Copied, DatabaseError, Reader, beside, open_database, restore, sync_folder
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.actors.recovery import schema as recovery_schema
@@ -156,17 +156,31 @@ def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = Fal
 def import_book(path: Path, lines: Iterable[str]) -> Header:
     """Make a new database of an exported journal. The caller holds the owner's lock.
 
+    A new file has its name only once it is whole: one that was killed before its first entry would pass for a new fund.
+
     Raises: `JournalDamaged`; `DatabaseError` when there are entries already.
     """
-    first, rest = peek_header(lines)
-    before = path.exists()
+    if path.exists():
+        return _import_into(path, lines)
+    part = path.with_name(f"{path.name}.importing")
     try:
-        header = import_journal(path, rest, currency=first.currency or "USD", migrations=MIGRATIONS)
-    except BaseException:
-        if not before:  # a database without a name, which nothing could open
-            for file in (path, *beside(path)):
-                file.unlink(missing_ok=True)
-        raise
+        _remove(part)  # what one that was killed has left
+        header = _import_into(part, lines)
+        part.rename(path)
+        sync_folder(path)
+    finally:
+        _remove(part)
+    return header
+
+
+def _remove(path: Path) -> None:
+    for file in (path, *beside(path)):
+        file.unlink(missing_ok=True)
+
+
+def _import_into(path: Path, lines: Iterable[str]) -> Header:
+    first, rest = peek_header(lines)
+    header = import_journal(path, rest, currency=first.currency or "USD", migrations=MIGRATIONS)
     connection = open_database(path, MIGRATIONS)
     try:
         capital = "SELECT -amount_minor FROM entry JOIN posting ON entry = seq WHERE key = 'opening' AND account = ?"
@@ -181,6 +195,7 @@ def import_book(path: Path, lines: Iterable[str]) -> Header:
             "forked_at_entry": f"{header.seq} {header.hash}",
         }
         _store(connection, {key: value for key, value in wanted.items() if key not in stored})
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # the log would not come along
     finally:
         connection.close()
     return header

@@ -3,6 +3,7 @@
 from .actor import PersistenceActor
 from .backup import Copied, backup, beside, restore
 from .barrier import earlier_commits
+from .copying import sync_folder
 from .database import open_database
 from .errors import DatabaseError
 from .reader import Reader, Rows
@@ -21,4 +22,5 @@ __all__ = [
     "earlier_commits",
     "open_database",
     "restore",
+    "sync_folder",
 ]

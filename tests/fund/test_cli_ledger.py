@@ -31,7 +31,7 @@ from fundops import (
 )
 from fundops.actors.ledger.judges import judges
 from fundops.actors.persistence import DatabaseError, open_database
-from fundops.database import MIGRATIONS
+from fundops.database import MIGRATIONS, import_book
 from fundops.lock import OwnerLock
 from fundops.standalone import run_command
 from fundops.wire.persistence import OutcomeUnknown
@@ -244,6 +244,24 @@ def test_an_export_has_its_name_only_once_it_is_whole(
     (tmp_path / "taken.jsonl").unlink()
     assert command("ledger", "export", "--output", str(tmp_path / "taken.jsonl")).code == 1
     assert (tmp_path / "taken.jsonl").read_text() == "somebody else's"
+
+
+def test_an_imported_book_has_its_name_only_once_it_is_whole(db: Path, tmp_path: Path, command: Command) -> None:
+    command("ledger", "export", "--output", str(tmp_path / "book.jsonl"))
+    new, seen = tmp_path / "new.db", []
+
+    def lines() -> Iterator[str]:
+        for line in (tmp_path / "book.jsonl").read_text().splitlines(keepends=True):
+            seen.append(new.exists())
+            yield line
+
+    for left in ("", "-wal", "-shm"):  # of an import that was killed
+        (tmp_path / f"new.db.importing{left}").write_bytes(b"half")
+    import_book(new, lines())
+    assert (len(seen), any(seen)) == (2, False)
+    assert [one.name for one in tmp_path.glob("new.db*")] == ["new.db"]
+    assert command("ledger", "verify", "--db", str(new)).code == 0
+    assert new.stat().st_mode & 0o777 == 0o600
 
 
 def test_an_import_that_fails_leaves_no_database_behind(command: Command, db: Path, tmp_path: Path) -> None:
