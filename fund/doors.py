@@ -417,10 +417,11 @@ class LedgerDoor(_Door):
     async def post_many(self, entries: Sequence[Event | Correct]) -> tuple[Posted, ...]:
         """All of the events in one transaction, or none. An error carries the keys of all of them as `keys`."""
         events = _members("entries", entries, *BOOKABLE, at_most=EVENTS_MAX)
-        if len(events) > RUN:
-            keyed = await self._aside("fundops-keys", lambda: tuple([self._keyed(event) for event in events]))
-        else:
-            keyed = tuple([self._keyed(event) for event in events])
+
+        def with_keys() -> tuple[Event | Correct, ...]:
+            return tuple([self._keyed(event) for event in events])
+
+        keyed = with_keys() if len(events) <= RUN else await self._aside("fundops-keys", with_keys)
         try:
             return await self._ask(PostMany(keyed))
         except FundopsError as error:

@@ -686,30 +686,34 @@ def are_moves(events: Sequence[object]) -> TypeGuard[Sequence[Move]]:
     return _MOVES.keys() >= {type(event) for event in events}
 
 
-# Those that may have more to go through than themselves: legs, the open lots, entries of before.
-_LONG = {
-    *(BookFill, ClosePosition, Mark, OpenPosition, Settle),
-    *(OpeningBalances, Post),
-    *(ClosePeriod, Correct, ReopenPeriod, Reverse),
+# Those that may have more to go through than themselves: their parts, all open lots of what they are about, or entries
+# of before, of any size.
+_PARTS_IN: Mapping[type, str] = {OpeningBalances: "positions", Post: "legs"}
+_LOTS_OF: Mapping[type, str] = {
+    **dict.fromkeys((BookFill, ClosePosition, Mark, OpenPosition), "instrument"),
+    Settle: "market",
 }
+_LOOKING_BACK = {ClosePeriod, Correct, ReopenPeriod, Reverse}
+_LONG = {*_PARTS_IN, *_LOTS_OF, *_LOOKING_BACK}
 
 
-def work_of(events: Sequence[object], book: Book) -> int:
+def work_of(events: Sequence[Any], book: Book) -> int:
     """How many entries, legs and lots there are to go through to decide these, about."""
-    if _LONG.isdisjoint(map(type, events)):
-        return len(events)
     work, opened = len(events), Counter[LotKey]()
+    if _LONG.isdisjoint(map(type, events)):
+        return work
     for event in events:
-        match event:
-            case Post(legs=parts) | OpeningBalances(positions=parts):
-                work += len(parts) if isinstance(parts, tuple | list) else 0
-            case ClosePosition() | Mark() | OpenPosition() | BookFill() | Settle():
-                key = (event.strategy, event.market if isinstance(event, Settle) else event.instrument)
-                if all(name is None or type(name) is str for name in key):
-                    work += len(book.lots.get(key, ())) + opened[key]
-                    opened[key] += 1
-            case ClosePeriod() | Correct() | ReopenPeriod() | Reverse():
-                work += RUN
+        kind = type(event)
+        if kind in _PARTS_IN:
+            parts = getattr(event, _PARTS_IN[kind])
+            work += len(parts) if isinstance(parts, tuple | list) else 0
+        elif kind in _LOTS_OF:
+            key = (event.strategy, getattr(event, _LOTS_OF[kind]))
+            if all(name is None or type(name) is str for name in key):
+                work += len(book.lots.get(key, ())) + opened[key]
+                opened[key] += 1
+        elif kind in _LOOKING_BACK:
+            work += RUN
     return work
 
 

@@ -133,8 +133,7 @@ def _look(rows: Reader, level: int, anchor: Anchor | None) -> Iterator[Finding]:
 def _twin(reader: Reader) -> Reader:
     """Another connection to the same book. Raises: `DatabaseError` when another has taken its place."""
     twin = Reader(reader.path)
-    last = reader.row("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1")
-    if last is not None and twin.row("SELECT seq, hash FROM entry WHERE seq = ?", last[:1]) != last:
+    if any(_check_anchor(twin, anchor_of(reader))):
         twin.close()
         raise DatabaseError(reader.path, "is no longer the file that was opened")
     return twin

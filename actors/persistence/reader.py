@@ -51,18 +51,13 @@ class Reader(Rows):
         self.path = path.absolute()
         try:
             self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-            if self._connection.pragma("application_id") != APPLICATION_ID:
-                raise DatabaseError(path, "is not a fundops database")
-        except apsw.CantOpenError as error:
-            self.close()
-            # It shares two files with a writer. Reading without them is only right where there certainly is none.
-            raise DatabaseError(path, "cannot be read where nothing can be written: read a copy of it") from error
+            application_id = self._connection.pragma("application_id")
         except apsw.Error as error:
             self.close()
-            raise DatabaseError(path, f"cannot be read: {error}") from error
-        except DatabaseError:
+            raise DatabaseError(path, _why_unreadable(error)) from error
+        if application_id != APPLICATION_ID:
             self.close()
-            raise
+            raise DatabaseError(path, "is not a fundops database")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -85,3 +80,10 @@ class Reader(Rows):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _why_unreadable(error: apsw.Error) -> str:
+    if isinstance(error, apsw.CantOpenError):
+        # It shares two files with a writer. Reading without them is only right where there certainly is none.
+        return "cannot be read where nothing can be written: read a copy of it"
+    return f"cannot be read: {error}"

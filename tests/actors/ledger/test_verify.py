@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -280,9 +279,9 @@ def test_an_entry_that_was_taken_out_is_missing_though_the_chain_was_made_anew(p
 
 
 def chain_anew(path: Path) -> None:
-    connection, head = apsw.Connection(str(path)), bytes(32)
+    connection, head = apsw.Connection(str(path)), GENESIS
     for seq, payload in connection.execute("SELECT seq, payload FROM entry ORDER BY seq").fetchall():
-        head = hashlib.sha256(head + payload.encode()).digest()
+        head = chain_hash(head, payload.encode())
         connection.execute("UPDATE entry SET hash = ? WHERE seq = ?", (head, seq))
     connection.close()
 
