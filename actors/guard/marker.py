@@ -35,7 +35,6 @@ class Marker:
     def write(self, status: KillStatus) -> None:
         """Durable on return. Raises: OSError; where there is only no room for what it says, the marker is there."""
         os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
-        self._sync_folder()
         draft = self.path.with_suffix(self.path.suffix + ".new")
         try:
             with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -46,7 +45,8 @@ class Marker:
         except OSError:
             draft.unlink(missing_ok=True)
             raise
-        self._sync_folder()
+        finally:
+            self._sync_folder()
 
     def remove(self) -> None:
         """Durable on return. Raises: OSError."""
