@@ -131,8 +131,8 @@ def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = Fal
     marker = Marker(target.with_name(target.name + ".kill"))
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = marker.read()
-    marker.write(KillStatus("ENGAGED", f"restored from {source.name}", "fundops", now_us))
     try:
+        marker.write(KillStatus("ENGAGED", f"restored from {source.name}", "fundops", now_us))
         copied = restore(source, target, MIGRATIONS, replace=replace)
     except BaseException:
         marker.remove() if before is None else marker.write(before)

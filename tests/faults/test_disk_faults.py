@@ -21,7 +21,7 @@ from fundops.actors.guard.marker import Marker
 from fundops.actors.ledger.verify import verify_file
 from fundops.actors.persistence import DatabaseError, Reader, backup, database, store
 from fundops.actors.persistence.actor import PROBE_EVERY_S
-from fundops.database import MIGRATIONS
+from fundops.database import MIGRATIONS, restore_fund
 from fundops.runtime import Supervisor, ThreadWorker
 from fundops.wire.guard import KillStatus
 from fundops.wire.ledger import BalanceSheet, Deposit, InsufficientFunds, Posted, Withdraw
@@ -340,7 +340,23 @@ def test_a_kill_switch_engaged_on_a_full_disk_is_engaged_ever_after(small_disk: 
     (small_disk / "ballast").unlink()
     marker.write(status)
     assert marker.read() == status
-    assert [one.name for one in small_disk.iterdir()] == ["fund.db.kill"]
+    assert names(small_disk) == ["fund.db.kill"]
+
+
+def names(folder: Path) -> list[str]:
+    return [one.name for one in folder.iterdir()]
+
+
+async def test_a_restore_that_finds_no_room_for_its_marker_leaves_none(
+    small_disk: Path, running: Any, tmp_path: Path
+) -> None:
+    async with running(tmp_path / "source.db") as supervisor:
+        await deposit(supervisor)
+    with suppress(OSError):
+        (small_disk / "ballast").write_bytes(bytes(4_000_000))
+    with pytest.raises(OSError, match="No space left"):
+        restore_fund(tmp_path / "source.db", small_disk / "fund.db", 5)
+    assert names(small_disk) == ["ballast"]
 
 
 def make_read_only(disk: Path) -> None:
