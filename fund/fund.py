@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import trio
 
 from fundops.actors.alert import AlertActor, ChannelActor
-from fundops.actors.alert.delivery import LogDelivery, SecretUrl, WebhookDelivery
+from fundops.actors.alert.delivery import LogDelivery, WebhookDelivery
+from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardActor, Leases
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor

@@ -38,6 +38,7 @@ from .records import (
     Terminated,
 )
 from .ref import Ref
+from .settings import SECRET, Setting, Settings, settings_of, shown
 from .spec import Backoff, ChildSpec, SupervisorSpec
 from .supervisor import Supervisor, Watch, open_supervisor
 from .timer import Timer
@@ -45,6 +46,7 @@ from .worker import InlineWorker, ThreadWorker, Worker
 
 __all__ = [
     "DAY_US",
+    "SECRET",
     "Actor",
     "ActorCrashed",
     "ActorError",
@@ -75,6 +77,8 @@ __all__ = [
     "Replaced",
     "Request",
     "Restarted",
+    "Setting",
+    "Settings",
     "StartFailed",
     "Stuck",
     "Supervisor",
@@ -95,4 +99,6 @@ __all__ = [
     "handles_batch",
     "leaf_of",
     "open_supervisor",
+    "settings_of",
+    "shown",
 ]

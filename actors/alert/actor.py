@@ -18,10 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...runtime import (
-    Actor,
-    ActorCrashed,
     ActorStopped,
-    AskTimeout,
     Clock,
     MailboxFull,
     Ref,
@@ -43,8 +40,7 @@ from ...wire.alert import (
     SendAlert,
     Wake,
 )
-from ...wire.persistence import Commit, ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
-from ..persistence import Reader, earlier_commits
+from ..persistence import DurableActor, Refusal
 from .core import NO_CHANGES, Alert, AlertSettings, Changes, Decided, Draft, Gates, accepted
 from .schema import Recorded, load_cursor, load_gates, load_last_id, load_requests, recent, record
 
@@ -52,6 +48,9 @@ __all__ = ["REQUESTS_MAX", "UNWRITTEN_MAX", "AlertActor"]
 
 # Requests of one commit: a backlog of any size is worked off with bounded memory and bounded transactions.
 REQUESTS_MAX = 4_096
+
+# Storage that does not answer by then refuses, and a CRITICAL alert leaves from memory.
+APPEND_DEADLINE_S = 5.0
 
 # CRITICAL alerts that wait in memory for storage to heal. The gates let at most 50 a minute out; the rest of this
 # room is for the suppressed ones.
@@ -62,16 +61,18 @@ _NOTHING_OPEN = AlertReceipt(0, AlertOutcome.DEDUPED, 0)
 _log = logging.getLogger("fundops.alert")
 
 _Answer = AlertReceipt | Rejected
-_Refusal = StorageDegraded | StorageFailed | OutcomeUnknown
 
 
-class AlertActor(Actor):
+class AlertActor(DurableActor):
     """Needs the actor ``persistence``, and one ``channel.<name>`` for each of `channels`."""
 
     messages = SendAlert | AlertsWaiting | ConsumeAlertRequests | RecentAlerts
+    append_deadline_s = APPEND_DEADLINE_S
 
-    def __init__(self, path: Path, clock: Clock, settings: AlertSettings, channels: Sequence[str]) -> None:
-        self._path = path
+    def __init__(
+        self, path: Path, clock: Clock, settings: AlertSettings, channels: Sequence[str]
+    ) -> None:
+        super().__init__(path)
         self._clock = clock
         self._settings = settings
         self._channel_names = tuple(channels)
@@ -85,21 +86,21 @@ class AlertActor(Actor):
         self._unwritten_changes: Changes = NO_CHANGES
         self._left_from_memory = 0
         self._storage_refuses = False
-        # Whether a commit may have become durable without our knowing: then the database is read again first.
-        self._stale = False
 
-    async def on_start(self) -> None:
-        self._persistence = self.context.ref("persistence")
+    def load(self) -> None:
+        """Cursor, ids and gates from the rows; what left from memory and is not written stays."""
+        self._cursor = load_cursor(self._reader)
+        self._next_id = load_last_id(self._reader) + 1
+        for number in [number for number in self._unwritten_requests if number <= self._cursor]:
+            del self._unwritten_requests[number]
+        unwritten = [*self._unwritten, *self._unwritten_requests.values()]
+        self._gates = load_gates(self._reader, self._settings, unwritten, self._unwritten_changes)
+
+    async def begin(self) -> None:
+        """Consume the requests that an earlier life left."""
         self._channels = tuple(self.context.ref(f"channel.{name}") for name in self._channel_names)
-        self._reader = Reader(self._path)
-        await earlier_commits(self._persistence)
-        self._load()
-        with suppress(MailboxFull):  # then whatever fills it consumes the requests
+        with suppress(MailboxFull):  # then the message that fills it consumes the requests
             self.context.ref(self.context.name).tell_nowait(AlertsWaiting())
-
-    async def on_stop(self, reason: str) -> None:
-        if hasattr(self, "_reader"):
-            self._reader.close()
 
     # -- messages
 
@@ -132,14 +133,18 @@ class AlertActor(Actor):
 
     # -- decide -> append -> apply
 
-    async def _work(self, sends: Sequence[Alert], now_us: int) -> tuple[int, list[_Answer], _Refusal | None]:
+    async def _work(
+        self, sends: Sequence[Alert], now_us: int
+    ) -> tuple[int, list[_Answer], Refusal | None]:
         """Decide the stored requests, then `sends`: how many requests, an answer for each send, what storage said."""
         consumed = 0
         while True:
-            refusal = await self._read_again() if self._stale else None
+            refusal = await self.load_again()
             requests = load_requests(self._reader, self._cursor, REQUESTS_MAX)
             last = len(requests) < REQUESTS_MAX
-            draft = self._gates.draft(AlertOutcome.QUEUED if self._channels else AlertOutcome.NO_CHANNEL)
+            draft = self._gates.draft(
+                AlertOutcome.QUEUED if self._channels else AlertOutcome.NO_CHANNEL
+            )
             answers = self._decide(draft, requests, sends if last else ())
             if last:
                 draft.pass_time(now_us)
@@ -151,10 +156,14 @@ class AlertActor(Actor):
             if last:
                 return consumed, answers, None
 
-    def _decide(self, draft: Draft, requests: Sequence[tuple[int, Alert]], sends: Sequence[Alert]) -> list[_Answer]:
+    def _decide(
+        self, draft: Draft, requests: Sequence[tuple[int, Alert]], sends: Sequence[Alert]
+    ) -> list[_Answer]:
         draft.decided.extend(self._unwritten)
         for number, alert in requests:
-            if number in self._unwritten_requests:  # decided when it left: only its row is still missing
+            if (
+                number in self._unwritten_requests
+            ):  # decided when it left: only its row is still missing
                 draft.decided.append(self._unwritten_requests[number])
                 continue
             draft.pass_time(alert.at_us)
@@ -170,7 +179,7 @@ class AlertActor(Actor):
                 answers.append(AlertReceipt(alert_id, decided.outcome, decided.count))
         return answers
 
-    async def _append(self, draft: Draft, cursor: int) -> _Refusal | None:
+    async def _append(self, draft: Draft, cursor: int) -> Refusal | None:
         """Make the draft durable, then true, then wake the channels; or say why it could not be stored."""
         if not draft.decided and cursor == self._cursor:
             return None
@@ -182,7 +191,7 @@ class AlertActor(Actor):
             self._channel_names,
             self._settings.queue_max,
         )
-        refusal = await self._commit(Commit(record(facts)))
+        refusal = await self.append(record(facts))
         if refusal is not None:
             return refusal
         self._gates.apply(draft)
@@ -192,35 +201,23 @@ class AlertActor(Actor):
         self._unwritten_requests.clear()
         self._unwritten_changes = NO_CHANGES
         # The channels too may have stopped while storage refused.
-        if self._storage_refuses or any(one.outcome is AlertOutcome.QUEUED for one in draft.decided):
+        if self._storage_refuses or any(
+            one.outcome is AlertOutcome.QUEUED for one in draft.decided
+        ):
             self._wake_channels()
         self._note_storage(None)
-        return None
-
-    async def _commit(self, request: Commit) -> _Refusal | None:
-        try:
-            await self._persistence.ask(request)
-        except (StorageDegraded, StorageFailed) as refusal:
-            return refusal
-        except OutcomeUnknown as refusal:
-            self._stale = True
-            return refusal
-        except ConstraintFailed as broken:
-            # Nobody else writes these tables, so our idea of them is wrong: the next life reads them afresh.
-            raise RuntimeError("the alert tables are not what this actor believes") from broken
-        except (AskTimeout, ActorCrashed, ActorStopped, MailboxFull) as silence:
-            self._stale = True
-            return OutcomeUnknown(f"storage does not answer: {silence}")
         return None
 
     # -- when storage refuses
 
     def _leave_from_memory(
-        self, requests: Sequence[tuple[int, Alert]], sends: Sequence[Alert], refusal: _Refusal
+        self, requests: Sequence[tuple[int, Alert]], sends: Sequence[Alert], refusal: Refusal
     ) -> list[_Answer]:
         """CRITICAL alerts pass the same gates and leave; all others are refused, or stay stored requests."""
         self._note_storage(refusal)
-        draft = self._gates.draft(AlertOutcome.UNPERSISTED if self._channels else AlertOutcome.NO_CHANNEL)
+        draft = self._gates.draft(
+            AlertOutcome.UNPERSISTED if self._channels else AlertOutcome.NO_CHANNEL
+        )
         for number, alert in requests:
             if alert.level is Level.CRITICAL and number not in self._unwritten_requests:
                 decided = draft.decide(alert)
@@ -247,46 +244,36 @@ class AlertActor(Actor):
     def _keep_unwritten(self, decided: Decided) -> None:
         if len(self._unwritten) >= UNWRITTEN_MAX:
             lost = self._unwritten.popleft().alert
-            _log.error("CRITICAL alert %r will be missing from the history: too many wait for storage", lost.title)
+            _log.error(
+                "CRITICAL alert %r will be missing from the history: too many wait for storage",
+                lost.title,
+            )
         self._unwritten.append(decided)
 
     def _deliver_from_memory(self, alert: Alert) -> None:
         self._left_from_memory += 1
         # Never the id of a stored alert: receivers would take the later of the two for a repetition.
         number = f"memory-{alert.at_us}-{self.context.epoch}-{self._left_from_memory}"
-        outgoing = OutgoingAlert(number, alert.at_us, alert.level, alert.category, alert.title, alert.message)
+        outgoing = OutgoingAlert(
+            number, alert.at_us, alert.level, alert.category, alert.title, alert.message
+        )
         for channel in self._channels:
             try:
                 channel.tell_nowait(DeliverFromMemory(outgoing))
             except (MailboxFull, ActorStopped) as lost:
-                _log.critical("CRITICAL alert %r could not be stored and cannot be sent: %s", alert.title, lost)
+                _log.critical(
+                    "CRITICAL alert %r could not be stored and cannot be sent: %s",
+                    alert.title,
+                    lost,
+                )
 
-    def _note_storage(self, refusal: _Refusal | None) -> None:
+    def _note_storage(self, refusal: Refusal | None) -> None:
         """Log the first refusal and the healing, not every attempt between."""
         if refusal is not None and not self._storage_refuses:
             _log.error("alerts cannot be stored; CRITICAL ones leave from memory: %s", refusal)
         elif refusal is None and self._storage_refuses:
             _log.warning("alerts can be stored again")
         self._storage_refuses = refusal is not None
-
-    # -- reading what is stored
-
-    async def _read_again(self) -> _Refusal | None:
-        try:
-            await earlier_commits(self._persistence)
-        except (AskTimeout, ActorCrashed, ActorStopped, MailboxFull) as silence:
-            return OutcomeUnknown(f"storage does not answer: {silence}")
-        self._load()
-        self._stale = False
-        return None
-
-    def _load(self) -> None:
-        self._cursor = load_cursor(self._reader)
-        self._next_id = load_last_id(self._reader) + 1
-        for number in [one for one in self._unwritten_requests if one <= self._cursor]:
-            del self._unwritten_requests[number]
-        unwritten = [*self._unwritten, *self._unwritten_requests.values()]
-        self._gates = load_gates(self._reader, self._settings, unwritten, self._unwritten_changes)
 
     def _wake_channels(self) -> None:
         for channel in self._channels:

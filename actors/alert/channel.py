@@ -10,6 +10,7 @@ The end of one delivery and the claim of the next are one commit, so a queue of 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -18,10 +19,7 @@ import msgspec
 import trio
 
 from ...runtime import (
-    Actor,
-    ActorCrashed,
     ActorStopped,
-    AskTimeout,
     Clock,
     ConfigError,
     FundopsError,
@@ -30,15 +28,8 @@ from ...runtime import (
     handles_batch,
 )
 from ...wire.alert import DeliverFromMemory, OutgoingAlert, PendingDeliveries, Wake
-from ...wire.persistence import (
-    Commit,
-    ConstraintFailed,
-    OutcomeUnknown,
-    Statement,
-    StorageDegraded,
-    StorageFailed,
-)
-from ..persistence import Reader
+from ...wire.persistence import Statement
+from ..persistence import DurableActor
 from .schema import (
     claim,
     expire_pending,
@@ -58,6 +49,9 @@ __all__ = [
     "Deliver",
     "DeliveryFailed",
 ]
+
+# Storage that does not answer by then is left for the next `Wake`.
+APPEND_DEADLINE_S = 5.0
 
 # One deadline around the whole delivery: a server that drips defeats any deadline per read.
 DEADLINE_S = 10.0
@@ -90,18 +84,27 @@ class _Ended(msgspec.Struct, frozen=True):
     error: str | None
 
 
-class ChannelActor(Actor):
+class ChannelActor(DurableActor):
     """The actor ``channel.<name>``. Needs the actor ``persistence``."""
 
     messages = Wake | DeliverFromMemory | PendingDeliveries
+    append_deadline_s = APPEND_DEADLINE_S
 
     def __init__(
-        self, name: str, path: Path, deliver: Deliver, clock: Clock, *, deadline_s: float = DEADLINE_S
+        self,
+        name: str,
+        path: Path,
+        deliver: Deliver,
+        clock: Clock,
+        *,
+        deadline_s: float = DEADLINE_S,
     ) -> None:
         if not 0 < deadline_s < float("inf"):
-            raise ConfigError("deadline_s", f"{deadline_s!r} is not a positive, finite number of seconds")
+            raise ConfigError(
+                "deadline_s", f"{deadline_s!r} is not a positive, finite number of seconds"
+            )
+        super().__init__(path)
         self._name = name
-        self._path = path
         self._deliver = deliver
         self._clock = clock
         self._deadline_s = deadline_s
@@ -110,23 +113,20 @@ class ChannelActor(Actor):
         self._claimed: int | None = None
         self._recovered = False
 
-    async def on_start(self) -> None:
-        self._persistence = self.context.ref("persistence")
+    async def begin(self) -> None:
+        """Settle the rows of an earlier life, then begin with the queue."""
         self._self = self.context.ref(self.context.name)
-        self._reader = Reader(self._path)
         await self._recover()
         self._wake_self()
 
     async def on_stop(self, reason: str) -> None:
-        if not hasattr(self, "_reader"):
-            return
         statements = self._settled()
         if self._claimed is not None:
             # Cut off while claiming: nothing has left, so the next life may send it without fear of a second copy.
             statements += (release(self._claimed, self._name),)
         if statements:
-            await self._commit(statements)
-        self._reader.close()
+            await self._store(statements)
+        await super().on_stop(reason)
 
     # -- messages
 
@@ -155,14 +155,14 @@ class ChannelActor(Actor):
 
         False when there is no row, or storage refuses: then the next `Wake` tries again.
         """
-        if not self._recovered and not await self._recover():
+        if await self.load_again() is not None or not (self._recovered or await self._recover()):
             return False
         row = load_next(self._reader, self._name, self._claimed)
         statements = (*self._settled(), *((claim(row, self._name),) if row else ()))
         if not statements:
             return False
         self._claimed = row.alert_id if row else None
-        if not await self._commit(statements):
+        if not await self._store(statements):
             return False
         self._ended = self._claimed = None
         if row is None:
@@ -174,7 +174,9 @@ class ChannelActor(Actor):
         """None when delivered, or why not."""
         error = await self._error_of(alert)
         if error is not None:
-            _log.warning("alert %s was not delivered through channel %s: %s", alert.id, self._name, error)
+            _log.warning(
+                "alert %s was not delivered through channel %s: %s", alert.id, self._name, error
+            )
         return error
 
     async def _error_of(self, alert: OutgoingAlert) -> str | None:
@@ -199,7 +201,7 @@ class ChannelActor(Actor):
         """Give the rows that an earlier life left behind their state, before any other row is touched."""
         sending = load_sending_count(self._reader, self._name)
         now_us = self._clock.now_us()
-        self._recovered = await self._commit(
+        self._recovered = await self._store(
             (
                 forget_sending(self._name),
                 expire_pending(
@@ -210,28 +212,17 @@ class ChannelActor(Actor):
             )
         )
         if self._recovered and sending:
-            _log.warning("channel %s: %d delivery was cut off, its outcome is unknown", self._name, sending)
+            _log.warning(
+                "channel %s: %d delivery was cut off, its outcome is unknown", self._name, sending
+            )
         return self._recovered
 
-    async def _commit(self, statements: tuple[Statement, ...]) -> bool:
-        """Whether they are durable."""
-        try:
-            await self._persistence.ask(Commit(statements))
-        except (
-            StorageDegraded,
-            StorageFailed,
-            OutcomeUnknown,
-            AskTimeout,
-            ActorCrashed,
-            ActorStopped,
-            MailboxFull,
-        ) as refusal:
+    async def _store(self, statements: Sequence[Statement]) -> bool:
+        """Whether they are durable; if not, the next `Wake` tries again."""
+        refusal = await self.append(statements)
+        if refusal is not None:
             _log.warning("channel %s waits, its outbox cannot be written: %s", self._name, refusal)
-            return False
-        except ConstraintFailed as broken:
-            # Not a refusal to pass on: these statements cannot break a constraint unless the code is wrong.
-            raise RuntimeError("the outbox is not what this channel believes") from broken
-        return True
+        return refusal is None
 
     def _wake_self(self) -> bool:
         """False when no mail is taken any more."""

@@ -11,15 +11,15 @@ must not silence the next one.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from ...runtime import ConfigError
+from ...runtime import Settings
 from ...wire.alert import AlertOutcome, AlertRefused, Category, Level, SendAlert
 
 __all__ = [
@@ -53,29 +53,37 @@ OPEN_KEYS_MAX = 10_000
 _SEVERITY = {Level.INFO: 0, Level.WARNING: 1, Level.CRITICAL: 2}
 
 
-class AlertSettings(msgspec.Struct, frozen=True):
-    """The limits of the gates. Raises: `ConfigError`."""
+class AlertSettings(Settings, frozen=True):
+    """The limits of the gates that every alert passes."""
 
-    per_category: int = 5  # admissions of one category in any half-open window
-    window_s: float = 60.0
-    critical_lane: Literal["own", "shared"] = "own"  # "shared": CRITICAL counts against its category's one budget
-    repeat_s: float = 14_400.0  # an open dedup key that fires again this long after it was sent is sent again
-    suppression_summary: bool = True
-    queue_max: int = 256  # PENDING rows of one channel; beyond it the oldest INFO goes, then WARNING, never CRITICAL
-
-    def __post_init__(self) -> None:
-        for field in ("per_category", "queue_max"):
-            number = getattr(self, field)
-            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 1_000_000:
-                raise ConfigError(field, f"{number!r} is not a whole number from 1 to 1,000,000")
-        for field in ("window_s", "repeat_s"):
-            seconds = getattr(self, field)
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-                raise ConfigError(field, f"{seconds!r} is not a positive, finite number of seconds")
-        if self.critical_lane not in ("own", "shared"):
-            raise ConfigError("critical_lane", f"{self.critical_lane!r} is neither 'own' nor 'shared'")
-        if not isinstance(self.suppression_summary, bool):
-            raise ConfigError("suppression_summary", f"{self.suppression_summary!r} is neither True nor False")
+    per_category: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="alerts of one category admitted in any window")
+    ] = 5
+    window_s: Annotated[
+        float, Meta(gt=0, description="seconds; length of the half-open rate window")
+    ] = 60.0
+    critical_lane: Annotated[
+        Literal["own", "shared"],
+        Meta(description="'shared': CRITICAL alerts count against the budget of their category"),
+    ] = "own"
+    repeat_s: Annotated[
+        float,
+        Meta(
+            gt=0, description="seconds; an open dedup key that fires again after this is sent again"
+        ),
+    ] = 14_400.0
+    suppression_summary: Annotated[
+        bool, Meta(description="send a summary of the alerts that the rate limit held back")
+    ] = True
+    queue_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="pending deliveries of a channel; beyond it the oldest INFO goes, then the"
+            " oldest WARNING, never a CRITICAL",
+        ),
+    ] = 256
 
 
 # -- validate
@@ -120,7 +128,9 @@ def accepted(request: SendAlert, at_us: int) -> Alert:
     if not request.title.strip():
         raise AlertRefused("title", "is empty; say in a few words what happened")
     if request.resolves and not request.dedup_key:
-        raise AlertRefused("dedup_key", "is missing; an alert that resolves needs the key it closes")
+        raise AlertRefused(
+            "dedup_key", "is missing; an alert that resolves needs the key it closes"
+        )
     return repaired(
         Alert(
             at_us,
@@ -270,7 +280,8 @@ class Draft:
         due = [
             (held_back.first_us + self._window_us, category)
             for category in Category
-            if (held_back := self._suppressed.get(category)) and held_back.first_us + self._window_us <= at_us
+            if (held_back := self._suppressed.get(category))
+            and held_back.first_us + self._window_us <= at_us
         ]
         for due_us, category in sorted(due, key=lambda one: one[0]):
             held_back = self._suppressed[category]
@@ -301,9 +312,13 @@ class Draft:
     def _heard_again(self, known: OpenKey, alert: Alert) -> bool:
         """A higher level, or the repeat. A clock that was set back must not silence a key until it has caught up."""
         higher = _SEVERITY[alert.level] > _SEVERITY[known.level]
-        return higher or abs(alert.at_us - known.sent_us) >= round(self._settings.repeat_s * 1_000_000)
+        return higher or abs(alert.at_us - known.sent_us) >= round(
+            self._settings.repeat_s * 1_000_000
+        )
 
-    def _note_key(self, key: str, alert: Alert, known: OpenKey | None, fired: int, outcome: AlertOutcome) -> None:
+    def _note_key(
+        self, key: str, alert: Alert, known: OpenKey | None, fired: int, outcome: AlertOutcome
+    ) -> None:
         if alert.resolves:
             # Also when the rate gate held it back: the condition is over, and its next firing is a new one.
             self._keys[key] = None
@@ -329,13 +344,17 @@ class Draft:
         critical = alert.level is Level.CRITICAL
         lane = (alert.category, critical and self._settings.critical_lane == "own")
         first_of_episode = (
-            critical and alert.category is Category.KILL_SWITCH and not self._count((alert.category, True), alert.at_us)
+            critical
+            and alert.category is Category.KILL_SWITCH
+            and not self._count((alert.category, True), alert.at_us)
         )
         if first_of_episode or self._count(lane, alert.at_us) < self._settings.per_category:
             self._admit(alert.category, alert.level, alert.at_us)
             return self._admitted_as
         held_back = self._suppressed.get(alert.category) or Suppressed(alert.at_us, 0)
-        self._suppressed[alert.category] = Suppressed(min(held_back.first_us, alert.at_us), held_back.count + 1)
+        self._suppressed[alert.category] = Suppressed(
+            min(held_back.first_us, alert.at_us), held_back.count + 1
+        )
         return AlertOutcome.RATE_SUPPRESSED
 
     def _count(self, lane: _Lane, at_us: int) -> int:
@@ -348,12 +367,16 @@ class Draft:
         keep = 3 * self._settings.per_category
         lanes = {(category, level is Level.CRITICAL)}
         if self._settings.critical_lane == "shared":
-            lanes.add((category, False))  # CRITICAL has a lane besides, which tells whether an episode goes on
+            lanes.add(
+                (category, False)
+            )  # CRITICAL has a lane besides, which tells whether an episode goes on
         for lane in lanes:
             self._admitted[lane] = (*self._admitted.get(lane, ()), at_us)[-keep:]
 
 
-def _summary(at_us: int, category: Category, held_back: Suppressed, settings: AlertSettings) -> Alert:
+def _summary(
+    at_us: int, category: Category, held_back: Suppressed, settings: AlertSettings
+) -> Alert:
     alerts = "1 alert was" if held_back.count == 1 else f"{held_back.count} alerts were"
     return Alert(
         at_us,

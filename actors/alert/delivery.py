@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import datetime
 import errno
-import ipaddress
 import logging
-import socket
 import ssl
 from collections import deque
-from typing import NoReturn
 
 import httpx2
 import msgspec
 import trio
 
-from ...runtime import ConfigError
 from ...wire.alert import Level, OutgoingAlert
 from .channel import DeliveryFailed
+from .secret_url import SecretUrl
 
-__all__ = ["CONNECT_DEADLINE_S", "RESPONSE_MAX_BYTES", "LogDelivery", "SecretUrl", "WebhookDelivery", "timestamp"]
+__all__ = [
+    "CONNECT_DEADLINE_S",
+    "RESPONSE_MAX_BYTES",
+    "LogDelivery",
+    "WebhookDelivery",
+    "timestamp",
+]
 
 CONNECT_DEADLINE_S = 3.0
 
@@ -38,103 +41,6 @@ def timestamp(at_us: int) -> str:
     return instant.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-# -- the URL
-
-
-class SecretUrl:
-    """A checked webhook URL whose text is a secret: str and repr show scheme and host alone.
-
-    https, or http to this machine; `allow_http` permits http to others. No user, no fragment, and never a literal
-    link-local, multicast or unspecified address, which no webhook has and a cloud's metadata service does.
-
-    Raises: `ConfigError` for the field ``alert_webhook_url``, which shows nothing of the URL.
-    """
-
-    __slots__ = ("_shown", "_text")
-
-    def __init__(self, text: str, *, allow_http: bool = False) -> None:
-        url = _parsed(text)
-        problem = "is not a URL" if url is None else _problem(url, allow_http)
-        if url is None or problem is not None:
-            raise ConfigError("alert_webhook_url", problem or "")
-        self._text = text
-        self._shown = f"{url.scheme}://{url.host}/…"
-
-    def reveal(self) -> str:
-        """The whole URL. For the request line, and nothing else."""
-        return self._text
-
-    def __str__(self) -> str:
-        return self._shown
-
-    def __repr__(self) -> str:
-        return f"SecretUrl({self._shown!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SecretUrl) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a SecretUrl is not to be pickled or copied to disk")
-
-
-def _parsed(text: str) -> httpx2.URL | None:
-    # The client's own parser: two parsers that disagree about the host are a hole.
-    if not isinstance(text, str):
-        return None
-    try:
-        return httpx2.URL(text)
-    except (httpx2.InvalidURL, UnicodeError, ValueError):  # its text would show the URL, so it is not chained
-        return None
-
-
-def _problem(url: httpx2.URL, allow_http: bool) -> str | None:
-    if url.scheme not in ("http", "https"):
-        return "must begin with https://"
-    if not url.host or "%" in url.host:  # the parser escapes what no host can hold
-        return "has no host, or one that cannot be"
-    if url.port is not None and not 1 <= url.port <= 65_535:
-        return "has a port that cannot be"
-    if url.userinfo:
-        return "must not hold a user name or password"
-    if url.fragment:
-        return "must not hold a fragment (#...)"
-    if _is_forbidden(url.host):
-        return "must not point to a link-local, multicast or unspecified address"
-    if url.scheme == "http" and not (allow_http or _is_loopback(url.host)):
-        return "must begin with https:// (http is for this machine alone, or with allow_http)"
-    return None
-
-
-def _is_loopback(host: str) -> bool:
-    address = _address(host)
-    return host == "localhost" if address is None else address.is_loopback
-
-
-def _is_forbidden(host: str) -> bool:
-    address = _address(host) or _legacy_address(host)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address is not None and (address.is_link_local or address.is_multicast or address.is_unspecified)
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-
-
-def _legacy_address(host: str) -> ipaddress.IPv4Address | None:
-    """What the resolver makes of 2852039166, 0xA9FEA9FE or 169.254.43518: an address in an old way of writing."""
-    try:
-        return ipaddress.IPv4Address(socket.inet_aton(host))
-    except (OSError, UnicodeError):
-        return None
-
-
 # -- the webhook
 
 
@@ -144,13 +50,19 @@ class WebhookDelivery:
     `transport` replaces the network; it is borrowed, never closed.
     """
 
-    def __init__(self, url: SecretUrl, *, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, url: SecretUrl, *, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
         _silence_client_logs()
         self._url = url
         self._transport = None if transport is None else _Borrowed(transport)
         # Made once: loading the trusted certificates takes a good part of a second. Plain http needs none.
         is_https = url.reveal().lower().startswith("https:")
-        self._ssl = httpx2.create_ssl_context(trust_env=False) if is_https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._ssl = (
+            httpx2.create_ssl_context(trust_env=False)
+            if is_https
+            else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        )
 
     def __repr__(self) -> str:
         return f"WebhookDelivery({self._url!r})"
@@ -179,7 +91,9 @@ class WebhookDelivery:
                 transport=self._transport,
                 timeout=httpx2.Timeout(None, connect=CONNECT_DEADLINE_S),
             ) as client,
-            client.stream("POST", self._url.reveal(), content=_body(alert), headers=_headers(alert)) as response,
+            client.stream(
+                "POST", self._url.reveal(), content=_body(alert), headers=_headers(alert)
+            ) as response,
         ):
             if not response.is_stream_consumed:  # as it is when a transport answers out of its hand
                 await _read_beginning(response)
@@ -269,10 +183,20 @@ def _is_warning(line: logging.LogRecord) -> bool:
 class LogDelivery:
     """Writes an alert to a logger, at its own level."""
 
-    _LEVELS = {Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.CRITICAL: logging.CRITICAL}  # noqa: RUF012
+    _LEVELS = {
+        Level.INFO: logging.INFO,
+        Level.WARNING: logging.WARNING,
+        Level.CRITICAL: logging.CRITICAL,
+    }  # noqa: RUF012
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = logger or logging.getLogger("fundops.alert")
 
     async def __call__(self, alert: OutgoingAlert) -> None:
-        self._logger.log(self._LEVELS[alert.level], "%s: %s: %s", alert.category.value, alert.title, alert.message)
+        self._logger.log(
+            self._LEVELS[alert.level],
+            "%s: %s: %s",
+            alert.category.value,
+            alert.title,
+            alert.message,
+        )

@@ -12,10 +12,28 @@ from typing import Any
 
 import msgspec
 
-from ...wire.alert import AlertOutcome, AlertPage, AlertRecord, AlertRefused, Category, Level, OutgoingAlert
+from ...wire.alert import (
+    AlertOutcome,
+    AlertPage,
+    AlertRecord,
+    AlertRefused,
+    Category,
+    Level,
+    OutgoingAlert,
+)
 from ...wire.persistence import Statement
 from ..persistence import Reader
-from .core import NO_CHANGES, Alert, AlertSettings, Changes, Decided, Gates, OpenKey, Suppressed, repaired
+from .core import (
+    NO_CHANGES,
+    Alert,
+    AlertSettings,
+    Changes,
+    Decided,
+    Gates,
+    OpenKey,
+    Suppressed,
+    repaired,
+)
 
 __all__ = [
     "RECENT_MAX",
@@ -138,7 +156,10 @@ def record(facts: Recorded) -> tuple[Statement, ...]:
         Statement(
             "INSERT INTO alert_count(category, level, outcome, n) VALUES (?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET n = n + excluded.n",
-            [(*key, n) for key, n in Counter(_count_key(decided) for decided in facts.decided).items()],
+            [
+                (*key, n)
+                for key, n in Counter(_count_key(decided) for decided in facts.decided).items()
+            ],
         ),
         Statement("UPDATE alert_cursor SET request_id = ?", [(facts.cursor,)]),
         *_save_changes(facts.changes),
@@ -172,7 +193,11 @@ def _save_changes(changes: Changes) -> tuple[Statement, ...]:
         Statement(
             "INSERT INTO alert_key(dedup_key, level, sent_us, fired) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
             " SET level = excluded.level, sent_us = excluded.sent_us, fired = excluded.fired",
-            [(key, known.level.value, known.sent_us, known.fired) for key, known in changes.keys.items() if known],
+            [
+                (key, known.level.value, known.sent_us, known.fired)
+                for key, known in changes.keys.items()
+                if known
+            ],
         ),
         Statement(
             "DELETE FROM alert_key WHERE dedup_key = ?",
@@ -181,7 +206,11 @@ def _save_changes(changes: Changes) -> tuple[Statement, ...]:
         Statement(
             "INSERT INTO alert_suppressed(category, first_us, n) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
             " SET first_us = excluded.first_us, n = excluded.n",
-            [(category.value, held.first_us, held.count) for category, held in changes.suppressed.items() if held],
+            [
+                (category.value, held.first_us, held.count)
+                for category, held in changes.suppressed.items()
+                if held
+            ],
         ),
         Statement(
             "DELETE FROM alert_suppressed WHERE category = ?",
@@ -243,14 +272,26 @@ def recent(reader: Reader, limit: int) -> AlertPage:
 
 def _record(row: Any) -> AlertRecord:
     number, at_us, level, category, title, message, strategy, outcome = row
-    return AlertRecord(number, at_us, Level(level), Category(category), title, message, strategy, AlertOutcome(outcome))
+    return AlertRecord(
+        number,
+        at_us,
+        Level(level),
+        Category(category),
+        title,
+        message,
+        strategy,
+        AlertOutcome(outcome),
+    )
 
 
 # -- what the alert actor starts from
 
 
 def load_gates(
-    reader: Reader, settings: AlertSettings, unwritten: Sequence[Decided] = (), changes: Changes = NO_CHANGES
+    reader: Reader,
+    settings: AlertSettings,
+    unwritten: Sequence[Decided] = (),
+    changes: Changes = NO_CHANGES,
 ) -> Gates:
     """The gates as history left them, continued by decisions and changes that are not stored yet."""
     keep = 3 * settings.per_category
@@ -266,10 +307,20 @@ def load_gates(
     gates = Gates(settings)
     gates.restore(
         [
-            *((category, level, at_us) for _, category, level, at_us in sorted(admitted, key=lambda one: one[0])),
-            *((one.alert.category, one.alert.level, one.alert.at_us) for one in unwritten if one.in_budget),
+            *(
+                (category, level, at_us)
+                for _, category, level, at_us in sorted(admitted, key=lambda one: one[0])
+            ),
+            *(
+                (one.alert.category, one.alert.level, one.alert.at_us)
+                for one in unwritten
+                if one.in_budget
+            ),
         ],
-        Changes({**_load_keys(reader), **changes.keys}, {**_load_suppressed(reader), **changes.suppressed}),
+        Changes(
+            {**_load_keys(reader), **changes.keys},
+            {**_load_suppressed(reader), **changes.suppressed},
+        ),
     )
     return gates
 
@@ -306,7 +357,9 @@ def load_requests(reader: Reader, cursor: int, limit: int) -> list[tuple[int, Al
 
 def _alert(row: Any) -> Alert:
     _, at_us, level, category, title, message, strategy, dedup_key, resolves = row
-    alert = Alert(at_us, Level(level), Category(category), title, message, strategy, dedup_key, bool(resolves))
+    alert = Alert(
+        at_us, Level(level), Category(category), title, message, strategy, dedup_key, bool(resolves)
+    )
     return repaired(alert)
 
 
@@ -335,11 +388,14 @@ def load_next(reader: Reader, channel: str, claimed: int | None) -> Outgoing | N
     row = None
     if claimed is not None:
         row = reader.row(
-            _OUTGOING + "o.alert_id = ? AND o.channel = ? AND o.state IN ('PENDING', 'SENDING')", (claimed, channel)
+            _OUTGOING + "o.alert_id = ? AND o.channel = ? AND o.state IN ('PENDING', 'SENDING')",
+            (claimed, channel),
         )
     if row is None:
         row = reader.row(
-            _OUTGOING + "o.channel = ? AND o.state = 'PENDING' ORDER BY o.critical DESC, o.alert_id LIMIT 1", (channel,)
+            _OUTGOING
+            + "o.channel = ? AND o.state = 'PENDING' ORDER BY o.critical DESC, o.alert_id LIMIT 1",
+            (channel,),
         )
     if row is None:
         return None
@@ -376,7 +432,9 @@ def settle(alert_id: int, channel: str, error: str | None) -> Statement:
 
 def forget_sending(channel: str) -> Statement:
     """SENDING -> UNKNOWN: its sender died, and nobody knows what arrived."""
-    return Statement("UPDATE outbox SET state = 'UNKNOWN' WHERE channel = ? AND state = 'SENDING'", [(channel,)])
+    return Statement(
+        "UPDATE outbox SET state = 'UNKNOWN' WHERE channel = ? AND state = 'SENDING'", [(channel,)]
+    )
 
 
 def expire_pending(channel: str, before_us: int, critical_before_us: int) -> Statement:
@@ -390,10 +448,16 @@ def expire_pending(channel: str, before_us: int, critical_before_us: int) -> Sta
 
 def load_sending_count(reader: Reader, channel: str) -> int:
     """How many rows of the channel are SENDING."""
-    return int(reader.row("SELECT count(*) FROM outbox WHERE channel = ? AND state = 'SENDING'", (channel,))[0])
+    return int(
+        reader.row(
+            "SELECT count(*) FROM outbox WHERE channel = ? AND state = 'SENDING'", (channel,)
+        )[0]
+    )
 
 
 def load_pending_count(reader: Reader, channel: str) -> int:
     """How many rows of the channel are PENDING or SENDING."""
-    pending = reader.row("SELECT count(*) FROM outbox WHERE channel = ? AND state = 'PENDING'", (channel,))[0]
+    pending = reader.row(
+        "SELECT count(*) FROM outbox WHERE channel = ? AND state = 'PENDING'", (channel,)
+    )[0]
     return int(pending) + load_sending_count(reader, channel)

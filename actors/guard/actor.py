@@ -52,7 +52,13 @@ class GuardActor(Actor):
     """Holds the latch, the leases, and the books of every strategy ever reported."""
 
     def __init__(
-        self, clock: Clock, host: Host, settings: GuardSettings, leases: Leases, marker: Path, capital_minor: int
+        self,
+        clock: Clock,
+        host: Host,
+        settings: GuardSettings,
+        leases: Leases,
+        marker: Path,
+        capital_minor: int,
     ) -> None:
         self._clock = clock
         self._host = host
@@ -69,7 +75,9 @@ class GuardActor(Actor):
         found = self._marker.read()
         if found is not None:
             # A marker means engaged, whatever it says.
-            self._kill = found if found.state != "OFF" else msgspec.structs.replace(found, state="ENGAGED")
+            self._kill = (
+                found if found.state != "OFF" else msgspec.structs.replace(found, state="ENGAGED")
+            )
             self._leases.end_all()
             log.critical("kill switch is engaged since before this start: %s", self._kill.reason)
 
@@ -78,7 +86,11 @@ class GuardActor(Actor):
         self._state = request.state
         if self._kill.state == "OFF" and request.state.kill_state != "OFF":
             # The database remembers what the marker lost: the careful answer wins.
-            self._latch(KillStatus("ENGAGED", "engaged according to the database", "fundops", self._clock.now_us()))
+            self._latch(
+                KillStatus(
+                    "ENGAGED", "engaged according to the database", "fundops", self._clock.now_us()
+                )
+            )
 
     @handles(Watch)
     async def watch(self, request: Watch) -> GuardReport:
@@ -110,7 +122,9 @@ class GuardActor(Actor):
         self._renew_leases(request.statuses, request.terms)
 
     def _renew_leases(
-        self, statuses: Sequence[StrategyStatus], terms_by_name: Mapping[str, EntitlementTerms] | None
+        self,
+        statuses: Sequence[StrategyStatus],
+        terms_by_name: Mapping[str, EntitlementTerms] | None,
     ) -> None:
         if self._kill.state != "OFF":
             return  # they ended when it engaged
@@ -178,9 +192,13 @@ class GuardActor(Actor):
         self._kill = _OFF
         state = self._state
         per_unit = state.nav_minor / state.units if state.units > 0 else 0.0
-        self._state = msgspec.structs.replace(state, peak_per_unit=per_unit, breaches=0, warned=False, kill_state="OFF")
+        self._state = msgspec.structs.replace(
+            state, peak_per_unit=per_unit, breaches=0, warned=False, kill_state="OFF"
+        )
         log.warning("kill switch released by %s: %s", request.actor, request.reason)
-        self._tell(Level.INFO, f"Kill switch released by {request.actor}", request.reason, resolves=True)
+        self._tell(
+            Level.INFO, f"Kill switch released by {request.actor}", request.reason, resolves=True
+        )
         return self._kill
 
     @handles(ReadKillSwitch)
@@ -206,7 +224,11 @@ class GuardActor(Actor):
         return True
 
     def _tell(self, level: Level, title: str, message: str, *, resolves: bool = False) -> None:
-        self._send(SendAlert(level, Category.KILL_SWITCH, title, message, dedup_key="kill", resolves=resolves))
+        self._send(
+            SendAlert(
+                level, Category.KILL_SWITCH, title, message, dedup_key="kill", resolves=resolves
+            )
+        )
 
     def _send(self, alert: SendAlert) -> None:
         """A CRITICAL leaves even when the database cannot be written; and nothing here waits for it."""

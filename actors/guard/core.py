@@ -7,12 +7,13 @@ A figure that is not a number fails closed: the strategy is paused, and its last
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
-from ...runtime import ConfigError
+from ...runtime import Settings
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import KillAction, StrategyStatus
 from ...wire.guard import GuardState, Pause, StrategyBook
@@ -26,29 +27,34 @@ WARN_AT = 0.80
 OVER_BELOW = 0.75
 
 
-class GuardSettings(msgspec.Struct, frozen=True):
-    """Limits in percent; `lease_s` and `max_blind_s` in seconds."""
+class GuardSettings(Settings, frozen=True):
+    """When the guard warns, pauses and stops."""
 
-    max_fund_drawdown_pct: float = 15.0
-    max_strategy_drawdown_pct: float = 25.0
-    kill_confirm_ticks: int = 1
-    kill_action: KillAction = "halt"
-    lease_s: float = 30.0
-    max_blind_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        for field in ("max_fund_drawdown_pct", "max_strategy_drawdown_pct", "lease_s", "max_blind_s"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ConfigError(field, f"{value!r} is not a positive, finite number")
-        for field in ("max_fund_drawdown_pct", "max_strategy_drawdown_pct"):
-            if getattr(self, field) > 100:
-                raise ConfigError(field, f"{getattr(self, field)!r} is more than 100")
-        ticks = self.kill_confirm_ticks
-        if isinstance(ticks, bool) or not isinstance(ticks, int) or ticks < 1:
-            raise ConfigError("kill_confirm_ticks", f"{ticks!r} is not a whole number >= 1")
-        if self.kill_action not in ("halt", "flatten"):
-            raise ConfigError("kill_action", f"{self.kill_action!r} is not one of halt, flatten")
+    max_fund_drawdown_pct: Annotated[
+        float, Meta(gt=0, le=100, description="percent below the peak; engages the kill switch")
+    ] = 15.0
+    max_strategy_drawdown_pct: Annotated[
+        float, Meta(gt=0, le=100, description="percent below its peak; pauses the strategy")
+    ] = 25.0
+    kill_confirm_ticks: Annotated[
+        int, Meta(ge=1, description="ticks in a row that must see the breach before the kill")
+    ] = 1
+    kill_action: Annotated[
+        KillAction,
+        Meta(description="'halt' cancels orders; 'flatten' also closes positions"),
+    ] = "halt"
+    lease_s: Annotated[
+        float,
+        Meta(gt=0, le=86_400, description="seconds; how long an entitlement lasts after a tick"),
+    ] = 30.0
+    max_blind_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=86_400,
+            description="seconds without a word of the engine, with real money live, until the kill",
+        ),
+    ] = 60.0
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -94,13 +100,23 @@ def look(
     any_live = any(book.real for book in books.values())
     if blind_s >= settings.max_blind_s and any_live:
         kill = f"engine silent for {blind_s:.0f} s with live strategies, limit {settings.max_blind_s:.0f} s"
-    return Look(msgspec.structs.replace(fund, strategies=books), gross, kill, tuple(pauses), tuple(alerts))
+    return Look(
+        msgspec.structs.replace(fund, strategies=books), gross, kill, tuple(pauses), tuple(alerts)
+    )
 
 
 def closed(name: str, why: str) -> list[AlertDraft]:
     """What ends a strategy's alerts, so that the next ones are heard; a key that is not open stays silent."""
     return [
-        AlertDraft(Level.INFO, Category.DRAWDOWN, f"{name} {why}", "", name, f"{topic}:{name}", resolves=True)
+        AlertDraft(
+            Level.INFO,
+            Category.DRAWDOWN,
+            f"{name} {why}",
+            "",
+            name,
+            f"{topic}:{name}",
+            resolves=True,
+        )
         for topic in ("paused", "drawdown")
     ]
 
@@ -121,10 +137,18 @@ def _strategy(
     before: StrategyBook, status: StrategyStatus, real: bool, settings: GuardSettings
 ) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
     """The strategy's book, why to pause it (None: it may go on), and what to say."""
-    figures = [minor_of_float(one) for one in (status.realized_pnl, status.unrealized_pnl, status.allocated)]
+    figures = [
+        minor_of_float(one)
+        for one in (status.realized_pnl, status.unrealized_pnl, status.allocated)
+    ]
     equity = minor_of_float(status.equity) if status.equity is not None else None
     realized, unrealized, allocated = figures
-    if realized is None or unrealized is None or allocated is None or (status.equity is not None and equity is None):
+    if (
+        realized is None
+        or unrealized is None
+        or allocated is None
+        or (status.equity is not None and equity is None)
+    ):
         return _fail_closed(before, status, real)
     pnl = realized + unrealized
     # P&L between two looks is real if it was made on either side of a change of stage: what closing out of a
@@ -163,14 +187,25 @@ def _judge_drawdown(
         return msgspec.structs.replace(book, warned=False), None, []
     if drawdown >= limit and not book.paused:
         reason = f"drawdown {drawdown:.2f}% reached its limit {limit:g}%"
-        note = AlertDraft(Level.WARNING, Category.DRAWDOWN, f"{name} paused", reason, name, f"paused:{name}")
+        note = AlertDraft(
+            Level.WARNING, Category.DRAWDOWN, f"{name} paused", reason, name, f"paused:{name}"
+        )
         return msgspec.structs.replace(book, paused=True, warned=True), reason, [note]
     if drawdown >= WARN_AT * limit and not book.warned:
         text = f"drawdown {drawdown:.2f}%, limit {limit:g}%"
-        note = AlertDraft(Level.WARNING, Category.DRAWDOWN, f"{name} approaches its drawdown limit", text, name, key)
+        note = AlertDraft(
+            Level.WARNING,
+            Category.DRAWDOWN,
+            f"{name} approaches its drawdown limit",
+            text,
+            name,
+            key,
+        )
         return msgspec.structs.replace(book, warned=True), None, [note]
     if drawdown < OVER_BELOW * limit and book.warned and not book.paused:
-        note = AlertDraft(Level.INFO, Category.DRAWDOWN, f"{name} drawdown over", "", name, key, resolves=True)
+        note = AlertDraft(
+            Level.INFO, Category.DRAWDOWN, f"{name} drawdown over", "", name, key, resolves=True
+        )
         return msgspec.structs.replace(book, warned=False), None, [note]
     return book, None, []
 
@@ -183,7 +218,12 @@ def _fail_closed(
         return after, None, []
     reason = "reports a figure that is not a number"
     note = AlertDraft(
-        Level.WARNING, Category.DRAWDOWN, f"{status.name} paused", reason, status.name, f"paused:{status.name}"
+        Level.WARNING,
+        Category.DRAWDOWN,
+        f"{status.name} paused",
+        reason,
+        status.name,
+        f"paused:{status.name}",
     )
     return after, reason, [note]
 
@@ -200,7 +240,9 @@ def _with_flows(state: GuardState, external_minor: int) -> GuardState:
     return msgspec.structs.replace(state, external_minor=external_minor, units=units)
 
 
-def _fund(state: GuardState, nav: int, settings: GuardSettings) -> tuple[GuardState, str | None, list[AlertDraft]]:
+def _fund(
+    state: GuardState, nav: int, settings: GuardSettings
+) -> tuple[GuardState, str | None, list[AlertDraft]]:
     # A fund that was withdrawn to the last unit has lost nothing.
     per_unit = nav / state.units if state.units > 0 else state.peak_per_unit
     peak = max(state.peak_per_unit, per_unit)
@@ -213,16 +255,34 @@ def _fund(state: GuardState, nav: int, settings: GuardSettings) -> tuple[GuardSt
         text = f"fund drawdown {drawdown:.1f}%, limit {limit:.1f}%"
         notes = [
             AlertDraft(
-                Level.WARNING, Category.DRAWDOWN, "Fund approaches its drawdown limit", text, None, "drawdown:fund"
+                Level.WARNING,
+                Category.DRAWDOWN,
+                "Fund approaches its drawdown limit",
+                text,
+                None,
+                "drawdown:fund",
             )
         ]
     elif drawdown < OVER_BELOW * limit and warned:
         warned = False
         notes = [
-            AlertDraft(Level.INFO, Category.DRAWDOWN, "Fund drawdown over", "", None, "drawdown:fund", resolves=True)
+            AlertDraft(
+                Level.INFO,
+                Category.DRAWDOWN,
+                "Fund drawdown over",
+                "",
+                None,
+                "drawdown:fund",
+                resolves=True,
+            )
         ]
     after = msgspec.structs.replace(
-        state, peak_per_unit=peak, nav_minor=nav, drawdown=drawdown, breaches=breaches, warned=warned
+        state,
+        peak_per_unit=peak,
+        nav_minor=nav,
+        drawdown=drawdown,
+        breaches=breaches,
+        warned=warned,
     )
     kill = None
     if breaches >= settings.kill_confirm_ticks:

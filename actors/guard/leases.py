@@ -37,4 +37,6 @@ class Leases:
     def may_trade(self, name: str) -> bool:
         """Whether `name` may send real orders now."""
         held = self._held.get(name)
-        return held is not None and held.mode == "live" and self._clock.now_us() <= held.valid_until_us
+        return (
+            held is not None and held.mode == "live" and self._clock.now_us() <= held.valid_until_us
+        )

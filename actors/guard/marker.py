@@ -29,7 +29,10 @@ class Marker:
             return None
         except (OSError, msgspec.DecodeError) as error:
             return KillStatus(
-                "ENGAGED", f"marker {self.path.name} cannot be read: {type(error).__name__}", "fundops", None
+                "ENGAGED",
+                f"marker {self.path.name} cannot be read: {type(error).__name__}",
+                "fundops",
+                None,
             )
 
     def write(self, status: KillStatus) -> None:
@@ -37,7 +40,9 @@ class Marker:
         os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
         draft = self.path.with_suffix(self.path.suffix + ".new")
         try:
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            with os.fdopen(
+                os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+            ) as file:
                 file.write(msgspec.json.encode(status))
                 file.flush()
                 os.fsync(file.fileno())

@@ -17,7 +17,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
-from ...runtime import Actor, AskTimeout, Clock, Ref, Rejected, ThreadWorker, Worker, handles, handles_batch
+from ...runtime import (
+    Clock,
+    Ref,
+    Rejected,
+    ThreadWorker,
+    Worker,
+    handles,
+    handles_batch,
+)
 from ...wire.alert import Category, Level
 from ...wire.controller import Fill, Settlement
 from ...wire.ledger import (
@@ -52,16 +60,12 @@ from ...wire.ledger import (
 from ...wire.ledger import Entry as EntryRecord
 from ...wire.money import AmountError, from_minor, rounded_decimal, shown
 from ...wire.persistence import (
-    COMMIT_DEADLINE_S,
-    Commit,
-    ConstraintFailed,
-    OutcomeUnknown,
     Statement,
     StorageDegraded,
     StorageFailed,
 )
 from ..alert.requests import alert_ref, alert_request, wake_alerts
-from ..persistence import Reader, earlier_commits
+from ..persistence import DurableActor, StateDiverged
 from . import accounts, schema
 from .core import (
     KEY_MAX,
@@ -105,7 +109,7 @@ def _ledger_thread() -> Worker:
     return ThreadWorker("fundops-ledger")
 
 
-class LedgerActor(Actor):
+class LedgerActor(DurableActor):
     """The one that books. State: the book as it is on disk."""
 
     def __init__(
@@ -117,39 +121,32 @@ class LedgerActor(Actor):
         *,
         make_worker: Callable[[], Worker] = _ledger_thread,
     ) -> None:
-        self._path = path
+        super().__init__(path)
         self._clock = clock
         self._currency = currency
         self._rules = rules
         self._make_worker = make_worker
         self._worker: Worker
-        self._reader: Reader
         self._reports: Reports
         self._book: Book
         self._cursors: dict[str, str]
         self._newest_minted: str  # of all keys that begin as minted ones do
-        self._persistence: Ref
         self._alert: Ref | None = None
 
-    async def on_start(self) -> None:
-        self._persistence = self.context.ref("persistence")
+    async def begin(self) -> None:
+        """Start the thread of long work. At the end of the life it stops before the reader closes."""
         self._alert = alert_ref(self.context)
-        await earlier_commits(self._persistence)
-        self._worker = self._make_worker()
-        self._reader = Reader(self._path)
         self._reports = Reports(self._reader, self._currency)
-        self._load()
+        self._worker = self._make_worker()
+        self._resources.callback(self._worker.stop)
+        self._resources.callback(self._log_anchor)
 
-    async def on_stop(self, reason: str) -> None:
-        if hasattr(self, "_book"):
-            # Outside the file, where a journal whose end was cut off cannot hide it.
-            log.info("ledger anchor %d %s", self._book.seq, self._book.head.hex())
-        if hasattr(self, "_worker"):
-            self._worker.stop()
-        if hasattr(self, "_reader"):
-            self._reader.close()
+    def _log_anchor(self) -> None:
+        # Outside the file, where a journal whose end was cut off cannot hide it.
+        log.info("ledger anchor %d %s", self._book.seq, self._book.head.hex())
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """The book and the cursors, as they are on disk."""
         self._book = schema.load_book(self._reader, self._currency)
         self._cursors = schema.cursors(self._reader)
         self._newest_minted = schema.newest_key(self._reader, MINTED_BELOW)
@@ -163,6 +160,9 @@ class LedgerActor(Actor):
     @handles_batch(*BOOKABLE, PostMany)
     async def post(self, requests: list[Write]) -> list[Answer]:
         """One commit for the whole run; one answer or refusal each."""
+        silence = await self.load_again()
+        if silence is not None:
+            return [silence] * len(requests)
         draft, durable = self._draft(), self._book.seq
         events = [event for request in requests for event in _events_of(request)]
         work = work_of(events, self._book)
@@ -293,29 +293,18 @@ class LedgerActor(Actor):
     async def _append(self, draft: Draft, work: int, *extra: Statement) -> Rejected | None:
         """Make the draft durable and apply it; or the refusal, with nothing applied."""
         rows = await self._beside(work, lambda: schema.rows_of(draft))
-        statements = (*rows, *extra)
-        if not statements:
-            return None
         try:
-            await self._persistence.ask(Commit(statements), timeout_s=COMMIT_DEADLINE_S)
-        except OutcomeUnknown as unknown:
-            self._load()
-            return unknown
-        except ConstraintFailed as broken:
+            refusal = await self.append((*rows, *extra))
+        except StateDiverged:
             too_large = await self._beside(work, lambda: schema.outgrown_day(self._reader, draft))
-            if too_large is not None:
-                return too_large
-            # Nobody else writes these tables, so our idea of them is wrong: the next life reads them afresh.
-            raise RuntimeError("the journal is not what this actor believes") from broken
-        except StorageDegraded as refusal:
-            return LedgerDegraded(str(refusal))
-        except AskTimeout as late:
-            if late.started:  # what has become of it, the next life finds on disk
+            if too_large is None:
                 raise
-            return LedgerDegraded(f"the time was up before it could be written: {late}")
-        except StorageFailed as refusal:
+            return too_large
+        if isinstance(refusal, StorageDegraded):
+            return LedgerDegraded(str(refusal))
+        if isinstance(refusal, StorageFailed):
             return LedgerFailed(str(refusal))
-        except Rejected as refusal:
+        if refusal is not None:
             return refusal
         self._book.apply(draft)
         minted = [entry.key for entry in draft.entries if entry.key < MINTED_BELOW]

@@ -12,11 +12,21 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from ...runtime import DAY_US, Actor, ActorError, ChildStatus, Clock, ConfigError, FundopsError, Ref, handles
+from ...runtime import (
+    DAY_US,
+    ActorError,
+    ChildStatus,
+    Clock,
+    FundopsError,
+    Ref,
+    Settings,
+    handles,
+)
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import FeedStatus, StrategyStatus
 from ...wire.guard import GuardReport, GuardState, ReadGuard, RenewLeases, RestoreGuard, Watch
@@ -33,15 +43,23 @@ from ...wire.ledger import (
     ReadTotals,
 )
 from ...wire.money import from_minor, minor_of_float, text_of
-from ...wire.oversight import FundStatus, NavHistory, NavSample, ReadFundStatus, RememberGuard, Tick, TickReport
+from ...wire.oversight import (
+    FundStatus,
+    NavHistory,
+    NavSample,
+    ReadFundStatus,
+    RememberGuard,
+    Tick,
+    TickReport,
+)
 from ...wire.paging import checked_limit
-from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
+from ...wire.persistence import COMMIT_DEADLINE_S, Statement
 from ...wire.promotion import EntitlementTerms, Observe, Transition
 from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, RecoveryStatuses
 from ...wire.status import EventsCommitted, PublishStatus
 from ..alert.requests import requested
 from ..host import Host, HostFault
-from ..persistence import Reader, earlier_commits
+from ..persistence import DurableActor
 from . import fees, schema
 from .fees import FeeSettings, Owed
 from .schema import Memory
@@ -59,27 +77,30 @@ BREAK_TOLERANCE_MINOR = 1_000_000
 BREAK_TOLERANCE_FRACTION = 1e-4
 
 
-class OversightSettings(msgspec.Struct, frozen=True):
-    """How often, and which subsystems there are."""
+class OversightSettings(Settings, frozen=True):
+    """How often the tick's steps run, and which subsystems the fund has."""
 
-    recovery_every_ticks: int = 10
-    promotion_every_ticks: int = 60
-    mode: str = "act"
-    ledger: bool = False
-    promotion: bool = False
-    recovery: bool = False
-    alerts: bool = False
-    status: bool = False
+    recovery_every_ticks: Annotated[
+        int, Meta(ge=1, description="ticks between two looks for failed strategies and stale feeds")
+    ] = 10
+    promotion_every_ticks: Annotated[
+        int, Meta(ge=1, description="ticks between two evaluations of the gates")
+    ] = 60
+    ledger_enabled: Annotated[
+        bool, Meta(description="keep the double-entry ledger; without it fees are not booked")
+    ] = False
+    promotion_enabled: Annotated[
+        bool, Meta(description="promote and demote strategies; without it all of them are real")
+    ] = False
+    self_healing_enabled: Annotated[
+        bool, Meta(description="restart failed strategies, watch feeds")
+    ] = False
+    alerts_enabled: bool = False
+    status_enabled: bool = False
     fees: FeeSettings = FeeSettings()
 
-    def __post_init__(self) -> None:
-        for field in ("recovery_every_ticks", "promotion_every_ticks"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(field, f"{value!r} is not a whole number >= 1")
 
-
-class OversightActor(Actor):
+class OversightActor(DurableActor):
     """Owns the tick, and the memory of guard and fees between two lives of the process."""
 
     def __init__(
@@ -91,7 +112,7 @@ class OversightActor(Actor):
         capital_minor: int,
         tree: Callable[[], tuple[ChildStatus, ...]],
     ) -> None:
-        self._path = path
+        super().__init__(path)
         self._clock = clock
         self._host = host
         self._settings = settings
@@ -103,8 +124,10 @@ class OversightActor(Actor):
         self._memory = Memory()
         self._stored = Memory()  # the memory as it is on disk
         self._nav_lines: list[Statement] = []
-        self._to_pause: dict[str, str] = {}  # strategies the engine has not been told to pause yet, and why
-        self._gross_minor = 0  # NAV at the last look, before fees that have accrued and are not booked
+        # Strategies that the engine has not been told to pause yet, and why.
+        self._to_pause: dict[str, str] = {}
+        # NAV at the last look, before the fees that have accrued and are not booked.
+        self._gross_minor = 0
         self._broken = False  # whether the two NAVs disagree
         self._started_us = 0
         self._statuses: tuple[StrategyStatus, ...] = ()
@@ -115,20 +138,18 @@ class OversightActor(Actor):
         self._totals: LedgerTotals | None = None
         self._breakers_open = 0
         self._alerts_24h = 0
-        self._reader: Reader
 
-    async def on_start(self) -> None:
-        await earlier_commits(self._ref("persistence"))
-        self._reader = Reader(self._path)
-        self._memory = self._stored = schema.load(self._reader)
+    def load(self) -> None:
+        """The memory as it is on disk. The one in hand is newer and stays."""
+        self._stored = schema.load(self._reader)
+
+    async def begin(self) -> None:
+        """Hand the guard its state, and learn what the stages allow."""
+        self._memory = self._stored
         self._started_us = self._clock.now_us()
         await self._ask("guard", RestoreGuard(self._memory.guard))
-        if self._settings.promotion:
+        if self._settings.promotion_enabled:
             self._terms = (await self._ask("promotion", Observe(()))).terms
-
-    async def on_stop(self, reason: str) -> None:
-        if hasattr(self, "_reader"):
-            self._reader.close()
 
     def _ref(self, name: str) -> Ref:
         return self.context.ref(name)
@@ -144,14 +165,28 @@ class OversightActor(Actor):
         except FundopsError as error:
             if name not in self._failing:
                 log.error("step %s failed: %s", name, error)
-                self._note(Level.WARNING, Category.GENERAL, f"Oversight step {name} fails", str(error), f"step:{name}")
+                self._note(
+                    Level.WARNING,
+                    Category.GENERAL,
+                    f"Oversight step {name} fails",
+                    str(error),
+                    f"step:{name}",
+                )
             self._failing[name] = str(error)
         else:
             if self._failing.pop(name, None) is not None:
-                self._resolve(Category.GENERAL, f"Oversight step {name} works again", f"step:{name}")
+                self._resolve(
+                    Category.GENERAL, f"Oversight step {name} works again", f"step:{name}"
+                )
 
     def _note(
-        self, level: Level, category: Category, title: str, message: str, key: str, name: str | None = None
+        self,
+        level: Level,
+        category: Category,
+        title: str,
+        message: str,
+        key: str,
+        name: str | None = None,
     ) -> None:
         self._alerts.append(AlertDraft(level, category, title, message, name, key))
 
@@ -170,12 +205,12 @@ class OversightActor(Actor):
             self._read_engine()
         async with self._step("feeds"):
             self._feeds = self._host.feeds()
-        if self._settings.ledger:
+        if self._settings.ledger_enabled:
             async with self._step("ledger"):
                 await self._book()
         async with self._step("guard"):
             await self._watch()
-        if self._settings.promotion:
+        if self._settings.promotion_enabled:
             async with self._step("promotion"):
                 transitions = await self._promote(session)
             if "engine" not in self._failing:
@@ -184,21 +219,23 @@ class OversightActor(Actor):
         if session is not None:
             async with self._step("session"):
                 await self._end_session(session)
-        if self._settings.recovery:
+        if self._settings.self_healing_enabled:
             async with self._step("recovery"):
                 await self._recover()
         async with self._step("remember"):
             await self._remember(session)
-        if self._settings.ledger:
+        if self._settings.ledger_enabled:
             async with self._step("fees"):
                 await self._charge()
-        if self._settings.alerts:
+        if self._settings.alerts_enabled:
             async with self._step("alert"):
                 await self._ask("alert", ConsumeAlertRequests())
-        if self._settings.status:
+        if self._settings.status_enabled:
             self._publish()
         promotions = sum(one.kind == "promote" for one in transitions)
-        return TickReport(self._ticks, promotions, len(transitions) - promotions, tuple(self._failing))
+        return TickReport(
+            self._ticks, promotions, len(transitions) - promotions, tuple(self._failing)
+        )
 
     def _read_engine(self) -> None:
         """What the engine says of itself. If it fails, what it said last stands, and ages."""
@@ -230,16 +267,32 @@ class OversightActor(Actor):
         guard, fee = self._memory.guard, self._memory.fees
         external, posted, owed = self._capital_minor, fee.posted_minor, 0
         if self._totals is not None:
-            external, posted, owed = self._totals.external_minor, self._totals.fees_minor, self._owed_minor()
+            external, posted, owed = (
+                self._totals.external_minor,
+                self._totals.fees_minor,
+                self._owed_minor(),
+            )
         fee = msgspec.structs.replace(fee, posted_minor=posted + owed)
         gross = guard.nav_minor + fee.accrued_minor
         if guard.units:
             fee = fees.accrue(
-                fee, self._settings.fees, now_us, nav_minor=guard.nav_minor, gross_minor=gross, units=guard.units
+                fee,
+                self._settings.fees,
+                now_us,
+                nav_minor=guard.nav_minor,
+                gross_minor=gross,
+                units=guard.units,
             )
         report: GuardReport = await self._ask(
             "guard",
-            Watch(self._statuses, self._terms, external, posted, fee.accrued_minor + owed, self._blind_s()),
+            Watch(
+                self._statuses,
+                self._terms,
+                external,
+                posted,
+                fee.accrued_minor + owed,
+                self._blind_s(),
+            ),
         )
         self._gross_minor = report.gross_minor
         if not fee.at_us:
@@ -284,7 +337,9 @@ class OversightActor(Actor):
         capital = from_minor(self._capital_minor).normalize()
         old, new = (capital * Decimal(str(one.real_capital_fraction)) for one in (before, after))
         text = f"capital entitlement from {old:,.2f} to {new:,.2f}"
-        self._alerts.append(AlertDraft(Level.INFO, Category.REBALANCE, f"{name} rebalanced", text, name))
+        self._alerts.append(
+            AlertDraft(Level.INFO, Category.REBALANCE, f"{name} rebalanced", text, name)
+        )
 
     async def _reconcile(self) -> None:
         """The stage in force at the engine must be the one in the database.
@@ -303,14 +358,26 @@ class OversightActor(Actor):
                     text = "it is entitled to no real money; register or adopt it"
                     title = f"{status.name} is not registered"
                     self._note(
-                        Level.WARNING, Category.PROMOTION, title, text, f"unregistered:{status.name}", status.name
+                        Level.WARNING,
+                        Category.PROMOTION,
+                        title,
+                        text,
+                        f"unregistered:{status.name}",
+                        status.name,
                     )
             elif status.stage is not None and status.stage != entitled.stage.value:
                 cap = from_minor(self._capital_minor) * Decimal(str(entitled.real_capital_fraction))
                 if _RISK.get(status.stage, 0) > _RISK[entitled.stage.value]:
                     title = f"{status.name} traded above its entitlement"
                     text = f"in force {status.stage}, entitled to {entitled.stage.value}"
-                    self._note(Level.CRITICAL, Category.RISK_LIMIT, title, text, f"stage:{status.name}", status.name)
+                    self._note(
+                        Level.CRITICAL,
+                        Category.RISK_LIMIT,
+                        title,
+                        text,
+                        f"stage:{status.name}",
+                        status.name,
+                    )
                 try:
                     await self._host.set_stage(status.name, entitled.stage.value, cap)
                 except HostFault as error:
@@ -326,17 +393,28 @@ class OversightActor(Actor):
         if guard.units:
             # What has accrued rests on the NAV of the tick before; what becomes final rests on this one's.
             fee = fees.accrue(
-                fee, self._settings.fees, now_us, nav_minor=guard.nav_minor, gross_minor=gross, units=guard.units
+                fee,
+                self._settings.fees,
+                now_us,
+                nav_minor=guard.nav_minor,
+                gross_minor=gross,
+                units=guard.units,
             )
         management, fee = fees.post_management(fee)
         performance = 0
         if fees.due(fee, self._settings.fees, now_us):
-            performance, fee = fees.crystallise(fee, now_us, gross_minor=gross - management, units=guard.units)
+            performance, fee = fees.crystallise(
+                fee, now_us, gross_minor=gross - management, units=guard.units
+            )
         owed = (Owed("management", management, session), Owed("performance", performance, session))
-        fresh = tuple(one for one in owed if one.amount_minor) if self._settings.ledger else ()
+        fresh = (
+            tuple(one for one in owed if one.amount_minor) if self._settings.ledger_enabled else ()
+        )
         self._memory = msgspec.structs.replace(
             self._memory,
-            guard=msgspec.structs.replace(guard, nav_minor=gross - management - performance - fee.accrued_minor),
+            guard=msgspec.structs.replace(
+                guard, nav_minor=gross - management - performance - fee.accrued_minor
+            ),
             fees=fee,
             session=session,
             owed=(*self._memory.owed, *fresh),
@@ -358,7 +436,10 @@ class OversightActor(Actor):
         for one in self._memory.owed:
             charge = ChargeManagementFee if one.kind == "management" else ChargePerformanceFee
             try:
-                await self._ask("ledger", charge(from_minor(one.amount_minor), key=f"fee:{one.kind}:{one.session}"))
+                await self._ask(
+                    "ledger",
+                    charge(from_minor(one.amount_minor), key=f"fee:{one.kind}:{one.session}"),
+                )
             except IdempotencyConflict as booked:
                 log.warning("session %s was charged before: %s", one.session, booked)
         self._memory = msgspec.structs.replace(self._memory, owed=())
@@ -392,10 +473,14 @@ class OversightActor(Actor):
         expected = self._gross_minor
         gap = totals.nav_minor - expected
         before = self._broken
-        self._broken = abs(gap) > max(BREAK_TOLERANCE_MINOR, BREAK_TOLERANCE_FRACTION * abs(expected))
+        self._broken = abs(gap) > max(
+            BREAK_TOLERANCE_MINOR, BREAK_TOLERANCE_FRACTION * abs(expected)
+        )
         if self._broken and not before:
             text = f"ledger {from_minor(totals.nav_minor)}, engine {from_minor(expected)}, difference {from_minor(gap)}"
-            self._note(Level.CRITICAL, Category.GENERAL, "Ledger and engine disagree on NAV", text, "break")
+            self._note(
+                Level.CRITICAL, Category.GENERAL, "Ledger and engine disagree on NAV", text, "break"
+            )
         elif before and not self._broken:
             self._resolve(Category.GENERAL, "Ledger and engine agree on NAV", "break")
         elif gap:
@@ -415,19 +500,25 @@ class OversightActor(Actor):
         memory, stored = self._memory, self._stored
         guard = memory.guard
         if session is not None:
-            self._nav_lines.append(schema.nav_line(now_us, session, guard.nav_minor, guard.drawdown))
+            self._nav_lines.append(
+                schema.nav_line(now_us, session, guard.nav_minor, guard.drawdown)
+            )
         statements += self._nav_lines
         changed = memory.session != stored.session or _flags(guard) != _flags(stored.guard)
         if session is not None or changed or self._ticks == 1:
             statements.append(schema.remembered(memory))
             stored = memory
-        if self._settings.alerts:
+        if self._settings.alerts_enabled:
             statements += requested(now_us, self._alerts)
-        if statements:
-            await self._ask("persistence", Commit(tuple(statements)))
+        await self._save(statements)
         self._stored = stored
         self._nav_lines.clear()
         self._alerts.clear()
+
+    async def _save(self, statements: Sequence[Statement]) -> None:
+        refusal = await self.append(statements)
+        if refusal is not None:
+            raise refusal
 
     # -- showing
 
@@ -448,7 +539,9 @@ class OversightActor(Actor):
             "actors": {one.name: msgspec.to_builtins(one) for one in self._tree()},
         }
         if self._totals is not None:
-            states["balances"] = {name: text_of(value) for name, value in self._totals.balance_sheet.items()}
+            states["balances"] = {
+                name: text_of(value) for name, value in self._totals.balance_sheet.items()
+            }
         return states
 
     def _shown(self, status: StrategyStatus) -> dict[str, Any]:
@@ -458,7 +551,7 @@ class OversightActor(Actor):
 
     @handles(ReadFundStatus)
     async def fund_status(self, _: ReadFundStatus) -> FundStatus:
-        if self._settings.recovery:
+        if self._settings.self_healing_enabled:
             # While recovery is restarting, its last word stands.
             with suppress(ActorError):
                 phases = await self._ask("recovery", RecoveryStatuses())
@@ -480,7 +573,7 @@ class OversightActor(Actor):
             running_strategies=sum(one.state == "running" for one in self._statuses),
             total_fees=from_minor(fee.posted_minor + fee.accrued_minor),
             kill_switch=guard.kill_state,
-            mode=self._settings.mode,
+            mode="act",
             strategies_by_stage=by_stage,
             alerts_24h=self._alerts_24h,
             breakers_open=self._breakers_open,
@@ -489,13 +582,15 @@ class OversightActor(Actor):
 
     def _count_alerts(self) -> None:
         since_us = self._clock.now_us() - DAY_US
-        self._alerts_24h = self._reader.row("SELECT count(*) FROM alert WHERE at_us > ?", (since_us,))[0]
+        self._alerts_24h = self._reader.row(
+            "SELECT count(*) FROM alert WHERE at_us > ?", (since_us,)
+        )[0]
 
     @handles(RememberGuard)
     async def remember_guard(self, _: RememberGuard) -> None:
         """Refused with what the storage refuses; the next tick then tries again."""
         memory = msgspec.structs.replace(self._memory, guard=await self._ask("guard", ReadGuard()))
-        await self._ask("persistence", Commit((schema.remembered(memory),)))
+        await self._save((schema.remembered(memory),))
         self._memory = self._stored = memory
 
     @handles(NavHistory)
@@ -513,10 +608,15 @@ def _flags(guard: GuardState) -> tuple[object, ...]:
         guard.kill_state,
         guard.warned,
         guard.external_minor,
-        tuple((name, book.paused, book.warned, book.real) for name, book in guard.strategies.items()),
+        tuple(
+            (name, book.paused, book.warned, book.real) for name, book in guard.strategies.items()
+        ),
     )
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, Any]:
     """Money as decimal text, the rest as it is."""
-    return {name: text_of(value) if isinstance(value, Decimal) else value for name, value in values.items()}
+    return {
+        name: text_of(value) if isinstance(value, Decimal) else value
+        for name, value in values.items()
+    }

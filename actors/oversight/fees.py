@@ -7,12 +7,12 @@ high-water mark, crystallised every so many days; per unit, so that a deposit ne
 
 from __future__ import annotations
 
-import math
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
-from ...runtime import DAY_US, ConfigError
+from ...runtime import DAY_US, Settings
 
 __all__ = ["FeeSettings", "FeeState", "Owed", "accrue", "crystallise", "due", "post_management"]
 
@@ -20,19 +20,19 @@ __all__ = ["FeeSettings", "FeeState", "Owed", "accrue", "crystallise", "due", "p
 _YEAR_BP_US = 10_000 * 365 * DAY_US
 
 
-class FeeSettings(msgspec.Struct, frozen=True):
-    management_fee_bps: int = 200
-    performance_fee_pct: float = 20.0
-    crystallise_every_days: float = 30.0
+class FeeSettings(Settings, frozen=True):
+    """The fees that the fund charges its holders."""
 
-    def __post_init__(self) -> None:
-        bps = self.management_fee_bps
-        if isinstance(bps, bool) or not isinstance(bps, int) or not 0 <= bps <= 10_000:
-            raise ConfigError("management_fee_bps", f"{bps!r} is not a whole number from 0 to 10000")
-        if not 0 <= self.performance_fee_pct <= 100:
-            raise ConfigError("performance_fee_pct", f"{self.performance_fee_pct!r} is not between 0 and 100")
-        if not 0 < self.crystallise_every_days < math.inf:
-            raise ConfigError("crystallise_every_days", f"{self.crystallise_every_days!r} is not positive and finite")
+    management_fee_bps: Annotated[
+        int, Meta(ge=0, le=10_000, description="basis points of NAV a year, accrued each tick")
+    ] = 200
+    performance_fee_pct: Annotated[
+        float,
+        Meta(ge=0, le=100, description="percent of what a unit gains above its high-water mark"),
+    ] = 20.0
+    crystallise_every_days: Annotated[
+        float, Meta(gt=0, description="days; after them the performance fee is final")
+    ] = 30.0
 
 
 class FeeState(msgspec.Struct, frozen=True):
@@ -71,14 +71,22 @@ class Posting(NamedTuple):
 
 
 def accrue(
-    state: FeeState, settings: FeeSettings, now_us: int, *, nav_minor: int, gross_minor: int, units: float
+    state: FeeState,
+    settings: FeeSettings,
+    now_us: int,
+    *,
+    nav_minor: int,
+    gross_minor: int,
+    units: float,
 ) -> FeeState:
     """The state after the time since the last accrual, on `nav_minor` of the tick before; negative NAV pays nothing."""
     if not state.at_us:
         return msgspec.structs.replace(state, at_us=now_us, crystallised_us=now_us)
     elapsed_us = max(0, now_us - state.at_us)
     grown = state.management_fraction + max(0, nav_minor) * settings.management_fee_bps * elapsed_us
-    after = msgspec.structs.replace(state, at_us=max(now_us, state.at_us), management_fraction=grown)
+    after = msgspec.structs.replace(
+        state, at_us=max(now_us, state.at_us), management_fraction=grown
+    )
     gain = (gross_minor - after.management_minor) - state.mark_per_unit * units
     performance = max(0, int(gain * settings.performance_fee_pct / 100))
     return msgspec.structs.replace(after, performance_minor=performance)
@@ -88,7 +96,9 @@ def post_management(state: FeeState) -> Posting:
     """All whole minor units that have accrued; the fraction stays."""
     amount = state.management_minor
     left = state.management_fraction - amount * _YEAR_BP_US
-    after = msgspec.structs.replace(state, management_fraction=left, posted_minor=state.posted_minor + amount)
+    after = msgspec.structs.replace(
+        state, management_fraction=left, posted_minor=state.posted_minor + amount
+    )
     return Posting(amount, after)
 
 
@@ -100,7 +110,11 @@ def due(state: FeeState, settings: FeeSettings, now_us: int) -> bool:
 def crystallise(state: FeeState, now_us: int, *, gross_minor: int, units: float) -> Posting:
     """The performance fee becomes final, and what a unit is worth after it is the new mark, if that is higher."""
     amount = state.performance_minor
-    per_unit = (gross_minor - state.management_minor - amount) / units if units > 0 else state.mark_per_unit
+    per_unit = (
+        (gross_minor - state.management_minor - amount) / units
+        if units > 0
+        else state.mark_per_unit
+    )
     after = msgspec.structs.replace(
         state,
         performance_minor=0,

@@ -34,12 +34,15 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 def remembered(memory: Memory) -> Statement:
-    return Statement("INSERT OR REPLACE INTO oversight VALUES (1, ?)", ((msgspec.json.encode(memory).decode(),),))
+    return Statement(
+        "INSERT OR REPLACE INTO oversight VALUES (1, ?)", ((msgspec.json.encode(memory).decode(),),)
+    )
 
 
 def nav_line(at_us: int, session: str, nav_minor: int, drawdown_pct: float) -> Statement:
     return Statement(
-        "INSERT OR REPLACE INTO nav_history VALUES (?, ?, ?, ?)", ((at_us, session, nav_minor, drawdown_pct),)
+        "INSERT OR REPLACE INTO nav_history VALUES (?, ?, ?, ?)",
+        ((at_us, session, nav_minor, drawdown_pct),),
     )
 
 
@@ -51,4 +54,7 @@ def load(rows: Rows) -> Memory:
 def nav_history(rows: Rows, limit: int) -> tuple[NavSample, ...]:
     """The newest lines, newest first."""
     found = rows.rows("SELECT * FROM nav_history ORDER BY at_us DESC LIMIT ?", (limit,))
-    return tuple(NavSample(at_us, session, from_minor(nav), drawdown) for at_us, session, nav, drawdown in found)
+    return tuple(
+        NavSample(at_us, session, from_minor(nav), drawdown)
+        for at_us, session, nav, drawdown in found
+    )

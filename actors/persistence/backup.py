@@ -39,7 +39,9 @@ def backup(source: Path, target: Path) -> Copied:
     return _copied(target)
 
 
-def restore(source: Path, target: Path, migrations: Sequence[str], *, replace: bool = False) -> Copied:
+def restore(
+    source: Path, target: Path, migrations: Sequence[str], *, replace: bool = False
+) -> Copied:
     """Make `target` of a backup, once it is found to be whole. The caller holds the owner's lock of the target.
 
     It keeps the version of its schema: migrating it is for whoever opens it. With `replace` an existing database is

@@ -29,9 +29,13 @@ def check_ours(connection: apsw.Connection, path: Path, known: int) -> None:
     version = connection.pragma("user_version")
     empty = next(iter(connection.execute("SELECT count(*) FROM sqlite_schema")))[0] == 0
     if application_id != APPLICATION_ID and (application_id or not empty):
-        raise DatabaseError(path, f"belongs to another program (application_id {application_id:#x})")
+        raise DatabaseError(
+            path, f"belongs to another program (application_id {application_id:#x})"
+        )
     if version > known:
-        raise DatabaseError(path, f"was written by a newer fundops (schema {version}, this one knows {known})")
+        raise DatabaseError(
+            path, f"was written by a newer fundops (schema {version}, this one knows {known})"
+        )
 
 
 def migrate(connection: apsw.Connection, path: Path, migrations: Sequence[str]) -> None:
@@ -54,9 +58,13 @@ def _keep_copy(connection: apsw.Connection, path: Path, version: int) -> None:
     need = connection.pragma("page_count") * connection.pragma("page_size")
     free = shutil.disk_usage(path.parent).free
     if free < need:
-        raise DatabaseError(path, f"is copied before it is migrated, which needs {need} bytes free; {free} are")
+        raise DatabaseError(
+            path, f"is copied before it is migrated, which needs {need} bytes free; {free} are"
+        )
     copy = path.with_name(f"{path.name}.v{version}.bak")
-    copy.unlink(missing_ok=True)  # of an attempt that did not succeed: the file itself is still of that version
+    copy.unlink(
+        missing_ok=True
+    )  # of an attempt that did not succeed: the file itself is still of that version
     copy_into(connection.execute, copy)
 
 

@@ -66,7 +66,9 @@ class Reader(Rows):
         try:
             yield
         finally:
-            with suppress(apsw.Error):  # of a damaged file even that cannot be asked; nothing was written
+            with suppress(
+                apsw.Error
+            ):  # of a damaged file even that cannot be asked; nothing was written
                 self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
@@ -77,7 +79,10 @@ class Reader(Rows):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

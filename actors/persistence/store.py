@@ -42,7 +42,13 @@ ROWS_PER_INSERT = 32
 # What a request can do wrong by its values alone: a constraint, a text for a rowid, an integer beyond 64 bits.
 _OFFENCES = (apsw.ConstraintError, apsw.MismatchError, OverflowError)
 # None of these comes after the end of a transaction was written: one that does not fit is rolled back by SQLite.
-_UNWRITABLE = (apsw.FullError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.BusyError, apsw.LockedError)
+_UNWRITABLE = (
+    apsw.FullError,
+    apsw.ReadOnlyError,
+    apsw.CantOpenError,
+    apsw.BusyError,
+    apsw.LockedError,
+)
 _DAMAGED = (apsw.IOError, apsw.CorruptError, apsw.NotADBError)
 
 
@@ -70,15 +76,22 @@ class Store:
 
         Raises: `DatabaseError`, `apsw.Error`.
         """
-        with suppress(apsw.Error):  # the last one to close tidies up, on the disk that has just failed
+        with suppress(
+            apsw.Error
+        ):  # the last one to close tidies up, on the disk that has just failed
             self.connection.close(True)
-        if not self._path.exists():  # its disk is gone, and opening would make a new file where that was
+        if (
+            not self._path.exists()
+        ):  # its disk is gone, and opening would make a new file where that was
             raise DatabaseError(self._path, "is gone")
         self.connection = open_database(self._path, self._migrations)
         self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         before, self.mark = self.mark, self._read_mark()
         if self.mark not in (before, before + 1):
-            raise DatabaseError(self._path, f"is at mark {self.mark}, not at {before} or the one after: another file")
+            raise DatabaseError(
+                self._path,
+                f"is at mark {self.mark}, not at {before} or the one after: another file",
+            )
         return self.mark > before
 
     def close(self) -> None:
@@ -182,7 +195,9 @@ def _run(connection: apsw.Connection, statements: tuple[Statement, ...]) -> None
         if sql is not None:
             done = len(rows) - len(rows) % ROWS_PER_INSERT
             starts = range(0, done, ROWS_PER_INSERT)
-            connection.executemany(sql, (tuple(chain(*rows[start : start + ROWS_PER_INSERT])) for start in starts))
+            connection.executemany(
+                sql, (tuple(chain(*rows[start : start + ROWS_PER_INSERT])) for start in starts)
+            )
         connection.executemany(statement.sql, rows[done:])
 
 
@@ -190,10 +205,14 @@ def _run(connection: apsw.Connection, statements: tuple[Statement, ...]) -> None
 def _of_many_rows(sql: str) -> str | None:
     """The same INSERT for several rows at once; None for any other statement."""
     values = re.search(r"(?<=VALUES )\([?, ]+\)", sql)
-    return None if values is None else sql.replace(values[0], ", ".join([values[0]] * ROWS_PER_INSERT))
+    return (
+        None if values is None else sql.replace(values[0], ", ".join([values[0]] * ROWS_PER_INSERT))
+    )
 
 
-def _run_alone(connection: apsw.Connection, statements: tuple[Statement, ...]) -> ConstraintFailed | None:
+def _run_alone(
+    connection: apsw.Connection, statements: tuple[Statement, ...]
+) -> ConstraintFailed | None:
     refusal = None
     connection.execute("SAVEPOINT request")
     try:

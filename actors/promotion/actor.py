@@ -13,12 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from ...runtime import Actor, Clock, Ref, handles
+from ...runtime import Clock, Ref, handles
 from ...wire.alert import Category, Level
 from ...wire.controller import StrategyStatus
 from ...wire.money import from_minor, minor_of_float
 from ...wire.paging import checked_limit
-from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown, Statement
+from ...wire.persistence import Statement
 from ...wire.promotion import (
     Adopt,
     Conflict,
@@ -44,7 +44,7 @@ from ...wire.promotion import (
 )
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..host import Host, HostFault
-from ..persistence import Reader, earlier_commits
+from ..persistence import DurableActor
 from . import core, schema
 from .core import Change, PromotionSettings, Rules, Strategy
 from .metrics import Sample, Track, canonical_metrics
@@ -56,31 +56,28 @@ log = logging.getLogger("fundops.promotion")
 SNAPSHOT_HISTORY = 20
 
 
-class PromotionActor(Actor):
+class PromotionActor(DurableActor):
     """The one that decides. `capital_minor` is the fund's: what a stage's fraction is taken of."""
 
-    def __init__(self, path: Path, clock: Clock, host: Host, settings: PromotionSettings, capital_minor: int) -> None:
-        self._path = path
+    def __init__(
+        self, path: Path, clock: Clock, host: Host, settings: PromotionSettings, capital_minor: int
+    ) -> None:
+        super().__init__(path)
         self._clock = clock
         self._host = host
         self._rules = Rules(settings)
         self._capital_minor = capital_minor
         self._strategies: dict[str, Strategy] = {}  # by id
         self._ids: dict[str, str] = {}  # by name
-        self._reader: Reader
-        self._persistence: Ref
         self._alert: Ref | None = None
 
-    async def on_start(self) -> None:
-        self._persistence = self.context.ref("persistence")
-        self._alert = alert_ref(self.context)
-        await earlier_commits(self._persistence)
-        self._reader = Reader(self._path)
+    def load(self) -> None:
+        """All strategies, as they are on disk."""
         self._apply(schema.load_all(self._reader))
 
-    async def on_stop(self, reason: str) -> None:
-        if hasattr(self, "_reader"):
-            self._reader.close()
+    async def begin(self) -> None:
+        """Find the alert actor, if the tree has one."""
+        self._alert = alert_ref(self.context)
 
     def _apply(self, strategies: Sequence[Strategy]) -> None:
         for strategy in strategies:
@@ -93,19 +90,11 @@ class PromotionActor(Actor):
             raise UnknownStrategy(id_or_name)
         return strategy
 
-    async def _commit(self, strategies: Sequence[Strategy], *statements: Statement) -> None:
-        """Durable, then visible. Raises: the storage's refusal, with nothing applied."""
-        rows = tuple(one for one in (schema.saved(strategies), *statements) if one.rows)
-        if not rows:
-            return
-        try:
-            await self._persistence.ask(Commit(rows), timeout_s=COMMIT_DEADLINE_S)
-        except OutcomeUnknown:
-            self._apply(schema.load_all(self._reader))
-            raise
-        except ConstraintFailed as broken:
-            # Nobody else writes these tables, so our idea of them is wrong: the next life reads them afresh.
-            raise RuntimeError("the promotions are not what this actor believes") from broken
+    async def _save(self, strategies: Sequence[Strategy], *statements: Statement) -> None:
+        """Append the strategies and the statements, then apply. Raises: the storage's refusal."""
+        refusal = await self.append((schema.saved(strategies), *statements))
+        if refusal is not None:
+            raise refusal
         self._apply(strategies)
 
     # -- people and programs
@@ -115,8 +104,10 @@ class PromotionActor(Actor):
         if request.name in self._ids:
             return self._ids[request.name]
         stage = self._rules.stage(request.stage)
-        change = core.registered(request.name, stage, self._clock.now_us(), actor=request.actor, adopt=False)
-        await self._commit((change.after,), schema.changed((change,)))
+        change = core.registered(
+            request.name, stage, self._clock.now_us(), actor=request.actor, adopt=False
+        )
+        await self._save((change.after,), schema.changed((change,)))
         return change.after.id
 
     @handles(Adopt)
@@ -125,8 +116,10 @@ class PromotionActor(Actor):
             raise Conflict(f"{request.name} is registered already")
         stage = self._rules.stage(request.stage)
         now_us = self._clock.now_us()
-        change = core.registered(request.name, stage, now_us, actor=request.actor, adopt=True, reason=request.reason)
-        await self._commit((change.after,), schema.changed((change,)))
+        change = core.registered(
+            request.name, stage, now_us, actor=request.actor, adopt=True, reason=request.reason
+        )
+        await self._save((change.after,), schema.changed((change,)))
         return change.after.id
 
     @handles(RecordMetrics)
@@ -137,13 +130,21 @@ class PromotionActor(Actor):
         core.check_evidence(strategy, self._rules.stage(request.stage), as_of_us, now_us)
         values = canonical_metrics(request.metrics)
         explicit = request.as_of_us is not None
-        before = schema.recorded_before(self._reader, strategy, as_of_us, request.source) if explicit else None
+        before = (
+            schema.recorded_before(self._reader, strategy, as_of_us, request.source)
+            if explicit
+            else None
+        )
         if before is not None:
             if before != values:
-                raise Conflict(f"{strategy.name} has other metrics recorded as of {as_of_us} from {request.source!r}")
+                raise Conflict(
+                    f"{strategy.name} has other metrics recorded as of {as_of_us} from {request.source!r}"
+                )
             return
         after = core.with_metrics(strategy, request.metrics, as_of_us)
-        await self._commit((after,), schema.recorded(strategy, values, as_of_us, request.source, explicit=explicit))
+        await self._save(
+            (after,), schema.recorded(strategy, values, as_of_us, request.source, explicit=explicit)
+        )
 
     @handles(Evaluate)
     def evaluate(self, request: Evaluate) -> Evaluation:
@@ -166,15 +167,17 @@ class PromotionActor(Actor):
     @handles(Freeze)
     async def freeze(self, request: Freeze) -> None:
         strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
-        change = core.frozen(strategy, now_us, freeze=request.frozen, actor=request.actor, reason=request.reason)
-        await self._commit((change.after,), schema.changed((change,)))
+        change = core.frozen(
+            strategy, now_us, freeze=request.frozen, actor=request.actor, reason=request.reason
+        )
+        await self._save((change.after,), schema.changed((change,)))
 
     @handles(Retire)
     async def retire(self, request: Retire) -> None:
         strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
         change = core.retired(strategy, now_us, actor=request.actor, reason=request.reason)
         await self._set_stage(change.after.name, PromotionStage.Retired)
-        await self._commit((change.after,), schema.changed((change,)))
+        await self._save((change.after,), schema.changed((change,)))
 
     # -- the tick
 
@@ -187,7 +190,9 @@ class PromotionActor(Actor):
             for status in request.statuses
             if status.name in self._ids
         ]
-        looked_at = [(one, status) for one, status in looked_at if one.stage is not PromotionStage.Retired]
+        looked_at = [
+            (one, status) for one, status in looked_at if one.stage is not PromotionStage.Retired
+        ]
         samples = _samples(request.session, looked_at) if request.session is not None else []
         settings = self._rules.settings
         fresh = {one.id: core.with_sample(one, sample, now_us, settings) for one, sample in samples}
@@ -196,7 +201,9 @@ class PromotionActor(Actor):
         moving = {change.after.id for change in changes}
         staying = [one for one, _ in looked_at if one.id not in moving]
         ready = self._newly_ready(staying, now_us) if request.evaluate else []
-        transitions = await self._move(changes, [one for one, _ in looked_at], ready, schema.sampled(samples))
+        transitions = await self._move(
+            changes, [one for one, _ in looked_at], ready, schema.sampled(samples)
+        )
         return Observed(tuple(transitions), self.terms())
 
     def _decide(
@@ -208,16 +215,25 @@ class PromotionActor(Actor):
             down = core.breach(strategy, self._rules, worth)
             if down is not None and (down[1] or evaluate):
                 reason, hard = down
-                changes.append(core.demoted(strategy, self._rules, now_us, actor="promotion", reason=reason, hard=hard))
+                changes.append(
+                    core.demoted(
+                        strategy, self._rules, now_us, actor="promotion", reason=reason, hard=hard
+                    )
+                )
             elif evaluate and core.evaluate(strategy, self._rules, now_us).would_do == "promote":
-                changes.append(core.promoted(strategy, self._rules, now_us, actor="promotion", reason="gate passed"))
+                changes.append(
+                    core.promoted(
+                        strategy, self._rules, now_us, actor="promotion", reason="gate passed"
+                    )
+                )
         return changes
 
     def _newly_ready(self, staying: Sequence[Strategy], now_us: int) -> list[Strategy]:
         return [
             msgspec.structs.replace(strategy, ready_alerted=True)
             for strategy in staying
-            if not strategy.ready_alerted and core.evaluate(strategy, self._rules, now_us).would_do == "ready"
+            if not strategy.ready_alerted
+            and core.evaluate(strategy, self._rules, now_us).would_do == "ready"
         ]
 
     async def _move(
@@ -234,10 +250,12 @@ class PromotionActor(Actor):
         touched = {one.id: one for one in looked_at if one is not self._strategies.get(one.id)}
         touched |= {one.id: one for one in ready}
         touched |= {change.after.id: change.after for change in changes}
-        notes = [self._note(change) for change in changes] + [self._ready_note(one) for one in ready]
+        notes = [self._note(change) for change in changes] + [
+            self._ready_note(one) for one in ready
+        ]
         if self._alert is None:
             notes = []
-        await self._commit(list(touched.values()), *statements, schema.changed(changes), *notes)
+        await self._save(list(touched.values()), *statements, schema.changed(changes), *notes)
         for change in changes:
             if change.kind == "promote":
                 await self._set_stage(change.after.name, change.after.stage)
@@ -253,7 +271,9 @@ class PromotionActor(Actor):
             log.warning("stage of %s not taken: %s", name, fault)
 
     def _cap(self, stage: PromotionStage) -> Decimal:
-        fraction = 0.0 if stage is PromotionStage.Retired else self._rules.ladder.rung(stage).real_capital
+        fraction = (
+            0.0 if stage is PromotionStage.Retired else self._rules.ladder.rung(stage).real_capital
+        )
         return from_minor(int(self._capital_minor * Decimal(str(fraction))))
 
     def _note(self, change: Change) -> Statement:
@@ -291,7 +311,9 @@ class PromotionActor(Actor):
     @handles(ReadSnapshot)
     def snapshot(self, request: ReadSnapshot) -> PromotionSnapshot:
         strategy = self._find(request.strategy_id)
-        return core.snapshot(strategy, self._rules, self._clock.now_us(), self._history(strategy.id))
+        return core.snapshot(
+            strategy, self._rules, self._clock.now_us(), self._history(strategy.id)
+        )
 
     @handles(ReadStrategies)
     def strategies(self, _: ReadStrategies) -> tuple[PromotionSnapshot, ...]:
@@ -316,12 +338,18 @@ def terms_of(strategy: Strategy, rules: Rules) -> EntitlementTerms:
 def _worth(track: Track, status: StrategyStatus) -> float | None:
     """Equity as reported just now; None when it is unknown or no number, which is the guard's to act upon."""
     try:
-        return None if status.equity is None else track.rebased(float(status.equity), float(status.allocated))
+        return (
+            None
+            if status.equity is None
+            else track.rebased(float(status.equity), float(status.allocated))
+        )
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _samples(session: str, looked_at: Sequence[tuple[Strategy, StrategyStatus]]) -> list[tuple[Strategy, Sample]]:
+def _samples(
+    session: str, looked_at: Sequence[tuple[Strategy, StrategyStatus]]
+) -> list[tuple[Strategy, Sample]]:
     """One per strategy whose figures are numbers: one whose books are broken proves nothing.
 
     A session that was sampled before is not sampled again: a tick that failed halfway is repeated as a whole.
@@ -332,10 +360,16 @@ def _samples(session: str, looked_at: Sequence[tuple[Strategy, StrategyStatus]])
             continue
         equity = None if status.equity is None else minor_of_float(status.equity)
         allocated = minor_of_float(status.allocated)
-        counted = _is_count(status.n_trades) and _is_count(status.n_wins) and status.n_wins <= status.n_trades
+        counted = (
+            _is_count(status.n_trades)
+            and _is_count(status.n_wins)
+            and status.n_wins <= status.n_trades
+        )
         if equity is not None and allocated is not None and allocated > 0 and counted:
             worth, given = float(from_minor(equity)), float(from_minor(allocated))
-            samples.append((strategy, Sample(session, worth, given, status.n_trades, status.n_wins)))
+            samples.append(
+                (strategy, Sample(session, worth, given, status.n_trades, status.n_wins))
+            )
     return samples
 
 

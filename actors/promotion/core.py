@@ -9,13 +9,13 @@ Precedence within one look: hard demotion, soft demotion, frozen, cooldown, prom
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from ...runtime import DAY_US, ConfigError
+from ...runtime import DAY_US, Settings
 from ...wire.promotion import (
     CoolingDown,
     CriterionResult,
@@ -34,7 +34,16 @@ from ...wire.promotion import (
     UnknownStage,
     Verdict,
 )
-from .ladder import METRICS, Criterion, Ladder, LadderName, Policy, PromotionGate, default_criteria, ladder
+from .ladder import (
+    METRICS,
+    Criterion,
+    Ladder,
+    LadderName,
+    Policy,
+    PromotionGate,
+    default_criteria,
+    ladder,
+)
 from .metrics import Sample, Track, canonical_metrics
 
 __all__ = [
@@ -60,39 +69,52 @@ __all__ = [
 CLOCK_TOLERANCE_US = 300_000_000
 
 
-class PromotionSettings(msgspec.Struct, frozen=True):
-    """Criteria and limits, all of them configuration. Percentages are percentages, `_days` are days."""
+class PromotionSettings(Settings, frozen=True):
+    """The default criteria of every gate, and how demotion works."""
 
     ladder: LadderName = "four-stage"
     policy: Policy = "guarded"
-    min_paper_days: float = 14
-    min_trades: int = 50
-    min_sharpe: float = 1.0
-    max_drawdown_pct: float = 20.0
-    min_win_rate: float = 0.45
-    metric_max_age_s: float = 172_800.0  # a metric older than this blocks, never passes
-    soft_sessions: int = 5
-    soft_breaches: int = 3
-    soft_min_sessions: int = 20
-    soft_cooldown_days: float = 7
-    hard_cooldown_days: float = 30
-    cooldown_max_days: float = 90
-    freeze_after_demotions: int = 3
-    freeze_window_days: float = 180
-
-    def __post_init__(self) -> None:
-        ladder(self.ladder)
-        if self.policy not in Policy.__args__:  # type: ignore[attr-defined]
-            raise ConfigError("promotion_policy", f"{self.policy!r} is not one of {', '.join(Policy.__args__)}")  # type: ignore[attr-defined]
-        for field in self.__struct_fields__[2:]:
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ConfigError(field, f"{value!r} is not a finite number")
-            if value < 0 and field != "min_sharpe":
-                raise ConfigError(field, f"{value!r} is negative")
-        for field, most in (("max_drawdown_pct", 100), ("min_win_rate", 1)):
-            if getattr(self, field) > most:
-                raise ConfigError(field, f"{getattr(self, field)!r} is more than {most}")
+    min_paper_days: Annotated[
+        float, Meta(ge=0, description="days that a strategy stays in a stage at least")
+    ] = 14
+    min_trades: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000_000, description="closed round trips that a stage needs at least"),
+    ] = 50
+    min_sharpe: Annotated[float, Meta(description="annual Sharpe ratio of the stage at least")] = (
+        1.0
+    )
+    max_drawdown_pct: Annotated[
+        float, Meta(ge=0, le=100, description="percent; drawdown within the stage at most")
+    ] = 20.0
+    min_win_rate: Annotated[
+        float, Meta(ge=0, le=1, description="fraction of round trips that were won at least")
+    ] = 0.45
+    metric_max_age_s: Annotated[
+        float, Meta(ge=0, description="seconds; a metric older than this blocks, and never passes")
+    ] = 172_800.0
+    soft_sessions: Annotated[
+        int, Meta(ge=0, description="sessions that the soft limits look back over")
+    ] = 5
+    soft_breaches: Annotated[
+        int, Meta(ge=0, description="breached sessions among them that demote")
+    ] = 3
+    soft_min_sessions: Annotated[
+        int, Meta(ge=0, description="sessions in a stage before the soft limits hold")
+    ] = 20
+    soft_cooldown_days: Annotated[
+        float, Meta(ge=0, description="days without promotion after a soft demotion")
+    ] = 7
+    hard_cooldown_days: Annotated[
+        float, Meta(ge=0, description="days without promotion after a hard demotion")
+    ] = 30
+    cooldown_max_days: Annotated[
+        float, Meta(ge=0, description="days; the longest that a cooldown grows to")
+    ] = 90
+    freeze_after_demotions: Annotated[
+        int, Meta(ge=0, description="demotions within the window that freeze a strategy")
+    ] = 3
+    freeze_window_days: Annotated[float, Meta(ge=0, description="days; that window")] = 180
 
 
 class Rules:
@@ -185,16 +207,22 @@ def check_name(name: object) -> str:
     return name
 
 
-def registered(name: str, stage: PromotionStage, now_us: int, *, actor: str, adopt: bool, reason: str = "") -> Change:
+def registered(
+    name: str, stage: PromotionStage, now_us: int, *, actor: str, adopt: bool, reason: str = ""
+) -> Change:
     """A new strategy. Only an adopted one may begin where real money is.
 
     Raises: `SkipRefused`, `MetricError`.
     """
     check_name(name)
     if not adopt and stage not in (PromotionStage.Paper, PromotionStage.Shadow):
-        raise SkipRefused(f"{name} cannot be registered at {stage.value}: start in paper or shadow, or adopt it")
+        raise SkipRefused(
+            f"{name} cannot be registered at {stage.value}: start in paper or shadow, or adopt it"
+        )
     identity = hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
-    strategy = Strategy(f"{now_us:016x}-{identity}", name, stage, registered_us=now_us, entered_us=now_us)
+    strategy = Strategy(
+        f"{now_us:016x}-{identity}", name, stage, registered_us=now_us, entered_us=now_us
+    )
     return Change(strategy, "adopt" if adopt else "register", None, now_us, actor, reason)
 
 
@@ -216,7 +244,9 @@ def with_metrics(strategy: Strategy, metrics: Mapping[str, object], as_of_us: in
     return msgspec.structs.replace(strategy, metrics={**strategy.metrics, **fresh})
 
 
-def with_sample(strategy: Strategy, sample: Sample, as_of_us: int, settings: PromotionSettings) -> Strategy:
+def with_sample(
+    strategy: Strategy, sample: Sample, as_of_us: int, settings: PromotionSettings
+) -> Strategy:
     """The record after one session: its own metrics are computed and take the place of recorded ones."""
     track = strategy.track.after(
         sample, soft_drawdown=settings.max_drawdown_pct / 100, remembered=settings.soft_sessions
@@ -224,7 +254,9 @@ def with_sample(strategy: Strategy, sample: Sample, as_of_us: int, settings: Pro
     metrics = {name: Metric(value, as_of_us) for name, value in track.metrics().items()}
     undefined = tuple(name for name in ("sharpe", "win_rate") if name not in metrics)
     kept = {name: metric for name, metric in strategy.metrics.items() if name not in undefined}
-    return msgspec.structs.replace(strategy, track=track, metrics={**kept, **metrics}, undefined=undefined)
+    return msgspec.structs.replace(
+        strategy, track=track, metrics={**kept, **metrics}, undefined=undefined
+    )
 
 
 # -- evaluating
@@ -259,11 +291,19 @@ def evaluate(strategy: Strategy, rules: Rules, now_us: int) -> Evaluation:
     return msgspec.structs.replace(unsigned, id=digest)
 
 
-def _judge(criterion: Criterion, strategy: Strategy, settings: PromotionSettings, now_us: int) -> CriterionResult:
+def _judge(
+    criterion: Criterion, strategy: Strategy, settings: PromotionSettings, now_us: int
+) -> CriterionResult:
     if criterion.metric == "days":
         active_us = strategy.active_us(now_us)
         if active_us < 0:
-            return _result(criterion, "days", None, "INCONCLUSIVE", "clock: now lies before the stage was entered")
+            return _result(
+                criterion,
+                "days",
+                None,
+                "INCONCLUSIVE",
+                "clock: now lies before the stage was entered",
+            )
         return _compare(criterion, "days", active_us / DAY_US, None)
     unit = METRICS[criterion.metric]
     metric = strategy.metrics.get(criterion.metric)
@@ -276,19 +316,30 @@ def _judge(criterion: Criterion, strategy: Strategy, settings: PromotionSettings
     return _compare(criterion, unit, metric.value, age_s)
 
 
-def _compare(criterion: Criterion, unit: str, observed: float, age_s: float | None) -> CriterionResult:
+def _compare(
+    criterion: Criterion, unit: str, observed: float, age_s: float | None
+) -> CriterionResult:
     # Both sides to 9 decimals, compared and shown so: 0.07 * 100 is 7.000000000000001.
     value, limit = round(observed, 9), round(criterion.limit, 9)
     margin = round(value - limit if criterion.op == ">=" else limit - value, 9)
     verdict: Verdict = "PASS" if margin >= 0 else "FAIL"
     why = "" if verdict == "PASS" else f"{value:g} is not {criterion.op} {limit:g}"
-    return CriterionResult(criterion.name, criterion.op, limit, value, unit, margin, verdict, why, age_s)
+    return CriterionResult(
+        criterion.name, criterion.op, limit, value, unit, margin, verdict, why, age_s
+    )
 
 
 def _result(
-    criterion: Criterion, unit: str, observed: float | None, verdict: Verdict, why: str, age_s: float | None = None
+    criterion: Criterion,
+    unit: str,
+    observed: float | None,
+    verdict: Verdict,
+    why: str,
+    age_s: float | None = None,
 ) -> CriterionResult:
-    return CriterionResult(criterion.name, criterion.op, criterion.limit, observed, unit, None, verdict, why, age_s)
+    return CriterionResult(
+        criterion.name, criterion.op, criterion.limit, observed, unit, None, verdict, why, age_s
+    )
 
 
 def _gate_verdict(results: tuple[CriterionResult, ...], *, proves: bool) -> Verdict:
@@ -300,7 +351,12 @@ def _gate_verdict(results: tuple[CriterionResult, ...], *, proves: bool) -> Verd
 
 
 def _move(
-    strategy: Strategy, rules: Rules, target: PromotionStage | None, verdict: Verdict, demote: bool, now_us: int
+    strategy: Strategy,
+    rules: Rules,
+    target: PromotionStage | None,
+    verdict: Verdict,
+    demote: bool,
+    now_us: int,
 ) -> tuple[Move, str]:
     if demote:
         return "demote", ""
@@ -317,7 +373,9 @@ def _move(
     return "promote", ""
 
 
-def breach(strategy: Strategy, rules: Rules, equity: float | None = None) -> tuple[str, bool] | None:
+def breach(
+    strategy: Strategy, rules: Rules, equity: float | None = None
+) -> tuple[str, bool] | None:
     """Why the strategy must go down, and whether at once (a hard limit); None: it may stay.
 
     `equity`, when given, is what the strategy is worth right now, within the session.
@@ -326,15 +384,28 @@ def breach(strategy: Strategy, rules: Rules, equity: float | None = None) -> tup
         return None
     rung, track, settings = rules.ladder.rung(strategy.stage), strategy.track, rules.settings
     recorded = strategy.metrics.get("max_drawdown")
-    drawdown = max(recorded.value if recorded else 0.0, track.drawdown_at(equity) if equity is not None else 0.0)
+    drawdown = max(
+        recorded.value if recorded else 0.0,
+        track.drawdown_at(equity) if equity is not None else 0.0,
+    )
     if rung.hard_drawdown is not None and round(drawdown, 9) >= rung.hard_drawdown:
         return f"drawdown {drawdown:.2%} reached its hard limit {rung.hard_drawdown:.0%}", True
     loss = max(0.0, -track.last_return)
-    if rung.hard_session_loss is not None and track.sessions and round(loss, 9) >= rung.hard_session_loss:
+    if (
+        rung.hard_session_loss is not None
+        and track.sessions
+        and round(loss, 9) >= rung.hard_session_loss
+    ):
         return f"session loss {loss:.2%} reached its hard limit {rung.hard_session_loss:.0%}", True
-    if track.sessions >= settings.soft_min_sessions and sum(track.breaches) >= settings.soft_breaches:
+    if (
+        track.sessions >= settings.soft_min_sessions
+        and sum(track.breaches) >= settings.soft_breaches
+    ):
         limit, seen = settings.max_drawdown_pct, len(track.breaches)
-        return f"drawdown above {limit:g}% on {sum(track.breaches)} of the last {seen} sessions", False
+        return (
+            f"drawdown above {limit:g}% on {sum(track.breaches)} of the last {seen} sessions",
+            False,
+        )
     return None
 
 
@@ -367,7 +438,9 @@ def promoted(
     if target is None:
         raise SkipRefused(f"{strategy.name} is at the top stage, {strategy.stage.value}")
     if to is not None and rules.stage(to) is not target:
-        raise SkipRefused(f"{strategy.name} can go from {strategy.stage.value} to {target.value}, not to {to.value}")
+        raise SkipRefused(
+            f"{strategy.name} can go from {strategy.stage.value} to {target.value}, not to {to.value}"
+        )
     if strategy.frozen:
         raise StrategyFrozen(f"{strategy.name} is frozen")
     if strategy.cooldown_until_us is not None and now_us < strategy.cooldown_until_us:
@@ -376,7 +449,9 @@ def promoted(
     if evaluation.verdict != "PASS" or evaluation.would_do == "demote":
         raise GateNotPassed(evaluation)
     after = _moved(strategy, target, now_us)
-    return Change(after, "promote", strategy.stage, now_us, actor, reason, evaluation, _values(strategy))
+    return Change(
+        after, "promote", strategy.stage, now_us, actor, reason, evaluation, _values(strategy)
+    )
 
 
 def demoted(
@@ -406,7 +481,9 @@ def demoted(
     if to is not None:
         target = rules.stage(to)
         if rules.ladder.rank(target) >= rules.ladder.rank(strategy.stage):
-            raise SkipRefused(f"{target.value} is not below {strategy.stage.value}, where {strategy.name} is")
+            raise SkipRefused(
+                f"{target.value} is not below {strategy.stage.value}, where {strategy.name} is"
+            )
     elif hard and strategy.stage.is_live:
         target = PromotionStage.Shadow
     window_us = int(settings.freeze_window_days * DAY_US)
@@ -422,20 +499,33 @@ def demoted(
         frozen=strategy.frozen or freeze,
         frozen_since_us=now_us if strategy.frozen or freeze else None,
     )
-    return Change(after, "demote", strategy.stage, now_us, actor, reason, None, _values(strategy), hard)
+    return Change(
+        after, "demote", strategy.stage, now_us, actor, reason, None, _values(strategy), hard
+    )
 
 
 def transition_of(change: Change) -> Transition:
     """A promotion or a demotion as callers hear of it, once it is committed."""
     assert change.from_stage is not None
     assert change.kind in ("promote", "demote")
-    return Transition(change.after.name, change.kind, change.from_stage, change.after.stage, change.reason, change.hard)
+    return Transition(
+        change.after.name,
+        change.kind,
+        change.from_stage,
+        change.after.stage,
+        change.reason,
+        change.hard,
+    )
 
 
 def frozen(strategy: Strategy, now_us: int, *, freeze: bool, actor: str, reason: str) -> Change:
     """Frozen blocks promotion only, and its time does not count as days in stage. Raises: `StrategyRetired`."""
     _check_movable(strategy, None)
-    spent = now_us - strategy.frozen_since_us if strategy.frozen_since_us is not None and not freeze else 0
+    spent = (
+        now_us - strategy.frozen_since_us
+        if strategy.frozen_since_us is not None and not freeze
+        else 0
+    )
     after = msgspec.structs.replace(
         strategy,
         frozen=freeze,
@@ -478,7 +568,9 @@ def _values(strategy: Strategy) -> dict[str, float]:
 # -- showing
 
 
-def snapshot(strategy: Strategy, rules: Rules, now_us: int, history: tuple[HistoryEntry, ...]) -> PromotionSnapshot:
+def snapshot(
+    strategy: Strategy, rules: Rules, now_us: int, history: tuple[HistoryEntry, ...]
+) -> PromotionSnapshot:
     """The record as people see it. Days in stage exclude frozen time."""
     return PromotionSnapshot(
         strategy_id=strategy.id,

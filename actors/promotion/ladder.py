@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from ...runtime import ConfigError
+from ...runtime import ConfigError, Settings, shown
 from ...wire.promotion import PromotionStage
 
-__all__ = ["METRICS", "Criterion", "Ladder", "Policy", "PromotionGate", "Rung", "default_criteria", "ladder"]
+__all__ = [
+    "METRICS",
+    "Criterion",
+    "Ladder",
+    "Policy",
+    "PromotionGate",
+    "Rung",
+    "default_criteria",
+    "ladder",
+]
 
 LadderName = Literal["four-stage", "three-stage"]
 Policy = Literal["guarded", "literal"]
 Mode = Literal["paper", "shadow", "live"]
 
-# What gates can name, with the unit each is held in. All fractions: 0.08 is 8 percent.
-METRICS = {
+MetricName = Literal[
+    "sharpe",
+    "max_drawdown",
+    "n_trades",
+    "win_rate",
+    "tracking_error",
+    "tracking_drag",
+    "daily_loss",
+]
+# The unit of each metric that a criterion can name. As a fraction, 8 percent is 0.08.
+METRICS: dict[MetricName, str] = {
     "sharpe": "annual",
     "max_drawdown": "fraction",
     "n_trades": "trades",
@@ -77,7 +95,11 @@ _FOUR = Ladder(
 )
 _THREE = Ladder(
     "three-stage",
-    (_PAPER, _SHADOW, Rung(PromotionStage.Live, "live", 1.0, hard_drawdown=0.25, hard_session_loss=0.05)),
+    (
+        _PAPER,
+        _SHADOW,
+        Rung(PromotionStage.Live, "live", 1.0, hard_drawdown=0.25, hard_session_loss=0.05),
+    ),
 )
 
 
@@ -89,22 +111,21 @@ def ladder(name: LadderName) -> Ladder:
     return known[name]
 
 
-class Criterion(msgspec.Struct, frozen=True):
-    """A floor or a ceiling on one metric, both inclusive. A criterion that is not required is skipped while missing."""
+class Criterion(Settings, frozen=True):
+    """A floor or a ceiling on one metric, both inclusive."""
 
-    name: str
-    metric: str  # "days" or a key of METRICS
-    op: Literal[">=", "<="]
-    limit: float
-    required: bool = True
+    name: Annotated[str, Meta(description="as verdicts and refusals call it")]
+    metric: Annotated[
+        Literal["days"] | MetricName, Meta(description="'days' in the stage, or a recorded metric")
+    ]
+    op: Annotated[Literal[">=", "<="], Meta(description="'>=' makes the limit a floor")]
+    limit: Annotated[float, Meta(description="in the metric's unit")]
+    required: Annotated[
+        bool, Meta(description="False: the criterion is skipped while its metric is missing")
+    ] = True
 
-    def __post_init__(self) -> None:
-        if self.metric != "days" and self.metric not in METRICS:
-            raise ConfigError(self.name, f"there is no metric {self.metric!r}; known: days, {', '.join(METRICS)}")
-        if self.op not in (">=", "<="):
-            raise ConfigError(self.name, f"{self.op!r} is neither >= nor <=")
-        if not math.isfinite(self.limit):
-            raise ConfigError(self.name, f"limit {self.limit!r} is not finite")
+    def _called(self, field: str) -> str:
+        return f"{shown(self.name)}.{field}"
 
 
 class PromotionGate(msgspec.Struct, frozen=True):

@@ -30,14 +30,22 @@ def canonical_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """
     if not isinstance(metrics, Mapping):
         raise MetricError("metrics", metrics, "is not a mapping of names to numbers")
-    values = {_name(key): _number(key, value) for key, value in metrics.items() if value is not None}
+    values = {
+        _name(key): _number(key, value) for key, value in metrics.items() if value is not None
+    }
     if "max_drawdown_pct" in values:
         fraction = round(values.pop("max_drawdown_pct") / 100, 12)
         if round(values.setdefault("max_drawdown", fraction) - fraction, 9):
-            raise MetricError("max_drawdown_pct", metrics["max_drawdown_pct"], "disagrees with max_drawdown")
+            raise MetricError(
+                "max_drawdown_pct", metrics["max_drawdown_pct"], "disagrees with max_drawdown"
+            )
     for name, value in values.items():
         if name in _FRACTIONS and not 0 <= value <= 1:
-            hint = "; percent goes into max_drawdown_pct" if name == "max_drawdown" and value > 1 else ""
+            hint = (
+                "; percent goes into max_drawdown_pct"
+                if name == "max_drawdown" and value > 1
+                else ""
+            )
             raise MetricError(name, value, f"is not a fraction between 0 and 1{hint}")
         if name == "n_trades" and (value < 0 or value != int(value)):
             raise MetricError(name, value, "is not a whole number >= 0")
@@ -93,7 +101,9 @@ class Track(msgspec.Struct, frozen=True):
     base_wins: int = 0
     trades: int = 0
     wins: int = 0
-    breaches: tuple[bool, ...] = ()  # of the soft drawdown limit, the last few sessions, oldest first
+    breaches: tuple[
+        bool, ...
+    ] = ()  # of the soft drawdown limit, the last few sessions, oldest first
 
     def after(self, sample: Sample, *, soft_drawdown: float, remembered: int) -> Track:
         """The track one session later."""
@@ -132,7 +142,11 @@ class Track(msgspec.Struct, frozen=True):
     def rebased(self, equity: float, allocated: float) -> float:
         """`equity` as if nothing had been given or taken since the last session."""
         base, _ = self._base(allocated)
-        return equity * self.equity / base if self.sessions and base > 0 and self.equity > 0 else equity
+        return (
+            equity * self.equity / base
+            if self.sessions and base > 0 and self.equity > 0
+            else equity
+        )
 
     def drawdown_at(self, equity: float) -> float:
         """Drawdown from the episode's peak if equity were this now."""
@@ -152,7 +166,10 @@ class Track(msgspec.Struct, frozen=True):
 
     def metrics(self) -> dict[str, float]:
         """The canonical metrics; undefined ones are left out. Break-evens count in the win rate's denominator."""
-        values: dict[str, float] = {"max_drawdown": self.max_drawdown, "n_trades": float(self.trades)}
+        values: dict[str, float] = {
+            "max_drawdown": self.max_drawdown,
+            "n_trades": float(self.trades),
+        }
         sharpe = self.sharpe()
         if sharpe is not None:
             values["sharpe"] = sharpe

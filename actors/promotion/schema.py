@@ -94,7 +94,10 @@ def _text(value: Any) -> str:
 
 def saved(strategies: Iterable[Strategy]) -> Statement:
     """The current rows."""
-    rows = [(one.id, one.name, one.stage.value, one.rev, one.entered_us, _text(one)) for one in strategies]
+    rows = [
+        (one.id, one.name, one.stage.value, one.rev, one.entered_us, _text(one))
+        for one in strategies
+    ]
     return Statement(_SAVE, rows)
 
 
@@ -123,10 +126,15 @@ def recorded(
     strategy: Strategy, metrics: Mapping[str, float], as_of_us: int, source: str, *, explicit: bool
 ) -> Statement:
     """One record of metrics. With an explicit `as_of` it is unique within the episode."""
-    return Statement(_METRICS, ((strategy.id, strategy.episode, as_of_us, source, int(explicit), _text(metrics)),))
+    return Statement(
+        _METRICS,
+        ((strategy.id, strategy.episode, as_of_us, source, int(explicit), _text(metrics)),),
+    )
 
 
-def recorded_before(rows: Rows, strategy: Strategy, as_of_us: int, source: str) -> dict[str, float] | None:
+def recorded_before(
+    rows: Rows, strategy: Strategy, as_of_us: int, source: str
+) -> dict[str, float] | None:
     """What was recorded under the same key, or None."""
     row = rows.row(
         "SELECT metrics FROM promotion_metrics"
@@ -138,7 +146,10 @@ def recorded_before(rows: Rows, strategy: Strategy, as_of_us: int, source: str) 
 
 def sampled(samples: Iterable[tuple[Strategy, Sample]]) -> Statement:
     """The evidence of one session."""
-    return Statement(_SAMPLE, [(one.id, one.episode, *msgspec.structs.astuple(sample)) for one, sample in samples])
+    return Statement(
+        _SAMPLE,
+        [(one.id, one.episode, *msgspec.structs.astuple(sample)) for one, sample in samples],
+    )
 
 
 def load_all(rows: Rows) -> list[Strategy]:
@@ -149,7 +160,9 @@ def load_all(rows: Rows) -> list[Strategy]:
 
 def find(rows: Rows, id_or_name: str) -> Strategy | None:
     """One strategy by its id or its name."""
-    row = rows.row("SELECT record FROM promotions WHERE strategy_id = ?1 OR strategy = ?1", (id_or_name,))
+    row = rows.row(
+        "SELECT record FROM promotions WHERE strategy_id = ?1 OR strategy = ?1", (id_or_name,)
+    )
     return None if row is None else msgspec.json.decode(row[0], type=Strategy)
 
 

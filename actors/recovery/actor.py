@@ -19,10 +19,9 @@ from weakref import WeakKeyDictionary
 
 from msgspec.structs import replace
 
-from ...runtime import Actor, Clock, Ref, Rejected, handles
+from ...runtime import Clock, Ref, Rejected, handles
 from ...wire.alert import AlertDraft
 from ...wire.paging import checked_limit
-from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown
 from ...wire.recovery import (
     AttemptEnded,
     AttemptLate,
@@ -42,7 +41,7 @@ from ...wire.recovery import (
 )
 from ..alert.requests import alert_ref, requested, wake_alerts
 from ..host import HostFault
-from ..persistence import Reader, earlier_commits
+from ..persistence import DurableActor
 from . import schema
 from .book import Book, Plan
 from .core import Input, Record, RecoverySettings, attempt_id
@@ -81,40 +80,31 @@ def calls_of(host: RecoveryHost) -> Calls:
     return _CALLS.setdefault(host, Calls())
 
 
-class RecoveryActor(Actor):
+class RecoveryActor(DurableActor):
     """The one that restarts. State: the book and the feeds, as they are on disk."""
 
     def __init__(self, path: Path, clock: Clock, host: RecoveryHost, settings: RecoverySettings) -> None:
-        self._path = path
+        super().__init__(path)
         self._clock = clock
         self._host = host
         self._settings = settings
         self._calls = calls_of(host)
-        self._reader: Reader | None = None
         self._book: Book
         self._feeds: FeedWatch
         self._last_seq = 0
         self._own: Ref
-        self._persistence: Ref
         self._alert: Ref | None = None
 
-    async def on_start(self) -> None:
+    async def begin(self) -> None:
+        """Make durable what restart calls of an earlier life have said."""
         self._own = self.context.ref(self.context.name)
-        self._persistence = self.context.ref("persistence")
         self._alert = alert_ref(self.context)
-        await earlier_commits(self._persistence)
-        self._reader = Reader(self._path)
-        self._load()
         # A database that cannot be written now is no reason not to start: the next check tries again.
         with suppress(Rejected):
             await self._work_off()
 
-    async def on_stop(self, reason: str) -> None:
-        if self._reader is not None:
-            self._reader.close()
-
-    def _load(self) -> None:
-        assert self._reader is not None
+    def load(self) -> None:
+        """The book and the feeds, as they are on disk."""
         self._book = Book(self._settings, schema.records(self._reader), schema.event_counts(self._reader))
         self._feeds = FeedWatch(schema.stale_feeds(self._reader, self._clock.now_us()))
         self._last_seq = schema.last_seq(self._reader)
@@ -134,6 +124,9 @@ class RecoveryActor(Actor):
     @handles(CheckStrategies)
     async def check_strategies(self, request: CheckStrategies) -> tuple[RecoveryEvent, ...]:
         """Raises: the refusal of storage; nothing was started then."""
+        refusal = await self.load_again()
+        if refusal is not None:
+            raise refusal
         if request.kill_engaged is not None:
             # Before the reports: a restart that returned under the kill switch is stopped, and not taken for well.
             self._book.kill = request.kill_engaged
@@ -185,7 +178,7 @@ class RecoveryActor(Actor):
     async def _carry_out(self, plan: Plan) -> tuple[RecoveryEvent, ...]:
         for name in plan.stops:
             await self._stop(name)
-        events = await self._commit(plan.records.values(), plan.events, plan.alerts)
+        events = await self._save(plan.records.values(), plan.events, plan.alerts)
         self._book.apply(plan)
         for order in plan.starts:
             self._host.start_restart(order.name, order.attempt_id, self._own.tell_nowait)
@@ -205,30 +198,22 @@ class RecoveryActor(Actor):
     async def check_feeds(self, request: CheckFeeds) -> tuple[RecoveryEvent, ...]:
         """Raises: the refusal of storage; the next check says it again."""
         plan = self._feeds.check(request.feeds, self._clock.now_us())
-        events = await self._commit((), plan.events, plan.alerts)
+        events = await self._save((), plan.events, plan.alerts)
         self._feeds.apply(plan)
         return events
 
     # -- storage
 
-    async def _commit(
+    async def _save(
         self, records: Iterable[Record], events: Sequence[RecoveryEvent], alerts: Sequence[AlertDraft]
     ) -> tuple[RecoveryEvent, ...]:
         """All of it or nothing, in one transaction; the events with their numbers."""
         numbered = tuple(replace(event, seq=self._last_seq + place) for place, event in enumerate(events, 1))
         requests = requested(self._clock.now_us(), alerts) if self._alert is not None else []
-        statements = [schema.save_records(records), schema.add_events(numbered), *requests]
-        statements = [statement for statement in statements if statement.rows]
-        if not statements:
-            return ()
-        try:
-            await self._persistence.ask(Commit(tuple(statements)), timeout_s=COMMIT_DEADLINE_S)
-        except OutcomeUnknown:
-            self._load()
-            raise
-        except ConstraintFailed as broken:
-            # These rows cannot break a constraint unless memory and disk have parted: start again from disk.
-            raise RuntimeError(f"recovery's memory is not what is stored: {broken}") from broken
+        rows = [schema.save_records(records), schema.add_events(numbered), *requests]
+        refusal = await self.append(rows)
+        if refusal is not None:
+            raise refusal
         self._last_seq += len(numbered)
         if requests:
             wake_alerts(self._alert)
@@ -240,7 +225,6 @@ class RecoveryActor(Actor):
     def event_history(self, request: EventHistory) -> tuple[RecoveryEvent, ...]:
         """Raises: `BadLimit` (a ValueError)."""
         limit = checked_limit(request.limit)
-        assert self._reader is not None
         return schema.newest_events(self._reader, limit)
 
     @handles(RecoveryStats)

@@ -30,7 +30,7 @@ from fundops import (
     VirtualClock,
     open_reader,
 )
-from fundops.actors.alert.delivery import SecretUrl
+from fundops.actors.alert.secret_url import SecretUrl
 from fundops.runtime import ActorStopped, InlineWorker, SupervisorEscalated, UnknownChild, Worker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.guard import KillSwitchNotEngaged

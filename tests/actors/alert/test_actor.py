@@ -12,11 +12,20 @@ import pytest
 import trio
 import trio.testing
 
-from fundops.actors.alert import SCHEMA, AlertActor, AlertSettings, ChannelActor, Deliver, alert_request, recent
+from fundops.actors.alert import (
+    SCHEMA,
+    AlertActor,
+    AlertSettings,
+    ChannelActor,
+    Deliver,
+    alert_request,
+    recent,
+)
 from fundops.actors.alert import actor as alert_actor
 from fundops.actors.alert.core import Alert, Decided
-from fundops.actors.alert.delivery import SecretUrl, WebhookDelivery
+from fundops.actors.alert.delivery import WebhookDelivery
 from fundops.actors.alert.schema import load_gates
+from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.runtime import (
@@ -45,7 +54,13 @@ from fundops.wire.alert import (
     RecentAlerts,
     SendAlert,
 )
-from fundops.wire.persistence import Commit, OutcomeUnknown, Statement, StorageDegraded, StorageStatistics
+from fundops.wire.persistence import (
+    Commit,
+    OutcomeUnknown,
+    Statement,
+    StorageDegraded,
+    StorageStatistics,
+)
 
 INFO, WARNING, CRITICAL = Level.INFO, Level.WARNING, Level.CRITICAL
 GENERAL, KILL_SWITCH = Category.GENERAL, Category.KILL_SWITCH

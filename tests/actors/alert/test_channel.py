@@ -11,8 +11,16 @@ import pytest
 import trio
 import trio.testing
 
-from fundops.actors.alert import SCHEMA, AlertActor, AlertSettings, ChannelActor, Deliver, DeliveryFailed
-from fundops.actors.alert.delivery import SecretUrl, WebhookDelivery
+from fundops.actors.alert import (
+    SCHEMA,
+    AlertActor,
+    AlertSettings,
+    ChannelActor,
+    Deliver,
+    DeliveryFailed,
+)
+from fundops.actors.alert.delivery import WebhookDelivery
+from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.runtime import (

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fundops.actors.alert import core
-from fundops.actors.alert.core import Alert, AlertSettings, Decided, Gates, accepted, cleaned, repaired
+from fundops.actors.alert.core import (
+    Alert,
+    AlertSettings,
+    Decided,
+    Gates,
+    accepted,
+    cleaned,
+    repaired,
+)
 from fundops.runtime import ConfigError, Rejected
 from fundops.wire.alert import AlertOutcome, AlertRefused, Category, Level, SendAlert
 

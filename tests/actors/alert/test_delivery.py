@@ -15,7 +15,8 @@ import pytest
 import trio
 
 from fundops.actors.alert import DeliveryFailed
-from fundops.actors.alert.delivery import LogDelivery, SecretUrl, WebhookDelivery, timestamp
+from fundops.actors.alert.delivery import LogDelivery, WebhookDelivery, timestamp
+from fundops.actors.alert.secret_url import SecretUrl
 from fundops.runtime import ConfigError
 from fundops.wire.alert import Category, Level, OutgoingAlert
 

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundops.actors.oversight.fees import FeeSettings, FeeState, accrue, crystallise, due, post_management
+from fundops.actors.oversight.fees import (
+    FeeSettings,
+    FeeState,
+    accrue,
+    crystallise,
+    due,
+    post_management,
+)
 from fundops.runtime import DAY_US, ConfigError
 
 UNIT = 10**8

@@ -29,8 +29,22 @@ from fundops.runtime import (
 from fundops.wire.alert import AlertsWaiting, ConsumeAlertRequests, SendAlert
 from fundops.wire.controller import FeedStatus, Fill, Settlement, StopReport, StrategyStatus
 from fundops.wire.guard import EngageKillSwitch, ReadKillSwitch, ResumeStrategy
-from fundops.wire.ledger import BalanceSheet, Deposit, LedgerTotals, ReadTotals, RecordLoss, Withdraw
-from fundops.wire.oversight import FundStatus, NavHistory, NavSample, ReadFundStatus, Tick, TickReport
+from fundops.wire.ledger import (
+    BalanceSheet,
+    Deposit,
+    LedgerTotals,
+    ReadTotals,
+    RecordLoss,
+    Withdraw,
+)
+from fundops.wire.oversight import (
+    FundStatus,
+    NavHistory,
+    NavSample,
+    ReadFundStatus,
+    Tick,
+    TickReport,
+)
 from fundops.wire.persistence import Commit, OutcomeUnknown, StorageDegraded
 from fundops.wire.promotion import Adopt, PromotionStage, ReadSnapshot, RecordMetrics, Register
 
@@ -200,7 +214,13 @@ async def opened(
 ) -> AsyncIterator[Tree]:
     engine, clock, script = engine or Engine(), clock or VirtualClock(T0), script or Script()
     leases, capital = Leases(clock), CAPITAL * UNIT
-    settings = OversightSettings(promotion_every_ticks=1, ledger=ledger, promotion=promotion, alerts=True, fees=fees)
+    settings = OversightSettings(
+        promotion_every_ticks=1,
+        ledger_enabled=ledger,
+        promotion_enabled=promotion,
+        alerts_enabled=True,
+        fees=fees,
+    )
     marker = path.with_name("fund.kill")
     async with trio.open_nursery() as nursery:
         host = Host(engine, nursery)

@@ -9,7 +9,14 @@ from typing import Any
 import apsw
 import pytest
 
-from fundops.actors.persistence import DatabaseError, Reader, backup, copying, open_database, restore
+from fundops.actors.persistence import (
+    DatabaseError,
+    Reader,
+    backup,
+    copying,
+    open_database,
+    restore,
+)
 
 SCHEMA = (
     "CREATE TABLE fact (id INTEGER PRIMARY KEY, value TEXT NOT NULL) STRICT;",

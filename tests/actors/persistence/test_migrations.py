@@ -8,7 +8,14 @@ import apsw
 import pytest
 
 from fundops import Fund, FundConfig
-from fundops.actors.persistence import DatabaseError, Reader, Store, commit_batch, migrations, open_database
+from fundops.actors.persistence import (
+    DatabaseError,
+    Reader,
+    Store,
+    commit_batch,
+    migrations,
+    open_database,
+)
 from fundops.database import MIGRATIONS, prepare
 from fundops.wire.persistence import Committed
 

@@ -30,7 +30,15 @@ from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.persistence.actor import PROBE_EVERY_S
 from fundops.actors.persistence.database import APPLICATION_ID
 from fundops.database import MIGRATIONS
-from fundops.runtime import ActorCrashed, ChildSpec, InlineWorker, Ref, StartFailed, Supervisor, open_supervisor
+from fundops.runtime import (
+    ActorCrashed,
+    ChildSpec,
+    InlineWorker,
+    Ref,
+    StartFailed,
+    Supervisor,
+    open_supervisor,
+)
 from fundops.wire.persistence import (
     Commit,
     Committed,
