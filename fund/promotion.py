@@ -13,7 +13,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -225,9 +224,10 @@ class PromotionManager:
         """
         strategy = self._read(lambda file: file.find(strategy_id))
         terms = terms_of(strategy, self._rules)
-        full = from_minor(positive_minor(budget, "budget").minor)
-        share = Decimal(str(terms.real_capital_fraction)) if terms.mode == "live" else Decimal(terms.mode != "none")
-        return Entitlement(terms.stage.value, terms.mode, full * share, FOR_EVER_US)
+        budget_minor = positive_minor(budget, "budget").minor
+        notional = from_minor(budget_minor if terms.mode in ("paper", "shadow") else 0)
+        capital = terms.capital(budget_minor) if terms.mode == "live" else notional
+        return Entitlement(terms.stage.value, terms.mode, capital, FOR_EVER_US)
 
     # -- one call, one look at the file
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal
 
 import msgspec
 
 from ..runtime import ConfigError, Rejected, Request
 from .controller import StrategyStatus
+from .money import from_minor
 
 __all__ = [
     "Adopt",
@@ -146,6 +149,13 @@ class EntitlementTerms(msgspec.Struct, frozen=True):
     stage: PromotionStage
     mode: Literal["paper", "shadow", "live", "none"]
     real_capital_fraction: float
+
+    def capital(self, budget_minor: int) -> Decimal:
+        """The most real money that the stage allows of a budget, rounded down once to a minor unit.
+
+        The fraction counts as the decimal number it is written as: 0.01 is a hundredth exactly.
+        """
+        return from_minor(int(budget_minor * Fraction(str(self.real_capital_fraction))))
 
 
 class Register(Request[str], frozen=True):

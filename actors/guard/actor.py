@@ -138,7 +138,7 @@ class GuardActor(Actor):
             elif terms_by_name is None:
                 held[status.name] = Entitlement(None, "live", capital, until_us)
             elif (terms := terms_by_name.get(status.name)) is not None:
-                share = capital * Decimal(str(terms.real_capital_fraction))
+                share = terms.capital(self._capital_minor)
                 held[status.name] = Entitlement(terms.stage.value, terms.mode, share, until_us)
         self._leases.replace(held)
 

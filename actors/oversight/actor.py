@@ -334,8 +334,7 @@ class OversightActor(DurableActor):
         return transitions
 
     def _rebalanced(self, name: str, before: EntitlementTerms, after: EntitlementTerms) -> None:
-        capital = from_minor(self._capital_minor).normalize()
-        old, new = (capital * Decimal(str(one.real_capital_fraction)) for one in (before, after))
+        old, new = (terms.capital(self._capital_minor) for terms in (before, after))
         text = f"capital entitlement from {old:,.2f} to {new:,.2f}"
         self._alerts.append(
             AlertDraft(Level.INFO, Category.REBALANCE, f"{name} rebalanced", text, name)
@@ -366,7 +365,7 @@ class OversightActor(DurableActor):
                         status.name,
                     )
             elif status.stage is not None and status.stage != entitled.stage.value:
-                cap = from_minor(self._capital_minor) * Decimal(str(entitled.real_capital_fraction))
+                cap = entitled.capital(self._capital_minor)
                 if _RISK.get(status.stage, 0) > _RISK[entitled.stage.value]:
                     title = f"{status.name} traded above its entitlement"
                     text = f"in force {status.stage}, entitled to {entitled.stage.value}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -176,7 +175,7 @@ class PromotionActor(DurableActor):
     async def retire(self, request: Retire) -> None:
         strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
         change = core.retired(strategy, now_us, actor=request.actor, reason=request.reason)
-        await self._set_stage(change.after.name, PromotionStage.Retired)
+        await self._set_stage(change.after)
         await self._save((change.after,), schema.changed((change,)))
 
     # -- the tick
@@ -246,7 +245,7 @@ class PromotionActor(DurableActor):
         """Commit all of it in one transaction, cutting capital before and raising it after."""
         for change in changes:
             if change.kind == "demote":
-                await self._set_stage(change.after.name, change.after.stage)
+                await self._set_stage(change.after)
         touched = {one.id: one for one in looked_at if one is not self._strategies.get(one.id)}
         touched |= {one.id: one for one in ready}
         touched |= {change.after.id: change.after for change in changes}
@@ -258,23 +257,18 @@ class PromotionActor(DurableActor):
         await self._save(list(touched.values()), *statements, schema.changed(changes), *notes)
         for change in changes:
             if change.kind == "promote":
-                await self._set_stage(change.after.name, change.after.stage)
+                await self._set_stage(change.after)
         if notes:
             wake_alerts(self._alert)
         return [core.transition_of(change) for change in changes]
 
-    async def _set_stage(self, name: str, stage: PromotionStage) -> None:
+    async def _set_stage(self, strategy: Strategy) -> None:
         """Tell the engine. If it does not listen, the tick's reconciliation tells it again."""
+        cap = terms_of(strategy, self._rules).capital(self._capital_minor)
         try:
-            await self._host.set_stage(name, stage.value, self._cap(stage))
+            await self._host.set_stage(strategy.name, strategy.stage.value, cap)
         except HostFault as fault:
-            log.warning("stage of %s not taken: %s", name, fault)
-
-    def _cap(self, stage: PromotionStage) -> Decimal:
-        fraction = (
-            0.0 if stage is PromotionStage.Retired else self._rules.ladder.rung(stage).real_capital
-        )
-        return from_minor(int(self._capital_minor * Decimal(str(fraction))))
+            log.warning("stage of %s not taken: %s", strategy.name, fault)
 
     def _note(self, change: Change) -> Statement:
         up = change.kind == "promote"
