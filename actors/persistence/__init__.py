@@ -1,4 +1,4 @@
-"""Persistence: one connection, one writer thread, every transaction durable before anybody hears of it."""
+"""Persistence: one connection and one writer thread; an answer means that the commit is on disk."""
 
 from .actor import PersistenceActor
 from .backup import Copied, backup, beside, restore

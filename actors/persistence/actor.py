@@ -1,9 +1,10 @@
 """The persistence actor: serialises every write of the fund.
 
-Natural batching: while one transaction is being committed, requests gather in the mailbox; the next transaction takes
-them all. No timer, so a lone caller waits for one commit and 64 callers share one. A storage fault is a state, not a
-crash: it is answered as a typed refusal. While the database cannot be written, every request finds out whether it has
-healed, and so does a probe of our own, so that the state is true without traffic.
+Requests that arrive while a transaction is being committed gather in the mailbox, and the next
+transaction takes them all. There is no timer: a lone caller waits for one commit, and 64 callers
+share one. A storage fault is a state and not a crash: it is answered with a typed refusal. While
+the database cannot be written, each request tries again, and so does a probe every 5 s, so that the
+state is right without traffic too.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PROBE_EVERY_S = 5.0
 
 
 class _Probe(msgspec.Struct, frozen=True):
-    """Time to see whether the database can be written again."""
+    """Try whether the database can be written again."""
 
 
 def _writer_thread() -> Worker:
@@ -44,7 +45,7 @@ def _writer_thread() -> Worker:
 
 
 class PersistenceActor(Actor):
-    """Owns the only writing connection, in a thread of its own."""
+    """Owns the only writing connection, which lives in a separate thread."""
 
     def __init__(
         self,
@@ -65,10 +66,12 @@ class PersistenceActor(Actor):
         self._requests = 0
 
     async def on_start(self) -> None:
+        """Open the database in the writer thread. Raises: `DatabaseError`."""
         self._worker = self._make_worker()
         self._store = await self._worker.run(partial(Store, self._path, self._migrations))
 
     async def on_stop(self, reason: str) -> None:
+        """Leave one tidy file, then end the thread."""
         if self._worker is None:
             return
         try:
@@ -79,7 +82,7 @@ class PersistenceActor(Actor):
 
     @handles_batch(Commit)
     async def commit(self, requests: list[Commit]) -> list[Answer]:
-        """One transaction for all that was waiting."""
+        """Write all waiting requests in one transaction."""
         if self._state == "failed":
             return [StorageFailed(f"database failed earlier: {self._reason}") for _ in requests]
         answers = await self._commit([request.statements for request in requests])
@@ -89,14 +92,15 @@ class PersistenceActor(Actor):
 
     @handles(_Probe)
     async def probe(self, _: _Probe) -> None:
-        """An empty transaction is still one that must reach the disk: it raises the mark."""
+        """Commit an empty transaction: it raises the mark, so it too must reach the disk."""
         await self._commit([()])
 
     async def _commit(self, batch: list[tuple[Statement, ...]]) -> list[Answer]:
         assert self._worker is not None
         assert self._store is not None
         answers = await self._worker.run(partial(commit_batch, self._store, batch))
-        self._note(answers[0])  # a fault of the storage is the same for all of them
+        # A storage fault is the same for the whole batch.
+        self._note(answers[0])
         return answers
 
     def _note(self, answer: Answer) -> None:
@@ -117,6 +121,7 @@ class PersistenceActor(Actor):
 
     @handles(StorageStatistics)
     def statistics(self, _: StorageStatistics) -> StorageStatus:
+        """The state, the counters and the size of the log."""
         wal = self._path.with_name(self._path.name + "-wal")
         return StorageStatus(
             state=self._state,

@@ -15,7 +15,8 @@ from .reader import Reader
 
 __all__ = ["Copied", "backup", "beside", "restore"]
 
-# What SQLite keeps beside a database. A log that is left over would be replayed into whatever has its name.
+# The files that SQLite keeps beside a database. It would replay a leftover log into any database
+# that gets the log's name.
 _BESIDE = ("-wal", "-shm", "-journal")
 
 
@@ -23,16 +24,17 @@ class Copied(msgspec.Struct, frozen=True):
     """A copy is on disk."""
 
     path: Path
-    schema: int  # its version: how many migrations it has seen
+    schema: int  # how many migrations it has seen
     size_bytes: int
 
 
 def backup(source: Path, target: Path) -> Copied:
-    """Everything committed so far, in one new file for its owner alone. The fund may be running, and goes on.
+    """Copy all committed rows into one new file with mode 0600, while the fund may be running.
 
-    Its log cannot be cut back meanwhile.
+    The fund's log cannot be cut back meanwhile.
 
-    Raises: `DatabaseError` when the source is not a fundops database, or the target exists or cannot be written.
+    Raises: `DatabaseError` when the source is not a fundops database, or the target exists or
+    cannot be written.
     """
     with Reader(source) as reader:
         copy_into(reader.rows, target)
@@ -42,12 +44,13 @@ def backup(source: Path, target: Path) -> Copied:
 def restore(
     source: Path, target: Path, migrations: Sequence[str], *, replace: bool = False
 ) -> Copied:
-    """Make `target` of a backup, once it is found to be whole. The caller holds the owner's lock of the target.
+    """Make `target` from a backup that has passed a check. The caller holds the target's lock.
 
-    It keeps the version of its schema: migrating it is for whoever opens it. With `replace` an existing database is
-    given up. When this fails before that, the target is as it was.
+    The schema keeps its version; the next process that opens the file migrates it. With `replace`
+    an existing database is deleted; if the restore fails before that, the target is unchanged.
 
-    Raises: `DatabaseError` when the source is damaged, not ours or of a newer fundops; when the target exists.
+    Raises: `DatabaseError` when the source is damaged, belongs to another program or to a newer
+    fundops, or when the target exists.
     """
     if not replace and any(file.exists() for file in (target, *beside(target))):
         raise DatabaseError(target, "exists already; it is overwritten only when asked to")
@@ -60,7 +63,8 @@ def restore(
             copy_into(reader.rows, part)
         for file in beside(target):
             file.unlink(missing_ok=True)
-        sync_folder(target)  # before the new file has the name: it must never meet the old log
+        # The old log must be gone from the disk before the new file takes the name.
+        sync_folder(target)
         os.replace(part, target)
         sync_folder(target)
     finally:
@@ -69,7 +73,7 @@ def restore(
 
 
 def beside(path: Path) -> list[Path]:
-    """What SQLite may keep next to the database at `path`."""
+    """The files that SQLite may keep next to the database at `path`."""
     return [path.with_name(path.name + suffix) for suffix in _BESIDE]
 
 

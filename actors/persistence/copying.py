@@ -14,15 +14,16 @@ __all__ = ["copy_into", "sync_folder"]
 
 
 def copy_into(execute: Callable[[str, tuple[str]], object], target: Path) -> None:
-    """All that is committed, in `target`, which is on disk when this returns, with its name.
+    """Copy all committed rows into `target`; its bytes and its name are on disk on return.
 
-    `execute` runs one statement on a connection to the database. (The backup API, stepped from another connection than
-    the writer's, begins anew at every commit and never ends under load.)
+    `execute` runs one statement on a connection to the database. SQLite's backup API is not used:
+    stepped from a connection that is not the writer's, it begins anew at every commit and never
+    ends under load.
 
     Raises: `DatabaseError` when the target exists or cannot be written; then nothing is left of it.
     """
     try:
-        # With its mode before SQLite writes a byte: it takes an empty file for a new one.
+        # The file gets its mode before SQLite writes a byte. SQLite takes an empty file as new.
         os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError as error:
         raise DatabaseError(target, "exists already, and a copy never overwrites") from error
@@ -41,7 +42,7 @@ def copy_into(execute: Callable[[str, tuple[str]], object], target: Path) -> Non
 
 
 def sync_folder(file: Path) -> None:
-    """The name of the file is on disk: a file that is synced can still lose its name when the power fails."""
+    """Make the file's name durable: a synced file can still lose its name in a power cut."""
     _sync(file.absolute().parent)
 
 

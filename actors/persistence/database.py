@@ -1,6 +1,7 @@
 """Opening the database, one named function per setting. Runs in the writer thread.
 
-apsw runs a statement lazily, row by row: each call here has one statement, or only the first would take effect.
+apsw runs a statement lazily, row by row: each call here has one statement, or only the first would
+take effect.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ CACHE_KIB = 64 * 2**10
 def open_database(path: Path, migrations: Sequence[str]) -> apsw.Connection:
     """A connection for the one writer, with the schema brought up to date.
 
-    Raises: `DatabaseError` for a file of another program, of a newer fundops, or that cannot be opened.
+    Raises: `DatabaseError` for a file of another program, of a newer fundops, or that cannot be
+    opened.
     """
     try:
         _create_private(path)
@@ -34,7 +36,8 @@ def open_database(path: Path, migrations: Sequence[str]) -> apsw.Connection:
         raise DatabaseError(path, f"cannot be opened: {error}") from error
     try:
         _wait_for_locks(connection)
-        # Before any setting: WAL mode is written into the file, and a file that is refused is left as it was.
+        # Before any setting: WAL mode is written into the file, and a file that is refused is left
+        # as it was.
         check_ours(connection, path, len(migrations))
         for setting in _SETTINGS:
             setting(connection)
@@ -52,7 +55,9 @@ def open_database(path: Path, migrations: Sequence[str]) -> apsw.Connection:
 
 
 def _create_private(path: Path) -> None:
-    """The file exists with mode 0600 before SQLite writes a byte; its -wal and -shm files inherit the mode."""
+    """The file exists with mode 0600 before SQLite writes a byte; its -wal and -shm files
+    inherit the mode.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
@@ -68,7 +73,9 @@ def _write_ahead_log(connection: apsw.Connection) -> None:
 
 
 def _sync_every_commit(connection: apsw.Connection) -> None:
-    """NORMAL loses acknowledged commits when the power fails; with group commit FULL costs a few percent."""
+    """NORMAL loses acknowledged commits when the power fails; with group commit FULL costs a few
+    percent.
+    """
     connection.pragma("synchronous", "full")
 
 

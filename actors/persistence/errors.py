@@ -1,4 +1,4 @@
-"""What can be wrong with a file, before it is written or read at all."""
+"""Errors of a database file, raised before it is read or written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ __all__ = ["DatabaseError"]
 
 
 class DatabaseError(FundopsError):
-    """The file is not one that this version of fundops may open, copy or replace; `path` names it."""
+    """The file is not one that this version of fundops may open, copy or replace; `path` names
+    it.
+    """
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}")

@@ -1,7 +1,8 @@
-"""Whose file it is, and bringing its schema up to date.
+"""Checking that a file is a fundops database, and bringing its schema up to date.
 
-`application_id` says that a file is ours, `user_version` how many of the migrations it has seen. Each migration is one
-transaction with its number, so a file is always of one version. Before the first of them an existing file is copied.
+`application_id` says that a file is ours, `user_version` how many of the migrations it has seen.
+Each migration is one transaction with its number, so a file is always of one version. Before the
+first of them an existing file is copied.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ APPLICATION_ID = 0x66756E64  # "fund"
 
 
 def check_ours(connection: apsw.Connection, path: Path, known: int) -> None:
-    """The file is a fundops database of a version we know, or an empty one that nobody has claimed.
+    """Check that the file is a fundops database of a known version, or empty and unclaimed.
 
-    Raises: `DatabaseError`.
+    Raises: `DatabaseError` when it belongs to another program or to a newer fundops.
     """
     application_id = connection.pragma("application_id")
     version = connection.pragma("user_version")
@@ -39,7 +40,8 @@ def check_ours(connection: apsw.Connection, path: Path, known: int) -> None:
 
 
 def migrate(connection: apsw.Connection, path: Path, migrations: Sequence[str]) -> None:
-    """Apply the migrations that the file has not seen, after a copy of it: `<name>.v<its version>.bak`.
+    """Apply the migrations that the file has not seen, after a copy of it: `<name>.v<its
+    version>.bak`.
 
     Raises: `DatabaseError` when there is no room for the copy.
     """
@@ -62,14 +64,12 @@ def _keep_copy(connection: apsw.Connection, path: Path, version: int) -> None:
             path, f"is copied before it is migrated, which needs {need} bytes free; {free} are"
         )
     copy = path.with_name(f"{path.name}.v{version}.bak")
-    copy.unlink(
-        missing_ok=True
-    )  # of an attempt that did not succeed: the file itself is still of that version
+    copy.unlink(missing_ok=True)
     copy_into(connection.execute, copy)
 
 
 def _statements(script: str) -> list[str]:
-    """The statements of a script; a trigger's body holds semicolons, so the split asks SQLite what is complete."""
+    """The statements of a script. A trigger's body holds semicolons, so SQLite finds the ends."""
     statements, rest = [], ""
     for piece in script.split(";"):
         rest += piece + ";"

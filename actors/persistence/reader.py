@@ -1,4 +1,4 @@
-"""A read-only connection: unlimited in number, from any process, never in the writer's way."""
+"""Read-only connections: any number of them, from any process, without blocking the writer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rows:
         return self._connection.execute(sql, bindings).fetchall()
 
     def each(self, sql: str, bindings: tuple[Any, ...] = ()) -> Iterator[Any]:
-        """The rows one by one, for who may not want them all. They are read while they are taken."""
+        """The rows one by one, each read when it is taken: for a caller that may stop early."""
         yield from self._connection.execute(sql, bindings)
 
     def row(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
@@ -36,7 +36,8 @@ class Rows:
 
 
 class Reader(Rows):
-    """Rows of the last committed state. Use from one thread at a time; close it, or use it as a context manager.
+    """Rows of the last committed state. Use from one thread at a time; close it, or use it as a
+    context manager.
 
     Raises: `DatabaseError` when the file is missing or not a fundops database.
     """
@@ -61,14 +62,13 @@ class Reader(Rows):
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Everything read in the block is of one moment. Keep it short: the log cannot be cut back meanwhile."""
+        """All reads in the block see one state. Keep it short: it keeps the log from being cut."""
         self._connection.execute("BEGIN")
         try:
             yield
         finally:
-            with suppress(
-                apsw.Error
-            ):  # of a damaged file even that cannot be asked; nothing was written
+            # On a damaged file the rollback fails too; nothing was written.
+            with suppress(apsw.Error):
                 self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
@@ -89,6 +89,7 @@ class Reader(Rows):
 
 def _why_unreadable(error: apsw.Error) -> str:
     if isinstance(error, apsw.CantOpenError):
-        # It shares two files with a writer. Reading without them is only right where there certainly is none.
+        # A reader shares two files with a writer. Reading without them is right only where no
+        # writer can be, and that cannot be told from here.
         return "cannot be read where nothing can be written: read a copy of it"
     return f"cannot be read: {error}"

@@ -1,9 +1,10 @@
 """The mark: one number that every transaction raises by one.
 
-When COMMIT raises, nobody can say whether the transaction is on disk. The mark can, for any kind of transaction: after
-reopening it is the new number, or still the old one. It costs one page of the log per commit. Nothing that SQLite keeps
-itself would do: in WAL mode the change counter of the file's header stands still, and `data_version` means something
-within one connection only.
+When COMMIT raises, the error does not tell whether the transaction is on disk. The mark does, for
+any kind of transaction: after the file is opened again it holds the new number or still the old
+one. It costs one page of the log per commit. SQLite's own counters do not serve: in WAL mode the
+change counter in the file's header stands still, and `data_version` is valid within one connection
+only.
 """
 
 from __future__ import annotations

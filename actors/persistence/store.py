@@ -1,8 +1,9 @@
 """The one connection that writes, and committing a batch through it. Runs in the writer thread.
 
-What a fault means is decided here. The lock is taken: wait, a bounded time. The file cannot be written now: refused,
-nothing written. The disk fails or the file is damaged: refused, until a person has looked. COMMIT itself fails: nobody
-knows what is on disk, so the database is opened again and looked at, and the batch acknowledged or run once more.
+The meaning of each fault is decided here. The lock is taken: wait, a bounded time. The file cannot
+be written now: refused, nothing written. The disk fails or the file is damaged: refused, until a
+person has looked. COMMIT itself fails: the database is opened again to see whether the transaction
+is there, and the batch is acknowledged or run once more.
 """
 
 from __future__ import annotations
@@ -34,14 +35,18 @@ Answer = Committed | ConstraintFailed | StorageDegraded | StorageFailed | Outcom
 Batch = Sequence[tuple[Statement, ...]]
 _Run = Callable[[apsw.Connection, tuple[Statement, ...]], ConstraintFailed | None]
 
-# Each attempt waits for the busy timeout; all of them, and a reopening, are well within the deadline of a commit.
+# Each attempt waits for the busy timeout. All of them and one reopening fit well into the deadline
+# of a commit.
 LOCK_ATTEMPTS = 2
-# A statement for each row costs nearly as much again as the rows themselves; 64 at a time gain nothing over 32.
+# One statement per row costs nearly as much again as the rows themselves; 64 rows gain nothing
+# over 32.
 ROWS_PER_INSERT = 32
 
-# What a request can do wrong by its values alone: a constraint, a text for a rowid, an integer beyond 64 bits.
+# Errors that a request's values alone can cause: a broken constraint, a text for a rowid, an
+# integer beyond 64 bits.
 _OFFENCES = (apsw.ConstraintError, apsw.MismatchError, OverflowError)
-# None of these comes after the end of a transaction was written: one that does not fit is rolled back by SQLite.
+# None of these comes after the end of a transaction was written: SQLite rolls back a transaction
+# that does not fit.
 _UNWRITABLE = (
     apsw.FullError,
     apsw.ReadOnlyError,
@@ -62,27 +67,25 @@ class Store:
         self._path = path
         self._migrations = migrations
         self.connection = open_database(path, migrations)
-        self.mark = self._read_mark()  # of the last transaction that is known to be there
+        self.mark = self._read_mark()  # of the last transaction known to be on disk
 
     def _read_mark(self) -> int:
         return int(next(iter(self.connection.execute(READ_MARK)))[0])
 
     def reopen(self) -> bool:
-        """After a COMMIT that raised: whether its transaction is there. Either way it stays so.
+        """After a COMMIT that raised: whether its transaction is on disk. The answer is final.
 
-        A sync that failed may leave pages in the system's cache which it takes for written, so what can be read back
-        is not proven to be on the disk. The checkpoint writes it all anew, into the database itself, and empties the
-        log, from which a transaction that is not there now could still come back.
+        A failed sync may leave pages in the system's cache that count as written, so rows that can
+        be read back may not be on the disk. The checkpoint writes them again, into the database
+        itself, and empties the log, from which a transaction that is missing now could come back.
 
         Raises: `DatabaseError`, `apsw.Error`.
         """
-        with suppress(
-            apsw.Error
-        ):  # the last one to close tidies up, on the disk that has just failed
+        # The last connection to close tidies up, on the disk that has just failed.
+        with suppress(apsw.Error):
             self.connection.close(True)
-        if (
-            not self._path.exists()
-        ):  # its disk is gone, and opening would make a new file where that was
+        # If the disk is gone, opening would make a new file in its place.
+        if not self._path.exists():
             raise DatabaseError(self._path, "is gone")
         self.connection = open_database(self._path, self._migrations)
         self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -95,17 +98,18 @@ class Store:
         return self.mark > before
 
     def close(self) -> None:
-        """Leaves one tidy file, if it can. Idempotent."""
+        """Leave one tidy file if possible. Idempotent."""
         with suppress(apsw.ConnectionClosedError):
             try:
                 self.connection.pragma("optimize")
                 self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            finally:  # neither works on a full disk, or while somebody reads; what is in the WAL is safe there
+            finally:
+                # Neither works on a full disk or beside a reader. Rows in the WAL are safe there.
                 self.connection.close()
 
 
 class _CommitRaised(Exception):
-    """COMMIT raised its cause; `answers` are what would have been answered."""
+    """COMMIT raised the cause; `answers` are those that a success would have given."""
 
     def __init__(self, answers: list[Answer]) -> None:
         super().__init__()
@@ -115,8 +119,8 @@ class _CommitRaised(Exception):
 def commit_batch(store: Store, batch: Batch) -> list[Answer]:
     """Run all requests of the batch in one transaction; one answer each.
 
-    A request that breaks a constraint fails alone: the batch is rolled back and run again with a savepoint around
-    each request.
+    A request that breaks a constraint fails alone: the batch is rolled back and run again with a
+    savepoint around each request.
     """
     try:
         return _commit(store, batch)
@@ -125,11 +129,11 @@ def commit_batch(store: Store, batch: Batch) -> list[Answer]:
 
 
 def _settle(store: Store, batch: Batch, raised: _CommitRaised) -> list[Answer]:
-    """Find out what became of the batch, and run it once more if it is not there."""
+    """Find out whether the batch is on disk, and run it once more if it is not."""
     try:
         if not store.reopen():
             return _commit(store, batch)
-        # The log begins anew, and its end is where this one's sync says, not where the failed one left it.
+        # The log begins anew: its end is set by this commit's sync, not left by the failed one.
         _transaction(store, (), savepoints=False)
         return raised.answers
     except (_CommitRaised, DatabaseError, apsw.Error) as error:
@@ -182,8 +186,9 @@ def _end(connection: apsw.Connection, answers: list[Answer]) -> None:
 
 
 def _rollback(connection: apsw.Connection) -> None:
-    # After SQLITE_FULL and some I/O errors SQLite has rolled back by itself. A rollback that fails leaves a connection
-    # that cannot begin again, which crashes the actor at the next batch: a new life opens it afresh.
+    # After SQLITE_FULL and some I/O errors SQLite has rolled back by itself. A rollback that fails
+    # leaves a connection that cannot begin again. The next batch crashes the actor, and its next
+    # life opens a new connection.
     with suppress(apsw.Error):
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -203,7 +208,7 @@ def _run(connection: apsw.Connection, statements: tuple[Statement, ...]) -> None
 
 @lru_cache
 def _of_many_rows(sql: str) -> str | None:
-    """The same INSERT for several rows at once; None for any other statement."""
+    """The same INSERT for several rows at once; None if the statement is no INSERT of one row."""
     values = re.search(r"(?<=VALUES )\([?, ]+\)", sql)
     return (
         None if values is None else sql.replace(values[0], ", ".join([values[0]] * ROWS_PER_INSERT))

@@ -10,8 +10,8 @@ mapped here, once:
 * `StorageFailed`: none was written, and none will be until a person has looked.
 * `OutcomeUnknown`: the rows may be on disk. The actor's state is loaded again from the file before
   anything else is written.
-* a broken constraint: `StateDiverged`. The actor alone writes its tables, so its memory is wrong. It
-  crashes, and its next life loads the state afresh.
+* a broken constraint: `StateDiverged`. The actor alone writes its tables, so its memory is wrong.
+  It crashes, and its next life loads the state afresh.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _NoAnswer(OutcomeUnknown):
 
 
 class StateDiverged(RuntimeError):
-    """An actor's rows break a constraint, so its memory is not what the file holds."""
+    """An actor's rows break a constraint, so its memory differs from the file."""
 
 
 class Writer:
@@ -121,7 +121,7 @@ class DurableActor(Actor):
         await self.begin()
 
     async def on_stop(self, reason: str) -> None:
-        """Close what the life has opened."""
+        """Close the reader and the other resources of this life."""
         self._resources.close()
 
     def load(self) -> None:
