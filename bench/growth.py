@@ -23,7 +23,8 @@ from pathlib import Path
 import trio
 
 from ..actors.ledger import LedgerActor, export, schema
-from ..actors.ledger.core import GENESIS, Draft
+from ..actors.ledger.book import Draft
+from ..actors.ledger.entry import GENESIS
 from ..actors.ledger.verify import verify_file
 from ..actors.persistence import PersistenceActor, Reader, Store, commit_batch
 from ..database import MIGRATIONS

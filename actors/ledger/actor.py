@@ -11,7 +11,6 @@ done in a thread, one thing at a time.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -63,28 +62,15 @@ from ...wire.persistence import (
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..persistence import Reader, earlier_commits
 from . import accounts, schema
-from .core import (
-    KEY_MAX,
-    RUN,
-    BadField,
-    Balances,
-    Book,
-    Draft,
-    Entry,
-    Original,
-    Rules,
-    are_moves,
-    canonical,
-    check_fields,
-    check_text,
-    is_text,
-    request_of,
-    reversal_key_of,
-    work_of,
-)
+from .book import RUN, Book, Draft
+from .entry import Balances, Entry, Original, canonical, request_of
+from .events import Rules, are_moves
+from .fields import KEY_MAX, BadField, check_fields, check_text, is_text
+from .intake import work_of
+from .keys import MINTED_BELOW, new_key, reversal_key_of
 from .reports import Reports
 
-__all__ = ["LedgerActor", "new_key"]
+__all__ = ["LedgerActor"]
 
 log = logging.getLogger("fundops.ledger")
 
@@ -94,11 +80,6 @@ Decision = Decided | list[Decided] | Rejected
 Answer = Posted | tuple[Posted, ...] | Rejected
 Write = Event | Correct | PostMany
 T = TypeVar("T")
-
-
-def new_key(now_us: int) -> str:
-    """A fresh idempotency key, time-ordered: random keys cost a big index eight times as much."""
-    return f"{now_us:016x}-{secrets.token_hex(8)}"
 
 
 def _ledger_thread() -> Worker:
@@ -505,8 +486,6 @@ class LedgerActor(Actor):
 
 # What a look into the file takes, in entries decided.
 LOOKUP = 16
-# Minted keys begin with the time in hexadecimal, which begins with a zero for many thousand years.
-MINTED_BELOW = "1"
 # An engine's own words, which it alone reads again.
 CURSOR_MAX = 65_536
 

@@ -55,7 +55,9 @@ from .accounts import (
     UNITS,
     UNREALIZED_PNL,
 )
-from .core import GENESIS, BalanceKey, Book, Draft, Entry, Original, chain_hash, is_day
+from .book import Book, Draft
+from .entry import GENESIS, BalanceKey, Entry, Original, chain_hash
+from .fields import is_day
 from .schema import rows_of
 
 __all__ = [

@@ -14,7 +14,7 @@ from ...wire.money import from_minor, shown
 from ...wire.paging import COUNT_MAX, checked_limit
 from ..persistence import Rows
 from . import accounts, schema
-from .core import NAME_MAX, BadField, check_text, is_day, is_instant
+from .fields import NAME_MAX, BadField, check_text, is_day, is_instant
 from .schema import Moment
 
 __all__ = ["Reports"]

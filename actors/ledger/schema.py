@@ -17,7 +17,8 @@ from ...wire.money import AmountError, from_minor
 from ...wire.persistence import Statement
 from ..persistence import Reader, Rows
 from .accounts import CASH, in_asset
-from .core import GENESIS, BalanceKey, Book, Close, Draft, Entry, Lot, LotKey, Original, utc_day
+from .book import Book, Draft
+from .entry import GENESIS, BalanceKey, Close, Entry, Lot, LotKey, Original, utc_day
 
 __all__ = [
     "SCHEMA",

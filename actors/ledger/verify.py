@@ -23,7 +23,8 @@ from ...runtime import ConfigError, FundopsError
 from ...wire.paging import COUNT_MAX
 from ..persistence import DatabaseError, Reader, Rows
 from .accounts import ACCOUNTS
-from .core import GENESIS, Entry, Posting, chain_hash, is_day
+from .entry import GENESIS, Entry, Posting, chain_hash
+from .fields import is_day
 from .judges import judge, judges
 
 __all__ = ["LEVELS", "Anchor", "Finding", "Verification", "anchor_of", "verify", "verify_file"]

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import pytest
 
 from fundops.actors.ledger import export
-from fundops.actors.ledger.core import Book, Draft, Entry, Original, utc_day
+from fundops.actors.ledger.book import Book, Draft
+from fundops.actors.ledger.entry import Entry, Original, utc_day
 from fundops.actors.ledger.schema import rows_of
 from fundops.actors.persistence import Reader, Store, commit_batch
 from fundops.database import MIGRATIONS

@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fundops.actors.ledger import accounts, schema
-from fundops.actors.ledger.core import Book, Close, Draft, Entry, Lot, Original, are_moves, canonical, request_of
+from fundops.actors.ledger.book import Book, Draft
+from fundops.actors.ledger.entry import Close, Entry, Lot, Original, canonical, request_of
+from fundops.actors.ledger.events import are_moves
 from fundops.actors.persistence import Reader, Store, commit_batch
 from fundops.database import MIGRATIONS
 from fundops.runtime import DAY_US, ConfigError, Rejected

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from fundops.actors.ledger import export
 from fundops.actors.ledger.accounts import ACCOUNTS
-from fundops.actors.ledger.core import GENESIS, Book, Draft, chain_hash
+from fundops.actors.ledger.book import Book, Draft
+from fundops.actors.ledger.entry import GENESIS, chain_hash
 from fundops.actors.ledger.export import (
     JournalDamaged,
     JournalEntry,

@@ -17,7 +17,7 @@ import trio
 from trio.testing import MockClock
 
 from fundops.actors.ledger import LedgerActor
-from fundops.actors.ledger.core import BadField
+from fundops.actors.ledger.fields import BadField
 from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
 from fundops.database import MIGRATIONS
 from fundops.runtime import (

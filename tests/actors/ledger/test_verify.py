@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from fundops.actors.ledger import schema, verify
-from fundops.actors.ledger.core import GENESIS, Book, Draft, Entry, LotImage, chain_hash
+from fundops.actors.ledger.book import Book, Draft
+from fundops.actors.ledger.entry import GENESIS, Entry, LotImage, chain_hash
 from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify_file
 from fundops.actors.persistence import DatabaseError, Reader, Rows, Store, commit_batch, open_database
 from fundops.database import MIGRATIONS
