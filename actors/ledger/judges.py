@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..persistence import Rows
-from . import export
+from . import books
 
 __all__ = ["judge", "judges"]
 
 # The tool, what it reads, and what it is asked.
 _JUDGES: tuple[tuple[str, Callable[[Rows], Iterator[str]], Callable[[str], list[str]]], ...] = (
-    ("bean-check", export.beancount, lambda book: ["bean-check", "--no-cache", book]),
-    ("hledger", export.ledger, lambda book: ["hledger", "check", "-s", "ordereddates", "-f", book]),
-    ("ledger", export.ledger, lambda book: ["ledger", "--args-only", "--pedantic", "-f", book, "balance"]),
+    ("bean-check", books.beancount, lambda book: ["bean-check", "--no-cache", book]),
+    ("hledger", books.ledger, lambda book: ["hledger", "check", "-s", "ordereddates", "-f", book]),
+    ("ledger", books.ledger, lambda book: ["ledger", "--args-only", "--pedantic", "-f", book, "balance"]),
 )
 JUDGE_DEADLINE_S = 600.0
 WORDS_MAX = 300

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fundops.actors.ledger import export
+from fundops.actors.ledger import books
 from fundops.actors.ledger.book import Book, Draft
 from fundops.actors.ledger.entry import Entry, Original, utc_day
 from fundops.actors.ledger.schema import rows_of
@@ -154,7 +154,7 @@ class Random:
     def post(self) -> Post:
         """Up to three assets at once, each balanced."""
         legs: list[Leg] = []
-        accounts = sorted(export.ROOTS.keys() & {"CASH", "EXTERNAL", "RETAINED", "POSITIONS:MTM", "TRADING_FEES"})
+        accounts = sorted(books.ROOTS.keys() & {"CASH", "EXTERNAL", "RETAINED", "POSITIONS:MTM", "TRADING_FEES"})
         for asset in self._dice.sample((None, *ASSETS), self._dice.randrange(1, 4)):
             amounts = [self.amount() for _ in range(self._dice.randrange(1, 4))]
             for amount in (*amounts, -sum(amounts, Decimal(0))):
@@ -230,7 +230,7 @@ class Exported(NamedTuple):
     def balances(self) -> dict[Names, Decimal]:
         """Ours, as the balance table has them, under their names; without the zeros that judges leave out."""
         return {
-            Names(export.account_name(account, strategy), export.commodity_name(asset)): from_minor(minor)
+            Names(books.account_name(account, strategy), books.commodity_name(asset)): from_minor(minor)
             for (account, strategy, asset), minor in self.journal.book.balances.items()
             if minor
         }
@@ -250,8 +250,8 @@ def export_random(folder: Path, entries: int) -> Exported:
     journal = write_random(folder / "fund.db", entries, SEED)
     one = Exported(journal, folder / "fund.beancount", folder / "fund.ledger")
     with Reader(folder / "fund.db") as reader:
-        one.beancount.write_text("".join(export.beancount(reader)), encoding="utf-8", newline="")
-        one.ledger.write_text("".join(export.ledger(reader)), encoding="ascii", newline="")
+        one.beancount.write_text("".join(books.beancount(reader)), encoding="utf-8", newline="")
+        one.ledger.write_text("".join(books.ledger(reader)), encoding="ascii", newline="")
     return one
 
 
@@ -402,7 +402,7 @@ def test_a_judge_refuses_an_export_with_a_changed_amount(
 def test_a_judge_accepts_the_export_of_an_empty_journal(judge: str, tmp_path: Path) -> None:
     Store(tmp_path / "fund.db", MIGRATIONS).close()
     with Reader(tmp_path / "fund.db") as reader:
-        text = "".join((export.beancount if judge == "beancount" else export.ledger)(reader))
+        text = "".join((books.beancount if judge == "beancount" else books.ledger)(reader))
     (tmp_path / "book").write_text(text)
     checked = JUDGES[judge](tmp_path / "book")
     assert checked.returncode == 0, checked.stderr
@@ -417,7 +417,7 @@ def test_a_judge_accepts_a_journal_of_the_first_and_the_last_day_there_are(judge
     commit_batch(store, [rows_of(draft)])
     store.close()
     with Reader(tmp_path / "fund.db") as reader:
-        text = "".join((export.beancount if judge == "beancount" else export.ledger)(reader))
+        text = "".join((books.beancount if judge == "beancount" else books.ledger)(reader))
     assert "1970-01-01 *" in text
     assert "9999-12-31 *" in text
     (tmp_path / "book").write_text(text)
