@@ -1,4 +1,4 @@
-"""What all exports share: where they end, how little of the book they hold, and what they refuse."""
+"""The common promises of all exports: their end, their memory, and the entry named in a fault."""
 
 from __future__ import annotations
 
