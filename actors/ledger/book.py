@@ -207,7 +207,7 @@ class Draft:
         """Add the entry for one event, or refuse it and leave the draft as it was.
 
         Raises: `BadField`, `AmountError`, `UnbalancedEntry`, `UnknownAccount`, `InsufficientFunds`,
-        `PositionMismatch`, `AlreadyReversed`, `UnknownEntry`, `PeriodClosed`, `EntryRefused`.
+            `PositionMismatch`, `AlreadyReversed`, `UnknownEntry`, `PeriodClosed`, `EntryRefused`.
         """
         check_fields(event, key)
         day = self._day_of(event, recorded_us)
@@ -312,7 +312,7 @@ class Draft:
                 )
             elif account == asset == UNITS:
                 units -= amount
-        # After all legs, since an entry must fit or not whatever the order of its legs.
+        # After all legs: the order of its legs must not decide whether an entry fits.
         for account, total in totals.items():
             if not -MINOR_MAX <= total <= MINOR_MAX:
                 raise _beyond(account, total)

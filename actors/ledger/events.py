@@ -243,7 +243,7 @@ def book_event(event: Event, plan: Plan) -> None:
     """Fill the plan with the legs and lots of an event.
 
     Raises: `AmountError`, `UnknownAccount`, `InsufficientFunds`, `PositionMismatch`,
-    `AlreadyReversed`, `UnknownEntry`, `EntryRefused`.
+        `AlreadyReversed`, `UnknownEntry`, `EntryRefused`.
     """
     match event:
         case Deposit():

@@ -232,7 +232,7 @@ def import_journal(
     caller holds the owner's lock, and records the owner of the file.
 
     Raises: `JournalDamaged`; `ConfigError` for another currency; `DatabaseError` for a file that
-    has entries, or cannot be opened or written.
+        has entries, or cannot be opened or written.
     """
     source = iter(lines)
     header = _header(source)

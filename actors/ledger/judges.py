@@ -1,4 +1,4 @@
-"""Outside accounting tools as judges of an exported book: a refusal of theirs is a finding."""
+"""Outside accounting tools as judges of an exported book: a book that one refuses is a finding."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Reports:
         )
 
     def recent_entries(self, limit: int = 20) -> tuple[Entry, ...]:
-        """The newest entries, newest first; 0 gives none. Raises: `ValueError` for a negative limit."""
+        """The newest entries first; 0 gives none. Raises: `ValueError` for a negative limit."""
         return self.entries(limit=limit)
 
     def entries(
@@ -114,8 +114,8 @@ def _moment(field: str, moment: Moment) -> Moment:
         return moment
     raise BadField(
         field,
-        f"{shown(moment)} is neither a date as YYYY-MM-DD nor an instant between the years 1970 and "
-        "9999, in microseconds",
+        f"{shown(moment)} is neither a date as YYYY-MM-DD nor an instant in microseconds "
+        "between the years 1970 and 9999",
     )
 
 

@@ -110,7 +110,10 @@ CREATE INDEX entry_close ON entry (day) WHERE kind IN ('period_close', 'period_r
 
 _INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_POSTING = "INSERT INTO posting VALUES (?, ?, ?, ?, ?, ?)"
-_SET_BALANCE = "INSERT INTO balance VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET amount_minor = excluded.amount_minor"
+_SET_BALANCE = (
+    "INSERT INTO balance VALUES (?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET amount_minor = excluded.amount_minor"
+)
 _ADD_TO_DAY = (
     "INSERT INTO balance_day VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT DO UPDATE SET amount_minor = amount_minor + excluded.amount_minor"
@@ -194,7 +197,8 @@ def outgrown_day(reader: Rows, draft: Draft) -> AmountError | None:
         for (account, strategy, asset), amount in moved.items():
             key = (account, strategy or "", asset, day)
             row = reader.row(
-                "SELECT amount_minor FROM balance_day WHERE (account, strategy, asset, day) = (?, ?, ?, ?)",
+                "SELECT amount_minor FROM balance_day "
+                "WHERE (account, strategy, asset, day) = (?, ?, ?, ?)",
                 key,
             )
             if not -(2**63) <= amount + (row[0] if row else 0) < 2**63:
@@ -338,7 +342,8 @@ def cash_flows(
     rows = reader.rows(
         f"SELECT coalesce(r.kind, e.kind), {_SUM} FROM entry AS e "
         "JOIN posting AS p ON p.entry = e.seq LEFT JOIN entry AS r ON r.seq = e.reverses "
-        f"WHERE {within} AND p.account = ? AND p.asset = ? AND (? IS NULL OR p.strategy = ?) GROUP BY 1",
+        f"WHERE {within} AND p.account = ? AND p.asset = ? AND (? IS NULL OR p.strategy = ?) "
+        "GROUP BY 1",
         (*values, CASH, asset, strategy, strategy),
     )
     return opening, {kind: _whole(high, low) for kind, high, low in rows}
@@ -381,7 +386,8 @@ def settlement_revisions(reader: Reader, prefix: str) -> dict[int, int]:
 def find_original(reader: Reader, seq: int) -> Original | None:
     """A durable entry with the seq of its reversal, if any; None: no such entry."""
     row = reader.row(
-        "SELECT payload, (SELECT r.seq FROM entry AS r WHERE r.reverses = e.seq) FROM entry AS e WHERE seq = ?",
+        "SELECT payload, (SELECT r.seq FROM entry AS r WHERE r.reverses = e.seq) "
+        "FROM entry AS e WHERE seq = ?",
         (seq,),
     )
     return None if row is None else Original(_decode(row[0]), row[1])
@@ -397,8 +403,10 @@ def entries(
 ) -> tuple[EntryRecord, ...]:
     """One page of the entries that match, newest first, from those before entry `after_seq`."""
     rows = reader.rows(
-        "SELECT payload, hash FROM entry AS e WHERE (?1 IS NULL OR seq < ?1) AND (?2 IS NULL OR kind = ?2) "
-        "AND (?3 IS NULL OR strategy = ?3 OR EXISTS (SELECT 1 FROM posting WHERE entry = seq AND strategy = ?3)) "
+        "SELECT payload, hash FROM entry AS e "
+        "WHERE (?1 IS NULL OR seq < ?1) AND (?2 IS NULL OR kind = ?2) "
+        "AND (?3 IS NULL OR strategy = ?3 "
+        "OR EXISTS (SELECT 1 FROM posting WHERE entry = seq AND strategy = ?3)) "
         "AND (?4 IS NULL OR EXISTS (SELECT 1 FROM posting WHERE entry = seq AND account = ?4)) "
         "ORDER BY seq DESC LIMIT ?5",
         (after_seq, kind, strategy, account, limit),

@@ -173,12 +173,12 @@ FIVE = (("CASH", None, "USD", 5), ("EXTERNAL", None, "USD", -5))
             {"legs": (*FIVE, ("CASH", None, "EUR", 7), ("EXTERNAL", None, "EUR", -8))},
             "entry 10: its legs in EUR sum to -1 minor units, not to zero",
         ),
-        ({"legs": FIVE, "reverses": 4}, "reversal at entry 10: is not entry 4 with every sign turned"),
+        ({"legs": FIVE, "reverses": 4}, "reversal at entry 10: does not negate every leg of entry 4"),
         ({"legs": (("cash", None, "USD", 5), FIVE[1])}, "entry 10: there is no account 'cash'"),
         ({"legs": FIVE, "day": "2023-11-31"}, "entry 10: its day '2023-11-31' is not a date"),
         (
             {"lots": (LotImage("a", "X", 4, 1, 1, 1),)},
-            "lot at entry 4: a X 4 is (600000000, 6000000000, 1800000000), and",
+            "lot at entry 4: a X 4 is (600000000, 6000000000, 1800000000), but",
         ),
     ],
 )
@@ -368,7 +368,7 @@ def test_a_tail_that_was_cut_off_shows_only_through_the_anchor(path: Path) -> No
     connection.close()
     assert verify_file(path).ok
     (finding,) = verify_file(path, 0, anchor).findings
-    assert str(finding) == "anchor at entry 9: is not there: the book ends at entry 8"
+    assert str(finding) == "anchor at entry 9: is missing: the book ends at entry 8"
 
 
 def test_a_book_written_anew_shows_through_the_anchor(path: Path) -> None:
