@@ -107,7 +107,7 @@ def verify(reader: Reader, level: int = 2, anchor: Anchor | None = None) -> Veri
     meanwhile becomes a finding.
 
     Raises: `ConfigError` for another level; `DatabaseError` when the reader's file is no longer at
-    its path.
+        its path.
     """
     if isinstance(level, bool) or level not in LEVELS:
         raise ConfigError("level", f"{level!r} is not one of {', '.join(map(str, LEVELS))}")
