@@ -192,11 +192,10 @@ def rounded_decimal(value: Decimal) -> Decimal:
     """
     if not isinstance(value, Decimal) or not value.is_finite() or value.adjusted() > 18:
         return value
-    return (
-        value.quantize(_QUANTUM, ROUND_HALF_EVEN, _WIDE)
-        if value.as_tuple().exponent < -SCALE_DIGITS
-        else value
-    )  # type: ignore[operator]
+    # The exponent of a finite Decimal is an int.
+    if value.as_tuple().exponent >= -SCALE_DIGITS:  # type: ignore[operator]
+        return value
+    return value.quantize(_QUANTUM, ROUND_HALF_EVEN, _WIDE)
 
 
 def minor_of_float(value: Decimal | float) -> int | None:

@@ -1,4 +1,4 @@
-"""Books for other tools: their names, their texts, their balances. The tools themselves judge elsewhere."""
+"""Books for other tools: names, texts and balances. The tools judge them in tests/judges."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def test_a_beancount_entry_in_full(reader: Reader) -> None:
         "2020-09-13 open Assets:CASH\n"
     )
     assert (
-        '\n2023-11-14 * "deposit" "say \\"hi\\" \\\\ bye\\n; date: tomorrow, [2020-01-01]\\\\u0000 é"\n'
+        '\n2023-11-14 * "deposit" '
+        '"say \\"hi\\" \\\\ bye\\n; date: tomorrow, [2020-01-01]\\\\u0000 é"\n'
         "  seq: 1\n"
         '  key: "key-1"\n'
         '  recorded: "2023-11-14T22:13:20.123456Z"\n'
@@ -122,7 +123,8 @@ def test_every_account_of_a_beancount_book_is_opened_and_closes_with_its_balance
     totals = {
         account_name(account, None): Decimal(minor).scaleb(-8)
         for account, minor in reader.rows(
-            "SELECT account, sum(amount_minor) FROM balance WHERE asset = 'USD' AND account NOT LIKE 'POSITIONS%' "
+            "SELECT account, sum(amount_minor) FROM balance "
+            "WHERE asset = 'USD' AND account NOT LIKE 'POSITIONS%' "
             "GROUP BY account"
         )
     }

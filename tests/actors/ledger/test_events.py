@@ -265,7 +265,7 @@ def test_a_backdated_flow_is_priced_when_it_is_booked(
 
 
 def test_a_fund_with_the_most_units_still_takes_deposits(journal: Journal) -> None:
-    """At a NAV per unit of 1e-8 a deposit of 461 issues nearly all units that an integer can hold."""
+    """At a NAV per unit of 1e-8 a deposit of 461 issues nearly all possible units."""
     assert (
         journal.units_of(Deposit(1), RecordLoss("0.99999999"), Deposit("461.16860183"))
         == 46_116_860_183
@@ -729,7 +729,7 @@ def test_balances_end_at_two_to_the_62_and_not_in_an_overflow(journal: Journal) 
 
 
 class Oracle:
-    """The same fund the slow way: queues of lots whose cost and mark are split as exact fractions."""
+    """The same fund the slow way: queues of lots, split by exact fractions."""
 
     def __init__(self) -> None:
         self.cash = self.realized = self.external = self.fees = self.receivable = self.trading = 0
@@ -854,7 +854,7 @@ def play(
 def rebuilt(
     journal: Journal,
 ) -> tuple[dict[Any, int], dict[Any, dict[int, tuple[int, ...]]], bytes]:
-    """Balances, lots and the head of the chain, rebuilt from the payloads by the standard library."""
+    """Balances, lots and the head of the chain, rebuilt from payloads by the standard library."""
     balances: dict[Any, int] = defaultdict(int)
     lots: dict[Any, dict[int, tuple[int, ...]]] = defaultdict(dict)
     head = bytes(32)

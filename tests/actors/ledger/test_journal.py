@@ -1,4 +1,4 @@
-"""The journal as JSON lines and CSV, and back: the content of each format, and the faults that an import refuses."""
+"""The journal as JSON lines and CSV, and the faults that an import of it refuses."""
 
 from __future__ import annotations
 
