@@ -22,8 +22,9 @@ from pathlib import Path
 
 import trio
 
-from ..actors.ledger import LedgerActor, export, schema
-from ..actors.ledger.core import GENESIS, Draft
+from ..actors.ledger import LedgerActor, books, schema
+from ..actors.ledger.book import Draft
+from ..actors.ledger.entry import GENESIS
 from ..actors.ledger.verify import verify_file
 from ..actors.persistence import PersistenceActor, Reader, Store, commit_batch
 from ..database import MIGRATIONS
@@ -82,7 +83,7 @@ def _bean_check(path: Path) -> float | None:
         return None
     book = path.with_suffix(".beancount")
     with Reader(path) as reader, book.open("w", encoding="utf-8") as file:
-        file.writelines(export.beancount(reader))
+        file.writelines(books.beancount(reader))
         entries = reader.row("SELECT count(*) FROM entry")[0]
     begun = time.perf_counter()
     subprocess.run([tool, "--no-cache", str(book)], check=True, capture_output=True)

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import trio
 
 from ..actors.ledger import LedgerActor, schema
-from ..actors.ledger.core import Book, Draft
+from ..actors.ledger.book import Book, Draft
 from ..actors.persistence import PersistenceActor, Reader, open_database
 from ..actors.persistence.database import APPLICATION_ID
 from ..database import MIGRATIONS

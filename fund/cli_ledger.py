@@ -380,12 +380,18 @@ def export(
     output
         A new file to write; standard output unless told otherwise.
     """
-    from fundops.actors.ledger import export as writers
+    from fundops.actors.ledger import books, journal
     from fundops.actors.persistence import Reader
 
     where = source or Source()
+    writers = {
+        "jsonl": journal.jsonl,
+        "csv": journal.csv,
+        "beancount": books.beancount,
+        "ledger": books.ledger,
+    }
     with Reader(where.path) as rows, rows.snapshot():
-        lines: Iterable[str] = getattr(writers, format)(rows)
+        lines = writers[format](rows)
         if output is None:
             _write_lines(sys.stdout, lines)
         else:

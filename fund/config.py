@@ -19,7 +19,7 @@ from fundops.actors.alert import AlertSettings
 from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardSettings
 from fundops.actors.ledger.accounts import ACCOUNTS, UNITS
-from fundops.actors.ledger.core import Rules
+from fundops.actors.ledger.events import Rules
 from fundops.actors.oversight import FeeSettings, OversightSettings
 from fundops.actors.promotion import PromotionSettings
 from fundops.actors.recovery import RecoverySettings

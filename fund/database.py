@@ -15,8 +15,8 @@ from fundops.actors.alert import schema as alert_schema
 from fundops.actors.guard.marker import Marker
 from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.accounts import EXTERNAL
-from fundops.actors.ledger.core import Rules
-from fundops.actors.ledger.export import Header, import_journal, peek_header
+from fundops.actors.ledger.events import Rules
+from fundops.actors.ledger.journal import Header, import_journal, peek_header
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Copied, DatabaseError, Reader, beside, open_database, restore, sync_folder
 from fundops.actors.persistence import schema as persistence_schema

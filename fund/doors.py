@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from fundops.actors.host import Host
-from fundops.actors.ledger.actor import new_key
-from fundops.actors.ledger.core import RUN
+from fundops.actors.ledger.book import RUN
+from fundops.actors.ledger.keys import new_key
 from fundops.actors.ledger.verify import Anchor, Verification, verify_file
 from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
 from fundops.runtime import ConfigError, FundopsError, Ref, Request, Worker

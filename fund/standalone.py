@@ -16,7 +16,7 @@ from typing import Any, Final
 import trio
 
 from fundops.actors.ledger import LedgerActor
-from fundops.actors.ledger.actor import new_key
+from fundops.actors.ledger.keys import new_key
 from fundops.actors.persistence import PersistenceActor
 from fundops.arguments import check_carried
 from fundops.audit import Caller

@@ -1,8 +1,9 @@
-"""The ledger: events to book, the refusals, and the questions.
+"""The messages of the ledger: events to book, questions about the book, and refusals.
 
-An event is a request for one balanced journal entry. Amounts may be Decimal, int, decimal text or float; they are
-checked by the ledger before anything is written. `key` is the idempotency key: the same key with the same content
-gives the first entry again, so asking twice is always safe.
+An event is a request for one balanced journal entry. Amounts may be Decimal, int, decimal text or
+float; the ledger checks them before anything is written. `key` is the idempotency key: the same key
+with the same content gives the first entry again, so it is always safe to ask again. In a posting a
+debit is > 0 and a credit < 0. Instants are microseconds since the epoch, days are ISO dates in UTC.
 """
 
 from __future__ import annotations
@@ -77,11 +78,11 @@ __all__ = [
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False):
-    """The entry is on disk. `replayed`: it was there already, under the same key."""
+    """An entry that is durable."""
 
-    seq: int
+    seq: int  # its number in the journal, from 1
     key: str
-    replayed: bool
+    replayed: bool  # it was booked before, under the same key
     hash: str  # hex of the chain's hash at this entry
 
 
@@ -90,148 +91,174 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
 
     account: str
     amount: Amount
-    strategy: str | None = None
+    strategy: str | None = None  # None: that of the event, if it has one
     asset: str | None = None  # None: the fund's currency
 
 
 class _Event(Request[Posted], frozen=True, kw_only=True):
-    key: str | None = None  # None: the ledger makes one
-    strategy: str | None = None
+    """The fields that all events have."""
+
+    key: str | None = None  # None: the ledger mints one
+    strategy: str | None = None  # None: the fund as a whole
     at_us: int | None = None  # when it happened; None: now
     memo: str = ""
 
 
 class Deposit(_Event, frozen=True, tag="deposit"):
-    """Issues units at what one is worth, as a withdrawal redeems them: neither changes it."""
+    """Money from outside comes in: CASH / EXTERNAL.
+
+    Units are issued at the current NAV per unit, which therefore stays the same.
+    """
 
     amount: Amount
 
 
 class Withdraw(_Event, frozen=True, tag="withdrawal"):
+    """Money goes out: EXTERNAL / CASH, never below the floor of CASH.
+
+    Units are redeemed at the current NAV per unit, which therefore stays the same.
+    """
+
     amount: Amount
 
 
 class RecordProfit(_Event, frozen=True, tag="profit"):
+    """A realized profit: CASH / REALIZED_PNL."""
+
     amount: Amount
 
 
 class RecordLoss(_Event, frozen=True, tag="loss"):
+    """A realized loss: REALIZED_PNL / CASH. It can always be booked."""
+
     amount: Amount
 
 
 class OpenPosition(_Event, frozen=True, tag="open_position"):
-    """`quantity` is signed (a short is negative); `cost` is the total, never negative."""
+    """Opens a position, or adds to one: POSITIONS / CASH, and the fee to TRADING_FEES."""
 
     instrument: str
-    quantity: Amount
-    cost: Amount
+    quantity: Amount  # signed: a short is negative
+    cost: Amount  # the total, never negative; for a short the amount received
     fee: Amount = 0
 
 
 class ClosePosition(_Event, frozen=True, tag="close_position"):
-    """`quantity` has the sign of the position; `proceeds` is the total received, or paid to buy a short back."""
+    """Closes a position or a part of it, first in, first out; the difference is realized."""
 
     instrument: str
-    quantity: Amount
-    proceeds: Amount
+    quantity: Amount  # with the sign of the position
+    proceeds: Amount  # the total received, or paid to buy a short back; never negative
     fee: Amount = 0
 
 
 class Mark(_Event, frozen=True, tag="mark"):
-    """`value`: what the whole position is worth now, as a positive total."""
+    """The change of a position's value since its last mark: POSITIONS:MTM / UNREALIZED_PNL."""
 
     instrument: str
-    value: Amount
+    value: Amount  # of the whole position now, as a positive total
 
 
 class Settle(_Event, frozen=True, tag="settlement"):
     """Closes the whole position in a resolved market at its payoff."""
 
     market: str
-    payoff: Amount
+    payoff: Amount  # in total, never negative
 
 
 class ChargeManagementFee(_Event, frozen=True, tag="management_fee"):
+    """A management fee that the fund owes from now on: MANAGEMENT_FEES / FEES_RECEIVABLE."""
+
     amount: Amount
 
 
 class ChargePerformanceFee(_Event, frozen=True, tag="performance_fee"):
+    """A performance fee that the fund owes from now on: PERFORMANCE_FEES / FEES_RECEIVABLE."""
+
     amount: Amount
 
 
 class PayFees(_Event, frozen=True, tag="fee_payment"):
+    """Pays owed fees: FEES_RECEIVABLE / CASH."""
+
     amount: Amount
 
 
 class Income(_Event, frozen=True, tag="income"):
-    """Dividends, coupons, interest received: CASH / INCOME. Negative: what a short position had to pay."""
+    """Dividends, coupons or interest received: CASH / INCOME."""
 
-    amount: Amount
+    amount: Amount  # negative: paid on a short position
     instrument: str | None = None
 
 
 class Financing(_Event, frozen=True, tag="financing"):
-    """Borrow fees, funding, interest paid: FINANCING / CASH. Negative: what was received."""
+    """Borrow fees, funding or interest paid: FINANCING / CASH."""
 
-    amount: Amount
+    amount: Amount  # negative: received
     instrument: str | None = None
 
 
 class OpeningPosition(msgspec.Struct, frozen=True):
-    """A position from before the book began. `value`: what it is worth as a positive total; None: its cost."""
+    """A position from before the book began."""
 
     instrument: str
-    quantity: Amount
-    cost: Amount
-    value: Amount | None = None
-    strategy: str | None = None
+    quantity: Amount  # signed: a short is negative
+    cost: Amount  # the total, never negative
+    value: Amount | None = None  # its value now, as a positive total; None: its cost
+    strategy: str | None = None  # None: that of the event, if it has one
 
 
 class OpeningBalances(_Event, frozen=True, tag="opening_balances"):
-    """What a fund that already trades holds: the first entry after the capital. Earlier P&L goes to RETAINED."""
+    """The holdings of a fund that already trades: the first entry after the capital.
 
-    cash: Amount
+    Profit or loss from before goes to RETAINED.
+    """
+
+    cash: Amount  # in total, including the capital
     positions: tuple[OpeningPosition, ...] = ()
 
 
 class Reverse(_Event, frozen=True, tag="reversal"):
-    """Negates every leg of entry `seq`; at most once per entry, and never of an entry that moved lots."""
+    """Negates every leg of entry `seq`, at most once; an entry that moved lots is refused."""
 
     seq: int
     reason: str
 
 
 class ClosePeriod(_Event, frozen=True, tag="period_close"):
-    """The revenue accounts as of the end of `day` (ISO date, UTC) go into RETAINED; up to then nothing is booked."""
+    """Moves the revenue accounts up to `day` into RETAINED, and locks the book up to that day."""
 
-    day: str
+    day: str  # ISO date, UTC; not in the future
 
 
 class ReopenPeriod(_Event, frozen=True, tag="period_reopen"):
-    """Takes the last close back; `day` is the day it closed."""
+    """Takes the last close back."""
 
-    day: str
+    day: str  # the day of that close
     reason: str
-    actor: str
+    actor: str  # the person or program that reopens it
 
 
 class Post(_Event, frozen=True, tag="post"):
-    """Explicit legs: at least two, zero sum per asset, known accounts."""
+    """Explicit legs: at least two, of known accounts, whose sum is zero per asset."""
 
     legs: tuple[Leg, ...]
 
 
 class BookFill(_Event, frozen=True, tag="fill"):
-    """One execution: closes what opposes it first in, first out, and opens the rest."""
+    """One execution: closes an opposite position first in, first out, and opens with the rest."""
 
     instrument: str
-    quantity: Amount
-    price: Amount
-    fee: Amount
+    quantity: Amount  # signed: a sale is negative
+    price: Amount  # per unit, never negative
+    fee: Amount  # never negative
 
 
 class BookSettlement(_Event, frozen=True, tag="market_settlement"):
-    """A resolved market as the engine reports it, for a position that was never booked here: payoff less cost."""
+    """A resolved market as the engine reports it: books payoff less cost.
+
+    It is for a position that was not booked in this ledger.
+    """
 
     market: str
     cost: Amount
@@ -263,50 +290,57 @@ Event = (
 
 
 class Correct(_Event, frozen=True, tag="correction"):
-    """Reverses entry `seq` and books `entry` in its place, both or neither. `key` is that of the new entry."""
+    """Reverses entry `seq` and books `entry` in its place, both or neither.
+
+    The new entry gets the `key` of this request; the reversal gets a key derived from it.
+    """
 
     seq: int
-    entry: Event
+    entry: Event  # without a key
     reason: str
 
 
+# The types of all requests that book an entry.
 BOOKABLE: tuple[type, ...] = (*get_args(Event), Correct)
 
-
-# What can be decided and written well within the time that a caller waits.
+# So many events are decided and written well within the time that a caller waits.
 EVENTS_MAX = 100_000
 
 
 class PostMany(Request[tuple[Posted, ...]], frozen=True):
-    """All of the events or none; at most `EVENTS_MAX`."""
+    """Books all of the events or none, in one commit; at most `EVENTS_MAX`."""
 
     events: tuple[Event | Correct, ...]
 
 
 class Booked(msgspec.Struct, frozen=True):
-    """How many were new, and the cursor now stored."""
+    """Reports that are durable now."""
 
-    new: int
-    cursor: str
+    new: int  # how many entries were booked; 0: all reports were known
+    cursor: str  # the cursor now stored
 
 
 class BookFills(Request[Booked], frozen=True):
-    """Book fills once each (the key is the fill's id) and store the cursor of the last in the same transaction."""
+    """Books each fill once, by its id; the cursor of the last is stored in the same transaction."""
 
     fills: tuple[Fill, ...]
 
 
 class BookSettlements(Request[Booked], frozen=True):
-    """As `BookFills`; the key is id and revision, and a new revision first reverses the one before."""
+    """Books each settlement once, by id and revision, and stores the cursor as `BookFills` does.
+
+    A new revision first reverses the one before it.
+    """
 
     settlements: tuple[Settlement, ...]
 
 
 class BalanceSheet(Request[dict[str, Decimal]], frozen=True):
-    """Debits minus credits per account; EXTERNAL is left out, marks are rolled up into POSITIONS.
+    """Debits minus credits per account, without EXTERNAL; marks are included in POSITIONS.
 
-    `as_of` here and below: to the end of that ISO date (UTC), or to that instant in microseconds; None: now. `asset`
-    None: the fund's currency.
+    In this and the other questions `as_of`, `start` and `end` are inclusive: an ISO date (UTC)
+    counts to its end, an int is an instant in microseconds, None means no bound. `strategy` None
+    means all strategies, `asset` None the fund's currency.
     """
 
     as_of: str | int | None = None
@@ -315,7 +349,7 @@ class BalanceSheet(Request[dict[str, Decimal]], frozen=True):
 
 
 class IncomeStatement(Request[dict[str, Decimal]], frozen=True):
-    """Income positive, expense negative, per revenue account, from `start` to `end`, both included."""
+    """Income positive, expense negative, per revenue account, from `start` to `end`."""
 
     start: str | int | None = None
     end: str | int | None = None
@@ -324,7 +358,7 @@ class IncomeStatement(Request[dict[str, Decimal]], frozen=True):
 
 
 class CashFlow(Request[dict[str, Decimal]], frozen=True):
-    """What moved CASH from `start` to `end`, both included, by what it was for; with OPENING, NET and CLOSING."""
+    """The changes of CASH from `start` to `end` by purpose, with OPENING, NET and CLOSING."""
 
     start: str | int | None = None
     end: str | int | None = None
@@ -332,20 +366,20 @@ class CashFlow(Request[dict[str, Decimal]], frozen=True):
 
 
 class NetAssetValue(Request[Decimal], frozen=True):
-    """All assets by the books."""
+    """All assets at their book value, less owed fees, in the fund's currency."""
 
     as_of: str | int | None = None
     strategy: str | None = None
 
 
 class NavPerUnit(Request[Decimal], frozen=True):
-    """What a unit is worth: 1 while there is none."""
+    """Net asset value per unit; 1 while there are no units."""
 
     as_of: str | int | None = None
 
 
 class TrialBalance(Request[dict[str, Decimal]], frozen=True):
-    """Every account, EXTERNAL too; the values sum to zero."""
+    """Debits minus credits per account, including EXTERNAL; the values sum to zero."""
 
     as_of: str | int | None = None
     strategy: str | None = None
@@ -353,48 +387,52 @@ class TrialBalance(Request[dict[str, Decimal]], frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One journal entry, as questions answer it."""
+
     seq: int
     key: str
-    recorded_us: int
-    day: str  # ISO date, UTC
-    kind: str
+    recorded_us: int  # when it was booked
+    day: str  # the ISO date (UTC) on which it counts
+    kind: str  # the tag of its event, such as "deposit"
     strategy: str | None
     legs: tuple[Leg, ...]
-    reverses: int | None
+    reverses: int | None  # the entry that this one negates
     memo: str
-    hash: str
-    corrects: int | None = None  # the entry in whose place this one was booked
+    hash: str  # hex of the chain's hash at this entry
+    corrects: int | None = None  # the entry that this one replaces
 
 
 class RecentEntries(Request[tuple[Entry, ...]], frozen=True):
-    """Newest first; 0 gives none, a negative limit is refused."""
+    """The newest entries, newest first; limit 0 gives none, a negative one is refused."""
 
     limit: int = 20
 
 
 class Entries(Request[tuple[Entry, ...]], frozen=True):
-    """One page, newest first, of what matches; the next page is `after_seq` the last one's `seq`."""
+    """One page of the entries that match, newest first."""
 
     account: str | None = None
     strategy: str | None = None
     kind: str | None = None
-    after_seq: int | None = None
+    after_seq: int | None = None  # for the next page: the seq of the last entry of this one
     limit: int = 100
 
 
 class LedgerTotals(msgspec.Struct, frozen=True):
-    """What the tick needs: net asset value, net external flows and fees charged, in minor units, with the cursors."""
+    """The figures of the book that each tick needs, all of the same moment."""
 
-    nav_minor: int
-    external_minor: int
-    fees_minor: int
-    entries: int
-    cursors: Mapping[str, str]
+    nav_minor: int  # net asset value
+    external_minor: int  # deposits minus withdrawals
+    fees_minor: int  # management and performance fees charged and not closed into RETAINED
+    entries: int  # number of entries in the journal
+    cursors: Mapping[str, str]  # by source of reports: how far it has been booked
     positions: tuple[LedgerPosition, ...]
     balance_sheet: Mapping[str, Decimal]
 
 
 class LedgerPosition(msgspec.Struct, frozen=True):
+    """An open position of one strategy; all figures have the sign of the position."""
+
     strategy: str | None
     instrument: str
     quantity: Decimal
@@ -403,11 +441,11 @@ class LedgerPosition(msgspec.Struct, frozen=True):
 
 
 class ReadTotals(Request[LedgerTotals], frozen=True):
-    """The totals now."""
+    """The totals of the book now."""
 
 
 class EntryRefused(Rejected):
-    """Base of the ledger's refusals that name an entry; `key` is what to ask again with."""
+    """Base of the ledger's refusals; `key` is the key to repeat the request with."""
 
     outcome: Outcome = "done"
 
@@ -417,13 +455,18 @@ class UnbalancedEntry(EntryRefused):
 
 
 class UnknownAccount(EntryRefused):
+    """The chart of accounts has no account of this name."""
+
     def __init__(self, account: str) -> None:
         super().__init__(f"there is no account {account!r}")
         self.account = account
 
 
 class InsufficientFunds(EntryRefused):
-    """The account's floor would be passed. Amounts are Decimal, in the fund's currency."""
+    """The entry would take the account below its floor.
+
+    `requested` and `available` (balance minus floor) are in the fund's currency.
+    """
 
     def __init__(self, account: str, requested: Decimal, available: Decimal) -> None:
         super().__init__(f"{account} has {available} available, {requested} requested")
@@ -431,7 +474,7 @@ class InsufficientFunds(EntryRefused):
 
 
 class PositionMismatch(EntryRefused):
-    """There is no such position, or it is smaller than what is to be closed."""
+    """There is no such position, it is too small to be closed so far, or it has the other sign."""
 
     def __init__(self, instrument: str, strategy: str | None, problem: str) -> None:
         super().__init__(f"position in {instrument!r} of strategy {strategy!r}: {problem}")
@@ -439,7 +482,10 @@ class PositionMismatch(EntryRefused):
 
 
 class IdempotencyConflict(EntryRefused):
-    """The key belongs to entry `seq`, which has other content; None: to another event of the same request."""
+    """The key belongs to entry `seq`, whose content differs from the request.
+
+    `seq` None: it belongs to another event of the same request.
+    """
 
     def __init__(self, key: str, seq: int | None) -> None:
         belongs_to = "another event of this request" if seq is None else f"entry {seq}"
@@ -448,7 +494,7 @@ class IdempotencyConflict(EntryRefused):
 
 
 class PeriodClosed(EntryRefused):
-    """The entry's day lies in a closed period; `closed` is its last day."""
+    """The entry's day lies in a closed period, whose last day is `closed`."""
 
     def __init__(self, day: str, closed: str) -> None:
         super().__init__(f"{day} is closed: the book is closed up to {closed}")
@@ -456,19 +502,19 @@ class PeriodClosed(EntryRefused):
 
 
 class LedgerDegraded(EntryRefused, StorageDegraded):
-    """The database cannot be written now; nothing was booked, reads go on."""
+    """The database cannot be written now: nothing was booked, and reads go on."""
 
     outcome: Outcome = "not_executed"
 
 
 class LedgerFailed(EntryRefused, StorageFailed):
-    """The database is damaged or its disk fails; nothing more is booked until a person has looked."""
+    """The database is damaged or its disk fails: nothing is booked until a person repairs it."""
 
     outcome: Outcome = "not_executed"
 
 
 class AlreadyReversed(EntryRefused):
-    """Entry `by` has reversed it; None: another event of the same request."""
+    """Entry `by` has reversed entry `seq` before; None: another event of the same request."""
 
     def __init__(self, seq: int, by: int | None) -> None:
         reversed_by = "another event of this request" if by is None else f"entry {by}"
@@ -477,6 +523,8 @@ class AlreadyReversed(EntryRefused):
 
 
 class UnknownEntry(EntryRefused):
+    """The journal has no entry of this number."""
+
     def __init__(self, seq: int) -> None:
         super().__init__(f"there is no entry {shown(seq)}")
         self.seq = seq

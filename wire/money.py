@@ -1,7 +1,7 @@
-"""Exact money: int64 minor units with a frozen scale per asset (8 decimal digits), Decimal at the edges.
+"""Exact money: int64 minor units of 1e-8 for every asset, and Decimal at the edges.
 
-Whoever hands in an int, a str or a Decimal is taken at their word: a digit beyond the scale is refused. A float is
-what engines compute with (3.1499999999999915), so it is rounded half-even and the caller is told.
+An int, a str or a Decimal is strict: a digit beyond the scale is refused. A float comes from an
+engine's computation (3.1499999999999915), so it is rounded half-even and the caller is told.
 """
 
 from __future__ import annotations
@@ -36,31 +36,35 @@ Amount = Decimal | int | str | float
 
 SCALE_DIGITS = 8
 MINOR_PER_UNIT = 10**SCALE_DIGITS
-# Half of int64: the sum of two amounts that were each let in still fits.
+# Half of the range of int64: the sum of two amounts below it still fits.
 MINOR_MAX = 2**62
 
+# Characters of a value that a message quotes.
 SHOWN_MAX = 128
 
 _INT_MAX = MINOR_MAX // MINOR_PER_UNIT
 
-# Wide enough for every float and every text let in: a double has at most 767 significant digits. A Decimal may have
-# more, and must not lose them unseen.
+# Wide enough for every float and every text accepted here: a double has at most 767 significant
+# digits. A Decimal may have more, and losing them must be an error.
 _WIDE = Context(prec=800)
 _EXACT = Context(prec=800, traps=[InvalidOperation, Inexact])
 _QUANTUM = Decimal(1).scaleb(-SCALE_DIGITS)
 
 
 def shown(value: object) -> str:
-    """For a message: what a caller gave, in short. An integer of 5,000 digits has no text."""
+    """A caller's value for a message, cut to `SHOWN_MAX` characters.
+
+    It works for any value: an integer of 5,000 digits, for one, has no text in Python.
+    """
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  whatever a caller's class does
+    except Exception:  # noqa: BLE001  a caller's class may raise anything
         text = f"some {type(value).__name__}"
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
 class AmountError(Rejected, ValueError):
-    """An amount that cannot be booked; `field` and `value` say which and what."""
+    """An amount that cannot be booked; `field` names it, `value` is the caller's value."""
 
     def __init__(self, field: str, value: object, problem: str) -> None:
         super().__init__(f"{field}: {shown(value)} {problem}")
@@ -77,25 +81,29 @@ class Minor(NamedTuple):
 def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> Minor:
     """Minor units of `value`, of either sign.
 
-    Raises: `AmountError` for bool and other types, NaN, infinity, digits beyond the scale (floats are rounded
-    instead, unless `floats` is ``"refuse"``), and more than 2^62 minor units.
+    `floats` is ``"round"`` to the scale or ``"refuse"``.
+
+    Raises: `AmountError` for bool and other types, NaN, infinity, digits beyond the scale (except
+        in floats), and more than 2^62 minor units.
     """
     kind = type(value)
-    if kind is int and -_INT_MAX <= value <= _INT_MAX:  # the common case, by the shortest way
+    if kind is int and -_INT_MAX <= value <= _INT_MAX:  # the usual case, in the shortest way
         return Minor(int(value) * MINOR_PER_UNIT, False)
     if kind is bool or not isinstance(value, (Decimal, int, str, float)):
         raise AmountError(field, value, "is not a number: give Decimal, int, decimal text or float")
     if floats == "refuse" and isinstance(value, float):
         raise AmountError(field, value, "is a float, which this fund refuses; give Decimal or text")
     if isinstance(value, int):
-        # Never through text: Python refuses to convert absurdly long integers.
+        # Not by way of text: Python refuses to convert very long integers.
         minor = value * MINOR_PER_UNIT
         if abs(minor) > MINOR_MAX:
             raise AmountError(field, "an integer", "is larger than 2^62 minor units")
         return Minor(minor, False)
     if isinstance(value, str) and len(value) > 64:
         raise AmountError(field, value[:64] + "...", "is too long for an amount")
-    if isinstance(value, str) and ("_" in value or not value.isascii()):  # Decimal takes these for digits
+    if isinstance(value, str) and (
+        "_" in value or not value.isascii()
+    ):  # Decimal accepts these in numbers
         raise AmountError(field, value, "is not a decimal number")
     try:
         exact = Decimal(value.strip()) if isinstance(value, str) else Decimal(value)
@@ -121,7 +129,10 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
 
 
 def to_minors(values: Sequence[Amount], *, floats: str = "round") -> tuple[list[int], list[bool]]:
-    """`to_minor` of each, as columns: minor units, and whether a float was rounded. Raises: as `to_minor`."""
+    """Minor units of each value, and whether it was rounded, as two lists.
+
+    Raises: as `to_minor`.
+    """
     minors = _all_exact(values)
     if minors is not None:
         return minors, [False] * len(minors)
@@ -130,7 +141,10 @@ def to_minors(values: Sequence[Amount], *, floats: str = "round") -> tuple[list[
 
 
 def _all_exact(values: Sequence[Any]) -> list[int] | None:
-    """By a shorter way than one by one, if all of them are integers or all Decimals, and nothing is wrong with any."""
+    """Minor units of all values, faster than one by one; None when it cannot be done so.
+
+    All values must be ints or all Decimals, and all must be valid.
+    """
     kinds = {type(value) for value in values}
     if kinds == {int} and -_INT_MAX <= min(values) <= max(values) <= _INT_MAX:
         return [value * MINOR_PER_UNIT for value in values]
@@ -144,7 +158,7 @@ def _all_exact(values: Sequence[Any]) -> list[int] | None:
 
 
 def positive_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> Minor:
-    """As `to_minor`, and refuses zero and less."""
+    """Minor units of `value`, which must be greater than zero. Raises: as `to_minor`."""
     amount = to_minor(value, field, floats=floats)
     if amount.minor <= 0:
         raise AmountError(field, value, "must be greater than zero")
@@ -152,12 +166,12 @@ def positive_minor(value: Amount, field: str = "amount", *, floats: str = "round
 
 
 def from_minor(minor: int) -> Decimal:
-    """The exact Decimal with all digits of the scale: ``from_minor(1) == Decimal("0.00000001")``."""
+    """The exact Decimal with all digits of the scale: 1 becomes ``Decimal("0.00000001")``."""
     return Decimal(minor).scaleb(-SCALE_DIGITS, _EXACT)
 
 
 def share(amount: int, part: int, whole: int) -> int:
-    """``amount * part / whole`` rounded half-even, in integers."""
+    """``amount * part / whole`` in integers, rounded half-even."""
     quotient, remainder = divmod(amount * part, whole)
     doubled = abs(2 * remainder)
     if doubled > abs(whole) or (doubled == abs(whole) and quotient % 2):
@@ -166,25 +180,37 @@ def share(amount: int, part: int, whole: int) -> int:
 
 
 def text_of(amount: Decimal) -> str:
-    """Plain decimal text, as JSON carries money: ``"0.00000000"``, never ``"0E-8"``."""
+    """Decimal text without an exponent, for JSON: ``"0.00000000"``, never ``"0E-8"``."""
     return f"{amount:f}"
 
 
 def rounded_decimal(value: Decimal) -> Decimal:
-    """A Decimal that an engine has computed, rounded half-even to the scale; what is none comes back as it is."""
+    """A Decimal from an engine's computation, rounded half-even to the scale.
+
+    A value of another type, not finite or too large comes back unchanged, to be refused by name
+    later.
+    """
     if not isinstance(value, Decimal) or not value.is_finite() or value.adjusted() > 18:
         return value
-    return value.quantize(_QUANTUM, ROUND_HALF_EVEN, _WIDE) if value.as_tuple().exponent < -SCALE_DIGITS else value  # type: ignore[operator]
+    # The exponent of a finite Decimal is an int.
+    if value.as_tuple().exponent >= -SCALE_DIGITS:  # type: ignore[operator]
+        return value
+    return value.quantize(_QUANTUM, ROUND_HALF_EVEN, _WIDE)
 
 
 def minor_of_float(value: Decimal | float) -> int | None:
-    """Minor units of a reported figure, or None when it is NaN, infinite or absurd: the caller fails closed.
+    """Minor units of a reported figure; None when it is NaN, infinite or too large.
 
-    A Decimal is rounded as a float is: what an engine has divided has more digits than the scale.
+    None must make the caller fail closed. A Decimal is rounded like a float, since the result of a
+    division has more digits than the scale.
     """
     if isinstance(value, float) and not math.isfinite(value):
         return None
     try:
-        return to_minor(value.quantize(_QUANTUM, ROUND_HALF_EVEN, _WIDE) if isinstance(value, Decimal) else value).minor
+        return to_minor(
+            value.quantize(_QUANTUM, ROUND_HALF_EVEN, _WIDE)
+            if isinstance(value, Decimal)
+            else value
+        ).minor
     except (AmountError, InvalidOperation):
         return None

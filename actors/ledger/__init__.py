@@ -1,4 +1,4 @@
-"""The double-entry ledger: every financial event once, balanced, chained, for ever."""
+"""The double-entry ledger: every financial event once, balanced and chained by hashes."""
 
 from .actor import LedgerActor
 

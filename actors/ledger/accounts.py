@@ -1,8 +1,8 @@
-"""The chart of accounts, and the reports read off their balances.
+"""The chart of accounts, and the reports computed from their balances.
 
-A balance is debits minus credits, in minor units. A fund's own money is a debit of CASH; what came from outside is a
-credit of EXTERNAL. Shares in the fund are an asset of their own: units are issued as a credit of UNITS and held by
-HOLDERS.
+A balance is debits minus credits, in minor units (1e-8). Money in the fund is a debit of CASH;
+money from outside is a credit of EXTERNAL. Shares in the fund are a separate asset, UNITS: issued
+as a credit of the account UNITS, and held as a debit of HOLDERS.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ _REVENUE_ONCE_USED = (TRADING_FEES, INCOME, FINANCING)
 _ALWAYS = (*_ASSETS, *_REVENUE_ALWAYS)
 _ONCE_USED = (*_REVENUE_ONCE_USED, RETAINED, HOLDERS, UNITS)
 
-# What a period's close takes into RETAINED.
+# The accounts that a period close moves into RETAINED.
 REVENUE = frozenset((*_REVENUE_ALWAYS, *_REVENUE_ONCE_USED))
 
 ACCOUNTS = frozenset((*_ALWAYS, *_ONCE_USED, MARKS, EXTERNAL))
 
-# What a fund's worth is made of.
+# The accounts whose sum is the net asset value.
 WORTH = (*_ASSETS, MARKS)
 
 Balances = Mapping[str, int]
@@ -63,7 +63,7 @@ Balances = Mapping[str, int]
 def in_asset(
     balances: Mapping[tuple[str, str | None, str], int], asset: str, strategy: str | None = None
 ) -> dict[str, int]:
-    """By account, of one strategy or of all; `balances` are by account, strategy and asset."""
+    """The balances in one asset by account, of one strategy or of all."""
     totals: dict[str, int] = {}
     for (account, owner, unit), amount in balances.items():
         if unit == asset and strategy in (None, owner):
@@ -72,51 +72,58 @@ def in_asset(
 
 
 def _rolled_up(balances: Balances) -> dict[str, int]:
-    """Marks are part of what positions are worth."""
+    """Balances with the marks added to POSITIONS."""
     totals = dict(balances)
     totals[POSITIONS] = totals.get(POSITIONS, 0) + totals.pop(MARKS, 0)
     return totals
 
 
 def balance_sheet(balances: Balances) -> dict[str, Decimal]:
-    """The seven accounts that always stand there, others once used, EXTERNAL never."""
+    """Balances by account, without EXTERNAL.
+
+    Seven accounts are always there, others once they are used.
+    """
     totals = _rolled_up(balances)
-    shown = [*_ALWAYS, *(account for account in _ONCE_USED if account in totals)]
-    return {account: from_minor(totals.get(account, 0)) for account in shown}
+    lines = [*_ALWAYS, *(account for account in _ONCE_USED if account in totals)]
+    return {account: from_minor(totals.get(account, 0)) for account in lines}
 
 
 def income_statement(balances: Balances) -> dict[str, Decimal]:
-    """Income positive, expense negative: the balances of the revenue accounts with their sign turned."""
+    """Income positive, expense negative, by revenue account.
+
+    These are the balances of the revenue accounts with the opposite sign.
+    """
     order = [REALIZED_PNL, UNREALIZED_PNL, MANAGEMENT_FEES, PERFORMANCE_FEES]
     order += [account for account in _REVENUE_ONCE_USED if account in balances]
     return {account: from_minor(-balances.get(account, 0)) for account in order}
 
 
 def trial_balance(balances: Balances) -> dict[str, Decimal]:
-    """The balance sheet and EXTERNAL; the values sum to zero, or the book is broken."""
+    """The balance sheet and EXTERNAL; in a sound book the values sum to zero."""
     return {**balance_sheet(balances), EXTERNAL: from_minor(balances.get(EXTERNAL, 0))}
 
 
 def net_asset_value(balances: Balances) -> int:
-    """Minor units of all assets, the (negative) receivable for fees included."""
+    """Minor units of all assets, including the (negative) receivable for fees."""
     return sum(balances.get(account, 0) for account in WORTH)
 
 
 def units_in_issue(balances: Mapping[tuple[str, str | None, str], int]) -> int:
-    """Of balances by account, strategy and asset."""
+    """Units held by all holders, in minor units of UNITS."""
     return -in_asset(balances, UNITS).get(UNITS, 0)
 
 
 def nav_per_unit(nav_minor: int, units: int) -> Decimal:
-    """What a unit is worth, half-even; 1 while there is none, which is what the first one costs."""
+    """Net asset value per unit, rounded half-even; 1, the price of the first one, without units."""
     return from_minor(share(nav_minor, MINOR_PER_UNIT, units) if units > 0 else MINOR_PER_UNIT)
 
 
 def units_bought(amount: int, nav_minor: int, units: int) -> int:
-    """How many units an amount buys at what one is worth, half-even.
+    """The units that an amount buys at the NAV per unit, rounded half-even.
 
-    At 1 where that is no price: none is in issue, the fund is worth nothing, or so little that the new ones could not
-    be counted. Money that has come must be booked, whatever the fund is worth.
+    The price is 1 when there is no usable one: no unit is in issue, the fund is worth nothing, or
+    so little that the new units would exceed an integer. A deposit that has arrived must be
+    bookable at any value of the fund.
     """
     bought = share(amount, units, nav_minor) if units > 0 and nav_minor > 0 else amount
     room = MINOR_MAX - units
@@ -124,12 +131,12 @@ def units_bought(amount: int, nav_minor: int, units: int) -> int:
 
 
 def units_redeemed(amount: int, nav_minor: int, units: int) -> int:
-    """How many units an amount takes back, half-even; never more than there are.
+    """The units that an amount redeems at the NAV per unit, rounded half-even; at most all units.
 
-    Cash may exceed what the fund is worth, which owes its fees.
+    A withdrawal may exceed the fund's value, since the fund owes fees that are still in its cash.
     """
-    worth = share(amount, units, nav_minor) if nav_minor > 0 else amount
-    return min(worth, max(0, units))
+    redeemed = share(amount, units, nav_minor) if nav_minor > 0 else amount
+    return min(redeemed, max(0, units))
 
 
 _CASH_FLOWS = {
@@ -149,7 +156,10 @@ _CASH_FLOWS = {
 
 
 def cash_flow(opening: int, by_kind: Mapping[str, int]) -> dict[str, Decimal]:
-    """What moved CASH, by what it was for; a reversal counts for what it reverses. OPENING plus NET is CLOSING."""
+    """The changes of CASH by purpose, in the order of the report; OPENING plus NET is CLOSING.
+
+    `by_kind` has the change per kind of entry, a reversal under the kind of the entry it reverses.
+    """
     flows = dict.fromkeys([*dict.fromkeys(_CASH_FLOWS.values()), "OTHER"], 0)
     for kind, amount in by_kind.items():
         flows[_CASH_FLOWS.get(kind, "OTHER")] += amount

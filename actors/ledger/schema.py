@@ -1,6 +1,8 @@
-"""The ledger's tables. `entry` is the truth, its payload verbatim what the chain hashes; the rest can be rebuilt.
+"""The ledger's tables, and the SQL that writes and reads them.
 
-An empty text stands for "no strategy" where a column is part of a key.
+Table `entry` is the source of truth: it holds each payload verbatim, and the chain hashes that
+text. All other tables are derived from it and can be rebuilt. Where a strategy is part of a primary
+key, an empty text stands for "no strategy".
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from ...wire.money import AmountError, from_minor
 from ...wire.persistence import Statement
 from ..persistence import Reader, Rows
 from .accounts import CASH, in_asset
-from .core import GENESIS, BalanceKey, Book, Close, Draft, Entry, Lot, LotKey, Original, utc_day
+from .book import Book, Draft
+from .entry import GENESIS, BalanceKey, Close, Entry, Lot, LotKey, Original, utc_day
 
 __all__ = [
     "SCHEMA",
@@ -88,7 +91,7 @@ CREATE TRIGGER posting_is_never_deleted BEFORE DELETE ON posting
 BEGIN SELECT raise(ABORT, 'postings are never deleted'); END;
 """
 
-# Deltas per day: an entry of an earlier day rewrites nothing, and a balance as of a day is one sum.
+# Deltas per day: a backdated entry rewrites nothing, and a balance as of a day is one sum.
 SCHEMA_2 = """
 CREATE TABLE balance_day (
     account TEXT NOT NULL,
@@ -107,7 +110,10 @@ CREATE INDEX entry_close ON entry (day) WHERE kind IN ('period_close', 'period_r
 
 _INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_POSTING = "INSERT INTO posting VALUES (?, ?, ?, ?, ?, ?)"
-_SET_BALANCE = "INSERT INTO balance VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET amount_minor = excluded.amount_minor"
+_SET_BALANCE = (
+    "INSERT INTO balance VALUES (?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET amount_minor = excluded.amount_minor"
+)
 _ADD_TO_DAY = (
     "INSERT INTO balance_day VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT DO UPDATE SET amount_minor = amount_minor + excluded.amount_minor"
@@ -118,24 +124,46 @@ _SET_CURSOR = "INSERT INTO cursor VALUES (?, ?) ON CONFLICT DO UPDATE SET value 
 
 
 def rows_of(draft: Draft) -> tuple[Statement, ...]:
-    """Everything that makes the draft's entries durable."""
+    """The statements that make a draft's entries durable, to be run in one transaction."""
     entries = [
-        (one.seq, one.key, one.recorded_us, one.day, one.kind, one.strategy, one.reverses, payload.decode(), head)
-        for one, payload, head in draft.sealed
+        (
+            entry.seq,
+            entry.key,
+            entry.recorded_us,
+            entry.day,
+            entry.kind,
+            entry.strategy,
+            entry.reverses,
+            payload.decode(),
+            head,
+        )
+        for entry, payload, head in draft.sealed
     ]
-    postings = [(one.seq, number, *leg) for one, _, _ in draft.sealed for number, leg in enumerate(one.legs)]
+    postings = [
+        (entry.seq, number, *leg)
+        for entry, _, _ in draft.sealed
+        for number, leg in enumerate(entry.legs)
+    ]
+    # The last image of a lot is its state after all of these entries.
     lots = {
-        (image.strategy or "", image.instrument, image.id): image for one, _, _ in draft.sealed for image in one.lots
+        (image.strategy or "", image.instrument, image.id): image
+        for entry, _, _ in draft.sealed
+        for image in entry.lots
     }
     balances = [
-        (account, strategy or "", asset, amount) for (account, strategy, asset), amount in draft.balances.items()
+        (account, strategy or "", asset, amount)
+        for (account, strategy, asset), amount in draft.balances.items()
     ]
     days = [
         (account, strategy or "", asset, day, amount)
         for day, moved in _moved_by_day(draft).items()
         for (account, strategy, asset), amount in moved.items()
     ]
-    open_lots = [(*key, lot.quantity, lot.cost_minor, lot.mark_minor) for key, lot in lots.items() if lot.quantity]
+    open_lots = [
+        (*key, lot.quantity, lot.cost_minor, lot.mark_minor)
+        for key, lot in lots.items()
+        if lot.quantity
+    ]
     closed_lots = [key for key, lot in lots.items() if not lot.quantity]
     statements = (
         Statement(_INSERT_ENTRY, entries),
@@ -150,7 +178,7 @@ def rows_of(draft: Draft) -> tuple[Statement, ...]:
 
 def _moved_by_day(draft: Draft) -> dict[str, dict[BalanceKey, int]]:
     days = {entry.day for entry, _, _ in draft.sealed}
-    if len(days) == 1:  # nearly always
+    if len(days) == 1:  # the usual case, and much faster
         return {days.pop(): draft.moved()}
     moved: dict[str, dict[BalanceKey, int]] = {day: defaultdict(int) for day in days}
     for entry, _, _ in draft.sealed:
@@ -160,40 +188,48 @@ def _moved_by_day(draft: Draft) -> dict[str, dict[BalanceKey, int]]:
 
 
 def outgrown_day(reader: Rows, draft: Draft) -> AmountError | None:
-    """Why the draft cannot be stored, if that is a day whose delta its column cannot hold.
+    """The refusal of a draft whose delta of some day its column cannot hold; None: all of them fit.
 
-    Balances are kept from growing so far, but what moves one to and fro may gather on one day of the past.
+    Balances are limited when entries are decided. But large amounts that move a balance up and down
+    on different days may add up on one day of the past.
     """
     for day, moved in _moved_by_day(draft).items():
         for (account, strategy, asset), amount in moved.items():
             key = (account, strategy or "", asset, day)
             row = reader.row(
-                "SELECT amount_minor FROM balance_day WHERE (account, strategy, asset, day) = (?, ?, ?, ?)", key
+                "SELECT amount_minor FROM balance_day "
+                "WHERE (account, strategy, asset, day) = (?, ?, ?, ?)",
+                key,
             )
             if not -(2**63) <= amount + (row[0] if row else 0) < 2**63:
-                return AmountError(
-                    "amount", from_minor(amount), f"would move {account} by more than 2^63 minor units on {day}"
-                )
+                problem = f"would move {account} by more than 2^63 minor units on {day}"
+                return AmountError("amount", from_minor(amount), problem)
     return None
 
 
 def set_cursor(name: str, value: str) -> Statement:
-    """How far an outside source has been booked, in the transaction that books it."""
+    """The statement that stores how far a source of reports has been booked.
+
+    It belongs into the transaction that books those reports.
+    """
     return Statement(_SET_CURSOR, ((name, value),))
 
 
 def cursors(reader: Reader) -> dict[str, str]:
+    """The stored cursor of each source of reports."""
     return dict(reader.rows("SELECT name, value FROM cursor"))
 
 
 def load_book(reader: Reader, currency: str) -> Book:
-    """The book as it is on disk."""
+    """The book as it is on disk; `closes` holds the closes that were not taken back."""
     balances: dict[BalanceKey, int] = {
         (account, strategy or None, asset): amount
         for account, strategy, asset, amount in reader.rows("SELECT * FROM balance")
     }
     lots: dict[LotKey, list[Lot]] = {}
-    for strategy, instrument, *lot in reader.rows("SELECT * FROM lot ORDER BY strategy, instrument, id"):
+    for strategy, instrument, *lot in reader.rows(
+        "SELECT * FROM lot ORDER BY strategy, instrument, id"
+    ):
         lots.setdefault((strategy or None, instrument), []).append(Lot(*lot))
     seq, head = reader.row("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1") or (0, GENESIS)
     closes = reader.rows(
@@ -203,14 +239,17 @@ def load_book(reader: Reader, currency: str) -> Book:
     return Book(currency, balances, lots, seq, head, [Close(*close) for close in closes])
 
 
-# -- as of a time: a day (ISO date, UTC) counts as a whole, an instant in microseconds takes in part of its day
+# -- as of a time
+
+# An ISO date (UTC) counts as a whole day, an instant in microseconds takes in a part of its day.
 
 Moment = str | int | None
 
 _AT_US = "coalesce(json_extract(e.payload, '$.at_us'), e.recorded_us)"
 
 
-# Days are not in the order of booking: what they sum up to on the way may need more than 64 bits, which SQLite refuses.
+# Days are not in the order of booking, so a sum over days may need more than 64 bits on the way,
+# which SQLite refuses. The two halves of the numbers are summed apart, and joined in Python.
 _SUM = "sum(amount_minor >> 32), sum(amount_minor & 4294967295)"
 
 
@@ -222,7 +261,7 @@ _DAYS = "SELECT account, strategy, asset, amount_minor FROM balance_day WHERE da
 
 
 def _between(start: Moment, end: Moment) -> tuple[str, tuple[str | int, ...]]:
-    """A condition on entries `e`, and what it is about; both ends are included."""
+    """An SQL condition on entries `e` and its bindings; both ends are inclusive."""
     terms, values = ["TRUE"], list[str | int]()
     for moment, order in ((start, ">"), (end, "<")):
         if isinstance(moment, str):
@@ -235,7 +274,7 @@ def _between(start: Moment, end: Moment) -> tuple[str, tuple[str | int, ...]]:
 
 
 def _before(start: str | int) -> str | int:
-    """The last moment that `start` leaves out; no entry is older than 1970."""
+    """The last moment before `start`; no entry is older than 1970."""
     if isinstance(start, int):
         return start - 1
     return (date.fromisoformat(max(start, "1970-01-01")) - timedelta(days=1)).isoformat()
@@ -252,17 +291,27 @@ def balances_as_of(reader: Rows, as_of: Moment) -> dict[BalanceKey, int]:
             f"FROM entry AS e JOIN posting AS p ON p.entry = e.seq WHERE {part}"
         )
         bindings = (_before(utc_day(as_of)), *values)
-    rows = reader.rows(f"SELECT account, strategy, asset, {_SUM} FROM ({deltas}) GROUP BY 1, 2, 3", bindings)
-    return {(account, strategy or None, asset): _whole(high, low) for account, strategy, asset, high, low in rows}
+    rows = reader.rows(
+        f"SELECT account, strategy, asset, {_SUM} FROM ({deltas}) GROUP BY 1, 2, 3", bindings
+    )
+    return {
+        (account, strategy or None, asset): _whole(high, low)
+        for account, strategy, asset, high, low in rows
+    }
 
 
 def totals_as_of(reader: Rows, as_of: Moment, strategy: str | None, asset: str) -> dict[str, int]:
-    """Balances by account, of one strategy or of all."""
+    """Balances in one asset by account, of one strategy or of all, as of a time."""
     return in_asset(balances_as_of(reader, as_of), asset, strategy)
 
 
-def income_between(reader: Rows, start: Moment, end: Moment, strategy: str | None, asset: str) -> dict[str, int]:
-    """What the revenue accounts moved by; what closed or reopened a period is left out."""
+def income_between(
+    reader: Rows, start: Moment, end: Moment, strategy: str | None, asset: str
+) -> dict[str, int]:
+    """The change of each revenue account from `start` to `end`, both inclusive.
+
+    The entries that closed or reopened a period are left out.
+    """
     totals = totals_as_of(reader, end, strategy, asset)
     if start is not None:
         for account, amount in totals_as_of(reader, _before(start), strategy, asset).items():
@@ -282,27 +331,35 @@ def income_between(reader: Rows, start: Moment, end: Moment, strategy: str | Non
 def cash_flows(
     reader: Rows, start: Moment, end: Moment, strategy: str | None, asset: str
 ) -> tuple[int, dict[str, int]]:
-    """CASH before `start`, and what moved it since, by kind of entry; a reversal has the kind of what it reverses."""
-    opening = 0 if start is None else totals_as_of(reader, _before(start), strategy, asset).get(CASH, 0)
+    """CASH before `start`, and its changes up to `end` by kind of entry.
+
+    A reversal counts under the kind of the entry that it reverses.
+    """
+    opening = (
+        0 if start is None else totals_as_of(reader, _before(start), strategy, asset).get(CASH, 0)
+    )
     within, values = _between(start, end)
     rows = reader.rows(
         f"SELECT coalesce(r.kind, e.kind), {_SUM} FROM entry AS e "
         "JOIN posting AS p ON p.entry = e.seq LEFT JOIN entry AS r ON r.seq = e.reverses "
-        f"WHERE {within} AND p.account = ? AND p.asset = ? AND (? IS NULL OR p.strategy = ?) GROUP BY 1",
+        f"WHERE {within} AND p.account = ? AND p.asset = ? AND (? IS NULL OR p.strategy = ?) "
+        "GROUP BY 1",
         (*values, CASH, asset, strategy, strategy),
     )
     return opening, {kind: _whole(high, low) for kind, high, low in rows}
 
 
 def entries_by_key(reader: Reader, keys: Iterable[str]) -> dict[str, Entry]:
-    """The durable entries among these idempotency keys."""
+    """The durable entries with these idempotency keys, by key."""
     wanted = msgspec.json.encode(list(keys)).decode()
-    rows = reader.rows("SELECT payload FROM entry WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
+    rows = reader.rows(
+        "SELECT payload FROM entry WHERE key IN (SELECT value FROM json_each(?))", (wanted,)
+    )
     return {entry.key: entry for entry in (_decode(payload) for (payload,) in rows)}
 
 
 def newest_key(reader: Reader, below: str) -> str:
-    """The last of the durable idempotency keys that come before `below`; empty with none."""
+    """The greatest durable idempotency key below `below`; an empty text when there is none."""
     newest: str | None = reader.row("SELECT max(key) FROM entry WHERE key < ?", (below,))[0]
     return newest or ""
 
@@ -314,27 +371,42 @@ def hash_of(reader: Reader, seq: int) -> bytes:
 
 
 def settlement_revisions(reader: Reader, prefix: str) -> dict[int, int]:
-    """The entry of each durable revision of one settlement, whose keys begin with `prefix`, which ends in a colon."""
-    rows = reader.rows("SELECT key, seq FROM entry WHERE key >= ? AND key < ?", (prefix, prefix[:-1] + ";"))
+    """The seq of each durable revision of one settlement, by revision.
+
+    `prefix` is the beginning of the settlement's keys, and ends in a colon.
+    """
+    # ";" is the character after ":", so the range holds exactly the keys with this prefix.
+    rows = reader.rows(
+        "SELECT key, seq FROM entry WHERE key >= ? AND key < ?", (prefix, prefix[:-1] + ";")
+    )
     numbers = {key.removeprefix(prefix): seq for key, seq in rows}
     return {int(number): seq for number, seq in numbers.items() if number.isdecimal()}
 
 
 def find_original(reader: Reader, seq: int) -> Original | None:
-    """A durable entry and the entry that reversed it, for a reversal to look at."""
+    """A durable entry with the seq of its reversal, if any; None: no such entry."""
     row = reader.row(
-        "SELECT payload, (SELECT r.seq FROM entry AS r WHERE r.reverses = e.seq) FROM entry AS e WHERE seq = ?", (seq,)
+        "SELECT payload, (SELECT r.seq FROM entry AS r WHERE r.reverses = e.seq) "
+        "FROM entry AS e WHERE seq = ?",
+        (seq,),
     )
     return None if row is None else Original(_decode(row[0]), row[1])
 
 
 def entries(
-    reader: Rows, account: str | None, strategy: str | None, kind: str | None, after_seq: int | None, limit: int
+    reader: Rows,
+    account: str | None,
+    strategy: str | None,
+    kind: str | None,
+    after_seq: int | None,
+    limit: int,
 ) -> tuple[EntryRecord, ...]:
-    """One page of those that match, newest first: the ones before entry `after_seq`."""
+    """One page of the entries that match, newest first, from those before entry `after_seq`."""
     rows = reader.rows(
-        "SELECT payload, hash FROM entry AS e WHERE (?1 IS NULL OR seq < ?1) AND (?2 IS NULL OR kind = ?2) "
-        "AND (?3 IS NULL OR strategy = ?3 OR EXISTS (SELECT 1 FROM posting WHERE entry = seq AND strategy = ?3)) "
+        "SELECT payload, hash FROM entry AS e "
+        "WHERE (?1 IS NULL OR seq < ?1) AND (?2 IS NULL OR kind = ?2) "
+        "AND (?3 IS NULL OR strategy = ?3 "
+        "OR EXISTS (SELECT 1 FROM posting WHERE entry = seq AND strategy = ?3)) "
         "AND (?4 IS NULL OR EXISTS (SELECT 1 FROM posting WHERE entry = seq AND account = ?4)) "
         "ORDER BY seq DESC LIMIT ?5",
         (after_seq, kind, strategy, account, limit),
@@ -354,7 +426,10 @@ def _record(entry: Entry, head: bytes) -> EntryRecord:
         day=entry.day,
         kind=entry.kind,
         strategy=entry.strategy,
-        legs=tuple(Leg(account, from_minor(minor), strategy, asset) for account, strategy, asset, minor in entry.legs),
+        legs=tuple(
+            Leg(account, from_minor(minor), strategy, asset)
+            for account, strategy, asset, minor in entry.legs
+        ),
         reverses=entry.reverses,
         memo=entry.memo,
         hash=head.hex(),

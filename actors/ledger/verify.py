@@ -1,9 +1,9 @@
-"""Looks a book over, from the file alone. It reports and never repairs, and names the entry.
+"""Verification of a book from its file alone: it names the entries at fault, and never repairs.
 
-Level 0: the file opens and holds a book. 1: SQLite's own check, and the trial balance of what is derived. 2: the whole
-chain, every posting against its entry, and everything derived built anew and compared. 3: what outside tools make of
-the exported book, those that are installed. An anchor, kept outside of the file, shows a tail that was cut off, which
-nothing inside can.
+Level 0: the file opens and holds a book. Level 1: SQLite's quick_check, and a trial balance of the
+stored balances. Level 2: the whole chain, every posting against its entry, and all derived tables
+against the journal. Level 3: the installed outside tools judge the exported book. An anchor, kept
+outside the file, detects a truncated journal; nothing inside the file can.
 """
 
 from __future__ import annotations
@@ -23,41 +23,54 @@ from ...runtime import ConfigError, FundopsError
 from ...wire.paging import COUNT_MAX
 from ..persistence import DatabaseError, Reader, Rows
 from .accounts import ACCOUNTS
-from .core import GENESIS, Entry, Posting, chain_hash, is_day
+from .entry import GENESIS, Entry, Posting, chain_hash
+from .fields import is_day
 from .judges import judge, judges
 
 __all__ = ["LEVELS", "Anchor", "Finding", "Verification", "anchor_of", "verify", "verify_file"]
 
 LEVELS = (0, 1, 2, 3)
-# More of them say nothing new, and a file that is all wrong has millions.
+# A file that is all wrong has millions of findings; more than these tell nothing new.
 FINDINGS_MAX = 100
-# Entries at a time, and bytes of their payloads: one that moves many lots has some hundred kilobytes.
+# Bounds of a page: entries, and bytes of their payloads. The payload of an entry that moves many
+# lots has some hundred kilobytes.
 PAGE = 8_000
 PAGE_BYTES = 8 * 2**20
 
 
 class Anchor(NamedTuple):
-    """Where the chain ended at some time: the entry, and the hex of its hash."""
+    """The end of the chain at some time: the seq of the entry, and its hash in hex."""
 
     seq: int
     hash: str
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that is not as it should be. `seq`: the entry it is about, or the last one that moved that balance."""
+    """One fault of a book.
 
-    what: str  # "chain", "entry", "posting", "balance (of a day)", "lot", "reversal", "file", "anchor", "judge"
+    `seq` is the entry at fault, or for a balance the last entry that moved it; None: no single
+    entry.
+    """
+
+    # "chain", "entry", "posting", "balance", "balance of a day", "lot", "reversal", "file",
+    # "anchor" or "judge".
+    what: str
     seq: int | None
     problem: str
 
     def __str__(self) -> str:
         if self.seq is None:
             return f"{self.what}: {self.problem}"
-        return f"{'' if self.what == 'entry' else f'{self.what} at '}entry {self.seq}: {self.problem}"
+        return (
+            f"{'' if self.what == 'entry' else f'{self.what} at '}entry {self.seq}: {self.problem}"
+        )
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """What was looked at, and what was found. `seq` and `hash` are the anchor of the book as it is."""
+    """The result of a verification: its extent and its findings.
+
+    `seq` and `hash` are the anchor of the book as it is; keep them outside the file.
+    """
 
     level: int
     entries: int
@@ -68,6 +81,7 @@ class Verification(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
+        """Whether nothing was found."""
         return not self.findings
 
 
@@ -75,21 +89,25 @@ _decode = msgspec.json.Decoder(Entry).decode
 
 
 def anchor_of(rows: Rows) -> Anchor:
-    """Where the chain ends now; entry 0 with no entries."""
+    """The end of the chain now; entry 0 when there are no entries."""
     seq, head = rows.row("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1") or (0, GENESIS)
     return Anchor(seq, head.hex())
 
 
 def verify_file(path: Path, level: int = 2, anchor: Anchor | None = None) -> Verification:
-    """`verify` of what is at this path now, in a snapshot. Raises: `DatabaseError`, `ConfigError`."""
+    """`verify` the file at this path in a snapshot. Raises: `DatabaseError`, `ConfigError`."""
     with Reader(path) as reader, reader.snapshot():
         return verify(reader, level, anchor)
 
 
 def verify(reader: Reader, level: int = 2, anchor: Anchor | None = None) -> Verification:
-    """Look the book over. Read within one snapshot, or a running fund's next entry is a finding.
+    """Check the book up to a level of 0 to 3, and the anchor if one is given.
 
-    Raises: `ConfigError` for another level; `DatabaseError` when the reader's file is no longer at its path.
+    Call it within one snapshot of the reader: otherwise an entry that a running fund books
+    meanwhile becomes a finding.
+
+    Raises: `ConfigError` for another level; `DatabaseError` when the reader's file is no longer at
+        its path.
     """
     if isinstance(level, bool) or level not in LEVELS:
         raise ConfigError("level", f"{level!r} is not one of {', '.join(map(str, LEVELS))}")
@@ -99,9 +117,11 @@ def verify(reader: Reader, level: int = 2, anchor: Anchor | None = None) -> Veri
         end = anchor_of(reader)
         entries = reader.row("SELECT count(*) FROM entry")[0]
         found += islice(_look(reader, level, anchor), FINDINGS_MAX)
-    except apsw.Error as error:  # a page that is none, a table that is gone
+    except apsw.Error as error:  # a damaged page, a missing table
         found.append(Finding("file", None, f"it cannot be read any further: {error}"))
-    return Verification(level, entries, end.seq, end.hash, tuple(found), judges() if level >= 3 else ())
+    return Verification(
+        level, entries, end.seq, end.hash, tuple(found), judges() if level >= 3 else ()
+    )
 
 
 def _look(rows: Reader, level: int, anchor: Anchor | None) -> Iterator[Finding]:
@@ -113,13 +133,17 @@ def _look(rows: Reader, level: int, anchor: Anchor | None) -> Iterator[Finding]:
                 yield Finding("file", None, problem)
         totals: dict[str, int] = defaultdict(int)
         for asset, amount in _texts(rows, "SELECT CAST(asset AS BLOB), amount_minor FROM balance"):
-            totals[asset] += amount  # here, as their sum may not fit a column
+            totals[asset] += amount  # not by SQL: the sum may need more than 64 bits
         for asset, total in totals.items():
             if total:
-                yield Finding("balance", None, f"all balances in {asset} sum to {total} minor units, not to zero")
+                yield Finding(
+                    "balance",
+                    None,
+                    f"all balances in {asset} sum to {total} minor units, not to zero",
+                )
     if level >= 2:
-        with _twin(rows) as beside:
-            yield from _check_journal(rows, beside)
+        with _twin(rows) as twin:
+            yield from _check_journal(rows, twin)
     if level >= 3:
         if not judges():
             yield Finding("judge", None, "none of bean-check, hledger and ledger is installed")
@@ -131,7 +155,7 @@ def _look(rows: Reader, level: int, anchor: Anchor | None) -> Iterator[Finding]:
 
 
 def _twin(reader: Reader) -> Reader:
-    """Another connection to the same book. Raises: `DatabaseError` when another has taken its place."""
+    """Another connection to the same book. Raises: `DatabaseError` when the file was replaced."""
     twin = Reader(reader.path)
     if any(_check_anchor(twin, anchor_of(reader))):
         twin.close()
@@ -140,34 +164,41 @@ def _twin(reader: Reader) -> Reader:
 
 
 def _texts(rows: Rows, sql: str, bindings: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Rows whose texts are asked for as blobs: what is no UTF-8 is shown as it is, and is no crash."""
+    """Rows whose texts are selected as blobs, so that invalid UTF-8 is shown and does not crash."""
     for row in rows.rows(sql, bindings):
-        yield tuple(value.decode(errors="backslashreplace") if isinstance(value, bytes) else value for value in row)
+        yield tuple(
+            value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+            for value in row
+        )
 
 
 def _check_anchor(rows: Rows, anchor: Anchor) -> Iterator[Finding]:
-    there = rows.row("SELECT hash FROM entry WHERE seq = ?", (min(anchor.seq, COUNT_MAX),))
-    if anchor.seq and there is None:
-        yield Finding("anchor", anchor.seq, f"is not there: the book ends at entry {anchor_of(rows).seq}")
-    elif anchor.seq and there[0].hex() != anchor.hash:
-        yield Finding("anchor", anchor.seq, f"has the hash {there[0].hex()}, and had {anchor.hash}")
+    stored = rows.row("SELECT hash FROM entry WHERE seq = ?", (min(anchor.seq, COUNT_MAX),))
+    if anchor.seq and stored is None:
+        yield Finding(
+            "anchor", anchor.seq, f"is missing: the book ends at entry {anchor_of(rows).seq}"
+        )
+    elif anchor.seq and stored[0].hex() != anchor.hash:
+        problem = f"has the hash {stored[0].hex()}, but the anchor says {anchor.hash}"
+        yield Finding("anchor", anchor.seq, problem)
 
 
 class _Rebuilt:
-    """What the journal alone says the derived tables hold, and where the chain is."""
+    """The derived tables as the journal alone gives them, and the position in the chain."""
 
     def __init__(self, wanted: set[int]) -> None:
         self.wanted = wanted  # entries that a later one reverses
         self.days: dict[tuple[str, str, str, str], int] = defaultdict(int)
         self.lots: dict[tuple[str, str, int], tuple[int, int, int]] = {}
-        self.legs_of: dict[int, Sequence[Posting]] = {}  # of those
+        self.legs_of: dict[int, Sequence[Posting]] = {}  # of the wanted entries
         self.reversed_by: dict[int, int] = {}
         self.last = 0
-        # After a wrong hash two could be meant: what is stored, what should be. After a gap nobody can say.
+        # The hashes that the next entry may follow. After a wrong hash there are two, the stored
+        # and the computed one. After a gap there is none, and the next entry is not checked.
         self.heads: tuple[bytes, ...] = (GENESIS,)
 
     def take(self, entry: Entry) -> Iterator[Finding]:
-        """What there is to an entry beside its place in the chain and what the tables say."""
+        """Take over an entry that is in its place; check its sums, and its reversal of another."""
         yield from _check_sums(entry.seq, entry.legs)
         if entry.reverses is not None:
             yield from _check_reversal(entry.seq, entry.reverses, entry.legs, self)
@@ -177,11 +208,16 @@ class _Rebuilt:
             self.lots[strategy or "", instrument, lot] = (quantity, cost, mark)
 
 
-# What SQLite can say of a page without leaving it: whether the text of each payload begins with its columns and holds
-# its legs as the tables would have them written; and of which there is more to say, as they reverse, have several
-# assets, or do not balance.
+# One query checks a page inside SQLite: whether the text of each payload begins with the columns of
+# its entry and contains its legs as they would be written from the tables. It also lists the
+# entries that need a closer look, since they reverse another, have several assets, or do not
+# balance.
 _LOOK = """
-SELECT count(*), sum(begins AND instr(payload, legs)), json_group_array(seq) FILTER (WHERE more) FROM (
+SELECT
+    count(*),
+    sum(begins AND instr(payload, legs)),
+    json_group_array(seq) FILTER (WHERE more)
+FROM (
     SELECT
         seq,
         payload,
@@ -189,7 +225,8 @@ SELECT count(*), sum(begins AND instr(payload, legs)), json_group_array(seq) FIL
             payload,
             '{"seq":' || seq || ',"key":' || json_quote(key) || ',"recorded_us":' || recorded_us
             || ',"day":' || json_quote(day) || ',"kind":' || json_quote(kind)
-            || ',"strategy":' || json_quote(entry.strategy) || ',"reverses":' || json_quote(reverses) || ',"memo":"'
+            || ',"strategy":' || json_quote(entry.strategy)
+            || ',"reverses":' || json_quote(reverses) || ',"memo":"'
         ) = 1 AS begins,
         ',"legs":' || json_group_array(json_array(account, posting.strategy, asset, amount_minor))
             FILTER (WHERE leg IS NOT NULL) || ',"lots":[' AS legs,
@@ -197,7 +234,7 @@ SELECT count(*), sum(begins AND instr(payload, legs)), json_group_array(seq) FIL
     FROM entry LEFT JOIN posting ON posting.entry = seq WHERE seq BETWEEN ? AND ? GROUP BY seq
 )
 """
-# How such a payload goes on if it moves no lots. Any other is decoded.
+# The rest of such a payload when it moves no lots. Any other payload is decoded.
 _TEXT = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
 _PLAIN = re.compile(
     rb',"memo":%(text)b,"rounded":(?:true|false),"request":%(text)b,'
@@ -212,11 +249,11 @@ FROM posting JOIN entry ON seq = entry WHERE entry BETWEEN ? AND ? GROUP BY 1, 2
 
 
 class _Said(NamedTuple):
-    """What SQLite says of a page."""
+    """The answer of SQLite about a page."""
 
     entries: int
     agreeing: int
-    more: list[int]  # of which there is more to say
+    more: list[int]  # seqs of the entries that need a closer look
     moved: list[tuple[str, str, str, str, int]]
 
 
@@ -228,27 +265,33 @@ class _Page(NamedTuple):
     said: Future[_Said | None]
 
 
-def _check_journal(rows: Rows, beside: Rows) -> Iterator[Finding]:
-    """In pages: a book may be larger than memory. One that is in order is found so as a whole; else it is explained."""
+def _check_journal(rows: Rows, twin: Rows) -> Iterator[Finding]:
+    """Check the book page by page, since it may be larger than memory.
+
+    A page in order is accepted as a whole; any other is gone through entry by entry.
+    """
     wanted = rows.rows("SELECT reverses FROM entry WHERE reverses IS NOT NULL")
     rebuilt = _Rebuilt({seq for (seq,) in wanted})
     with ThreadPoolExecutor(1, "fundops-verify") as thread:
-        for page in _pages(rows, beside, thread):
+        for page in _pages(rows, twin, thread):
             entries = _in_order(page, rebuilt)
             if entries is None:
                 yield from _explain(rows, page.bounds, rebuilt)
                 continue
             for entry in entries:
                 yield from rebuilt.take(entry)
-    for (seq,) in rows.rows("SELECT DISTINCT entry FROM posting WHERE entry NOT IN (SELECT seq FROM entry)"):
+    for (seq,) in rows.rows(
+        "SELECT DISTINCT entry FROM posting WHERE entry NOT IN (SELECT seq FROM entry)"
+    ):
         yield Finding("posting", seq, "belongs to no entry")
     yield from _check_derived(rows, rebuilt)
 
 
-def _pages(rows: Rows, beside: Rows, thread: ThreadPoolExecutor) -> Iterator[_Page]:
-    """One ahead: SQLite looks at a page without the interpreter's lock, while the one before is hashed.
+def _pages(rows: Rows, twin: Rows, thread: ThreadPoolExecutor) -> Iterator[_Page]:
+    """The pages of the book with the answer of SQLite about each, computed one page ahead.
 
-    It does so on a connection of its own, outside of the snapshot; an entry that is in it stays as it is.
+    SQLite works without the interpreter's lock, while the page before is hashed here. It uses a
+    second connection, outside the snapshot: the entries of a page never change.
     """
     ahead: list[_Page] = []
     last = 0
@@ -263,7 +306,7 @@ def _pages(rows: Rows, beside: Rows, thread: ThreadPoolExecutor) -> Iterator[_Pa
             return
         bounds = (entries[0][0], entries[-1][0])
         last = bounds[1]
-        page = _Page(entries, bounds, thread.submit(_ask, beside, bounds))
+        page = _Page(entries, bounds, thread.submit(_ask, twin, bounds))
         yield from ahead
         ahead = [page]
 
@@ -282,14 +325,21 @@ def _ask(rows: Rows, bounds: tuple[int, int]) -> _Said | None:
     try:
         entries, agreeing, more = rows.row(_LOOK, bounds)
         return _Said(entries, agreeing, msgspec.json.decode(more), rows.rows(_MOVED, bounds))
-    except (apsw.SQLError, UnicodeDecodeError):  # figures too large to be summed, texts that are none
+    except (apsw.SQLError, UnicodeDecodeError):  # sums beyond 64 bits, texts that are no UTF-8
         return None
 
 
 def _in_order(page: _Page, rebuilt: _Rebuilt) -> list[Entry] | None:
-    """The entries of which there is more to say, if all are there, chained and as the tables say; else None."""
+    """The entries that need a closer look, if the page is complete, chained and as the tables say.
+
+    None: something is wrong in this page.
+    """
     first, last = page.bounds
-    if first != rebuilt.last + 1 or last - first + 1 != len(page.entries) or len(rebuilt.heads) != 1:
+    if (
+        first != rebuilt.last + 1
+        or last - first + 1 != len(page.entries)
+        or len(rebuilt.heads) != 1
+    ):
         return None
     [previous] = rebuilt.heads
     decoded = rebuilt.wanted.intersection(range(first, last + 1))
@@ -303,7 +353,8 @@ def _in_order(page: _Page, rebuilt: _Rebuilt) -> list[Entry] | None:
     if said is None or not said.entries == said.agreeing == len(page.entries):
         return None
     payloads = [page.entries[seq - first][1] for seq in sorted(decoded.union(said.more))]
-    if any(payload.count(b',"legs":') > 1 for payload in payloads):  # the last of them counts, and any has been found
+    # Of several "legs" a decoder takes the last, but SQLite may have matched any of them.
+    if any(payload.count(b',"legs":') > 1 for payload in payloads):
         return None
     try:
         entries = [_decode(payload) for payload in payloads]
@@ -316,20 +367,23 @@ def _in_order(page: _Page, rebuilt: _Rebuilt) -> list[Entry] | None:
 
 
 def _explain(rows: Rows, bounds: tuple[int, int], rebuilt: _Rebuilt) -> Iterator[Finding]:
-    """One entry after the other, by what is decoded from its payload."""
+    """Check a page entry by entry, against the decoded payload of each."""
     legs_of: dict[int, list[Posting]] = defaultdict(list)
     for seq, *leg in _texts(
         rows,
-        "SELECT entry, CAST(account AS BLOB), CAST(strategy AS BLOB), CAST(asset AS BLOB), amount_minor FROM posting "
-        "WHERE entry BETWEEN ? AND ? ORDER BY entry, leg",
+        "SELECT entry, CAST(account AS BLOB), CAST(strategy AS BLOB), CAST(asset AS BLOB), "
+        "amount_minor FROM posting WHERE entry BETWEEN ? AND ? ORDER BY entry, leg",
         bounds,
     ):
         legs_of[seq].append(tuple(leg))
-    entries = rows.rows("SELECT CAST(payload AS BLOB), hash FROM entry WHERE seq BETWEEN ? AND ? ORDER BY seq", bounds)
+    entries = rows.rows(
+        "SELECT CAST(payload AS BLOB), hash FROM entry WHERE seq BETWEEN ? AND ? ORDER BY seq",
+        bounds,
+    )
     of_columns = _texts(
         rows,
-        "SELECT seq, CAST(key AS BLOB), recorded_us, CAST(day AS BLOB), CAST(kind AS BLOB), CAST(strategy AS BLOB), "
-        "reverses FROM entry WHERE seq BETWEEN ? AND ? ORDER BY seq",
+        "SELECT seq, CAST(key AS BLOB), recorded_us, CAST(day AS BLOB), CAST(kind AS BLOB), "
+        "CAST(strategy AS BLOB), reverses FROM entry WHERE seq BETWEEN ? AND ? ORDER BY seq",
         bounds,
     )
     for columns, (payload, head) in zip(of_columns, entries, strict=True):
@@ -342,18 +396,30 @@ def _explain(rows: Rows, bounds: tuple[int, int], rebuilt: _Rebuilt) -> Iterator
         expected = [chain_hash(previous, payload) for previous in rebuilt.heads]
         rebuilt.heads = (head,)
         if expected and head not in expected:
-            yield Finding("chain", seq, "its hash is not that of its payload and the hash before it")
+            yield Finding(
+                "chain", seq, "its hash is not that of its payload and the hash before it"
+            )
             rebuilt.heads = (head, expected[0])
         try:
             entry = _decode(payload)
         except msgspec.DecodeError as error:
             yield Finding("entry", seq, f"its payload cannot be read: {error}")
             continue
-        said = (entry.seq, entry.key, entry.recorded_us, entry.day, entry.kind, entry.strategy, entry.reverses)
+        said = (
+            entry.seq,
+            entry.key,
+            entry.recorded_us,
+            entry.day,
+            entry.kind,
+            entry.strategy,
+            entry.reverses,
+        )
         if said != columns:
             yield Finding("entry", seq, f"its columns say {columns} and its payload {said}")
         if list(entry.legs) != legs_of[seq]:
-            yield Finding("posting", seq, f"the table says {legs_of[seq]} and the payload {list(entry.legs)}")
+            yield Finding(
+                "posting", seq, f"the table says {legs_of[seq]} and the payload {list(entry.legs)}"
+            )
         for account, strategy, asset, amount in entry.legs:
             rebuilt.days[account, strategy or "", asset, entry.day] += amount
         yield from rebuilt.take(entry)
@@ -365,28 +431,39 @@ def _check_sums(seq: int, legs: Sequence[Posting]) -> Iterator[Finding]:
         sums[asset] = sums.get(asset, 0) + amount
     for asset, total in sums.items():
         if total:
-            yield Finding("entry", seq, f"its legs in {asset} sum to {total} minor units, not to zero")
+            yield Finding(
+                "entry", seq, f"its legs in {asset} sum to {total} minor units, not to zero"
+            )
 
 
-def _check_reversal(seq: int, original: int, reversal: Sequence[Posting], rebuilt: _Rebuilt) -> Iterator[Finding]:
+def _check_reversal(
+    seq: int, original: int, reversal: Sequence[Posting], rebuilt: _Rebuilt
+) -> Iterator[Finding]:
     if original in rebuilt.reversed_by:
         yield Finding(
-            "reversal", seq, f"entry {original} was reversed already by entry {rebuilt.reversed_by[original]}"
+            "reversal",
+            seq,
+            f"entry {original} was reversed already by entry {rebuilt.reversed_by[original]}",
         )
     rebuilt.reversed_by[original] = seq
     legs = rebuilt.legs_of.get(original)
     if legs is None:
         yield Finding("reversal", seq, f"there is no entry {original} before it")
     elif Counter((*balance, -amount) for *balance, amount in legs) != Counter(reversal):
-        yield Finding("reversal", seq, f"is not entry {original} with every sign turned")
+        yield Finding("reversal", seq, f"does not negate every leg of entry {original}")
 
 
 def _last_of(rows: Rows, what: str, key: tuple[Any, ...]) -> int | None:
-    """The last entry that moved this balance, which is what it should agree with; the one that opened this lot."""
+    """The last entry that moved a balance, or the entry that opened a lot."""
     if what == "lot":
         return int(key[2])
-    of_day = "JOIN entry ON seq = entry WHERE day = ?4 AND" if what == "balance of a day" else "WHERE"
-    sql = f"SELECT max(entry) FROM posting AS p {of_day} account = ?1 AND coalesce(p.strategy, '') = ?2 AND asset = ?3"
+    of_day = (
+        "JOIN entry ON seq = entry WHERE day = ?4 AND" if what == "balance of a day" else "WHERE"
+    )
+    sql = (
+        f"SELECT max(entry) FROM posting AS p {of_day} account = ?1 "
+        "AND coalesce(p.strategy, '') = ?2 AND asset = ?3"
+    )
     last: int | None = rows.row(sql, key)[0]
     return last
 
@@ -403,15 +480,25 @@ def _check_derived(rows: Rows, rebuilt: _Rebuilt) -> Iterator[Finding]:
         balances[account, strategy, asset] += amount
     lots = {key: lot for key, lot in rebuilt.lots.items() if lot[0]}
     of_balance = "CAST(account AS BLOB), CAST(strategy AS BLOB), CAST(asset AS BLOB)"
-    of_lot = "CAST(strategy AS BLOB), CAST(instrument AS BLOB), id, quantity, cost_minor, mark_minor"
+    of_lot = (
+        "CAST(strategy AS BLOB), CAST(instrument AS BLOB), id, quantity, cost_minor, mark_minor"
+    )
     for what, sql, width, expected in (
         ("balance", f"SELECT {of_balance}, amount_minor FROM balance", 3, balances),
-        ("balance of a day", f"SELECT {of_balance}, CAST(day AS BLOB), amount_minor FROM balance_day", 4, rebuilt.days),
+        (
+            "balance of a day",
+            f"SELECT {of_balance}, CAST(day AS BLOB), amount_minor FROM balance_day",
+            4,
+            rebuilt.days,
+        ),
         ("lot", f"SELECT {of_lot} FROM lot", 3, lots),
     ):
-        stored = {row[:width]: row[width] if len(row) == width + 1 else row[width:] for row in _texts(rows, sql)}
+        stored = {
+            row[:width]: row[width] if len(row) == width + 1 else row[width:]
+            for row in _texts(rows, sql)
+        }
         for key in sorted({*stored, *expected}):
             has, should = stored.get(key, "nothing"), expected.get(key, "nothing")
             if has != should:
-                problem = f"{' '.join(map(str, key))} is {has}, and the journal says {should}"
+                problem = f"{' '.join(map(str, key))} is {has}, but the journal says {should}"
                 yield Finding(what, _last_of(rows, what, key), problem)

@@ -222,7 +222,7 @@ def test_an_export_that_fails_leaves_no_half_of_a_book(
         yield "one line"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fundops.actors.ledger.export.jsonl", breaks_off)
+    monkeypatch.setattr("fundops.actors.ledger.journal.jsonl", breaks_off)
     assert command("ledger", "export", "--output", str(tmp_path / "book.jsonl")).code > 0
     assert not list(tmp_path.glob("book.jsonl*"))
 
@@ -237,7 +237,7 @@ def test_an_export_has_its_name_only_once_it_is_whole(
         seen.append((tmp_path / "book.jsonl").exists())
         (tmp_path / "taken.jsonl").write_text("somebody else's")
 
-    monkeypatch.setattr("fundops.actors.ledger.export.jsonl", looks)
+    monkeypatch.setattr("fundops.actors.ledger.journal.jsonl", looks)
     (tmp_path / "book.jsonl.part").write_text("of an export that was killed, and longer than this one")
     assert command("ledger", "export", "--output", str(tmp_path / "book.jsonl")).code == 0
     assert (seen, (tmp_path / "book.jsonl").read_text()) == ([False], "one line\n")

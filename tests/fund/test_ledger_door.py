@@ -495,7 +495,7 @@ async def test_what_happened_and_was_booked_late_is_booked_when_its_period_is_cl
 @pytest.mark.parametrize("key", ["fill:f1", "settlement:m:0", "settlement:m:1:reversal"])
 async def test_the_keys_of_what_the_engine_reports_are_nobody_elses(key: str) -> None:
     async with book() as (_, ledger):
-        with pytest.raises(ConfigError, match=r"key: .* begins as the ledger's own keys do"):
+        with pytest.raises(ConfigError, match=r"key: .* which the ledger reserves for reports"):
             await ledger.deposit(1, key=key)
         with pytest.raises(ConfigError, match="key"):
             await ledger.post_many([RecordProfit(1), RecordProfit(1, key=key)])

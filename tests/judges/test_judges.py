@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 import pytest
 
-from fundops.actors.ledger import export
-from fundops.actors.ledger.core import Book, Draft, Entry, Original, utc_day
+from fundops.actors.ledger import books
+from fundops.actors.ledger.book import Book, Draft
+from fundops.actors.ledger.entry import Entry, Original, utc_day
 from fundops.actors.ledger.schema import rows_of
 from fundops.actors.persistence import Reader, Store, commit_batch
 from fundops.database import MIGRATIONS
@@ -104,16 +105,24 @@ class Random:
             lambda: Withdraw(self.amount(), **self.about()),
             lambda: RecordProfit(self.amount(), **self.about()),
             lambda: RecordLoss(self.amount(), **self.about()),
-            lambda: OpenPosition(self.instrument(), self.quantity(), self.amount(), self.fee(), **self.about()),
-            lambda: ClosePosition(self.instrument(), self.quantity(), self.amount(), self.fee(), **self.about()),
+            lambda: OpenPosition(
+                self.instrument(), self.quantity(), self.amount(), self.fee(), **self.about()
+            ),
+            lambda: ClosePosition(
+                self.instrument(), self.quantity(), self.amount(), self.fee(), **self.about()
+            ),
             lambda: Mark(self.instrument(), self.amount(), **self.about()),
             lambda: Settle(self.instrument(), self.amount(), **self.about()),
             lambda: ChargeManagementFee(self.amount(), **self.about()),
             lambda: ChargePerformanceFee(self.amount(), **self.about()),
             lambda: PayFees(self.amount(), **self.about()),
-            lambda: Reverse(self._dice.randrange(1, self.seq + 2), self._dice.choice(TEXTS) or "error"),
+            lambda: Reverse(
+                self._dice.randrange(1, self.seq + 2), self._dice.choice(TEXTS) or "error"
+            ),
             self.post,
-            lambda: BookFill(self.instrument(), self.quantity(), self.price(), self.fee(), **self.about()),
+            lambda: BookFill(
+                self.instrument(), self.quantity(), self.price(), self.fee(), **self.about()
+            ),
             lambda: BookFill(self.instrument(), "0.00000001", "0.1", 0, **self.about()),  # dust
             lambda: BookSettlement(self.instrument(), self.amount(), self.amount(), **self.about()),
             lambda: Income(self.quantity(), self.instrument(), **self.about()),
@@ -145,7 +154,9 @@ class Random:
         return from_minor(self._dice.randrange(10**10))
 
     def quantity(self) -> Decimal:
-        return self._dice.choice((1, -1)) * from_minor(self._dice.randrange(1, 10 ** self._dice.randrange(1, 11)))
+        return self._dice.choice((1, -1)) * from_minor(
+            self._dice.randrange(1, 10 ** self._dice.randrange(1, 11))
+        )
 
     def instrument(self) -> str:
         return self._dice.choice(INSTRUMENTS)
@@ -153,16 +164,20 @@ class Random:
     def post(self) -> Post:
         """Up to three assets at once, each balanced."""
         legs: list[Leg] = []
-        accounts = sorted(export.ROOTS.keys() & {"CASH", "EXTERNAL", "RETAINED", "POSITIONS:MTM", "TRADING_FEES"})
+        accounts = sorted(
+            books.ROOTS.keys() & {"CASH", "EXTERNAL", "RETAINED", "POSITIONS:MTM", "TRADING_FEES"}
+        )
         for asset in self._dice.sample((None, *ASSETS), self._dice.randrange(1, 4)):
             amounts = [self.amount() for _ in range(self._dice.randrange(1, 4))]
             for amount in (*amounts, -sum(amounts, Decimal(0))):
-                legs.append(Leg(self._dice.choice(accounts), amount, self._dice.choice(STRATEGIES), asset))
+                legs.append(
+                    Leg(self._dice.choice(accounts), amount, self._dice.choice(STRATEGIES), asset)
+                )
         return Post(tuple(legs), **self.about())
 
 
 class Journal:
-    """What the ledger actor keeps, without the actor."""
+    """A book and its entries, as the ledger actor keeps them."""
 
     def __init__(self) -> None:
         self.book = Book("USD")
@@ -185,14 +200,18 @@ class Journal:
 def write_random(path: Path, entries: int, seed: int) -> Journal:
     journal, source = Journal(), Random(seed)
     store = Store(path, MIGRATIONS)
-    store.connection.execute("INSERT INTO meta VALUES ('name', 'a \"fund\"; of: odd, things'), ('currency', 'USD')")
+    store.connection.execute(
+        "INSERT INTO meta VALUES ('name', 'a \"fund\"; of: odd, things'), ('currency', 'USD')"
+    )
     while journal.book.seq < entries:
         # Nothing is dated later than the day that is closed, so its balances are those of now.
         draft = Draft(journal.book, journal.original, lambda _: journal.book.balances)
         while draft.seq < min(journal.book.seq + RUN, entries):
             source.seq, now_us = draft.seq, NOW_US + draft.seq * 1_000_000
             try:
-                draft.decide(_framed(source, draft.seq, entries, utc_day(now_us)), source.key(), now_us)
+                draft.decide(
+                    _framed(source, draft.seq, entries, utc_day(now_us)), source.key(), now_us
+                )
             except Rejected:
                 continue
         assert isinstance(commit_batch(store, [rows_of(draft)])[0], Committed)
@@ -202,9 +221,12 @@ def write_random(path: Path, entries: int, seed: int) -> Journal:
 
 
 def _framed(source: Random, seq: int, entries: int, today: str) -> Event:
-    """Opening balances at the beginning, and at the end a period closed, reopened and closed again."""
+    """Opening balances first, and last a period that is closed, reopened and closed again."""
     if seq == 0:
-        positions = (OpeningPosition("SPY", 3, 30, 33, "mean_reversion"), OpeningPosition("EUR/USD", "-0.5", 10))
+        positions = (
+            OpeningPosition("SPY", 3, 30, 33, "mean_reversion"),
+            OpeningPosition("EUR/USD", "-0.5", 10),
+        )
         return OpeningBalances("1000.00000001", positions)
     if seq in (entries - 3, entries - 1):
         return ClosePeriod(today)
@@ -227,9 +249,11 @@ class Exported(NamedTuple):
     ledger: Path
 
     def balances(self) -> dict[Names, Decimal]:
-        """Ours, as the balance table has them, under their names; without the zeros that judges leave out."""
+        """Our stored balances under the names of the books, without the zeros that judges omit."""
         return {
-            Names(export.account_name(account, strategy), export.commodity_name(asset)): from_minor(minor)
+            Names(books.account_name(account, strategy), books.commodity_name(asset)): from_minor(
+                minor
+            )
             for (account, strategy, asset), minor in self.journal.book.balances.items()
             if minor
         }
@@ -249,13 +273,13 @@ def export_random(folder: Path, entries: int) -> Exported:
     journal = write_random(folder / "fund.db", entries, SEED)
     one = Exported(journal, folder / "fund.beancount", folder / "fund.ledger")
     with Reader(folder / "fund.db") as reader:
-        one.beancount.write_text("".join(export.beancount(reader)), encoding="utf-8", newline="")
-        one.ledger.write_text("".join(export.ledger(reader)), encoding="ascii", newline="")
+        one.beancount.write_text("".join(books.beancount(reader)), encoding="utf-8", newline="")
+        one.ledger.write_text("".join(books.ledger(reader)), encoding="ascii", newline="")
     return one
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    # The barest of locales: what is exported must not need another.
+    # The plainest locale: an export must not need another one.
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LC_ALL": "C"}
     return subprocess.run(
         [str(part) for part in command],
@@ -306,7 +330,11 @@ def test_the_random_journal_has_entries_of_every_kind_and_every_oddity(exported:
     assert any(entry.day < before.day for before, entry in pairwise(entries))
     assert {entry.memo for entry in entries} >= set(TEXTS)
     assert {strategy for entry in entries for _, strategy, _, _ in entry.legs} == set(STRATEGIES)
-    assert {asset for entry in entries for _, _, asset, _ in entry.legs} == {"USD", "UNITS", *ASSETS}
+    assert {asset for entry in entries for _, _, asset, _ in entry.legs} == {
+        "USD",
+        "UNITS",
+        *ASSETS,
+    }
 
 
 # -- balances
@@ -337,7 +365,14 @@ def _hledger_balances(file: Path) -> Iterator[tuple[Names, Decimal]]:
 
 
 def _ledger_balances(file: Path) -> Iterator[tuple[Names, Decimal]]:
-    options = ("balance", "--flat", "--no-total", "--empty", "--format", "%(account)\t%(join(amount))\n")
+    options = (
+        "balance",
+        "--flat",
+        "--no-total",
+        "--empty",
+        "--format",
+        "%(account)\t%(join(amount))\n",
+    )
     for line in answer(tool("ledger"), "-f", file, *options).splitlines():
         account, amounts = line.split("\t")
         for amount in amounts.split("\\n"):
@@ -346,12 +381,18 @@ def _ledger_balances(file: Path) -> Iterator[tuple[Names, Decimal]]:
 
 
 @pytest.mark.parametrize("judge", ["beancount", "hledger", "ledger"])
-def test_a_judge_accepts_the_export_and_finds_our_balances_to_the_last_digit(exported: Exported, judge: str) -> None:
+def test_a_judge_accepts_the_export_and_finds_our_balances_to_the_last_digit(
+    exported: Exported, judge: str
+) -> None:
     file = exported.beancount if judge == "beancount" else exported.ledger
     checked = JUDGES[judge](file)
     assert checked.returncode == 0, checked.stdout[-2_000:] + checked.stderr[-2_000:]
     assert judge == "ledger" or checked.stdout + checked.stderr == ""
-    found = {"beancount": _beancount_balances, "hledger": _hledger_balances, "ledger": _ledger_balances}[judge](file)
+    found = {
+        "beancount": _beancount_balances,
+        "hledger": _hledger_balances,
+        "ledger": _ledger_balances,
+    }[judge](file)
     assert {names: amount for names, amount in found if amount} == exported.balances()
 
 
@@ -379,12 +420,16 @@ def _whole_entry_changed(text: str) -> str:
 
 def _closing_balance_changed(text: str) -> str:
     """By one minor unit, as if the balance table had lost it."""
-    changed, count = re.subn(r"((?: balance \S+  | = )-?\d+\.\d{7})([0-8])(?=\s)", _next_digit, text, count=1)
+    changed, count = re.subn(
+        r"((?: balance \S+  | = )-?\d+\.\d{7})([0-8])(?=\s)", _next_digit, text, count=1
+    )
     assert count
     return changed
 
 
-@pytest.mark.parametrize("tamper", [_one_leg_changed, _whole_entry_changed, _closing_balance_changed])
+@pytest.mark.parametrize(
+    "tamper", [_one_leg_changed, _whole_entry_changed, _closing_balance_changed]
+)
 @pytest.mark.parametrize("judge", ["beancount", "hledger", "ledger"])
 def test_a_judge_refuses_an_export_with_a_changed_amount(
     few: Exported, judge: str, tamper: Callable[[str], str], tmp_path: Path
@@ -401,14 +446,16 @@ def test_a_judge_refuses_an_export_with_a_changed_amount(
 def test_a_judge_accepts_the_export_of_an_empty_journal(judge: str, tmp_path: Path) -> None:
     Store(tmp_path / "fund.db", MIGRATIONS).close()
     with Reader(tmp_path / "fund.db") as reader:
-        text = "".join((export.beancount if judge == "beancount" else export.ledger)(reader))
+        text = "".join((books.beancount if judge == "beancount" else books.ledger)(reader))
     (tmp_path / "book").write_text(text)
     checked = JUDGES[judge](tmp_path / "book")
     assert checked.returncode == 0, checked.stderr
 
 
 @pytest.mark.parametrize("judge", ["beancount", "hledger", "ledger"])
-def test_a_judge_accepts_a_journal_of_the_first_and_the_last_day_there_are(judge: str, tmp_path: Path) -> None:
+def test_a_judge_accepts_a_journal_of_the_first_and_the_last_day_there_are(
+    judge: str, tmp_path: Path
+) -> None:
     store = Store(tmp_path / "fund.db", MIGRATIONS)
     draft = Draft(Book("USD"), lambda _: None)
     for key, at_us in (("last", 253_402_300_799_999_999), ("first", 0)):
@@ -416,7 +463,7 @@ def test_a_judge_accepts_a_journal_of_the_first_and_the_last_day_there_are(judge
     commit_batch(store, [rows_of(draft)])
     store.close()
     with Reader(tmp_path / "fund.db") as reader:
-        text = "".join((export.beancount if judge == "beancount" else export.ledger)(reader))
+        text = "".join((books.beancount if judge == "beancount" else books.ledger)(reader))
     assert "1970-01-01 *" in text
     assert "9999-12-31 *" in text
     (tmp_path / "book").write_text(text)

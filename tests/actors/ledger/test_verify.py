@@ -12,9 +12,17 @@ import msgspec
 import pytest
 
 from fundops.actors.ledger import schema, verify
-from fundops.actors.ledger.core import GENESIS, Book, Draft, Entry, LotImage, chain_hash
+from fundops.actors.ledger.book import Book, Draft
+from fundops.actors.ledger.entry import GENESIS, Entry, LotImage, chain_hash
 from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify_file
-from fundops.actors.persistence import DatabaseError, Reader, Rows, Store, commit_batch, open_database
+from fundops.actors.persistence import (
+    DatabaseError,
+    Reader,
+    Rows,
+    Store,
+    commit_batch,
+    open_database,
+)
 from fundops.database import MIGRATIONS
 from fundops.runtime import ConfigError
 from fundops.wire.ledger import (
@@ -61,7 +69,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=[(10_000, 10**6), (4, 10**6), (10_000, 700), (1, 10**6)], ids=str)
-def path(made: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+def path(
+    made: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A copy of it, looked over in pages of all sizes."""
     monkeypatch.setattr(verify, "PAGE", request.param[0])
     monkeypatch.setattr(verify, "PAGE_BYTES", request.param[1])
@@ -70,7 +80,9 @@ def path(made: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch
 
 def tampered(path: Path, *statements: str) -> list[Finding]:
     connection = apsw.Connection(str(path))
-    for (trigger,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+    for (trigger,) in connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
+    ).fetchall():
         connection.execute(f"DROP TRIGGER {trigger}")
     for statement in statements:
         connection.execute(statement)
@@ -97,8 +109,18 @@ def test_an_empty_book_is_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "what", "seq", "words"),
     [
-        ("UPDATE entry SET payload = replace(payload, '\"key 2\"', '\"key_2\"') WHERE seq = 3", "chain", 3, "hash"),
-        ("UPDATE entry SET payload = substr(payload, 2) WHERE seq = 4", "entry", 4, "cannot be read"),
+        (
+            "UPDATE entry SET payload = replace(payload, '\"key 2\"', '\"key_2\"') WHERE seq = 3",
+            "chain",
+            3,
+            "hash",
+        ),
+        (
+            "UPDATE entry SET payload = substr(payload, 2) WHERE seq = 4",
+            "entry",
+            4,
+            "cannot be read",
+        ),
         ("UPDATE entry SET hash = zeroblob(32) WHERE seq = 5", "chain", 5, "hash"),
         ("UPDATE entry SET hash = zeroblob(32) WHERE seq = 9", "chain", 9, "hash"),
         ("UPDATE entry SET day = '2020-01-01' WHERE seq = 6", "entry", 6, "columns"),
@@ -109,12 +131,22 @@ def test_an_empty_book_is_in_order(tmp_path: Path) -> None:
             3,
             "the table says",
         ),
-        ("UPDATE posting SET account = 'RETAINED' WHERE entry = 3 AND leg = 0", "posting", 3, "the table says"),
+        (
+            "UPDATE posting SET account = 'RETAINED' WHERE entry = 3 AND leg = 0",
+            "posting",
+            3,
+            "the table says",
+        ),
         ("DELETE FROM posting WHERE entry = 8", "posting", 8, "the table says []"),
         ("DELETE FROM entry WHERE seq = 5", "entry", 5, "is missing"),
         ("DELETE FROM entry WHERE seq = 1", "entry", 1, "is missing"),
         ("DELETE FROM entry WHERE seq BETWEEN 4 AND 6", "entry", 4, "is missing, and all up to 6"),
-        ("UPDATE balance SET amount_minor = amount_minor + 1 WHERE account = 'CASH'", "balance", 9, "CASH a USD"),
+        (
+            "UPDATE balance SET amount_minor = amount_minor + 1 WHERE account = 'CASH'",
+            "balance",
+            9,
+            "CASH a USD",
+        ),
         ("DELETE FROM balance WHERE account = 'EXTERNAL'", "balance", 8, "EXTERNAL"),
         (
             "UPDATE balance_day SET amount_minor = 5 WHERE account = 'CASH'",
@@ -130,14 +162,16 @@ def test_each_kind_of_tampering_is_found_and_named(
     path: Path, statement: str, what: str, seq: int | None, words: str
 ) -> None:
     findings = tampered(path, "PRAGMA foreign_keys = OFF", statement)
-    assert any(one.what == what and one.seq == seq and words in one.problem for one in findings), findings
-    # And nobody else is accused of it: what follows from a changed entry is not a finding of its own.
+    assert any(one.what == what and one.seq == seq and words in one.problem for one in findings), (
+        findings
+    )
+    # No other entry is accused: the consequences of a changed entry are not separate findings.
     accused = {one.seq for one in findings if one.what in ("chain", "entry")}
     assert accused <= {seq}, findings
 
 
 def forged(path: Path, **fields: Any) -> list[Finding]:
-    """One more entry, as somebody writes it who keeps the chain and all tables in order."""
+    """One more entry, written by a forger who keeps the chain and all tables in order."""
     with Reader(path) as reader:
         book = schema.load_book(reader, "USD")
     day, at_us = "2023-11-26", 1_701_000_000_000_000
@@ -163,7 +197,10 @@ FIVE = (("CASH", None, "USD", 5), ("EXTERNAL", None, "USD", -5))
     [
         ({"legs": FIVE, "memo": '","legs":[]'}, None),
         ({"legs": FIVE, "key": 'é"\\\u0001\x7f', "strategy": "\U0001f680/\n"}, None),
-        ({"legs": (("CASH", None, "USD", 5),)}, "entry 10: its legs in USD sum to 5 minor units, not to zero"),
+        (
+            {"legs": (("CASH", None, "USD", 5),)},
+            "entry 10: its legs in USD sum to 5 minor units, not to zero",
+        ),
         (
             {"legs": (("CASH", None, "USD", 5), ("EXTERNAL", None, "EUR", -5))},
             "entry 10: its legs in USD sum to 5 minor units, not to zero",
@@ -172,12 +209,15 @@ FIVE = (("CASH", None, "USD", 5), ("EXTERNAL", None, "USD", -5))
             {"legs": (*FIVE, ("CASH", None, "EUR", 7), ("EXTERNAL", None, "EUR", -8))},
             "entry 10: its legs in EUR sum to -1 minor units, not to zero",
         ),
-        ({"legs": FIVE, "reverses": 4}, "reversal at entry 10: is not entry 4 with every sign turned"),
+        (
+            {"legs": FIVE, "reverses": 4},
+            "reversal at entry 10: does not negate every leg of entry 4",
+        ),
         ({"legs": (("cash", None, "USD", 5), FIVE[1])}, "entry 10: there is no account 'cash'"),
         ({"legs": FIVE, "day": "2023-11-31"}, "entry 10: its day '2023-11-31' is not a date"),
         (
             {"lots": (LotImage("a", "X", 4, 1, 1, 1),)},
-            "lot at entry 4: a X 4 is (600000000, 6000000000, 1800000000), and",
+            "lot at entry 4: a X 4 is (600000000, 6000000000, 1800000000), but",
         ),
     ],
 )
@@ -186,7 +226,10 @@ def test_an_entry_that_breaks_a_rule_is_found_however_well_it_is_chained(
 ) -> None:
     if "lots" in fields:  # written, and then undone where nothing guards it
         forged(path, **fields)
-        found = tampered(path, "UPDATE lot SET quantity = 600000000, cost_minor = 6000000000, mark_minor = 1800000000")
+        found = tampered(
+            path,
+            "UPDATE lot SET quantity = 600000000, cost_minor = 6000000000, mark_minor = 1800000000",
+        )
     else:
         found = forged(path, **fields)
     told = [str(one) for one in found if one.what != "balance"]
@@ -198,15 +241,25 @@ def test_an_entry_that_breaks_a_rule_is_found_however_well_it_is_chained(
     [
         (lambda text: text[: text.index(',"lots":[],') + 10], "cannot be read"),
         (lambda text: text[:-1], "cannot be read"),
-        (lambda text: text.replace('"memo":"', '"memo":"\\', 1).replace('","rounded"', ',"rounded"'), "cannot be read"),
+        (
+            lambda text: text.replace('"memo":"', '"memo":"\\', 1).replace(
+                '","rounded"', ',"rounded"'
+            ),
+            "cannot be read",
+        ),
         (lambda text: text.replace('"memo":"', '"memo":null,"was":"'), "cannot be read"),
         (lambda text: text.replace('"rounded":false', '"rounded":5'), "cannot be read"),
         (lambda text: text.replace('"corrects":null', '"corrects":"x"'), "cannot be read"),
         (lambda text: text.replace('"lots":[]', '"lots":[5]'), "cannot be read"),
-        (lambda text: text.replace('"corrects"', '"legs":[["CASH","a","USD",9]],"corrects"'), "the table says"),
+        (
+            lambda text: text.replace('"corrects"', '"legs":[["CASH","a","USD",9]],"corrects"'),
+            "the table says",
+        ),
     ],
 )
-@pytest.mark.parametrize("seq", [1, 2, 7, 9])  # a deposit, one that is reversed, its reversal, and the last
+@pytest.mark.parametrize(
+    "seq", [1, 2, 7, 9]
+)  # a deposit, one that is reversed, its reversal, and the last
 def test_a_payload_that_cannot_be_read_is_found_though_the_chain_was_made_anew(
     path: Path, seq: int, change: Callable[[str], str], problem: str
 ) -> None:
@@ -219,7 +272,9 @@ def test_a_payload_that_cannot_be_read_is_found_though_the_chain_was_made_anew(
     connection.execute("DROP TRIGGER entry_is_for_ever")
     for number, payload in enumerate(payloads, start=1):
         head = chain_hash(head, payload.encode())
-        connection.execute("UPDATE entry SET payload = ?, hash = ? WHERE seq = ?", (payload, head, number))
+        connection.execute(
+            "UPDATE entry SET payload = ?, hash = ? WHERE seq = ?", (payload, head, number)
+        )
     connection.close()
     findings = verify_file(path).findings
     assert any(one.seq == seq and problem in one.problem for one in findings), findings
@@ -232,11 +287,16 @@ def test_a_payload_that_cannot_be_read_is_found_though_the_chain_was_made_anew(
         *[("entry", column, "entry") for column in ("key", "day", "kind", "strategy")],
         *[("posting", column, "posting") for column in ("account", "strategy", "asset")],
         *[("balance", column, "balance") for column in ("account", "strategy", "asset")],
-        *[("balance_day", column, "balance of a day") for column in ("account", "strategy", "asset", "day")],
+        *[
+            ("balance_day", column, "balance of a day")
+            for column in ("account", "strategy", "asset", "day")
+        ],
         *[("lot", column, "lot") for column in ("strategy", "instrument")],
     ],
 )
-def test_a_text_that_is_none_is_a_finding_and_no_crash(path: Path, table: str, column: str, what: str) -> None:
+def test_a_text_that_is_none_is_a_finding_and_no_crash(
+    path: Path, table: str, column: str, what: str
+) -> None:
     one = {"entry": "seq = 6", "posting": "entry = 6 AND leg = 0", "lot": "id = 4"}
     where = one.get(table, "account = 'CASH' AND strategy = 'b'")
     findings = tampered(path, f"UPDATE {table} SET {column} = CAST(x'ff41' AS TEXT) WHERE {where}")
@@ -264,14 +324,20 @@ def test_a_book_that_cannot_be_exported_is_a_finding_beside_the_others(path: Pat
 
 @pytest.mark.parametrize("table", ["posting", "balance", "balance_day"])
 def test_figures_too_large_to_be_summed_are_a_finding_and_no_crash(path: Path, table: str) -> None:
-    findings = tampered(path, f"UPDATE {table} SET amount_minor = {2**63 - 1} WHERE account = 'CASH'")
+    findings = tampered(
+        path, f"UPDATE {table} SET amount_minor = {2**63 - 1} WHERE account = 'CASH'"
+    )
     assert findings
     assert not [one for one in findings if one.what == "file"]
 
 
 @pytest.mark.parametrize("seq", [1, 4, 5, 8])
-def test_an_entry_that_was_taken_out_is_missing_though_the_chain_was_made_anew(path: Path, seq: int) -> None:
-    tampered(path, f"DELETE FROM posting WHERE entry = {seq}", f"DELETE FROM entry WHERE seq = {seq}")
+def test_an_entry_that_was_taken_out_is_missing_though_the_chain_was_made_anew(
+    path: Path, seq: int
+) -> None:
+    tampered(
+        path, f"DELETE FROM posting WHERE entry = {seq}", f"DELETE FROM entry WHERE seq = {seq}"
+    )
     chain_anew(path)
     told = [str(one) for one in verify_file(path).findings]
     assert f"entry {seq}: is missing" in told
@@ -280,7 +346,9 @@ def test_an_entry_that_was_taken_out_is_missing_though_the_chain_was_made_anew(p
 
 def chain_anew(path: Path) -> None:
     connection, head = apsw.Connection(str(path)), GENESIS
-    for seq, payload in connection.execute("SELECT seq, payload FROM entry ORDER BY seq").fetchall():
+    for seq, payload in connection.execute(
+        "SELECT seq, payload FROM entry ORDER BY seq"
+    ).fetchall():
         head = chain_hash(head, payload.encode())
         connection.execute("UPDATE entry SET hash = ? WHERE seq = ?", (head, seq))
     connection.close()
@@ -291,7 +359,9 @@ def test_a_gap_as_large_as_can_be_is_one_finding_and_found_at_once(path: Path) -
     assert f"entry 9: is missing, and all up to {2**62 - 1}" in [str(one) for one in findings]
 
 
-def test_what_a_running_fund_books_meanwhile_is_not_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_running_fund_books_meanwhile_is_not_looked_at(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, check_derived = Store(path, MIGRATIONS), verify._check_derived
 
     def and_then_one_more(rows: Rows, rebuilt: Any) -> Iterator[Finding]:
@@ -309,7 +379,9 @@ def test_what_a_running_fund_books_meanwhile_is_not_looked_at(path: Path, monkey
         assert anchor_of(reader).seq == 10
 
 
-def test_what_was_found_before_a_page_that_cannot_be_read_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_found_before_a_page_that_cannot_be_read_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Failing(Reader):
         def each(self, sql: str, bindings: tuple[Any, ...] = ()) -> Iterator[Any]:
             if bindings and bindings[0] >= 4:
@@ -358,16 +430,18 @@ def test_a_tail_that_was_cut_off_shows_only_through_the_anchor(path: Path) -> No
     for table, column in (("posting", "entry"), ("entry", "seq")):
         connection.execute(f"DELETE FROM {table} WHERE {column} = 9")
     connection.execute(
-        "UPDATE balance SET amount_minor = amount_minor - 700000000 WHERE account = 'CASH' AND strategy = 'a'"
+        "UPDATE balance SET amount_minor = amount_minor - 700000000 "
+        "WHERE account = 'CASH' AND strategy = 'a'"
     )
     connection.execute("DELETE FROM balance_day WHERE day = (SELECT max(day) FROM balance_day)")
     connection.execute(
-        "UPDATE balance SET amount_minor = amount_minor + 700000000 WHERE account = 'REALIZED_PNL' AND strategy = 'a'"
+        "UPDATE balance SET amount_minor = amount_minor + 700000000 "
+        "WHERE account = 'REALIZED_PNL' AND strategy = 'a'"
     )
     connection.close()
     assert verify_file(path).ok
     (finding,) = verify_file(path, 0, anchor).findings
-    assert str(finding) == "anchor at entry 9: is not there: the book ends at entry 8"
+    assert str(finding) == "anchor at entry 9: is missing: the book ends at entry 8"
 
 
 def test_a_book_written_anew_shows_through_the_anchor(path: Path) -> None:
@@ -377,7 +451,9 @@ def test_a_book_written_anew_shows_through_the_anchor(path: Path) -> None:
 
 def test_a_book_that_is_all_wrong_does_not_report_for_ever(tmp_path: Path) -> None:
     connection = open_database(tmp_path / "fund.db", MIGRATIONS)
-    rows = [(n, f"k{n}", 0, "2026-01-01", "x", None, None, "{}", bytes(32)) for n in range(1, 1_000)]
+    rows = [
+        (n, f"k{n}", 0, "2026-01-01", "x", None, None, "{}", bytes(32)) for n in range(1, 1_000)
+    ]
     connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     connection.close()
     assert len(verify_file(tmp_path / "fund.db").findings) == FINDINGS_MAX
@@ -390,7 +466,11 @@ def test_a_level_there_is_not_is_refused(path: Path, level: Any) -> None:
 
 
 def test_a_file_that_holds_no_book_is_refused(tmp_path: Path) -> None:
-    make: list[Callable[[Path], object]] = [lambda p: None, lambda p: p.write_bytes(b""), lambda p: p.write_text("no")]
+    make: list[Callable[[Path], object]] = [
+        lambda p: None,
+        lambda p: p.write_bytes(b""),
+        lambda p: p.write_text("no"),
+    ]
     for number, prepare in enumerate(make):
         prepare(tmp_path / str(number))
         with pytest.raises(DatabaseError):

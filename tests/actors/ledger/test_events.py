@@ -1,4 +1,4 @@
-"""The book by plain calls: every event's legs, lots first in first out, and refusals that leave no trace."""
+"""Every event by plain calls: its legs, lots first in first out, refusals that leave no trace."""
 
 import hashlib
 import json
@@ -10,13 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fundops.actors.ledger import accounts, schema
-from fundops.actors.ledger.core import Book, Close, Draft, Entry, Lot, Original, are_moves, canonical, request_of
+from fundops.actors.ledger.book import Book, Draft
+from fundops.actors.ledger.entry import Entry, Original
 from fundops.actors.persistence import Reader, Store, commit_batch
 from fundops.database import MIGRATIONS
 from fundops.runtime import DAY_US, ConfigError, Rejected
@@ -30,7 +30,6 @@ from fundops.wire.ledger import (
     Deposit,
     EntryRefused,
     Event,
-    Income,
     InsufficientFunds,
     Leg,
     Mark,
@@ -65,7 +64,7 @@ GOLDEN = (
 
 
 class Journal:
-    """A book, the entries that led to it, and their payloads: what the actor keeps, without the actor."""
+    """A book with its entries and their payloads, as the actor keeps them."""
 
     def __init__(self) -> None:
         self.book = Book("USD")
@@ -98,7 +97,9 @@ class Journal:
         """The legs of the last of these events, by account."""
         return {account: from_minor(minor) for account, _, _, minor in self.post(*events).legs}
 
-    def lots(self, instrument: str = "X", strategy: str | None = None) -> list[tuple[float, float, float]]:
+    def lots(
+        self, instrument: str = "X", strategy: str | None = None
+    ) -> list[tuple[float, float, float]]:
         """Quantity, cost and mark of the open lots, in whole units."""
         lots = self.book.lots.get((strategy, instrument), {}).values()
         return [(one.quantity / UNIT, one.cost_minor / UNIT, one.mark_minor / UNIT) for one in lots]
@@ -122,7 +123,9 @@ class Journal:
     def units_of(self, *events: Event, now_us: int = DAY_1_US) -> Decimal:
         """The units that the last of these events issues; negative: redeems."""
         legs = self.post(*events, now_us=now_us).legs
-        assert {asset for account, _, asset, _ in legs if account in ("HOLDERS", "UNITS")} <= {"UNITS"}
+        assert {asset for account, _, asset, _ in legs if account in ("HOLDERS", "UNITS")} <= {
+            "UNITS"
+        }
         return from_minor(sum(minor for account, _, _, minor in legs if account == "HOLDERS"))
 
 
@@ -192,17 +195,22 @@ def test_trading_fees_join_the_reports_once_used(journal: Journal) -> None:
 
 @pytest.mark.parametrize(
     "first",
-    [OpenPosition("X", 3, 30), OpeningBalances(5), OpeningBalances(0, (OpeningPosition("X", 3, 30),)), RecordProfit(1)],
+    [
+        OpenPosition("X", 3, 30),
+        OpeningBalances(5),
+        OpeningBalances(0, (OpeningPosition("X", 3, 30),)),
+        RecordProfit(1),
+    ],
 )
 def test_opening_balances_lie_on_nothing_but_the_capital(journal: Journal, first: Event) -> None:
-    """They would be there twice, or open both ways."""
+    """Otherwise a position would be there twice, or open in both directions."""
     journal.post(first)
     with pytest.raises(EntryRefused, match="come first"):
         journal.post(OpeningBalances(0, (OpeningPosition("X", -1, 10),)))
     assert len(journal.entries) == 1
 
 
-def test_what_cost_as_much_as_it_paid_can_be_reversed_once(journal: Journal) -> None:
+def test_a_settlement_without_legs_can_be_reversed_once(journal: Journal) -> None:
     even = journal.post(BookSettlement("M", 5, 5))
     assert journal.legs(Reverse(even.seq, "other market")) == {}
     with pytest.raises(AlreadyReversed):
@@ -212,7 +220,7 @@ def test_what_cost_as_much_as_it_paid_can_be_reversed_once(journal: Journal) -> 
 # -- units
 
 
-def test_the_first_unit_costs_one_and_later_ones_what_a_unit_is_worth(journal: Journal) -> None:
+def test_the_first_unit_costs_one_and_later_ones_the_nav_per_unit(journal: Journal) -> None:
     assert journal.per_unit == 1
     assert journal.units_of(Deposit(100)) == 100
     assert journal.units_of(RecordProfit(100), Deposit(50)) == 25
@@ -220,31 +228,35 @@ def test_the_first_unit_costs_one_and_later_ones_what_a_unit_is_worth(journal: J
     assert (journal.per_unit, from_minor(journal.book.units)) == (2, 110)
 
 
-def test_marks_and_fees_that_are_owed_count_in_what_a_unit_is_worth(journal: Journal) -> None:
+def test_marks_and_owed_fees_count_in_the_nav_per_unit(journal: Journal) -> None:
     journal.post(Deposit(100), OpenPosition("X", 1, 50), Mark("X", 80), ChargeManagementFee(5))
     assert journal.per_unit == Decimal("1.25")
     assert journal.units_of(Deposit(10)) == 8
 
 
-def test_who_was_paid_out_for_all_units_leaves_none_and_the_next_one_costs_one(journal: Journal) -> None:
+def test_after_all_units_are_redeemed_the_next_costs_one(
+    journal: Journal,
+) -> None:
     assert journal.units_of(Deposit(100), RecordProfit(20), Withdraw(120)) == -100
     assert (journal.book.units, journal.per_unit) == (0, 1)
     assert journal.units_of(Deposit(7)) == 7
 
 
 def test_no_more_units_are_redeemed_than_there_are(journal: Journal) -> None:
-    """All the cash may be paid out while fees are owed, which is more than the fund is worth."""
+    """While fees are owed the cash exceeds the value of the fund, and all of it may be paid out."""
     assert journal.units_of(Deposit(100), ChargeManagementFee(10), Withdraw(100)) == -100
     assert journal.book.units == 0
 
 
 @pytest.mark.parametrize("loss", [100, 150, "99.99999999"])
-def test_money_into_a_fund_that_is_worth_nothing_is_booked_all_the_same(journal: Journal, loss: Amount) -> None:
-    """At 1, also where a unit is worth so little that nobody could count the new ones."""
+def test_a_deposit_into_a_worthless_fund_is_booked_at_one(journal: Journal, loss: Amount) -> None:
+    """At 1, also when a unit is worth so little that the new units would exceed an integer."""
     assert journal.units_of(Deposit(100), RecordLoss(loss), Deposit(1_000_000)) == 1_000_000
 
 
-def test_a_flow_that_is_dated_back_buys_at_what_a_unit_is_worth_when_it_is_booked(journal: Journal) -> None:
+def test_a_backdated_flow_is_priced_when_it_is_booked(
+    journal: Journal,
+) -> None:
     later_us = DAY_1_US + DAY_US
     journal.post(Deposit(100), RecordProfit(100))
     assert journal.units_of(Deposit(50, at_us=DAY_1_US), now_us=later_us) == 25
@@ -252,16 +264,19 @@ def test_a_flow_that_is_dated_back_buys_at_what_a_unit_is_worth_when_it_is_booke
     assert journal.per_unit == 2
 
 
-def test_a_fund_with_as_many_units_as_can_be_counted_still_takes_money(journal: Journal) -> None:
-    """A unit is worth a hundred-millionth when 461 come, and then there is hardly a number left for more."""
-    assert journal.units_of(Deposit(1), RecordLoss("0.99999999"), Deposit("461.16860183")) == 46_116_860_183
+def test_a_fund_with_the_most_units_still_takes_deposits(journal: Journal) -> None:
+    """At a NAV per unit of 1e-8 a deposit of 461 issues nearly all possible units."""
+    assert (
+        journal.units_of(Deposit(1), RecordLoss("0.99999999"), Deposit("461.16860183"))
+        == 46_116_860_183
+    )
     left = from_minor(MINOR_MAX - journal.book.units)
     assert journal.units_of(Deposit(1)) == min(left, 1)
     journal.post(*[Deposit(1)] * 3)
     assert from_minor(journal.book.units) <= from_minor(MINOR_MAX)
 
 
-def test_a_fund_that_is_worth_next_to_nothing_redeems_all_of_its_units(journal: Journal) -> None:
+def test_a_nearly_worthless_fund_redeems_all_of_its_units(journal: Journal) -> None:
     assert journal.units_of(Deposit(100), ChargeManagementFee("99.99999999"), Withdraw(50)) == -100
 
 
@@ -272,7 +287,9 @@ def test_a_reversed_deposit_takes_its_units_back(journal: Journal) -> None:
 
 
 def test_units_can_be_booked_explicitly_and_not_out_of_nothing(journal: Journal) -> None:
-    journal.post(Deposit(100), Post((Leg("HOLDERS", 100, asset="UNITS"), Leg("UNITS", -100, asset="UNITS"))))
+    journal.post(
+        Deposit(100), Post((Leg("HOLDERS", 100, asset="UNITS"), Leg("UNITS", -100, asset="UNITS")))
+    )
     assert (journal.per_unit, from_minor(journal.book.units)) == (Decimal("0.5"), 200)
     with pytest.raises(UnbalancedEntry):
         journal.post(Post((Leg("HOLDERS", 1, asset="UNITS"), Leg("UNITS", -1))))
@@ -280,11 +297,16 @@ def test_units_can_be_booked_explicitly_and_not_out_of_nothing(journal: Journal)
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from([Deposit, Withdraw, RecordProfit, RecordLoss]), st.integers(1, 10**13)), max_size=20
+        st.tuples(
+            st.sampled_from([Deposit, Withdraw, RecordProfit, RecordLoss]), st.integers(1, 10**13)
+        ),
+        max_size=20,
     )
 )
-def test_deposits_and_withdrawals_never_move_what_a_unit_is_worth(moves: list[tuple[Any, int]]) -> None:
-    """But for the rounding of the units themselves, half a minor unit each time."""
+def test_deposits_and_withdrawals_never_move_the_nav_per_unit(
+    moves: list[tuple[Any, int]],
+) -> None:
+    """Except by the rounding of the units, half a minor unit each time."""
     journal = Journal()
     journal.post(Deposit(1_000))
     for kind, minor in moves:
@@ -294,10 +316,14 @@ def test_deposits_and_withdrawals_never_move_what_a_unit_is_worth(moves: list[tu
         except InsufficientFunds:
             continue
         after = journal.book.units
-        assert after == -sum(amount for (account, *_), amount in journal.book.balances.items() if account == "UNITS")
+        assert after == -sum(
+            amount for (account, *_), amount in journal.book.balances.items() if account == "UNITS"
+        )
         if kind in (RecordProfit, RecordLoss):
             assert after == units
-        elif worth > 0 < units and after and minor * units <= worth * UNIT * (MINOR_MAX - units):  # else at 1
+        elif (
+            worth > 0 < units and after and minor * units <= worth * UNIT * (MINOR_MAX - units)
+        ):  # else at 1
             assert abs(Fraction(journal.nav) * units - worth * after) <= worth / 2
 
 
@@ -317,30 +343,60 @@ def test_deposits_and_withdrawals_never_move_what_a_unit_is_worth(moves: list[tu
         ((), OpenPosition("X", 10, 5), {"POSITIONS": 5, "CASH": -5}),
         ((), OpenPosition("X", 10, 5, fee=1), {"POSITIONS": 5, "CASH": -6, "TRADING_FEES": 1}),
         ((), OpenPosition("X", -10, 5, fee=1), {"POSITIONS": -5, "CASH": 4, "TRADING_FEES": 1}),
-        ((OpenPosition("X", 10, 5),), ClosePosition("X", 10, 7), {"CASH": 7, "POSITIONS": -5, "REALIZED_PNL": -2}),
+        (
+            (OpenPosition("X", 10, 5),),
+            ClosePosition("X", 10, 7),
+            {"CASH": 7, "POSITIONS": -5, "REALIZED_PNL": -2},
+        ),
         ((OpenPosition("X", 10, 5),), ClosePosition("X", 10, 5), {"CASH": 5, "POSITIONS": -5}),
-        ((OpenPosition("X", 10, 5),), ClosePosition("X", 10, 0), {"POSITIONS": -5, "REALIZED_PNL": 5}),
+        (
+            (OpenPosition("X", 10, 5),),
+            ClosePosition("X", 10, 0),
+            {"POSITIONS": -5, "REALIZED_PNL": 5},
+        ),
         (
             (OpenPosition("X", 10, 5),),
             ClosePosition("X", 10, 7, fee=1),
             {"CASH": 6, "POSITIONS": -5, "REALIZED_PNL": -2, "TRADING_FEES": 1},
         ),
-        ((OpenPosition("X", -10, 5),), ClosePosition("X", -10, 7), {"CASH": -7, "POSITIONS": 5, "REALIZED_PNL": 2}),
-        ((OpenPosition("X", 10, 5),), Settle("X", 8), {"CASH": 8, "POSITIONS": -5, "REALIZED_PNL": -3}),
+        (
+            (OpenPosition("X", -10, 5),),
+            ClosePosition("X", -10, 7),
+            {"CASH": -7, "POSITIONS": 5, "REALIZED_PNL": 2},
+        ),
+        (
+            (OpenPosition("X", 10, 5),),
+            Settle("X", 8),
+            {"CASH": 8, "POSITIONS": -5, "REALIZED_PNL": -3},
+        ),
         ((OpenPosition("X", 10, 5),), Settle("X", 0), {"POSITIONS": -5, "REALIZED_PNL": 5}),
         ((OpenPosition("X", 10, 5),), Mark("X", 8), {"POSITIONS:MTM": 3, "UNREALIZED_PNL": -3}),
-        ((OpenPosition("X", 10, 5), Mark("X", 8)), Mark("X", 2), {"POSITIONS:MTM": -6, "UNREALIZED_PNL": 6}),
+        (
+            (OpenPosition("X", 10, 5), Mark("X", 8)),
+            Mark("X", 2),
+            {"POSITIONS:MTM": -6, "UNREALIZED_PNL": 6},
+        ),
         ((OpenPosition("X", -10, 5),), Mark("X", 8), {"POSITIONS:MTM": -3, "UNREALIZED_PNL": 3}),
         (
             (OpenPosition("X", 10, 5), Mark("X", 8)),
             Settle("X", 8),
-            {"CASH": 8, "POSITIONS": -5, "REALIZED_PNL": -3, "POSITIONS:MTM": -3, "UNREALIZED_PNL": 3},
+            {
+                "CASH": 8,
+                "POSITIONS": -5,
+                "REALIZED_PNL": -3,
+                "POSITIONS:MTM": -3,
+                "UNREALIZED_PNL": 3,
+            },
         ),
         ((), BookFill("X", 10, "0.5", 1), {"POSITIONS": 5, "CASH": -6, "TRADING_FEES": 1}),
         ((), BookFill("X", -10, "0.5", 0), {"POSITIONS": -5, "CASH": 5}),
         ((), BookSettlement("M", 5, 8), {"CASH": 3, "REALIZED_PNL": -3}),
         ((), BookSettlement("M", 5, 0), {"CASH": -5, "REALIZED_PNL": 5}),
-        ((), Post((Leg("RETAINED", 5), Leg("REALIZED_PNL", -5))), {"RETAINED": 5, "REALIZED_PNL": -5}),
+        (
+            (),
+            Post((Leg("RETAINED", 5), Leg("REALIZED_PNL", -5))),
+            {"RETAINED": 5, "REALIZED_PNL": -5},
+        ),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, dict | tuple) else "",
 )
@@ -352,7 +408,9 @@ def test_an_event_debits_and_credits_what_its_table_says(
 
 
 def test_a_position_that_was_marked_and_closed_leaves_no_mark_behind(journal: Journal) -> None:
-    journal.post(Deposit(1_000), OpenPosition("X", 10, 100), Mark("X", 150), ClosePosition("X", 10, 140))
+    journal.post(
+        Deposit(1_000), OpenPosition("X", 10, 100), Mark("X", 150), ClosePosition("X", 10, 140)
+    )
     assert journal.sheet["POSITIONS"] == 0
     assert journal.sheet["UNREALIZED_PNL"] == 0
     assert journal.income["REALIZED_PNL"] == 40
@@ -371,7 +429,9 @@ def test_a_reversal_negates_every_leg_and_names_its_entry(journal: Journal) -> N
     assert journal.nav == 1_000
 
 
-def test_an_entry_carries_day_kind_strategy_and_whether_a_float_was_rounded(journal: Journal) -> None:
+def test_an_entry_carries_day_kind_strategy_and_whether_a_float_was_rounded(
+    journal: Journal,
+) -> None:
     entry = journal.post(Deposit(3.1499999999999915, strategy="mm", at_us=1_000_000, memo="first"))
     assert (entry.day, entry.kind, entry.strategy, entry.memo, entry.recorded_us) == (
         "1970-01-01",
@@ -385,7 +445,9 @@ def test_an_entry_carries_day_kind_strategy_and_whether_a_float_was_rounded(jour
     assert not journal.post(Deposit(0.5)).rounded
 
 
-def test_legs_of_the_same_account_are_one_posting_and_other_assets_balance_by_themselves(journal: Journal) -> None:
+def test_legs_of_the_same_account_are_one_posting_and_other_assets_balance_by_themselves(
+    journal: Journal,
+) -> None:
     entry = journal.post(
         Post(
             (
@@ -411,7 +473,11 @@ def test_legs_of_the_same_account_are_one_posting_and_other_assets_balance_by_th
 
 def test_lots_leave_first_in_first_out(journal: Journal) -> None:
     journal.post(Deposit(10_000), OpenPosition("X", 10, 100), OpenPosition("X", 10, 300))
-    assert journal.legs(ClosePosition("X", 15, 300)) == {"CASH": 300, "POSITIONS": -250, "REALIZED_PNL": -50}
+    assert journal.legs(ClosePosition("X", 15, 300)) == {
+        "CASH": 300,
+        "POSITIONS": -250,
+        "REALIZED_PNL": -50,
+    }
     assert journal.lots() == [(5, 150, 0)]
     assert journal.legs(ClosePosition("X", 5, 150)) == {"CASH": 150, "POSITIONS": -150}
     assert journal.lots() == []
@@ -421,7 +487,11 @@ def test_a_short_is_bought_back_first_in_first_out(journal: Journal) -> None:
     journal.post(Deposit(10_000), OpenPosition("X", -10, 100), OpenPosition("X", -10, 300))
     assert journal.sheet["POSITIONS"] == -400
     assert journal.nav == 10_000
-    assert journal.legs(ClosePosition("X", -15, 400)) == {"CASH": -400, "POSITIONS": 250, "REALIZED_PNL": 150}
+    assert journal.legs(ClosePosition("X", -15, 400)) == {
+        "CASH": -400,
+        "POSITIONS": 250,
+        "REALIZED_PNL": 150,
+    }
     assert journal.lots() == [(-5, -150, 0)]
 
 
@@ -446,7 +516,9 @@ def test_rounding_of_partial_closes_neither_loses_nor_makes_a_minor_unit(journal
 
 
 def test_a_mark_is_spread_over_the_lots_by_quantity(journal: Journal) -> None:
-    journal.post(Deposit(10_000), OpenPosition("X", 10, 100), OpenPosition("X", 30, 500), Mark("X", 800))
+    journal.post(
+        Deposit(10_000), OpenPosition("X", 10, 100), OpenPosition("X", 30, 500), Mark("X", 800)
+    )
     assert journal.lots() == [(10, 100, 100), (30, 500, 100)]
 
 
@@ -470,7 +542,11 @@ def test_the_same_mark_twice_is_no_error(journal: Journal) -> None:
 
 
 def test_strategies_do_not_share_lots(journal: Journal) -> None:
-    journal.post(Deposit(10_000), OpenPosition("X", 10, 100, strategy="a"), OpenPosition("X", -10, 90, strategy="b"))
+    journal.post(
+        Deposit(10_000),
+        OpenPosition("X", 10, 100, strategy="a"),
+        OpenPosition("X", -10, 90, strategy="b"),
+    )
     assert journal.lots(strategy="a") == [(10, 100, 0)]
     assert journal.lots(strategy="b") == [(-10, -90, 0)]
     with pytest.raises(PositionMismatch):
@@ -486,7 +562,11 @@ def test_a_fill_that_flips_a_position_closes_all_of_it_and_opens_the_rest(journa
         "REALIZED_PNL": 200 - 180,
     }
     assert journal.lots() == [(-10, -120, 0)]
-    assert journal.legs(BookFill("X", 12, 10, 0)) == {"CASH": -120, "POSITIONS": 120 + 20, "REALIZED_PNL": -20}
+    assert journal.legs(BookFill("X", 12, 10, 0)) == {
+        "CASH": -120,
+        "POSITIONS": 120 + 20,
+        "REALIZED_PNL": -20,
+    }
     assert journal.lots() == [(2, 20, 0)]
 
 
@@ -495,18 +575,6 @@ def test_a_fill_that_flips_a_position_is_rounded_once(journal: Journal) -> None:
     quantity, half = Decimal("0.00000003"), Decimal("0.5")
     legs = journal.legs(BookFill("X", quantity, half, 0), BookFill("X", -2 * quantity, half, 0))
     assert legs["CASH"] == Decimal("0.00000003")
-
-
-def test_a_dropped_draft_leaves_the_lots_of_the_book_as_they_were(journal: Journal) -> None:
-    journal.post(OpenPosition("X", 3, 30), OpenPosition("X", 2, 30))
-    before = {key: dict(lots) for key, lots in journal.book.lots.items()}
-    draft = journal.draft()
-    draft.decide(ClosePosition("X", 4, 50), "a", DAY_1_US)
-    fork = draft.fork()
-    fork.decide(OpenPosition("X", 1, 5), "b", DAY_1_US)
-    assert [lot.id for lot in draft.open_lots((None, "X")).values()] == [2]
-    assert [lot.id for lot in fork.open_lots((None, "X")).values()] == [2, 4]
-    assert journal.book.lots == before
 
 
 def test_a_fill_worth_less_than_a_minor_unit_still_moves_its_lot(journal: Journal) -> None:
@@ -523,7 +591,12 @@ def test_a_fill_worth_less_than_a_minor_unit_still_moves_its_lot(journal: Journa
 
 def books_of_everything() -> Journal:
     journal = Journal()
-    journal.post(Deposit(1_000), RecordProfit(5), OpenPosition("X", 10, 100, strategy="mm"), Reverse(2, "wrong"))
+    journal.post(
+        Deposit(1_000),
+        RecordProfit(5),
+        OpenPosition("X", 10, 100, strategy="mm"),
+        Reverse(2, "wrong"),
+    )
     return journal
 
 
@@ -576,10 +649,13 @@ REFUSED: list[tuple[Event, type[Exception]]] = [
     (Post((Leg("CASH", 5), Leg("EXTERNAL", -4))), UnbalancedEntry),
     (Post((Leg("CASH", 5), Leg("EXTERNAL", -5, asset="EUR"))), UnbalancedEntry),
     (Post((Leg("CASH", 5), Leg("SLUSH", -5))), UnknownAccount),
-    (Post((Leg("CASH", BIG), Leg("CASH", BIG), Leg("EXTERNAL", -BIG), Leg("EXTERNAL", -BIG))), AmountError),
+    (
+        Post((Leg("CASH", BIG), Leg("CASH", BIG), Leg("EXTERNAL", -BIG), Leg("EXTERNAL", -BIG))),
+        AmountError,
+    ),
     (Post((Leg("CASH", 5), Leg("EXTERNAL", -5, strategy="s" * 129))), ConfigError),
     (Post((Leg("CASH", 5, asset=""), Leg("EXTERNAL", -5, asset="E" * 129))), ConfigError),
-    (Deposit(BIG), AmountError),  # with what is there already
+    (Deposit(BIG), AmountError),  # with the balance before
     (Deposit(5, strategy=""), ConfigError),
     (Deposit(5, strategy="s" * 129), ConfigError),
     (Deposit(5, memo="m" * 1_025), ConfigError),
@@ -596,12 +672,20 @@ REFUSED: list[tuple[Event, type[Exception]]] = [
 ]
 
 
-@pytest.mark.parametrize(("event", "error"), REFUSED, ids=lambda value: getattr(value, "__name__", str(value))[:60])
+@pytest.mark.parametrize(
+    ("event", "error"), REFUSED, ids=lambda value: getattr(value, "__name__", str(value))[:60]
+)
 def test_a_refusal_leaves_book_and_draft_untouched(event: Event, error: type[Exception]) -> None:
     journal = books_of_everything()
     draft = journal.draft()
     draft.decide(Deposit(5), "first", DAY_1_US)
-    before = (dict(draft.balances), dict(draft.totals), dict(draft.lots), list(draft.entries), draft.seq)
+    before = (
+        dict(draft.balances),
+        dict(draft.totals),
+        dict(draft.lots),
+        list(draft.entries),
+        draft.seq,
+    )
     with pytest.raises(error) as refusal:
         draft.decide(event, "second" if event.key is None else event.key, DAY_1_US)
     assert isinstance(refusal.value, Rejected), "anything else would crash the actor"
@@ -609,17 +693,27 @@ def test_a_refusal_leaves_book_and_draft_untouched(event: Event, error: type[Exc
     assert draft.decide(Deposit(1), "third", DAY_1_US).seq == journal.book.seq + 2
 
 
-def test_insufficient_funds_say_what_was_asked_and_what_is_there(journal: Journal) -> None:
+def test_insufficient_funds_name_the_requested_and_available_amounts(journal: Journal) -> None:
     journal.post(Deposit(100), OpenPosition("X", 1, "99.5"))
     with pytest.raises(InsufficientFunds) as refusal:
         journal.post(Withdraw(1))
-    assert (refusal.value.account, refusal.value.requested, refusal.value.available) == ("CASH", 1, Decimal("0.5"))
+    assert (refusal.value.account, refusal.value.requested, refusal.value.available) == (
+        "CASH",
+        1,
+        Decimal("0.5"),
+    )
     journal.post(Withdraw("0.5"))
     assert journal.sheet["CASH"] == 0
 
 
 def test_a_loss_a_fee_and_a_settlement_can_always_be_booked(journal: Journal) -> None:
-    journal.post(OpenPosition("X", -1, 5), RecordLoss(100), PayFees(7), ChargeManagementFee(3), Settle("X", 50))
+    journal.post(
+        OpenPosition("X", -1, 5),
+        RecordLoss(100),
+        PayFees(7),
+        ChargeManagementFee(3),
+        Settle("X", 50),
+    )
     assert journal.sheet["CASH"] == 5 - 100 - 7 - 50
 
 
@@ -631,181 +725,11 @@ def test_balances_end_at_two_to_the_62_and_not_in_an_overflow(journal: Journal) 
     assert journal.sheet["CASH"] == BIG
 
 
-# -- drafts
-
-
-def test_a_draft_sees_its_own_entries_and_the_book_does_not(journal: Journal) -> None:
-    journal.post(Deposit(100))
-    draft = journal.draft()
-    draft.decide(Withdraw(60), "a", DAY_1_US)
-    with pytest.raises(InsufficientFunds):
-        draft.decide(Withdraw(60), "b", DAY_1_US)
-    assert journal.sheet["CASH"] == 100
-    journal.keep(draft)
-    assert journal.sheet["CASH"] == 40
-
-
-def test_a_dropped_fork_changes_nothing_and_an_adopted_one_everything(journal: Journal) -> None:
-    journal.post(Deposit(100))
-    draft = journal.draft()
-    fork = draft.fork()
-    fork.decide(OpenPosition("X", 1, 10), "a", DAY_1_US)
-    fork.decide(RecordProfit(1), "b", DAY_1_US)
-    assert draft.entries == []
-    assert draft.open_lots((None, "X")) == {}
-    draft.adopt(fork)
-    assert [one.seq for one in draft.entries] == [2, 3]
-    assert draft.open_lots((None, "X")) == {2: Lot(2, UNIT, 10 * UNIT, 0)}
-
-
-def test_a_draft_reverses_what_it_decided_itself_once(journal: Journal) -> None:
-    draft = journal.draft()
-    draft.decide(Deposit(100), "a", DAY_1_US)
-    fork = draft.fork()
-    fork.decide(Reverse(1, "wrong"), "b", DAY_1_US)
-    with pytest.raises(AlreadyReversed):
-        fork.decide(Reverse(1, "wrong"), "c", DAY_1_US)
-    draft.adopt(fork)
-    with pytest.raises(AlreadyReversed):
-        draft.decide(Reverse(1, "wrong"), "d", DAY_1_US)
-
-
-# -- moves, decided column by column
-
-MOVES = (RecordProfit, RecordLoss, ChargeManagementFee, ChargePerformanceFee)
-CLOSED = "2023-11-13"
-right = {
-    "amount": st.sampled_from([1, 5, "2.5", Decimal("0.1"), 0.1, 1 / 3]),
-    "key": st.none(),
-    "strategy": st.sampled_from([None, "a", "b"]),
-    "memo": st.sampled_from(["", "why"]),
-    "at_us": st.sampled_from([None, DAY_1_US, DAY_1_US + DAY_US]),
-}
-wrong = {
-    "amount": st.sampled_from([0, -1, True, None, "x", float("nan"), "0.000000001", MINOR_MAX // 10**8, [5]]),
-    "key": st.sampled_from(["", "k" * 129, "\ud800", 5, ["k"]]),
-    "strategy": st.sampled_from(["", "s" * 129, "\ud800", 5, ["a"]]),
-    "memo": st.sampled_from(["m" * 1_025, "\ud800", None, 5, []]),
-    "at_us": st.sampled_from([DAY_1_US - DAY_US, -1, 2**63, True, float(DAY_1_US), "now"]),
-}
-
-
-@st.composite
-def moves_of(draw: st.DrawFn, *, with_wrong_ones: bool) -> list[tuple[Any, Any]]:
-    """Events, and the keys to decide them under."""
-    moves = []
-    for number in range(draw(st.integers(1, 6))):
-        fields = {name: draw(values) for name, values in right.items()}
-        if with_wrong_ones and draw(st.integers(0, 3)) == 0:
-            field = draw(st.sampled_from(sorted(wrong)))
-            fields[field] = draw(wrong[field])
-        key = f"key {number}" if fields["key"] is None else fields["key"]
-        moves.append((draw(st.sampled_from(MOVES))(**fields), key))
-    return moves
-
-
-def draft_on_a_closed_book(room: int = MINOR_MAX) -> Draft:
-    """Each balance may move by so much before it is full."""
-    full = MINOR_MAX - room
-    balances = {("CASH", None, "USD"): full, ("REALIZED_PNL", "a", "USD"): -full}
-    return Draft(Book("USD", balances, seq=1, closes=[Close(CLOSED, 1)]), lambda _: None)
-
-
-def one_by_one(draft: Draft, moves: list[tuple[Any, Any]]) -> Draft | None:
-    try:
-        for event, key in moves:
-            draft.decide(event, key, DAY_1_US)
-    except Rejected:
-        return None
-    return draft
-
-
-@given(moves_of(with_wrong_ones=True), st.sampled_from([MINOR_MAX, 10 * UNIT, 3 * UNIT]))
-@settings(max_examples=300)
-def test_moves_are_decided_together_as_they_are_one_by_one(moves: list[tuple[Any, Any]], room: int) -> None:
-    """Or not at all, and then nothing is left of them."""
-    together, expected = draft_on_a_closed_book(room), one_by_one(draft_on_a_closed_book(room), moves)
-    entries = together.decide_moves([event for event, _ in moves], [key for _, key in moves], DAY_1_US)
-    if entries is None:
-        assert (together.entries, together.balances, together.totals, together.seq) == ([], {}, {}, 1)
-        return
-    assert expected is not None
-    assert entries == together.entries
-    assert together.sealed == expected.sealed
-    assert (together.balances, together.totals) == (expected.balances, expected.totals)
-    assert (together.seq, together.moved()) == (expected.seq, expected.moved())
-
-
-@given(moves_of(with_wrong_ones=False))
-def test_moves_about_which_nothing_is_unusual_are_decided_together(moves: list[tuple[Any, Any]]) -> None:
-    events, keys = [event for event, _ in moves], [key for _, key in moves]
-    assert are_moves(events)
-    assert draft_on_a_closed_book().decide_moves(events, keys, DAY_1_US) is not None
-
-
-def test_an_event_that_is_more_than_a_move_is_not_taken_for_one() -> None:
-    for event in (Deposit(5), Withdraw(5), PayFees(5), Post(()), Reverse(1, "")):
-        assert not are_moves([RecordProfit(5), event])
-
-
-# -- idempotency: what is the same request
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (Deposit(5), Deposit("5.0", key="k")),
-        (Deposit(5), Deposit(Decimal("5.00000000"))),
-        (Deposit(0.1), Deposit("0.1")),
-        (Post((Leg("CASH", 5), Leg("EXTERNAL", -5))), Post((Leg("CASH", "5"), Leg("EXTERNAL", -5.0)))),
-    ],
-)
-def test_equal_amounts_are_the_same_request_however_they_are_written(one: Event, other: Event) -> None:
-    assert canonical(one) == canonical(other)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (Deposit(5), Deposit(6)),
-        (Deposit(5), Withdraw(5)),
-        (Deposit(5), Deposit(5, strategy="mm")),
-        (Deposit(5), Deposit(5, at_us=DAY_1_US)),
-        (Deposit(5, at_us=5), Deposit(5, at_us=DAY_1_US)),
-        (Deposit(5, memo="5"), Deposit(5, memo="5.0")),
-        (Deposit(5, strategy="1"), Deposit(5, strategy="01")),
-        (Settle("100", 5), Settle("1e2", 5)),
-        (OpenPosition("7", 1, 5), OpenPosition("7.0", 1, 5)),
-        (Reverse(1, "1"), Reverse(1, "1.0")),
-        (Post((Leg("CASH", 5, "1"),)), Post((Leg("CASH", 5, "1.0"),))),
-        (Post((Leg("CASH", 5, None, "1"),)), Post((Leg("CASH", 5, None, "1.0"),))),
-    ],
-)
-def test_whatever_else_differs_makes_another_request(one: Event, other: Event) -> None:
-    assert canonical(one) != canonical(other)
-
-
-@pytest.mark.parametrize("kind", [Deposit, Withdraw, PayFees, *MOVES])
-def test_an_entry_that_says_all_it_was_asked_for_keeps_no_second_copy(journal: Journal, kind: Any) -> None:
-    journal.post(Deposit(100))
-    event = kind(0.1, strategy="é", memo='"', at_us=DAY_1_US)
-    entry = journal.post(event)
-    assert (entry.request, request_of(entry)) == ("", canonical(event))
-    # As it was stored before.
-    assert request_of(msgspec.structs.replace(entry, request="a text")) == "a text"
-
-
-@pytest.mark.parametrize("event", [Income(5, instrument="X"), Post((Leg("CASH", 5), Leg("EXTERNAL", -5)))])
-def test_an_entry_that_does_not_keeps_what_it_was_asked_for(journal: Journal, event: Event) -> None:
-    entry = journal.post(event)
-    assert entry.request == request_of(entry) == canonical(event)
-
-
 # -- properties: random histories against a simple oracle, and against what their payloads rebuild
 
 
 class Oracle:
-    """The same fund the slow way: a queue of shares, each with its own cost and mark as exact fractions of a lot."""
+    """The same fund the slow way: queues of lots, split by exact fractions."""
 
     def __init__(self) -> None:
         self.cash = self.realized = self.external = self.fees = self.receivable = self.trading = 0
@@ -844,13 +768,23 @@ class Oracle:
             lot[2] = worth - lot[1]
 
     def nav(self) -> int:
-        return self.cash + self.receivable + sum(c + m for lots in self.lots.values() for _, c, m in lots)
+        return (
+            self.cash
+            + self.receivable
+            + sum(c + m for lots in self.lots.values() for _, c, m in lots)
+        )
 
 
-amounts = st.integers(1, 10**14).map(from_minor) | st.sampled_from([Decimal("0.00000001"), Decimal(3), Decimal(100)])
-quantities = st.sampled_from([Decimal(1), Decimal(3), Decimal("0.00000007"), Decimal(10), Decimal("2.5")])
+amounts = st.integers(1, 10**14).map(from_minor) | st.sampled_from(
+    [Decimal("0.00000001"), Decimal(3), Decimal(100)]
+)
+quantities = st.sampled_from(
+    [Decimal(1), Decimal(3), Decimal("0.00000007"), Decimal(10), Decimal("2.5")]
+)
 steps = st.tuples(
-    st.sampled_from(["deposit", "withdraw", "profit", "loss", "trade", "close", "mark", "fee", "pay", "settle"]),
+    st.sampled_from(
+        ["deposit", "withdraw", "profit", "loss", "trade", "close", "mark", "fee", "pay", "settle"]
+    ),
     st.sampled_from(["A", "B"]),
     st.booleans(),
     quantities,
@@ -859,8 +793,10 @@ steps = st.tuples(
 )
 
 
-def play(journal: Journal, oracle: Oracle, step: tuple[str, str, bool, Decimal, Decimal, Decimal]) -> None:
-    """One random step in the book and in the oracle; a step that makes no sense must be refused by the book."""
+def play(
+    journal: Journal, oracle: Oracle, step: tuple[str, str, bool, Decimal, Decimal, Decimal]
+) -> None:
+    """Take one random step in book and oracle; the book must refuse a step that makes no sense."""
     kind, name, short, quantity, amount, fee = step
     minor, fee_minor = int(amount * UNIT), int(fee * UNIT)
     held = oracle.held(name)
@@ -882,13 +818,17 @@ def play(journal: Journal, oracle: Oracle, step: tuple[str, str, bool, Decimal, 
         case "deposit":
             attempt(Deposit(amount), True, lambda: change(cash=minor, external=minor))
         case "withdraw":
-            attempt(Withdraw(amount), minor <= oracle.cash, lambda: change(cash=-minor, external=-minor))
+            attempt(
+                Withdraw(amount), minor <= oracle.cash, lambda: change(cash=-minor, external=-minor)
+            )
         case "profit":
             attempt(RecordProfit(amount), True, lambda: change(cash=minor, realized=minor))
         case "loss":
             attempt(RecordLoss(amount), True, lambda: change(cash=-minor, realized=-minor))
         case "fee":
-            attempt(ChargeManagementFee(amount), True, lambda: change(receivable=-minor, fees=minor))
+            attempt(
+                ChargeManagementFee(amount), True, lambda: change(receivable=-minor, fees=minor)
+            )
         case "pay":
             attempt(PayFees(amount), True, lambda: change(receivable=minor, cash=-minor))
         case "trade":
@@ -911,8 +851,10 @@ def play(journal: Journal, oracle: Oracle, step: tuple[str, str, bool, Decimal, 
             attempt(Mark(name, amount), held != 0, lambda: oracle.mark(name, minor))
 
 
-def rebuilt(journal: Journal) -> tuple[dict[Any, int], dict[Any, dict[int, tuple[int, ...]]], bytes]:
-    """Balances, lots and the chain's head, from the payloads alone and with nothing but the standard library."""
+def rebuilt(
+    journal: Journal,
+) -> tuple[dict[Any, int], dict[Any, dict[int, tuple[int, ...]]], bytes]:
+    """Balances, lots and the head of the chain, rebuilt from payloads by the standard library."""
     balances: dict[Any, int] = defaultdict(int)
     lots: dict[Any, dict[int, tuple[int, ...]]] = defaultdict(dict)
     head = bytes(32)
@@ -936,7 +878,7 @@ def rebuilt(journal: Journal) -> tuple[dict[Any, int], dict[Any, dict[int, tuple
 
 @settings(max_examples=120, deadline=None)
 @given(st.lists(steps, max_size=40))
-def test_any_history_agrees_with_the_oracle_and_with_its_own_payloads(history: list[Any]) -> None:
+def test_any_history_agrees_with_oracle_and_payloads(history: list[Any]) -> None:
     journal, oracle = Journal(), Oracle()
     for step in history:
         play(journal, oracle, step)
@@ -950,18 +892,23 @@ def test_any_history_agrees_with_the_oracle_and_with_its_own_payloads(history: l
     assert totals.get("TRADING_FEES", 0) == oracle.trading
     for name in ("A", "B"):
         lots = list(journal.book.lots.get((None, name), {}).values())
-        assert [[one.quantity, one.cost_minor, one.mark_minor] for one in lots] == list(oracle.lots[name])
+        assert [[one.quantity, one.cost_minor, one.mark_minor] for one in lots] == list(
+            oracle.lots[name]
+        )
     balances, lots_again, head = rebuilt(journal)
     assert balances == journal.book.balances
     assert lots_again == {
-        key: {lot.id: tuple(lot)[1:] for lot in lots.values()} for key, lots in journal.book.lots.items()
+        key: {lot.id: tuple(lot)[1:] for lot in lots.values()}
+        for key, lots in journal.book.lots.items()
     }
     assert head == journal.book.head
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(steps, max_size=30), st.integers(1, 7))
-def test_the_tables_hold_the_same_book_however_the_entries_were_batched(history: list[Any], size: int) -> None:
+def test_the_tables_hold_the_same_book_however_the_entries_were_batched(
+    history: list[Any], size: int
+) -> None:
     journal, oracle = Journal(), Oracle()
     for step in history:
         play(journal, oracle, step)

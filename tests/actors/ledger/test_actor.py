@@ -1,4 +1,4 @@
-"""The ledger actor on the real database: durable before answered, once for each key, and the same after every crash."""
+"""The ledger actor on the real database: durable before answered, once per key, crash-proof."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ import trio
 from trio.testing import MockClock
 
 from fundops.actors.ledger import LedgerActor
-from fundops.actors.ledger.core import BadField
+from fundops.actors.ledger.fields import BadField
 from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
 from fundops.database import MIGRATIONS
 from fundops.runtime import (
@@ -97,7 +97,7 @@ GOLDEN: tuple[Event, ...] = (
 
 
 class Storage(PersistenceActor):
-    """The real one, until it is told to answer something else; `lands`: the commit happens all the same."""
+    """The real one, until the mood has another answer; with `lands` the commit happens even so."""
 
     def __init__(self, path: Path, mood: "Mood") -> None:
         super().__init__(path, MIGRATIONS, make_worker=lambda: mood.worker)
@@ -208,7 +208,7 @@ def count(path: Path) -> int:
 
 
 def audited(path: Path) -> int:
-    """Recompute everything derived from the stored payloads, by code that shares nothing with the ledger."""
+    """Recompute all derived tables from the payloads, independently of the ledger."""
     head = bytes(32)
     balances: dict[tuple[str, str, str], int] = defaultdict(int)
     lots: dict[tuple[str, str, int], tuple[int, int, int]] = {}
@@ -226,7 +226,9 @@ def audited(path: Path) -> int:
             lots[strategy or "", instrument, lot] = (image[0], image[1], image[2])
     assert sum(balances.values()) == 0
     assert {row[:3]: row[3] for row in rows(path, "SELECT * FROM balance")} == balances
-    assert {row[:3]: row[3:] for row in rows(path, "SELECT * FROM lot")} == {k: v for k, v in lots.items() if v[0]}
+    assert {row[:3]: row[3:] for row in rows(path, "SELECT * FROM lot")} == {
+        k: v for k, v in lots.items() if v[0]
+    }
     assert rows(path, "SELECT * FROM posting ORDER BY entry, leg") == postings
     return len(entries)
 
@@ -264,7 +266,12 @@ async def test_the_golden_script_gives_both_examples_of_the_documentation(path: 
         await tree.post(Mark("AAPL", 5_250))
         assert (await tree.totals()).nav_minor == 99_950 * 10**8
         (position,) = (await tree.totals()).positions
-        assert (position.instrument, position.quantity, position.cost, position.value) == ("AAPL", 50, 5_000, 5_250)
+        assert (position.instrument, position.quantity, position.cost, position.value) == (
+            "AAPL",
+            50,
+            5_000,
+            5_250,
+        )
     assert audited(path) == 8
 
 
@@ -273,7 +280,11 @@ async def test_recent_entries_come_newest_first_and_only_as_many_as_asked_for(pa
         posted = [await tree.post(event) for event in GOLDEN]
         recent = await tree.ledger.ask(RecentEntries(3))
         assert [one.seq for one in recent] == [7, 6, 5]
-        assert [one.kind for one in recent] == ["performance_fee", "management_fee", "open_position"]
+        assert [one.kind for one in recent] == [
+            "performance_fee",
+            "management_fee",
+            "open_position",
+        ]
         assert [one.hash for one in recent] == [one.hash for one in posted[:-4:-1]]
         assert [(leg.account, leg.amount, leg.asset) for leg in recent[0].legs] == [
             ("PERFORMANCE_FEES", 100, "USD"),
@@ -301,7 +312,9 @@ async def test_the_same_key_and_content_gives_the_first_entry_again(path: Path) 
     assert audited(path) == 1
 
 
-async def test_the_same_key_with_other_content_is_a_conflict_that_names_the_entry(path: Path) -> None:
+async def test_the_same_key_with_other_content_is_a_conflict_that_names_the_entry(
+    path: Path,
+) -> None:
     async with opened(path) as tree:
         await tree.post(Deposit(5, key="k"))
         for other in (Deposit(6, key="k"), Withdraw(5, key="k"), Deposit(5, key="k", memo="5")):
@@ -323,7 +336,9 @@ async def test_one_key_twice_in_one_batch_is_booked_once(path: Path) -> None:
 
 async def test_one_key_twice_in_post_many_is_booked_once_or_refused_whole(path: Path) -> None:
     async with opened(path) as tree:
-        posted = await tree.ledger.ask(PostMany((Deposit(5, key="k"), Deposit(5, key="k"), Deposit(1))))
+        posted = await tree.ledger.ask(
+            PostMany((Deposit(5, key="k"), Deposit(5, key="k"), Deposit(1)))
+        )
         assert [(one.seq, one.replayed) for one in posted] == [(1, False), (1, True), (2, False)]
         with pytest.raises(IdempotencyConflict):
             await tree.ledger.ask(PostMany((Deposit(2, key="n"), Deposit(3, key="n"))))
@@ -357,7 +372,9 @@ async def test_post_many_books_all_or_nothing(path: Path) -> None:
             await tree.ledger.ask(PostMany((Deposit(5), OpenPosition("X", 1, 3), Withdraw(13))))
         assert (await tree.sheet())["CASH"] == 10
         assert (await tree.totals()).positions == ()
-        posted = await tree.ledger.ask(PostMany((Deposit(5), OpenPosition("X", 1, 3), Withdraw(12))))
+        posted = await tree.ledger.ask(
+            PostMany((Deposit(5), OpenPosition("X", 1, 3), Withdraw(12)))
+        )
         assert [one.seq for one in posted] == [2, 3, 4]
         assert await tree.ledger.ask(PostMany(())) == ()
     assert audited(path) == 4
@@ -384,7 +401,9 @@ async def test_a_refusal_in_a_batch_leaves_the_others_alone(path: Path) -> None:
     assert audited(path) == 2
 
 
-async def test_a_key_given_twice_in_one_request_names_no_entry_since_there_is_none(path: Path) -> None:
+async def test_a_key_given_twice_in_one_request_names_no_entry_since_there_is_none(
+    path: Path,
+) -> None:
     async with opened(path) as tree:
         await tree.post(Deposit(1, key="old"))
         for key, seq in (("new", None), ("old", 1)):
@@ -392,7 +411,9 @@ async def test_a_key_given_twice_in_one_request_names_no_entry_since_there_is_no
                 await tree.ledger.ask(PostMany((Deposit(5, key="new"), Deposit(6, key=key))))
             assert (conflict.value.key, conflict.value.seq) == (key, seq)
         assert "another event of this request" in str(IdempotencyConflict("new", None))
-        with pytest.raises(AlreadyReversed, match=r"^entries\[2\]: .*another event of this request") as reversed_twice:
+        with pytest.raises(
+            AlreadyReversed, match=r"^entries\[2\]: .*another event of this request"
+        ) as reversed_twice:
             await tree.ledger.ask(PostMany((Deposit(5), Reverse(1, "no"), Reverse(1, "no"))))
         assert (reversed_twice.value.seq, reversed_twice.value.by) == (1, None)
         await tree.post(Reverse(1, "yes"))
@@ -406,7 +427,9 @@ async def test_the_refusal_of_one_of_many_says_which(path: Path) -> None:
         for number in (0, 1_023, 1_500):
             events: list[Any] = [RecordProfit(1) for _ in range(2_000)]
             events[number] = RecordProfit(-1)
-            with pytest.raises(AmountError, match=rf"^entries\[{number}\]: amount: -1 must be greater") as refused:
+            with pytest.raises(
+                AmountError, match=rf"^entries\[{number}\]: amount: -1 must be greater"
+            ) as refused:
                 await tree.ledger.ask(PostMany(tuple(events)))
             assert refused.value.field == "amount"
 
@@ -448,12 +471,14 @@ async def test_what_no_column_can_hold_is_refused_alone_and_crashes_nobody(
         with pytest.raises(AmountError):
             await tree.ledger.ask(PostMany((RecordProfit(2, key="c"), named)))
         assert tree.ledger.epoch == 1
-        assert not (await tree.post(RecordLoss(1, key="past"))).replayed  # what was refused has no claim to its key
+        assert not (
+            await tree.post(RecordLoss(1, key="past"))
+        ).replayed  # a refusal does not consume the key
     assert audited(path) == 2 * times + 10
 
 
-class Beside(InlineWorker):
-    """Counts what it is given, and holds it up while it is told to."""
+class HeldWorker(InlineWorker):
+    """Counts its calls, and holds them up until `may_go` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -468,19 +493,23 @@ class Beside(InlineWorker):
 
 
 @pytest.mark.parametrize("kind", [RecordProfit, Deposit], ids=["moves", "deposits"])
-async def test_a_long_run_is_worked_on_beside_the_loop_and_booked_as_any_other(path: Path, kind: type[Event]) -> None:
-    beside = Beside()
-    async with opened(path, make_worker=lambda: beside) as tree:
+async def test_a_long_run_is_worked_on_in_the_thread(path: Path, kind: type[Event]) -> None:
+    worker = HeldWorker()
+    async with opened(path, make_worker=lambda: worker) as tree:
         events = tuple(kind(1, key=f"k{number}") for number in range(1_025))
-        assert [one.seq for one in await tree.ledger.ask(PostMany(events[:-1]))] == list(range(1, 1_025))
-        assert beside.calls == 0
+        assert [one.seq for one in await tree.ledger.ask(PostMany(events[:-1]))] == list(
+            range(1, 1_025)
+        )
+        assert worker.calls == 0
         answers = await tree.ledger.ask(PostMany(events))
         assert [one.replayed for one in answers] == [True] * 1_024 + [False]
-        assert beside.calls == 3  # decided, made into rows, answered
+        assert worker.calls == 3  # decided, made into rows, answered
         with pytest.raises(AmountError):
             await tree.ledger.ask(PostMany((*(kind(1) for _ in range(1_024)), kind("x"))))
         await tree.ledger.ask(BookFills(tuple(fill(number, "1") for number in range(1_025))))
-        assert beside.calls == 8  # and of what was refused, decided, made into no rows, answered; two of the fills
+        assert (
+            worker.calls == 8
+        )  # of the refused run: decided, made into no rows, answered; two of the fills
         assert (await tree.sheet())["CASH"] == 1_025 - 1_025 * 10
     assert audited(path) == 2_050
 
@@ -488,12 +517,26 @@ async def test_a_long_run_is_worked_on_beside_the_loop_and_booked_as_any_other(p
 @pytest.mark.parametrize(
     "long",
     [
-        Post(tuple(Leg("CASH" if number else "EXTERNAL", 1 if number else -1_024) for number in range(1_025))),
-        OpeningBalances(0, positions=tuple(OpeningPosition(f"X{number}", 1, 1) for number in range(1_025))),
+        Post(
+            tuple(
+                Leg("CASH" if number else "EXTERNAL", 1 if number else -1_024)
+                for number in range(1_025)
+            )
+        ),
+        OpeningBalances(
+            0, positions=tuple(OpeningPosition(f"X{number}", 1, 1) for number in range(1_025))
+        ),
         PostMany(tuple(Mark("X", 10) for _ in range(4))),
         PostMany(tuple(OpenPosition("Y", 1, 1) for _ in range(50))),
-        BookFills(tuple(Fill(f"g{n}", None, "X", *map(Decimal, (1, 1, 0)), at_us=0, cursor="") for n in range(4))),
-        BookSettlements(tuple(Settlement(f"s{n}", "m", "mm", *map(Decimal, (1, 2)), 0, "") for n in range(65))),
+        BookFills(
+            tuple(
+                Fill(f"g{n}", None, "X", *map(Decimal, (1, 1, 0)), at_us=0, cursor="")
+                for n in range(4)
+            )
+        ),
+        BookSettlements(
+            tuple(Settlement(f"s{n}", "m", "mm", *map(Decimal, (1, 2)), 0, "") for n in range(65))
+        ),
         Settle("X", 5),
         ClosePosition("X", 1, 1),
         Reverse(1, "who knows how long it is"),
@@ -512,42 +555,44 @@ async def test_a_long_run_is_worked_on_beside_the_loop_and_booked_as_any_other(p
     ],
     ids=lambda request: type(request).__name__,
 )
-async def test_what_takes_long_leaves_the_loop_to_everybody_else(path: Path, long: Any) -> None:
-    beside = Beside()
-    async with opened(path, alerts=True, make_worker=lambda: beside) as tree:
+async def test_long_work_leaves_the_loop_to_other_actors(path: Path, long: Any) -> None:
+    worker = HeldWorker()
+    async with opened(path, alerts=True, make_worker=lambda: worker) as tree:
         if not isinstance(long, OpeningBalances):
             await tree.post(Deposit(10_000))
             await tree.ledger.ask(PostMany(tuple(OpenPosition("X", 1, 1) for _ in range(1_025))))
-        beside.calls, beside.may_go = 0, trio.Event()
+        worker.calls, worker.may_go = 0, trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(tree.at_once, [long])
             await trio.testing.wait_all_tasks_blocked()
-            assert beside.calls == 1
+            assert worker.calls == 1
             await tree.supervisor.ref("alert").tell(AlertsWaiting())
             await trio.testing.wait_all_tasks_blocked()
             assert Bell.rung == 1
-            beside.may_go.set()
+            worker.may_go.set()
         assert tree.ledger.epoch == 1
     audited(path)
 
 
-async def test_what_is_soon_done_is_not_sent_to_a_thread(path: Path) -> None:
-    beside = Beside()
-    async with opened(path, make_worker=lambda: beside) as tree:
-        await tree.post(*GOLDEN, Mark("AAPL", 5_250), ClosePosition("AAPL", 1, 1), Settle("AAPL", 5))
+async def test_short_work_stays_on_the_loop(path: Path) -> None:
+    worker = HeldWorker()
+    async with opened(path, make_worker=lambda: worker) as tree:
+        await tree.post(
+            *GOLDEN, Mark("AAPL", 5_250), ClosePosition("AAPL", 1, 1), Settle("AAPL", 5)
+        )
         await tree.ledger.ask(BookFills((fill(1, "1"),)))
         await tree.ledger.ask(BookSettlements((settlement("s", "1", "2"),)))
         await tree.totals()
         await tree.sheet()
-        assert beside.calls == 0
-    assert beside._stopped
+        assert worker.calls == 0
+    assert worker._stopped
 
 
 async def test_each_life_ends_its_thread(path: Path) -> None:
-    lives: list[Beside] = []
+    lives: list[HeldWorker] = []
 
-    def another() -> Beside:
-        lives.append(Beside())
+    def another() -> HeldWorker:
+        lives.append(HeldWorker())
         return lives[-1]
 
     async with opened(path, make_worker=another) as tree:
@@ -571,13 +616,19 @@ async def test_64_callers_that_withdraw_at_once_never_overdraw(path: Path) -> No
 # -- fills and settlements
 
 
-def fill(number: int, quantity: str, price: str = "10", fee: str = "0", strategy: str = "mm") -> Fill:
+def fill(
+    number: int, quantity: str, price: str = "10", fee: str = "0", strategy: str = "mm"
+) -> Fill:
     figures = (Decimal(one) for one in (quantity, price, fee))
     return Fill(f"f{number}", strategy, "X", *figures, at_us=START_US + number, cursor=str(number))
 
 
-def settlement(name: str, cost: str, payoff: str, revision: int = 0, cursor: str = "") -> Settlement:
-    return Settlement(name, f"market {name}", "mm", Decimal(cost), Decimal(payoff), revision, cursor)
+def settlement(
+    name: str, cost: str, payoff: str, revision: int = 0, cursor: str = ""
+) -> Settlement:
+    return Settlement(
+        name, f"market {name}", "mm", Decimal(cost), Decimal(payoff), revision, cursor
+    )
 
 
 async def test_fills_are_booked_once_and_the_cursor_moves_with_them(path: Path) -> None:
@@ -626,7 +677,9 @@ async def test_a_settlement_is_booked_once_and_announced_with_it(path: Path) -> 
         await trio.testing.wait_all_tasks_blocked()
         assert Bell.rung == 1
     requests = rows(path, "SELECT level, category, title, message, strategy FROM alert_request")
-    assert requests == [("INFO", "SETTLEMENT", "Settlement booked: market m", "mm: cost 5, payoff 8", "mm")]
+    assert requests == [
+        ("INFO", "SETTLEMENT", "Settlement booked: market m", "mm: cost 5, payoff 8", "mm")
+    ]
 
 
 async def test_a_new_revision_reverses_the_one_before(path: Path) -> None:
@@ -646,7 +699,11 @@ async def test_a_new_revision_reverses_the_one_before(path: Path) -> None:
 
 async def test_two_revisions_in_one_report_count_once(path: Path) -> None:
     async with opened(path) as tree:
-        revisions = (settlement("m", "5", "8"), settlement("m", "5", "6", revision=1), settlement("m:1", "1", "3"))
+        revisions = (
+            settlement("m", "5", "8"),
+            settlement("m", "5", "6", revision=1),
+            settlement("m:1", "1", "3"),
+        )
         assert (await tree.ledger.ask(BookSettlements(revisions))).new == 4
         assert (await tree.totals()).nav_minor == 3 * 10**8
         assert (await tree.ledger.ask(BookSettlements(revisions))).new == 0
@@ -655,7 +712,9 @@ async def test_two_revisions_in_one_report_count_once(path: Path) -> None:
 
 async def test_an_older_revision_that_arrives_late_changes_nothing(path: Path) -> None:
     async with opened(path) as tree:
-        await tree.ledger.ask(BookSettlements((settlement("m", "5", "6", 1_700_000_000), settlement("m", "5", "8"))))
+        await tree.ledger.ask(
+            BookSettlements((settlement("m", "5", "6", 1_700_000_000), settlement("m", "5", "8")))
+        )
         assert (await tree.totals()).nav_minor == 1 * 10**8
 
 
@@ -673,7 +732,9 @@ async def test_a_revision_that_pays_what_it_cost_takes_the_one_before_back_once(
 
 
 @pytest.mark.parametrize("bad", ["m\ud800", 5, "x" * 200])
-async def test_a_report_whose_id_or_cursor_cannot_be_stored_is_refused_by_name(path: Path, bad: Any) -> None:
+async def test_a_report_whose_id_or_cursor_cannot_be_stored_is_refused_by_name(
+    path: Path, bad: Any
+) -> None:
     async with opened(path) as tree:
         reports: list[Any] = [
             BookSettlements((settlement(bad, "5", "8"),)),
@@ -692,16 +753,22 @@ async def test_a_report_whose_id_or_cursor_cannot_be_stored_is_refused_by_name(p
 async def test_a_market_that_pays_what_it_cost_is_booked_once_without_a_leg(path: Path) -> None:
     async with opened(path, alerts=True) as tree:
         even = settlement("m", "5", "5")
-        assert [(await tree.ledger.ask(BookSettlements((even,)))).new for _ in range(3)] == [1, 0, 0]
+        assert [(await tree.ledger.ask(BookSettlements((even,)))).new for _ in range(3)] == [
+            1,
+            0,
+            0,
+        ]
         (entry,) = await tree.ledger.ask(RecentEntries())
         assert (entry.key, entry.legs) == ("settlement:m:0", ())
-        assert (await tree.ledger.ask(BookSettlements((settlement("m", "5", "8", revision=1),)))).new == 2
+        assert (
+            await tree.ledger.ask(BookSettlements((settlement("m", "5", "8", revision=1),)))
+        ).new == 2
         assert (await tree.totals()).nav_minor == 3 * 10**8
     assert audited(path) == 3
 
 
 async def test_a_key_as_the_ledger_mints_them_is_known_whenever_it_was_made(path: Path) -> None:
-    """Those after the newest on disk need no looking up; any other is looked up, in this life and the next."""
+    """Keys after the newest one on disk are not looked up; all others are, also after a restart."""
     early, late, odd = "0006" + "a" * 29, "0006" + "b" * 29, "0zz"
     async with opened(path) as tree:
         for key, amount in ((late, 1), (early, 2), ("k", 3), ("fill", 4)):
@@ -719,14 +786,18 @@ async def test_a_key_as_the_ledger_mints_them_is_known_whenever_it_was_made(path
         assert (await tree.post(Deposit(2, key=early))).replayed
         assert not (await tree.post(Deposit(2, key=early + "c"))).replayed
         assert not (await tree.post(Deposit(6))).replayed
-        answers = await tree.ledger.ask(PostMany((Deposit(2, key=early), Deposit(6, key="1"), Deposit(6, key="0zzz"))))
+        answers = await tree.ledger.ask(
+            PostMany((Deposit(2, key=early), Deposit(6, key="1"), Deposit(6, key="0zzz")))
+        )
         assert [one.replayed for one in answers] == [True, False, False]
 
 
 # -- storage
 
 
-@pytest.mark.parametrize("refusal", [StorageDegraded("full"), StorageFailed("damaged"), OutcomeUnknown("fsync")])
+@pytest.mark.parametrize(
+    "refusal", [StorageDegraded("full"), StorageFailed("damaged"), OutcomeUnknown("fsync")]
+)
 async def test_when_storage_refuses_nothing_is_applied_and_the_same_request_succeeds_later(
     path: Path, refusal: Rejected
 ) -> None:
@@ -743,7 +814,9 @@ async def test_when_storage_refuses_nothing_is_applied_and_the_same_request_succ
             Deposit(1, key=""),
         ]
         answers = await tree.at_once(requests)
-        expected = {StorageDegraded: LedgerDegraded, StorageFailed: LedgerFailed}.get(type(refusal), OutcomeUnknown)
+        expected = {StorageDegraded: LedgerDegraded, StorageFailed: LedgerFailed}.get(
+            type(refusal), OutcomeUnknown
+        )
         assert [type(one) for one in answers] == [
             expected,
             expected,  # as little on disk as the one whose key it shares
@@ -817,7 +890,9 @@ async def test_a_commit_whose_time_was_up_before_it_was_begun_is_a_refusal_and_n
         await tree.post(Deposit(1))
         tree.mood.delay_s = 45.0
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(tree.supervisor.ref("persistence").ask, Commit(()), timeout_s=60))
+            nursery.start_soon(
+                partial(tree.supervisor.ref("persistence").ask, Commit(()), timeout_s=60)
+            )
             await trio.sleep(1)
             with pytest.raises(LedgerDegraded, match="did not take it") as refused:
                 await tree.post(Deposit(5, key="late"))
@@ -832,7 +907,11 @@ async def test_a_crash_by_drill_leaves_every_answer_as_it_was(path: Path) -> Non
     async with opened(path) as tree:
         await tree.post(*GOLDEN, Mark("AAPL", 5_250), OpenPosition("X", -3, 10, strategy="mm"))
         await tree.ledger.ask(BookFills((fill(1, "1"),)))
-        before = (await tree.totals(), await tree.ledger.ask(TrialBalance()), await tree.ledger.ask(RecentEntries()))
+        before = (
+            await tree.totals(),
+            await tree.ledger.ask(TrialBalance()),
+            await tree.ledger.ask(RecentEntries()),
+        )
         tree.supervisor.drill("ledger")
         await trio.testing.wait_all_tasks_blocked()
         assert tree.ledger.epoch == 2
@@ -847,7 +926,9 @@ async def test_a_crash_by_drill_leaves_every_answer_as_it_was(path: Path) -> Non
     assert audited(path) == 11
 
 
-async def test_callers_who_wait_while_the_ledger_crashes_are_answered_by_its_next_life(path: Path) -> None:
+async def test_callers_who_wait_while_the_ledger_crashes_are_answered_by_its_next_life(
+    path: Path,
+) -> None:
     async with opened(path) as tree:
         await tree.post(Deposit(100))
         tree.supervisor.drill("ledger")

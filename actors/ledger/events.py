@@ -1,0 +1,523 @@
+"""How each kind of event is booked: the legs it debits and credits, and the lots it moves.
+
+Lots are used first in, first out per strategy and instrument, by the order of booking. A refusal is
+an exception of the `Rejected` family; nothing is changed here, an event only fills its `Plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeGuard
+
+from ...wire.ledger import (
+    AlreadyReversed,
+    BookFill,
+    BookSettlement,
+    ChargeManagementFee,
+    ChargePerformanceFee,
+    ClosePeriod,
+    ClosePosition,
+    Deposit,
+    EntryRefused,
+    Event,
+    Financing,
+    Income,
+    InsufficientFunds,
+    Mark,
+    OpeningBalances,
+    OpenPosition,
+    PayFees,
+    PositionMismatch,
+    Post,
+    RecordLoss,
+    RecordProfit,
+    ReopenPeriod,
+    Reverse,
+    Settle,
+    UnbalancedEntry,
+    UnknownAccount,
+    UnknownEntry,
+    Withdraw,
+)
+from ...wire.money import (
+    MINOR_MAX,
+    MINOR_PER_UNIT,
+    Amount,
+    AmountError,
+    from_minor,
+    share,
+    to_minor,
+)
+from .accounts import (
+    ACCOUNTS,
+    CASH,
+    EXTERNAL,
+    FEES_RECEIVABLE,
+    FINANCING,
+    HOLDERS,
+    INCOME,
+    MANAGEMENT_FEES,
+    MARKS,
+    PERFORMANCE_FEES,
+    POSITIONS,
+    REALIZED_PNL,
+    RETAINED,
+    REVENUE,
+    TRADING_FEES,
+    UNITS,
+    UNREALIZED_PNL,
+    units_bought,
+    units_redeemed,
+)
+from .entry import (
+    BalanceKey,
+    Balances,
+    Close,
+    Lot,
+    LotImage,
+    LotKey,
+    Lots,
+    Original,
+    Posting,
+    kind_of,
+)
+
+__all__ = [
+    "MOVES",
+    "Move",
+    "Plan",
+    "Rules",
+    "State",
+    "are_moves",
+    "book_event",
+    "check_balanced",
+    "memo_of",
+]
+
+
+class Rules(NamedTuple):
+    """Booking rules that a fund may choose."""
+
+    floats: str = "round"  # "round" to the scale, or "refuse"
+    # By account: the minor units that a withdrawal, a fee payment or an explicit post must leave in
+    # it.
+    floors: Mapping[str, int] = MappingProxyType({})
+
+
+class State(Protocol):
+    """The state of the book that an event is decided on."""
+
+    @property
+    def currency(self) -> str: ...
+    @property
+    def rules(self) -> Rules: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def closes(self) -> tuple[Close, ...]: ...
+
+    def total(self, account: str) -> int:
+        """The balance of an account over all strategies, in minor units of the fund's currency."""
+        ...
+
+    def worth(self) -> tuple[int, int]:
+        """Net asset value in minor units, and units in issue."""
+        ...
+
+    def open_lots(self, key: LotKey) -> Lots:
+        """Open lots by id, oldest first."""
+        ...
+
+    def original(self, seq: int) -> Original | None:
+        """The entry with this seq, for a reversal."""
+        ...
+
+    def as_of(self, day: str) -> Balances:
+        """Every balance at the end of `day`."""
+        ...
+
+
+class Plan:
+    """The legs and lot changes of one entry while it is being decided."""
+
+    def __init__(self, state: State, strategy: str | None) -> None:
+        self.state = state
+        self.strategy = strategy
+        self.rounded = False  # a float was rounded to the scale
+        self.reverses: int | None = None
+        self._legs: dict[BalanceKey, int] = {}
+        # By strategy and instrument, then by id. Id 0 is the lot that this entry opens: its seq is
+        # not known yet.
+        self._lots: dict[LotKey, dict[int, Lot]] = {}
+
+    def minor(self, value: Amount, field: str, *, at_least: int | None = None) -> int:
+        """Minor units of an amount; `at_least` is None, 0 or 1. Raises: `AmountError`."""
+        minor, rounded = to_minor(value, field, floats=self.state.rules.floats)
+        self.rounded |= rounded
+        if at_least is not None and minor < at_least:
+            problem = "must be greater than zero" if at_least else "must not be negative"
+            raise AmountError(field, value, problem)
+        return minor
+
+    def post(
+        self, account: str, amount: int, *, strategy: str | None = None, asset: str | None = None
+    ) -> None:
+        """Add a leg, by default of the entry's strategy and in the fund's currency."""
+        self.post_to((account, strategy or self.strategy, asset or self.state.currency), amount)
+
+    def post_to(self, key: BalanceKey, amount: int) -> None:
+        """Add a leg to exactly this balance, even when it has no strategy and the entry has one."""
+        self._legs[key] = self._legs.get(key, 0) + amount
+
+    def legs(self) -> tuple[Posting, ...]:
+        """The legs that are not zero, one per balance."""
+        return tuple([(*key, amount) for key, amount in self._legs.items() if amount])
+
+    def lots(self, instrument: str) -> list[Lot]:
+        """The open lots of this entry's strategy, oldest first."""
+        key = (self.strategy, instrument)
+        before, here = self.state.open_lots(key), self._lots.get(key)
+        if not here:
+            return list(before.values())
+        return [lot for lot in {**before, **here}.values() if lot.quantity]
+
+    def side(self, instrument: str) -> int:
+        """The quantity of the oldest open lot, or 0: all open lots have its sign."""
+        key = (self.strategy, instrument)
+        lots = self.lots(instrument) if key in self._lots else self.state.open_lots(key).values()
+        oldest = next(iter(lots), None)
+        return 0 if oldest is None else oldest.quantity
+
+    def set_lot(self, instrument: str, lot: Lot, *, strategy: str | None = None) -> None:
+        """Put a lot into its new state; id 0 opens one, quantity 0 closes it."""
+        self._lots.setdefault((strategy or self.strategy, instrument), {})[lot.id] = lot
+
+    def images(self, seq: int) -> Iterator[LotImage]:
+        """The new state of every lot that this entry, whose number is `seq`, has moved."""
+        for (strategy, instrument), lots in self._lots.items():
+            for lot in lots.values():
+                yield LotImage(
+                    strategy,
+                    instrument,
+                    lot.id or seq,
+                    lot.quantity,
+                    lot.cost_minor,
+                    lot.mark_minor,
+                )
+
+    def keep_floor(self, account: str, floor: int) -> None:
+        """Raises: `InsufficientFunds` when these legs would take the account below its floor."""
+        currency = self.state.currency
+        taken = -sum(
+            amount
+            for (name, _, asset), amount in self._legs.items()
+            if name == account and asset == currency
+        )
+        available = self.state.total(account) - floor
+        if taken > 0 and taken > available:
+            raise InsufficientFunds(account, from_minor(taken), from_minor(available))
+
+    def keep_floors(self) -> None:
+        """`keep_floor` for each floor of the fund's rules."""
+        for account, floor in self.state.rules.floors.items():
+            self.keep_floor(account, floor)
+
+
+# Events that only move their amount from one account to another, which is always possible.
+Move = RecordProfit | RecordLoss | ChargeManagementFee | ChargePerformanceFee
+MOVES: Mapping[type, tuple[str, str]] = {  # debit, credit
+    RecordProfit: (CASH, REALIZED_PNL),
+    RecordLoss: (REALIZED_PNL, CASH),
+    ChargeManagementFee: (MANAGEMENT_FEES, FEES_RECEIVABLE),
+    ChargePerformanceFee: (PERFORMANCE_FEES, FEES_RECEIVABLE),
+}
+
+
+def are_moves(events: Sequence[object]) -> TypeGuard[Sequence[Move]]:
+    """Whether all of these events only move their amount."""
+    return MOVES.keys() >= {type(event) for event in events}
+
+
+def book_event(event: Event, plan: Plan) -> None:
+    """Fill the plan with the legs and lots of an event.
+
+    Raises: `AmountError`, `UnknownAccount`, `InsufficientFunds`, `PositionMismatch`,
+        `AlreadyReversed`, `UnknownEntry`, `EntryRefused`.
+    """
+    match event:
+        case Deposit():
+            amount = plan.minor(event.amount, "amount", at_least=1)
+            _transfer(plan, CASH, EXTERNAL, amount)
+            _issue(plan, units_bought(amount, *plan.state.worth()))
+        case Withdraw():
+            amount = plan.minor(event.amount, "amount", at_least=1)
+            _transfer(plan, EXTERNAL, CASH, amount)
+            _issue(plan, -units_redeemed(amount, *plan.state.worth()))
+            plan.keep_floors()
+            plan.keep_floor(CASH, plan.state.rules.floors.get(CASH, 0))
+        case OpenPosition():
+            quantity = _quantity(plan, event.quantity)
+            cost = plan.minor(event.cost, "cost", at_least=0)
+            _fee(plan, plan.minor(event.fee, "fee", at_least=0))
+            _open(plan, event.instrument, quantity, cost)
+        case ClosePosition():
+            quantity = _quantity(plan, event.quantity)
+            proceeds = plan.minor(event.proceeds, "proceeds", at_least=0)
+            _fee(plan, plan.minor(event.fee, "fee", at_least=0))
+            _close(plan, event.instrument, quantity, proceeds)
+        case Mark():
+            _mark(plan, event.instrument, plan.minor(event.value, "value", at_least=0))
+        case Settle():
+            quantity = sum(lot.quantity for lot in plan.lots(event.market))
+            if not quantity:
+                raise PositionMismatch(event.market, event.strategy, "there is none to settle")
+            payoff = plan.minor(event.payoff, "payoff", at_least=0)
+            _close(plan, event.market, quantity, payoff)
+        case RecordProfit() | RecordLoss() | ChargeManagementFee() | ChargePerformanceFee():
+            _transfer(plan, *MOVES[type(event)], plan.minor(event.amount, "amount", at_least=1))
+        case PayFees():
+            amount = plan.minor(event.amount, "amount", at_least=1)
+            _transfer(plan, FEES_RECEIVABLE, CASH, amount)
+            plan.keep_floors()
+        case Income():
+            _transfer(plan, CASH, INCOME, _not_zero(plan, event.amount, "amount"))
+        case Financing():
+            _transfer(plan, FINANCING, CASH, _not_zero(plan, event.amount, "amount"))
+        case OpeningBalances():
+            _opening(plan, event)
+        case Reverse():
+            _reverse(plan, event)
+        case ClosePeriod():
+            for (account, strategy, asset), amount in plan.state.as_of(event.day).items():
+                if account in REVENUE:
+                    plan.post_to((account, strategy, asset), -amount)
+                    plan.post_to((RETAINED, strategy, asset), amount)
+        case ReopenPeriod():
+            _negate(plan, plan.state.closes[-1].seq)
+        case Post():
+            for leg in event.legs:
+                if leg.account not in ACCOUNTS:
+                    raise UnknownAccount(leg.account)
+                amount = plan.minor(leg.amount, "leg")
+                plan.post(leg.account, amount, strategy=leg.strategy, asset=leg.asset)
+            plan.keep_floors()
+        case BookFill():
+            _fill(plan, event)
+        case BookSettlement():
+            cost = plan.minor(event.cost, "cost", at_least=0)
+            payoff = plan.minor(event.payoff, "payoff", at_least=0)
+            _transfer(plan, CASH, REALIZED_PNL, payoff - cost)
+
+
+def memo_of(event: Event) -> str:
+    """The memo of the event's entry: for a reversal or a reopening, its reason."""
+    if isinstance(event, ReopenPeriod):
+        return f"{event.reason} (by {event.actor})"
+    return event.reason if isinstance(event, Reverse) else event.memo
+
+
+def check_balanced(legs: Sequence[Posting]) -> None:
+    """Check that there are at least two legs, whose sum is zero per asset.
+
+    Raises: `UnbalancedEntry`.
+    """
+    if len(legs) < 2:
+        raise UnbalancedEntry(
+            f"an entry needs at least two legs that are not zero; this one has {len(legs)}"
+        )
+    sums: dict[str, int] = {}
+    for _, _, asset, amount in legs:
+        sums[asset] = sums.get(asset, 0) + amount
+    for asset, total in sums.items():
+        if total:
+            raise UnbalancedEntry(f"legs in {asset} sum to {from_minor(total)}, not to zero")
+
+
+# -- the parts that events share
+
+
+def _transfer(plan: Plan, debit: str, credit: str, amount: int) -> None:
+    plan.post(debit, amount)
+    plan.post(credit, -amount)
+
+
+def _fee(plan: Plan, fee: int) -> None:
+    _transfer(plan, TRADING_FEES, CASH, fee)
+
+
+def _issue(plan: Plan, units: int) -> None:
+    """Issue units, or redeem them when negative.
+
+    Deposits and withdrawals are priced at the current NAV per unit, so other holders' value does
+    not change. A backdated flow is priced when it is booked too: at a price of the past it would
+    take the difference from the other holders.
+    """
+    plan.post(HOLDERS, units, asset=UNITS)
+    plan.post(UNITS, -units, asset=UNITS)
+
+
+def _quantity(plan: Plan, value: Amount) -> int:
+    return _not_zero(plan, value, "quantity")
+
+
+def _not_zero(plan: Plan, value: Amount, field: str) -> int:
+    minor = plan.minor(value, field)
+    if not minor:
+        raise AmountError(field, value, "must not be zero")
+    return minor
+
+
+# -- positions
+
+
+def _opening(plan: Plan, event: OpeningBalances) -> None:
+    """Take the book from the capital to the fund's holdings.
+
+    The difference was earned before the book began, so it goes to RETAINED.
+    """
+    state = plan.state
+    first = state.original(1) if state.seq else None
+    if state.seq > 1 or (first is not None and first.entry.kind != kind_of(Deposit)):
+        raise EntryRefused(
+            "opening balances come first, after the capital alone: "
+            f"the book already ends at entry {state.seq}"
+        )
+    change = plan.minor(event.cash, "cash") - state.total(CASH)
+    plan.post(CASH, change)
+    earned = change
+    seen: set[LotKey] = set()
+    for position in event.positions:
+        quantity = _quantity(plan, position.quantity)
+        cost = plan.minor(position.cost, "cost", at_least=0)
+        value = cost
+        if position.value is not None:
+            value = plan.minor(position.value, "value", at_least=0)
+        sign = 1 if quantity > 0 else -1
+        strategy = position.strategy or event.strategy
+        if (strategy, position.instrument) in seen:
+            raise PositionMismatch(position.instrument, strategy, "is given twice")
+        seen.add((strategy, position.instrument))
+        lot = Lot(0, quantity, sign * cost, sign * (value - cost))
+        plan.set_lot(position.instrument, lot, strategy=strategy)
+        plan.post(POSITIONS, lot.cost_minor, strategy=strategy)
+        plan.post(MARKS, lot.mark_minor, strategy=strategy)
+        earned += sign * value
+    plan.post(RETAINED, -earned)
+
+
+def _open(plan: Plan, instrument: str, quantity: int, cost: int) -> None:
+    """A long position pays its cost; a short one receives it, and has a negative value."""
+    if plan.side(instrument) * quantity < 0:
+        raise PositionMismatch(
+            instrument, plan.strategy, "is open in the other direction; close it first"
+        )
+    signed_cost = cost if quantity > 0 else -cost
+    _transfer(plan, POSITIONS, CASH, signed_cost)
+    plan.set_lot(instrument, Lot(0, quantity, signed_cost, 0))
+
+
+def _close(plan: Plan, instrument: str, quantity: int, proceeds: int) -> None:
+    """Close the oldest lots first.
+
+    Their cost leaves POSITIONS, the difference to the proceeds is realized, their marks are
+    reversed.
+    """
+    lots = plan.lots(instrument)
+    held = sum(lot.quantity for lot in lots)
+    if held * quantity <= 0 or abs(quantity) > abs(held):
+        have, want = from_minor(held), from_minor(quantity)
+        raise PositionMismatch(instrument, plan.strategy, f"holds {have}, cannot close {want}")
+    left, cost, marks = quantity, 0, 0
+    for lot in lots:
+        if not left:
+            break
+        taken = left if abs(left) < abs(lot.quantity) else lot.quantity
+        # The last slice of a lot takes all that rounding left over, so no minor unit is lost or
+        # made.
+        lot_cost = share(lot.cost_minor, taken, lot.quantity)
+        lot_mark = share(lot.mark_minor, taken, lot.quantity)
+        cost, marks, left = cost + lot_cost, marks + lot_mark, left - taken
+        rest = Lot(
+            lot.id, lot.quantity - taken, lot.cost_minor - lot_cost, lot.mark_minor - lot_mark
+        )
+        plan.set_lot(instrument, rest)
+    received = proceeds if quantity > 0 else -proceeds
+    plan.post(CASH, received)
+    plan.post(POSITIONS, -cost)
+    plan.post(REALIZED_PNL, cost - received)
+    _transfer(plan, UNREALIZED_PNL, MARKS, marks)
+
+
+def _mark(plan: Plan, instrument: str, value: int) -> None:
+    """Book the change since the last mark; the value is spread over the lots by quantity."""
+    lots = plan.lots(instrument)
+    held = sum(lot.quantity for lot in lots)
+    if not held:
+        raise PositionMismatch(instrument, plan.strategy, "there is none to mark")
+    left = value if held > 0 else -value
+    change = 0
+    for lot in lots:
+        worth = share(left, lot.quantity, held)
+        left, held = left - worth, held - lot.quantity
+        change += worth - lot.cost_minor - lot.mark_minor
+        plan.set_lot(instrument, lot._replace(mark_minor=worth - lot.cost_minor))
+    _transfer(plan, MARKS, UNREALIZED_PNL, change)
+
+
+def _fill(plan: Plan, fill: BookFill) -> None:
+    """Close the opposite position as far as the fill goes, and open a position with the rest."""
+    quantity = _quantity(plan, fill.quantity)
+    price = plan.minor(fill.price, "price", at_least=0)
+    _fee(plan, plan.minor(fill.fee, "fee", at_least=0))
+    value, closed, closing = _value(quantity, price), 0, 0
+    if plan.side(fill.instrument) * quantity < 0:
+        held = sum(lot.quantity for lot in plan.lots(fill.instrument))
+        closing = quantity if abs(quantity) <= abs(held) else -held
+        # A trade is rounded once: the opened part gets the value that the closed part leaves.
+        closed = share(value, closing, quantity)
+        # A close has the sign of the position: selling 5 of a long closes +5.
+        _close(plan, fill.instrument, -closing, closed)
+    if quantity - closing:
+        _open(plan, fill.instrument, quantity - closing, value - closed)
+
+
+def _value(quantity: int, price: int) -> int:
+    """Quantity times price, in minor units.
+
+    Both have the scale's digits, so their product has twice as many and is rounded half-even.
+    """
+    value = share(abs(quantity), price, MINOR_PER_UNIT)
+    if value > MINOR_MAX:
+        problem = "times the price is larger than 2^62 minor units"
+        raise AmountError("quantity", from_minor(quantity), problem)
+    return value
+
+
+# -- reversals
+
+
+def _reverse(plan: Plan, event: Reverse) -> None:
+    original = plan.state.original(event.seq) if 0 < event.seq <= plan.state.seq else None
+    if original is None:
+        raise UnknownEntry(event.seq)
+    if original.reversed_by is not None:
+        raise AlreadyReversed(event.seq, original.reversed_by)
+    kind = original.entry.kind
+    if kind in ("period_close", "period_reopen"):
+        raise EntryRefused(
+            f"entry {event.seq} is a {kind}; reopen the period instead of reversing it"
+        )
+    if original.entry.lots:
+        raise EntryRefused(
+            f"entry {event.seq} moved lots; book the opposite trade instead of reversing it"
+        )
+    _negate(plan, event.seq)
+
+
+def _negate(plan: Plan, seq: int) -> None:
+    original = plan.state.original(seq)
+    assert original is not None
+    plan.reverses = seq
+    for account, strategy, asset, amount in original.entry.legs:
+        plan.post_to((account, strategy, asset), -amount)
