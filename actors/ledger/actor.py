@@ -118,7 +118,7 @@ class LedgerActor(DurableActor):
         self._alert: Ref | None = None
 
     async def begin(self) -> None:
-        """Start the thread of long work. At the end of the life it stops before the reader closes."""
+        """Start the thread of long work; at the end it stops before the reader closes."""
         self._alert = alert_ref(self.context)
         self._reports = Reports(self._reader, self._currency)
         self._worker = self._make_worker()
