@@ -13,10 +13,10 @@ from .errors import ConfigError
 from .life import Drain
 from .mailbox import Overflow
 from .ref import SECONDS_MAX
+from .strategy import Strategy
 
-__all__ = ["Backoff", "ChildSpec", "Restart", "Strategy", "SupervisorSpec"]
+__all__ = ["Backoff", "ChildSpec", "Restart", "SupervisorSpec", "check_attempts"]
 
-Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 Restart = Literal["permanent", "transient", "temporary"]
 
 

@@ -47,8 +47,10 @@ from .records import (
     Terminated,
 )
 from .ref import Address, Ref, wait_path
-from .spec import Backoff, ChildSpec, Strategy, SupervisorSpec, check_attempts
+from .spec import Backoff, ChildSpec, SupervisorSpec, check_attempts
 from .stack import Watchdog, stack_of
+from .strategy import Strategy, restart_together
+from .window import FailureWindow
 
 __all__ = ["Supervisor", "Watch", "open_supervisor"]
 
@@ -84,7 +86,6 @@ class _Child(Seat):
             mailbox.accepts, mailbox.controls = self.promised
         self.state: State = "stopped"
         self.restarts = 0
-        self.failures_in_a_row = 0
         self.ready_at = math.inf  # trio time; since when its present life has been running
         self.last_crash: str | None = None
         self.replacement: _Replace | None = None
@@ -166,7 +167,7 @@ class _Child(Seat):
             state="restarting" if self.state in ("starting", "running") and self.released.is_set() else self.state,
             epoch=self.epoch,
             restarts=self.restarts,
-            restarts_in_window=self.supervisor.stamps_of(self),
+            restarts_in_window=self.supervisor.failures_of(self),
             capacity=mailbox.capacity if actor else None,
             mailbox=mailbox.statistics() if actor else None,
             in_hand=type(message_of(in_hand[0])).__qualname__ if in_hand else None,
@@ -227,6 +228,10 @@ class _Restarting:
         self.members = members
         self.starting: _Child | None = None
 
+    def unfinished(self) -> set[_Child]:
+        """Its members that are not up yet."""
+        return {*self.members, *((self.starting,) if self.starting is not None else ())}
+
 
 class Watch:
     """`await` it for the `Terminated` of an actor. It may be awaited late, and more than once."""
@@ -267,10 +272,16 @@ class Supervisor:
         self.on_interrupt: Callable[[], None] = lambda: None  # what ends the host's block at once
         self.down = trio.Event()  # all children have ended, or are reported as stuck
         self._rng = random.Random(spec.backoff.seed)
+        self._window = FailureWindow(
+            intensity=spec.intensity,
+            period_s=spec.period_s,
+            max_consecutive=spec.max_consecutive,
+            stable_after_s=spec.stable_after_s,
+        )
         self._reset()
 
     def _reset(self) -> None:
-        self._stamps: deque[tuple[float, _Child]] = deque()
+        self._window.clear()
         self._crashes: deque[Crashed] = deque(maxlen=CRASHES_KEPT)
         self._restarting: list[_Restarting] = []
         self._events: deque[_Event] = deque()
@@ -279,8 +290,6 @@ class Supervisor:
         self._nursery: trio.Nursery | None = None
         # Whether the stop to come is for good: mail outlives the restarts of a nested supervisor, and nothing more.
         self._final = self.root is self
-        for child in self._children.values():
-            child.failures_in_a_row = 0
 
     # -- for everybody
 
@@ -361,12 +370,9 @@ class Supervisor:
         # A letter about a letter would come back for ever.
         self.dead_letters.append(letter, tell=not isinstance(message, DeadLetter))
 
-    def stamps_of(self, child: _Child) -> int:
+    def failures_of(self, child: _Child) -> int:
         """Failures of the child that still count towards the intensity."""
-        if not self._stamps:
-            return 0
-        since = self.deadlines.now() - self.spec.period_s
-        return sum(one is child and at >= since for at, one in self._stamps)
+        return self._window.count(child.name, self.deadlines.now())
 
     def retire(self, reason: str) -> None:
         """After the last life: whatever is still queued, here and below, will never be answered."""
@@ -615,9 +621,8 @@ class Supervisor:
             self._forget(child, "ended" if not failed else f"crashed: {child.last_crash}")
             return
         self._stamp(child)
-        group = next((g for g in self._restarting if g.starting is child), None)
-        members = await self._group_of(child, group)
-        delay = self.spec.backoff.delay_s(child.failures_in_a_row - 1, self._rng)
+        members = await self._group_of(child)
+        delay = self.spec.backoff.delay_s(self._window.in_a_row(child.name) - 1, self._rng)
         if not delay and members == [child]:
             self._begin_life(child)
         else:
@@ -626,39 +631,24 @@ class Supervisor:
     def _stamp(self, child: _Child) -> None:
         """Count one failure; raise `SupervisorEscalated` when the window or the run of failures is exceeded."""
         now = trio.current_time()
-        if now - child.ready_at >= self.spec.stable_after_s:
-            child.failures_in_a_row = 0
-        child.failures_in_a_row += 1
-        # The window's edge is inclusive: a stamp exactly period_s old still counts.
-        while self._stamps and self._stamps[0][0] < now - self.spec.period_s:
-            self._stamps.popleft()
-        self._stamps.append((now, child))
-        if len(self._stamps) > self.spec.intensity:
-            why = f"{len(self._stamps)} failures within {self.spec.period_s:g} s, {self.spec.intensity} allowed"
-        elif child.failures_in_a_row >= self.spec.max_consecutive:
-            why = f"{child.failures_in_a_row} failures in a row of {child.name!r}, none healthy for long enough"
-        else:
-            return
-        raise SupervisorEscalated(self.spec.name, why, tuple(self._crashes))
+        why = self._window.record(child.name, now, running_since_s=child.ready_at)
+        if why is not None:
+            raise SupervisorEscalated(self.spec.name, why, tuple(self._crashes))
 
-    async def _group_of(self, child: _Child, failed_group: _Restarting | None) -> list[_Child]:
-        """Who restarts with `child`: siblings by strategy are stopped here, last declared first."""
-        if self.spec.strategy == "one_for_one" and failed_group is None:
-            return [child]
+    async def _group_of(self, child: _Child) -> list[_Child]:
+        """The children that restart with `child`. Its siblings among them are stopped here, last declared first."""
+        strategy = self.spec.strategy
+        if strategy == "one_for_one" and not self._restarting:
+            return [child]  # the common case, without a walk over all children
         order = list(self._children.values())
-        if self.spec.strategy == "one_for_one":
-            together = {child}
-        elif self.spec.strategy == "one_for_all":
-            together = set(order)
-        else:
-            together = set(order[order.index(child) :])
-        if failed_group is not None:
-            together |= set(failed_group.members)
-        # Groups that overlap become one: nobody is started twice.
-        for group in [g for g in self._restarting if g is failed_group or together & {*g.members, g.starting}]:
-            together |= {*group.members, *((group.starting,) if group.starting else ())}
-            self._restarting.remove(group)
-        members = [one for one in order if one in together and (one is child or not self._gone(one))]
+        under_way = [group.unfinished() for group in self._restarting]
+        together = restart_together(strategy, order, child, under_way)
+        self._restarting = [
+            group
+            for group, unfinished in zip(self._restarting, under_way, strict=True)
+            if unfinished.isdisjoint(together)
+        ]
+        members = [member for member in together if member is child or not self._gone(member)]
         for sibling in reversed(members):
             if sibling is not child and sibling.state in ("starting", "running"):
                 temporary = sibling.spec.restart == "temporary"
@@ -669,7 +659,7 @@ class Supervisor:
                     self._forget(sibling, "stopped with a sibling")
                 elif sibling.task is None:  # else it is stuck, and stays so until its life has ended
                     sibling.state = "restarting"
-        return [one for one in members if not self._gone(one)]
+        return [member for member in members if not self._gone(member)]
 
     def _gone(self, child: _Child) -> bool:
         return child.state in ("stopped", "stuck") and child.mailbox.closed is not None
@@ -794,8 +784,7 @@ class Supervisor:
             or child.spec.restart == "temporary"
             or spec.strategy != "one_for_one"
             or spec.backoff.min_s
-            or len(self._stamps) >= spec.intensity
-            or child.failures_in_a_row + 1 >= spec.max_consecutive
+            or self._window.next_may_escalate(child.name)
         ):
             return False
         self._stamp(child)

@@ -166,7 +166,7 @@ async def test_an_escalation_below_is_one_failure_above(supervise: Supervise) ->
         assert log == ["+a", "+b", "+c", "-b", "-c", "+b", "+c"]
         last = supervisor.tree()[1].last_crash
         assert last is not None
-        assert last.startswith("SupervisorEscalated: supervisor 'g' gave up: 1 failures within 5 s, 0 allowed")
+        assert last.startswith("SupervisorEscalated: supervisor 'g' gave up: 1 failure within period_s=5, more than intensity=0 allows")
 
 
 async def test_an_escalation_through_two_levels_comes_out_as_one_leaf(supervise: Supervise) -> None:

@@ -344,7 +344,7 @@ async def test_a_group_restart_counts_once_however_many_restart_with_it(
                 epochs.append({one.epoch for one in supervisor.tree()})
                 await crash(supervisor, "c")
 
-    with pytest.raises(SupervisorEscalated, match="4 failures within 5 s, 3 allowed"):
+    with pytest.raises(SupervisorEscalated, match="4 failures within period_s=5, more than intensity=3 allows"):
         await scenario()
     assert epochs == [{1}, {2}, {3}, {4}]
 
@@ -532,7 +532,7 @@ async def test_a_slow_crash_loop_that_the_window_never_sees_ends_all_the_same(
                 with pytest.raises(ActorCrashed):
                     await supervisor.ref("a").ask(Crash(), timeout_s=100)
 
-    with pytest.raises(SupervisorEscalated, match="10 failures in a row of 'a'") as caught:
+    with pytest.raises(SupervisorEscalated, match="10 failures in a row of 'a' reached max_consecutive=10") as caught:
         await scenario()
     assert len(caught.value.crashes) == 10
 
