@@ -67,7 +67,9 @@ def run(scale: float = 1.0) -> Result:
         Figure("size of the file", megabytes, "MiB"),
     )
     if beancount_per_s is None:
-        return Result(QUESTION, machine(), rows, figures=figures, skipped=("bean-check: is not installed",))
+        return Result(
+            QUESTION, machine(), rows, figures=figures, skipped=("bean-check: is not installed",)
+        )
     peers = (
         Figure("bean-check", beancount_per_s, "entries/s"),
         Figure("verify over bean-check", verified.per_s / beancount_per_s, "x"),
@@ -77,7 +79,9 @@ def run(scale: float = 1.0) -> Result:
 
 def _bean_check(path: Path) -> float | None:
     """Entries a second, its start-up included; None when there is none here."""
-    tool = shutil.which("bean-check", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    tool = shutil.which(
+        "bean-check", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    )
     if tool is None:
         return None
     book = path.with_suffix(".beancount")
@@ -134,7 +138,10 @@ def _post(path: Path) -> float:
 def _verifying(path: Path) -> tuple[Row, ...]:
     with Reader(path) as reader:
         entries = reader.row("SELECT count(*) FROM entry")[0]
-        cases = [Case(RAW, entries, partial(_read_and_hash, reader)), Case("verify", entries, partial(_verify, path))]
+        cases = [
+            Case(RAW, entries, partial(_read_and_hash, reader)),
+            Case("verify", entries, partial(_verify, path)),
+        ]
         return measure(cases, repetitions=REPETITIONS, baseline=RAW)
 
 
@@ -145,7 +152,8 @@ def _read_and_hash(reader: Reader, entries: int, watch: Stopwatch) -> int:
             bounds = (after, after + BATCH)
             reader.rows("SELECT * FROM posting WHERE entry > ? AND entry <= ?", bounds)
             for (payload,) in reader.rows(
-                "SELECT CAST(payload AS BLOB) FROM entry WHERE seq > ? AND seq <= ? ORDER BY seq", bounds
+                "SELECT CAST(payload AS BLOB) FROM entry WHERE seq > ? AND seq <= ? ORDER BY seq",
+                bounds,
             ):
                 head = hashlib.sha256(head + payload).digest()
                 read += 1

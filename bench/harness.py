@@ -18,7 +18,18 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["Case", "Figure", "Machine", "Result", "Row", "Stopwatch", "machine", "measure", "percentile", "table"]
+__all__ = [
+    "Case",
+    "Figure",
+    "Machine",
+    "Result",
+    "Row",
+    "Stopwatch",
+    "machine",
+    "measure",
+    "percentile",
+    "table",
+]
 
 
 class Stopwatch:
@@ -33,7 +44,10 @@ class Stopwatch:
         self.cpu_s -= time.process_time()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.cpu_s += time.process_time()
         self.wall_s += time.perf_counter()
@@ -56,7 +70,9 @@ class Row(msgspec.Struct, frozen=True):
     per_s: float  # messages per second of wall time, median
     cpu_us_per_message: float  # median
     cpu_us_per_message_p99: float  # the worst repetition while there are fewer than 100
-    ratio: float | None  # the baseline's time over that of this case, median of the rounds; None without baseline
+    ratio: (
+        float | None
+    )  # the baseline's time over that of this case, median of the rounds; None without baseline
     checksum: int  # the same in every repetition, or there is no result
 
 
@@ -111,7 +127,11 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def measure(
-    cases: Sequence[Case], *, repetitions: int, baseline: str | None = None, by: Literal["cpu", "wall"] = "cpu"
+    cases: Sequence[Case],
+    *,
+    repetitions: int,
+    baseline: str | None = None,
+    by: Literal["cpu", "wall"] = "cpu",
 ) -> tuple[Row, ...]:
     """Run all cases once a round, `repetitions` rounds after one to warm up, and compare each with `baseline`.
 
@@ -124,7 +144,9 @@ def measure(
     for turn in range(repetitions + 1):
         gc.collect()
         for case in cases:
-            gc.collect(1)  # each case pays for its own garbage, as far as the young generations tell
+            gc.collect(
+                1
+            )  # each case pays for its own garbage, as far as the young generations tell
             watch = Stopwatch()
             checksums[case.name].add(case.work(case.messages, watch))
             if turn:
@@ -141,7 +163,9 @@ def _row(
     by: Literal["cpu", "wall"],
 ) -> Row:
     if len(checksums) != 1:
-        raise RuntimeError(f"{case.name}: checksums differ between repetitions: {sorted(checksums)}")
+        raise RuntimeError(
+            f"{case.name}: checksums differ between repetitions: {sorted(checksums)}"
+        )
     cpu_us = [_cpu_us(watch, case) for watch in watches[case.name]]
     ratio = None
     if baseline is not None:

@@ -37,7 +37,18 @@ from ..runtime import ChildSpec, Ref, VirtualClock, open_supervisor
 from ..wire.ledger import PostMany, RecordProfit
 from .harness import Case, Figure, Result, Stopwatch, machine, measure, percentile
 
-__all__ = ["ALONE", "BARE", "MANY", "NAIVE", "QUESTION", "RAW_64", "RAW_1024", "TOGETHER", "commit_each_naively", "run"]
+__all__ = [
+    "ALONE",
+    "BARE",
+    "MANY",
+    "NAIVE",
+    "QUESTION",
+    "RAW_64",
+    "RAW_1024",
+    "TOGETHER",
+    "commit_each_naively",
+    "run",
+]
 
 QUESTION = "How close does the ledger come to SQLite itself, writing the identical rows? (ratio above 1 is faster)"
 RAW_1024 = "RAW: apsw executemany, 1,024 a commit"
@@ -72,7 +83,10 @@ class Journal(NamedTuple):
         """The rows of `size` entries at a time, statement by statement."""
         groups = (self.rows[start : start + size] for start in range(0, len(self.rows), size))
         return [
-            [[row for rows in of_statement for row in rows] for of_statement in zip(*group, strict=True)]
+            [
+                [row for rows in of_statement for row in rows]
+                for of_statement in zip(*group, strict=True)
+            ]
             for group in groups
         ]
 
@@ -148,7 +162,11 @@ def _run(many: int, together: int, alone: int, naive: int) -> Result:
         *_latencies("bare commit", bare_s[1:]),
         *_latencies("one caller", alone_s[1:]),
         Figure("one caller over bare commit, p50", _ratio_p50(alone_s[1:], bare_s[1:]), "x"),
-        Figure("event loop's worst stall at 64 callers, median", statistics.median(stalls_s) * 1e3, "ms"),
+        Figure(
+            "event loop's worst stall at 64 callers, median",
+            statistics.median(stalls_s) * 1e3,
+            "ms",
+        ),
         Figure("event loop's worst stall at 64 callers, maximum", max(stalls_s) * 1e3, "ms"),
     )
     return Result(QUESTION, result.machine, rows, figures=figures)
@@ -156,7 +174,9 @@ def _run(many: int, together: int, alone: int, naive: int) -> Result:
 
 def _latencies(name: str, rounds: Sequence[Sequence[float]]) -> tuple[Figure, Figure]:
     """Medians of the rounds."""
-    p50_s, p99_s = (statistics.median(percentile(one, percent) for one in rounds) for percent in (50, 99))
+    p50_s, p99_s = (
+        statistics.median(percentile(one, percent) for one in rounds) for percent in (50, 99)
+    )
     return Figure(f"{name}, p50", p50_s * 1e3, "ms"), Figure(f"{name}, p99", p99_s * 1e3, "ms")
 
 
@@ -169,7 +189,9 @@ def _ratio_p50(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]
 @lru_cache(maxsize=4)
 def _journal(entries: int) -> Journal:
     """The same every time, in every process."""
-    events = tuple(RecordProfit(100 + number, key=f"{NOW_US:016x}-{number:016x}") for number in range(entries))
+    events = tuple(
+        RecordProfit(100 + number, key=f"{NOW_US:016x}-{number:016x}") for number in range(entries)
+    )
     book = Book("USD")
     sql: tuple[str, ...] = ()
     rows = []
@@ -195,9 +217,13 @@ def _database(entries: int) -> Iterator[Path]:
 def _check(path: Path, acknowledged: int) -> None:
     """Raises: `RuntimeError` when an entry is missing or another one, or the trial balance is not zero."""
     with Reader(path) as reader:
-        on_disk, head = reader.row("SELECT count(*), (SELECT hash FROM entry ORDER BY seq DESC LIMIT 1) FROM entry")
+        on_disk, head = reader.row(
+            "SELECT count(*), (SELECT hash FROM entry ORDER BY seq DESC LIMIT 1) FROM entry"
+        )
         if on_disk != acknowledged or head != _journal(acknowledged).head:
-            raise RuntimeError(f"{on_disk} entries on disk, {acknowledged} acknowledged; or their content differs")
+            raise RuntimeError(
+                f"{on_disk} entries on disk, {acknowledged} acknowledged; or their content differs"
+            )
         of_postings, legs = reader.row("SELECT sum(amount_minor), count(*) FROM posting")
         [of_balances] = reader.row("SELECT sum(amount_minor) FROM balance")
         if (of_postings, of_balances, legs) != (0, 0, 2 * acknowledged):
@@ -234,7 +260,9 @@ def _naive(entries: int, watch: Stopwatch) -> int:
     with _database(entries) as path:
         program = "import sys; from fundops.bench.ledger import commit_each_naively as f; f(sys.argv[1], sys.argv[2])"
         command = [sys.executable, "-c", program, str(path), str(entries)]
-        told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        told = json.loads(
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        )
         watch.wall_s, watch.cpu_s = told["wall_s"], told["cpu_s"]
     return int(told["entries"])
 
@@ -272,8 +300,12 @@ def _with_ledger(drive: Drive, entries: int, watch: Stopwatch) -> int:
 
     async def main(path: Path) -> int:
         specs = [
-            ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS), capacity=CAPACITY),
-            ChildSpec("ledger", partial(LedgerActor, path, VirtualClock(NOW_US), "USD"), capacity=CAPACITY),
+            ChildSpec(
+                "persistence", partial(PersistenceActor, path, MIGRATIONS), capacity=CAPACITY
+            ),
+            ChildSpec(
+                "ledger", partial(LedgerActor, path, VirtualClock(NOW_US), "USD"), capacity=CAPACITY
+            ),
         ]
         async with open_supervisor(specs, strategy="rest_for_one") as supervisor:
             with watch:
@@ -291,7 +323,9 @@ async def _post_many(ledger: Ref, events: Sequence[RecordProfit]) -> int:
     return acknowledged
 
 
-async def _ask_alone(latencies_s: list[list[float]], ledger: Ref, events: Sequence[RecordProfit]) -> int:
+async def _ask_alone(
+    latencies_s: list[list[float]], ledger: Ref, events: Sequence[RecordProfit]
+) -> int:
     asks_s: list[float] = []
     acknowledged = 0
     for event in events:
@@ -319,7 +353,9 @@ async def _ask_together(ledger: Ref, events: Sequence[RecordProfit]) -> int:
     return acknowledged
 
 
-async def _ask_together_probed(stalls_s: list[float], ledger: Ref, events: Sequence[RecordProfit]) -> int:
+async def _ask_together_probed(
+    stalls_s: list[float], ledger: Ref, events: Sequence[RecordProfit]
+) -> int:
     """As `_ask_together`; notes how late, at worst, a task that only wants to wake up is woken."""
     worst_s = 0.0
 

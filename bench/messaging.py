@@ -27,9 +27,7 @@ from .harness import Case, Figure, Result, Row, Stopwatch, machine, measure
 
 __all__ = ["QUESTION", "RAW", "run"]
 
-QUESTION = (
-    "How much does a message cost through a mailbox, against a bare trio channel (RAW; ratio above 1 is cheaper)?"
-)
+QUESTION = "How much does a message cost through a mailbox, against a bare trio channel (RAW; ratio above 1 is cheaper)?"
 RAW = "RAW: trio channel of 128"
 
 # The baseline's buffer; the same number bounds every queue that makes its sender wait.
@@ -87,8 +85,14 @@ def run(scale: float = 1.0) -> Result:
         Case(RAW, count(50_000), _raw),
         Case("tell, burst", count(100_000), partial(_with_actor, _tell_burst)),
         Case("tell, paced", count(50_000), partial(_with_actor, _tell_paced)),
-        Case("tell, awaited with backpressure", count(100_000), partial(_with_actor, _tell_awaited)),
-        Case("tell, 8 producers with backpressure", count(100_000), partial(_with_actor, _tell_together)),
+        Case(
+            "tell, awaited with backpressure", count(100_000), partial(_with_actor, _tell_awaited)
+        ),
+        Case(
+            "tell, 8 producers with backpressure",
+            count(100_000),
+            partial(_with_actor, _tell_together),
+        ),
         Case("ask, one caller", count(20_000), partial(_with_actor, _ask_alone)),
         Case("ask, 64 callers", count(20_000), partial(_with_actor, _ask_together)),
         Case("asyncio.Queue of 128", count(50_000), _asyncio_queue),
@@ -110,7 +114,10 @@ def run(scale: float = 1.0) -> Result:
         skipped.append(f"Ray tell, Ray ask: {missing}")
     else:
         of_ray = _ray_rows(ray, tells=count(1_024), asks=count(256))
-        figures = tuple(Figure(f"{row.name}, wall time over RAW", rows[0].per_s / row.per_s, "x") for row in of_ray)
+        figures = tuple(
+            Figure(f"{row.name}, wall time over RAW", rows[0].per_s / row.per_s, "x")
+            for row in of_ray
+        )
         rows += of_ray
     return Result(QUESTION, machine(), rows, tuple(skipped), figures)
 

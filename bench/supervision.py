@@ -126,7 +126,10 @@ def run(scale: float = 1.0) -> Result:
     many = GROWTH * few
     threads = min(THREADS, few)
     raw_few, raw_many = f"RAW: {few:,} trio tasks", f"RAW: {many:,} trio tasks"
-    spawned_few, spawned_many = f"spawn and stop, {few:,} children", f"spawn and stop, {many:,} children"
+    spawned_few, spawned_many = (
+        f"spawn and stop, {few:,} children",
+        f"spawn and stop, {many:,} children",
+    )
     crashes = max(CHILDREN_MIN, round(CRASHES * scale))
     of_crashes = [Case(RAW, crashes, _raw_crashes), Case(CRASHED, crashes, _crashes)]
     of_few = [
@@ -141,7 +144,9 @@ def run(scale: float = 1.0) -> Result:
     except ImportError as missing:
         skipped.append(f"pykka start and stop: {missing}")
     else:
-        of_few.append(Case(f"pykka start and stop, {threads} actors", threads, partial(_pykka_actors, pykka)))
+        of_few.append(
+            Case(f"pykka start and stop, {threads} actors", threads, partial(_pykka_actors, pykka))
+        )
     with _own_garbage_only():
         rows = (
             *measure(of_crashes, repetitions=REPETITIONS, baseline=RAW),
@@ -150,10 +155,16 @@ def run(scale: float = 1.0) -> Result:
         )
     by_name = {row.name: row for row in rows}
     figures = (
-        Figure("crashes served per second of CPU time", 1e6 / by_name[CRASHED].cpu_us_per_message, "/s"),
+        Figure(
+            "crashes served per second of CPU time", 1e6 / by_name[CRASHED].cpu_us_per_message, "/s"
+        ),
         Figure(f"spawn and stop at {few:,}", by_name[spawned_few].cpu_us_per_message, "us/actor"),
         Figure(f"spawn and stop at {many:,}", by_name[spawned_many].cpu_us_per_message, "us/actor"),
-        Figure(f"growth from {few:,} to {many:,}", _growth(by_name[spawned_few], by_name[spawned_many]), "x"),
+        Figure(
+            f"growth from {few:,} to {many:,}",
+            _growth(by_name[spawned_few], by_name[spawned_many]),
+            "x",
+        ),
         Figure("growth of a bare trio nursery", _growth(by_name[raw_few], by_name[raw_many]), "x"),
     )
     return Result(QUESTION, machine(), rows, tuple(skipped), figures)
@@ -208,7 +219,9 @@ def _crashes(crashes: int, watch: Stopwatch) -> int:
     async def main() -> int:
         record = Record(crashes)
         spec = ChildSpec("fragile", partial(Fragile, record), capacity=2 * crashes)
-        patient = open_supervisor([spec], intensity=NEVER, max_consecutive=NEVER, backoff=Backoff(min_s=0.0, max_s=0.0))
+        patient = open_supervisor(
+            [spec], intensity=NEVER, max_consecutive=NEVER, backoff=Backoff(min_s=0.0, max_s=0.0)
+        )
         async with patient as supervisor:
             fragile = supervisor.ref("fragile")
             with watch:
@@ -254,7 +267,9 @@ def _spawn_and_stop(children: int, watch: Stopwatch) -> int:
     async def main() -> int:
         record = Record(children)
         with watch:
-            specs = [ChildSpec(f"child {number}", partial(Child, record)) for number in range(children)]
+            specs = [
+                ChildSpec(f"child {number}", partial(Child, record)) for number in range(children)
+            ]
             async with open_supervisor(specs) as supervisor:
                 for spec in specs:
                     supervisor.ref(spec.name).tell_nowait(SERVE)

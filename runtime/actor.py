@@ -59,7 +59,9 @@ def _marked(types: tuple[type, ...], *, batch_max: int) -> Callable[[F], F]:
 
     def mark(function: F) -> F:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise ConfigError(function.__qualname__, "is a generator, which would never run as a handler")
+            raise ConfigError(
+                function.__qualname__, "is a generator, which would never run as a handler"
+            )
         before, before_max = getattr(function, "__handles__", ((), batch_max))
         if before_max != batch_max:
             raise ConfigError(function.__qualname__, "handles single messages and batches")
@@ -138,7 +140,9 @@ def _dispatch_table(cls: type) -> dict[type, Handler]:
             marked = getattr(member, "__handles__", None)
             if marked is None:
                 continue
-            function = getattr(cls, name)  # an override in a subclass keeps the mark of the name it overrides
+            function = getattr(
+                cls, name
+            )  # an override in a subclass keeps the mark of the name it overrides
             types, batch_max = marked
             # One row for all of its types: what follows for the same row joins the batch.
             # A decorator may hide that what it wraps has to be awaited.
@@ -146,7 +150,9 @@ def _dispatch_table(cls: type) -> dict[type, Handler]:
             for message_type in types:
                 if named.setdefault(message_type, name) != name:
                     both = f"both {named[message_type]} and {name}"
-                    raise ConfigError(cls.__qualname__, f"{both} handle {message_type.__qualname__}")
+                    raise ConfigError(
+                        cls.__qualname__, f"{both} handle {message_type.__qualname__}"
+                    )
                 table[message_type] = handler
     return table
 
@@ -154,12 +160,23 @@ def _dispatch_table(cls: type) -> dict[type, Handler]:
 def _check_union(cls: type[Actor]) -> None:
     if cls.messages is None:
         return
-    union = get_args(cls.messages) if get_origin(cls.messages) in (Union, UnionType) else (cls.messages,)
+    union = (
+        get_args(cls.messages)
+        if get_origin(cls.messages) in (Union, UnionType)
+        else (cls.messages,)
+    )
     if not all(isinstance(one, type) for one in union):
-        raise ConfigError(cls.__qualname__, f"messages is {cls.messages!r}, which is no type and no union of types")
+        raise ConfigError(
+            cls.__qualname__,
+            f"messages is {cls.messages!r}, which is no type and no union of types",
+        )
     for message_type in union:
         if message_type not in cls._handlers:
-            raise ConfigError(cls.__qualname__, f"declares {message_type.__qualname__} but has no handler for it")
+            raise ConfigError(
+                cls.__qualname__, f"declares {message_type.__qualname__} but has no handler for it"
+            )
     for message_type in cls._handlers:
         if message_type not in union:
-            raise ConfigError(cls.__qualname__, f"handles {message_type.__qualname__} but does not declare it")
+            raise ConfigError(
+                cls.__qualname__, f"handles {message_type.__qualname__} but does not declare it"
+            )

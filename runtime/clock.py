@@ -59,5 +59,8 @@ class VirtualClock:
     def advance_to(self, at_us: int) -> None:
         """Move to `at_us`, which may not lie in the past."""
         if at_us < self._now_us:
-            raise ConfigError("at_us", f"{at_us} lies before the clock's {self._now_us}; time does not run backwards")
+            raise ConfigError(
+                "at_us",
+                f"{at_us} lies before the clock's {self._now_us}; time does not run backwards",
+            )
         self._now_us = at_us

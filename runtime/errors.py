@@ -76,14 +76,18 @@ class ActorCrashed(ActorError):
     outcome: Outcome = "unknown"
 
     def __init__(self, name: str, epoch: int, message_type: str, *, key: str | None = None) -> None:
-        super().__init__(f"actor {name!r} (epoch {epoch}) crashed while handling {message_type}{_again(key)}")
+        super().__init__(
+            f"actor {name!r} (epoch {epoch}) crashed while handling {message_type}{_again(key)}"
+        )
         self.name, self.epoch, self.message_type, self.key = name, epoch, message_type, key
 
 
 class ActorStopped(ActorError):
     """The actor is gone for good, or was stopped with the message in hand (`outcome` is then ``"unknown"``)."""
 
-    def __init__(self, name: str, reason: str, *, outcome: Outcome = "not_executed", key: str | None = None) -> None:
+    def __init__(
+        self, name: str, reason: str, *, outcome: Outcome = "not_executed", key: str | None = None
+    ) -> None:
         super().__init__(f"actor {name!r} stopped: {reason}{_again(key)}")
         self.name, self.reason, self.outcome, self.key = name, reason, outcome, key
 
@@ -100,10 +104,20 @@ class AskTimeout(ActorError):
     """No answer within the deadline. `started` tells whether the handler had the message in hand."""
 
     def __init__(
-        self, name: str, message_type: str, timeout_s: float, *, started: bool, key: str | None = None
+        self,
+        name: str,
+        message_type: str,
+        timeout_s: float,
+        *,
+        started: bool,
+        key: str | None = None,
     ) -> None:
-        state = f"in hand, and goes on{_again(key)}" if started else "still queued, and will never run"
-        super().__init__(f"no answer from actor {name!r} to {message_type} within {timeout_s:g} s; it was {state}")
+        state = (
+            f"in hand, and goes on{_again(key)}" if started else "still queued, and will never run"
+        )
+        super().__init__(
+            f"no answer from actor {name!r} to {message_type} within {timeout_s:g} s; it was {state}"
+        )
         self.name, self.message_type, self.timeout_s, self.started, self.key = (
             name,
             message_type,
@@ -164,7 +178,9 @@ class SupervisorEscalated(ActorError):
     """Too many failures: the supervisor gave up. `crashes` holds the records of the latest, oldest first."""
 
     def __init__(self, name: str, reason: str, crashes: Sequence[object]) -> None:
-        super().__init__(f"supervisor {name!r} gave up: {reason}; last crash: {crashes[-1] if crashes else 'none'}")
+        super().__init__(
+            f"supervisor {name!r} gave up: {reason}; last crash: {crashes[-1] if crashes else 'none'}"
+        )
         self.name, self.reason, self.crashes = name, reason, tuple(crashes)
 
 

@@ -47,7 +47,11 @@ def _bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
     # Who was cancelled as well needs no telling: the scope knows, and would leave a group of one behind.
     every = [*_leaves(group)]
     leaves = [one for one in every if not isinstance(one, trio.Cancelled)] or every
-    causes = [one for one in leaves if isinstance(one, SupervisorEscalated) or not isinstance(one, Exception)]
+    causes = [
+        one
+        for one in leaves
+        if isinstance(one, SupervisorEscalated) or not isinstance(one, Exception)
+    ]
     consequences = [one for one in leaves if isinstance(one, ActorError)]
     if len(leaves) == 1 or (len(causes) == 1 and {*causes, *consequences} == {*leaves}):
         return (causes or leaves)[0]

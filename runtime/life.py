@@ -36,7 +36,14 @@ class Seat(ABC):
     To the actor it is its context; the abstract methods are the supervisor's.
     """
 
-    def __init__(self, address: Address, *, max_attempts: int, messages_per_turn: int, on_stop_deadline_s: float):
+    def __init__(
+        self,
+        address: Address,
+        *,
+        max_attempts: int,
+        messages_per_turn: int,
+        on_stop_deadline_s: float,
+    ):
         self.name = address.name
         self.address = address
         self.mailbox: Mailbox = address.mailbox
@@ -161,7 +168,9 @@ async def live(seat: Seat, actor: Actor, ready: Callable[[], None]) -> None:
 async def _clean_up(seat: Seat, actor: Actor, reason: str) -> None:
     """`on_stop` within its deadline. What goes wrong is reported, and never hides what the life itself ended with."""
     try:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + seat.on_stop_deadline_s) as scope:
+        with trio.CancelScope(
+            shield=True, deadline=trio.current_time() + seat.on_stop_deadline_s
+        ) as scope:
             await actor.on_stop(reason)
     except Exception as error:  # noqa: BLE001  reported
         seat.note_cleanup(text_of(error))
@@ -195,7 +204,9 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                 mailbox.admit_sender()
             message = item
             if type(item) is Envelope:
-                if item.state == WAITING and item.deadline <= now():  # its time has passed while others held the loop
+                if (
+                    item.state == WAITING and item.deadline <= now()
+                ):  # its time has passed while others held the loop
                     item.expire()
                 if item.state >= GIVEN_UP:
                     mailbox.expired += 1
@@ -205,7 +216,9 @@ async def _serve(seat: Seat, actor: Actor) -> None:
             mailbox.hand = item
             try:
                 function, is_async, batch_max = handlers[type(message)]
-            except KeyError:  # a tell from before the first life, when the accepted types were not known yet
+            except (
+                KeyError
+            ):  # a tell from before the first life, when the accepted types were not known yet
                 mailbox.hand = NOTHING
                 mailbox.done += 1
                 _answer(seat, item, WrongMessage(seat.name, type(message).__qualname__))
@@ -245,7 +258,9 @@ async def _serve(seat: Seat, actor: Actor) -> None:
             await trio.lowlevel.checkpoint()
         else:
             mailbox.consumer = task
-            item = message = answer = None  # not kept for as long as nobody writes: they may be large
+            item = message = answer = (
+                None  # not kept for as long as nobody writes: they may be large
+            )
             await trio.lowlevel.wait_task_rescheduled(mailbox.abort_park)
 
 
@@ -276,7 +291,9 @@ async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
             answers = await answers
         answers = list(answers)
         if len(answers) != len(mailbox.batch):
-            raise RuntimeError(f"batch handler answered {len(answers)} of {len(mailbox.batch)} messages")
+            raise RuntimeError(
+                f"batch handler answered {len(answers)} of {len(mailbox.batch)} messages"
+            )
     except Rejected as refusal:
         _finish(seat, [refusal] * len(mailbox.batch))
     except Exception as crash:
@@ -289,7 +306,9 @@ async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
         _finish(seat, answers)
 
 
-def _take_followers(mailbox: Mailbox, handlers: Mapping[type, Handler], handler: Handler, now: float) -> None:
+def _take_followers(
+    mailbox: Mailbox, handlers: Mapping[type, Handler], handler: Handler, now: float
+) -> None:
     """Into the hand: what follows in the queue for the same handler, up to its limit.
 
     What has crashed a life before goes alone: it must not take its neighbours with it again.
@@ -369,9 +388,14 @@ def _crash_in_hand(seat: Seat, crash: Exception) -> None:
         else:
             mailbox.quarantined += 1
             reason = f"quarantined after {attempts} attempts: {type(crash).__name__}"
-            tell += [partial(seat.bury, message, reason), partial(seat.quarantine, message, attempts)]
+            tell += [
+                partial(seat.bury, message, reason),
+                partial(seat.quarantine, message, attempts),
+            ]
         if _waited_for(item):
-            error = ActorCrashed(seat.name, seat.epoch, type(message).__qualname__, key=key_of(message))
+            error = ActorCrashed(
+                seat.name, seat.epoch, type(message).__qualname__, key=key_of(message)
+            )
             error.__cause__ = crash
             item.fail(error)
     _put_back(mailbox, again)

@@ -129,12 +129,16 @@ class Mailbox:
         self.own: deque[Envelope] = deque()
         self.urgent = False  # a lane that goes first may have mail, or the life is asked to end
         self.hand: Any = NOTHING
-        self.hand_since = math.inf  # trio time; only kept for what may stay in hand over a schedule point
+        self.hand_since = (
+            math.inf
+        )  # trio time; only kept for what may stay in hand over a schedule point
         self.batch: list[Any] = []
         # Senders that wait for room, oldest first. They hand over in this order, so a sender's messages stay in order.
         # Whenever there are any the queue is full: who makes room admits one in the same step.
         self.senders: OrderedDict[trio.lowlevel.Task, Any] = OrderedDict()
-        self.done = self.crashed = self.interrupted = self.expired = self.quarantined = self.undeliverable = 0
+        self.done = self.crashed = self.interrupted = self.expired = self.quarantined = (
+            self.undeliverable
+        ) = 0
         self.accepted = self.rejected = self.retried = self.late_replies = 0
         self.depth_max = 0
         # Up to this many queued messages a sender need not think; closed and conflating mailboxes always do.
@@ -197,7 +201,9 @@ class Mailbox:
             self.rejected += 1
             raise MailboxFull(self.name, self.capacity)
         self.note_depth()
-        self._undeliverable(self.queue.popleft(), "dropped: mailbox full", MailboxFull(self.name, self.capacity))
+        self._undeliverable(
+            self.queue.popleft(), "dropped: mailbox full", MailboxFull(self.name, self.capacity)
+        )
         return True
 
     def _conflate(self, item: Any) -> bool:
@@ -217,7 +223,9 @@ class Mailbox:
             return True
         if len(self.queue) >= self.capacity:
             return False
-        if len(self._newest) >= 2 * self.capacity:  # keys come and go; only those still queued matter
+        if (
+            len(self._newest) >= 2 * self.capacity
+        ):  # keys come and go; only those still queued matter
             self._newest = {k: one for k, one in self._newest.items() if not one.started}
         self._newest[key] = place = Envelope.unasked(item)
         self.queue.append(place)
@@ -270,7 +278,9 @@ class Mailbox:
         """To the head of where they came from, in their order, for the next life."""
         control = [one for one in items if type(one.message) in self.controls]
         self.control.extendleft(reversed(control))
-        self.queue.extendleft(one for one in reversed(items) if type(one.message) not in self.controls)
+        self.queue.extendleft(
+            one for one in reversed(items) if type(one.message) not in self.controls
+        )
         self.urgent |= bool(control)
         self.note_depth()
 

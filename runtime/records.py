@@ -120,7 +120,9 @@ class ChildStatus(msgspec.Struct, frozen=True):
     state: State
     epoch: int
     restarts: int  # since the supervisor started
-    restarts_in_window: int  # failures of this child that still count towards its supervisor's intensity
+    restarts_in_window: (
+        int  # failures of this child that still count towards its supervisor's intensity
+    )
     capacity: int | None  # None for a supervisor
     mailbox: MailboxStatistics | None  # None for a supervisor
     in_hand: str | None  # type of the message in hand, the first of a batch

@@ -16,7 +16,15 @@ from trio.lowlevel import wait_task_rescheduled
 
 from .deadlines import Deadlines
 from .envelope import ANSWERED, EXPIRED, Envelope
-from .errors import ActorStopped, AskCycle, AskTimeout, ConfigError, MailboxFull, WrongMessage, WrongThread
+from .errors import (
+    ActorStopped,
+    AskCycle,
+    AskTimeout,
+    ConfigError,
+    MailboxFull,
+    WrongMessage,
+    WrongThread,
+)
 from .mailbox import Mailbox
 from .message import Request, key_of
 
@@ -118,7 +126,10 @@ class Ref:
         """
         if self._address.token is None:
             raise ActorStopped(self.name, "not started")
-        if type(message) not in self._mailbox.accepts and type(message) not in self._mailbox.controls:
+        if (
+            type(message) not in self._mailbox.accepts
+            and type(message) not in self._mailbox.controls
+        ):
             raise WrongMessage(self.name, type(message).__qualname__)
         try:
             self._address.token.run_sync_soon(self._tell_or_count, message)
@@ -135,7 +146,9 @@ class Ref:
         `MailboxFull`, `WrongMessage`, `WrongThread`.
         """
         if timeout_s.__class__ is bool or not 0 < timeout_s <= SECONDS_MAX:
-            raise ConfigError("timeout_s", f"{timeout_s!r} is not a positive, finite number of seconds")
+            raise ConfigError(
+                "timeout_s", f"{timeout_s!r} is not a positive, finite number of seconds"
+            )
         address, mailbox = self._address, self._mailbox
         ordinary = type(request) in mailbox.accepts and get_ident() == mailbox.thread
         if not ordinary:
@@ -159,7 +172,9 @@ class Ref:
             await ask.wait()
         if ask.state == ANSWERED:
             answer: R = ask.answer
-            ask.answer = ask.message = None  # its lane may keep it until its deadline, and they may be large
+            ask.answer = ask.message = (
+                None  # its lane may keep it until its deadline, and they may be large
+            )
             return answer
         if ask.state == EXPIRED:
             raise self._too_late(ask, timeout_s)
@@ -195,7 +210,9 @@ class Ref:
 
     def _too_late(self, ask: Envelope, timeout_s: float) -> AskTimeout:
         request = type(ask.message).__qualname__
-        return AskTimeout(self.name, request, timeout_s, started=ask.started, key=key_of(ask.message))
+        return AskTimeout(
+            self.name, request, timeout_s, started=ask.started, key=key_of(ask.message)
+        )
 
     def _check_control(self, message: Any) -> None:
         """Say why a message cannot be sent from here, unless it goes the way of control messages.
@@ -203,7 +220,9 @@ class Ref:
         From another thread trio would lose it and hang the run.
         """
         if get_ident() != self._mailbox.thread:
-            raise WrongThread(f"ref of {self.name!r} used outside its trio thread; use tell_from_thread")
+            raise WrongThread(
+                f"ref of {self.name!r} used outside its trio thread; use tell_from_thread"
+            )
         if type(message) not in self._mailbox.controls:
             raise WrongMessage(self.name, type(message).__qualname__)
 

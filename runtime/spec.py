@@ -38,7 +38,9 @@ def _check_whole(field: str, value: object, *, least: int) -> None:
 def _check_seconds(field: str, value: Any, *, zero: bool) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not (0 <= value <= SECONDS_MAX) or (value == 0 and not zero):
-        raise ConfigError(field, f"{value!r} is not a finite number of seconds {'>=' if zero else '>'} 0")
+        raise ConfigError(
+            field, f"{value!r} is not a finite number of seconds {'>=' if zero else '>'} 0"
+        )
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -54,7 +56,11 @@ class Backoff(msgspec.Struct, frozen=True):
         _check_seconds("backoff.max_s", self.max_s, zero=True)
         if self.min_s > self.max_s:
             raise ConfigError("backoff", f"min_s {self.min_s!r} is more than max_s {self.max_s!r}")
-        if isinstance(self.jitter, bool) or not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 1:
+        if (
+            isinstance(self.jitter, bool)
+            or not isinstance(self.jitter, int | float)
+            or not 0 <= self.jitter <= 1
+        ):
             raise ConfigError("backoff.jitter", f"{self.jitter!r} is not between 0 and 1")
 
     def delay_s(self, failures: int, rng: random.Random) -> float:
@@ -81,7 +87,9 @@ class ChildSpec(msgspec.Struct, frozen=True):
     grace_s: float = 5.0
     on_stop_deadline_s: float = 5.0
     max_attempts: int = 3
-    messages_per_turn: int = 64  # handled before other tasks have a turn: a schedule point costs ten times a dispatch
+    messages_per_turn: int = (
+        64  # handled before other tasks have a turn: a schedule point costs ten times a dispatch
+    )
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -92,7 +100,10 @@ class ChildSpec(msgspec.Struct, frozen=True):
         for field, allowed in (("restart", Restart), ("overflow", Overflow), ("drain", Drain)):
             _check_choice(f"{self.name}.{field}", getattr(self, field), allowed)
         if (self.overflow == "conflate") != (self.conflate_by is not None):
-            raise ConfigError(f"{self.name}.conflate_by", "goes with the overflow policy 'conflate', and that with it")
+            raise ConfigError(
+                f"{self.name}.conflate_by",
+                "goes with the overflow policy 'conflate', and that with it",
+            )
         _check_seconds(f"{self.name}.grace_s", self.grace_s, zero=True)
         _check_seconds(f"{self.name}.on_stop_deadline_s", self.on_stop_deadline_s, zero=True)
 
@@ -120,9 +131,16 @@ class SupervisorSpec(msgspec.Struct, frozen=True):
             _check_seconds(f"{self.name}.{field}", getattr(self, field), zero=False)
         for child in self.children:
             if not isinstance(child, ChildSpec | SupervisorSpec):
-                raise ConfigError(f"{self.name}.children", f"{child!r} is neither a ChildSpec nor a SupervisorSpec")
+                raise ConfigError(
+                    f"{self.name}.children",
+                    f"{child!r} is neither a ChildSpec nor a SupervisorSpec",
+                )
             factory = child.factory if isinstance(child, ChildSpec) else None
-            if isinstance(child, ChildSpec) and isinstance(factory, type) and issubclass(factory, Actor):
+            if (
+                isinstance(child, ChildSpec)
+                and isinstance(factory, type)
+                and issubclass(factory, Actor)
+            ):
                 check_attempts(child, factory, self.intensity)
 
 
@@ -130,4 +148,6 @@ def check_attempts(child: ChildSpec, actor: type[Actor], intensity: int) -> None
     """A message that crashes every life must be set aside before its supervisor gives up. Raises `ConfigError`."""
     if actor._idempotent and child.max_attempts > intensity:
         field = f"{child.name}.max_attempts"
-        raise ConfigError(field, f"{child.max_attempts} is more than its supervisor's intensity of {intensity}")
+        raise ConfigError(
+            field, f"{child.max_attempts} is more than its supervisor's intensity of {intensity}"
+        )

@@ -76,6 +76,8 @@ class Watchdog:
     def _tell(self, name: str, for_s: float) -> None:
         frame = sys._current_frames().get(self._watched)
         stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
-        log.critical("actor %s has held the loop for %.1f s without yielding:\n%s", name, for_s, stack)
+        log.critical(
+            "actor %s has held the loop for %.1f s without yielding:\n%s", name, for_s, stack
+        )
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._report, name, for_s, stack)

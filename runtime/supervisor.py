@@ -16,7 +16,15 @@ import logging
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Generator, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -27,7 +35,15 @@ import trio
 from .actor import Actor
 from .deadlines import Deadlines
 from .envelope import ANSWERED, WAITING
-from .errors import ActorStopped, ConfigError, ReplaceFailed, StartFailed, SupervisorEscalated, UnknownChild, text_of
+from .errors import (
+    ActorStopped,
+    ConfigError,
+    ReplaceFailed,
+    StartFailed,
+    SupervisorEscalated,
+    UnknownChild,
+    text_of,
+)
 from .groups import bare_errors, leaf_of
 from .life import Seat, fail_askers, live, starts_at_once
 from .mailbox import NOTHING, Mailbox, MailboxStatistics, message_of
@@ -66,8 +82,12 @@ class _Child(Seat):
     def __init__(self, spec: ChildSpec | SupervisorSpec, supervisor: Supervisor) -> None:
         root = supervisor.root
         # A supervisor has no mail; what it needs of a seat is a way to be asked to end.
-        settings = spec if isinstance(spec, ChildSpec) else ChildSpec(spec.name, Actor, overflow="reject")
-        mailbox = Mailbox(spec.name, settings.capacity, settings.overflow, self.bury, settings.conflate_by)
+        settings = (
+            spec if isinstance(spec, ChildSpec) else ChildSpec(spec.name, Actor, overflow="reject")
+        )
+        mailbox = Mailbox(
+            spec.name, settings.capacity, settings.overflow, self.bury, settings.conflate_by
+        )
         super().__init__(
             Address(spec.name, mailbox, root.deadlines),
             max_attempts=settings.max_attempts,
@@ -149,7 +169,9 @@ class _Child(Seat):
         if self.nested is not None:
             self.nested.retire(reason)
         elif self.terminated is None:
-            self.terminated = Terminated(trio.current_time(), self.name, self.mailbox.closed or reason)
+            self.terminated = Terminated(
+                trio.current_time(), self.name, self.mailbox.closed or reason
+            )
             self.gone.set()
             self.say(self.terminated)
             for follower in tuple(self.followers):
@@ -164,14 +186,18 @@ class _Child(Seat):
         return ChildStatus(
             name=self.name,
             # Its end may wait to be looked at while another one is being stopped.
-            state="restarting" if self.state in ("starting", "running") and self.released.is_set() else self.state,
+            state="restarting"
+            if self.state in ("starting", "running") and self.released.is_set()
+            else self.state,
             epoch=self.epoch,
             restarts=self.restarts,
             restarts_in_window=self.supervisor.failures_of(self),
             capacity=mailbox.capacity if actor else None,
             mailbox=mailbox.statistics() if actor else None,
             in_hand=type(message_of(in_hand[0])).__qualname__ if in_hand else None,
-            in_hand_s=max(0.0, self.address.deadlines.now() - mailbox.hand_since) if in_hand else None,
+            in_hand_s=max(0.0, self.address.deadlines.now() - mailbox.hand_since)
+            if in_hand
+            else None,
             waiting_on=tuple(sorted({address.name for address in self.address.waiting_on})),
             last_crash=self.last_crash,
             children=self.nested.tree() if self.nested else (),
@@ -256,7 +282,11 @@ class Supervisor:
     """
 
     def __init__(
-        self, spec: SupervisorSpec, root: Supervisor | None = None, *, stuck_after_s: float | None = None
+        self,
+        spec: SupervisorSpec,
+        root: Supervisor | None = None,
+        *,
+        stuck_after_s: float | None = None,
     ) -> None:
         self.spec = spec
         self.root: Supervisor = root or self
@@ -264,7 +294,9 @@ class Supervisor:
         self.deadlines: Deadlines = root.deadlines if root else Deadlines()
         self.dead_letters: Log[DeadLetter] = root.dead_letters if root else Log(RECORDS_KEPT)
         self.events: Log[Event] = root.events if root else Log(RECORDS_KEPT)
-        self._children = {child.name: child for child in (_Child(one, self) for one in spec.children)}
+        self._children = {
+            child.name: child for child in (_Child(one, self) for one in spec.children)
+        }
         if len(self._children) != len(spec.children) or (root is None and _duplicates(self)):
             raise ConfigError(f"{spec.name}.children", "two children share a name")
         # Everybody here and below, by name: the tree is fixed once it is declared.
@@ -311,7 +343,11 @@ class Supervisor:
 
     def statistics(self) -> dict[str, MailboxStatistics]:
         """Mailbox counters by actor, over the whole tree."""
-        return {name: child.mailbox.statistics() for name, child in self._members.items() if child.nested is None}
+        return {
+            name: child.mailbox.statistics()
+            for name, child in self._members.items()
+            if child.nested is None
+        }
 
     def watch(self, name: str) -> Watch:
         """`await supervisor.watch(name)` gives the one `Terminated` of that actor, at once if it is gone already.
@@ -351,7 +387,9 @@ class Supervisor:
         child = self._members.get(name)
         if child is None:
             raise UnknownChild(name, list(self._members))
-        if child.supervisor._nursery is None:  # over, or waiting for its own restart: there is no life to end
+        if (
+            child.supervisor._nursery is None
+        ):  # over, or waiting for its own restart: there is no life to end
             child.supervisor._forget(child, reason)
             return
         done = trio.Event()
@@ -393,7 +431,9 @@ class Supervisor:
     def _actor(self, name: str) -> _Child:
         child = self._members.get(name)
         if child is None or child.nested is not None:
-            raise UnknownChild(name, [one.name for one in self._members.values() if one.nested is None])
+            raise UnknownChild(
+                name, [one.name for one in self._members.values() if one.nested is None]
+            )
         return child
 
     def _watchdog(self) -> Watchdog | None:
@@ -406,7 +446,11 @@ class Supervisor:
                 task = child.task
                 if task is not None and child.nested is None:
                     mailbox = child.mailbox
-                    yield child.name, task, (child.epoch, mailbox.done, id(mailbox.hand), mailbox.batch)
+                    yield (
+                        child.name,
+                        task,
+                        (child.epoch, mailbox.done, id(mailbox.hand), mailbox.batch),
+                    )
 
         def report(name: str, for_s: float, stack: str) -> None:
             child = self._members[name]
@@ -507,7 +551,10 @@ class Supervisor:
     async def _manage(self) -> None:
         while True:
             if self._restarting:
-                due = min((group.due for group in self._restarting if group.starting is None), default=math.inf)
+                due = min(
+                    (group.due for group in self._restarting if group.starting is None),
+                    default=math.inf,
+                )
                 with trio.move_on_at(due):
                     await self._ring()
             else:
@@ -574,7 +621,9 @@ class Supervisor:
         else:
             request.begin()
             if child.state in ("starting", "running"):
-                await self._end_life(child, "replaced", final=False, at_once=child.state == "starting")
+                await self._end_life(
+                    child, "replaced", final=False, at_once=child.state == "starting"
+                )
                 self._begin_again(child)
             # Else it waits for its restart, and starts in its turn.
 
@@ -582,7 +631,9 @@ class Supervisor:
         """A life in the place of one that has just ended; a group that waits for the child goes on if it is up."""
         if child.task is None:
             self._begin_life(child)
-        elif not self._groups_starting(child):  # stuck: its next life begins when this one ends, if it ever does
+        elif not self._groups_starting(
+            child
+        ):  # stuck: its next life begins when this one ends, if it ever does
             group = _Restarting(trio.current_time(), [])
             group.starting = child
             self._restarting.append(group)
@@ -653,11 +704,17 @@ class Supervisor:
             if sibling is not child and sibling.state in ("starting", "running"):
                 temporary = sibling.spec.restart == "temporary"
                 # What it waits for comes up again only after its own end: its grace would be spent in vain.
-                hopeless = sibling.state == "starting" or bool(wait_path(sibling.address, child.address))
-                await self._end_life(sibling, "restarting with a sibling", final=temporary, at_once=hopeless)
+                hopeless = sibling.state == "starting" or bool(
+                    wait_path(sibling.address, child.address)
+                )
+                await self._end_life(
+                    sibling, "restarting with a sibling", final=temporary, at_once=hopeless
+                )
                 if temporary:
                     self._forget(sibling, "stopped with a sibling")
-                elif sibling.task is None:  # else it is stuck, and stays so until its life has ended
+                elif (
+                    sibling.task is None
+                ):  # else it is stuck, and stays so until its life has ended
                     sibling.state = "restarting"
         return [member for member in members if not self._gone(member)]
 
@@ -792,7 +849,9 @@ class Supervisor:
         manager.context.run(self._begin_life, child)
         return True
 
-    async def _end_life(self, child: _Child, reason: str, *, final: bool, at_once: bool = False) -> None:
+    async def _end_life(
+        self, child: _Child, reason: str, *, final: bool, at_once: bool = False
+    ) -> None:
         """Ask a life to end, cancel it after its grace, and wait for it. Bounded by grace and on_stop's deadline.
 
         A `final` end closes the intake first and drains as declared; else the message in hand is finished, no more,
@@ -837,7 +896,9 @@ class _Patience:
             self._cancelled = True
             child.scope.cancel()
             if self._stuck_after_s is not None:
-                self.deadline = trio.current_time() + child.settings.on_stop_deadline_s + self._stuck_after_s
+                self.deadline = (
+                    trio.current_time() + child.settings.on_stop_deadline_s + self._stuck_after_s
+                )
                 child.address.deadlines.add_at(self)
         elif child.task is not None:
             self._report_stuck(child, child.task)
@@ -893,7 +954,9 @@ async def open_supervisor(
         stable_after_s=stable_after_s,
     )
     if stuck_after_s is not None and not 0 < stuck_after_s < math.inf:
-        raise ConfigError("stuck_after_s", f"{stuck_after_s!r} is not a positive, finite number of seconds")
+        raise ConfigError(
+            "stuck_after_s", f"{stuck_after_s!r} is not a positive, finite number of seconds"
+        )
     supervisor = Supervisor(spec, stuck_after_s=stuck_after_s)
 
     async def supervise(task_status: trio.TaskStatus[None]) -> None:

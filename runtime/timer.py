@@ -21,7 +21,16 @@ __all__ = ["Timer"]
 class Timer:
     """Made by `Context.after` and `Context.every`."""
 
-    __slots__ = ("_deadlines", "_mailbox", "_message", "_timers", "_unread", "deadline", "every_s", "state")
+    __slots__ = (
+        "_deadlines",
+        "_mailbox",
+        "_message",
+        "_timers",
+        "_unread",
+        "deadline",
+        "every_s",
+        "state",
+    )
 
     def __init__(
         self,

@@ -43,7 +43,9 @@ class ThreadWorker:
         self._thread.start()
 
     async def run(self, call: Callable[[], T]) -> T:
-        if self._stopped:  # nobody would ever take the call, and the wait for it cannot be cancelled
+        if (
+            self._stopped
+        ):  # nobody would ever take the call, and the wait for it cannot be cancelled
             raise trio.ClosedResourceError("the worker is stopped")
         token = trio.lowlevel.current_trio_token()
         task = trio.lowlevel.current_task()

@@ -28,4 +28,6 @@ def test_the_figures_name_the_sizes_they_are_of(result: Result) -> None:
 
 
 def test_the_peer_is_measured_or_said_to_be_missing(result: Result) -> None:
-    assert ("verify over bean-check" in {figure.name for figure in result.figures}) is not bool(result.skipped)
+    assert ("verify over bean-check" in {figure.name for figure in result.figures}) is not bool(
+        result.skipped
+    )

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 import trio
 
-from fundops.runtime import ChildSpec, MailboxStatistics, Supervisor, SupervisorSpec, open_supervisor
+from fundops.runtime import (
+    ChildSpec,
+    MailboxStatistics,
+    Supervisor,
+    SupervisorSpec,
+    open_supervisor,
+)
 
 Supervise = Callable[..., AbstractAsyncContextManager[Supervisor]]
 
@@ -19,7 +25,13 @@ CHECKED_EACH_STEP_MAX = 40
 
 def missing(counters: MailboxStatistics) -> int:
     """How many accepted messages have no state: zero at every instant, or the runtime has lost or doubled one."""
-    final = counters.done + counters.crashed + counters.interrupted + counters.expired + counters.quarantined
+    final = (
+        counters.done
+        + counters.crashed
+        + counters.interrupted
+        + counters.expired
+        + counters.quarantined
+    )
     final += counters.undeliverable
     return counters.accepted - final - counters.queued - counters.in_hand
 
@@ -42,7 +54,9 @@ def supervise() -> Supervise:
     """`open_supervisor`, with the accounting equation asserted after every step and nothing left over at the end."""
 
     @asynccontextmanager
-    async def opened(children: Sequence[ChildSpec | SupervisorSpec], **options: Any) -> AsyncIterator[Supervisor]:
+    async def opened(
+        children: Sequence[ChildSpec | SupervisorSpec], **options: Any
+    ) -> AsyncIterator[Supervisor]:
         auditor: Auditor | None = None
         watched: list[Supervisor] = []
         try:
