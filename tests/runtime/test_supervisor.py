@@ -893,11 +893,13 @@ async def test_what_a_life_sets_in_its_context_ends_with_it(supervise: Supervise
 # -- size
 
 
-async def test_ten_thousand_children_start_answer_and_stop(supervise: Supervise) -> None:
+@pytest.mark.parametrize("size", [500, pytest.param(10_000, marks=pytest.mark.soak)])
+async def test_many_children_start_answer_and_stop(supervise: Supervise, size: int) -> None:
     log: Log = []
-    async with supervise([child(f"n{number}", log) for number in range(10_000)]) as supervisor:
-        refs = [supervisor.ref(f"n{number}") for number in range(0, 10_000, 1_000)]
+    names = [f"n{number}" for number in range(size)]
+    async with supervise([child(name, log) for name in names]) as supervisor:
+        refs = [supervisor.ref(name) for name in names[:: size // 10]]
         assert [await ref.ask(Count()) for ref in refs] == [1] * 10
-        assert {one.state for one in supervisor.tree()} == {"running"}
-    assert log[:10_000] == [f"+n{number}" for number in range(10_000)]
-    assert log[10_000:] == [f"-n{number} supervisor stopped" for number in reversed(range(10_000))]
+        assert {status.state for status in supervisor.tree()} == {"running"}
+    assert log[:size] == [f"+{name}" for name in names]
+    assert log[size:] == [f"-{name} supervisor stopped" for name in reversed(names)]
