@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin
 
+from .answers import check_answer
 from .errors import ConfigError
 from .message import is_control, is_idempotent
 from .ref import Ref
@@ -121,6 +122,7 @@ class Actor:
         super().__init_subclass__(**kwargs)
         cls._handlers = _dispatch_table(cls)
         _check_union(cls)
+        _check_answers(cls)
         cls._controls = frozenset(filter(is_control, cls._handlers))
         cls._accepts = frozenset(cls._handlers) - cls._controls
         cls._idempotent = any(map(is_idempotent, cls._handlers))
@@ -180,3 +182,11 @@ def _check_union(cls: type[Actor]) -> None:
             raise ConfigError(
                 cls.__qualname__, f"handles {message_type.__qualname__} but does not declare it"
             )
+
+
+def _check_answers(cls: type[Actor]) -> None:
+    handled: dict[Handler, list[type]] = {}
+    for message_type, handler in cls._handlers.items():
+        handled.setdefault(handler, []).append(message_type)
+    for (function, _, batch_max), message_types in handled.items():
+        check_answer(function, message_types, batch=batch_max > 0)

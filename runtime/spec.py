@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -135,13 +136,16 @@ class SupervisorSpec(msgspec.Struct, frozen=True):
                     f"{self.name}.children",
                     f"{child!r} is neither a ChildSpec nor a SupervisorSpec",
                 )
-            factory = child.factory if isinstance(child, ChildSpec) else None
-            if (
-                isinstance(child, ChildSpec)
-                and isinstance(factory, type)
-                and issubclass(factory, Actor)
-            ):
-                check_attempts(child, factory, self.intensity)
+            if isinstance(child, ChildSpec) and (actor := _actor_of(child.factory)) is not None:
+                check_attempts(child, actor, self.intensity)
+
+
+def _actor_of(factory: Callable[[], Actor]) -> type[Actor] | None:
+    """The class of the actors that a factory makes; None when only its first actor can tell."""
+    made_by: object = factory
+    while isinstance(made_by, partial):
+        made_by = made_by.func
+    return made_by if isinstance(made_by, type) and issubclass(made_by, Actor) else None
 
 
 def check_attempts(child: ChildSpec, actor: type[Actor], intensity: int) -> None:

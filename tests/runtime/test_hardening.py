@@ -426,10 +426,11 @@ async def test_an_ask_whose_time_has_passed_while_others_held_the_loop_never_run
 
     class Blocking(Actor):
         @handles(Go)
-        def go(self, message: Go) -> None:
+        def go(self, message: Go) -> int:
             ran.append(message.number)
             if message.seconds:
                 time.sleep(message.seconds)
+            return message.number
 
         @handles_batch(Fail)
         def many(self, messages: list[Fail]) -> list[None]:
@@ -549,7 +550,7 @@ async def test_marks_add_up(supervise: Supervise) -> None:
     class Twice(Actor):
         @handles(Go)
         @handles(Fail)
-        def both(self, message: Any) -> str:
+        def both(self, message: Any) -> Any:
             return type(message).__name__
 
     async with supervise([ChildSpec("a", Twice)]) as supervisor:

@@ -274,25 +274,23 @@ async def test_an_ask_that_timed_out_in_hand_names_its_key(
 # -- the setting that cannot work
 
 
+class Ready(Clerk):
+    def __init__(self) -> None:
+        super().__init__([])
+
+
 @pytest.mark.parametrize("intensity", [0, 1, 2])
-def test_more_attempts_than_restarts_are_refused_for_a_class(intensity: int) -> None:
-    with pytest.raises(ConfigError, match=rf"a.max_attempts: 3 .*intensity of {intensity}"):
-        SupervisorSpec("g", [ChildSpec("a", partial_class())], intensity=intensity)
-
-
-def partial_class() -> type[Actor]:
-    class Ready(Clerk):
-        def __init__(self) -> None:
-            super().__init__([])
-
-    return Ready
-
-
-async def test_more_attempts_than_restarts_are_refused_at_the_first_start_otherwise(
-    supervise: Supervise,
+@pytest.mark.parametrize("factory", [Ready, partial(Clerk, []), partial(partial(Clerk), [])])
+def test_more_attempts_than_restarts_are_refused_in_the_spec(
+    factory: Callable[[], Actor], intensity: int
 ) -> None:
+    with pytest.raises(ConfigError, match=rf"a.max_attempts: 3 .*intensity of {intensity}"):
+        SupervisorSpec("g", [ChildSpec("a", factory)], intensity=intensity)
+
+
+async def test_an_opaque_factory_is_refused_at_the_first_start(supervise: Supervise) -> None:
     with pytest.raises(StartFailed) as caught:
-        async with supervise([ChildSpec("a", partial(Clerk, []))], intensity=2):
+        async with supervise([ChildSpec("a", lambda: Clerk([]))], intensity=2):
             raise AssertionError("never entered")
     assert isinstance(caught.value.__cause__, ConfigError)
     assert caught.value.__cause__.field == "a.max_attempts"
