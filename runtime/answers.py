@@ -1,8 +1,9 @@
-"""The check, made when an actor class is created, that its handlers answer what their requests declare.
+"""The check of what handlers answer, made when an actor class is created.
 
-It compares annotations and runs nothing. It refuses an answer only when it is certainly of another
-type: an annotation is let through when it is missing, names a type that does not exist yet, or uses a
-type variable or a Protocol. A type checker does the exact work where there is one.
+It compares the annotated return type of a handler with the answer that its request declares, and runs
+nothing. It refuses an answer only when it is certainly of another type. An annotation passes when it
+is missing, names a type that does not exist yet, or uses a type variable or a Protocol. A type checker
+does the exact work where there is one.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def _item_of(function: Callable[..., Any], answers: Any) -> Any:
     origin, arguments = get_origin(answers) or answers, get_args(answers)
     if origin is tuple:
         items = [argument for argument in arguments if argument is not ...]
-        return Union[tuple(items)] if items else Any
+        return Union[tuple(items)] if items else Any  # noqa: UP007  made at run time
     if isinstance(origin, type) and not issubclass(origin, Iterable):
         raise _mismatch(function, answers, "a batch is answered with a list")
     return arguments[0] if len(arguments) == 1 and isinstance(origin, type) else Any
