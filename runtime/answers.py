@@ -1,9 +1,9 @@
 """The check of what handlers answer, made when an actor class is created.
 
-It compares the annotated return type of a handler with the answer that its request declares, and runs
-nothing. It refuses an answer only when it is certainly of another type. An annotation passes when it
-is missing, names a type that does not exist yet, or uses a type variable or a Protocol. A type checker
-does the exact work where there is one.
+It compares the annotated return type of a handler with the answer that its request declares, and
+runs nothing. It refuses an answer only when it is certainly of another type. An annotation passes
+when it is missing, names a type that does not exist yet, or uses a type variable or a Protocol. A
+type checker does the exact work where there is one.
 """
 
 from __future__ import annotations

@@ -218,7 +218,8 @@ class Mailbox:
     def _conflate(self, item: Any) -> bool:
         """Give a told message the place of the queued one with its key, or a new place.
 
-        False when the caller has to go on as for an ordinary message. An ask is never conflated, since its asker waits for an answer to this very message.
+        False when the caller has to go on as for an ordinary message. An ask is never conflated,
+        since its asker waits for an answer to this very message.
         """
         if type(item) is Envelope:
             return False
@@ -312,6 +313,7 @@ class Mailbox:
             reschedule(task)
 
     def abort_park(self, _: object) -> trio.lowlevel.Abort:
+        """Let a parked consumer be cancelled."""
         self.consumer = None
         return trio.lowlevel.Abort.SUCCEEDED
 

@@ -1,4 +1,7 @@
-"""Where a task is that does not end. Nothing can end it from outside, so at least a person is told what it does."""
+"""Reports of tasks that do not end, with their stacks.
+
+Nothing can end such a task from outside, so a person has to see where it is.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,16 @@ log = logging.getLogger("fundops.runtime")
 
 
 def stack_of(task: trio.lowlevel.Task) -> str:
-    """What the task waits for, outermost first."""
+    """The stack of a parked task, outermost frame first."""
     return "".join(traceback.StackSummary.extract(task.iter_await_frames()).format())
 
 
 class Watchdog:
-    """A thread that notices a task which holds the loop: nothing in the loop could.
+    """A thread that notices a task which holds the loop, as no task of that loop could.
 
-    `running` gives the name of each actor, its task, and a mark that changes whenever it gets on. A task that is found
-    running with the same mark while the loop does not answer for `after_s` is logged at once, and told to `report` once
-    the loop runs again.
+    `running` gives the name of each actor, its task, and a mark that changes whenever the actor
+    makes progress. A task that is found running with the same mark, while the loop does not answer
+    for `after_s`, is logged at once. `report` is called with it as soon as the loop runs again.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Watchdog:
         threading.Thread(target=self._watch, name="fundops watchdog", daemon=True).start()
 
     def stop(self) -> None:
+        """End the thread, soon."""
         self._over.set()
 
     def _watch(self) -> None:
@@ -61,13 +65,18 @@ class Watchdog:
                 self._tell(now[0], time.monotonic() - since)
 
     def _knock(self) -> None:
-        """A handler may be found running each time and still let others run: then the loop answers."""
+        """Ask the loop for an answer.
+
+        A task that is running at every look may still let others run in between; then the loop
+        answers.
+        """
         self._answered.clear()
         if self._busy() is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._answered.set)
 
     def _busy(self) -> tuple[str, object] | None:
+        """The actor whose task is running at this instant, with its mark."""
         for name, task, mark in self._running():
             if task.coro.cr_running:
                 return name, mark

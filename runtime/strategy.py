@@ -19,10 +19,11 @@ C = TypeVar("C", bound=Hashable)
 def restart_together(
     strategy: Strategy, order: Sequence[C], failed: C, under_way: Collection[Collection[C]]
 ) -> list[C]:
-    """The children that restart with `failed`, in `order`, which is the order of declaration.
+    """The children that restart with `failed`, in the order of their declaration, `order`.
 
-    `under_way` are the groups already waiting for their restart, no two with a common member. A group
-    that shares a member with the new one becomes part of it, so that no child is started twice.
+    `under_way` are the groups already waiting for their restart, no two with a common member. A
+    group that shares a member with the new one becomes part of it, so that no child is started
+    twice.
     """
     if strategy == "one_for_one":
         together = {failed}

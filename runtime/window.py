@@ -4,8 +4,8 @@ Pure: it is told each time and never reads a clock. Times are trio's, in seconds
 
 Two rules apply, and either is enough to escalate. More than `intensity` failures of all children
 within `period_s` are a burst. `max_consecutive` failures of one child in a row, with no
-`stable_after_s` of running between them, are a slow crash loop, which the first rule misses when the
-backoff is longer than the period.
+`stable_after_s` of running between them, are a slow crash loop, which the first rule misses when
+the backoff is longer than the period.
 """
 
 from __future__ import annotations
@@ -47,16 +47,17 @@ class FailureWindow:
             )
         if in_a_row >= self._max_consecutive:
             return (
-                f"{_failures(in_a_row)} in a row of {name!r} reached max_consecutive="
-                f"{self._max_consecutive} without stable_after_s={self._stable_after_s:g} of running"
+                f"{_failures(in_a_row)} in a row of {name!r} reached "
+                f"max_consecutive={self._max_consecutive} "
+                f"without stable_after_s={self._stable_after_s:g} of running"
             )
         return None
 
     def next_may_escalate(self, name: str) -> bool:
         """Whether the child's next failure could be one too many.
 
-        A cheap look without the time: stamps that have left the window may still be counted, so True
-        may be wrong and False never is.
+        A cheap look without the time: stamps that have left the window may still be counted, so
+        True may be wrong and False never is.
         """
         if len(self._stamps) >= self._intensity:
             return True
