@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Stopwatch:
-    """Measures the wall and CPU time of its `with` blocks in seconds, over all threads here."""
+    """Measures the wall and CPU time of its `with` blocks in seconds, for all threads."""
 
     def __init__(self) -> None:
         self.wall_s = 0.0
