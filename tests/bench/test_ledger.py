@@ -1,4 +1,4 @@
-"""The ledger bench at smoke size: every row is there and every entry is on disk. Never a figure of speed."""
+"""The ledger bench at smoke size: all rows exist, all entries are on disk. No figure of speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The messaging bench at smoke size: every row is there and every message was handled. Never a figure of speed."""
+"""The messaging bench at smoke size: all rows exist, all messages are handled. No speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supervision bench at smoke size: all crashed, spawned and stopped as its rows say. Never a figure of speed."""
+"""The supervision bench at smoke size: its rows count what happened. No figure of speed."""
 
 from __future__ import annotations
 

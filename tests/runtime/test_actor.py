@@ -1,4 +1,4 @@
-"""Dispatch: which handler serves a message, what it may answer, and what a life is told about itself."""
+"""Dispatch: which handler serves a message, which answers it may give, and a life's context."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class AddMore(Add, frozen=True):
 
 
 class TooMuch(Rejected):
-    """What the actors below refuse with."""
+    """The refusal of the actors below."""
 
 
 class Counter(Actor):
@@ -198,7 +198,7 @@ async def test_a_type_that_was_not_known_before_the_first_life_is_refused_on_arr
         async def on_start(self) -> None:
             await wait_all_tasks_blocked()
 
-    # A lambda does not say what it will make.
+    # A lambda does not show the class of the actor it makes.
     async with supervise(
         [ChildSpec("early", Early), ChildSpec("late", lambda: Late())]
     ) as supervisor:
@@ -279,7 +279,7 @@ async def test_mail_waits_until_the_actor_has_started(
 
 
 class Batch(Actor):
-    """Answers ten times the amount; refuses what is over 100, crashes below zero, miscounts at 13."""
+    """Answers ten times the amount; refuses more than 100, crashes below 0, miscounts at 13."""
 
     def __init__(self, log: list[list[int]]) -> None:
         self.log = log

@@ -1,4 +1,4 @@
-"""What an asker sees: every row of the contract's table, in virtual time."""
+"""The answers and errors of an ask: every row of the contract's table, in virtual time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Work(Request[int], frozen=True):
 
 
 class Relay(Request[Any], frozen=True):
-    """Ask the first of `path` to relay to the rest; the last one answers with the names it passed."""
+    """Ask the first of `path` to relay to the rest; the last answers with the names it passed."""
 
     path: tuple[str, ...]
     timeout_s: float = 5.0
@@ -491,9 +491,8 @@ async def test_what_an_ask_of_the_host_hears_of_an_escalation_does_not_hide_it(
 ) -> None:
     async def scenario() -> None:
         async with supervise(workers("a"), intensity=0) as supervisor:
-            await supervisor.ref("a").ask(
-                Work(-1)
-            )  # ActorCrashed leaves the block while the supervisor gives up
+            # The ActorCrashed of this ask leaves the block while the supervisor gives up.
+            await supervisor.ref("a").ask(Work(-1))
 
     with pytest.raises(SupervisorEscalated):
         await scenario()

@@ -1,4 +1,4 @@
-"""What embedders do that nobody should: errors without a text, interrupts in a factory, late asks, odd messages."""
+"""Misuse by embedders: errors without a text, interrupts in a factory, late asks, odd messages."""
 
 from __future__ import annotations
 
@@ -347,7 +347,7 @@ def test_a_supervisor_may_be_looked_at_after_its_run() -> None:
 
 
 class Knob(msgspec.Struct, frozen=True):
-    """Fields that only share their names with what a type may declare."""
+    """Has fields with the names of the properties that a type may declare."""
 
     control: str = "left"
     idempotent: bool = False
@@ -614,7 +614,7 @@ async def test_mail_from_a_thread_that_fits_no_more_when_it_arrives_ends_nothing
             ),
         ]
     ) as supervisor:
-        # As a thread would, but in the order that matters: accepted there, and replaced before it arrives.
+        # As a thread would send it: accepted there, and the actor is replaced before it arrives.
         supervisor.ref("a").tell_from_thread(Go())
         await supervisor.replace("a", Other)
         await trio.to_thread.run_sync(supervisor.ref("c").tell_from_thread, Go())
@@ -718,7 +718,7 @@ def test_a_subscriber_that_would_never_run_is_refused() -> None:
     from fundops.runtime import Log
 
     async def listen(_: object) -> None:
-        """Nobody would await it."""
+        """Would never be awaited."""
 
     for subscriber in (listen, None):
         with pytest.raises(ConfigError, match="subscriber"):

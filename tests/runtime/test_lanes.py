@@ -1,4 +1,4 @@
-"""Mail that does not stand in line: control messages, the newest by key, timers, and news of those watched."""
+"""Messages outside the queue's order: control, conflated, timers, ends of watched actors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Tick(msgspec.Struct, frozen=True):
 
 
 class Plan(Request[None], frozen=True):
-    """Have a timer: `every` so often, or once `after`; `cancel_after` ends it from within the life."""
+    """Set a timer: `every` so often, or once `after`; the life cancels it after `cancel_after`."""
 
     after: float = 0.0
     every: float = 0.0
@@ -68,7 +68,7 @@ class Follow(Request[None], frozen=True):
 
 
 class Everything(Actor):
-    """Writes down what it handles, with the time, and takes `seconds` over each note."""
+    """Logs each message with the time, and takes `seconds` for each note."""
 
     messages = Note | Halt | Crash | Tick | Plan | CancelPlan | Follow | Terminated
 
@@ -121,7 +121,7 @@ class Everything(Actor):
 
 
 class Numb(Actor):
-    """Handles nothing but requests to set timers or watch, and none of what they would bring."""
+    """Handles only requests to set timers or to watch, and not the messages these would send."""
 
     @handles(Plan)
     def plan(self, message: Plan) -> None:
@@ -537,10 +537,8 @@ async def test_the_end_of_the_tree_is_told_to_who_is_left(supervise: Supervise) 
 
             nursery.start_soon(outsider)
             await wait_all_tasks_blocked()
-        assert log in (
-            [],
-            [("b", "supervisor stopped")],
-        )  # b goes first; a may be stopped before it reads of it
+        # b ends first, and a may be stopped before it reads the news.
+        assert log in ([], [("b", "supervisor stopped")])
     assert [(one.name, one.reason) for one in heard] == [("a", "supervisor stopped")]
 
 

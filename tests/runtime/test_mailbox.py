@@ -1,4 +1,4 @@
-"""The queue: capacity, the three ways of overflowing, order per sender, and the ways in from elsewhere."""
+"""The queue: capacity, the overflow policies, order per sender, and messages from other threads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Note(Request[None], frozen=True):
 
 
 class Taker(Actor):
-    """Logs what it takes; takes `seconds` for each."""
+    """Logs each note, and takes `seconds` for it."""
 
     def __init__(self, log: list[Note], seconds: float = 0.0) -> None:
         self.log = log
@@ -111,7 +111,7 @@ async def test_a_sender_waits_for_room_and_for_no_longer(
         for number in range(5):
             await a.tell(Note(number))
             entered.append(round(trio.current_time(), 6))
-        # Two fit at once; the first leaves the queue at once too, and each further one after a second.
+        # Two fit at once; the first also leaves the queue at once, each further one a second later.
         assert entered == [0, 0, 0, 1, 2]
         await trio.sleep(10)
         assert numbers(log) == [0, 1, 2, 3, 4]
@@ -134,7 +134,7 @@ async def test_messages_of_eight_blocked_senders_stay_in_order_sender_by_sender(
         assert len(log) == 160
         for sender in range(8):
             assert [one.number for one in log if one.sender == sender] == list(range(20))
-        # Hand-off in the order of waiting: nobody is starved while the others go round.
+        # Senders hand over in the order of their waiting, so no sender starves.
         places = {
             sender: [at for at, one in enumerate(log) if one.sender == sender]
             for sender in range(8)
@@ -333,7 +333,7 @@ async def test_a_busy_actor_lets_others_run_after_every_64_messages(supervise: S
         while seen[-1] < 1_000:
             await trio.lowlevel.checkpoint()
             seen.append(len(log))
-        # Trio shuffles who is first within a tick, so two runs of the actor may lie between two of ours.
+        # Trio shuffles the tasks of a tick, so the actor may run twice between two looks.
         assert {after - before for before, after in pairwise(seen)} <= {0, 40, 64, 104, 128}
 
 
@@ -341,7 +341,7 @@ async def test_a_busy_actor_lets_others_run_after_every_64_messages(supervise: S
 
 
 def in_thread(call: Callable[[], Any]) -> Any:
-    """What `call` returned or raised in a thread of its own."""
+    """The value or the error of `call`, run in another thread."""
     results: list[Any] = []
 
     def work() -> None:
@@ -357,7 +357,7 @@ def in_thread(call: Callable[[], Any]) -> Any:
 
 
 def step(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its first wait, as somebody outside trio would."""
+    """Run a coroutine to its first wait, as a program outside trio would."""
     try:
         return coroutine.send(None)
     finally:

@@ -1,4 +1,4 @@
-"""Supervisors under supervisors: one tree of names, mail that outlives both levels, one failure a level."""
+"""Nested supervisors: one tree of names, messages that outlive both levels, one failure a level."""
 
 from __future__ import annotations
 
@@ -179,7 +179,8 @@ async def test_an_escalation_below_is_one_failure_above(supervise: Supervise) ->
         last = supervisor.tree()[1].last_crash
         assert last is not None
         assert last.startswith(
-            "SupervisorEscalated: supervisor 'g' gave up: 1 failure within period_s=5, more than intensity=0 allows"
+            "SupervisorEscalated: supervisor 'g' gave up: 1 failure within period_s=5, "
+            "more than intensity=0 allows"
         )
 
 
@@ -216,10 +217,9 @@ async def test_mail_survives_the_restart_of_the_supervisor_above(
         nursery.start_soon(ask, "c")
         await trio.sleep(5)
         assert states(supervisor)["g"] == ("restarting", 1)
-        assert (
-            supervisor.statistics()["c"].done == 1
-        )  # in hand when its sibling crashed, and finished
-        nursery.start_soon(ask, "c")  # sent while nobody lives there
+        # The message in hand when the sibling crashed was finished.
+        assert supervisor.statistics()["c"].done == 1
+        nursery.start_soon(ask, "c")  # sent between two lives
         await trio.sleep(10)
         assert answers == [2, 2, 2]
 
@@ -250,7 +250,8 @@ async def test_a_group_that_is_told_to_stop_before_it_has_begun_does_so(
 ) -> None:
     log: Log = []
     children = [child("a", log), group("g", child("b", log))]
-    # The second life of `a` crashes on its first message, in the very tick in which the group may start again.
+    # The second life of `a` crashes on its first message, in the tick in which the group may start
+    # again.
     async with supervise(children, strategy="one_for_all") as supervisor:
         supervisor.ref("a").tell_nowait(Work(bad=True))
         supervisor.ref("a").tell_nowait(Work(bad=True))

@@ -1,4 +1,4 @@
-"""Random traffic against what is promised for every message: one final state, at most one run, order per sender."""
+"""Random traffic against three promises: one final state, at most one run, order per sender."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Deed(msgspec.Struct, frozen=True):
 
 
 class Refused(Rejected):
-    """What an actor refuses with."""
+    """The refusal of the actors below."""
 
 
 class Plain(Actor):
@@ -152,7 +152,7 @@ async def act(supervisor: Supervisor, sender: int, deeds: list[Deed], heard: Cou
 async def run(
     supervise: Supervise, script: list[list[Deed]], host_patience_s: float
 ) -> list[tuple[str, int, int]]:
-    """Play `script`, one list of deeds per sender; `supervise` audits the accounts after every step."""
+    """Play `script`, one list of deeds per sender; `supervise` checks counters at every step."""
     log: list[tuple[str, int, int]] = []
     heard: Counter[str] = Counter()
     statistics: dict[str, Any] = {}
@@ -171,7 +171,7 @@ async def run(
         except SupervisorEscalated:
             escalated = True
     counters = statistics["at the end"]()
-    # At most once each, and whatever one sender sent to one actor in the order in which it was sent.
+    # Each message at most once, and those of one sender to one actor in the order of sending.
     assert len(log) == len(set(log))
     for name in ACTORS:
         for sender in range(len(script)):
@@ -181,7 +181,7 @@ async def run(
         assert taken == counters[name].done + counters[name].crashed + counters[name].interrupted
     assert not heard["refused without reason"]
     if not escalated and not patience.cancelled_caught:
-        # Nobody was left waiting: every deed came to its end.
+        # No sender was left waiting: every deed came to its end.
         assert sum(heard[verb] for verb in get_args(Verb)) == sum(len(deeds) for deeds in script)
     return log
 

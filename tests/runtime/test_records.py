@@ -1,4 +1,4 @@
-"""What a supervisor tells: the tree at an instant, dead letters, events, and tasks that cannot be ended."""
+"""The records of a supervisor: the tree at an instant, dead letters, events, and stuck tasks."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_the_tree_of_a_nested_supervisor_is_in_it_and_can_be_sent_anywhere
 
 
 class Nosy(Actor):
-    """Is told of dead letters, and refuses to hear of them: each refusal is a dead letter of its own."""
+    """Gets dead letters and refuses them, which makes each refusal another dead letter."""
 
     class Enough(Rejected):
         pass

@@ -1,4 +1,4 @@
-"""Another actor in the place of one: its mail and its refs stay, and what does not start is undone."""
+"""Replacement of an actor: its messages and refs stay, and a failed start is rolled back."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_a_new_one_that_does_not_start_gives_way_to_the_old(
         assert answers == ["old 1", "old 3"]
         with pytest.raises(WrongMessage):
             a.tell_nowait(Extra())
-        # A failed replacement is nobody's crash: with an intensity of 0 it would have ended everything.
+        # A failed replacement is not counted as a crash, which at intensity 0 would escalate.
         assert supervisor.tree()[0].restarts == 0
 
 

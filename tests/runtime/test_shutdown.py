@@ -316,7 +316,7 @@ async def test_a_cancelled_host_ends_its_block_first_and_then_the_children_in_re
                 await trio.sleep_forever()
             finally:
                 with trio.CancelScope(shield=True):
-                    # The children still serve: the host may save what it has.
+                    # The children still serve, so the host can save its state.
                     assert await supervisor.ref("a").ask(Work(1, 7)) == 7
                     log.append("host ended")
     assert scope.cancelled_caught
@@ -361,7 +361,7 @@ class StepCanceller(trio.abc.Instrument):
 
 
 async def eventful(supervise: Supervise, log: Log, heard: list[Any]) -> None:
-    """A bit of everything: a nested group, asks that work, crash and wait, a full mailbox, a stop request."""
+    """A nested group, asks that succeed, crash and wait, a full mailbox, and a stop request."""
     children = [
         child("a", log),
         SupervisorSpec("g", [child("b", log, capacity=1), child("c", log)], strategy="one_for_all"),
@@ -409,7 +409,7 @@ def test_a_host_may_be_cancelled_at_any_step_whatever(supervise: Supervise) -> N
                 trio.lowlevel.remove_instrument(canceller)
         stopped = [entry.split()[0][1:] for entry in log if entry.startswith("-")]
         started = [entry[1:] for entry in log if entry.startswith("+")]
-        # Whoever started was stopped; one that was cut off while starting was cleaned up after too.
+        # Every child that started was stopped; `on_stop` also ran after an interrupted start.
         for name in "abcd":
             assert started.count(name) <= stopped.count(name) <= started.count(name) + 1, (
                 steps,
@@ -417,7 +417,7 @@ def test_a_host_may_be_cancelled_at_any_step_whatever(supervise: Supervise) -> N
             )
         if "host ended" in log:
             assert len(heard) == 8, (steps, heard)
-            # What is left is stopped in the reverse order of declaration.
+            # The remaining children are stopped in the reverse order of declaration.
             rest = [
                 entry.split()[0][1:]
                 for entry in log[log.index("host ended") :]
@@ -448,7 +448,7 @@ async def test_an_escalation_comes_out_bare_although_the_host_is_cancelled_as_we
             supervise([child("a", [])], intensity=0) as supervisor,
             trio.open_nursery() as nursery,
         ):
-            # Two of them, in a nursery of their own: a group of cancellations beside the escalation.
+            # Two of them in a nursery, so a group of cancellations accompanies the escalation.
             nursery.start_soon(unhurried)
             nursery.start_soon(unhurried)
             await wait_all_tasks_blocked()

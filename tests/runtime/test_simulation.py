@@ -1,7 +1,8 @@
-"""Random supervision trees under random trouble, from one seed each; what is promised must hold whatever happens.
+"""Random supervision trees under random faults: all promises must hold in each of them.
 
-A seed decides the tree, what the actors and their callers do, when the host is cancelled, and the order in which trio
-runs what could run: the same seed gives the same story to the last line. Play one again with
+Each tree comes from one seed, which decides the tree, the acts of the actors and of their callers,
+the moment when the host is cancelled, and the order in which trio runs the tasks of a tick. The
+same seed gives the same story to the last line. Play one again with
 
     FUNDOPS_SEED=123 python -m pytest tests/runtime/test_simulation.py
 """
@@ -94,23 +95,22 @@ class Tick(Request[None], frozen=True):
 
 
 class Refused(Rejected):
-    """What jobs are refused with."""
+    """The refusal of jobs."""
 
 
 class World:
-    """What happened, and what will: everything random comes from here."""
+    """The story so far, and the source of everything random."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.story: list[str] = []
         self.runs: dict[int, int] = Counter()  # how often each job was begun
-        self.order: dict[tuple[str, str], list[int]] = defaultdict(
-            list
-        )  # (actor, sender) -> jobs as begun
+        # (actor, sender) -> jobs in the order in which they were begun
+        self.order: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.alive: set[str] = set()
         self.names: list[str] = []
         self.conflating: set[str] = set()
-        self.never: set[int] = set()  # jobs that somebody was told will not run
+        self.never: set[int] = set()  # jobs whose askers were told that they will not run
         self.jobs = 0
         self.faults: list[str] = []
 
@@ -223,7 +223,7 @@ class Sim(Actor):
 
 
 async def ask(world: World, ref: Any, job: Job) -> None:
-    """Ask, and hold the answer or the error against what is known of the job, then and at the end."""
+    """Ask, and compare the answer or the error with the job's record, now and at the end."""
     try:
         answer = await ref.ask(job, timeout_s=world.rng.choice([0.5, 3.0]))
     except ActorCrashed as error:
@@ -420,7 +420,7 @@ def check_the_end(world: World, supervisor: Supervisor | None, tasks_before: int
 
 @contextmanager
 def seeded_scheduling(seed: int) -> Iterator[None]:
-    """trio shuffles what can run in one tick; from here on by `seed`."""
+    """Let `seed` decide the order in which trio runs the tasks of a tick."""
     before = trio_run._ALLOW_DETERMINISTIC_SCHEDULING
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
     trio_run._r.seed(seed)

@@ -96,7 +96,7 @@ def state(supervisor: Supervisor, name: str) -> str:
 
 
 async def crash(supervisor: Supervisor, name: str) -> None:
-    """Crash an actor, and come back when the supervisor has done what it does about it at once."""
+    """Crash an actor, and return when the supervisor has reacted as far as it does at once."""
     with pytest.raises(ActorCrashed):
         await supervisor.ref(name).ask(Crash())
     await wait_all_tasks_blocked()
@@ -402,7 +402,8 @@ async def test_a_bystander_finishes_its_message_in_hand_and_keeps_its_mail(
         await wait_all_tasks_blocked()
         await crash(supervisor, "a")
         await trio.sleep(10)
-        # One by the first life, which finished what it had in hand; one by the second, although it drains on a stop.
+        # One answer comes from the first life, which finished its message in hand, and one from the
+        # second, although the child drains its queue on a stop.
         assert answers == [1, 1]
         assert supervisor.ref("b").epoch == 2
 

@@ -1,4 +1,4 @@
-"""The failure window by plain calls: which failures still count, and when the supervisor gives up."""
+"""The failure window by plain calls: which failures count, and when a supervisor escalates."""
 
 from __future__ import annotations
 
