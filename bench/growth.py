@@ -43,6 +43,7 @@ RAW = "RAW: read and hash"
 # Entries in the smaller and in the larger book.
 FEW = 10_000
 MANY = 1_000_000
+# Entries per commit while the book grows.
 BATCH = 1_000
 STRATEGIES = 12
 DAYS = 250

@@ -122,6 +122,7 @@ def _prepared(*sizes: int) -> Iterator[None]:
     """
     for size in sizes:
         _journal(size)
+    # Frozen objects are skipped by every later collection.
     gc.collect()
     gc.freeze()
     try:
@@ -210,6 +211,7 @@ def _journal(entries: int) -> Journal:
     sql: tuple[str, ...] = ()
     rows = []
     for event in events:
+        # One draft per entry, as for a single caller: a larger one would merge balance rows.
         draft = Draft(book, lambda _: None)
         draft.decide(event, str(event.key), NOW_US)
         statements = schema.rows_of(draft)

@@ -13,6 +13,7 @@ from .errors import ConfigError
 
 __all__ = ["DAY_US", "Clock", "SystemClock", "VirtualClock"]
 
+# Days of the domain are 24 hours long: UTC has no daylight saving time.
 DAY_US = 86_400_000_000
 
 

@@ -230,6 +230,7 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                     continue
                 item.started = True
                 message = item.message
+            # No await since the message left its lane, so a cancellation cannot lose it.
             mailbox.hand = item
             try:
                 function, is_async, batch_max = handlers[type(message)]
@@ -259,13 +260,14 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                 _crash_in_hand(seat, crash)
                 raise
             except BaseException:
+                # A cancellation or an interrupt, neither of which is the handler's fault.
                 _interrupt_in_hand(seat)
                 raise
             else:
                 mailbox.hand = NOTHING
                 mailbox.done += 1
                 if item is message:
-                    continue
+                    continue  # a tell, which nothing waits for
                 if item.state == WAITING and not isinstance(answer, Rejected):
                     item.settle(answer)
                 else:
@@ -300,6 +302,7 @@ async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
     """Serve a run of messages by one batch handler, and give each exactly one final state."""
     mailbox, handlers = seat.mailbox, type(actor)._handlers
     handler = handlers[type(message_of(first))]
+    # The batch takes over as the place of the message in hand.
     mailbox.hand, mailbox.batch = NOTHING, [first]
     _take_followers(mailbox, handlers, handler, seat.address.deadlines.now())
     function, is_async, _ = handler
@@ -307,12 +310,14 @@ async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
         answers = function(actor, [message_of(item) for item in mailbox.batch])
         if is_async:
             answers = await answers
+        # Any iterable is accepted, and its length is only known once it is a list.
         answers = list(answers)
         if len(answers) != len(mailbox.batch):
             raise RuntimeError(
                 f"batch handler answered {len(answers)} of {len(mailbox.batch)} messages"
             )
     except Rejected as refusal:
+        # One refusal for the whole batch.
         _finish(seat, [refusal] * len(mailbox.batch))
     except Exception as crash:
         _crash_in_hand(seat, crash)
@@ -432,6 +437,7 @@ def _interrupt_in_hand(seat: Seat) -> None:
     again: list[Envelope] = []
     lost: list[Any] = []
     reason = seat.stop_reason or "cancelled"
+    # Before the hand is emptied, since this looks for askers there.
     fail_askers(seat, reason)
     for item in _empty_hands(mailbox):
         message = message_of(item)

@@ -167,6 +167,7 @@ class Ref:
             self._check_control(request)
         deadlines = address.deadlines
         ask = Envelope(request, deadlines.now() + timeout_s)
+        # Only an ask made by an actor can close a wait cycle or inherit a deadline.
         caller = current_address.get()
         if caller is not None:
             await self._ask_from(caller, ask, timeout_s)
@@ -276,6 +277,7 @@ def wait_path(start: Address, goal: Address) -> list[str]:
         step = rest.pop()
         if step is goal:
             path: list[str] = []
+            # Back along the actors by which the goal was reached.
             back: Address | None = step
             while back is not None:
                 path.append(back.name)

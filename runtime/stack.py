@@ -55,6 +55,7 @@ class Watchdog:
     def _watch(self) -> None:
         seen: tuple[str, object] | None = None
         since, told = 0.0, False
+        # Two looks per `after_s`, so a report comes at most half of it late.
         while not self._over.wait(self._after_s / 2):
             now = self._busy()
             if now is None or now != seen or self._answered.is_set():
@@ -78,15 +79,18 @@ class Watchdog:
     def _busy(self) -> tuple[str, object] | None:
         """The actor whose task is running at this instant, with its mark."""
         for name, task, mark in self._running():
+            # True for one task at most: the one that executes code at this instant.
             if task.coro.cr_running:
                 return name, mark
         return None
 
     def _tell(self, name: str, for_s: float) -> None:
+        # A running coroutine does not show its stack, and the thread that runs it does.
         frame = sys._current_frames().get(self._watched)
         stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
         log.critical(
             "actor %s has held the loop for %.1f s without yielding:\n%s", name, for_s, stack
         )
+        # The log has it now; the record follows when the loop runs again, if it ever does.
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._report, name, for_s, stack)

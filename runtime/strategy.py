@@ -31,6 +31,7 @@ def restart_together(
         together = set(order)
     else:
         together = set(order[order.index(failed) :])
+    # One pass is enough: a merged group cannot overlap with another one under way.
     for group in under_way:
         if not together.isdisjoint(group):
             together.update(group)
