@@ -90,16 +90,19 @@ class Context(Protocol):
     @property
     def name(self) -> str:
         """The actor's own name."""
+        ...
 
     @property
     def epoch(self) -> int:
         """The number of this life: 1 for the first, one more for each restart."""
+        ...
 
     def ref(self, name: str) -> Ref:
         """The ref of another actor of the same tree.
 
         Raises: `UnknownChild`.
         """
+        ...
 
     def after(self, seconds: float, message: Any) -> Timer:
         """Handle `message` once, in so many seconds, ahead of ordinary messages.
@@ -108,6 +111,7 @@ class Context(Protocol):
 
         Raises: `WrongMessage` when the actor has no handler for the message; `ConfigError`.
         """
+        ...
 
     def every(self, seconds: float, message: Any) -> Timer:
         """Handle `message` repeatedly at this interval, without drift, ahead of ordinary messages.
@@ -117,6 +121,7 @@ class Context(Protocol):
 
         Raises: `WrongMessage` when the actor has no handler for the message; `ConfigError`.
         """
+        ...
 
     def watch(self, name: str) -> None:
         """Handle one `Terminated` when that actor ends permanently, at once if it has already.
@@ -125,12 +130,14 @@ class Context(Protocol):
 
         Raises: `UnknownChild`; `WrongMessage` when the actor has no handler for `Terminated`.
         """
+        ...
 
     def stop(self, reason: str = "ended") -> None:
         """End this life normally after the message in hand.
 
         A permanent child is then restarted; a transient or temporary one is not.
         """
+        ...
 
 
 class Actor:

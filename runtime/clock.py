@@ -22,9 +22,11 @@ class Clock(Protocol):
 
     def now_us(self) -> int:
         """Wall time: microseconds since 1970-01-01T00:00Z."""
+        ...
 
     def monotonic_s(self) -> float:
         """Seconds that never run backwards, from an arbitrary origin."""
+        ...
 
 
 class SystemClock:

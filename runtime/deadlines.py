@@ -36,6 +36,7 @@ class Due(Protocol):
 
     def expire(self) -> None:
         """Called once the deadline has come. Must not raise."""
+        ...
 
 
 class _Lane(deque[Envelope]):

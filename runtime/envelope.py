@@ -23,6 +23,8 @@ class Envelope:
 
     __slots__ = ("answer", "asker", "attempts", "deadline", "message", "started", "state")
 
+    answer: Any  # the answer, or the error to raise; unset while the state is WAITING
+
     def __init__(self, message: Any, deadline: float = math.inf, state: int = WAITING) -> None:
         self.message = message
         self.deadline = deadline  # trio time

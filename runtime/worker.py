@@ -31,9 +31,11 @@ class Worker(Protocol):
 
         Raises: the error of the call; `trio.ClosedResourceError` after `stop`.
         """
+        ...
 
     def stop(self) -> None:
         """End after the calls that are already queued. Idempotent."""
+        ...
 
 
 class ThreadWorker:
