@@ -1,4 +1,7 @@
-"""Benches: one question each, against peers and the physical limit in the same run. `fundops bench` runs them."""
+"""Benches, one question each, compared with peers and the physical limit in the same run.
 
-# In the order they are run; each is a module here with `run(scale) -> Result`.
+`fundops bench` runs them.
+"""
+
+# In the order in which they run. Each is a module here with `run(scale) -> Result`.
 BENCHES = ("messaging", "supervision", "ledger", "growth")

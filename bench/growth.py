@@ -1,10 +1,11 @@
-"""What does a post cost in a book of a million entries, against one of ten thousand, and how fast is it verified?
+"""Does a post cost more in a book of a million entries than in one of ten thousand?
 
-The book grows by deposits and profits of twelve strategies over 250 days, written a thousand at a time by the ledger's
-own rules. At both sizes the same number of entries is posted by one caller through the actors, each durable before the
-next. Verifying is level 2: the whole chain, every posting, and all that is derived built anew; RAW reads the same rows
-and computes the same hashes, and compares nothing. Its figures are of CPU time, those of posts of wall time. The peer
-is bean-check, on the smaller book as beancount reads it.
+And how fast is such a book verified? It grows by deposits and profits of twelve strategies over 250
+days, written a thousand at a time by the rules of the ledger. At both sizes one caller posts the
+same number of entries through the actors, each durable before the next; these figures are wall
+time. Verifying is level 2: it checks the whole chain and every posting, and rebuilds all derived
+tables. RAW reads the same rows and computes the same hashes without comparing anything. The figures
+of both are CPU time. The peer is bean-check, on the smaller book in beancount's format.
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ from .harness import Case, Figure, Result, Row, Stopwatch, machine, measure
 
 __all__ = ["QUESTION", "RAW", "run"]
 
-QUESTION = "What does a post cost in a big book, and how fast is it verified? (ratio above 1 is cheaper than RAW)"
+QUESTION = (
+    "What does a post cost in a big book, and how fast is it verified? "
+    "(ratio above 1 is cheaper than RAW)"
+)
 RAW = "RAW: read and hash"
 
+# Entries in the smaller and in the larger book.
 FEW = 10_000
 MANY = 1_000_000
+# Entries per commit while the book grows.
 BATCH = 1_000
 STRATEGIES = 12
 DAYS = 250
@@ -48,7 +54,10 @@ REPETITIONS = 3
 
 
 def run(scale: float = 1.0) -> Result:
-    """Grow a book to `scale` times a million entries; about two minutes at 1, most of it the growing."""
+    """Measure in a book of `scale` times a million entries, at most one million.
+
+    Takes about two minutes at a scale of 1, most of them to grow the book.
+    """
     few, many = max(BATCH, round(FEW * scale)), max(2 * BATCH, round(MANY * min(scale, 1.0)))
     with tempfile.TemporaryDirectory(prefix="fundops-bench-") as folder:
         path = Path(folder) / "ledger.db"
@@ -68,7 +77,9 @@ def run(scale: float = 1.0) -> Result:
         Figure("size of the file", megabytes, "MiB"),
     )
     if beancount_per_s is None:
-        return Result(QUESTION, machine(), rows, figures=figures, skipped=("bean-check: is not installed",))
+        return Result(
+            QUESTION, machine(), rows, figures=figures, skipped=("bean-check: is not installed",)
+        )
     peers = (
         Figure("bean-check", beancount_per_s, "entries/s"),
         Figure("verify over bean-check", verified.per_s / beancount_per_s, "x"),
@@ -77,8 +88,10 @@ def run(scale: float = 1.0) -> Result:
 
 
 def _bean_check(path: Path) -> float | None:
-    """Entries a second, its start-up included; None when there is none here."""
-    tool = shutil.which("bean-check", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    """Entries per second of bean-check, including its start-up; None when it is not installed."""
+    tool = shutil.which(
+        "bean-check", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    )
     if tool is None:
         return None
     book = path.with_suffix(".beancount")
@@ -91,7 +104,7 @@ def _bean_check(path: Path) -> float | None:
 
 
 def _grow(path: Path, entries: int) -> None:
-    """Until the book at `path` has this many entries."""
+    """Add entries to the book at `path` until it has this many."""
     store = Store(path, MIGRATIONS)
     try:
         with Reader(path) as reader:
@@ -113,7 +126,7 @@ def _event(seq: int) -> Event:
 
 
 def _post(path: Path) -> float:
-    """Seconds for one post, the median."""
+    """The median wall time of one post, in seconds."""
 
     async def main() -> float:
         specs = [
@@ -135,7 +148,10 @@ def _post(path: Path) -> float:
 def _verifying(path: Path) -> tuple[Row, ...]:
     with Reader(path) as reader:
         entries = reader.row("SELECT count(*) FROM entry")[0]
-        cases = [Case(RAW, entries, partial(_read_and_hash, reader)), Case("verify", entries, partial(_verify, path))]
+        cases = [
+            Case(RAW, entries, partial(_read_and_hash, reader)),
+            Case("verify", entries, partial(_verify, path)),
+        ]
         return measure(cases, repetitions=REPETITIONS, baseline=RAW)
 
 
@@ -146,7 +162,8 @@ def _read_and_hash(reader: Reader, entries: int, watch: Stopwatch) -> int:
             bounds = (after, after + BATCH)
             reader.rows("SELECT * FROM posting WHERE entry > ? AND entry <= ?", bounds)
             for (payload,) in reader.rows(
-                "SELECT CAST(payload AS BLOB) FROM entry WHERE seq > ? AND seq <= ? ORDER BY seq", bounds
+                "SELECT CAST(payload AS BLOB) FROM entry WHERE seq > ? AND seq <= ? ORDER BY seq",
+                bounds,
             ):
                 head = hashlib.sha256(head + payload).digest()
                 read += 1

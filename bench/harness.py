@@ -1,7 +1,8 @@
-"""What every bench shares: a stopwatch, rows with their ratio to a baseline, the machine, and a table of it all.
+"""The tools of all benches: a stopwatch, rows with a ratio to a baseline, the machine, a table.
 
-Units are in the names. Ratios compare CPU time, or wall time where a disk takes part, in one run, round by round: a
-machine that is slow for a second is slow for the baseline too. Nothing here prints.
+Units are in the names. Ratios compare CPU time, or wall time where a disk takes part. They compare
+within one run, round by round, because a machine that is slow for a second is then slow for the
+baseline too. Nothing here prints.
 """
 
 from __future__ import annotations
@@ -18,11 +19,22 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["Case", "Figure", "Machine", "Result", "Row", "Stopwatch", "machine", "measure", "percentile", "table"]
+__all__ = [
+    "Case",
+    "Figure",
+    "Machine",
+    "Result",
+    "Row",
+    "Stopwatch",
+    "machine",
+    "measure",
+    "percentile",
+    "table",
+]
 
 
 class Stopwatch:
-    """Wall and CPU time of the `with` block, over all threads of the process; what lies around it is not counted."""
+    """Measures the wall and CPU time of its `with` blocks in seconds, for all threads."""
 
     def __init__(self) -> None:
         self.wall_s = 0.0
@@ -33,14 +45,21 @@ class Stopwatch:
         self.cpu_s -= time.process_time()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.cpu_s += time.process_time()
         self.wall_s += time.perf_counter()
 
 
 class Case(msgspec.Struct, frozen=True):
-    """One way of doing `messages` units of work. `work` times itself and returns a checksum of what it did."""
+    """One way of doing `messages` units of work.
+
+    `work` gets that number and a stopwatch, times itself, and returns a checksum of the work it
+    did.
+    """
 
     name: str
     messages: int
@@ -48,7 +67,7 @@ class Case(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """What one case took, over all repetitions."""
+    """The time that one case took, over all repetitions."""
 
     name: str
     messages: int  # per repetition
@@ -56,12 +75,14 @@ class Row(msgspec.Struct, frozen=True):
     per_s: float  # messages per second of wall time, median
     cpu_us_per_message: float  # median
     cpu_us_per_message_p99: float  # the worst repetition while there are fewer than 100
-    ratio: float | None  # the baseline's time over that of this case, median of the rounds; None without baseline
-    checksum: int  # the same in every repetition, or there is no result
+    # The time of the baseline divided by that of this case, median of the rounds; None without a
+    # baseline.
+    ratio: float | None
+    checksum: int  # the same in every repetition; a difference raises an error
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One more figure that is not a rate: a latency, a stall."""
+    """A result that is not a rate, such as a latency or the size of a file."""
 
     name: str
     value: float
@@ -69,7 +90,7 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Where the figures come from."""
+    """The machine on which the figures were measured."""
 
     platform: str
     processor: str
@@ -83,20 +104,20 @@ class Result(msgspec.Struct, frozen=True):
     question: str
     machine: Machine
     rows: tuple[Row, ...]
-    skipped: tuple[str, ...] = ()  # what could not be compared, and why
+    skipped: tuple[str, ...] = ()  # the comparisons that were left out, each with its reason
     figures: tuple[Figure, ...] = ()
 
     def row(self, name: str) -> Row:
-        """The row of that name. Raises `KeyError`."""
+        """The row of that name. Raises: `KeyError`."""
         return {row.name: row for row in self.rows}[name]
 
     def figure(self, name: str) -> float:
-        """The value of the figure of that name. Raises `KeyError`."""
+        """The value of the figure of that name. Raises: `KeyError`."""
         return {figure.name: figure.value for figure in self.figures}[name]
 
 
 def machine() -> Machine:
-    """This machine. No names of hosts or users."""
+    """A description of this machine, without the names of hosts or users."""
     return Machine(
         platform=platform.platform(),
         processor=platform.processor() or platform.machine(),
@@ -106,25 +127,35 @@ def machine() -> Machine:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that `percent` of all values do not exceed (nearest rank): the largest when they are few."""
+    """The nearest-rank percentile: the smallest value that `percent` of all values do not exceed.
+
+    With few values a high percentile is the largest of them.
+    """
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
 def measure(
-    cases: Sequence[Case], *, repetitions: int, baseline: str | None = None, by: Literal["cpu", "wall"] = "cpu"
+    cases: Sequence[Case],
+    *,
+    repetitions: int,
+    baseline: str | None = None,
+    by: Literal["cpu", "wall"] = "cpu",
 ) -> tuple[Row, ...]:
-    """Run all cases once a round, `repetitions` rounds after one to warm up, and compare each with `baseline`.
+    """One row for each case, each compared with the case called `baseline`.
 
-    The ratio is of CPU time, or of wall time when `by` says so.
+    Every round runs all cases once. There are `repetitions` rounds after one that warms up and is
+    not counted. The ratio compares the time named in `by`.
 
-    Raises: `RuntimeError` when a case gives two different checksums: then it did not do the same work twice.
+    Raises: `RuntimeError` when a case returns two different checksums, so it did not repeat the
+        same work.
     """
     watches: dict[str, list[Stopwatch]] = {case.name: [] for case in cases}
     checksums: dict[str, set[int]] = {case.name: set() for case in cases}
     for turn in range(repetitions + 1):
         gc.collect()
         for case in cases:
-            gc.collect(1)  # each case pays for its own garbage, as far as the young generations tell
+            # So that each case pays for its own garbage, as far as the young generations hold it.
+            gc.collect(1)
             watch = Stopwatch()
             checksums[case.name].add(case.work(case.messages, watch))
             if turn:
@@ -141,11 +172,13 @@ def _row(
     by: Literal["cpu", "wall"],
 ) -> Row:
     if len(checksums) != 1:
-        raise RuntimeError(f"{case.name}: checksums differ between repetitions: {sorted(checksums)}")
+        raise RuntimeError(
+            f"{case.name}: checksums differ between repetitions: {sorted(checksums)}"
+        )
     cpu_us = [_cpu_us(watch, case) for watch in watches[case.name]]
     ratio = None
     if baseline is not None:
-        base = next(one for one in cases if one.name == baseline)
+        base = next(other for other in cases if other.name == baseline)
         cost_us = _cpu_us if by == "cpu" else _wall_us
         ratio = statistics.median(
             cost_us(theirs, base) / cost_us(ours, case)
@@ -164,7 +197,7 @@ def _row(
 
 
 def _cpu_us(watch: Stopwatch, case: Case) -> float:
-    # The clock of CPU time may not have moved in a very short case; a nanosecond keeps the ratio finite.
+    # In a very short case the clock of CPU time may not move. A nanosecond keeps the ratio finite.
     return max(watch.cpu_s, 1e-9) / case.messages * 1e6
 
 
@@ -173,7 +206,7 @@ def _wall_us(watch: Stopwatch, case: Case) -> float:
 
 
 def table(result: Result) -> str:
-    """The result as plain text, figures right-aligned, best read in a fixed-width font."""
+    """The result as plain text with aligned columns, for a fixed-width font."""
     heads = ("case", "messages", "per s", "CPU us/msg", "p99", "ratio", "checksum")
     lines = [heads, *(_cells(row) for row in result.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
@@ -181,7 +214,8 @@ def table(result: Result) -> str:
     return "\n".join(
         [
             result.question,
-            f"{where.python}, {where.platform}, {where.processor}, {where.cores} cores; medians of repetitions",
+            f"{where.python}, {where.platform}, {where.processor}, {where.cores} cores; "
+            "medians of repetitions",
             "",
             *(
                 "  ".join(

@@ -1,13 +1,14 @@
-"""How close does the ledger come to SQLite itself, writing the identical rows through apsw with nothing in between?
+"""How close does the ledger come to SQLite itself, which writes the identical rows through apsw?
 
-An entry is 1 row, 2 postings, 2 upserts of balances and 2 of a day's deltas. Every commit is durable (WAL, synchronous
-FULL), so the disk under the temporary folder counts: TMPDIR chooses it. Ratios compare wall time. RAW writes rows that
-were prepared before the clock started, all seven of every entry; the ledger checks, numbers, hashes and answers each
-entry, and may merge the upserts of one balance. The hash at the end of the chain is compared in every case: the rows
-are the same rows.
+An entry is 1 row, 2 postings, 2 upserts of balances and 2 upserts of a day's deltas. Every commit
+is durable (WAL, synchronous FULL), so the disk under the temporary folder matters; TMPDIR chooses
+it. Ratios compare wall time. RAW writes rows that were prepared before the clock started, all seven
+of every entry. The ledger checks, numbers, hashes and answers each entry, and may merge the upserts
+of one balance. Every case compares the hash at the end of the chain, which proves that the rows are
+the same.
 
-Naive is the standard library's sqlite3 with a commit for each entry, in a process of its own, as two SQLite libraries
-in one process drop each other's locks.
+Naive is the standard library's sqlite3 with a commit for each entry. It runs in another process,
+because two SQLite libraries in one process drop each other's locks.
 """
 
 from __future__ import annotations
@@ -37,9 +38,23 @@ from ..runtime import ChildSpec, Ref, VirtualClock, open_supervisor
 from ..wire.ledger import PostMany, RecordProfit
 from .harness import Case, Figure, Result, Stopwatch, machine, measure, percentile
 
-__all__ = ["ALONE", "BARE", "MANY", "NAIVE", "QUESTION", "RAW_64", "RAW_1024", "TOGETHER", "commit_each_naively", "run"]
+__all__ = [
+    "ALONE",
+    "BARE",
+    "MANY",
+    "NAIVE",
+    "QUESTION",
+    "RAW_64",
+    "RAW_1024",
+    "TOGETHER",
+    "commit_each_naively",
+    "run",
+]
 
-QUESTION = "How close does the ledger come to SQLite itself, writing the identical rows? (ratio above 1 is faster)"
+QUESTION = (
+    "How close does the ledger come to SQLite itself, writing the identical rows? "
+    "(ratio above 1 is faster)"
+)
 RAW_1024 = "RAW: apsw executemany, 1,024 a commit"
 MANY = "post_many of 1,024"
 RAW_64 = "RAW: apsw executemany, 64 a commit"
@@ -51,9 +66,10 @@ ALONE = "one caller"
 BATCH = 1_024
 CALLERS = 64
 REPETITIONS = 5
-# As in a fund: a whole batch of callers fits the mailboxes.
+# As in a fund: the messages of all callers of a batch fit into the mailboxes.
 CAPACITY = 8_192
 NOW_US = 1_700_000_000_000_000
+# How long the probe sleeps between two measurements of the stall.
 STALL_PROBE_S = 0.001
 
 Rows = Sequence[tuple[Any, ...]]
@@ -61,7 +77,10 @@ Drive = Callable[[Ref, Sequence[RecordProfit]], Awaitable[int]]
 
 
 class Journal(NamedTuple):
-    """Profits, the rows that book them (by entry and statement), and the hash that the chain ends with."""
+    """Profits, the rows that book them, and the last hash of the chain.
+
+    `sql` holds the statements; `rows` holds for each entry the rows of each statement.
+    """
 
     events: tuple[RecordProfit, ...]
     sql: tuple[str, ...]
@@ -69,16 +88,22 @@ class Journal(NamedTuple):
     head: bytes
 
     def batches(self, size: int) -> list[list[Rows]]:
-        """The rows of `size` entries at a time, statement by statement."""
+        """The rows in batches of `size` entries; each batch has one list of rows per statement."""
         groups = (self.rows[start : start + size] for start in range(0, len(self.rows), size))
         return [
-            [[row for rows in of_statement for row in rows] for of_statement in zip(*group, strict=True)]
+            [
+                [row for rows in of_statement for row in rows]
+                for of_statement in zip(*group, strict=True)
+            ]
             for group in groups
         ]
 
 
 def run(scale: float = 1.0) -> Result:
-    """Measure all cases with `scale` times the usual number of entries; about half a minute at 1."""
+    """Measure all cases with `scale` times the usual number of entries.
+
+    Takes about half a minute at a scale of 1.
+    """
 
     def count(usual: int, multiple: int) -> int:
         return max(multiple, round(usual * scale / multiple) * multiple)
@@ -91,9 +116,13 @@ def run(scale: float = 1.0) -> Result:
 
 @contextmanager
 def _prepared(*sizes: int) -> Iterator[None]:
-    """The journals are ready, and the collector does not walk them while the ledger works: they are not its garbage."""
+    """Keep the journals ready inside the block.
+
+    The garbage collector ignores them there, so the ledger does not pay for objects of the bench.
+    """
     for size in sizes:
         _journal(size)
+    # Frozen objects are skipped by every later collection.
     gc.collect()
     gc.freeze()
     try:
@@ -138,25 +167,31 @@ def _run(many: int, together: int, alone: int, naive: int) -> Result:
         ),
     )
     for _ in range(REPETITIONS):
-        # Apart from the timed case, which the probe would slow down.
+        # Not within the timed case, which the probe would slow down.
         _with_ledger(partial(_ask_together_probed, stalls_s), together, Stopwatch())
     result = Result(QUESTION, machine(), rows)
     against_naive = result.row(TOGETHER).per_s / result.row(NAIVE).per_s
-    # The first round was to warm up.
+    # The first round only warmed up.
     figures = (
         Figure("64 callers over naive", against_naive, "x"),
         *_latencies("bare commit", bare_s[1:]),
         *_latencies("one caller", alone_s[1:]),
         Figure("one caller over bare commit, p50", _ratio_p50(alone_s[1:], bare_s[1:]), "x"),
-        Figure("event loop's worst stall at 64 callers, median", statistics.median(stalls_s) * 1e3, "ms"),
+        Figure(
+            "event loop's worst stall at 64 callers, median",
+            statistics.median(stalls_s) * 1e3,
+            "ms",
+        ),
         Figure("event loop's worst stall at 64 callers, maximum", max(stalls_s) * 1e3, "ms"),
     )
     return Result(QUESTION, result.machine, rows, figures=figures)
 
 
 def _latencies(name: str, rounds: Sequence[Sequence[float]]) -> tuple[Figure, Figure]:
-    """Medians of the rounds."""
-    p50_s, p99_s = (statistics.median(percentile(one, percent) for one in rounds) for percent in (50, 99))
+    """The median over the rounds of each round's p50, and of its p99."""
+    p50_s, p99_s = (
+        statistics.median(percentile(asks_s, percent) for asks_s in rounds) for percent in (50, 99)
+    )
     return Figure(f"{name}, p50", p50_s * 1e3, "ms"), Figure(f"{name}, p99", p99_s * 1e3, "ms")
 
 
@@ -168,12 +203,15 @@ def _ratio_p50(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]
 
 @lru_cache(maxsize=4)
 def _journal(entries: int) -> Journal:
-    """The same every time, in every process."""
-    events = tuple(RecordProfit(100 + number, key=f"{NOW_US:016x}-{number:016x}") for number in range(entries))
+    """A journal of this many entries, the same on each call and in each process."""
+    events = tuple(
+        RecordProfit(100 + number, key=f"{NOW_US:016x}-{number:016x}") for number in range(entries)
+    )
     book = Book("USD")
     sql: tuple[str, ...] = ()
     rows = []
     for event in events:
+        # One draft per entry, as for a single caller: a larger one would merge balance rows.
         draft = Draft(book, lambda _: None)
         draft.decide(event, str(event.key), NOW_US)
         statements = schema.rows_of(draft)
@@ -185,7 +223,10 @@ def _journal(entries: int) -> Journal:
 
 @contextmanager
 def _database(entries: int) -> Iterator[Path]:
-    """A path for a new database. What is there in the end must be these entries, or there is no result."""
+    """A path for a new database, which must hold exactly these entries at the end of the block.
+
+    Raises: `RuntimeError`.
+    """
     with tempfile.TemporaryDirectory(prefix="fundops-bench-") as folder:
         path = Path(folder) / "ledger.db"
         yield path
@@ -193,16 +234,24 @@ def _database(entries: int) -> Iterator[Path]:
 
 
 def _check(path: Path, acknowledged: int) -> None:
-    """Raises: `RuntimeError` when an entry is missing or another one, or the trial balance is not zero."""
+    """Compare the database with the journal of the acknowledged entries.
+
+    Raises: `RuntimeError` when an entry is missing or differs, or the trial balance is not zero.
+    """
     with Reader(path) as reader:
-        on_disk, head = reader.row("SELECT count(*), (SELECT hash FROM entry ORDER BY seq DESC LIMIT 1) FROM entry")
+        on_disk, head = reader.row(
+            "SELECT count(*), (SELECT hash FROM entry ORDER BY seq DESC LIMIT 1) FROM entry"
+        )
         if on_disk != acknowledged or head != _journal(acknowledged).head:
-            raise RuntimeError(f"{on_disk} entries on disk, {acknowledged} acknowledged; or their content differs")
+            raise RuntimeError(
+                f"{on_disk} entries on disk, {acknowledged} acknowledged; or their content differs"
+            )
         of_postings, legs = reader.row("SELECT sum(amount_minor), count(*) FROM posting")
         [of_balances] = reader.row("SELECT sum(amount_minor) FROM balance")
         if (of_postings, of_balances, legs) != (0, 0, 2 * acknowledged):
             raise RuntimeError(
-                f"postings sum to {of_postings} over {legs} legs, balances to {of_balances}; not to zero"
+                f"postings sum to {of_postings} over {legs} legs, "
+                f"balances to {of_balances}; not to zero"
             )
 
 
@@ -232,15 +281,20 @@ def _raw(batch: int, latencies_s: list[list[float]], entries: int, watch: Stopwa
 
 def _naive(entries: int, watch: Stopwatch) -> int:
     with _database(entries) as path:
-        program = "import sys; from fundops.bench.ledger import commit_each_naively as f; f(sys.argv[1], sys.argv[2])"
+        program = (
+            "import sys; from fundops.bench.ledger import commit_each_naively as f; "
+            "f(sys.argv[1], sys.argv[2])"
+        )
         command = [sys.executable, "-c", program, str(path), str(entries)]
-        told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        told = json.loads(
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        )
         watch.wall_s, watch.cpu_s = told["wall_s"], told["cpu_s"]
     return int(told["entries"])
 
 
 def commit_each_naively(path: str, entries: str) -> None:
-    """The naive case's process: book, and print the times and the number of entries as JSON."""
+    """The program of the naive case: book all entries, then print times and number as JSON."""
     journal = _journal(int(entries))
     connection = sqlite3.connect(path, isolation_level=None)
     connection.executescript(";\n".join(MIGRATIONS))
@@ -267,13 +321,20 @@ def commit_each_naively(path: str, entries: str) -> None:
 
 
 def _with_ledger(drive: Drive, entries: int, watch: Stopwatch) -> int:
-    """Both actors as in a fund, the clock standing still so that the rows are the same every time."""
+    """Drive the ledger and persistence actors as in a fund.
+
+    The clock stands still, so that the rows are the same every time.
+    """
     events = _journal(entries).events
 
     async def main(path: Path) -> int:
         specs = [
-            ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS), capacity=CAPACITY),
-            ChildSpec("ledger", partial(LedgerActor, path, VirtualClock(NOW_US), "USD"), capacity=CAPACITY),
+            ChildSpec(
+                "persistence", partial(PersistenceActor, path, MIGRATIONS), capacity=CAPACITY
+            ),
+            ChildSpec(
+                "ledger", partial(LedgerActor, path, VirtualClock(NOW_US), "USD"), capacity=CAPACITY
+            ),
         ]
         async with open_supervisor(specs, strategy="rest_for_one") as supervisor:
             with watch:
@@ -291,7 +352,9 @@ async def _post_many(ledger: Ref, events: Sequence[RecordProfit]) -> int:
     return acknowledged
 
 
-async def _ask_alone(latencies_s: list[list[float]], ledger: Ref, events: Sequence[RecordProfit]) -> int:
+async def _ask_alone(
+    latencies_s: list[list[float]], ledger: Ref, events: Sequence[RecordProfit]
+) -> int:
     asks_s: list[float] = []
     acknowledged = 0
     for event in events:
@@ -319,8 +382,10 @@ async def _ask_together(ledger: Ref, events: Sequence[RecordProfit]) -> int:
     return acknowledged
 
 
-async def _ask_together_probed(stalls_s: list[float], ledger: Ref, events: Sequence[RecordProfit]) -> int:
-    """As `_ask_together`; notes how late, at worst, a task that only wants to wake up is woken."""
+async def _ask_together_probed(
+    stalls_s: list[float], ledger: Ref, events: Sequence[RecordProfit]
+) -> int:
+    """As `_ask_together`, and also note the longest delay with which a sleeping task wakes up."""
     worst_s = 0.0
 
     async def probe() -> None:

@@ -1,12 +1,15 @@
-"""How much does a message cost through a mailbox with its full contract, against a bare trio channel?
+"""How much does a message cost through a mailbox, against a bare trio channel?
 
-RAW is one producer awaiting `send` and one consumer awaiting `receive` on a trio memory channel of 128. All cases
-move the same ready-made message and add up its amount; an actor does so in its handler. Burst and paced stand side
-by side because batching flatters: paced sends one message a tick, as a quiet system does. Peers run beside them.
+The mailbox fulfils its full contract. RAW is one producer awaiting `send` and one consumer awaiting
+`receive` on a trio memory channel of 128. All cases move the same ready-made message and add up its
+amount; an actor does so in its handler. Burst and paced appear side by side because batching
+flatters a runtime: paced sends one message per tick, as a quiet system does. Peers run in the same
+run.
 
-A Ray actor is a process of its own, reached through others. Its rows show the CPU time of this process, which is not
-all that was spent, so they have no ratio; two figures compare wall time instead. Ray runs last, when it is installed,
-so that its threads are in nobody else's CPU time. It leaves a log in the temporary folder, and a token in ~/.ray.
+A Ray actor is a separate process, reached through further processes. Its rows show only the CPU
+time of this process, so they have no ratio; two figures compare wall time instead. Ray runs last,
+when it is installed, so that its threads do not add to the CPU time of other cases. It leaves a log
+in the temporary folder, and a token in ~/.ray.
 """
 
 from __future__ import annotations
@@ -28,13 +31,14 @@ from .harness import Case, Figure, Result, Row, Stopwatch, machine, measure
 __all__ = ["QUESTION", "RAW", "run"]
 
 QUESTION = (
-    "How much does a message cost through a mailbox, against a bare trio channel (RAW; ratio above 1 is cheaper)?"
+    "How much does a message cost through a mailbox, "
+    "against a bare trio channel (RAW; ratio above 1 is cheaper)?"
 )
 RAW = "RAW: trio channel of 128"
 
-# The baseline's buffer; the same number bounds every queue that makes its sender wait.
+# The buffer of the baseline. The same number bounds every other queue that makes its sender wait.
 CAPACITY = 128
-# As many as an actor handles between two schedule points, so that sender and actor take turns.
+# As many messages as an actor handles between two schedule points, so sender and actor alternate.
 BURST = 64
 CALLERS = 64
 PRODUCERS = 8
@@ -48,7 +52,7 @@ class Add(Request[int], frozen=True):
 
 
 class Total(Request[int], frozen=True):
-    """The sum so far. Being last in the queue, its answer says that everything before it is done."""
+    """Answer the sum so far. Sent last, its answer proves that all earlier messages are done."""
 
 
 ONE = Add(1)
@@ -56,7 +60,7 @@ TOTAL = Total()
 
 
 class Tally(Actor):
-    """As little work as can be checked afterwards."""
+    """An actor that does as little work as can be checked afterwards."""
 
     messages = Add | Total
 
@@ -65,11 +69,13 @@ class Tally(Actor):
 
     @handles(Add)
     def add(self, message: Add) -> int:
+        """Add the amount, and answer it."""
         self.total += message.amount
         return message.amount
 
     @handles(Total)
     def sum(self, message: Total) -> int:
+        """Answer the sum of all amounts so far."""
         return self.total
 
 
@@ -77,18 +83,27 @@ Drive = Callable[[Ref, int], Awaitable[int]]
 
 
 def run(scale: float = 1.0) -> Result:
-    """Measure all cases with `scale` times the usual number of messages; ten seconds or so at 1, as many for Ray."""
+    """Measure all cases with `scale` times the usual number of messages.
+
+    Takes about ten seconds at a scale of 1, and as long again with Ray.
+    """
 
     def count(usual: int) -> int:
-        # A multiple of every group size, so that each sender has the same share.
+        # A multiple of every group size, so that each sender sends the same number.
         return max(BURST, round(usual * scale / BURST) * BURST)
 
     cases = [
         Case(RAW, count(50_000), _raw),
         Case("tell, burst", count(100_000), partial(_with_actor, _tell_burst)),
         Case("tell, paced", count(50_000), partial(_with_actor, _tell_paced)),
-        Case("tell, awaited with backpressure", count(100_000), partial(_with_actor, _tell_awaited)),
-        Case("tell, 8 producers with backpressure", count(100_000), partial(_with_actor, _tell_together)),
+        Case(
+            "tell, awaited with backpressure", count(100_000), partial(_with_actor, _tell_awaited)
+        ),
+        Case(
+            "tell, 8 producers with backpressure",
+            count(100_000),
+            partial(_with_actor, _tell_together),
+        ),
         Case("ask, one caller", count(20_000), partial(_with_actor, _ask_alone)),
         Case("ask, 64 callers", count(20_000), partial(_with_actor, _ask_together)),
         Case("asyncio.Queue of 128", count(50_000), _asyncio_queue),
@@ -104,13 +119,17 @@ def run(scale: float = 1.0) -> Result:
     rows = measure(cases, repetitions=REPETITIONS, baseline=RAW)
     figures: tuple[Figure, ...] = ()
     try:
-        # Not an import statement: a type checker would want it installed, and then read all of it.
+        # Not an import statement, for which a type checker would need Ray installed and read all of
+        # it.
         ray = import_module("ray")
     except ImportError as missing:
         skipped.append(f"Ray tell, Ray ask: {missing}")
     else:
         of_ray = _ray_rows(ray, tells=count(1_024), asks=count(256))
-        figures = tuple(Figure(f"{row.name}, wall time over RAW", rows[0].per_s / row.per_s, "x") for row in of_ray)
+        figures = tuple(
+            Figure(f"{row.name}, wall time over RAW", rows[0].per_s / row.per_s, "x")
+            for row in of_ray
+        )
         rows += of_ray
     return Result(QUESTION, machine(), rows, tuple(skipped), figures)
 
@@ -131,7 +150,7 @@ def _raw(messages: int, watch: Stopwatch) -> int:
         with watch:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(produce)
-                # By hand, as `async for` would add a frame to each message.
+                # Without `async for`, which would add a frame to each message.
                 try:
                     while True:
                         total += (await receiver.receive()).amount
@@ -251,7 +270,7 @@ def _pykka_ask(pykka: Any, messages: int, watch: Stopwatch) -> int:
 
 
 def _pykka_tally(pykka: Any) -> Any:
-    """The same actor in its own thread, as pykka has it; its mailbox has no bound."""
+    """The same actor in pykka, which gives it a thread and an unbounded mailbox."""
 
     class PykkaTally(pykka.ThreadingActor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -278,7 +297,11 @@ def _ray_rows(ray: Any, *, tells: int, asks: int) -> tuple[Row, ...]:
 
 @contextmanager
 def _ray_tally(ray: Any) -> Iterator[Any]:
-    """The same actor in its own process, one for all rounds: to start Ray takes seconds. Nothing leaves the machine."""
+    """The same actor in Ray, which gives it a process.
+
+    It serves all rounds, because Ray takes seconds to start. Usage reports are off and the address
+    is local, so nothing leaves the machine.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
         address="local",
@@ -295,16 +318,18 @@ def _ray_tally(ray: Any) -> Iterator[Any]:
 
 
 class RayTally:
-    """What `Tally` does, as Ray has it: a method for each message. It lasts over all rounds."""
+    """The actor `Tally` for Ray, with one method for each message. It lives through all rounds."""
 
     def __init__(self) -> None:
         self.total = 0
 
     def add(self, message: Add) -> int:
+        """Add the amount, and answer it."""
         self.total += message.amount
         return message.amount
 
     def sum(self, message: Total) -> int:
+        """Answer the sum of all amounts so far."""
         return self.total
 
 

@@ -1,17 +1,19 @@
-"""How soon after a crash is the next message served, and what do spawning and stopping an actor cost?
+"""How soon after a crash is the next message served, and what does it cost to spawn an actor?
 
-A unit is a crash in the first two rows and an actor, or a task, in the others; the ratio is to the RAW row above.
+A unit is a crash in the first two rows, and an actor or a task in the others. The ratio is to the
+RAW row above.
 
-A crash here is a message whose handler raises. All messages are queued before the first one is handled, each crash
-followed by one that the next life must serve; the supervisor waits for nothing (no backoff) and never gives up. RAW
-is the least that can be called a restart: one nursery, in which a task serves a message, crashes, catches that at its
-own root, tells the task that started it, and is followed by another one. A nursery for each task, which is the way to
-let an exception out of it, would be three times as dear and flatter us.
+A crash here is a message whose handler raises. All messages are queued before the first one is
+handled, and each crash is followed by a message that the next life has to serve. The supervisor
+restarts without backoff and never gives up. RAW is the least that can be called a restart: in one
+nursery a task serves a message, raises, catches the error at its root and tells the task that
+started it, which starts the next one. A nursery for each task, needed to let an exception out of
+it, would cost three times as much and flatter our figures.
 
-An actor is spawned with its spec and mailbox, serves one message, and is stopped in its turn, in reverse order of its
-start. A bare task is started, runs until it parks, and is cancelled together with all others. The figures of growth
-say how much dearer each is where there are ten times as many of them. Peers run beside the smaller number; a pykka
-actor is a thread, so there are fewer.
+An actor is spawned with its spec and mailbox, serves one message, and is stopped in its turn, in
+reverse order of the starts. A bare task is started, runs until it parks, and is cancelled together
+with all others. The figures of growth say how much more each costs among ten times as many. Peers
+run with the smaller number; pykka with still fewer, because each of its actors is a thread.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from .harness import Case, Figure, Result, Row, Stopwatch, machine, measure
 __all__ = ["CRASHED", "QUESTION", "RAW", "run"]
 
 QUESTION = (
-    "How soon after a crash is the next message served, and what do spawning and stopping an actor cost, "
+    "How soon after a crash is the next message served, "
+    "and what do spawning and stopping an actor cost, "
     "against bare trio tasks (RAW; ratio above 1 is cheaper)?"
 )
 RAW = "RAW: trio task started, crashed, awaited"
@@ -40,21 +43,21 @@ CRASHED = "crash to next message"
 CRASHES = 5_000
 CHILDREN = 1_000
 GROWTH = 10
-# At smoke size still enough of them to have a first, a last and many between.
+# At smoke size there are still a first, a last and several between.
 CHILDREN_MIN = 16
 THREADS = 100
 REPETITIONS = 7
-# Of the many, where one takes seconds.
+# Fewer for the larger number of children, where one repetition takes seconds.
 REPETITIONS_OF_MANY = 3
 NEVER = 10**9
 
 
 class Crash(Request[None], frozen=True):
-    """Raise what no handler declares."""
+    """Crash the actor."""
 
 
 class Serve(Request[None], frozen=True):
-    """Be counted."""
+    """Count one message as served."""
 
 
 CRASH = Crash()
@@ -62,11 +65,11 @@ SERVE = Serve()
 
 
 class Crashed(Exception):
-    """What the crashes of this bench are made of."""
+    """The error with which the actors of this bench crash."""
 
 
 class Record:
-    """What outlives the actors: how much is still to be served, and the checksum of what was."""
+    """The count of messages still to serve, and the checksum. It outlives the actors."""
 
     def __init__(self, expected: int) -> None:
         self.left = expected
@@ -74,13 +77,17 @@ class Record:
         self.checksum = 0
 
     def note_served(self) -> None:
+        """Count one message; the last one sets `complete`."""
         self.left -= 1
         if not self.left:
             self.complete.set()
 
 
 class Fragile(Actor):
-    """Crashes when told to. A life that follows a crash adds one to the checksum with the first message it serves."""
+    """Crashes when told to.
+
+    A life that follows a crash adds 1 to the checksum with the first message that it serves.
+    """
 
     messages = Crash | Serve
 
@@ -90,17 +97,19 @@ class Fragile(Actor):
 
     @handles(Crash)
     def crash(self, message: Crash) -> None:
+        """Raise an error that is no refusal."""
         raise Crashed
 
     @handles(Serve)
     def serve(self, message: Serve) -> None:
+        """Count the message."""
         self.record.checksum += self.context.epoch > 1 and not self.served
         self.served += 1
         self.record.note_served()
 
 
 class Child(Actor):
-    """Adds to the checksum what it has served, but only as it is stopped."""
+    """Adds the number of messages it has served to the checksum when it is stopped."""
 
     messages = Serve
 
@@ -110,23 +119,29 @@ class Child(Actor):
 
     @handles(Serve)
     def serve(self, message: Serve) -> None:
+        """Count the message."""
         self.served += 1
         self.record.note_served()
 
     async def on_stop(self, reason: str) -> None:
+        """Add the count to the checksum."""
         self.record.checksum += self.served
 
 
 def run(scale: float = 1.0) -> Result:
-    """Measure all cases with `scale` times the usual number of crashes; about fifteen seconds at 1.
+    """Measure all cases with `scale` times the usual number of crashes.
 
-    Below 1 there are fewer children too, and above it no more: 1,000 and 10,000 are the question.
+    Takes about fifteen seconds at a scale of 1. Below 1 there are fewer children too. Above 1 there
+    are not more, since the question is about 1,000 and 10,000.
     """
     few = max(CHILDREN_MIN, round(CHILDREN * min(scale, 1.0)))
     many = GROWTH * few
     threads = min(THREADS, few)
     raw_few, raw_many = f"RAW: {few:,} trio tasks", f"RAW: {many:,} trio tasks"
-    spawned_few, spawned_many = f"spawn and stop, {few:,} children", f"spawn and stop, {many:,} children"
+    spawned_few, spawned_many = (
+        f"spawn and stop, {few:,} children",
+        f"spawn and stop, {many:,} children",
+    )
     crashes = max(CHILDREN_MIN, round(CRASHES * scale))
     of_crashes = [Case(RAW, crashes, _raw_crashes), Case(CRASHED, crashes, _crashes)]
     of_few = [
@@ -141,7 +156,9 @@ def run(scale: float = 1.0) -> Result:
     except ImportError as missing:
         skipped.append(f"pykka start and stop: {missing}")
     else:
-        of_few.append(Case(f"pykka start and stop, {threads} actors", threads, partial(_pykka_actors, pykka)))
+        of_few.append(
+            Case(f"pykka start and stop, {threads} actors", threads, partial(_pykka_actors, pykka))
+        )
     with _own_garbage_only():
         rows = (
             *measure(of_crashes, repetitions=REPETITIONS, baseline=RAW),
@@ -150,10 +167,16 @@ def run(scale: float = 1.0) -> Result:
         )
     by_name = {row.name: row for row in rows}
     figures = (
-        Figure("crashes served per second of CPU time", 1e6 / by_name[CRASHED].cpu_us_per_message, "/s"),
+        Figure(
+            "crashes served per second of CPU time", 1e6 / by_name[CRASHED].cpu_us_per_message, "/s"
+        ),
         Figure(f"spawn and stop at {few:,}", by_name[spawned_few].cpu_us_per_message, "us/actor"),
         Figure(f"spawn and stop at {many:,}", by_name[spawned_many].cpu_us_per_message, "us/actor"),
-        Figure(f"growth from {few:,} to {many:,}", _growth(by_name[spawned_few], by_name[spawned_many]), "x"),
+        Figure(
+            f"growth from {few:,} to {many:,}",
+            _growth(by_name[spawned_few], by_name[spawned_many]),
+            "x",
+        ),
         Figure("growth of a bare trio nursery", _growth(by_name[raw_few], by_name[raw_many]), "x"),
     )
     return Result(QUESTION, machine(), rows, tuple(skipped), figures)
@@ -161,9 +184,10 @@ def run(scale: float = 1.0) -> Result:
 
 @contextmanager
 def _own_garbage_only() -> Iterator[None]:
-    """Inside, the collector walks the tasks and actors alone.
+    """Let the garbage collector look only at objects made inside the block.
 
-    To walk all modules once costs as much as hundreds of tasks, and falls to whichever case is running then.
+    One look at all modules costs as much as hundreds of tasks, and would fall on any one case by
+    chance.
     """
     gc.collect()
     gc.freeze()
@@ -174,7 +198,7 @@ def _own_garbage_only() -> Iterator[None]:
 
 
 def _growth(few: Row, many: Row) -> float:
-    """How much dearer each of many is than each of few."""
+    """The cost of one unit among many, divided by the cost of one among few."""
     return many.cpu_us_per_message / few.cpu_us_per_message
 
 
@@ -208,7 +232,9 @@ def _crashes(crashes: int, watch: Stopwatch) -> int:
     async def main() -> int:
         record = Record(crashes)
         spec = ChildSpec("fragile", partial(Fragile, record), capacity=2 * crashes)
-        patient = open_supervisor([spec], intensity=NEVER, max_consecutive=NEVER, backoff=Backoff(min_s=0.0, max_s=0.0))
+        patient = open_supervisor(
+            [spec], intensity=NEVER, max_consecutive=NEVER, backoff=Backoff(min_s=0.0, max_s=0.0)
+        )
         async with patient as supervisor:
             fragile = supervisor.ref("fragile")
             with watch:
@@ -233,7 +259,8 @@ def _raw_tasks(tasks: int, watch: Stopwatch) -> int:
             nonlocal started, cancelled
             started += 1
             if started == tasks:
-                parked.set()  # who waits for it runs in the next tick; this one parks in this tick
+                # The waiting task resumes in the next tick, and this task parks in this one.
+                parked.set()
             try:
                 await trio.sleep_forever()
             finally:
@@ -254,7 +281,9 @@ def _spawn_and_stop(children: int, watch: Stopwatch) -> int:
     async def main() -> int:
         record = Record(children)
         with watch:
-            specs = [ChildSpec(f"child {number}", partial(Child, record)) for number in range(children)]
+            specs = [
+                ChildSpec(f"child {number}", partial(Child, record)) for number in range(children)
+            ]
             async with open_supervisor(specs) as supervisor:
                 for spec in specs:
                     supervisor.ref(spec.name).tell_nowait(SERVE)
@@ -306,7 +335,7 @@ def _pykka_actors(pykka: Any, actors: int, watch: Stopwatch) -> int:
 
         def on_stop(self) -> None:
             nonlocal served
-            served += self.served  # one at a time, as each is stopped and waited for
+            served += self.served  # no race: each actor is waited for before the next is stopped
 
     with watch:
         running = [PykkaChild.start() for _ in range(actors)]

@@ -1,4 +1,7 @@
-"""Supervised actors on trio: mailboxes that survive restarts, typed asks, ordered start and stop. Knows no funds."""
+"""Supervised actors on trio: mailboxes that survive restarts, typed asks, ordered start and stop.
+
+This package knows nothing of funds and can be used alone.
+"""
 
 from .actor import Actor, Context, handles, handles_batch
 from .clock import DAY_US, Clock, SystemClock, VirtualClock

@@ -1,9 +1,11 @@
-"""Everything of a supervision tree that waits for a time, kept by one task instead of one cancel scope each.
+"""The deadlines of a whole supervision tree, kept by one task.
 
-Most asks are answered long before their deadline, and most carry one of a few timeouts. So there is one lane for each
-timeout: deadlines in it only grow, answered asks are dropped from its head as new ones arrive, and a lane stays as
-short as what is really open. Timers, and asks that inherited an earlier deadline from their caller, go into a heap.
-The task sleeps until the earliest time it has seen; an ask that is answered in time costs it nothing.
+A cancel scope for each ask would cost about 3 us more. Most asks are answered long before their
+deadline, and most carry one of a few timeouts. So there is one lane for each timeout: its deadlines
+only grow, answered asks are dropped from its head as new ones arrive, and it stays about as long as
+the number of open asks. Timers, and asks that inherited an earlier deadline from their caller, go
+into a heap. The task sleeps until the earliest deadline it has seen; an ask that is answered in
+time never wakes it. Times are trio's, in seconds.
 """
 
 from __future__ import annotations
@@ -20,18 +22,21 @@ from .envelope import WAITING, Envelope
 
 __all__ = ["Deadlines", "Due"]
 
+# A lane or heap below this length is not worth a sweep.
 SWEEP_MIN = 64
+# Every wake-up looks at each lane, so their number is bounded for a host that varies its timeouts.
 LANES_MAX = 64
 
 
 class Due(Protocol):
-    """Waits for its deadline as long as its state is WAITING."""
+    """An object with a deadline, which matters as long as its state is WAITING."""
 
     deadline: float  # trio time
     state: int
 
     def expire(self) -> None:
-        """The deadline has come. Must not raise."""
+        """Called once the deadline has come. Must not raise."""
+        ...
 
 
 class _Lane(deque[Envelope]):
@@ -40,7 +45,10 @@ class _Lane(deque[Envelope]):
     sweep_at = SWEEP_MIN
 
     def sweep(self) -> None:
-        """Forget those nobody waits for; again when there are twice as many as are left."""
+        """Drop the asks that are no longer open.
+
+        The next sweep follows when the lane has doubled, so the cost per ask stays constant.
+        """
         waiting = [ask for ask in self if ask.state == WAITING]
         self.clear()
         self.extend(waiting)
@@ -48,7 +56,7 @@ class _Lane(deque[Envelope]):
 
 
 class Deadlines:
-    """`add` what waits; `run` expires it if its deadline comes first."""
+    """Keeps the deadlines given to `add` and `add_at`; `run` expires those still open in time."""
 
     def __init__(self) -> None:
         self._lanes: dict[float, _Lane] = {}
@@ -64,22 +72,24 @@ class Deadlines:
         """Watch an ask whose deadline is `timeout_s` from now."""
         lane = self._lanes.get(timeout_s)
         if lane is None:
-            if len(self._lanes) >= LANES_MAX:  # a host that gives each ask a timeout of its own
+            if len(self._lanes) >= LANES_MAX:
                 self.add_at(ask)
                 return
             lane = self._lanes[timeout_s] = _Lane()
         while lane and lane[0].state != WAITING:
             lane.popleft()
         lane.append(ask)
-        if len(lane) >= lane.sweep_at:  # behind one that is open for long
+        if len(lane) >= lane.sweep_at:
+            # Answered asks have gathered behind one that stays open for long.
             lane.sweep()
         if ask.deadline < self._wake_at:
             self._wake_earlier(ask.deadline)
 
     def add_at(self, due: Due) -> None:
-        """Watch what has a deadline of its own."""
+        """Watch an object by the deadline that it names itself."""
         heap = self._heap
-        if len(heap) >= self._sweep_at:  # those no longer waited for lie anywhere in it
+        if len(heap) >= self._sweep_at:
+            # Entries that are no longer open may be anywhere in a heap.
             self._heap = heap = [entry for entry in heap if entry[2].state == WAITING]
             heapq.heapify(heap)
             self._sweep_at = max(SWEEP_MIN, 2 * len(heap))
@@ -92,10 +102,13 @@ class Deadlines:
         self._sleep.deadline = at
 
     async def run(self) -> None:
-        """Until `stop`: also while the tree comes down, as that has its deadlines too."""
-        self.now = trio.lowlevel.current_clock().current_time  # the same, without the way there
+        """Expire deadlines until `stop`, also while the tree itself is stopping."""
+        self.now = (
+            trio.lowlevel.current_clock().current_time
+        )  # the same, without a look-up per call
         while not self._over:
-            # A scope can be entered once, and add() may have moved the deadline of this one meanwhile.
+            # A scope can be entered only once, so each sleep has a new one. `add` may have found an
+            # earlier deadline before it is entered.
             self._sleep.deadline = self._wake_at
             with self._sleep:
                 await trio.sleep_forever()
@@ -103,6 +116,7 @@ class Deadlines:
             self._expire_due()
 
     def stop(self) -> None:
+        """End `run`."""
         self._over = True
         self._sleep.cancel()
 
@@ -112,8 +126,8 @@ class Deadlines:
             while lane and (lane[0].state != WAITING or lane[0].deadline <= now):
                 lane.popleft().expire()
             if not lane:
-                del self._lanes[timeout_s]  # a host may use any number of different timeouts
-        # What is due now may add itself again, for later.
+                del self._lanes[timeout_s]  # makes room for another timeout
+        # An entry that expires may add itself again with a later deadline.
         while self._heap and (self._heap[0][2].state != WAITING or self._heap[0][0] <= now):
             due = heapq.heappop(self._heap)[2]
             if due.state == WAITING:

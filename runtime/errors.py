@@ -1,9 +1,9 @@
-"""Every error of the package has one root here, so that a host can catch `FundopsError` and nothing else.
+"""The errors of the runtime, and `FundopsError`, the root of every error of the package.
 
-Facts are attributes; texts are lower case, carry the values, and say whose doing it was. An error that an asker can
-see carries `outcome`: ``"done"`` (the request ran and was refused), ``"not_executed"`` (it never ran and never will)
-or ``"unknown"`` (it may have run: ask again with the same idempotency key, which the error carries as `key` when the
-message had one).
+Facts are attributes. Texts are lower case, carry the values, and say which side caused the error.
+An error that an asker can see carries `outcome`: ``"done"`` (the request ran and was refused),
+``"not_executed"`` (it never ran and never will) or ``"unknown"`` (it may have run: ask again with
+the same idempotency key, which the error carries as `key` when the message had one).
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ Outcome = Literal["done", "not_executed", "unknown"]
 
 
 def text_of(error: BaseException | None) -> str:
-    """Type and text, also of an error whose own text fails: nothing that reports an error may raise one."""
+    """The type and the text of an error. It never raises, even when the error's `__str__` does."""
     if error is None:
         return "ended during the start"
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001  whatever somebody's __str__ does
+    except Exception:  # noqa: BLE001  a host's __str__ may raise any error
         return f"{type(error).__name__} (its text cannot be told)"
 
 
 class FundopsError(Exception):
-    """Root of all errors that fundops raises on purpose."""
+    """The root of all errors that fundops raises on purpose."""
 
 
 class ConfigError(FundopsError, ValueError):
-    """A setting or argument is not acceptable; `field` names it."""
+    """A setting or argument is not acceptable; `field` names it and `problem` says why."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -59,37 +59,47 @@ class ConfigError(FundopsError, ValueError):
 
 
 class Rejected(FundopsError):
-    """Base of refusals: a handler that raises one answers its asker, and its actor lives on."""
+    """Base of refusals. A handler that raises one has answered, and its actor lives on."""
 
     outcome: Outcome = "done"
 
 
 class ActorError(FundopsError):
-    """Base of everything that the runtime itself can tell a sender."""
+    """Base of the errors that the runtime itself raises to a sender or a host."""
 
     outcome: Outcome = "not_executed"
 
 
 class ActorCrashed(ActorError):
-    """The handler raised something it does not declare; the cause is chained."""
+    """The handler raised an error that is no refusal; it is the `__cause__` of this one."""
 
     outcome: Outcome = "unknown"
 
     def __init__(self, name: str, epoch: int, message_type: str, *, key: str | None = None) -> None:
-        super().__init__(f"actor {name!r} (epoch {epoch}) crashed while handling {message_type}{_again(key)}")
+        super().__init__(
+            f"actor {name!r} (epoch {epoch}) crashed while handling {message_type}{_again(key)}"
+        )
         self.name, self.epoch, self.message_type, self.key = name, epoch, message_type, key
 
 
 class ActorStopped(ActorError):
-    """The actor is gone for good, or was stopped with the message in hand (`outcome` is then ``"unknown"``)."""
+    """The actor has ended permanently, or was stopped with the message in hand.
 
-    def __init__(self, name: str, reason: str, *, outcome: Outcome = "not_executed", key: str | None = None) -> None:
+    In the second case `outcome` is ``"unknown"``.
+    """
+
+    def __init__(
+        self, name: str, reason: str, *, outcome: Outcome = "not_executed", key: str | None = None
+    ) -> None:
         super().__init__(f"actor {name!r} stopped: {reason}{_again(key)}")
         self.name, self.reason, self.outcome, self.key = name, reason, outcome, key
 
 
 class StartFailed(ActorError):
-    """A first start went wrong, which is not retried; what the actor raised, if it did, is chained."""
+    """The first start of an actor failed, which is not retried.
+
+    An error that the actor raised is the `__cause__`.
+    """
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"actor {name!r} did not start: {reason}")
@@ -97,13 +107,24 @@ class StartFailed(ActorError):
 
 
 class AskTimeout(ActorError):
-    """No answer within the deadline. `started` tells whether the handler had the message in hand."""
+    """No answer came within the deadline. `started`: the handler had the message in hand."""
 
     def __init__(
-        self, name: str, message_type: str, timeout_s: float, *, started: bool, key: str | None = None
+        self,
+        name: str,
+        message_type: str,
+        timeout_s: float,
+        *,
+        started: bool,
+        key: str | None = None,
     ) -> None:
-        state = f"in hand, and goes on{_again(key)}" if started else "still queued, and will never run"
-        super().__init__(f"no answer from actor {name!r} to {message_type} within {timeout_s:g} s; it was {state}")
+        state = (
+            f"in hand, and goes on{_again(key)}" if started else "still queued, and will never run"
+        )
+        super().__init__(
+            f"no answer from actor {name!r} to {message_type} within {timeout_s:g} s; "
+            f"it was {state}"
+        )
         self.name, self.message_type, self.timeout_s, self.started, self.key = (
             name,
             message_type,
@@ -115,7 +136,7 @@ class AskTimeout(ActorError):
 
 
 class AskCycle(ActorError):
-    """The ask would wait for itself; `path` lists the actors from the asker back to it."""
+    """The ask would wait for itself. `path` names the actors from the asker back to itself."""
 
     def __init__(self, path: Sequence[str]) -> None:
         super().__init__(f"ask would close a wait cycle: {' -> '.join(path)}")
@@ -123,7 +144,7 @@ class AskCycle(ActorError):
 
 
 class MailboxFull(ActorError):
-    """The mailbox is at capacity and its policy, or the way of sending, does not wait."""
+    """The mailbox is full, and its overflow policy or the kind of send does not wait for room."""
 
     def __init__(self, name: str, capacity: int) -> None:
         super().__init__(f"mailbox of actor {name!r} is full ({capacity} messages)")
@@ -131,7 +152,7 @@ class MailboxFull(ActorError):
 
 
 class UnknownChild(ActorError, KeyError):
-    """No child of that name is in the supervision tree."""
+    """The supervision tree has no child of this name; `known` lists the names it has."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"no actor {name!r}; known: {', '.join(known) or 'none'}")
@@ -149,11 +170,14 @@ class WrongMessage(ActorError, TypeError):
 
 
 class WrongThread(ActorError, RuntimeError):
-    """A ref was used outside the trio run that owns it; `Ref.tell_from_thread` is the way in."""
+    """A ref was used outside its trio run. Other threads use `Ref.tell_from_thread`."""
 
 
 class ReplaceFailed(ActorError):
-    """The new actor did not start, so the old one serves again; what the new one raised is chained."""
+    """The new actor did not start, so the old one serves again.
+
+    An error that the new actor raised is the `__cause__`.
+    """
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"actor {name!r} was not replaced: {reason}")
@@ -161,15 +185,20 @@ class ReplaceFailed(ActorError):
 
 
 class SupervisorEscalated(ActorError):
-    """Too many failures: the supervisor gave up. `crashes` holds the records of the latest, oldest first."""
+    """The supervisor gave up after too many failures and has stopped all its children.
+
+    `reason` names the setting that decided it. `crashes` holds the latest crash records, oldest
+    first.
+    """
 
     def __init__(self, name: str, reason: str, crashes: Sequence[object]) -> None:
-        super().__init__(f"supervisor {name!r} gave up: {reason}; last crash: {crashes[-1] if crashes else 'none'}")
+        last = crashes[-1] if crashes else "none"
+        super().__init__(f"supervisor {name!r} gave up: {reason}; last crash: {last}")
         self.name, self.reason, self.crashes = name, reason, tuple(crashes)
 
 
 class Drill(Exception):
-    """What an actor dies of when `Supervisor.drill` crashes it on purpose."""
+    """The error with which `Supervisor.drill` crashes an actor on purpose."""
 
 
 def _again(key: str | None) -> str:

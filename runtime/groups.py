@@ -1,4 +1,4 @@
-"""Exception groups on their way out: a nursery wraps whatever went wrong, and callers want what went wrong."""
+"""Exception groups unwrapped: a nursery wraps every error, and callers want the error itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 def leaf_of(error: E) -> E:
-    """The only exception inside nested groups of one; the group itself when there are several."""
+    """The one exception inside nested groups of one; a group of several is returned as it is."""
     leaf: BaseException = error
     while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
         leaf = leaf.exceptions[0]
@@ -25,30 +25,41 @@ def leaf_of(error: E) -> E:
 
 @contextmanager
 def bare_errors() -> Iterator[None]:
-    """Around a block with a nursery inside: what leaves it is one leaf if it can be, else one group of leaves."""
+    """Unwrap the errors of a block with a nursery inside.
+
+    The block raises the one exception that matters if there is one, otherwise one flat group.
+    """
     try:
         yield
     except BaseExceptionGroup as group:
         error = _bare(group)
-        # A leaf keeps its own cause; `from None` would drop it.
+        # `from error.__cause__` keeps the cause of the exception; `from None` would drop it.
         raise error from error.__cause__
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from _leaves(one)
+        for member in error.exceptions:
+            yield from _leaves(member)
     else:
         yield error
 
 
 def _bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """An escalation, or an interrupt, stands for what the host's own asks have heard of it."""
-    # Who was cancelled as well needs no telling: the scope knows, and would leave a group of one behind.
+    """The exception that caused all others of a group; a flat group when there is no such one.
+
+    An escalation or an interrupt is the cause of the errors that the host's own asks got from it.
+    """
     every = [*_leaves(group)]
-    leaves = [one for one in every if not isinstance(one, trio.Cancelled)] or every
-    causes = [one for one in leaves if isinstance(one, SupervisorEscalated) or not isinstance(one, Exception)]
-    consequences = [one for one in leaves if isinstance(one, ActorError)]
+    # A cancellation is left out: its own scope catches it, and raising it here would leave a group
+    # of one behind.
+    leaves = [leaf for leaf in every if not isinstance(leaf, trio.Cancelled)] or every
+    causes = [
+        leaf
+        for leaf in leaves
+        if isinstance(leaf, SupervisorEscalated) or not isinstance(leaf, Exception)
+    ]
+    consequences = [leaf for leaf in leaves if isinstance(leaf, ActorError)]
     if len(leaves) == 1 or (len(causes) == 1 and {*causes, *consequences} == {*leaves}):
         return (causes or leaves)[0]
     return BaseExceptionGroup("several errors left one block", leaves)

@@ -1,7 +1,8 @@
 """One life of an actor: an instance, its hooks, and the loop that serves its mailbox.
 
-A life borrows a `Seat` from the supervisor, which owns the mailbox and everything else that outlives it. Whatever it
-ends with leaves `live` as an exception or not at all; turning that into an event is the supervisor's job.
+A life borrows a `Seat` from its supervisor, which owns the mailbox and everything else that
+outlives the life. `live` returns after a normal end and raises after a crash; the supervisor turns
+both into events.
 """
 
 from __future__ import annotations
@@ -27,16 +28,25 @@ __all__ = ["Drain", "Seat", "fail_askers", "live", "starts_at_once"]
 
 Drain = Literal["all", "in_hand", "none"]
 
+# Timers of a shorter period would keep the loop busy.
 TIMER_MIN_S = 0.001
 
 
 class Seat(ABC):
-    """What a life borrows: its address and mailbox, and where requests to end it are left.
+    """The place of an actor in the tree, which each of its lives borrows in turn.
 
-    To the actor it is its context; the abstract methods are the supervisor's.
+    It holds the address and the mailbox, and takes requests to end the present life. The actor sees
+    it as its `Context`. The supervisor's subclass implements the abstract methods.
     """
 
-    def __init__(self, address: Address, *, max_attempts: int, messages_per_turn: int, on_stop_deadline_s: float):
+    def __init__(
+        self,
+        address: Address,
+        *,
+        max_attempts: int,
+        messages_per_turn: int,
+        on_stop_deadline_s: float,
+    ):
         self.name = address.name
         self.address = address
         self.mailbox: Mailbox = address.mailbox
@@ -51,11 +61,11 @@ class Seat(ABC):
 
     @abstractmethod
     def bury(self, message: Any, reason: str) -> None:
-        """Record a message that nobody will answer."""
+        """Record a message that will never be answered."""
 
     @abstractmethod
     def quarantine(self, message: Any, attempts: int) -> None:
-        """Record a message that has crashed all of its attempts."""
+        """Record a message of which every attempt crashed."""
 
     @abstractmethod
     def note_cleanup(self, error: str) -> None:
@@ -63,37 +73,42 @@ class Seat(ABC):
 
     @abstractmethod
     def ref(self, name: str) -> Ref:
-        """Another actor of the tree."""
+        """The ref of another actor of the tree. Raises: `UnknownChild`."""
 
     @abstractmethod
     def follow(self, name: str) -> None:
-        """Have `hear_of` called with one `Terminated` of that actor, unless this life ends before."""
+        """Call `hear_of` with the `Terminated` of that actor, unless this life ends first."""
 
     @abstractmethod
     def unfollow(self) -> None:
-        """This life has ended and hears of nobody any more."""
+        """Cancel all calls of `follow`, since this life has ended."""
 
-    # -- what the actor sees of it, as its context
+    # -- the actor's Context, documented there
 
     @property
     def epoch(self) -> int:
+        """The number of the present life, from 1 on."""
         return self.address.epoch
 
     def stop(self, reason: str = "ended") -> None:
+        """End the present life after the message in hand."""
         self.stop_reason = reason
         self.mailbox.hurry()
 
     def after(self, seconds: float, message: Any) -> Timer:
+        """Handle `message` once, in so many seconds."""
         if not 0 <= seconds <= SECONDS_MAX:
             raise ConfigError("seconds", f"{seconds!r} is not a finite number >= 0")
         return self._timer(message, seconds, math.inf)
 
     def every(self, seconds: float, message: Any) -> Timer:
+        """Handle `message` at this interval."""
         if not TIMER_MIN_S <= seconds <= SECONDS_MAX:
             raise ConfigError("seconds", f"{seconds!r} is not a finite number >= {TIMER_MIN_S:g}")
         return self._timer(message, seconds, seconds)
 
     def watch(self, name: str) -> None:
+        """Handle one `Terminated` when that actor has ended permanently."""
         self._check_handled(Terminated)
         self.follow(name)
 
@@ -105,25 +120,26 @@ class Seat(ABC):
         if message_type not in self.handlers:
             raise WrongMessage(self.name, message_type.__qualname__)
 
-    # -- what the supervisor does with it
+    # -- called by the supervisor
 
     def hear_of(self, terminated: Terminated) -> None:
+        """Leave the present life a message about an actor that it watches."""
         if self.mailbox.closed is None:
             self.mailbox.put_own(Envelope.unasked(terminated))
 
     def crash(self, reason: str) -> None:
-        """Let the life end with a `Drill` before its next message."""
+        """Make the life crash with a `Drill` before its next message."""
         self.drill = reason
         self.mailbox.hurry()
 
     def clear(self) -> None:
-        """For the next life. A drill nobody died of yet stays."""
+        """Prepare for the next life. A drill that has not crashed a life yet stays in force."""
         self.stop_reason = None
         self.drain = "in_hand"
         self.mailbox.urgent = True
 
     def end(self) -> None:
-        """A life is over, and with it all that it had left for itself."""
+        """Drop the timers, the unread messages to itself and the watches of a life that is over."""
         for timer in tuple(self.timers):
             timer.cancel()
         self.mailbox.forget_own()
@@ -131,12 +147,17 @@ class Seat(ABC):
 
 
 def starts_at_once(actor: Actor) -> bool:
-    """Whether it has nothing to do before its first message."""
+    """Whether the actor has no `on_start`, so its life is ready without a schedule point."""
     return type(actor).on_start is Actor.on_start
 
 
 async def live(seat: Seat, actor: Actor, ready: Callable[[], None]) -> None:
-    """From a fresh instance to the end of its `on_stop`. Returns when it ended as it was asked to."""
+    """Run one life, from a fresh instance to the end of its `on_stop`.
+
+    Calls `ready` once `on_start` has finished. Returns when the life was asked to end.
+
+    Raises: the error that crashed the actor, or failed its start.
+    """
     token = current_address.set(seat.address)
     actor.context = seat
     reason = "crashed"
@@ -159,11 +180,16 @@ async def live(seat: Seat, actor: Actor, ready: Callable[[], None]) -> None:
 
 
 async def _clean_up(seat: Seat, actor: Actor, reason: str) -> None:
-    """`on_stop` within its deadline. What goes wrong is reported, and never hides what the life itself ended with."""
+    """Run `on_stop` within its deadline.
+
+    Its errors are recorded and not raised, so they never hide the error that ended the life.
+    """
     try:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + seat.on_stop_deadline_s) as scope:
+        with trio.CancelScope(
+            shield=True, deadline=trio.current_time() + seat.on_stop_deadline_s
+        ) as scope:
             await actor.on_stop(reason)
-    except Exception as error:  # noqa: BLE001  reported
+    except Exception as error:  # noqa: BLE001  recorded
         seat.note_cleanup(text_of(error))
     else:
         if scope.cancelled_caught:
@@ -171,16 +197,17 @@ async def _clean_up(seat: Seat, actor: Actor, reason: str) -> None:
 
 
 async def _serve(seat: Seat, actor: Actor) -> None:
-    """Handle messages until asked to end. The hot loop: one message is a few attribute look-ups and one call.
+    """Handle messages until asked to end.
 
-    Yields to the loop every few dozen messages, and whenever there is none.
+    This is the hot loop: a message costs a few attribute look-ups and one call. It yields to other
+    tasks after `messages_per_turn` messages, and whenever the mailbox is empty.
     """
     mailbox, handlers = seat.mailbox, type(actor)._handlers
     queue = mailbox.queue
     task = trio.lowlevel.current_task()
     now = trio.lowlevel.current_clock().current_time
     while True:
-        # The queue is deepest when others have just had their turn.
+        # Other tasks have just had their turn, so the queue is at its deepest now.
         mailbox.note_depth()
         for _ in range(seat.messages_per_turn):
             lane = queue
@@ -195,17 +222,20 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                 mailbox.admit_sender()
             message = item
             if type(item) is Envelope:
-                if item.state == WAITING and item.deadline <= now():  # its time has passed while others held the loop
+                # While other tasks held the loop, the task that keeps the deadlines could not run.
+                if item.state == WAITING and item.deadline <= now():
                     item.expire()
                 if item.state >= GIVEN_UP:
                     mailbox.expired += 1
                     continue
                 item.started = True
                 message = item.message
+            # No await since the message left its lane, so a cancellation cannot lose it.
             mailbox.hand = item
             try:
                 function, is_async, batch_max = handlers[type(message)]
-            except KeyError:  # a tell from before the first life, when the accepted types were not known yet
+            except KeyError:
+                # Told before the first life, when the accepted types were not known yet.
                 mailbox.hand = NOTHING
                 mailbox.done += 1
                 _answer(seat, item, WrongMessage(seat.name, type(message).__qualname__))
@@ -214,7 +244,7 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                 mailbox.hand_since = now()
                 await _serve_run(seat, actor, item)
                 mailbox.hand_since = math.inf
-                break  # a run of messages is a turn
+                break  # one batch is one turn
             try:
                 answer = function(actor, message)
                 if is_async:
@@ -230,13 +260,14 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                 _crash_in_hand(seat, crash)
                 raise
             except BaseException:
+                # A cancellation or an interrupt, neither of which is the handler's fault.
                 _interrupt_in_hand(seat)
                 raise
             else:
                 mailbox.hand = NOTHING
                 mailbox.done += 1
                 if item is message:
-                    continue
+                    continue  # a tell, which nothing waits for
                 if item.state == WAITING and not isinstance(answer, Rejected):
                     item.settle(answer)
                 else:
@@ -245,12 +276,16 @@ async def _serve(seat: Seat, actor: Actor) -> None:
             await trio.lowlevel.checkpoint()
         else:
             mailbox.consumer = task
-            item = message = answer = None  # not kept for as long as nobody writes: they may be large
+            # Released before parking, since they may be large and parking may last long.
+            item = message = answer = None
             await trio.lowlevel.wait_task_rescheduled(mailbox.abort_park)
 
 
 def _must_end(seat: Seat) -> bool:
-    """Raises: `Drill`, when that is what was asked for."""
+    """Whether the life has to end before its next message.
+
+    Raises: `Drill` when the life was asked to crash.
+    """
     mailbox = seat.mailbox
     if seat.drill is not None:
         why, seat.drill = seat.drill, None
@@ -258,15 +293,16 @@ def _must_end(seat: Seat) -> bool:
     ending = seat.stop_reason is not None
     if ending and (seat.drain != "all" or not len(mailbox)):
         return True
-    # Looked at again only as long as there is something to look at.
+    # Keeps the hot loop from calling this again before there is a reason to.
     mailbox.urgent = ending or bool(mailbox.own or mailbox.control)
     return False
 
 
 async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
-    """A run of messages for one batch handler: from the hand to exactly one final state each."""
+    """Serve a run of messages by one batch handler, and give each exactly one final state."""
     mailbox, handlers = seat.mailbox, type(actor)._handlers
     handler = handlers[type(message_of(first))]
+    # The batch takes over as the place of the message in hand.
     mailbox.hand, mailbox.batch = NOTHING, [first]
     _take_followers(mailbox, handlers, handler, seat.address.deadlines.now())
     function, is_async, _ = handler
@@ -274,10 +310,14 @@ async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
         answers = function(actor, [message_of(item) for item in mailbox.batch])
         if is_async:
             answers = await answers
+        # Any iterable is accepted, and its length is only known once it is a list.
         answers = list(answers)
         if len(answers) != len(mailbox.batch):
-            raise RuntimeError(f"batch handler answered {len(answers)} of {len(mailbox.batch)} messages")
+            raise RuntimeError(
+                f"batch handler answered {len(answers)} of {len(mailbox.batch)} messages"
+            )
     except Rejected as refusal:
+        # One refusal for the whole batch.
         _finish(seat, [refusal] * len(mailbox.batch))
     except Exception as crash:
         _crash_in_hand(seat, crash)
@@ -289,10 +329,12 @@ async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
         _finish(seat, answers)
 
 
-def _take_followers(mailbox: Mailbox, handlers: Mapping[type, Handler], handler: Handler, now: float) -> None:
-    """Into the hand: what follows in the queue for the same handler, up to its limit.
+def _take_followers(
+    mailbox: Mailbox, handlers: Mapping[type, Handler], handler: Handler, now: float
+) -> None:
+    """Take the next queued messages of the same handler into the hand, up to its limit.
 
-    What has crashed a life before goes alone: it must not take its neighbours with it again.
+    A message that has crashed a life before is served alone, so that it cannot crash others again.
     """
     queue, batch = mailbox.queue, mailbox.batch
     batch_max = handler[2]
@@ -331,7 +373,7 @@ def _finish(seat: Seat, answers: Sequence[Any]) -> None:
 
 
 def _answer(seat: Seat, item: Any, answer: Any) -> None:
-    """Tell the asker, if there is one and it still waits; a refusal of what nobody asked goes to the dead letters."""
+    """Give the asker its answer if it still waits. A refused tell becomes a dead letter."""
     refused = isinstance(answer, Rejected | WrongMessage)
     if type(item) is not Envelope or item.state == ANSWERED:
         if refused:
@@ -351,9 +393,10 @@ def _empty_hands(mailbox: Mailbox) -> list[Any]:
 
 
 def _crash_in_hand(seat: Seat, crash: Exception) -> None:
-    """The askers hear of it in the same tick, before any backoff; what may run twice waits for the next life.
+    """Give the messages in hand their state after a crash: crashed, queued again, or quarantined.
 
-    First every message has its place and its asker an answer, then it is told: whoever is told looks at books in order.
+    Their askers fail in the same tick, before any backoff. Subscribers are told only after all
+    counters are updated, because a subscriber called here must see consistent statistics.
     """
     mailbox = seat.mailbox
     again: list[Envelope] = []
@@ -369,22 +412,32 @@ def _crash_in_hand(seat: Seat, crash: Exception) -> None:
         else:
             mailbox.quarantined += 1
             reason = f"quarantined after {attempts} attempts: {type(crash).__name__}"
-            tell += [partial(seat.bury, message, reason), partial(seat.quarantine, message, attempts)]
+            tell += [
+                partial(seat.bury, message, reason),
+                partial(seat.quarantine, message, attempts),
+            ]
         if _waited_for(item):
-            error = ActorCrashed(seat.name, seat.epoch, type(message).__qualname__, key=key_of(message))
+            error = ActorCrashed(
+                seat.name, seat.epoch, type(message).__qualname__, key=key_of(message)
+            )
             error.__cause__ = crash
             item.fail(error)
     _put_back(mailbox, again)
-    for one in tell:
-        one()
+    for tell_subscriber in tell:
+        tell_subscriber()
 
 
 def _interrupt_in_hand(seat: Seat) -> None:
-    """The life was cancelled. What may run twice waits for the next one, if there is to be one."""
+    """Give the messages in hand their state after a cancellation: interrupted, or queued again.
+
+    An idempotent message is queued for the next life unless the mailbox is closed. Its attempt does
+    not count.
+    """
     mailbox = seat.mailbox
     again: list[Envelope] = []
     lost: list[Any] = []
     reason = seat.stop_reason or "cancelled"
+    # Before the hand is emptied, since this looks for askers there.
     fail_askers(seat, reason)
     for item in _empty_hands(mailbox):
         message = message_of(item)
@@ -399,7 +452,7 @@ def _interrupt_in_hand(seat: Seat) -> None:
 
 
 def fail_askers(seat: Seat, reason: str) -> None:
-    """Who waits for what is in hand cannot know whether it ran."""
+    """Fail those who wait for a message in hand. Their outcome is unknown: it may have run."""
     mailbox = seat.mailbox
     for item in (*mailbox.batch, mailbox.hand):
         if _waited_for(item):
@@ -411,7 +464,7 @@ def _waited_for(item: Any) -> bool:
 
 
 def _unasked(message: Any, attempts: int) -> Envelope:
-    # A new envelope: the asker of the old one has its error there, and may not have read it yet.
+    # A new envelope, because the old one holds the error that its asker may not have read yet.
     again = Envelope.unasked(message)
     again.attempts = attempts
     return again

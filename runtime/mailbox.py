@@ -1,14 +1,17 @@
-"""The queue between senders and one actor. The supervisor owns it, so it outlives every crash of the actor.
+"""The queue between senders and one actor. The supervisor owns it, so it outlives every crash.
 
-A deque with park and unpark instead of a trio channel: a schedule point costs ten times what the queue does, and
-closing the last receiving end of a channel would wipe its buffer at each restart. What is told stands in the queue by
-itself; what is asked, retried or conflated stands there in an `Envelope`.
+It is a deque with park and unpark instead of a trio channel, for two reasons. A schedule point
+costs ten times as much as the queue. And closing the last receiving end of a channel would wipe its
+buffer at each restart. A told message stands in the queue by itself; one that was asked, retried or
+conflated stands there in an `Envelope`.
 
-Two lanes go first. What a life has left for itself (timers, news of those it watches) ends with that life. Control
-messages are never dropped; their lane is bounded by refusing.
+Two lanes are read before the queue. The own lane holds messages of a life to itself (timers, the
+ends of watched actors), which are dropped when that life ends. Messages in the control lane are
+never dropped; a full control lane refuses new ones.
 
-Counting: ``accepted = done + crashed + interrupted + expired + quarantined + undeliverable + queued + in_hand`` holds
-at every instant. Messages refused at the door were never accepted; they are counted in `rejected`.
+Counting: ``accepted = done + crashed + interrupted + expired + quarantined + undeliverable + queued
++ in_hand`` holds at every instant. Messages refused at sending were never accepted; they are
+counted in `rejected`.
 """
 
 from __future__ import annotations
@@ -31,48 +34,49 @@ __all__ = ["NOTHING", "Anything", "Mailbox", "MailboxStatistics", "Overflow", "m
 
 Overflow = Literal["backpressure", "reject", "drop_oldest", "conflate"]
 
+# Control messages are rare, so this bound only stops a sender that floods the lane.
 CONTROL_CAPACITY = 1_024
 CONFLATED = "conflated: a newer one came"
 
-# What the hand holds when it holds no message; None could be one.
+# The value of an empty hand. None would not do, since it can be a message.
 NOTHING = object()
 
 
 def message_of(item: Any) -> Any:
-    """What the handler gets of an item in a mailbox."""
+    """The message in an item of a mailbox, without its envelope."""
     return item.message if type(item) is Envelope else item
 
 
 class Anything(Container[type]):
-    """Accepts every type of message: what an actor accepts before its first life has told."""
+    """Contains every type of message, for an actor whose accepted types are not known yet."""
 
     def __contains__(self, _: object) -> bool:
         return True
 
 
 class MailboxStatistics(msgspec.Struct, frozen=True):
-    """Counters since the actor was declared; `depth_max` is the deepest the queue has been."""
+    """The counters of one mailbox, in messages, since its actor was declared."""
 
-    accepted: int
-    done: int
-    crashed: int
-    interrupted: int
-    expired: int
-    quarantined: int
-    undeliverable: int
-    queued: int
-    in_hand: int
-    rejected: int
-    retried: int
-    late_replies: int
-    depth_max: int
+    accepted: int  # the sum of the eight counters below
+    done: int  # handled, which includes refused
+    crashed: int  # in hand when the handler raised
+    interrupted: int  # in hand when the life was cancelled
+    expired: int  # the asker gave up, or the life ended, before the message was handled
+    quarantined: int  # idempotent, and crashed each of its attempts
+    undeliverable: int  # dropped, conflated, or queued when the actor stopped
+    queued: int  # now waiting, in all lanes
+    in_hand: int  # now being handled
+    rejected: int  # refused at sending, so never accepted
+    retried: int  # returned to the head of the queue for another life
+    late_replies: int  # answers that came after their askers had given up
+    depth_max: int  # the most messages that the queue has held
 
 
 class Mailbox:
-    """Bounded, FIFO per sender. Capacity counts queued messages, not those in hand.
+    """A bounded queue, first in first out for each sender. The capacity excludes messages in hand.
 
-    The lanes, `hand` and `batch` are the life's to work on; a message moves from a lane into the hand with no await in
-    between, and leaves it for exactly one final state, or for the head of the queue.
+    The life takes messages from the lanes into `hand` or `batch`, with no await in between. From
+    there each message goes to exactly one final state, or back to the head of the queue.
     """
 
     __slots__ = (
@@ -127,17 +131,21 @@ class Mailbox:
         self.queue: deque[Any] = deque()
         self.control: deque[Any] = deque()
         self.own: deque[Envelope] = deque()
-        self.urgent = False  # a lane that goes first may have mail, or the life is asked to end
+        self.urgent = False  # another lane may have messages, or the life is asked to end
         self.hand: Any = NOTHING
-        self.hand_since = math.inf  # trio time; only kept for what may stay in hand over a schedule point
+        self.hand_since = math.inf  # trio time; kept only while a handler may await
         self.batch: list[Any] = []
-        # Senders that wait for room, oldest first. They hand over in this order, so a sender's messages stay in order.
-        # Whenever there are any the queue is full: who makes room admits one in the same step.
+        # Senders that wait for room, oldest first. They hand over in this order, so a sender's
+        # messages stay in order. While there are any the queue is full, because taking a message
+        # admits a sender in the same step.
         self.senders: OrderedDict[trio.lowlevel.Task, Any] = OrderedDict()
-        self.done = self.crashed = self.interrupted = self.expired = self.quarantined = self.undeliverable = 0
+        self.done = self.crashed = self.interrupted = self.expired = self.quarantined = (
+            self.undeliverable
+        ) = 0
         self.accepted = self.rejected = self.retried = self.late_replies = 0
         self.depth_max = 0
-        # Up to this many queued messages a sender need not think; closed and conflating mailboxes always do.
+        # Below this many queued messages a sender appends without further checks. It is zero for a
+        # closed or conflating mailbox, which always needs them.
         self.limit = 0 if overflow == "conflate" else capacity
         self._lost = lost
         self._conflate_by = conflate_by
@@ -148,6 +156,7 @@ class Mailbox:
         return len(self.queue) + len(self.control) + len(self.own)
 
     def statistics(self) -> MailboxStatistics:
+        """The counters at this instant."""
         self.note_depth()
         return MailboxStatistics(
             accepted=self.accepted,
@@ -166,7 +175,7 @@ class Mailbox:
         )
 
     def note_depth(self) -> None:
-        """The queue is deepest just before something is taken from it, so whoever takes or reads notes it."""
+        """Update `depth_max`. Called before messages are taken, when the queue is deepest."""
         if len(self.queue) > self.depth_max:
             self.depth_max = len(self.queue)
 
@@ -174,11 +183,11 @@ class Mailbox:
 
     @property
     def has_room(self) -> bool:
-        """Whether `put_nowait` takes anything at once, with no second thought."""
+        """Whether `put_nowait` accepts a message without further checks."""
         return len(self.queue) < self.limit
 
     def put_nowait(self, item: Any) -> None:
-        """Enqueue at once, or raise `MailboxFull` or `ActorStopped`."""
+        """Enqueue at once. Raises: `MailboxFull`; `ActorStopped`."""
         if len(self.queue) < self.limit or self._make_room(item):
             self.queue.append(item)
             self.accepted += 1
@@ -186,7 +195,11 @@ class Mailbox:
             self.wake()
 
     def _make_room(self, item: Any) -> bool:
-        """Whether the item is still to be appended, and counted; it may have taken the place of an older one."""
+        """Whether the caller still has to append the item, and count it.
+
+        False when the item has taken the place of an older one. Raises: `MailboxFull`;
+        `ActorStopped`.
+        """
         if self.closed is not None:
             raise ActorStopped(self.name, self.closed)
         if self.overflow == "conflate" and self._conflate(item):
@@ -197,11 +210,17 @@ class Mailbox:
             self.rejected += 1
             raise MailboxFull(self.name, self.capacity)
         self.note_depth()
-        self._undeliverable(self.queue.popleft(), "dropped: mailbox full", MailboxFull(self.name, self.capacity))
+        self._undeliverable(
+            self.queue.popleft(), "dropped: mailbox full", MailboxFull(self.name, self.capacity)
+        )
         return True
 
     def _conflate(self, item: Any) -> bool:
-        """Put a message in the place of the queued one with its key; what is asked stands for itself."""
+        """Give a told message the place of the queued one with its key, or a new place.
+
+        False when the caller has to go on as for an ordinary message. An ask is never conflated,
+        since its asker waits for an answer to this very message.
+        """
         if type(item) is Envelope:
             return False
         assert self._conflate_by is not None
@@ -217,18 +236,24 @@ class Mailbox:
             return True
         if len(self.queue) >= self.capacity:
             return False
-        if len(self._newest) >= 2 * self.capacity:  # keys come and go; only those still queued matter
-            self._newest = {k: one for k, one in self._newest.items() if not one.started}
+        # Keys of messages that were handled long ago stay in the table until it is swept.
+        if len(self._newest) >= 2 * self.capacity:
+            self._newest = {k: queued for k, queued in self._newest.items() if not queued.started}
         self._newest[key] = place = Envelope.unasked(item)
         self.queue.append(place)
         self.accepted += 1
         return True
 
     async def put(self, item: Any) -> None:
-        """Enqueue, waiting for room under backpressure. Cancelled means not enqueued."""
+        """Enqueue, waiting for room under backpressure. Cancelled means not enqueued.
+
+        Raises: `MailboxFull`; `ActorStopped`.
+        """
         if self.overflow != "backpressure" or self.has_room or self.closed is not None:
             self.put_nowait(item)
-            # Or a sender that never rests would keep the actor from ever making room. It is in: too late to cancel.
+            # A schedule point, or a sender in a tight loop would keep the actor from making room.
+            # Shielded, because the message is enqueued already and cancelled has to mean that it is
+            # not.
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
         task = trio.lowlevel.current_task()
@@ -243,7 +268,7 @@ class Mailbox:
             raise refused
 
     def put_control(self, item: Any) -> None:
-        """Enqueue ahead of all ordinary mail, or raise `MailboxFull` or `ActorStopped`."""
+        """Enqueue ahead of all ordinary messages. Raises: `MailboxFull`; `ActorStopped`."""
         if self.closed is not None:
             raise ActorStopped(self.name, self.closed)
         if len(self.control) >= CONTROL_CAPACITY:
@@ -256,47 +281,50 @@ class Mailbox:
     # -- the actor's side
 
     def put_own(self, item: Envelope) -> None:
-        """What the present life has left for itself."""
+        """Enqueue a message of the present life to itself."""
         self.own.append(item)
         self.accepted += 1
         self.hurry()
 
     def forget_own(self) -> None:
-        """The life is over: its timers mean nothing to the next one."""
+        """Drop the own lane of a life that is over, whose timers mean nothing to the next life."""
         self.expired += len(self.own)
         self.own.clear()
 
     def put_back(self, items: list[Envelope]) -> None:
-        """To the head of where they came from, in their order, for the next life."""
-        control = [one for one in items if type(one.message) in self.controls]
+        """Return messages to the head of their lanes, in their order, for the next life."""
+        control = [item for item in items if type(item.message) in self.controls]
+        ordinary = [item for item in items if type(item.message) not in self.controls]
         self.control.extendleft(reversed(control))
-        self.queue.extendleft(one for one in reversed(items) if type(one.message) not in self.controls)
+        self.queue.extendleft(reversed(ordinary))
         self.urgent |= bool(control)
         self.note_depth()
 
     def hurry(self) -> None:
+        """Let the life look at the other lanes and at requests to end before its next message."""
         self.urgent = True
         self.wake()
 
     def wake(self) -> None:
-        """Let a parked consumer look again: there is mail, or a request to stop."""
+        """Resume a parked consumer: there is a message, or a request to end."""
         task = self.consumer
         if task is not None:
             self.consumer = None
             reschedule(task)
 
     def abort_park(self, _: object) -> trio.lowlevel.Abort:
+        """Let a parked consumer be cancelled."""
         self.consumer = None
         return trio.lowlevel.Abort.SUCCEEDED
 
     def first_lane(self) -> deque[Any]:
-        """Where the next message is taken from; empty when there is none."""
+        """The lane of the next message; an empty one when there is none."""
         return self.own or self.control or self.queue
 
     def admit_sender(self) -> None:
-        """One has been taken: the oldest waiting sender hands its message over."""
+        """Take over the message of the oldest waiting sender, after a message was taken."""
         if len(self.queue) >= self.limit:
-            return  # what was put back at the head has used the room up
+            return  # messages that were put back at the head have used up the room
         task, item = self.senders.popitem(last=False)
         self.accepted += 1
         self.queue.append(item)
@@ -305,16 +333,16 @@ class Mailbox:
     # -- the end
 
     def refuse(self, reason: str) -> None:
-        """Take no further mail; what is queued may still be worked off. The first reason given stays."""
+        """Refuse new messages; those queued may still be handled. The first reason given stays."""
         self.closed = reason = self.closed or reason
         self.limit = 0
         while self.senders:
             task, _ = self.senders.popitem(last=False)
-            # wait_task_rescheduled returns what the outcome unwraps to: a value, so that put() raises it itself.
+            # Passed as a value and raised by put(), so that its traceback starts there.
             reschedule(task, outcome.Value(ActorStopped(self.name, reason)))
 
     def close(self, reason: str) -> None:
-        """Refuse all further mail and give everything queued its final state."""
+        """Refuse new messages and give every queued one its final state."""
         self.refuse(reason)
         self.note_depth()
         for lane in (self.own, self.control, self.queue):

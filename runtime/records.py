@@ -1,6 +1,7 @@
-"""What a supervisor has to say: one frozen record for each fact, and bounded logs of them.
+"""The records of a supervisor: one frozen Struct for each kind of fact, and bounded logs of them.
 
-Times are trio's, in seconds. Errors are texts: a stored exception would pin whole frames.
+Times (`at_s`) are trio's, in seconds. Errors are texts, because a stored exception would keep all
+frames of its traceback alive. `epoch` is the number of the life concerned.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ __all__ = [
     "Terminated",
 ]
 
-# "stuck": cancelled, and does not end.
+# "stuck": cancelled, and has not ended since.
 State = Literal["starting", "running", "restarting", "stopping", "stuck", "stopped"]
 
 T = TypeVar("T")
 
 
 class DeadLetter(msgspec.Struct, frozen=True, tag=True):
-    """A message nobody will answer."""
+    """A message that will never be answered, with the reason."""
 
     at_s: float
     actor: str
@@ -46,19 +47,19 @@ class DeadLetter(msgspec.Struct, frozen=True, tag=True):
 
 
 class Crashed(msgspec.Struct, frozen=True, tag=True):
-    """A life ended with an error, while starting or later."""
+    """A life ended with an error, during its start or later."""
 
     at_s: float
     name: str
     epoch: int
-    error: str
+    error: str  # type and text of the exception
 
     def __str__(self) -> str:
         return f"{self.name} (epoch {self.epoch}): {self.error}"
 
 
 class Restarted(msgspec.Struct, frozen=True, tag=True):
-    """A new life is ready."""
+    """A new life is ready after a restart."""
 
     at_s: float
     name: str
@@ -66,7 +67,7 @@ class Restarted(msgspec.Struct, frozen=True, tag=True):
 
 
 class Replaced(msgspec.Struct, frozen=True, tag=True):
-    """A life made by another factory is ready."""
+    """The first life of another factory is ready; see `Supervisor.replace`."""
 
     at_s: float
     name: str
@@ -89,21 +90,24 @@ class Quarantined(msgspec.Struct, frozen=True, tag=True):
     name: str
     message_type: str
     attempts: int
-    key: str | None
+    key: str | None  # the message's idempotency key; None without one
 
 
 class Stuck(msgspec.Struct, frozen=True, tag=True):
-    """A task has not ended although cancelled, or holds the loop without yielding; nothing can end it from outside."""
+    """A task has not ended although cancelled, or holds the loop without yielding.
+
+    Nothing can end such a task from outside.
+    """
 
     at_s: float
     name: str
     epoch: int
-    for_s: float
-    stack: str
+    for_s: float  # seconds since the cancellation, or since the task last yielded
+    stack: str  # where the task is
 
 
 class Terminated(msgspec.Struct, frozen=True, tag=True):
-    """An actor is gone for good. Exactly one of its watchers' messages; a restart is none."""
+    """An actor has ended permanently. Each watcher gets this once; a restart does not send it."""
 
     at_s: float
     name: str
@@ -114,27 +118,29 @@ Event = Crashed | Restarted | Replaced | CleanupFailed | Quarantined | Stuck | T
 
 
 class ChildStatus(msgspec.Struct, frozen=True):
-    """One child at this instant; `children` is empty for an actor."""
+    """One child of a supervisor at this instant."""
 
     name: str
     state: State
-    epoch: int
-    restarts: int  # since the supervisor started
-    restarts_in_window: int  # failures of this child that still count towards its supervisor's intensity
-    capacity: int | None  # None for a supervisor
+    epoch: int  # 0 before the first life
+    restarts: int  # since the supervisor started; a replacement does not count
+    restarts_in_window: int  # its failures that still count towards the intensity
+    capacity: int | None  # in messages; None for a supervisor
     mailbox: MailboxStatistics | None  # None for a supervisor
-    in_hand: str | None  # type of the message in hand, the first of a batch
-    in_hand_s: float | None  # how long it has been; None with no message in hand
-    waiting_on: tuple[str, ...]
-    last_crash: str | None
-    children: tuple[ChildStatus, ...] = ()
+    in_hand: str | None  # type of the message in hand, or of the first of a batch; None without one
+    in_hand_s: float | None  # age of the message in hand, in seconds; None without one
+    waiting_on: tuple[str, ...]  # the actors that its handler waits for, in alphabetical order
+    last_crash: str | None  # type and text of its latest error; None without one
+    children: tuple[ChildStatus, ...] = ()  # empty for an actor
 
 
 class Log(Sequence[T], Generic[T]):
-    """The latest records, the `total` of all there ever were, and at most one subscriber.
+    """The latest records of one kind, oldest first, with at most one subscriber.
 
-    The subscriber is called at once, in the task of whatever happened. What it raises is counted in `failures` and
-    harms nobody; what happens because of it is recorded and not told to it.
+    `total` counts all records, also those no longer kept. The subscriber is called at once, in the
+    task that appends the record. An error that it raises is counted in `failures` and goes no
+    further. A record that it causes itself is kept, and not passed to it, so it cannot call itself
+    without end.
     """
 
     def __init__(self, kept: int) -> None:
@@ -145,7 +151,12 @@ class Log(Sequence[T], Generic[T]):
         self._telling = False
 
     def subscribe(self, subscriber: Callable[[T], object]) -> None:
-        """Call `subscriber` with every record from now on; a ref's `tell_nowait` will do. Raises `ConfigError`."""
+        """Call `subscriber`, a plain function, with every record from now on.
+
+        The `tell_nowait` of a ref is one.
+
+        Raises: `ConfigError` when there is a subscriber already, or it is a coroutine function.
+        """
         if self._subscriber is not None:
             raise ConfigError("subscriber", "there is one already, and only one is allowed")
         if not callable(subscriber) or inspect.iscoroutinefunction(subscriber):
@@ -153,10 +164,11 @@ class Log(Sequence[T], Generic[T]):
         self._subscriber = subscriber
 
     def unsubscribe(self) -> None:
-        """Idempotent."""
+        """Stop calling the subscriber. Idempotent."""
         self._subscriber = None
 
     def append(self, record: T, *, tell: bool = True) -> None:
+        """Add a record, and pass it to the subscriber if `tell` is true."""
         self.total += 1
         self._kept.append(record)
         if self._subscriber is None or self._telling or not tell:
@@ -164,7 +176,7 @@ class Log(Sequence[T], Generic[T]):
         self._telling = True
         try:
             self._subscriber(record)
-        except Exception:  # noqa: BLE001  a listener may not harm what it listens to
+        except Exception:  # noqa: BLE001  counted; a subscriber must not crash the actor it hears of
             self.failures += 1
         finally:
             self._telling = False

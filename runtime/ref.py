@@ -1,7 +1,8 @@
-"""A ref: the only way to reach an actor. It stays valid over restarts and may be copied freely.
+"""Refs, the only way to reach an actor. A ref stays valid over restarts and may be copied freely.
 
-Three ways of sending: `tell_nowait` never awaits, `tell` waits for room, `ask` waits for the answer. Refs belong to
-the trio run that made them; from any other thread use `tell_from_thread`.
+There are three ways to send: `tell_nowait` never waits, `tell` waits for room, `ask` waits for the
+answer. A ref belongs to the trio run that made it; other threads use `tell_from_thread`. Timeouts
+are in seconds of trio's clock.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from trio.lowlevel import wait_task_rescheduled
 
 from .deadlines import Deadlines
 from .envelope import ANSWERED, EXPIRED, Envelope
-from .errors import ActorStopped, AskCycle, AskTimeout, ConfigError, MailboxFull, WrongMessage, WrongThread
+from .errors import (
+    ActorStopped,
+    AskCycle,
+    AskTimeout,
+    ConfigError,
+    MailboxFull,
+    WrongMessage,
+    WrongThread,
+)
 from .mailbox import Mailbox
 from .message import Request, key_of
 
@@ -24,12 +33,13 @@ __all__ = ["Address", "Ref", "current_address", "wait_path"]
 
 R = TypeVar("R")
 
-# Thirty years. More is a mistake, and a number that no float holds would fail far from who gave it.
+# Thirty years. A longer time is a mistake, and a whole number too large for a float would fail far
+# from its origin.
 SECONDS_MAX = 1e9
 
 
 class Address:
-    """The part of a child that refs touch: its mailbox, its epoch, and whom it waits for right now."""
+    """The part of a child that refs use: its mailbox, its epoch, and the actors it waits for."""
 
     def __init__(self, name: str, mailbox: Mailbox, deadlines: Deadlines) -> None:
         self.name = name
@@ -40,22 +50,25 @@ class Address:
         self.token: trio.lowlevel.TrioToken | None = None
 
     def remaining_deadline(self) -> float:
-        """Until when somebody waits for what is in hand: a nested ask may not outlive its caller's patience."""
+        """The latest deadline of the asks in hand; infinite when one of them is a tell.
+
+        A nested ask inherits it, since its answer is of no use after that.
+        """
         hand = self.mailbox.hand
         if type(hand) is Envelope:
             return hand.deadline
         batch = self.mailbox.batch
         if not batch or any(type(item) is not Envelope for item in batch):
             return math.inf
-        return max(float(item.deadline) for item in batch)  # as long as anybody waits for any of it
+        return max(float(item.deadline) for item in batch)
 
 
-# The actor whose handler is running in this task, or in a task it started.
+# The actor whose handler runs in this task, or has started this task.
 current_address: ContextVar[Address | None] = ContextVar("fundops_current_address", default=None)
 
 
 class Ref:
-    """Reaches one actor of one supervision tree."""
+    """The handle of one actor of one supervision tree."""
 
     __slots__ = ("_address", "_mailbox")
 
@@ -68,15 +81,16 @@ class Ref:
 
     @property
     def name(self) -> str:
+        """The actor's name, unique in its tree."""
         return self._address.name
 
     @property
     def epoch(self) -> int:
-        """Which life is serving: 1 is the first."""
+        """The number of the present life: 1 for the first, one more for each restart."""
         return self._address.epoch
 
     def tell_nowait(self, message: Any) -> None:
-        """Enqueue without waiting.
+        """Enqueue a message without waiting.
 
         Raises: `MailboxFull`, `ActorStopped`, `WrongMessage`, `WrongThread`.
         """
@@ -85,7 +99,7 @@ class Ref:
             self._check_control(message)
             mailbox.put_control(message)
         elif len(mailbox.queue) < mailbox.limit:
-            # As `put_nowait` would, without the price of calling it.
+            # The same as `put_nowait`, written out to save a call per message.
             mailbox.queue.append(message)
             mailbox.accepted += 1
             if mailbox.consumer is not None:
@@ -94,10 +108,14 @@ class Ref:
             mailbox.put_nowait(message)
 
     async def tell(self, message: Any) -> None:
-        """Enqueue, waiting for room. Returned means enqueued exactly once; cancelled means not enqueued.
+        """Enqueue a message, waiting for room.
 
-        With room this is no schedule point: it would cost ten times the enqueueing, and a sender that never rests
-        still yields whenever there is none.
+        Returned means enqueued exactly once, cancelled means not enqueued.
+
+        With room this is not a schedule point, which would cost ten times as much as the
+        enqueueing. A sender in a tight loop still yields whenever the mailbox is full.
+
+        Raises: `MailboxFull`, `ActorStopped`, `WrongMessage`, `WrongThread`.
         """
         mailbox = self._mailbox
         ordinary = type(message) in mailbox.accepts and get_ident() == mailbox.thread
@@ -112,13 +130,18 @@ class Ref:
             await mailbox.put(message)
 
     def tell_from_thread(self, message: Any) -> None:
-        """Enqueue from any other thread, soon. Overflow and a stopped actor are counted, not raised.
+        """Enqueue a message from another thread, as soon as the trio loop gets to it.
+
+        A message that is then refused is counted in `rejected`, not raised.
 
         Raises: `WrongMessage`; `ActorStopped` before the first life and after the trio run.
         """
         if self._address.token is None:
             raise ActorStopped(self.name, "not started")
-        if type(message) not in self._mailbox.accepts and type(message) not in self._mailbox.controls:
+        if (
+            type(message) not in self._mailbox.accepts
+            and type(message) not in self._mailbox.controls
+        ):
             raise WrongMessage(self.name, type(message).__qualname__)
         try:
             self._address.token.run_sync_soon(self._tell_or_count, message)
@@ -126,27 +149,30 @@ class Ref:
             raise ActorStopped(self.name, "its trio run is over") from over
 
     async def ask(self, request: Request[R], *, timeout_s: float = 5.0) -> R:
-        """Enqueue, waiting for room, and wait for the answer.
+        """Enqueue a request, waiting for room, and return its answer.
 
-        A nested ask inherits the earlier of its own and its caller's deadline. Cancelling or timing out an ask whose
-        message is in hand does not undo the work.
+        An ask made in a handler has the earlier of two deadlines: this one, and that of the message
+        in hand. Cancelling or timing out an ask whose message is in hand does not undo the work.
 
-        Raises: what the handler refused with (`Rejected`), `ActorCrashed`, `AskTimeout`, `ActorStopped`, `AskCycle`,
-        `MailboxFull`, `WrongMessage`, `WrongThread`.
+        Raises: the refusal of the handler (`Rejected`), `ActorCrashed`, `AskTimeout`,
+            `ActorStopped`, `AskCycle`, `MailboxFull`, `WrongMessage`, `WrongThread`, `ConfigError`.
         """
         if timeout_s.__class__ is bool or not 0 < timeout_s <= SECONDS_MAX:
-            raise ConfigError("timeout_s", f"{timeout_s!r} is not a positive, finite number of seconds")
+            raise ConfigError(
+                "timeout_s", f"{timeout_s!r} is not a positive, finite number of seconds"
+            )
         address, mailbox = self._address, self._mailbox
         ordinary = type(request) in mailbox.accepts and get_ident() == mailbox.thread
         if not ordinary:
             self._check_control(request)
         deadlines = address.deadlines
         ask = Envelope(request, deadlines.now() + timeout_s)
+        # Only an ask made by an actor can close a wait cycle or inherit a deadline.
         caller = current_address.get()
         if caller is not None:
             await self._ask_from(caller, ask, timeout_s)
         elif ordinary and len(mailbox.queue) < mailbox.limit:
-            # As `_put` would, without the price of calling it.
+            # The same as `_put` and `wait`, written out to save two calls per ask.
             mailbox.queue.append(ask)
             mailbox.accepted += 1
             if mailbox.consumer is not None:
@@ -159,18 +185,24 @@ class Ref:
             await ask.wait()
         if ask.state == ANSWERED:
             answer: R = ask.answer
-            ask.answer = ask.message = None  # its lane may keep it until its deadline, and they may be large
+            ask.answer = ask.message = (
+                None  # its lane may keep it until its deadline, and they may be large
+            )
             return answer
         if ask.state == EXPIRED:
             raise self._too_late(ask, timeout_s)
         raise ask.take_error()
 
     async def _ask_from(self, caller: Address, ask: Envelope, timeout_s: float) -> None:
-        """An ask by another actor: refused if the two would wait for each other, and on its caller's time."""
+        """Make an ask for another actor, within the deadline of that actor's message in hand.
+
+        Raises: `AskCycle` when the two would wait for each other; `AskTimeout`.
+        """
         address = self._address
         _refuse_cycle(caller, address)
         ask.deadline = min(ask.deadline, caller.remaining_deadline())
-        if ask.deadline <= address.deadlines.now():  # nobody waits any more for what this is for
+        if ask.deadline <= address.deadlines.now():
+            # The caller's own asker has given up already.
             raise self._too_late(ask, timeout_s)
         caller.waiting_on.append(address)
         try:
@@ -180,7 +212,7 @@ class Ref:
             caller.waiting_on.remove(address)
 
     async def _put(self, ask: Envelope, timeout_s: float) -> None:
-        """Enqueue within the deadline. Waiting for room is rare, so this may cost a cancel scope."""
+        """Enqueue within the deadline. A cancel scope is made only for the rare wait for room."""
         mailbox = self._mailbox
         if type(ask.message) in mailbox.controls:
             mailbox.put_control(ask)
@@ -195,15 +227,19 @@ class Ref:
 
     def _too_late(self, ask: Envelope, timeout_s: float) -> AskTimeout:
         request = type(ask.message).__qualname__
-        return AskTimeout(self.name, request, timeout_s, started=ask.started, key=key_of(ask.message))
+        return AskTimeout(
+            self.name, request, timeout_s, started=ask.started, key=key_of(ask.message)
+        )
 
     def _check_control(self, message: Any) -> None:
-        """Say why a message cannot be sent from here, unless it goes the way of control messages.
+        """Raise unless the message is a control message, sent from the thread of the trio run.
 
-        From another thread trio would lose it and hang the run.
+        Raises: `WrongThread`, since trio would lose the message and hang the run; `WrongMessage`.
         """
         if get_ident() != self._mailbox.thread:
-            raise WrongThread(f"ref of {self.name!r} used outside its trio thread; use tell_from_thread")
+            raise WrongThread(
+                f"ref of {self.name!r} used outside its trio thread; use tell_from_thread"
+            )
         if type(message) not in self._mailbox.controls:
             raise WrongMessage(self.name, type(message).__qualname__)
 
@@ -212,17 +248,17 @@ class Ref:
         if mailbox.closed is not None:
             mailbox.rejected += 1
             return
-        # An error here would end the whole run.
+        # This runs as a callback of the loop, where an error would end the whole trio run.
         try:
             self.tell_nowait(message)
         except MailboxFull:
             return  # counted by the mailbox
-        except Exception:  # noqa: BLE001  replaced meanwhile by an actor of other types, or a key that cannot be made
+        except Exception:  # noqa: BLE001  counted; any error is possible in the host's `conflate_by`
             mailbox.rejected += 1
 
 
 def _refuse_cycle(caller: Address, target: Address) -> None:
-    """Raise `AskCycle` if `target` already waits, over any number of others, for `caller`."""
+    """Raise `AskCycle` if `target` already waits for `caller`, directly or through other actors."""
     if target is not caller and not target.waiting_on:
         return
     path = wait_path(target, caller)
@@ -231,13 +267,17 @@ def _refuse_cycle(caller: Address, target: Address) -> None:
 
 
 def wait_path(start: Address, goal: Address) -> list[str]:
-    """The names from `start` to `goal` if it waits for it, over any number of others; else empty."""
+    """The names from `start` to `goal` if the first waits for the last, or for actors that do.
+
+    Empty when it does not.
+    """
     asked_by: dict[Address, Address | None] = {start: None}
     rest = [start]
     while rest:
         step = rest.pop()
         if step is goal:
             path: list[str] = []
+            # Back along the actors by which the goal was reached.
             back: Address | None = step
             while back is not None:
                 path.append(back.name)

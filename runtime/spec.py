@@ -1,9 +1,13 @@
-"""How to run actors: the settings of children and of supervisors, checked when they are made."""
+"""The settings of children and of supervisors, checked when they are made.
+
+Times are in seconds and names end in `_s`.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -13,10 +17,10 @@ from .errors import ConfigError
 from .life import Drain
 from .mailbox import Overflow
 from .ref import SECONDS_MAX
+from .strategy import Strategy
 
-__all__ = ["Backoff", "ChildSpec", "Restart", "Strategy", "SupervisorSpec"]
+__all__ = ["Backoff", "ChildSpec", "Restart", "SupervisorSpec", "check_attempts"]
 
-Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 Restart = Literal["permanent", "transient", "temporary"]
 
 
@@ -38,11 +42,18 @@ def _check_whole(field: str, value: object, *, least: int) -> None:
 def _check_seconds(field: str, value: Any, *, zero: bool) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not (0 <= value <= SECONDS_MAX) or (value == 0 and not zero):
-        raise ConfigError(field, f"{value!r} is not a finite number of seconds {'>=' if zero else '>'} 0")
+        raise ConfigError(
+            field, f"{value!r} is not a finite number of seconds {'>=' if zero else '>'} 0"
+        )
 
 
 class Backoff(msgspec.Struct, frozen=True):
-    """Delay before restart n (from 0): min(max_s, min_s * 2^n), less up to `jitter` of it, from its own seeded RNG."""
+    """The delay before a restart.
+
+    Before restart n of a row of failures, counted from 0, it is min(max_s, min_s * 2^n), less a
+    random part of at most `jitter` of it. Each supervisor draws from its own generator, so the same
+    `seed` gives the same delays.
+    """
 
     min_s: float = 0.0
     max_s: float = 30.0
@@ -54,21 +65,28 @@ class Backoff(msgspec.Struct, frozen=True):
         _check_seconds("backoff.max_s", self.max_s, zero=True)
         if self.min_s > self.max_s:
             raise ConfigError("backoff", f"min_s {self.min_s!r} is more than max_s {self.max_s!r}")
-        if isinstance(self.jitter, bool) or not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 1:
+        if (
+            isinstance(self.jitter, bool)
+            or not isinstance(self.jitter, int | float)
+            or not 0 <= self.jitter <= 1
+        ):
             raise ConfigError("backoff.jitter", f"{self.jitter!r} is not between 0 and 1")
 
     def delay_s(self, failures: int, rng: random.Random) -> float:
+        """The delay in seconds after so many earlier failures in a row."""
+        # Past 2^64 the delay is max_s anyway, and the power of a large number would overflow.
         delay = min(self.max_s, self.min_s * 2.0 ** min(failures, 64))
         return delay * (1 - self.jitter * rng.random())
 
 
 class ChildSpec(msgspec.Struct, frozen=True):
-    """How to run one actor.
+    """The settings of one actor.
 
-    `factory` makes a fresh instance for each life. `grace_s` bounds the last message of a life, and draining.
-    `conflate_by` gives the key of a message, for the overflow policy "conflate": a queued message gives its place to a
-    newer one with its key; None means that it stands for itself. `max_attempts` bounds how many lives an idempotent
-    message may crash.
+    `factory` makes a fresh instance for each life. A life that is asked to end has `grace_s` to
+    finish its message in hand, or to drain. `conflate_by` gives the key of a message for the
+    overflow policy "conflate": a newer message takes the place of a queued one with the same key,
+    and one whose key is None keeps its own place. `max_attempts` is the number of lives that an
+    idempotent message may crash before it is quarantined.
     """
 
     name: str
@@ -81,7 +99,9 @@ class ChildSpec(msgspec.Struct, frozen=True):
     grace_s: float = 5.0
     on_stop_deadline_s: float = 5.0
     max_attempts: int = 3
-    messages_per_turn: int = 64  # handled before other tasks have a turn: a schedule point costs ten times a dispatch
+    # Messages handled before other tasks have a turn. A schedule point costs as much as ten
+    # messages.
+    messages_per_turn: int = 64
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -92,13 +112,21 @@ class ChildSpec(msgspec.Struct, frozen=True):
         for field, allowed in (("restart", Restart), ("overflow", Overflow), ("drain", Drain)):
             _check_choice(f"{self.name}.{field}", getattr(self, field), allowed)
         if (self.overflow == "conflate") != (self.conflate_by is not None):
-            raise ConfigError(f"{self.name}.conflate_by", "goes with the overflow policy 'conflate', and that with it")
+            raise ConfigError(
+                f"{self.name}.conflate_by",
+                "is needed for the overflow policy 'conflate', and for no other",
+            )
         _check_seconds(f"{self.name}.grace_s", self.grace_s, zero=True)
         _check_seconds(f"{self.name}.on_stop_deadline_s", self.on_stop_deadline_s, zero=True)
 
 
 class SupervisorSpec(msgspec.Struct, frozen=True):
-    """A supervisor as a child of another one; its children's mail survives its own restarts too."""
+    """The settings of a supervisor that is a child of another one.
+
+    It escalates, which is one failure in the window of its parent, after more than `intensity`
+    failures within `period_s`, or `max_consecutive` failures of one child in a row without
+    `stable_after_s` of running. The messages queued for its children also survive its own restarts.
+    """
 
     name: str
     children: Sequence[ChildSpec | SupervisorSpec]
@@ -120,14 +148,29 @@ class SupervisorSpec(msgspec.Struct, frozen=True):
             _check_seconds(f"{self.name}.{field}", getattr(self, field), zero=False)
         for child in self.children:
             if not isinstance(child, ChildSpec | SupervisorSpec):
-                raise ConfigError(f"{self.name}.children", f"{child!r} is neither a ChildSpec nor a SupervisorSpec")
-            factory = child.factory if isinstance(child, ChildSpec) else None
-            if isinstance(child, ChildSpec) and isinstance(factory, type) and issubclass(factory, Actor):
-                check_attempts(child, factory, self.intensity)
+                raise ConfigError(
+                    f"{self.name}.children",
+                    f"{child!r} is neither a ChildSpec nor a SupervisorSpec",
+                )
+            if isinstance(child, ChildSpec) and (actor := _actor_of(child.factory)) is not None:
+                check_attempts(child, actor, self.intensity)
+
+
+def _actor_of(factory: Callable[[], Actor]) -> type[Actor] | None:
+    """The class of the actors that a factory makes; None when only its first actor can tell."""
+    made_by: object = factory
+    while isinstance(made_by, partial):
+        made_by = made_by.func
+    return made_by if isinstance(made_by, type) and issubclass(made_by, Actor) else None
 
 
 def check_attempts(child: ChildSpec, actor: type[Actor], intensity: int) -> None:
-    """A message that crashes every life must be set aside before its supervisor gives up. Raises `ConfigError`."""
+    """Refuse settings with which a supervisor gives up before a poisonous message is quarantined.
+
+    Raises: `ConfigError`.
+    """
     if actor._idempotent and child.max_attempts > intensity:
         field = f"{child.name}.max_attempts"
-        raise ConfigError(field, f"{child.max_attempts} is more than its supervisor's intensity of {intensity}")
+        raise ConfigError(
+            field, f"{child.max_attempts} is more than its supervisor's intensity of {intensity}"
+        )

@@ -1,4 +1,7 @@
-"""Where a task is that does not end. Nothing can end it from outside, so at least a person is told what it does."""
+"""Reports of tasks that do not end, with their stacks.
+
+Nothing can end such a task from outside, so a person has to see where it is.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,16 @@ log = logging.getLogger("fundops.runtime")
 
 
 def stack_of(task: trio.lowlevel.Task) -> str:
-    """What the task waits for, outermost first."""
+    """The stack of a parked task, outermost frame first."""
     return "".join(traceback.StackSummary.extract(task.iter_await_frames()).format())
 
 
 class Watchdog:
-    """A thread that notices a task which holds the loop: nothing in the loop could.
+    """A thread that notices a task which holds the loop, as no task of that loop could.
 
-    `running` gives the name of each actor, its task, and a mark that changes whenever it gets on. A task that is found
-    running with the same mark while the loop does not answer for `after_s` is logged at once, and told to `report` once
-    the loop runs again.
+    `running` gives the name of each actor, its task, and a mark that changes whenever the actor
+    makes progress. A task that is found running with the same mark, while the loop does not answer
+    for `after_s`, is logged at once. `report` is called with it as soon as the loop runs again.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class Watchdog:
         threading.Thread(target=self._watch, name="fundops watchdog", daemon=True).start()
 
     def stop(self) -> None:
+        """End the thread, soon."""
         self._over.set()
 
     def _watch(self) -> None:
         seen: tuple[str, object] | None = None
         since, told = 0.0, False
+        # Two looks per `after_s`, so a report comes at most half of it late.
         while not self._over.wait(self._after_s / 2):
             now = self._busy()
             if now is None or now != seen or self._answered.is_set():
@@ -61,21 +66,31 @@ class Watchdog:
                 self._tell(now[0], time.monotonic() - since)
 
     def _knock(self) -> None:
-        """A handler may be found running each time and still let others run: then the loop answers."""
+        """Ask the loop for an answer.
+
+        A task that is running at every look may still let others run in between; then the loop
+        answers.
+        """
         self._answered.clear()
         if self._busy() is not None:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._answered.set)
 
     def _busy(self) -> tuple[str, object] | None:
+        """The actor whose task is running at this instant, with its mark."""
         for name, task, mark in self._running():
+            # True for one task at most: the one that executes code at this instant.
             if task.coro.cr_running:
                 return name, mark
         return None
 
     def _tell(self, name: str, for_s: float) -> None:
+        # A running coroutine does not show its stack, and the thread that runs it does.
         frame = sys._current_frames().get(self._watched)
         stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
-        log.critical("actor %s has held the loop for %.1f s without yielding:\n%s", name, for_s, stack)
+        log.critical(
+            "actor %s has held the loop for %.1f s without yielding:\n%s", name, for_s, stack
+        )
+        # The log has it now; the record follows when the loop runs again, if it ever does.
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._report, name, for_s, stack)

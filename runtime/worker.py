@@ -1,7 +1,8 @@
-"""One long-lived thread that runs blocking calls in order, for resources that must stay with one thread.
+"""Workers that run blocking calls in order, for resources that must stay with one thread.
 
-`InlineWorker` runs them on the spot: a virtual trio clock takes a worker thread for idleness and jumps over every
-deadline, so tests in virtual time use it.
+`ThreadWorker` runs them in one long-lived thread, `InlineWorker` in the trio thread itself. Tests
+in virtual time need the second: trio's `MockClock` takes a busy worker thread for idleness and
+jumps over every deadline.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ T = TypeVar("T")
 
 
 class Worker(Protocol):
-    """Runs one blocking call at a time, in the order asked for."""
+    """Runs blocking calls, one at a time, in the order in which they were requested."""
 
     async def run(self, call: Callable[[], T]) -> T:
-        """The call's result. Once begun the call is waited for even when cancelled: a write half-watched is a lie.
+        """The result of the call.
 
-        Raises: what the call raises; `trio.ClosedResourceError` after `stop`.
+        Not cancellable once started, so the caller always learns whether the write happened.
+
+        Raises: the error of the call; `trio.ClosedResourceError` after `stop`.
         """
+        ...
 
     def stop(self) -> None:
-        """End after what is already queued. Idempotent."""
+        """End after the calls that are already queued. Idempotent."""
+        ...
 
 
 class ThreadWorker:
-    """A daemon thread fed by a queue; each result returns to the trio loop in one callback."""
+    """Runs calls in a daemon thread; each result returns to the trio loop in one callback."""
 
     def __init__(self, name: str) -> None:
         self._stopped = False
@@ -43,14 +48,16 @@ class ThreadWorker:
         self._thread.start()
 
     async def run(self, call: Callable[[], T]) -> T:
-        if self._stopped:  # nobody would ever take the call, and the wait for it cannot be cancelled
+        """The result of the call. Not cancellable once started; see `Worker.run`."""
+        # After the stop no thread would take the call, and the wait below cannot be cancelled.
+        if self._stopped:
             raise trio.ClosedResourceError("the worker is stopped")
         token = trio.lowlevel.current_trio_token()
         task = trio.lowlevel.current_task()
 
         def work() -> None:
             result = outcome.capture(call)
-            # The run may have ended with the call in flight: then nobody is left to be told.
+            # The trio run may have ended during the call; then no caller is left to get the result.
             with suppress(trio.RunFinishedError):
                 token.run_sync_soon(trio.lowlevel.reschedule, task, result)
 
@@ -58,6 +65,7 @@ class ThreadWorker:
         return await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)  # type: ignore[no-any-return]
 
     def stop(self) -> None:
+        """End the thread after the calls that are already queued. Idempotent."""
         self._stopped = True
         self._calls.put(None)
 
@@ -67,12 +75,13 @@ class ThreadWorker:
 
 
 class InlineWorker:
-    """Runs the call in the trio thread itself."""
+    """Runs calls in the trio thread itself, for tests in virtual time."""
 
     def __init__(self) -> None:
         self._stopped = False
 
     async def run(self, call: Callable[[], T]) -> T:
+        """The result of the call, which blocks the trio loop while it runs."""
         if self._stopped:
             raise trio.ClosedResourceError("the worker is stopped")
         result = call()
@@ -80,4 +89,5 @@ class InlineWorker:
         return result
 
     def stop(self) -> None:
+        """Refuse further calls. Idempotent."""
         self._stopped = True

@@ -1,4 +1,4 @@
-"""The growth bench at smoke size: the book grows, is posted to and is in order. Never a figure of speed."""
+"""The growth bench at smoke size: the book grows, takes posts and verifies. No figure of speed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def result() -> Result:
 
 def test_the_book_has_grown_and_was_verified_after_all_posts(result: Result) -> None:
     assert [row.name for row in result.rows] == [growth.RAW, "verify"]
-    # Two thousand, with what was posted on the way, and what was posted then.
+    # The 2,000 entries of the grown book, and 200 posts at its final size.
     assert [row.messages for row in result.rows] == [2_200, 2_200]
     assert {row.checksum for row in result.rows} == {2_200}
 
@@ -28,4 +28,6 @@ def test_the_figures_name_the_sizes_they_are_of(result: Result) -> None:
 
 
 def test_the_peer_is_measured_or_said_to_be_missing(result: Result) -> None:
-    assert ("verify over bean-check" in {figure.name for figure in result.figures}) is not bool(result.skipped)
+    assert ("verify over bean-check" in {figure.name for figure in result.figures}) is not bool(
+        result.skipped
+    )

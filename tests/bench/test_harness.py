@@ -6,7 +6,17 @@ import itertools
 
 import pytest
 
-from fundops.bench.harness import Case, Machine, Result, Row, Stopwatch, machine, measure, percentile, table
+from fundops.bench.harness import (
+    Case,
+    Machine,
+    Result,
+    Row,
+    Stopwatch,
+    machine,
+    measure,
+    percentile,
+    table,
+)
 
 
 def scripted(cpu_s: list[float], checksum: int = 7) -> Case:
@@ -72,7 +82,14 @@ def test_the_machine_says_what_the_figures_need() -> None:
 def test_a_table_lines_up_its_columns() -> None:
     row = Row("short", 10, 3, 12_345.6, 1.5, 2.25, None, 10)
     long = Row("a rather longer name", 1_000_000, 3, 1.0, 100.0, 200.0, 0.123, 1_000_000)
-    text = table(Result("How long?", Machine("Linux", "x86", 2, "CPython 3"), (row, long), ("peer: not installed",)))
+    text = table(
+        Result(
+            "How long?",
+            Machine("Linux", "x86", 2, "CPython 3"),
+            (row, long),
+            ("peer: not installed",),
+        )
+    )
     lines = text.splitlines()
     assert lines[0] == "How long?"
     assert len({len(line) for line in lines[3:6]}) == 1

@@ -1,4 +1,4 @@
-"""The ledger bench at smoke size: every row is there and every entry is on disk. Never a figure of speed."""
+"""The ledger bench at smoke size: all rows exist, all entries are on disk. No figure of speed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def test_every_entry_of_every_case_was_acknowledged(result: Result) -> None:
     assert result.row(ledger.TOGETHER).messages == ledger.CALLERS
 
 
-def test_each_floor_compares_to_itself_as_one_and_the_ledger_to_its_own_floor(result: Result) -> None:
+def test_each_floor_compares_to_itself_as_one_and_the_ledger_to_its_own_floor(
+    result: Result,
+) -> None:
     for row in result.rows:
         assert row.per_s > 0
         assert row.cpu_us_per_message > 0
@@ -88,17 +90,26 @@ def test_a_ratio_may_compare_wall_time() -> None:
         return Case(name, 10, work)
 
     cases = [case("base", 2.0), case("slow", 8.0)]
-    assert [row.ratio for row in measure(cases, repetitions=1, baseline="base", by="wall")] == [1.0, 0.25]
+    assert [row.ratio for row in measure(cases, repetitions=1, baseline="base", by="wall")] == [
+        1.0,
+        0.25,
+    ]
     assert [row.ratio for row in measure(cases, repetitions=1, baseline="base")] == [1.0, 1.0]
 
 
 def test_the_prepared_rows_are_one_entry_two_postings_and_two_balances_twice_each() -> None:
     journal = ledger._journal(5)
     assert [[len(rows) for rows in entry] for entry in journal.rows] == [[1, 2, 2, 2]] * 5
-    assert [[len(rows) for rows in batch] for batch in journal.batches(2)] == [[2, 4, 4, 4], [2, 4, 4, 4], [1, 2, 2, 2]]
+    assert [[len(rows) for rows in batch] for batch in journal.batches(2)] == [
+        [2, 4, 4, 4],
+        [2, 4, 4, 4],
+        [1, 2, 2, 2],
+    ]
 
 
-def test_there_is_no_result_when_an_entry_is_missing_or_the_balances_are_off(tmp_path: Path) -> None:
+def test_there_is_no_result_when_an_entry_is_missing_or_the_balances_are_off(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "ledger.db"
     journal = ledger._journal(3)
     connection = open_database(path, MIGRATIONS)

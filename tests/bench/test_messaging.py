@@ -1,4 +1,4 @@
-"""The messaging bench at smoke size: every row is there and every message was handled. Never a figure of speed."""
+"""The messaging bench at smoke size: all rows exist, all messages are handled. No speed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def test_every_message_of_every_case_was_handled(result: Result) -> None:
         assert row.checksum == row.messages, row.name
 
 
-def test_every_row_has_its_figures_and_the_baseline_compares_to_itself_as_one(result: Result) -> None:
+def test_every_row_has_its_figures_and_the_baseline_compares_to_itself_as_one(
+    result: Result,
+) -> None:
     for row in result.rows:
         assert row.per_s > 0
         assert row.cpu_us_per_message_p99 >= row.cpu_us_per_message > 0
@@ -76,7 +78,9 @@ def test_the_result_reads_as_a_table_and_survives_json(result: Result) -> None:
     assert msgspec.json.decode(msgspec.json.encode(result), type=Result) == result
 
 
-def test_without_pykka_its_rows_are_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pykka_its_rows_are_skipped_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     original = builtins.__import__
 
     def without_pykka(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -108,6 +112,8 @@ def test_ray_is_compared_by_wall_time_alone_and_leaves_nothing_running(
     rows = [result.row(name) for name in sorted(RAY)]
     assert not any(reason.startswith(NO_RAY) for reason in result.skipped)
     assert [(row.messages, row.checksum, row.ratio) for row in rows] == [(64, 64, None)] * 2
-    assert {figure.name for figure in result.figures} == {f"{name}, wall time over RAW" for name in RAY}
+    assert {figure.name for figure in result.figures} == {
+        f"{name}, wall time over RAW" for name in RAY
+    }
     assert all(figure.value > 0 for figure in result.figures)
     assert not ray.is_initialized()

@@ -1,4 +1,4 @@
-"""The supervision bench at smoke size: all crashed, spawned and stopped as its rows say. Never a figure of speed."""
+"""The supervision bench at smoke size: its rows count what happened. No figure of speed."""
 
 from __future__ import annotations
 
@@ -117,13 +117,17 @@ def test_without_pykka_its_row_is_skipped_with_the_reason(monkeypatch: pytest.Mo
     assert "skipped: pykka" in table(result)
 
 
-def test_however_small_there_are_ten_times_as_many_of_the_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_however_small_there_are_ten_times_as_many_of_the_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(supervision, "CHILDREN_MIN", 3)
     names = {row.name for row in supervision.run(scale=0.0001).rows}
     assert {"spawn and stop, 3 children", "spawn and stop, 30 children"} <= names
 
 
-def test_a_larger_scale_means_more_crashes_and_no_more_children(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_larger_scale_means_more_crashes_and_no_more_children(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(supervision, "CHILDREN", 3)
     monkeypatch.setattr(supervision, "CHILDREN_MIN", 3)
     monkeypatch.setattr(supervision, "CRASHES", 10)

@@ -1,4 +1,4 @@
-"""What every test of the runtime shares: a supervisor whose books are checked after every single step of every task."""
+"""The fixture of all runtime tests: a supervisor whose counters are checked after every step."""
 
 from __future__ import annotations
 
@@ -9,23 +9,42 @@ from typing import Any
 import pytest
 import trio
 
-from fundops.runtime import ChildSpec, MailboxStatistics, Supervisor, SupervisorSpec, open_supervisor
+from fundops.runtime import (
+    ChildSpec,
+    MailboxStatistics,
+    Supervisor,
+    SupervisorSpec,
+    open_supervisor,
+)
 
 Supervise = Callable[..., AbstractAsyncContextManager[Supervisor]]
 
-# Checking a thousand mailboxes after every step would take longer than the test; such trees are checked at the end.
+# Checking a thousand mailboxes after every step would take longer than the test, so larger trees
+# are checked only at the end.
 CHECKED_EACH_STEP_MAX = 40
 
 
 def missing(counters: MailboxStatistics) -> int:
-    """How many accepted messages have no state: zero at every instant, or the runtime has lost or doubled one."""
-    final = counters.done + counters.crashed + counters.interrupted + counters.expired + counters.quarantined
+    """The number of accepted messages without a state.
+
+    It is zero at every instant, unless the runtime has lost or doubled a message.
+    """
+    final = (
+        counters.done
+        + counters.crashed
+        + counters.interrupted
+        + counters.expired
+        + counters.quarantined
+    )
     final += counters.undeliverable
     return counters.accepted - final - counters.queued - counters.in_hand
 
 
 class Auditor(trio.abc.Instrument):
-    """Looks at every mailbox between any two steps. An instrument may not raise, so it keeps what it saw."""
+    """Checks every mailbox between any two steps.
+
+    An instrument must not raise, so the findings are kept for the end of the test.
+    """
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
@@ -39,10 +58,12 @@ class Auditor(trio.abc.Instrument):
 
 @pytest.fixture
 def supervise() -> Supervise:
-    """`open_supervisor`, with the accounting equation asserted after every step and nothing left over at the end."""
+    """`open_supervisor`, with counters checked at every step and all messages final at the end."""
 
     @asynccontextmanager
-    async def opened(children: Sequence[ChildSpec | SupervisorSpec], **options: Any) -> AsyncIterator[Supervisor]:
+    async def opened(
+        children: Sequence[ChildSpec | SupervisorSpec], **options: Any
+    ) -> AsyncIterator[Supervisor]:
         auditor: Auditor | None = None
         watched: list[Supervisor] = []
         try:

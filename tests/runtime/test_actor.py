@@ -1,4 +1,4 @@
-"""Dispatch: which handler serves a message, what it may answer, and what a life is told about itself."""
+"""Dispatch: which handler serves a message, which answers it may give, and a life's context."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class AddMore(Add, frozen=True):
 
 
 class TooMuch(Rejected):
-    """What the actors below refuse with."""
+    """The refusal of the actors below."""
 
 
 class Counter(Actor):
@@ -91,7 +91,9 @@ async def test_one_handler_may_serve_several_types(supervise: Supervise) -> None
         assert await supervisor.ref("both").ask(Double(1)) == "Double"
 
 
-async def test_an_override_serves_what_it_overrides_without_being_marked_again(supervise: Supervise) -> None:
+async def test_an_override_serves_what_it_overrides_without_being_marked_again(
+    supervise: Supervise,
+) -> None:
     class Negative(Counter):
         async def add(self, message: Add) -> int:  # type: ignore[override]
             return -message.amount
@@ -167,7 +169,9 @@ def test_a_batch_of_no_messages_is_refused_when_the_class_is_made(limit: int) ->
 
 
 @pytest.mark.parametrize("message", [AddMore(1), "text", None])
-async def test_a_message_of_another_type_is_refused_at_its_sender(supervise: Supervise, message: Any) -> None:
+async def test_a_message_of_another_type_is_refused_at_its_sender(
+    supervise: Supervise, message: Any
+) -> None:
     async with supervise([ChildSpec("counter", Counter)]) as supervisor:
         counter = supervisor.ref("counter")
         with pytest.raises(WrongMessage) as caught:
@@ -183,7 +187,9 @@ async def test_a_message_of_another_type_is_refused_at_its_sender(supervise: Sup
         assert counter.epoch == 1
 
 
-async def test_a_type_that_was_not_known_before_the_first_life_is_refused_on_arrival(supervise: Supervise) -> None:
+async def test_a_type_that_was_not_known_before_the_first_life_is_refused_on_arrival(
+    supervise: Supervise,
+) -> None:
     class Early(Actor):
         async def on_start(self) -> None:
             self.context.ref("late").tell_nowait("text")
@@ -192,10 +198,14 @@ async def test_a_type_that_was_not_known_before_the_first_life_is_refused_on_arr
         async def on_start(self) -> None:
             await wait_all_tasks_blocked()
 
-    # A lambda does not say what it will make.
-    async with supervise([ChildSpec("early", Early), ChildSpec("late", lambda: Late())]) as supervisor:
+    # A lambda does not show the class of the actor it makes.
+    async with supervise(
+        [ChildSpec("early", Early), ChildSpec("late", lambda: Late())]
+    ) as supervisor:
         await wait_all_tasks_blocked()
-        assert [(one.message_type, one.reason[:8]) for one in supervisor.dead_letters] == [("str", "refused:")]
+        assert [(one.message_type, one.reason[:8]) for one in supervisor.dead_letters] == [
+            ("str", "refused:")
+        ]
         assert await supervisor.ref("late").ask(Add(1)) == 1
         with pytest.raises(WrongMessage):  # by now it is known
             supervisor.ref("late").tell_nowait("text")
@@ -240,7 +250,9 @@ async def test_a_new_life_has_fresh_state_and_the_next_epoch(supervise: Supervis
         assert repr(counter) == "<Ref counter epoch=2>"
 
 
-async def test_mail_waits_until_the_actor_has_started(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_mail_waits_until_the_actor_has_started(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     log: list[str] = []
 
     class Slow(Actor):
@@ -267,7 +279,7 @@ async def test_mail_waits_until_the_actor_has_started(supervise: Supervise, auto
 
 
 class Batch(Actor):
-    """Answers ten times the amount; refuses what is over 100, crashes below zero, miscounts at 13."""
+    """Answers ten times the amount; refuses more than 100, crashes below 0, miscounts at 13."""
 
     def __init__(self, log: list[list[int]]) -> None:
         self.log = log
@@ -324,7 +336,9 @@ class HeldBatch(Batch):
         return 0
 
 
-async def held_answers(supervise: Supervise, log: list[list[int]], *messages: Request[Any]) -> list[Any]:
+async def held_answers(
+    supervise: Supervise, log: list[list[int]], *messages: Request[Any]
+) -> list[Any]:
     """Ask `messages` of a batch actor while its hand is full, then let it go on."""
     gate = trio.Event()
     answers: list[Any] = []
@@ -338,7 +352,9 @@ async def held_answers(supervise: Supervise, log: list[list[int]], *messages: Re
             await wait_all_tasks_blocked()
             assert supervisor.statistics()["batch"].queued == len(messages)
             gate.set()
-        assert supervisor.ref("batch").epoch == 1 + any(isinstance(one, ActorCrashed) for one in answers)
+        assert supervisor.ref("batch").epoch == 1 + any(
+            isinstance(one, ActorCrashed) for one in answers
+        )
     return answers[1:]
 
 
@@ -350,7 +366,9 @@ async def test_a_batch_handler_takes_what_has_queued_up_in_one_run(supervise: Su
 
 async def test_a_batch_is_no_longer_than_its_limit(supervise: Supervise) -> None:
     log: list[list[int]] = []
-    assert await held_answers(supervise, log, *(Add(n) for n in range(12))) == [n * 10 for n in range(12)]
+    assert await held_answers(supervise, log, *(Add(n) for n in range(12))) == [
+        n * 10 for n in range(12)
+    ]
     assert log == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
 
 
@@ -361,7 +379,9 @@ async def test_a_batch_ends_before_a_message_of_another_handler(supervise: Super
 
 
 async def test_each_message_of_a_batch_has_its_own_answer_or_refusal(supervise: Supervise) -> None:
-    first, second, third, fourth = await held_answers(supervise, [], Add(1), Add(500), Add(2), Add(600))
+    first, second, third, fourth = await held_answers(
+        supervise, [], Add(1), Add(500), Add(2), Add(600)
+    )
     assert (first, third) == (10, 20)
     assert isinstance(second, TooMuch)
     assert isinstance(fourth, TooMuch)
@@ -373,7 +393,9 @@ async def test_a_batch_handler_may_refuse_the_whole_batch(supervise: Supervise) 
     assert [str(one) for one in answers] == ["all of it"] * 2
 
 
-async def test_a_crash_in_a_batch_crashes_all_of_it_and_nothing_behind_it(supervise: Supervise) -> None:
+async def test_a_crash_in_a_batch_crashes_all_of_it_and_nothing_behind_it(
+    supervise: Supervise,
+) -> None:
     log: list[list[int]] = []
     answers = await held_answers(supervise, log, Add(1), Add(2), Add(-1), Add(3), Add(4), Add(5))
     assert [type(one) for one in answers[:5]] == [ActorCrashed] * 5

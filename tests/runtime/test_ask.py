@@ -1,4 +1,4 @@
-"""What an asker sees: every row of the contract's table, in virtual time."""
+"""The answers and errors of an ask: every row of the contract's table, in virtual time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Work(Request[int], frozen=True):
 
 
 class Relay(Request[Any], frozen=True):
-    """Ask the first of `path` to relay to the rest; the last one answers with the names it passed."""
+    """Ask the first of `path` to relay to the rest; the last answers with the names it passed."""
 
     path: tuple[str, ...]
     timeout_s: float = 5.0
@@ -80,7 +80,9 @@ class Catching(Worker):
             return (error,)
 
 
-def workers(*names: str, of: type[Worker] = Worker, log: list[Any] | None = None) -> list[ChildSpec]:
+def workers(
+    *names: str, of: type[Worker] = Worker, log: list[Any] | None = None
+) -> list[ChildSpec]:
     shared = [] if log is None else log
     return [ChildSpec(name, lambda: of(shared)) for name in names]
 
@@ -98,7 +100,11 @@ async def test_an_ask_whose_deadline_passes_in_the_queue_never_runs(
         with pytest.raises(AskTimeout, match="still queued, and will never run") as caught:
             await a.ask(Work(2), timeout_s=3)
         assert trio.current_time() == pytest.approx(3, abs=1e-6)
-        assert (caught.value.started, caught.value.outcome, caught.value.timeout_s) == (False, "not_executed", 3)
+        assert (caught.value.started, caught.value.outcome, caught.value.timeout_s) == (
+            False,
+            "not_executed",
+            3,
+        )
         assert await a.ask(Work(3), timeout_s=30) == 3
         assert log == [(1, 1), (1, 3)]
         assert supervisor.statistics()["a"].expired == 1
@@ -153,7 +159,9 @@ async def test_an_ask_that_waits_for_room_until_its_deadline_was_never_accepted(
         assert supervisor.statistics()["a"].accepted == 2
 
 
-async def test_a_cancelled_ask_does_not_undo_what_is_in_hand(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_a_cancelled_ask_does_not_undo_what_is_in_hand(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     log: list[Any] = []
     async with supervise(workers("a", log=log)) as supervisor:
         a = supervisor.ref("a")
@@ -164,7 +172,9 @@ async def test_a_cancelled_ask_does_not_undo_what_is_in_hand(supervise: Supervis
         assert supervisor.statistics()["a"].late_replies == 1
 
 
-async def test_a_cancelled_ask_that_is_still_queued_never_runs(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_a_cancelled_ask_that_is_still_queued_never_runs(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     log: list[Any] = []
     async with supervise(workers("a", log=log)) as supervisor:
         a = supervisor.ref("a")
@@ -177,7 +187,9 @@ async def test_a_cancelled_ask_that_is_still_queued_never_runs(supervise: Superv
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, -0.0, math.nan, math.inf, True, False])
-async def test_a_timeout_that_is_no_positive_finite_number_is_refused(supervise: Supervise, timeout_s: Any) -> None:
+async def test_a_timeout_that_is_no_positive_finite_number_is_refused(
+    supervise: Supervise, timeout_s: Any
+) -> None:
     async with supervise(workers("a")) as supervisor:
         with pytest.raises(ConfigError, match="timeout_s"):
             await supervisor.ref("a").ask(Work(1), timeout_s=timeout_s)
@@ -229,7 +241,9 @@ async def test_an_actor_that_asks_itself_is_refused_with_the_path(supervise: Sup
         assert supervisor.statistics()["a"].accepted == 2  # the refused one never entered
 
 
-async def test_an_ask_back_to_a_waiting_actor_is_refused_with_the_path(supervise: Supervise) -> None:
+async def test_an_ask_back_to_a_waiting_actor_is_refused_with_the_path(
+    supervise: Supervise,
+) -> None:
     async with supervise([*workers("a"), *workers("b", of=Catching)]) as supervisor:
         name, error = await supervisor.ref("a").ask(Relay(("b", "a")))
         assert name == "a"
@@ -246,7 +260,9 @@ async def test_three_concurrent_asks_that_form_a_ring_do_not_hang(
 
         async def ask(name: str, following: str) -> None:
             # All three are in hand before any of them asks on.
-            answers[name] = await supervisor.ref(name).ask(Relay((following,), pause_s=1.0, timeout_s=50), timeout_s=60)
+            answers[name] = await supervisor.ref(name).ask(
+                Relay((following,), pause_s=1.0, timeout_s=50), timeout_s=60
+            )
 
         async with trio.open_nursery() as nursery:
             for name, following in (("a", "b"), ("b", "c"), ("c", "a")):
@@ -263,7 +279,9 @@ async def test_three_concurrent_asks_that_form_a_ring_do_not_hang(
         assert [status.waiting_on for status in supervisor.tree()] == [(), (), ()]
 
 
-async def test_a_cycle_that_nobody_catches_crashes_the_actor_that_would_have_closed_it(supervise: Supervise) -> None:
+async def test_a_cycle_that_nobody_catches_crashes_the_actor_that_would_have_closed_it(
+    supervise: Supervise,
+) -> None:
     async with supervise(workers("a", "b")) as supervisor:
         with pytest.raises(ActorCrashed, match="'a'") as caught:
             await supervisor.ref("a").ask(Relay(("b", "a")))
@@ -297,7 +315,10 @@ async def test_a_diamond_is_no_cycle(supervise: Supervise, autojump_clock: MockC
             assert supervisor.tree()[-1].waiting_on == ("left", "right")
 
         nursery.start_soon(look)
-        assert await supervisor.ref("top").ask(Relay(())) == [("left", "bottom"), ("right", "bottom")]
+        assert await supervisor.ref("top").ask(Relay(())) == [
+            ("left", "bottom"),
+            ("right", "bottom"),
+        ]
 
 
 async def test_the_wait_of_an_ask_that_timed_out_is_no_part_of_a_cycle(
@@ -336,11 +357,20 @@ async def test_an_asker_hears_of_a_crash_in_the_same_tick_whatever_the_backoff(
             await supervisor.ref("a").ask(Work(-1), timeout_s=600)
         assert trio.current_time() == 0
         error = caught.value
-        assert (error.name, error.epoch, error.message_type, error.outcome) == ("a", 1, "Work", "unknown")
+        assert (error.name, error.epoch, error.message_type, error.outcome) == (
+            "a",
+            1,
+            "Work",
+            "unknown",
+        )
         assert isinstance(error.__cause__, ValueError)
         await wait_all_tasks_blocked()
         [status] = supervisor.tree()
-        assert (status.state, status.epoch, status.last_crash) == ("restarting", 1, "ValueError: a bug")
+        assert (status.state, status.epoch, status.last_crash) == (
+            "restarting",
+            1,
+            "ValueError: a bug",
+        )
 
 
 async def test_an_ask_behind_a_crash_is_answered_by_the_next_life(
@@ -354,7 +384,9 @@ async def test_an_ask_behind_a_crash_is_answered_by_the_next_life(
         assert log == [(1, -1), (2, 2)]
 
 
-async def test_a_crash_loses_one_message_and_keeps_the_order_of_all_others(supervise: Supervise) -> None:
+async def test_a_crash_loses_one_message_and_keeps_the_order_of_all_others(
+    supervise: Supervise,
+) -> None:
     log: list[Any] = []
     async with supervise(workers("a", log=log)) as supervisor:
         for number in range(1, 101):
@@ -430,7 +462,9 @@ async def test_the_asker_of_an_interrupted_message_cannot_know_whether_it_ran(
         assert supervisor.dead_letters[-1].reason == "interrupted: requested"
 
 
-async def test_askers_of_an_escalated_supervisor_are_told_so(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_askers_of_an_escalated_supervisor_are_told_so(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     refs: list[Ref] = []
 
     async def scenario() -> None:
@@ -452,10 +486,13 @@ async def test_askers_of_an_escalated_supervisor_are_told_so(supervise: Supervis
         refs[0].tell_nowait(Work(3))
 
 
-async def test_what_an_ask_of_the_host_hears_of_an_escalation_does_not_hide_it(supervise: Supervise) -> None:
+async def test_what_an_ask_of_the_host_hears_of_an_escalation_does_not_hide_it(
+    supervise: Supervise,
+) -> None:
     async def scenario() -> None:
         async with supervise(workers("a"), intensity=0) as supervisor:
-            await supervisor.ref("a").ask(Work(-1))  # ActorCrashed leaves the block while the supervisor gives up
+            # The ActorCrashed of this ask leaves the block while the supervisor gives up.
+            await supervisor.ref("a").ask(Work(-1))
 
     with pytest.raises(SupervisorEscalated):
         await scenario()

@@ -39,7 +39,9 @@ async def test_answered_asks_are_forgotten(supervise: Supervise, autojump_clock:
         assert len(lanes[5]) <= 1
 
 
-async def test_a_lane_that_is_no_longer_used_goes_away(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_a_lane_that_is_no_longer_used_goes_away(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     async with supervise([ChildSpec("patient", Patient)]) as supervisor:
         for number in range(1, 200):
             await supervisor.ref("patient").ask(Wait(0), timeout_s=number / 100)
@@ -62,7 +64,10 @@ async def test_each_ask_ends_at_its_own_deadline_whatever_their_order(
         assert not caught.value.started
         ended[number] = trio.current_time() - begun
 
-    async with supervise([ChildSpec("patient", Patient)]) as supervisor, trio.open_nursery() as nursery:
+    async with (
+        supervise([ChildSpec("patient", Patient)]) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
         supervisor.ref("patient").tell_nowait(Wait(10))
         for number, timeout_s in enumerate(timeouts):
             nursery.start_soon(ask, number, timeout_s)

@@ -1,4 +1,4 @@
-"""What embedders do that nobody should: errors without a text, interrupts in a factory, late asks, odd messages."""
+"""Misuse by embedders: errors without a text, interrupts in a factory, late asks, odd messages."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ def test_an_interrupt_in_a_factory_comes_out(life: int) -> None:
 
     async def main() -> None:
         with trio.fail_after(50):
-            async with open_supervisor([ChildSpec("a", factory), ChildSpec("b", Worker)]) as supervisor:
+            async with open_supervisor(
+                [ChildSpec("a", factory), ChildSpec("b", Worker)]
+            ) as supervisor:
                 supervisor.drill("a")
                 await trio.sleep_forever()
 
@@ -162,7 +164,9 @@ async def test_an_error_whose_text_fails_is_an_error_like_any_other(supervise: S
             await a.ask(Fail(Mute()))
         a.tell_nowait(Fail(MuteRefusal()))
         await wait_all_tasks_blocked()
-        assert supervisor.dead_letters[-1].reason == "refused: MuteRefusal (its text cannot be told)"
+        assert (
+            supervisor.dead_letters[-1].reason == "refused: MuteRefusal (its text cannot be told)"
+        )
         with pytest.raises(ReplaceFailed, match="its text cannot be told"):
             await supervisor.replace("a", unwilling)
         assert await a.ask(Go(1)) == 1
@@ -202,7 +206,11 @@ async def test_a_stuck_life_keeps_nobody_else_from_being_served(
                 await release.wait()
             return 1
 
-    specs = [ChildSpec("a", Worker), ChildSpec("b", Deaf, grace_s=1, on_stop_deadline_s=1), ChildSpec("c", Worker)]
+    specs = [
+        ChildSpec("a", Worker),
+        ChildSpec("b", Deaf, grace_s=1, on_stop_deadline_s=1),
+        ChildSpec("c", Worker),
+    ]
     async with supervise(specs, stuck_after_s=1) as supervisor:
         answers: list[BaseException] = []
 
@@ -232,8 +240,12 @@ async def test_a_stuck_life_keeps_nobody_else_from_being_served(
         assert supervisor.ref("b").epoch == 2
 
 
-async def test_the_tree_does_not_call_running_what_has_crashed(supervise: Supervise, autojump_clock: MockClock) -> None:
-    async with supervise([ChildSpec("a", Worker, grace_s=300), ChildSpec("b", Worker)]) as supervisor:
+async def test_the_tree_does_not_call_running_what_has_crashed(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
+    async with supervise(
+        [ChildSpec("a", Worker, grace_s=300), ChildSpec("b", Worker)]
+    ) as supervisor:
         supervisor.ref("a").tell_nowait(Go(seconds=100))
         await wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
@@ -250,7 +262,9 @@ async def test_a_child_is_stopped_while_its_group_restarts_slowly(
     supervise: Supervise, autojump_clock: MockClock
 ) -> None:
     group = SupervisorSpec("g", [ChildSpec("y", Worker), ChildSpec("x", slow_in_life(2, 900))])
-    async with supervise([ChildSpec("first", Worker), group], strategy="rest_for_one") as supervisor:
+    async with supervise(
+        [ChildSpec("first", Worker), group], strategy="rest_for_one"
+    ) as supervisor:
         supervisor.drill("first")
         await trio.sleep(1)
         with trio.fail_after(10):
@@ -274,7 +288,9 @@ async def test_a_temporary_child_may_crash_while_a_later_one_starts(
         assert [one.name for one in supervisor.tree()] == ["slow"]
 
 
-async def test_time_spent_starting_is_not_healthy_running(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_time_spent_starting_is_not_healthy_running(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     class NeverUp(Worker):
         async def on_start(self) -> None:
             if self.context.epoch > 1:
@@ -296,7 +312,9 @@ async def test_who_asked_for_a_stop_is_answered_although_the_manager_is_interrup
     returned: list[str] = []
     async with trio.open_nursery() as nursery:
         try:
-            async with open_supervisor([ChildSpec("a", Worker), ChildSpec("b", Worker)]) as supervisor:
+            async with open_supervisor(
+                [ChildSpec("a", Worker), ChildSpec("b", Worker)]
+            ) as supervisor:
 
                 async def stop() -> None:
                     await supervisor.stop_child("b")
@@ -329,7 +347,7 @@ def test_a_supervisor_may_be_looked_at_after_its_run() -> None:
 
 
 class Knob(msgspec.Struct, frozen=True):
-    """Fields that only share their names with what a type may declare."""
+    """Has fields with the names of the properties that a type may declare."""
 
     control: str = "left"
     idempotent: bool = False
@@ -401,15 +419,18 @@ async def test_a_retried_control_message_stays_in_its_lane(supervise: Supervise)
         assert log == ["halt", "halt", 3, 4]
 
 
-async def test_an_ask_whose_time_has_passed_while_others_held_the_loop_never_runs(supervise: Supervise) -> None:
+async def test_an_ask_whose_time_has_passed_while_others_held_the_loop_never_runs(
+    supervise: Supervise,
+) -> None:
     ran: list[int] = []
 
     class Blocking(Actor):
         @handles(Go)
-        def go(self, message: Go) -> None:
+        def go(self, message: Go) -> int:
             ran.append(message.number)
             if message.seconds:
                 time.sleep(message.seconds)
+            return message.number
 
         @handles_batch(Fail)
         def many(self, messages: list[Fail]) -> list[None]:
@@ -431,7 +452,9 @@ async def test_an_ask_whose_time_has_passed_while_others_held_the_loop_never_run
         assert ran == [0, 1, -1]
 
 
-async def test_a_nested_ask_with_no_time_left_is_not_made(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_a_nested_ask_with_no_time_left_is_not_made(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     class Outer(Actor):
         @handles(Go)
         async def go(self, message: Go) -> int:
@@ -442,7 +465,9 @@ async def test_a_nested_ask_with_no_time_left_is_not_made(supervise: Supervise, 
             return 1
 
     log: list[Any] = []
-    async with supervise([ChildSpec("inner", lambda: Worker(log)), ChildSpec("outer", Outer)]) as supervisor:
+    async with supervise(
+        [ChildSpec("inner", lambda: Worker(log)), ChildSpec("outer", Outer)]
+    ) as supervisor:
         with pytest.raises(AskTimeout):
             await supervisor.ref("outer").ask(Go(), timeout_s=0.5)
         await trio.sleep(5)
@@ -525,7 +550,7 @@ async def test_marks_add_up(supervise: Supervise) -> None:
     class Twice(Actor):
         @handles(Go)
         @handles(Fail)
-        def both(self, message: Any) -> str:
+        def both(self, message: Any) -> Any:
             return type(message).__name__
 
     async with supervise([ChildSpec("a", Twice)]) as supervisor:
@@ -533,7 +558,9 @@ async def test_marks_add_up(supervise: Supervise) -> None:
         assert await supervisor.ref("a").ask(Fail()) == "Fail"  # type: ignore[func-returns-value]
 
 
-async def test_answers_that_are_fewer_than_they_say_have_crashed_the_batch(supervise: Supervise) -> None:
+async def test_answers_that_are_fewer_than_they_say_have_crashed_the_batch(
+    supervise: Supervise,
+) -> None:
     class Frame(list[int]):
         def __iter__(self) -> Iterator[int]:
             return iter(["only one"])  # type: ignore[list-item]
@@ -571,7 +598,9 @@ async def test_a_batch_is_a_turn(supervise: Supervise) -> None:
         assert supervisor.statistics()["a"].queued > 6_000
 
 
-async def test_mail_from_a_thread_that_fits_no_more_when_it_arrives_ends_nothing(supervise: Supervise) -> None:
+async def test_mail_from_a_thread_that_fits_no_more_when_it_arrives_ends_nothing(
+    supervise: Supervise,
+) -> None:
     class Other(Actor):
         @handles(Fail)
         def fail(self, message: Fail) -> None:
@@ -580,10 +609,12 @@ async def test_mail_from_a_thread_that_fits_no_more_when_it_arrives_ends_nothing
     async with supervise(
         [
             ChildSpec("a", Worker),
-            ChildSpec("c", Worker, overflow="conflate", conflate_by=lambda message: [message.number]),
+            ChildSpec(
+                "c", Worker, overflow="conflate", conflate_by=lambda message: [message.number]
+            ),
         ]
     ) as supervisor:
-        # As a thread would, but in the order that matters: accepted there, and replaced before it arrives.
+        # As a thread would send it: accepted there, and the actor is replaced before it arrives.
         supervisor.ref("a").tell_from_thread(Go())
         await supervisor.replace("a", Other)
         await trio.to_thread.run_sync(supervisor.ref("c").tell_from_thread, Go())
@@ -634,7 +665,9 @@ async def test_asks_behind_one_that_is_open_for_long_are_forgotten_too(
 ) -> None:
     specs = [ChildSpec("slow", Worker), ChildSpec("a", Worker)]
     async with supervise(specs) as supervisor, trio.open_nursery() as nursery:
-        nursery.start_soon(functools.partial(supervisor.ref("slow").ask, Go(seconds=1_000), timeout_s=3_600))
+        nursery.start_soon(
+            functools.partial(supervisor.ref("slow").ask, Go(seconds=1_000), timeout_s=3_600)
+        )
         await wait_all_tasks_blocked()
         for _ in range(2_000):
             await supervisor.ref("a").ask(Go(), timeout_s=3_600)
@@ -644,9 +677,18 @@ async def test_asks_behind_one_that_is_open_for_long_are_forgotten_too(
         assert len(supervisor.deadlines._lanes) <= 64
 
 
-async def test_whoever_is_told_of_a_dead_letter_finds_the_books_in_order(supervise: Supervise) -> None:
+async def test_whoever_is_told_of_a_dead_letter_finds_the_books_in_order(
+    supervise: Supervise,
+) -> None:
     def unaccounted(one: MailboxStatistics) -> int:
-        final = one.done + one.crashed + one.interrupted + one.expired + one.quarantined + one.undeliverable
+        final = (
+            one.done
+            + one.crashed
+            + one.interrupted
+            + one.expired
+            + one.quarantined
+            + one.undeliverable
+        )
         return one.accepted - final - one.queued - one.in_hand
 
     class Batching(Actor):
@@ -661,7 +703,9 @@ async def test_whoever_is_told_of_a_dead_letter_finds_the_books_in_order(supervi
     ]
     found: list[int] = []
     async with supervise(specs) as supervisor:
-        supervisor.dead_letters.subscribe(lambda _: found.extend(map(unaccounted, supervisor.statistics().values())))
+        supervisor.dead_letters.subscribe(
+            lambda _: found.extend(map(unaccounted, supervisor.statistics().values()))
+        )
         for spec in specs:
             for number in range(3):
                 supervisor.ref(spec.name).tell_nowait(Go(number))
@@ -674,14 +718,16 @@ def test_a_subscriber_that_would_never_run_is_refused() -> None:
     from fundops.runtime import Log
 
     async def listen(_: object) -> None:
-        """Nobody would await it."""
+        """Would never be awaited."""
 
     for subscriber in (listen, None):
         with pytest.raises(ConfigError, match="subscriber"):
             Log[int](1).subscribe(subscriber)  # type: ignore[arg-type]
 
 
-async def test_an_unknown_name_is_refused_by_everything_that_takes_one(supervise: Supervise) -> None:
+async def test_an_unknown_name_is_refused_by_everything_that_takes_one(
+    supervise: Supervise,
+) -> None:
     async with supervise([ChildSpec("a", Worker)]) as supervisor:
         for call in (supervisor.ref, supervisor.watch, supervisor.drill):
             with pytest.raises(UnknownChild, match="no actor 'b'; known: a"):
@@ -707,7 +753,9 @@ class Keeper(Actor):
         return Large({1, 2, 3})
 
 
-async def test_neither_the_last_request_nor_its_answer_is_kept_until_the_next(supervise: Supervise) -> None:
+async def test_neither_the_last_request_nor_its_answer_is_kept_until_the_next(
+    supervise: Supervise,
+) -> None:
     async with supervise([ChildSpec("a", Keeper)]) as supervisor:
         asked = Large()
         kept = [weakref.ref(asked), weakref.ref(await supervisor.ref("a").ask(Many(asked)))]

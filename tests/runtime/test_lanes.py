@@ -1,4 +1,4 @@
-"""Mail that does not stand in line: control messages, the newest by key, timers, and news of those watched."""
+"""Messages outside the queue's order: control, conflated, timers, ends of watched actors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Tick(msgspec.Struct, frozen=True):
 
 
 class Plan(Request[None], frozen=True):
-    """Have a timer: `every` so often, or once `after`; `cancel_after` ends it from within the life."""
+    """Set a timer: `every` so often, or once `after`; the life cancels it after `cancel_after`."""
 
     after: float = 0.0
     every: float = 0.0
@@ -68,7 +68,7 @@ class Follow(Request[None], frozen=True):
 
 
 class Everything(Actor):
-    """Writes down what it handles, with the time, and takes `seconds` over each note."""
+    """Logs each message with the time, and takes `seconds` for each note."""
 
     messages = Note | Halt | Crash | Tick | Plan | CancelPlan | Follow | Terminated
 
@@ -121,7 +121,7 @@ class Everything(Actor):
 
 
 class Numb(Actor):
-    """Handles nothing but requests to set timers or watch, and none of what they would bring."""
+    """Handles only requests to set timers or to watch, and not the messages these would send."""
 
     @handles(Plan)
     def plan(self, message: Plan) -> None:
@@ -189,7 +189,9 @@ async def test_control_from_a_thread_goes_the_same_way(supervise: Supervise) -> 
             await trio.to_thread.run_sync(supervisor.ref("a").tell_from_thread, 5)
 
 
-async def test_an_asker_from_an_actor_gets_through_too(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_an_asker_from_an_actor_gets_through_too(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     class Caller(Actor):
         @handles(Note)
         async def note(self, message: Note) -> int:
@@ -203,7 +205,9 @@ async def test_an_asker_from_an_actor_gets_through_too(supervise: Supervise, aut
         assert trio.current_time() == pytest.approx(1)
 
 
-async def test_the_control_lane_is_bounded_by_refusing(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_the_control_lane_is_bounded_by_refusing(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     log: list[Any] = []
     async with supervise([one(log, 1.0)]) as supervisor:
         a = supervisor.ref("a")
@@ -236,7 +240,9 @@ async def test_control_keeps_its_own_order_and_survives_a_crash(supervise: Super
         assert log == [1, "first", "second", 2]
 
 
-async def test_control_to_a_stopped_actor_or_from_another_thread_is_refused(supervise: Supervise) -> None:
+async def test_control_to_a_stopped_actor_or_from_another_thread_is_refused(
+    supervise: Supervise,
+) -> None:
     async with supervise([one([])]) as supervisor:
         a = supervisor.ref("a")
         with pytest.raises(WrongThread):
@@ -283,7 +289,9 @@ async def test_the_newest_by_key_takes_the_place_of_an_older_one(
         assert log == [0, 100, 98, 99]
 
 
-async def test_what_is_in_hand_is_not_conflated(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_what_is_in_hand_is_not_conflated(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     log: list[Any] = []
     async with supervise(conflating(log)) as supervisor:
         for number in range(3):
@@ -323,7 +331,9 @@ async def test_what_has_no_key_and_what_is_asked_stands_for_itself(
 
 async def test_keys_that_come_and_go_are_forgotten(supervise: Supervise) -> None:
     log: list[Any] = []
-    async with supervise([one(log, overflow="conflate", conflate_by=lambda note: note.key, capacity=2)]) as supervisor:
+    async with supervise(
+        [one(log, overflow="conflate", conflate_by=lambda note: note.key, capacity=2)]
+    ) as supervisor:
         a = supervisor.ref("a")
         for number in range(100):
             a.tell_nowait(Note(number, str(number)))
@@ -349,7 +359,9 @@ async def test_a_timer_comes_due_once(supervise: Supervise, autojump_clock: Mock
         assert log == [(1, 0, 2.5)]
 
 
-async def test_a_timer_of_no_time_comes_due_at_once_and_ahead_of_the_queue(supervise: Supervise) -> None:
+async def test_a_timer_of_no_time_comes_due_at_once_and_ahead_of_the_queue(
+    supervise: Supervise,
+) -> None:
     log: list[Any] = []
     async with supervise([one(log)]) as supervisor:
         supervisor.ref("a").tell_nowait(Plan())
@@ -359,7 +371,9 @@ async def test_a_timer_of_no_time_comes_due_at_once_and_ahead_of_the_queue(super
         assert [type(entry) for entry in log[:100]].count(tuple) == 1
 
 
-async def test_a_repeated_timer_keeps_its_beat(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_a_repeated_timer_keeps_its_beat(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     log: list[Any] = []
     async with supervise([one(log)]) as supervisor:
         await supervisor.ref("a").ask(Plan(every=0.1))
@@ -394,7 +408,9 @@ async def test_a_timer_belongs_to_its_life(supervise: Supervise, autojump_clock:
         assert a.epoch == 2
 
 
-async def test_a_timer_message_of_an_earlier_life_is_discarded(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_a_timer_message_of_an_earlier_life_is_discarded(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     log: list[Any] = []
     async with supervise([one(log, 2.0)]) as supervisor:
         a = supervisor.ref("a")
@@ -420,7 +436,9 @@ async def test_a_cancelled_timer_does_not_come_due_nor_is_it_read(
         assert log == []
 
 
-async def test_many_timers_leave_nothing_behind(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_many_timers_leave_nothing_behind(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     log: list[Any] = []
     async with supervise([one(log)]) as supervisor:
         a = supervisor.ref("a")
@@ -443,7 +461,9 @@ async def test_a_timer_of_no_sensible_time_is_refused(supervise: Supervise, seco
             context.every(0.0 if seconds < 0 else seconds, Tick())
 
 
-async def test_a_timer_or_a_watch_that_nobody_would_handle_is_refused_when_asked_for(supervise: Supervise) -> None:
+async def test_a_timer_or_a_watch_that_nobody_would_handle_is_refused_when_asked_for(
+    supervise: Supervise,
+) -> None:
     async with supervise([ChildSpec("a", Numb), one([], name="b")]) as supervisor:
         context = supervisor._actor("a")
         with pytest.raises(WrongMessage, match="does not accept Tick"):
@@ -517,7 +537,8 @@ async def test_the_end_of_the_tree_is_told_to_who_is_left(supervise: Supervise) 
 
             nursery.start_soon(outsider)
             await wait_all_tasks_blocked()
-        assert log in ([], [("b", "supervisor stopped")])  # b goes first; a may be stopped before it reads of it
+        # b ends first, and a may be stopped before it reads the news.
+        assert log in ([], [("b", "supervisor stopped")])
     assert [(one.name, one.reason) for one in heard] == [("a", "supervisor stopped")]
 
 
@@ -529,7 +550,9 @@ async def test_watching_a_stranger_is_refused(supervise: Supervise) -> None:
             supervisor._actor("a").watch("nobody")
 
 
-async def test_a_control_ask_times_out_like_any_other(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_a_control_ask_times_out_like_any_other(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     async with supervise([one([], 5.0)]) as supervisor:
         supervisor.ref("a").tell_nowait(Note(1))
         await wait_all_tasks_blocked()

@@ -1,4 +1,4 @@
-"""The queue: capacity, the three ways of overflowing, order per sender, and the ways in from elsewhere."""
+"""The queue: capacity, the overflow policies, order per sender, and messages from other threads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Note(Request[None], frozen=True):
 
 
 class Taker(Actor):
-    """Logs what it takes; takes `seconds` for each."""
+    """Logs each note, and takes `seconds` for it."""
 
     def __init__(self, log: list[Note], seconds: float = 0.0) -> None:
         self.log = log
@@ -87,7 +87,12 @@ async def test_capacity_counts_what_is_queued_and_not_what_is_in_hand(
             a.tell_nowait(Note(4))
         assert (caught.value.capacity, caught.value.outcome) == (2, "not_executed")
         counters = supervisor.statistics()["a"]
-        assert (counters.accepted, counters.in_hand, counters.queued, counters.rejected) == (3, 1, 2, 1)
+        assert (counters.accepted, counters.in_hand, counters.queued, counters.rejected) == (
+            3,
+            1,
+            2,
+            1,
+        )
         assert counters.depth_max == 2
         await trio.sleep(5)
         assert numbers(log) == [1, 2, 3]
@@ -96,7 +101,9 @@ async def test_capacity_counts_what_is_queued_and_not_what_is_in_hand(
 # -- backpressure
 
 
-async def test_a_sender_waits_for_room_and_for_no_longer(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_a_sender_waits_for_room_and_for_no_longer(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     log: list[Note] = []
     async with supervise(taker(log, capacity=2)) as supervisor:
         a = supervisor.ref("a")
@@ -104,7 +111,7 @@ async def test_a_sender_waits_for_room_and_for_no_longer(supervise: Supervise, a
         for number in range(5):
             await a.tell(Note(number))
             entered.append(round(trio.current_time(), 6))
-        # Two fit at once; the first leaves the queue at once too, and each further one after a second.
+        # Two fit at once; the first also leaves the queue at once, each further one a second later.
         assert entered == [0, 0, 0, 1, 2]
         await trio.sleep(10)
         assert numbers(log) == [0, 1, 2, 3, 4]
@@ -127,8 +134,11 @@ async def test_messages_of_eight_blocked_senders_stay_in_order_sender_by_sender(
         assert len(log) == 160
         for sender in range(8):
             assert [one.number for one in log if one.sender == sender] == list(range(20))
-        # Hand-off in the order of waiting: nobody is starved while the others go round.
-        places = {sender: [at for at, one in enumerate(log) if one.sender == sender] for sender in range(8)}
+        # Senders hand over in the order of their waiting, so no sender starves.
+        places = {
+            sender: [at for at, one in enumerate(log) if one.sender == sender]
+            for sender in range(8)
+        }
         for own in places.values():
             assert max(after - before for before, after in pairwise(own)) <= 16
         counters = supervisor.statistics()["a"]
@@ -158,7 +168,9 @@ async def test_the_message_of_a_cancelled_blocked_sender_never_appears(
         assert supervisor.statistics()["a"].accepted == 3
 
 
-async def test_a_tell_in_a_cancelled_scope_does_not_enter_even_when_there_is_room(supervise: Supervise) -> None:
+async def test_a_tell_in_a_cancelled_scope_does_not_enter_even_when_there_is_room(
+    supervise: Supervise,
+) -> None:
     log: list[Note] = []
     async with supervise(taker(log)) as supervisor:
         with trio.CancelScope() as scope:
@@ -207,7 +219,9 @@ async def test_a_blocked_sender_is_told_at_once_when_the_actor_is_stopped(
         assert supervisor.statistics()["a"].accepted == 2
 
 
-async def test_a_blocked_sender_waits_through_a_restart(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_a_blocked_sender_waits_through_a_restart(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     log: list[Note] = []
     async with supervise(taker(log, capacity=1)) as supervisor:
         a = supervisor.ref("a")
@@ -256,11 +270,20 @@ async def test_dropping_the_oldest_keeps_the_newest_and_accounts_for_the_rest(
         await trio.sleep(10)
         assert numbers(log) == [6, 7, 8]
         counters = supervisor.statistics()["a"]
-        assert (counters.accepted, counters.done, counters.undeliverable, counters.rejected) == (9, 3, 6, 0)
+        assert (counters.accepted, counters.done, counters.undeliverable, counters.rejected) == (
+            9,
+            3,
+            6,
+            0,
+        )
 
 
 @pytest.mark.parametrize(
-    "settings", [{"overflow": "drop_oldest"}, {"overflow": "conflate", "conflate_by": lambda note: note.number % 5}]
+    "settings",
+    [
+        {"overflow": "drop_oldest"},
+        {"overflow": "conflate", "conflate_by": lambda note: note.number % 5},
+    ],
 )
 async def test_a_sender_that_never_rests_does_not_keep_the_actor_from_working(
     supervise: Supervise, settings: dict[str, Any]
@@ -310,7 +333,7 @@ async def test_a_busy_actor_lets_others_run_after_every_64_messages(supervise: S
         while seen[-1] < 1_000:
             await trio.lowlevel.checkpoint()
             seen.append(len(log))
-        # Trio shuffles who is first within a tick, so two runs of the actor may lie between two of ours.
+        # Trio shuffles the tasks of a tick, so the actor may run twice between two looks.
         assert {after - before for before, after in pairwise(seen)} <= {0, 40, 64, 104, 128}
 
 
@@ -318,7 +341,7 @@ async def test_a_busy_actor_lets_others_run_after_every_64_messages(supervise: S
 
 
 def in_thread(call: Callable[[], Any]) -> Any:
-    """What `call` returned or raised in a thread of its own."""
+    """The value or the error of `call`, run in another thread."""
     results: list[Any] = []
 
     def work() -> None:
@@ -334,7 +357,7 @@ def in_thread(call: Callable[[], Any]) -> Any:
 
 
 def step(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its first wait, as somebody outside trio would."""
+    """Run a coroutine to its first wait, as a program outside trio would."""
     try:
         return coroutine.send(None)
     finally:
@@ -394,7 +417,9 @@ async def test_a_tell_from_a_thread_obeys_the_policy_and_is_counted_when_refused
 
 async def test_a_tell_from_a_thread_of_a_wrong_type_is_refused_there(supervise: Supervise) -> None:
     async with supervise(taker([])) as supervisor:
-        assert isinstance(in_thread(lambda: supervisor.ref("a").tell_from_thread("text")), WrongMessage)
+        assert isinstance(
+            in_thread(lambda: supervisor.ref("a").tell_from_thread("text")), WrongMessage
+        )
 
 
 def test_a_tell_from_a_thread_after_the_run_is_told_that_the_actor_is_gone() -> None:

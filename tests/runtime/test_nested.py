@@ -1,4 +1,4 @@
-"""Supervisors under supervisors: one tree of names, mail that outlives both levels, one failure a level."""
+"""Nested supervisors: one tree of names, messages that outlive both levels, one failure a level."""
 
 from __future__ import annotations
 
@@ -86,9 +86,15 @@ async def crash(supervisor: Supervisor, name: str) -> None:
     await wait_all_tasks_blocked()
 
 
-async def test_a_tree_starts_depth_first_and_stops_in_the_exact_reverse(supervise: Supervise) -> None:
+async def test_a_tree_starts_depth_first_and_stops_in_the_exact_reverse(
+    supervise: Supervise,
+) -> None:
     log: Log = []
-    children = [child("a", log), group("g", child("b", log), group("h", child("c", log))), child("d", log)]
+    children = [
+        child("a", log),
+        group("g", child("b", log), group("h", child("c", log))),
+        child("d", log),
+    ]
     async with supervise(children) as supervisor:
         assert log == ["+a", "+b", "+c", "+d"]
         assert [one.name for one in supervisor.tree()] == ["a", "g", "d"]
@@ -121,13 +127,17 @@ async def test_one_ref_finds_an_actor_at_any_depth(supervise: Supervise) -> None
         [group("g", group("g", child("a")))],
     ],
 )
-async def test_a_name_that_occurs_twice_in_the_tree_is_refused(supervise: Supervise, children: list[Any]) -> None:
+async def test_a_name_that_occurs_twice_in_the_tree_is_refused(
+    supervise: Supervise, children: list[Any]
+) -> None:
     with pytest.raises(ConfigError, match="share a name"):
         async with supervise(children):
             pass
 
 
-async def test_a_first_start_that_fails_below_undoes_the_whole_tree_and_names_the_actor(supervise: Supervise) -> None:
+async def test_a_first_start_that_fails_below_undoes_the_whole_tree_and_names_the_actor(
+    supervise: Supervise,
+) -> None:
     log: Log = []
 
     class Bad(Child):
@@ -135,7 +145,9 @@ async def test_a_first_start_that_fails_below_undoes_the_whole_tree_and_names_th
             raise OSError("no such port")
 
     with pytest.raises(StartFailed, match="'c' did not start") as caught:
-        async with supervise([child("a", log), group("g", child("b", log), child("c", log, of=Bad))]):
+        async with supervise(
+            [child("a", log), group("g", child("b", log), child("c", log, of=Bad))]
+        ):
             pass
     assert isinstance(caught.value.__cause__, OSError)
     assert log == ["+a", "+b", "-c", "-b", "-a"]
@@ -166,7 +178,10 @@ async def test_an_escalation_below_is_one_failure_above(supervise: Supervise) ->
         assert log == ["+a", "+b", "+c", "-b", "-c", "+b", "+c"]
         last = supervisor.tree()[1].last_crash
         assert last is not None
-        assert last.startswith("SupervisorEscalated: supervisor 'g' gave up: 1 failures within 5 s, 0 allowed")
+        assert last.startswith(
+            "SupervisorEscalated: supervisor 'g' gave up: 1 failure within period_s=5, "
+            "more than intensity=0 allows"
+        )
 
 
 async def test_an_escalation_through_two_levels_comes_out_as_one_leaf(supervise: Supervise) -> None:
@@ -178,14 +193,19 @@ async def test_an_escalation_through_two_levels_comes_out_as_one_leaf(supervise:
     with pytest.raises(SupervisorEscalated) as caught:
         await scenario()
     assert caught.value.name == "root"
-    assert str(caught.value.crashes[0]).startswith("g (epoch 1): SupervisorEscalated: supervisor 'g' gave up")
+    assert str(caught.value.crashes[0]).startswith(
+        "g (epoch 1): SupervisorEscalated: supervisor 'g' gave up"
+    )
 
 
 async def test_mail_survives_the_restart_of_the_supervisor_above(
     supervise: Supervise, autojump_clock: MockClock
 ) -> None:
     children = [group("g", child("b"), child("c"), intensity=0)]
-    async with supervise(children, backoff=Backoff(min_s=10, max_s=10)) as supervisor, trio.open_nursery() as nursery:
+    async with (
+        supervise(children, backoff=Backoff(min_s=10, max_s=10)) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
         answers: list[int] = []
 
         async def ask(name: str) -> None:
@@ -197,8 +217,9 @@ async def test_mail_survives_the_restart_of_the_supervisor_above(
         nursery.start_soon(ask, "c")
         await trio.sleep(5)
         assert states(supervisor)["g"] == ("restarting", 1)
-        assert supervisor.statistics()["c"].done == 1  # in hand when its sibling crashed, and finished
-        nursery.start_soon(ask, "c")  # sent while nobody lives there
+        # The message in hand when the sibling crashed was finished.
+        assert supervisor.statistics()["c"].done == 1
+        nursery.start_soon(ask, "c")  # sent between two lives
         await trio.sleep(10)
         assert answers == [2, 2, 2]
 
@@ -207,7 +228,10 @@ async def test_a_sibling_above_restarts_the_whole_group_and_keeps_its_mail(
     supervise: Supervise, autojump_clock: MockClock
 ) -> None:
     children = [child("a"), group("g", child("b"))]
-    async with supervise(children, strategy="one_for_all") as supervisor, trio.open_nursery() as nursery:
+    async with (
+        supervise(children, strategy="one_for_all") as supervisor,
+        trio.open_nursery() as nursery,
+    ):
         supervisor.ref("b").tell_nowait(Work(seconds=1))
         await wait_all_tasks_blocked()
 
@@ -226,7 +250,8 @@ async def test_a_group_that_is_told_to_stop_before_it_has_begun_does_so(
 ) -> None:
     log: Log = []
     children = [child("a", log), group("g", child("b", log))]
-    # The second life of `a` crashes on its first message, in the very tick in which the group may start again.
+    # The second life of `a` crashes on its first message, in the tick in which the group may start
+    # again.
     async with supervise(children, strategy="one_for_all") as supervisor:
         supervisor.ref("a").tell_nowait(Work(bad=True))
         supervisor.ref("a").tell_nowait(Work(bad=True))
@@ -241,8 +266,12 @@ async def test_a_group_that_is_told_to_stop_before_it_has_begun_does_so(
 async def test_a_restarted_supervisor_gives_its_children_a_fresh_count_of_failures(
     supervise: Supervise, autojump_clock: MockClock
 ) -> None:
-    below = group("g", child("b"), intensity=0, max_consecutive=3, period_s=1, backoff=Backoff(min_s=0))
-    patient = group("p", child("q"), intensity=5, period_s=1, max_consecutive=2, backoff=Backoff(min_s=3))
+    below = group(
+        "g", child("b"), intensity=0, max_consecutive=3, period_s=1, backoff=Backoff(min_s=0)
+    )
+    patient = group(
+        "p", child("q"), intensity=5, period_s=1, max_consecutive=2, backoff=Backoff(min_s=3)
+    )
     async with supervise([below, patient], intensity=10) as supervisor:
         await crash(supervisor, "q")
         await trio.sleep(4)
@@ -254,7 +283,9 @@ async def test_a_restarted_supervisor_gives_its_children_a_fresh_count_of_failur
         assert states(supervisor)["q"] == ("running", 4)
 
 
-async def test_a_child_stopped_for_good_does_not_come_back_with_its_supervisor(supervise: Supervise) -> None:
+async def test_a_child_stopped_for_good_does_not_come_back_with_its_supervisor(
+    supervise: Supervise,
+) -> None:
     log: Log = []
     async with supervise([group("g", child("b", log), child("c", log), intensity=0)]) as supervisor:
         await supervisor.stop_child("c")
@@ -268,7 +299,10 @@ async def test_a_child_stopped_for_good_does_not_come_back_with_its_supervisor(s
 async def test_a_stopped_group_is_gone_with_all_its_mail_and_its_children_may_be_stopped_again(
     supervise: Supervise, autojump_clock: MockClock
 ) -> None:
-    async with supervise([group("g", child("b"), child("c"))]) as supervisor, trio.open_nursery() as nursery:
+    async with (
+        supervise([group("g", child("b"), child("c"))]) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
         supervisor.ref("b").tell_nowait(Work(seconds=1))
         await wait_all_tasks_blocked()
 
@@ -306,7 +340,9 @@ async def test_a_child_below_is_stopped_at_once_while_its_supervisor_waits_to_re
 async def test_a_group_is_stopped_at_once_while_it_waits_to_restart(
     supervise: Supervise, autojump_clock: MockClock
 ) -> None:
-    async with supervise([group("g", child("b"), intensity=0)], backoff=Backoff(min_s=60, max_s=60)) as supervisor:
+    async with supervise(
+        [group("g", child("b"), intensity=0)], backoff=Backoff(min_s=60, max_s=60)
+    ) as supervisor:
         await crash(supervisor, "b")
         supervisor.ref("b").tell_nowait(Work())
         await supervisor.stop_child("g")
@@ -332,7 +368,9 @@ async def test_a_stop_asked_for_while_the_supervisor_comes_down_is_answered(
 
 
 @pytest.mark.parametrize(("restart", "epoch"), [("transient", 2), ("temporary", 1)])
-async def test_a_group_has_a_kind_of_its_own(supervise: Supervise, restart: str, epoch: int) -> None:
+async def test_a_group_has_a_kind_of_its_own(
+    supervise: Supervise, restart: str, epoch: int
+) -> None:
     async with supervise([group("g", child("b"), intensity=0, restart=restart)]) as supervisor:
         b = supervisor.ref("b")
         await crash(supervisor, "b")
@@ -354,7 +392,9 @@ async def test_a_drill_below_shows_the_restart_in_the_tree(supervise: Supervise)
 
 
 async def test_a_normal_exit_below_is_served_by_the_group(supervise: Supervise) -> None:
-    async with supervise([group("g", child("b", of=Exiting), child("c", of=Exiting, restart="transient"))]) as tree:
+    async with supervise(
+        [group("g", child("b", of=Exiting), child("c", of=Exiting, restart="transient"))]
+    ) as tree:
         assert await tree.ref("b").ask(Work(bad=True)) == 1
         assert await tree.ref("c").ask(Work(bad=True)) == 1
         await wait_all_tasks_blocked()

@@ -1,4 +1,4 @@
-"""Random traffic against what is promised for every message: one final state, at most one run, order per sender."""
+"""Random traffic against three promises: one final state, at most one run, order per sender."""
 
 from __future__ import annotations
 
@@ -35,7 +35,17 @@ from fundops.runtime import (
 Supervise = Callable[..., AbstractAsyncContextManager[Supervisor]]
 Verb = Literal["tell", "tell_nowait", "ask", "give_up", "drill", "stop", "rest"]
 
-OFTEN: tuple[Verb, ...] = ("tell", "tell", "tell_nowait", "tell_nowait", "ask", "ask", "give_up", "drill", "rest")
+OFTEN: tuple[Verb, ...] = (
+    "tell",
+    "tell",
+    "tell_nowait",
+    "tell_nowait",
+    "ask",
+    "ask",
+    "give_up",
+    "drill",
+    "rest",
+)
 ACTORS = ("plain", "small", "dropping", "batching")
 
 
@@ -58,7 +68,7 @@ class Deed(msgspec.Struct, frozen=True):
 
 
 class Refused(Rejected):
-    """What an actor refuses with."""
+    """The refusal of the actors below."""
 
 
 class Plain(Actor):
@@ -97,7 +107,9 @@ def children(log: list[tuple[str, int, int]]) -> list[ChildSpec | SupervisorSpec
             "group",
             [
                 ChildSpec("small", lambda: Plain(log), capacity=2, drain="all"),
-                ChildSpec("dropping", lambda: Plain(log), capacity=2, overflow="drop_oldest", drain="none"),
+                ChildSpec(
+                    "dropping", lambda: Plain(log), capacity=2, overflow="drop_oldest", drain="none"
+                ),
             ],
             strategy="rest_for_one",
             intensity=2,
@@ -137,15 +149,19 @@ async def act(supervisor: Supervisor, sender: int, deeds: list[Deed], heard: Cou
         heard[deed.verb] += 1
 
 
-async def run(supervise: Supervise, script: list[list[Deed]], host_patience_s: float) -> list[tuple[str, int, int]]:
-    """Play `script`, one list of deeds per sender; `supervise` audits the accounts after every step."""
+async def run(
+    supervise: Supervise, script: list[list[Deed]], host_patience_s: float
+) -> list[tuple[str, int, int]]:
+    """Play `script`, one list of deeds per sender; `supervise` checks counters at every step."""
     log: list[tuple[str, int, int]] = []
     heard: Counter[str] = Counter()
     statistics: dict[str, Any] = {}
     escalated = False
     with trio.move_on_after(host_patience_s) as patience:
         try:
-            async with supervise(children(log), intensity=5, backoff=Backoff(min_s=0.1, max_s=1)) as supervisor:
+            async with supervise(
+                children(log), intensity=5, backoff=Backoff(min_s=0.1, max_s=1)
+            ) as supervisor:
                 try:
                     async with trio.open_nursery() as nursery:
                         for sender, deeds in enumerate(script):
@@ -155,7 +171,7 @@ async def run(supervise: Supervise, script: list[list[Deed]], host_patience_s: f
         except SupervisorEscalated:
             escalated = True
     counters = statistics["at the end"]()
-    # At most once each, and whatever one sender sent to one actor in the order in which it was sent.
+    # Each message at most once, and those of one sender to one actor in the order of sending.
     assert len(log) == len(set(log))
     for name in ACTORS:
         for sender in range(len(script)):
@@ -165,12 +181,14 @@ async def run(supervise: Supervise, script: list[list[Deed]], host_patience_s: f
         assert taken == counters[name].done + counters[name].crashed + counters[name].interrupted
     assert not heard["refused without reason"]
     if not escalated and not patience.cancelled_caught:
-        # Nobody was left waiting: every deed came to its end.
+        # No sender was left waiting: every deed came to its end.
         assert sum(heard[verb] for verb in get_args(Verb)) == sum(len(deeds) for deeds in script)
     return log
 
 
-def play(supervise: Supervise, script: list[list[Deed]], patience_s: float) -> list[tuple[str, int, int]]:
+def play(
+    supervise: Supervise, script: list[list[Deed]], patience_s: float
+) -> list[tuple[str, int, int]]:
     return trio.run(run, supervise, script, patience_s, clock=MockClock(autojump_threshold=0))
 
 
@@ -188,7 +206,9 @@ deeds = st.builds(
     deadline=None,
     derandomize=True,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],  # the fixture is a stateless function
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture
+    ],  # the fixture is a stateless function
 )
 @given(
     script=st.lists(st.lists(deeds, max_size=12), min_size=1, max_size=5),
@@ -218,6 +238,10 @@ def random_script(seed: int) -> list[list[Deed]]:
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))
-def test_the_promises_hold_for_long_random_scripts_with_stops(supervise: Supervise, first: int) -> None:
-    taken = sum(len(play(supervise, random_script(seed), 10_000.0)) for seed in range(first, first + 50))
+def test_the_promises_hold_for_long_random_scripts_with_stops(
+    supervise: Supervise, first: int
+) -> None:
+    taken = sum(
+        len(play(supervise, random_script(seed), 10_000.0)) for seed in range(first, first + 50)
+    )
     assert taken > 1_000

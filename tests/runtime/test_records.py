@@ -1,4 +1,4 @@
-"""What a supervisor tells: the tree at an instant, dead letters, events, and tasks that cannot be ended."""
+"""The records of a supervisor: the tree at an instant, dead letters, events, and stuck tasks."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ class Worker(Actor):
 # -- the tree
 
 
-async def test_the_tree_says_what_is_in_hand_and_since_when(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_the_tree_says_what_is_in_hand_and_since_when(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     async with supervise([ChildSpec("a", Worker, capacity=7)]) as supervisor:
         a = supervisor.ref("a")
         (status,) = supervisor.tree()
@@ -91,7 +93,11 @@ async def test_the_tree_says_what_is_in_hand_and_since_when(supervise: Supervise
         (status,) = supervisor.tree()
         assert (status.in_hand, status.in_hand_s) == ("Work", pytest.approx(4))
         assert status.mailbox is not None
-        assert (status.mailbox.queued, status.mailbox.in_hand, status.mailbox.depth_max) == (1, 1, 2)
+        assert (status.mailbox.queued, status.mailbox.in_hand, status.mailbox.depth_max) == (
+            1,
+            1,
+            2,
+        )
         await trio.sleep(8)
         (status,) = supervisor.tree()
         assert status.in_hand_s == pytest.approx(2)
@@ -102,7 +108,9 @@ async def test_the_tree_says_what_is_in_hand_and_since_when(supervise: Supervise
         assert (status.in_hand, status.in_hand_s) == ("Pair", pytest.approx(1))
 
 
-async def test_a_handler_that_looks_at_the_tree_finds_its_own_message_in_hand(supervise: Supervise) -> None:
+async def test_a_handler_that_looks_at_the_tree_finds_its_own_message_in_hand(
+    supervise: Supervise,
+) -> None:
     async with supervise([ChildSpec("a", Worker)]) as supervisor:
         Worker.supervisor = supervisor
         await supervisor.ref("a").ask(Work())
@@ -110,8 +118,12 @@ async def test_a_handler_that_looks_at_the_tree_finds_its_own_message_in_hand(su
         assert (status.in_hand, status.in_hand_s) == ("Look", 0.0)
 
 
-async def test_the_tree_counts_the_failures_that_still_matter(supervise: Supervise, autojump_clock: MockClock) -> None:
-    async with supervise([ChildSpec("a", Worker), ChildSpec("b", Worker)], period_s=5) as supervisor:
+async def test_the_tree_counts_the_failures_that_still_matter(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
+    async with supervise(
+        [ChildSpec("a", Worker), ChildSpec("b", Worker)], period_s=5
+    ) as supervisor:
         for _ in range(2):
             supervisor.ref("a").tell_nowait(Crash())
             await trio.sleep(2)
@@ -119,10 +131,15 @@ async def test_the_tree_counts_the_failures_that_still_matter(supervise: Supervi
         await trio.sleep(2)
         assert [one.restarts_in_window for one in supervisor.tree()] == [1, 0]
         await trio.sleep(2)
-        assert [(one.restarts, one.restarts_in_window) for one in supervisor.tree()] == [(2, 0), (0, 0)]
+        assert [(one.restarts, one.restarts_in_window) for one in supervisor.tree()] == [
+            (2, 0),
+            (0, 0),
+        ]
 
 
-async def test_the_tree_of_a_nested_supervisor_is_in_it_and_can_be_sent_anywhere(supervise: Supervise) -> None:
+async def test_the_tree_of_a_nested_supervisor_is_in_it_and_can_be_sent_anywhere(
+    supervise: Supervise,
+) -> None:
     async with supervise([SupervisorSpec("g", [ChildSpec("a", Worker)])]) as supervisor:
         encoded = msgspec.json.encode(supervisor.tree())
         (group,) = msgspec.json.decode(encoded, type=tuple[ChildStatus, ...])
@@ -135,7 +152,7 @@ async def test_the_tree_of_a_nested_supervisor_is_in_it_and_can_be_sent_anywhere
 
 
 class Nosy(Actor):
-    """Is told of dead letters, and refuses to hear of them: each refusal is a dead letter of its own."""
+    """Gets dead letters and refuses them, which makes each refusal another dead letter."""
 
     class Enough(Rejected):
         pass
@@ -152,15 +169,21 @@ async def test_a_subscriber_hears_of_every_dead_letter_at_once(supervise: Superv
         supervisor.ref("a").tell_nowait(Crash())
         await wait_all_tasks_blocked()
         assert heard == list(supervisor.dead_letters)
-        assert [(one.actor, one.message_type, one.reason) for one in heard] == [("a", "Crash", "crashed: ValueError")]
+        assert [(one.actor, one.message_type, one.reason) for one in heard] == [
+            ("a", "Crash", "crashed: ValueError")
+        ]
         supervisor.dead_letters.unsubscribe()
         supervisor.ref("a").tell_nowait(Crash())
         await wait_all_tasks_blocked()
         assert (len(heard), supervisor.dead_letters.total) == (1, 2)
 
 
-async def test_dead_letters_about_dead_letters_do_not_go_round_for_ever(supervise: Supervise) -> None:
-    async with supervise([ChildSpec("a", Worker), ChildSpec("nosy", Nosy, capacity=1)]) as supervisor:
+async def test_dead_letters_about_dead_letters_do_not_go_round_for_ever(
+    supervise: Supervise,
+) -> None:
+    async with supervise(
+        [ChildSpec("a", Worker), ChildSpec("nosy", Nosy, capacity=1)]
+    ) as supervisor:
         supervisor.dead_letters.subscribe(supervisor.ref("nosy").tell_nowait)
         supervisor.ref("a").tell_nowait(Crash())
         await wait_all_tasks_blocked()
@@ -240,7 +263,9 @@ async def test_a_life_that_cannot_be_cancelled_is_reported_with_its_stack_and_le
     supervise: Supervise, autojump_clock: MockClock, quiet: pytest.LogCaptureFixture
 ) -> None:
     Deaf.release = trio.Event()
-    async with supervise([ChildSpec("a", Deaf, grace_s=1, on_stop_deadline_s=1)], stuck_after_s=3) as supervisor:
+    async with supervise(
+        [ChildSpec("a", Deaf, grace_s=1, on_stop_deadline_s=1)], stuck_after_s=3
+    ) as supervisor:
         supervisor.ref("a").tell_nowait(Work())
         await wait_all_tasks_blocked()
         await supervisor.stop_child("a")
@@ -274,7 +299,9 @@ async def test_one_that_does_not_end_does_not_keep_the_others_from_being_stopped
     deaf = SupervisorSpec("g", [ChildSpec("b", Deaf, grace_s=1, on_stop_deadline_s=1)])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(later)
-        async with supervise([ChildSpec("a", Idle), deaf, ChildSpec("c", Idle)], stuck_after_s=3) as supervisor:
+        async with supervise(
+            [ChildSpec("a", Idle), deaf, ChildSpec("c", Idle)], stuck_after_s=3
+        ) as supervisor:
             supervisor.ref("b").tell_nowait(Work())
             await wait_all_tasks_blocked()
     assert gone == [("c", pytest.approx(0)), ("a", pytest.approx(5))]
@@ -295,7 +322,10 @@ async def test_two_lives_of_one_actor_are_never_up_together(
         assert supervisor.ref("b").epoch == 1
         Deaf.release.set()
         await wait_all_tasks_blocked()
-        assert [(one.state, one.epoch) for one in supervisor.tree()] == [("running", 2), ("running", 2)]
+        assert [(one.state, one.epoch) for one in supervisor.tree()] == [
+            ("running", 2),
+            ("running", 2),
+        ]
 
 
 class Hog(Actor):
@@ -320,7 +350,9 @@ async def test_an_actor_that_holds_the_loop_is_logged_at_once_and_reported_after
         Hog.let_go.set()
 
     monkeypatch.setattr(logging.getLogger("fundops.runtime"), "critical", critical)
-    async with open_supervisor([ChildSpec("a", Worker), ChildSpec("hog", Hog)], stuck_after_s=0.02) as supervisor:
+    async with open_supervisor(
+        [ChildSpec("a", Worker), ChildSpec("hog", Hog)], stuck_after_s=0.02
+    ) as supervisor:
         await supervisor.ref("a").ask(Work())
         assert await supervisor.ref("hog").ask(Work(), timeout_s=60) == 1
         while not supervisor.events:
@@ -344,7 +376,9 @@ async def test_an_escalation_carries_the_crashes_in_their_order(
 ) -> None:
     async def scenario() -> None:
         backoff = Backoff(min_s=1)
-        async with supervise([ChildSpec("a", Worker), ChildSpec("b", Worker)], backoff=backoff) as supervisor:
+        async with supervise(
+            [ChildSpec("a", Worker), ChildSpec("b", Worker)], backoff=backoff
+        ) as supervisor:
             for name in "abab":
                 supervisor.ref(name).tell_nowait(Crash())
                 await trio.sleep(0.1)
@@ -358,4 +392,6 @@ async def test_an_escalation_carries_the_crashes_in_their_order(
         ("a", 2, "ValueError: a bug"),
         ("b", 2, "ValueError: a bug"),
     ]
-    assert [one.at_s for one in caught.value.crashes] == sorted(one.at_s for one in caught.value.crashes)
+    assert [one.at_s for one in caught.value.crashes] == sorted(
+        one.at_s for one in caught.value.crashes
+    )

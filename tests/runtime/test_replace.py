@@ -1,4 +1,4 @@
-"""Another actor in the place of one: its mail and its refs stay, and what does not start is undone."""
+"""Replacement of an actor: its messages and refs stay, and a failed start is rolled back."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ class Slow(New):
         await trio.sleep(3)
 
 
-async def test_the_new_one_serves_from_the_next_message_on(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_the_new_one_serves_from_the_next_message_on(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     async with supervise([ChildSpec("a", Old), ChildSpec("b", Old)]) as supervisor:
         a = supervisor.ref("a")
         answers: list[str] = []
@@ -120,13 +122,15 @@ async def test_a_new_one_that_does_not_start_gives_way_to_the_old(
             nursery.start_soon(ask, 2.0)
             await wait_all_tasks_blocked()
             nursery.start_soon(ask, 0.0)
-            with pytest.raises(ReplaceFailed, match="'a' was not replaced: OSError: no such port") as caught:
+            with pytest.raises(
+                ReplaceFailed, match="'a' was not replaced: OSError: no such port"
+            ) as caught:
                 await supervisor.replace("a", Broken)
         assert isinstance(caught.value.__cause__, OSError)
         assert answers == ["old 1", "old 3"]
         with pytest.raises(WrongMessage):
             a.tell_nowait(Extra())
-        # A failed replacement is nobody's crash: with an intensity of 0 it would have ended everything.
+        # A failed replacement is not counted as a crash, which at intensity 0 would escalate.
         assert supervisor.tree()[0].restarts == 0
 
 
@@ -173,7 +177,9 @@ async def test_one_that_waits_for_its_restart_starts_as_the_new_one(
 async def test_a_group_restart_in_the_middle_of_it_changes_nothing(
     supervise: Supervise, autojump_clock: MockClock
 ) -> None:
-    async with supervise([ChildSpec("a", Old), ChildSpec("b", Old)], strategy="one_for_all") as supervisor:
+    async with supervise(
+        [ChildSpec("a", Old), ChildSpec("b", Old)], strategy="one_for_all"
+    ) as supervisor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervisor.replace, "a", Slow)
             await trio.sleep(1)
@@ -182,7 +188,9 @@ async def test_a_group_restart_in_the_middle_of_it_changes_nothing(
         assert await supervisor.ref("b").ask(Who()) == "old 2"
 
 
-async def test_a_second_replacement_meanwhile_is_refused(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_a_second_replacement_meanwhile_is_refused(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     async with supervise([ChildSpec("a", Old)]) as supervisor, trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.replace, "a", Slow)
         await trio.sleep(1)
@@ -190,7 +198,9 @@ async def test_a_second_replacement_meanwhile_is_refused(supervise: Supervise, a
             await supervisor.replace("a", Old)
 
 
-async def test_a_stop_in_the_middle_of_it_wins(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_a_stop_in_the_middle_of_it_wins(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     async with supervise([ChildSpec("a", Old, grace_s=1)]) as supervisor:
 
         async def replace() -> None:
@@ -208,7 +218,10 @@ async def test_the_end_of_the_supervisor_in_the_middle_of_it_is_told(
     supervise: Supervise, autojump_clock: MockClock
 ) -> None:
     heard: list[BaseException] = []
-    async with trio.open_nursery() as nursery, supervise([ChildSpec("a", Old, grace_s=0)]) as supervisor:
+    async with (
+        trio.open_nursery() as nursery,
+        supervise([ChildSpec("a", Old, grace_s=0)]) as supervisor,
+    ):
 
         async def replace() -> None:
             with pytest.raises((ActorStopped, ReplaceFailed)) as caught:
@@ -253,7 +266,9 @@ async def test_a_stopped_actor_is_not_replaced(supervise: Supervise) -> None:
         assert isinstance(supervisor.events[-1], Terminated)
 
 
-async def test_an_escalation_in_the_middle_of_it_is_told(supervise: Supervise, autojump_clock: MockClock) -> None:
+async def test_an_escalation_in_the_middle_of_it_is_told(
+    supervise: Supervise, autojump_clock: MockClock
+) -> None:
     heard: list[BaseException] = []
 
     async def scenario() -> None:

@@ -1,7 +1,8 @@
-"""Random supervision trees under random trouble, from one seed each; what is promised must hold whatever happens.
+"""Random supervision trees under random faults: all promises must hold in each of them.
 
-A seed decides the tree, what the actors and their callers do, when the host is cancelled, and the order in which trio
-runs what could run: the same seed gives the same story to the last line. Play one again with
+Each tree comes from one seed, which decides the tree, the acts of the actors and of their callers,
+the moment when the host is cancelled, and the order in which trio runs the tasks of a tick. The
+same seed gives the same story to the last line. Play one again with
 
     FUNDOPS_SEED=123 python -m pytest tests/runtime/test_simulation.py
 """
@@ -42,8 +43,25 @@ from fundops.runtime import (
     open_supervisor,
 )
 
-FATES = ("answer",) * 14 + ("refuse", "crash", "crash", "nested", "timer", "watch", "tell", "end", "deaf")
-DEEDS = (*("tell", "tell_nowait", "ask", "give_up") * 6, *("control", "retry") * 3, "drill", "replace", "stop", "rest")
+FATES = ("answer",) * 14 + (
+    "refuse",
+    "crash",
+    "crash",
+    "nested",
+    "timer",
+    "watch",
+    "tell",
+    "end",
+    "deaf",
+)
+DEEDS = (
+    *("tell", "tell_nowait", "ask", "give_up") * 6,
+    *("control", "retry") * 3,
+    "drill",
+    "replace",
+    "stop",
+    "rest",
+)
 
 
 class Job(Request[int], frozen=True):
@@ -77,21 +95,22 @@ class Tick(Request[None], frozen=True):
 
 
 class Refused(Rejected):
-    """What jobs are refused with."""
+    """The refusal of jobs."""
 
 
 class World:
-    """What happened, and what will: everything random comes from here."""
+    """The story so far, and the source of everything random."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.story: list[str] = []
         self.runs: dict[int, int] = Counter()  # how often each job was begun
-        self.order: dict[tuple[str, str], list[int]] = defaultdict(list)  # (actor, sender) -> jobs as begun
+        # (actor, sender) -> jobs in the order in which they were begun
+        self.order: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.alive: set[str] = set()
         self.names: list[str] = []
         self.conflating: set[str] = set()
-        self.never: set[int] = set()  # jobs that somebody was told will not run
+        self.never: set[int] = set()  # jobs whose askers were told that they will not run
         self.jobs = 0
         self.faults: list[str] = []
 
@@ -158,7 +177,11 @@ class Sim(Actor):
                 raise ValueError("a bug")
             case "nested":
                 self.world.jobs += 1
-                await ask(self.world, self.context.ref(job.other), Job(self.world.jobs, self.me, seconds=0.2))
+                await ask(
+                    self.world,
+                    self.context.ref(job.other),
+                    Job(self.world.jobs, self.me, seconds=0.2),
+                )
             case "timer":
                 self.context.after(job.seconds, Tick(self.context.epoch))
                 self.context.every(1.0 + job.seconds, Tick(self.context.epoch))
@@ -166,7 +189,9 @@ class Sim(Actor):
                 self.context.watch(job.other)
             case "tell":
                 try:
-                    self.context.ref(job.other).tell_nowait(self.world.job(Job, self.me, self.names))
+                    self.context.ref(job.other).tell_nowait(
+                        self.world.job(Job, self.me, self.names)
+                    )
                 except ActorError as error:
                     self.world.tell(f"{self.me} could not tell: {error}")
             case "end":
@@ -188,7 +213,9 @@ class Sim(Actor):
     @handles(Tick)
     def tick(self, message: Tick) -> None:
         self.world.tell(f"{self.me} ticks")
-        self.world.must(message.epoch == self.context.epoch, f"{self.me} got a tick of life {message.epoch}")
+        self.world.must(
+            message.epoch == self.context.epoch, f"{self.me} got a tick of life {message.epoch}"
+        )
 
     @handles(Terminated)
     def gone(self, message: Terminated) -> None:
@@ -196,7 +223,7 @@ class Sim(Actor):
 
 
 async def ask(world: World, ref: Any, job: Job) -> None:
-    """Ask, and hold the answer or the error against what is known of the job, then and at the end."""
+    """Ask, and compare the answer or the error with the job's record, now and at the end."""
     try:
         answer = await ref.ask(job, timeout_s=world.rng.choice([0.5, 3.0]))
     except ActorCrashed as error:
@@ -207,7 +234,10 @@ async def ask(world: World, ref: Any, job: Job) -> None:
     except (AskTimeout, ActorStopped) as error:
         world.tell(f"ask {job.number}: {error}")
         ran = world.runs[job.number] > 0
-        world.must(ran == (error.outcome == "unknown"), f"{error!r} of a job that ran {world.runs[job.number]} times")
+        world.must(
+            ran == (error.outcome == "unknown"),
+            f"{error!r} of a job that ran {world.runs[job.number]} times",
+        )
         if error.outcome == "not_executed":
             world.never.add(job.number)
     except ActorError as error:  # full, or a cycle
@@ -248,7 +278,9 @@ async def caller(world: World, supervisor: Supervisor, me: str, names: list[str]
                     supervisor.drill(name)
                 case "replace":
                     broken = rng.random() < 0.4
-                    await supervisor.replace(name, (lambda: 1 / 0) if broken else lambda: Sim(world, names, 1))  # type: ignore[arg-type,return-value]
+                    await supervisor.replace(
+                        name, (lambda: 1 / 0) if broken else lambda: Sim(world, names, 1)
+                    )  # type: ignore[arg-type,return-value]
                 case "stop" if rng.random() < 0.3:
                     await supervisor.stop_child(name)
                     stuck = supervisor._members[name].state == "stuck"
@@ -267,7 +299,9 @@ def tree(world: World, names: Iterator[str], depth: int = 0) -> list[ChildSpec |
     for _ in range(rng.randrange(1, 4)):
         name = next(names)
         if depth < 2 and rng.random() < 0.35:
-            children.append(SupervisorSpec(f"group {name}", tree(world, names, depth + 1), **supervision(rng)))
+            children.append(
+                SupervisorSpec(f"group {name}", tree(world, names, depth + 1), **supervision(rng))
+            )
             continue
         known.append(name)
         overflow = rng.choice(["backpressure", "backpressure", "reject", "drop_oldest", "conflate"])
@@ -280,7 +314,9 @@ def tree(world: World, names: Iterator[str], depth: int = 0) -> list[ChildSpec |
                 restart=rng.choice(["permanent", "permanent", "transient", "temporary"]),
                 capacity=rng.choice([1, 2, 5, 1_024]),
                 overflow=overflow,
-                conflate_by=(lambda job: getattr(job, "other", None)) if overflow == "conflate" else None,
+                conflate_by=(lambda job: getattr(job, "other", None))
+                if overflow == "conflate"
+                else None,
                 drain=rng.choice(["in_hand", "all", "none"]),
                 grace_s=rng.choice([0.0, 0.5, 5.0]),
                 on_stop_deadline_s=1.0,
@@ -296,7 +332,12 @@ def supervision(rng: random.Random) -> dict[str, Any]:
         "strategy": rng.choice(["one_for_one", "one_for_all", "rest_for_one"]),
         "intensity": rng.choice([3, 3, 5, 20]),
         "period_s": rng.choice([0.5, 5.0]),
-        "backoff": Backoff(min_s=rng.choice([0.0, 0.3]), max_s=2.0, jitter=rng.choice([0.0, 0.5]), seed=rng.random()),  # type: ignore[arg-type]
+        "backoff": Backoff(
+            min_s=rng.choice([0.0, 0.3]),
+            max_s=2.0,
+            jitter=rng.choice([0.0, 0.5]),
+            seed=rng.random(),
+        ),  # type: ignore[arg-type]
         "max_consecutive": rng.choice([4, 10, 100]),
         "stable_after_s": rng.choice([1.0, 60.0]),
     }
@@ -359,11 +400,17 @@ def check_the_end(world: World, supervisor: Supervisor | None, tasks_before: int
     world.must(tasks == tasks_before, "a nursery was left open")
     for (actor, sender), jobs in world.order.items():
         # A newer one in the place of an older one is before its time.
-        world.must(jobs == sorted(jobs) or actor in world.conflating, f"{actor} began the jobs of {sender} as {jobs}")
+        world.must(
+            jobs == sorted(jobs) or actor in world.conflating,
+            f"{actor} began the jobs of {sender} as {jobs}",
+        )
     if supervisor is None:
         return
     for name, counters in supervisor.statistics().items():
-        world.must(unaccounted(counters) == counters.queued == counters.in_hand == 0, f"{name} at the end: {counters}")
+        world.must(
+            unaccounted(counters) == counters.queued == counters.in_hand == 0,
+            f"{name} at the end: {counters}",
+        )
     ends = Counter(event.name for event in supervisor.events if isinstance(event, Terminated))
     if supervisor.events.total == len(supervisor.events):
         for name in supervisor.statistics():
@@ -373,7 +420,7 @@ def check_the_end(world: World, supervisor: Supervisor | None, tasks_before: int
 
 @contextmanager
 def seeded_scheduling(seed: int) -> Iterator[None]:
-    """trio shuffles what can run in one tick; from here on by `seed`."""
+    """Let `seed` decide the order in which trio runs the tasks of a tick."""
     before = trio_run._ALLOW_DETERMINISTIC_SCHEDULING
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
     trio_run._r.seed(seed)
@@ -389,7 +436,10 @@ def play(seed: int) -> World:
         world = trio.run(live_through, seed, clock=MockClock(autojump_threshold=0))
     for job, times in world.runs.items():
         # Only what may run twice does, and no more often than there are attempts and interruptions.
-        world.must(times <= 1 or any(f"Again {job} " in line for line in world.story), f"job {job} ran {times} times")
+        world.must(
+            times <= 1 or any(f"Again {job} " in line for line in world.story),
+            f"job {job} ran {times} times",
+        )
     tail = "\n".join(world.story[-40:])
     assert not world.faults, f"FUNDOPS_SEED={seed}: {world.faults[0]}\n{tail}"
     return world

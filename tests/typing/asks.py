@@ -1,4 +1,4 @@
-"""Not run but type-checked: what a caller is told that it gets. Lines marked as errors must be errors."""
+"""Type-checked, not run: the types a caller gets. A line marked as an error must be one."""
 
 from collections.abc import Awaitable, Callable
 from typing import assert_type
@@ -35,7 +35,7 @@ class Quiet(Request[None], frozen=True):
 
 
 class Plain(msgspec.Struct, frozen=True):
-    """Can be told, and cannot be asked: nobody says what the answer would be."""
+    """Can be told but not asked, since it does not declare the type of an answer."""
 
 
 class Counter(Actor):
@@ -58,6 +58,7 @@ async def use(ref: Ref, supervisor: Supervisor) -> None:
     assert_type(await supervisor.watch("a"), Terminated)
     assert_type(supervisor.dead_letters, Log[DeadLetter])
     assert_type(supervisor.dead_letters[0].reason, str)
+    assert_type(await ref.ask(as_a_wider_request()), float)
     await ref.tell(Plain())
     ref.tell_nowait(Add(1))
     await supervisor.replace("a", Counter)
@@ -65,10 +66,11 @@ async def use(ref: Ref, supervisor: Supervisor) -> None:
     wrong: str = await ref.ask(Add(1))  # error: arg-type
     await ref.ask(Plain())  # error: arg-type
     await ref.ask(Add("1"))  # error: arg-type
+    narrower: Request[bool] = Add(1)  # error: assignment
     Add(1).amount = 2  # error: misc
     ChildSpec("a", Add)  # error: arg-type
     ChildSpec("a", Counter, overflow="wait")  # error: arg-type
-    assert wrong
+    assert wrong, narrower
 
 
 def a_marked_handler_keeps_its_type(counter: Counter) -> Callable[[Add], Awaitable[int]]:
@@ -81,3 +83,11 @@ def so_does_a_batch_handler(counter: Counter) -> Callable[[list[Rows]], list[tup
 
 def events_are_a_closed_union(supervisor: Supervisor) -> list[str]:
     return [event.error for event in supervisor.events if isinstance(event, Crashed)]
+
+
+def as_a_wider_request() -> Request[float]:
+    return Add(1)
+
+
+async def an_answer_serves_where_any_object_does(ref: Ref) -> object:
+    return await ref.ask(Add(1))

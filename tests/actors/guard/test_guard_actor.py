@@ -93,7 +93,7 @@ class Inbox(Actor):
     sent: list[SendAlert] = []  # noqa: RUF012  emptied for each test
 
     @handles(SendAlert)
-    def take(self, message: SendAlert) -> None:
+    def take(self, message: SendAlert) -> Any:  # told here, never asked
         self.sent.append(message)
 
 

@@ -154,7 +154,7 @@ class Inbox(Actor):
     """In the alert actor's place."""
 
     @handles(SendAlert, AlertsWaiting, ConsumeAlertRequests)
-    def take(self, message: Any) -> int:
+    def take(self, message: Any) -> Any:
         return 0
 
 
