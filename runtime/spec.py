@@ -8,15 +8,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import msgspec
+from msgspec import Meta
 
 from .actor import Actor
 from .errors import ConfigError
 from .life import Drain
 from .mailbox import Overflow
 from .ref import SECONDS_MAX
+from .settings import Settings
 from .strategy import Strategy
 
 __all__ = ["Backoff", "ChildSpec", "Restart", "SupervisorSpec", "check_attempts"]
@@ -24,30 +25,10 @@ __all__ = ["Backoff", "ChildSpec", "Restart", "SupervisorSpec", "check_attempts"
 Restart = Literal["permanent", "transient", "temporary"]
 
 
-def _check_name(name: object) -> None:
-    if not isinstance(name, str) or not 1 <= len(name) <= 128:
-        raise ConfigError("name", f"{name!r} is not a text of 1 to 128 characters")
+Name = Annotated[str, Meta(min_length=1, max_length=128, description="unique in the whole tree")]
 
 
-def _check_choice(field: str, value: object, allowed: Any) -> None:
-    if value not in allowed.__args__:
-        raise ConfigError(field, f"{value!r} is not one of {', '.join(allowed.__args__)}")
-
-
-def _check_whole(field: str, value: object, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(field, f"{value!r} is not a whole number >= {least}")
-
-
-def _check_seconds(field: str, value: Any, *, zero: bool) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (0 <= value <= SECONDS_MAX) or (value == 0 and not zero):
-        raise ConfigError(
-            field, f"{value!r} is not a finite number of seconds {'>=' if zero else '>'} 0"
-        )
-
-
-class Backoff(msgspec.Struct, frozen=True):
+class Backoff(Settings, frozen=True):
     """The delay before a restart.
 
     Before restart n of a row of failures, counted from 0, it is min(max_s, min_s * 2^n), less a
@@ -55,22 +36,24 @@ class Backoff(msgspec.Struct, frozen=True):
     `seed` gives the same delays.
     """
 
-    min_s: float = 0.0
-    max_s: float = 30.0
-    jitter: float = 0.0
-    seed: int = 0
+    min_s: Annotated[float, Meta(ge=0, le=SECONDS_MAX, description="seconds; the first delay")] = (
+        0.0
+    )
+    max_s: Annotated[
+        float, Meta(ge=0, le=SECONDS_MAX, description="seconds; the longest delay")
+    ] = 30.0
+    jitter: Annotated[
+        float, Meta(ge=0, le=1, description="fraction that chance may take off a delay")
+    ] = 0.0
+    seed: Annotated[int, Meta(description="of that chance")] = 0
 
     def __post_init__(self) -> None:
-        _check_seconds("backoff.min_s", self.min_s, zero=True)
-        _check_seconds("backoff.max_s", self.max_s, zero=True)
+        super().__post_init__()
         if self.min_s > self.max_s:
             raise ConfigError("backoff", f"min_s {self.min_s!r} is more than max_s {self.max_s!r}")
-        if (
-            isinstance(self.jitter, bool)
-            or not isinstance(self.jitter, int | float)
-            or not 0 <= self.jitter <= 1
-        ):
-            raise ConfigError("backoff.jitter", f"{self.jitter!r} is not between 0 and 1")
+
+    def _called(self, field: str) -> str:
+        return f"backoff.{field}"
 
     def delay_s(self, failures: int, rng: random.Random) -> float:
         """The delay in seconds after so many earlier failures in a row."""
@@ -79,81 +62,100 @@ class Backoff(msgspec.Struct, frozen=True):
         return delay * (1 - self.jitter * rng.random())
 
 
-class ChildSpec(msgspec.Struct, frozen=True):
-    """The settings of one actor.
+class ChildSpec(Settings, frozen=True):
+    """The settings of one actor."""
 
-    `factory` makes a fresh instance for each life. A life that is asked to end has `grace_s` to
-    finish its message in hand, or to drain. `conflate_by` gives the key of a message for the
-    overflow policy "conflate": a newer message takes the place of a queued one with the same key,
-    and one whose key is None keeps its own place. `max_attempts` is the number of lives that an
-    idempotent message may crash before it is quarantined.
-    """
-
-    name: str
-    factory: Callable[[], Actor]
-    restart: Restart = "permanent"
-    capacity: int = 1_024
-    overflow: Overflow = "backpressure"
-    conflate_by: Callable[[Any], Hashable] | None = None
-    drain: Drain = "in_hand"
-    grace_s: float = 5.0
-    on_stop_deadline_s: float = 5.0
-    max_attempts: int = 3
-    # Messages handled before other tasks have a turn. A schedule point costs as much as ten
-    # messages.
-    messages_per_turn: int = 64
+    name: Name
+    factory: Annotated[Callable[[], Actor], Meta(description="a fresh instance for each life")]
+    restart: Annotated[
+        Restart, Meta(description="always, after a crash alone ('transient'), or never")
+    ] = "permanent"
+    capacity: Annotated[int, Meta(ge=1, description="messages that its mailbox holds")] = 1_024
+    overflow: Annotated[
+        Overflow, Meta(description="the policy for a message that finds the mailbox full")
+    ] = "backpressure"
+    conflate_by: Annotated[
+        Callable[[Any], Hashable] | None,
+        Meta(
+            description="the key of a message, for the policy 'conflate': a newer message takes the"
+            " place of a queued one with its key; one whose key is None keeps its own place"
+        ),
+    ] = None
+    drain: Annotated[
+        Drain, Meta(description="messages that are still handled when it is asked to end")
+    ] = "in_hand"
+    grace_s: Annotated[
+        float,
+        Meta(ge=0, le=SECONDS_MAX, description="seconds that it then has before it is cancelled"),
+    ] = 5.0
+    on_stop_deadline_s: Annotated[
+        float, Meta(ge=0, le=SECONDS_MAX, description="seconds that its `on_stop` may take")
+    ] = 5.0
+    max_attempts: Annotated[
+        int,
+        Meta(ge=1, description="lives that an idempotent message may crash before its quarantine"),
+    ] = 3
+    messages_per_turn: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="messages handled before other tasks have a turn; a schedule point costs as"
+            " much as ten messages",
+        ),
+    ] = 64
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
-        if not callable(self.factory):
-            raise ConfigError(f"{self.name}.factory", f"{self.factory!r} cannot be called")
-        for field in ("capacity", "max_attempts", "messages_per_turn"):
-            _check_whole(f"{self.name}.{field}", getattr(self, field), least=1)
-        for field, allowed in (("restart", Restart), ("overflow", Overflow), ("drain", Drain)):
-            _check_choice(f"{self.name}.{field}", getattr(self, field), allowed)
+        super().__post_init__()
         if (self.overflow == "conflate") != (self.conflate_by is not None):
             raise ConfigError(
                 f"{self.name}.conflate_by",
                 "is needed for the overflow policy 'conflate', and for no other",
             )
-        _check_seconds(f"{self.name}.grace_s", self.grace_s, zero=True)
-        _check_seconds(f"{self.name}.on_stop_deadline_s", self.on_stop_deadline_s, zero=True)
+
+    def _called(self, field: str) -> str:
+        return field if field == "name" else f"{self.name}.{field}"
 
 
-class SupervisorSpec(msgspec.Struct, frozen=True):
+class SupervisorSpec(Settings, frozen=True):
     """The settings of a supervisor that is a child of another one.
 
-    It escalates, which is one failure in the window of its parent, after more than `intensity`
-    failures within `period_s`, or `max_consecutive` failures of one child in a row without
-    `stable_after_s` of running. The messages queued for its children also survive its own restarts.
+    When it escalates, that is one failure in the window of its parent. The messages queued for its
+    children also survive its own restarts.
     """
 
-    name: str
-    children: Sequence[ChildSpec | SupervisorSpec]
-    strategy: Strategy = "one_for_one"
-    intensity: int = 3
-    period_s: float = 5.0
-    backoff: Backoff = Backoff()
-    max_consecutive: int = 10
-    stable_after_s: float = 60.0
-    restart: Restart = "permanent"
+    name: Name
+    children: Annotated[
+        Sequence[ChildSpec | SupervisorSpec],
+        Meta(description="started in this order, stopped in the reverse"),
+    ]
+    strategy: Annotated[
+        Strategy, Meta(description="the children that restart together after one has failed")
+    ] = "one_for_one"
+    intensity: Annotated[
+        int, Meta(ge=0, description="failures of all children in the window without escalation")
+    ] = 3
+    period_s: Annotated[
+        float, Meta(gt=0, le=SECONDS_MAX, description="seconds; length of that window")
+    ] = 5.0
+    backoff: Annotated[Backoff, Meta(description="delay before a restart")] = Backoff()
+    max_consecutive: Annotated[
+        int, Meta(ge=1, description="failures of one child in a row that escalate")
+    ] = 10
+    stable_after_s: Annotated[
+        float, Meta(gt=0, le=SECONDS_MAX, description="seconds of running that end such a row")
+    ] = 60.0
+    restart: Annotated[
+        Restart, Meta(description="always, after a crash alone ('transient'), or never")
+    ] = "permanent"
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
-        _check_choice(f"{self.name}.strategy", self.strategy, Strategy)
-        _check_choice(f"{self.name}.restart", self.restart, Restart)
-        _check_whole(f"{self.name}.intensity", self.intensity, least=0)
-        _check_whole(f"{self.name}.max_consecutive", self.max_consecutive, least=1)
-        for field in ("period_s", "stable_after_s"):
-            _check_seconds(f"{self.name}.{field}", getattr(self, field), zero=False)
+        super().__post_init__()
         for child in self.children:
-            if not isinstance(child, ChildSpec | SupervisorSpec):
-                raise ConfigError(
-                    f"{self.name}.children",
-                    f"{child!r} is neither a ChildSpec nor a SupervisorSpec",
-                )
             if isinstance(child, ChildSpec) and (actor := _actor_of(child.factory)) is not None:
                 check_attempts(child, actor, self.intensity)
+
+    def _called(self, field: str) -> str:
+        return field if field == "name" else f"{self.name}.{field}"
 
 
 def _actor_of(factory: Callable[[], Actor]) -> type[Actor] | None:

@@ -69,7 +69,7 @@ def test_a_capacity_that_is_no_positive_whole_number_is_refused(capacity: Any) -
 
 
 def test_an_unknown_overflow_policy_is_refused() -> None:
-    with pytest.raises(ConfigError, match="backpressure, reject, drop_oldest"):
+    with pytest.raises(ConfigError, match="'backpressure' or 'reject' or 'drop_oldest'"):
         ChildSpec("a", lambda: Taker([]), overflow="drop_all")  # type: ignore[arg-type]
 
 

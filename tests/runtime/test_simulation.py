@@ -336,8 +336,8 @@ def supervision(rng: random.Random) -> dict[str, Any]:
             min_s=rng.choice([0.0, 0.3]),
             max_s=2.0,
             jitter=rng.choice([0.0, 0.5]),
-            seed=rng.random(),
-        ),  # type: ignore[arg-type]
+            seed=rng.randrange(2**32),
+        ),
         "max_consecutive": rng.choice([4, 10, 100]),
         "stable_after_s": rng.choice([1.0, 60.0]),
     }
