@@ -10,23 +10,15 @@ from typing import Generic, TypeVar
 
 import trio
 
-from fundops.runtime import FundopsError
+from fundops.errors import FundClosed, FundNotRunning
 
-__all__ = ["Bridge", "FundClosed", "FundNotRunning"]
+__all__ = ["Bridge"]
 
 # How long a program that ends without a stop waits for it.
 EXIT_S = 10.0
 
 T = TypeVar("T")
 F = TypeVar("F")
-
-
-class FundNotRunning(FundopsError):
-    """Call `start()` first."""
-
-
-class FundClosed(FundopsError):
-    """The fund stopped; why is chained, when it was not asked to."""
 
 
 class Bridge(Generic[F]):

@@ -19,10 +19,11 @@ from fundops.actors.persistence import backup as copy_database
 from fundops.arguments import bound, plain
 from fundops.audit import Caller, audited
 from fundops.doors import LedgerDoor
-from fundops.runtime import ActorError, ConfigError, Outcome, Ref, Rejected
+from fundops.errors import NotAudited, UnknownCommand
+from fundops.runtime import ActorError, ConfigError, Ref, Rejected
 from fundops.wire.persistence import COMMIT_DEADLINE_S, Commit
 
-__all__ = ["Command", "CommandTable", "NotAudited", "UnknownCommand", "fund_commands", "takes_key"]
+__all__ = ["Command", "CommandTable", "fund_commands", "takes_key"]
 
 log = logging.getLogger("fundops.control")
 
@@ -44,23 +45,6 @@ LEDGER_READS: Final = frozenset(
         "verify",
     )
 )
-
-
-class UnknownCommand(Rejected, ConfigError):
-    """There is no command of that name."""
-
-    outcome: Outcome = "not_executed"
-
-
-class NotAudited(Rejected):
-    """The change is done, its audit row is not on disk. Asking again with `key` books nothing twice and writes it."""
-
-    outcome: Outcome = "unknown"
-
-    def __init__(self, command: str, key: str | None, problem: str) -> None:
-        again = "" if key is None else f"; ask again with key {key!r}"
-        super().__init__(f"{command} was done, but its audit row could not be written: {problem}{again}")
-        self.command, self.key, self.problem = command, key, problem
 
 
 class Command(msgspec.Struct, frozen=True):

@@ -32,10 +32,11 @@ import trio
 from fundops.arguments import check_carried, converted, plain
 from fundops.audit import Caller
 from fundops.commands import CommandTable
-from fundops.rendezvous import ControlError, Peer, folder_to_listen_in, folders_to_look_in, peer_of, socket_name
+from fundops.errors import ControlError, NobodyListens
+from fundops.rendezvous import Peer, folder_to_listen_in, folders_to_look_in, peer_of, socket_name
 from fundops.runtime import ConfigError, FundopsError
 
-__all__ = ["ControlError", "ControlServer", "NobodyListens", "call"]
+__all__ = ["ControlServer", "call"]
 
 log = logging.getLogger("fundops.control")
 
@@ -56,10 +57,6 @@ ANSWER_DEADLINE_S = 120.0
 CONNECT_DEADLINE_S = 10.0
 ACCEPT_AGAIN_S = 1.0
 _POLL_S = 0.02
-
-
-class NobodyListens(ControlError):
-    """There is no control socket of this fund: it is not running, or runs without one."""
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -388,15 +385,14 @@ class _Told(msgspec.Struct, frozen=True):
     facts: dict[str, Any] = {}
 
 
-# Where the errors are that a command can end with.
+# Loading these defines every error that a command can end with.
 _ERROR_MODULES: Final = (
+    "fundops.runtime",
+    *(f"fundops.wire.{part}" for part in ("alert", "controller", "guard", "ledger", "paging", "promotion", "recovery")),
     "fundops.actors.host",
+    "fundops.actors.ledger",
     "fundops.actors.persistence",
-    "fundops.commands",
-    "fundops.doors",
-    "fundops.lock",
-    "fundops.wire.guard",
-    "fundops.wire.paging",
+    "fundops.errors",
 )
 
 

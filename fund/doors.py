@@ -19,6 +19,7 @@ from fundops.actors.host import Host
 from fundops.actors.ledger.actor import new_key
 from fundops.actors.ledger.core import RUN
 from fundops.actors.ledger.verify import Anchor, Verification, verify_file
+from fundops.errors import SubsystemDisabled
 from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
 from fundops.runtime import ConfigError, FundopsError, Ref, Request, Worker
 from fundops.wire.alert import AlertPage, AlertReceipt, Category, Level, RecentAlerts, SendAlert
@@ -91,20 +92,12 @@ from fundops.wire.recovery import (
     ReleaseStrategy,
 )
 
-__all__ = ["AlertDoor", "LedgerDoor", "PromotionDoor", "RecoveryDoor", "SubsystemDisabled"]
+__all__ = ["AlertDoor", "LedgerDoor", "PromotionDoor", "RecoveryDoor"]
 
 R = TypeVar("R")
 
 # Longer than a commit's own deadline, so that the reason arrives before we give up.
 ANSWER_DEADLINE_S = 60.0
-
-
-class SubsystemDisabled(FundopsError):
-    """The subsystem is switched off; `switch` is the setting that turns it on."""
-
-    def __init__(self, subsystem: str, switch: str) -> None:
-        super().__init__(f"{subsystem} is disabled; set {switch} in FundConfig")
-        self.subsystem, self.switch = subsystem, switch
 
 
 class _Door:

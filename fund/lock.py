@@ -12,22 +12,14 @@ import time
 from pathlib import Path
 
 from fundops.actors.persistence import DatabaseError
-from fundops.runtime import FundopsError
+from fundops.errors import DatabaseInUse
 
-__all__ = ["DatabaseInUse", "OwnerLock"]
+__all__ = ["OwnerLock"]
 
 _held: set[Path] = set()
 _guard = threading.Lock()
 
 _POLL_S = 0.02
-
-
-class DatabaseInUse(FundopsError):
-    """Another owner has the database; `owner` is its pid, or "this process"."""
-
-    def __init__(self, path: Path, owner: str) -> None:
-        super().__init__(f"{path} is in use by {owner}; a database has one owner at a time")
-        self.path, self.owner = path, owner
 
 
 class OwnerLock:

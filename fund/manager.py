@@ -16,9 +16,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from fundops.bridge import Bridge, FundClosed
+from fundops.bridge import Bridge
 from fundops.config import FundConfig
 from fundops.doors import AlertDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.errors import FundClosed
 from fundops.fund import Fund
 from fundops.runtime import ChildStatus, Clock
 from fundops.wire.controller import Controller, StrategyStatus

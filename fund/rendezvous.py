@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from fundops.runtime import FundopsError, Outcome
+from fundops.errors import ControlError
 
-__all__ = ["ControlError", "Peer", "folder_to_listen_in", "folders_to_look_in", "peer_of", "socket_name"]
+__all__ = ["Peer", "folder_to_listen_in", "folders_to_look_in", "peer_of", "socket_name"]
 
 # The shortest limit of the systems we know is macOS's: 104 bytes, with the zero at the end.
 PATH_MAX_BYTES = 103
@@ -27,18 +27,6 @@ TEMPORARY: Final = Path("/tmp")
 # Darwin's <sys/un.h> and <sys/ucred.h>; Python names neither.
 _SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
 _XUCRED_BYTES = 76
-
-
-class ControlError(FundopsError):
-    """A command that did not get through, or failed in a way that has no class here; `kind` is the failure's name."""
-
-    outcome: Outcome = "not_executed"
-
-    def __init__(
-        self, problem: str, *, kind: str = "ControlError", outcome: Outcome = "not_executed", key: str | None = None
-    ) -> None:
-        super().__init__(problem)
-        self.kind, self.outcome, self.key = kind, outcome, key
 
 
 class Peer(NamedTuple):

@@ -21,10 +21,11 @@ from fundops.actors.persistence import PersistenceActor
 from fundops.arguments import check_carried
 from fundops.audit import Caller
 from fundops.commands import fund_commands, takes_key
-from fundops.control import NobodyListens, call
+from fundops.control import call
 from fundops.database import MIGRATIONS, rules_of
 from fundops.doors import LedgerDoor
-from fundops.lock import DatabaseInUse, OwnerLock
+from fundops.errors import DatabaseInUse, NobodyListens
+from fundops.lock import OwnerLock
 from fundops.reader import open_reader
 from fundops.runtime import (
     ChildSpec,

@@ -31,8 +31,9 @@ from fundops import (
     SubsystemDisabled,
     VirtualClock,
 )
-from fundops.bridge import Bridge, FundClosed, FundNotRunning
+from fundops.bridge import Bridge
 from fundops.doors import AlertDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.errors import FundClosed, FundNotRunning
 from fundops.runtime import SupervisorEscalated
 from fundops.testing import START_US, FakeController
 
