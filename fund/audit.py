@@ -12,25 +12,7 @@ import msgspec
 from fundops.actors.persistence import Rows
 from fundops.wire.persistence import Statement
 
-__all__ = ["OUTCOME_MAX", "SCHEMA", "AuditRow", "Caller", "audited", "recent"]
-
-SCHEMA = """
-CREATE TABLE audit (
-    id INTEGER PRIMARY KEY,
-    at_us INTEGER NOT NULL,
-    door TEXT NOT NULL,
-    uid INTEGER,
-    pid INTEGER,
-    actor TEXT NOT NULL,
-    command TEXT NOT NULL,
-    arguments TEXT NOT NULL,
-    outcome TEXT NOT NULL
-) STRICT;
-CREATE TRIGGER audit_is_for_ever BEFORE UPDATE ON audit
-BEGIN SELECT raise(ABORT, 'audit rows are never changed'); END;
-CREATE TRIGGER audit_is_never_deleted BEFORE DELETE ON audit
-BEGIN SELECT raise(ABORT, 'audit rows are never deleted'); END;
-"""
+__all__ = ["OUTCOME_MAX", "AuditRow", "Caller", "audited", "recent"]
 
 # The rows are for ever, and an answer can be as long as its caller likes; the journal has what was booked.
 OUTCOME_MAX = 4_096

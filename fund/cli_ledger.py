@@ -427,7 +427,7 @@ def import_(path: Path, /, *, source: Source | None = None) -> int:
     path
         The jsonl file.
     """
-    from fundops.database import import_book
+    from fundops.file.restore import import_book
 
     where = source or Source()
     # What is no UTF-8 is no entry either, and is refused where it stands.
@@ -466,7 +466,7 @@ def restore(
     replace
         Also when there is a database already.
     """
-    from fundops.database import restore_fund
+    from fundops.file.restore import restore_fund
     from fundops.runtime import SystemClock
 
     where = source or Source()
@@ -489,7 +489,7 @@ def migrate(*, check: Annotated[bool, Parameter(negative="")] = False, source: S
     check
         Only say what would be done, and whether there is room for the copy; ends with 1 if there is not.
     """
-    from fundops.database import migrate_fund, migration_of
+    from fundops.file.database import migrate_fund, migration_of
 
     where = source or Source()
     plan = migration_of(where.path)
@@ -507,7 +507,7 @@ def migrate(*, check: Annotated[bool, Parameter(negative="")] = False, source: S
 @contextmanager
 def _owned(path: Path) -> Iterator[None]:
     """The database as its one owner: what works on the file itself waits briefly for a fund that is ending."""
-    from fundops.lock import OwnerLock
+    from fundops.file.lock import OwnerLock
 
     lock = OwnerLock(path)
     lock.acquire(LOCK_WAIT_S)

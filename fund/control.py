@@ -312,11 +312,10 @@ def _named(fund: Path | str) -> tuple[str, str | None]:
     if isinstance(fund, str):
         with suppress(ValueError):
             return str(UUID(fund)), None
-    from fundops.reader import open_reader  # loads the database, which a caller with a uuid does without
+    from fundops.file import meta  # loads the database, which a caller with a uuid does without
 
     path = Path(fund).resolve()
-    with open_reader(path) as reader:
-        uuid = reader.meta().get("uuid")
+    uuid = meta.read_file(path).get("uuid")
     if uuid is None:
         raise ConfigError("db", f"{path} is not the database of a fund")
     return uuid, str(path)

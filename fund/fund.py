@@ -30,9 +30,10 @@ from fundops.actors.status import StatusActor
 from fundops.commands import CommandTable, fund_commands
 from fundops.config import FundConfig
 from fundops.control import ControlServer
-from fundops.database import MIGRATIONS, prepare
 from fundops.doors import ANSWER_DEADLINE_S, AlertDoor, LedgerDoor, PromotionDoor, RecoveryDoor
-from fundops.lock import OwnerLock
+from fundops.file import meta
+from fundops.file.database import MIGRATIONS, prepare
+from fundops.file.lock import OwnerLock
 from fundops.reported import Reported
 from fundops.runtime import (
     ActorError,
@@ -252,11 +253,7 @@ async def _open(
 ) -> AsyncIterator[Fund]:
     path = config.path
     reported = Reported()
-    identity = {
-        "name": config.name,
-        "currency": config.currency,
-        "total_capital": f"{from_minor(config.capital_minor).normalize():f}",
-    }
+    identity = meta.identity(config.name, config.currency, config.capital_minor)
     with OwnerLock(path):
         uuid = prepare(path, identity, rules=config.ledger_rules() if config.ledger_enabled else None, seed=seed)
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)

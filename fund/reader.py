@@ -13,6 +13,7 @@ from fundops.actors.ledger.reports import Reports
 from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
 from fundops.actors.persistence import DatabaseError, Reader
 from fundops.actors.promotion import schema as promotion_schema
+from fundops.file import meta
 from fundops.moments import Moment, moment_of
 from fundops.wire.alert import AlertPage
 from fundops.wire.ledger import Entry
@@ -46,7 +47,7 @@ class FundReader:
 
     def meta(self) -> Mapping[str, str]:
         """Name, currency, capital and uuid."""
-        return dict(self._reader.rows("SELECT key, value FROM meta"))
+        return meta.read(self._reader)
 
     # -- ledger
 

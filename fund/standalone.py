@@ -22,11 +22,11 @@ from fundops.arguments import check_carried
 from fundops.audit import Caller
 from fundops.commands import fund_commands, takes_key
 from fundops.control import call
-from fundops.database import MIGRATIONS, rules_of
 from fundops.doors import LedgerDoor
 from fundops.errors import DatabaseInUse, NobodyListens
-from fundops.lock import OwnerLock
-from fundops.reader import open_reader
+from fundops.file import meta
+from fundops.file.database import MIGRATIONS
+from fundops.file.lock import OwnerLock
 from fundops.runtime import (
     ChildSpec,
     ConfigError,
@@ -59,9 +59,8 @@ def run_command(
     if takes_key(command) and asked.get("key") is None:
         asked["key"] = new_key(SystemClock().now_us())
     deadline = time.monotonic() + wait_s
-    with open_reader(db) as reader:
-        meta = reader.meta()
-    if not {"name", "currency", "total_capital", "uuid"} <= meta.keys():
+    identity = meta.read_file(db)
+    if not {"name", "currency", "total_capital", "uuid"} <= identity.keys():
         raise ConfigError("db", f"{db} is not the database of a fund")
     while True:
         lock = OwnerLock(db)
@@ -78,24 +77,26 @@ def run_command(
             continue
         try:
             # An interrupt waits for the write to end, and then ends the command.
-            run = partial(_alone, db.resolve(), meta, command, asked, actor)
+            run = partial(_alone, db.resolve(), identity, command, asked, actor)
             return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
         finally:
             lock.release()
 
 
-async def _alone(path: Path, meta: Mapping[str, str], command: str, arguments: Mapping[str, Any], actor: str) -> Any:
+async def _alone(
+    path: Path, identity: Mapping[str, str], command: str, arguments: Mapping[str, Any], actor: str
+) -> Any:
     clock = SystemClock()
-    ledger = ChildSpec("ledger", partial(LedgerActor, path, clock, meta["currency"], rules_of(meta)))
+    ledger = ChildSpec("ledger", partial(LedgerActor, path, clock, identity["currency"], meta.rules_of(identity)))
     specs: list[ChildSpec | SupervisorSpec] = [
         ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS)),
         SupervisorSpec("subsystems", (ledger,)),
     ]
     with bare_errors():
-        async with open_supervisor(specs, strategy="rest_for_one", name=meta["name"]) as supervisor:
+        async with open_supervisor(specs, strategy="rest_for_one", name=identity["name"]) as supervisor:
             door = LedgerDoor(supervisor.ref("ledger"), clock.now_us, path, ThreadWorker)
             if command != _BEGINS_THE_BOOK:
                 # As the fund does at every start: the book begins with the capital, whoever opens it first.
-                await door.deposit(meta["total_capital"], key="opening", memo="total capital")
+                await door.deposit(identity["total_capital"], key="opening", memo="total capital")
             table = fund_commands(path, supervisor.ref("persistence"), door, clock.now_us)
             return await table.run(Caller("standalone", os.getuid(), os.getpid(), actor), command, arguments)

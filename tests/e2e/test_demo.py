@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from fundops import open_reader
-from fundops.lock import OwnerLock
+from fundops.file.lock import OwnerLock
 
 DEADLINE_S = 120.0
 SOAK_DEADLINE_S = 900.0

@@ -15,7 +15,7 @@ import pytest
 
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.persistence import PersistenceActor, open_database
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import ChildSpec, InlineWorker, Supervisor, VirtualClock, Worker, open_supervisor
 from fundops.wire.ledger import Posted
 

@@ -31,8 +31,9 @@ from fundops import (
 )
 from fundops.actors.ledger.judges import judges
 from fundops.actors.persistence import DatabaseError, open_database
-from fundops.database import MIGRATIONS, import_book
-from fundops.lock import OwnerLock
+from fundops.file.database import MIGRATIONS
+from fundops.file.lock import OwnerLock
+from fundops.file.restore import import_book
 from fundops.standalone import run_command
 from fundops.wire.persistence import OutcomeUnknown
 

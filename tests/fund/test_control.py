@@ -45,9 +45,9 @@ from fundops.arguments import bound, converted, plain
 from fundops.audit import OUTCOME_MAX, Caller
 from fundops.commands import LEDGER_READS, CommandTable, takes_key
 from fundops.control import ControlServer, call, rebuilt
-from fundops.database import MIGRATIONS, prepare
 from fundops.doors import LedgerDoor
 from fundops.errors import ControlError, NobodyListens, NotAudited, UnknownCommand
+from fundops.file.database import MIGRATIONS, prepare
 from fundops.rendezvous import Peer, folder_to_listen_in, peer_of, socket_name
 from fundops.runtime import InlineWorker, Worker
 from fundops.wire.ledger import AlreadyReversed, Deposit, Event, IdempotencyConflict, Leg, PositionMismatch, Posted

@@ -13,7 +13,7 @@ import trio
 
 from fundops import PromotionStage, open_reader
 from fundops.actors.persistence import DatabaseError, open_database
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.testing import virtual_fund
 
 DEADLINE_S = 60

@@ -25,7 +25,7 @@ from fundops.actors.ledger import export
 from fundops.actors.ledger.core import Book, Draft, Entry, Original, utc_day
 from fundops.actors.ledger.schema import rows_of
 from fundops.actors.persistence import Reader, Store, commit_batch
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import DAY_US, Rejected
 from fundops.wire.ledger import (
     BookFill,

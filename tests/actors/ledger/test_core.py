@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from fundops.actors.ledger import accounts, schema
 from fundops.actors.ledger.core import Book, Close, Draft, Entry, Lot, Original, are_moves, canonical, request_of
 from fundops.actors.persistence import Reader, Store, commit_batch
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import DAY_US, ConfigError, Rejected
 from fundops.wire.ledger import (
     AlreadyReversed,

@@ -29,7 +29,7 @@ from fundops.actors.ledger.export import (
 )
 from fundops.actors.ledger.schema import find_original, load_book, rows_of
 from fundops.actors.persistence import DatabaseError, Reader, Rows, Store, commit_batch
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import ConfigError
 from fundops.wire.ledger import (
     BookFill,

@@ -41,7 +41,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.persistence import PersistenceActor, Reader, open_database
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import ChildSpec, ConfigError, InlineWorker, Rejected, Supervisor, VirtualClock, open_supervisor
 from fundops.wire.controller import Fill, Settlement
 from fundops.wire.ledger import (

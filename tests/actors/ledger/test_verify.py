@@ -15,7 +15,7 @@ from fundops.actors.ledger import schema, verify
 from fundops.actors.ledger.core import GENESIS, Book, Draft, Entry, LotImage, chain_hash
 from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify_file
 from fundops.actors.persistence import DatabaseError, Reader, Rows, Store, commit_batch, open_database
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import ConfigError
 from fundops.wire.ledger import (
     ClosePosition,

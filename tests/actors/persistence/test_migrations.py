@@ -9,7 +9,7 @@ import pytest
 
 from fundops import Fund, FundConfig
 from fundops.actors.persistence import DatabaseError, Reader, Store, commit_batch, migrations, open_database
-from fundops.database import MIGRATIONS, prepare
+from fundops.file.database import MIGRATIONS, prepare
 from fundops.wire.persistence import Committed
 
 FIRST = "CREATE TABLE fact (id INTEGER PRIMARY KEY, value TEXT NOT NULL) STRICT;"

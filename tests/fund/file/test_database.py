@@ -9,7 +9,7 @@ import pytest
 
 from fundops import ConfigError, Fund, FundConfig, open_reader
 from fundops.actors.persistence import DatabaseError, open_database
-from fundops.database import MIGRATIONS, prepare
+from fundops.file.database import MIGRATIONS, prepare
 
 IDENTITY = {"name": "fund", "currency": "USD", "total_capital": "100000"}
 

@@ -14,14 +14,14 @@ import pytest
 
 from fundops import DatabaseInUse, FundopsError
 from fundops.actors.persistence import DatabaseError
-from fundops.lock import OwnerLock
+from fundops.file.lock import OwnerLock
 
 DEADLINE_S = 30
 
 OWN = """
 import sys
 from pathlib import Path
-from fundops.lock import OwnerLock
+from fundops.file.lock import OwnerLock
 OwnerLock(Path(sys.argv[1])).acquire()
 print("mine", flush=True)
 sys.stdin.read()
