@@ -10,10 +10,9 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 
@@ -30,7 +29,7 @@ from fundops.actors.status import StatusActor
 from fundops.commands import CommandTable, fund_commands
 from fundops.config import FundConfig
 from fundops.control import ControlServer
-from fundops.doors import ANSWER_DEADLINE_S, AlertDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.doors import AlertDoor, FundDoor, LedgerDoor, PromotionDoor, RecoveryDoor
 from fundops.file import meta
 from fundops.file.database import MIGRATIONS, prepare
 from fundops.file.lock import OwnerLock
@@ -42,7 +41,6 @@ from fundops.runtime import (
     Clock,
     Ref,
     Rejected,
-    Request,
     Supervisor,
     SupervisorSpec,
     SystemClock,
@@ -51,33 +49,24 @@ from fundops.runtime import (
     bare_errors,
     open_supervisor,
 )
-from fundops.wire.alert import PendingDeliveries
-from fundops.wire.controller import Controller, StrategyStatus
+from fundops.wire.controller import Controller
 from fundops.wire.guard import (
     EngageKillSwitch,
-    Entitlement,
     KillStatus,
     ReadKillSwitch,
     ReleaseKillSwitch,
-    ResumeStrategy,
 )
 from fundops.wire.money import from_minor
-from fundops.wire.oversight import FundStatus, NavHistory, NavSample, ReadFundStatus, RememberGuard, Tick, TickReport
-from fundops.wire.status import StatusPort
+from fundops.wire.oversight import RememberGuard
 
 __all__ = ["Fund"]
-
-R = TypeVar("R")
 
 log = logging.getLogger("fundops")
 # A host that configures no logging hears nothing of ours on its stderr.
 log.addHandler(logging.NullHandler())
 
-TICK_DEADLINE_S = 120.0
-FLUSH_POLL_S = 0.02
 
-
-class Fund:
+class Fund(FundDoor):
     """A running fund. Made by `Fund.open`; its parts are `ledger`, `promotion`, `alerts` and `recovery`."""
 
     def __init__(
@@ -90,18 +79,16 @@ class Fund:
         reported: Reported,
         make_worker: Callable[[str], Worker],
     ) -> None:
-        self.config = config
-        self.clock = clock
+        def ref(name: str, *, enabled: bool) -> Ref | None:
+            return supervisor.ref(name) if enabled else None
+
+        ledger = LedgerDoor(ref("ledger", enabled=config.ledger_enabled), clock.now_us, config.path, make_worker)
+        super().__init__(config, supervisor, leases, clock, reported, ledger, _channels(config))
         self.host = host
-        self._supervisor = supervisor
-        self._leases = leases
-        self._reported = reported
         self.status_token = _token(config.path, config.status_token) if config.status_port is not None else ""
-        self._last_day = _utc_day(clock)
-        self.ledger = LedgerDoor(self._maybe("ledger"), clock.now_us, config.path, make_worker)
-        self.promotion = PromotionDoor(self._maybe("promotion"))
-        self.alerts = AlertDoor(self._maybe("alert"))
-        self.recovery = RecoveryDoor(self._maybe("recovery"), host)
+        self.promotion = PromotionDoor(ref("promotion", enabled=config.promotion_enabled))
+        self.alerts = AlertDoor(ref("alert", enabled=config.alerts_enabled))
+        self.recovery = RecoveryDoor(ref("recovery", enabled=config.self_healing_enabled), host)
         # What another process may ask for by name; a host can add commands of its own.
         self.commands: CommandTable = fund_commands(
             config.path, supervisor.ref("persistence"), self.ledger, clock.now_us
@@ -128,65 +115,6 @@ class Fund:
         """
         return _open(config, controller, clock or SystemClock(), transport, make_worker, seed)
 
-    def _maybe(self, name: str) -> Ref | None:
-        enabled = {
-            "ledger": self.config.ledger_enabled,
-            "promotion": self.config.promotion_enabled,
-            "alert": self.config.alerts_enabled,
-            "recovery": self.config.self_healing_enabled,
-        }[name]
-        return self._supervisor.ref(name) if enabled else None
-
-    async def _ask(self, actor: str, request: Request[R]) -> R:
-        return await self._supervisor.ref(actor).ask(request, timeout_s=ANSWER_DEADLINE_S)
-
-    # -- what the host tells and asks; any thread, no await
-
-    def report(self, status: StrategyStatus) -> None:
-        """Push one strategy's status. The newest one counts at the next tick."""
-        self._reported.report(status)
-
-    def may_trade(self, name: str) -> bool:
-        """Whether `name` may send real orders now."""
-        return self._leases.may_trade(name)
-
-    def entitlement(self, name: str) -> Entitlement:
-        """Stage, mode and capital of `name`, and until when they hold."""
-        return self._leases.entitlement(name)
-
-    # -- the fund as a whole
-
-    async def tick(self, session: str | None = None) -> TickReport:
-        """One round of oversight, for hosts that drive time themselves. Answers when its commits are durable."""
-        report = await self._supervisor.ref("oversight").ask(Tick(session), timeout_s=TICK_DEADLINE_S)
-        if session is not None and self.config.ledger_enabled:
-            await self._log_anchor()
-        return report
-
-    async def _log_anchor(self) -> None:
-        """The head of the hash chain, outside the file: a journal whose end was cut off looks whole from inside."""
-        try:
-            newest = await self.ledger.recent_entries(1)
-        except (Rejected, ActorError) as refusal:
-            log.warning("the ledger's anchor is not known: %s", refusal)
-        else:
-            for entry in newest:
-                log.info("ledger anchor %d %s", entry.seq, entry.hash)
-
-    async def tick_now(self) -> TickReport:
-        """A tick that also ends the UTC day when one has passed since the last."""
-        today = _utc_day(self.clock)
-        ended, self._last_day = self._last_day, today
-        return await self.tick(ended if ended != today else None)
-
-    async def status(self) -> FundStatus:
-        """The fund at its last tick."""
-        return await self._ask("oversight", ReadFundStatus())
-
-    async def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
-        """One line per session, newest first."""
-        return await self._ask("oversight", NavHistory(limit))
-
     async def engage_kill_switch(self, reason: str, actor: str) -> KillStatus:
         """Stop everything now. Answers after the engine was told; state UNCONFIRMED if it did not confirm."""
         return await self._ask("guard", EngageKillSwitch(reason, actor))
@@ -205,36 +133,6 @@ class Fund:
 
     async def kill_switch(self) -> KillStatus:
         return await self._ask("guard", ReadKillSwitch())
-
-    async def resume(self, strategy: str, actor: str) -> bool:
-        """Let a strategy that the guard paused go on; False when it was not paused."""
-        return await self._ask("guard", ResumeStrategy(strategy, actor))
-
-    def tree(self) -> tuple[ChildStatus, ...]:
-        """The supervision tree at this instant."""
-        return self._supervisor.tree()
-
-    def drill(self, actor: str) -> None:
-        """Crash one actor on purpose before its next message, to see it come back. Raises: `UnknownChild`."""
-        self._supervisor.drill(actor)
-
-    async def status_port(self) -> int:
-        """The port of the status stream. Raises: `UnknownChild` when none is configured."""
-        return await self._ask("status", StatusPort())
-
-    async def flush_alerts(self, timeout_s: float) -> bool:
-        """Wait until every stored alert has been delivered or given up; False when time runs out first."""
-        with trio.move_on_after(timeout_s):
-            for name in _channels(self.config):
-                ref = self._supervisor.ref(f"channel.{name}")
-                while await ref.ask(PendingDeliveries(), timeout_s=ANSWER_DEADLINE_S):  # noqa: ASYNC110  another task's
-                    await trio.sleep(FLUSH_POLL_S)
-            return True
-        return False
-
-
-def _utc_day(clock: Clock) -> str:
-    return datetime.fromtimestamp(clock.now_us() // 1_000_000, UTC).date().isoformat()
 
 
 def _channels(config: FundConfig) -> tuple[str, ...]:

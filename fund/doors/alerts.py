@@ -1,0 +1,35 @@
+"""The alerts' door: send an alert, read what was sent."""
+
+from __future__ import annotations
+
+from fundops.doors.door import Door
+from fundops.runtime import Ref
+from fundops.wire.alert import AlertPage, AlertReceipt, Category, Level, RecentAlerts, SendAlert
+
+__all__ = ["AlertDoor"]
+
+
+class AlertDoor(Door):
+    """Send alerts, read what was sent."""
+
+    def __init__(self, ref: Ref | None) -> None:
+        super().__init__("alerts", "alert_webhook_url or any subsystem", ref)
+
+    async def send(
+        self,
+        level: Level | str,
+        category: Category | str,
+        title: str,
+        message: str,
+        *,
+        strategy: str | None = None,
+        dedup_key: str | None = None,
+    ) -> AlertReceipt:
+        """Answers when it is stored, never waits for its delivery. Raises: ValueError for an unknown enum."""
+        return await self._ask(
+            SendAlert(Level(level), Category(category), title, message, strategy, dedup_key)
+        )
+
+    async def recent(self, limit: int = 50) -> AlertPage:
+        """Newest first, with counts over all of history."""
+        return await self._ask(RecentAlerts(limit))

@@ -1,0 +1,62 @@
+"""The recovery door: what failed, what was tried, and the circuit breakers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fundops.actors.host import Host
+from fundops.doors.door import Door
+from fundops.runtime import Ref
+from fundops.wire.recovery import (
+    BreakerReset,
+    CheckFeeds,
+    CheckStrategies,
+    EventHistory,
+    HoldStrategy,
+    RecoveryEvent,
+    RecoveryStats,
+    RecoveryStatus,
+    RecoveryStatuses,
+    ReleaseStrategy,
+)
+
+__all__ = ["RecoveryDoor"]
+
+
+class RecoveryDoor(Door):
+    """What failed, what was tried, and a person's hand on the breaker."""
+
+    def __init__(self, ref: Ref | None, host: Host) -> None:
+        super().__init__("recovery", "self_healing_enabled=True", ref)
+        self._host = host
+
+    async def check_strategies(self) -> tuple[RecoveryEvent, ...]:
+        """Look now, instead of at the next tick. Raises: `HostFault`."""
+        return await self._ask(CheckStrategies(self._host.strategies()))
+
+    async def check_feeds(self) -> tuple[RecoveryEvent, ...]:
+        return await self._ask(CheckFeeds(self._host.feeds()))
+
+    async def reset(self, name: str, actor: str = "operator") -> bool:
+        """Close an open breaker; False when it was not open. Raises: `UnmanagedStrategy` (a KeyError)."""
+        return await self._ask(BreakerReset(name, actor))
+
+    async def hold(self, name: str, actor: str = "operator") -> bool:
+        """No restarts until released."""
+        return await self._ask(HoldStrategy(name, actor))
+
+    async def release(self, name: str, actor: str = "operator") -> bool:
+        return await self._ask(ReleaseStrategy(name, actor))
+
+    async def statuses(self) -> tuple[RecoveryStatus, ...]:
+        return await self._ask(RecoveryStatuses())
+
+    async def event_history(self, limit: int = 20) -> list[RecoveryEvent]:
+        """Newest first."""
+        events = await self._ask(EventHistory(limit))
+        return list(events)
+
+    async def stats(self) -> dict[str, int]:
+        """total_attempts = successes + failures; circuit_breakers_open is a gauge."""
+        statistics = await self._ask(RecoveryStats())
+        return msgspec.structs.asdict(statistics)
