@@ -29,7 +29,7 @@ from fundops.actors.status import StatusActor
 from fundops.commands import CommandTable, fund_commands
 from fundops.config import FundConfig
 from fundops.control import ControlServer
-from fundops.doors import AlertDoor, FundDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.doors import AlertDoor, FundDoor, KillSwitchDoor, LedgerDoor, PromotionDoor, RecoveryDoor
 from fundops.file import meta
 from fundops.file.database import MIGRATIONS, prepare
 from fundops.file.lock import OwnerLock
@@ -40,7 +40,6 @@ from fundops.runtime import (
     ChildStatus,
     Clock,
     Ref,
-    Rejected,
     Supervisor,
     SupervisorSpec,
     SystemClock,
@@ -50,14 +49,7 @@ from fundops.runtime import (
     open_supervisor,
 )
 from fundops.wire.controller import Controller
-from fundops.wire.guard import (
-    EngageKillSwitch,
-    KillStatus,
-    ReadKillSwitch,
-    ReleaseKillSwitch,
-)
 from fundops.wire.money import from_minor
-from fundops.wire.oversight import RememberGuard
 
 __all__ = ["Fund"]
 
@@ -67,7 +59,10 @@ log.addHandler(logging.NullHandler())
 
 
 class Fund(FundDoor):
-    """A running fund. Made by `Fund.open`; its parts are `ledger`, `promotion`, `alerts` and `recovery`."""
+    """A running fund, made by `Fund.open`.
+
+    Its parts are `ledger`, `promotion`, `alerts`, `recovery` and `kill_switch`.
+    """
 
     def __init__(
         self,
@@ -86,6 +81,7 @@ class Fund(FundDoor):
         super().__init__(config, supervisor, leases, clock, reported, ledger, _channels(config))
         self.host = host
         self.status_token = _token(config.path, config.status_token) if config.status_port is not None else ""
+        self.kill_switch = KillSwitchDoor(supervisor.ref("guard"), supervisor.ref("oversight"))
         self.promotion = PromotionDoor(ref("promotion", enabled=config.promotion_enabled))
         self.alerts = AlertDoor(ref("alert", enabled=config.alerts_enabled))
         self.recovery = RecoveryDoor(ref("recovery", enabled=config.self_healing_enabled), host)
@@ -114,25 +110,6 @@ class Fund(FundDoor):
         cannot be kept alive.
         """
         return _open(config, controller, clock or SystemClock(), transport, make_worker, seed)
-
-    async def engage_kill_switch(self, reason: str, actor: str) -> KillStatus:
-        """Stop everything now. Answers after the engine was told; state UNCONFIRMED if it did not confirm."""
-        return await self._ask("guard", EngageKillSwitch(reason, actor))
-
-    async def release_kill_switch(self, actor: str, reason: str) -> KillStatus:
-        """A person's decision; drawdown is measured from this moment's NAV on.
-
-        If the database cannot remember it now, the next tick tries again; a restart before that finds it engaged.
-        """
-        status = await self._ask("guard", ReleaseKillSwitch(actor, reason))
-        try:
-            await self._ask("oversight", RememberGuard())
-        except (Rejected, ActorError) as refusal:
-            log.warning("the release is not in the database yet: %s", refusal)
-        return status
-
-    async def kill_switch(self) -> KillStatus:
-        return await self._ask("guard", ReadKillSwitch())
 
 
 def _channels(config: FundConfig) -> tuple[str, ...]:

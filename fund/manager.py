@@ -18,12 +18,12 @@ from typing import Any, Final
 
 from fundops.bridge import Bridge
 from fundops.config import FundConfig
-from fundops.doors import AlertDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.doors import AlertDoor, KillSwitchDoor, LedgerDoor, PromotionDoor, RecoveryDoor
 from fundops.errors import FundClosed
 from fundops.fund import Fund
 from fundops.runtime import ChildStatus, Clock
 from fundops.wire.controller import Controller, StrategyStatus
-from fundops.wire.guard import Entitlement, KillStatus
+from fundops.wire.guard import Entitlement
 from fundops.wire.oversight import FundStatus, NavSample, TickReport
 
 __all__ = ["FundManager", "SyncDoor"]
@@ -33,6 +33,7 @@ _PARTS: Final[dict[str, type]] = {
     "promotion": PromotionDoor,
     "alerts": AlertDoor,
     "recovery": RecoveryDoor,
+    "kill_switch": KillSwitchDoor,
 }
 
 
@@ -88,6 +89,7 @@ class FundManager:
         self.promotion = SyncDoor(self._bridge, "promotion")
         self.alerts = SyncDoor(self._bridge, "alerts")
         self.recovery = SyncDoor(self._bridge, "recovery")
+        self.kill_switch = SyncDoor(self._bridge, "kill_switch")
 
     def start(self) -> None:
         """Returns when everything runs. Raises: `DatabaseInUse`, `DatabaseError`, `ConfigError`."""
@@ -158,16 +160,6 @@ class FundManager:
 
     def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
         return self._bridge.call(lambda fund: fund.nav_history(limit))
-
-    def engage_kill_switch(self, reason: str, actor: str) -> KillStatus:
-        """Stop everything now."""
-        return self._bridge.call(lambda fund: fund.engage_kill_switch(reason, actor))
-
-    def release_kill_switch(self, actor: str, reason: str) -> KillStatus:
-        return self._bridge.call(lambda fund: fund.release_kill_switch(actor, reason))
-
-    def kill_switch(self) -> KillStatus:
-        return self._bridge.call(lambda fund: fund.kill_switch())
 
     def resume(self, strategy: str, actor: str) -> bool:
         """Let a strategy that the guard paused go on."""

@@ -616,7 +616,7 @@ def test_a_backup_is_made_while_the_fund_runs_and_a_restored_one_starts_with_its
     async def started() -> str:
         config = FundConfig(total_capital=100_000, ledger_enabled=True, db_path=db, tick_interval_s=None)
         async with Fund.open(config) as fund:
-            return (await fund.kill_switch()).state
+            return (await fund.kill_switch.status()).state
 
     assert trio.run(started) == "ENGAGED"
     copied = run_command(db, "backup", {"target": str(tmp_path / "c.db")})

@@ -362,9 +362,9 @@ async def test_a_database_has_one_fund_at_a_time(tmp_path: Path) -> None:
 async def test_two_funds_in_one_process_share_nothing(tmp_path: Path) -> None:
     async with virtual_fund(ledger_enabled=True, name="a") as one, virtual_fund(ledger_enabled=True, name="b") as two:
         await one.fund.ledger.deposit(5)
-        await one.fund.engage_kill_switch("test", "ann")
+        await one.fund.kill_switch.engage(reason="test", by="ann")
         assert (await two.fund.ledger.balance_sheet())["CASH"] == 100_000
-        assert (await two.fund.kill_switch()).state == "OFF"
+        assert (await two.fund.kill_switch.status()).state == "OFF"
 
 
 async def test_a_host_that_configures_no_logging_reads_nothing_of_ours_on_stderr(
@@ -372,7 +372,7 @@ async def test_a_host_that_configures_no_logging_reads_nothing_of_ours_on_stderr
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     async with virtual_fund(_running("a")) as world:
-        await world.fund.engage_kill_switch("test", "ann")
+        await world.fund.kill_switch.engage(reason="test", by="ann")
         await world.tick()
     assert capfd.readouterr().err == ""
 
@@ -429,7 +429,7 @@ async def test_a_lease_runs_out_unless_a_tick_renews_it() -> None:
 async def test_the_kill_switch_stops_everything_before_it_answers() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         await _live(world)
-        answer = await world.fund.engage_kill_switch("I do not like this", "ann")
+        answer = await world.fund.kill_switch.engage(reason="I do not like this", by="ann")
         assert (answer.state, answer.actor, answer.at_us) == ("ENGAGED", "ann", world.clock.now_us())
         assert ("stop_all", "I do not like this", "halt") in world.controller.calls
         assert not world.fund.may_trade("a")
@@ -442,26 +442,26 @@ async def test_the_kill_switch_stops_everything_before_it_answers() -> None:
 
 async def test_engaging_twice_keeps_the_first_reason() -> None:
     async with virtual_fund() as world:
-        await world.fund.engage_kill_switch("first", "ann")
-        assert (await world.fund.engage_kill_switch("second", "bob")).reason == "first"
+        await world.fund.kill_switch.engage(reason="first", by="ann")
+        assert (await world.fund.kill_switch.engage(reason="second", by="bob")).reason == "first"
 
 
 async def test_a_stop_that_is_not_confirmed_is_asked_for_again_until_it_is() -> None:
     async with virtual_fund(_running("a"), kill_action="flatten", **EVERYTHING) as world:
         world.controller.open_orders = 3
-        assert (await world.fund.engage_kill_switch("test", "ann")).state == "UNCONFIRMED"
+        assert (await world.fund.kill_switch.engage(reason="test", by="ann")).state == "UNCONFIRMED"
         await world.tick()
-        assert (await world.fund.kill_switch()).state == "UNCONFIRMED"
+        assert (await world.fund.kill_switch.status()).state == "UNCONFIRMED"
         world.controller.open_orders = 0
         await world.tick()
-        assert (await world.fund.kill_switch()).state == "ENGAGED"
+        assert (await world.fund.kill_switch.status()).state == "ENGAGED"
         assert world.controller.calls.count(("stop_all", "test", "flatten")) == 3
 
 
 async def test_an_engine_that_raises_when_told_to_stop_leaves_the_switch_engaged_and_unconfirmed() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         world.controller.failures["stop_all"] = OSError("gone")
-        assert (await world.fund.engage_kill_switch("test", "ann")).state == "UNCONFIRMED"
+        assert (await world.fund.kill_switch.engage(reason="test", by="ann")).state == "UNCONFIRMED"
         assert not world.fund.may_trade("a")
 
 
@@ -470,10 +470,10 @@ async def test_a_fund_drawdown_beyond_its_limit_engages_the_switch_with_both_fig
         await world.tick()
         world.controller.set("a", realized_pnl=-12_500)
         await world.tick()
-        assert (await world.fund.kill_switch()).state == "OFF"
+        assert (await world.fund.kill_switch.status()).state == "OFF"
         world.controller.set("a", realized_pnl=-15_200)
         await world.tick()
-        kill = await world.fund.kill_switch()
+        kill = await world.fund.kill_switch.status()
         assert (kill.state, kill.reason) == ("ENGAGED", "Fund drawdown 15.2% exceeded limit 15.0%")
 
 
@@ -483,17 +483,17 @@ async def test_a_dead_engine_with_live_strategies_is_a_reason_to_stop() -> None:
         nav = (await world.fund.status()).nav
         world.controller.failures["strategies"] = ConnectionError("engine is gone")
         await world.advance(59, step_s=1)
-        assert (await world.fund.kill_switch()).state == "OFF"
+        assert (await world.fund.kill_switch.status()).state == "OFF"
         assert (await world.fund.status()).nav == pytest.approx(nav, abs=Decimal(1))
         await world.advance(2, step_s=1)
-        assert "silent" in (await world.fund.kill_switch()).reason
+        assert "silent" in (await world.fund.kill_switch.status()).reason
 
 
 async def test_a_released_switch_lets_the_next_tick_renew_the_leases() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         await _live(world)
-        await world.fund.engage_kill_switch("test", "ann")
-        assert (await world.fund.release_kill_switch("ann", "all is well")).state == "OFF"
+        await world.fund.kill_switch.engage(reason="test", by="ann")
+        assert (await world.fund.kill_switch.release(by="ann", reason="all is well")).state == "OFF"
         assert not world.fund.may_trade("a")
         await world.tick()
         assert world.fund.may_trade("a")
@@ -503,7 +503,18 @@ async def test_a_released_switch_lets_the_next_tick_renew_the_leases() -> None:
 async def test_a_switch_that_is_not_engaged_cannot_be_released() -> None:
     async with virtual_fund() as world:
         with pytest.raises(KillSwitchNotEngaged):
-            await world.fund.release_kill_switch("ann", "why not")
+            await world.fund.kill_switch.release(by="ann", reason="why not")
+
+
+async def test_a_release_needs_a_name_and_no_reason() -> None:
+    async with virtual_fund(alert_log=True) as world:
+        await world.fund.kill_switch.engage(reason="test", by="ann")
+        with pytest.raises(TypeError, match="by"):
+            await world.fund.kill_switch.release()  # type: ignore[call-arg]
+        await world.fund.kill_switch.release(by="bob")
+        await world.tick()
+        titles = [alert.title for alert in world.sent_alerts()]
+        assert titles == ["Kill switch activated", "Kill switch released by bob"]
 
 
 async def test_a_strategy_that_reports_what_is_no_number_is_paused_and_goes_on_by_a_persons_word() -> None:
@@ -883,11 +894,11 @@ async def test_a_kill_switch_and_a_pause_outlive_the_crash_of_any_actor(
         await trio.sleep(1)
         await world.tick()
         assert (world.fund.may_trade("a"), world.fund.may_trade("b")) == (True, False)
-        await world.fund.engage_kill_switch("test", "ann")
+        await world.fund.kill_switch.engage(reason="test", by="ann")
         world.fund.drill(actor)
         await trio.sleep(1)
         await world.tick()
-        assert (await world.fund.kill_switch()).state == "ENGAGED"
+        assert (await world.fund.kill_switch.status()).state == "ENGAGED"
         assert not world.fund.may_trade("a")
 
 
@@ -908,7 +919,7 @@ async def test_a_restart_of_the_whole_fund_keeps_books_stages_breakers_and_the_k
         await _live(world)
         await world.fund.promotion.register("b", PromotionStage.Shadow)
         await _fail_for_good(world)
-        await world.fund.engage_kill_switch("good night", "ann")
+        await world.fund.kill_switch.engage(reason="good night", by="ann")
         await world.tick()
         before = (
             await world.fund.ledger.trial_balance(),
@@ -917,7 +928,7 @@ async def test_a_restart_of_the_whole_fund_keeps_books_stages_breakers_and_the_k
             await world.fund.promotion.history(),
             await world.fund.recovery.stats(),
             await world.fund.recovery.event_history(),
-            await world.fund.kill_switch(),
+            await world.fund.kill_switch.status(),
             (await world.fund.alerts.recent()).alerts,
         )
         nav, statuses = (await world.fund.status()).nav, await world.fund.recovery.statuses()
@@ -929,7 +940,7 @@ async def test_a_restart_of_the_whole_fund_keeps_books_stages_breakers_and_the_k
             await world.fund.promotion.history(),
             await world.fund.recovery.stats(),
             await world.fund.recovery.event_history(),
-            await world.fund.kill_switch(),
+            await world.fund.kill_switch.status(),
             (await world.fund.alerts.recent()).alerts,
         )
         assert after == before
@@ -954,11 +965,11 @@ async def test_a_released_kill_switch_stays_released_over_a_restart(tmp_path: Pa
     clock, engine = VirtualClock(START_US), _running("a")
     async with virtual_fund(engine, clock=clock, db_path=tmp_path / "x.db", **EVERYTHING) as world:
         await _live(world)
-        await world.fund.engage_kill_switch("test", "ann")
+        await world.fund.kill_switch.engage(reason="test", by="ann")
         await world.tick()
-        await world.fund.release_kill_switch("ann", "all is well")
+        await world.fund.kill_switch.release(by="ann", reason="all is well")
     async with virtual_fund(engine, clock=clock, db_path=tmp_path / "x.db", **EVERYTHING) as world:
-        assert (await world.fund.kill_switch()).state == "OFF"
+        assert (await world.fund.kill_switch.status()).state == "OFF"
         await world.tick()
         assert world.fund.may_trade("a")
 
@@ -966,7 +977,7 @@ async def test_a_released_kill_switch_stays_released_over_a_restart(tmp_path: Pa
 async def test_a_kill_switch_whose_marker_cannot_be_read_counts_as_engaged(tmp_path: Path) -> None:
     (tmp_path / "x.db.kill").write_text("{half a")
     async with virtual_fund(_running("a"), db_path=tmp_path / "x.db") as world:
-        assert (await world.fund.kill_switch()).state == "ENGAGED"
+        assert (await world.fund.kill_switch.status()).state == "ENGAGED"
         await world.tick()
         assert not world.fund.may_trade("a")
 

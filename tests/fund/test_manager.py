@@ -32,13 +32,19 @@ from fundops import (
     VirtualClock,
 )
 from fundops.bridge import Bridge
-from fundops.doors import AlertDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.doors import AlertDoor, KillSwitchDoor, LedgerDoor, PromotionDoor, RecoveryDoor
 from fundops.errors import FundClosed, FundNotRunning
 from fundops.runtime import SupervisorEscalated
 from fundops.testing import START_US, FakeController
 
 DEADLINE_S = 30
-DOORS = {"ledger": LedgerDoor, "promotion": PromotionDoor, "alerts": AlertDoor, "recovery": RecoveryDoor}
+DOORS = {
+    "ledger": LedgerDoor,
+    "promotion": PromotionDoor,
+    "alerts": AlertDoor,
+    "recovery": RecoveryDoor,
+    "kill_switch": KillSwitchDoor,
+}
 EVERYTHING: dict[str, Any] = {"ledger_enabled": True, "promotion_enabled": True, "self_healing_enabled": True}
 
 
@@ -130,7 +136,7 @@ def test_a_fund_that_was_not_started_says_so_whatever_is_asked() -> None:
         fund.tick,
         fund.tree,
         fund.nav_history,
-        fund.kill_switch,
+        fund.kill_switch.status,
         fund.ledger.balance_sheet,
         fund.ledger.new_key,
         fund.promotion.strategies,
@@ -351,9 +357,9 @@ def test_every_method_of_the_fund_as_a_whole_answers() -> None:
         assert len(fund.status_token) >= 32
         assert fund.flush_alerts(DEADLINE_S)
         assert {one.name for one in fund.tree()} >= {"guard", "persistence", "oversight"}
-        assert fund.engage_kill_switch("test", "ann").state == "ENGAGED"
-        assert fund.kill_switch().actor == "ann"
-        assert fund.release_kill_switch("ann", "done").state == "OFF"
+        assert fund.kill_switch.engage(reason="test", by="ann").state == "ENGAGED"
+        assert fund.kill_switch.status().actor == "ann"
+        assert fund.kill_switch.release(by="ann", reason="done").state == "OFF"
         assert fund.resume("a", "ann") is False
         fund.drill("ledger")
         assert fund.ledger.balance_sheet()["CASH"] == 100_000
