@@ -348,7 +348,7 @@ def _leg(option: str, text: str, sign: str) -> dict[str, str]:
 
 
 def _book(booking: Booking | None, method: str, **content: Any) -> int:
-    from fundops.standalone import run_command
+    from fundops.control.standalone import run_command
 
     how = booking or Booking()
     asked = {**content, **_given(key=how.key, strategy=how.strategy, at=how.at, memo=how.memo or None)}
@@ -526,7 +526,7 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _instant(option: str, text: str | None) -> Any:
-    from fundops.arguments import converted
+    from fundops.control.arguments import converted
     from fundops.moments import Instant, instant_us
 
     at = None if text is None else converted(text, Instant, f"--{option}")
@@ -554,7 +554,7 @@ def _report(source: Source | None, question: str, **options: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
-    from fundops.arguments import plain
+    from fundops.control.arguments import plain
 
     return plain(value)
 

@@ -26,9 +26,9 @@ from fundops.actors.persistence import PersistenceActor
 from fundops.actors.promotion import PromotionActor
 from fundops.actors.recovery import RecoveryActor
 from fundops.actors.status import StatusActor
-from fundops.commands import CommandTable, fund_commands
 from fundops.config import FundConfig
-from fundops.control import ControlServer
+from fundops.control.commands import CommandTable, fund_commands
+from fundops.control.server import ControlServer
 from fundops.doors import AlertDoor, FundDoor, KillSwitchDoor, LedgerDoor, PromotionDoor, RecoveryDoor
 from fundops.file import meta
 from fundops.file.database import MIGRATIONS, prepare

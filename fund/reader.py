@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
 
-from fundops import audit
 from fundops.actors.alert import recent
 from fundops.actors.ledger.reports import Reports
 from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
 from fundops.actors.persistence import DatabaseError, Reader
 from fundops.actors.promotion import schema as promotion_schema
+from fundops.control import audit
 from fundops.file import meta
 from fundops.moments import Moment, moment_of
 from fundops.wire.alert import AlertPage

@@ -82,7 +82,9 @@ def migration_of(path: Path) -> Migration:
         size = reader.row("PRAGMA page_count")[0] * reader.row("PRAGMA page_size")[0]
     newest = len(MIGRATIONS)
     if schema > newest:
-        raise DatabaseError(path, f"was written by a newer fundops (schema {schema}, this one knows {newest})")
+        raise DatabaseError(
+            path, f"was written by a newer fundops (schema {schema}, this one knows {newest})"
+        )
     needs = size if schema < newest else 0
     return Migration(schema, newest, needs, shutil.disk_usage(path.absolute().parent).free)
 
@@ -95,7 +97,9 @@ def migrate_fund(path: Path) -> None:
     open_database(path, MIGRATIONS).close()
 
 
-def prepare(path: Path, identity: dict[str, str], *, rules: Rules | None = None, seed: int | None = None) -> str:
+def prepare(
+    path: Path, identity: dict[str, str], *, rules: Rules | None = None, seed: int | None = None
+) -> str:
     """Create or migrate the file and compare its identity; returns its uuid. The caller holds the owner's lock.
 
     The ledger's `rules` are stored for tools that book while no fund runs. With a `seed` the uuid of a new file is
@@ -108,8 +112,12 @@ def prepare(path: Path, identity: dict[str, str], *, rules: Rules | None = None,
         stored = meta.read(Rows(connection))
         for field, value in identity.items():
             if field in stored and stored[field] != value:
-                raise ConfigError(field, f"{value!r} is not the {stored[field]!r} that {path} was made with")
-        fresh = uuid.uuid5(uuid.NAMESPACE_OID, f"fundops:{seed}") if seed is not None else uuid.uuid4()
+                raise ConfigError(
+                    field, f"{value!r} is not the {stored[field]!r} that {path} was made with"
+                )
+        fresh = (
+            uuid.uuid5(uuid.NAMESPACE_OID, f"fundops:{seed}") if seed is not None else uuid.uuid4()
+        )
         wanted = {**identity, "uuid": stored.get("uuid", str(fresh))}
         meta.write(connection, {key: value for key, value in wanted.items() if key not in stored})
         noted = {} if rules is None else meta.with_rules(rules)

@@ -53,7 +53,9 @@ def write(connection: apsw.Connection, values: Mapping[str, str]) -> None:
     """Store the values in one transaction, replacing older ones of the same keys."""
     if values:
         with connection:
-            connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
+            connection.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items())
+            )
 
 
 def rules_of(values: Mapping[str, str]) -> Rules:

@@ -93,10 +93,7 @@ def _import_into(path: Path, lines: Iterable[str]) -> Header:
     connection = open_database(path, MIGRATIONS)
     try:
         rows = Rows(connection)
-        capital = (
-            "SELECT -amount_minor FROM entry JOIN posting ON entry = seq"
-            " WHERE key = 'opening' AND account = ?"
-        )
+        capital = "SELECT -amount_minor FROM entry JOIN posting ON entry = seq WHERE key = 'opening' AND account = ?"
         capital_minor = (rows.row(capital, (EXTERNAL,)) or (0,))[0]
         wanted = {
             **meta.identity(header.name or "fund", header.currency or "USD", capital_minor),

@@ -31,10 +31,10 @@ from fundops import (
 )
 from fundops.actors.ledger.judges import judges
 from fundops.actors.persistence import DatabaseError, open_database
+from fundops.control.standalone import run_command
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
 from fundops.file.restore import import_book
-from fundops.standalone import run_command
 from fundops.wire.persistence import OutcomeUnknown
 
 DEADLINE_S = 60
@@ -432,7 +432,7 @@ def test_a_change_waits_for_a_short_write_and_then_names_the_owner(db: Path) -> 
 
 def test_two_tools_at_once_take_turns(db: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom fundops.standalone import run_command\n"
+        "import sys\nfrom pathlib import Path\nfrom fundops.control.standalone import run_command\n"
         "run_command(Path(sys.argv[1]), 'ledger.deposit', {'amount': '1'}, wait_s=30)\n"
     )
     tools = [subprocess.Popen([sys.executable, "-W", "error", "-c", program, str(db)]) for _ in range(3)]
@@ -487,7 +487,7 @@ def test_a_key_is_made_before_a_change_is_sent_so_that_it_can_be_asked_for_again
         error.key = arguments["key"]  # type: ignore[attr-defined]
         raise error
 
-    monkeypatch.setattr("fundops.standalone._alone", lost)
+    monkeypatch.setattr("fundops.control.standalone._alone", lost)
     done = command("ledger", "deposit", "5")
     assert (done.code, done.err) == (1, f"fundops: commit failed; ask again with --key {asked[0]['key']}\n")
     command("ledger", "deposit", "5", "--key", "mine")

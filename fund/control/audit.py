@@ -18,7 +18,8 @@ __all__ = ["OUTCOME_MAX", "AuditRow", "Caller", "audited", "recent"]
 OUTCOME_MAX = 4_096
 
 _INSERT = (
-    "INSERT INTO audit (at_us, door, uid, pid, actor, command, arguments, outcome) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO audit (at_us, door, uid, pid, actor, command, arguments, outcome)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -45,7 +46,9 @@ class AuditRow(msgspec.Struct, frozen=True):
     outcome: dict[str, Any]  # {"done": answer}, or {"refused": {"type", "text"}}
 
 
-def audited(at_us: int, caller: Caller, command: str, arguments: Any, outcome: dict[str, Any]) -> Statement:
+def audited(
+    at_us: int, caller: Caller, command: str, arguments: Any, outcome: dict[str, Any]
+) -> Statement:
     """The row, to commit."""
     told = msgspec.json.encode(outcome)
     if len(told) > OUTCOME_MAX:
@@ -60,7 +63,15 @@ def recent(rows: Rows, limit: int) -> tuple[AuditRow, ...]:
     found = rows.rows("SELECT * FROM audit ORDER BY id DESC LIMIT ?", (limit,))
     return tuple(
         AuditRow(
-            number, at_us, door, uid, pid, actor, command, msgspec.json.decode(arguments), msgspec.json.decode(outcome)
+            number,
+            at_us,
+            door,
+            uid,
+            pid,
+            actor,
+            command,
+            msgspec.json.decode(arguments),
+            msgspec.json.decode(outcome),
         )
         for number, at_us, door, uid, pid, actor, command, arguments, outcome in found
     )

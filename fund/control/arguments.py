@@ -38,7 +38,9 @@ def bound(method: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str,
     parameters, hints = _signature(getattr(method, "__func__", method))
     for name in arguments:
         if name not in parameters:
-            raise ConfigError(name, f"is not an argument; there are {', '.join(parameters) or 'none'}")
+            raise ConfigError(
+                name, f"is not an argument; there are {', '.join(parameters) or 'none'}"
+            )
     for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in arguments:
             raise ConfigError(name, "is missing")
@@ -86,7 +88,9 @@ def _one_of(value: Any, kinds: Sequence[Any], field: str) -> Any:
     lists = [kind for kind in choices if get_origin(kind) in _SEQUENCES]
     if lists and isinstance(value, list | tuple):
         return converted(value, lists[0], field)
-    structs = [kind for kind in choices if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    structs = [
+        kind for kind in choices if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    ]
     if len(structs) + len(lists) == len(choices):
         return _tagged(value, structs, field)
     return _plainly(value, Union[tuple(choices)], field)  # noqa: UP007  made of a list
@@ -112,7 +116,11 @@ def _instant(value: Any, field: str) -> int | dt.datetime | dt.date:
     if isinstance(value, str):
         try:
             # What has no time of day is a day, and `fromisoformat` of a datetime would make it a midnight.
-            return dt.date.fromisoformat(value) if len(value) <= 10 else dt.datetime.fromisoformat(value)
+            return (
+                dt.date.fromisoformat(value)
+                if len(value) <= 10
+                else dt.datetime.fromisoformat(value)
+            )
         except ValueError:
             pass
     problem = "is not an ISO date, an ISO datetime with an offset, or microseconds since the epoch"
@@ -124,26 +132,34 @@ def _sequence(value: Any, inner: Sequence[Any], field: str) -> tuple[Any, ...]:
         raise ConfigError(field, "is not a list")
     if len(value) > MEMBERS_MAX:
         raise ConfigError(field, f"has {len(value)} members; at most {MEMBERS_MAX} at once")
-    kinds = [kind for kind in inner if kind is not Ellipsis]
-    if len(kinds) > 1:
-        if len(kinds) != len(value):
-            raise ConfigError(field, f"has {len(value)} members instead of {len(kinds)}")
-        return tuple(converted(one, kind, f"{field}[{at}]") for at, (one, kind) in enumerate(zip(value, kinds)))  # noqa: B905  equally long
-    kind = kinds[0] if kinds else Any
-    return tuple(converted(one, kind, f"{field}[{at}]") for at, one in enumerate(value))
+    kinds = [kind for kind in inner if kind is not Ellipsis] or [Any]
+    if len(kinds) == 1:
+        kinds *= len(value)
+    elif len(kinds) != len(value):
+        raise ConfigError(field, f"has {len(value)} members instead of {len(kinds)}")
+    members = zip(value, kinds, strict=True)
+    return tuple(
+        converted(member, kind, f"{field}[{at}]") for at, (member, kind) in enumerate(members)
+    )
 
 
-def _struct(value: Any, kind: type[msgspec.Struct], field: str, *, ignored: str | None = None) -> msgspec.Struct:
+def _struct(
+    value: Any, kind: type[msgspec.Struct], field: str, *, ignored: str | None = None
+) -> msgspec.Struct:
     given = _plainly(value, dict[str, Any], field)
     fields = _fields(kind)
     for name in given:
         if name not in fields and name != ignored:
-            raise ConfigError(f"{field}.{name}", f"is no field of it; there are {', '.join(fields)}")
+            raise ConfigError(
+                f"{field}.{name}", f"is no field of it; there are {', '.join(fields)}"
+            )
     for name, one in fields.items():
         if one.required and name not in given:
             raise ConfigError(f"{field}.{name}", "is missing")
     values = {
-        one.name: converted(given[name], one.type, f"{field}.{name}") for name, one in fields.items() if name in given
+        one.name: converted(given[name], one.type, f"{field}.{name}")
+        for name, one in fields.items()
+        if name in given
     }
     return kind(**values)
 

@@ -16,8 +16,8 @@ import msgspec
 import trio
 
 from fundops.actors.persistence import backup as copy_database
-from fundops.arguments import bound, plain
-from fundops.audit import Caller, audited
+from fundops.control.arguments import bound, plain
+from fundops.control.audit import Caller, audited
 from fundops.doors import LedgerDoor
 from fundops.errors import NotAudited, UnknownCommand
 from fundops.runtime import ActorError, ConfigError, Ref, Rejected
@@ -67,7 +67,9 @@ class CommandTable:
 
     def __getitem__(self, name: str) -> Command:
         if name not in self._commands:
-            raise UnknownCommand("command", f"there is no {name[:80]!r}; known: {', '.join(sorted(self._commands))}")
+            raise UnknownCommand(
+                "command", f"there is no {name[:80]!r}; known: {', '.join(sorted(self._commands))}"
+            )
         return self._commands[name]
 
     def add(self, name: str, method: Callable[..., Awaitable[Any]], *, change: bool = True) -> None:
@@ -100,15 +102,21 @@ class CommandTable:
             await self._note(caller, name, arguments, answer)
         return answer
 
-    async def _note_refusal(self, caller: Caller, name: str, arguments: Mapping[str, Any], error: Exception) -> None:
+    async def _note_refusal(
+        self, caller: Caller, name: str, arguments: Mapping[str, Any], error: Exception
+    ) -> None:
         outcome = {"refused": {"type": type(error).__name__, "text": str(error)}}
         try:
             await self._commit(caller, name, arguments, outcome)
         except (Rejected, ActorError) as problem:
             # The refusal is what the caller must hear; nothing has changed.
-            log.error("the refusal of %s by %s is not in the audit table: %s", name, caller, problem)
+            log.error(
+                "the refusal of %s by %s is not in the audit table: %s", name, caller, problem
+            )
 
-    async def _note(self, caller: Caller, name: str, arguments: Mapping[str, Any], answer: Any) -> None:
+    async def _note(
+        self, caller: Caller, name: str, arguments: Mapping[str, Any], answer: Any
+    ) -> None:
         try:
             await self._commit(caller, name, arguments, {"done": answer})
         except (Rejected, ActorError) as problem:
@@ -116,7 +124,9 @@ class CommandTable:
             key = answer.get("key") if isinstance(answer, dict) else None
             raise NotAudited(name, key, str(problem)) from problem
 
-    async def _commit(self, caller: Caller, name: str, arguments: Mapping[str, Any], outcome: dict[str, Any]) -> None:
+    async def _commit(
+        self, caller: Caller, name: str, arguments: Mapping[str, Any], outcome: dict[str, Any]
+    ) -> None:
         row = audited(self._now_us(), caller, name, arguments, outcome)
         await self._persistence.ask(Commit((row,)), timeout_s=COMMIT_DEADLINE_S)
 
@@ -124,14 +134,18 @@ class CommandTable:
 async def _converted(command: Command, arguments: Mapping[str, Any]) -> dict[str, Any]:
     limit = arguments.get("limit")
     if isinstance(limit, int) and limit > PAGE_MAX:
-        raise ConfigError("limit", f"{limit} is more than {PAGE_MAX}; for more, read the file with open_reader")
+        raise ConfigError(
+            "limit", f"{limit} is more than {PAGE_MAX}; for more, read the file with open_reader"
+        )
     if any(isinstance(value, list | dict) for value in arguments.values()):
         # A mebibyte of legs takes half a second, and the fund must not stand still that long.
         return await trio.to_thread.run_sync(bound, command.method, arguments)
     return bound(command.method, arguments)
 
 
-def fund_commands(path: Path, persistence: Ref, ledger: LedgerDoor, now_us: Callable[[], int]) -> CommandTable:
+def fund_commands(
+    path: Path, persistence: Ref, ledger: LedgerDoor, now_us: Callable[[], int]
+) -> CommandTable:
     """What every fund offers: the ledger, and a backup."""
     table = CommandTable(persistence, now_us)
     table.add_door("ledger", ledger, LEDGER_READS)
@@ -139,7 +153,10 @@ def fund_commands(path: Path, persistence: Ref, ledger: LedgerDoor, now_us: Call
     async def backup(target: str) -> dict[str, str | int]:
         """A copy of the database as it is now, made while it is written."""
         if not Path(target).is_absolute():
-            raise ConfigError("target", f"{target!r} is not absolute, and where this fund runs is not where you are")
+            raise ConfigError(
+                "target",
+                f"{target!r} is not absolute, and where this fund runs is not where you are",
+            )
         copied = await trio.to_thread.run_sync(copy_database, path, Path(target))
         return {"target": target, "schema": copied.schema, "size_bytes": copied.size_bytes}
 

@@ -18,10 +18,10 @@ import trio
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.ledger.actor import new_key
 from fundops.actors.persistence import PersistenceActor
-from fundops.arguments import check_carried
-from fundops.audit import Caller
-from fundops.commands import fund_commands, takes_key
-from fundops.control import call
+from fundops.control.arguments import check_carried
+from fundops.control.audit import Caller
+from fundops.control.client import call
+from fundops.control.commands import fund_commands, takes_key
 from fundops.doors import LedgerDoor
 from fundops.errors import DatabaseInUse, NobodyListens
 from fundops.file import meta
@@ -47,7 +47,12 @@ _BEGINS_THE_BOOK: Final = "ledger.opening_balances"
 
 
 def run_command(
-    db: Path, command: str, arguments: Mapping[str, Any] | None = None, actor: str = "", *, wait_s: float = LOCK_WAIT_S
+    db: Path,
+    command: str,
+    arguments: Mapping[str, Any] | None = None,
+    actor: str = "",
+    *,
+    wait_s: float = LOCK_WAIT_S,
 ) -> Any:
     """The answer, as JSON has it. A change without a `key` is given one first, so that its errors can carry it.
 
@@ -87,16 +92,22 @@ async def _alone(
     path: Path, identity: Mapping[str, str], command: str, arguments: Mapping[str, Any], actor: str
 ) -> Any:
     clock = SystemClock()
-    ledger = ChildSpec("ledger", partial(LedgerActor, path, clock, identity["currency"], meta.rules_of(identity)))
+    ledger = ChildSpec(
+        "ledger", partial(LedgerActor, path, clock, identity["currency"], meta.rules_of(identity))
+    )
     specs: list[ChildSpec | SupervisorSpec] = [
         ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS)),
         SupervisorSpec("subsystems", (ledger,)),
     ]
     with bare_errors():
-        async with open_supervisor(specs, strategy="rest_for_one", name=identity["name"]) as supervisor:
+        async with open_supervisor(
+            specs, strategy="rest_for_one", name=identity["name"]
+        ) as supervisor:
             door = LedgerDoor(supervisor.ref("ledger"), clock.now_us, path, ThreadWorker)
             if command != _BEGINS_THE_BOOK:
                 # As the fund does at every start: the book begins with the capital, whoever opens it first.
                 await door.deposit(identity["total_capital"], key="opening", memo="total capital")
             table = fund_commands(path, supervisor.ref("persistence"), door, clock.now_us)
-            return await table.run(Caller("standalone", os.getuid(), os.getpid(), actor), command, arguments)
+            return await table.run(
+                Caller("standalone", os.getuid(), os.getpid(), actor), command, arguments
+            )

@@ -16,9 +16,26 @@ import sys
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from fundops.errors import ControlError
 
-__all__ = ["Peer", "folder_to_listen_in", "folders_to_look_in", "peer_of", "socket_name"]
+__all__ = [
+    "CHUNK_BYTES",
+    "LINE_MAX_BYTES",
+    "VERSION",
+    "Peer",
+    "Request",
+    "Told",
+    "folder_to_listen_in",
+    "folders_to_look_in",
+    "peer_of",
+    "socket_name",
+]
+
+VERSION: Final = 1  # of the protocol
+LINE_MAX_BYTES: Final = 2**20  # of a request
+CHUNK_BYTES: Final = 65_536  # read at once
 
 # The shortest limit of the systems we know is macOS's: 104 bytes, with the zero at the end.
 PATH_MAX_BYTES = 103
@@ -27,6 +44,24 @@ TEMPORARY: Final = Path("/tmp")
 # Darwin's <sys/un.h> and <sys/ucred.h>; Python names neither.
 _SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
 _XUCRED_BYTES = 76
+
+
+class Request(msgspec.Struct, frozen=True):
+    """The line that a client sends."""
+
+    version: int
+    command: str
+    arguments: dict[str, Any] = {}
+    actor: str = ""  # the name that the caller gives
+    database: str | None = None  # path of the file that is meant; None: the one with the uuid
+
+
+class Told(msgspec.Struct, frozen=True):
+    """An error as the fund sends it back."""
+
+    type: str  # name of its class
+    text: str
+    facts: dict[str, Any] = {}  # its attributes
 
 
 class Peer(NamedTuple):
@@ -41,11 +76,15 @@ def peer_of(connection: Any) -> Peer:
     """Who connected, by the kernel's word. `connection` is a socket of the standard library or of trio."""
     try:
         if sys.platform == "darwin":
-            _, uid = struct.unpack_from("=Ii", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES))
+            _, uid = struct.unpack_from(
+                "=Ii", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES)
+            )
             (pid,) = struct.unpack("=i", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4))
             return Peer(uid, pid)
         if hasattr(socket, "SO_PEERCRED"):
-            pid, uid, _ = struct.unpack("=iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            pid, uid, _ = struct.unpack(
+                "=iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            )
             return Peer(uid, pid)
     except (OSError, struct.error) as error:
         return Peer(None, None, f"the system would not tell: {error}")
@@ -106,4 +145,6 @@ def folder_to_listen_in() -> Path:
 def folders_to_look_in() -> list[Path]:
     """Where the fund may be listening: its environment may differ from ours (cron, a service), its user may not."""
     every = [*_runtime_folders(), Path(f"/run/user/{os.getuid()}"), _shared()]
-    return [folder for folder in dict.fromkeys(every) if _fits(folder) and _problem_with(folder) is None]
+    return [
+        folder for folder in dict.fromkeys(every) if _fits(folder) and _problem_with(folder) is None
+    ]
