@@ -53,6 +53,10 @@ def _floor(module: str) -> int:
     return FLOORS.index(part) if part in FLOORS else FLOORS.index("fund")
 
 
+def _on_roof(module: str) -> bool:
+    return any(f"{module}.".startswith(f"{roof}.") for roof in ROOF)
+
+
 @cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
@@ -119,11 +123,11 @@ def _findings(wrong: Callable[[str, Import], bool]) -> list[str]:
 
 
 def test_no_import_runs_upwards() -> None:
-    assert _findings(lambda name, one: name not in ROOF and _floor(one.target) > _floor(name)) == []
+    assert _findings(lambda name, one: not _on_roof(name) and _floor(one.target) > _floor(name)) == []
 
 
 def test_nobody_imports_the_command_line() -> None:
-    assert _findings(lambda name, one: name not in ROOF and one.target in ROOF) == []
+    assert _findings(lambda name, one: not _on_roof(name) and _on_roof(one.target)) == []
 
 
 def test_every_import_within_the_package_names_a_module_that_exists() -> None:
@@ -234,5 +238,5 @@ def test_help_loads_neither_trio_nor_mcp_nor_the_database(arguments: list[str]) 
         f"sys.argv = ['fundops', *{arguments!r}]\nfrom fundops.__main__ import main\n"
         "try:\n    main()\nexcept SystemExit as ended:\n    assert ended.code == 0, ended.code"
     )
-    assert "fundops.cli" in loaded
+    assert "fundops.cli.app" in loaded
     assert loaded & {"trio", "mcp", "apsw", "httpx2", "fundops.fund", "fundops.mcp"} == set()

@@ -1,4 +1,4 @@
-"""The command line of the ledger and of the database: `fundops ledger ...`, `fundops backup`, `fundops restore`.
+"""The command line of the ledger: `fundops ledger ...`.
 
 Reports are read from the file and need nobody's permission. A change goes to the fund that runs on the database, or is
 made here under its lock when none does; either way it leaves an audit row. Amounts are decimal text, in and out.
@@ -9,62 +9,20 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
 from cyclopts import App, Parameter
 
-__all__ = ["app", "backup", "migrate", "restore"]
+from fundops.cli.database import owned
+from fundops.cli.options import Booking, Money, Source, given, instant
+from fundops.cli.show import plain, print_json, print_pairs, print_table, signed
+
+__all__ = ["app"]
 
 app = App(name="ledger", help="Book and read the double-entry ledger.")
-
-LOCK_WAIT_S = 5.0
-
-Json = Annotated[bool, Parameter(name="--json", negative="")]
-Money = Annotated[str, Parameter(allow_leading_hyphen=True)]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Which fund, and how to print."""
-
-    db: Path | None = None
-    "The fund's database; ~/.fundops/fund.db unless told otherwise."
-
-    json: Json = False
-    "Print one JSON value, amounts as decimal text."
-
-    @property
-    def path(self) -> Path:
-        """The database. `~` and links are the shell's and the system's business."""
-        from fundops.config import home
-
-        return self.db if self.db is not None else home() / "fund.db"
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Booking(Source):
-    """How something is booked."""
-
-    key: str | None = None
-    "Idempotency key: the same key with the same content is booked once."
-
-    strategy: str | None = None
-    "The strategy it belongs to."
-
-    at: str | None = None
-    "When it happened: YYYY-MM-DD, or a time with its offset. Now, unless told otherwise."
-
-    memo: str = ""
-    "A note kept with the entry."
-
-    actor: str | None = None
-    "Who asks, for the audit table; $USER unless told otherwise."
 
 
 # -- reports
@@ -89,7 +47,9 @@ def balance_sheet(
     asset
         In this asset, UNITS for one; the fund's currency, unless told otherwise.
     """
-    return _report(source, "balance_sheet", as_of=_instant("as-of", as_of), strategy=strategy, asset=asset)
+    return _report(
+        source, "balance_sheet", as_of=instant("as-of", as_of), strategy=strategy, asset=asset
+    )
 
 
 @app.command
@@ -114,7 +74,7 @@ def income(
     asset
         In this asset; the fund's currency, unless told otherwise.
     """
-    span = {"start": _instant("start", start), "end": _instant("end", end)}
+    span = {"start": instant("start", start), "end": instant("end", end)}
     return _report(source, "income_statement", **span, strategy=strategy, asset=asset)
 
 
@@ -137,7 +97,9 @@ def trial(
     asset
         In this asset, UNITS for one; the fund's currency, unless told otherwise.
     """
-    return _report(source, "trial_balance", as_of=_instant("as-of", as_of), strategy=strategy, asset=asset)
+    return _report(
+        source, "trial_balance", as_of=instant("as-of", as_of), strategy=strategy, asset=asset
+    )
 
 
 @app.command(name="cash-flow")
@@ -159,13 +121,16 @@ def cash_flow(
     strategy
         Of this strategy alone.
     """
-    span = {"start": _instant("start", start), "end": _instant("end", end)}
+    span = {"start": instant("start", start), "end": instant("end", end)}
     return _report(source, "cash_flow", **span, strategy=strategy)
 
 
 @app.command
 def nav(
-    *, as_of: str | None = None, per_unit: Annotated[bool, Parameter(negative="")] = False, source: Source | None = None
+    *,
+    as_of: str | None = None,
+    per_unit: Annotated[bool, Parameter(negative="")] = False,
+    source: Source | None = None,
 ) -> int:
     """What the fund is worth by its books.
 
@@ -176,7 +141,7 @@ def nav(
     per_unit
         What one unit is worth, which deposits and withdrawals do not change.
     """
-    return _report(source, "nav_per_unit" if per_unit else "nav", as_of=_instant("as-of", as_of))
+    return _report(source, "nav_per_unit" if per_unit else "nav", as_of=instant("as-of", as_of))
 
 
 @app.command
@@ -206,22 +171,22 @@ def entries(
     """
     where = source or Source()
     with _reader(where) as reader:
-        asked = _given(account=account, strategy=strategy, kind=kind, after_seq=after)
+        asked = given(account=account, strategy=strategy, kind=kind, after_seq=after)
         found = reader.entries(**asked, limit=limit)
     if where.json:
-        return _print_json(found)
+        return print_json(found)
     rows = [
         (
             str(one.seq),
             one.day,
             one.kind,
             one.strategy or "",
-            " ".join(f"{leg.account}{_signed(leg.amount)}" for leg in one.legs),
+            " ".join(f"{leg.account}{signed(leg.amount)}" for leg in one.legs),
             one.memo,
         )
         for one in found
     ]
-    return _print_table(("seq", "day", "kind", "strategy", "legs", "memo"), rows)
+    return print_table(("seq", "day", "kind", "strategy", "legs", "memo"), rows)
 
 
 @app.command
@@ -231,14 +196,17 @@ def anchor(*, source: Source | None = None) -> int:
     with _reader(where) as reader:
         seq, head = reader.anchor()
     if where.json:
-        return _print_json({"seq": seq, "hash": head})
+        return print_json({"seq": seq, "hash": head})
     print(seq, head)
     return 0
 
 
 @app.command
 def verify(
-    *, level: Literal[0, 1, 2, 3] = 2, anchor: tuple[int, str] | None = None, source: Source | None = None
+    *,
+    level: Literal[0, 1, 2, 3] = 2,
+    anchor: tuple[int, str] | None = None,
+    source: Source | None = None,
 ) -> int:
     """Check the journal and all that is derived from it; ends with 1 when something is wrong.
 
@@ -255,9 +223,11 @@ def verify(
     with _reader(where) as reader:
         report = reader.verify(level, anchor=None if anchor is None else Anchor(*anchor))
     if where.json:
-        _print_json(report)
+        print_json(report)
     else:
-        print(f"{report.entries} entries looked over at level {report.level}; the last is {report.seq} {report.hash}")
+        print(
+            f"{report.entries} entries looked over at level {report.level}; the last is {report.seq} {report.hash}"
+        )
         for name in report.judges:
             print(f"asked: {name}")
         for finding in report.findings:
@@ -333,7 +303,9 @@ def post(
     credit
         ACCOUNT=AMOUNT, as often as needed.
     """
-    legs = [_leg("debit", text, "") for text in debit or ()] + [_leg("credit", text, "-") for text in credit or ()]
+    legs = [_leg("debit", text, "") for text in debit or ()] + [
+        _leg("credit", text, "-") for text in credit or ()
+    ]
     return _book(booking, "post", entry=legs)
 
 
@@ -344,18 +316,24 @@ def _leg(option: str, text: str, sign: str) -> dict[str, str]:
     account, equals, amount = text.partition("=")
     if not (account and equals):
         raise ConfigError(f"--{option}", f"{text!r} is not ACCOUNT=AMOUNT")
-    return {"account": account, "amount": f"{sign}{text_of(from_minor(positive_minor(amount, account).minor))}"}
+    return {
+        "account": account,
+        "amount": f"{sign}{text_of(from_minor(positive_minor(amount, account).minor))}",
+    }
 
 
 def _book(booking: Booking | None, method: str, **content: Any) -> int:
     from fundops.control.standalone import run_command
 
     how = booking or Booking()
-    asked = {**content, **_given(key=how.key, strategy=how.strategy, at=how.at, memo=how.memo or None)}
+    asked = {
+        **content,
+        **given(key=how.key, strategy=how.strategy, at=how.at, memo=how.memo or None),
+    }
     actor = how.actor if how.actor is not None else os.environ.get("USER", "")
     posted = run_command(how.path, f"ledger.{method}", asked, actor)
     if how.json:
-        return _print_json(posted)
+        return print_json(posted)
     again = " (booked before)" if posted["replayed"] else ""
     print(f"entry {posted['seq']}{again}  key {posted['key']}  hash {posted['hash']}")
     return 0
@@ -398,7 +376,9 @@ def _write_new(output: Path, lines: Iterable[str]) -> None:
     part = output.with_name(f"{output.name}.part")
     try:
         _refuse_to_overwrite(output)
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        with open(
+            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+        ) as file:
             _write_lines(file, lines)
             file.flush()
             os.fsync(file.fileno())
@@ -431,107 +411,13 @@ def import_(path: Path, /, *, source: Source | None = None) -> int:
 
     where = source or Source()
     # What is no UTF-8 is no entry either, and is refused where it stands.
-    with _owned(where.path), path.open(encoding="utf-8", errors="replace") as lines:
+    with owned(where.path), path.open(encoding="utf-8", errors="replace") as lines:
         header = import_book(where.path, lines)
     told = {"entries": header.seq, "hash": header.hash}
-    return _print_json(told) if where.json else _print_pairs(told)
+    return print_json(told) if where.json else print_pairs(told)
 
 
-def backup(path: Path, /, *, source: Source | None = None) -> int:
-    """Copy a fund's database as it is now, whether the fund runs or not.
-
-    Parameters
-    ----------
-    path
-        The file to make.
-    """
-    from fundops.actors.persistence import backup as copy_database
-
-    where = source or Source()
-    copied = copy_database(where.path, path)
-    return _print_json(copied) if where.json else _print_pairs(_plain(copied))
-
-
-def restore(
-    path: Path, /, *, replace: Annotated[bool, Parameter(negative="")] = False, source: Source | None = None
-) -> int:
-    """Put a backup in the place of a fund's database. The fund must not be running.
-
-    What happened since the backup is not in it, so the fund starts with its kill switch engaged.
-
-    Parameters
-    ----------
-    path
-        The backup.
-    replace
-        Also when there is a database already.
-    """
-    from fundops.file.restore import restore_fund
-    from fundops.runtime import SystemClock
-
-    where = source or Source()
-    with _owned(where.path):
-        copied = restore_fund(path, where.path, SystemClock().now_us(), replace=replace)
-    if where.json:
-        return _print_json(copied)
-    _print_pairs(_plain(copied))
-    print("the kill switch is engaged; release it once what has happened since the backup is known")
-    return 0
-
-
-def migrate(*, check: Annotated[bool, Parameter(negative="")] = False, source: Source | None = None) -> int:
-    """Bring a fund's database up to this version's schema; a fund does so too when it starts.
-
-    A file of an older schema is copied first, beside itself. The fund must not be running.
-
-    Parameters
-    ----------
-    check
-        Only say what would be done, and whether there is room for the copy; ends with 1 if there is not.
-    """
-    from fundops.file.database import migrate_fund, migration_of
-
-    where = source or Source()
-    plan = migration_of(where.path)
-    if not check and plan.pending:
-        with _owned(where.path):
-            migrate_fund(where.path)
-        plan = migration_of(where.path)
-    if where.json:
-        _print_json(plan)
-    else:
-        _print_pairs(_plain(plan))
-    return 0 if plan.room else 1
-
-
-@contextmanager
-def _owned(path: Path) -> Iterator[None]:
-    """The database as its one owner: what works on the file itself waits briefly for a fund that is ending."""
-    from fundops.file.lock import OwnerLock
-
-    lock = OwnerLock(path)
-    lock.acquire(LOCK_WAIT_S)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-# -- asking and printing
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Those that were given: what is left out is for the question itself to decide."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _instant(option: str, text: str | None) -> Any:
-    from fundops.control.arguments import converted
-    from fundops.moments import Instant, instant_us
-
-    at = None if text is None else converted(text, Instant, f"--{option}")
-    instant_us(f"--{option}", at)  # an instant without an offset is nobody's
-    return at
+# -- asking
 
 
 def _reader(where: Source) -> AbstractContextManager[Any]:
@@ -543,52 +429,11 @@ def _reader(where: Source) -> AbstractContextManager[Any]:
 def _report(source: Source | None, question: str, **options: Any) -> int:
     where = source or Source()
     with _reader(where) as reader:
-        answer = getattr(reader, question)(**_given(**options))
+        answer = getattr(reader, question)(**given(**options))
     if where.json:
-        return _print_json(answer)
-    shown = _plain(answer)
+        return print_json(answer)
+    shown = plain(answer)
     if isinstance(shown, Mapping):
-        return _print_pairs(shown)
+        return print_pairs(shown)
     print(shown)
-    return 0
-
-
-def _plain(value: Any) -> Any:
-    from fundops.control.arguments import plain
-
-    return plain(value)
-
-
-def _signed(amount: Any) -> str:
-    from fundops.wire.money import text_of
-
-    return f"{'' if amount < 0 else '+'}{text_of(amount)}"
-
-
-def _print_json(value: Any) -> int:
-    import msgspec
-
-    print(msgspec.json.encode(_plain(value)).decode())
-    return 0
-
-
-def _print_pairs(pairs: Mapping[str, Any]) -> int:
-    shown = {name: value if isinstance(value, str) else _compact(value) for name, value in pairs.items()}
-    name_width = max((len(name) for name in shown), default=0)
-    value_width = max((len(value) for value in shown.values()), default=0)
-    for name, value in shown.items():
-        print(f"{name:<{name_width}}  {value:>{value_width}}")
-    return 0
-
-
-def _compact(value: Any) -> str:
-    import msgspec
-
-    return msgspec.json.encode(value).decode()
-
-
-def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    for row in (heads, *rows):
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
