@@ -34,7 +34,7 @@ def mcp(*, db: Path | None = None) -> int:
         The fund's database; ~/.fundops/fund.db unless told otherwise.
     """
     from fundops.config import home
-    from fundops.mcp import serve
+    from fundops.mcp.server import serve
 
     serve(db if db is not None else home() / "fund.db")
     return 0

@@ -1,27 +1,20 @@
-"""An MCP server over stdin and stdout: an assistant asks what the fund did, and can change nothing.
+"""The tools: each question, its arguments, and its answer read from the database.
 
-A process of its own. Every call opens the database read-only and closes it again, so it answers whether the fund is
-running or not, and all parts of one answer are of one moment, however much it commits meanwhile. Money is exact
-decimal text in the fund's currency, times are ISO 8601 in UTC, lists are newest first.
+Every call opens the database read-only and closes it again, so it answers whether the fund is running or not, and all
+parts of one answer are of one moment, however much it commits meanwhile. Money is exact decimal text in the fund's
+currency, times are ISO 8601 in UTC, lists are newest first.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import apsw
 import msgspec
-import trio
 
 from fundops.actors.ledger import accounts
 from fundops.reader import FundReader, open_reader
@@ -30,27 +23,18 @@ from fundops.wire.alert import AlertOutcome, AlertRecord, Category, Level
 from fundops.wire.ledger import Entry
 from fundops.wire.promotion import HistoryEntry, PromotionStage
 
-_MISSING: ImportError | None = None
-try:
-    import anyio
-    from mcp import MCPError, types
-    from mcp.server import Server, ServerRequestContext
-    from mcp.shared.message import SessionMessage
-except ImportError as _error:
-    _MISSING = _error
-
-__all__ = ["serve"]
+__all__ = ["TOOLS", "Tool", "answer", "checked", "schema"]
 
 LIMIT_MAX = 1_000
 HISTORY_LINES = 100
-# How long a reader that has closed our stdin may take to accept the answers under way.
-FLUSH_DEADLINE_S = 1.0
 
 _ASSETS = frozenset((accounts.CASH, accounts.POSITIONS, accounts.FEES_RECEIVABLE))
 
 Money = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", description="exact decimal text")]
 Instant = Annotated[datetime, msgspec.Meta(tz=True, description="UTC")]
-Limit = Annotated[int, msgspec.Meta(description="how many of the newest to list; clamped to 1..1000")]
+Limit = Annotated[
+    int, msgspec.Meta(description="how many of the newest to list; clamped to 1..1000")
+]
 
 
 # -- what is asked
@@ -207,7 +191,10 @@ def _entry(entry: Entry) -> JournalEntry:
         kind=entry.kind,
         strategy=entry.strategy,
         # The reader gives Decimal; the type of a leg also allows what a caller may hand in.
-        legs=tuple(JournalLeg(leg.account, _money(Decimal(leg.amount)), leg.strategy, leg.asset) for leg in entry.legs),
+        legs=tuple(
+            JournalLeg(leg.account, _money(Decimal(leg.amount)), leg.strategy, leg.asset)
+            for leg in entry.legs
+        ),
         reverses=entry.reverses,
         memo=entry.memo,
     )
@@ -256,11 +243,12 @@ def _ledger(reader: FundReader, page: Page) -> Ledger:
 
 def _promotions(reader: FundReader, _: Nothing) -> Promotions:
     return Promotions(
-        stages=reader.stages(), history=tuple(_line(entry) for entry in reader.promotion_history(HISTORY_LINES))
+        stages=reader.stages(),
+        history=tuple(_line(entry) for entry in reader.promotion_history(HISTORY_LINES)),
     )
 
 
-class _Tool(NamedTuple):
+class Tool(NamedTuple):
     """A question, its arguments, and the answer's type."""
 
     description: str
@@ -269,21 +257,21 @@ class _Tool(NamedTuple):
     read: Callable[[FundReader, Any], msgspec.Struct]
 
 
-_TOOLS = {
-    "fund_alerts": _Tool(
+TOOLS = {
+    "fund_alerts": Tool(
         "Recent alerts of the fund with counts by category and by outcome. "
         "Use this to check what happened while you were idle.",
         Page,
         Alerts,
         _alerts,
     ),
-    "fund_ledger": _Tool(
+    "fund_ledger": Tool(
         "Recent journal entries, the balance sheet (assets against liabilities) and the income statement.",
         Page,
         Ledger,
         _ledger,
     ),
-    "fund_promotion_status": _Tool(
+    "fund_promotion_status": Tool(
         "The promotion stage of every strategy, and the history of promotions and demotions.",
         Nothing,
         Promotions,
@@ -292,15 +280,15 @@ _TOOLS = {
 }
 
 
-def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON Schema with the object itself at its root, where MCP wants it, instead of a reference to it."""
-    schema = msgspec.json.schema(kind)
-    definitions = schema.pop("$defs")
-    root: dict[str, Any] = definitions.pop(schema["$ref"].rpartition("/")[2])
+def schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON Schema of `kind`, with the object at its root, where MCP requires it, and not a reference."""
+    made = msgspec.json.schema(kind)
+    definitions = made.pop("$defs")
+    root: dict[str, Any] = definitions.pop(made["$ref"].rpartition("/")[2])
     return {**root, "$defs": definitions} if definitions else root
 
 
-def _arguments(kind: type[msgspec.Struct], given: Mapping[str, Any] | None) -> msgspec.Struct:
+def checked(kind: type[msgspec.Struct], given: Mapping[str, Any] | None) -> msgspec.Struct:
     """The checked arguments. Raises: `ConfigError` naming the one that is wrong."""
     try:
         return msgspec.convert(given or {}, kind)
@@ -309,145 +297,10 @@ def _arguments(kind: type[msgspec.Struct], given: Mapping[str, Any] | None) -> m
         raise ConfigError(where.rstrip("`") or "arguments", problem) from None
 
 
-def _answer(path: Path, tool: _Tool, arguments: msgspec.Struct) -> msgspec.Struct:
+def answer(path: Path, tool: Tool, arguments: msgspec.Struct) -> msgspec.Struct:
     """Raises: `FundopsError`."""
     try:
         with open_reader(path) as reader, reader.snapshot():
             return tool.read(reader, arguments)
     except apsw.Error as error:
         raise FundopsError(f"{path}: cannot be read: {error}") from error
-
-
-# -- the protocol
-
-
-def serve(path: Path) -> None:
-    """Answer on stdin and stdout until stdin ends, SIGINT or SIGTERM. Call it from the main thread.
-
-    Raises: `FundopsError` when the package `mcp` is not installed.
-    """
-    if _MISSING is not None:
-        raise FundopsError("the MCP server needs a package: pip install 'fundops[mcp]'") from _MISSING
-    # A Ctrl-C can also come before the signals are ours.
-    with suppress(KeyboardInterrupt):
-        trio.run(_serve, path)
-
-
-def _server(path: Path) -> Server[Any]:
-    return Server(
-        "fundops",
-        version=version("fundops"),
-        instructions="Read-only questions about one trading fund: its alerts, its books, its strategies' promotion.",
-        on_list_tools=_list_tools,
-        on_call_tool=partial(_call_tool, path),
-    )
-
-
-async def _list_tools(_: ServerRequestContext[Any], __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-    hints = types.ToolAnnotations(
-        read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
-    )
-    tools = [
-        types.Tool(
-            name=name,
-            description=tool.description,
-            input_schema=_schema(tool.arguments),
-            output_schema=_schema(tool.answer),
-            annotations=hints,
-        )
-        for name, tool in _TOOLS.items()
-    ]
-    return types.ListToolsResult(tools=tools)
-
-
-async def _call_tool(
-    path: Path, _: ServerRequestContext[Any], params: types.CallToolRequestParams
-) -> types.CallToolResult:
-    """What a model can put right (an argument, a database that is not there) is a result, as the protocol asks."""
-    tool = _TOOLS.get(params.name)
-    if tool is None:
-        raise MCPError(types.INVALID_PARAMS, f"name: no tool {params.name!r}; there are {', '.join(_TOOLS)}")
-    try:
-        arguments = _arguments(tool.arguments, params.arguments)
-        # In a thread: a busy database must not keep Ctrl-C waiting.
-        answer = await trio.to_thread.run_sync(_answer, path, tool, arguments, abandon_on_cancel=True)
-    except FundopsError as error:
-        return types.CallToolResult(content=[types.TextContent(text=str(error))], is_error=True)
-    return types.CallToolResult(
-        content=[types.TextContent(text=msgspec.json.encode(answer).decode())],
-        structured_content=msgspec.to_builtins(answer),
-    )
-
-
-async def _serve(path: Path) -> None:
-    # The stock transport reads in a thread that no signal reaches: it ignores Ctrl-C until stdin ends.
-    incoming, requests = anyio.create_memory_object_stream[SessionMessage | Exception]()
-    answers, outgoing = anyio.create_memory_object_stream[SessionMessage]()
-    server = _server(path)
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, _wire() as (stdin_fd, stdout_fd):
-        async with (
-            trio.lowlevel.FdStream(stdin_fd) as stdin,
-            trio.lowlevel.FdStream(stdout_fd) as stdout,
-            trio.open_nursery() as all_of_it,
-        ):
-            all_of_it.start_soon(_stop_on_signal, signals, all_of_it.cancel_scope)
-            all_of_it.start_soon(_receive, stdin, incoming)
-            async with trio.open_nursery() as sending:
-                sending.start_soon(_send, outgoing, stdout, all_of_it.cancel_scope)
-                await server.run(requests, answers, server.create_initialization_options())
-                sending.cancel_scope.deadline = trio.current_time() + FLUSH_DEADLINE_S
-            all_of_it.cancel_scope.cancel()
-
-
-@contextmanager
-def _wire() -> Iterator[tuple[int, int]]:
-    """Duplicates of stdin and stdout to serve on, the caller's to close; meanwhile a stray print goes to stderr."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    try:
-        stdin, stdout = os.dup(0), os.dup(1)
-        os.dup2(2, 1)
-        yield stdin, stdout
-    finally:
-        sys.stdout.flush()
-        os.dup2(saved, 1)
-        os.close(saved)
-
-
-async def _stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
-
-
-async def _receive(
-    stdin: trio.abc.ReceiveStream, messages: anyio.abc.ObjectSendStream[SessionMessage | Exception]
-) -> None:
-    # Broken: the terminal hung up, or the server has ended. Both are the end.
-    with suppress(trio.BrokenResourceError, anyio.BrokenResourceError):
-        async with messages:
-            rest = b""
-            async for chunk in stdin:
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    await messages.send(_message(line))
-            if rest:
-                await messages.send(_message(rest))
-
-
-def _message(line: bytes) -> SessionMessage | Exception:
-    try:
-        return SessionMessage(types.jsonrpc_message_adapter.validate_json(line, by_name=False))
-    except ValueError as error:
-        return error  # the session's to judge, as with the stock transport
-
-
-async def _send(
-    messages: anyio.abc.ObjectReceiveStream[SessionMessage], stdout: trio.abc.SendStream, scope: trio.CancelScope
-) -> None:
-    try:
-        async with messages:
-            async for message in messages:
-                text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-                await stdout.send_all(text.encode() + b"\n")
-    except trio.BrokenResourceError:
-        scope.cancel()  # nobody reads any more
