@@ -7,47 +7,41 @@ async with Fund.open(FundConfig(total_capital=100_000, ledger_enabled=True)) as 
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import trio
 
-from fundops.actors.alert import AlertActor, ChannelActor
-from fundops.actors.alert.delivery import LogDelivery, SecretUrl, WebhookDelivery
-from fundops.actors.guard import GuardActor, Leases
+from fundops.actors.guard import Leases
 from fundops.actors.host import Host
-from fundops.actors.ledger import LedgerActor
-from fundops.actors.oversight import OversightActor
-from fundops.actors.persistence import PersistenceActor
-from fundops.actors.promotion import PromotionActor
-from fundops.actors.recovery import RecoveryActor
-from fundops.actors.status import StatusActor
 from fundops.config import FundConfig
 from fundops.control.commands import CommandTable, fund_commands
 from fundops.control.server import ControlServer
-from fundops.doors import AlertDoor, FundDoor, KillSwitchDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.doors import (
+    AlertDoor,
+    FundDoor,
+    KillSwitchDoor,
+    LedgerDoor,
+    PromotionDoor,
+    RecoveryDoor,
+)
 from fundops.file import meta
-from fundops.file.database import MIGRATIONS, prepare
+from fundops.file.database import prepare
 from fundops.file.lock import OwnerLock
 from fundops.reported import Reported
 from fundops.runtime import (
     ActorError,
-    ChildSpec,
-    ChildStatus,
     Clock,
     Ref,
     Supervisor,
-    SupervisorSpec,
     SystemClock,
     ThreadWorker,
     Worker,
     bare_errors,
     open_supervisor,
 )
+from fundops.tree import Parts, TreeView, channel_names, fund_tree, status_token
 from fundops.wire.controller import Controller
 from fundops.wire.money import from_minor
 
@@ -77,10 +71,12 @@ class Fund(FundDoor):
         def ref(name: str, *, enabled: bool) -> Ref | None:
             return supervisor.ref(name) if enabled else None
 
-        ledger = LedgerDoor(ref("ledger", enabled=config.ledger_enabled), clock.now_us, config.path, make_worker)
-        super().__init__(config, supervisor, leases, clock, reported, ledger, _channels(config))
+        ledger = LedgerDoor(
+            ref("ledger", enabled=config.ledger_enabled), clock.now_us, config.path, make_worker
+        )
+        super().__init__(config, supervisor, leases, clock, reported, ledger, channel_names(config))
         self.host = host
-        self.status_token = _token(config.path, config.status_token) if config.status_port is not None else ""
+        self.status_token = status_token(config)
         self.kill_switch = KillSwitchDoor(supervisor.ref("guard"), supervisor.ref("oversight"))
         self.promotion = PromotionDoor(ref("promotion", enabled=config.promotion_enabled))
         self.alerts = AlertDoor(ref("alert", enabled=config.alerts_enabled))
@@ -112,11 +108,6 @@ class Fund(FundDoor):
         return _open(config, controller, clock or SystemClock(), transport, make_worker, seed)
 
 
-def _channels(config: FundConfig) -> tuple[str, ...]:
-    webhook = ("webhook",) if config.alert_webhook_url is not None else ()
-    return (*webhook, *(("log",) if config.alert_log else ()))
-
-
 @asynccontextmanager
 async def _open(
     config: FundConfig,
@@ -130,21 +121,34 @@ async def _open(
     reported = Reported()
     identity = meta.identity(config.name, config.currency, config.capital_minor)
     with OwnerLock(path):
-        uuid = prepare(path, identity, rules=config.ledger_rules() if config.ledger_enabled else None, seed=seed)
+        uuid = prepare(
+            path,
+            identity,
+            rules=config.ledger_rules() if config.ledger_enabled else None,
+            seed=seed,
+        )
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
         leases = Leases(clock)
-        tree = _Tree()
+        view = TreeView()
         with bare_errors():
             async with trio.open_nursery() as nursery:
                 host = Host(controller or reported, nursery)
                 if host.missing():
-                    log.info("the controller lacks %s; what needs them is off", ", ".join(host.missing()))
-                specs = _specs(config, path, clock, host, leases, tree, transport, make_worker, nursery)
-                async with open_supervisor(specs, strategy="rest_for_one", name=config.name) as supervisor:
-                    tree.supervisor = supervisor
+                    log.info(
+                        "the controller lacks %s; what needs them is off", ", ".join(host.missing())
+                    )
+                parts = Parts(
+                    config, path, clock, host, leases, view, transport, make_worker, nursery
+                )
+                async with open_supervisor(
+                    fund_tree(parts), strategy="rest_for_one", name=config.name
+                ) as supervisor:
+                    view.supervisor = supervisor
                     fund = Fund(config, supervisor, host, leases, clock, reported, make_worker)
                     if config.ledger_enabled:
-                        await fund.ledger.deposit(from_minor(config.capital_minor), key="opening", memo="total capital")
+                        await fund.ledger.deposit(
+                            from_minor(config.capital_minor), key="opening", memo="total capital"
+                        )
                     control = ControlServer(uuid, path, fund.commands)
                     if config.control_socket:
                         await nursery.start(control.serve)
@@ -158,84 +162,6 @@ async def _open(
                         ticking.cancel()
                         await control.close()
                 nursery.cancel_scope.cancel()
-
-
-class _Tree:
-    """Lets the tick see the tree it is part of, which exists only after it was declared."""
-
-    def __init__(self) -> None:
-        self.supervisor: Supervisor | None = None
-
-    def __call__(self) -> tuple[ChildStatus, ...]:
-        return self.supervisor.tree() if self.supervisor is not None else ()
-
-
-def _specs(
-    config: FundConfig,
-    path: Path,
-    clock: Clock,
-    host: Host,
-    leases: Leases,
-    tree: _Tree,
-    transport: Any,
-    make_worker: Callable[[str], Worker],
-    nursery: trio.Nursery,
-) -> list[ChildSpec | SupervisorSpec]:
-    """The tree: started downwards, stopped upwards."""
-    capital = config.capital_minor
-    marker = path.with_name(path.name + ".kill")
-    subsystems: list[ChildSpec] = []
-    if config.alerts_enabled:
-        names = _channels(config)
-        for name in names:
-            deliver = _delivery(name, config, transport)
-            # A woken channel looks at the outbox, so one wake-up waiting is as good as a thousand.
-            spec = ChildSpec(f"channel.{name}", partial(ChannelActor, name, path, deliver, clock), capacity=16)
-            subsystems.append(spec)
-        subsystems.append(ChildSpec("alert", partial(AlertActor, path, clock, config.alerts, names)))
-    if config.ledger_enabled:
-        thread = partial(make_worker, "fundops-ledger")
-        ledger = partial(LedgerActor, path, clock, config.currency, config.ledger_rules(), make_worker=thread)
-        subsystems.append(ChildSpec("ledger", ledger, capacity=8_192))
-    if config.promotion_enabled:
-        promotion = partial(PromotionActor, path, clock, host, config.promotion_settings(), capital)
-        subsystems.append(ChildSpec("promotion", promotion))
-    if config.self_healing_enabled:
-        subsystems.append(ChildSpec("recovery", partial(RecoveryActor, path, clock, host, config.recovery)))
-    worker = partial(make_worker, "fundops-writer")
-    oversight = partial(OversightActor, path, clock, host, config.oversight_settings(), capital, tree)
-    specs: list[ChildSpec | SupervisorSpec] = [
-        ChildSpec("guard", partial(GuardActor, clock, host, config.guard_settings(), leases, marker, capital)),
-        ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS, make_worker=worker), capacity=8_192),
-    ]
-    if subsystems:
-        specs.append(SupervisorSpec("subsystems", tuple(subsystems)))
-    specs.append(ChildSpec("oversight", oversight, grace_s=15.0))
-    if config.status_port is not None:
-        reader = partial(make_worker, "fundops-status-reader")
-        token = _token(path, config.status_token)
-        status = partial(StatusActor, path, clock, config.status_port, token, nursery=nursery, make_worker=reader)
-        specs.append(ChildSpec("status", status, overflow="drop_oldest"))
-    return specs
-
-
-def _delivery(name: str, config: FundConfig, transport: Any) -> Any:
-    if name == "log":
-        return LogDelivery()
-    assert isinstance(config.alert_webhook_url, SecretUrl)
-    return WebhookDelivery(config.alert_webhook_url, transport=transport)
-
-
-def _token(path: Path, configured: str | None) -> str:
-    """The stream's token: as configured, or made once and kept beside the database, readable by its owner alone."""
-    if configured is not None:
-        return configured
-    file = path.with_name(path.name + ".token")
-    # An empty one is what a crash left behind; taken for a token, it would let everybody listen.
-    if not file.exists() or not file.read_text().strip():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(24))
-    return file.read_text().strip()
 
 
 async def _tick_for_ever(fund: Fund, interval_s: float, ticking: trio.CancelScope) -> None:
