@@ -153,7 +153,8 @@ def _status(parts: Parts, port: int) -> ChildSpec:
         nursery=parts.nursery,
         make_worker=partial(parts.make_worker, "fundops-status-reader"),
     )
-    # The next message carries the newer state, so an unread older one may go.
+    # A later message makes up for a dropped one: states are published at every tick, and the news
+    # of a commit makes the actor read all new rows.
     return ChildSpec("status", actor, overflow="drop_oldest")
 
 
