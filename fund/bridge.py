@@ -78,7 +78,9 @@ class Bridge(Generic[F]):
         """Run one coroutine in the trio thread and wait for it. Raises: `FundNotRunning`, `FundClosed`, its errors."""
         opened = self.get()
         if threading.current_thread() is self._thread:
-            raise FundNotRunning("a synchronous call from the fund's own thread would wait for itself")
+            raise FundNotRunning(
+                "a synchronous call from the fund's own thread would wait for itself"
+            )
         try:
             return trio.from_thread.run(function, opened, trio_token=self._token)
         except (trio.RunFinishedError, trio.Cancelled) as over:

@@ -64,7 +64,12 @@ class ControlError(FundopsError):
     outcome: Outcome = "not_executed"
 
     def __init__(
-        self, problem: str, *, kind: str = "ControlError", outcome: Outcome = "not_executed", key: str | None = None
+        self,
+        problem: str,
+        *,
+        kind: str = "ControlError",
+        outcome: Outcome = "not_executed",
+        key: str | None = None,
     ) -> None:
         super().__init__(problem)
         self.kind, self.outcome, self.key = kind, outcome, key
@@ -87,5 +92,7 @@ class NotAudited(Rejected):
 
     def __init__(self, command: str, key: str | None, problem: str) -> None:
         again = "" if key is None else f"; ask again with key {key!r}"
-        super().__init__(f"{command} was done, but its audit row could not be written: {problem}{again}")
+        super().__init__(
+            f"{command} was done, but its audit row could not be written: {problem}{again}"
+        )
         self.command, self.key, self.problem = command, key, problem

@@ -84,7 +84,9 @@ class FundManager:
         transport: Any = None,
     ) -> None:
         self.config = config
-        self._bridge: Bridge[Fund] = Bridge(lambda: Fund.open(config, controller, clock=clock, transport=transport))
+        self._bridge: Bridge[Fund] = Bridge(
+            lambda: Fund.open(config, controller, clock=clock, transport=transport)
+        )
         self.ledger = SyncDoor(self._bridge, "ledger")
         self.promotion = SyncDoor(self._bridge, "promotion")
         self.alerts = SyncDoor(self._bridge, "alerts")
@@ -104,7 +106,10 @@ class FundManager:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             self.stop()

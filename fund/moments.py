@@ -28,7 +28,9 @@ def instant_us(field: str, at: Instant | None) -> int | None:
         return (at - _EPOCH) // dt.timedelta(microseconds=1)
     if isinstance(at, dt.date):
         return instant_us(field, dt.datetime(at.year, at.month, at.day, tzinfo=dt.UTC))
-    raise ConfigError(field, f"{shown(at)} is not a date, an aware datetime, or microseconds since the epoch")
+    raise ConfigError(
+        field, f"{shown(at)} is not a date, an aware datetime, or microseconds since the epoch"
+    )
 
 
 def day_of(field: str, day: dt.date | str) -> str:
@@ -42,6 +44,8 @@ def day_of(field: str, day: dt.date | str) -> str:
 
 def moment_of(field: str, moment: Moment | None) -> str | int | None:
     """A date stays a date, to be counted to its end; anything else is an instant. Raises: `ConfigError`."""
-    if isinstance(moment, str) or (isinstance(moment, dt.date) and not isinstance(moment, dt.datetime)):
+    if isinstance(moment, str) or (
+        isinstance(moment, dt.date) and not isinstance(moment, dt.datetime)
+    ):
         return day_of(field, moment)
     return instant_us(field, moment)

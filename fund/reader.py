@@ -72,7 +72,9 @@ class FundReader:
         asset: str | None = None,
     ) -> dict[str, Decimal]:
         """Income positive, expense negative, both ends included; what closed a period is left out."""
-        return self._reports().income_statement(moment_of("start", start), moment_of("end", end), strategy, asset)
+        return self._reports().income_statement(
+            moment_of("start", start), moment_of("end", end), strategy, asset
+        )
 
     def cash_flow(
         self, start: Moment | None = None, end: Moment | None = None, *, strategy: str | None = None
@@ -121,7 +123,9 @@ class FundReader:
 
     def entry_count(self, kind: str | None = None) -> int:
         """How many entries there are, of one kind or of all."""
-        return int(self._reader.row("SELECT count(*) FROM entry WHERE ?1 IS NULL OR kind = ?1", (kind,))[0])
+        return int(
+            self._reader.row("SELECT count(*) FROM entry WHERE ?1 IS NULL OR kind = ?1", (kind,))[0]
+        )
 
     # -- what people asked for
 

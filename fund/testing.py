@@ -22,7 +22,14 @@ from fundops.fund import Fund
 from fundops.reader import open_reader
 from fundops.runtime import InlineWorker, VirtualClock, Worker
 from fundops.wire.alert import AlertRecord
-from fundops.wire.controller import FeedStatus, Fill, KillAction, Settlement, StopReport, StrategyStatus
+from fundops.wire.controller import (
+    FeedStatus,
+    Fill,
+    KillAction,
+    Settlement,
+    StopReport,
+    StrategyStatus,
+)
 from fundops.wire.oversight import TickReport
 from fundops.wire.paging import checked_limit
 
@@ -120,7 +127,9 @@ class VirtualFund:
         """Every alert that was let through, oldest first."""
         with open_reader(self.fund.config.path) as reader:
             page = reader.recent_alerts(checked_limit(limit))
-        return [one for one in reversed(page.alerts) if one.outcome.value in ("QUEUED", "NO_CHANNEL")]
+        return [
+            one for one in reversed(page.alerts) if one.outcome.value in ("QUEUED", "NO_CHANNEL")
+        ]
 
 
 def _inline(name: str) -> Worker:
@@ -150,5 +159,7 @@ async def virtual_fund(
             "control_socket": False,
         }
         config = FundConfig(**{**defaults, **settings})
-        async with Fund.open(config, fake, clock=time, transport=transport, make_worker=_inline, seed=0) as fund:
+        async with Fund.open(
+            config, fake, clock=time, transport=transport, make_worker=_inline, seed=0
+        ) as fund:
             yield VirtualFund(fund, fake, time)

@@ -88,7 +88,11 @@ class DemoReport(msgspec.Struct, frozen=True):
                 "seed": self.seed,
                 "nav": text_of(self.status.nav),
                 "strategies": [
-                    {"name": one.name, "stage": one.stage.value, "days_in_stage": round(one.days_in_stage, 6)}
+                    {
+                        "name": one.name,
+                        "stage": one.stage.value,
+                        "days_in_stage": round(one.days_in_stage, 6),
+                    }
                     for one in self.strategies
                 ],
                 "promotions": sum(one.kind == "promote" for one in self.history),
@@ -186,7 +190,9 @@ async def run_demo(
             lease_s=LEASE_S,
             status_port=options.port,
         )
-        engine = ReplayEngine(line_up, options.bars, window[0], config.capital_minor, clock.now_us, script)
+        engine = ReplayEngine(
+            line_up, options.bars, window[0], config.capital_minor, clock.now_us, script
+        )
         async with Fund.open(config, engine, clock=clock, seed=options.seed) as fund:
             for strategy in line_up:
                 await fund.promotion.register(strategy.name)
@@ -194,8 +200,12 @@ async def run_demo(
                 await on_ready(fund)
             await replay(fund, engine, clock, bars, drills=drills, on_session=on_session)
             if not await fund.flush_alerts(FLUSH_S):
-                raise FundopsError(f"alerts could not be delivered to the demo's own endpoint within {FLUSH_S:g} s")
-            report = await _report(fund, engine, bars, options.seed, drilled, endpoint.received, begun)
+                raise FundopsError(
+                    f"alerts could not be delivered to the demo's own endpoint within {FLUSH_S:g} s"
+                )
+            report = await _report(
+                fund, engine, bars, options.seed, drilled, endpoint.received, begun
+            )
             if on_report is not None:
                 await on_report(report, fund)
     return report
@@ -226,7 +236,10 @@ async def _report(
         history=await fund.promotion.history(limit=100_000),
         alerts=await fund.alerts.recent(20),
         delivered=delivered,
-        recovery={key: stats[key] for key in ("total_attempts", "successes", "failures", "circuit_breakers_open")},
+        recovery={
+            key: stats[key]
+            for key in ("total_attempts", "successes", "failures", "circuit_breakers_open")
+        },
         balance_sheet=await fund.ledger.balance_sheet(),
         income_statement=await fund.ledger.income_statement(),
         trial_balance=sum(trial.values(), Decimal(0)),

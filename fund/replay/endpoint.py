@@ -36,8 +36,12 @@ class Endpoint:
                 with trio.move_on_after(REQUEST_DEADLINE_S):
                     if await self._read_request(connection, stream):
                         self.received += 1
-                        answer = connection.send(h11.Response(status_code=204, headers=[(b"connection", b"close")]))
-                        await stream.send_all((answer or b"") + (connection.send(h11.EndOfMessage()) or b""))
+                        answer = connection.send(
+                            h11.Response(status_code=204, headers=[(b"connection", b"close")])
+                        )
+                        await stream.send_all(
+                            (answer or b"") + (connection.send(h11.EndOfMessage()) or b"")
+                        )
             except (trio.BrokenResourceError, h11.RemoteProtocolError):
                 pass
 
@@ -63,7 +67,9 @@ async def open_endpoint() -> AsyncIterator[Endpoint]:
     endpoint = Endpoint()
     with bare_errors():
         async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(partial(trio.serve_tcp, endpoint.serve, 0, host="127.0.0.1"))
+            listeners = await nursery.start(
+                partial(trio.serve_tcp, endpoint.serve, 0, host="127.0.0.1")
+            )
             endpoint.port = listeners[0].socket.getsockname()[1]
             yield endpoint
             nursery.cancel_scope.cancel()

@@ -20,7 +20,14 @@ import msgspec
 from fundops.replay.lineup import COST_BP_PER_SIDE, Strategy
 from fundops.replay.prices import Bar
 from fundops.runtime import FundopsError
-from fundops.wire.controller import FeedStatus, Fill, KillAction, StopReport, StrategyState, StrategyStatus
+from fundops.wire.controller import (
+    FeedStatus,
+    Fill,
+    KillAction,
+    StopReport,
+    StrategyState,
+    StrategyStatus,
+)
 from fundops.wire.money import from_minor, to_minor
 
 __all__ = ["TICKS_PER_SESSION", "Crash", "ReplayEngine", "Script", "session_open_us"]
@@ -169,7 +176,10 @@ class ReplayEngine:
 
     def _silent(self, symbol: str, session: int) -> bool:
         script = self._script
-        return symbol == script.silent_feed and 0 <= session - script.silent_from < script.silent_sessions
+        return (
+            symbol == script.silent_feed
+            and 0 <= session - script.silent_from < script.silent_sessions
+        )
 
     # -- fills
 
@@ -256,7 +266,9 @@ class ReplayEngine:
         if action == "flatten":
             for book in self._books.values():
                 self._close(book)
-        return StopReport(open_orders=0, open_positions=sum(bool(book.quantity) for book in self._books.values()))
+        return StopReport(
+            open_orders=0, open_positions=sum(bool(book.quantity) for book in self._books.values())
+        )
 
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
         """A stage begins flat: a real position is sold, a hypothetical one is forgotten at its mark."""

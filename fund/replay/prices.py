@@ -82,7 +82,11 @@ class PricesError(ValueError):
 
     def __str__(self) -> str:
         where = self.path if self.line is None else f"{self.path}:{self.line}"
-        return f"{where}: {self.problem}" if self.column is None else f"{where}: column {self.column!r}: {self.problem}"
+        return (
+            f"{where}: {self.problem}"
+            if self.column is None
+            else f"{where}: column {self.column!r}: {self.problem}"
+        )
 
 
 @functools.cache
@@ -148,9 +152,13 @@ def _bytes(name: str) -> bytes:
                 return archive.read(BYTES_MAX + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         # Before OSError, of which BadGzipFile is a kind.
-        raise PricesError(name, None, None, f"the file is not a whole gzip archive ({error})") from error
+        raise PricesError(
+            name, None, None, f"the file is not a whole gzip archive ({error})"
+        ) from error
     except OSError as error:
-        raise PricesError(name, None, None, f"the file cannot be read ({error.strerror or error})") from error
+        raise PricesError(
+            name, None, None, f"the file cannot be read ({error.strerror or error})"
+        ) from error
     except ValueError as error:
         # A path with a NUL in it never reaches the operating system.
         raise PricesError(name, None, None, f"the file cannot be read ({error})") from error
@@ -222,7 +230,9 @@ class _Row:
         """
         for column, cents in (("open", bar.open_cents), ("close", bar.close_cents)):
             if bar.high_cents < cents:
-                raise self.error(line, "high", f"{text['high']} is below the {column} {text[column]}")
+                raise self.error(
+                    line, "high", f"{text['high']} is below the {column} {text[column]}"
+                )
             if bar.low_cents > cents:
                 raise self.error(line, "low", f"{text['low']} is above the {column} {text[column]}")
 
@@ -233,7 +243,9 @@ class _Row:
         try:
             return datetime.date(int(parts["year"]), int(parts["month"]), int(parts["day"]))
         except ValueError as error:
-            raise self.error(line, "date", f"{text} is not a day of the calendar ({error})") from error
+            raise self.error(
+                line, "date", f"{text} is not a day of the calendar ({error})"
+            ) from error
 
     def _number(self, line: int, column: str, text: str) -> Decimal:
         if _NOT_FINITE.fullmatch(text):

@@ -53,9 +53,13 @@ def _money(value: Decimal) -> str:
 
 def _table(title: str, *columns: str) -> Table:
     """Columns whose heading begins with a space are figures."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD
+    )
     for column in columns:
-        table.add_column(column.strip(), justify="right" if column.startswith(" ") else "left", overflow="fold")
+        table.add_column(
+            column.strip(), justify="right" if column.startswith(" ") else "left", overflow="fold"
+        )
     return table
 
 
@@ -74,7 +78,13 @@ def _fund(report: DemoReport) -> Table:
 
 def _strategies(strategies: Sequence[PromotionSnapshot], history: Sequence[HistoryEntry]) -> Table:
     table = _table(
-        "Strategies by stage", "stage", "strategy, and why it is there", " days", " trades", " Sharpe", " drawdown"
+        "Strategies by stage",
+        "stage",
+        "strategy, and why it is there",
+        " days",
+        " trades",
+        " Sharpe",
+        " drawdown",
     )
     for one in sorted(strategies, key=lambda one: (_HIGHEST_FIRST.index(one.stage), one.name)):
         last = next(line for line in history if line.strategy == one.name)
@@ -100,7 +110,11 @@ def _why(one: PromotionSnapshot, last: HistoryEntry) -> str:
 
 
 def _missed(result: CriterionResult) -> str:
-    observed = result.reason if result.margin is None or result.observed is None else f"{result.observed:.4g}"
+    observed = (
+        result.reason
+        if result.margin is None or result.observed is None
+        else f"{result.observed:.4g}"
+    )
     return f"{result.name} {observed} (needs {result.op} {result.limit:g})"
 
 
@@ -122,7 +136,9 @@ def _books(title: str, books: Mapping[str, Decimal]) -> Table:
 def _alerts(report: DemoReport) -> Table:
     table = _table("Alerts", "category", " decided", " suppressed")
     for category, count in report.alerts.by_category.items():
-        table.add_row(category, str(count), str(report.alerts.suppressed_by_category.get(category, 0)))
+        table.add_row(
+            category, str(count), str(report.alerts.suppressed_by_category.get(category, 0))
+        )
     outcomes = report.alerts.by_outcome
     table.caption = (
         f"{outcomes.get('QUEUED', 0)} sent, {outcomes.get('RATE_SUPPRESSED', 0)} held back by the rate limit,"
@@ -146,7 +162,9 @@ def _tree(statuses: Sequence[ChildStatus]) -> Tree:
 
 def _grow(tree: Tree, statuses: Sequence[ChildStatus]) -> None:
     for one in statuses:
-        restarts = f", {one.restarts} restart{'s' if one.restarts != 1 else ''}" if one.restarts else ""
+        restarts = (
+            f", {one.restarts} restart{'s' if one.restarts != 1 else ''}" if one.restarts else ""
+        )
         handled = f", {one.mailbox.done:,} messages" if one.mailbox is not None else ""
         _grow(tree.add(f"{one.name} ({one.state}{handled}{restarts})"), one.children)
 

@@ -379,7 +379,8 @@ FAMILIES: Final[Mapping[str, Callable[..., Rule]]] = {
 
 # One spelling for each rule: no zero, no leading zero, no sign.
 _PATTERNS: Final = tuple(
-    (re.compile(form.replace("#", "([1-9][0-9]{0,3})")), family) for form, family in FAMILIES.items()
+    (re.compile(form.replace("#", "([1-9][0-9]{0,3})")), family)
+    for form, family in FAMILIES.items()
 )
 
 

@@ -37,7 +37,9 @@ async def replay(
             engine.before_tick(session, tick)
             report = await fund.tick(bar.day.isoformat() if tick == TICKS_PER_SESSION else None)
             if report.failed:
-                raise FundopsError(f"replay stopped on {bar.day}, tick {tick}: cannot do {', '.join(report.failed)}")
+                raise FundopsError(
+                    f"replay stopped on {bar.day}, tick {tick}: cannot do {', '.join(report.failed)}"
+                )
             await fund.host.idle()
             engine.after_tick(session, tick)
         on_session(session + 1)

@@ -388,7 +388,9 @@ fundops.mcp.answers.open_reader = noisy
 
 
 def test_without_its_package_it_says_what_to_install() -> None:
-    program = "import sys; sys.modules['mcp'] = None; from fundops.mcp.server import serve; serve(None)"
+    program = (
+        "import sys; sys.modules['mcp'] = None; from fundops.mcp.server import serve; serve(None)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S
     )
