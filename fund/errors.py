@@ -1,7 +1,8 @@
 """The errors of the front door; those of the actors are in `fundops.wire` and `fundops.runtime`.
 
-All of them are `FundopsError`s. Texts are lower case and carry the values; facts are attributes. `outcome`, where an
-error has it, says whether the request was executed: ``"done"``, ``"not_executed"`` or ``"unknown"``.
+All of them are `FundopsError`s. Texts are lower case and carry the values; facts are attributes.
+`outcome`, where an error has it, says whether the request was executed: ``"done"``,
+``"not_executed"`` or ``"unknown"``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ class SubsystemDisabled(FundopsError):
 
 
 class FundNotRunning(FundopsError):
-    """The synchronous fund is not running, or was called from its own thread. Call `start()` first."""
+    """The synchronous fund is not running, or was called from its own thread.
+
+    Call `start()` first.
+    """
 
 
 class FundClosed(FundopsError):
@@ -86,7 +90,10 @@ class UnknownCommand(Rejected, ConfigError):
 
 
 class NotAudited(Rejected):
-    """The change is durable, its audit row is not. Asking again with `key` books nothing twice and writes the row."""
+    """The change is durable, its audit row is not.
+
+    Asking again with `key` books nothing twice and writes the row.
+    """
 
     outcome: Outcome = "unknown"
 

@@ -1,4 +1,4 @@
-"""Fund: everything running, behind one async front door on trio.
+"""Fund: a running fund behind one async front door, on trio.
 
 async with Fund.open(FundConfig(total_capital=100_000, ledger_enabled=True)) as fund:
     await fund.ledger.deposit("2500")
@@ -48,7 +48,8 @@ from fundops.wire.money import from_minor
 __all__ = ["Fund"]
 
 log = logging.getLogger("fundops")
-# A host that configures no logging hears nothing of ours on its stderr.
+# Without a handler the logging module would print warnings to the stderr of a host that configured
+# no logging.
 log.addHandler(logging.NullHandler())
 
 
@@ -81,7 +82,7 @@ class Fund(FundDoor):
         self.promotion = PromotionDoor(ref("promotion", enabled=config.promotion_enabled))
         self.alerts = AlertDoor(ref("alert", enabled=config.alerts_enabled))
         self.recovery = RecoveryDoor(ref("recovery", enabled=config.self_healing_enabled), host)
-        # What another process may ask for by name; a host can add commands of its own.
+        # The commands that another process may call; a host can add some.
         self.commands: CommandTable = fund_commands(
             config.path, supervisor.ref("persistence"), self.ledger, clock.now_us
         )
@@ -98,12 +99,12 @@ class Fund(FundDoor):
     ) -> AbstractAsyncContextManager[Fund]:
         """Start a fund, and stop it in order when the block is left.
 
-        Without a `controller` the host pushes what it knows with `report`. `clock` drives every schedule of the
-        domain, `transport` replaces the network of webhooks, `make_worker` the threads that touch the database, and
-        `seed` makes the identity of a new database repeatable.
+        Without a `controller` the host pushes its state with `report`. `clock` drives every
+        schedule of the domain, `transport` replaces the network of webhooks, `make_worker` the
+        threads that use the database, and `seed` makes the uuid of a new database repeatable.
 
-        Raises: `ConfigError`, `DatabaseInUse`, `DatabaseError`; `SupervisorEscalated` out of the block when an actor
-        cannot be kept alive.
+        Raises: `ConfigError`, `DatabaseInUse`, `DatabaseError`; `SupervisorEscalated` out of the
+        block when an actor cannot be kept alive.
         """
         return _open(config, controller, clock or SystemClock(), transport, make_worker, seed)
 
@@ -154,7 +155,7 @@ async def _open(
                         await nursery.start(control.serve)
                     ticking = trio.CancelScope()
                     if config.tick_interval_s is not None:
-                        nursery.start_soon(_tick_for_ever, fund, config.tick_interval_s, ticking)
+                        nursery.start_soon(_keep_ticking, fund, config.tick_interval_s, ticking)
                     try:
                         yield fund
                     finally:
@@ -164,8 +165,8 @@ async def _open(
                 nursery.cancel_scope.cancel()
 
 
-async def _tick_for_ever(fund: Fund, interval_s: float, ticking: trio.CancelScope) -> None:
-    """Ticks that were missed are skipped, not piled up."""
+async def _keep_ticking(fund: Fund, interval_s: float, ticking: trio.CancelScope) -> None:
+    """Tick at each interval; ticks that were missed are skipped, so they never pile up."""
     with ticking:
         while True:
             begun = trio.current_time()

@@ -1,4 +1,4 @@
-"""Times as callers give them: dates and aware datetimes in, ISO dates and microseconds out."""
+"""Times as callers give them, turned into ISO dates and microseconds since the epoch, UTC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Moment = Instant | str
 
 
 def instant_us(field: str, at: Instant | None) -> int | None:
-    """Microseconds since the epoch: int as they are, an aware datetime, or the start of a date, UTC.
+    """Microseconds since the epoch; a date counts as its start, UTC, an int is returned as it is.
 
     Raises: `ConfigError`.
     """
@@ -34,7 +34,7 @@ def instant_us(field: str, at: Instant | None) -> int | None:
 
 
 def day_of(field: str, day: dt.date | str) -> str:
-    """The ISO date; a text is looked at by whoever uses it. Raises: `ConfigError`."""
+    """The ISO date. A text is returned unchecked: its receiver parses it. Raises: `ConfigError`."""
     if isinstance(day, str):
         return day
     if isinstance(day, dt.date) and not isinstance(day, dt.datetime):
@@ -43,7 +43,10 @@ def day_of(field: str, day: dt.date | str) -> str:
 
 
 def moment_of(field: str, moment: Moment | None) -> str | int | None:
-    """A date stays a date, to be counted to its end; anything else is an instant. Raises: `ConfigError`."""
+    """A date as ISO text, which counts to its end, or an instant in microseconds.
+
+    Raises: `ConfigError`.
+    """
     if isinstance(moment, str) or (
         isinstance(moment, dt.date) and not isinstance(moment, dt.datetime)
     ):

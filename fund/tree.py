@@ -52,7 +52,10 @@ class TreeView:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the actors are made of. `nursery` outlives the supervisor; the status server runs in it."""
+    """The settings and shared objects that the actors are made with.
+
+    `nursery` outlives the supervisor; the status server runs in it.
+    """
 
     config: FundConfig
     path: Path

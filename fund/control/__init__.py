@@ -1,12 +1,15 @@
 """Commands from another process of the same user to a running fund.
 
-Client and fund exchange one JSON line each over a unix socket, and the fund then closes the connection:
+Client and fund exchange one JSON line each over a unix socket, and the fund then closes the
+connection:
 
     {"version": 1, "command": "ledger.deposit", "arguments": {"amount": "500"}, "actor": "ann"}
-    {"ok": {"seq": 7, ...}}    or    {"error": {"type": "InsufficientFunds", "text": "...", "facts": {...}}}
+    {"ok": {"seq": 7, ...}}    or    {"error": {"type": "InsufficientFunds", "text": "...", "facts":
+    {...}}}
 
-A request may name the `database` that it is meant for. A copy of a file has the uuid of the original, and a request for
-one of them must not reach the other. Names are loaded when first used, so that importing a part loads no other one.
+A request may name the `database` that it is meant for. A copy of a file has the uuid of the
+original, and a request for one of them must not reach the other. The names below are loaded when
+first used, so importing one module of this package does not load the others.
 """
 
 from __future__ import annotations

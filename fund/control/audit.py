@@ -1,6 +1,7 @@
-"""The audit table: every change that a person or a program outside asked for, and what became of it.
+"""The audit table: every change that a person or a program outside asked for, with its outcome.
 
-One row per change, written before its answer leaves and never touched again. `arguments` and `outcome` are JSON.
+One row per change, written before its answer is sent and never changed. `arguments` and `outcome`
+are JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from fundops.wire.persistence import Statement
 
 __all__ = ["OUTCOME_MAX", "AuditRow", "Caller", "audited", "recent"]
 
-# The rows are for ever, and an answer can be as long as its caller likes; the journal has what was booked.
+# Rows are kept without end and the caller decides how long an answer is. The journal holds the
+# entries themselves.
 OUTCOME_MAX = 4_096
 
 _INSERT = (
@@ -24,16 +26,16 @@ _INSERT = (
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks, and through which door: ``"control"`` or ``"standalone"``."""
+    """The caller of a command."""
 
-    door: str
-    uid: int | None  # None: this system does not tell
+    door: str  # "control": by the socket; "standalone": by a tool, with no fund running
+    uid: int | None  # None: the system does not tell
     pid: int | None
-    actor: str  # the name given; anybody can give any
+    actor: str  # the name given by the caller; it is not verified
 
 
 class AuditRow(msgspec.Struct, frozen=True):
-    """One change that was asked for."""
+    """One change that was asked for, and its outcome."""
 
     id: int
     at_us: int
@@ -49,7 +51,7 @@ class AuditRow(msgspec.Struct, frozen=True):
 def audited(
     at_us: int, caller: Caller, command: str, arguments: Any, outcome: dict[str, Any]
 ) -> Statement:
-    """The row, to commit."""
+    """The statement that writes one row. A long outcome is replaced by its length."""
     told = msgspec.json.encode(outcome)
     if len(told) > OUTCOME_MAX:
         told = msgspec.json.encode({kind: {"left_out_bytes": len(told)} for kind in outcome})

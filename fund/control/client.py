@@ -1,4 +1,4 @@
-"""The calling end of the control socket. It runs no trio, so that any tool can call a fund."""
+"""The calling end of the control socket. It runs no trio, so any tool can use it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from fundops.runtime import ConfigError, FundopsError
 
 __all__ = ["call", "rebuilt"]
 
-# An answer is made by a fund, and as long as what it was asked for.
+# Larger than a request: a page of entries can be long, and the fund that answers is trusted.
 ANSWER_MAX_BYTES = 64 * 2**20
-# Longer than an answer of the ledger and a commit of the audit row together.
+# Longer than the deadlines of the ledger's answer and of the audit row's commit together.
 ANSWER_DEADLINE_S = 120.0
 CONNECT_DEADLINE_S = 10.0
 _POLL_S = 0.02
@@ -48,16 +48,21 @@ def call(
     actor: str = "",
     timeout_s: float = ANSWER_DEADLINE_S,
 ) -> Any:
-    """The answer of a running fund, as JSON has it. `fund` is the path of its database, or the database's uuid.
+    """Run a command in a running fund and return its answer as JSON values.
 
-    Raises: `NobodyListens`; the command's own error, as the class it has here; else a `ControlError`.
+    `fund` is the path of its database or the database's uuid; `actor` is the name for the audit
+    table.
+
+    Raises: `NobodyListens`; the command's own error, in its own class; `ControlError` for an error
+    that has no class here, and for a lost answer: its `outcome` is then "unknown" and `key` is the
+    key to ask again with.
     """
     uuid, database = _named(fund)
     given = dict(arguments or {})
     try:
         line = msgspec.json.encode(Request(VERSION, command, plain(given), actor, database))
     except UnicodeEncodeError:
-        check_carried({**given, "actor": actor})  # says which it is
+        check_carried({**given, "actor": actor})  # names the argument
         raise
     if len(line) > LINE_MAX_BYTES:
         raise ConfigError("arguments", f"are longer than {LINE_MAX_BYTES} bytes")
@@ -76,7 +81,7 @@ def _named(fund: Path | str) -> tuple[str, str | None]:
     if isinstance(fund, str):
         with suppress(ValueError):
             return str(UUID(fund)), None
-    from fundops.file import meta  # loads the database, which a caller with a uuid does without
+    from fundops.file import meta  # loads apsw, which a caller with a uuid does not need
 
     path = Path(fund).resolve()
     uuid = meta.read_file(path).get("uuid")
@@ -86,7 +91,10 @@ def _named(fund: Path | str) -> tuple[str, str | None]:
 
 
 def _connected(uuid: str) -> socket.socket:
-    """Raises: `NobodyListens`; `ControlError` when it is somebody else who does."""
+    """A connection to the fund.
+
+    Raises: `NobodyListens`; `ControlError` when another user listens instead.
+    """
     deadline = time.monotonic() + CONNECT_DEADLINE_S
     for folder in folders_to_look_in():
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -113,7 +121,7 @@ def _connect(connection: socket.socket, path: Path, deadline: float) -> None:
         try:
             return connection.connect(str(path))
         except OSError as error:
-            # A path that cannot even be a socket's is nobody's.
+            # EAGAIN: the backlog is full. Every other error will not pass by waiting.
             if error.errno != errno.EAGAIN:
                 raise
             if time.monotonic() > deadline:
@@ -124,7 +132,8 @@ def _connect(connection: socket.socket, path: Path, deadline: float) -> None:
 def _exchange(connection: socket.socket, line: bytes, timeout_s: float) -> bytes:
     connection.settimeout(timeout_s)
     with suppress(BrokenPipeError, ConnectionResetError):
-        connection.sendall(line)  # who refuses in the middle of it has already said why
+        # A fund that refuses a request early closes its end; its answer can still be read.
+        connection.sendall(line)
     received = bytearray()
     while not received.endswith(b"\n"):
         chunk = connection.recv(CHUNK_BYTES)
@@ -173,7 +182,7 @@ def _errors() -> dict[str, type[FundopsError]]:
 
 
 def rebuilt(name: str, text: str, facts: Mapping[str, Any]) -> FundopsError:
-    """The error as it was raised at the other end: its class, its text, its facts as attributes."""
+    """The error as the fund raised it, with its class and facts; else a `ControlError`."""
     kind = _errors().get(name)
     if kind is None:
         outcome = facts.get("outcome", "unknown")
@@ -190,4 +199,4 @@ def _as_hinted(value: Any, hint: Any, fact: str) -> Any:
     try:
         return value if hint is None else converted(value, hint, fact)
     except (ConfigError, TypeError):
-        return value  # what it was declared to be is a courtesy
+        return value  # plain JSON is better than no fact at all

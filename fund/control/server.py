@@ -1,7 +1,7 @@
 """The fund's end of the control socket.
 
-A connecting process belongs to the same user, as the kernel says; everything else about it is treated as hostile. No
-error in here stops the fund.
+A connecting process belongs to the same user, as the kernel says; everything else about it is
+treated as hostile. No error in here stops the fund.
 """
 
 from __future__ import annotations
@@ -38,18 +38,21 @@ __all__ = ["ControlServer"]
 
 log = logging.getLogger("fundops.control")
 
-# People and their tools; those beyond it wait in the backlog for at most a few deadlines.
+# Enough for people and their tools. Further clients wait in the backlog, at most a few deadlines.
 CLIENTS_MAX = 16
 BACKLOG = 64
 READ_DEADLINE_S = 5.0
 SEND_DEADLINE_S = 10.0
-# Commands in hand when the fund stops may end.
+# For commands that are running when the fund stops.
 CLOSE_DEADLINE_S = 5.0
 ACCEPT_AGAIN_S = 1.0
 
 
 class ControlServer:
-    """Listens for one fund. `serve` runs until cancelled; `close` first lets the commands in hand end."""
+    """Listens for one fund.
+
+    `serve` runs until cancelled; `close` first lets running commands end.
+    """
 
     def __init__(
         self,
@@ -67,10 +70,14 @@ class ControlServer:
         self._slots = trio.Semaphore(CLIENTS_MAX)
         self._in_hand = 0
         self._idle = trio.Event()
-        self.path: Path | None = None  # where it listens; None: it does not
+        self.path: Path | None = None  # of the socket; None: not listening
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Started once it listens, or once it is known that it never will: that is a warning and not an error."""
+        """Listen and serve until cancelled.
+
+        Reports itself started once it listens. A fund without a socket is better than none, so a
+        socket that cannot be made is logged as a warning and `serve` returns.
+        """
         try:
             path = folder_to_listen_in() / socket_name(self._uuid)
             listening = _listen(path)
@@ -87,32 +94,35 @@ class ControlServer:
                 async with trio.open_nursery() as nursery:
                     task_status.started()
                     with self._accepting:
-                        await self._accept_for_ever(ours, nursery)
-        except Exception as error:  # noqa: BLE001  a fund without a socket is better than none
+                        await self._accept(ours, nursery)
+        except Exception as error:  # noqa: BLE001  the fund runs on without its socket
             _log_defect(
                 "it is closed, and no command from another process gets through any more", error
             )
         finally:
             self.path = None
             with suppress(OSError):
-                # By now it may be another's: whoever opened the same database after us.
+                # A fund that opened the same database after us may have replaced the socket.
                 if path.stat().st_ino == inode:
                     path.unlink()
 
     async def close(self) -> None:
-        """Accept nobody more, and wait a moment for what was begun. Idempotent; also when cancelled."""
+        """Accept no further client and wait up to 5 s for running commands. Idempotent.
+
+        The wait is shielded from cancellation.
+        """
         self._accepting.cancel()
         with trio.move_on_after(CLOSE_DEADLINE_S, shield=True):
             while self._in_hand:
                 await self._idle.wait()
 
-    async def _accept_for_ever(self, ours: Any, nursery: trio.Nursery) -> None:
+    async def _accept(self, ours: Any, nursery: trio.Nursery) -> None:
         while True:
             await self._slots.acquire()
             try:
                 connection, _ = await ours.accept()
             except OSError as error:
-                # Out of descriptors, most likely, which passes.
+                # Most likely the process is out of file descriptors, which passes.
                 self._slots.release()
                 log.warning("control socket: %s", error)
                 await trio.sleep(ACCEPT_AGAIN_S)
@@ -131,8 +141,8 @@ class ControlServer:
                     with trio.move_on_after(SEND_DEADLINE_S):
                         await stream.send_all(answer + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # they have left, and what they asked for is done all the same
-        except Exception as error:  # noqa: BLE001  in front of one client; the next may fare better, the fund goes on
+            pass  # the client has left; its command was run
+        except Exception as error:  # noqa: BLE001  one client lost; others are served
             _log_defect("a client could not be served", error)
         finally:
             self._slots.release()
@@ -180,7 +190,7 @@ class ControlServer:
             )
         except FundopsError as error:
             return _told(error)
-        except Exception as error:  # noqa: BLE001  its caller hears it; the fund has other things to do
+        except Exception as error:  # noqa: BLE001  sent to the caller; the fund goes on
             _log_defect(f"{request.command} failed", error)
             return _told(error)
         finally:
@@ -190,10 +200,11 @@ class ControlServer:
 
 
 def _listen(path: Path) -> socket.socket:
-    """A listening socket at `path`, 0600 before anybody can connect, in place of one that a dead owner left."""
-    if _somebody_answers(path):
+    """A listening socket at `path`, of mode 0600, in place of one that a dead owner left."""
+    if _is_answered(path):
         raise ControlError(
-            f"another fund listens at {path}; is its database a copy of this one, or this one of it?"
+            f"another fund listens at {path};"
+            " is its database a copy of this one, or this one of it?"
         )
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
@@ -202,7 +213,7 @@ def _listen(path: Path) -> socket.socket:
         made.chmod(0o600)
         listening.listen(BACKLOG)
         listening.setblocking(False)
-        # A rename replaces the dead one in one step: nobody ever finds nothing there.
+        # A rename replaces the dead socket in one step, so there is no moment without one.
         made.rename(path)
     except BaseException:
         listening.close()
@@ -211,7 +222,7 @@ def _listen(path: Path) -> socket.socket:
     return listening
 
 
-def _somebody_answers(path: Path) -> bool:
+def _is_answered(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -224,7 +235,10 @@ def _somebody_answers(path: Path) -> bool:
 
 
 async def _line(stream: trio.SocketStream) -> bytes | None:
-    """One line; None when they left without a word. Raises: `ControlError` for a huge or a broken-off one."""
+    """One line; None when the client left without sending.
+
+    Raises: `ControlError` for a line too long or cut off.
+    """
     received, searched = bytearray(), 0
     while (end := received.find(b"\n", searched)) < 0:
         searched = len(received)

@@ -1,7 +1,7 @@
-"""One command for one database: to the fund that runs on it, or, when none does, done here and now.
+"""One command for one database: sent to the fund that runs on it, or executed here when none runs.
 
-Without an owner the command takes the owner's lock, brings up persistence and the ledger and nothing else (no guard, no
-alerts, no tick: they are the running fund's), runs, and leaves.
+Without an owner the command takes the owner's lock, starts persistence and the ledger, runs, and
+stops. It starts no guard, no alerts and no tick: those belong to a running fund.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from fundops.runtime import (
 
 __all__ = ["run_command"]
 
-# As long as SQLite itself would wait for a lock: another tool's write, or a fund that is still starting, takes less.
+# As long as SQLite itself would wait for a lock; another tool's write or the start of a fund takes
+# less.
 LOCK_WAIT_S = 5.0
 _POLL_S = 0.05
 
@@ -54,10 +55,13 @@ def run_command(
     *,
     wait_s: float = LOCK_WAIT_S,
 ) -> Any:
-    """The answer, as JSON has it. A change without a `key` is given one first, so that its errors can carry it.
+    """Run a command and return its answer as JSON values. Not to be called from within a trio run.
 
-    Raises: the command's own error; `DatabaseInUse` when the owner does not listen; `DatabaseError`. Not to be called
-    from within a trio run.
+    A change without a `key` gets one first, so that its errors can carry it. `actor` is the name
+    for the audit table.
+
+    Raises: the command's own error; `DatabaseInUse` when the owner does not listen;
+    `DatabaseError`.
     """
     asked = dict(arguments or {})
     check_carried({**asked, "actor": actor})
@@ -75,13 +79,13 @@ def run_command(
             try:
                 return call(db, command, asked, actor=actor)
             except NobodyListens:
-                # Another tool in the middle of its write, or a fund on its way up or down.
+                # Another tool is writing, or a fund is starting or stopping.
                 if time.monotonic() >= deadline:
                     raise owned from None
             time.sleep(_POLL_S)
             continue
         try:
-            # An interrupt waits for the write to end, and then ends the command.
+            # An interrupt waits for the write to end and then ends the command.
             run = partial(_alone, db.resolve(), identity, command, asked, actor)
             return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
         finally:
@@ -105,7 +109,8 @@ async def _alone(
         ) as supervisor:
             door = LedgerDoor(supervisor.ref("ledger"), clock.now_us, path, ThreadWorker)
             if command != _BEGINS_THE_BOOK:
-                # As the fund does at every start: the book begins with the capital, whoever opens it first.
+                # As a fund does at every start: the first entry is the capital, whichever program
+                # opens the book first.
                 await door.deposit(identity["total_capital"], key="opening", memo="total capital")
             table = fund_commands(path, supervisor.ref("persistence"), door, clock.now_us)
             return await table.run(

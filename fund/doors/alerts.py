@@ -1,4 +1,4 @@
-"""The alerts' door: send an alert, read what was sent."""
+"""The alerts' door: send an alert, read the recent ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["AlertDoor"]
 
 
 class AlertDoor(Door):
-    """Send alerts, read what was sent."""
+    """Send alerts and read those that were sent."""
 
     def __init__(self, ref: Ref | None) -> None:
         super().__init__("alerts", "alert_webhook_url or any subsystem", ref)
@@ -25,11 +25,14 @@ class AlertDoor(Door):
         strategy: str | None = None,
         dedup_key: str | None = None,
     ) -> AlertReceipt:
-        """Answers when it is stored, never waits for its delivery. Raises: ValueError for an unknown enum."""
+        """Store an alert; returns once it is durable and does not wait for its delivery.
+
+        Raises: `AlertRefused`; ValueError for an unknown level or category.
+        """
         return await self._ask(
             SendAlert(Level(level), Category(category), title, message, strategy, dedup_key)
         )
 
     async def recent(self, limit: int = 50) -> AlertPage:
-        """Newest first, with counts over all of history."""
+        """The newest alerts, newest first, with counts over the whole history."""
         return await self._ask(RecentAlerts(limit))

@@ -1,4 +1,4 @@
-"""What all doors share: one actor behind each, a deadline for its answers, and a refusal when it is switched off."""
+"""The base of all doors: the actor behind it, the deadline, the refusal of a disabled subsystem."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ __all__ = ["ANSWER_DEADLINE_S", "Door"]
 
 R = TypeVar("R")
 
-# Longer than a commit's own deadline, so that the reason arrives before we give up.
+# Longer than a commit's own deadline: its error names the cause, a timeout of ours would not.
 ANSWER_DEADLINE_S = 60.0
 
 
 class Door:
-    """Asks one actor; refuses everything when there is none."""
+    """Asks one actor.
+
+    Without an actor every question is a `SubsystemDisabled` naming the setting.
+    """
 
     def __init__(self, subsystem: str, switch: str, ref: Ref | None) -> None:
         self._subsystem = subsystem

@@ -1,4 +1,4 @@
-"""The fund as a whole: the host's reports, the entitlement to trade, the tick, and the state of the actors."""
+"""The fund as a whole: the host's reports, the right to trade, the tick, the actors' state."""
 
 from __future__ import annotations
 
@@ -83,9 +83,10 @@ class FundDoor:
     # -- the tick
 
     async def tick(self, session: str | None = None) -> TickReport:
-        """Run one round of oversight, for hosts that drive time themselves; returns once its commits are durable.
+        """Run one round of oversight; returns once its commits are durable.
 
-        `session` names the session that this tick ends, as an ISO date; None: no session ends.
+        For hosts that drive time themselves. `session` names the session that this tick ends, as an
+        ISO date; None: no session ends.
         """
         report = await self._supervisor.ref("oversight").ask(
             Tick(session), timeout_s=TICK_DEADLINE_S
@@ -95,7 +96,10 @@ class FundDoor:
         return report
 
     async def _log_anchor(self) -> None:
-        """Log the newest entry's hash: a journal whose end was cut off can be detected only from outside the file."""
+        """Log the newest entry's hash.
+
+        Only a copy outside the file can betray a truncated journal.
+        """
         try:
             newest = await self.ledger.recent_entries(1)
         except (Rejected, ActorError) as refusal:
@@ -105,7 +109,7 @@ class FundDoor:
                 log.info("ledger anchor %d %s", entry.seq, entry.hash)
 
     async def tick_now(self) -> TickReport:
-        """Run a tick that also ends the UTC day when a new one has begun since the last `tick_now`."""
+        """Run a tick that also ends the UTC day if one has passed since the last `tick_now`."""
         today = _utc_day(self.clock)
         ended, self._last_day = self._last_day, today
         return await self.tick(ended if ended != today else None)
@@ -119,7 +123,10 @@ class FundDoor:
         return await self._ask("oversight", NavHistory(limit))
 
     async def resume(self, strategy: str, actor: str) -> bool:
-        """Resume a strategy that the guard paused; False when it was not paused. `actor` is the person who decides."""
+        """Resume a strategy that the guard paused; False when it was not paused.
+
+        `actor` names the person who decides.
+        """
         return await self._ask("guard", ResumeStrategy(strategy, actor))
 
     # -- the actors
@@ -129,7 +136,7 @@ class FundDoor:
         return self._supervisor.tree()
 
     def drill(self, actor: str) -> None:
-        """Crash one actor on purpose before its next message, to see it restart. Raises: `UnknownChild`."""
+        """Crash one actor before its next message, to see it restart. Raises: `UnknownChild`."""
         self._supervisor.drill(actor)
 
     async def status_port(self) -> int:
@@ -137,7 +144,7 @@ class FundDoor:
         return await self._ask("status", StatusPort())
 
     async def flush_alerts(self, timeout_s: float) -> bool:
-        """Wait until every stored alert was delivered or given up; False when `timeout_s` passes first."""
+        """Wait until each stored alert was delivered or given up; False after `timeout_s`."""
         with trio.move_on_after(timeout_s):
             for name in self._channels:
                 ref = self._supervisor.ref(f"channel.{name}")

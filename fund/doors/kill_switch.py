@@ -18,7 +18,7 @@ log = logging.getLogger("fundops")
 
 
 class KillSwitchDoor:
-    """Engage and release the kill switch. The guard is always on, so these methods work in every configuration.
+    """Engage and release the kill switch; the guard runs in every configuration.
 
     `by` names the person or program that decides, for the alerts and for the switch's status.
     """
@@ -30,16 +30,17 @@ class KillSwitchDoor:
     async def engage(self, *, reason: str, by: str) -> KillStatus:
         """Stop all trading now; returns after the engine was told to stop.
 
-        The state is UNCONFIRMED when the engine did not confirm that it stopped. When the switch is engaged already,
-        it keeps its first reason.
+        The state is UNCONFIRMED when the engine did not confirm that it stopped. A switch that is
+        engaged already keeps its first reason.
         """
         return await self._ask(self._guard, EngageKillSwitch(reason, by))
 
     async def release(self, *, by: str, reason: str = "") -> KillStatus:
         """Allow trading again; from now on drawdown is measured from the present NAV.
 
-        Strategies that the switch stopped stay stopped until a person starts them. If the database cannot store the
-        release now, the next tick tries again; a restart before that finds the switch engaged.
+        Strategies that the switch stopped stay stopped until a person starts them. If the database
+        cannot store the release now, the next tick tries again; a restart before that finds the
+        switch engaged.
 
         Raises: `KillSwitchNotEngaged`.
         """
@@ -51,7 +52,7 @@ class KillSwitchDoor:
         return status
 
     async def status(self) -> KillStatus:
-        """The state of the switch now; while it is engaged, with the reason, the time and the name behind it."""
+        """The state of the switch now; while engaged, with its reason, its time and its author."""
         return await self._ask(self._guard, ReadKillSwitch())
 
     async def _ask(self, ref: Ref, request: Request[R]) -> R:

@@ -63,9 +63,13 @@ R = TypeVar("R")
 
 
 class LedgerDoor(Door):
-    """Book events, ask for reports. Amounts may be Decimal, int, decimal text or float; answers are Decimal.
+    """Book events and ask for reports.
 
-    Every write answers with `Posted` once it is on disk. A `key` given twice with the same content is booked once.
+    Amounts are Decimal, int, decimal text or float; answers are Decimal.
+
+    Every write returns `Posted` once it is durable. A `key` given twice with the same content is
+    booked once. Every write may raise `AmountError`, `IdempotencyConflict`, `PeriodClosed` and
+    `LedgerDegraded`.
     """
 
     def __init__(
@@ -80,8 +84,8 @@ class LedgerDoor(Door):
         self._path = path
         self._make_worker = make_worker
 
-    async def _aside(self, name: str, call: Callable[[], R]) -> R:
-        """In a thread of its own: the loop belongs to everybody."""
+    async def _in_thread(self, name: str, call: Callable[[], R]) -> R:
+        """Run `call` in a new thread: in the event loop a long one would hold up the whole fund."""
         worker = self._make_worker(name)
         try:
             return await worker.run(call)
@@ -89,7 +93,7 @@ class LedgerDoor(Door):
             worker.stop()
 
     def new_key(self) -> str:
-        """A fresh idempotency key, to keep before sending."""
+        """A new idempotency key. Keep it before sending, to ask again after a lost answer."""
         return new_key(self._now_us())
 
     async def _book(
@@ -106,7 +110,8 @@ class LedgerDoor(Door):
         )
 
     async def _send(self, event: Event | Correct) -> Posted:
-        # The key is minted before sending, so that an answer that got lost can be asked for again.
+        # The key is made before sending, so that a caller whose answer got lost can ask again with
+        # it.
         event = self._keyed(event)
         try:
             posted: Posted = await self._ask(event)
@@ -127,7 +132,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Money from outside: CASH / EXTERNAL."""
+        """Book money that comes in from outside: CASH / EXTERNAL."""
         return await self._book(Deposit, amount, key=key, strategy=strategy, at=at, memo=memo)
 
     async def withdraw(
@@ -139,7 +144,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Money to outside: EXTERNAL / CASH. Raises: `InsufficientFunds`."""
+        """Book money that leaves the fund: EXTERNAL / CASH. Raises: `InsufficientFunds`."""
         return await self._book(Withdraw, amount, key=key, strategy=strategy, at=at, memo=memo)
 
     async def record_profit(
@@ -151,7 +156,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """A realized gain: CASH / REALIZED_PNL."""
+        """Book a realized gain: CASH / REALIZED_PNL."""
         return await self._book(RecordProfit, amount, key=key, strategy=strategy, at=at, memo=memo)
 
     async def record_loss(
@@ -163,7 +168,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """A realized loss, as a positive amount: REALIZED_PNL / CASH."""
+        """Book a realized loss, given as a positive amount: REALIZED_PNL / CASH."""
         return await self._book(RecordLoss, amount, key=key, strategy=strategy, at=at, memo=memo)
 
     async def open_position(
@@ -178,7 +183,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """A new lot; a negative quantity is a short, whose cost is received."""
+        """Book a new lot; a negative quantity is a short, whose cost is received."""
         return await self._book(
             OpenPosition,
             instrument,
@@ -203,7 +208,10 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Close lots, oldest first; the quantity has the position's sign. Raises: `PositionMismatch`."""
+        """Close lots, oldest first; the quantity has the sign of the position.
+
+        Raises: `PositionMismatch`.
+        """
         return await self._book(
             ClosePosition,
             instrument,
@@ -226,7 +234,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """What the whole position is worth now; the change since the last mark is booked."""
+        """Value the whole position; the change since its last mark is booked."""
         return await self._book(
             Mark, instrument, value, key=key, strategy=strategy, at=at, memo=memo
         )
@@ -255,7 +263,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """MANAGEMENT_FEES / FEES_RECEIVABLE."""
+        """Charge a management fee: MANAGEMENT_FEES / FEES_RECEIVABLE."""
         return await self._book(
             ChargeManagementFee, amount, key=key, strategy=strategy, at=at, memo=memo
         )
@@ -269,7 +277,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """PERFORMANCE_FEES / FEES_RECEIVABLE."""
+        """Charge a performance fee: PERFORMANCE_FEES / FEES_RECEIVABLE."""
         return await self._book(
             ChargePerformanceFee, amount, key=key, strategy=strategy, at=at, memo=memo
         )
@@ -283,7 +291,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Charged fees leave the fund: FEES_RECEIVABLE / CASH."""
+        """Pay out fees that were charged: FEES_RECEIVABLE / CASH. Raises: `InsufficientFunds`."""
         return await self._book(PayFees, amount, key=key, strategy=strategy, at=at, memo=memo)
 
     async def income(
@@ -296,7 +304,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Dividends, coupons, interest: CASH / INCOME. Negative: what a short position had to pay."""
+        """Book dividends, coupons or interest: CASH / INCOME; negative when a short pays them."""
         return await self._book(
             Income, amount, instrument, key=key, strategy=strategy, at=at, memo=memo
         )
@@ -311,7 +319,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Borrow fees, funding, interest paid: FINANCING / CASH. Negative: what was received."""
+        """Book borrow fees, funding or interest paid: FINANCING / CASH; negative when received."""
         return await self._book(
             Financing, amount, instrument, key=key, strategy=strategy, at=at, memo=memo
         )
@@ -326,7 +334,7 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Start the book of a fund that already trades: its cash and positions, before anything else is booked."""
+        """Book the cash and positions of a fund that already trades, before any other entry."""
         held = _members("positions", positions, OpeningPosition)
         return await self._book(
             OpeningBalances, cash, held, key=key, strategy=strategy, at=at, memo=memo
@@ -341,7 +349,10 @@ class LedgerDoor(Door):
         strategy: str | None = None,
         at: Instant | None = None,
     ) -> Posted:
-        """Negate every leg of an entry, once. Raises: `AlreadyReversed`, `UnknownEntry`."""
+        """Book the opposite of every leg of an entry, once.
+
+        Raises: `AlreadyReversed`, `UnknownEntry`.
+        """
         return await self._book(Reverse, seq, reason, key=key, strategy=strategy, at=at, memo="")
 
     async def correct(
@@ -355,9 +366,10 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Reverse entry `seq` and book `entry` in its place, both or neither; the answer is the new entry's.
+        """Reverse entry `seq` and book `entry` instead, both or neither.
 
-        The reversal is dated as the entry it takes back, or now if that day is closed, unless `at` says otherwise.
+        Returns the new entry's `Posted`. Without `at` the reversal has the date of the entry that
+        it reverses, or now if that day is closed.
         """
         return await self._book(
             Correct, seq, entry, reason, key=key, strategy=strategy, at=at, memo=memo
@@ -366,7 +378,10 @@ class LedgerDoor(Door):
     async def close_period(
         self, day: dt.date | str, *, key: str | None = None, memo: str = ""
     ) -> Posted:
-        """Take the revenue up to the end of `day` into RETAINED, and lock all of it. Raises: `PeriodClosed`."""
+        """Book the revenue up to the end of `day` into RETAINED and lock that time.
+
+        Raises: `PeriodClosed`.
+        """
         return await self._book(
             ClosePeriod, day_of("day", day), key=key, strategy=None, at=None, memo=memo
         )
@@ -374,7 +389,10 @@ class LedgerDoor(Door):
     async def reopen_period(
         self, day: dt.date | str, reason: str, actor: str, *, key: str | None = None
     ) -> Posted:
-        """Undo the last close, which was of `day`; the journal keeps both, with who did it and why."""
+        """Undo the last close, which must be of `day`.
+
+        The journal keeps both entries, with `reason` and `actor`.
+        """
         return await self._book(
             ReopenPeriod,
             day_of("day", day),
@@ -395,7 +413,10 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """An entry of explicit legs, or any event as it is. Raises: `UnbalancedEntry`, `UnknownAccount`."""
+        """Book an entry of explicit legs, or any event as it is.
+
+        Raises: `UnbalancedEntry`, `UnknownAccount`.
+        """
         if isinstance(entry, Event | Correct):
             given = {
                 "key": key,
@@ -410,13 +431,18 @@ class LedgerDoor(Door):
         )
 
     async def post_many(self, entries: Sequence[Event | Correct]) -> tuple[Posted, ...]:
-        """All of the events in one transaction, or none. An error carries the keys of all of them as `keys`."""
+        """Book all of the events in one transaction, or none.
+
+        An error carries their keys as `keys`.
+        """
         events = _members("entries", entries, *BOOKABLE, at_most=EVENTS_MAX)
 
         def with_keys() -> tuple[Event | Correct, ...]:
             return tuple([self._keyed(event) for event in events])
 
-        keyed = with_keys() if len(events) <= RUN else await self._aside("fundops-keys", with_keys)
+        keyed = (
+            with_keys() if len(events) <= RUN else await self._in_thread("fundops-keys", with_keys)
+        )
         try:
             return await self._ask(PostMany(keyed))
         except FundopsError as error:
@@ -426,7 +452,10 @@ class LedgerDoor(Door):
     async def balance_sheet(
         self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None
     ) -> dict[str, Decimal]:
-        """Debits minus credits per account. A date counts to its end, UTC; an instant is included."""
+        """Debits minus credits per account.
+
+        A date counts to its end, UTC; an instant is included.
+        """
         return await self._ask(BalanceSheet(moment_of("as_of", as_of), strategy, asset))
 
     async def income_statement(
@@ -437,7 +466,7 @@ class LedgerDoor(Door):
         strategy: str | None = None,
         asset: str | None = None,
     ) -> dict[str, Decimal]:
-        """Income positive, expense negative, both ends included; what closed a period is left out."""
+        """Income positive, expense negative, both ends included; closing entries are left out."""
         return await self._ask(
             IncomeStatement(moment_of("start", start), moment_of("end", end), strategy, asset)
         )
@@ -445,21 +474,24 @@ class LedgerDoor(Door):
     async def cash_flow(
         self, start: Moment | None = None, end: Moment | None = None, *, strategy: str | None = None
     ) -> dict[str, Decimal]:
-        """What moved CASH, by what it was for; OPENING plus NET is CLOSING."""
+        """Changes of CASH by their purpose; OPENING plus NET is CLOSING."""
         return await self._ask(CashFlow(moment_of("start", start), moment_of("end", end), strategy))
 
     async def trial_balance(
         self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None
     ) -> dict[str, Decimal]:
-        """Every account; the values sum to zero."""
+        """Debits minus credits of every account, EXTERNAL too; the values sum to zero."""
         return await self._ask(TrialBalance(moment_of("as_of", as_of), strategy, asset))
 
     async def nav(self, as_of: Moment | None = None, *, strategy: str | None = None) -> Decimal:
-        """What the fund is worth by its books."""
+        """The net asset value by the books."""
         return await self._ask(NetAssetValue(moment_of("as_of", as_of), strategy))
 
     async def nav_per_unit(self, as_of: Moment | None = None) -> Decimal:
-        """What a unit is worth, which deposits and withdrawals do not change; the units are the asset UNITS."""
+        """The net asset value of one unit, which deposits and withdrawals do not change.
+
+        `trial_balance(asset="UNITS")` gives the number of units.
+        """
         return await self._ask(NavPerUnit(moment_of("as_of", as_of)))
 
     async def entries(
@@ -471,20 +503,26 @@ class LedgerDoor(Door):
         after_seq: int | None = None,
         limit: int = 100,
     ) -> tuple[Entry, ...]:
-        """One page of what matches, newest first; for the next one give the last entry's `seq` as `after_seq`."""
+        """One page of matching entries, newest first.
+
+        For the next page, pass the `seq` of the last entry as `after_seq`.
+        """
         return await self._ask(Entries(account, strategy, kind, after_seq, limit))
 
     async def verify(self, level: int = 2, *, anchor: Anchor | None = None) -> Verification:
-        """Look the book over, beside whatever is being booked; nothing is repaired.
+        """Check the book while booking goes on; returns the findings and repairs nothing.
 
-        0: it opens; 1: SQLite's own check and the trial balance; 2: the whole chain, and all that is derived from it;
-        3: also what bean-check, hledger and ledger make of the exported book, those that are installed.
+        Level 0 opens the book; 1 adds SQLite's own check and the trial balance; 2 the whole hash
+        chain and everything derived from it; 3 asks those of bean-check, hledger and ledger that
+        are installed about the exported book.
         """
         if anchor is not None and not (
             isinstance(anchor, Anchor) and [*map(type, anchor)] == [int, str]
         ):
             raise ConfigError("anchor", f"{shown(anchor)} is not an Anchor: an entry and its hash")
-        return await self._aside("fundops-verify", partial(verify_file, self._path, level, anchor))
+        return await self._in_thread(
+            "fundops-verify", partial(verify_file, self._path, level, anchor)
+        )
 
     async def recent_entries(self, limit: int = 20) -> tuple[Entry, ...]:
         """The newest entries, newest first."""
@@ -494,7 +532,10 @@ class LedgerDoor(Door):
 def _members(
     field: str, value: object, *kinds: type[Any], at_most: int = sys.maxsize
 ) -> tuple[Any, ...]:
-    """Raises: `ConfigError` naming the field when this is no list, too long, or one of it is something else."""
+    """The members of a list.
+
+    Raises: `ConfigError` for no list, a long one, or a member of another type.
+    """
     if not isinstance(value, Iterable):
         raise ConfigError(field, f"{shown(value)} is not a list")
     members = tuple(value)
@@ -502,10 +543,11 @@ def _members(
         raise ConfigError(
             field, f"{len(members):,} are more than {at_most:,} at once: give them in parts"
         )
-    if {type(one) for one in members} <= set(kinds):  # as good as always
+    # Comparing the types is quick, and decides for all lists but those with members of a subclass.
+    if {type(member) for member in members} <= set(kinds):
         return members
-    for at, one in enumerate(members):
-        if not isinstance(one, kinds):
+    for at, member in enumerate(members):
+        if not isinstance(member, kinds):
             what = kinds[0].__name__ if len(kinds) == 1 else "an event to book"
-            raise ConfigError(f"{field}[{at}]", f"{shown(one)} is not {what}")
+            raise ConfigError(f"{field}[{at}]", f"{shown(member)} is not {what}")
     return members

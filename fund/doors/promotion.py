@@ -31,7 +31,7 @@ __all__ = ["PromotionDoor"]
 
 
 class PromotionDoor(Door):
-    """The lifecycle of strategies. A strategy may be named by its id or by its name."""
+    """The lifecycle of strategies. Each method takes a strategy's id or its name."""
 
     def __init__(self, ref: Ref | None) -> None:
         super().__init__("promotion", "promotion_enabled=True", ref)
@@ -39,11 +39,14 @@ class PromotionDoor(Door):
     async def register(
         self, strategy_name: str, initial_stage: PromotionStage = PromotionStage.Paper
     ) -> str:
-        """The strategy's id; the same name again gives the same id."""
+        """Register a strategy and return its id; the same name again gives the same id."""
         return await self._ask(Register(strategy_name, initial_stage))
 
     async def adopt(self, name: str, stage: PromotionStage, *, actor: str, reason: str) -> str:
-        """Take over a strategy that is already trading, at any stage."""
+        """Register a strategy that already trades, at any stage; returns its id.
+
+        Raises: `Conflict`.
+        """
         return await self._ask(Adopt(name, stage, actor, reason))
 
     async def record_metrics(
@@ -55,17 +58,20 @@ class PromotionDoor(Door):
         as_of: Instant | None = None,
         source: str = "",
     ) -> None:
-        """Metrics of the running stage so far. Raises: `MetricError` naming the field, `Conflict`."""
+        """Record the metrics of the current stage so far; the last record wins.
+
+        Raises: `MetricError` naming the field, `Conflict`.
+        """
         await self._ask(
             RecordMetrics(strategy_id, stage, metrics, instant_us("as_of", as_of), source)
         )
 
     async def evaluate(self, strategy_id: str) -> Evaluation:
-        """What the rules say now; writes nothing."""
+        """The rules' present verdict on one strategy. Nothing is written."""
         return await self._ask(Evaluate(strategy_id))
 
     async def should_promote(self, strategy_id: str) -> bool:
-        """Whether `promote` would go through now."""
+        """Whether `promote` would succeed now."""
         return (await self.evaluate(strategy_id)).would_do in ("promote", "ready")
 
     async def should_demote(self, strategy_id: str) -> bool:
@@ -81,7 +87,11 @@ class PromotionDoor(Door):
         reason: str = "",
         expected_rev: int | None = None,
     ) -> Transition:
-        """One stage up, on a current PASS. Raises: `GateNotPassed` with the evaluation, and other refusals."""
+        """Promote one stage, if the gate passes now.
+
+        Raises: `GateNotPassed` with the evaluation, `CoolingDown`, `StrategyFrozen`,
+        `StrategyRetired`, `SkipRefused`, `StaleRevision`.
+        """
         return await self._ask(Promote(strategy_id, to, actor, reason, expected_rev))
 
     async def demote(
@@ -93,35 +103,40 @@ class PromotionDoor(Door):
         reason: str = "",
         expected_rev: int | None = None,
     ) -> Transition:
-        """One stage down, or to the lower one named."""
+        """Demote one stage, or to the lower stage `to`.
+
+        Raises: `SkipRefused`, `StaleRevision`, `StrategyRetired`.
+        """
         return await self._ask(Demote(strategy_id, to, actor, reason, expected_rev))
 
     async def freeze(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
-        """No promotion until unfrozen; demotion still works."""
+        """Forbid promotion until `unfreeze`. Demotion still works."""
         await self._ask(Freeze(strategy_id, True, actor, reason))
 
     async def unfreeze(
         self, strategy_id: str, *, actor: str = "operator", reason: str = ""
     ) -> None:
+        """Allow promotion again."""
         await self._ask(Freeze(strategy_id, False, actor, reason))
 
     async def retire(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
-        """For good."""
+        """Retire the strategy. This cannot be undone."""
         await self._ask(Retire(strategy_id, actor, reason))
 
     async def current_stage(self, strategy_id: str) -> PromotionStage:
+        """The strategy's current stage. Raises: `UnknownStrategy`."""
         return (await self.snapshot(strategy_id)).stage
 
     async def snapshot(self, strategy_id: str) -> PromotionSnapshot:
-        """Stage, days in it, metrics, evaluation, and the last 20 lines of history."""
+        """Stage, days in it, metrics, evaluation, and the last 20 changes."""
         return await self._ask(ReadSnapshot(strategy_id))
 
     async def strategies(self) -> tuple[PromotionSnapshot, ...]:
-        """All of them, by name, without their history."""
+        """All strategies in the order of their names, without their history."""
         return await self._ask(ReadStrategies())
 
     async def history(
         self, strategy_id: str | None = None, limit: int = 50
     ) -> tuple[HistoryEntry, ...]:
-        """Newest first."""
+        """Changes of one strategy, or of all of them, newest first."""
         return await self._ask(PromotionHistory(strategy_id, limit))

@@ -1,1 +1,1 @@
-"""A fund's database as a file: its schema, its identity, its one owner, and files made from a backup or an export."""
+"""A fund's database as a file: its schema, its identity, its owner, and how one is restored."""

@@ -100,10 +100,12 @@ def migrate_fund(path: Path) -> None:
 def prepare(
     path: Path, identity: dict[str, str], *, rules: Rules | None = None, seed: int | None = None
 ) -> str:
-    """Create or migrate the file and compare its identity; returns its uuid. The caller holds the owner's lock.
+    """Create or migrate the file and compare its identity; returns its uuid.
 
-    The ledger's `rules` are stored for tools that book while no fund runs. With a `seed` the uuid of a new file is
-    derived from it, so that a replay makes the same file twice.
+    The caller holds the owner's lock.
+
+    The ledger's `rules` are stored for tools that book while no fund runs. With a `seed` the uuid
+    of a new file is derived from it, so that a replay makes the same file twice.
 
     Raises: `DatabaseError`; `ConfigError` naming the setting that differs from the file's.
     """

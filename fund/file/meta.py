@@ -1,4 +1,6 @@
-"""The table `meta`: the identity of a fund's database. No other module of the front door reads or writes it.
+"""The table `meta`: the identity of a fund's database.
+
+No other module of the front door reads or writes it.
 
 | key | value |
 |---|---|
@@ -33,7 +35,10 @@ _RULES: Final = "ledger_rules"
 
 
 def identity(name: str, currency: str, capital_minor: int) -> dict[str, str]:
-    """The three values that every start of the fund must agree with. `capital_minor` is in minor units."""
+    """The three values that every start of the fund must agree with.
+
+    `capital_minor` is in minor units.
+    """
     capital = f"{from_minor(capital_minor).normalize():f}"
     return {"name": name, "currency": currency, "total_capital": capital}
 

@@ -30,9 +30,12 @@ __all__ = ["import_book", "restore_fund"]
 
 
 def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = False) -> Copied:
-    """Make `target` from the backup `source`, with the kill switch engaged. The caller holds the owner's lock.
+    """Make `target` from the backup `source`, with the kill switch engaged.
 
-    The fund may have traded since the backup, so the kill switch is engaged before the file has its name.
+    The caller holds the owner's lock.
+
+    The fund may have traded since the backup, so the kill switch is engaged before the file has its
+    name.
 
     Raises: `DatabaseError`.
     """
@@ -62,10 +65,12 @@ def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = Fal
 
 
 def import_book(path: Path, lines: Iterable[str]) -> Header:
-    """Make a new database from an exported journal; returns its header. The caller holds the owner's lock.
+    """Make a new database from an exported journal; returns its header.
 
-    A new file has its name only once it is whole: an import that was killed before its first entry would look like a
-    new fund.
+    The caller holds the owner's lock.
+
+    A new file has its name only once it is whole: an import that was killed before its first entry
+    would look like a new fund.
 
     Raises: `JournalDamaged`; `DatabaseError` when the database has entries already.
     """
@@ -93,7 +98,10 @@ def _import_into(path: Path, lines: Iterable[str]) -> Header:
     connection = open_database(path, MIGRATIONS)
     try:
         rows = Rows(connection)
-        capital = "SELECT -amount_minor FROM entry JOIN posting ON entry = seq WHERE key = 'opening' AND account = ?"
+        capital = (
+            "SELECT -amount_minor FROM entry JOIN posting ON entry = seq"
+            " WHERE key = 'opening' AND account = ?"
+        )
         capital_minor = (rows.row(capital, (EXTERNAL,)) or (0,))[0]
         wanted = {
             **meta.identity(header.name or "fund", header.currency or "USD", capital_minor),
