@@ -1,1 +1,1 @@
-"""The command line. Nothing imports it but `fundops.__main__`."""
+"""The command line. Only `fundops.__main__` imports it."""

@@ -1,4 +1,6 @@
-"""The command line. Each command loads what it needs when it runs, so that `--help` is quick.
+"""The command `fundops` and its exit codes.
+
+Commands import their modules when they run, so `--help` is quick.
 
 Exit codes: 0 done, 1 refused, 2 wrong usage, 130 interrupted.
 """
@@ -20,7 +22,7 @@ app = App(
     name="fundops",
     help="The operations crew of a trading fund.",
     version_flags=["--version"],
-    suppress_keyboard_interrupt=False,  # `main` says it, like everything else that ends a command
+    suppress_keyboard_interrupt=False,  # `main` reports it, as it reports every error
 )
 
 
@@ -31,7 +33,7 @@ def mcp(*, db: Path | None = None) -> int:
     Parameters
     ----------
     db
-        The fund's database; ~/.fundops/fund.db unless told otherwise.
+        The fund's database; ~/.fundops/fund.db by default.
     """
     from fundops.config import home
     from fundops.mcp.server import serve
@@ -77,7 +79,7 @@ def bench(
     return 0
 
 
-# By their import paths: the modules are loaded when one of them runs, or is asked for its own help.
+# Given by import path: a module is loaded when one of its commands runs or shows its help.
 app.command(
     "fundops.cli.demo:demo",
     name="demo",
@@ -111,7 +113,7 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 
 def _again(error: Exception) -> str:
-    """How to find out what became of it, where that is not known."""
+    """The advice to ask again with the key, for an error whose outcome is unknown."""
     key = getattr(error, "key", None) if getattr(error, "outcome", None) == "unknown" else None
     return (
         f"; ask again with --key {key}"
@@ -121,14 +123,15 @@ def _again(error: Exception) -> str:
 
 
 def _run() -> int:
-    # An except clause looks its classes up only once something was raised, so that `--help` loads none of them.
+    # The classes in an except clause are looked up only after an error, so `--help` loads none of
+    # them.
     try:
         code = app(sys.argv[1:], result_action="return_value")
     except KeyboardInterrupt:
         print("fundops: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        return 0  # whoever read our output has left; nothing more can be said to them
+        return 0  # the reader of our output has closed it
     except _usage_errors() as error:
         return usage(str(error))
     except _refusals() as error:
@@ -138,7 +141,7 @@ def _run() -> int:
 
 
 def main() -> None:
-    """The `fundops` command."""
+    """Run the `fundops` command and exit: 0 done, 1 refused, 2 wrong usage, 130 interrupted."""
     code = _run()
     try:
         sys.stdout.flush()
@@ -146,6 +149,6 @@ def main() -> None:
         if not code and not isinstance(error, BrokenPipeError):
             print(f"fundops: {error}", file=sys.stderr)
             code = 1
-        # What is still buffered would fail once again as the interpreter ends.
+        # The rest of the buffer would fail again when the interpreter flushes it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

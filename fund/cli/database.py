@@ -41,7 +41,7 @@ def restore(
 ) -> int:
     """Put a backup in the place of a fund's database. The fund must not be running.
 
-    What happened since the backup is not in it, so the fund starts with its kill switch engaged.
+    Events since the backup are missing in it, so the fund starts with its kill switch engaged.
 
     Parameters
     ----------
@@ -73,7 +73,8 @@ def migrate(
     Parameters
     ----------
     check
-        Only say what would be done, and whether there is room for the copy; ends with 1 if there is not.
+        Only say what would be done, and whether there is room for the copy; ends with 1 if there is
+        not.
     """
     from fundops.file.database import migrate_fund, migration_of
 
@@ -92,7 +93,7 @@ def migrate(
 
 @contextmanager
 def owned(path: Path) -> Iterator[None]:
-    """The database as its one owner: what works on the file itself waits briefly for a fund that is ending."""
+    """Own the database in the block. A fund that is just stopping is waited for."""
     from fundops.file.lock import OwnerLock
 
     lock = OwnerLock(path)

@@ -40,7 +40,7 @@ def demo(
     start
         First session, YYYY-MM-DD; the default window begins 2009-03-02.
     sessions
-        How many sessions to replay; 1000 unless told otherwise.
+        How many sessions to replay; 1000 by default.
     seed
         Where the troubles fall, and the identity of the database.
     db
@@ -48,7 +48,8 @@ def demo(
     keep
         Keep the temporary database and name it.
     prices
-        Daily prices of your own (CSV: date, open, high, low, close, volume) instead of the bundled indices.
+        A CSV file of daily prices (date, open, high, low, close, volume) instead of the bundled
+        indices.
     serve
         Serve the status stream while it runs, and stay up at the end.
     hold
@@ -71,7 +72,8 @@ def demo(
         else {prices.stem: read_csv(prices)}
     )
     if start is None:
-        # The window is an index's; in a file of one's own the first price is as good as any.
+        # The default start belongs to the bundled indices; a file of prices is replayed from its
+        # first day.
         start = DEFAULT_START if prices is None else next(iter(bars.values()))[0].day
     with ExitStack() as stack:
         path = db
@@ -150,6 +152,7 @@ def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
         def on_session(done: int) -> None:
             progress.update(bar, completed=done)
 
-        # Ctrl-C reaches the block that runs the fund, never one of its actors: the fund then stops in order.
+        # Ctrl-C reaches the block that runs the fund and never an actor, so the fund stops in
+        # order.
         run = partial(run_demo, options, on_session=on_session, on_ready=say_where, on_report=show)
         trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)

@@ -1,7 +1,8 @@
 """The command line of the ledger: `fundops ledger ...`.
 
-Reports are read from the file and need nobody's permission. A change goes to the fund that runs on the database, or is
-made here under its lock when none does; either way it leaves an audit row. Amounts are decimal text, in and out.
+Reports are read from the file, whether a fund owns it or not. A change is sent to the fund that
+runs on the database, or made here under the owner's lock when none runs; either way it leaves an
+audit row. Amounts are decimal text.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ def balance_sheet(
     Parameters
     ----------
     as_of
-        At the end of this day (YYYY-MM-DD), or at this time; now, unless told otherwise.
+        At the end of this day (YYYY-MM-DD), or at this time; now by default.
     strategy
-        Of this strategy alone.
+        Only of this strategy.
     asset
-        In this asset, UNITS for one; the fund's currency, unless told otherwise.
+        In this asset, such as UNITS; the fund's currency by default.
     """
     return _report(
         source, "balance_sheet", as_of=instant("as-of", as_of), strategy=strategy, asset=asset
@@ -66,13 +67,13 @@ def income(
     Parameters
     ----------
     start
-        First day (YYYY-MM-DD) or time; the beginning, unless told otherwise.
+        First day (YYYY-MM-DD) or time; the beginning by default.
     end
-        Last day or time, which is included; now, unless told otherwise.
+        Last day or time, which is included; now by default.
     strategy
-        Of this strategy alone.
+        Only of this strategy.
     asset
-        In this asset; the fund's currency, unless told otherwise.
+        In this asset; the fund's currency by default.
     """
     span = {"start": instant("start", start), "end": instant("end", end)}
     return _report(source, "income_statement", **span, strategy=strategy, asset=asset)
@@ -86,16 +87,16 @@ def trial(
     asset: str | None = None,
     source: Source | None = None,
 ) -> int:
-    """Every account, EXTERNAL too; the sum is zero.
+    """Debits minus credits of every account, EXTERNAL too; the sum is zero.
 
     Parameters
     ----------
     as_of
-        At the end of this day (YYYY-MM-DD), or at this time; now, unless told otherwise.
+        At the end of this day (YYYY-MM-DD), or at this time; now by default.
     strategy
-        Of this strategy alone.
+        Only of this strategy.
     asset
-        In this asset, UNITS for one; the fund's currency, unless told otherwise.
+        In this asset, such as UNITS; the fund's currency by default.
     """
     return _report(
         source, "trial_balance", as_of=instant("as-of", as_of), strategy=strategy, asset=asset
@@ -110,16 +111,16 @@ def cash_flow(
     strategy: str | None = None,
     source: Source | None = None,
 ) -> int:
-    """Where the cash came from and went.
+    """Changes of cash by their purpose.
 
     Parameters
     ----------
     start
-        First day (YYYY-MM-DD) or time; the beginning, unless told otherwise.
+        First day (YYYY-MM-DD) or time; the beginning by default.
     end
-        Last day or time, which is included; now, unless told otherwise.
+        Last day or time, which is included; now by default.
     strategy
-        Of this strategy alone.
+        Only of this strategy.
     """
     span = {"start": instant("start", start), "end": instant("end", end)}
     return _report(source, "cash_flow", **span, strategy=strategy)
@@ -132,14 +133,14 @@ def nav(
     per_unit: Annotated[bool, Parameter(negative="")] = False,
     source: Source | None = None,
 ) -> int:
-    """What the fund is worth by its books.
+    """Net asset value by the books.
 
     Parameters
     ----------
     as_of
-        At the end of this day (YYYY-MM-DD), or at this time; now, unless told otherwise.
+        At the end of this day (YYYY-MM-DD), or at this time; now by default.
     per_unit
-        What one unit is worth, which deposits and withdrawals do not change.
+        Of one unit, which deposits and withdrawals do not change.
     """
     return _report(source, "nav_per_unit" if per_unit else "nav", as_of=instant("as-of", as_of))
 
@@ -159,15 +160,15 @@ def entries(
     Parameters
     ----------
     account
-        Those with a leg in this account.
+        Only entries with a leg in this account.
     strategy
-        Of this strategy alone.
+        Only of this strategy.
     kind
-        Of this kind: deposit, withdrawal, profit, loss, ...
+        Only entries of this kind: deposit, withdrawal, profit, loss, ...
     after
-        Those that come after this entry in the list, which are the ones before it in time.
+        Only entries older than this number, such as the last one of the page before.
     limit
-        How many at most.
+        The largest number of entries to list.
     """
     where = source or Source()
     with _reader(where) as reader:
@@ -177,21 +178,21 @@ def entries(
         return print_json(found)
     rows = [
         (
-            str(one.seq),
-            one.day,
-            one.kind,
-            one.strategy or "",
-            " ".join(f"{leg.account}{signed(leg.amount)}" for leg in one.legs),
-            one.memo,
+            str(entry.seq),
+            entry.day,
+            entry.kind,
+            entry.strategy or "",
+            " ".join(f"{leg.account}{signed(leg.amount)}" for leg in entry.legs),
+            entry.memo,
         )
-        for one in found
+        for entry in found
     ]
     return print_table(("seq", "day", "kind", "strategy", "legs", "memo"), rows)
 
 
 @app.command
 def anchor(*, source: Source | None = None) -> int:
-    """Number and hash of the newest entry: kept elsewhere, they betray a journal whose end was cut off."""
+    """Number and hash of the newest entry. Kept elsewhere, they detect a truncated journal."""
     where = source or Source()
     with _reader(where) as reader:
         seq, head = reader.anchor()
@@ -208,14 +209,15 @@ def verify(
     anchor: tuple[int, str] | None = None,
     source: Source | None = None,
 ) -> int:
-    """Check the journal and all that is derived from it; ends with 1 when something is wrong.
+    """Check the journal and everything derived from it; the exit code is 1 when something is wrong.
 
     Parameters
     ----------
     level
         0 that it opens; 1 the pages and the trial balance; 2 the whole chain; 3 outside tools too.
     anchor
-        Number and hash of an entry that was the newest once, as `anchor` told it: they must still be there.
+        Number and hash of an earlier newest entry, as `anchor` printed them: it must still be
+        there.
     """
     from fundops.actors.ledger.verify import Anchor
 
@@ -226,7 +228,8 @@ def verify(
         print_json(report)
     else:
         print(
-            f"{report.entries} entries looked over at level {report.level}; the last is {report.seq} {report.hash}"
+            f"{report.entries} entries looked over at level {report.level};"
+            f" the last is {report.seq} {report.hash}"
         )
         for name in report.judges:
             print(f"asked: {name}")
@@ -241,7 +244,7 @@ def verify(
 
 @app.command
 def deposit(amount: Money, /, *, booking: Booking | None = None) -> int:
-    """Money from outside: CASH / EXTERNAL.
+    """Book money that comes in from outside: CASH / EXTERNAL.
 
     Parameters
     ----------
@@ -253,7 +256,7 @@ def deposit(amount: Money, /, *, booking: Booking | None = None) -> int:
 
 @app.command
 def withdraw(amount: Money, /, *, booking: Booking | None = None) -> int:
-    """Money to outside: EXTERNAL / CASH. Refused beyond what there is.
+    """Book money that leaves the fund: EXTERNAL / CASH. Refused when there is too little.
 
     Parameters
     ----------
@@ -265,7 +268,7 @@ def withdraw(amount: Money, /, *, booking: Booking | None = None) -> int:
 
 @app.command
 def profit(amount: Money, /, *, booking: Booking | None = None) -> int:
-    """A realized gain: CASH / REALIZED_PNL.
+    """Book a realized gain: CASH / REALIZED_PNL.
 
     Parameters
     ----------
@@ -277,7 +280,7 @@ def profit(amount: Money, /, *, booking: Booking | None = None) -> int:
 
 @app.command
 def loss(amount: Money, /, *, booking: Booking | None = None) -> int:
-    """A realized loss, as a positive amount: REALIZED_PNL / CASH.
+    """Book a realized loss, given as a positive amount: REALIZED_PNL / CASH.
 
     Parameters
     ----------
@@ -294,7 +297,7 @@ def post(
     credit: Annotated[list[str] | None, Parameter(negative="")] = None,
     booking: Booking | None = None,
 ) -> int:
-    """An entry of explicit legs, at least two, whose sum is zero.
+    """Book an entry of explicit legs, at least two, whose sum is zero.
 
     Parameters
     ----------
@@ -339,7 +342,7 @@ def _book(booking: Booking | None, method: str, **content: Any) -> int:
     return 0
 
 
-# -- the whole of it
+# -- the whole journal
 
 
 @app.command
@@ -349,14 +352,15 @@ def export(
     output: Path | None = None,
     source: Source | None = None,
 ) -> int:
-    """The whole journal as text, for other tools or for `import`.
+    """Write the whole journal as text, for other tools or for `import`.
 
     Parameters
     ----------
     format
-        jsonl can be imported again; beancount, ledger (hledger reads it too) and csv are for others.
+        jsonl can be imported again; beancount, ledger (hledger reads it too) and csv are for
+        others.
     output
-        A new file to write; standard output unless told otherwise.
+        A new file to write; standard output by default.
     """
     from fundops.actors.ledger import export as writers
     from fundops.actors.persistence import Reader
@@ -372,7 +376,7 @@ def export(
 
 
 def _write_new(output: Path, lines: Iterable[str]) -> None:
-    """Never over what is there, for nobody else to read, and under its name only as a whole."""
+    """Write a new file, readable by its owner alone, that has its name only once it is whole."""
     part = output.with_name(f"{output.name}.part")
     try:
         _refuse_to_overwrite(output)
@@ -410,7 +414,7 @@ def import_(path: Path, /, *, source: Source | None = None) -> int:
     from fundops.file.restore import import_book
 
     where = source or Source()
-    # What is no UTF-8 is no entry either, and is refused where it stands.
+    # A line that is not UTF-8 is no entry; the import refuses it with its number.
     with owned(where.path), path.open(encoding="utf-8", errors="replace") as lines:
         header = import_book(where.path, lines)
     told = {"entries": header.seq, "hash": header.hash}

@@ -1,4 +1,4 @@
-"""Options that several commands share: the fund's database, the form of the output, and how an event is booked."""
+"""Options that several commands share: the database, the form of output, details of a booking."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Money = Annotated[str, Parameter(allow_leading_hyphen=True)]
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Which fund, and how to print."""
+    """The fund to ask, and the form of the output."""
 
     db: Path | None = None
-    "The fund's database; ~/.fundops/fund.db unless told otherwise."
+    "The fund's database; ~/.fundops/fund.db by default."
 
     json: Json = False
     "Print one JSON value, amounts as decimal text."
 
     @property
     def path(self) -> Path:
-        """The database. `~` and links are the shell's and the system's business."""
+        """The database's path as given: the shell expands `~`, the system follows links."""
         from fundops.config import home
 
         return self.db if self.db is not None else home() / "fund.db"
@@ -36,7 +36,7 @@ class Source:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Booking(Source):
-    """How something is booked."""
+    """The details of a booking."""
 
     key: str | None = None
     "Idempotency key: the same key with the same content is booked once."
@@ -45,24 +45,25 @@ class Booking(Source):
     "The strategy it belongs to."
 
     at: str | None = None
-    "When it happened: YYYY-MM-DD, or a time with its offset. Now, unless told otherwise."
+    "The time of the event: YYYY-MM-DD, or a time with its offset. Now by default."
 
     memo: str = ""
     "A note kept with the entry."
 
     actor: str | None = None
-    "Who asks, for the audit table; $USER unless told otherwise."
+    "The name for the audit table; $USER by default."
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """Those that were given: what is left out is for the question itself to decide."""
+    """The options that were given. For the others the called method has its own defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def instant(option: str, text: str | None) -> Any:
+    """A date or a time with its offset, from the text of an option. Raises: `ConfigError`."""
     from fundops.control.arguments import converted
     from fundops.moments import Instant, instant_us
 
     at = None if text is None else converted(text, Instant, f"--{option}")
-    instant_us(f"--{option}", at)  # an instant without an offset is nobody's
+    instant_us(f"--{option}", at)  # refuses a time without an offset
     return at

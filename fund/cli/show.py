@@ -1,4 +1,7 @@
-"""What commands print: JSON, pairs, tables, and one line for a wrong usage."""
+"""The output of commands: JSON, pairs, tables, and one line for a wrong usage.
+
+The printing functions return the exit code 0, so that a command can end with one of them.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,27 @@ __all__ = ["plain", "print_json", "print_pairs", "print_table", "signed", "usage
 
 
 def usage(problem: str) -> int:
+    """Say on stderr why the command cannot run; returns the exit code 2."""
     print(f"fundops: {problem}", file=sys.stderr)
     return 2
 
 
 def plain(value: Any) -> Any:
-    from fundops.control.arguments import plain
+    """An answer as JSON values: money as plain decimal text, Structs as objects."""
+    from fundops.control import arguments
 
-    return plain(value)
+    return arguments.plain(value)
 
 
 def signed(amount: Any) -> str:
+    """An amount with its sign, + too."""
     from fundops.wire.money import text_of
 
     return f"{'' if amount < 0 else '+'}{text_of(amount)}"
 
 
 def print_json(value: Any) -> int:
+    """Print one line of JSON."""
     import msgspec
 
     print(msgspec.json.encode(plain(value)).decode())
@@ -34,6 +41,7 @@ def print_json(value: Any) -> int:
 
 
 def print_pairs(pairs: Mapping[str, Any]) -> int:
+    """Print one line for each name and value, in two aligned columns."""
     shown = {
         name: value if isinstance(value, str) else _compact(value) for name, value in pairs.items()
     }
@@ -51,6 +59,7 @@ def _compact(value: Any) -> str:
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Print the heads and the rows in aligned columns."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for row in (heads, *rows):
         print(

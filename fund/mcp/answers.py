@@ -1,8 +1,8 @@
 """The tools: each question, its arguments, and its answer read from the database.
 
-Every call opens the database read-only and closes it again, so it answers whether the fund is running or not, and all
-parts of one answer are of one moment, however much it commits meanwhile. Money is exact decimal text in the fund's
-currency, times are ISO 8601 in UTC, lists are newest first.
+Every call opens the database read-only and closes it again, so it works whether the fund runs or
+not. All parts of one answer show the same moment, even while the fund commits. Money is exact
+decimal text in the fund's currency, times are ISO 8601 in UTC, lists are newest first.
 """
 
 from __future__ import annotations
@@ -37,28 +37,29 @@ Limit = Annotated[
 ]
 
 
-# -- what is asked
+# -- arguments
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much to list."""
+    """The number of items to list."""
 
     limit: Limit = 50
 
     @property
     def size(self) -> int:
+        """The limit, clamped to 1..1000."""
         return max(1, min(self.limit, LIMIT_MAX))
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """There is nothing to choose."""
+    """No arguments."""
 
 
-# -- what is answered
+# -- answers
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """One alert. QUEUED and NO_CHANNEL were stored, UNPERSISTED left from memory."""
+    """One alert. QUEUED and NO_CHANNEL were stored; UNPERSISTED was sent without being stored."""
 
     id: int
     at: Instant
@@ -71,7 +72,7 @@ class Alert(msgspec.Struct, frozen=True):
 
 
 class Alerts(msgspec.Struct, frozen=True):
-    """The newest alerts; the counts are over all of history, and include what was held back."""
+    """The newest alerts. The counts cover the whole history, suppressed alerts included."""
 
     alerts: tuple[Alert, ...]
     by_category: Mapping[str, int]
@@ -89,7 +90,7 @@ class JournalLeg(msgspec.Struct, frozen=True):
 
 
 class JournalEntry(msgspec.Struct, frozen=True):
-    """One balanced entry; `reverses` is the number of the entry it takes back, `day` the day it counts for."""
+    """One balanced entry; `reverses` is the number of the reversed entry, `day` the booking day."""
 
     seq: int
     key: str
@@ -103,7 +104,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
 
 
 class Sheet(msgspec.Struct, frozen=True):
-    """Assets against liabilities, all positive: an asset account in the red is a liability of that amount."""
+    """Assets against liabilities, all positive; a negative asset account counts as a liability."""
 
     assets: Mapping[str, Money]
     liabilities: Mapping[str, Money]
@@ -113,7 +114,7 @@ class Sheet(msgspec.Struct, frozen=True):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """The books. `accounts` are debits less credits; in the income statement income is positive, expense negative."""
+    """The books. `accounts` are debits less credits; income is positive, expense negative."""
 
     currency: str
     entries: tuple[JournalEntry, ...]
@@ -123,7 +124,7 @@ class Ledger(msgspec.Struct, frozen=True):
 
 
 class PromotionLine(msgspec.Struct, frozen=True):
-    """One line of a strategy's history; `from_stage` is null for its first."""
+    """One change of a strategy; `from_stage` is null for its first."""
 
     seq: int
     at: Instant
@@ -137,7 +138,7 @@ class PromotionLine(msgspec.Struct, frozen=True):
 
 
 class Promotions(msgspec.Struct, frozen=True):
-    """The stage of every strategy by name, and the newest 100 lines of history."""
+    """The stage of every strategy by name, and the newest 100 changes."""
 
     stages: Mapping[str, PromotionStage]
     history: tuple[PromotionLine, ...]
@@ -190,7 +191,8 @@ def _entry(entry: Entry) -> JournalEntry:
         day=entry.day,
         kind=entry.kind,
         strategy=entry.strategy,
-        # The reader gives Decimal; the type of a leg also allows what a caller may hand in.
+        # The reader gives Decimal; the type of a leg also allows the other types that callers may
+        # pass.
         legs=tuple(
             JournalLeg(leg.account, _money(Decimal(leg.amount)), leg.strategy, leg.asset)
             for leg in entry.legs
@@ -249,7 +251,7 @@ def _promotions(reader: FundReader, _: Nothing) -> Promotions:
 
 
 class Tool(NamedTuple):
-    """A question, its arguments, and the answer's type."""
+    """A question with the types of its arguments and its answer."""
 
     description: str
     arguments: type[msgspec.Struct]
@@ -266,7 +268,8 @@ TOOLS = {
         _alerts,
     ),
     "fund_ledger": Tool(
-        "Recent journal entries, the balance sheet (assets against liabilities) and the income statement.",
+        "Recent journal entries, the balance sheet (assets against liabilities) "
+        "and the income statement.",
         Page,
         Ledger,
         _ledger,
@@ -281,7 +284,7 @@ TOOLS = {
 
 
 def schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON Schema of `kind`, with the object at its root, where MCP requires it, and not a reference."""
+    """The JSON Schema of `kind`, with the object itself at its root, as MCP requires."""
     made = msgspec.json.schema(kind)
     definitions = made.pop("$defs")
     root: dict[str, Any] = definitions.pop(made["$ref"].rpartition("/")[2])
@@ -289,7 +292,7 @@ def schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def checked(kind: type[msgspec.Struct], given: Mapping[str, Any] | None) -> msgspec.Struct:
-    """The checked arguments. Raises: `ConfigError` naming the one that is wrong."""
+    """The arguments as a checked `kind`. Raises: `ConfigError` naming the wrong one."""
     try:
         return msgspec.convert(given or {}, kind)
     except msgspec.ValidationError as error:
@@ -298,7 +301,7 @@ def checked(kind: type[msgspec.Struct], given: Mapping[str, Any] | None) -> msgs
 
 
 def answer(path: Path, tool: Tool, arguments: msgspec.Struct) -> msgspec.Struct:
-    """Raises: `FundopsError`."""
+    """The tool's answer, read from the database at `path`. Raises: `FundopsError`."""
     try:
         with open_reader(path) as reader, reader.snapshot():
             return tool.read(reader, arguments)

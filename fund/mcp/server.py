@@ -1,4 +1,4 @@
-"""The protocol: requests on stdin, answers on stdout, in a process of its own."""
+"""The protocol: requests on stdin, answers on stdout, in a separate process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ except ImportError as _error:
 
 __all__ = ["serve"]
 
-# How long a reader that has closed our stdin may take to accept the answers under way.
+# The time to deliver the last answers after the client has closed our stdin.
 FLUSH_DEADLINE_S = 1.0
 
 
@@ -42,7 +42,7 @@ def serve(path: Path) -> None:
         raise FundopsError(
             "the MCP server needs a package: pip install 'fundops[mcp]'"
         ) from _MISSING
-    # A Ctrl-C can also come before the signals are ours.
+    # Ctrl-C may also come before our signal handlers are installed.
     with suppress(KeyboardInterrupt):
         trio.run(_serve, path)
 
@@ -51,7 +51,8 @@ def _server(path: Path) -> Server[Any]:
     return Server(
         "fundops",
         version=version("fundops"),
-        instructions="Read-only questions about one trading fund: its alerts, its books, its strategies' promotion.",
+        instructions="Read-only questions about one trading fund: "
+        "its alerts, its books, its strategies' promotion.",
         on_list_tools=_list_tools,
         on_call_tool=partial(_call_tool, path),
     )
@@ -79,7 +80,11 @@ async def _list_tools(
 async def _call_tool(
     path: Path, _: ServerRequestContext[Any], params: types.CallToolRequestParams
 ) -> types.CallToolResult:
-    """What a model can put right (an argument, a database that is not there) is a result, as the protocol asks."""
+    """Run one tool.
+
+    An error that a model can correct, as a wrong argument, is sent as a result: the protocol asks
+    for that.
+    """
     tool = TOOLS.get(params.name)
     if tool is None:
         raise MCPError(
@@ -87,7 +92,7 @@ async def _call_tool(
         )
     try:
         arguments = checked(tool.arguments, params.arguments)
-        # In a thread: a busy database must not keep Ctrl-C waiting.
+        # In a thread, so that Ctrl-C need not wait for a busy database.
         found = await trio.to_thread.run_sync(answer, path, tool, arguments, abandon_on_cancel=True)
     except FundopsError as error:
         return types.CallToolResult(content=[types.TextContent(text=str(error))], is_error=True)
@@ -98,7 +103,8 @@ async def _call_tool(
 
 
 async def _serve(path: Path) -> None:
-    # The stock transport reads in a thread that no signal reaches: it ignores Ctrl-C until stdin ends.
+    # Not the stock transport: it reads in a thread that no signal reaches and so ignores Ctrl-C
+    # until stdin ends.
     incoming, requests = anyio.create_memory_object_stream[SessionMessage | Exception]()
     answers, outgoing = anyio.create_memory_object_stream[SessionMessage]()
     server = _server(path)
@@ -122,7 +128,10 @@ async def _serve(path: Path) -> None:
 
 @contextmanager
 def _wire() -> Iterator[tuple[int, int]]:
-    """Duplicates of stdin and stdout to serve on, the caller's to close; meanwhile a stray print goes to stderr."""
+    """Duplicates of stdin and stdout, for the caller to close.
+
+    Meanwhile stray prints go to stderr.
+    """
     sys.stdout.flush()
     saved = os.dup(1)
     try:
@@ -143,7 +152,7 @@ async def _stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) 
 async def _receive(
     stdin: trio.abc.ReceiveStream, messages: anyio.abc.ObjectSendStream[SessionMessage | Exception]
 ) -> None:
-    # Broken: the terminal hung up, or the server has ended. Both are the end.
+    # A broken resource: the terminal hung up or the server ended. Reading is over in either case.
     with suppress(trio.BrokenResourceError, anyio.BrokenResourceError):
         async with messages:
             rest = b""
@@ -159,7 +168,7 @@ def _message(line: bytes) -> SessionMessage | Exception:
     try:
         return SessionMessage(types.jsonrpc_message_adapter.validate_json(line, by_name=False))
     except ValueError as error:
-        return error  # the session's to judge, as with the stock transport
+        return error  # the session answers it, as with the stock transport
 
 
 async def _send(
@@ -173,4 +182,4 @@ async def _send(
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 await stdout.send_all(text.encode() + b"\n")
     except trio.BrokenResourceError:
-        scope.cancel()  # nobody reads any more
+        scope.cancel()  # the client has closed its end

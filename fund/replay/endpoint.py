@@ -1,4 +1,4 @@
-"""A webhook endpoint on loopback for the demo: takes what it is sent, counts it, answers 204."""
+"""A webhook endpoint on loopback for the demo: it counts requests and answers 204."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BODY_MAX = 16 * 1024
 
 
 class Endpoint:
-    """How many alerts arrived, and where it listens."""
+    """A listening endpoint; `received` counts the alerts that arrived."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -26,10 +26,11 @@ class Endpoint:
 
     @property
     def url(self) -> str:
+        """The address to configure as webhook."""
         return f"http://127.0.0.1:{self.port}/alerts"
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """One connection, one request. A client that misbehaves loses its connection and nothing else."""
+        """Answer one request on one connection. A malformed request closes the connection."""
         connection = h11.Connection(h11.SERVER)
         async with stream:
             try:
