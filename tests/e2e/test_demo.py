@@ -1,4 +1,4 @@
-"""The demo as people run it: a process of its own, its report, its stream, its interruptions and its death."""
+"""The demo in a separate process: its report, its stream, its interruptions and its death."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUBPROTOCOL = Subprotocol("fund.status.v1+json")
 DEMO = [sys.executable, "-m", "fundops", "demo"]
 
 STRATEGIES = 13
-# What a report promises: its keys, and those of the parts.
+# The keys that a report promises, and those of its parts.
 REPORT = {
     "sessions",
     "strategies",
@@ -44,7 +44,8 @@ REPORT = {
     "wall_s",
 }
 RECOVERY = {"total_attempts", "successes", "failures", "circuit_breakers_open"}
-# Whatever happened, in the order it happened. What the webhook took and when is real time, and so left out.
+# The tables of facts, each in the order of its rows. Deliveries to the webhook happen in real time
+# and are left out.
 FACTS = (
     "meta",
     "entry",
@@ -84,7 +85,7 @@ def _facts(path: Path) -> dict[str, list[Any]]:
 
 
 def _check(path: Path) -> None:
-    """A database that anybody can go on with: whole, balanced, and owned by nobody."""
+    """The database is whole, balanced and without an owner, so it can be used again."""
     connection = apsw.Connection(str(path))
     try:
         assert connection.pragma("integrity_check") == "ok"
@@ -99,7 +100,7 @@ def _check(path: Path) -> None:
 
 @contextmanager
 def _demo(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A demo that is running; whatever happens, it is gone afterwards."""
+    """A running demo, which has ended after the block in any case."""
     pipes: dict[str, Any] = {
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
@@ -279,7 +280,8 @@ class Served(NamedTuple):
 
     @contextmanager
     def hello(self, **more: Any) -> Iterator[ClientConnection]:
-        # Without a bound on its queue it goes on reading while we do not, and so hears the server's goodbye.
+        # Without a bound on its queue it goes on reading while we do not, and so hears the server's
+        # goodbye.
         unbounded: dict[str, Any] = {
             "max_size": None,
             "max_queue": None,
@@ -319,7 +321,7 @@ def test_the_stream_shows_the_fund_and_what_was_seen_on_it_outlives_a_kill(tmp_p
         assert {"fund", "strategies", "balances", "actors", "alerts", "journal"} <= {
             *welcome["topics"]
         }
-        # Half-way: long enough that fills, fees and troubles were booked, in the middle of whatever it does then.
+        # About half-way: fills, fees and troubles have been booked by then.
         while (
             len(journal) < 25 or len(alerts) < 3 or len(snapshots) < 4 or "balances" not in deltas
         ):
@@ -430,7 +432,7 @@ def test_a_reader_that_leaves_early_is_no_reason_for_a_traceback(arguments: list
 
 @pytest.mark.parametrize("size", ["1m", "200k", "40k"])
 def test_a_full_disk_ends_it_with_the_reason(size: str, tmp_path: Path) -> None:
-    """On a file system of its own, in a mount namespace of its own: nothing of it is left afterwards."""
+    """On a separate file system in a separate mount namespace, so nothing is left afterwards."""
     if shutil.which("unshare") is None:
         pytest.skip("there is no unshare here, so no small file system can be made")
     mount = f"mount -t tmpfs -o size={size} tmpfs {tmp_path}"

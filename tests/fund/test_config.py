@@ -105,12 +105,7 @@ def test_each_subsystem_gets_the_settings_of_its_own_fields() -> None:
     assert config.promotion_settings().min_trades == 7
     oversight = config.oversight_settings()
     assert (oversight.promotion_every_ticks, oversight.fees.management_fee_bps) == (5, 150)
-    assert (oversight.ledger, oversight.promotion, oversight.recovery, oversight.status) == (
-        True,
-        False,
-        False,
-        True,
-    )
+    assert (oversight.ledger, oversight.promotion, oversight.recovery, oversight.status) == (True, False, False, True)
 
 
 def test_the_config_is_frozen_and_equal_to_itself() -> None:
@@ -172,13 +167,7 @@ def test_capital_that_is_not_a_positive_finite_amount_is_refused(capital: Any) -
     ("field", "value"),
     _cases(
         **dict.fromkeys(
-            (
-                "max_fund_drawdown_pct",
-                "max_strategy_drawdown_pct",
-                "lease_s",
-                "max_blind_s",
-                "crystallise_every_days",
-            ),
+            ("max_fund_drawdown_pct", "max_strategy_drawdown_pct", "lease_s", "max_blind_s", "crystallise_every_days"),
             (*NOT_NUMBERS, *NOT_FINITE, 0, -1, -0.5, HUGE),
         )
     ),
@@ -275,22 +264,7 @@ def test_a_choice_that_does_not_exist_is_refused(field: str, value: Any) -> None
 @pytest.mark.parametrize(
     ("field", "value"),
     _cases(
-        name=(
-            "",
-            " ",
-            "a b",
-            "../up",
-            "a/b",
-            "a.b",
-            "a\x00b",
-            "a\n",
-            "x" * 65,
-            None,
-            5,
-            b"fund",
-            "-",
-            "_",
-        ),
+        name=("", " ", "a b", "../up", "a/b", "a.b", "a\x00b", "a\n", "x" * 65, None, 5, b"fund", "-", "_"),
         currency=("", "US D", "x" * 17, "U\x00", "$", None, 5, b"USD", "UNITS"),
         db_path=(5, b"x", [], True),
         status_token=(5, b"x", [], True),
@@ -298,9 +272,7 @@ def test_a_choice_that_does_not_exist_is_refused(field: str, value: Any) -> None
         recovery=(None, {}, "x", AlertSettings()),
     ),
 )
-def test_names_paths_and_nested_settings_of_the_wrong_kind_are_refused(
-    field: str, value: Any
-) -> None:
+def test_names_paths_and_nested_settings_of_the_wrong_kind_are_refused(field: str, value: Any) -> None:
     _refused(field, value)
 
 
@@ -351,9 +323,7 @@ def test_a_bad_webhook_url_is_refused_and_its_secret_stays_out_of_the_refusal(ur
         cause = cause.__cause__ or cause.__context__
 
 
-@pytest.mark.parametrize(
-    "value", [5, True, b"https://x.example/", [WEBHOOK], {"url": WEBHOOK}, Path("x")]
-)
+@pytest.mark.parametrize("value", [5, True, b"https://x.example/", [WEBHOOK], {"url": WEBHOOK}, Path("x")])
 def test_a_webhook_that_is_no_text_is_refused_without_its_content(value: Any) -> None:
     assert SECRET not in str(_refused("alert_webhook_url", value))
 

@@ -58,7 +58,7 @@ def _running(*names: str) -> FakeController:
 
 
 async def _live(world: VirtualFund, name: str = "a") -> None:
-    """The strategy trades real money, and everybody knows: promotion since this tick, the leases since the next."""
+    """The strategy trades real money; promotion knows at this tick, the leases at the next."""
     await world.fund.promotion.adopt(
         name, PromotionStage.Live_Scaled, actor="ann", reason="it traded before"
     )
@@ -349,7 +349,7 @@ async def test_an_interrupt_that_lands_in_an_actor_ends_the_fund_at_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     class Interrupted(FakeController):
-        """Ctrl-C reaches whichever task runs: here the promotion actor, with oversight waiting for its answer."""
+        """Ctrl-C in the promotion actor, while oversight waits for its answer."""
 
         async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
             raise KeyboardInterrupt
@@ -491,9 +491,7 @@ async def test_a_stop_that_is_not_confirmed_is_asked_for_again_until_it_is() -> 
         assert world.controller.calls.count(("stop_all", "test", "flatten")) == 3
 
 
-async def test_an_engine_that_raises_when_told_to_stop_leaves_the_switch_engaged_and_unconfirmed() -> (
-    None
-):
+async def test_an_engine_that_raises_when_told_to_stop_leaves_the_switch_unconfirmed() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         world.controller.failures["stop_all"] = OSError("gone")
         assert (await world.fund.kill_switch.engage(reason="test", by="ann")).state == "UNCONFIRMED"
@@ -552,9 +550,7 @@ async def test_a_release_needs_a_name_and_no_reason() -> None:
         assert titles == ["Kill switch activated", "Kill switch released by bob"]
 
 
-async def test_a_strategy_that_reports_what_is_no_number_is_paused_and_goes_on_by_a_persons_word() -> (
-    None
-):
+async def test_a_strategy_that_reports_no_number_is_paused_until_a_person_resumes_it() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         await _live(world)
         world.controller.set("a", unrealized_pnl=math.nan)
@@ -1109,7 +1105,7 @@ async def test_a_token_of_ones_own_is_not_written_to_disk(tmp_path: Path) -> Non
 
 
 async def test_an_empty_token_file_is_not_taken_for_a_token(tmp_path: Path) -> None:
-    """What a crash between making the file and filling it leaves behind must not open the stream to everybody."""
+    """An empty token file, left by a crash before it was filled, must not admit every client."""
     (tmp_path / "x.db.token").touch(mode=0o600)
     async with virtual_fund(db_path=tmp_path / "x.db", status_port=0) as world:
         assert len(world.fund.status_token) >= 32

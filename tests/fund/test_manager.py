@@ -223,7 +223,7 @@ def test_an_error_in_the_block_comes_out_and_the_fund_is_stopped() -> None:
 
 
 def test_a_fund_that_died_and_an_error_in_the_block_do_not_hide_each_other() -> None:
-    """What went wrong in the caller's block is what they must see; that the fund had died is chained or noted."""
+    """The caller sees the error of the block; the death of the fund is chained or noted."""
     with pytest.raises(ValueError, match="mine") as caught, FundManager(_config()) as fund:  # noqa: PT012
         _kill(fund)
         raise ValueError("mine")
@@ -409,7 +409,7 @@ def test_each_sync_door_has_the_names_and_signatures_of_its_async_one(part: str)
         assert not inspect.iscoroutinefunction(call)
 
 
-# A block opens and closes the one, two calls the other; and what is a field there is a property here.
+# A block opens and closes Fund, two calls FundManager; a field of Fund is a property here.
 ASYNC_ONLY = {"open"}
 SYNC_ONLY = {"start", "stop", "running", "status_token"}
 

@@ -64,7 +64,10 @@ async def test_a_reader_says_what_the_running_fund_says(tmp_path: Path) -> None:
 
 async def test_a_reader_in_another_process_sees_what_is_committed(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
-    program = "import sys; from fundops import open_reader; print(open_reader(sys.argv[1]).balance_sheet()['CASH'])"
+    program = (
+        "import sys; from fundops import open_reader; "
+        "print(open_reader(sys.argv[1]).balance_sheet()['CASH'])"
+    )
     async with virtual_fund(db_path=path, ledger_enabled=True) as world:
         await world.fund.ledger.deposit(5)
         with trio.fail_after(DEADLINE_S):

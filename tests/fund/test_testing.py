@@ -1,4 +1,4 @@
-"""What embedders test with: it must do as it is told, and nothing by itself."""
+"""The test tools for embedders: they act as told, and never by themselves."""
 
 from __future__ import annotations
 

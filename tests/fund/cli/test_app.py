@@ -1,4 +1,4 @@
-"""The command line: what it says when it is used wrongly, and that it never shows a traceback."""
+"""The command line: its help, its answers to wrong usage, and no traceback in any case."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _fundops(
 
 
 class Command:
-    """The command in this process: half a second less than in one of its own."""
+    """The command in this process: half a second faster than in a new one."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cwd: Path
@@ -59,7 +59,7 @@ def command(
 
 
 def _one_line(done: subprocess.CompletedProcess[str], code: int, *said: str) -> None:
-    """It ended with this code, and said why in one line of text, whatever frame is drawn around it."""
+    """It ended with this code and one line of text that says why, without the frame around it."""
     spoken = f"{done.stdout}\n{done.stderr}"
     assert "Traceback" not in spoken
     assert done.returncode == code, spoken

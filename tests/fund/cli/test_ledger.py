@@ -1,4 +1,4 @@
-"""`fundops ledger`, `backup` and `restore`: with no fund running, and with one in another process."""
+"""`fundops ledger`, `backup`, `restore`: with no fund running, and with one in another process."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ OWNER = """
 import sys, trio
 from fundops import Fund, FundConfig
 async def main():
-    config = FundConfig(total_capital=100_000, ledger_enabled=True, db_path=sys.argv[1], tick_interval_s=None)
-    async with Fund.open(config):
+    settings = dict(total_capital=100_000, ledger_enabled=True, tick_interval_s=None)
+    async with Fund.open(FundConfig(db_path=sys.argv[1], **settings)):
         print("up", flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)
 trio.run(main)
@@ -69,7 +69,7 @@ trio.run(main)
 
 
 class Done:
-    """What a command said and how it ended."""
+    """The output and the exit code of a command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
@@ -442,7 +442,8 @@ def test_a_file_that_is_no_funds_is_refused(command: Command, tmp_path: Path) ->
 def test_the_help_of_each_command_loads_no_database_and_explains_every_option() -> None:
     program = (
         "import sys\nsys.argv = ['fundops', *sys.argv[1:]]\nfrom fundops.__main__ import main\n"
-        "try:\n    main()\nfinally:\n    assert not {'trio', 'apsw', 'fundops.fund'} & set(sys.modules)\n"
+        "try:\n    main()\nfinally:\n"
+        "    assert not {'trio', 'apsw', 'fundops.fund'} & set(sys.modules)\n"
     )
     names = ["deposit", "export", "entries", "post"]
     for arguments in (
@@ -673,7 +674,7 @@ def test_an_exported_journal_is_imported_into_a_database_that_goes_on(
     assert (cut.code, "entry 2: it is missing" in cut.err) == (1, True)
 
 
-def test_a_backup_is_made_while_the_fund_runs_and_a_restored_one_starts_with_its_kill_switch_engaged(
+def test_a_backup_is_made_while_the_fund_runs_and_restored_with_the_kill_switch_engaged(
     command: Command, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with OwnerLock(db):

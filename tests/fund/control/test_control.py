@@ -1,4 +1,4 @@
-"""The control socket: who gets in, what hostile clients can do, what is written down, and what errors look like."""
+"""The control socket: its place, its commands, hostile clients, the audit table, and the errors."""
 
 from __future__ import annotations
 
@@ -417,7 +417,7 @@ def test_every_type_that_doors_declare_can_be_made_of_json() -> None:
 
 
 def test_all_of_the_ledgers_commands_have_arguments_that_can_be_made_of_json() -> None:
-    """A method added to the door is a command, so what it declares must be something that `converted` knows."""
+    """A method added to the door is a command; `converted` must know its types."""
     for name in dir(LedgerDoor):
         method = getattr(LedgerDoor, name)
         if not name.startswith("_"):

@@ -1,4 +1,4 @@
-"""The ledger through the front door: periods, corrections, opening balances, and reports as of any time."""
+"""The ledger through its door: periods, corrections, opening balances, reports as of any time."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ TODAY = "2026-01-05"
 
 @asynccontextmanager
 async def book(**settings: Any) -> AsyncIterator[tuple[VirtualFund, LedgerDoor]]:
-    """A fund of 100,000; afterwards nothing may be wrong with what it has on disk."""
+    """A fund of 100,000, whose database is verified at the end."""
     async with virtual_fund(
         **{"total_capital": 100_000, "ledger_enabled": True, **settings}
     ) as world:
@@ -257,7 +257,7 @@ async def test_a_closed_period_is_locked_and_its_revenue_retained() -> None:
             0,
         )
         assert await ledger.nav() == before
-        # Income knows nothing of the close, whatever the range.
+        # Closing entries are left out of the income of every range.
         assert (await ledger.income_statement())["REALIZED_PNL"] == 1_540
         assert (await ledger.income_statement(end=TODAY))["MANAGEMENT_FEES"] == -200
         assert (await ledger.income_statement("2026-01-06"))["REALIZED_PNL"] == 40
@@ -289,7 +289,7 @@ async def test_reopening_takes_the_last_close_back_and_says_who_and_why() -> Non
         assert (await ledger.income_statement())["REALIZED_PNL"] == 35
         reopened = (await ledger.entries(kind="period_reopen"))[0]
         assert reopened.memo == "late trade (by ann)"
-        # The journal keeps both; the next life of the ledger knows what is closed.
+        # The journal keeps both, so a restarted ledger knows the closed periods.
         world.fund.drill("ledger")
         with pytest.raises(PeriodClosed):
             await ledger.record_profit(5, at=dt.date(2026, 1, 2))
@@ -448,7 +448,7 @@ async def test_opening_balances_start_the_book_of_a_fund_that_already_trades() -
         sheet = await ledger.balance_sheet()
         assert (sheet["CASH"], sheet["POSITIONS"]) == (98_000, 790)
         assert await ledger.nav() == 98_790
-        assert sheet["RETAINED"] == 1_210  # what was lost before the book began
+        assert sheet["RETAINED"] == 1_210  # the loss before the book began
         assert sheet["REALIZED_PNL"] == sheet["UNREALIZED_PNL"] == 0
         await ledger.close_position("AAPL", quantity=10, proceeds=1_300, strategy="a")
         await ledger.close_position("TSLA", quantity=-5, proceeds=400, strategy="a")

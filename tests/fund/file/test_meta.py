@@ -1,4 +1,4 @@
-"""The table `meta`: written whole or not at all, read from a connection or a path, and the rules kept in it."""
+"""The table `meta`: its values, read from a connection or a path, and the rules kept in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MCP server as an assistant meets it: a process on two pipes, beside a fund that runs or has stopped."""
+"""The MCP server: a process on two pipes, beside a fund that runs or has stopped."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def config(path: Path) -> FundConfig:
 
 
 async def live_through_a_day(fund: Fund) -> None:
-    """The golden script of the books, two strategies of which one is demoted, and alerts of two categories."""
+    """The golden script of the books, two strategies, one demoted, two categories of alerts."""
     await fund.ledger.record_profit("2000", strategy="momentum")
     await fund.ledger.record_loss("500")
     await fund.ledger.withdraw("1500", memo="rent")
@@ -86,7 +86,7 @@ def command(path: Path, before: str = "") -> list[str]:
 
 @asynccontextmanager
 async def assistant(path: Path, mode: str = "auto") -> AsyncIterator[Client]:
-    """A client of a server process of its own."""
+    """A client of a separate server process."""
     program, *arguments = command(path)
     with trio.fail_after(PATIENCE_S):
         async with Client(
@@ -186,7 +186,7 @@ async def test_it_answers_the_same_while_the_fund_runs_and_after_it_stopped(tmp_
         await live_through_a_day(fund)
         async with assistant(path) as client:
             await check_every_answer(client)
-            # And it sees what is committed after it started.
+            # It also sees commits made after its start.
             await fund.ledger.deposit(1)
             assert (await ask(client, "fund_ledger", limit=1))["entries"][0]["seq"] == 8
             await fund.ledger.reverse(8, reason="a test")

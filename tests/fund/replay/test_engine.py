@@ -380,7 +380,7 @@ _STAGE = st.sampled_from(["paper", "shadow", "live-small", "live-scaled"])
 async def _run(
     sessions: Sequence[tuple[float, float, float, str, bool]], *, flat_at_close: bool
 ) -> tuple[Market, list[tuple[Decimal, Decimal]]]:
-    """Sessions of (open, close, target, stage afterwards, may trade); real P&L at the engine beside the fills'."""
+    """Sessions of (open, close, target, stage afterwards, may trade); P&L of engine and fills."""
     market = Market(
         [(opened, closed) for opened, closed, *_ in sessions],
         [target for _, _, target, *_ in sessions],
@@ -451,7 +451,7 @@ PRICES = (
 
 
 class Beside(NamedTuple):
-    """What a replay beside a fund left."""
+    """The result of a replay beside a fund."""
 
     path: Path
     engine: ReplayEngine
@@ -557,7 +557,7 @@ async def test_a_replay_with_a_crash_of_our_own_books_what_one_without_it_books(
 async def test_a_crash_of_the_tick_itself_books_every_fill_and_moves_a_fee_by_less_than_a_cent(
     tmp_path: Path, actor: str
 ) -> None:
-    """Between two ends of a session the accrual is in memory alone: a new life accrues the gap on an older NAV."""
+    """Within a session the accrual is in memory: a new life accrues the gap on an older NAV."""
     plain = await _beside(tmp_path / "plain.db")
     drilled = await _beside(tmp_path / "drilled.db", drills={2: actor, 5: actor})
     pairs = list(zip(_journal(plain.path), _journal(drilled.path), strict=True))

@@ -1,4 +1,4 @@
-"""The price reader refuses every bad file with the line and column at fault, and the bundled series are whole."""
+"""The price reader names the line and column of every fault, and the bundled series are whole."""
 
 import datetime
 import decimal

@@ -1,4 +1,4 @@
-"""The rules decide what their docstrings say, from the last bars only, and the line-up is made of them."""
+"""The rules decide as their docstrings say, from the last bars only; the line-up uses them."""
 
 import datetime
 from collections.abc import Sequence
@@ -173,7 +173,8 @@ def test_bollinger_reversion_leaves_at_the_middle_band_itself() -> None:
 
 
 def test_bollinger_reversion_gives_up_an_entry_older_than_its_window() -> None:
-    # After the fall each close is a little lower, always below its mean and never two deviations below.
+    # After the fall each close is a little lower, always below its mean and never two deviations
+    # below.
     rule = BollingerReversion(6)
     fall = [*[1000] * 12, 900, 899, 898, 897, 896, 895]
     assert rule.target(closes(*fall)) == 1.0
