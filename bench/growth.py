@@ -28,7 +28,7 @@ from ..actors.ledger.book import Draft
 from ..actors.ledger.entry import GENESIS
 from ..actors.ledger.verify import verify_file
 from ..actors.persistence import PersistenceActor, Reader, Store, commit_batch
-from ..database import MIGRATIONS
+from ..file.database import MIGRATIONS
 from ..runtime import DAY_US, ChildSpec, SystemClock, open_supervisor
 from ..wire.ledger import Deposit, Event, RecordProfit
 from .harness import Case, Figure, Result, Row, Stopwatch, machine, measure

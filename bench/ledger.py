@@ -33,7 +33,7 @@ from ..actors.ledger import LedgerActor, schema
 from ..actors.ledger.book import Book, Draft
 from ..actors.persistence import PersistenceActor, Reader, open_database
 from ..actors.persistence.database import APPLICATION_ID
-from ..database import MIGRATIONS
+from ..file.database import MIGRATIONS
 from ..runtime import ChildSpec, Ref, VirtualClock, open_supervisor
 from ..wire.ledger import PostMany, RecordProfit
 from .harness import Case, Figure, Result, Stopwatch, machine, measure, percentile

@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from fundops.actors.promotion import Criterion, PromotionGate, PromotionSettings
     from fundops.actors.recovery import RecoverySettings
     from fundops.config import FundConfig
-    from fundops.doors import SubsystemDisabled
+    from fundops.errors import DatabaseInUse, SubsystemDisabled
     from fundops.fund import Fund
-    from fundops.lock import DatabaseInUse
     from fundops.manager import FundManager
     from fundops.promotion import PromotionManager
     from fundops.reader import FundReader, open_reader
@@ -60,7 +59,7 @@ _HOMES = {
     "ConfigError": "fundops.runtime",
     "Controller": "fundops.wire.controller",
     "Criterion": "fundops.actors.promotion",
-    "DatabaseInUse": "fundops.lock",
+    "DatabaseInUse": "fundops.errors",
     "Entitlement": "fundops.wire.guard",
     "FeedStatus": "fundops.wire.controller",
     "Fill": "fundops.wire.controller",
@@ -89,7 +88,7 @@ _HOMES = {
     "Settlement": "fundops.wire.controller",
     "StopReport": "fundops.wire.controller",
     "StrategyStatus": "fundops.wire.controller",
-    "SubsystemDisabled": "fundops.doors",
+    "SubsystemDisabled": "fundops.errors",
     "SystemClock": "fundops.runtime",
     "UnbalancedEntry": "fundops.wire.ledger",
     "UnknownAccount": "fundops.wire.ledger",

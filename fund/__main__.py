@@ -1,6 +1,6 @@
 """`python -m fundops`."""
 
-from fundops.cli import main
+from fundops.cli.app import main
 
 __all__ = ["main"]
 

@@ -1,4 +1,4 @@
-"""A trio run in a thread of its own, for hosts that are not async: calls go in, results and errors come out."""
+"""A trio run in a dedicated thread, for hosts that are not async."""
 
 from __future__ import annotations
 
@@ -10,27 +10,19 @@ from typing import Generic, TypeVar
 
 import trio
 
-from fundops.runtime import FundopsError
+from fundops.errors import FundClosed, FundNotRunning
 
-__all__ = ["Bridge", "FundClosed", "FundNotRunning"]
+__all__ = ["Bridge"]
 
-# How long a program that ends without a stop waits for it.
+# How long a program that ends without calling `stop` waits for the fund to stop.
 EXIT_S = 10.0
 
 T = TypeVar("T")
 F = TypeVar("F")
 
 
-class FundNotRunning(FundopsError):
-    """Call `start()` first."""
-
-
-class FundClosed(FundopsError):
-    """The fund stopped; why is chained, when it was not asked to."""
-
-
 class Bridge(Generic[F]):
-    """Opens an async context in its own trio thread and runs calls against it. Safe from any thread but that one."""
+    """Opens an async context in a trio thread and runs calls against it, from any other thread."""
 
     def __init__(self, opening: Callable[[], AbstractAsyncContextManager[F]]) -> None:
         self._opening = opening
@@ -43,10 +35,11 @@ class Bridge(Generic[F]):
 
     @property
     def running(self) -> bool:
+        """Whether the context is open."""
         return self._opened is not None
 
     def start(self) -> None:
-        """Returns when it is open. Raises: whatever opening raised."""
+        """Open the context; returns once it is open. Raises: the error of the opening."""
         if self._thread is not None and self._thread.is_alive():
             return
         self._ready.clear()
@@ -58,11 +51,16 @@ class Bridge(Generic[F]):
             self._thread.join()
             error, self._error, self._thread = self._error, None, None
             raise error
-        # The thread is a daemon, or a program that forgot to stop would never end; it ends in order all the same.
+        # A thread that is no daemon would keep a program that forgot to stop alive. At exit the
+        # fund still stops in order.
         atexit.register(self._stop_at_exit)
 
     def stop(self, timeout_s: float) -> None:
-        """Close in order. Idempotent. Raises: `FundClosed` with the cause if it had broken; TimeoutError."""
+        """Close the context. Idempotent.
+
+        Raises: `FundClosed` with the cause if it had stopped by itself; TimeoutError after
+        `timeout_s`.
+        """
         thread, token, stop = self._thread, self._token, self._stop
         if thread is None:
             return
@@ -78,22 +76,27 @@ class Bridge(Generic[F]):
             raise FundClosed("the fund had stopped by itself") from self._error
 
     def _stop_at_exit(self) -> None:
-        # Whatever it says, nobody is left to hear it.
+        # At interpreter exit no caller is left to report errors to.
         with suppress(FundClosed, TimeoutError):
             self.stop(EXIT_S)
 
     def call(self, function: Callable[[F], Awaitable[T]]) -> T:
-        """Run one coroutine in the trio thread and wait for it. Raises: `FundNotRunning`, `FundClosed`, its errors."""
+        """Run `function` in the trio thread and wait for its result.
+
+        Raises: `FundNotRunning`, `FundClosed`, and the errors of `function`.
+        """
         opened = self.get()
         if threading.current_thread() is self._thread:
-            raise FundNotRunning("a synchronous call from the fund's own thread would wait for itself")
+            raise FundNotRunning(
+                "a synchronous call from the fund's own thread would wait for itself"
+            )
         try:
             return trio.from_thread.run(function, opened, trio_token=self._token)
         except (trio.RunFinishedError, trio.Cancelled) as over:
             raise FundClosed("the fund stopped during the call") from (self._error or over)
 
     def get(self) -> F:
-        """What was opened. Raises: `FundNotRunning`, `FundClosed`."""
+        """The open context's value. Raises: `FundNotRunning`, `FundClosed`."""
         if self._opened is None:
             if self._error is not None:
                 raise FundClosed("the fund stopped by itself") from self._error
@@ -103,7 +106,7 @@ class Bridge(Generic[F]):
     def _run(self) -> None:
         try:
             trio.run(self._main)
-        except BaseException as error:  # noqa: BLE001  kept for whoever calls next
+        except BaseException as error:  # noqa: BLE001  kept for the next caller
             self._error = error
         finally:
             self._opened = None

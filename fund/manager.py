@@ -5,8 +5,8 @@
     fund.ledger.deposit("2500")
     fund.stop()
 
-Every method of `Fund` and of its parts is here under the same name, without await. They may be called from any
-thread; each waits for its answer.
+Every method of `Fund` and of its parts has the same name here, without await. Each may be called
+from any thread and waits for its answer.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from fundops.bridge import Bridge, FundClosed
+from fundops.bridge import Bridge
 from fundops.config import FundConfig
-from fundops.doors import AlertDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.doors import AlertDoor, KillSwitchDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.errors import FundClosed
 from fundops.fund import Fund
 from fundops.runtime import ChildStatus, Clock
 from fundops.wire.controller import Controller, StrategyStatus
-from fundops.wire.guard import Entitlement, KillStatus
+from fundops.wire.guard import Entitlement
 from fundops.wire.oversight import FundStatus, NavSample, TickReport
 
 __all__ = ["FundManager", "SyncDoor"]
@@ -32,11 +33,12 @@ _PARTS: Final[dict[str, type]] = {
     "promotion": PromotionDoor,
     "alerts": AlertDoor,
     "recovery": RecoveryDoor,
+    "kill_switch": KillSwitchDoor,
 }
 
 
 class SyncDoor:
-    """One part of the fund, its coroutines turned into plain calls. What it offers is what the async part offers."""
+    """One part of the fund, with its coroutines as plain calls under the same names."""
 
     def __init__(self, bridge: Bridge[Fund], part: str) -> None:
         self._bridge = bridge
@@ -71,7 +73,7 @@ def _without_self(method: Callable[..., Any]) -> inspect.Signature:
 
 
 class FundManager:
-    """A fund in a thread of its own. A context manager too: it starts and stops."""
+    """A fund in a dedicated thread. As a context manager it starts and stops the fund."""
 
     def __init__(
         self,
@@ -82,18 +84,27 @@ class FundManager:
         transport: Any = None,
     ) -> None:
         self.config = config
-        self._bridge: Bridge[Fund] = Bridge(lambda: Fund.open(config, controller, clock=clock, transport=transport))
+        self._bridge: Bridge[Fund] = Bridge(
+            lambda: Fund.open(config, controller, clock=clock, transport=transport)
+        )
         self.ledger = SyncDoor(self._bridge, "ledger")
         self.promotion = SyncDoor(self._bridge, "promotion")
         self.alerts = SyncDoor(self._bridge, "alerts")
         self.recovery = SyncDoor(self._bridge, "recovery")
+        self.kill_switch = SyncDoor(self._bridge, "kill_switch")
 
     def start(self) -> None:
-        """Returns when everything runs. Raises: `DatabaseInUse`, `DatabaseError`, `ConfigError`."""
+        """Start the fund; returns once all actors run.
+
+        Raises: `DatabaseInUse`, `DatabaseError`, `ConfigError`.
+        """
         self._bridge.start()
 
     def stop(self, timeout_s: float = 30) -> None:
-        """Stop in order. Idempotent. Raises: `FundClosed` if the fund had broken, TimeoutError."""
+        """Stop the fund in order. Idempotent.
+
+        Raises: `FundClosed` if the fund had stopped by itself; TimeoutError after `timeout_s`.
+        """
         self._bridge.stop(timeout_s)
 
     def __enter__(self) -> FundManager:
@@ -101,41 +112,48 @@ class FundManager:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             self.stop()
         except FundClosed as closed:
             if error is None:
                 raise
-            # What went wrong in the block is what its author must see.
+            # The error of the block is the one that its author must see.
             error.add_note(f"{closed}: {closed.__cause__}")
 
     @property
     def running(self) -> bool:
+        """Whether the fund runs."""
         return self._bridge.running
 
     # -- any thread, no waiting
 
     def report(self, status: StrategyStatus) -> None:
-        """Push one strategy's status; the newest counts at the next tick."""
+        """Push one strategy's status; the newest one counts at the next tick."""
         self._bridge.get().report(status)
 
     def may_trade(self, name: str) -> bool:
-        """Whether `name` may send real orders now; False when the fund is not running."""
+        """Whether the strategy `name` may send real orders now; False when no fund runs."""
         return self._bridge.running and self._bridge.get().may_trade(name)
 
     def entitlement(self, name: str) -> Entitlement:
+        """Stage, mode and capital of the strategy `name`, and the instant until which they hold."""
         return self._bridge.get().entitlement(name)
 
     def tree(self) -> tuple[ChildStatus, ...]:
+        """The supervision tree at this instant."""
+
         async def run(fund: Fund) -> tuple[ChildStatus, ...]:
             return fund.tree()
 
         return self._bridge.call(run)
 
     def drill(self, actor: str) -> None:
-        """Crash one actor on purpose before its next message, to see it come back. Raises: `UnknownChild`."""
+        """Crash one actor before its next message, to see it restart. Raises: `UnknownChild`."""
 
         async def run(fund: Fund) -> None:
             fund.drill(actor)
@@ -145,41 +163,37 @@ class FundManager:
     # -- the fund as a whole
 
     def tick(self, session: str | None = None) -> TickReport:
-        """One round of oversight."""
+        """Run one round of oversight; returns once its commits are durable.
+
+        `session` names the session that this tick ends, as an ISO date; None: no session ends.
+        """
         return self._bridge.call(lambda fund: fund.tick(session))
 
     def tick_now(self) -> TickReport:
-        """A tick that also ends the UTC day when one has passed since the last."""
+        """Run a tick that also ends the UTC day if one has passed since the last `tick_now`."""
         return self._bridge.call(lambda fund: fund.tick_now())
 
     def status(self) -> FundStatus:
+        """The fund's state as of its last tick."""
         return self._bridge.call(lambda fund: fund.status())
 
     def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
+        """NAV and drawdown at the end of each session, newest first."""
         return self._bridge.call(lambda fund: fund.nav_history(limit))
 
-    def engage_kill_switch(self, reason: str, actor: str) -> KillStatus:
-        """Stop everything now."""
-        return self._bridge.call(lambda fund: fund.engage_kill_switch(reason, actor))
-
-    def release_kill_switch(self, actor: str, reason: str) -> KillStatus:
-        return self._bridge.call(lambda fund: fund.release_kill_switch(actor, reason))
-
-    def kill_switch(self) -> KillStatus:
-        return self._bridge.call(lambda fund: fund.kill_switch())
-
     def resume(self, strategy: str, actor: str) -> bool:
-        """Let a strategy that the guard paused go on."""
+        """Resume a strategy that the guard paused; False when it was not paused."""
         return self._bridge.call(lambda fund: fund.resume(strategy, actor))
 
     def status_port(self) -> int:
+        """The port of the status stream. Raises: `UnknownChild` when the configuration has none."""
         return self._bridge.call(lambda fund: fund.status_port())
 
     @property
     def status_token(self) -> str:
-        """What the status stream asks for."""
+        """The token that clients of the status stream must show; "" when none is needed."""
         return self._bridge.get().status_token
 
     def flush_alerts(self, timeout_s: float) -> bool:
-        """Wait until every stored alert has been delivered or given up; False when time runs out first."""
+        """Wait until each stored alert was delivered or given up; False after `timeout_s`."""
         return self._bridge.call(lambda fund: fund.flush_alerts(timeout_s))

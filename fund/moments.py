@@ -1,4 +1,4 @@
-"""Times as callers give them: dates and aware datetimes in, ISO dates and microseconds out."""
+"""Times as callers give them, turned into ISO dates and microseconds since the epoch, UTC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Moment = Instant | str
 
 
 def instant_us(field: str, at: Instant | None) -> int | None:
-    """Microseconds since the epoch: int as they are, an aware datetime, or the start of a date, UTC.
+    """Microseconds since the epoch; a date counts as its start, UTC, an int is returned as it is.
 
     Raises: `ConfigError`.
     """
@@ -28,11 +28,13 @@ def instant_us(field: str, at: Instant | None) -> int | None:
         return (at - _EPOCH) // dt.timedelta(microseconds=1)
     if isinstance(at, dt.date):
         return instant_us(field, dt.datetime(at.year, at.month, at.day, tzinfo=dt.UTC))
-    raise ConfigError(field, f"{shown(at)} is not a date, an aware datetime, or microseconds since the epoch")
+    raise ConfigError(
+        field, f"{shown(at)} is not a date, an aware datetime, or microseconds since the epoch"
+    )
 
 
 def day_of(field: str, day: dt.date | str) -> str:
-    """The ISO date; a text is looked at by whoever uses it. Raises: `ConfigError`."""
+    """The ISO date. A text is returned unchecked: its receiver parses it. Raises: `ConfigError`."""
     if isinstance(day, str):
         return day
     if isinstance(day, dt.date) and not isinstance(day, dt.datetime):
@@ -41,7 +43,12 @@ def day_of(field: str, day: dt.date | str) -> str:
 
 
 def moment_of(field: str, moment: Moment | None) -> str | int | None:
-    """A date stays a date, to be counted to its end; anything else is an instant. Raises: `ConfigError`."""
-    if isinstance(moment, str) or (isinstance(moment, dt.date) and not isinstance(moment, dt.datetime)):
+    """A date as ISO text, which counts to its end, or an instant in microseconds.
+
+    Raises: `ConfigError`.
+    """
+    if isinstance(moment, str) or (
+        isinstance(moment, dt.date) and not isinstance(moment, dt.datetime)
+    ):
         return day_of(field, moment)
     return instant_us(field, moment)

@@ -22,8 +22,8 @@ from fundops.actors.promotion.actor import terms_of
 from fundops.actors.promotion.core import Change, Rules, Strategy
 from fundops.actors.promotion.metrics import canonical_metrics
 from fundops.config import home
-from fundops.database import MIGRATIONS
-from fundops.lock import OwnerLock
+from fundops.file.database import MIGRATIONS
+from fundops.file.lock import OwnerLock
 from fundops.moments import Instant, instant_us
 from fundops.runtime import Clock, SystemClock
 from fundops.wire.guard import Entitlement

@@ -1,4 +1,4 @@
-"""Read a fund's database from any process, whether the fund is running or not."""
+"""Read a fund's database from any process, whether the fund runs or not."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
 
-from fundops import audit
 from fundops.actors.alert import recent
 from fundops.actors.ledger.reports import Reports
 from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
 from fundops.actors.persistence import DatabaseError, Reader
 from fundops.actors.promotion import schema as promotion_schema
+from fundops.control import audit
+from fundops.file import meta
 from fundops.moments import Moment, moment_of
 from fundops.wire.alert import AlertPage
 from fundops.wire.ledger import Entry
@@ -23,7 +24,7 @@ __all__ = ["FundReader", "open_reader"]
 
 
 class FundReader:
-    """Committed facts of one fund, read-only. A context manager; use it from one thread."""
+    """The committed facts of one fund, read-only. A context manager; use it from one thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -36,17 +37,18 @@ class FundReader:
         self.close()
 
     def close(self) -> None:
+        """Close the connection. Idempotent."""
         self._reader.close()
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """A block in which all answers are of one moment, however much a running fund commits meanwhile."""
+        """A block in which all answers show the same moment, even while a running fund commits."""
         return self._reader.snapshot()
 
-    # -- whose it is
+    # -- identity
 
     def meta(self) -> Mapping[str, str]:
-        """Name, currency, capital and uuid."""
-        return dict(self._reader.rows("SELECT key, value FROM meta"))
+        """Name, currency, capital and uuid, and the origin of a restored or imported database."""
+        return meta.read(self._reader)
 
     # -- ledger
 
@@ -59,7 +61,10 @@ class FundReader:
     def balance_sheet(
         self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None
     ) -> dict[str, Decimal]:
-        """Debits minus credits per account. A date counts to its end, UTC; an instant is included."""
+        """Debits minus credits per account.
+
+        A date counts to its end, UTC; an instant is included.
+        """
         return self._reports().balance_sheet(moment_of("as_of", as_of), strategy, asset)
 
     def income_statement(
@@ -70,27 +75,32 @@ class FundReader:
         strategy: str | None = None,
         asset: str | None = None,
     ) -> dict[str, Decimal]:
-        """Income positive, expense negative, both ends included; what closed a period is left out."""
-        return self._reports().income_statement(moment_of("start", start), moment_of("end", end), strategy, asset)
+        """Income positive, expense negative, both ends included; closing entries are left out."""
+        return self._reports().income_statement(
+            moment_of("start", start), moment_of("end", end), strategy, asset
+        )
 
     def cash_flow(
         self, start: Moment | None = None, end: Moment | None = None, *, strategy: str | None = None
     ) -> dict[str, Decimal]:
-        """What moved CASH, by what it was for; OPENING plus NET is CLOSING."""
+        """Changes of CASH by their purpose; OPENING plus NET is CLOSING."""
         return self._reports().cash_flow(moment_of("start", start), moment_of("end", end), strategy)
 
     def trial_balance(
         self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None
     ) -> dict[str, Decimal]:
-        """Every account; the values sum to zero."""
+        """Debits minus credits of every account, EXTERNAL too; the values sum to zero."""
         return self._reports().trial_balance(moment_of("as_of", as_of), strategy, asset)
 
     def nav(self, as_of: Moment | None = None, *, strategy: str | None = None) -> Decimal:
-        """What the fund is worth by its books."""
+        """The net asset value by the books."""
         return self._reports().nav(moment_of("as_of", as_of), strategy)
 
     def nav_per_unit(self, as_of: Moment | None = None) -> Decimal:
-        """What a unit is worth, which deposits and withdrawals do not change; the units are the asset UNITS."""
+        """The net asset value of one unit, which deposits and withdrawals do not change.
+
+        `trial_balance(asset="UNITS")` gives the number of units.
+        """
         return self._reports().nav_per_unit(moment_of("as_of", as_of))
 
     def recent_entries(self, limit: int = 20) -> tuple[Entry, ...]:
@@ -106,45 +116,58 @@ class FundReader:
         after_seq: int | None = None,
         limit: int = 100,
     ) -> tuple[Entry, ...]:
-        """One page of what matches, newest first; for the next one give the last entry's `seq` as `after_seq`."""
+        """One page of matching entries, newest first.
+
+        For the next page, pass the `seq` of the last entry as `after_seq`.
+        """
         return self._reports().entries(account, strategy, kind, after_seq, limit)
 
     def anchor(self) -> Anchor:
-        """Where the chain ends: to be kept outside of the file, and given to `verify` later."""
+        """Number and hash of the newest entry.
+
+        Kept outside the file and given to `verify` later, they detect a truncated journal.
+        """
         return anchor_of(self._reader)
 
     def verify(self, level: int = 2, *, anchor: Anchor | None = None) -> Verification:
-        """Look the book over, in one snapshot; nothing is repaired. Raises: `ConfigError` for another level."""
+        """Check the book in one snapshot; returns the findings and repairs nothing.
+
+        Raises: `ConfigError` for another level.
+        """
         with self.snapshot():
             return verify(self._reader, level, anchor)
 
     def entry_count(self, kind: str | None = None) -> int:
-        """How many entries there are, of one kind or of all."""
-        return int(self._reader.row("SELECT count(*) FROM entry WHERE ?1 IS NULL OR kind = ?1", (kind,))[0])
+        """The number of entries, of one kind or of all."""
+        return int(
+            self._reader.row("SELECT count(*) FROM entry WHERE ?1 IS NULL OR kind = ?1", (kind,))[0]
+        )
 
-    # -- what people asked for
+    # -- audit
 
     def audit(self, limit: int = 50) -> tuple[audit.AuditRow, ...]:
-        """Changes asked for from outside and what became of them, newest first."""
+        """Changes that were asked for from outside, with their outcomes, newest first."""
         return audit.recent(self._reader, checked_limit(limit))
 
     # -- alerts
 
     def recent_alerts(self, limit: int = 50) -> AlertPage:
-        """Newest first, with counts over all of history."""
+        """The newest alerts, newest first, with counts over the whole history."""
         return recent(self._reader, checked_limit(limit))
 
     # -- promotion
 
     def stages(self) -> dict[str, PromotionStage]:
         """The current stage of every strategy, by name."""
-        return {one.name: one.stage for one in promotion_schema.load_all(self._reader)}
+        return {
+            strategy.name: strategy.stage for strategy in promotion_schema.load_all(self._reader)
+        }
 
     def promotion_history(self, limit: int = 50) -> tuple[HistoryEntry, ...]:
-        """Newest first."""
+        """Changes of all strategies, newest first."""
         return promotion_schema.history(self._reader, None, checked_limit(limit))
 
 
 def open_reader(path: str | Path) -> FundReader:
-    """Open a database for reading. Raises: `DatabaseError`."""
+    """Open the database at `path` for reading. Raises: `DatabaseError`."""
     return FundReader(Path(path))

@@ -1,4 +1,4 @@
-"""The controller of a host that pushes: it answers with what was last reported."""
+"""The controller of a host that pushes its state: it answers with the last report."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ __all__ = ["Reported"]
 
 
 class Reported:
-    """Written from any thread, read by the tick. At most one status per name is kept."""
+    """The last status of each strategy, written from any thread and read by the tick."""
 
     def __init__(self) -> None:
         self._statuses: dict[str, StrategyStatus] = {}
 
     def report(self, status: StrategyStatus) -> None:
-        """Raises: `ConfigError` for anything that is not a StrategyStatus."""
+        """Keep the status in place of an older one. Raises: `ConfigError` for another type."""
         if not isinstance(status, StrategyStatus):
             raise ConfigError("status", f"a {type(status).__name__} is not a StrategyStatus")
         self._statuses[status.name] = status
 
     def strategies(self) -> tuple[StrategyStatus, ...]:
+        """The last status of each strategy, in the order of their first reports."""
         return tuple(self._statuses.values())

@@ -1,4 +1,4 @@
-"""For the tests of whoever embeds fundops: a fund in virtual time, and a controller that does as it is told.
+"""For the tests of programs that embed fundops: a fund in virtual time and a scripted controller.
 
 async with virtual_fund(ledger_enabled=True) as world:
     await world.fund.ledger.deposit(500)
@@ -22,7 +22,14 @@ from fundops.fund import Fund
 from fundops.reader import open_reader
 from fundops.runtime import InlineWorker, VirtualClock, Worker
 from fundops.wire.alert import AlertRecord
-from fundops.wire.controller import FeedStatus, Fill, KillAction, Settlement, StopReport, StrategyStatus
+from fundops.wire.controller import (
+    FeedStatus,
+    Fill,
+    KillAction,
+    Settlement,
+    StopReport,
+    StrategyStatus,
+)
 from fundops.wire.oversight import TickReport
 from fundops.wire.paging import checked_limit
 
@@ -33,10 +40,13 @@ START_US = 1_767_571_200_000_000
 
 
 class FakeController:
-    """Every part of a controller, in memory. Set `statuses`; read `calls`; make a call fail with `failures[name]`."""
+    """A controller in memory with all optional parts.
+
+    Set `statuses`; read `calls`; put an exception into `failures[name]` to make that call raise it.
+    """
 
     def __init__(self, *statuses: StrategyStatus) -> None:
-        self.statuses: dict[str, StrategyStatus] = {one.name: one for one in statuses}
+        self.statuses: dict[str, StrategyStatus] = {status.name: status for status in statuses}
         self.calls: list[tuple[Any, ...]] = []
         self.failures: dict[str, Exception] = {}
         self.open_orders = 0
@@ -55,46 +65,60 @@ class FakeController:
             raise self.failures[call]
 
     def strategies(self) -> list[StrategyStatus]:
+        """The statuses that were set."""
         if "strategies" in self.failures:
             raise self.failures["strategies"]
         return list(self.statuses.values())
 
     def feeds(self) -> list[FeedStatus]:
+        """The feeds in `feed_statuses`."""
         return list(self.feed_statuses)
 
     def fills(self, after: str) -> list[Fill]:
+        """Fills with a cursor after this one; "" for all."""
         return [fill for fill in self.fill_list if not after or int(fill.cursor) > int(after)]
 
     def settlements(self, after: str) -> list[Settlement]:
-        return [one for one in self.settlement_list if not after or int(one.cursor) > int(after)]
+        """Settlements with a cursor after this one; "" for all."""
+        return [
+            settlement
+            for settlement in self.settlement_list
+            if not after or int(settlement.cursor) > int(after)
+        ]
 
     async def restart(self, name: str, *, attempt_id: str) -> None:
+        """Note the call and set the strategy running."""
         self._called("restart", name, attempt_id)
         self.set(name, state="running", error=None)
 
     async def pause(self, name: str, reason: str) -> None:
+        """Note the call and set the strategy paused."""
         self._called("pause", name, reason)
         self.set(name, state="paused")
 
     async def resume(self, name: str) -> None:
+        """Note the call and set the strategy running."""
         self._called("resume", name)
         self.set(name, state="running")
 
     async def stop(self, name: str, reason: str) -> None:
+        """Note the call and set the strategy stopped."""
         self._called("stop", name, reason)
         self.set(name, state="stopped")
 
     async def stop_all(self, reason: str, action: KillAction) -> StopReport:
+        """Note the call and report `open_orders`."""
         self._called("stop_all", reason, action)
         return StopReport(self.open_orders, 0)
 
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
+        """Note the call and set the strategy's stage and capital cap."""
         self._called("set_stage", name, stage, capital_cap)
         self.set(name, stage=stage, capital_cap=capital_cap)
 
 
 class VirtualFund:
-    """A fund, its controller and its clock."""
+    """A running fund with its controller and its clock."""
 
     def __init__(self, fund: Fund, controller: FakeController, clock: VirtualClock) -> None:
         self.fund = fund
@@ -102,13 +126,13 @@ class VirtualFund:
         self.clock = clock
 
     async def tick(self, session: str | None = None) -> TickReport:
-        """One round of oversight, and every restart it began."""
+        """Run one tick and wait for the restarts that it began."""
         report = await self.fund.tick(session)
         await self.fund.host.idle()
         return report
 
     async def advance(self, seconds: float, *, step_s: float = 60.0) -> None:
-        """Let time pass, with a tick after every step."""
+        """Let `seconds` pass in steps of `step_s`, with a tick after each."""
         left = seconds
         while left > 0:
             self.clock.advance(min(step_s, left))
@@ -117,10 +141,14 @@ class VirtualFund:
             await self.fund.host.idle()
 
     def sent_alerts(self, limit: int = 1_000) -> list[AlertRecord]:
-        """Every alert that was let through, oldest first."""
+        """The alerts that passed the rate limits, oldest first."""
         with open_reader(self.fund.config.path) as reader:
             page = reader.recent_alerts(checked_limit(limit))
-        return [one for one in reversed(page.alerts) if one.outcome.value in ("QUEUED", "NO_CHANNEL")]
+        return [
+            alert
+            for alert in reversed(page.alerts)
+            if alert.outcome.value in ("QUEUED", "NO_CHANNEL")
+        ]
 
 
 def _inline(name: str) -> Worker:
@@ -135,11 +163,11 @@ async def virtual_fund(
     transport: Any = None,
     **settings: Any,
 ) -> AsyncIterator[VirtualFund]:
-    """A fund whose time moves only when told to, on a database that is deleted afterwards.
+    """A fund whose time moves only by `advance`, on a database that is deleted afterwards.
 
-    `settings` are those of `FundConfig`; capital is 100,000, the host drives the ticks, and there is no control socket
-    (its clients live in real time) unless they say otherwise.
-    Works under trio's MockClock, since nothing runs in a thread.
+    `settings` are those of `FundConfig`. By default the capital is 100,000, the host drives the
+    ticks, and there is no control socket, since its clients live in real time. Nothing runs in a
+    thread, so it works under trio's MockClock.
     """
     fake, time = controller or FakeController(), clock or VirtualClock(START_US)
     with tempfile.TemporaryDirectory() as folder:
@@ -150,5 +178,7 @@ async def virtual_fund(
             "control_socket": False,
         }
         config = FundConfig(**{**defaults, **settings})
-        async with Fund.open(config, fake, clock=time, transport=transport, make_worker=_inline, seed=0) as fund:
+        async with Fund.open(
+            config, fake, clock=time, transport=transport, make_worker=_inline, seed=0
+        ) as fund:
             yield VirtualFund(fund, fake, time)

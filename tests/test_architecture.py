@@ -19,6 +19,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = ("runtime", "wire", "actors", "fund", "bench")  # an import may stay on its floor or go to the left
 ROOF = ("fundops.cli", "fundops.__main__")  # the command line stands on all of them
+# The rooms of `fund/`: an import may stay in its room or go to one before it.
+ROOMS = (
+    *("errors", "moments", "reported", "bridge", "config"),
+    *("file", "doors", "control", "reader", "promotion"),
+    *("tree", "fund", "manager", "testing", "replay", "mcp"),
+    *("cli", "__main__"),
+)
 DEADLINE_S = 60
 
 
@@ -51,6 +58,16 @@ MODULES = {_module(path): path for path in _sources()}
 def _floor(module: str) -> int:
     part = module.split(".")[1] if "." in module else "fund"
     return FLOORS.index(part) if part in FLOORS else FLOORS.index("fund")
+
+
+def _room(module: str) -> str | None:
+    """The room of `fund/` that a module is in; None for the other floors and for the lazy front door itself."""
+    parts = module.split(".")
+    return None if len(parts) < 2 or parts[1] in FLOORS[:3] or parts[1] == "bench" else parts[1]
+
+
+def _on_roof(module: str) -> bool:
+    return any(f"{module}.".startswith(f"{roof}.") for roof in ROOF)
 
 
 @cache
@@ -119,11 +136,23 @@ def _findings(wrong: Callable[[str, Import], bool]) -> list[str]:
 
 
 def test_no_import_runs_upwards() -> None:
-    assert _findings(lambda name, one: name not in ROOF and _floor(one.target) > _floor(name)) == []
+    assert _findings(lambda name, one: not _on_roof(name) and _floor(one.target) > _floor(name)) == []
+
+
+def test_every_room_of_the_fund_is_known_and_no_other() -> None:
+    assert {room for room in map(_room, MODULES) if room is not None} == set(ROOMS)
+
+
+def test_no_room_imports_a_later_one() -> None:
+    def wrong(name: str, one: Import) -> bool:
+        room, target = _room(name), _room(one.target)
+        return room is not None and target is not None and ROOMS.index(target) > ROOMS.index(room)
+
+    assert _findings(wrong) == []
 
 
 def test_nobody_imports_the_command_line() -> None:
-    assert _findings(lambda name, one: name not in ROOF and one.target in ROOF) == []
+    assert _findings(lambda name, one: not _on_roof(name) and _on_roof(one.target)) == []
 
 
 def test_every_import_within_the_package_names_a_module_that_exists() -> None:
@@ -222,6 +251,12 @@ def test_the_runtime_alone_loads_neither_database_nor_http_client_nor_fund() -> 
     assert [name for name in loaded if name.startswith(("fundops.wire", "fundops.actors"))] == []
 
 
+def test_the_control_room_alone_loads_neither_trio_nor_the_database() -> None:
+    loaded = _loaded_by("import fundops.control")
+    assert {name for name in loaded if name.startswith("fundops.")} == {"fundops.control"}
+    assert loaded & {"trio", "apsw", "msgspec"} == set()
+
+
 def test_the_package_alone_loads_nothing_else() -> None:
     loaded = _loaded_by("import fundops")
     assert {name for name in loaded if name.startswith("fundops.")} == set()
@@ -234,5 +269,5 @@ def test_help_loads_neither_trio_nor_mcp_nor_the_database(arguments: list[str]) 
         f"sys.argv = ['fundops', *{arguments!r}]\nfrom fundops.__main__ import main\n"
         "try:\n    main()\nexcept SystemExit as ended:\n    assert ended.code == 0, ended.code"
     )
-    assert "fundops.cli" in loaded
+    assert "fundops.cli.app" in loaded
     assert loaded & {"trio", "mcp", "apsw", "httpx2", "fundops.fund", "fundops.mcp"} == set()

@@ -14,7 +14,14 @@ import msgspec
 
 from ...wire.alert import AlertDraft
 from ...wire.controller import StrategyState, StrategyStatus
-from ...wire.recovery import AttemptEnded, AttemptLate, RecoveryEvent, RecoveryPhase, RecoveryStatistics, RecoveryStatus
+from ...wire.recovery import (
+    AttemptEnded,
+    AttemptLate,
+    RecoveryEvent,
+    RecoveryPhase,
+    RecoveryStatistics,
+    RecoveryStatus,
+)
 from .core import (
     KILL_SWITCH,
     Input,

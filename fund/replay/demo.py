@@ -1,8 +1,9 @@
-"""The demo: one command that runs a fund's operations over real market prices, from paper to live and back.
+"""The demo: a fund's operations over real market prices, from paper to live and back.
 
-Policy `literal`: the loop promotes through every gate by itself, under the unmodified default criteria. On the way
-one strategy crashes and recovers, one never recovers and opens its breaker, one feed goes silent, and two actors of
-fundops itself are crashed; at the end the books must balance and every real fill must be in the journal.
+Policy `literal`: the loop promotes through every gate by itself, under the default criteria.
+Meanwhile one strategy crashes and recovers, one never recovers and opens its breaker, one feed goes
+silent, and two actors of fundops are crashed. At the end the books must balance and every real fill
+must be in the journal.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ __all__ = ["CAPITAL", "DemoReport", "Options", "run_demo", "window_of"]
 CAPITAL = 1_200_000
 LEASE_S = 90.0  # ticks are a minute apart
 FLUSH_S = 30.0
-# The one that is broken beyond repair; it never gets to trade much, so which rule it runs does not matter.
+# The strategy that never recovers. It hardly trades, so its rule does not matter.
 BROKEN = "broken"
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What to replay and where to keep it."""
+    """The prices and the window to replay, and the database to make."""
 
     bars: Mapping[str, Sequence[Bar]]  # by symbol; all with the same days
     start: dt.date
@@ -53,7 +54,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class DemoReport(msgspec.Struct, frozen=True):
-    """Everything the demo found, for a person or a program."""
+    """The results of a demo, for a person or a program."""
 
     sessions: int
     first: str
@@ -88,11 +89,15 @@ class DemoReport(msgspec.Struct, frozen=True):
                 "seed": self.seed,
                 "nav": text_of(self.status.nav),
                 "strategies": [
-                    {"name": one.name, "stage": one.stage.value, "days_in_stage": round(one.days_in_stage, 6)}
-                    for one in self.strategies
+                    {
+                        "name": snapshot.name,
+                        "stage": snapshot.stage.value,
+                        "days_in_stage": round(snapshot.days_in_stage, 6),
+                    }
+                    for snapshot in self.strategies
                 ],
-                "promotions": sum(one.kind == "promote" for one in self.history),
-                "demotions": sum(one.kind == "demote" for one in self.history),
+                "promotions": sum(line.kind == "promote" for line in self.history),
+                "demotions": sum(line.kind == "demote" for line in self.history),
                 "alerts": {
                     "sent": outcomes.get("QUEUED", 0),
                     "suppressed": outcomes.get("RATE_SUPPRESSED", 0),
@@ -116,7 +121,7 @@ def _texts(books: Mapping[str, Decimal]) -> dict[str, str]:
 
 
 def window_of(bars: Sequence[Bar], start: dt.date, sessions: int) -> range:
-    """The indices of the window's bars. Raises: `ConfigError` naming the option."""
+    """The indices of the window's bars. Raises: `ConfigError` naming the wrong option."""
     if sessions < 1:
         raise ConfigError("--sessions", f"{sessions} is not a positive number")
     first = bisect_left(bars, start, key=lambda bar: bar.day)
@@ -126,15 +131,15 @@ def window_of(bars: Sequence[Bar], start: dt.date, sessions: int) -> range:
 
 
 def _line_up(symbols: Sequence[str]) -> list[Strategy]:
-    """The default one and the broken one; with a price file of one's own all of them trade it."""
-    everyone = [*LINE_UP, Strategy(BROKEN, LINE_UP[0].symbol, named("breakout_w50"))]
+    """The default line-up and the broken strategy; a single price file is traded by all of them."""
+    strategies = [*LINE_UP, Strategy(BROKEN, LINE_UP[0].symbol, named("breakout_w50"))]
     if len(symbols) > 1:
-        return everyone
-    return [Strategy(one.name, symbols[0], one.rule) for one in everyone]
+        return strategies
+    return [Strategy(strategy.name, symbols[0], strategy.rule) for strategy in strategies]
 
 
 def _script(rng: random.Random, sessions: int, symbol: str) -> Script:
-    """Where the troubles fall: early, in the middle, late, each moved a little by the seed."""
+    """The times of the troubles: early, in the middle and late, each moved a little by the seed."""
 
     def about(part: float) -> int:
         return min(sessions - 1, int(sessions * (part + 0.05 * rng.random())))
@@ -157,7 +162,7 @@ async def run_demo(
     on_ready: Callable[[Fund], Awaitable[None]] | None = None,
     on_report: Callable[[DemoReport, Fund], Awaitable[None]] | None = None,
 ) -> DemoReport:
-    """Replay the window and report. `on_report` runs before the fund stops, for whoever wants to look around."""
+    """Replay the window and report. `on_report` runs before the fund stops, and may ask it more."""
     begun = time.perf_counter()
     rng = random.Random(options.seed)
     symbols = sorted(options.bars)
@@ -186,7 +191,9 @@ async def run_demo(
             lease_s=LEASE_S,
             status_port=options.port,
         )
-        engine = ReplayEngine(line_up, options.bars, window[0], config.capital_minor, clock.now_us, script)
+        engine = ReplayEngine(
+            line_up, options.bars, window[0], config.capital_minor, clock.now_us, script
+        )
         async with Fund.open(config, engine, clock=clock, seed=options.seed) as fund:
             for strategy in line_up:
                 await fund.promotion.register(strategy.name)
@@ -194,8 +201,12 @@ async def run_demo(
                 await on_ready(fund)
             await replay(fund, engine, clock, bars, drills=drills, on_session=on_session)
             if not await fund.flush_alerts(FLUSH_S):
-                raise FundopsError(f"alerts could not be delivered to the demo's own endpoint within {FLUSH_S:g} s")
-            report = await _report(fund, engine, bars, options.seed, drilled, endpoint.received, begun)
+                raise FundopsError(
+                    f"alerts could not be delivered to the demo's own endpoint within {FLUSH_S:g} s"
+                )
+            report = await _report(
+                fund, engine, bars, options.seed, drilled, endpoint.received, begun
+            )
             if on_report is not None:
                 await on_report(report, fund)
     return report
@@ -226,7 +237,10 @@ async def _report(
         history=await fund.promotion.history(limit=100_000),
         alerts=await fund.alerts.recent(20),
         delivered=delivered,
-        recovery={key: stats[key] for key in ("total_attempts", "successes", "failures", "circuit_breakers_open")},
+        recovery={
+            key: stats[key]
+            for key in ("total_attempts", "successes", "failures", "circuit_breakers_open")
+        },
         balance_sheet=await fund.ledger.balance_sheet(),
         income_statement=await fund.ledger.income_statement(),
         trial_balance=sum(trial.values(), Decimal(0)),
@@ -235,11 +249,13 @@ async def _report(
         fills_booked=fills_booked,
         drilled=drilled,
         tree=tree,
-        actor_restarts=sum(one.restarts for one in _leaves(tree)),
+        actor_restarts=sum(actor.restarts for actor in _leaves(tree)),
         uuid=uuid,
         wall_s=time.perf_counter() - begun,
     )
 
 
 def _leaves(tree: Sequence[ChildStatus]) -> list[ChildStatus]:
-    return [leaf for one in tree for leaf in (_leaves(one.children) if one.children else [one])]
+    return [
+        leaf for child in tree for leaf in (_leaves(child.children) if child.children else [child])
+    ]

@@ -1,4 +1,4 @@
-"""A webhook endpoint on loopback for the demo: takes what it is sent, counts it, answers 204."""
+"""A webhook endpoint on loopback for the demo: it counts requests and answers 204."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BODY_MAX = 16 * 1024
 
 
 class Endpoint:
-    """How many alerts arrived, and where it listens."""
+    """A listening endpoint; `received` counts the alerts that arrived."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -26,18 +26,23 @@ class Endpoint:
 
     @property
     def url(self) -> str:
+        """The address to configure as webhook."""
         return f"http://127.0.0.1:{self.port}/alerts"
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """One connection, one request. A client that misbehaves loses its connection and nothing else."""
+        """Answer one request on one connection. A malformed request closes the connection."""
         connection = h11.Connection(h11.SERVER)
         async with stream:
             try:
                 with trio.move_on_after(REQUEST_DEADLINE_S):
                     if await self._read_request(connection, stream):
                         self.received += 1
-                        answer = connection.send(h11.Response(status_code=204, headers=[(b"connection", b"close")]))
-                        await stream.send_all((answer or b"") + (connection.send(h11.EndOfMessage()) or b""))
+                        answer = connection.send(
+                            h11.Response(status_code=204, headers=[(b"connection", b"close")])
+                        )
+                        await stream.send_all(
+                            (answer or b"") + (connection.send(h11.EndOfMessage()) or b"")
+                        )
             except (trio.BrokenResourceError, h11.RemoteProtocolError):
                 pass
 
@@ -63,7 +68,9 @@ async def open_endpoint() -> AsyncIterator[Endpoint]:
     endpoint = Endpoint()
     with bare_errors():
         async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(partial(trio.serve_tcp, endpoint.serve, 0, host="127.0.0.1"))
+            listeners = await nursery.start(
+                partial(trio.serve_tcp, endpoint.serve, 0, host="127.0.0.1")
+            )
             endpoint.port = listeners[0].socket.getsockname()[1]
             yield endpoint
             nursery.cancel_scope.cancel()

@@ -1,12 +1,15 @@
-"""A small paper engine on real daily prices: it implements the controller, so that a fund can run beside it.
+"""A small paper engine on real daily prices.
 
-A session is ten ticks a minute apart. At the first, after the tick, orders decided on the closes before it are filled
-at the open; at the last, before the tick, session rules leave at the close and everything is marked there. Paper and
-shadow fills are hypothetical; fills of a live stage are what `fills` reports, and only entries that the fund's
-entitlement allows are made with real money. Exits are always allowed: they reduce what is at risk.
+It implements the controller, so a fund can run beside it.
 
-All money is int minor units of 1e-8, prices int cents, quantities int units of 1e-4, so that the engine's books and
-the ledger's agree to the last digit.
+A session is ten ticks a minute apart. After the first tick, orders decided on the closes before it
+are filled at the open. Before the last tick, session rules leave at the close, and all positions
+are marked there. Paper and shadow fills are hypothetical; `fills` reports those of a live stage.
+Entries with real money need the fund's entitlement; exits are always allowed, since they reduce the
+risk.
+
+All money is int minor units of 1e-8, prices int cents, quantities int units of 1e-4, so the
+engine's books and the ledger's agree to the last digit.
 """
 
 from __future__ import annotations
@@ -20,7 +23,14 @@ import msgspec
 from fundops.replay.lineup import COST_BP_PER_SIDE, Strategy
 from fundops.replay.prices import Bar
 from fundops.runtime import FundopsError
-from fundops.wire.controller import FeedStatus, Fill, KillAction, StopReport, StrategyState, StrategyStatus
+from fundops.wire.controller import (
+    FeedStatus,
+    Fill,
+    KillAction,
+    StopReport,
+    StrategyState,
+    StrategyStatus,
+)
 from fundops.wire.money import from_minor, to_minor
 
 __all__ = ["TICKS_PER_SESSION", "Crash", "ReplayEngine", "Script", "session_open_us"]
@@ -43,7 +53,7 @@ class Crash(msgspec.Struct, frozen=True):
 
 
 class Script(msgspec.Struct, frozen=True):
-    """What goes wrong, when: crashes, and one feed that goes silent for some sessions."""
+    """The planned troubles: crashes, and one feed that is silent for some sessions."""
 
     crashes: tuple[Crash, ...] = ()
     silent_feed: str | None = None
@@ -52,7 +62,7 @@ class Script(msgspec.Struct, frozen=True):
 
 
 class RestartRefused(FundopsError):
-    """The strategy is broken on purpose and does not come back."""
+    """The strategy is broken on purpose and never restarts."""
 
 
 def session_open_us(bar: Bar) -> int:
@@ -70,9 +80,9 @@ class _Book:
         self.state: StrategyState = "running"
         self.error: str | None = None
         self.stage = "paper"
-        self.full_minor = capital_minor  # what the strategy is given at most
+        self.full_minor = capital_minor  # the largest allocation of the strategy
         self.allocated_minor = capital_minor
-        self.base_minor = 0  # cumulative P&L at the beginning of the stage
+        self.base_minor = 0  # cumulative P&L at the start of the stage
         self.realized_minor = 0
         self.quantity = 0
         self.entry_minor = 0  # signed cost of the open position
@@ -111,7 +121,7 @@ class _Book:
 
 
 class ReplayEngine:
-    """Trades a line-up over a window of bars. `may_trade` is the fund's answer to "may this one send real orders?"."""
+    """Trades a line-up over a window of bars. Set `may_trade` to the fund's method of that name."""
 
     def __init__(
         self,
@@ -123,7 +133,7 @@ class ReplayEngine:
         script: Script = Script(),  # noqa: B008  frozen
     ) -> None:
         share = capital_minor // max(1, len(line_up))
-        self._books = {one.name: _Book(one, share) for one in line_up}
+        self._books = {strategy.name: _Book(strategy, share) for strategy in line_up}
         self._bars = bars
         self._first = first
         self._now_us = now_us
@@ -136,7 +146,10 @@ class ReplayEngine:
     # -- time
 
     def before_tick(self, session: int, tick: int) -> None:
-        """The market up to this tick (from 1): data arrives, positions are marked, session rules leave at the close."""
+        """Move the market to this tick (from 1).
+
+        Data arrives, positions are marked, and session rules leave at the close.
+        """
         for symbol, bars in self._bars.items():
             if not self._silent(symbol, session):
                 self._feeds[symbol] = self._now_us()
@@ -153,7 +166,7 @@ class ReplayEngine:
                 book.comes_back = crash.recovers
 
     def after_tick(self, session: int, tick: int) -> None:
-        """The orders decided on the closes before this session, filled at its open."""
+        """Fill the orders that were decided on the closes before this session, at its open."""
         if tick != 1 or self._halted:
             return
         for symbol, bars in self._bars.items():
@@ -169,7 +182,10 @@ class ReplayEngine:
 
     def _silent(self, symbol: str, session: int) -> bool:
         script = self._script
-        return symbol == script.silent_feed and 0 <= session - script.silent_from < script.silent_sessions
+        return (
+            symbol == script.silent_feed
+            and 0 <= session - script.silent_from < script.silent_sessions
+        )
 
     # -- fills
 
@@ -198,7 +214,7 @@ class ReplayEngine:
         book.n_wins += gain - fee - book.entry_fee_minor > 0
 
     def _pay(self, book: _Book, quantity: int) -> int:
-        """Costs of one fill, in minor units; a real one is also reported."""
+        """The costs of one fill, in minor units; a real fill is also added to `fills`."""
         notional = abs(quantity) * book.mark_cents * _MINOR_PER_CENT_LOT
         fee = (2 * notional * _COST_PARTS + 10_000_000) // 20_000_000
         book.realized_minor -= fee
@@ -222,44 +238,54 @@ class ReplayEngine:
 
     @property
     def fill_count(self) -> int:
-        """Real fills so far: what the ledger must have booked."""
+        """The number of real fills so far; the ledger must have booked all of them."""
         return len(self._fills)
 
     def strategies(self) -> tuple[StrategyStatus, ...]:
+        """The status of every strategy."""
         return tuple(book.status() for book in self._books.values())
 
     def feeds(self) -> tuple[FeedStatus, ...]:
+        """The time of the last price of every symbol."""
         return tuple(FeedStatus(symbol, at_us or None) for symbol, at_us in self._feeds.items())
 
     def fills(self, after: str) -> Sequence[Fill]:
+        """Real fills after this cursor, oldest first; "" for all."""
         return self._fills[int(after or "0") :]
 
     async def restart(self, name: str, *, attempt_id: str) -> None:
+        """Set the strategy running. Raises: `RestartRefused` for one that is broken on purpose."""
         book = self._books[name]
         if not book.comes_back:
             raise RestartRefused(f"{name} fails again at once ({attempt_id})")
         book.state, book.error = "running", None
 
     async def pause(self, name: str, reason: str) -> None:
+        """Pause the strategy and close its position."""
         self._books[name].state = "paused"
         self._close(self._books[name])
 
     async def resume(self, name: str) -> None:
+        """Set the strategy running."""
         self._books[name].state = "running"
 
     async def stop(self, name: str, reason: str) -> None:
+        """Stop the strategy and close its position."""
         self._books[name].state = "stopped"
         self._close(self._books[name])
 
     async def stop_all(self, reason: str, action: KillAction) -> StopReport:
+        """Send no more orders; with "flatten" close all positions."""
         self._halted = True
         if action == "flatten":
             for book in self._books.values():
                 self._close(book)
-        return StopReport(open_orders=0, open_positions=sum(bool(book.quantity) for book in self._books.values()))
+        return StopReport(
+            open_orders=0, open_positions=sum(bool(book.quantity) for book in self._books.values())
+        )
 
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
-        """A stage begins flat: a real position is sold, a hypothetical one is forgotten at its mark."""
+        """Begin the stage flat: a real position is sold, a hypothetical one ends at its mark."""
         book = self._books[name]
         if stage == book.stage:
             return

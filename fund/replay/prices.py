@@ -1,9 +1,10 @@
-"""Daily prices: the two bundled indices, and a strict reader for a file of your own.
+"""Daily prices: the two bundled indices, and a strict reader of other price files.
 
-Units: prices are whole cents (the sources carry float artefacts such as 1248.810059, rounded half to even here);
-volumes are whole shares; days are the exchange's calendar days, strictly increasing. Nothing is interpolated,
-adjusted for dividends or splits, or silently skipped: a file is read whole or refused with the line that is wrong.
-This module reads files and nothing else; it holds no clock and no state beyond a cache of the bundled series.
+Units: prices are whole cents (the sources carry float artefacts such as 1248.810059, rounded half
+to even here); volumes are whole shares; days are the exchange's calendar days, strictly increasing.
+Nothing is interpolated, adjusted for dividends or splits, or silently skipped: a file is read whole
+or refused with the line that is wrong. This module reads files and nothing else; it holds no clock
+and no state beyond a cache of the bundled series.
 """
 
 import csv
@@ -25,24 +26,27 @@ COLUMNS: Final = ("date", "open", "high", "low", "close", "volume")
 """The columns a price file must name, in any order and any case."""
 
 SYMBOLS: Final = ("nasdaq", "sp500")
-"""The bundled series: NASDAQ Composite and S&P 500, 1999-01-04 to 2018-12-31, 5,031 sessions each."""
+"""The bundled NASDAQ Composite and S&P 500, 1999-01-04 to 2018-12-31, 5,031 sessions each."""
 
 BYTES_MAX: Final = 64 * 1024 * 1024
-"""Largest text read, after decompression: a thousand years of daily rows, and a bound for a hostile archive."""
+"""Largest text read, after decompression: a thousand years of daily rows.
+
+The bound is for a hostile archive."""
 
 PRICE_MAX: Final = Decimal(10) ** 12
-"""Highest price accepted, in currency units: far above any quote, and its cents fit a 64-bit integer."""
+"""Highest price accepted, in currency units: above any quote, and its cents fit 64 bits."""
 
 VOLUME_MAX: Final = 2**63 - 1
 """Highest volume accepted, in shares: the largest integer SQLite stores."""
 
-# A plain ASCII number. Decimal itself would also take underscores, other scripts' digits, "nan" and "inf"; the digit
-# limits keep hostile exponents from ever reaching the arithmetic.
+# A plain ASCII number. Decimal itself would also take underscores, other scripts' digits, "nan" and
+# "inf"; the digit limits keep hostile exponents from ever reaching the arithmetic.
 _NUMBER: Final = re.compile(r"[+-]?(\d{1,40}(\.\d{0,40})?|\.\d{1,40})([eE][+-]?\d{1,2})?", re.ASCII)
 _NOT_FINITE: Final = re.compile(r"[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _ISO_DAY: Final = re.compile(r"(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})", re.ASCII)
 _US_DAY: Final = re.compile(r"(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})", re.ASCII)
-# Wide enough for every number the pattern lets through, and independent of the precision a host may have set.
+# Wide enough for every number the pattern lets through, and independent of the precision a host may
+# have set.
 _EXACT: Final = Context(prec=200)
 
 
@@ -70,7 +74,7 @@ class PricesError(ValueError):
         path: the file, as given.
         line: 1-based line, or None when the fault is of the whole file.
         column: the column as the header spells it, or None when the fault is of the whole line.
-        problem: what is wrong, as a sentence fragment.
+        problem: the fault, as a sentence fragment.
     """
 
     def __init__(self, path: str, line: int | None, column: str | None, problem: str) -> None:
@@ -82,7 +86,11 @@ class PricesError(ValueError):
 
     def __str__(self) -> str:
         where = self.path if self.line is None else f"{self.path}:{self.line}"
-        return f"{where}: {self.problem}" if self.column is None else f"{where}: column {self.column!r}: {self.problem}"
+        return (
+            f"{where}: {self.problem}"
+            if self.column is None
+            else f"{where}: column {self.column!r}: {self.problem}"
+        )
 
 
 @functools.cache
@@ -100,9 +108,9 @@ def bundled(symbol: str) -> tuple[Bar, ...]:
 def read_csv(path: str | os.PathLike[str]) -> tuple[Bar, ...]:
     """The bars of a CSV file, oldest first; a name ending in `.gz` is decompressed.
 
-    The header names at least `COLUMNS`; other columns, such as `Adj Close`, are ignored, and so are blank lines.
-    Days are `YYYY-MM-DD` or `M/D/YYYY` and strictly increase; prices are positive, and the low and the high enclose
-    the open and the close; volumes are whole and not negative.
+    The header names at least `COLUMNS`; other columns, such as `Adj Close`, are ignored, and so are
+    blank lines. Days are `YYYY-MM-DD` or `M/D/YYYY` and strictly increase; prices are positive, and
+    the low and the high enclose the open and the close; volumes are whole and not negative.
 
     Raises:
         PricesError: anything else, with the first line and column at fault.
@@ -139,7 +147,7 @@ def _text(name: str) -> str:
 
 
 def _bytes(name: str) -> bytes:
-    """The file's bytes, decompressed if its name says so, read to one byte past the limit and no further."""
+    """The file's bytes, decompressed if its name ends in .gz, at most one more than the limit."""
     try:
         with open(name, "rb") as file:
             if not name.lower().endswith(".gz"):
@@ -148,9 +156,13 @@ def _bytes(name: str) -> bytes:
                 return archive.read(BYTES_MAX + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         # Before OSError, of which BadGzipFile is a kind.
-        raise PricesError(name, None, None, f"the file is not a whole gzip archive ({error})") from error
+        raise PricesError(
+            name, None, None, f"the file is not a whole gzip archive ({error})"
+        ) from error
     except OSError as error:
-        raise PricesError(name, None, None, f"the file cannot be read ({error.strerror or error})") from error
+        raise PricesError(
+            name, None, None, f"the file cannot be read ({error.strerror or error})"
+        ) from error
     except ValueError as error:
         # A path with a NUL in it never reaches the operating system.
         raise PricesError(name, None, None, f"the file cannot be read ({error})") from error
@@ -158,7 +170,8 @@ def _bytes(name: str) -> bytes:
 
 def _records(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
     """Each non-blank record with the line it starts on."""
-    # newline=None makes one line ending of all three, so that line numbers are those an editor shows.
+    # newline=None makes one line ending of all three, so that line numbers are those an editor
+    # shows.
     reader = csv.reader(io.StringIO(text, newline=None), strict=True)
     while True:
         line = reader.line_num + 1
@@ -218,11 +231,14 @@ class _Row:
     def _check_range(self, line: int, bar: Bar, text: Mapping[str, str]) -> None:
         """Refuse a low or a high that does not enclose the open and the close.
 
-        Compared in cents, not as written: a source's float noise below a cent is not a contradiction.
+        Compared in cents, not as written: a source's float noise below a cent is not a
+        contradiction.
         """
         for column, cents in (("open", bar.open_cents), ("close", bar.close_cents)):
             if bar.high_cents < cents:
-                raise self.error(line, "high", f"{text['high']} is below the {column} {text[column]}")
+                raise self.error(
+                    line, "high", f"{text['high']} is below the {column} {text[column]}"
+                )
             if bar.low_cents > cents:
                 raise self.error(line, "low", f"{text['low']} is above the {column} {text[column]}")
 
@@ -233,7 +249,9 @@ class _Row:
         try:
             return datetime.date(int(parts["year"]), int(parts["month"]), int(parts["day"]))
         except ValueError as error:
-            raise self.error(line, "date", f"{text} is not a day of the calendar ({error})") from error
+            raise self.error(
+                line, "date", f"{text} is not a day of the calendar ({error})"
+            ) from error
 
     def _number(self, line: int, column: str, text: str) -> Decimal:
         if _NOT_FINITE.fullmatch(text):
@@ -265,5 +283,5 @@ class _Row:
 
 
 def _shown(text: str) -> str:
-    """The field as a message quotes it: an empty one visible, a huge one cut, control characters escaped."""
+    """The field as a message quotes it: quoted, cut when huge, control characters escaped."""
     return repr(text if len(text) <= 40 else f"{text[:40]}...")

@@ -1,4 +1,4 @@
-"""The demo's report for a person: tables on a terminal, drawn with rich."""
+"""The demo's report for a person, as tables on a terminal."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ _HIGHEST_FIRST = (
 
 
 def render(report: DemoReport) -> RenderableType:
-    """The whole report."""
+    """The report as rich draws it."""
     return Group(
         Text(
-            f"\n{report.sessions} sessions, {report.first} to {report.last}, replayed in {report.wall_s:.1f} s"
+            f"\n{report.sessions} sessions, {report.first} to {report.last},"
+            f" replayed in {report.wall_s:.1f} s"
             f" (seed {report.seed}, policy literal, default criteria)",
             style="bold",
         ),
@@ -53,9 +54,13 @@ def _money(value: Decimal) -> str:
 
 def _table(title: str, *columns: str) -> Table:
     """Columns whose heading begins with a space are figures."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD
+    )
     for column in columns:
-        table.add_column(column.strip(), justify="right" if column.startswith(" ") else "left", overflow="fold")
+        table.add_column(
+            column.strip(), justify="right" if column.startswith(" ") else "left", overflow="fold"
+        )
     return table
 
 
@@ -74,33 +79,47 @@ def _fund(report: DemoReport) -> Table:
 
 def _strategies(strategies: Sequence[PromotionSnapshot], history: Sequence[HistoryEntry]) -> Table:
     table = _table(
-        "Strategies by stage", "stage", "strategy, and why it is there", " days", " trades", " Sharpe", " drawdown"
+        "Strategies by stage",
+        "stage",
+        "strategy, and why it is there",
+        " days",
+        " trades",
+        " Sharpe",
+        " drawdown",
     )
-    for one in sorted(strategies, key=lambda one: (_HIGHEST_FIRST.index(one.stage), one.name)):
-        last = next(line for line in history if line.strategy == one.name)
-        sharpe = one.metrics.get("sharpe")
+
+    def rank(snapshot: PromotionSnapshot) -> tuple[int, str]:
+        return _HIGHEST_FIRST.index(snapshot.stage), snapshot.name
+
+    for snapshot in sorted(strategies, key=rank):
+        last = next(line for line in history if line.strategy == snapshot.name)
+        sharpe = snapshot.metrics.get("sharpe")
         table.add_row(
-            one.stage.value,
-            Text.assemble(one.name, (f"\n{_why(one, last)}", "dim")),
-            f"{one.days_in_stage:.0f}",
-            f"{one.metrics.get('n_trades', 0):.0f}",
+            snapshot.stage.value,
+            Text.assemble(snapshot.name, (f"\n{_why(snapshot, last)}", "dim")),
+            f"{snapshot.days_in_stage:.0f}",
+            f"{snapshot.metrics.get('n_trades', 0):.0f}",
             "-" if sharpe is None else f"{sharpe:.2f}",
-            f"{one.metrics.get('max_drawdown', 0):.1%}",
+            f"{snapshot.metrics.get('max_drawdown', 0):.1%}",
         )
     return table
 
 
-def _why(one: PromotionSnapshot, last: HistoryEntry) -> str:
-    """What brought it here, and what keeps it from rising."""
-    if one.evaluation.target is None:
+def _why(snapshot: PromotionSnapshot, last: HistoryEntry) -> str:
+    """The reason for its present stage, and the obstacles to the next one."""
+    if snapshot.evaluation.target is None:
         return f"{last.reason}; top of the ladder"
     came = f"{last.reason}; " if last.kind == "demote" else ""
-    missed = [_missed(result) for result in one.evaluation.criteria if result.reason]
-    return came + (", ".join(missed) or one.evaluation.blocked_by or "gate passes")
+    missed = [_missed(result) for result in snapshot.evaluation.criteria if result.reason]
+    return came + (", ".join(missed) or snapshot.evaluation.blocked_by or "gate passes")
 
 
 def _missed(result: CriterionResult) -> str:
-    observed = result.reason if result.margin is None or result.observed is None else f"{result.observed:.4g}"
+    observed = (
+        result.reason
+        if result.margin is None or result.observed is None
+        else f"{result.observed:.4g}"
+    )
     return f"{result.name} {observed} (needs {result.op} {result.limit:g})"
 
 
@@ -122,10 +141,13 @@ def _books(title: str, books: Mapping[str, Decimal]) -> Table:
 def _alerts(report: DemoReport) -> Table:
     table = _table("Alerts", "category", " decided", " suppressed")
     for category, count in report.alerts.by_category.items():
-        table.add_row(category, str(count), str(report.alerts.suppressed_by_category.get(category, 0)))
+        table.add_row(
+            category, str(count), str(report.alerts.suppressed_by_category.get(category, 0))
+        )
     outcomes = report.alerts.by_outcome
     table.caption = (
-        f"{outcomes.get('QUEUED', 0)} sent, {outcomes.get('RATE_SUPPRESSED', 0)} held back by the rate limit,"
+        f"{outcomes.get('QUEUED', 0)} sent,"
+        f" {outcomes.get('RATE_SUPPRESSED', 0)} held back by the rate limit,"
         f" {outcomes.get('DEDUPED', 0)} repeats; the webhook received {report.delivered}"
     )
     table.caption_justify = "left"
@@ -145,10 +167,14 @@ def _tree(statuses: Sequence[ChildStatus]) -> Tree:
 
 
 def _grow(tree: Tree, statuses: Sequence[ChildStatus]) -> None:
-    for one in statuses:
-        restarts = f", {one.restarts} restart{'s' if one.restarts != 1 else ''}" if one.restarts else ""
-        handled = f", {one.mailbox.done:,} messages" if one.mailbox is not None else ""
-        _grow(tree.add(f"{one.name} ({one.state}{handled}{restarts})"), one.children)
+    for status in statuses:
+        restarts = (
+            f", {status.restarts} restart{'s' if status.restarts != 1 else ''}"
+            if status.restarts
+            else ""
+        )
+        handled = f", {status.mailbox.done:,} messages" if status.mailbox is not None else ""
+        _grow(tree.add(f"{status.name} ({status.state}{handled}{restarts})"), status.children)
 
 
 def _verdict(report: DemoReport) -> str:
@@ -159,4 +185,5 @@ def _sentences(report: DemoReport) -> Iterator[str]:
     balanced = "balances to 0" if not report.trial_balance else f"IS OFF BY {report.trial_balance}"
     yield f"{report.entries:,} journal entries; the trial balance {balanced}."
     yield f"{report.fills_booked:,} of {report.fills:,} real fills are in the journal, once each."
-    yield f"Crashed on purpose: {', '.join(report.drilled)}; actor restarts: {report.actor_restarts}."
+    drilled = ", ".join(report.drilled)
+    yield f"Crashed on purpose: {drilled}; actor restarts: {report.actor_restarts}."

@@ -1,15 +1,17 @@
 """Trading rules: pure functions from the bars so far to the exposure of the next session.
 
-A rule sees the bars up to and including the last close and answers a target in [-1, 1]: the fraction of equity to
-hold, negative for short. What it answers is traded at the next session's open. It never sees that session, keeps no
-state between calls, and reads only the last `warmup` bars, so a call costs the same in the first year and in the
-twentieth. Rules with a memory (a band entered, a channel broken) find it again in those bars; they forget an entry
-older than their window, which is also their time stop.
+A rule sees the bars up to and including the last close and answers a target in [-1, 1]: the
+fraction of equity to hold, negative for short. The target is traded at the open of the next
+session. A rule never sees that session, keeps no state between calls, and reads only the last
+`warmup` bars, so a call costs the same in the first year and in the twentieth. Rules with a memory
+(a band entered, a channel broken) rebuild it from those bars; they forget an entry older than their
+window, which is also their time stop.
 
-Two kinds, told apart by `flat_at_close`. A session rule (True) enters at the open and leaves at the close of the same
-session: flat overnight, one round trip for each session traded. A holding rule (False) keeps its position until the
-target changes. Prices are in cents and windows in sessions; sums stay integers, so no comparison rests on rounding.
-Nothing here knows of costs, capital or stages.
+There are two kinds, told apart by `flat_at_close`. A session rule (True) enters at the open and
+leaves at the close of the same session: flat overnight, one round trip for each session traded. A
+holding rule (False) keeps its position until the target changes. Prices are in cents and windows in
+sessions; sums stay integers, so no comparison rests on rounding. Rules know nothing of costs,
+capital or stages.
 """
 
 import itertools
@@ -23,22 +25,22 @@ from fundops.replay.prices import Bar
 
 
 class Rule(Protocol):
-    """What the engine asks of a rule."""
+    """The port between the engine and a rule."""
 
     @property
     def name(self) -> str:
-        """The family and its windows, such as `bollinger_mr_w20`; `named` makes an equal rule from it."""
+        """The family and its windows, as in `bollinger_mr_w20`; `named` makes the rule from it."""
 
     @property
     def flat_at_close(self) -> bool:
-        """True: in at the open and out at the close of one session. False: held until the target changes."""
+        """True: entered at the open, left at the close. False: held until the target changes."""
 
     @property
     def warmup(self) -> int:
-        """How many bars the rule reads; with fewer its target is 0, and earlier ones change nothing."""
+        """The number of bars that the rule reads; with fewer its target is 0."""
 
     def target(self, history: Sequence[Bar]) -> float:
-        """The exposure of the next session, in [-1, 1], decided on bars up to and including the last close."""
+        """The exposure of the next session, in [-1, 1], from the bars up to the last close."""
 
 
 class UnknownRule(ValueError):
@@ -53,31 +55,35 @@ class UnknownRule(ValueError):
         self.name = name
 
     def __str__(self) -> str:
-        return f"no rule is named {self.name!r}; the forms are {', '.join(FAMILIES)}, and session rules joined by _and_"
+        forms = ", ".join(FAMILIES)
+        return (
+            f"no rule is named {self.name!r};"
+            f" the forms are {forms}, and session rules joined by _and_"
+        )
 
 
 class _Holding(msgspec.Struct, frozen=True):
-    """What holding rules share."""
+    """The base of holding rules."""
 
     flat_at_close: ClassVar[bool] = False
 
 
 class _Session(msgspec.Struct, frozen=True):
-    """What session rules share."""
+    """The base of session rules."""
 
     flat_at_close: ClassVar[bool] = True
 
 
 class BollingerReversion(_Holding, frozen=True):
-    """Long from a close below the lower Bollinger band to the first close at or above the middle one.
+    """Long from a close below the lower Bollinger band until one at or above the middle one.
 
-    The bands are the mean of the last `window` closes plus and minus two standard deviations of the population, as
-    J. Bollinger, "Bollinger on Bollinger Bands" (2001), has them. An entry not renewed within `window` sessions is
-    given up.
+    The bands are the mean of the last `window` closes plus and minus two standard deviations of the
+    population, as J. Bollinger, "Bollinger on Bollinger Bands" (2001), has them. An entry not
+    renewed within `window` sessions is given up.
     """
 
     window: int
-    """Sessions of the mean and of the deviation, >= 6: of five values none is more than two deviations away."""
+    """Sessions of mean and deviation, >= 6: of five values none is over two deviations away."""
 
     def __post_init__(self) -> None:
         _require("window", self.window, 6)
@@ -99,9 +105,10 @@ class BollingerReversion(_Holding, frozen=True):
         closes = _closes(history, self.warmup)
         total = sum(closes[self.window :])
         squares = sum(close * close for close in closes[self.window :])
-        # From the last close backwards until one of them settles it, the sums following the window.
+        # From the last close backwards to the first one that decides; the sums follow the window.
         for last in range(self.warmup - 1, self.window - 1, -1):
-            # The close's distance from the mean, and below that the variance, each times the window (squared).
+            # The distance of the close from the mean, times the window; then the variance, times
+            # its square.
             distance = self.window * closes[last] - total
             if distance >= 0:
                 return 0.0
@@ -144,10 +151,10 @@ class SmaCross(_Holding, frozen=True):
 
 
 class Breakout(_Holding, frozen=True):
-    """Long from a close above the Donchian channel of `window` sessions to a close below that of half as many.
+    """Long from a close above the Donchian channel until one below a channel of half the window.
 
-    The exit on the shorter channel is that of the "turtles" (C. Faith, "Way of the Turtle", 2007). A breakout not
-    renewed within `window` sessions is given up.
+    The exit on the shorter channel is that of the "turtles" (C. Faith, "Way of the Turtle", 2007).
+    A breakout not renewed within `window` sessions is given up.
     """
 
     window: int
@@ -174,7 +181,8 @@ class Breakout(_Holding, frozen=True):
         highs = [bar.high_cents for bar in bars]
         lows = [bar.low_cents for bar in bars]
         for last in range(self.warmup - 1, self.window - 1, -1):
-            # The channel ends the session before: no close is above the high of its own session.
+            # The channel ends with the session before, since no close is above the high of its
+            # session.
             close = bars[last].close_cents
             if close < min(lows[last - self.window // 2 : last]):
                 return 0.0
@@ -334,7 +342,7 @@ class SessionAfterUp(_Session, frozen=True):
 
 
 class AllOf(_Session, frozen=True):
-    """Several session rules at once: their least target, so long only where every one of them is."""
+    """Several session rules at once: long only where all of them are, by their least target."""
 
     rules: tuple[Rule, ...]
     """Two session rules or more."""
@@ -342,7 +350,7 @@ class AllOf(_Session, frozen=True):
     def __post_init__(self) -> None:
         _require("rules", len(self.rules), 2)
         for rule in self.rules:
-            # A holding rule asked once a session would change what it means: its exit would be ignored.
+            # A holding rule that is asked only once a session would lose its exit.
             if not rule.flat_at_close:
                 raise ValueError(f"rules: {rule.name} holds overnight")
 
@@ -354,7 +362,7 @@ class AllOf(_Session, frozen=True):
 
     @property
     def warmup(self) -> int:
-        """The longest of theirs."""
+        """The longest warm-up of its rules."""
         return max(rule.warmup for rule in self.rules)
 
     def target(self, history: Sequence[Bar]) -> float:
@@ -375,19 +383,21 @@ FAMILIES: Final[Mapping[str, Callable[..., Rule]]] = {
     "session_after_down_k#": SessionAfterDown,
     "session_after_up_k#": SessionAfterUp,
 }
-"""The forms `named` understands, `#` standing for a whole number, and what takes those numbers in that order."""
+"""The forms that `named` understands, with `#` for a whole number, and the rules they make."""
 
 # One spelling for each rule: no zero, no leading zero, no sign.
 _PATTERNS: Final = tuple(
-    (re.compile(form.replace("#", "([1-9][0-9]{0,3})")), family) for form, family in FAMILIES.items()
+    (re.compile(form.replace("#", "([1-9][0-9]{0,3})")), family)
+    for form, family in FAMILIES.items()
 )
 
 
 def named(name: str) -> Rule:
-    """The rule of that name, so that a line-up can be plain data; `named(rule.name)` equals `rule`.
+    """The rule of that name. A line-up can thus be plain data; `named(rule.name)` equals `rule`.
 
     Raises:
-        UnknownRule: no form of `FAMILIES` fits, a number is too small for its family, or `_and_` joins a holding rule.
+        UnknownRule: no form of `FAMILIES` fits, a number is too small for its family, or `_and_`
+        joins a holding rule.
     """
     first, *rest = name.split("_and_") if name != "buy_and_hold" else [name]
     if not rest:

@@ -21,11 +21,15 @@ async def replay(
     drills: dict[int, str] | None = None,
     on_session: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Every session of the window, ten ticks each. `drills` names an actor to crash at a session (from 0).
+    """Run every session of the window, ten ticks each.
 
-    Each tick waits for its own commits and for the restarts it began, so the same inputs give the same database.
+    `drills` maps a session (from 0) to an actor to crash at its start.
 
-    Raises: `FundopsError` when a step of a tick fails: what would follow is not the replay of these inputs.
+    Each tick waits for its own commits and for the restarts it began, so the same inputs give the
+    same database.
+
+    Raises: `FundopsError` when a step of a tick fails, since the rest would no longer be a replay
+    of the inputs.
     """
     engine.may_trade = fund.may_trade
     for session, bar in enumerate(window):
@@ -37,7 +41,8 @@ async def replay(
             engine.before_tick(session, tick)
             report = await fund.tick(bar.day.isoformat() if tick == TICKS_PER_SESSION else None)
             if report.failed:
-                raise FundopsError(f"replay stopped on {bar.day}, tick {tick}: cannot do {', '.join(report.failed)}")
+                failed = ", ".join(report.failed)
+                raise FundopsError(f"replay stopped on {bar.day}, tick {tick}: cannot do {failed}")
             await fund.host.idle()
             engine.after_tick(session, tick)
         on_session(session + 1)

@@ -11,7 +11,7 @@ import pytest
 from fundops.actors.persistence import open_database
 from fundops.bench import ledger
 from fundops.bench.harness import Case, Result, Stopwatch, measure, table
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 
 NAMES = [
     ledger.RAW_1024,

@@ -1,4 +1,4 @@
-"""The demo as people run it: a process of its own, its report, its stream, its interruptions and its death."""
+"""The demo in a separate process: its report, its stream, its interruptions and its death."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from fundops import open_reader
-from fundops.lock import OwnerLock
+from fundops.file.lock import OwnerLock
 
 DEADLINE_S = 120.0
 SOAK_DEADLINE_S = 900.0
@@ -29,7 +29,7 @@ SUBPROTOCOL = Subprotocol("fund.status.v1+json")
 DEMO = [sys.executable, "-m", "fundops", "demo"]
 
 STRATEGIES = 13
-# What a report promises: its keys, and those of the parts.
+# The keys that a report promises, and those of its parts.
 REPORT = {
     "sessions",
     "strategies",
@@ -44,8 +44,18 @@ REPORT = {
     "wall_s",
 }
 RECOVERY = {"total_attempts", "successes", "failures", "circuit_breakers_open"}
-# Whatever happened, in the order it happened. What the webhook took and when is real time, and so left out.
-FACTS = ("meta", "entry", "posting", "promotion_history", "recovery_event", "alert", "nav_history", "oversight")
+# The tables of facts, each in the order of its rows. Deliveries to the webhook happen in real time
+# and are left out.
+FACTS = (
+    "meta",
+    "entry",
+    "posting",
+    "promotion_history",
+    "recovery_event",
+    "alert",
+    "nav_history",
+    "oversight",
+)
 
 
 class Ended(NamedTuple):
@@ -66,13 +76,16 @@ class Ended(NamedTuple):
 def _facts(path: Path) -> dict[str, list[Any]]:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
-        return {table: list(connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")) for table in FACTS}
+        return {
+            table: list(connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2"))
+            for table in FACTS
+        }
     finally:
         connection.close()
 
 
 def _check(path: Path) -> None:
-    """A database that anybody can go on with: whole, balanced, and owned by nobody."""
+    """The database is whole, balanced and without an owner, so it can be used again."""
     connection = apsw.Connection(str(path))
     try:
         assert connection.pragma("integrity_check") == "ok"
@@ -87,8 +100,12 @@ def _check(path: Path) -> None:
 
 @contextmanager
 def _demo(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A demo that is running; whatever happens, it is gone afterwards."""
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    """A running demo, which has ended after the block in any case."""
+    pipes: dict[str, Any] = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "stdin": subprocess.DEVNULL,
+    }
     with subprocess.Popen([*DEMO, *arguments], text=True, **{**pipes, **options}) as process:
         try:
             yield process
@@ -105,8 +122,19 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     folder = tmp_path_factory.mktemp("demo")
     processes = {}
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
-        command = [*DEMO, "--sessions", "60", "--seed", str(seed), "--db", str(folder / f"{name}.db"), "--json"]
-        processes[name] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [
+            *DEMO,
+            "--sessions",
+            "60",
+            "--seed",
+            str(seed),
+            "--db",
+            str(folder / f"{name}.db"),
+            "--json",
+        ]
+        processes[name] = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
     found = {}
     for name, process in processes.items():
         out, err = process.communicate(timeout=DEADLINE_S)
@@ -122,13 +150,18 @@ def test_the_report_has_everything_it_promises(ended: dict[str, Ended]) -> None:
     assert len({one["name"] for one in report["strategies"]}) == STRATEGIES
     assert report["alerts"].keys() == {"sent", "suppressed", "by_category"}
     assert report["recovery"].keys() == RECOVERY
-    assert report["recovery"]["total_attempts"] == report["recovery"]["successes"] + report["recovery"]["failures"]
+    assert (
+        report["recovery"]["total_attempts"]
+        == report["recovery"]["successes"] + report["recovery"]["failures"]
+    )
     assert report["actor_restarts"] >= 2
     assert report["wall_s"] > 0
     assert report["fills"] == report["fills_booked"]
 
 
-def test_the_report_is_the_only_thing_on_stdout_and_all_money_is_plain_decimal_text(ended: dict[str, Ended]) -> None:
+def test_the_report_is_the_only_thing_on_stdout_and_all_money_is_plain_decimal_text(
+    ended: dict[str, Ended],
+) -> None:
     one = ended["one"]
     assert len(one.out.splitlines()) == 1
     report = one.report
@@ -136,7 +169,14 @@ def test_the_report_is_the_only_thing_on_stdout_and_all_money_is_plain_decimal_t
     for amount in (*sheet.values(), *income.values(), report["trial_balance"], report["nav"]):
         assert re.fullmatch(r"-?\d+\.\d{8}", amount), amount
     assert Decimal(report["trial_balance"]) == 0
-    seven = {"CASH", "POSITIONS", "FEES_RECEIVABLE", "MANAGEMENT_FEES", "PERFORMANCE_FEES", "REALIZED_PNL"}
+    seven = {
+        "CASH",
+        "POSITIONS",
+        "FEES_RECEIVABLE",
+        "MANAGEMENT_FEES",
+        "PERFORMANCE_FEES",
+        "REALIZED_PNL",
+    }
     assert sheet.keys() >= {*seven, "UNREALIZED_PNL"}
 
 
@@ -144,7 +184,9 @@ def test_the_report_is_what_the_database_says(ended: dict[str, Ended]) -> None:
     one = ended["one"]
     report = one.report
     with open_reader(one.db) as reader:
-        assert {name: Decimal(amount) for name, amount in report["balance_sheet"].items()} == reader.balance_sheet()
+        assert {
+            name: Decimal(amount) for name, amount in report["balance_sheet"].items()
+        } == reader.balance_sheet()
         assert {one["name"]: one["stage"] for one in report["strategies"]} == {
             name: stage.value for name, stage in reader.stages().items()
         }
@@ -186,7 +228,11 @@ def test_prices_of_ones_own_are_traded_from_their_first_day(tmp_path: Path) -> N
         out, err = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, err) == (0, "")
     report = json.loads(out)
-    assert (report["first_session"], report["last_session"], report["sessions"]) == ("2024-01-01", "2024-02-05", 25)
+    assert (report["first_session"], report["last_session"], report["sessions"]) == (
+        "2024-01-01",
+        "2024-02-05",
+        25,
+    )
     assert len(report["strategies"]) == STRATEGIES
     assert Decimal(report["trial_balance"]) == 0
 
@@ -208,7 +254,15 @@ def test_the_report_for_people_has_every_part(tmp_path: Path) -> None:
     with _demo("--sessions", "3", env={**os.environ, "COLUMNS": "120"}) as process:
         out, err = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, err) == (0, "")
-    for part in ("live", "paper", "Balance sheet", "Income statement", "Alerts", "Recovery", "Supervision tree"):
+    for part in (
+        "live",
+        "paper",
+        "Balance sheet",
+        "Income statement",
+        "Alerts",
+        "Recovery",
+        "Supervision tree",
+    ):
         assert part in out or part == "live"
     assert "balances to 0" in out
     assert "\x1b[" not in out, "no colours in a pipe"
@@ -226,8 +280,13 @@ class Served(NamedTuple):
 
     @contextmanager
     def hello(self, **more: Any) -> Iterator[ClientConnection]:
-        # Without a bound on its queue it goes on reading while we do not, and so hears the server's goodbye.
-        unbounded: dict[str, Any] = {"max_size": None, "max_queue": None, "open_timeout": DEADLINE_S}
+        # Without a bound on its queue it goes on reading while we do not, and so hears the server's
+        # goodbye.
+        unbounded: dict[str, Any] = {
+            "max_size": None,
+            "max_queue": None,
+            "open_timeout": DEADLINE_S,
+        }
         with connect(self.url, subprotocols=[SUBPROTOCOL], **unbounded) as connection:
             connection.send(json.dumps({"t": "hello", "token": self.token, **more}))
             yield connection
@@ -235,7 +294,9 @@ class Served(NamedTuple):
 
 @contextmanager
 def _served(db: Path, sessions: int) -> Iterator[Served]:
-    with _demo("--serve", "--port", "0", "--sessions", str(sessions), "--db", str(db), "--json") as process:
+    with _demo(
+        "--serve", "--port", "0", "--sessions", str(sessions), "--db", str(db), "--json"
+    ) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         match = re.fullmatch(r"status stream: (ws://127\.0\.0\.1:\d+/ws) token (\S+)\n", line)
@@ -257,9 +318,13 @@ def test_the_stream_shows_the_fund_and_what_was_seen_on_it_outlives_a_kill(tmp_p
     with _served(db, sessions=2_000) as served, served.hello() as connection:
         welcome = _receive(connection)
         assert (welcome["t"], welcome["protocol"]) == ("welcome", "fund.status.v1")
-        assert {"fund", "strategies", "balances", "actors", "alerts", "journal"} <= {*welcome["topics"]}
-        # Half-way: long enough that fills, fees and troubles were booked, in the middle of whatever it does then.
-        while len(journal) < 25 or len(alerts) < 3 or len(snapshots) < 4 or "balances" not in deltas:
+        assert {"fund", "strategies", "balances", "actors", "alerts", "journal"} <= {
+            *welcome["topics"]
+        }
+        # About half-way: fills, fees and troubles have been booked by then.
+        while (
+            len(journal) < 25 or len(alerts) < 3 or len(snapshots) < 4 or "balances" not in deltas
+        ):
             message = _receive(connection)
             match message["t"]:
                 case "snapshot":
@@ -284,12 +349,16 @@ def test_the_stream_shows_the_fund_and_what_was_seen_on_it_outlives_a_kill(tmp_p
     _check(db)
 
 
-def _acknowledged_is_stored(db: Path, journal: dict[int, dict[str, Any]], alerts: dict[int, dict[str, Any]]) -> None:
+def _acknowledged_is_stored(
+    db: Path, journal: dict[int, dict[str, Any]], alerts: dict[int, dict[str, Any]]
+) -> None:
     connection = apsw.Connection(str(db))
     try:
         stored = {
             seq: {"key": key, "kind": kind, "day": day, "payload": json.loads(payload)}
-            for seq, key, kind, day, payload in connection.execute("SELECT seq, key, kind, day, payload FROM entry")
+            for seq, key, kind, day, payload in connection.execute(
+                "SELECT seq, key, kind, day, payload FROM entry"
+            )
         }
         titles = dict(connection.execute("SELECT id, title FROM alert"))
     finally:
@@ -297,7 +366,9 @@ def _acknowledged_is_stored(db: Path, journal: dict[int, dict[str, Any]], alerts
     assert journal
     for seq, seen in journal.items():
         assert {name: seen[name] for name in ("key", "kind", "day", "payload")} == stored[seq]
-    assert {seq: seen["title"] for seq, seen in alerts.items()} == {seq: titles[seq] for seq in alerts}
+    assert {seq: seen["title"] for seq, seen in alerts.items()} == {
+        seq: titles[seq] for seq in alerts
+    }
 
 
 def test_the_stream_is_closed_to_whoever_does_not_know_the_token(tmp_path: Path) -> None:
@@ -361,17 +432,23 @@ def test_a_reader_that_leaves_early_is_no_reason_for_a_traceback(arguments: list
 
 @pytest.mark.parametrize("size", ["1m", "200k", "40k"])
 def test_a_full_disk_ends_it_with_the_reason(size: str, tmp_path: Path) -> None:
-    """On a file system of its own, in a mount namespace of its own: nothing of it is left afterwards."""
+    """On a separate file system in a separate mount namespace, so nothing is left afterwards."""
     if shutil.which("unshare") is None:
         pytest.skip("there is no unshare here, so no small file system can be made")
     mount = f"mount -t tmpfs -o size={size} tmpfs {tmp_path}"
     inside = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
-    tried = subprocess.run([*inside, mount], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    tried = subprocess.run(
+        [*inside, mount], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
     if tried.returncode:
         pytest.skip(f"no small file system can be mounted: {tried.stderr.strip()}")
     command = " ".join([*DEMO, "--sessions", "400", "--json", "--db", str(tmp_path / "x.db")])
     done = subprocess.run(
-        [*inside, f"{mount} && exec {command}"], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        [*inside, f"{mount} && exec {command}"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
     )
     assert "Traceback" not in done.stderr
     assert done.returncode == 1
@@ -400,5 +477,8 @@ def test_the_default_demo_shows_the_whole_life_of_a_strategy(tmp_path: Path) -> 
     facts = _facts(db)
     assert any("stale" in str(row).lower() for row in facts["alert"])
     with open_reader(db) as reader:
-        assert any(line.kind == "demote" and line.actor == "promotion" for line in reader.promotion_history(1_000))
+        assert any(
+            line.kind == "demote" and line.actor == "promotion"
+            for line in reader.promotion_history(1_000)
+        )
     _check(db)

@@ -15,8 +15,15 @@ import pytest
 
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.persistence import PersistenceActor, open_database
-from fundops.database import MIGRATIONS
-from fundops.runtime import ChildSpec, InlineWorker, Supervisor, VirtualClock, Worker, open_supervisor
+from fundops.file.database import MIGRATIONS
+from fundops.runtime import (
+    ChildSpec,
+    InlineWorker,
+    Supervisor,
+    VirtualClock,
+    Worker,
+    open_supervisor,
+)
 from fundops.wire.ledger import Posted
 
 BASE = "unix"

@@ -21,7 +21,8 @@ from fundops.actors.guard.marker import Marker
 from fundops.actors.ledger.verify import verify_file
 from fundops.actors.persistence import DatabaseError, Reader, backup, database, store
 from fundops.actors.persistence.actor import PROBE_EVERY_S
-from fundops.database import MIGRATIONS, restore_fund
+from fundops.file.database import MIGRATIONS
+from fundops.file.restore import restore_fund
 from fundops.runtime import Supervisor, ThreadWorker
 from fundops.wire.guard import KillStatus
 from fundops.wire.ledger import BalanceSheet, Deposit, InsufficientFunds, Posted, Withdraw

@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec, trio
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.persistence import PersistenceActor
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import ChildSpec, SystemClock, open_supervisor
 from fundops.wire.ledger import Deposit, RecordLoss, RecordProfit
 

@@ -37,7 +37,11 @@ from fundops.wire.guard import KillSwitchNotEngaged
 from fundops.wire.ledger import IdempotencyConflict, Leg, UnbalancedEntry
 from fundops.wire.recovery import RecoveryPhase, UnmanagedStrategy
 
-EVERYTHING: dict[str, Any] = {"ledger_enabled": True, "promotion_enabled": True, "self_healing_enabled": True}
+EVERYTHING: dict[str, Any] = {
+    "ledger_enabled": True,
+    "promotion_enabled": True,
+    "self_healing_enabled": True,
+}
 ACTORS = ("guard", "persistence", "alert", "ledger", "promotion", "recovery", "oversight")
 WEBHOOK = "https://hooks.example.com/services/secret"
 DAY_S = 86_400.0
@@ -48,12 +52,16 @@ def _decimals(**amounts: float | str) -> dict[str, Decimal]:
 
 
 def _running(*names: str) -> FakeController:
-    return FakeController(*(StrategyStatus(name, "running", equity=1_000, allocated=1_000) for name in names))
+    return FakeController(
+        *(StrategyStatus(name, "running", equity=1_000, allocated=1_000) for name in names)
+    )
 
 
 async def _live(world: VirtualFund, name: str = "a") -> None:
-    """The strategy trades real money, and everybody knows: promotion since this tick, the leases since the next."""
-    await world.fund.promotion.adopt(name, PromotionStage.Live_Scaled, actor="ann", reason="it traded before")
+    """The strategy trades real money; promotion knows at this tick, the leases at the next."""
+    await world.fund.promotion.adopt(
+        name, PromotionStage.Live_Scaled, actor="ann", reason="it traded before"
+    )
     world.controller.set(name, stage="live-scaled")
     await world.tick()
     await world.tick()
@@ -76,7 +84,9 @@ async def test_the_opening_deposit_is_the_first_line_of_the_journal() -> None:
         (entry,) = await world.fund.ledger.recent_entries()
         assert (entry.seq, entry.key, entry.kind) == (1, "opening", "deposit")
         units = _decimals(HOLDERS=100_000, UNITS=-100_000)
-        assert {leg.account: leg.amount for leg in entry.legs} == _decimals(CASH=100_000, EXTERNAL=-100_000) | units
+        assert {leg.account: leg.amount for leg in entry.legs} == _decimals(
+            CASH=100_000, EXTERNAL=-100_000
+        ) | units
         assert entry.recorded_us == START_US
 
 
@@ -93,7 +103,9 @@ async def test_the_golden_script_gives_both_reports_to_the_digit() -> None:
             REALIZED_PNL=-1_500,
             UNREALIZED_PNL=0,
         )
-        income = _decimals(REALIZED_PNL=1_500, UNREALIZED_PNL=0, MANAGEMENT_FEES=-200, PERFORMANCE_FEES=-100)
+        income = _decimals(
+            REALIZED_PNL=1_500, UNREALIZED_PNL=0, MANAGEMENT_FEES=-200, PERFORMANCE_FEES=-100
+        )
         assert await fund.ledger.balance_sheet() == sheet
         assert await fund.ledger.income_statement() == income
         trial = await fund.ledger.trial_balance()
@@ -169,10 +181,16 @@ async def test_every_refused_booking_carries_the_key_to_ask_again_with() -> None
         assert (await world.fund.ledger.withdraw(10**6, key=key)).key == key
 
 
-@pytest.mark.parametrize("amount", [0, -1, math.nan, math.inf, "x", True, None, "0.000000001", 2**63], ids=repr)
+@pytest.mark.parametrize(
+    "amount", [0, -1, math.nan, math.inf, "x", True, None, "0.000000001", 2**63], ids=repr
+)
 async def test_an_amount_that_is_none_is_refused_and_nothing_is_booked(amount: Any) -> None:
     async with virtual_fund(ledger_enabled=True) as world:
-        for book in (world.fund.ledger.deposit, world.fund.ledger.withdraw, world.fund.ledger.record_loss):
+        for book in (
+            world.fund.ledger.deposit,
+            world.fund.ledger.withdraw,
+            world.fund.ledger.record_loss,
+        ):
             with pytest.raises(ValueError, match="amount"):
                 await book(amount)
         assert len(await world.fund.ledger.recent_entries()) == 1
@@ -242,7 +260,9 @@ async def test_a_fund_with_everything_off_still_ticks_watches_and_tells() -> Non
         assert (await world.fund.tick()).failed == ()
         status = await world.fund.status()
         assert (status.running, status.nav, status.running_strategies) == (True, 100_000, 1)
-        assert world.fund.may_trade("a"), "without promotion every strategy trades by the host's own say"
+        assert world.fund.may_trade("a"), (
+            "without promotion every strategy trades by the host's own say"
+        )
 
 
 async def test_without_a_status_port_there_is_no_stream_to_ask_for() -> None:
@@ -329,13 +349,15 @@ async def test_an_interrupt_that_lands_in_an_actor_ends_the_fund_at_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     class Interrupted(FakeController):
-        """Ctrl-C reaches whichever task runs: here the promotion actor, with oversight waiting for its answer."""
+        """Ctrl-C in the promotion actor, while oversight waits for its answer."""
 
         async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
             raise KeyboardInterrupt
 
     begun = trio.current_time()
-    engine = Interrupted(StrategyStatus("a", "running", equity=1_000, allocated=1_000, stage="live-scaled"))
+    engine = Interrupted(
+        StrategyStatus("a", "running", equity=1_000, allocated=1_000, stage="live-scaled")
+    )
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012  the block is what is tested
         async with virtual_fund(engine, **EVERYTHING) as world:
             await _live(world)
@@ -346,7 +368,9 @@ async def test_an_interrupt_that_lands_in_an_actor_ends_the_fund_at_once(
     assert trio.current_time() - begun < 5
 
 
-async def test_the_fund_ticks_by_itself_when_it_is_given_an_interval(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_fund_ticks_by_itself_when_it_is_given_an_interval(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with virtual_fund(tick_interval_s=2.0) as world:
         await trio.sleep(21)
         assert (await world.fund.status()).ticks in (10, 11)
@@ -360,11 +384,14 @@ async def test_a_database_has_one_fund_at_a_time(tmp_path: Path) -> None:
 
 
 async def test_two_funds_in_one_process_share_nothing(tmp_path: Path) -> None:
-    async with virtual_fund(ledger_enabled=True, name="a") as one, virtual_fund(ledger_enabled=True, name="b") as two:
+    async with (
+        virtual_fund(ledger_enabled=True, name="a") as one,
+        virtual_fund(ledger_enabled=True, name="b") as two,
+    ):
         await one.fund.ledger.deposit(5)
-        await one.fund.engage_kill_switch("test", "ann")
+        await one.fund.kill_switch.engage(reason="test", by="ann")
         assert (await two.fund.ledger.balance_sheet())["CASH"] == 100_000
-        assert (await two.fund.kill_switch()).state == "OFF"
+        assert (await two.fund.kill_switch.status()).state == "OFF"
 
 
 async def test_a_host_that_configures_no_logging_reads_nothing_of_ours_on_stderr(
@@ -372,7 +399,7 @@ async def test_a_host_that_configures_no_logging_reads_nothing_of_ours_on_stderr
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     async with virtual_fund(_running("a")) as world:
-        await world.fund.engage_kill_switch("test", "ann")
+        await world.fund.kill_switch.engage(reason="test", by="ann")
         await world.tick()
     assert capfd.readouterr().err == ""
 
@@ -397,7 +424,9 @@ async def test_a_strategy_that_nobody_registered_may_do_nothing() -> None:
         (PromotionStage.Live_Scaled, "live", 100_000),
     ],
 )
-async def test_a_stage_entitles_to_its_mode_and_capital(stage: PromotionStage, mode: str, capital: int) -> None:
+async def test_a_stage_entitles_to_its_mode_and_capital(
+    stage: PromotionStage, mode: str, capital: int
+) -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         await world.fund.promotion.adopt("a", stage, actor="ann", reason="test")
         await world.tick()
@@ -429,8 +458,12 @@ async def test_a_lease_runs_out_unless_a_tick_renews_it() -> None:
 async def test_the_kill_switch_stops_everything_before_it_answers() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         await _live(world)
-        answer = await world.fund.engage_kill_switch("I do not like this", "ann")
-        assert (answer.state, answer.actor, answer.at_us) == ("ENGAGED", "ann", world.clock.now_us())
+        answer = await world.fund.kill_switch.engage(reason="I do not like this", by="ann")
+        assert (answer.state, answer.actor, answer.at_us) == (
+            "ENGAGED",
+            "ann",
+            world.clock.now_us(),
+        )
         assert ("stop_all", "I do not like this", "halt") in world.controller.calls
         assert not world.fund.may_trade("a")
         await world.advance(600)
@@ -442,26 +475,26 @@ async def test_the_kill_switch_stops_everything_before_it_answers() -> None:
 
 async def test_engaging_twice_keeps_the_first_reason() -> None:
     async with virtual_fund() as world:
-        await world.fund.engage_kill_switch("first", "ann")
-        assert (await world.fund.engage_kill_switch("second", "bob")).reason == "first"
+        await world.fund.kill_switch.engage(reason="first", by="ann")
+        assert (await world.fund.kill_switch.engage(reason="second", by="bob")).reason == "first"
 
 
 async def test_a_stop_that_is_not_confirmed_is_asked_for_again_until_it_is() -> None:
     async with virtual_fund(_running("a"), kill_action="flatten", **EVERYTHING) as world:
         world.controller.open_orders = 3
-        assert (await world.fund.engage_kill_switch("test", "ann")).state == "UNCONFIRMED"
+        assert (await world.fund.kill_switch.engage(reason="test", by="ann")).state == "UNCONFIRMED"
         await world.tick()
-        assert (await world.fund.kill_switch()).state == "UNCONFIRMED"
+        assert (await world.fund.kill_switch.status()).state == "UNCONFIRMED"
         world.controller.open_orders = 0
         await world.tick()
-        assert (await world.fund.kill_switch()).state == "ENGAGED"
+        assert (await world.fund.kill_switch.status()).state == "ENGAGED"
         assert world.controller.calls.count(("stop_all", "test", "flatten")) == 3
 
 
-async def test_an_engine_that_raises_when_told_to_stop_leaves_the_switch_engaged_and_unconfirmed() -> None:
+async def test_an_engine_that_raises_when_told_to_stop_leaves_the_switch_unconfirmed() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         world.controller.failures["stop_all"] = OSError("gone")
-        assert (await world.fund.engage_kill_switch("test", "ann")).state == "UNCONFIRMED"
+        assert (await world.fund.kill_switch.engage(reason="test", by="ann")).state == "UNCONFIRMED"
         assert not world.fund.may_trade("a")
 
 
@@ -470,10 +503,10 @@ async def test_a_fund_drawdown_beyond_its_limit_engages_the_switch_with_both_fig
         await world.tick()
         world.controller.set("a", realized_pnl=-12_500)
         await world.tick()
-        assert (await world.fund.kill_switch()).state == "OFF"
+        assert (await world.fund.kill_switch.status()).state == "OFF"
         world.controller.set("a", realized_pnl=-15_200)
         await world.tick()
-        kill = await world.fund.kill_switch()
+        kill = await world.fund.kill_switch.status()
         assert (kill.state, kill.reason) == ("ENGAGED", "Fund drawdown 15.2% exceeded limit 15.0%")
 
 
@@ -483,17 +516,17 @@ async def test_a_dead_engine_with_live_strategies_is_a_reason_to_stop() -> None:
         nav = (await world.fund.status()).nav
         world.controller.failures["strategies"] = ConnectionError("engine is gone")
         await world.advance(59, step_s=1)
-        assert (await world.fund.kill_switch()).state == "OFF"
+        assert (await world.fund.kill_switch.status()).state == "OFF"
         assert (await world.fund.status()).nav == pytest.approx(nav, abs=Decimal(1))
         await world.advance(2, step_s=1)
-        assert "silent" in (await world.fund.kill_switch()).reason
+        assert "silent" in (await world.fund.kill_switch.status()).reason
 
 
 async def test_a_released_switch_lets_the_next_tick_renew_the_leases() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         await _live(world)
-        await world.fund.engage_kill_switch("test", "ann")
-        assert (await world.fund.release_kill_switch("ann", "all is well")).state == "OFF"
+        await world.fund.kill_switch.engage(reason="test", by="ann")
+        assert (await world.fund.kill_switch.release(by="ann", reason="all is well")).state == "OFF"
         assert not world.fund.may_trade("a")
         await world.tick()
         assert world.fund.may_trade("a")
@@ -503,10 +536,21 @@ async def test_a_released_switch_lets_the_next_tick_renew_the_leases() -> None:
 async def test_a_switch_that_is_not_engaged_cannot_be_released() -> None:
     async with virtual_fund() as world:
         with pytest.raises(KillSwitchNotEngaged):
-            await world.fund.release_kill_switch("ann", "why not")
+            await world.fund.kill_switch.release(by="ann", reason="why not")
 
 
-async def test_a_strategy_that_reports_what_is_no_number_is_paused_and_goes_on_by_a_persons_word() -> None:
+async def test_a_release_needs_a_name_and_no_reason() -> None:
+    async with virtual_fund(alert_log=True) as world:
+        await world.fund.kill_switch.engage(reason="test", by="ann")
+        with pytest.raises(TypeError, match="by"):
+            await world.fund.kill_switch.release()  # type: ignore[call-arg]
+        await world.fund.kill_switch.release(by="bob")
+        await world.tick()
+        titles = [alert.title for alert in world.sent_alerts()]
+        assert titles == ["Kill switch activated", "Kill switch released by bob"]
+
+
+async def test_a_strategy_that_reports_no_number_is_paused_until_a_person_resumes_it() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         await _live(world)
         world.controller.set("a", unrealized_pnl=math.nan)
@@ -527,7 +571,9 @@ async def test_a_strategy_that_reports_what_is_no_number_is_paused_and_goes_on_b
 # -- the engine reports
 
 
-async def test_fills_and_settlements_are_booked_once_and_after_the_stored_cursor(tmp_path: Path) -> None:
+async def test_fills_and_settlements_are_booked_once_and_after_the_stored_cursor(
+    tmp_path: Path,
+) -> None:
     engine = _running("a")
     engine.fill_list = [
         Fill("f1", "a", "X", Decimal(10), Decimal(100), Decimal("1.5"), START_US, "1"),
@@ -539,7 +585,11 @@ async def test_fills_and_settlements_are_booked_once_and_after_the_stored_cursor
             for _ in range(3):
                 assert (await world.fund.tick()).failed == ()
             sheet = await world.fund.ledger.balance_sheet()
-            assert (sheet["CASH"], sheet["REALIZED_PNL"], sheet["TRADING_FEES"]) == (100_157, -160, 3)
+            assert (sheet["CASH"], sheet["REALIZED_PNL"], sheet["TRADING_FEES"]) == (
+                100_157,
+                -160,
+                3,
+            )
             assert len(await world.fund.ledger.recent_entries()) == 4
 
 
@@ -580,7 +630,9 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: 1 / 0,
     ],
 )
-async def test_an_engine_that_answers_nonsense_fails_one_step_and_is_named_once(nonsense: Callable[[], Any]) -> None:
+async def test_an_engine_that_answers_nonsense_fails_one_step_and_is_named_once(
+    nonsense: Callable[[], Any],
+) -> None:
     class Broken(FakeController):
         def strategies(self) -> Any:
             return nonsense()
@@ -596,14 +648,22 @@ async def test_an_engine_that_answers_nonsense_fails_one_step_and_is_named_once(
 
 async def test_an_alert_is_stored_counted_and_read_back() -> None:
     async with virtual_fund(alert_log=True) as world:
-        receipt = await world.fund.alerts.send("WARNING", "DRAWDOWN", "Careful", "80% of the limit", strategy="a")
+        receipt = await world.fund.alerts.send(
+            "WARNING", "DRAWDOWN", "Careful", "80% of the limit", strategy="a"
+        )
         page = await world.fund.alerts.recent()
-        assert [(one.id, one.title, one.strategy) for one in page.alerts] == [(receipt.id, "Careful", "a")]
+        assert [(one.id, one.title, one.strategy) for one in page.alerts] == [
+            (receipt.id, "Careful", "a")
+        ]
         assert page.by_category == {"DRAWDOWN": 1}
 
 
-@pytest.mark.parametrize(("level", "category"), [("LOUD", "GENERAL"), ("INFO", "GOSSIP"), ("", ""), (None, "GENERAL")])
-async def test_a_level_or_category_that_does_not_exist_is_a_value_error(level: Any, category: Any) -> None:
+@pytest.mark.parametrize(
+    ("level", "category"), [("LOUD", "GENERAL"), ("INFO", "GOSSIP"), ("", ""), (None, "GENERAL")]
+)
+async def test_a_level_or_category_that_does_not_exist_is_a_value_error(
+    level: Any, category: Any
+) -> None:
     async with virtual_fund(ledger_enabled=True) as world:
         with pytest.raises(ValueError, match="is not a valid"):
             await world.fund.alerts.send(level, category, "a", "b")
@@ -626,14 +686,18 @@ async def test_five_routine_alerts_hide_no_critical_one() -> None:
         assert receipt.outcome.value != "RATE_SUPPRESSED"
 
 
-async def test_the_webhook_receives_exactly_the_five_documented_keys(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_webhook_receives_exactly_the_five_documented_keys(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     received: list[httpx2.Request] = []
 
     async def answer(request: httpx2.Request) -> httpx2.Response:
         received.append(request)
         return httpx2.Response(204)
 
-    async with virtual_fund(alert_webhook_url=WEBHOOK, transport=httpx2.MockTransport(answer)) as world:
+    async with virtual_fund(
+        alert_webhook_url=WEBHOOK, transport=httpx2.MockTransport(answer)
+    ) as world:
         text = "Fund drawdown 15.2% exceeded limit 15.0%"
         await world.fund.alerts.send("CRITICAL", "KILL_SWITCH", "Kill switch activated", text)
         assert await world.fund.flush_alerts(30)
@@ -682,7 +746,10 @@ async def test_a_failed_strategy_is_restarted_three_times_and_then_given_up() ->
     async with virtual_fund(_running("a"), recovery_every_ticks=1, **EVERYTHING) as world:
         await _fail_for_good(world)
         stats = await world.fund.recovery.stats()
-        assert {key: stats[key] for key in ("total_attempts", "successes", "failures", "circuit_breakers_open")} == {
+        assert {
+            key: stats[key]
+            for key in ("total_attempts", "successes", "failures", "circuit_breakers_open")
+        } == {
             "total_attempts": 3,
             "successes": 0,
             "failures": 3,
@@ -737,7 +804,10 @@ async def test_a_feed_that_went_silent_is_named_and_again_when_it_is_back() -> N
         assert [one.action for one in await world.fund.recovery.event_history()] == ["stale_feed"]
         world.controller.feed_statuses = [FeedStatus("prices", world.clock.now_us())]
         await world.advance(60)
-        assert [one.action for one in await world.fund.recovery.event_history()] == ["feed_back", "stale_feed"]
+        assert [one.action for one in await world.fund.recovery.event_history()] == [
+            "feed_back",
+            "stale_feed",
+        ]
 
 
 # -- what the fund looks like
@@ -816,13 +886,21 @@ async def test_an_actor_that_crashes_comes_back_and_nothing_is_lost(
         await _live(world)
         await _fail_for_good(world)
         await fund.ledger.deposit(5)
-        before = (await fund.ledger.trial_balance(), await fund.promotion.strategies(), await fund.recovery.stats())
+        before = (
+            await fund.ledger.trial_balance(),
+            await fund.promotion.strategies(),
+            await fund.recovery.stats(),
+        )
         alerts = world.sent_alerts()
         fund.drill(actor)
         await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(1)
         assert (await fund.tick()).failed == ()
-        after = (await fund.ledger.trial_balance(), await fund.promotion.strategies(), await fund.recovery.stats())
+        after = (
+            await fund.ledger.trial_balance(),
+            await fund.promotion.strategies(),
+            await fund.recovery.stats(),
+        )
         assert after == before
         assert world.sent_alerts() == alerts
         await fund.ledger.deposit(7)
@@ -854,7 +932,9 @@ async def test_calls_that_are_waiting_while_their_actor_crashes_are_all_answered
             except FundopsError as error:
                 answers.append(type(error).__name__)
                 await trio.sleep(1)
-                await fund.ledger.deposit(1, key=key)  # asking again with the same key is always safe
+                await fund.ledger.deposit(
+                    1, key=key
+                )  # asking again with the same key is always safe
             else:
                 answers.append("booked")
 
@@ -883,11 +963,11 @@ async def test_a_kill_switch_and_a_pause_outlive_the_crash_of_any_actor(
         await trio.sleep(1)
         await world.tick()
         assert (world.fund.may_trade("a"), world.fund.may_trade("b")) == (True, False)
-        await world.fund.engage_kill_switch("test", "ann")
+        await world.fund.kill_switch.engage(reason="test", by="ann")
         world.fund.drill(actor)
         await trio.sleep(1)
         await world.tick()
-        assert (await world.fund.kill_switch()).state == "ENGAGED"
+        assert (await world.fund.kill_switch.status()).state == "ENGAGED"
         assert not world.fund.may_trade("a")
 
 
@@ -900,15 +980,21 @@ async def test_a_drill_of_nobody_is_refused_with_the_names_there_are() -> None:
 # -- another day
 
 
-async def test_a_restart_of_the_whole_fund_keeps_books_stages_breakers_and_the_kill_switch(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {**EVERYTHING, "db_path": tmp_path / "x.db", "recovery_every_ticks": 1}
+async def test_a_restart_of_the_whole_fund_keeps_books_stages_breakers_and_the_kill_switch(
+    tmp_path: Path,
+) -> None:
+    settings: dict[str, Any] = {
+        **EVERYTHING,
+        "db_path": tmp_path / "x.db",
+        "recovery_every_ticks": 1,
+    }
     engine, clock = _running("a", "b"), VirtualClock(START_US)
     async with virtual_fund(engine, clock=clock, **settings) as world:
         await _golden_script(world.fund)
         await _live(world)
         await world.fund.promotion.register("b", PromotionStage.Shadow)
         await _fail_for_good(world)
-        await world.fund.engage_kill_switch("good night", "ann")
+        await world.fund.kill_switch.engage(reason="good night", by="ann")
         await world.tick()
         before = (
             await world.fund.ledger.trial_balance(),
@@ -917,7 +1003,7 @@ async def test_a_restart_of_the_whole_fund_keeps_books_stages_breakers_and_the_k
             await world.fund.promotion.history(),
             await world.fund.recovery.stats(),
             await world.fund.recovery.event_history(),
-            await world.fund.kill_switch(),
+            await world.fund.kill_switch.status(),
             (await world.fund.alerts.recent()).alerts,
         )
         nav, statuses = (await world.fund.status()).nav, await world.fund.recovery.statuses()
@@ -929,7 +1015,7 @@ async def test_a_restart_of_the_whole_fund_keeps_books_stages_breakers_and_the_k
             await world.fund.promotion.history(),
             await world.fund.recovery.stats(),
             await world.fund.recovery.event_history(),
-            await world.fund.kill_switch(),
+            await world.fund.kill_switch.status(),
             (await world.fund.alerts.recent()).alerts,
         )
         assert after == before
@@ -944,7 +1030,9 @@ async def test_a_restart_of_the_whole_fund_keeps_books_stages_breakers_and_the_k
 async def test_the_opening_deposit_is_made_once_in_a_funds_life(tmp_path: Path) -> None:
     clock = VirtualClock(START_US)
     for number in range(3):
-        async with virtual_fund(ledger_enabled=True, clock=clock, db_path=tmp_path / "x.db") as world:
+        async with virtual_fund(
+            ledger_enabled=True, clock=clock, db_path=tmp_path / "x.db"
+        ) as world:
             assert len(await world.fund.ledger.recent_entries()) == 1 + number
             clock.advance(DAY_S)
             await world.fund.ledger.deposit(1)
@@ -954,11 +1042,11 @@ async def test_a_released_kill_switch_stays_released_over_a_restart(tmp_path: Pa
     clock, engine = VirtualClock(START_US), _running("a")
     async with virtual_fund(engine, clock=clock, db_path=tmp_path / "x.db", **EVERYTHING) as world:
         await _live(world)
-        await world.fund.engage_kill_switch("test", "ann")
+        await world.fund.kill_switch.engage(reason="test", by="ann")
         await world.tick()
-        await world.fund.release_kill_switch("ann", "all is well")
+        await world.fund.kill_switch.release(by="ann", reason="all is well")
     async with virtual_fund(engine, clock=clock, db_path=tmp_path / "x.db", **EVERYTHING) as world:
-        assert (await world.fund.kill_switch()).state == "OFF"
+        assert (await world.fund.kill_switch.status()).state == "OFF"
         await world.tick()
         assert world.fund.may_trade("a")
 
@@ -966,7 +1054,7 @@ async def test_a_released_kill_switch_stays_released_over_a_restart(tmp_path: Pa
 async def test_a_kill_switch_whose_marker_cannot_be_read_counts_as_engaged(tmp_path: Path) -> None:
     (tmp_path / "x.db.kill").write_text("{half a")
     async with virtual_fund(_running("a"), db_path=tmp_path / "x.db") as world:
-        assert (await world.fund.kill_switch()).state == "ENGAGED"
+        assert (await world.fund.kill_switch.status()).state == "ENGAGED"
         await world.tick()
         assert not world.fund.may_trade("a")
 
@@ -974,19 +1062,30 @@ async def test_a_kill_switch_whose_marker_cannot_be_read_counts_as_engaged(tmp_p
 async def test_the_same_inputs_and_seed_make_the_same_database_twice(tmp_path: Path) -> None:
     contents = []
     for name in ("a", "b"):
-        async with virtual_fund(_running("s"), db_path=tmp_path / f"{name}.db", **EVERYTHING) as world:
+        async with virtual_fund(
+            _running("s"), db_path=tmp_path / f"{name}.db", **EVERYTHING
+        ) as world:
             await world.fund.promotion.register("s")
             await world.fund.ledger.deposit(5, key="k")
             await world.advance(2 * DAY_S, step_s=3_600)
         with open_reader(tmp_path / f"{name}.db") as reader:
-            contents.append((reader.meta(), reader.recent_entries(100), reader.promotion_history(), reader.stages()))
+            contents.append(
+                (
+                    reader.meta(),
+                    reader.recent_entries(100),
+                    reader.promotion_history(),
+                    reader.stages(),
+                )
+            )
     assert contents[0] == contents[1]
 
 
 # -- the token of the stream
 
 
-async def test_the_token_is_made_once_kept_for_its_owner_alone_and_used_again(tmp_path: Path) -> None:
+async def test_the_token_is_made_once_kept_for_its_owner_alone_and_used_again(
+    tmp_path: Path,
+) -> None:
     tokens = set()
     for _ in range(2):
         async with virtual_fund(db_path=tmp_path / "x.db", status_port=0) as world:
@@ -1006,7 +1105,7 @@ async def test_a_token_of_ones_own_is_not_written_to_disk(tmp_path: Path) -> Non
 
 
 async def test_an_empty_token_file_is_not_taken_for_a_token(tmp_path: Path) -> None:
-    """What a crash between making the file and filling it leaves behind must not open the stream to everybody."""
+    """An empty token file, left by a crash before it was filled, must not admit every client."""
     (tmp_path / "x.db.token").touch(mode=0o600)
     async with virtual_fund(db_path=tmp_path / "x.db", status_port=0) as world:
         assert len(world.fund.status_token) >= 32

@@ -31,14 +31,25 @@ from fundops import (
     SubsystemDisabled,
     VirtualClock,
 )
-from fundops.bridge import Bridge, FundClosed, FundNotRunning
-from fundops.doors import AlertDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.bridge import Bridge
+from fundops.doors import AlertDoor, KillSwitchDoor, LedgerDoor, PromotionDoor, RecoveryDoor
+from fundops.errors import FundClosed, FundNotRunning
 from fundops.runtime import SupervisorEscalated
 from fundops.testing import START_US, FakeController
 
 DEADLINE_S = 30
-DOORS = {"ledger": LedgerDoor, "promotion": PromotionDoor, "alerts": AlertDoor, "recovery": RecoveryDoor}
-EVERYTHING: dict[str, Any] = {"ledger_enabled": True, "promotion_enabled": True, "self_healing_enabled": True}
+DOORS = {
+    "ledger": LedgerDoor,
+    "promotion": PromotionDoor,
+    "alerts": AlertDoor,
+    "recovery": RecoveryDoor,
+    "kill_switch": KillSwitchDoor,
+}
+EVERYTHING: dict[str, Any] = {
+    "ledger_enabled": True,
+    "promotion_enabled": True,
+    "self_healing_enabled": True,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +82,12 @@ def test_the_examples_of_the_documentation_work_as_they_are_written() -> None:
     bs = fund.ledger.balance_sheet()
     assert (bs["CASH"], bs["POSITIONS"], bs["MANAGEMENT_FEES"]) == (95000.0, 5000.0, 200.0)
     inc = fund.ledger.income_statement()
-    assert inc == {"REALIZED_PNL": 1500.0, "UNREALIZED_PNL": 0, "MANAGEMENT_FEES": -200.0, "PERFORMANCE_FEES": -100.0}
+    assert inc == {
+        "REALIZED_PNL": 1500.0,
+        "UNREALIZED_PNL": 0,
+        "MANAGEMENT_FEES": -200.0,
+        "PERFORMANCE_FEES": -100.0,
+    }
     entries = fund.ledger.recent_entries(limit=20)
     assert len(entries) == 7
     fund.stop()
@@ -82,9 +98,16 @@ def test_the_recovery_examples_of_the_documentation_work_as_they_are_written() -
     with FundManager(_config(self_healing_enabled=True), engine) as fund:
         fund.tick()
         fund.recovery.check_strategies()
-        (event,) = (one for one in fund.recovery.event_history(limit=20) if one.action == "restart_strategy")
+        (event,) = (
+            one for one in fund.recovery.event_history(limit=20) if one.action == "restart_strategy"
+        )
         assert isinstance(event, RecoveryEvent)
-        assert (event.target, event.success, event.attempt, event.error) == ("political_mm", True, 1, None)
+        assert (event.target, event.success, event.attempt, event.error) == (
+            "political_mm",
+            True,
+            1,
+            None,
+        )
         stats = fund.recovery.stats()
         assert {"total_attempts", "successes", "failures", "circuit_breakers_open"} <= stats.keys()
         assert stats["total_attempts"] == stats["successes"] + stats["failures"] == 1
@@ -98,9 +121,13 @@ def test_the_webhook_example_of_the_documentation_delivers() -> None:
         received.set()
         return httpx2.Response(204)
 
-    config = FundConfig(total_capital=100_000, alert_webhook_url="https://hooks.slack.com/services/T/B/X")
+    config = FundConfig(
+        total_capital=100_000, alert_webhook_url="https://hooks.slack.com/services/T/B/X"
+    )
     with FundManager(config, transport=httpx2.MockTransport(answer)) as fund:
-        fund.alerts.send("CRITICAL", "KILL_SWITCH", "Kill switch activated", "15.2% exceeded limit 15.0%")
+        fund.alerts.send(
+            "CRITICAL", "KILL_SWITCH", "Kill switch activated", "15.2% exceeded limit 15.0%"
+        )
         assert received.wait(DEADLINE_S)
 
 
@@ -129,7 +156,7 @@ def test_a_fund_that_was_not_started_says_so_whatever_is_asked() -> None:
         fund.tick,
         fund.tree,
         fund.nav_history,
-        fund.kill_switch,
+        fund.kill_switch.status,
         fund.ledger.balance_sheet,
         fund.ledger.new_key,
         fund.promotion.strategies,
@@ -196,7 +223,7 @@ def test_an_error_in_the_block_comes_out_and_the_fund_is_stopped() -> None:
 
 
 def test_a_fund_that_died_and_an_error_in_the_block_do_not_hide_each_other() -> None:
-    """What went wrong in the caller's block is what they must see; that the fund had died is chained or noted."""
+    """The caller sees the error of the block; the death of the fund is chained or noted."""
     with pytest.raises(ValueError, match="mine") as caught, FundManager(_config()) as fund:  # noqa: PT012
         _kill(fund)
         raise ValueError("mine")
@@ -252,7 +279,11 @@ def test_ctrl_c_in_the_main_thread_stops_the_fund_in_order(tmp_path: Path) -> No
     )
     environment = {**os.environ, "FUNDOPS_HOME": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -350,9 +381,9 @@ def test_every_method_of_the_fund_as_a_whole_answers() -> None:
         assert len(fund.status_token) >= 32
         assert fund.flush_alerts(DEADLINE_S)
         assert {one.name for one in fund.tree()} >= {"guard", "persistence", "oversight"}
-        assert fund.engage_kill_switch("test", "ann").state == "ENGAGED"
-        assert fund.kill_switch().actor == "ann"
-        assert fund.release_kill_switch("ann", "done").state == "OFF"
+        assert fund.kill_switch.engage(reason="test", by="ann").state == "ENGAGED"
+        assert fund.kill_switch.status().actor == "ann"
+        assert fund.kill_switch.release(by="ann", reason="done").state == "OFF"
         assert fund.resume("a", "ann") is False
         fund.drill("ledger")
         assert fund.ledger.balance_sheet()["CASH"] == 100_000
@@ -371,12 +402,14 @@ def test_each_sync_door_has_the_names_and_signatures_of_its_async_one(part: str)
         method, call = getattr(DOORS[part], name), getattr(door, name)
         wanted = list(inspect.signature(method).parameters.values())[1:]
         assert list(inspect.signature(call).parameters.values()) == wanted, name
-        assert inspect.signature(call).return_annotation == inspect.signature(method).return_annotation
+        assert (
+            inspect.signature(call).return_annotation == inspect.signature(method).return_annotation
+        )
         assert (call.__name__, call.__doc__) == (name, method.__doc__)
         assert not inspect.iscoroutinefunction(call)
 
 
-# A block opens and closes the one, two calls the other; and what is a field there is a property here.
+# A block opens and closes Fund, two calls FundManager; a field of Fund is a property here.
 ASYNC_ONLY = {"open"}
 SYNC_ONLY = {"start", "stop", "running", "status_token"}
 
@@ -387,7 +420,9 @@ def test_the_sync_fund_offers_what_the_async_one_offers() -> None:
     assert sync == offered
     for name in offered:
         ours, theirs = getattr(Fund, name), getattr(FundManager, name)
-        assert list(inspect.signature(theirs).parameters) == list(inspect.signature(ours).parameters), name
+        assert list(inspect.signature(theirs).parameters) == list(
+            inspect.signature(ours).parameters
+        ), name
 
 
 def test_a_method_that_does_not_exist_is_an_attribute_error_that_lists_those_that_do() -> None:
@@ -423,7 +458,11 @@ def test_a_fund_that_died_raises_fund_closed_with_the_cause_from_every_call() ->
     _kill(fund)
     assert not fund.running
     assert not fund.may_trade("a")
-    for call in (fund.status, fund.ledger.balance_sheet, lambda: fund.report(StrategyStatus("a", "running"))):
+    for call in (
+        fund.status,
+        fund.ledger.balance_sheet,
+        lambda: fund.report(StrategyStatus("a", "running")),
+    ):
         with pytest.raises(FundClosed) as caught:
             call()
         assert isinstance(caught.value.__cause__, SupervisorEscalated)

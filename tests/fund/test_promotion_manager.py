@@ -33,7 +33,7 @@ from fundops import (
 )
 from fundops.actors.persistence import DatabaseError
 from fundops.doors import PromotionDoor
-from fundops.lock import OwnerLock
+from fundops.file.lock import OwnerLock
 from fundops.wire.promotion import (
     Conflict,
     CoolingDown,

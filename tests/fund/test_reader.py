@@ -13,11 +13,15 @@ import trio
 
 from fundops import PromotionStage, open_reader
 from fundops.actors.persistence import DatabaseError, open_database
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.testing import virtual_fund
 
 DEADLINE_S = 60
-EVERYTHING: dict[str, Any] = {"ledger_enabled": True, "promotion_enabled": True, "self_healing_enabled": True}
+EVERYTHING: dict[str, Any] = {
+    "ledger_enabled": True,
+    "promotion_enabled": True,
+    "self_healing_enabled": True,
+}
 
 
 async def test_a_reader_says_what_the_running_fund_says(tmp_path: Path) -> None:
@@ -40,7 +44,11 @@ async def test_a_reader_says_what_the_running_fund_says(tmp_path: Path) -> None:
             assert reader.promotion_history() == await fund.promotion.history()
             assert reader.stages() == {"a": PromotionStage.Shadow}
             assert reader.recent_alerts(0).suppressed_by_category == {"GENERAL": 2}
-            assert (reader.entry_count(), reader.entry_count("mark"), reader.entry_count("nothing")) == (4, 1, 0)
+            assert (
+                reader.entry_count(),
+                reader.entry_count("mark"),
+                reader.entry_count("nothing"),
+            ) == (4, 1, 0)
             assert {**reader.meta(), "uuid": ""} == {
                 "name": "eu",
                 "currency": "EUR",
@@ -49,16 +57,23 @@ async def test_a_reader_says_what_the_running_fund_says(tmp_path: Path) -> None:
                 "ledger_rules": '{"floats":"round","floors":{}}',
             }
             await fund.ledger.deposit(1)
-            assert reader.balance_sheet() == await fund.ledger.balance_sheet(), "a reader is never behind"
+            assert reader.balance_sheet() == await fund.ledger.balance_sheet(), (
+                "a reader is never behind"
+            )
 
 
 async def test_a_reader_in_another_process_sees_what_is_committed(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
-    program = "import sys; from fundops import open_reader; print(open_reader(sys.argv[1]).balance_sheet()['CASH'])"
+    program = (
+        "import sys; from fundops import open_reader; "
+        "print(open_reader(sys.argv[1]).balance_sheet()['CASH'])"
+    )
     async with virtual_fund(db_path=path, ledger_enabled=True) as world:
         await world.fund.ledger.deposit(5)
         with trio.fail_after(DEADLINE_S):
-            done = await trio.run_process([sys.executable, "-c", program, str(path)], capture_stdout=True)
+            done = await trio.run_process(
+                [sys.executable, "-c", program, str(path)], capture_stdout=True
+            )
     assert Decimal(done.stdout.decode().strip()) == 100_005
 
 
@@ -69,7 +84,9 @@ async def test_a_reader_can_not_write(tmp_path: Path) -> None:
             reader._reader.rows("DELETE FROM entry")
 
 
-async def test_a_reader_is_closed_with_its_block_and_closing_twice_is_nothing(tmp_path: Path) -> None:
+async def test_a_reader_is_closed_with_its_block_and_closing_twice_is_nothing(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "x.db"
     async with virtual_fund(db_path=path, ledger_enabled=True):
         pass
@@ -98,7 +115,12 @@ async def test_a_page_size_that_is_none_is_refused(tmp_path: Path, limit: Any) -
     path = tmp_path / "x.db"
     async with virtual_fund(db_path=path, ledger_enabled=True):
         with open_reader(path) as reader:
-            assert reader.recent_entries(0) == reader.promotion_history(0) == reader.recent_alerts(0).alerts == ()
+            assert (
+                reader.recent_entries(0)
+                == reader.promotion_history(0)
+                == reader.recent_alerts(0).alerts
+                == ()
+            )
             for ask in (reader.recent_entries, reader.recent_alerts, reader.promotion_history):
                 with pytest.raises(ValueError, match="limit"):
                     ask(limit)
@@ -120,5 +142,8 @@ def test_what_is_no_database_of_ours_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_database_without_a_name_is_refused_and_not_a_key_error(tmp_path: Path) -> None:
     open_database(tmp_path / "new.db", MIGRATIONS).close()
-    with open_reader(tmp_path / "new.db") as reader, pytest.raises(DatabaseError, match="not the database of a fund"):
+    with (
+        open_reader(tmp_path / "new.db") as reader,
+        pytest.raises(DatabaseError, match="not the database of a fund"),
+    ):
         reader.nav()

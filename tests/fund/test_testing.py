@@ -1,4 +1,4 @@
-"""What embedders test with: it must do as it is told, and nothing by itself."""
+"""The test tools for embedders: they act as told, and never by themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ from fundops.wire.controller import (
 
 def test_the_fake_controller_has_every_part_a_controller_can_have() -> None:
     engine = FakeController()
-    for part in (CanRestart, CanPause, CanStopAll, CanSetStage, CanListFeeds, CanListFills, CanListSettlements):
+    for part in (
+        CanRestart,
+        CanPause,
+        CanStopAll,
+        CanSetStage,
+        CanListFeeds,
+        CanListFills,
+        CanListSettlements,
+    ):
         assert isinstance(engine, part)
 
 
@@ -43,8 +51,17 @@ async def test_the_fake_controller_does_as_it_is_told_and_writes_it_down() -> No
     report = await engine.stop_all("kill", "flatten")
     assert (report.open_orders, report.open_positions) == (2, 0)
     assert [status.state for status in engine.strategies()] == ["running", "stopped"]
-    assert engine.statuses["a"] == StrategyStatus("a", "running", stage="shadow", capital_cap=Decimal(5))
-    assert [call[0] for call in engine.calls] == ["restart", "resume", "pause", "stop", "set_stage", "stop_all"]
+    assert engine.statuses["a"] == StrategyStatus(
+        "a", "running", stage="shadow", capital_cap=Decimal(5)
+    )
+    assert [call[0] for call in engine.calls] == [
+        "restart",
+        "resume",
+        "pause",
+        "stop",
+        "set_stage",
+        "stop_all",
+    ]
 
 
 async def test_every_call_of_the_fake_controller_can_be_made_to_fail() -> None:
@@ -72,7 +89,8 @@ async def test_every_call_of_the_fake_controller_can_be_made_to_fail() -> None:
 def test_fills_and_settlements_are_given_after_the_cursor() -> None:
     engine = FakeController()
     engine.fill_list = [
-        Fill(str(number), "a", "X", Decimal(1), Decimal(1), Decimal(0), 0, str(number)) for number in range(1, 12)
+        Fill(str(number), "a", "X", Decimal(1), Decimal(1), Decimal(0), 0, str(number))
+        for number in range(1, 12)
     ]
     engine.settlement_list = [Settlement("s", "M", "a", Decimal(1), Decimal(2), cursor="9")]
     assert len(engine.fills("")) == 11
@@ -91,7 +109,9 @@ async def test_time_stands_still_until_it_is_told_to_move() -> None:
         assert (await world.fund.status()).ticks == 3
 
 
-async def test_the_example_of_the_module_works_as_it_is_written(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_example_of_the_module_works_as_it_is_written(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with virtual_fund(ledger_enabled=True) as world:
         await world.fund.ledger.deposit(500)
         await world.advance(3600)
@@ -111,7 +131,9 @@ async def test_the_database_is_deleted_at_the_end_unless_it_was_given(tmp_path: 
 
 async def test_settings_and_a_clock_of_ones_own_are_taken() -> None:
     clock = VirtualClock(1_000_000)
-    async with virtual_fund(clock=clock, total_capital=5, name="mine", ledger_enabled=True) as world:
+    async with virtual_fund(
+        clock=clock, total_capital=5, name="mine", ledger_enabled=True
+    ) as world:
         assert world.clock is clock
         assert (world.fund.config.total_capital, world.fund.config.name) == (5, "mine")
         assert await world.fund.ledger.nav() == 5
@@ -128,7 +150,9 @@ async def test_sent_alerts_are_those_that_went_out_oldest_first() -> None:
         assert [one.title for one in world.sent_alerts(limit=4)] == ["4"]
 
 
-async def test_a_tick_waits_for_the_restarts_it_began(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_tick_waits_for_the_restarts_it_began(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     class Slow(FakeController):
         async def restart(self, name: str, *, attempt_id: str) -> None:
             await trio.sleep(5)

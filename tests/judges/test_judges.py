@@ -26,7 +26,7 @@ from fundops.actors.ledger.book import Book, Draft
 from fundops.actors.ledger.entry import Entry, Original, utc_day
 from fundops.actors.ledger.schema import rows_of
 from fundops.actors.persistence import Reader, Store, commit_batch
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import DAY_US, Rejected
 from fundops.wire.ledger import (
     BookFill,

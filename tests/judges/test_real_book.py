@@ -40,7 +40,7 @@ import trio
 
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.persistence import PersistenceActor
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import ChildSpec, Ref, VirtualClock, open_supervisor
 from fundops.wire.controller import Fill
 from fundops.wire.ledger import (

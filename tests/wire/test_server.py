@@ -24,7 +24,15 @@ from fundops.runtime import ConfigError
 from fundops.wire.alert import Level
 from fundops.wire.client import StatusClosed, open_status
 from fundops.wire.hub import Hub
-from fundops.wire.server import FrameMeter, ServerLimits, ServerStatistics, Verdict, _Pipe, _Server, serve_status
+from fundops.wire.server import (
+    FrameMeter,
+    ServerLimits,
+    ServerStatistics,
+    Verdict,
+    _Pipe,
+    _Server,
+    serve_status,
+)
 from fundops.wire.status import (
     SUBPROTOCOL_JSON,
     TOPICS,

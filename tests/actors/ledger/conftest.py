@@ -10,7 +10,7 @@ import pytest
 from fundops.actors.ledger.book import Book, Draft
 from fundops.actors.ledger.schema import find_original, load_book, rows_of
 from fundops.actors.persistence import Reader, Store, commit_batch
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.wire.ledger import (
     BookFill,
     ClosePosition,

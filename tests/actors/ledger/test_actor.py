@@ -19,7 +19,7 @@ from trio.testing import MockClock
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.ledger.fields import BadField
 from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
     Actor,
     ActorCrashed,

@@ -18,7 +18,7 @@ from fundops.actors.ledger import accounts, schema
 from fundops.actors.ledger.book import Book, Draft
 from fundops.actors.ledger.entry import Entry, Original
 from fundops.actors.persistence import Reader, Store, commit_batch
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import DAY_US, ConfigError, Rejected
 from fundops.wire.ledger import (
     AlreadyReversed,

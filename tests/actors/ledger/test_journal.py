@@ -17,7 +17,7 @@ from fundops.actors.ledger.entry import GENESIS, chain_hash
 from fundops.actors.ledger.journal import JournalDamaged, JournalEntry, import_journal, import_jsonl
 from fundops.actors.ledger.schema import load_book
 from fundops.actors.persistence import DatabaseError, Reader
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import ConfigError
 from fundops.wire.ledger import ClosePosition, Deposit, Event
 from fundops.wire.money import MINOR_MAX

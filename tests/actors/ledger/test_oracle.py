@@ -36,13 +36,27 @@ import pytest
 import trio
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.persistence import PersistenceActor, Reader, open_database
-from fundops.database import MIGRATIONS
-from fundops.runtime import ChildSpec, ConfigError, InlineWorker, Rejected, Supervisor, VirtualClock, open_supervisor
+from fundops.file.database import MIGRATIONS
+from fundops.runtime import (
+    ChildSpec,
+    ConfigError,
+    InlineWorker,
+    Rejected,
+    Supervisor,
+    VirtualClock,
+    open_supervisor,
+)
 from fundops.wire.controller import Fill, Settlement
 from fundops.wire.ledger import (
     AlreadyReversed,

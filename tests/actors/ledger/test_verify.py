@@ -23,7 +23,7 @@ from fundops.actors.persistence import (
     commit_batch,
     open_database,
 )
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import ConfigError
 from fundops.wire.ledger import (
     ClosePosition,

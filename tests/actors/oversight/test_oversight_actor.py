@@ -15,7 +15,7 @@ from fundops.actors.ledger import LedgerActor
 from fundops.actors.oversight import FeeSettings, OversightActor, OversightSettings
 from fundops.actors.persistence import PersistenceActor, Reader
 from fundops.actors.promotion import PromotionActor, PromotionSettings
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
     Actor,
     ChildSpec,

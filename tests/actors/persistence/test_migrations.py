@@ -16,7 +16,7 @@ from fundops.actors.persistence import (
     migrations,
     open_database,
 )
-from fundops.database import MIGRATIONS, prepare
+from fundops.file.database import MIGRATIONS, prepare
 from fundops.wire.persistence import Committed
 
 FIRST = "CREATE TABLE fact (id INTEGER PRIMARY KEY, value TEXT NOT NULL) STRICT;"

@@ -29,7 +29,7 @@ from fundops.actors.persistence import (
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.persistence.actor import PROBE_EVERY_S
 from fundops.actors.persistence.database import APPLICATION_ID
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
     ActorCrashed,
     ChildSpec,

@@ -13,7 +13,7 @@ import trio
 from fundops.actors.host import Host
 from fundops.actors.persistence import PersistenceActor, Reader
 from fundops.actors.promotion import PromotionActor, PromotionSettings
-from fundops.database import MIGRATIONS
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
     DAY_US,
     Actor,

@@ -14,7 +14,15 @@ import trio.lowlevel
 from fundops.actors.persistence import open_database
 from fundops.actors.status import StatusActor
 from fundops.actors.status import actor as status_module
-from fundops.runtime import ChildSpec, InlineWorker, Ref, StartFailed, Supervisor, VirtualClock, open_supervisor
+from fundops.runtime import (
+    ChildSpec,
+    InlineWorker,
+    Ref,
+    StartFailed,
+    Supervisor,
+    VirtualClock,
+    open_supervisor,
+)
 from fundops.wire.client import open_status
 from fundops.wire.hub import RING_SIZE
 from fundops.wire.server import ServerLimits

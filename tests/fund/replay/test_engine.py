@@ -12,8 +12,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fundops import Fund, FundConfig, FundopsError, PromotionStage, StrategyStatus, VirtualClock, open_reader
-from fundops.replay.engine import TICKS_PER_SESSION, Crash, ReplayEngine, RestartRefused, Script, session_open_us
+from fundops import (
+    Fund,
+    FundConfig,
+    FundopsError,
+    PromotionStage,
+    StrategyStatus,
+    VirtualClock,
+    open_reader,
+)
+from fundops.replay.engine import (
+    TICKS_PER_SESSION,
+    Crash,
+    ReplayEngine,
+    RestartRefused,
+    Script,
+    session_open_us,
+)
 from fundops.replay.lineup import Strategy
 from fundops.replay.prices import Bar
 from fundops.replay.run import replay
@@ -71,7 +86,12 @@ class Market:
         line_up = [Strategy(f"on-{symbol}", symbol, plan) for symbol in symbols]
         by_symbol = dict.fromkeys(symbols, self.bars)
         self.engine = ReplayEngine(
-            line_up, by_symbol, 0, CAPITAL_MINOR * len(symbols), self.clock.now_us, script or Script()
+            line_up,
+            by_symbol,
+            0,
+            CAPITAL_MINOR * len(symbols),
+            self.clock.now_us,
+            script or Script(),
         )
         self.engine.may_trade = lambda _: True
 
@@ -103,7 +123,9 @@ def test_before_anything_happens_everybody_runs_on_paper_with_their_share() -> N
         assert (status.allocated, status.equity) == (1_000, 1_000)
 
 
-def test_a_long_position_is_bought_at_the_open_marked_at_the_close_and_sold_at_the_next_open() -> None:
+def test_a_long_position_is_bought_at_the_open_marked_at_the_close_and_sold_at_the_next_open() -> (
+    None
+):
     market = Market([(100, 110), (108, 50)], [1, 0])
     market.ticks(0, 1, 1)
     assert _money(market.status) == (Decimal("999.975"), Decimal("-0.025"), 0)
@@ -283,9 +305,14 @@ async def test_a_strategy_that_crashes_trades_no_more_until_it_is_restarted() ->
     market.ticks(1, 1, 2)
     assert market.status.state == "running"
     market.ticks(1, 3)
-    assert (market.status.state, market.status.error) == ("failed", "ZeroDivisionError: division by zero")
+    assert (market.status.state, market.status.error) == (
+        "failed",
+        "ZeroDivisionError: division by zero",
+    )
     market.ticks(2)
-    assert market.status.n_trades == 2, "the position it had was closed at the close; no new one was made"
+    assert market.status.n_trades == 2, (
+        "the position it had was closed at the close; no new one was made"
+    )
     await market.engine.restart("on-X", attempt_id="1")
     assert (market.status.state, market.status.error) == ("running", None)
     market.ticks(3)
@@ -293,7 +320,9 @@ async def test_a_strategy_that_crashes_trades_no_more_until_it_is_restarted() ->
 
 
 async def test_a_strategy_that_is_broken_for_good_refuses_every_restart() -> None:
-    market = Market([(100, 110)], [1], script=Script(crashes=(Crash("on-X", 0, 1, recovers=False),)))
+    market = Market(
+        [(100, 110)], [1], script=Script(crashes=(Crash("on-X", 0, 1, recovers=False),))
+    )
     market.ticks(0)
     for number in range(3):
         with pytest.raises(RestartRefused, match=f"attempt-{number}"):
@@ -310,7 +339,10 @@ def test_a_feed_that_goes_silent_is_as_old_as_its_last_session() -> None:
     assert [feed.last_data_us for feed in market.engine.feeds()] == [last, last]
     for session in (1, 2):
         market.ticks(session)
-        assert [feed.last_data_us for feed in market.engine.feeds()] == [last, market.clock.now_us()]
+        assert [feed.last_data_us for feed in market.engine.feeds()] == [
+            last,
+            market.clock.now_us(),
+        ]
     market.ticks(3)
     assert len({feed.last_data_us for feed in market.engine.feeds()}) == 1
 
@@ -348,7 +380,7 @@ _STAGE = st.sampled_from(["paper", "shadow", "live-small", "live-scaled"])
 async def _run(
     sessions: Sequence[tuple[float, float, float, str, bool]], *, flat_at_close: bool
 ) -> tuple[Market, list[tuple[Decimal, Decimal]]]:
-    """Sessions of (open, close, target, stage afterwards, may trade); real P&L at the engine beside the fills'."""
+    """Sessions of (open, close, target, stage afterwards, may trade); P&L of engine and fills."""
     market = Market(
         [(opened, closed) for opened, closed, *_ in sessions],
         [target for _, _, target, *_ in sessions],
@@ -374,7 +406,9 @@ async def _run(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     sessions=st.lists(
-        st.tuples(_PRICE, _PRICE, st.sampled_from([-1.0, -0.5, 0.0, 0.3, 1.0]), _STAGE, st.booleans()),
+        st.tuples(
+            _PRICE, _PRICE, st.sampled_from([-1.0, -0.5, 0.0, 0.3, 1.0]), _STAGE, st.booleans()
+        ),
         min_size=1,
         max_size=12,
     ),
@@ -404,11 +438,20 @@ def _inline(_: str) -> Worker:
     return InlineWorker()
 
 
-PRICES = ((100, 104), (103, 99), (99, 99.5), (99, 105), (106, 101), (101, 108), (107, 107), (107, 112))
+PRICES = (
+    (100, 104),
+    (103, 99),
+    (99, 99.5),
+    (99, 105),
+    (106, 101),
+    (101, 108),
+    (107, 107),
+    (107, 112),
+)
 
 
 class Beside(NamedTuple):
-    """What a replay beside a fund left."""
+    """The result of a replay beside a fund."""
 
     path: Path
     engine: ReplayEngine
@@ -425,7 +468,16 @@ async def _beside(
     patch: Callable[[ReplayEngine], None] = lambda _: None,
 ) -> Beside:
     bars = _bars(*PRICES)
-    targets = (0.3, 0.3, -0.3, 0.3, 0.1, -0.2, 0.0, 0.3)  # small: no session loses what would demote
+    targets = (
+        0.3,
+        0.3,
+        -0.3,
+        0.3,
+        0.1,
+        -0.2,
+        0.0,
+        0.3,
+    )  # small: no session loses what would demote
     line_up = [
         Strategy("holding", "X", Plan(targets, flat_at_close=False)),
         Strategy("session", "X", Plan(tuple(-one for one in targets), flat_at_close=True)),
@@ -443,7 +495,9 @@ async def _beside(
         performance_fee_pct=0,  # accrued and not posted it would stand between the two NAVs
         lease_s=90,
     )
-    engine = ReplayEngine(line_up, {"X": bars}, 0, config.capital_minor, clock.now_us, script or Script())
+    engine = ReplayEngine(
+        line_up, {"X": bars}, 0, config.capital_minor, clock.now_us, script or Script()
+    )
     patch(engine)
     async with Fund.open(config, engine, clock=clock, make_worker=_inline, seed=1) as fund:
         for one in line_up:
@@ -455,7 +509,13 @@ async def _beside(
 def _journal(path: Path) -> list[Mapping[str, Any]]:
     with open_reader(path) as reader:
         return [
-            {"kind": one.kind, "day": one.day, "strategy": one.strategy, "legs": one.legs, "key": one.key}
+            {
+                "kind": one.kind,
+                "day": one.day,
+                "strategy": one.strategy,
+                "legs": one.legs,
+                "key": one.key,
+            }
             for one in reader.recent_entries(10_000)
         ]
 
@@ -466,9 +526,17 @@ async def test_every_real_fill_is_in_the_journal_once_and_both_navs_agree(tmp_pa
     with open_reader(done.path) as reader:
         assert reader.entry_count("fill") == done.engine.fill_count
         assert sum(reader.trial_balance().values()) == 0
-        assert not [one for one in reader.recent_alerts(100).alerts if one.level.value == "CRITICAL"]
+        assert not [
+            one for one in reader.recent_alerts(100).alerts if one.level.value == "CRITICAL"
+        ]
     assert abs(done.nav - done.ledger_nav) < 1
-    pnl = sum((Decimal(one.realized_pnl) + Decimal(one.unrealized_pnl) for one in done.engine.strategies()), Decimal(0))
+    pnl = sum(
+        (
+            Decimal(one.realized_pnl) + Decimal(one.unrealized_pnl)
+            for one in done.engine.strategies()
+        ),
+        Decimal(0),
+    )
     with open_reader(done.path) as reader:
         books = reader.income_statement()
         fees = books["MANAGEMENT_FEES"] + books["PERFORMANCE_FEES"]
@@ -476,7 +544,9 @@ async def test_every_real_fill_is_in_the_journal_once_and_both_navs_agree(tmp_pa
 
 
 @pytest.mark.parametrize("actor", ["ledger", "promotion", "alert", "recovery"])
-async def test_a_replay_with_a_crash_of_our_own_books_what_one_without_it_books(tmp_path: Path, actor: str) -> None:
+async def test_a_replay_with_a_crash_of_our_own_books_what_one_without_it_books(
+    tmp_path: Path, actor: str
+) -> None:
     plain = await _beside(tmp_path / "plain.db")
     drilled = await _beside(tmp_path / "drilled.db", drills={2: actor, 5: actor})
     assert _journal(drilled.path) == _journal(plain.path)
@@ -487,7 +557,7 @@ async def test_a_replay_with_a_crash_of_our_own_books_what_one_without_it_books(
 async def test_a_crash_of_the_tick_itself_books_every_fill_and_moves_a_fee_by_less_than_a_cent(
     tmp_path: Path, actor: str
 ) -> None:
-    """Between two ends of a session the accrual is in memory alone: a new life accrues the gap on an older NAV."""
+    """Within a session the accrual is in memory: a new life accrues the gap on an older NAV."""
     plain = await _beside(tmp_path / "plain.db")
     drilled = await _beside(tmp_path / "drilled.db", drills={2: actor, 5: actor})
     pairs = list(zip(_journal(plain.path), _journal(drilled.path), strict=True))
@@ -522,14 +592,18 @@ async def test_a_crashed_strategy_is_restarted_and_a_broken_one_given_up_in_the_
     assert {"RECOVERY", "STRATEGY_FAILURE", "GENERAL"} <= categories
 
 
-async def test_a_replay_whose_tick_fails_stops_there_and_says_what_it_could_not_do(tmp_path: Path) -> None:
+async def test_a_replay_whose_tick_fails_stops_there_and_says_what_it_could_not_do(
+    tmp_path: Path,
+) -> None:
     def break_fills(engine: ReplayEngine) -> None:
         def fills(after: str) -> Sequence[Fill]:
             raise OSError("no fills today")
 
         engine.fills = fills  # type: ignore[method-assign]
 
-    with pytest.raises(FundopsError, match=r"replay stopped on 2026-01-05, tick 1: cannot do ledger"):
+    with pytest.raises(
+        FundopsError, match=r"replay stopped on 2026-01-05, tick 1: cannot do ledger"
+    ):
         await _beside(tmp_path / "x.db", patch=break_fills)
 
 

@@ -1,4 +1,4 @@
-"""The price reader refuses every bad file with the line and column at fault, and the bundled series are whole."""
+"""The price reader names the line and column of every fault, and the bundled series are whole."""
 
 import datetime
 import decimal
@@ -44,7 +44,9 @@ def test_a_bar_cannot_be_changed() -> None:
 
 
 def test_columns_may_come_in_any_order_and_case_with_others_between(tmp_path: Path) -> None:
-    path = write(tmp_path, " Volume ,Adj Close,CLOSE,low,High,Open,DATE\n100,nan,11,9,12,10,2020-01-02\n")
+    path = write(
+        tmp_path, " Volume ,Adj Close,CLOSE,low,High,Open,DATE\n100,nan,11,9,12,10,2020-01-02\n"
+    )
     assert read_csv(path) == read_csv(write(tmp_path, HEADER + GOOD, "plain.csv"))
 
 
@@ -54,7 +56,9 @@ def test_an_ignored_column_may_appear_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("written", ["2020-01-02", "1/2/2020", "01/02/2020"])
 def test_days_are_iso_or_month_first(tmp_path: Path, written: str) -> None:
-    assert read_csv(write(tmp_path, HEADER + GOOD.replace("2020-01-02", written)))[0].day == datetime.date(2020, 1, 2)
+    assert read_csv(write(tmp_path, HEADER + GOOD.replace("2020-01-02", written)))[
+        0
+    ].day == datetime.date(2020, 1, 2)
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
@@ -67,7 +71,10 @@ def test_a_byte_order_mark_and_blank_lines_are_skipped(tmp_path: Path) -> None:
 
 
 def test_quoted_fields_are_read(tmp_path: Path) -> None:
-    assert read_csv(write(tmp_path, HEADER + '"2020-01-02","10","12","9","11","100"\n'))[0].high_cents == 1200
+    assert (
+        read_csv(write(tmp_path, HEADER + '"2020-01-02","10","12","9","11","100"\n'))[0].high_cents
+        == 1200
+    )
 
 
 def test_a_gz_file_is_decompressed(tmp_path: Path) -> None:
@@ -80,7 +87,8 @@ def test_a_path_may_be_a_string(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "cents"), [("1248.810059", 124881), ("10.005", 1000), ("10.015", 1002), ("+1e1", 1000)]
+    ("written", "cents"),
+    [("1248.810059", 124881), ("10.005", 1000), ("10.015", 1002), ("+1e1", 1000)],
 )
 def test_prices_round_half_even_to_cents(tmp_path: Path, written: str, cents: int) -> None:
     row = f"2020-01-02,{written},{written},{written},{written},0\n"
@@ -88,19 +96,28 @@ def test_prices_round_half_even_to_cents(tmp_path: Path, written: str, cents: in
 
 
 def test_noise_below_a_cent_is_not_a_contradiction(tmp_path: Path) -> None:
-    assert read_csv(write(tmp_path, HEADER + "2020-01-02,10,11.999999,9,12.000001,0\n"))[0].high_cents == 1200
+    assert (
+        read_csv(write(tmp_path, HEADER + "2020-01-02,10,11.999999,9,12.000001,0\n"))[0].high_cents
+        == 1200
+    )
 
 
 def test_the_host_s_decimal_precision_does_not_matter(tmp_path: Path) -> None:
-    path = write(tmp_path, HEADER + "2020-01-02,12345.67,12345.67,12345.67,12345.67,9007199254740993\n")
+    path = write(
+        tmp_path, HEADER + "2020-01-02,12345.67,12345.67,12345.67,12345.67,9007199254740993\n"
+    )
     with decimal.localcontext(prec=3):
         bar = read_csv(path)[0]
     assert (bar.close_cents, bar.volume) == (1234567, 9007199254740993)
 
 
-@pytest.mark.parametrize(("written", "volume"), [("0", 0), ("7.0", 7), ("1.5e3", 1500), (str(2**63 - 1), 2**63 - 1)])
+@pytest.mark.parametrize(
+    ("written", "volume"), [("0", 0), ("7.0", 7), ("1.5e3", 1500), (str(2**63 - 1), 2**63 - 1)]
+)
 def test_volumes_are_whole_however_written(tmp_path: Path, written: str, volume: int) -> None:
-    assert read_csv(write(tmp_path, HEADER + f"2020-01-02,10,12,9,11,{written}\n"))[0].volume == volume
+    assert (
+        read_csv(write(tmp_path, HEADER + f"2020-01-02,10,12,9,11,{written}\n"))[0].volume == volume
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,10 +145,22 @@ def test_volumes_are_whole_however_written(tmp_path: Path, written: str, volume:
         ("2020-01-03,10,12,9,11,-1", "volume", "-1 is negative"),
         ("2020-01-03,10,12,9,11,1.5", "volume", "1.5 is not whole"),
         (f"2020-01-03,10,12,9,11,{2**63}", "volume", f"'{2**63}' is above {2**63 - 1}"),
-        ("2020-02-30,10,12,9,11,1", "date", "2020-02-30 is not a day of the calendar (day is out of range for month)"),
-        ("13/1/2020,10,12,9,11,1", "date", "13/1/2020 is not a day of the calendar (month must be in 1..12)"),
+        (
+            "2020-02-30,10,12,9,11,1",
+            "date",
+            "2020-02-30 is not a day of the calendar (day is out of range for month)",
+        ),
+        (
+            "13/1/2020,10,12,9,11,1",
+            "date",
+            "13/1/2020 is not a day of the calendar (month must be in 1..12)",
+        ),
         ("20200103,10,12,9,11,1", "date", "'20200103' is not a date (YYYY-MM-DD or M/D/YYYY)"),
-        ("2020-01-03T00:00,10,12,9,11,1", "date", "'2020-01-03T00:00' is not a date (YYYY-MM-DD or M/D/YYYY)"),
+        (
+            "2020-01-03T00:00,10,12,9,11,1",
+            "date",
+            "'2020-01-03T00:00' is not a date (YYYY-MM-DD or M/D/YYYY)",
+        ),
         (",10,12,9,11,1", "date", "'' is not a date (YYYY-MM-DD or M/D/YYYY)"),
         ("2020-01-02,10,12,9,11,1", "date", "2020-01-02 repeats the previous row's 2020-01-02"),
         ("1/1/2020,10,12,9,11,1", "date", "2020-01-01 is before the previous row's 2020-01-02"),
@@ -161,7 +190,11 @@ def test_a_header_without_a_column_is_refused(tmp_path: Path, column: str) -> No
 @pytest.mark.parametrize("column", prices.COLUMNS)
 def test_a_header_with_a_column_twice_is_refused(tmp_path: Path, column: str) -> None:
     error = refusal(write(tmp_path, f"{column.upper()},{HEADER}"))
-    assert (error.line, error.column, error.problem) == (1, column, "the header names it more than once")
+    assert (error.line, error.column, error.problem) == (
+        1,
+        column,
+        "the header names it more than once",
+    )
 
 
 def test_data_without_a_header_is_refused(tmp_path: Path) -> None:
@@ -226,11 +259,15 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, cut: int) -> None:
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     archive = bytearray(gzip.compress((HEADER + GOOD * 50).encode()))
     archive[12] ^= 0xFF
-    assert "not a whole gzip archive" in refusal(write(tmp_path, bytes(archive), "p.csv.gz")).problem
+    assert (
+        "not a whole gzip archive" in refusal(write(tmp_path, bytes(archive), "p.csv.gz")).problem
+    )
 
 
 @pytest.mark.parametrize("name", ["p.csv", "p.csv.gz"])
-def test_a_file_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_file_over_the_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setattr(prices, "BYTES_MAX", 10)
     content = (HEADER + GOOD).encode()
     path = write(tmp_path, gzip.compress(content) if name.endswith("gz") else content, name)

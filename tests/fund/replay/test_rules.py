@@ -1,4 +1,4 @@
-"""The rules decide what their docstrings say, from the last bars only, and the line-up is made of them."""
+"""The rules decide as their docstrings say, from the last bars only; the line-up uses them."""
 
 import datetime
 from collections.abc import Sequence
@@ -96,7 +96,9 @@ def test_a_target_is_an_exposure(rule: Rule, bars: list[Bar]) -> None:
 @every_rule
 @few
 @given(bars=walks, other=walks)
-def test_a_target_does_not_change_when_later_bars_change(rule: Rule, bars: list[Bar], other: list[Bar]) -> None:
+def test_a_target_does_not_change_when_later_bars_change(
+    rule: Rule, bars: list[Bar], other: list[Bar]
+) -> None:
     # Asked at every session of one series and then of another with the same beginning.
     cut = 22
     decided = [rule.target(bars[:count]) for count in range(len(bars) + 1)]
@@ -113,14 +115,18 @@ def test_a_target_rests_on_the_last_warmup_bars_alone(rule: Rule, bars: list[Bar
         assert rule.target(bars[-rule.warmup :]) == rule.target(bars)
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.warmup], ids=lambda rule: rule.name)
+@pytest.mark.parametrize(
+    "rule", [rule for rule in RULES if rule.warmup], ids=lambda rule: rule.name
+)
 @few
 @given(bars=walks)
 def test_a_rule_that_is_not_warm_stays_flat(rule: Rule, bars: list[Bar]) -> None:
     assert {rule.target(bars[:count]) for count in range(rule.warmup)} == {0.0}
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.warmup], ids=lambda rule: rule.name)
+@pytest.mark.parametrize(
+    "rule", [rule for rule in RULES if rule.warmup], ids=lambda rule: rule.name
+)
 def test_a_rule_is_sometimes_in_and_sometimes_out_of_the_market(rule: Rule) -> None:
     bars = bundled("nasdaq")
     assert {rule.target(bars[count - 100 : count]) for count in range(1000, 1500)} == {0.0, 1.0}
@@ -167,7 +173,8 @@ def test_bollinger_reversion_leaves_at_the_middle_band_itself() -> None:
 
 
 def test_bollinger_reversion_gives_up_an_entry_older_than_its_window() -> None:
-    # After the fall each close is a little lower, always below its mean and never two deviations below.
+    # After the fall each close is a little lower, always below its mean and never two deviations
+    # below.
     rule = BollingerReversion(6)
     fall = [*[1000] * 12, 900, 899, 898, 897, 896, 895]
     assert rule.target(closes(*fall)) == 1.0
@@ -203,9 +210,18 @@ def test_a_breakout_is_given_up_after_its_window() -> None:
 
 def test_session_above_and_below_compare_the_close_with_its_mean() -> None:
     # Means of three: 11, 11 and 10.
-    assert (SessionAbove(3).target(closes(10, 11, 12)), SessionBelow(3).target(closes(10, 11, 12))) == (1.0, 0.0)
-    assert (SessionAbove(3).target(closes(12, 11, 10)), SessionBelow(3).target(closes(12, 11, 10))) == (0.0, 1.0)
-    assert (SessionAbove(3).target(closes(10, 10, 10)), SessionBelow(3).target(closes(10, 10, 10))) == (0.0, 0.0)
+    assert (
+        SessionAbove(3).target(closes(10, 11, 12)),
+        SessionBelow(3).target(closes(10, 11, 12)),
+    ) == (1.0, 0.0)
+    assert (
+        SessionAbove(3).target(closes(12, 11, 10)),
+        SessionBelow(3).target(closes(12, 11, 10)),
+    ) == (0.0, 1.0)
+    assert (
+        SessionAbove(3).target(closes(10, 10, 10)),
+        SessionBelow(3).target(closes(10, 10, 10)),
+    ) == (0.0, 0.0)
 
 
 def test_session_after_down_wants_every_one_of_the_last_closes_to_fall() -> None:
@@ -235,7 +251,8 @@ def test_bollinger_reversion_agrees_with_a_forward_replay_in_fractions(window: i
     bars = bundled("sp500")[2400:2700]
     rule = BollingerReversion(window)
     assert [rule.target(bars[:count]) for count in range(2 * window, 300)] == [
-        replayed_bollinger(bars[count - 2 * window : count], window) for count in range(2 * window, 300)
+        replayed_bollinger(bars[count - 2 * window : count], window)
+        for count in range(2 * window, 300)
     ]
 
 
@@ -244,7 +261,8 @@ def test_breakout_agrees_with_a_forward_replay(window: int) -> None:
     bars = bundled("sp500")[2400:2700]
     rule = Breakout(window)
     assert [rule.target(bars[:count]) for count in range(2 * window, 300)] == [
-        replayed_breakout(bars[count - 2 * window : count], window) for count in range(2 * window, 300)
+        replayed_breakout(bars[count - 2 * window : count], window)
+        for count in range(2 * window, 300)
     ]
 
 
@@ -292,7 +310,9 @@ def test_names_carry_the_windows() -> None:
 
 
 def test_holding_and_session_rules_are_told_apart() -> None:
-    assert [rule.flat_at_close for rule in RULES] == [rule.name.startswith("session_") for rule in RULES]
+    assert [rule.flat_at_close for rule in RULES] == [
+        rule.name.startswith("session_") for rule in RULES
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""Between JSON and the methods of a door: arguments in, by the types the method declares; answers out.
+"""From JSON to a method's arguments, by the types that it declares, and from its answer to JSON.
 
-Amounts are decimal text or whole numbers (a JSON number with a fraction is a float on the way, and is refused);
-instants are ISO dates, ISO datetimes with an offset, or microseconds since the epoch. A Struct is an object of its
-fields, and one of several tagged ones says which it is.
+Amounts are decimal text or whole numbers; a JSON number with a fraction is refused, since reading
+it makes a float. Instants are ISO dates, ISO datetimes with an offset, or microseconds since the
+epoch. A Struct is an object of its fields; where several Structs are possible, its tag field says
+which one it is.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fundops.wire.money import Amount, text_of
 
 __all__ = ["bound", "check_carried", "converted", "plain"]
 
-# The ledger decides a list in one go, and everybody else waits meanwhile.
+# The ledger decides a list without a pause, and all other requests wait meanwhile.
 MEMBERS_MAX: Final = 1_024
 
 _AMOUNT: Final = frozenset(get_args(Amount))
@@ -34,11 +35,16 @@ _MAPPINGS: Final = (Mapping, dict)
 
 
 def bound(method: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments for `method`, converted to the types it declares. Raises: `ConfigError` naming one."""
+    """The keyword arguments for `method`, converted to the types that it declares.
+
+    Raises: `ConfigError` naming the argument that is missing, unknown or of a wrong type.
+    """
     parameters, hints = _signature(getattr(method, "__func__", method))
     for name in arguments:
         if name not in parameters:
-            raise ConfigError(name, f"is not an argument; there are {', '.join(parameters) or 'none'}")
+            raise ConfigError(
+                name, f"is not an argument; there are {', '.join(parameters) or 'none'}"
+            )
     for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in arguments:
             raise ConfigError(name, "is missing")
@@ -53,7 +59,7 @@ def _signature(function: Callable[..., Any]) -> tuple[dict[str, inspect.Paramete
 
 
 def converted(value: Any, hint: Any, field: str) -> Any:
-    """A JSON value as what `hint` declares. Raises: `ConfigError` naming `field`."""
+    """A JSON value as the type `hint`. Raises: `ConfigError` naming `field`."""
     if isinstance(hint, TypeVar) or hint is Any or hint is object:
         return value
     origin, inner = get_origin(hint), get_args(hint)
@@ -67,7 +73,7 @@ def converted(value: Any, hint: Any, field: str) -> Any:
         return _sequence(value, inner, field)
     if origin in _MAPPINGS:
         items = _plainly(value, dict[str, Any], field)
-        return {key: converted(one, inner[1], f"{field}.{key}") for key, one in items.items()}
+        return {key: converted(item, inner[1], f"{field}.{key}") for key, item in items.items()}
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return _struct(value, hint, field)
     return _plainly(value, hint, field)
@@ -80,20 +86,22 @@ def _one_of(value: Any, kinds: Sequence[Any], field: str) -> Any:
     if set(choices) == _AMOUNT:
         return _amount(value, field)
     if dt.date in choices and set(choices) <= _INSTANT | {str}:
-        return _instant(value, field)  # a text is how a date or an instant travels
+        return _instant(value, field)  # JSON carries a date or an instant as text
     if len(choices) == 1:
         return converted(value, choices[0], field)
     lists = [kind for kind in choices if get_origin(kind) in _SEQUENCES]
     if lists and isinstance(value, list | tuple):
         return converted(value, lists[0], field)
-    structs = [kind for kind in choices if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    structs = [
+        kind for kind in choices if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    ]
     if len(structs) + len(lists) == len(choices):
         return _tagged(value, structs, field)
     return _plainly(value, Union[tuple(choices)], field)  # noqa: UP007  made of a list
 
 
 def _amount(value: Any, field: str) -> str | int:
-    """What it is worth is for the ledger to check."""
+    """The amount as given. The ledger checks its value."""
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     raise ConfigError(field, f"{value!r} is not an amount; amounts travel as decimal text")
@@ -111,8 +119,12 @@ def _instant(value: Any, field: str) -> int | dt.datetime | dt.date:
         return value
     if isinstance(value, str):
         try:
-            # What has no time of day is a day, and `fromisoformat` of a datetime would make it a midnight.
-            return dt.date.fromisoformat(value) if len(value) <= 10 else dt.datetime.fromisoformat(value)
+            # `datetime.fromisoformat` would turn a plain date into its midnight.
+            return (
+                dt.date.fromisoformat(value)
+                if len(value) <= 10
+                else dt.datetime.fromisoformat(value)
+            )
         except ValueError:
             pass
     problem = "is not an ISO date, an ISO datetime with an offset, or microseconds since the epoch"
@@ -124,34 +136,42 @@ def _sequence(value: Any, inner: Sequence[Any], field: str) -> tuple[Any, ...]:
         raise ConfigError(field, "is not a list")
     if len(value) > MEMBERS_MAX:
         raise ConfigError(field, f"has {len(value)} members; at most {MEMBERS_MAX} at once")
-    kinds = [kind for kind in inner if kind is not Ellipsis]
-    if len(kinds) > 1:
-        if len(kinds) != len(value):
-            raise ConfigError(field, f"has {len(value)} members instead of {len(kinds)}")
-        return tuple(converted(one, kind, f"{field}[{at}]") for at, (one, kind) in enumerate(zip(value, kinds)))  # noqa: B905  equally long
-    kind = kinds[0] if kinds else Any
-    return tuple(converted(one, kind, f"{field}[{at}]") for at, one in enumerate(value))
+    kinds = [kind for kind in inner if kind is not Ellipsis] or [Any]
+    if len(kinds) == 1:
+        kinds *= len(value)
+    elif len(kinds) != len(value):
+        raise ConfigError(field, f"has {len(value)} members instead of {len(kinds)}")
+    members = zip(value, kinds, strict=True)
+    return tuple(
+        converted(member, kind, f"{field}[{at}]") for at, (member, kind) in enumerate(members)
+    )
 
 
-def _struct(value: Any, kind: type[msgspec.Struct], field: str, *, ignored: str | None = None) -> msgspec.Struct:
+def _struct(
+    value: Any, kind: type[msgspec.Struct], field: str, *, ignored: str | None = None
+) -> msgspec.Struct:
     given = _plainly(value, dict[str, Any], field)
     fields = _fields(kind)
     for name in given:
         if name not in fields and name != ignored:
-            raise ConfigError(f"{field}.{name}", f"is no field of it; there are {', '.join(fields)}")
-    for name, one in fields.items():
-        if one.required and name not in given:
+            raise ConfigError(
+                f"{field}.{name}", f"is no field of it; there are {', '.join(fields)}"
+            )
+    for name, declared in fields.items():
+        if declared.required and name not in given:
             raise ConfigError(f"{field}.{name}", "is missing")
     values = {
-        one.name: converted(given[name], one.type, f"{field}.{name}") for name, one in fields.items() if name in given
+        declared.name: converted(given[name], declared.type, f"{field}.{name}")
+        for name, declared in fields.items()
+        if name in given
     }
     return kind(**values)
 
 
 @cache
 def _fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
-    # Looking the types up takes longer than all the rest together.
-    return {one.encode_name: one for one in msgspec.structs.fields(kind)}
+    # Cached: looking the types up takes longer than the whole conversion.
+    return {declared.encode_name: declared for declared in msgspec.structs.fields(kind)}
 
 
 def _tagged(value: Any, kinds: Sequence[Any], field: str) -> msgspec.Struct:
@@ -172,7 +192,10 @@ def _plainly(value: Any, hint: Any, field: str) -> Any:
 
 
 def check_carried(arguments: Mapping[str, Any]) -> None:
-    """Raises: `ConfigError` naming the argument with a text that no line and no database can carry."""
+    """Check that UTF-8 can carry all texts.
+
+    Raises: `ConfigError` naming the argument that it cannot.
+    """
     for name, value in arguments.items():
         try:
             msgspec.json.encode(plain(value))
@@ -181,7 +204,7 @@ def check_carried(arguments: Mapping[str, Any]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """An answer as JSON can carry it: money as plain decimal text, structs as objects."""
+    """An answer as JSON values: money as plain decimal text, Structs as objects."""
     return _texts(msgspec.to_builtins(value, builtin_types=(Decimal,), str_keys=True, enc_hook=str))
 
 
@@ -189,7 +212,7 @@ def _texts(value: Any) -> Any:
     if isinstance(value, Decimal):
         return text_of(value)
     if isinstance(value, dict):
-        return {name: _texts(one) for name, one in value.items()}
+        return {name: _texts(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_texts(one) for one in value]
+        return [_texts(item) for item in value]
     return value

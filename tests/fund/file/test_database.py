@@ -9,7 +9,7 @@ import pytest
 
 from fundops import ConfigError, Fund, FundConfig, open_reader
 from fundops.actors.persistence import DatabaseError, open_database
-from fundops.database import MIGRATIONS, prepare
+from fundops.file.database import MIGRATIONS, prepare
 
 IDENTITY = {"name": "fund", "currency": "USD", "total_capital": "100000"}
 
@@ -38,7 +38,9 @@ def test_the_uuid_of_a_new_file_comes_from_the_seed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "other"), [("name", "other"), ("currency", "EUR"), ("total_capital", "100001")], ids=str
+    ("field", "other"),
+    [("name", "other"), ("currency", "EUR"), ("total_capital", "100001")],
+    ids=str,
 )
 def test_a_file_of_another_fund_is_refused_with_the_field_and_both_values(
     tmp_path: Path, field: str, other: str
@@ -56,13 +58,21 @@ def test_a_file_of_another_fund_is_refused_with_the_field_and_both_values(
 
 @pytest.mark.parametrize(
     ("changes", "field"),
-    [({"name": "b"}, "name"), ({"currency": "EUR"}, "currency"), ({"total_capital": 5}, "total_capital")],
+    [
+        ({"name": "b"}, "name"),
+        ({"currency": "EUR"}, "currency"),
+        ({"total_capital": 5}, "total_capital"),
+    ],
     ids=lambda value: str(value),
 )
 async def test_a_fund_does_not_start_on_the_database_of_another(
     tmp_path: Path, changes: dict[str, object], field: str
 ) -> None:
-    common: dict[str, object] = {"db_path": tmp_path / "x.db", "tick_interval_s": None, "total_capital": 100_000}
+    common: dict[str, object] = {
+        "db_path": tmp_path / "x.db",
+        "tick_interval_s": None,
+        "total_capital": 100_000,
+    }
     async with Fund.open(FundConfig(**{**common, "name": "a"})):  # type: ignore[arg-type]
         pass
     with pytest.raises(ConfigError) as caught:
@@ -81,8 +91,12 @@ async def test_capital_written_in_another_way_is_the_same_capital(tmp_path: Path
     assert _meta(tmp_path / "x.db")["total_capital"] == "100000"
 
 
-@pytest.mark.parametrize("content", [b"hello, this is no database at all" * 40, b"\x00" * 4096], ids=["text", "zeros"])
-def test_a_file_that_is_no_database_is_refused_by_name_and_left_alone(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [b"hello, this is no database at all" * 40, b"\x00" * 4096], ids=["text", "zeros"]
+)
+def test_a_file_that_is_no_database_is_refused_by_name_and_left_alone(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "fund.db"
     path.write_bytes(content)
     with pytest.raises(DatabaseError, match=r"fund\.db"):
@@ -134,7 +148,10 @@ def test_the_journal_and_the_promotion_history_can_not_be_rewritten(tmp_path: Pa
     connection = open_database(path, MIGRATIONS)
     try:
         tables = {
-            str(name) for (name,) in connection.execute("SELECT tbl_name FROM sqlite_schema WHERE type='trigger'")
+            str(name)
+            for (name,) in connection.execute(
+                "SELECT tbl_name FROM sqlite_schema WHERE type='trigger'"
+            )
         }
         assert {"entry", "posting"} <= tables
     finally:

@@ -1,4 +1,4 @@
-"""The control socket: who gets in, what hostile clients can do, what is written down, and what errors look like."""
+"""The control socket: its place, its commands, hostile clients, the audit table, and the errors."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ import pytest
 import trio
 import trio.testing
 
+import fundops
 from fundops import (
     AmountError,
     ConfigError,
@@ -33,23 +34,32 @@ from fundops import (
     Fund,
     FundConfig,
     FundManager,
+    FundopsError,
     InsufficientFunds,
     SubsystemDisabled,
-    commands,
-    control,
     open_reader,
-    rendezvous,
 )
 from fundops.actors.persistence import DatabaseError, open_database
-from fundops.arguments import bound, converted, plain
-from fundops.audit import OUTCOME_MAX, Caller
-from fundops.commands import LEDGER_READS, CommandTable, NotAudited, UnknownCommand, takes_key
-from fundops.control import ControlError, ControlServer, NobodyListens, call, rebuilt
-from fundops.database import MIGRATIONS, prepare
+from fundops.control import call, client, commands, rendezvous, server
+from fundops.control.arguments import bound, converted, plain
+from fundops.control.audit import OUTCOME_MAX, Caller
+from fundops.control.client import rebuilt
+from fundops.control.commands import LEDGER_READS, CommandTable, takes_key
+from fundops.control.rendezvous import Peer, folder_to_listen_in, peer_of, socket_name
+from fundops.control.server import ControlServer
 from fundops.doors import LedgerDoor
-from fundops.rendezvous import Peer, folder_to_listen_in, peer_of, socket_name
+from fundops.errors import ControlError, NobodyListens, NotAudited, UnknownCommand
+from fundops.file.database import MIGRATIONS, prepare
 from fundops.runtime import InlineWorker, Worker
-from fundops.wire.ledger import AlreadyReversed, Deposit, Event, IdempotencyConflict, Leg, PositionMismatch, Posted
+from fundops.wire.ledger import (
+    AlreadyReversed,
+    Deposit,
+    Event,
+    IdempotencyConflict,
+    Leg,
+    PositionMismatch,
+    Posted,
+)
 from fundops.wire.persistence import StorageDegraded
 
 DEADLINE_S = 30
@@ -66,7 +76,11 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @contextmanager
 def _running(path: Path, **settings: Any) -> Iterator[FundManager]:
-    defaults: dict[str, Any] = {"total_capital": 100_000, "tick_interval_s": None, "ledger_enabled": True}
+    defaults: dict[str, Any] = {
+        "total_capital": 100_000,
+        "tick_interval_s": None,
+        "ledger_enabled": True,
+    }
     with FundManager(FundConfig(**{**defaults, "db_path": path, **settings})) as fund:
         yield fund
 
@@ -114,7 +128,9 @@ def _error_of(answer: bytes) -> dict[str, Any]:
 # -- where it is
 
 
-def test_the_socket_is_for_its_owner_alone_and_gone_with_the_fund(tmp_path: Path, runtime: Path) -> None:
+def test_the_socket_is_for_its_owner_alone_and_gone_with_the_fund(
+    tmp_path: Path, runtime: Path
+) -> None:
     with _running(tmp_path / "x.db"):
         path = _socket_of(tmp_path / "x.db", runtime)
         found = path.stat()
@@ -268,7 +284,9 @@ def test_what_is_meant_for_a_copy_never_happens_to_the_original(
         assert second.ledger.nav() == 100_000
         with pytest.raises(ControlError, match="its copy"):
             call(copy, "ledger.deposit", {"amount": "1"})
-    assert call(db, "ledger.nav") == "100000.00000000", "the end of the copy did not take the original's socket along"
+    assert call(db, "ledger.nav") == "100000.00000000", (
+        "the end of the copy did not take the original's socket along"
+    )
     assert call(_uuid(db), "ledger.nav") == "100000.00000000"
 
 
@@ -290,25 +308,46 @@ def test_the_table_is_the_ledgers_door_and_a_backup(fund: FundManager, db: Path)
     )
 
 
-def test_an_answer_is_what_the_door_says_with_amounts_as_decimal_text(fund: FundManager, db: Path) -> None:
-    posted = call(db, "ledger.deposit", {"amount": "2500.5", "key": "mine", "memo": "für Ann", "at": "2026-01-05"})
+def test_an_answer_is_what_the_door_says_with_amounts_as_decimal_text(
+    fund: FundManager, db: Path
+) -> None:
+    posted = call(
+        db,
+        "ledger.deposit",
+        {"amount": "2500.5", "key": "mine", "memo": "für Ann", "at": "2026-01-05"},
+    )
     assert (posted["seq"], posted["key"], posted["replayed"]) == (2, "mine", False)
     entry = fund.ledger.recent_entries(1)[0]
     assert (entry.day, entry.memo, entry.hash) == ("2026-01-05", "für Ann", posted["hash"])
     sheet = call(db, "ledger.balance_sheet")
-    assert {account: Decimal(text) for account, text in sheet.items()} == fund.ledger.balance_sheet()
+    assert {
+        account: Decimal(text) for account, text in sheet.items()
+    } == fund.ledger.balance_sheet()
     assert sheet["UNREALIZED_PNL"] == "0.00000000"
     assert call(db, "ledger.nav") == "102500.50000000"
     assert call(db, "ledger.recent_entries", {"limit": 1}) == [plain(entry)]
-    assert call(db, "ledger.deposit", {"amount": "2500.5", "key": "mine", "memo": "für Ann", "at": "2026-01-05"}) == {
+    assert call(
+        db,
+        "ledger.deposit",
+        {"amount": "2500.5", "key": "mine", "memo": "für Ann", "at": "2026-01-05"},
+    ) == {
         **posted,
         "replayed": True,
     }
 
 
-def test_positions_and_explicit_legs_and_many_at_once_go_through(fund: FundManager, db: Path) -> None:
-    call(db, "ledger.open_position", {"instrument": "X", "quantity": -3, "cost": "10", "strategy": "a"})
-    legs = [{"account": "CASH", "amount": "1"}, {"account": "EXTERNAL", "amount": "-1", "strategy": "a"}]
+def test_positions_and_explicit_legs_and_many_at_once_go_through(
+    fund: FundManager, db: Path
+) -> None:
+    call(
+        db,
+        "ledger.open_position",
+        {"instrument": "X", "quantity": -3, "cost": "10", "strategy": "a"},
+    )
+    legs = [
+        {"account": "CASH", "amount": "1"},
+        {"account": "EXTERNAL", "amount": "-1", "strategy": "a"},
+    ]
     call(db, "ledger.post", {"entry": legs})
     events = [
         {"type": "deposit", "amount": "5", "key": "one", "at_us": 1_767_571_200_000_000},
@@ -340,7 +379,11 @@ def test_positions_and_explicit_legs_and_many_at_once_go_through(fund: FundManag
         ("ledger.post", {"entry": [7]}, "entry[0]: Expected"),
         ("ledger.post", {"entry": {"type": "bogus"}}, "by its tag"),
         ("ledger.post_many", {"entries": [{"type": "bogus"}]}, "by its tag"),
-        ("ledger.post_many", {"entries": [{"type": "deposit", "amount": "1"}] * 1_025}, "at most 1024"),
+        (
+            "ledger.post_many",
+            {"entries": [{"type": "deposit", "amount": "1"}] * 1_025},
+            "at most 1024",
+        ),
         ("ledger.recent_entries", {"limit": -1}, "limit"),
         ("ledger.recent_entries", {"limit": 1_001}, "open_reader"),
         ("backup", {"target": "relative.db"}, "not absolute"),
@@ -374,7 +417,7 @@ def test_every_type_that_doors_declare_can_be_made_of_json() -> None:
 
 
 def test_all_of_the_ledgers_commands_have_arguments_that_can_be_made_of_json() -> None:
-    """A method added to the door is a command, so what it declares must be something that `converted` knows."""
+    """A method added to the door is a command; `converted` must know its types."""
     for name in dir(LedgerDoor):
         method = getattr(LedgerDoor, name)
         if not name.startswith("_"):
@@ -397,7 +440,11 @@ def test_a_refusal_comes_back_as_the_class_it_was_with_its_facts(db: Path) -> No
     with pytest.raises(InsufficientFunds) as caught:
         call(db, "ledger.withdraw", {"amount": "100001", "key": "k"})
     refusal = caught.value
-    assert (refusal.account, refusal.requested, refusal.available) == ("CASH", Decimal(100_001), Decimal(100_000))
+    assert (refusal.account, refusal.requested, refusal.available) == (
+        "CASH",
+        Decimal(100_001),
+        Decimal(100_000),
+    )
     assert isinstance(refusal.available, Decimal)
     assert (refusal.outcome, getattr(refusal, "key")) == ("done", "k")  # noqa: B009  added by the door
     assert str(refusal) == "CASH has 100000.00000000 available, 100001.00000000 requested"
@@ -423,6 +470,17 @@ def test_a_switched_off_ledger_says_which_switch(tmp_path: Path) -> None:
     assert caught.value.subsystem == "ledger"
 
 
+def test_every_error_that_the_package_offers_can_be_rebuilt() -> None:
+    offered = {name: getattr(fundops, name) for name in fundops.__all__}
+    errors = [
+        kind
+        for kind in offered.values()
+        if isinstance(kind, type) and issubclass(kind, FundopsError)
+    ]
+    assert len(errors) > 12
+    assert [kind for kind in errors if type(rebuilt(kind.__name__, "odd", {})) is not kind] == []
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -438,7 +496,7 @@ def test_a_switched_off_ledger_says_which_switch(tmp_path: Path) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_every_error_of_ours_travels_and_arrives_as_itself(error: Exception) -> None:
-    told = _error_of(control._told(error))
+    told = _error_of(server._told(error))
     again = rebuilt(told["type"], told["text"], told["facts"])
     assert (type(again), str(again)) == (type(error), str(error))
     assert {**vars(error), **vars(again)} == {**vars(again), **vars(error)}
@@ -531,7 +589,9 @@ async def _refused(amount: str) -> Posted:
     raise InsufficientFunds("CASH", Decimal(2), Decimal(1))
 
 
-async def test_a_change_whose_audit_row_is_lost_is_not_called_done(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_change_whose_audit_row_is_lost_is_not_called_done(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     table = CommandTable(_Persistence(), lambda: 1)  # type: ignore[arg-type]
     table.add("post", _posted)
     table.add("refuse", _refused)
@@ -568,7 +628,9 @@ def test_a_mac_tells_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     class Mac:
         def getsockopt(self, level: int, option: int, size: int) -> bytes:
             assert level == 0
-            return {1: struct.pack("=IiH", 0, 501, 1) + bytes(66), 2: struct.pack("=i", 77)}[option][:size]
+            return {1: struct.pack("=IiH", 0, 501, 1) + bytes(66), 2: struct.pack("=i", 77)}[
+                option
+            ][:size]
 
     monkeypatch.setattr(sys, "platform", "darwin")
     assert peer_of(Mac()) == Peer(501, 77)
@@ -592,10 +654,14 @@ async def _served(
 
 
 async def _ask(path: Path, command: str = "do", **options: Any) -> Any:
-    return await trio.to_thread.run_sync(partial(call, path, command, **options), abandon_on_cancel=True)
+    return await trio.to_thread.run_sync(
+        partial(call, path, command, **options), abandon_on_cancel=True
+    )
 
 
-async def test_another_user_is_refused_and_nothing_is_done(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_another_user_is_refused_and_nothing_is_done(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     done = []
 
     async def do() -> None:
@@ -621,7 +687,7 @@ async def test_where_the_user_is_unknown_the_folder_must_do(tmp_path: Path) -> N
 def test_somebody_else_who_listens_in_the_funds_place_is_not_talked_to(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "peer_of", lambda _: Peer(os.getuid() + 1, 5))
+    monkeypatch.setattr(client, "peer_of", lambda _: Peer(os.getuid() + 1, 5))
     with pytest.raises(ControlError, match="in place of this fund"):
         call(db, "ledger.deposit", {"amount": "1"})
 
@@ -651,7 +717,7 @@ def test_somebody_else_who_listens_in_the_funds_place_is_not_talked_to(
         b"[" * 100_000 + b"\n",
         b'{"version": 1, "command": "do", "arguments": {"x": ' + b"[" * 100_000 + b"\n",
         b'{"version": 1, "command": "ledger.nav"',
-        b"x" * (control.LINE_MAX_BYTES + 200_000),
+        b"x" * (rendezvous.LINE_MAX_BYTES + 200_000),
     ],
     ids=lambda line: repr(line[:50]),
 )
@@ -669,23 +735,29 @@ def test_garbage_is_answered_with_an_error_and_harms_nobody(
         assert answer.count(b"\n") == 1
         assert _error_of(answer)["text"]
     else:
-        assert len(line) > control.LINE_MAX_BYTES
+        assert len(line) > rendezvous.LINE_MAX_BYTES
     assert call(db, "ledger.nav") == "100000.00000000"
     assert caplog.records == [], "none of it is a defect"
 
 
-def test_a_client_that_leaves_without_a_word_or_without_listening_is_nothing(db: Path, runtime: Path) -> None:
+def test_a_client_that_leaves_without_a_word_or_without_listening_is_nothing(
+    db: Path, runtime: Path
+) -> None:
     for _ in range(3):
         with _connected(db, runtime):
             pass
         with _connected(db, runtime) as client:
-            client.sendall(b'{"version": 1, "command": "ledger.deposit", "arguments": {"amount": "1"}}\n')
+            client.sendall(
+                b'{"version": 1, "command": "ledger.deposit", "arguments": {"amount": "1"}}\n'
+            )
     with open_reader(db) as reader:
         for _ in range(DEADLINE_S * 50):
             if len(reader.audit()) == 3:
                 break
             threading.Event().wait(0.02)
-    assert call(db, "ledger.nav") == "100003.00000000", "what was asked for is done, whoever hears of it"
+    assert call(db, "ledger.nav") == "100003.00000000", (
+        "what was asked for is done, whoever hears of it"
+    )
 
 
 def test_half_closed_and_byte_by_byte_is_a_request_like_any_other(db: Path, runtime: Path) -> None:
@@ -699,14 +771,17 @@ def test_half_closed_and_byte_by_byte_is_a_request_like_any_other(db: Path, runt
 async def test_a_client_that_dawdles_is_cut_off_and_others_are_served_meanwhile(
     tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "READ_DEADLINE_S", 0.2)
+    monkeypatch.setattr(server, "READ_DEADLINE_S", 0.2)
 
     async def do() -> str:
         return "done"
 
     path = tmp_path / "x.db"
     async with _served(path, do):
-        slow = [await trio.open_unix_socket(str(_socket_of(path, runtime))) for _ in range(control.CLIENTS_MAX + 4)]
+        slow = [
+            await trio.open_unix_socket(str(_socket_of(path, runtime)))
+            for _ in range(server.CLIENTS_MAX + 4)
+        ]
         for stream in slow:
             await stream.send_all(b'{"version": 1')
         assert await _ask(path) == "done", "it waited for a place, and got one"
@@ -723,7 +798,7 @@ async def test_no_more_clients_are_served_at_once_than_there_are_places(tmp_path
         nonlocal now, most
         now += 1
         most = max(most, now)
-        if now == control.CLIENTS_MAX:
+        if now == server.CLIENTS_MAX:
             full.set()
         await gate.wait()
         now -= 1
@@ -735,12 +810,12 @@ async def test_no_more_clients_are_served_at_once_than_there_are_places(tmp_path
         async def one() -> None:
             answers.append(await _ask(path))
 
-        for _ in range(control.CLIENTS_MAX + 5):
+        for _ in range(server.CLIENTS_MAX + 5):
             nursery.start_soon(one)
         await full.wait()
         await trio.sleep(0.05)  # for one too many to get in, if it could
         gate.set()
-    assert (most, answers) == (control.CLIENTS_MAX, [None] * (control.CLIENTS_MAX + 5))
+    assert (most, answers) == (server.CLIENTS_MAX, [None] * (server.CLIENTS_MAX + 5))
 
 
 async def test_a_defect_in_a_command_is_told_logged_and_survived(
@@ -790,7 +865,9 @@ async def test_a_server_that_breaks_is_closed_and_the_fund_goes_on(
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr(_socket_type(), "accept", broken)
-    async with Fund.open(FundConfig(total_capital=1, db_path=tmp_path / "x.db", tick_interval_s=None)) as fund:
+    async with Fund.open(
+        FundConfig(total_capital=1, db_path=tmp_path / "x.db", tick_interval_s=None)
+    ) as fund:
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(NobodyListens):
             await _ask(tmp_path / "x.db")
@@ -801,9 +878,9 @@ async def test_a_server_that_breaks_is_closed_and_the_fund_goes_on(
 async def test_a_system_that_is_out_of_descriptors_is_asked_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "ACCEPT_AGAIN_S", 0.01)
+    monkeypatch.setattr(server, "ACCEPT_AGAIN_S", 0.01)
     kind = _socket_type()
-    accept, failures = kind.accept, [OSError(24, "Too many open files")] * (control.CLIENTS_MAX + 4)
+    accept, failures = kind.accept, [OSError(24, "Too many open files")] * (server.CLIENTS_MAX + 4)
 
     async def failing(self: Any) -> Any:
         if failures:
@@ -849,7 +926,9 @@ async def test_what_was_begun_when_the_fund_stops_is_ended_and_answered(tmp_path
     assert answers == ["done"]
 
 
-def test_long_lists_are_converted_outside_of_the_funds_own_thread(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_lists_are_converted_outside_of_the_funds_own_thread(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A mebibyte of legs takes half a second."""
     threads = []
 
@@ -879,7 +958,7 @@ def test_many_callers_at_once_are_all_booked_once(db: Path) -> None:
 
 def test_a_request_too_long_is_refused_before_it_is_sent(db: Path) -> None:
     with pytest.raises(ConfigError, match="longer than"):
-        call(db, "ledger.deposit", {"amount": "1", "memo": "x" * control.LINE_MAX_BYTES})
+        call(db, "ledger.deposit", {"amount": "1", "memo": "x" * rendezvous.LINE_MAX_BYTES})
 
 
 def test_nobody_listens_and_no_fund_at_all_are_told_apart(tmp_path: Path) -> None:

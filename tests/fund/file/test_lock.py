@@ -14,14 +14,14 @@ import pytest
 
 from fundops import DatabaseInUse, FundopsError
 from fundops.actors.persistence import DatabaseError
-from fundops.lock import OwnerLock
+from fundops.file.lock import OwnerLock
 
 DEADLINE_S = 30
 
 OWN = """
 import sys
 from pathlib import Path
-from fundops.lock import OwnerLock
+from fundops.file.lock import OwnerLock
 OwnerLock(Path(sys.argv[1])).acquire()
 print("mine", flush=True)
 sys.stdin.read()
@@ -32,7 +32,10 @@ sys.stdin.read()
 def _other_process(database: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that owns the database until its stdin is closed; it never releases by itself."""
     process = subprocess.Popen(
-        [sys.executable, "-c", OWN, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OWN, str(database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with process:
         assert process.stdout is not None
@@ -53,11 +56,17 @@ def test_a_second_owner_in_the_same_process_is_refused_and_told_so(tmp_path: Pat
     assert isinstance(caught.value, FundopsError)
 
 
-def test_another_way_of_writing_the_path_is_the_same_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_way_of_writing_the_path_is_the_same_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     with OwnerLock(tmp_path / "fund.db"):
-        for other in (Path("fund.db"), Path("folder/../fund.db"), tmp_path / "folder" / ".." / "fund.db"):
+        for other in (
+            Path("fund.db"),
+            Path("folder/../fund.db"),
+            tmp_path / "folder" / ".." / "fund.db",
+        ):
             with pytest.raises(DatabaseInUse):
                 OwnerLock(other).acquire()
 
@@ -100,14 +109,21 @@ def test_a_process_that_ended_without_releasing_owns_nothing_any_more(tmp_path: 
             pass
 
 
-def test_the_pid_of_a_dead_owner_does_not_stay_behind_in_the_name_of_the_next(tmp_path: Path) -> None:
+def test_the_pid_of_a_dead_owner_does_not_stay_behind_in_the_name_of_the_next(
+    tmp_path: Path,
+) -> None:
     database = tmp_path / "fund.db"
     (tmp_path / "fund.db.lock").write_text("99999999999999")
-    with _other_process(database) as process, pytest.raises(DatabaseInUse, match=f"pid {process.pid};"):
+    with (
+        _other_process(database) as process,
+        pytest.raises(DatabaseInUse, match=f"pid {process.pid};"),
+    ):
         OwnerLock(database).acquire()
 
 
-def test_what_was_released_can_be_taken_again_and_releasing_twice_is_nothing(tmp_path: Path) -> None:
+def test_what_was_released_can_be_taken_again_and_releasing_twice_is_nothing(
+    tmp_path: Path,
+) -> None:
     lock = OwnerLock(tmp_path / "fund.db")
     for _ in range(2):
         lock.acquire()

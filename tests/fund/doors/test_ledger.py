@@ -1,4 +1,4 @@
-"""The ledger through the front door: periods, corrections, opening balances, and reports as of any time."""
+"""The ledger through its door: periods, corrections, opening balances, reports as of any time."""
 
 from __future__ import annotations
 
@@ -74,8 +74,10 @@ TODAY = "2026-01-05"
 
 @asynccontextmanager
 async def book(**settings: Any) -> AsyncIterator[tuple[VirtualFund, LedgerDoor]]:
-    """A fund of 100,000; afterwards nothing may be wrong with what it has on disk."""
-    async with virtual_fund(**{"total_capital": 100_000, "ledger_enabled": True, **settings}) as world:
+    """A fund of 100,000, whose database is verified at the end."""
+    async with virtual_fund(
+        **{"total_capital": 100_000, "ledger_enabled": True, **settings}
+    ) as world:
         yield world, world.fund.ledger
         checked = await world.fund.ledger.verify()
         assert checked.ok, [str(one) for one in checked.findings]
@@ -115,7 +117,10 @@ async def test_reports_as_of_a_day_an_instant_and_now_agree_where_they_must() ->
         world.clock.advance(86_400)
         await ledger.record_loss(4, key="tuesday")
         await ledger.record_profit(100, at=dt.date(2026, 1, 3), key="backdated")
-        cash = [(await ledger.balance_sheet(day))["CASH"] for day in ("2026-01-02", "2026-01-03", TODAY, "2026-01-06")]
+        cash = [
+            (await ledger.balance_sheet(day))["CASH"]
+            for day in ("2026-01-02", "2026-01-03", TODAY, "2026-01-06")
+        ]
         assert cash == [0, 100, 100_110, 100_106]
         assert await ledger.balance_sheet() == await ledger.balance_sheet("2026-01-06")
         assert (await ledger.balance_sheet(dt.date(2026, 1, 5)))["CASH"] == 100_110
@@ -137,7 +142,11 @@ async def test_a_unit_is_worth_what_was_earned_until_then_whoever_came_and_went(
         await ledger.record_loss(11_000)
         assert await ledger.nav_per_unit(dt.date(2026, 1, 4)) == 1
         assert await ledger.nav_per_unit(TODAY) == Decimal("1.1")
-        assert await ledger.nav_per_unit() == await ledger.nav_per_unit("2026-01-06") == Decimal("0.88")
+        assert (
+            await ledger.nav_per_unit()
+            == await ledger.nav_per_unit("2026-01-06")
+            == Decimal("0.88")
+        )
         await ledger.deposit(11_000, at=dt.datetime(2026, 1, 5, 12, tzinfo=dt.UTC))
         assert await ledger.nav_per_unit() == Decimal("0.88")
         assert await ledger.nav_per_unit(TODAY) == Decimal("1.08307692")  # 176,000 for 162,500
@@ -205,7 +214,11 @@ async def test_cash_flow_says_what_money_was_for_and_adds_up() -> None:
         world.clock.advance(86_400)
         await ledger.deposit(5)
         later = await ledger.cash_flow("2026-01-06")
-        assert (later["OPENING"], later["DEPOSITS"], later["CLOSING"]) == (flow["CLOSING"], 5, flow["CLOSING"] + 5)
+        assert (later["OPENING"], later["DEPOSITS"], later["CLOSING"]) == (
+            flow["CLOSING"],
+            5,
+            flow["CLOSING"] + 5,
+        )
         assert (await ledger.cash_flow(end=TODAY)) == flow
 
 
@@ -216,7 +229,11 @@ async def test_income_and_financing_have_accounts_that_join_once_used() -> None:
         await ledger.income(-4)
         await ledger.financing("1.5")
         sheet, income = await ledger.balance_sheet(), await ledger.income_statement()
-        assert (sheet["INCOME"], sheet["FINANCING"], sheet["CASH"]) == (-6, Decimal("1.5"), Decimal("100004.5"))
+        assert (sheet["INCOME"], sheet["FINANCING"], sheet["CASH"]) == (
+            -6,
+            Decimal("1.5"),
+            Decimal("100004.5"),
+        )
         assert (income["INCOME"], income["FINANCING"]) == (6, Decimal("-1.5"))
         for amount in (0, "0.000000001", True, float("nan")):
             with pytest.raises(AmountError):
@@ -234,9 +251,13 @@ async def test_a_closed_period_is_locked_and_its_revenue_retained() -> None:
         before = await ledger.nav()
         closed = await ledger.close_period(TODAY)
         sheet = await ledger.balance_sheet()
-        assert (sheet["RETAINED"], sheet["REALIZED_PNL"], sheet["MANAGEMENT_FEES"]) == (-1_200, -40, 0)
+        assert (sheet["RETAINED"], sheet["REALIZED_PNL"], sheet["MANAGEMENT_FEES"]) == (
+            -1_200,
+            -40,
+            0,
+        )
         assert await ledger.nav() == before
-        # Income knows nothing of the close, whatever the range.
+        # Closing entries are left out of the income of every range.
         assert (await ledger.income_statement())["REALIZED_PNL"] == 1_540
         assert (await ledger.income_statement(end=TODAY))["MANAGEMENT_FEES"] == -200
         assert (await ledger.income_statement("2026-01-06"))["REALIZED_PNL"] == 40
@@ -268,7 +289,7 @@ async def test_reopening_takes_the_last_close_back_and_says_who_and_why() -> Non
         assert (await ledger.income_statement())["REALIZED_PNL"] == 35
         reopened = (await ledger.entries(kind="period_reopen"))[0]
         assert reopened.memo == "late trade (by ann)"
-        # The journal keeps both; the next life of the ledger knows what is closed.
+        # The journal keeps both, so a restarted ledger knows the closed periods.
         world.fund.drill("ledger")
         with pytest.raises(PeriodClosed):
             await ledger.record_profit(5, at=dt.date(2026, 1, 2))
@@ -305,24 +326,43 @@ async def test_a_quiet_period_may_be_closed() -> None:
 async def test_a_correction_reverses_and_books_anew_in_one_and_links_them() -> None:
     async with book() as (_, ledger):
         wrong = await ledger.record_profit(200, strategy="a")
-        posted = await ledger.correct(wrong.seq, RecordProfit(20, strategy="a"), reason="typo", key="fix")
+        posted = await ledger.correct(
+            wrong.seq, RecordProfit(20, strategy="a"), reason="typo", key="fix"
+        )
         new, reversal = await ledger.recent_entries(2)
-        assert (new.seq, new.key, new.kind, new.corrects) == (posted.seq, "fix", "profit", wrong.seq)
-        assert (reversal.reverses, reversal.memo, reversal.key) == (wrong.seq, "typo", "fix:reversal")
+        assert (new.seq, new.key, new.kind, new.corrects) == (
+            posted.seq,
+            "fix",
+            "profit",
+            wrong.seq,
+        )
+        assert (reversal.reverses, reversal.memo, reversal.key) == (
+            wrong.seq,
+            "typo",
+            "fix:reversal",
+        )
         assert (await ledger.balance_sheet(strategy="a"))["REALIZED_PNL"] == -20
-        again = await ledger.correct(wrong.seq, RecordProfit(20, strategy="a"), reason="typo", key="fix")
+        again = await ledger.correct(
+            wrong.seq, RecordProfit(20, strategy="a"), reason="typo", key="fix"
+        )
         assert (again.seq, again.replayed) == (posted.seq, True)
         with pytest.raises(IdempotencyConflict):
-            await ledger.correct(wrong.seq, RecordProfit(21, strategy="a"), reason="typo", key="fix")
+            await ledger.correct(
+                wrong.seq, RecordProfit(21, strategy="a"), reason="typo", key="fix"
+            )
         with pytest.raises(AlreadyReversed):
             await ledger.correct(wrong.seq, RecordProfit(22), reason="again")
 
 
-async def test_a_correction_mends_the_reports_of_the_time_of_the_mistake_while_that_is_open() -> None:
+async def test_a_correction_mends_the_reports_of_the_time_of_the_mistake_while_that_is_open() -> (
+    None
+):
     async with book() as (_, ledger):
         early = await ledger.record_profit(500, at=dt.date(2026, 1, 2))
         later = await ledger.record_profit(70, at=dt.date(2026, 1, 3))
-        await ledger.correct(early.seq, RecordProfit(50, at_us=START_US - 3 * DAY_US), reason="typo")
+        await ledger.correct(
+            early.seq, RecordProfit(50, at_us=START_US - 3 * DAY_US), reason="typo"
+        )
         assert (await ledger.income_statement(end="2026-01-02"))["REALIZED_PNL"] == 50
         await ledger.close_period("2026-01-03")
         await ledger.correct(later.seq, RecordProfit(7), reason="typo")
@@ -364,7 +404,9 @@ async def test_a_correction_may_have_the_longest_key_there_is() -> None:
         wrong = await ledger.record_profit(200)
         for key, amount in (("k" * 128, 20), ("k" * 127 + "é", 30)):
             posted = await ledger.correct(wrong.seq, RecordProfit(amount), reason="typo", key=key)
-            assert (await ledger.correct(wrong.seq, RecordProfit(amount), reason="typo", key=key)).replayed
+            assert (
+                await ledger.correct(wrong.seq, RecordProfit(amount), reason="typo", key=key)
+            ).replayed
             wrong = posted
         with pytest.raises(ConfigError, match="key"):
             await ledger.correct(wrong.seq, RecordProfit(1), reason="typo", key="k" * 129)
@@ -380,8 +422,15 @@ async def test_what_was_booked_late_is_corrected_on_the_day_it_was_booked() -> N
         assert [one.day for one in await ledger.recent_entries(3)] == [TODAY] * 3
         again = (await ledger.recent_entries(1))[0].seq
         await ledger.correct(again, RecordProfit(5), reason="typo", memo="see ticket")
-        await ledger.correct(again + 2, RecordProfit(4, memo="own"), reason="typo", memo="see ticket")
-        assert [one.memo for one in await ledger.recent_entries(4)] == ["own", "typo", "see ticket", "typo"]
+        await ledger.correct(
+            again + 2, RecordProfit(4, memo="own"), reason="typo", memo="see ticket"
+        )
+        assert [one.memo for one in await ledger.recent_entries(4)] == [
+            "own",
+            "typo",
+            "see ticket",
+            "typo",
+        ]
         assert await ledger.nav() == 100_004
 
 
@@ -399,7 +448,7 @@ async def test_opening_balances_start_the_book_of_a_fund_that_already_trades() -
         sheet = await ledger.balance_sheet()
         assert (sheet["CASH"], sheet["POSITIONS"]) == (98_000, 790)
         assert await ledger.nav() == 98_790
-        assert sheet["RETAINED"] == 1_210  # what was lost before the book began
+        assert sheet["RETAINED"] == 1_210  # the loss before the book began
         assert sheet["REALIZED_PNL"] == sheet["UNREALIZED_PNL"] == 0
         await ledger.close_position("AAPL", quantity=10, proceeds=1_300, strategy="a")
         await ledger.close_position("TSLA", quantity=-5, proceeds=400, strategy="a")
@@ -412,7 +461,9 @@ async def test_opening_balances_start_the_book_of_a_fund_that_already_trades() -
 async def test_opening_balances_refuse_one_position_twice() -> None:
     async with book() as (_, ledger):
         with pytest.raises(PositionMismatch, match="is given twice"):
-            await ledger.opening_balances(cash=1, positions=[OpeningPosition("A", 1, 1), OpeningPosition("A", 2, 1)])
+            await ledger.opening_balances(
+                cash=1, positions=[OpeningPosition("A", 1, 1), OpeningPosition("A", 2, 1)]
+            )
         assert len(await ledger.recent_entries()) == 1
 
 
@@ -430,7 +481,9 @@ async def test_entries_come_in_pages_by_account_strategy_and_kind() -> None:
             seen += [one.seq for one in page]
             after = page[-1].seq
         assert seen == [10, 8, 6, 4, 2]
-        assert [one.kind for one in await ledger.entries(account="FEES_RECEIVABLE")] == ["management_fee"]
+        assert [one.kind for one in await ledger.entries(account="FEES_RECEIVABLE")] == [
+            "management_fee"
+        ]
         assert await ledger.entries(limit=0) == ()
         with pytest.raises(ValueError, match="limit"):
             await ledger.entries(limit=-1)
@@ -485,7 +538,9 @@ async def test_a_time_that_is_none_is_refused_with_its_name(moment: Any) -> None
 async def test_what_happened_and_was_booked_late_is_booked_when_its_period_is_closed() -> None:
     async with book() as (world, ledger):
         await ledger.close_period("2026-01-04")
-        fill = Fill("f1", "a", "AAPL", Decimal(1), Decimal(10), Decimal(0), START_US - DAY_US, cursor="1")
+        fill = Fill(
+            "f1", "a", "AAPL", Decimal(1), Decimal(10), Decimal(0), START_US - DAY_US, cursor="1"
+        )
         world.controller.fill_list.append(fill)
         await world.tick()
         (entry,) = await ledger.entries(kind="fill")
@@ -550,7 +605,10 @@ async def test_the_keys_of_very_many_are_made_beside_the_loop() -> None:
         (lambda book: book.close_period(5), "day"),
         (lambda book: book.opening_balances(cash=5, positions=7), "positions"),
         (lambda book: book.opening_balances(cash=5, positions=[7]), "positions[0]"),
-        (lambda book: book.opening_balances(cash=5, positions=[OpeningPosition(None, 1, 5)]), "instrument"),
+        (
+            lambda book: book.opening_balances(cash=5, positions=[OpeningPosition(None, 1, 5)]),
+            "instrument",
+        ),
         (lambda book: book.post(5), "entry"),
         (lambda book: book.post([Leg("CASH", 5), 5]), "entry[1]"),
         (lambda book: book.post([Leg([], 5), Leg("CASH", -5)]), "account"),
@@ -564,7 +622,10 @@ async def test_the_keys_of_very_many_are_made_beside_the_loop() -> None:
         *[(lambda book, name=name: book.deposit(5, **{name: ODD}), name) for name in TEXTS],
         *[(lambda book, name=name: book.record_profit(5, **{name: ODD}), name) for name in TEXTS],
         *[(lambda book, name=name: book.deposit(5, **{name: VAST}), name) for name in TEXTS],
-        *[(lambda book, name=name: book.record_profit(5, **{name: Mute()}), name) for name in TEXTS],
+        *[
+            (lambda book, name=name: book.record_profit(5, **{name: Mute()}), name)
+            for name in TEXTS
+        ],
         (lambda book: book.record_profit(5, at=VAST), "at_us"),
         (lambda book: book.close_period(VAST), "day"),
         (lambda book: book.post([Leg(VAST, 5), Leg("CASH", -5)]), "account"),
@@ -604,7 +665,9 @@ async def test_what_days_sum_up_to_on_the_way_may_need_more_than_64_bits() -> No
         await ledger.record_profit(most, at=START_US - 8 * DAY_US)
         await ledger.record_loss(most)
         assert await ledger.nav(START_US - 8 * DAY_US) == 2 * most
-        assert (await ledger.income_statement(end=START_US - 8 * DAY_US))["REALIZED_PNL"] == 2 * most
+        assert (await ledger.income_statement(end=START_US - 8 * DAY_US))[
+            "REALIZED_PNL"
+        ] == 2 * most
         assert (await ledger.cash_flow(end=START_US - 8 * DAY_US))["CLOSING"] == 2 * most
         assert await ledger.nav() == 100_000
 
@@ -617,18 +680,26 @@ async def test_the_first_and_the_last_moment_there_are_can_be_asked_about() -> N
         for start in ("0001-01-01", dt.date.min, 0):
             assert (await ledger.cash_flow(start, last))["DEPOSITS"] == 100_000
             assert (await ledger.income_statement(start))["REALIZED_PNL"] == 0
-        assert len(await ledger.entries(limit=2**63)) == len(await ledger.entries(after_seq=2**63 - 1)) == 1
+        assert (
+            len(await ledger.entries(limit=2**63))
+            == len(await ledger.entries(after_seq=2**63 - 1))
+            == 1
+        )
         assert not (await ledger.verify(anchor=Anchor(2**63, "ab"))).ok
 
 
 async def test_an_event_can_be_posted_as_it_is() -> None:
     async with book() as (_, ledger):
         first = await ledger.post(RecordProfit(5, key="mine"), strategy="a")
-        assert await ledger.post(RecordProfit(5, strategy="a"), key="mine") == msgspec.structs.replace(
-            first, replayed=True
-        )
+        assert await ledger.post(
+            RecordProfit(5, strategy="a"), key="mine"
+        ) == msgspec.structs.replace(first, replayed=True)
         await ledger.post(Correct(first.seq, RecordProfit(6), "a digit"), at=START_US)
-        assert [one.kind for one in await ledger.recent_entries(3)] == ["profit", "reversal", "profit"]
+        assert [one.kind for one in await ledger.recent_entries(3)] == [
+            "profit",
+            "reversal",
+            "profit",
+        ]
         assert (await ledger.post_many([]), await ledger.nav()) == ((), 100_006)
 
 
@@ -636,5 +707,8 @@ async def test_whether_an_entry_fits_does_not_depend_on_the_order_of_its_legs() 
     async with book() as (_, ledger):
         most = Decimal(2**62) / 10**8 - 100_000
         await ledger.post((Leg("CASH", most, "b"), Leg("EXTERNAL", -most, "b")))
-        for legs in ((Leg("CASH", 5, "c"), Leg("CASH", -5, "b")), (Leg("CASH", -5, "b"), Leg("CASH", 5, "c"))):
+        for legs in (
+            (Leg("CASH", 5, "c"), Leg("CASH", -5, "b")),
+            (Leg("CASH", -5, "b"), Leg("CASH", 5, "c")),
+        ):
             await ledger.post(legs)

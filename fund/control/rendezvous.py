@@ -1,8 +1,8 @@
-"""Where a running fund listens for its commands, and who is at the other end of a unix socket.
+"""Where client and fund meet: the place of the socket, the lines exchanged, the peer's identity.
 
-The socket lies in the user's own runtime folder: XDG_RUNTIME_DIR, else /tmp/fundops-<uid>; either counts only if it
-belongs to the user and nobody else can enter it. Its name is a hash of the database's uuid, since a path beyond about
-104 bytes cannot be bound.
+The socket lies in the user's runtime folder: XDG_RUNTIME_DIR, else /tmp/fundops-<uid>. A folder
+counts only if it belongs to the user and no other user can enter it. The socket's name is a hash of
+the database's uuid, since a path beyond about 104 bytes cannot be bound.
 """
 
 from __future__ import annotations
@@ -16,48 +16,78 @@ import sys
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from fundops.runtime import FundopsError, Outcome
+import msgspec
 
-__all__ = ["ControlError", "Peer", "folder_to_listen_in", "folders_to_look_in", "peer_of", "socket_name"]
+from fundops.errors import ControlError
 
-# The shortest limit of the systems we know is macOS's: 104 bytes, with the zero at the end.
+__all__ = [
+    "CHUNK_BYTES",
+    "LINE_MAX_BYTES",
+    "VERSION",
+    "Peer",
+    "Request",
+    "Told",
+    "folder_to_listen_in",
+    "folders_to_look_in",
+    "peer_of",
+    "socket_name",
+]
+
+VERSION: Final = 1  # of the protocol
+LINE_MAX_BYTES: Final = 2**20  # of a request
+CHUNK_BYTES: Final = 65_536  # read at once
+
+# macOS has the shortest limit: 104 bytes, with the terminating zero.
 PATH_MAX_BYTES = 103
 TEMPORARY: Final = Path("/tmp")
 
-# Darwin's <sys/un.h> and <sys/ucred.h>; Python names neither.
+# From Darwin's <sys/un.h> and <sys/ucred.h>; Python has no names for them.
 _SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
 _XUCRED_BYTES = 76
 
 
-class ControlError(FundopsError):
-    """A command that did not get through, or failed in a way that has no class here; `kind` is the failure's name."""
+class Request(msgspec.Struct, frozen=True):
+    """The line that a client sends."""
 
-    outcome: Outcome = "not_executed"
+    version: int
+    command: str
+    arguments: dict[str, Any] = {}
+    actor: str = ""  # the name that the caller gives
+    database: str | None = None  # path of the file that is meant; None: the one with the uuid
 
-    def __init__(
-        self, problem: str, *, kind: str = "ControlError", outcome: Outcome = "not_executed", key: str | None = None
-    ) -> None:
-        super().__init__(problem)
-        self.kind, self.outcome, self.key = kind, outcome, key
+
+class Told(msgspec.Struct, frozen=True):
+    """An error as the fund sends it back."""
+
+    type: str  # name of its class
+    text: str
+    facts: dict[str, Any] = {}  # its attributes
 
 
 class Peer(NamedTuple):
     """The process at the other end."""
 
-    uid: int | None  # None: this system does not tell, and `unknown` says why
+    uid: int | None  # None: the system does not tell; `unknown` says why
     pid: int | None
     unknown: str = ""
 
 
 def peer_of(connection: Any) -> Peer:
-    """Who connected, by the kernel's word. `connection` is a socket of the standard library or of trio."""
+    """The process at the other end, as the kernel reports it.
+
+    `connection` is a socket of the standard library or of trio.
+    """
     try:
         if sys.platform == "darwin":
-            _, uid = struct.unpack_from("=Ii", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES))
+            _, uid = struct.unpack_from(
+                "=Ii", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES)
+            )
             (pid,) = struct.unpack("=i", connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4))
             return Peer(uid, pid)
         if hasattr(socket, "SO_PEERCRED"):
-            pid, uid, _ = struct.unpack("=iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            pid, uid, _ = struct.unpack(
+                "=iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            )
             return Peer(uid, pid)
     except (OSError, struct.error) as error:
         return Peer(None, None, f"the system would not tell: {error}")
@@ -65,7 +95,7 @@ def peer_of(connection: Any) -> Peer:
 
 
 def socket_name(uuid: str) -> str:
-    """The socket of the fund whose database has this uuid."""
+    """The file name of the socket of the fund whose database has this uuid."""
     return f"fundops-{hashlib.sha256(uuid.encode()).hexdigest()[:16]}.sock"
 
 
@@ -74,7 +104,7 @@ def _shared() -> Path:
 
 
 def _problem_with(folder: Path) -> str | None:
-    """Why this folder is not the user's own, or None: then nobody else can put a socket there, or reach one."""
+    """Why other users could reach a socket in this folder; None: they cannot."""
     try:
         found = folder.lstat()
     except OSError as error:
@@ -98,7 +128,10 @@ def _fits(folder: Path) -> bool:
 
 
 def folder_to_listen_in() -> Path:
-    """The user's runtime folder, made if need be. Raises: `ControlError` when there is none that is safe."""
+    """The user's runtime folder, made if it is missing.
+
+    Raises: `ControlError` when none is safe.
+    """
     for folder in _runtime_folders():
         if _problem_with(folder) is None and os.access(folder, os.W_OK) and _fits(folder):
             return folder
@@ -116,6 +149,11 @@ def folder_to_listen_in() -> Path:
 
 
 def folders_to_look_in() -> list[Path]:
-    """Where the fund may be listening: its environment may differ from ours (cron, a service), its user may not."""
+    """The folders where the fund may listen.
+
+    Its environment may differ from ours, as under cron or as a service; its user is the same.
+    """
     every = [*_runtime_folders(), Path(f"/run/user/{os.getuid()}"), _shared()]
-    return [folder for folder in dict.fromkeys(every) if _fits(folder) and _problem_with(folder) is None]
+    return [
+        folder for folder in dict.fromkeys(every) if _fits(folder) and _problem_with(folder) is None
+    ]

@@ -1,4 +1,4 @@
-"""The MCP server as an assistant meets it: a process on two pipes, beside a fund that runs or has stopped."""
+"""The MCP server: a process on two pipes, beside a fund that runs or has stopped."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pytest
 import trio
 from mcp import Client, MCPError, StdioServerParameters, types
 
-from fundops import mcp as server_module
 from fundops.config import FundConfig
 from fundops.fund import Fund
+from fundops.mcp import server as server_module
 from fundops.wire.ledger import Deposit
 from fundops.wire.promotion import PromotionStage
 
@@ -31,9 +31,9 @@ PROMPT_S = 5.0
 PROGRAM = """
 import logging, sys
 from pathlib import Path
-import fundops.mcp
+import fundops.mcp.answers, fundops.mcp.server
 {before}
-fundops.mcp.serve(Path({path!r}))
+fundops.mcp.server.serve(Path({path!r}))
 root = logging.getLogger()
 sys.exit(0 if not root.handlers and root.level == logging.WARNING else 3)
 """
@@ -61,7 +61,7 @@ def config(path: Path) -> FundConfig:
 
 
 async def live_through_a_day(fund: Fund) -> None:
-    """The golden script of the books, two strategies of which one is demoted, and alerts of two categories."""
+    """The golden script of the books, two strategies, one demoted, two categories of alerts."""
     await fund.ledger.record_profit("2000", strategy="momentum")
     await fund.ledger.record_loss("500")
     await fund.ledger.withdraw("1500", memo="rent")
@@ -69,11 +69,15 @@ async def live_through_a_day(fund: Fund) -> None:
     await fund.ledger.charge_management_fee(200)
     await fund.ledger.charge_performance_fee(100)
     await fund.promotion.register("carry")
-    momentum = await fund.promotion.adopt("momentum", PromotionStage.Shadow, actor="ada", reason="ran before")
+    momentum = await fund.promotion.adopt(
+        "momentum", PromotionStage.Shadow, actor="ada", reason="ran before"
+    )
     await fund.promotion.demote(momentum, actor="ada", reason="slippage")
     for _ in range(3):
         await fund.alerts.send("INFO", "GENERAL", "Hello", "again", dedup_key="hello")
-    await fund.alerts.send("WARNING", "DRAWDOWN", "Drawdown", "8 % below the top", strategy="momentum")
+    await fund.alerts.send(
+        "WARNING", "DRAWDOWN", "Drawdown", "8 % below the top", strategy="momentum"
+    )
 
 
 def command(path: Path, before: str = "") -> list[str]:
@@ -82,10 +86,12 @@ def command(path: Path, before: str = "") -> list[str]:
 
 @asynccontextmanager
 async def assistant(path: Path, mode: str = "auto") -> AsyncIterator[Client]:
-    """A client of a server process of its own."""
+    """A client of a separate server process."""
     program, *arguments = command(path)
     with trio.fail_after(PATIENCE_S):
-        async with Client(StdioServerParameters(command=program, args=arguments), mode=mode) as client:
+        async with Client(
+            StdioServerParameters(command=program, args=arguments), mode=mode
+        ) as client:
             yield client
 
 
@@ -137,7 +143,15 @@ async def check_every_answer(client: Client) -> None:
         "MANAGEMENT_FEES": -200,
         "PERFORMANCE_FEES": -100,
     }
-    kinds = ["performance_fee", "management_fee", "open_position", "withdrawal", "loss", "profit", "deposit"]
+    kinds = [
+        "performance_fee",
+        "management_fee",
+        "open_position",
+        "withdrawal",
+        "loss",
+        "profit",
+        "deposit",
+    ]
     assert [entry["kind"] for entry in ledger["entries"]] == kinds
     assert [entry["seq"] for entry in ledger["entries"]] == [7, 6, 5, 4, 3, 2, 1]
     withdrawal = ledger["entries"][3]
@@ -172,7 +186,7 @@ async def test_it_answers_the_same_while_the_fund_runs_and_after_it_stopped(tmp_
         await live_through_a_day(fund)
         async with assistant(path) as client:
             await check_every_answer(client)
-            # And it sees what is committed after it started.
+            # It also sees commits made after its start.
             await fund.ledger.deposit(1)
             assert (await ask(client, "fund_ledger", limit=1))["entries"][0]["seq"] == 8
             await fund.ledger.reverse(8, reason="a test")
@@ -211,23 +225,37 @@ async def test_a_limit_is_clamped_to_1_and_1000(tmp_path: Path) -> None:
     async with Fund.open(config(path)) as fund:
         await fund.ledger.post_many([Deposit(1) for _ in range(1_100)])
     async with Client(server_module._server(path)) as client:
-        for limit, given in ((-5, 1), (0, 1), (1, 1), (7, 7), (1_000, 1_000), (1_001, 1_000), (10**30, 1_000)):
+        for limit, given in (
+            (-5, 1),
+            (0, 1),
+            (1, 1),
+            (7, 7),
+            (1_000, 1_000),
+            (1_001, 1_000),
+            (10**30, 1_000),
+        ):
             assert len((await ask(client, "fund_ledger", limit=limit))["entries"]) == given
         assert len((await ask(client, "fund_ledger"))["entries"]) == 50
 
 
 async def test_a_bad_argument_is_an_error_that_names_it(tmp_path: Path) -> None:
     async with Client(server_module._server(tmp_path / "none.db")) as client:
-        assert await refusal(client, "fund_ledger", limit="ten") == "limit: Expected `int`, got `str`"
+        assert (
+            await refusal(client, "fund_ledger", limit="ten") == "limit: Expected `int`, got `str`"
+        )
         assert (await refusal(client, "fund_alerts", limit=True)).startswith("limit: ")
         assert (await refusal(client, "fund_alerts", limit=2.5)).startswith("limit: ")
         assert "`limits`" in await refusal(client, "fund_alerts", limits=5)
         assert "`strategy`" in await refusal(client, "fund_promotion_status", strategy="momentum")
 
 
-async def test_an_unknown_tool_is_an_error_that_names_it_and_the_ones_there_are(tmp_path: Path) -> None:
+async def test_an_unknown_tool_is_an_error_that_names_it_and_the_ones_there_are(
+    tmp_path: Path,
+) -> None:
     async with Client(server_module._server(tmp_path / "none.db")) as client:
-        with pytest.raises(MCPError, match=r"name: no tool 'fund_order'; there are fund_alerts, fund_ledger") as caught:
+        with pytest.raises(
+            MCPError, match=r"name: no tool 'fund_order'; there are fund_alerts, fund_ledger"
+        ) as caught:
             await client.call_tool("fund_order", {})
     assert caught.value.error.code == types.INVALID_PARAMS
 
@@ -239,7 +267,9 @@ async def test_a_missing_database_is_an_answer_and_it_may_appear_later(tmp_path:
             assert await refusal(client, tool) == f"{path}: there is no such database"
         async with Fund.open(config(path)):
             pass
-        assert (await ask(client, "fund_ledger"))["balance_sheet"]["net_asset_value"] == "100000.00000000"
+        assert (await ask(client, "fund_ledger"))["balance_sheet"][
+            "net_asset_value"
+        ] == "100000.00000000"
 
 
 async def test_a_file_that_is_no_fund_is_an_answer_too(tmp_path: Path) -> None:
@@ -259,14 +289,19 @@ async def process(path: Path, before: str = "") -> AsyncIterator[trio.Process]:
     """A server that has shaken hands, its stdin open."""
     with trio.fail_after(PATIENCE_S):
         one = await trio.lowlevel.open_process(
-            command(path, before), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command(path, before),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         assert one.stdin is not None
         assert one.stdout is not None
         assert one.stderr is not None
         async with one.stdin, one.stdout, one.stderr:
             try:
-                await one.stdin.send_all(f"{json.dumps(INITIALIZE)}\n{json.dumps(READY)}\n".encode())
+                await one.stdin.send_all(
+                    f"{json.dumps(INITIALIZE)}\n{json.dumps(READY)}\n".encode()
+                )
                 assert (await answer(one))["result"]["serverInfo"]["name"] == "fundops"
                 yield one
             finally:
@@ -294,7 +329,9 @@ async def rest_of(stream: trio.abc.ReceiveStream | None) -> bytes:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_it_while_stdin_stays_open(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_signal_ends_it_while_stdin_stays_open(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     async with process(tmp_path / "none.db") as one:
         one.send_signal(number)
         with trio.fail_after(PROMPT_S):
@@ -326,12 +363,12 @@ async def test_it_ends_when_nobody_reads_its_answers(tmp_path: Path) -> None:
 async def test_nothing_but_protocol_is_on_stdout(tmp_path: Path) -> None:
     noisy = """
 import os
-_open = fundops.mcp.open_reader
+_open = fundops.mcp.answers.open_reader
 def noisy(path):
     print("a stray print")
     os.write(1, b"a stray write\\n")
     return _open(path)
-fundops.mcp.open_reader = noisy
+fundops.mcp.answers.open_reader = noisy
 """
     call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "fund_alerts"}}
     async with process(tmp_path / "none.db", noisy) as one:
@@ -344,12 +381,19 @@ fundops.mcp.open_reader = noisy
         await one.stdin.aclose()
         assert await one.wait() == 0
         assert await rest_of(one.stdout) == b""
-        assert sorted((await rest_of(one.stderr)).splitlines()) == [b"a stray print", b"a stray write"]
+        assert sorted((await rest_of(one.stderr)).splitlines()) == [
+            b"a stray print",
+            b"a stray write",
+        ]
 
 
 def test_without_its_package_it_says_what_to_install() -> None:
-    program = "import sys; sys.modules['mcp'] = None; from fundops.mcp import serve; serve(None)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
+    program = (
+        "import sys; sys.modules['mcp'] = None; from fundops.mcp.server import serve; serve(None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 1
     assert "FundopsError: the MCP server needs a package: pip install 'fundops[mcp]'" in done.stderr
     assert done.stdout == ""

@@ -1,4 +1,4 @@
-"""`fundops ledger`, `backup` and `restore`: with no fund running, and with one in another process."""
+"""`fundops ledger`, `backup`, `restore`: with no fund running, and with one in another process."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from fundops import (
     FundManager,
     InsufficientFunds,
     PeriodClosed,
-    cli,
     open_reader,
 )
 from fundops.actors.ledger.judges import judges
 from fundops.actors.persistence import DatabaseError, open_database
-from fundops.database import MIGRATIONS, import_book
-from fundops.lock import OwnerLock
-from fundops.standalone import run_command
+from fundops.cli import app as cli
+from fundops.control.standalone import run_command
+from fundops.file.database import MIGRATIONS
+from fundops.file.lock import OwnerLock
+from fundops.file.restore import import_book
 from fundops.wire.persistence import OutcomeUnknown
 
 DEADLINE_S = 60
@@ -48,14 +49,19 @@ GOLDEN_SHEET = {
     "REALIZED_PNL": -1_500,
     "UNREALIZED_PNL": 0,
 }
-GOLDEN_INCOME = {"REALIZED_PNL": 1_500, "UNREALIZED_PNL": 0, "MANAGEMENT_FEES": -200, "PERFORMANCE_FEES": -100}
+GOLDEN_INCOME = {
+    "REALIZED_PNL": 1_500,
+    "UNREALIZED_PNL": 0,
+    "MANAGEMENT_FEES": -200,
+    "PERFORMANCE_FEES": -100,
+}
 
 OWNER = """
 import sys, trio
 from fundops import Fund, FundConfig
 async def main():
-    config = FundConfig(total_capital=100_000, ledger_enabled=True, db_path=sys.argv[1], tick_interval_s=None)
-    async with Fund.open(config):
+    settings = dict(total_capital=100_000, ledger_enabled=True, tick_interval_s=None)
+    async with Fund.open(FundConfig(db_path=sys.argv[1], **settings)):
         print("up", flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)
 trio.run(main)
@@ -63,7 +69,7 @@ trio.run(main)
 
 
 class Done:
-    """What a command said and how it ended."""
+    """The output and the exit code of a command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
@@ -111,7 +117,9 @@ def db(tmp_path: Path) -> Path:
     path = tmp_path / "fund.db"
 
     async def make() -> None:
-        config = FundConfig(total_capital=100_000, ledger_enabled=True, db_path=path, tick_interval_s=None)
+        config = FundConfig(
+            total_capital=100_000, ledger_enabled=True, db_path=path, tick_interval_s=None
+        )
         async with Fund.open(config):
             pass
 
@@ -168,7 +176,9 @@ def _golden(command: Command) -> None:
 # -- the whole, with and without an owner
 
 
-def test_the_golden_script_gives_the_contracts_numbers(command: Command, owned: bool, db: Path) -> None:
+def test_the_golden_script_gives_the_contracts_numbers(
+    command: Command, owned: bool, db: Path
+) -> None:
     _golden(command)
     assert _numbers(command("ledger", "balance-sheet", "--json").json) == GOLDEN_SHEET
     assert _numbers(command("ledger", "income", "--json").json) == GOLDEN_INCOME
@@ -207,7 +217,9 @@ def test_a_position_and_fees_as_the_door_books_them_give_the_same_numbers(
 
 
 @pytest.mark.parametrize("option", ["--memo", "--key", "--strategy", "--actor"])
-def test_bytes_that_are_no_text_are_refused_by_name(command: Command, owned: bool, db: Path, option: str) -> None:
+def test_bytes_that_are_no_text_are_refused_by_name(
+    command: Command, owned: bool, db: Path, option: str
+) -> None:
     done = command("ledger", "deposit", "1", option, "\udcff")
     assert (done.code, option[2:] in done.err, "Traceback" in done.err) == (2, True, False)
     done = command("ledger", "income", "--strategy", "\udcff")
@@ -238,7 +250,9 @@ def test_an_export_has_its_name_only_once_it_is_whole(
         (tmp_path / "taken.jsonl").write_text("somebody else's")
 
     monkeypatch.setattr("fundops.actors.ledger.journal.jsonl", looks)
-    (tmp_path / "book.jsonl.part").write_text("of an export that was killed, and longer than this one")
+    (tmp_path / "book.jsonl.part").write_text(
+        "of an export that was killed, and longer than this one"
+    )
     assert command("ledger", "export", "--output", str(tmp_path / "book.jsonl")).code == 0
     assert (seen, (tmp_path / "book.jsonl").read_text()) == ([False], "one line\n")
     (tmp_path / "taken.jsonl").unlink()
@@ -246,7 +260,9 @@ def test_an_export_has_its_name_only_once_it_is_whole(
     assert (tmp_path / "taken.jsonl").read_text() == "somebody else's"
 
 
-def test_an_imported_book_has_its_name_only_once_it_is_whole(db: Path, tmp_path: Path, command: Command) -> None:
+def test_an_imported_book_has_its_name_only_once_it_is_whole(
+    db: Path, tmp_path: Path, command: Command
+) -> None:
     command("ledger", "export", "--output", str(tmp_path / "book.jsonl"))
     new, seen = tmp_path / "new.db", []
 
@@ -264,7 +280,9 @@ def test_an_imported_book_has_its_name_only_once_it_is_whole(db: Path, tmp_path:
     assert new.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_import_that_fails_leaves_no_database_behind(command: Command, db: Path, tmp_path: Path) -> None:
+def test_an_import_that_fails_leaves_no_database_behind(
+    command: Command, db: Path, tmp_path: Path
+) -> None:
     command("ledger", "export", "--output", str(tmp_path / "book.jsonl"))
     whole = (tmp_path / "book.jsonl").read_bytes()
     for content in (
@@ -274,9 +292,13 @@ def test_an_import_that_fails_leaves_no_database_behind(command: Command, db: Pa
         b"\x1f\x8b",
     ):
         (tmp_path / "bad.jsonl").write_bytes(content)
-        done = command("ledger", "import", str(tmp_path / "bad.jsonl"), "--db", str(tmp_path / "new.db"))
+        done = command(
+            "ledger", "import", str(tmp_path / "bad.jsonl"), "--db", str(tmp_path / "new.db")
+        )
         assert (done.code, "Traceback" in done.err) == (1, False)
-        assert not list(tmp_path.glob("new.db*")) or [one.name for one in tmp_path.glob("new.db*")] == ["new.db.lock"]
+        assert not list(tmp_path.glob("new.db*")) or [
+            one.name for one in tmp_path.glob("new.db*")
+        ] == ["new.db.lock"]
 
 
 def test_the_floors_of_the_fund_hold_when_it_does_not_run(command: Command, tmp_path: Path) -> None:
@@ -284,7 +306,10 @@ def test_the_floors_of_the_fund_hold_when_it_does_not_run(command: Command, tmp_
     for floor, code in ((99_900, 1), (99_000, 0)):
         floors = {"CASH": floor}
         config = FundConfig(
-            total_capital=100_000, ledger_enabled=True, account_floors=floors, db_path=tmp_path / "f.db"
+            total_capital=100_000,
+            ledger_enabled=True,
+            account_floors=floors,
+            db_path=tmp_path / "f.db",
         )
         with FundManager(config):
             pass
@@ -292,8 +317,22 @@ def test_the_floors_of_the_fund_hold_when_it_does_not_run(command: Command, tmp_
         assert (done.code, "100.00000000 available" in done.err) == (code, bool(code))
 
 
-def test_a_deposit_says_what_it_booked_and_the_same_key_books_once(command: Command, owned: bool, db: Path) -> None:
-    asked = ("ledger", "deposit", "5", "--key", "k", "--strategy", "a", "--at", "2026-01-05", "--memo", "m")
+def test_a_deposit_says_what_it_booked_and_the_same_key_books_once(
+    command: Command, owned: bool, db: Path
+) -> None:
+    asked = (
+        "ledger",
+        "deposit",
+        "5",
+        "--key",
+        "k",
+        "--strategy",
+        "a",
+        "--at",
+        "2026-01-05",
+        "--memo",
+        "m",
+    )
     first = command(*asked, "--actor", "bob", "--json").json
     assert (first["seq"], first["key"], first["replayed"]) == (2, "k", False)
     assert command(*asked, "--json").json == {**first, "replayed": True}
@@ -319,7 +358,9 @@ def test_a_refusal_is_one_line_and_ends_with_one(command: Command, owned: bool, 
 
 
 @pytest.mark.parametrize("amount", ["-5", "0", "many", "nan", "1.000000001", "1e30"])
-def test_an_amount_that_cannot_be_booked_is_refused(command: Command, db: Path, amount: str) -> None:
+def test_an_amount_that_cannot_be_booked_is_refused(
+    command: Command, db: Path, amount: str
+) -> None:
     done = command("ledger", "deposit", amount)
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("fundops: amount: ")
@@ -345,14 +386,18 @@ def test_an_amount_that_cannot_be_booked_is_refused(command: Command, db: Path, 
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_wrong_usage_ends_with_two_and_says_what(command: Command, db: Path, arguments: list[str], said: str) -> None:
+def test_wrong_usage_ends_with_two_and_says_what(
+    command: Command, db: Path, arguments: list[str], said: str
+) -> None:
     done = command("ledger", *arguments)
     assert done.code == 2
     assert said in done.out + done.err
     assert command("ledger", "nav").out == "100000.00000000\n"
 
 
-def test_legs_that_do_not_sum_to_zero_or_name_no_account_are_refused(command: Command, db: Path) -> None:
+def test_legs_that_do_not_sum_to_zero_or_name_no_account_are_refused(
+    command: Command, db: Path
+) -> None:
     assert command("ledger", "post", "--debit", "CASH=5", "--credit", "EXTERNAL=4").code == 1
     assert command("ledger", "post", "--debit", "CASH=5").code == 1
     assert command("ledger", "post").code == 1
@@ -397,10 +442,15 @@ def test_a_file_that_is_no_funds_is_refused(command: Command, tmp_path: Path) ->
 def test_the_help_of_each_command_loads_no_database_and_explains_every_option() -> None:
     program = (
         "import sys\nsys.argv = ['fundops', *sys.argv[1:]]\nfrom fundops.__main__ import main\n"
-        "try:\n    main()\nfinally:\n    assert not {'trio', 'apsw', 'fundops.fund'} & set(sys.modules)\n"
+        "try:\n    main()\nfinally:\n"
+        "    assert not {'trio', 'apsw', 'fundops.fund'} & set(sys.modules)\n"
     )
     names = ["deposit", "export", "entries", "post"]
-    for arguments in (["ledger", "--help"], *(["ledger", name, "--help"] for name in names), ["backup", "--help"]):
+    for arguments in (
+        ["ledger", "--help"],
+        *(["ledger", name, "--help"] for name in names),
+        ["backup", "--help"],
+    ):
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", program, *arguments],
             capture_output=True,
@@ -431,10 +481,12 @@ def test_a_change_waits_for_a_short_write_and_then_names_the_owner(db: Path) -> 
 
 def test_two_tools_at_once_take_turns(db: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom fundops.standalone import run_command\n"
+        "import sys\nfrom pathlib import Path\nfrom fundops.control.standalone import run_command\n"
         "run_command(Path(sys.argv[1]), 'ledger.deposit', {'amount': '1'}, wait_s=30)\n"
     )
-    tools = [subprocess.Popen([sys.executable, "-W", "error", "-c", program, str(db)]) for _ in range(3)]
+    tools = [
+        subprocess.Popen([sys.executable, "-W", "error", "-c", program, str(db)]) for _ in range(3)
+    ]
     assert [tool.wait(DEADLINE_S) for tool in tools] == [0, 0, 0]
     assert run_command(db, "ledger.nav") == "100003.00000000"
 
@@ -462,11 +514,15 @@ def test_a_book_that_is_still_empty_begins_with_the_capital(tmp_path: Path) -> N
     path = tmp_path / "x.db"
 
     async def make() -> None:
-        async with Fund.open(FundConfig(total_capital="100000.50", db_path=path, tick_interval_s=None)):
+        async with Fund.open(
+            FundConfig(total_capital="100000.50", db_path=path, tick_interval_s=None)
+        ):
             pass
 
     async def again() -> None:
-        config = FundConfig(total_capital=100_000.5, ledger_enabled=True, db_path=path, tick_interval_s=None)
+        config = FundConfig(
+            total_capital=100_000.5, ledger_enabled=True, db_path=path, tick_interval_s=None
+        )
         async with Fund.open(config) as fund:
             assert [one.key for one in await fund.ledger.recent_entries()] == ["k", "opening"]
 
@@ -486,9 +542,12 @@ def test_a_key_is_made_before_a_change_is_sent_so_that_it_can_be_asked_for_again
         error.key = arguments["key"]  # type: ignore[attr-defined]
         raise error
 
-    monkeypatch.setattr("fundops.standalone._alone", lost)
+    monkeypatch.setattr("fundops.control.standalone._alone", lost)
     done = command("ledger", "deposit", "5")
-    assert (done.code, done.err) == (1, f"fundops: commit failed; ask again with --key {asked[0]['key']}\n")
+    assert (done.code, done.err) == (
+        1,
+        f"fundops: commit failed; ask again with --key {asked[0]['key']}\n",
+    )
     command("ledger", "deposit", "5", "--key", "mine")
     assert asked[1]["key"] == "mine"
 
@@ -499,14 +558,23 @@ def test_a_key_is_made_before_a_change_is_sent_so_that_it_can_be_asked_for_again
 def test_options_of_a_report_reach_the_book(command: Command, db: Path) -> None:
     command("ledger", "profit", "7", "--strategy", "a", "--at", "2020-01-05")
     command("ledger", "loss", "2", "--strategy", "a", "--at", "2020-01-07T12:00:00+00:00")
-    assert command("ledger", "balance-sheet", "--as-of", "2020-01-05", "--json").json["CASH"] == "7.00000000"
+    assert (
+        command("ledger", "balance-sheet", "--as-of", "2020-01-05", "--json").json["CASH"]
+        == "7.00000000"
+    )
     assert command("ledger", "nav", "--as-of", "2020-01-07T11:59:59+00:00").out == "7.00000000\n"
     assert command("ledger", "nav", "--as-of", "2020-01-07T12:00:00+00:00").out == "5.00000000\n"
     assert command("ledger", "nav", "--per-unit").out == "1.00005000\n"
-    assert command("ledger", "trial", "--asset", "UNITS", "--json").json["HOLDERS"] == "100000.00000000"
+    assert (
+        command("ledger", "trial", "--asset", "UNITS", "--json").json["HOLDERS"]
+        == "100000.00000000"
+    )
     income = command("ledger", "income", "--start", "2020-01-06", "--strategy", "a", "--json").json
     assert income["REALIZED_PNL"] == "-2.00000000"
-    assert command("ledger", "trial", "--as-of", "2019-12-31", "--json").json["EXTERNAL"] == "0.00000000"
+    assert (
+        command("ledger", "trial", "--as-of", "2019-12-31", "--json").json["EXTERNAL"]
+        == "0.00000000"
+    )
     flow = command("ledger", "cash-flow", "--end", "2020-01-06", "--json").json
     assert (flow["PROFIT_AND_LOSS"], flow["CLOSING"]) == ("7.00000000", "7.00000000")
 
@@ -515,13 +583,22 @@ def test_entries_are_filtered_paged_and_shown_with_their_legs(command: Command, 
     command("ledger", "withdraw", "1", "--memo", "rent")
     for number in ("1", "2", "3"):
         command("ledger", "profit", number)
-    lines = command("ledger", "entries", "--account", "EXTERNAL", "--kind", "withdrawal", "--limit", "3").out
+    lines = command(
+        "ledger", "entries", "--account", "EXTERNAL", "--kind", "withdrawal", "--limit", "3"
+    ).out
     assert lines.splitlines()[0].split() == ["seq", "day", "kind", "strategy", "legs", "memo"]
     assert "EXTERNAL+1.00000000 CASH-1.00000000" in lines.splitlines()[1]
     assert lines.splitlines()[1].endswith("rent")
-    seqs = [one["seq"] for one in command("ledger", "entries", "--kind", "profit", "--limit", "2", "--json").json]
+    seqs = [
+        one["seq"]
+        for one in command("ledger", "entries", "--kind", "profit", "--limit", "2", "--json").json
+    ]
     assert seqs == [5, 4]
-    assert [one["seq"] for one in command("ledger", "entries", "--after", "4", "--json").json] == [3, 2, 1]
+    assert [one["seq"] for one in command("ledger", "entries", "--after", "4", "--json").json] == [
+        3,
+        2,
+        1,
+    ]
 
 
 def test_verify_ends_with_one_when_something_is_wrong(command: Command, db: Path) -> None:
@@ -546,14 +623,21 @@ def test_verify_at_level_three_asks_outside_tools(command: Command, db: Path) ->
         assert (done.code, done.out.splitlines()[-1]) == (0, "nothing is wrong")
         assert all(f"asked: {name}" in done.out for name in judges())
         connection = apsw.Connection(str(db))
-        connection.execute("UPDATE balance SET amount_minor = amount_minor + 1 WHERE account = 'CASH'")
+        connection.execute(
+            "UPDATE balance SET amount_minor = amount_minor + 1 WHERE account = 'CASH'"
+        )
         connection.close()
-        assert f"judge: {judges()[0]} refuses the exported book" in command("ledger", "verify", "--level", "3").out
+        assert (
+            f"judge: {judges()[0]} refuses the exported book"
+            in command("ledger", "verify", "--level", "3").out
+        )
     else:
         assert "judge: none of bean-check, hledger and ledger is installed" in done.out
 
 
-def test_an_export_goes_to_stdout_or_into_a_new_file_of_ones_own(command: Command, db: Path, tmp_path: Path) -> None:
+def test_an_export_goes_to_stdout_or_into_a_new_file_of_ones_own(
+    command: Command, db: Path, tmp_path: Path
+) -> None:
     header, entry = command("ledger", "export").out.splitlines()
     assert json.loads(header)["format"] == "fundops.journal"
     assert '"opening"' in json.loads(entry)["payload"]
@@ -576,7 +660,10 @@ def test_an_exported_journal_is_imported_into_a_database_that_goes_on(
     assert told == {"entries": 2, "hash": command("ledger", "anchor", "--json").json["hash"]}
     assert command("ledger", "trial", "--db", "new.db").out == command("ledger", "trial").out
     assert command("ledger", "verify", "--db", "new.db").code == 0
-    assert "(booked before)" in command("ledger", "profit", "7", "--strategy", "a", "--key", "k", "--db", "new.db").out
+    assert (
+        "(booked before)"
+        in command("ledger", "profit", "7", "--strategy", "a", "--key", "k", "--db", "new.db").out
+    )
     assert command("ledger", "import", "book.jsonl", "--db", "new.db").code == 1
     with open_reader(db) as old, open_reader(tmp_path / "new.db") as new:
         assert new.meta()["forked_from"] == old.meta()["uuid"] != new.meta()["uuid"]
@@ -587,7 +674,7 @@ def test_an_exported_journal_is_imported_into_a_database_that_goes_on(
     assert (cut.code, "entry 2: it is missing" in cut.err) == (1, True)
 
 
-def test_a_backup_is_made_while_the_fund_runs_and_a_restored_one_starts_with_its_kill_switch_engaged(
+def test_a_backup_is_made_while_the_fund_runs_and_restored_with_the_kill_switch_engaged(
     command: Command, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with OwnerLock(db):
@@ -598,7 +685,7 @@ def test_a_backup_is_made_while_the_fund_runs_and_a_restored_one_starts_with_its
     refused = command("restore", "b.db")
     assert (refused.code, "overwritten only when asked to" in refused.err) == (1, True)
     assert not (tmp_path / "fund.db.kill").exists()
-    monkeypatch.setattr("fundops.cli_ledger.LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr("fundops.cli.database.LOCK_WAIT_S", 0.0)
     with OwnerLock(db):
         assert command("restore", "b.db", "--replace").code == 1
     with open_reader(db) as reader:
@@ -613,9 +700,11 @@ def test_a_backup_is_made_while_the_fund_runs_and_a_restored_one_starts_with_its
     assert meta["forked_at_entry"].startswith("1 ")
 
     async def started() -> str:
-        config = FundConfig(total_capital=100_000, ledger_enabled=True, db_path=db, tick_interval_s=None)
+        config = FundConfig(
+            total_capital=100_000, ledger_enabled=True, db_path=db, tick_interval_s=None
+        )
         async with Fund.open(config) as fund:
-            return (await fund.kill_switch()).state
+            return (await fund.kill_switch.status()).state
 
     assert trio.run(started) == "ENGAGED"
     copied = run_command(db, "backup", {"target": str(tmp_path / "c.db")})
@@ -624,14 +713,20 @@ def test_a_backup_is_made_while_the_fund_runs_and_a_restored_one_starts_with_its
 
 def test_migrate_says_what_it_takes_and_does_it(command: Command, db: Path, tmp_path: Path) -> None:
     told = command("migrate", "--check", "--json").json
-    assert (told["schema"], told["newest"], told["needs_bytes"]) == (len(MIGRATIONS), len(MIGRATIONS), 0)
+    assert (told["schema"], told["newest"], told["needs_bytes"]) == (
+        len(MIGRATIONS),
+        len(MIGRATIONS),
+        0,
+    )
     old = tmp_path / "old.db"
     open_database(old, MIGRATIONS[:1]).close()
     check = command("migrate", "--check", "--db", "old.db", "--json").json
     assert (check["schema"], check["needs_bytes"] > 0) == (1, True)
     assert not (tmp_path / "old.db.v1.bak").exists()
     with OwnerLock(old):
-        assert command("migrate", "--check", "--db", "old.db").code == 0, "looking needs no permission"
+        assert command("migrate", "--check", "--db", "old.db").code == 0, (
+            "looking needs no permission"
+        )
     assert command("migrate", "--db", "old.db", "--json").json["schema"] == len(MIGRATIONS)
     assert (tmp_path / "old.db.v1.bak").exists()
 
@@ -658,7 +753,9 @@ def test_a_backup_that_is_none_restores_nothing(command: Command, db: Path, tmp_
 def test_periods_and_corrections_go_through_the_table_too(db: Path) -> None:
     posted = run_command(db, "ledger.record_profit", {"amount": "5", "at": "2020-01-05"})
     entry = {"type": "profit", "amount": "6", "at_us": 1_578_182_400_000_000}
-    corrected = run_command(db, "ledger.correct", {"seq": posted["seq"], "entry": entry, "reason": "typo"})
+    corrected = run_command(
+        db, "ledger.correct", {"seq": posted["seq"], "entry": entry, "reason": "typo"}
+    )
     assert corrected["seq"] == posted["seq"] + 2
     run_command(db, "ledger.close_period", {"day": "2020-01-05"})
     with pytest.raises(PeriodClosed):

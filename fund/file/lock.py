@@ -1,6 +1,7 @@
-"""One writer per database: a flock on a file beside it that holds the owner's pid, and a registry in this process.
+"""One owner per database: a flock on a file beside it that holds the owner's pid.
 
-flock is per open file, so two owners inside one process would both get it: the registry refuses the second.
+A registry in this process refuses a second owner here, since flock is per open file and would let
+it in.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import time
 from pathlib import Path
 
 from fundops.actors.persistence import DatabaseError
-from fundops.runtime import FundopsError
+from fundops.errors import DatabaseInUse
 
-__all__ = ["DatabaseInUse", "OwnerLock"]
+__all__ = ["OwnerLock"]
 
 _held: set[Path] = set()
 _guard = threading.Lock()
@@ -22,25 +23,21 @@ _guard = threading.Lock()
 _POLL_S = 0.02
 
 
-class DatabaseInUse(FundopsError):
-    """Another owner has the database; `owner` is its pid, or "this process"."""
-
-    def __init__(self, path: Path, owner: str) -> None:
-        super().__init__(f"{path} is in use by {owner}; a database has one owner at a time")
-        self.path, self.owner = path, owner
-
-
 class OwnerLock:
-    """Held from `acquire` to `release`; the system releases it when the process dies."""
+    """The right to write one database, from `acquire` to `release` or the end of the process."""
 
     def __init__(self, database: Path) -> None:
-        # Two names of one file are one database: a link must not make room for a second owner.
+        # A link is another name of the same database and must not admit a second owner.
         self._database = database.resolve()
         self._path = self._database.with_name(self._database.name + ".lock")
         self._descriptor: int | None = None
 
     def acquire(self, wait_s: float = 0.0) -> None:
-        """Raises: `DatabaseInUse` when it is still taken after `wait_s`; `DatabaseError` when it cannot be locked."""
+        """Become the owner, waiting up to `wait_s` seconds.
+
+        Raises: `DatabaseInUse` when another owner still holds it then; `DatabaseError` when the
+        file cannot be locked.
+        """
         deadline = time.monotonic() + wait_s
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -52,7 +49,7 @@ class OwnerLock:
             raise DatabaseError(self._database, f"cannot be locked: {error}") from error
 
     def _try(self) -> str | None:
-        """Who has it, or None: we do now."""
+        """The present owner, or None once this lock is held."""
         with _guard:
             if self._database in _held:
                 return "this process"
@@ -70,7 +67,7 @@ class OwnerLock:
             return None
 
     def release(self) -> None:
-        """Idempotent."""
+        """Give the database up. Idempotent."""
         with _guard:
             if self._descriptor is not None:
                 os.ftruncate(self._descriptor, 0)

@@ -1,7 +1,8 @@
-"""The table of commands: what may be asked of a fund from outside, by name, and the audit row of each change.
+"""The table of commands: the requests that a fund accepts from outside, and their audit rows.
 
-A door's public coroutines are commands: ``ledger.deposit``, ``ledger.balance_sheet``. A command that only reads leaves
-no row; every other one does, done or refused, before its answer leaves. What is not known to be a read is a change.
+A door's public coroutines are commands: ``ledger.deposit``, ``ledger.balance_sheet``. A command
+that only reads leaves no row. Every other command leaves one, done or refused, before its answer is
+sent. A method counts as a change unless it is listed as a read.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ import msgspec
 import trio
 
 from fundops.actors.persistence import backup as copy_database
-from fundops.arguments import bound, plain
-from fundops.audit import Caller, audited
+from fundops.control.arguments import bound, plain
+from fundops.control.audit import Caller, audited
 from fundops.doors import LedgerDoor
-from fundops.runtime import ActorError, ConfigError, Outcome, Ref, Rejected
+from fundops.errors import NotAudited, UnknownCommand
+from fundops.runtime import ActorError, ConfigError, Ref, Rejected
 from fundops.wire.persistence import COMMIT_DEADLINE_S, Commit
 
-__all__ = ["Command", "CommandTable", "NotAudited", "UnknownCommand", "fund_commands", "takes_key"]
+__all__ = ["Command", "CommandTable", "fund_commands", "takes_key"]
 
 log = logging.getLogger("fundops.control")
 
 ACTOR_MAX = 128
-# Of a question with a `limit`: the ledger reads a page in one go.
+# The largest `limit` of a question: the ledger reads a page without a pause.
 PAGE_MAX = 1_000
 
-# Questions of the ledger; a method that is not among them is taken for a change, which is the safe mistake.
+# Methods of the ledger that only read. A new method counts as a change until it is listed here: an
+# audit row too many is the safer mistake.
 LEDGER_READS: Final = frozenset(
     (
         "balance_sheet",
@@ -46,32 +49,15 @@ LEDGER_READS: Final = frozenset(
 )
 
 
-class UnknownCommand(Rejected, ConfigError):
-    """There is no command of that name."""
-
-    outcome: Outcome = "not_executed"
-
-
-class NotAudited(Rejected):
-    """The change is done, its audit row is not on disk. Asking again with `key` books nothing twice and writes it."""
-
-    outcome: Outcome = "unknown"
-
-    def __init__(self, command: str, key: str | None, problem: str) -> None:
-        again = "" if key is None else f"; ask again with key {key!r}"
-        super().__init__(f"{command} was done, but its audit row could not be written: {problem}{again}")
-        self.command, self.key, self.problem = command, key, problem
-
-
 class Command(msgspec.Struct, frozen=True):
-    """One name of the table."""
+    """A command of the table."""
 
     method: Callable[..., Awaitable[Any]]
     change: bool  # leaves an audit row
 
 
 class CommandTable:
-    """Runs commands by name, and writes what was asked and what became of it."""
+    """Runs commands by name and writes each change with its outcome to the audit table."""
 
     def __init__(self, persistence: Ref, now_us: Callable[[], int]) -> None:
         self._persistence = persistence
@@ -83,25 +69,31 @@ class CommandTable:
 
     def __getitem__(self, name: str) -> Command:
         if name not in self._commands:
-            raise UnknownCommand("command", f"there is no {name[:80]!r}; known: {', '.join(sorted(self._commands))}")
+            raise UnknownCommand(
+                "command", f"there is no {name[:80]!r}; known: {', '.join(sorted(self._commands))}"
+            )
         return self._commands[name]
 
     def add(self, name: str, method: Callable[..., Awaitable[Any]], *, change: bool = True) -> None:
-        """Offer a coroutine function. Raises: ValueError when the name is taken."""
+        """Offer the coroutine function `method` as `name`; a `change` leaves an audit row.
+
+        Raises: ValueError when the name is taken.
+        """
         if name in self._commands:
             raise ValueError(f"command {name!r} is there already")
         self._commands[name] = Command(method, change)
 
     def add_door(self, part: str, door: object, reads: frozenset[str]) -> None:
-        """Offer every public coroutine of a door as ``part.name``; those in `reads` leave no audit row."""
+        """Offer every public coroutine of a door as ``part.method``; `reads` leave no audit row."""
         for name in dir(type(door)):
             if not name.startswith("_") and inspect.iscoroutinefunction(getattr(type(door), name)):
                 self.add(f"{part}.{name}", getattr(door, name), change=name not in reads)
 
     async def run(self, caller: Caller, name: str, arguments: Mapping[str, Any]) -> Any:
-        """The answer, ready for JSON; a change is audited first.
+        """Run one command and return its answer as JSON values; a change is audited first.
 
-        Raises: `UnknownCommand`, `ConfigError` for the arguments, what the method raises, `NotAudited`.
+        Raises: `UnknownCommand`; `ConfigError` for the arguments; the method's own errors;
+        `NotAudited`.
         """
         command = self[name]
         if len(caller.actor) > ACTOR_MAX or not caller.actor.isprintable():
@@ -116,15 +108,21 @@ class CommandTable:
             await self._note(caller, name, arguments, answer)
         return answer
 
-    async def _note_refusal(self, caller: Caller, name: str, arguments: Mapping[str, Any], error: Exception) -> None:
+    async def _note_refusal(
+        self, caller: Caller, name: str, arguments: Mapping[str, Any], error: Exception
+    ) -> None:
         outcome = {"refused": {"type": type(error).__name__, "text": str(error)}}
         try:
             await self._commit(caller, name, arguments, outcome)
         except (Rejected, ActorError) as problem:
-            # The refusal is what the caller must hear; nothing has changed.
-            log.error("the refusal of %s by %s is not in the audit table: %s", name, caller, problem)
+            # Nothing has changed, so the caller is told the refusal and not this problem.
+            log.error(
+                "the refusal of %s by %s is not in the audit table: %s", name, caller, problem
+            )
 
-    async def _note(self, caller: Caller, name: str, arguments: Mapping[str, Any], answer: Any) -> None:
+    async def _note(
+        self, caller: Caller, name: str, arguments: Mapping[str, Any], answer: Any
+    ) -> None:
         try:
             await self._commit(caller, name, arguments, {"done": answer})
         except (Rejected, ActorError) as problem:
@@ -132,7 +130,9 @@ class CommandTable:
             key = answer.get("key") if isinstance(answer, dict) else None
             raise NotAudited(name, key, str(problem)) from problem
 
-    async def _commit(self, caller: Caller, name: str, arguments: Mapping[str, Any], outcome: dict[str, Any]) -> None:
+    async def _commit(
+        self, caller: Caller, name: str, arguments: Mapping[str, Any], outcome: dict[str, Any]
+    ) -> None:
         row = audited(self._now_us(), caller, name, arguments, outcome)
         await self._persistence.ask(Commit((row,)), timeout_s=COMMIT_DEADLINE_S)
 
@@ -140,22 +140,29 @@ class CommandTable:
 async def _converted(command: Command, arguments: Mapping[str, Any]) -> dict[str, Any]:
     limit = arguments.get("limit")
     if isinstance(limit, int) and limit > PAGE_MAX:
-        raise ConfigError("limit", f"{limit} is more than {PAGE_MAX}; for more, read the file with open_reader")
+        raise ConfigError(
+            "limit", f"{limit} is more than {PAGE_MAX}; for more, read the file with open_reader"
+        )
     if any(isinstance(value, list | dict) for value in arguments.values()):
-        # A mebibyte of legs takes half a second, and the fund must not stand still that long.
+        # A mebibyte of legs takes half a second, too long for the event loop.
         return await trio.to_thread.run_sync(bound, command.method, arguments)
     return bound(command.method, arguments)
 
 
-def fund_commands(path: Path, persistence: Ref, ledger: LedgerDoor, now_us: Callable[[], int]) -> CommandTable:
-    """What every fund offers: the ledger, and a backup."""
+def fund_commands(
+    path: Path, persistence: Ref, ledger: LedgerDoor, now_us: Callable[[], int]
+) -> CommandTable:
+    """The commands that every fund offers: those of the ledger, and `backup`."""
     table = CommandTable(persistence, now_us)
     table.add_door("ledger", ledger, LEDGER_READS)
 
     async def backup(target: str) -> dict[str, str | int]:
-        """A copy of the database as it is now, made while it is written."""
+        """Copy the database as it is now; writing goes on meanwhile."""
         if not Path(target).is_absolute():
-            raise ConfigError("target", f"{target!r} is not absolute, and where this fund runs is not where you are")
+            raise ConfigError(
+                "target",
+                f"{target!r} is not absolute, and where this fund runs is not where you are",
+            )
         copied = await trio.to_thread.run_sync(copy_database, path, Path(target))
         return {"target": target, "schema": copied.schema, "size_bytes": copied.size_bytes}
 
@@ -164,7 +171,7 @@ def fund_commands(path: Path, persistence: Ref, ledger: LedgerDoor, now_us: Call
 
 
 def takes_key(name: str) -> bool:
-    """Whether a command can be asked twice safely, by a key that its caller makes before sending."""
+    """Whether the command takes an idempotency key, so that it can safely be asked twice."""
     part, _, method = name.partition(".")
     function = getattr(LedgerDoor, method, None) if part == "ledger" else None
     return function is not None and "key" in inspect.signature(function).parameters

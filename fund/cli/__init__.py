@@ -1,0 +1,1 @@
+"""The command line. Only `fundops.__main__` imports it."""

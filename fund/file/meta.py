@@ -1,0 +1,73 @@
+"""The table `meta`: the identity of a fund's database.
+
+No other module of the front door reads or writes it.
+
+| key | value |
+|---|---|
+| name, currency, total_capital | as configured at the first start; the capital is decimal text |
+| uuid | made with the file |
+| ledger_rules | the ledger's rules of the last run, as JSON |
+| forked_from | uuid of the database that this one was restored or imported from |
+| forked_at_us, forked_at_entry | time of a restore; number and hash of the last entry taken over |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import apsw
+import msgspec
+
+from fundops.actors.ledger.events import Rules
+from fundops.actors.persistence import Reader, Rows
+from fundops.wire.money import from_minor
+
+__all__ = ["SCHEMA", "identity", "read", "read_file", "rules_of", "with_rules", "write"]
+
+# Part of the first migration, so it is never changed.
+SCHEMA: Final = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;\n"
+)
+
+_RULES: Final = "ledger_rules"
+
+
+def identity(name: str, currency: str, capital_minor: int) -> dict[str, str]:
+    """The three values that every start of the fund must agree with.
+
+    `capital_minor` is in minor units.
+    """
+    capital = f"{from_minor(capital_minor).normalize():f}"
+    return {"name": name, "currency": currency, "total_capital": capital}
+
+
+def read(rows: Rows) -> dict[str, str]:
+    """All keys and values of an open database."""
+    return {str(key): str(value) for key, value in rows.rows("SELECT key, value FROM meta")}
+
+
+def read_file(path: Path) -> dict[str, str]:
+    """All keys and values of the database at `path`. Raises: `DatabaseError`."""
+    with Reader(path) as reader:
+        return read(reader)
+
+
+def write(connection: apsw.Connection, values: Mapping[str, str]) -> None:
+    """Store the values in one transaction, replacing older ones of the same keys."""
+    if values:
+        with connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items())
+            )
+
+
+def rules_of(values: Mapping[str, str]) -> Rules:
+    """The ledger's rules of the fund's last run, or the default rules."""
+    return Rules(**msgspec.json.decode(values.get(_RULES, "{}")))
+
+
+def with_rules(rules: Rules) -> dict[str, str]:
+    """The ledger's rules as a value of this table."""
+    return {_RULES: msgspec.json.encode(rules._asdict()).decode()}

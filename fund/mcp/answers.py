@@ -1,0 +1,309 @@
+"""The tools: each question, its arguments, and its answer read from the database.
+
+Every call opens the database read-only and closes it again, so it works whether the fund runs or
+not. All parts of one answer show the same moment, even while the fund commits. Money is exact
+decimal text in the fund's currency, times are ISO 8601 in UTC, lists are newest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import apsw
+import msgspec
+
+from fundops.actors.ledger import accounts
+from fundops.reader import FundReader, open_reader
+from fundops.runtime import ConfigError, FundopsError
+from fundops.wire.alert import AlertOutcome, AlertRecord, Category, Level
+from fundops.wire.ledger import Entry
+from fundops.wire.promotion import HistoryEntry, PromotionStage
+
+__all__ = ["TOOLS", "Tool", "answer", "checked", "schema"]
+
+LIMIT_MAX = 1_000
+HISTORY_LINES = 100
+
+_ASSETS = frozenset((accounts.CASH, accounts.POSITIONS, accounts.FEES_RECEIVABLE))
+
+Money = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", description="exact decimal text")]
+Instant = Annotated[datetime, msgspec.Meta(tz=True, description="UTC")]
+Limit = Annotated[
+    int, msgspec.Meta(description="how many of the newest to list; clamped to 1..1000")
+]
+
+
+# -- arguments
+
+
+class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The number of items to list."""
+
+    limit: Limit = 50
+
+    @property
+    def size(self) -> int:
+        """The limit, clamped to 1..1000."""
+        return max(1, min(self.limit, LIMIT_MAX))
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """No arguments."""
+
+
+# -- answers
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """One alert. QUEUED and NO_CHANNEL were stored; UNPERSISTED was sent without being stored."""
+
+    id: int
+    at: Instant
+    level: Level
+    category: Category
+    title: str
+    message: str
+    strategy: str | None
+    outcome: AlertOutcome
+
+
+class Alerts(msgspec.Struct, frozen=True):
+    """The newest alerts. The counts cover the whole history, suppressed alerts included."""
+
+    alerts: tuple[Alert, ...]
+    by_category: Mapping[str, int]
+    by_outcome: Mapping[str, int]
+    suppressed_by_category: Mapping[str, int]
+
+
+class JournalLeg(msgspec.Struct, frozen=True):
+    """One posting: debit positive, credit negative."""
+
+    account: str
+    amount: Money
+    strategy: str | None
+    asset: str | None
+
+
+class JournalEntry(msgspec.Struct, frozen=True):
+    """One balanced entry; `reverses` is the number of the reversed entry, `day` the booking day."""
+
+    seq: int
+    key: str
+    at: Instant
+    day: str
+    kind: str
+    strategy: str | None
+    legs: tuple[JournalLeg, ...]
+    reverses: int | None
+    memo: str
+
+
+class Sheet(msgspec.Struct, frozen=True):
+    """Assets against liabilities, all positive; a negative asset account counts as a liability."""
+
+    assets: Mapping[str, Money]
+    liabilities: Mapping[str, Money]
+    total_assets: Money
+    total_liabilities: Money
+    net_asset_value: Money  # assets less liabilities
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """The books. `accounts` are debits less credits; income is positive, expense negative."""
+
+    currency: str
+    entries: tuple[JournalEntry, ...]
+    balance_sheet: Sheet
+    accounts: Mapping[str, Money]
+    income_statement: Mapping[str, Money]
+
+
+class PromotionLine(msgspec.Struct, frozen=True):
+    """One change of a strategy; `from_stage` is null for its first."""
+
+    seq: int
+    at: Instant
+    strategy: str
+    kind: str
+    from_stage: PromotionStage | None
+    to_stage: PromotionStage
+    actor: str
+    reason: str
+    metrics: Mapping[str, float]
+
+
+class Promotions(msgspec.Struct, frozen=True):
+    """The stage of every strategy by name, and the newest 100 changes."""
+
+    stages: Mapping[str, PromotionStage]
+    history: tuple[PromotionLine, ...]
+
+
+def _money(amount: Decimal) -> str:
+    return f"{amount:f}"
+
+
+def _texts(amounts: Mapping[str, Decimal]) -> dict[str, str]:
+    return {account: _money(amount) for account, amount in amounts.items()}
+
+
+def _instant(at_us: int) -> datetime:
+    seconds, micros = divmod(at_us, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
+
+
+def _sheet(balances: Mapping[str, Decimal]) -> Sheet:
+    held = {account: amount for account, amount in balances.items() if account in _ASSETS}
+    assets = {account: amount for account, amount in held.items() if amount >= 0}
+    owed = {account: -amount for account, amount in held.items() if amount < 0}
+    return Sheet(
+        assets=_texts(assets),
+        liabilities=_texts(owed),
+        total_assets=_money(sum(assets.values(), Decimal())),
+        total_liabilities=_money(sum(owed.values(), Decimal())),
+        net_asset_value=_money(sum(held.values(), Decimal())),
+    )
+
+
+def _alert(record: AlertRecord) -> Alert:
+    return Alert(
+        id=record.id,
+        at=_instant(record.at_us),
+        level=record.level,
+        category=record.category,
+        title=record.title,
+        message=record.message,
+        strategy=record.strategy,
+        outcome=record.outcome,
+    )
+
+
+def _entry(entry: Entry) -> JournalEntry:
+    return JournalEntry(
+        seq=entry.seq,
+        key=entry.key,
+        at=_instant(entry.recorded_us),
+        day=entry.day,
+        kind=entry.kind,
+        strategy=entry.strategy,
+        # The reader gives Decimal; the type of a leg also allows the other types that callers may
+        # pass.
+        legs=tuple(
+            JournalLeg(leg.account, _money(Decimal(leg.amount)), leg.strategy, leg.asset)
+            for leg in entry.legs
+        ),
+        reverses=entry.reverses,
+        memo=entry.memo,
+    )
+
+
+def _line(entry: HistoryEntry) -> PromotionLine:
+    return PromotionLine(
+        seq=entry.seq,
+        at=_instant(entry.effective_us),
+        strategy=entry.strategy,
+        kind=entry.kind,
+        from_stage=entry.from_stage,
+        to_stage=entry.to_stage,
+        actor=entry.actor,
+        reason=entry.reason,
+        metrics=entry.metrics,
+    )
+
+
+# -- the tools
+
+
+def _alerts(reader: FundReader, page: Page) -> Alerts:
+    found = reader.recent_alerts(page.size)
+    return Alerts(
+        alerts=tuple(_alert(record) for record in found.alerts),
+        by_category=found.by_category,
+        by_outcome=found.by_outcome,
+        suppressed_by_category=found.suppressed_by_category,
+    )
+
+
+def _ledger(reader: FundReader, page: Page) -> Ledger:
+    currency = reader.meta().get("currency")
+    if currency is None:
+        raise FundopsError("the database has no fund in it yet: start the fund once")
+    balances = reader.balance_sheet()
+    return Ledger(
+        currency=currency,
+        entries=tuple(_entry(entry) for entry in reader.recent_entries(page.size)),
+        balance_sheet=_sheet(balances),
+        accounts=_texts(balances),
+        income_statement=_texts(reader.income_statement()),
+    )
+
+
+def _promotions(reader: FundReader, _: Nothing) -> Promotions:
+    return Promotions(
+        stages=reader.stages(),
+        history=tuple(_line(entry) for entry in reader.promotion_history(HISTORY_LINES)),
+    )
+
+
+class Tool(NamedTuple):
+    """A question with the types of its arguments and its answer."""
+
+    description: str
+    arguments: type[msgspec.Struct]
+    answer: type[msgspec.Struct]
+    read: Callable[[FundReader, Any], msgspec.Struct]
+
+
+TOOLS = {
+    "fund_alerts": Tool(
+        "Recent alerts of the fund with counts by category and by outcome. "
+        "Use this to check what happened while you were idle.",
+        Page,
+        Alerts,
+        _alerts,
+    ),
+    "fund_ledger": Tool(
+        "Recent journal entries, the balance sheet (assets against liabilities) "
+        "and the income statement.",
+        Page,
+        Ledger,
+        _ledger,
+    ),
+    "fund_promotion_status": Tool(
+        "The promotion stage of every strategy, and the history of promotions and demotions.",
+        Nothing,
+        Promotions,
+        _promotions,
+    ),
+}
+
+
+def schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON Schema of `kind`, with the object itself at its root, as MCP requires."""
+    made = msgspec.json.schema(kind)
+    definitions = made.pop("$defs")
+    root: dict[str, Any] = definitions.pop(made["$ref"].rpartition("/")[2])
+    return {**root, "$defs": definitions} if definitions else root
+
+
+def checked(kind: type[msgspec.Struct], given: Mapping[str, Any] | None) -> msgspec.Struct:
+    """The arguments as a checked `kind`. Raises: `ConfigError` naming the wrong one."""
+    try:
+        return msgspec.convert(given or {}, kind)
+    except msgspec.ValidationError as error:
+        problem, _, where = str(error).partition(" - at `$.")
+        raise ConfigError(where.rstrip("`") or "arguments", problem) from None
+
+
+def answer(path: Path, tool: Tool, arguments: msgspec.Struct) -> msgspec.Struct:
+    """The tool's answer, read from the database at `path`. Raises: `FundopsError`."""
+    try:
+        with open_reader(path) as reader, reader.snapshot():
+            return tool.read(reader, arguments)
+    except apsw.Error as error:
+        raise FundopsError(f"{path}: cannot be read: {error}") from error
