@@ -23,10 +23,10 @@ import trio
 
 from ...runtime import Actor, Clock, ThreadWorker, Worker, handles, handles_batch
 from ...wire.alert import Level
-from ...wire.hub import RING_SIZE, Hub
 from ...wire.money import from_minor
-from ...wire.server import ServerLimits, ServerStatistics, serve_status
-from ...wire.status import EventsCommitted, EventTopic, PublishStatus, StatusPort
+from ...wire.stream.hub import RING_SIZE, Hub
+from ...wire.stream.protocol import EventsCommitted, EventTopic, PublishStatus, StatusPort
+from ...wire.stream.server import ServerLimits, ServerStatistics, serve_status
 from ..persistence import DatabaseError, Reader
 
 __all__ = ["PAGE_ROWS", "StatusActor"]

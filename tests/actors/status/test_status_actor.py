@@ -15,10 +15,9 @@ from fundops.actors.persistence import open_database
 from fundops.actors.status import StatusActor
 from fundops.actors.status import actor as status_module
 from fundops.runtime import ChildSpec, InlineWorker, Ref, StartFailed, Supervisor, VirtualClock, open_supervisor
-from fundops.wire.client import open_status
-from fundops.wire.hub import RING_SIZE
-from fundops.wire.server import ServerLimits
-from fundops.wire.status import (
+from fundops.wire.stream.client import open_status
+from fundops.wire.stream.hub import RING_SIZE
+from fundops.wire.stream.protocol import (
     Bye,
     Delta,
     Event,
@@ -30,6 +29,7 @@ from fundops.wire.status import (
     StatusPort,
     Welcome,
 )
+from fundops.wire.stream.server import ServerLimits
 
 NOW_US = 1_700_000_000_000_000
 PATIENCE_S = 10.0

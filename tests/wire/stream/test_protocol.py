@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from fundops.wire.alert import Level
-from fundops.wire.status import (
+from fundops.wire.stream.protocol import (
     EVENT_TOPICS,
     STATE_TOPICS,
     SUBPROTOCOL_JSON,

@@ -20,9 +20,9 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 from wsproto.utilities import LocalProtocolError
 
-from ..runtime import ConfigError, FundopsError
-from .alert import Level
-from .status import SUBPROTOCOL_JSON, BadMessage, CloseCode, Hello, ServerMessage, decode_server, encode
+from ...runtime import ConfigError, FundopsError
+from ..alert import Level
+from .protocol import SUBPROTOCOL_JSON, BadMessage, CloseCode, Hello, ServerMessage, decode_server, encode
 
 __all__ = ["StatusClosed", "open_status"]
 

@@ -28,9 +28,9 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
-from ..runtime import ConfigError
+from ...runtime import ConfigError
 from .hub import Cursor, Hub
-from .status import (
+from .protocol import (
     PROTOCOL,
     SUBPROTOCOL_JSON,
     TOPICS,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fundops.runtime import ConfigError
 from fundops.wire.alert import Level
-from fundops.wire.hub import Cursor, Hub
-from fundops.wire.status import Delta, Event, Gap, ServerMessage, Snapshot, decode_server
+from fundops.wire.stream.hub import Cursor, Hub
+from fundops.wire.stream.protocol import Delta, Event, Gap, ServerMessage, Snapshot, decode_server
 
 
 def decoded(messages: Iterable[bytes]) -> list[ServerMessage]:

@@ -22,10 +22,9 @@ from trio_websocket import WebSocketRequest, serve_websocket
 
 from fundops.runtime import ConfigError
 from fundops.wire.alert import Level
-from fundops.wire.client import StatusClosed, open_status
-from fundops.wire.hub import Hub
-from fundops.wire.server import FrameMeter, ServerLimits, ServerStatistics, Verdict, _Pipe, _Server, serve_status
-from fundops.wire.status import (
+from fundops.wire.stream.client import StatusClosed, open_status
+from fundops.wire.stream.hub import Hub
+from fundops.wire.stream.protocol import (
     SUBPROTOCOL_JSON,
     TOPICS,
     Bye,
@@ -40,6 +39,7 @@ from fundops.wire.status import (
     Welcome,
     decode_server,
 )
+from fundops.wire.stream.server import FrameMeter, ServerLimits, ServerStatistics, Verdict, _Pipe, _Server, serve_status
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 # No test takes near this long; a hang is to be a failure with a traceback.

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
-from ..runtime import ConfigError
-from .alert import Level
-from .status import EVENT_TOPICS, STATE_TOPICS, Delta, Event, Gap, Snapshot, encode
+from ...runtime import ConfigError
+from ..alert import Level
+from .protocol import EVENT_TOPICS, STATE_TOPICS, Delta, Event, Gap, Snapshot, encode
 
 __all__ = ["RING_SIZE", "Cursor", "Hub"]
 

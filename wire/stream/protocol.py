@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
-from ..runtime import FundopsError, Request
-from .alert import Level
+from ...runtime import FundopsError, Request
+from ..alert import Level
 
 __all__ = [
     "EVENT_TOPICS",
