@@ -62,7 +62,7 @@ from fundops.wire.guard import (
 )
 from fundops.wire.money import from_minor
 from fundops.wire.oversight import FundStatus, NavHistory, NavSample, ReadFundStatus, RememberGuard, Tick, TickReport
-from fundops.wire.stream.protocol import StatusPort
+from fundops.wire.status import StatusPort
 
 __all__ = ["Fund"]
 

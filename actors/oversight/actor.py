@@ -38,7 +38,7 @@ from ...wire.paging import checked_limit
 from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
 from ...wire.promotion import EntitlementTerms, Observe, Transition
 from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, RecoveryStatuses
-from ...wire.stream.protocol import EventsCommitted, PublishStatus
+from ...wire.status import EventsCommitted, PublishStatus
 from ..alert.requests import requested
 from ..host import Host, HostFault
 from ..persistence import Reader, earlier_commits

@@ -24,9 +24,11 @@ import trio
 from ...runtime import Actor, Clock, ThreadWorker, Worker, handles, handles_batch
 from ...wire.alert import Level
 from ...wire.money import from_minor
+from ...wire.status import EventsCommitted, PublishStatus, StatusPort
 from ...wire.stream.hub import RING_SIZE, Hub
-from ...wire.stream.protocol import EventsCommitted, EventTopic, PublishStatus, StatusPort
-from ...wire.stream.server import ServerLimits, ServerStatistics, serve_status
+from ...wire.stream.limits import ServerLimits
+from ...wire.stream.protocol import EventTopic
+from ...wire.stream.server import ServerStatistics, serve_status
 from ..persistence import DatabaseError, Reader
 
 __all__ = ["PAGE_ROWS", "StatusActor"]

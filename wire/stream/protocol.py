@@ -1,21 +1,22 @@
-"""The status-stream protocol `fund.status.v1`: every message as a frozen Struct, an object tagged by `t` on the wire.
+"""The messages of the protocol `fund.status.v1`: frozen Structs, on the wire objects tagged by `t`.
 
-State topics are conflated: whoever falls behind gets the latest value of each key, and never what lay between. Events
-are never conflated: each has the rowid of its SQLite row as its seq, and what a client can no longer be given is
-named in a `Gap`. The stream is read-only: nothing in it changes the fund.
+State topics are conflated: a client that falls behind gets the latest value of each key and none of
+the values before it. Events are never conflated: the seq of an event is the rowid of its SQLite
+row, and a `Gap` names the seqs of events that the server no longer holds. The stream is read-only:
+no message changes the fund.
 
-Instants are int microseconds since the Unix epoch (UTC); money is decimal text. A client skips messages whose tag it
-does not know, and fields it does not know, so both may be added without a new version.
+Instants are int microseconds since the Unix epoch (UTC); money is decimal text. A client skips
+messages with an unknown tag, and unknown fields, so both can be added without a new version.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-from ...runtime import FundopsError, Request
+from ...runtime import FundopsError
 from ..alert import Level
 
 __all__ = [
@@ -33,18 +34,16 @@ __all__ = [
     "Error",
     "Event",
     "EventTopic",
-    "EventsCommitted",
     "Gap",
     "Heartbeat",
     "Hello",
     "Ping",
-    "PublishStatus",
     "ServerMessage",
     "Snapshot",
     "StateTopic",
-    "StatusPort",
     "Sub",
     "Unsub",
+    "Verdict",
     "Welcome",
     "decode_client",
     "decode_server",
@@ -62,7 +61,8 @@ STATE_TOPICS: tuple[StateTopic, ...] = get_args(StateTopic)
 EVENT_TOPICS: tuple[EventTopic, ...] = get_args(EventTopic)
 TOPICS: tuple[str, ...] = (*STATE_TOPICS, *EVENT_TOPICS)
 
-# Far above the topics there are, so that newer clients can ask older servers; far below what would be an attack.
+# Far above the number of topics, so that newer clients can ask older servers, and low enough to
+# bound the work of one message.
 TOPICS_MAX = 64
 
 TopicNames = Annotated[tuple[str, ...], msgspec.Meta(max_length=TOPICS_MAX)]
@@ -70,13 +70,15 @@ Seq = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class CloseCode:
-    """Why the server ended a connection: 4000 plus the HTTP status that means the same, or 1001."""
+    """The server's close codes: 4000 plus the HTTP status of the same meaning, or 1001."""
 
-    GOING_AWAY = 1001  # the server stops; reconnect
+    GOING_AWAY = 1001  # the server stops; the client may reconnect
     BAD_MESSAGE = 4400
     BAD_TOKEN = 4401
     FORBIDDEN = 4403
-    UNKNOWN_TOPIC = 4404  # never a close: what is known of the `Sub` is followed
+    UNKNOWN_TOPIC = (
+        4404  # sent in an `Error` without a close: the known topics of the `Sub` are followed
+    )
     WRONG_SUBPROTOCOL = 4406
     TOO_SLOW = 4408  # no hello, no pong, or bytes not taken in time
     CONFLICT = 4409  # a second hello
@@ -84,33 +86,46 @@ class CloseCode:
     TOO_MANY = 4429
 
 
+class Verdict(NamedTuple):
+    """The server's reason to end a connection."""
+
+    code: int  # one of `CloseCode`
+    reason: str  # for the client
+
+
 # -- client to server
 
 
 class Hello(msgspec.Struct, frozen=True, tag_field="t", tag="hello", omit_defaults=True):
-    """The first message, exactly once."""
+    """The first message, sent exactly once."""
 
-    token: str | None = None  # None: none is asked for, or it went in the Authorization header
-    epoch: str | None = None  # of the last welcome; `since` counts only when it is still the server's
-    since: Annotated[Mapping[str, Seq], msgspec.Meta(max_length=TOPICS_MAX)] = {}  # last seq seen, by event topic
-    topics: TopicNames | None = None  # None: all; those the server does not know are missing from its welcome
-    min_level: Level | None = None  # alerts below it are left out; None: all
+    token: str | None = None  # None: the server wants none, or it is in the Authorization header
+    epoch: str | None = (
+        None  # of the last welcome; `since` is ignored when the server's epoch differs
+    )
+    since: Annotated[
+        Mapping[str, Seq], msgspec.Meta(max_length=TOPICS_MAX)
+    ] = {}  # last seq seen, by event topic
+    topics: TopicNames | None = (
+        None  # None: all; the welcome leaves out those that the server does not know
+    )
+    min_level: Level | None = None  # alerts below it are left out; None: all are sent
 
 
 class Sub(msgspec.Struct, frozen=True, tag_field="t", tag="sub"):
-    """Follow these topics too; those already followed go on as they are."""
+    """Follow these topics too. Topics that are followed already continue unchanged."""
 
     topics: TopicNames
 
 
 class Unsub(msgspec.Struct, frozen=True, tag_field="t", tag="unsub"):
-    """Stop following these topics. What was already on its way still arrives."""
+    """Stop following these topics. Messages that were already sent still arrive."""
 
     topics: TopicNames
 
 
 class Ping(msgspec.Struct, frozen=True, tag_field="t", tag="ping"):
-    """Answered with a `Heartbeat`: for clients that cannot send websocket pings, such as browsers."""
+    """Asks for a `Heartbeat`; for clients that cannot send websocket pings, such as browsers."""
 
 
 ClientMessage = Hello | Sub | Unsub | Ping
@@ -120,33 +135,39 @@ ClientMessage = Hello | Sub | Unsub | Ping
 
 
 class Welcome(msgspec.Struct, frozen=True, tag_field="t", tag="welcome"):
-    """The answer to `Hello`. `epoch` names the database that the event seqs belong to."""
+    """The answer to `Hello`."""
 
     protocol: str
-    epoch: str
+    epoch: str  # the uuid of the database that the event seqs belong to
     server_time_us: int
-    topics: tuple[str, ...]  # the followed ones
+    topics: tuple[str, ...]  # those now followed
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag_field="t", tag="snapshot"):
-    """All of a state topic; it replaces what the client holds."""
+    """A whole state topic. It replaces the client's copy."""
 
     topic: str
-    seq: int  # of the newest change it contains; 0: nothing was ever published
+    seq: int  # of the newest change that it contains; 0: nothing was published yet
     state: Mapping[str, Any]
 
 
 class Delta(msgspec.Struct, frozen=True, tag_field="t", tag="delta"):
-    """One key of a state topic has a new value. Seqs rise, with holes where values were overtaken."""
+    """One key of a state topic has a new value.
+
+    Seqs rise, and skip values that newer ones replaced.
+    """
 
     topic: str
     seq: int
     key: str
-    value: Any  # None: the key is gone
+    value: Any  # None: the key was removed
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="t", tag="event"):
-    """Something that happened, durable before it was sent. Seqs rise; a hole without a `Gap` means nothing."""
+    """One event, durable before it was sent.
+
+    Seqs rise; a missing seq without a `Gap` was never used.
+    """
 
     topic: str
     seq: int
@@ -154,7 +175,10 @@ class Event(msgspec.Struct, frozen=True, tag_field="t", tag="event"):
 
 
 class Gap(msgspec.Struct, frozen=True, tag_field="t", tag="gap"):
-    """Events with these seqs, both ends included, are no longer held: read them from the database if they matter."""
+    """The server no longer holds the events with these seqs, both ends included.
+
+    They are still in the database.
+    """
 
     topic: str
     from_seq: int = msgspec.field(name="from")
@@ -162,20 +186,23 @@ class Gap(msgspec.Struct, frozen=True, tag_field="t", tag="gap"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="t", tag="heartbeat"):
-    """Nothing else was to be said for a while, or the client sent a `Ping`."""
+    """Sent when no other message was due for a while, and as the answer to a `Ping`."""
 
     server_time_us: int
 
 
 class Error(msgspec.Struct, frozen=True, tag_field="t", tag="error"):
-    """What the client did wrong. The close with the same code follows, except for `CloseCode.UNKNOWN_TOPIC`."""
+    """The client broke a rule.
+
+    A close with the same code follows, except for `CloseCode.UNKNOWN_TOPIC`.
+    """
 
     code: int
     message: str
 
 
 class Bye(msgspec.Struct, frozen=True, tag_field="t", tag="bye"):
-    """The server ends the connection through no fault of the client."""
+    """The server ends the connection, and the client broke no rule."""
 
     reason: str
     retry_after_s: float
@@ -184,31 +211,11 @@ class Bye(msgspec.Struct, frozen=True, tag_field="t", tag="bye"):
 ServerMessage = Welcome | Snapshot | Delta | Event | Gap | Heartbeat | Error | Bye
 
 
-# -- what the status actor is told and asked
-
-
-class PublishStatus(msgspec.Struct, frozen=True, tag=True):
-    """Told: the whole of these state topics as they are now. Keys that are missing, or None, are gone.
-
-    Values are whatever msgspec encodes; money must be Decimal or text, never float. Topics that are not named stay.
-    """
-
-    states: Mapping[str, Mapping[str, Any]]
-
-
-class EventsCommitted(msgspec.Struct, frozen=True, tag=True):
-    """Told after a commit: there may be new rows in the tables behind the event topics."""
-
-
-class StatusPort(Request[int], frozen=True):
-    """The port that the stream is served on."""
-
-
 # -- encoding
 
 
 class BadMessage(FundopsError, ValueError):
-    """Bytes that are no message of the protocol; the text says where and why."""
+    """The bytes are not a message of the protocol; the text says where and why."""
 
 
 _encoder = msgspec.json.Encoder()
@@ -225,22 +232,31 @@ _SERVER_TAGS = frozenset(kind.__struct_config__.tag for kind in get_args(ServerM
 
 
 def encode(message: ClientMessage | ServerMessage) -> bytes:
-    """One message as JSON. A `msgspec.Raw` inside is JSON already and goes out as it is."""
+    """One message as JSON. A `msgspec.Raw` inside it is copied unchanged."""
     return _encoder.encode(message)
 
 
 def decode_client(text: str | bytes) -> ClientMessage:
-    """Raises: `BadMessage`, also for tags this version does not know: a client must not believe it was heard."""
+    """The decoded message of a client.
+
+    Raises: `BadMessage`, also for unknown tags: a client must not believe that the server
+    understood it.
+    """
     try:
         message: ClientMessage = _client_decoder.decode(text)
-    # The decoder recurses: a hostile depth of brackets is a RecursionError and no MsgspecError.
+    # The decoder recurses, so very deep brackets raise RecursionError instead of MsgspecError.
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise BadMessage(str(error)) from error
     return message
 
 
 def decode_server(text: str | bytes) -> ServerMessage | None:
-    """The message, or None when its tag is of a newer server and is to be skipped. Raises: `BadMessage`."""
+    """The decoded message of a server; None for an unknown tag.
+
+    A newer server may send one, and a client skips it.
+
+    Raises: `BadMessage`.
+    """
     try:
         message: ServerMessage = _server_decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -258,7 +274,7 @@ def _has_unknown_tag(text: str | bytes) -> bool:
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of the protocol, generated from the types: `client` and `server` are what each side may send."""
+    """JSON Schema of the messages of each side, `client` and `server`, generated from the types."""
     (client, server), components = msgspec.json.schema_components(
         (ClientMessage, ServerMessage), ref_template="#/$defs/{name}"
     )
