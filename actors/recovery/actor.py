@@ -45,8 +45,8 @@ from ..host import HostFault
 from ..persistence import Reader, earlier_commits
 from . import schema
 from .book import Book, Plan
-from .core import Input, Record, RecoverySettings, attempt_id
 from .feeds import FeedWatch
+from .rules import Input, Record, RecoverySettings, attempt_id
 
 __all__ = ["Calls", "RecoveryActor", "RecoveryHost", "calls_of"]
 

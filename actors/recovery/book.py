@@ -15,7 +15,7 @@ import msgspec
 from ...wire.alert import AlertDraft
 from ...wire.controller import StrategyState, StrategyStatus
 from ...wire.recovery import AttemptEnded, AttemptLate, RecoveryEvent, RecoveryPhase, RecoveryStatistics, RecoveryStatus
-from .core import (
+from .rules import (
     KILL_SWITCH,
     Input,
     Occasion,

@@ -12,8 +12,8 @@ import msgspec
 from ...wire.persistence import Statement
 from ...wire.recovery import RecoveryEvent, RecoveryPhase
 from ..persistence import Reader
-from .core import Record
 from .feeds import Feed
+from .rules import Record
 
 __all__ = [
     "SCHEMA",

@@ -15,8 +15,8 @@ from fundops.actors.persistence import PersistenceActor, Reader
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.recovery import SCHEMA, RecoveryActor, RecoverySettings, schema
 from fundops.actors.recovery.actor import calls_of
-from fundops.actors.recovery.core import Record
 from fundops.actors.recovery.feeds import Feed
+from fundops.actors.recovery.rules import Record
 from fundops.runtime import (
     Actor,
     ActorCrashed,

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import replace
 
 from fundops.actors.recovery.book import Book, Plan
-from fundops.actors.recovery.core import (
+from fundops.actors.recovery.rules import (
     NO_PROGRESS,
     TABLE,
     Decision,
