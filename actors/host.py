@@ -26,11 +26,11 @@ from ..wire.controller import (
     FeedStatus,
     Fill,
     KillAction,
-    NotRetryable,
     Settlement,
     StopReport,
     StrategyStatus,
 )
+from ..wire.errors import NotRetryable
 from ..wire.recovery import AttemptEnded, AttemptLate
 
 __all__ = ["CALL_DEADLINE_S", "RESTART_DEADLINE_S", "STOP_ALL_DEADLINE_S", "Host", "HostFault"]

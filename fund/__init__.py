@@ -20,15 +20,8 @@ if TYPE_CHECKING:
     from fundops.reader import FundReader, open_reader
     from fundops.runtime import Clock, ConfigError, FundopsError, SystemClock, VirtualClock
     from fundops.wire.alert import Category, Level
-    from fundops.wire.controller import (
-        Controller,
-        FeedStatus,
-        Fill,
-        NotRetryable,
-        Settlement,
-        StopReport,
-        StrategyStatus,
-    )
+    from fundops.wire.controller import Controller, FeedStatus, Fill, Settlement, StopReport, StrategyStatus
+    from fundops.wire.errors import NotRetryable, OutcomeUnknown
     from fundops.wire.guard import Entitlement
     from fundops.wire.ledger import (
         AlreadyReversed,
@@ -44,7 +37,6 @@ if TYPE_CHECKING:
         UnknownAccount,
     )
     from fundops.wire.money import AmountError
-    from fundops.wire.persistence import OutcomeUnknown
     from fundops.wire.promotion import PromotionStage
     from fundops.wire.recovery import RecoveryEvent
 
@@ -75,9 +67,9 @@ _HOMES = {
     "LedgerFailed": "fundops.wire.ledger",
     "Leg": "fundops.wire.ledger",
     "Level": "fundops.wire.alert",
-    "NotRetryable": "fundops.wire.controller",
+    "NotRetryable": "fundops.wire.errors",
     "OpeningPosition": "fundops.wire.ledger",
-    "OutcomeUnknown": "fundops.wire.persistence",
+    "OutcomeUnknown": "fundops.wire.errors",
     "PeriodClosed": "fundops.wire.ledger",
     "Posted": "fundops.wire.ledger",
     "PromotionGate": "fundops.actors.promotion",

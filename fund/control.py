@@ -395,8 +395,7 @@ _ERROR_MODULES: Final = (
     "fundops.commands",
     "fundops.doors",
     "fundops.lock",
-    "fundops.wire.guard",
-    "fundops.wire.paging",
+    "fundops.wire.errors",
 )
 
 

@@ -27,20 +27,12 @@ from fundops.database import MIGRATIONS
 from fundops.lock import OwnerLock
 from fundops.moments import Instant, instant_us
 from fundops.runtime import Clock, SystemClock
+from fundops.wire.errors import Conflict, StageTooLow, UnknownStrategy
 from fundops.wire.guard import Entitlement
 from fundops.wire.money import Amount, from_minor, positive_minor
 from fundops.wire.paging import checked_limit
 from fundops.wire.persistence import Committed, Statement
-from fundops.wire.promotion import (
-    Conflict,
-    Evaluation,
-    HistoryEntry,
-    PromotionSnapshot,
-    PromotionStage,
-    StageTooLow,
-    Transition,
-    UnknownStrategy,
-)
+from fundops.wire.promotion import Evaluation, HistoryEntry, PromotionSnapshot, PromotionStage, Transition
 
 __all__ = ["PromotionManager"]
 
@@ -52,7 +44,7 @@ FOR_EVER_US = 2**62
 
 
 class PromotionManager:
-    """Strategies may be named by their id or by their name. Errors are the refusals of `fundops.wire.promotion`."""
+    """Strategies may be named by their id or by their name. Refusals are in `fundops.wire.errors`."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ..runtime import Rejected, Request
+from ..runtime import Request
 
 __all__ = [
     "AlertDraft",
@@ -15,7 +15,6 @@ __all__ = [
     "AlertPage",
     "AlertReceipt",
     "AlertRecord",
-    "AlertRefused",
     "AlertsWaiting",
     "Category",
     "ConsumeAlertRequests",
@@ -56,14 +55,6 @@ class AlertOutcome(enum.Enum):
     DEDUPED = "DEDUPED"
     NO_CHANNEL = "NO_CHANNEL"
     UNPERSISTED = "UNPERSISTED"
-
-
-class AlertRefused(Rejected, ValueError):
-    """What was asked is not acceptable; `field` names the part of the request."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field, self.problem = field, problem
 
 
 class AlertReceipt(msgspec.Struct, frozen=True):

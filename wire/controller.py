@@ -12,8 +12,6 @@ from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from ..runtime import FundopsError
-
 __all__ = [
     "CanListFeeds",
     "CanListFills",
@@ -26,7 +24,6 @@ __all__ = [
     "FeedStatus",
     "Fill",
     "KillAction",
-    "NotRetryable",
     "Settlement",
     "StopReport",
     "StrategyState",
@@ -35,10 +32,6 @@ __all__ = [
 
 StrategyState = Literal["pending", "running", "paused", "stopped", "failed", "retired"]
 KillAction = Literal["halt", "flatten"]
-
-
-class NotRetryable(FundopsError):
-    """Raised by `restart` when trying again cannot help: configuration, credentials, reconciliation."""
 
 
 class StrategyStatus(msgspec.Struct, frozen=True):

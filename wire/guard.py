@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from ..runtime import Rejected, Request
+from ..runtime import Request
 from .alert import AlertDraft
 from .controller import StrategyStatus
 from .promotion import EntitlementTerms
@@ -20,7 +20,6 @@ __all__ = [
     "GuardState",
     "KillState",
     "KillStatus",
-    "KillSwitchNotEngaged",
     "Pause",
     "ReadGuard",
     "ReadKillSwitch",
@@ -141,7 +140,3 @@ class ResumeStrategy(Request[bool], frozen=True):
 
     strategy: str
     actor: str
-
-
-class KillSwitchNotEngaged(Rejected):
-    """There is nothing to release."""

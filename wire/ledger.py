@@ -15,8 +15,8 @@ import msgspec
 
 from ..runtime import Outcome, Rejected, Request
 from .controller import Fill, Settlement
+from .errors import StorageDegraded, StorageFailed
 from .money import Amount, shown
-from .persistence import StorageDegraded, StorageFailed
 
 __all__ = [
     "BOOKABLE",

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from ..runtime import ConfigError, Rejected
+from .errors import BadLimit
 
-__all__ = ["COUNT_MAX", "BadLimit", "checked_limit"]
+__all__ = ["COUNT_MAX", "checked_limit"]
 
 COUNT_MAX = 2**63 - 1
-
-
-class BadLimit(Rejected, ConfigError):
-    """A page size is negative, or not a whole number."""
 
 
 def checked_limit(limit: int) -> int:

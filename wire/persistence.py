@@ -7,17 +7,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..runtime import Outcome, Rejected, Request
+from ..runtime import Request
 
 __all__ = [
     "COMMIT_DEADLINE_S",
     "Commit",
     "Committed",
-    "ConstraintFailed",
-    "OutcomeUnknown",
     "Statement",
-    "StorageDegraded",
-    "StorageFailed",
     "StorageState",
     "StorageStatistics",
     "StorageStatus",
@@ -61,27 +57,3 @@ class StorageStatus(msgspec.Struct, frozen=True):
 
 class StorageStatistics(Request[StorageStatus], frozen=True):
     """How the database is doing."""
-
-
-class ConstraintFailed(Rejected):
-    """These statements break a constraint of the schema; others of the same batch were committed."""
-
-    outcome: Outcome = "not_executed"
-
-
-class StorageDegraded(Rejected):
-    """The database cannot be written now (full, read-only, locked); nothing was written, reads go on."""
-
-    outcome: Outcome = "not_executed"
-
-
-class StorageFailed(Rejected):
-    """The database is damaged or its disk fails; nothing more is written until a person has looked."""
-
-    outcome: Outcome = "not_executed"
-
-
-class OutcomeUnknown(Rejected):
-    """COMMIT itself failed, and so did looking at what is on disk. Look it up later, or ask again with the same key."""
-
-    outcome: Outcome = "unknown"

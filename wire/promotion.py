@@ -8,26 +8,21 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..runtime import ConfigError, Rejected, Request
+from ..runtime import Request
 from .controller import StrategyStatus
 
 __all__ = [
     "Adopt",
-    "Conflict",
-    "CoolingDown",
     "CriterionResult",
     "Demote",
     "EntitlementTerms",
     "Evaluate",
     "Evaluation",
     "Freeze",
-    "GateNotPassed",
     "HistoryEntry",
-    "MetricError",
     "Observe",
     "Observed",
     "Promote",
-    "PromotionError",
     "PromotionHistory",
     "PromotionSnapshot",
     "PromotionStage",
@@ -36,14 +31,7 @@ __all__ = [
     "RecordMetrics",
     "Register",
     "Retire",
-    "SkipRefused",
-    "StageTooLow",
-    "StaleRevision",
-    "StrategyFrozen",
-    "StrategyRetired",
     "Transition",
-    "UnknownStage",
-    "UnknownStrategy",
     "Verdict",
 ]
 
@@ -234,72 +222,3 @@ class PromotionHistory(Request[tuple[HistoryEntry, ...]], frozen=True):
 
     strategy_id: str | None = None
     limit: int = 50
-
-
-class PromotionError(Rejected):
-    """Base of what promotion refuses."""
-
-
-class UnknownStrategy(PromotionError, KeyError):
-    def __init__(self, strategy_id: str) -> None:
-        super().__init__(f"there is no strategy {strategy_id!r}")
-        self.strategy_id = strategy_id
-
-    __str__ = Exception.__str__
-
-
-class UnknownStage(PromotionError, ValueError):
-    def __init__(self, stage: object, stages: Sequence[str]) -> None:
-        super().__init__(f"{stage!r} is not a stage of this ladder; its stages are {', '.join(stages)}")
-        self.stage, self.stages = stage, tuple(stages)
-
-
-class MetricError(PromotionError, ConfigError):
-    """A metric that cannot be recorded; `field` names it, `value` is what was given."""
-
-    def __init__(self, field: str, value: object, problem: str) -> None:
-        ConfigError.__init__(self, field, f"{value!r} {problem}")
-        self.value = value
-
-
-class GateNotPassed(PromotionError):
-    """The gate is not a PASS now; `evaluation` says which criterion, by how much."""
-
-    def __init__(self, evaluation: Evaluation) -> None:
-        missed = [f"{one.name} ({one.reason})" for one in evaluation.criteria if one.reason]
-        super().__init__(
-            f"{evaluation.strategy} does not pass its gate in {evaluation.stage.value}: {', '.join(missed)}"
-        )
-        self.evaluation = evaluation
-
-
-class SkipRefused(PromotionError):
-    """No stage is skipped, by anybody."""
-
-
-class StrategyFrozen(PromotionError):
-    """Frozen strategies are not promoted; demotion still works."""
-
-
-class CoolingDown(PromotionError):
-    def __init__(self, strategy: str, until_us: int) -> None:
-        super().__init__(f"{strategy} was demoted and cools down until {until_us} us")
-        self.strategy, self.until_us = strategy, until_us
-
-
-class StrategyRetired(PromotionError):
-    """A retired strategy takes no more metrics and no more transitions."""
-
-
-class StaleRevision(PromotionError):
-    def __init__(self, expected: int, current: int) -> None:
-        super().__init__(f"revision {expected} was expected, the strategy is at {current}")
-        self.expected, self.current = expected, current
-
-
-class Conflict(PromotionError):
-    """The same key was recorded before with other content."""
-
-
-class StageTooLow(PromotionError):
-    """The strategy has not reached the stage that this run requires."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from ..runtime import Rejected, Request
+from ..runtime import Request
 from .controller import FeedStatus, StrategyStatus
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "RecoveryStatus",
     "RecoveryStatuses",
     "ReleaseStrategy",
-    "UnmanagedStrategy",
 ]
 
 
@@ -54,16 +53,6 @@ RecoveryAction = Literal[
     "stale_feed",
     "feed_back",
 ]
-
-
-class UnmanagedStrategy(Rejected, KeyError):
-    """Recovery has never seen a strategy of that name."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"recovery knows no strategy {name!r}")
-        self.name = name
-
-    __str__ = Exception.__str__
 
 
 class RecoveryEvent(msgspec.Struct, frozen=True):

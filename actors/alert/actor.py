@@ -33,7 +33,6 @@ from ...wire.alert import (
     AlertOutcome,
     AlertPage,
     AlertReceipt,
-    AlertRefused,
     AlertsWaiting,
     ConsumeAlertRequests,
     DeliverFromMemory,
@@ -43,7 +42,8 @@ from ...wire.alert import (
     SendAlert,
     Wake,
 )
-from ...wire.persistence import Commit, ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from ...wire.errors import AlertRefused, ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from ...wire.persistence import Commit
 from ..persistence import Reader, earlier_commits
 from .core import NO_CHANGES, Alert, AlertSettings, Changes, Decided, Draft, Gates, accepted
 from .schema import Recorded, load_cursor, load_gates, load_last_id, load_requests, recent, record

@@ -30,14 +30,8 @@ from ...runtime import (
     handles_batch,
 )
 from ...wire.alert import DeliverFromMemory, OutgoingAlert, PendingDeliveries, Wake
-from ...wire.persistence import (
-    Commit,
-    ConstraintFailed,
-    OutcomeUnknown,
-    Statement,
-    StorageDegraded,
-    StorageFailed,
-)
+from ...wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from ...wire.persistence import Commit, Statement
 from ..persistence import Reader
 from .schema import (
     claim,

@@ -20,7 +20,8 @@ from typing import Literal
 import msgspec
 
 from ...runtime import ConfigError
-from ...wire.alert import AlertOutcome, AlertRefused, Category, Level, SendAlert
+from ...wire.alert import AlertOutcome, Category, Level, SendAlert
+from ...wire.errors import AlertRefused
 
 __all__ = [
     "MESSAGE_MAX",

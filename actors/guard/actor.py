@@ -17,6 +17,7 @@ import msgspec
 from ...runtime import Actor, ActorError, Clock, handles
 from ...wire.alert import Category, Level, SendAlert
 from ...wire.controller import StrategyStatus
+from ...wire.errors import KillSwitchNotEngaged
 from ...wire.guard import (
     EngageKillSwitch,
     Entitlement,
@@ -24,7 +25,6 @@ from ...wire.guard import (
     GuardState,
     KillState,
     KillStatus,
-    KillSwitchNotEngaged,
     ReadGuard,
     ReadKillSwitch,
     ReleaseKillSwitch,

@@ -20,6 +20,7 @@ from typing import TypeVar
 from ...runtime import Actor, AskTimeout, Clock, Ref, Rejected, ThreadWorker, Worker, handles, handles_batch
 from ...wire.alert import Category, Level
 from ...wire.controller import Fill, Settlement
+from ...wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
 from ...wire.ledger import (
     BOOKABLE,
     EVENTS_MAX,
@@ -51,15 +52,7 @@ from ...wire.ledger import (
 )
 from ...wire.ledger import Entry as EntryRecord
 from ...wire.money import AmountError, from_minor, rounded_decimal, shown
-from ...wire.persistence import (
-    COMMIT_DEADLINE_S,
-    Commit,
-    ConstraintFailed,
-    OutcomeUnknown,
-    Statement,
-    StorageDegraded,
-    StorageFailed,
-)
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..persistence import Reader, earlier_commits
 from . import accounts, schema

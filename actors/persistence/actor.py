@@ -16,18 +16,8 @@ from typing import assert_never
 import msgspec
 
 from ...runtime import Actor, ThreadWorker, Timer, Worker, handles, handles_batch
-from ...wire.persistence import (
-    Commit,
-    Committed,
-    ConstraintFailed,
-    OutcomeUnknown,
-    Statement,
-    StorageDegraded,
-    StorageFailed,
-    StorageState,
-    StorageStatistics,
-    StorageStatus,
-)
+from ...wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from ...wire.persistence import Commit, Committed, Statement, StorageState, StorageStatistics, StorageStatus
 from .store import Answer, Store, commit_batch
 
 __all__ = ["PersistenceActor"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ...runtime import Ref
-from ...wire.persistence import COMMIT_DEADLINE_S, Commit, OutcomeUnknown, StorageDegraded, StorageFailed
+from ...wire.errors import OutcomeUnknown, StorageDegraded, StorageFailed
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit
 
 __all__ = ["earlier_commits"]
 

@@ -16,12 +16,12 @@ import msgspec
 from ...runtime import Actor, Clock, Ref, handles
 from ...wire.alert import Category, Level
 from ...wire.controller import StrategyStatus
+from ...wire.errors import Conflict, ConstraintFailed, OutcomeUnknown, UnknownStrategy
 from ...wire.money import from_minor, minor_of_float
 from ...wire.paging import checked_limit
-from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown, Statement
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
 from ...wire.promotion import (
     Adopt,
-    Conflict,
     Demote,
     EntitlementTerms,
     Evaluate,
@@ -40,7 +40,6 @@ from ...wire.promotion import (
     Register,
     Retire,
     Transition,
-    UnknownStrategy,
 )
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..host import Host, HostFault

@@ -16,22 +16,24 @@ from typing import Literal
 import msgspec
 
 from ...runtime import DAY_US, ConfigError
-from ...wire.promotion import (
+from ...wire.errors import (
     CoolingDown,
-    CriterionResult,
-    Evaluation,
     GateNotPassed,
-    HistoryEntry,
     MetricError,
-    Move,
-    PromotionSnapshot,
-    PromotionStage,
     SkipRefused,
     StaleRevision,
     StrategyFrozen,
     StrategyRetired,
-    Transition,
     UnknownStage,
+)
+from ...wire.promotion import (
+    CriterionResult,
+    Evaluation,
+    HistoryEntry,
+    Move,
+    PromotionSnapshot,
+    PromotionStage,
+    Transition,
     Verdict,
 )
 from .ladder import METRICS, Criterion, Ladder, LadderName, Policy, PromotionGate, default_criteria, ladder

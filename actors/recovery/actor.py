@@ -22,8 +22,9 @@ from msgspec.structs import replace
 
 from ...runtime import Actor, Clock, Ref, Rejected, handles
 from ...wire.alert import AlertDraft
+from ...wire.errors import ConstraintFailed, OutcomeUnknown, UnmanagedStrategy
 from ...wire.paging import checked_limit
-from ...wire.persistence import COMMIT_DEADLINE_S, Commit, ConstraintFailed, OutcomeUnknown
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit
 from ...wire.recovery import (
     AttemptEnded,
     AttemptLate,
@@ -39,7 +40,6 @@ from ...wire.recovery import (
     RecoveryStatus,
     RecoveryStatuses,
     ReleaseStrategy,
-    UnmanagedStrategy,
 )
 from ..alert.requests import alert_ref, requested, wake_alerts
 from ..host import HostFault

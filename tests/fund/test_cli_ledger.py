@@ -34,7 +34,7 @@ from fundops.actors.persistence import DatabaseError, open_database
 from fundops.database import MIGRATIONS, import_book
 from fundops.lock import OwnerLock
 from fundops.standalone import run_command
-from fundops.wire.persistence import OutcomeUnknown
+from fundops.wire.errors import OutcomeUnknown
 
 DEADLINE_S = 60
 

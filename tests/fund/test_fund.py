@@ -33,9 +33,9 @@ from fundops import (
 from fundops.actors.alert.delivery import SecretUrl
 from fundops.runtime import ActorStopped, InlineWorker, SupervisorEscalated, UnknownChild, Worker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
-from fundops.wire.guard import KillSwitchNotEngaged
+from fundops.wire.errors import KillSwitchNotEngaged, UnmanagedStrategy
 from fundops.wire.ledger import IdempotencyConflict, Leg, UnbalancedEntry
-from fundops.wire.recovery import RecoveryPhase, UnmanagedStrategy
+from fundops.wire.recovery import RecoveryPhase
 
 EVERYTHING: dict[str, Any] = {"ledger_enabled": True, "promotion_enabled": True, "self_healing_enabled": True}
 ACTORS = ("guard", "persistence", "alert", "ledger", "promotion", "recovery", "oversight")

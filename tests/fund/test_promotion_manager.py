@@ -34,7 +34,7 @@ from fundops import (
 from fundops.actors.persistence import DatabaseError
 from fundops.doors import PromotionDoor
 from fundops.lock import OwnerLock
-from fundops.wire.promotion import (
+from fundops.wire.errors import (
     Conflict,
     CoolingDown,
     GateNotPassed,
@@ -584,7 +584,7 @@ def test_a_write_waits_for_another_tools_and_gives_up_with_the_owners_name(
 RACE = """
 import sys
 from fundops import PromotionManager
-from fundops.wire.promotion import StaleRevision
+from fundops.wire.errors import StaleRevision
 manager = PromotionManager(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

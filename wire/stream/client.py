@@ -26,19 +26,12 @@ from trio_websocket import (
 )
 from wsproto.utilities import LocalProtocolError
 
-from ...runtime import ConfigError, FundopsError
+from ...runtime import ConfigError
 from ..alert import Level
-from .protocol import (
-    SUBPROTOCOL_JSON,
-    BadMessage,
-    CloseCode,
-    Hello,
-    ServerMessage,
-    decode_server,
-    encode,
-)
+from ..errors import BadMessage, StatusClosed
+from .protocol import SUBPROTOCOL_JSON, CloseCode, Hello, ServerMessage, decode_server, encode
 
-__all__ = ["StatusClosed", "open_status", "parse_url"]
+__all__ = ["open_status", "parse_url"]
 
 CONNECT_S = 10.0
 CLOSE_S = 2.0
@@ -47,17 +40,6 @@ MESSAGE_MAX_BYTES = 64 * 2**20
 
 _NORMAL = 1000  # RFC 6455, section 7.4.1
 _LOST = 1006  # the connection ended without a close frame
-
-
-class StatusClosed(FundopsError):
-    """The stream cannot be reached, or ended without a normal close.
-
-    `code` is an HTTP status or a close code.
-    """
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"status stream: {reason} ({code})")
-        self.code, self.reason = code, reason
 
 
 @asynccontextmanager

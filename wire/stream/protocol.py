@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
 
-from ...runtime import FundopsError
 from ..alert import Level
+from ..errors import BadMessage
 
 __all__ = [
     "EVENT_TOPICS",
@@ -26,7 +26,6 @@ __all__ = [
     "SUBPROTOCOL_JSON",
     "TOPICS",
     "TOPICS_MAX",
-    "BadMessage",
     "Bye",
     "ClientMessage",
     "CloseCode",
@@ -212,10 +211,6 @@ ServerMessage = Welcome | Snapshot | Delta | Event | Gap | Heartbeat | Error | B
 
 
 # -- encoding
-
-
-class BadMessage(FundopsError, ValueError):
-    """The bytes are not a message of the protocol; the text says where and why."""
 
 
 _encoder = msgspec.json.Encoder()

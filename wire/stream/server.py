@@ -24,6 +24,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from ...runtime import ConfigError
+from ..errors import BadMessage
 from .frames import FrameStream
 from .http import HttpRefusal, is_admitted, read_request
 from .hub import Cursor, Hub
@@ -32,7 +33,6 @@ from .protocol import (
     PROTOCOL,
     SUBPROTOCOL_JSON,
     TOPICS,
-    BadMessage,
     Bye,
     ClientMessage,
     CloseCode,

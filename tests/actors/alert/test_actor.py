@@ -35,7 +35,6 @@ from fundops.wire.alert import (
     AlertOutcome,
     AlertPage,
     AlertReceipt,
-    AlertRefused,
     AlertsWaiting,
     Category,
     ConsumeAlertRequests,
@@ -45,7 +44,8 @@ from fundops.wire.alert import (
     RecentAlerts,
     SendAlert,
 )
-from fundops.wire.persistence import Commit, OutcomeUnknown, Statement, StorageDegraded, StorageStatistics
+from fundops.wire.errors import AlertRefused, OutcomeUnknown, StorageDegraded
+from fundops.wire.persistence import Commit, Statement, StorageStatistics
 
 INFO, WARNING, CRITICAL = Level.INFO, Level.WARNING, Level.CRITICAL
 GENERAL, KILL_SWITCH = Category.GENERAL, Category.KILL_SWITCH

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from fundops.actors.alert import core
 from fundops.actors.alert.core import Alert, AlertSettings, Decided, Gates, accepted, cleaned, repaired
 from fundops.runtime import ConfigError, Rejected
-from fundops.wire.alert import AlertOutcome, AlertRefused, Category, Level, SendAlert
+from fundops.wire.alert import AlertOutcome, Category, Level, SendAlert
+from fundops.wire.errors import AlertRefused
 
 INFO, WARNING, CRITICAL = Level.INFO, Level.WARNING, Level.CRITICAL
 QUEUED, RATE_SUPPRESSED, DEDUPED = AlertOutcome.QUEUED, AlertOutcome.RATE_SUPPRESSED, AlertOutcome.DEDUPED

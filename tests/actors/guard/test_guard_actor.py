@@ -21,13 +21,13 @@ from fundops.actors.host import Host, HostFault
 from fundops.runtime import Actor, ChildSpec, Supervisor, VirtualClock, handles, open_supervisor
 from fundops.wire.alert import Level, SendAlert
 from fundops.wire.controller import KillAction, StopReport, StrategyStatus
+from fundops.wire.errors import KillSwitchNotEngaged
 from fundops.wire.guard import (
     EngageKillSwitch,
     Entitlement,
     GuardReport,
     GuardState,
     KillStatus,
-    KillSwitchNotEngaged,
     ReadKillSwitch,
     ReleaseKillSwitch,
     RestoreGuard,

@@ -35,6 +35,7 @@ from fundops.runtime import (
 )
 from fundops.wire.alert import AlertsWaiting
 from fundops.wire.controller import Fill, Settlement
+from fundops.wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
 from fundops.wire.ledger import (
     AlreadyReversed,
     BalanceSheet,
@@ -77,7 +78,7 @@ from fundops.wire.ledger import (
     Withdraw,
 )
 from fundops.wire.money import MINOR_MAX, AmountError, from_minor
-from fundops.wire.persistence import Commit, ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from fundops.wire.persistence import Commit
 
 START_US = 1_700_000_000_000_000
 GOLDEN: tuple[Event, ...] = (

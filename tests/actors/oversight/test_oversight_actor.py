@@ -28,10 +28,11 @@ from fundops.runtime import (
 )
 from fundops.wire.alert import AlertsWaiting, ConsumeAlertRequests, SendAlert
 from fundops.wire.controller import FeedStatus, Fill, Settlement, StopReport, StrategyStatus
+from fundops.wire.errors import OutcomeUnknown, StorageDegraded
 from fundops.wire.guard import EngageKillSwitch, ReadKillSwitch, ResumeStrategy
 from fundops.wire.ledger import BalanceSheet, Deposit, LedgerTotals, ReadTotals, RecordLoss, Withdraw
 from fundops.wire.oversight import FundStatus, NavHistory, NavSample, ReadFundStatus, Tick, TickReport
-from fundops.wire.persistence import Commit, OutcomeUnknown, StorageDegraded
+from fundops.wire.persistence import Commit
 from fundops.wire.promotion import Adopt, PromotionStage, ReadSnapshot, RecordMetrics, Register
 
 T0 = 1_700_000_000_000_000

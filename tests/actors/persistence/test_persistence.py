@@ -31,17 +31,8 @@ from fundops.actors.persistence.actor import PROBE_EVERY_S
 from fundops.actors.persistence.database import APPLICATION_ID
 from fundops.database import MIGRATIONS
 from fundops.runtime import ActorCrashed, ChildSpec, InlineWorker, Ref, StartFailed, Supervisor, open_supervisor
-from fundops.wire.persistence import (
-    Commit,
-    Committed,
-    ConstraintFailed,
-    OutcomeUnknown,
-    Statement,
-    StorageDegraded,
-    StorageFailed,
-    StorageStatistics,
-    StorageStatus,
-)
+from fundops.wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from fundops.wire.persistence import Commit, Committed, Statement, StorageStatistics, StorageStatus
 
 SCHEMA = (
     persistence_schema.SCHEMA

@@ -30,19 +30,17 @@ from fundops.actors.promotion.core import (
 from fundops.actors.promotion.ladder import Criterion, PromotionGate, ladder
 from fundops.actors.promotion.metrics import Sample, Track
 from fundops.runtime import DAY_US, ConfigError
-from fundops.wire.promotion import (
+from fundops.wire.errors import (
     CoolingDown,
-    CriterionResult,
-    Evaluation,
     GateNotPassed,
     MetricError,
-    PromotionStage,
     SkipRefused,
     StaleRevision,
     StrategyFrozen,
     StrategyRetired,
     UnknownStage,
 )
+from fundops.wire.promotion import CriterionResult, Evaluation, PromotionStage
 
 Paper, Shadow, Small, Scaled, Live, Retired = (
     PromotionStage.Paper,

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fundops.actors.promotion.metrics import Sample, Track, canonical_metrics
-from fundops.wire.promotion import MetricError
+from fundops.wire.errors import MetricError
 
 equities = st.lists(st.floats(1.0, 1e9), min_size=1, max_size=60)
 

@@ -28,18 +28,29 @@ from fundops.runtime import (
 )
 from fundops.wire.alert import AlertsWaiting
 from fundops.wire.controller import StrategyStatus
-from fundops.wire.persistence import Commit, ConstraintFailed, OutcomeUnknown, StorageDegraded
+from fundops.wire.errors import (
+    Conflict,
+    ConstraintFailed,
+    CoolingDown,
+    GateNotPassed,
+    MetricError,
+    OutcomeUnknown,
+    SkipRefused,
+    StaleRevision,
+    StorageDegraded,
+    StrategyFrozen,
+    StrategyRetired,
+    UnknownStage,
+    UnknownStrategy,
+)
+from fundops.wire.persistence import Commit
 from fundops.wire.promotion import (
     Adopt,
-    Conflict,
-    CoolingDown,
     Demote,
     Evaluate,
     Evaluation,
     Freeze,
-    GateNotPassed,
     HistoryEntry,
-    MetricError,
     Observe,
     Observed,
     Promote,
@@ -51,13 +62,7 @@ from fundops.wire.promotion import (
     RecordMetrics,
     Register,
     Retire,
-    SkipRefused,
-    StaleRevision,
-    StrategyFrozen,
-    StrategyRetired,
     Transition,
-    UnknownStage,
-    UnknownStrategy,
 )
 
 Paper, Shadow, Small, Scaled, Live, Retired = (

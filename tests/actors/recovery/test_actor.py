@@ -29,15 +29,16 @@ from fundops.runtime import (
     open_supervisor,
 )
 from fundops.wire.alert import AlertsWaiting
-from fundops.wire.controller import FeedStatus, NotRetryable, StrategyState, StrategyStatus
-from fundops.wire.paging import BadLimit
-from fundops.wire.persistence import (
-    Commit,
+from fundops.wire.controller import FeedStatus, StrategyState, StrategyStatus
+from fundops.wire.errors import (
+    BadLimit,
     ConstraintFailed,
+    NotRetryable,
     OutcomeUnknown,
     StorageDegraded,
-    StorageStatistics,
+    UnmanagedStrategy,
 )
+from fundops.wire.persistence import Commit, StorageStatistics
 from fundops.wire.recovery import (
     AttemptEnded,
     AttemptLate,
@@ -53,7 +54,6 @@ from fundops.wire.recovery import (
     RecoveryStatus,
     RecoveryStatuses,
     ReleaseStrategy,
-    UnmanagedStrategy,
 )
 
 SECOND = 1_000_000

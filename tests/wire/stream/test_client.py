@@ -10,7 +10,8 @@ import trio.lowlevel
 from trio_websocket import WebSocketRequest, serve_websocket
 
 from fundops.runtime import ConfigError
-from fundops.wire.stream.client import StatusClosed, open_status, parse_url
+from fundops.wire.errors import StatusClosed
+from fundops.wire.stream.client import open_status, parse_url
 from fundops.wire.stream.hub import Hub
 from fundops.wire.stream.limits import ServerLimits
 from fundops.wire.stream.protocol import SUBPROTOCOL_JSON, Heartbeat

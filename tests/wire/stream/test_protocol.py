@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from fundops.wire.alert import Level
+from fundops.wire.errors import BadMessage
 from fundops.wire.stream.protocol import (
     EVENT_TOPICS,
     STATE_TOPICS,
     SUBPROTOCOL_JSON,
     TOPICS_MAX,
-    BadMessage,
     Bye,
     ClientMessage,
     Delta,

@@ -19,7 +19,8 @@ from websockets.frames import Frame, Opcode
 
 from fundops.runtime import ConfigError
 from fundops.wire.alert import Level
-from fundops.wire.stream.client import StatusClosed, open_status
+from fundops.wire.errors import StatusClosed
+from fundops.wire.stream.client import open_status
 from fundops.wire.stream.hub import Hub
 from fundops.wire.stream.limits import ServerLimits
 from fundops.wire.stream.protocol import (
