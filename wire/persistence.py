@@ -1,4 +1,4 @@
-"""Asking for durability: statements to commit in one transaction, and the ways that can be refused."""
+"""Persistence: statements to commit in one transaction, and the state of the storage."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ __all__ = [
     "StorageStatus",
 ]
 
-# A commit waits behind whatever the writer has in hand; two waits for a lock, 5 s each, are within it.
+# A commit waits behind the batch that the writer is writing. That may take two waits for a lock, 5
+# s each.
 COMMIT_DEADLINE_S = 30.0
 
 StorageState = Literal["ok", "degraded", "failed"]
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """One SQL statement and the rows to run it with, in order. No rows: it runs once without bindings."""
+    """One SQL statement, and the rows to run it with, in order."""
 
     sql: str
-    rows: Sequence[tuple[Any, ...]] = ((),)
+    rows: Sequence[tuple[Any, ...]] = ((),)  # the default runs it once without bindings
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """The transaction is on disk. `batch` is how many requests shared it."""
+    """The transaction is on disk."""
 
-    batch: int
+    batch: int  # number of requests that shared it
 
 
 class Commit(Request[Committed], frozen=True):
-    """All of these statements or none, durable before the answer.
+    """Commit all of these statements or none. The answer comes once they are durable.
 
     Refused with: `ConstraintFailed`, `StorageDegraded`, `StorageFailed`, `OutcomeUnknown`.
     """
@@ -48,12 +49,14 @@ class Commit(Request[Committed], frozen=True):
 
 
 class StorageStatus(msgspec.Struct, frozen=True):
+    """The state of the storage, and its totals since the actor started."""
+
     state: StorageState
-    reason: str | None
+    reason: str | None  # None while the state is "ok"
     commits: int
-    requests: int
-    wal_bytes: int
+    requests: int  # several may share a commit
+    wal_bytes: int  # size of the write-ahead log
 
 
 class StorageStatistics(Request[StorageStatus], frozen=True):
-    """How the database is doing."""
+    """The state of the storage now."""
