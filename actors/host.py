@@ -220,7 +220,7 @@ class Host:
                 nursery.start_soon(self._report_late, name, attempt_id, tell)
                 await self._controller.restart(name, attempt_id=attempt_id)
                 nursery.cancel_scope.cancel()
-        except Exception as caught:  # noqa: BLE001  a controller may raise anything; its end is reported
+        except Exception as caught:  # noqa: BLE001  a controller may raise anything
             leaf = leaf_of(caught)
             error, retryable = f"{type(leaf).__name__}: {leaf}", not isinstance(leaf, NotRetryable)
         finally:

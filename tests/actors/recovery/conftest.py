@@ -50,9 +50,9 @@ def occur() -> Callable[..., Decision]:
         what: Input,
         at_s: float = 1_000,
         settings: RecoverySettings = RecoverySettings(),  # noqa: B008  frozen
-        **more: Any,
+        **given: Any,
     ) -> Decision:
-        more = {"error": "boom", "person": "ann", "seen": Input.SEEN_FAILED} | more
-        return decide(record, Occasion(what, round(at_s * SECOND), **more), settings)
+        usual: dict[str, Any] = {"error": "boom", "person": "ann", "seen": Input.SEEN_FAILED}
+        return decide(record, Occasion(what, round(at_s * SECOND), **usual | given), settings)
 
     return decided

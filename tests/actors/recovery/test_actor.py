@@ -1,4 +1,4 @@
-"""The recovery actor on a real database, in virtual time: what is durable, started, kept."""
+"""The recovery actor on a real database, in virtual time: durability, restarts, crashes."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -181,7 +181,7 @@ class World:
         return await self.ref.ask(RecoveryStats())
 
     async def status(self, name: str = "alpha") -> RecoveryStatus:
-        [status] = [one for one in await self.ref.ask(RecoveryStatuses()) if one.name == name]
+        [status] = [row for row in await self.ref.ask(RecoveryStatuses()) if row.name == name]
         return status
 
     async def history(self, limit: int = 1_000) -> tuple[RecoveryEvent, ...]:
@@ -888,7 +888,9 @@ RECORDS = [
 async def test_a_record_is_read_as_it_was_saved_and_replaces_the_one_before(tmp_path: Path) -> None:
     async with recovery(tmp_path, Engine()) as world:
         persistence = world.supervisor.ref("persistence")
-        await persistence.ask(Commit((schema.save_records([Record(one.name) for one in RECORDS]),)))
+        await persistence.ask(
+            Commit((schema.save_records([Record(record.name) for record in RECORDS]),))
+        )
         await persistence.ask(Commit((schema.save_records(RECORDS),)))
         with Reader(world.path) as reader:
             assert sorted(schema.records(reader), key=str) == sorted(RECORDS, key=str)

@@ -188,7 +188,7 @@ def test_r5_a_restart_that_never_holds_is_given_up_too() -> None:
     assert len(engine.alerts(Level.WARNING, Category.STRATEGY_FAILURE)) == 1
 
 
-def test_without_probation_success_resets_at_once_and_restarts_go_on_for_ever() -> None:
+def test_without_probation_success_resets_at_once_and_restarts_never_end() -> None:
     engine = Engine(always_returns, RecoverySettings(probation_s=0, max_starts_per_day=None))
     engine.crash_after_s = 5
     engine.fail()
@@ -492,7 +492,7 @@ def test_a_person_who_starts_it_uses_no_attempt() -> None:
     assert (engine.record.phase, engine.record.attempts) == (P.HEALTHY, 0)
 
 
-def test_a_stopped_strategy_is_nobodys_failure_until_it_runs_again() -> None:
+def test_a_stopped_strategy_does_not_fail_until_it_runs_again() -> None:
     engine = Engine(always_returns)
     for at_s, engine.state in enumerate(("running", "paused", "stopped", "retired", "failed")):
         engine.check(at_s)
@@ -757,7 +757,7 @@ class AnyOrder(RuleBasedStateMachine):
         )
 
     @invariant()
-    def who_is_in_a_call_is_known_to_be(self) -> None:
+    def running_calls_are_known(self) -> None:
         in_call = (P.RESTARTING, P.RESTARTING_LATE)
         known = {
             record.name: attempt_id(record)

@@ -1,4 +1,4 @@
-"""Feeds: when one is stale, how often it is said, and what is said when data is back."""
+"""Feeds: the threshold, the repetition of warnings, and the return of data."""
 
 import math
 

@@ -306,7 +306,7 @@ async def test_a_level_of_a_newer_fundops_is_shown_to_everybody(path: Path) -> N
 # -- trouble
 
 
-async def test_a_table_that_cannot_be_read_holds_up_nobody_and_is_tried_again(path: Path) -> None:
+async def test_a_table_that_cannot_be_read_delays_no_other_and_is_tried_again(path: Path) -> None:
     async with running(path, TABLES) as fund:
         await fund.commit(ADD_ALERT, *alerts(1, 1))
         await events_of(fund.url, "alerts", 1)

@@ -135,7 +135,7 @@ def test_the_meter_does_not_care_how_the_bytes_are_cut(
     assert next((verdict for verdict in verdicts if verdict is not None), None) == whole
 
 
-def test_the_meter_lets_a_steady_client_go_on_for_ever() -> None:
+def test_the_meter_never_stops_a_steady_client() -> None:
     meter = FrameMeter(ServerLimits(), 0.0)
     message = frame(TEXT, bytes(4_096))
     assert all(meter.feed(message, second / 10) is None for second in range(1_000))

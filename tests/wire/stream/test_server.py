@@ -101,14 +101,14 @@ async def until(met: Callable[[], bool]) -> None:
 
 
 async def serves(served: Served) -> None:
-    """The server welcomes a new client, whatever it has just been through."""
+    """The server still welcomes a new client."""
     async with open_status(served.url, token="secret", topics=["fund"]) as messages:
         assert isinstance(await anext(messages), Welcome)
         assert isinstance(await anext(messages), Snapshot)
 
 
 class Raw:
-    """A client that owes nothing to anybody: bytes on a socket."""
+    """A client without a library: bytes on a socket."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
@@ -492,7 +492,7 @@ async def test_an_offer_without_our_subprotocol_is_refused() -> None:
         "old-version",
     ],
 )
-async def test_what_is_no_upgrade_gets_an_answer_at_once_and_harms_nobody(
+async def test_what_is_no_upgrade_gets_an_answer_at_once_and_harms_no_client(
     data: bytes, status: int
 ) -> None:
     async with serving() as served:
@@ -638,7 +638,7 @@ async def test_a_message_of_exactly_the_limit_is_taken() -> None:
         await client.next_message(Welcome)
 
 
-async def test_a_ping_after_our_close_harms_nobody() -> None:
+async def test_a_ping_after_our_close_harms_no_client() -> None:
     async with serving() as served:
         async with raw(served) as client:
             await client.hello("nonsense")
@@ -725,7 +725,7 @@ async def test_a_stalled_reader_is_evicted_while_the_others_see_everything() -> 
                 _, peak = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()
-            # 7.5 MB went past the stalled client; what is held for it is one batch and no queue.
+            # 7.5 MB went past the stalled client; only one batch is held for it, and no queue.
             assert peak < 30 * size
             await until(lambda: served.hub.clients == 1)
             await until(lambda: served.statistics.closed == {4408: 1})
