@@ -21,7 +21,8 @@ from fundops.actors.oversight import FeeSettings, OversightSettings
 from fundops.actors.promotion import PromotionSettings
 from fundops.actors.recovery import RecoverySettings
 from fundops.runtime import ConfigError
-from fundops.wire.money import AmountError, positive_minor, shown, to_minor
+from fundops.wire.errors import AmountError, shown
+from fundops.wire.money import positive_minor, to_minor
 
 if TYPE_CHECKING:
     from fundops.actors.alert.delivery import SecretUrl

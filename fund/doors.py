@@ -22,6 +22,7 @@ from fundops.actors.ledger.verify import Anchor, Verification, verify_file
 from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
 from fundops.runtime import ConfigError, FundopsError, Ref, Request, Worker
 from fundops.wire.alert import AlertPage, AlertReceipt, Category, Level, RecentAlerts, SendAlert
+from fundops.wire.errors import shown
 from fundops.wire.ledger import (
     BOOKABLE,
     EVENTS_MAX,
@@ -59,7 +60,7 @@ from fundops.wire.ledger import (
     TrialBalance,
     Withdraw,
 )
-from fundops.wire.money import Amount, shown
+from fundops.wire.money import Amount
 from fundops.wire.promotion import (
     Adopt,
     Demote,

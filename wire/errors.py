@@ -8,6 +8,7 @@ ran) or "unknown" (it may have run: ask again with the same idempotency key).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 from ..runtime import ConfigError, FundopsError, Outcome, Rejected
 
@@ -16,16 +17,25 @@ from .promotion import Evaluation
 
 __all__ = [
     "AlertRefused",
+    "AlreadyReversed",
+    "AmountError",
     "BadLimit",
     "BadMessage",
     "Conflict",
     "ConstraintFailed",
     "CoolingDown",
+    "EntryRefused",
     "GateNotPassed",
+    "IdempotencyConflict",
+    "InsufficientFunds",
     "KillSwitchNotEngaged",
+    "LedgerDegraded",
+    "LedgerFailed",
     "MetricError",
     "NotRetryable",
     "OutcomeUnknown",
+    "PeriodClosed",
+    "PositionMismatch",
     "PromotionError",
     "SkipRefused",
     "StageTooLow",
@@ -35,14 +45,38 @@ __all__ = [
     "StorageFailed",
     "StrategyFrozen",
     "StrategyRetired",
+    "UnbalancedEntry",
+    "UnknownAccount",
+    "UnknownEntry",
     "UnknownStage",
     "UnknownStrategy",
     "UnmanagedStrategy",
+    "shown",
 ]
+
+SHOWN_MAX = 128  # characters of a caller's value in an error text
+
+
+def shown(value: object) -> str:
+    """A caller's value as an error text shows it: its repr, cut to `SHOWN_MAX` characters."""
+    try:
+        text = repr(value)
+    # The repr of a caller's class may raise anything, and an integer of 5,000 digits has none.
+    except Exception:  # noqa: BLE001
+        text = f"some {type(value).__name__}"
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
 class BadLimit(Rejected, ConfigError):
     """A page size is negative, or not a whole number."""
+
+
+class AmountError(Rejected, ValueError):
+    """An amount that cannot be booked; `field` and `value` are the given ones."""
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        super().__init__(f"{field}: {shown(value)} {problem}")
+        self.field, self.value, self.problem = field, value, problem
 
 
 # -- the host's side
@@ -86,6 +120,95 @@ class OutcomeUnknown(Rejected):
     """
 
     outcome: Outcome = "unknown"
+
+
+# -- the ledger
+
+
+class EntryRefused(Rejected):
+    """Base of the ledger's refusals that name an entry; `key` is the key to ask again with."""
+
+    outcome: Outcome = "done"
+
+
+class UnbalancedEntry(EntryRefused):
+    """The legs of one asset do not sum to zero, or there are fewer than two."""
+
+
+class UnknownAccount(EntryRefused):
+    """The book has no such account."""
+
+    def __init__(self, account: str) -> None:
+        super().__init__(f"there is no account {account!r}")
+        self.account = account
+
+
+class InsufficientFunds(EntryRefused):
+    """The entry would take the account below its floor. Amounts are in the fund's currency."""
+
+    def __init__(self, account: str, requested: Decimal, available: Decimal) -> None:
+        super().__init__(f"{account} has {available} available, {requested} requested")
+        self.account, self.requested, self.available = account, requested, available
+
+
+class PositionMismatch(EntryRefused):
+    """The book has no such position, or a smaller one than the entry closes."""
+
+    def __init__(self, instrument: str, strategy: str | None, problem: str) -> None:
+        super().__init__(f"position in {instrument!r} of strategy {strategy!r}: {problem}")
+        self.instrument, self.strategy, self.problem = instrument, strategy, problem
+
+
+class IdempotencyConflict(EntryRefused):
+    """The key belongs to entry `seq`, whose content differs.
+
+    `seq` None: it belongs to another event of the same request.
+    """
+
+    def __init__(self, key: str, seq: int | None) -> None:
+        belongs_to = "another event of this request" if seq is None else f"entry {seq}"
+        super().__init__(f"key {key!r} belongs to {belongs_to}, whose content differs")
+        self.key, self.seq = key, seq
+
+
+class PeriodClosed(EntryRefused):
+    """The day of the entry lies in a closed period; `closed` is the last day of that."""
+
+    def __init__(self, day: str, closed: str) -> None:
+        super().__init__(f"{day} is closed: the book is closed up to {closed}")
+        self.day, self.closed = day, closed
+
+
+class LedgerDegraded(EntryRefused, StorageDegraded):
+    """The database cannot be written now. Nothing was booked; reads still work."""
+
+    outcome: Outcome = "not_executed"
+
+
+class LedgerFailed(EntryRefused, StorageFailed):
+    """The database is damaged, or its disk fails. Nothing is booked until a person checked it."""
+
+    outcome: Outcome = "not_executed"
+
+
+class AlreadyReversed(EntryRefused):
+    """Entry `by` has reversed the entry `seq` already.
+
+    `by` None: another event of the same request reverses it.
+    """
+
+    def __init__(self, seq: int, by: int | None) -> None:
+        reversed_by = "another event of this request" if by is None else f"entry {by}"
+        super().__init__(f"entry {seq} was reversed already by {reversed_by}")
+        self.seq, self.by = seq, by
+
+
+class UnknownEntry(EntryRefused):
+    """The book has no entry with that number."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(f"there is no entry {shown(seq)}")
+        self.seq = seq
 
 
 # -- alerts

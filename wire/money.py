@@ -12,21 +12,19 @@ from contextlib import suppress
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
 from typing import Any, NamedTuple
 
-from ..runtime import Rejected
+from .errors import AmountError
 
 __all__ = [
     "MINOR_MAX",
     "MINOR_PER_UNIT",
     "SCALE_DIGITS",
     "Amount",
-    "AmountError",
     "Minor",
     "from_minor",
     "minor_of_float",
     "positive_minor",
     "rounded_decimal",
     "share",
-    "shown",
     "text_of",
     "to_minor",
     "to_minors",
@@ -39,8 +37,6 @@ MINOR_PER_UNIT = 10**SCALE_DIGITS
 # Half of int64: the sum of two amounts that were each let in still fits.
 MINOR_MAX = 2**62
 
-SHOWN_MAX = 128
-
 _INT_MAX = MINOR_MAX // MINOR_PER_UNIT
 
 # Wide enough for every float and every text let in: a double has at most 767 significant digits. A Decimal may have
@@ -48,23 +44,6 @@ _INT_MAX = MINOR_MAX // MINOR_PER_UNIT
 _WIDE = Context(prec=800)
 _EXACT = Context(prec=800, traps=[InvalidOperation, Inexact])
 _QUANTUM = Decimal(1).scaleb(-SCALE_DIGITS)
-
-
-def shown(value: object) -> str:
-    """For a message: what a caller gave, in short. An integer of 5,000 digits has no text."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  whatever a caller's class does
-        text = f"some {type(value).__name__}"
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
-
-
-class AmountError(Rejected, ValueError):
-    """An amount that cannot be booked; `field` and `value` say which and what."""
-
-    def __init__(self, field: str, value: object, problem: str) -> None:
-        super().__init__(f"{field}: {shown(value)} {problem}")
-        self.field, self.value, self.problem = field, value, problem
 
 
 class Minor(NamedTuple):

@@ -20,11 +20,21 @@ from typing import TypeVar
 from ...runtime import Actor, AskTimeout, Clock, Ref, Rejected, ThreadWorker, Worker, handles, handles_batch
 from ...wire.alert import Category, Level
 from ...wire.controller import Fill, Settlement
-from ...wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from ...wire.errors import (
+    AlreadyReversed,
+    AmountError,
+    ConstraintFailed,
+    IdempotencyConflict,
+    LedgerDegraded,
+    LedgerFailed,
+    OutcomeUnknown,
+    StorageDegraded,
+    StorageFailed,
+    shown,
+)
 from ...wire.ledger import (
     BOOKABLE,
     EVENTS_MAX,
-    AlreadyReversed,
     BalanceSheet,
     Booked,
     BookFill,
@@ -35,10 +45,7 @@ from ...wire.ledger import (
     Correct,
     Entries,
     Event,
-    IdempotencyConflict,
     IncomeStatement,
-    LedgerDegraded,
-    LedgerFailed,
     LedgerPosition,
     LedgerTotals,
     NavPerUnit,
@@ -51,7 +58,7 @@ from ...wire.ledger import (
     TrialBalance,
 )
 from ...wire.ledger import Entry as EntryRecord
-from ...wire.money import AmountError, from_minor, rounded_decimal, shown
+from ...wire.money import from_minor, rounded_decimal
 from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..persistence import Reader, earlier_commits

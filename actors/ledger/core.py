@@ -21,8 +21,19 @@ from typing import Any, NamedTuple, TypeGuard
 import msgspec
 
 from ...runtime import DAY_US, ConfigError
-from ...wire.ledger import (
+from ...wire.errors import (
     AlreadyReversed,
+    AmountError,
+    EntryRefused,
+    InsufficientFunds,
+    PeriodClosed,
+    PositionMismatch,
+    UnbalancedEntry,
+    UnknownAccount,
+    UnknownEntry,
+    shown,
+)
+from ...wire.ledger import (
     BookFill,
     BookSettlement,
     ChargeManagementFee,
@@ -31,31 +42,24 @@ from ...wire.ledger import (
     ClosePosition,
     Correct,
     Deposit,
-    EntryRefused,
     Event,
     Financing,
     Income,
-    InsufficientFunds,
     Leg,
     Mark,
     OpeningBalances,
     OpeningPosition,
     OpenPosition,
     PayFees,
-    PeriodClosed,
-    PositionMismatch,
     Post,
     RecordLoss,
     RecordProfit,
     ReopenPeriod,
     Reverse,
     Settle,
-    UnbalancedEntry,
-    UnknownAccount,
-    UnknownEntry,
     Withdraw,
 )
-from ...wire.money import MINOR_MAX, MINOR_PER_UNIT, Amount, AmountError, from_minor, share, shown, to_minor, to_minors
+from ...wire.money import MINOR_MAX, MINOR_PER_UNIT, Amount, from_minor, share, to_minor, to_minors
 from .accounts import (
     ACCOUNTS,
     CASH,

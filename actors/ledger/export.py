@@ -36,7 +36,8 @@ import apsw
 import msgspec
 
 from ...runtime import ConfigError, FundopsError
-from ...wire.money import from_minor, shown, text_of
+from ...wire.errors import shown
+from ...wire.money import from_minor, text_of
 from ..persistence import DatabaseError, Rows, open_database
 from .accounts import (
     CASH,

@@ -19,13 +19,13 @@ import msgspec
 from ...runtime import DAY_US, Actor, ActorError, ChildStatus, Clock, ConfigError, FundopsError, Ref, handles
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import FeedStatus, StrategyStatus
+from ...wire.errors import IdempotencyConflict
 from ...wire.guard import GuardReport, GuardState, ReadGuard, RenewLeases, RestoreGuard, Watch
 from ...wire.ledger import (
     BookFills,
     BookSettlements,
     ChargeManagementFee,
     ChargePerformanceFee,
-    IdempotencyConflict,
     LedgerPosition,
     LedgerTotals,
     Mark,

@@ -23,9 +23,9 @@ from fundops.actors.persistence import DatabaseError, Reader, backup, database, 
 from fundops.actors.persistence.actor import PROBE_EVERY_S
 from fundops.database import MIGRATIONS, restore_fund
 from fundops.runtime import Supervisor, ThreadWorker
-from fundops.wire.errors import OutcomeUnknown, StorageDegraded, StorageFailed
+from fundops.wire.errors import InsufficientFunds, OutcomeUnknown, StorageDegraded, StorageFailed
 from fundops.wire.guard import KillStatus
-from fundops.wire.ledger import BalanceSheet, Deposit, InsufficientFunds, Posted, Withdraw
+from fundops.wire.ledger import BalanceSheet, Deposit, Posted, Withdraw
 from fundops.wire.persistence import Committed, Statement, StorageStatistics, StorageStatus
 
 FOR_EVER = 1_000_000

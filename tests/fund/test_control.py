@@ -49,8 +49,8 @@ from fundops.database import MIGRATIONS, prepare
 from fundops.doors import LedgerDoor
 from fundops.rendezvous import Peer, folder_to_listen_in, peer_of, socket_name
 from fundops.runtime import InlineWorker, Worker
-from fundops.wire.errors import StorageDegraded
-from fundops.wire.ledger import AlreadyReversed, Deposit, Event, IdempotencyConflict, Leg, PositionMismatch, Posted
+from fundops.wire.errors import AlreadyReversed, IdempotencyConflict, PositionMismatch, StorageDegraded
+from fundops.wire.ledger import Deposit, Event, Leg, Posted
 
 DEADLINE_S = 30
 IDENTITY = {"name": "fund", "currency": "USD", "total_capital": "100000"}

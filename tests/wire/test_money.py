@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fundops.runtime import Rejected
+from fundops.wire.errors import AmountError
 from fundops.wire.money import (
     MINOR_MAX,
-    AmountError,
     Minor,
     from_minor,
     minor_of_float,

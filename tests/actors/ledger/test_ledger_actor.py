@@ -35,9 +35,20 @@ from fundops.runtime import (
 )
 from fundops.wire.alert import AlertsWaiting
 from fundops.wire.controller import Fill, Settlement
-from fundops.wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
-from fundops.wire.ledger import (
+from fundops.wire.errors import (
     AlreadyReversed,
+    AmountError,
+    ConstraintFailed,
+    IdempotencyConflict,
+    InsufficientFunds,
+    LedgerDegraded,
+    LedgerFailed,
+    OutcomeUnknown,
+    PositionMismatch,
+    StorageDegraded,
+    StorageFailed,
+)
+from fundops.wire.ledger import (
     BalanceSheet,
     Booked,
     BookFills,
@@ -51,11 +62,7 @@ from fundops.wire.ledger import (
     Deposit,
     Entries,
     Event,
-    IdempotencyConflict,
     IncomeStatement,
-    InsufficientFunds,
-    LedgerDegraded,
-    LedgerFailed,
     LedgerTotals,
     Leg,
     Mark,
@@ -64,7 +71,6 @@ from fundops.wire.ledger import (
     OpeningBalances,
     OpeningPosition,
     OpenPosition,
-    PositionMismatch,
     Post,
     Posted,
     PostMany,
@@ -77,7 +83,7 @@ from fundops.wire.ledger import (
     TrialBalance,
     Withdraw,
 )
-from fundops.wire.money import MINOR_MAX, AmountError, from_minor
+from fundops.wire.money import MINOR_MAX, from_minor
 from fundops.wire.persistence import Commit
 
 START_US = 1_700_000_000_000_000

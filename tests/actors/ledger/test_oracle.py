@@ -44,8 +44,19 @@ from fundops.actors.persistence import PersistenceActor, Reader, open_database
 from fundops.database import MIGRATIONS
 from fundops.runtime import ChildSpec, ConfigError, InlineWorker, Rejected, Supervisor, VirtualClock, open_supervisor
 from fundops.wire.controller import Fill, Settlement
-from fundops.wire.ledger import (
+from fundops.wire.errors import (
     AlreadyReversed,
+    AmountError,
+    EntryRefused,
+    IdempotencyConflict,
+    InsufficientFunds,
+    PeriodClosed,
+    PositionMismatch,
+    UnbalancedEntry,
+    UnknownAccount,
+    UnknownEntry,
+)
+from fundops.wire.ledger import (
     BalanceSheet,
     Booked,
     BookFill,
@@ -59,13 +70,10 @@ from fundops.wire.ledger import (
     Correct,
     Deposit,
     Entry,
-    EntryRefused,
     Event,
     Financing,
-    IdempotencyConflict,
     Income,
     IncomeStatement,
-    InsufficientFunds,
     LedgerTotals,
     Leg,
     Mark,
@@ -74,8 +82,6 @@ from fundops.wire.ledger import (
     OpeningPosition,
     OpenPosition,
     PayFees,
-    PeriodClosed,
-    PositionMismatch,
     Post,
     Posted,
     PostMany,
@@ -87,12 +93,8 @@ from fundops.wire.ledger import (
     Reverse,
     Settle,
     TrialBalance,
-    UnbalancedEntry,
-    UnknownAccount,
-    UnknownEntry,
     Withdraw,
 )
-from fundops.wire.money import AmountError
 
 START_US = 1_700_000_000_000_000
 MINOR = Fraction(1, 10**8)
