@@ -1,8 +1,9 @@
-"""The port to the host's engine: every call to the controller goes through here, with a deadline.
+"""The port to the host: every call to its controller goes through here, with a deadline.
 
-Plain methods are called inline in the fund's trio thread. Coroutines get a deadline; a restart runs as a task of its
-own, since it may take half a minute, and reports back as a message. A controller that raises, hangs or answers
-nonsense becomes a `HostFault`, which names the call and never stops the tick.
+Plain methods are called inline in the fund's trio thread. Coroutines get a deadline in seconds. A
+restart may take half a minute, so it runs as a separate task and reports its end as a message. A
+controller that raises, hangs or gives an invalid answer causes a `HostFault`, which names the call
+and never stops the tick.
 """
 
 from __future__ import annotations
@@ -26,22 +27,23 @@ from ..wire.controller import (
     FeedStatus,
     Fill,
     KillAction,
-    NotRetryable,
     Settlement,
     StopReport,
     StrategyStatus,
 )
+from ..wire.errors import NotRetryable
 from ..wire.recovery import AttemptEnded, AttemptLate
 
 __all__ = ["CALL_DEADLINE_S", "RESTART_DEADLINE_S", "STOP_ALL_DEADLINE_S", "Host", "HostFault"]
 
 CALL_DEADLINE_S = 1.0
-RESTART_DEADLINE_S = 30.0
+RESTART_DEADLINE_S = 30.0  # then the restart is reported late; it is not cancelled
 STOP_ALL_DEADLINE_S = 10.0
 STRATEGIES_MAX = 10_000
 
 T = TypeVar("T")
 
+# The optional parts of a controller, and their names in the start-up log.
 _PARTS: tuple[tuple[type, str], ...] = (
     (CanRestart, "restart"),
     (CanPause, "pause, resume and stop"),
@@ -54,7 +56,10 @@ _PARTS: tuple[tuple[type, str], ...] = (
 
 
 class HostFault(Rejected):
-    """The controller raised, hung, or answered nonsense; `call` names the method. It crashes no actor."""
+    """The controller raised, hung, or gave an invalid answer; `call` names the method.
+
+    It does not crash the actor that made the call.
+    """
 
     outcome: Outcome = "unknown"
 
@@ -64,7 +69,7 @@ class HostFault(Rejected):
 
 
 class Host:
-    """Wraps one controller. `nursery` is where restarts run, so that no actor waits for them."""
+    """Wraps one controller. Restarts run in `nursery`, so that no actor waits for them."""
 
     def __init__(self, controller: Controller, nursery: trio.Nursery) -> None:
         self._controller: Any = controller
@@ -74,37 +79,57 @@ class Host:
         self._idle = trio.Event()
 
     def missing(self) -> tuple[str, ...]:
-        """The optional parts this controller lacks, for the start-up log."""
+        """The optional parts that this controller lacks, for the start-up log."""
         return tuple(name for part, name in _PARTS if part not in self._parts)
 
     def can(self, part: type) -> bool:
+        """Whether the controller has this optional part, one of the `Can...` Protocols."""
         return part in self._parts
 
-    # -- questions
+    # -- reports
 
     def strategies(self) -> tuple[StrategyStatus, ...]:
-        """All strategies, with unique names. Raises: `HostFault`."""
+        """The reports about all strategies, with unique names. Raises: `HostFault`."""
         statuses = self._list("strategies", StrategyStatus)
         if len(statuses) > STRATEGIES_MAX:
-            raise HostFault("strategies", f"{len(statuses)} strategies; at most {STRATEGIES_MAX} are managed")
+            raise HostFault(
+                "strategies", f"{len(statuses)} strategies; at most {STRATEGIES_MAX} are managed"
+            )
         seen: set[str] = set()
         for status in statuses:
-            if not isinstance(status.name, str) or not 1 <= len(status.name) <= 128 or not status.name.isprintable():
-                raise HostFault("strategies", f"{status.name!r} is not a name of 1 to 128 printable characters")
+            if (
+                not isinstance(status.name, str)
+                or not 1 <= len(status.name) <= 128
+                or not status.name.isprintable()
+            ):
+                raise HostFault(
+                    "strategies", f"{status.name!r} is not a name of 1 to 128 printable characters"
+                )
             if status.stage is not None and not isinstance(status.stage, str):
-                raise HostFault("strategies", f"stage {status.stage!r} of {status.name!r} is not a text")
+                raise HostFault(
+                    "strategies", f"stage {status.stage!r} of {status.name!r} is not a text"
+                )
             if status.name in seen:
                 raise HostFault("strategies", f"{status.name!r} is reported twice")
             seen.add(status.name)
         return statuses
 
     def feeds(self) -> tuple[FeedStatus, ...]:
+        """The reports about all feeds; empty without that part. Raises: `HostFault`."""
         return self._list("feeds", FeedStatus) if self.can(CanListFeeds) else ()
 
     def fills(self, after: str) -> tuple[Fill, ...]:
+        """The fills after this cursor, oldest first; empty without that part.
+
+        Raises: `HostFault`.
+        """
         return self._list("fills", Fill, after) if self.can(CanListFills) else ()
 
     def settlements(self, after: str) -> tuple[Settlement, ...]:
+        """The settlements after this cursor, oldest first; empty without that part.
+
+        Raises: `HostFault`.
+        """
         return self._list("settlements", Settlement, after) if self.can(CanListSettlements) else ()
 
     def _list(self, call: str, kind: type[T], *arguments: str) -> tuple[T, ...]:
@@ -120,26 +145,39 @@ class Host:
     # -- orders
 
     async def pause(self, name: str, reason: str) -> None:
+        """Pause a strategy; nothing without that part. Raises: `HostFault`."""
         if self.can(CanPause):
             await self._call("pause", CALL_DEADLINE_S, lambda: self._controller.pause(name, reason))
 
     async def resume(self, name: str) -> None:
+        """Resume a strategy; nothing without that part. Raises: `HostFault`."""
         if self.can(CanPause):
             await self._call("resume", CALL_DEADLINE_S, lambda: self._controller.resume(name))
 
     async def stop(self, name: str, reason: str) -> None:
+        """Stop a strategy; nothing without that part. Raises: `HostFault`."""
         if self.can(CanPause):
             await self._call("stop", CALL_DEADLINE_S, lambda: self._controller.stop(name, reason))
 
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
+        """Put a stage in force; nothing without that part. Raises: `HostFault`."""
         if self.can(CanSetStage):
-            await self._call("set_stage", CALL_DEADLINE_S, lambda: self._controller.set_stage(name, stage, capital_cap))
+            await self._call(
+                "set_stage",
+                CALL_DEADLINE_S,
+                lambda: self._controller.set_stage(name, stage, capital_cap),
+            )
 
     async def stop_all(self, reason: str, action: KillAction) -> StopReport:
-        """Raises: `HostFault`, also when the controller cannot stop at all."""
+        """Stop all trading, and report the orders and positions that are still open.
+
+        Raises: `HostFault`, also when the controller lacks that part.
+        """
         if not self.can(CanStopAll):
             raise HostFault("stop_all", "is not implemented by this controller")
-        report = await self._call("stop_all", STOP_ALL_DEADLINE_S, lambda: self._controller.stop_all(reason, action))
+        report = await self._call(
+            "stop_all", STOP_ALL_DEADLINE_S, lambda: self._controller.stop_all(reason, action)
+        )
         if not isinstance(report, StopReport):
             raise HostFault("stop_all", f"answered a {type(report).__name__}, not a StopReport")
         return report
@@ -155,17 +193,24 @@ class Host:
 
     # -- restarts
 
-    def start_restart(self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]) -> None:
-        """Begin a restart and return at once; `tell` hears when it is late and when it has ended."""
+    def start_restart(
+        self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]
+    ) -> None:
+        """Begin a restart and return at once.
+
+        `tell` gets a message when it is late, and at its end.
+        """
         self._in_flight += 1
         self._nursery.start_soon(self._restart, name, attempt_id, tell, name=f"restart {name}")
 
     async def idle(self) -> None:
-        """Return when no restart is in flight: what a replay waits for between two steps."""
+        """Wait until no restart is running, as a replay does between two steps."""
         while self._in_flight:
             await self._idle.wait()
 
-    async def _restart(self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]) -> None:
+    async def _restart(
+        self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]
+    ) -> None:
         error: str | None = None
         retryable = True
         try:
@@ -175,7 +220,7 @@ class Host:
                 nursery.start_soon(self._report_late, name, attempt_id, tell)
                 await self._controller.restart(name, attempt_id=attempt_id)
                 nursery.cancel_scope.cancel()
-        except Exception as caught:  # noqa: BLE001  as in _list
+        except Exception as caught:  # noqa: BLE001  a controller may raise anything
             leaf = leaf_of(caught)
             error, retryable = f"{type(leaf).__name__}: {leaf}", not isinstance(leaf, NotRetryable)
         finally:

@@ -23,27 +23,25 @@ if TYPE_CHECKING:
         Controller,
         FeedStatus,
         Fill,
-        NotRetryable,
         Settlement,
         StopReport,
         StrategyStatus,
     )
-    from fundops.wire.guard import Entitlement
-    from fundops.wire.ledger import (
+    from fundops.wire.errors import (
         AlreadyReversed,
+        AmountError,
         IdempotencyConflict,
         InsufficientFunds,
         LedgerDegraded,
         LedgerFailed,
-        Leg,
-        OpeningPosition,
+        NotRetryable,
+        OutcomeUnknown,
         PeriodClosed,
-        Posted,
         UnbalancedEntry,
         UnknownAccount,
     )
-    from fundops.wire.money import AmountError
-    from fundops.wire.persistence import OutcomeUnknown
+    from fundops.wire.guard import Entitlement
+    from fundops.wire.ledger import Leg, OpeningPosition, Posted
     from fundops.wire.promotion import PromotionStage
     from fundops.wire.recovery import RecoveryEvent
 
@@ -52,8 +50,8 @@ __version__ = "0.1.0"
 # Public name -> the module that has it.
 _HOMES = {
     "AlertSettings": "fundops.actors.alert",
-    "AlreadyReversed": "fundops.wire.ledger",
-    "AmountError": "fundops.wire.money",
+    "AlreadyReversed": "fundops.wire.errors",
+    "AmountError": "fundops.wire.errors",
     "Category": "fundops.wire.alert",
     "Clock": "fundops.runtime",
     "ConfigError": "fundops.runtime",
@@ -68,16 +66,16 @@ _HOMES = {
     "FundManager": "fundops.manager",
     "FundReader": "fundops.reader",
     "FundopsError": "fundops.runtime",
-    "IdempotencyConflict": "fundops.wire.ledger",
-    "InsufficientFunds": "fundops.wire.ledger",
-    "LedgerDegraded": "fundops.wire.ledger",
-    "LedgerFailed": "fundops.wire.ledger",
+    "IdempotencyConflict": "fundops.wire.errors",
+    "InsufficientFunds": "fundops.wire.errors",
+    "LedgerDegraded": "fundops.wire.errors",
+    "LedgerFailed": "fundops.wire.errors",
     "Leg": "fundops.wire.ledger",
     "Level": "fundops.wire.alert",
-    "NotRetryable": "fundops.wire.controller",
+    "NotRetryable": "fundops.wire.errors",
     "OpeningPosition": "fundops.wire.ledger",
-    "OutcomeUnknown": "fundops.wire.persistence",
-    "PeriodClosed": "fundops.wire.ledger",
+    "OutcomeUnknown": "fundops.wire.errors",
+    "PeriodClosed": "fundops.wire.errors",
     "Posted": "fundops.wire.ledger",
     "PromotionGate": "fundops.actors.promotion",
     "PromotionManager": "fundops.promotion",
@@ -90,8 +88,8 @@ _HOMES = {
     "StrategyStatus": "fundops.wire.controller",
     "SubsystemDisabled": "fundops.errors",
     "SystemClock": "fundops.runtime",
-    "UnbalancedEntry": "fundops.wire.ledger",
-    "UnknownAccount": "fundops.wire.ledger",
+    "UnbalancedEntry": "fundops.wire.errors",
+    "UnknownAccount": "fundops.wire.errors",
     "VirtualClock": "fundops.runtime",
     "open_reader": "fundops.reader",
 }

@@ -24,7 +24,8 @@ from fundops.actors.oversight import FeeSettings, OversightSettings
 from fundops.actors.promotion import PromotionSettings
 from fundops.actors.recovery import RecoverySettings
 from fundops.runtime import SECRET, ConfigError, Settings, shown
-from fundops.wire.money import Amount, AmountError, positive_minor, to_minor
+from fundops.wire.errors import AmountError
+from fundops.wire.money import Amount, positive_minor, to_minor
 
 __all__ = ["FundConfig", "home"]
 

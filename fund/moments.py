@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from fundops.runtime import ConfigError
-from fundops.wire.money import shown
+from fundops.runtime import ConfigError, shown
 
 __all__ = ["Instant", "Moment", "day_of", "instant_us", "moment_of"]
 

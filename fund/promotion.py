@@ -26,19 +26,17 @@ from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
 from fundops.moments import Instant, instant_us
 from fundops.runtime import Clock, SystemClock
+from fundops.wire.errors import Conflict, StageTooLow, UnknownStrategy
 from fundops.wire.guard import Entitlement
-from fundops.wire.money import Amount, from_minor, positive_minor
+from fundops.wire.money import Amount, fraction_of, from_minor, positive_minor
 from fundops.wire.paging import checked_limit
 from fundops.wire.persistence import Committed, Statement
 from fundops.wire.promotion import (
-    Conflict,
     Evaluation,
     HistoryEntry,
     PromotionSnapshot,
     PromotionStage,
-    StageTooLow,
     Transition,
-    UnknownStrategy,
 )
 
 __all__ = ["PromotionManager"]
@@ -51,7 +49,7 @@ FOR_EVER_US = 2**62
 
 
 class PromotionManager:
-    """Strategies may be named by their id or by their name. Errors are the refusals of `fundops.wire.promotion`."""
+    """Strategies may be named by their id or by their name. Refusals are in `fundops.wire.errors`."""
 
     def __init__(
         self,
@@ -82,7 +80,9 @@ class PromotionManager:
 
     # -- registering and recording
 
-    def register(self, strategy_name: str, initial_stage: PromotionStage = PromotionStage.Paper) -> str:
+    def register(
+        self, strategy_name: str, initial_stage: PromotionStage = PromotionStage.Paper
+    ) -> str:
         """The strategy's id; the same name again gives the same id. Raises: `SkipRefused` above shadow."""
         stage = self._rules.stage(initial_stage)
         core.check_name(strategy_name)
@@ -91,7 +91,9 @@ class PromotionManager:
             if known is not None:
                 return known.id
             now_us = self._clock.now_us()
-            return file.change(core.registered(strategy_name, stage, now_us, actor="operator", adopt=False)).after.id
+            return file.change(
+                core.registered(strategy_name, stage, now_us, actor="operator", adopt=False)
+            ).after.id
 
     def adopt(self, name: str, stage: PromotionStage, *, actor: str, reason: str) -> str:
         """Take over a strategy that is already trading, at any stage. Raises: `Conflict` when it is registered."""
@@ -99,7 +101,12 @@ class PromotionManager:
             if schema.find(file.rows, name) is not None:
                 raise Conflict(f"{name} is registered already")
             change = core.registered(
-                name, self._rules.stage(stage), self._clock.now_us(), actor=actor, adopt=True, reason=reason
+                name,
+                self._rules.stage(stage),
+                self._clock.now_us(),
+                actor=actor,
+                adopt=True,
+                reason=reason,
             )
             return file.change(change).after.id
 
@@ -120,12 +127,20 @@ class PromotionManager:
             as_of_us = now_us if explicit_us is None else explicit_us
             strategy = file.find(strategy_id)
             core.check_evidence(strategy, self._rules.stage(stage), as_of_us, now_us)
-            before = schema.recorded_before(file.rows, strategy, as_of_us, source) if explicit_us is not None else None
+            before = (
+                schema.recorded_before(file.rows, strategy, as_of_us, source)
+                if explicit_us is not None
+                else None
+            )
             if before is not None and before != values:
-                raise Conflict(f"{strategy.name} has other metrics recorded as of {as_of_us} from {source!r}")
+                raise Conflict(
+                    f"{strategy.name} has other metrics recorded as of {as_of_us} from {source!r}"
+                )
             if before is None:
                 after = core.with_metrics(strategy, metrics, as_of_us)
-                evidence = schema.recorded(strategy, values, as_of_us, source, explicit=explicit_us is not None)
+                evidence = schema.recorded(
+                    strategy, values, as_of_us, source, explicit=explicit_us is not None
+                )
                 file.write(schema.saved((after,)), evidence)
 
     # -- deciding
@@ -153,7 +168,9 @@ class PromotionManager:
         expected_rev: int | None = None,
     ) -> Transition:
         """One stage up, on a current PASS. Raises: `GateNotPassed` with the evaluation, and other refusals."""
-        return self._move(core.promoted, strategy_id, to, actor=actor, reason=reason, expected_rev=expected_rev)
+        return self._move(
+            core.promoted, strategy_id, to, actor=actor, reason=reason, expected_rev=expected_rev
+        )
 
     def demote(
         self,
@@ -165,18 +182,28 @@ class PromotionManager:
         expected_rev: int | None = None,
     ) -> Transition:
         """One stage down, or to the lower one named. Raises: `SkipRefused`, `StaleRevision`, `StrategyRetired`."""
-        return self._move(core.demoted, strategy_id, to, actor=actor, reason=reason, expected_rev=expected_rev)
+        return self._move(
+            core.demoted, strategy_id, to, actor=actor, reason=reason, expected_rev=expected_rev
+        )
 
     def freeze(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
         """No promotion until unfrozen; demotion still works."""
-        self._change(strategy_id, lambda one, now: core.frozen(one, now, freeze=True, actor=actor, reason=reason))
+        self._change(
+            strategy_id,
+            lambda one, now: core.frozen(one, now, freeze=True, actor=actor, reason=reason),
+        )
 
     def unfreeze(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
-        self._change(strategy_id, lambda one, now: core.frozen(one, now, freeze=False, actor=actor, reason=reason))
+        self._change(
+            strategy_id,
+            lambda one, now: core.frozen(one, now, freeze=False, actor=actor, reason=reason),
+        )
 
     def retire(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
         """For good."""
-        self._change(strategy_id, lambda one, now: core.retired(one, now, actor=actor, reason=reason))
+        self._change(
+            strategy_id, lambda one, now: core.retired(one, now, actor=actor, reason=reason)
+        )
 
     # -- reading
 
@@ -191,7 +218,9 @@ class PromotionManager:
             return strategy, schema.history(file.rows, strategy.id, SNAPSHOT_HISTORY)
 
         strategy, newest_first = self._read(read)
-        return core.snapshot(strategy, self._rules, self._clock.now_us(), tuple(reversed(newest_first)))
+        return core.snapshot(
+            strategy, self._rules, self._clock.now_us(), tuple(reversed(newest_first))
+        )
 
     def strategies(self) -> tuple[PromotionSnapshot, ...]:
         """All of them, by name, without their history."""
@@ -204,7 +233,9 @@ class PromotionManager:
         checked_limit(limit)
 
         def read(file: _File) -> tuple[HistoryEntry, ...]:
-            return schema.history(file.rows, file.find(strategy_id).id if strategy_id is not None else None, limit)
+            return schema.history(
+                file.rows, file.find(strategy_id).id if strategy_id is not None else None, limit
+            )
 
         return self._read(read)
 
@@ -226,15 +257,23 @@ class PromotionManager:
         terms = terms_of(strategy, self._rules)
         budget_minor = positive_minor(budget, "budget").minor
         notional = from_minor(budget_minor if terms.mode in ("paper", "shadow") else 0)
-        capital = terms.capital(budget_minor) if terms.mode == "live" else notional
+        capital = (
+            fraction_of(budget_minor, terms.real_capital_fraction)
+            if terms.mode == "live"
+            else notional
+        )
         return Entitlement(terms.stage.value, terms.mode, capital, FOR_EVER_US)
 
     # -- one call, one look at the file
 
-    def _move(self, rule: Callable[..., Change], strategy_id: str, to: PromotionStage | None, **how: Any) -> Transition:
+    def _move(
+        self, rule: Callable[..., Change], strategy_id: str, to: PromotionStage | None, **how: Any
+    ) -> Transition:
         target = None if to is None else self._rules.stage(to)
         return core.transition_of(
-            self._change(strategy_id, lambda one, now: rule(one, self._rules, now, to=target, **how))
+            self._change(
+                strategy_id, lambda one, now: rule(one, self._rules, now, to=target, **how)
+            )
         )
 
     def _change(self, strategy_id: str, decide: Callable[[Strategy, int], Change]) -> Change:

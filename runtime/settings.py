@@ -41,7 +41,7 @@ __all__ = ["SECRET", "Setting", "Settings", "settings_of", "shown"]
 
 S = TypeVar("S", bound="Settings")
 
-SHOWN_MAX = 100  # characters of a value that an error text repeats
+SHOWN_MAX = 128  # characters of a value that an error text repeats
 
 # For `Meta(extra=...)` of a field whose value must never be printed. Another entry that is read
 # there is "of": the characters that a pattern lets through, in words.

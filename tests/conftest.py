@@ -36,7 +36,12 @@ def every_message_is_accounted_for(monkeypatch: pytest.MonkeyPatch) -> Iterator[
     trees: list[Supervisor] = []
     made = Supervisor.__init__
 
-    def note(self: Supervisor, spec: SupervisorSpec, root: Supervisor | None = None, **settings: float | None) -> None:
+    def note(
+        self: Supervisor,
+        spec: SupervisorSpec,
+        root: Supervisor | None = None,
+        **settings: float | None,
+    ) -> None:
         made(self, spec, root, **settings)
         if root is None:
             trees.append(self)
@@ -45,5 +50,12 @@ def every_message_is_accounted_for(monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield
     for tree in trees:
         for name, one in tree.statistics().items():
-            final = one.done + one.crashed + one.interrupted + one.expired + one.quarantined + one.undeliverable
+            final = (
+                one.done
+                + one.crashed
+                + one.interrupted
+                + one.expired
+                + one.quarantined
+                + one.undeliverable
+            )
             assert (one.accepted, one.queued, one.in_hand) == (final, 0, 0), (name, one)

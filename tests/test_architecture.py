@@ -17,7 +17,13 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = ("runtime", "wire", "actors", "fund", "bench")  # an import may stay on its floor or go to the left
+FLOORS = (
+    "runtime",
+    "wire",
+    "actors",
+    "fund",
+    "bench",
+)  # an import may stay on its floor or go to the left
 ROOF = ("fundops.cli", "fundops.__main__")  # the command line stands on all of them
 # The rooms of `fund/`: an import may stay in its room or go to one before it.
 ROOMS = (
@@ -82,7 +88,9 @@ def _imports(module: str) -> Iterator[Import]:
         if isinstance(node, ast.Import):
             yield from (Import(alias.name, node.lineno, deferred) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
             source = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
                 inner = f"{source}.{alias.name}"
@@ -99,7 +107,11 @@ def _walk(node: ast.AST, *, deferred: bool) -> Iterator[tuple[ast.AST, bool]]:
 
 
 def _own(module: str) -> Iterator[Import]:
-    return (one for one in _imports(module) if one.target == "fundops" or one.target.startswith("fundops."))
+    return (
+        one
+        for one in _imports(module)
+        if one.target == "fundops" or one.target.startswith("fundops.")
+    )
 
 
 # -- what is shipped
@@ -132,11 +144,18 @@ def test_the_five_folders_are_mapped_to_one_import_name() -> None:
 
 
 def _findings(wrong: Callable[[str, Import], bool]) -> list[str]:
-    return [f"{name}:{one.line} imports {one.target}" for name in MODULES for one in _own(name) if wrong(name, one)]
+    return [
+        f"{name}:{one.line} imports {one.target}"
+        for name in MODULES
+        for one in _own(name)
+        if wrong(name, one)
+    ]
 
 
 def test_no_import_runs_upwards() -> None:
-    assert _findings(lambda name, one: not _on_roof(name) and _floor(one.target) > _floor(name)) == []
+    assert (
+        _findings(lambda name, one: not _on_roof(name) and _floor(one.target) > _floor(name)) == []
+    )
 
 
 def test_every_room_of_the_fund_is_known_and_no_other() -> None:
@@ -160,7 +179,9 @@ def test_every_import_within_the_package_names_a_module_that_exists() -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    graph = {name: {one.target for one in _own(name) if not one.deferred} - {name} for name in MODULES}
+    graph = {
+        name: {one.target for one in _own(name) if not one.deferred} - {name} for name in MODULES
+    }
     # Modules that nobody is left to wait for are taken away until none is; what stays goes round in circles.
     while leaves := {name for name, wanted in graph.items() if not wanted & graph.keys()}:
         graph = {name: wanted for name, wanted in graph.items() if name not in leaves}
@@ -181,7 +202,9 @@ def test_the_check_for_circles_can_fail() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    assert [name for name, path in MODULES.items() if not (ast.get_docstring(_tree(path)) or "").strip()] == []
+    assert [
+        name for name, path in MODULES.items() if not (ast.get_docstring(_tree(path)) or "").strip()
+    ] == []
 
 
 def test_every_public_name_exists_and_is_named_once() -> None:
@@ -203,14 +226,20 @@ def test_what_type_checkers_see_at_the_front_door_is_what_is_loaded() -> None:
     """The names under TYPE_CHECKING and the table of homes are two lists of one thing."""
     seen = {}
     for node, deferred in _walk(_tree(ROOT / "fund" / "__init__.py"), deferred=False):
-        if deferred and isinstance(node, ast.ImportFrom) and str(node.module).startswith("fundops."):
+        if (
+            deferred
+            and isinstance(node, ast.ImportFrom)
+            and str(node.module).startswith("fundops.")
+        ):
             seen |= {alias.name: node.module for alias in node.names}
     homes = vars(import_module("fundops"))["_HOMES"]
     assert seen == homes
 
 
 def test_no_mark_is_left_for_later() -> None:
-    marks = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b")
+    marks = re.compile(
+        r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b"
+    )
     assert [name for name, path in MODULES.items() if marks.search(path.read_text())] == []
 
 
@@ -220,15 +249,24 @@ def test_a_broad_except_raises_again_or_explains_itself() -> None:
         lines = path.read_text().splitlines()
         for node in ast.walk(_tree(path)):
             if isinstance(node, ast.ExceptHandler) and _is_broad(node.type):
-                mark, above = lines[node.lineno - 1].partition("noqa: BLE001")[1:], lines[node.lineno - 2].strip()
-                explained = mark[0] and (mark[1].strip() or above.startswith("#"))  # beside it or in the line above
+                mark, above = (
+                    lines[node.lineno - 1].partition("noqa: BLE001")[1:],
+                    lines[node.lineno - 2].strip(),
+                )
+                explained = mark[0] and (
+                    mark[1].strip() or above.startswith("#")
+                )  # beside it or in the line above
                 if not explained and not isinstance(node.body[-1], ast.Raise):
                     unexplained.append(f"{module}:{node.lineno}")
     assert unexplained == []
 
 
 def _is_broad(kind: ast.expr | None) -> bool:
-    names = {node.id for node in ast.walk(kind) if isinstance(node, ast.Name)} if kind is not None else {"Exception"}
+    names = (
+        {node.id for node in ast.walk(kind) if isinstance(node, ast.Name)}
+        if kind is not None
+        else {"Exception"}
+    )
     return bool(names & {"Exception", "BaseException"})
 
 
@@ -239,7 +277,12 @@ def _loaded_by(statement: str) -> set[str]:
     """The modules a fresh interpreter holds after `statement`."""
     code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules), file=sys.stderr)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S, check=True, cwd="/"
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+        cwd="/",
     )
     return set(done.stderr.split())
 
@@ -247,7 +290,10 @@ def _loaded_by(statement: str) -> set[str]:
 def test_the_runtime_alone_loads_neither_database_nor_http_client_nor_fund() -> None:
     loaded = _loaded_by("import fundops.runtime")
     assert "fundops.runtime" in loaded
-    assert loaded & {"apsw", "httpx2", "mcp", "rich", "cyclopts", "fundops.fund", "fundops.config"} == set()
+    assert (
+        loaded & {"apsw", "httpx2", "mcp", "rich", "cyclopts", "fundops.fund", "fundops.config"}
+        == set()
+    )
     assert [name for name in loaded if name.startswith(("fundops.wire", "fundops.actors"))] == []
 
 

@@ -14,7 +14,9 @@ DOCS = Path(__file__).parent.parent / "docs"
 SNIPPETS = [
     pytest.param(source, id=f"{page.stem}-{number}")
     for page in sorted(DOCS.glob("*.md"))
-    for number, source in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
+    for number, source in enumerate(
+        re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    )
 ]
 PRINTED = {
     "ledger-0": "CASH 95000\nPOSITIONS 5000\nFEES_RECEIVABLE -300\nMANAGEMENT_FEES 200\nPERFORMANCE_FEES 100\n"
@@ -32,19 +34,29 @@ PRINTED = {
 
 
 @pytest.mark.parametrize("source", SNIPPETS)
-def test_a_snippet_runs_and_prints_what_it_should(source: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_snippet_runs_and_prints_what_it_should(
+    source: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", source], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", "-c", source],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == PRINTED[request.node.callspec.id]
 
 
-def test_the_commands_of_the_ledger_run_as_written_on_the_book_of_its_first_snippet(tmp_path: Path) -> None:
+def test_the_commands_of_the_ledger_run_as_written_on_the_book_of_its_first_snippet(
+    tmp_path: Path,
+) -> None:
     page = (DOCS / "ledger.md").read_text()
     [snippet, *_] = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     [commands] = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
-    subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", snippet], cwd=tmp_path, check=True, capture_output=True, timeout=60
+    )
     said: dict[str, str] = {}
     for line in commands.strip().splitlines():
         words = [sys.executable, "-m", *shlex.split(line)]
@@ -53,4 +65,7 @@ def test_the_commands_of_the_ledger_run_as_written_on_the_book_of_its_first_snip
         said[line] = done.stdout
     assert len(said) > 9
     assert said["fundops ledger verify --db fund.db"].endswith("nothing is wrong\n")
-    assert all((tmp_path / name).exists() for name in ("fund.beancount", "again.db", "copy.db", "restored.db"))
+    assert all(
+        (tmp_path / name).exists()
+        for name in ("fund.beancount", "again.db", "copy.db", "restored.db")
+    )

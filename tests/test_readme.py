@@ -42,7 +42,11 @@ def snippet(folder: Path) -> str:
     """What the Python example prints. It leaves the database that a later command asks about."""
     (source,) = blocks("python")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", source], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S
+        [sys.executable, "-W", "error", "-c", source],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -74,7 +78,12 @@ def test_the_two_set_up_commands_are_what_ci_reads_out_and_runs() -> None:
 @pytest.mark.parametrize("line", [line for line in PLAIN if "serve" not in line])
 def test_a_command_runs_as_written(line: str, folder: Path, snippet: str) -> None:
     done = subprocess.run(
-        command(line), cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S
+        command(line),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr
     if "--json" in line:

@@ -1,4 +1,4 @@
-"""Alerts: levels, categories, and what may be asked of the alert actor."""
+"""Alerts: levels, categories, the requests to the alert actor, and the messages to its channels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ..runtime import Rejected, Request
+from ..runtime import Request
 
 __all__ = [
     "AlertDraft",
@@ -15,7 +15,6 @@ __all__ = [
     "AlertPage",
     "AlertReceipt",
     "AlertRecord",
-    "AlertRefused",
     "AlertsWaiting",
     "Category",
     "ConsumeAlertRequests",
@@ -30,12 +29,16 @@ __all__ = [
 
 
 class Level(enum.Enum):
+    """The urgency of an alert, lowest first."""
+
     INFO = "INFO"
     WARNING = "WARNING"
     CRITICAL = "CRITICAL"
 
 
 class Category(enum.Enum):
+    """The subject of an alert. Each category has its own rate limit."""
+
     KILL_SWITCH = "KILL_SWITCH"
     STRATEGY_FAILURE = "STRATEGY_FAILURE"
     DRAWDOWN = "DRAWDOWN"
@@ -49,82 +52,76 @@ class Category(enum.Enum):
 
 
 class AlertOutcome(enum.Enum):
-    """QUEUED and NO_CHANNEL are stored; an UNPERSISTED one left from memory, since storage refused it."""
+    """The decision on one alert."""
 
-    QUEUED = "QUEUED"
-    RATE_SUPPRESSED = "RATE_SUPPRESSED"
-    DEDUPED = "DEDUPED"
-    NO_CHANNEL = "NO_CHANNEL"
-    UNPERSISTED = "UNPERSISTED"
-
-
-class AlertRefused(Rejected, ValueError):
-    """What was asked is not acceptable; `field` names the part of the request."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field, self.problem = field, problem
+    QUEUED = "QUEUED"  # stored, and queued for its channels
+    RATE_SUPPRESSED = "RATE_SUPPRESSED"  # over the rate limit of its category
+    DEDUPED = "DEDUPED"  # its key is open already, or not open when it resolves
+    NO_CHANNEL = "NO_CHANNEL"  # stored, but no channel wants it
+    UNPERSISTED = "UNPERSISTED"  # storage refused it, so it was delivered from memory
 
 
 class AlertReceipt(msgspec.Struct, frozen=True):
-    """What became of one alert. `count` is how often its dedup key has fired while open (1 without a key).
+    """The decision on one alert.
 
-    Resolving a key that is not open does and stores nothing: id 0, DEDUPED, count 0.
+    Resolving a key that is not open stores nothing: id 0, DEDUPED, count 0.
     """
 
-    id: int  # 0 when it is not stored
+    id: int  # 0: not stored
     outcome: AlertOutcome
-    count: int
+    count: int  # firings of its dedup key since that opened; 1 without a key
 
 
 class AlertDraft(msgspec.Struct, frozen=True):
-    """An alert to ask for, in the transaction of the fact it is about. With `resolves` it closes its key."""
+    """An alert that an actor requests in the transaction of the fact that it reports."""
 
     level: Level
     category: Category
     title: str
     message: str
-    strategy: str | None = None
-    dedup_key: str | None = None
-    resolves: bool = False
+    strategy: str | None = None  # None: it is not about one strategy
+    dedup_key: str | None = None  # None: no deduplication
+    resolves: bool = False  # closes the dedup key instead of firing it
 
 
 class SendAlert(Request[AlertReceipt], frozen=True):
-    """Decide, store and queue one alert; answered after its commit, never after its delivery.
+    """Decide, store and queue one alert. The answer comes after its commit and before its delivery.
 
-    Refused with: `AlertRefused`; unless it is CRITICAL, also with what storage refused its commit with.
+    Refused with: `AlertRefused`; the refusal of storage, unless the alert is CRITICAL.
     """
 
     level: Level
     category: Category
     title: str
     message: str
-    strategy: str | None = None
-    dedup_key: str | None = None
+    strategy: str | None = None  # None: it is not about one strategy
+    dedup_key: str | None = None  # None: no deduplication
     resolves: bool = False  # closes the dedup key instead of firing it
 
 
 class AlertsWaiting(msgspec.Struct, frozen=True, tag=True):
-    """Told after a commit that contained alert requests."""
+    """Sent after a commit that contained alert requests."""
 
 
 class ConsumeAlertRequests(Request[int], frozen=True):
-    """Decide all stored alert requests now; the answer is how many there were."""
+    """Decide all stored alert requests now. The answer is their number."""
 
 
 class AlertRecord(msgspec.Struct, frozen=True):
+    """One stored alert."""
+
     id: int
     at_us: int
     level: Level
     category: Category
     title: str
     message: str
-    strategy: str | None
+    strategy: str | None  # None: it is not about one strategy
     outcome: AlertOutcome
 
 
 class AlertPage(msgspec.Struct, frozen=True):
-    """The newest alerts first; the counts are over all of history."""
+    """The newest alerts, newest first, with counts over the whole history."""
 
     alerts: tuple[AlertRecord, ...]
     by_category: Mapping[str, int]
@@ -133,18 +130,18 @@ class AlertPage(msgspec.Struct, frozen=True):
 
 
 class RecentAlerts(Request[AlertPage], frozen=True):
-    """`limit` 0 gives none, and at most 10,000 are given; a negative one is refused with `AlertRefused`."""
+    """The newest alerts. A negative limit is refused with `AlertRefused`."""
 
-    limit: int = 50
+    limit: int = 50  # 0: none; above 10,000: 10,000
 
 
 # -- between the alert actor and its channels
 
 
 class OutgoingAlert(msgspec.Struct, frozen=True):
-    """What a channel delivers."""
+    """The content of an alert for a channel to deliver."""
 
-    id: str  # unique for each alert, the same for each attempt
+    id: str  # unique for each alert, and the same in each attempt to deliver it
     at_us: int
     level: Level
     category: Category
@@ -153,14 +150,20 @@ class OutgoingAlert(msgspec.Struct, frozen=True):
 
 
 class Wake(msgspec.Struct, frozen=True, tag=True):
-    """Told to a channel when rows may be waiting in its outbox."""
+    """Sent to a channel when rows may be waiting in its outbox."""
 
 
 class DeliverFromMemory(msgspec.Struct, frozen=True, tag=True):
-    """A CRITICAL alert that storage refused; the channel delivers it once, and keeps no row of it."""
+    """A CRITICAL alert that storage refused.
+
+    The channel tries once to deliver it, without a row.
+    """
 
     alert: OutgoingAlert
 
 
 class PendingDeliveries(Request[int], frozen=True):
-    """How many rows of the channel are PENDING or SENDING. It waits for the delivery in flight: up to 10 s."""
+    """The number of rows of the channel that are PENDING or SENDING.
+
+    The answer waits for the delivery in progress, up to 10 s.
+    """

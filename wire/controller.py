@@ -1,7 +1,10 @@
-"""The host's side: what fundops asks of the engine that trades. Outsiders implement this and nothing else.
+"""The controller: the Protocols through which fundops asks and instructs the trading engine.
 
-`Controller` lists the required part; every optional part is a Protocol of its own below, found by its method names.
-An absent part disables what needs it, and the start-up log names what is missing.
+The host implements them and nothing else. `Controller` is the required part. Each optional part is
+a separate Protocol below, recognised by its method names; a function of fundops that needs a
+missing part is disabled, and the start-up log names the missing parts. Methods must not block.
+
+Instants are int microseconds since the Unix epoch (UTC). Money is in the fund's currency.
 """
 
 from __future__ import annotations
@@ -11,8 +14,6 @@ from decimal import Decimal
 from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
-
-from ..runtime import FundopsError
 
 __all__ = [
     "CanListFeeds",
@@ -26,7 +27,6 @@ __all__ = [
     "FeedStatus",
     "Fill",
     "KillAction",
-    "NotRetryable",
     "Settlement",
     "StopReport",
     "StrategyState",
@@ -37,116 +37,148 @@ StrategyState = Literal["pending", "running", "paused", "stopped", "failed", "re
 KillAction = Literal["halt", "flatten"]
 
 
-class NotRetryable(FundopsError):
-    """Raised by `restart` when trying again cannot help: configuration, credentials, reconciliation."""
-
-
 class StrategyStatus(msgspec.Struct, frozen=True):
-    """One strategy as the engine knows it."""
+    """The engine's report about one strategy."""
 
-    name: str  # 1 to 128 characters, unique
+    name: str  # 1 to 128 printable characters, unique
     state: StrategyState
-    equity: Decimal | float | None = None  # capital allocated plus realized and unrealized P&L; None: unknown
+    equity: Decimal | float | None = (
+        None  # allocated plus realized and unrealized P&L; None: unknown
+    )
     allocated: Decimal | float = 0  # capital given to it
-    realized_pnl: Decimal | float = 0  # cumulative, fees included
+    realized_pnl: Decimal | float = 0  # cumulative, after fees
     unrealized_pnl: Decimal | float = 0
     n_trades: int = 0  # closed round trips, cumulative
-    n_wins: int = 0  # of them, with net P&L > 0
+    n_wins: int = 0  # those with a net P&L above zero
     stage: str | None = None  # in force at the engine; None: the engine does not know stages
-    capital_cap: Decimal | float | None = None
-    error: str | None = None  # of a failed one
-    retryable: bool = True  # False: configuration, credentials, reconciliation
-    heartbeat_us: int | None = None  # None: the engine has no heartbeats; running then counts as alive
-    at_us: int | None = None  # None: now
+    capital_cap: Decimal | float | None = None  # in force at the engine; None: unlimited or unknown
+    error: str | None = None  # why it failed; None: not failed, or no reason given
+    retryable: bool = (
+        True  # False: a restart cannot help (configuration, credentials, reconciliation)
+    )
+    heartbeat_us: int | None = None  # None: no heartbeats, and then "running" counts as alive
+    at_us: int | None = None  # when this was true; None: now
 
 
 class FeedStatus(msgspec.Struct, frozen=True):
-    """One market-data feed. `stale_after_s` None: an event-only feed, never stale."""
+    """The engine's report about one market-data feed."""
 
     name: str
-    last_data_us: int | None
-    stale_after_s: float | None = 300.0
+    last_data_us: int | None  # None: no data yet
+    stale_after_s: float | None = 300.0  # None: a feed of rare events, which is never stale
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """A market that resolved: what the position had cost, and what it pays."""
+    """A resolved market, with the cost and the payoff of the position in it."""
 
-    id: str
+    id: str  # unique
     market: str
     strategy: str
     cost: Decimal
     payoff: Decimal
-    revision: int = 0
-    cursor: str = ""
+    revision: int = 0  # a higher one replaces the earlier report of the same id
+    cursor: str = ""  # the position after it, for the next call of `settlements`
 
 
 class Fill(msgspec.Struct, frozen=True):
-    """One execution with real money. `quantity` is signed: a sale is negative."""
+    """One execution with real money."""
 
-    id: str
+    id: str  # unique; a repeated fill is booked once
     strategy: str
     instrument: str
-    quantity: Decimal
+    quantity: Decimal  # negative for a sale
     price: Decimal
     fee: Decimal
     at_us: int
-    cursor: str = ""
+    cursor: str = ""  # the position after it, for the next call of `fills`
 
 
 class StopReport(msgspec.Struct, frozen=True):
-    """What is still open after `stop_all`; it is called again until no orders are."""
+    """The orders and positions still open after `stop_all`, which is repeated while orders are."""
 
     open_orders: int
     open_positions: int
 
 
 class Controller(Protocol):
-    """The required part: report the strategies when asked."""
+    """The required part: report the strategies."""
 
     def strategies(self) -> Sequence[StrategyStatus]:
-        """All of them, at most 10,000; under 1 ms."""
+        """All strategies, at most 10,000. It should return within 1 ms."""
 
 
 @runtime_checkable
 class CanRestart(Protocol):
+    """The part that restarts failed strategies."""
+
     async def restart(self, name: str, *, attempt_id: str) -> None:
-        """Return when running, raise when not; `NotRetryable` opens the breaker at once."""
+        """Return once the strategy runs; raise when it does not.
+
+        `NotRetryable` opens the breaker at once. `attempt_id` is unique for each attempt.
+        """
 
 
 @runtime_checkable
 class CanPause(Protocol):
-    """All three are idempotent."""
+    """The part that pauses, resumes and stops single strategies. All three must be idempotent."""
 
-    async def pause(self, name: str, reason: str) -> None: ...
+    async def pause(self, name: str, reason: str) -> None:
+        """Pause the strategy, for example because it reached its drawdown limit."""
 
-    async def resume(self, name: str) -> None: ...
+    async def resume(self, name: str) -> None:
+        """Resume a paused strategy."""
 
-    async def stop(self, name: str, reason: str) -> None: ...
+    async def stop(self, name: str, reason: str) -> None:
+        """Stop the strategy."""
 
 
 @runtime_checkable
 class CanStopAll(Protocol):
-    async def stop_all(self, reason: str, action: KillAction) -> StopReport: ...
+    """The part that the kill switch uses."""
+
+    async def stop_all(self, reason: str, action: KillAction) -> StopReport:
+        """Stop all trading and cancel all orders; "flatten" closes the positions too.
+
+        Idempotent.
+        """
 
 
 @runtime_checkable
 class CanSetStage(Protocol):
+    """The part that puts promotions and demotions in force."""
+
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
-        """Idempotent. `capital_cap` is the most real capital the strategy may use; None: unlimited."""
+        """Put the stage in force. Idempotent.
+
+        `capital_cap` is the most real capital that the strategy may use; None: unlimited.
+        """
 
 
 @runtime_checkable
 class CanListFeeds(Protocol):
-    def feeds(self) -> Sequence[FeedStatus]: ...
+    """The part that reports the market-data feeds."""
+
+    def feeds(self) -> Sequence[FeedStatus]:
+        """All feeds."""
 
 
 @runtime_checkable
 class CanListFills(Protocol):
+    """The part that reports fills, so that the ledger books them."""
+
     def fills(self, after: str) -> Sequence[Fill]:
-        """Those after the cursor, oldest first; never destructive. ``""`` is the beginning."""
+        """The fills after this cursor, oldest first; ``""`` is the beginning.
+
+        Reading must not remove them: the same cursor is asked for again after a crash.
+        """
 
 
 @runtime_checkable
 class CanListSettlements(Protocol):
+    """The part that reports settlements, so that the ledger books them."""
+
     def settlements(self, after: str) -> Sequence[Settlement]:
-        """Those after the cursor, oldest first; never destructive. ``""`` is the beginning."""
+        """The settlements after this cursor, oldest first; ``""`` is the beginning.
+
+        Reading must not remove them: the same cursor is asked for again after a crash.
+        """

@@ -1,4 +1,7 @@
-"""The guard: what it is shown each tick, what it answers, and the kill switch."""
+"""The guard: its look at each tick, its leases, and the kill switch.
+
+Fields that end in `_minor` are money in minor units; instants are int microseconds (UTC).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from ..runtime import Rejected, Request
+from ..runtime import Request
 from .alert import AlertDraft
 from .controller import StrategyStatus
 from .promotion import EntitlementTerms
@@ -20,7 +23,6 @@ __all__ = [
     "GuardState",
     "KillState",
     "KillStatus",
-    "KillSwitchNotEngaged",
     "Pause",
     "ReadGuard",
     "ReadKillSwitch",
@@ -36,112 +38,120 @@ KillState = Literal["OFF", "ENGAGING", "ENGAGED", "UNCONFIRMED"]
 
 
 class Entitlement(msgspec.Struct, frozen=True):
-    """What a strategy may do, and until when. Mode "none" and "live" with a lapsed lease mean: send no order."""
+    """The permission of one strategy, and the end of its lease.
 
-    stage: str | None
+    With mode "none", or "live" after the end of the lease, the strategy must send no order.
+    """
+
+    stage: str | None  # None: promotion is off, or the stage is unknown
     mode: Literal["paper", "shadow", "live", "none"]
-    capital: Decimal
+    capital: Decimal  # the most real capital that it may use
     valid_until_us: int
 
 
 class StrategyBook(msgspec.Struct, frozen=True):
-    """What the guard remembers of one strategy. Money in minor units."""
+    """The guard's memory of one strategy."""
 
     pnl_minor: int = 0  # as last reported, cumulative
-    real_pnl_minor: int = 0  # of it, made with real money
-    real: bool = False  # at the last look
-    allocated_minor: int = 0
+    real_pnl_minor: int = 0  # the part of it made with real money
+    real: bool = False  # traded real money at the last look
+    allocated_minor: int = 0  # as last reported
     worth_minor: int = 0  # equity at the last look
-    peak_minor: int = 0  # of equity, scaled by what was given or taken
-    warned: bool = False
-    paused: bool = False
+    peak_minor: int = 0  # highest equity, scaled when capital was given or taken
+    warned: bool = False  # of a drawdown near its limit
+    paused: bool = False  # by the guard
 
 
 class GuardState(msgspec.Struct, frozen=True):
-    """All that must outlive the process, as one record. `units` make NAV comparable over deposits and withdrawals."""
+    """The guard's memory that must survive the process, as one record."""
 
-    external_minor: int = 0
-    units: float = 0.0
-    peak_per_unit: float = 0.0
+    external_minor: int = 0  # deposits less withdrawals
+    units: float = 0.0  # deposits buy and withdrawals redeem them, so NAV per unit is comparable
+    peak_per_unit: float = 0.0  # highest NAV per unit
     nav_minor: int = 0
-    drawdown: float = 0.0
+    drawdown: float = 0.0  # of NAV per unit below its peak, in percent
     breaches: int = 0  # ticks in a row at or above the limit
-    warned: bool = False
+    warned: bool = False  # of a drawdown near the limit
     kill_state: KillState = "OFF"
     strategies: Mapping[str, StrategyBook] = {}
 
 
 class Pause(msgspec.Struct, frozen=True):
+    """An order to pause one strategy."""
+
     strategy: str
     reason: str
 
 
 class GuardReport(msgspec.Struct, frozen=True):
-    """One look. `gross_minor` is NAV before fees that have accrued but are not posted."""
+    """The results of one look."""
 
     state: GuardState
-    gross_minor: int
+    gross_minor: int  # NAV before fees that are accrued but not posted
     pauses: tuple[Pause, ...]
     alerts: tuple[AlertDraft, ...]
 
 
 class Watch(Request[GuardReport], frozen=True):
-    """The tick's look. `terms` None: promotion is off, so every strategy trades real money by the host's own say."""
+    """The look of one tick: judge drawdowns, keep the kill switch in force, renew leases."""
 
     statuses: Sequence[StrategyStatus]
-    terms: Mapping[str, EntitlementTerms] | None
-    external_minor: int
+    terms: Mapping[str, EntitlementTerms] | None  # None: promotion is off, all trade real money
+    external_minor: int  # deposits less withdrawals
     posted_fees_minor: int
     accrued_fees_minor: int
-    blind_s: float = 0.0  # how long the engine has been silent
+    blind_s: float = 0.0  # seconds since the engine last reported; 0: it has just reported
 
 
 class RenewLeases(Request[None], frozen=True):
-    """Entitlements have changed since the tick's look: what was taken away ends now."""
+    """Renew the leases after a change of entitlements, so that a withdrawn one ends now."""
 
     statuses: Sequence[StrategyStatus]
     terms: Mapping[str, EntitlementTerms]
 
 
 class ReadGuard(Request[GuardState], frozen=True):
-    """All that must outlive the process, as it is now."""
+    """The guard's memory as it is now."""
 
 
 class RestoreGuard(Request[None], frozen=True):
-    """Told once at the start of oversight: what the database remembers. An engaged kill switch stays engaged."""
+    """Restore the stored memory, once at the start. An engaged kill switch stays engaged."""
 
     state: GuardState
 
 
 class KillStatus(msgspec.Struct, frozen=True):
+    """The kill switch: its state, and by whom, why and when it was engaged."""
+
     state: KillState
     reason: str
     actor: str
-    at_us: int | None
+    at_us: int | None  # None: it was never engaged
 
 
 class EngageKillSwitch(Request[KillStatus], frozen=True):
+    """Engage the kill switch: end all leases and stop all trading. Again: no change."""
+
     reason: str
     actor: str
 
 
 class ReleaseKillSwitch(Request[KillStatus], frozen=True):
-    """By a person only. The drawdown starts anew from the NAV of this moment."""
+    """Release the kill switch. Only a person does; drawdown then counts from the NAV of now.
+
+    Refused with: `KillSwitchNotEngaged`.
+    """
 
     actor: str
     reason: str
 
 
 class ReadKillSwitch(Request[KillStatus], frozen=True):
-    """The latch now."""
+    """The state of the kill switch now."""
 
 
 class ResumeStrategy(Request[bool], frozen=True):
-    """A person lets a paused strategy go on; False: it was not paused."""
+    """Resume a strategy that the guard paused; False: it was not paused."""
 
     strategy: str
     actor: str
-
-
-class KillSwitchNotEngaged(Rejected):
-    """There is nothing to release."""

@@ -14,15 +14,13 @@ from typing import get_args
 
 import msgspec
 
-from ..runtime import Outcome, Rejected, Request
+from ..runtime import Request
 from .controller import Fill, Settlement
-from .money import Amount, shown
-from .persistence import StorageDegraded, StorageFailed
+from .money import Amount
 
 __all__ = [
     "BOOKABLE",
     "EVENTS_MAX",
-    "AlreadyReversed",
     "BalanceSheet",
     "BookFill",
     "BookFills",
@@ -38,15 +36,10 @@ __all__ = [
     "Deposit",
     "Entries",
     "Entry",
-    "EntryRefused",
     "Event",
     "Financing",
-    "IdempotencyConflict",
     "Income",
     "IncomeStatement",
-    "InsufficientFunds",
-    "LedgerDegraded",
-    "LedgerFailed",
     "LedgerPosition",
     "LedgerTotals",
     "Leg",
@@ -57,8 +50,6 @@ __all__ = [
     "OpeningBalances",
     "OpeningPosition",
     "PayFees",
-    "PeriodClosed",
-    "PositionMismatch",
     "Post",
     "PostMany",
     "Posted",
@@ -70,9 +61,6 @@ __all__ = [
     "Reverse",
     "Settle",
     "TrialBalance",
-    "UnbalancedEntry",
-    "UnknownAccount",
-    "UnknownEntry",
     "Withdraw",
 ]
 
@@ -442,89 +430,3 @@ class LedgerPosition(msgspec.Struct, frozen=True):
 
 class ReadTotals(Request[LedgerTotals], frozen=True):
     """The totals of the book now."""
-
-
-class EntryRefused(Rejected):
-    """Base of the ledger's refusals; `key` is the key to repeat the request with."""
-
-    outcome: Outcome = "done"
-
-
-class UnbalancedEntry(EntryRefused):
-    """The legs of one asset do not sum to zero, or there are fewer than two."""
-
-
-class UnknownAccount(EntryRefused):
-    """The chart of accounts has no account of this name."""
-
-    def __init__(self, account: str) -> None:
-        super().__init__(f"there is no account {account!r}")
-        self.account = account
-
-
-class InsufficientFunds(EntryRefused):
-    """The entry would take the account below its floor.
-
-    `requested` and `available` (balance minus floor) are in the fund's currency.
-    """
-
-    def __init__(self, account: str, requested: Decimal, available: Decimal) -> None:
-        super().__init__(f"{account} has {available} available, {requested} requested")
-        self.account, self.requested, self.available = account, requested, available
-
-
-class PositionMismatch(EntryRefused):
-    """There is no such position, it is too small to be closed so far, or it has the other sign."""
-
-    def __init__(self, instrument: str, strategy: str | None, problem: str) -> None:
-        super().__init__(f"position in {instrument!r} of strategy {strategy!r}: {problem}")
-        self.instrument, self.strategy, self.problem = instrument, strategy, problem
-
-
-class IdempotencyConflict(EntryRefused):
-    """The key belongs to entry `seq`, whose content differs from the request.
-
-    `seq` None: it belongs to another event of the same request.
-    """
-
-    def __init__(self, key: str, seq: int | None) -> None:
-        belongs_to = "another event of this request" if seq is None else f"entry {seq}"
-        super().__init__(f"key {key!r} belongs to {belongs_to}, whose content differs")
-        self.key, self.seq = key, seq
-
-
-class PeriodClosed(EntryRefused):
-    """The entry's day lies in a closed period, whose last day is `closed`."""
-
-    def __init__(self, day: str, closed: str) -> None:
-        super().__init__(f"{day} is closed: the book is closed up to {closed}")
-        self.day, self.closed = day, closed
-
-
-class LedgerDegraded(EntryRefused, StorageDegraded):
-    """The database cannot be written now: nothing was booked, and reads go on."""
-
-    outcome: Outcome = "not_executed"
-
-
-class LedgerFailed(EntryRefused, StorageFailed):
-    """The database is damaged or its disk fails: nothing is booked until a person repairs it."""
-
-    outcome: Outcome = "not_executed"
-
-
-class AlreadyReversed(EntryRefused):
-    """Entry `by` has reversed entry `seq` before; None: another event of the same request."""
-
-    def __init__(self, seq: int, by: int | None) -> None:
-        reversed_by = "another event of this request" if by is None else f"entry {by}"
-        super().__init__(f"entry {seq} was reversed already by {reversed_by}")
-        self.seq, self.by = seq, by
-
-
-class UnknownEntry(EntryRefused):
-    """The journal has no entry of this number."""
-
-    def __init__(self, seq: int) -> None:
-        super().__init__(f"there is no entry {shown(seq)}")
-        self.seq = seq

@@ -10,23 +10,23 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
+from fractions import Fraction
 from typing import Any, NamedTuple
 
-from ..runtime import Rejected
+from .errors import AmountError
 
 __all__ = [
     "MINOR_MAX",
     "MINOR_PER_UNIT",
     "SCALE_DIGITS",
     "Amount",
-    "AmountError",
     "Minor",
+    "fraction_of",
     "from_minor",
     "minor_of_float",
     "positive_minor",
     "rounded_decimal",
     "share",
-    "shown",
     "text_of",
     "to_minor",
     "to_minors",
@@ -39,9 +39,6 @@ MINOR_PER_UNIT = 10**SCALE_DIGITS
 # Half of the range of int64: the sum of two amounts below it still fits.
 MINOR_MAX = 2**62
 
-# Characters of a value that a message quotes.
-SHOWN_MAX = 128
-
 _INT_MAX = MINOR_MAX // MINOR_PER_UNIT
 
 # Wide enough for every float and every text accepted here: a double has at most 767 significant
@@ -49,26 +46,6 @@ _INT_MAX = MINOR_MAX // MINOR_PER_UNIT
 _WIDE = Context(prec=800)
 _EXACT = Context(prec=800, traps=[InvalidOperation, Inexact])
 _QUANTUM = Decimal(1).scaleb(-SCALE_DIGITS)
-
-
-def shown(value: object) -> str:
-    """A caller's value for a message, cut to `SHOWN_MAX` characters.
-
-    It works for any value: an integer of 5,000 digits, for one, has no text in Python.
-    """
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  a caller's class may raise anything
-        text = f"some {type(value).__name__}"
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
-
-
-class AmountError(Rejected, ValueError):
-    """An amount that cannot be booked; `field` names it, `value` is the caller's value."""
-
-    def __init__(self, field: str, value: object, problem: str) -> None:
-        super().__init__(f"{field}: {shown(value)} {problem}")
-        self.field, self.value, self.problem = field, value, problem
 
 
 class Minor(NamedTuple):
@@ -163,6 +140,14 @@ def positive_minor(value: Amount, field: str = "amount", *, floats: str = "round
     if amount.minor <= 0:
         raise AmountError(field, value, "must be greater than zero")
     return amount
+
+
+def fraction_of(minor: int, fraction: float) -> Decimal:
+    """The part of an amount that a stage may use, rounded down once to a minor unit.
+
+    The fraction counts as the decimal number it is written as: 0.01 is a hundredth exactly.
+    """
+    return from_minor(int(minor * Fraction(str(fraction))))
 
 
 def from_minor(minor: int) -> Decimal:

@@ -1,4 +1,4 @@
-"""The oversight loop: one tick, and what the fund looks like after it."""
+"""Oversight: the tick, and the state of the fund after it."""
 
 from __future__ import annotations
 
@@ -11,61 +11,72 @@ import msgspec
 from ..runtime import Request
 from .guard import KillState
 
-__all__ = ["FundStatus", "NavHistory", "NavSample", "ReadFundStatus", "RememberGuard", "Tick", "TickReport"]
+__all__ = [
+    "FundStatus",
+    "NavHistory",
+    "NavSample",
+    "ReadFundStatus",
+    "RememberGuard",
+    "Tick",
+    "TickReport",
+]
 
 
 class TickReport(msgspec.Struct, frozen=True):
-    """What one tick did. `failed` names the steps that could not be done."""
+    """The results of one tick."""
 
     number: int
     promotions: int
     demotions: int
-    failed: tuple[str, ...]
+    failed: tuple[str, ...]  # names of the steps that failed; the others were done
 
 
 class Tick(Request[TickReport], frozen=True):
-    """One round of oversight. `session`, an ISO day: this tick is the end of that session."""
+    """Run one round of oversight."""
 
-    session: str | None = None
+    session: str | None = None  # ISO day: this tick ends that trading session; None: within one
 
 
 class FundStatus(msgspec.Struct, frozen=True):
-    """The fund at its last tick."""
+    """The fund as of its last tick. Money in the fund's currency."""
 
     running: bool
-    total_capital: Decimal
+    total_capital: Decimal  # as configured
     nav: Decimal
     drawdown_pct: float
-    high_water_mark: Decimal  # NAV at which a performance fee was last crystallised, at today's number of units
+    high_water_mark: Decimal  # NAV at the last performance fee, at today's number of units
     running_strategies: int
-    total_fees: Decimal
+    total_fees: Decimal  # posted and accrued
     kill_switch: KillState
     mode: str
     strategies_by_stage: Mapping[str, int]
     alerts_24h: int
     breakers_open: int
-    ticks: int
+    ticks: int  # since the fund started
 
     def as_dict(self) -> dict[str, Any]:
+        """The fields by name."""
         return msgspec.structs.asdict(self)
 
 
 class RememberGuard(Request[None], frozen=True):
-    """Store the guard's state now, instead of at the end of the next tick."""
+    """Store the state of the guard now, instead of at the end of the next tick."""
 
 
 class ReadFundStatus(Request[FundStatus], frozen=True):
-    """The fund now."""
+    """The fund as of its last tick."""
 
 
 class NavSample(msgspec.Struct, frozen=True):
+    """The NAV at the end of one session."""
+
     at_us: int
-    session: str
+    session: str  # ISO day
     nav: Decimal
     drawdown_pct: float
 
 
 class NavHistory(Request[tuple[NavSample, ...]], frozen=True):
-    """Newest first."""
+    """The NAV of the newest sessions, newest first. 0 gives none, a negative limit is refused."""
 
     limit: int = 100

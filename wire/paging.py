@@ -1,20 +1,19 @@
-"""Page sizes: every question for "the newest N" takes them the same way."""
+"""The page size: every question for the newest entries checks its `limit` here."""
 
 from __future__ import annotations
 
-from ..runtime import ConfigError, Rejected
+from .errors import BadLimit
 
-__all__ = ["COUNT_MAX", "BadLimit", "checked_limit"]
+__all__ = ["COUNT_MAX", "checked_limit"]
 
-COUNT_MAX = 2**63 - 1
-
-
-class BadLimit(Rejected, ConfigError):
-    """A page size is negative, or not a whole number."""
+COUNT_MAX = 2**63 - 1  # the largest integer that SQLite takes
 
 
 def checked_limit(limit: int) -> int:
-    """0 gives an empty page; more than a database can count is all. Raises: `BadLimit` (a ValueError)."""
+    """The page size that `limit` asks for, at most `COUNT_MAX`. 0 gives an empty page.
+
+    Raises: `BadLimit` (a ValueError) when it is negative or not a whole number.
+    """
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         raise BadLimit("limit", f"{limit!r} is not a whole number >= 0")
     return min(limit, COUNT_MAX)

@@ -1,4 +1,4 @@
-"""Asking for durability: statements to commit in one transaction, and the ways that can be refused."""
+"""Persistence: statements to commit in one transaction, and the state of the storage."""
 
 from __future__ import annotations
 
@@ -7,43 +7,40 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..runtime import Outcome, Rejected, Request
+from ..runtime import Request
 
 __all__ = [
     "COMMIT_DEADLINE_S",
     "Commit",
     "Committed",
-    "ConstraintFailed",
-    "OutcomeUnknown",
     "Statement",
-    "StorageDegraded",
-    "StorageFailed",
     "StorageState",
     "StorageStatistics",
     "StorageStatus",
 ]
 
-# A commit waits behind whatever the writer has in hand; two waits for a lock, 5 s each, are within it.
+# A commit waits behind the batch that the writer is writing. That may take two waits for a lock, 5
+# s each.
 COMMIT_DEADLINE_S = 30.0
 
 StorageState = Literal["ok", "degraded", "failed"]
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """One SQL statement and the rows to run it with, in order. No rows: it runs once without bindings."""
+    """One SQL statement, and the rows to run it with, in order."""
 
     sql: str
-    rows: Sequence[tuple[Any, ...]] = ((),)
+    rows: Sequence[tuple[Any, ...]] = ((),)  # the default runs it once without bindings
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """The transaction is on disk. `batch` is how many requests shared it."""
+    """The transaction is on disk."""
 
-    batch: int
+    batch: int  # number of requests that shared it
 
 
 class Commit(Request[Committed], frozen=True):
-    """All of these statements or none, durable before the answer.
+    """Commit all of these statements or none. The answer comes once they are durable.
 
     Refused with: `ConstraintFailed`, `StorageDegraded`, `StorageFailed`, `OutcomeUnknown`.
     """
@@ -52,36 +49,14 @@ class Commit(Request[Committed], frozen=True):
 
 
 class StorageStatus(msgspec.Struct, frozen=True):
+    """The state of the storage, and its totals since the actor started."""
+
     state: StorageState
-    reason: str | None
+    reason: str | None  # None while the state is "ok"
     commits: int
-    requests: int
-    wal_bytes: int
+    requests: int  # several may share a commit
+    wal_bytes: int  # size of the write-ahead log
 
 
 class StorageStatistics(Request[StorageStatus], frozen=True):
-    """How the database is doing."""
-
-
-class ConstraintFailed(Rejected):
-    """These statements break a constraint of the schema; others of the same batch were committed."""
-
-    outcome: Outcome = "not_executed"
-
-
-class StorageDegraded(Rejected):
-    """The database cannot be written now (full, read-only, locked); nothing was written, reads go on."""
-
-    outcome: Outcome = "not_executed"
-
-
-class StorageFailed(Rejected):
-    """The database is damaged or its disk fails; nothing more is written until a person has looked."""
-
-    outcome: Outcome = "not_executed"
-
-
-class OutcomeUnknown(Rejected):
-    """COMMIT itself failed, and so did looking at what is on disk. Look it up later, or ask again with the same key."""
-
-    outcome: Outcome = "unknown"
+    """The state of the storage now."""

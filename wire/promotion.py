@@ -1,36 +1,31 @@
-"""Promotion: stages, evaluations, refusals, and what may be asked of the promotion actor."""
+"""Promotion: stages, evaluations, and the requests to the promotion actor.
+
+A request names a strategy by its id or by its name. Instants are int microseconds (UTC).
+"""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any, Literal
 
 import msgspec
 
-from ..runtime import ConfigError, Rejected, Request
+from ..runtime import Request
 from .controller import StrategyStatus
-from .money import from_minor
 
 __all__ = [
     "Adopt",
-    "Conflict",
-    "CoolingDown",
     "CriterionResult",
     "Demote",
     "EntitlementTerms",
     "Evaluate",
     "Evaluation",
     "Freeze",
-    "GateNotPassed",
     "HistoryEntry",
-    "MetricError",
     "Observe",
     "Observed",
     "Promote",
-    "PromotionError",
     "PromotionHistory",
     "PromotionSnapshot",
     "PromotionStage",
@@ -39,20 +34,17 @@ __all__ = [
     "RecordMetrics",
     "Register",
     "Retire",
-    "SkipRefused",
-    "StageTooLow",
-    "StaleRevision",
-    "StrategyFrozen",
-    "StrategyRetired",
     "Transition",
-    "UnknownStage",
-    "UnknownStrategy",
     "Verdict",
 ]
 
 
 class PromotionStage(enum.Enum):
-    """Where a strategy stands. `Live` is the top of the three-stage ladder, the other two of the four-stage one."""
+    """A stage of a strategy.
+
+    `Live` is the top of the three-stage ladder; `Live_Small` and `Live_Scaled` are the top of the
+    four-stage one.
+    """
 
     Paper = "paper"
     Shadow = "shadow"
@@ -63,7 +55,7 @@ class PromotionStage(enum.Enum):
 
     @property
     def is_live(self) -> bool:
-        """Whether real money is at stake."""
+        """Whether strategies in this stage trade real money."""
         return self.value.startswith("live")
 
 
@@ -72,94 +64,87 @@ Move = Literal["promote", "ready", "demote", "none"]
 
 
 class CriterionResult(msgspec.Struct, frozen=True):
-    """One line of a gate. `limit`, `observed` and `margin` are in `unit`; a positive margin is on the good side."""
+    """The result of one criterion of a gate."""
 
     name: str
-    op: str
-    limit: float
-    observed: float | None
+    op: str  # ">=" or "<="
+    limit: float  # in `unit`
+    observed: float | None  # in `unit`; None: missing or undefined
     unit: str
-    margin: float | None
+    margin: float | None  # from the limit, in `unit`; negative: missed; None: not comparable
     verdict: Verdict
-    reason: str  # why it is not a PASS; "" for one
-    age_s: float | None
+    reason: str  # why it is not a PASS; "" for a PASS
+    age_s: float | None  # of the metric; None: it has no age
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """What the rules say of one strategy at one instant. The id is a hash of everything else, so equal is equal."""
+    """The judgement of the rules on one strategy at one instant."""
 
-    id: str
+    id: str  # hash of all other fields, so equal evaluations have equal ids
     strategy: str
     stage: PromotionStage
-    target: PromotionStage | None  # the next stage up; None at the top
-    episode: int
+    target: PromotionStage | None  # the next stage up; None: no higher stage
+    episode: int  # a number for each stay in a stage
     as_of_us: int
     criteria: tuple[CriterionResult, ...]
-    verdict: Verdict
-    would_do: Move
-    blocked_by: str  # "" when nothing does
+    verdict: Verdict  # of the whole gate
+    would_do: Move  # "ready": waits for a person
+    blocked_by: str  # why it is not promoted; "": not blocked
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):
-    """One line of a strategy's history."""
+    """One change in the history of a strategy."""
 
     seq: int
     strategy: str
-    kind: str
-    from_stage: PromotionStage | None
+    kind: str  # register, adopt, promote, demote, freeze, unfreeze or retire
+    from_stage: PromotionStage | None  # None: it was registered or adopted
     to_stage: PromotionStage
     effective_us: int
     actor: str
     reason: str
-    metrics: Mapping[str, float]
-    evaluation_id: str
-    rev: int
+    metrics: Mapping[str, float]  # at that instant
+    evaluation_id: str  # of the evaluation behind a promotion; "": none
+    rev: int  # revision of the strategy after the change
 
 
 class PromotionSnapshot(msgspec.Struct, frozen=True):
-    """One strategy now. `history` holds the last 20 lines, oldest first."""
+    """One strategy now."""
 
     strategy_id: str
     name: str
     stage: PromotionStage
-    days_in_stage: float
-    rev: int
+    days_in_stage: float  # without frozen time
+    rev: int  # rises with each change
     frozen: bool
-    cooldown_until: int | None  # microseconds since the epoch
-    metrics: Mapping[str, float]
+    cooldown_until: int | None  # in microseconds; may be past; None: never demoted
+    metrics: Mapping[str, float]  # the latest of this stay in the stage
     evaluation: Evaluation
-    history: tuple[HistoryEntry, ...]
+    history: tuple[HistoryEntry, ...]  # the last 20, oldest first
 
 
 class Transition(msgspec.Struct, frozen=True):
-    """A committed change of stage."""
+    """A promotion or demotion, once committed."""
 
     strategy: str
     kind: Literal["promote", "demote"]
     from_stage: PromotionStage
     to_stage: PromotionStage
     reason: str
-    hard: bool = False
+    hard: bool = False  # a demotion by a hard limit
 
 
 class EntitlementTerms(msgspec.Struct, frozen=True):
-    """What the stage allows. `real_capital_fraction` is of the fund's capital."""
+    """The permission that a stage gives to a strategy."""
 
     name: str
     stage: PromotionStage
     mode: Literal["paper", "shadow", "live", "none"]
-    real_capital_fraction: float
-
-    def capital(self, budget_minor: int) -> Decimal:
-        """The most real money that the stage allows of a budget, rounded down once to a minor unit.
-
-        The fraction counts as the decimal number it is written as: 0.01 is a hundredth exactly.
-        """
-        return from_minor(int(budget_minor * Fraction(str(self.real_capital_fraction))))
+    real_capital_fraction: float  # of the fund's capital, 0 to 1
 
 
 class Register(Request[str], frozen=True):
-    """Answers with the strategy's id; the same name again gives the same id."""
+    """Register a new strategy. Answers with its id; the same name again gives the same id."""
 
     name: str
     stage: PromotionStage = PromotionStage.Paper
@@ -167,7 +152,7 @@ class Register(Request[str], frozen=True):
 
 
 class Adopt(Request[str], frozen=True):
-    """Register a strategy that is already trading, at any stage; audited."""
+    """Register a strategy that trades already, at any stage. Answers with its id; audited."""
 
     name: str
     stage: PromotionStage
@@ -176,34 +161,55 @@ class Adopt(Request[str], frozen=True):
 
 
 class RecordMetrics(Request[None], frozen=True):
+    """Record metrics of a strategy. For each metric the last record counts.
+
+    Refused with: `UnknownStrategy`, `StrategyRetired`, `MetricError`, `Conflict`.
+    """
+
     strategy_id: str
-    stage: PromotionStage
+    stage: PromotionStage  # in which they were observed; must be the current one
     metrics: Mapping[str, Any]
-    as_of_us: int | None = None
-    source: str = ""
+    as_of_us: int | None = None  # None: now
+    source: str = ""  # with `as_of_us` it identifies a record, so a repeat is recorded once
 
 
 class Evaluate(Request[Evaluation], frozen=True):
+    """Evaluate a strategy now. Changes nothing. Refused with: `UnknownStrategy`."""
+
     strategy_id: str
 
 
 class Promote(Request[Transition], frozen=True):
+    """Promote a strategy by one stage, on a gate that passes now. No request bypasses the gate.
+
+    Refused with: `UnknownStrategy`, `StrategyRetired`, `StaleRevision`, `SkipRefused`,
+    `StrategyFrozen`, `CoolingDown`, `GateNotPassed`.
+    """
+
     strategy_id: str
-    to: PromotionStage | None = None
+    to: PromotionStage | None = None  # None: the next stage
     actor: str = "operator"
     reason: str = ""
-    expected_rev: int | None = None
+    expected_rev: int | None = None  # refused when the strategy has another one; None: any
 
 
 class Demote(Request[Transition], frozen=True):
+    """Demote a strategy, also a frozen or cooling one.
+
+    Refused with: `UnknownStrategy`, `StrategyRetired`, `StaleRevision`, `SkipRefused`,
+    `UnknownStage`.
+    """
+
     strategy_id: str
-    to: PromotionStage | None = None
+    to: PromotionStage | None = None  # None: one stage down
     actor: str = "operator"
     reason: str = ""
-    expected_rev: int | None = None
+    expected_rev: int | None = None  # refused when the strategy has another one; None: any
 
 
 class Freeze(Request[None], frozen=True):
+    """Freeze a strategy, which blocks its promotion, or unfreeze it."""
+
     strategy_id: str
     frozen: bool
     actor: str = "operator"
@@ -211,27 +217,31 @@ class Freeze(Request[None], frozen=True):
 
 
 class Retire(Request[None], frozen=True):
+    """Retire a strategy. This cannot be undone."""
+
     strategy_id: str
     actor: str = "operator"
     reason: str = ""
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """What one look at all strategies led to."""
+    """The results of one look at all strategies."""
 
     transitions: tuple[Transition, ...]
     terms: Mapping[str, EntitlementTerms]
 
 
 class Observe(Request[Observed], frozen=True):
-    """The tick's look at all strategies. With `session` (an ISO day) it is also the end of that session."""
+    """The look of one tick at all strategies: record, demote, and promote."""
 
     statuses: Sequence[StrategyStatus]
-    session: str | None = None
-    evaluate: bool = False
+    session: str | None = None  # ISO day: this look ends that session; None: within one
+    evaluate: bool = False  # whether gates are evaluated for promotions
 
 
 class ReadSnapshot(Request[PromotionSnapshot], frozen=True):
+    """One strategy now. Refused with: `UnknownStrategy`."""
+
     strategy_id: str
 
 
@@ -240,76 +250,7 @@ class ReadStrategies(Request[tuple[PromotionSnapshot, ...]], frozen=True):
 
 
 class PromotionHistory(Request[tuple[HistoryEntry, ...]], frozen=True):
-    """Newest first; of one strategy or of all."""
+    """The newest changes, newest first. 0 gives none, a negative limit is refused."""
 
-    strategy_id: str | None = None
+    strategy_id: str | None = None  # None: of all strategies
     limit: int = 50
-
-
-class PromotionError(Rejected):
-    """Base of what promotion refuses."""
-
-
-class UnknownStrategy(PromotionError, KeyError):
-    def __init__(self, strategy_id: str) -> None:
-        super().__init__(f"there is no strategy {strategy_id!r}")
-        self.strategy_id = strategy_id
-
-    __str__ = Exception.__str__
-
-
-class UnknownStage(PromotionError, ValueError):
-    def __init__(self, stage: object, stages: Sequence[str]) -> None:
-        super().__init__(f"{stage!r} is not a stage of this ladder; its stages are {', '.join(stages)}")
-        self.stage, self.stages = stage, tuple(stages)
-
-
-class MetricError(PromotionError, ConfigError):
-    """A metric that cannot be recorded; `field` names it, `value` is what was given."""
-
-    def __init__(self, field: str, value: object, problem: str) -> None:
-        ConfigError.__init__(self, field, f"{value!r} {problem}")
-        self.value = value
-
-
-class GateNotPassed(PromotionError):
-    """The gate is not a PASS now; `evaluation` says which criterion, by how much."""
-
-    def __init__(self, evaluation: Evaluation) -> None:
-        missed = [f"{one.name} ({one.reason})" for one in evaluation.criteria if one.reason]
-        super().__init__(
-            f"{evaluation.strategy} does not pass its gate in {evaluation.stage.value}: {', '.join(missed)}"
-        )
-        self.evaluation = evaluation
-
-
-class SkipRefused(PromotionError):
-    """No stage is skipped, by anybody."""
-
-
-class StrategyFrozen(PromotionError):
-    """Frozen strategies are not promoted; demotion still works."""
-
-
-class CoolingDown(PromotionError):
-    def __init__(self, strategy: str, until_us: int) -> None:
-        super().__init__(f"{strategy} was demoted and cools down until {until_us} us")
-        self.strategy, self.until_us = strategy, until_us
-
-
-class StrategyRetired(PromotionError):
-    """A retired strategy takes no more metrics and no more transitions."""
-
-
-class StaleRevision(PromotionError):
-    def __init__(self, expected: int, current: int) -> None:
-        super().__init__(f"revision {expected} was expected, the strategy is at {current}")
-        self.expected, self.current = expected, current
-
-
-class Conflict(PromotionError):
-    """The same key was recorded before with other content."""
-
-
-class StageTooLow(PromotionError):
-    """The strategy has not reached the stage that this run requires."""

@@ -1,4 +1,4 @@
-"""Recovery: the states of a managed strategy, what happened to it, and what may be asked."""
+"""Recovery: phases of a strategy, events, and the requests to the recovery actor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from ..runtime import Rejected, Request
+from ..runtime import Request
 from .controller import FeedStatus, StrategyStatus
 
 __all__ = [
@@ -27,19 +27,20 @@ __all__ = [
     "RecoveryStatus",
     "RecoveryStatuses",
     "ReleaseStrategy",
-    "UnmanagedStrategy",
 ]
 
 
 class RecoveryPhase(enum.Enum):
+    """The phase of a strategy in recovery."""
+
     HEALTHY = "HEALTHY"
-    COOLDOWN = "COOLDOWN"
-    RESTARTING = "RESTARTING"
-    RESTARTING_LATE = "RESTARTING_LATE"
-    PROBATION = "PROBATION"
-    OPEN = "OPEN"
-    HELD = "HELD"
-    UNMANAGED = "UNMANAGED"
+    COOLDOWN = "COOLDOWN"  # failed, waiting for the next attempt
+    RESTARTING = "RESTARTING"  # a restart call is running
+    RESTARTING_LATE = "RESTARTING_LATE"  # the call is past its deadline
+    PROBATION = "PROBATION"  # runs again, not yet confirmed
+    OPEN = "OPEN"  # the circuit breaker is open: no more attempts until a person resets it
+    HELD = "HELD"  # by the kill switch or a person
+    UNMANAGED = "UNMANAGED"  # stopped by a person or the guard
 
 
 RecoveryAction = Literal[
@@ -56,102 +57,106 @@ RecoveryAction = Literal[
 ]
 
 
-class UnmanagedStrategy(Rejected, KeyError):
-    """Recovery has never seen a strategy of that name."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"recovery knows no strategy {name!r}")
-        self.name = name
-
-    __str__ = Exception.__str__
-
-
 class RecoveryEvent(msgspec.Struct, frozen=True):
-    """One thing that happened. `attempt` counts within the failure episode; `success` None: neither."""
+    """One event of recovery."""
 
     action: RecoveryAction
-    target: str
-    success: bool | None
-    attempt: int
-    error: str | None
+    target: str  # the name of the strategy or feed
+    success: bool | None  # of restart_strategy; None for every other action
+    attempt: int  # within the failure episode
+    error: str | None  # None: no error
     at_us: int
-    seq: int = 0  # 0 until stored
-    actor: str | None = None  # whose doing: of reset, held and released
+    seq: int = 0  # 0: not stored yet
+    actor: str | None = None  # who caused a reset, held or released; None for other actions
 
 
 class RecoveryStatus(msgspec.Struct, frozen=True):
+    """The recovery of one strategy now."""
+
     name: str
     phase: RecoveryPhase
-    attempts: int  # in the running episode
-    due_us: int | None  # of the next attempt, or the end of probation
-    reason: str | None
+    attempts: int  # in the current episode
+    due_us: int | None  # the next attempt, or the end of probation; None: neither is due
+    reason: str | None  # of COOLDOWN, OPEN and HELD
 
 
 class CheckStrategies(Request[tuple[RecoveryEvent, ...]], frozen=True):
-    """Look at all strategies, start what is due; answers with the events of this check, after their commit."""
+    """Check all strategies and restart the due ones. Answers with the events, once durable."""
 
     statuses: Sequence[StrategyStatus]
-    kill_engaged: bool | None = None  # None: not known here, so as the last check that knew was told
+    kill_engaged: bool | None = None  # None: unknown to the caller, so as in the last check
     at_us: int | None = None  # when the statuses were read from the engine; None: just now
 
 
 class CheckFeeds(Request[tuple[RecoveryEvent, ...]], frozen=True):
+    """Check all feeds. Answers with the events, once durable."""
+
     feeds: Sequence[FeedStatus]
 
 
 class AttemptEnded(msgspec.Struct, frozen=True, tag=True):
-    """Told by the host port when a restart call came back; `error` None: it returned."""
+    """Sent by the host port when a restart call ends."""
 
     name: str
     attempt_id: str
-    error: str | None
-    retryable: bool
+    error: str | None  # None: it returned, so the strategy runs
+    retryable: bool  # False: another attempt cannot help
 
 
 class AttemptLate(msgspec.Struct, frozen=True, tag=True):
-    """Told by the host port when a restart call has not come back within its deadline."""
+    """Sent by the host port when a restart call is past its deadline and still running."""
 
     name: str
     attempt_id: str
 
 
 class BreakerReset(Request[bool], frozen=True):
-    """Close an open breaker by a person's hand; False when it was not open. Refused: `UnmanagedStrategy`."""
+    """Close an open breaker; False: it was not open. Refused with: `UnmanagedStrategy`."""
 
     name: str
     actor: str = "operator"
 
 
 class HoldStrategy(Request[bool], frozen=True):
+    """Hold a strategy: nothing restarts it until `ReleaseStrategy`.
+
+    False: a person holds it already. Refused with: `UnmanagedStrategy`.
+    """
+
     name: str
     actor: str = "operator"
 
 
 class ReleaseStrategy(Request[bool], frozen=True):
+    """End a person's hold; False: no person holds it. Refused with: `UnmanagedStrategy`."""
+
     name: str
     actor: str = "operator"
 
 
 class EventHistory(Request[tuple[RecoveryEvent, ...]], frozen=True):
-    """Newest first; 0 gives none, a negative limit is refused."""
+    """The newest events, newest first. 0 gives none, a negative limit is refused."""
 
     limit: int = 20
 
 
 class RecoveryStatistics(msgspec.Struct, frozen=True):
-    """total_attempts = successes + failures count restart_strategy alone; the last four are gauges or counts beside."""
+    """Totals since the database was made, and gauges of now.
 
-    total_attempts: int
+    Attempts, successes and failures count the action restart_strategy alone.
+    """
+
+    total_attempts: int  # successes + failures
     successes: int
     failures: int
-    circuit_breakers_open: int
-    confirmed: int
-    relapsed: int
-    in_probation: int
-    held: int
+    circuit_breakers_open: int  # now
+    confirmed: int  # restarts that passed their probation
+    relapsed: int  # failures during probation
+    in_probation: int  # now
+    held: int  # now
 
     def four(self) -> Mapping[str, int]:
-        """The four figures of the report."""
+        """The first four figures by name, as reports show them."""
         return {
             "total_attempts": self.total_attempts,
             "successes": self.successes,
@@ -161,8 +166,8 @@ class RecoveryStatistics(msgspec.Struct, frozen=True):
 
 
 class RecoveryStats(Request[RecoveryStatistics], frozen=True):
-    """Totals since the database was made."""
+    """The totals and gauges of recovery."""
 
 
 class RecoveryStatuses(Request[tuple[RecoveryStatus, ...]], frozen=True):
-    """Every strategy recovery knows, by name."""
+    """The status of every strategy that recovery knows, by name."""

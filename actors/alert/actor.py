@@ -30,7 +30,6 @@ from ...wire.alert import (
     AlertOutcome,
     AlertPage,
     AlertReceipt,
-    AlertRefused,
     AlertsWaiting,
     ConsumeAlertRequests,
     DeliverFromMemory,
@@ -40,6 +39,7 @@ from ...wire.alert import (
     SendAlert,
     Wake,
 )
+from ...wire.errors import AlertRefused
 from ..persistence import DurableActor, Refusal
 from .core import NO_CHANGES, Alert, AlertSettings, Changes, Decided, Draft, Gates, accepted
 from .schema import Recorded, load_cursor, load_gates, load_last_id, load_requests, recent, record

@@ -20,7 +20,8 @@ import msgspec
 from msgspec import Meta
 
 from ...runtime import Settings
-from ...wire.alert import AlertOutcome, AlertRefused, Category, Level, SendAlert
+from ...wire.alert import AlertOutcome, Category, Level, SendAlert
+from ...wire.errors import AlertRefused
 
 __all__ = [
     "MESSAGE_MAX",

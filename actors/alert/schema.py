@@ -12,15 +12,8 @@ from typing import Any
 
 import msgspec
 
-from ...wire.alert import (
-    AlertOutcome,
-    AlertPage,
-    AlertRecord,
-    AlertRefused,
-    Category,
-    Level,
-    OutgoingAlert,
-)
+from ...wire.alert import AlertOutcome, AlertPage, AlertRecord, Category, Level, OutgoingAlert
+from ...wire.errors import AlertRefused
 from ...wire.persistence import Statement
 from ..persistence import Reader
 from .core import (

@@ -17,6 +17,7 @@ import msgspec
 from ...runtime import Actor, ActorError, Clock, handles
 from ...wire.alert import Category, Level, SendAlert
 from ...wire.controller import StrategyStatus
+from ...wire.errors import KillSwitchNotEngaged
 from ...wire.guard import (
     EngageKillSwitch,
     Entitlement,
@@ -24,7 +25,6 @@ from ...wire.guard import (
     GuardState,
     KillState,
     KillStatus,
-    KillSwitchNotEngaged,
     ReadGuard,
     ReadKillSwitch,
     ReleaseKillSwitch,
@@ -33,7 +33,7 @@ from ...wire.guard import (
     ResumeStrategy,
     Watch,
 )
-from ...wire.money import from_minor
+from ...wire.money import fraction_of, from_minor
 from ...wire.promotion import EntitlementTerms
 from ..host import Host, HostFault
 from . import core
@@ -138,7 +138,7 @@ class GuardActor(Actor):
             elif terms_by_name is None:
                 held[status.name] = Entitlement(None, "live", capital, until_us)
             elif (terms := terms_by_name.get(status.name)) is not None:
-                share = terms.capital(self._capital_minor)
+                share = fraction_of(self._capital_minor, terms.real_capital_fraction)
                 held[status.name] = Entitlement(terms.stage.value, terms.mode, share, until_us)
         self._leases.replace(held)
 

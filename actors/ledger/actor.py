@@ -27,6 +27,13 @@ from ...runtime import (
 )
 from ...wire.alert import Category, Level
 from ...wire.controller import Settlement
+from ...wire.errors import (
+    AmountError,
+    LedgerDegraded,
+    LedgerFailed,
+    StorageDegraded,
+    StorageFailed,
+)
 from ...wire.ledger import (
     BOOKABLE,
     BalanceSheet,
@@ -36,8 +43,6 @@ from ...wire.ledger import (
     CashFlow,
     Entries,
     IncomeStatement,
-    LedgerDegraded,
-    LedgerFailed,
     LedgerPosition,
     LedgerTotals,
     NavPerUnit,
@@ -49,12 +54,8 @@ from ...wire.ledger import (
     TrialBalance,
 )
 from ...wire.ledger import Entry as EntryRecord
-from ...wire.money import AmountError, from_minor
-from ...wire.persistence import (
-    Statement,
-    StorageDegraded,
-    StorageFailed,
-)
+from ...wire.money import from_minor
+from ...wire.persistence import Statement
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..persistence import DurableActor, StateDiverged
 from . import accounts, schema

@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
+from ...wire.errors import AmountError, EntryRefused, PeriodClosed
 from ...wire.ledger import (
     BookFill,
     BookSettlement,
     ClosePeriod,
     Correct,
-    EntryRefused,
     Event,
-    PeriodClosed,
     ReopenPeriod,
     Reverse,
 )
-from ...wire.money import MINOR_MAX, AmountError, from_minor, to_minors
+from ...wire.money import MINOR_MAX, from_minor, to_minors
 from .accounts import UNITS, WORTH, in_asset, units_in_issue
 from .entry import (
     GENESIS,

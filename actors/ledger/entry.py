@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...runtime import DAY_US
+from ...wire.errors import AmountError
 from ...wire.ledger import (
     ChargeManagementFee,
     ChargePerformanceFee,
@@ -29,7 +30,7 @@ from ...wire.ledger import (
     RecordProfit,
     Withdraw,
 )
-from ...wire.money import Amount, AmountError, to_minor
+from ...wire.money import Amount, to_minor
 
 __all__ = [
     "GENESIS",

@@ -10,8 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeGuard
 
-from ...wire.ledger import (
+from ...wire.errors import (
     AlreadyReversed,
+    AmountError,
+    EntryRefused,
+    InsufficientFunds,
+    PositionMismatch,
+    UnbalancedEntry,
+    UnknownAccount,
+    UnknownEntry,
+)
+from ...wire.ledger import (
     BookFill,
     BookSettlement,
     ChargeManagementFee,
@@ -19,36 +28,22 @@ from ...wire.ledger import (
     ClosePeriod,
     ClosePosition,
     Deposit,
-    EntryRefused,
     Event,
     Financing,
     Income,
-    InsufficientFunds,
     Mark,
     OpeningBalances,
     OpenPosition,
     PayFees,
-    PositionMismatch,
     Post,
     RecordLoss,
     RecordProfit,
     ReopenPeriod,
     Reverse,
     Settle,
-    UnbalancedEntry,
-    UnknownAccount,
-    UnknownEntry,
     Withdraw,
 )
-from ...wire.money import (
-    MINOR_MAX,
-    MINOR_PER_UNIT,
-    Amount,
-    AmountError,
-    from_minor,
-    share,
-    to_minor,
-)
+from ...wire.money import MINOR_MAX, MINOR_PER_UNIT, Amount, from_minor, share, to_minor
 from .accounts import (
     ACCOUNTS,
     CASH,

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from ...runtime import ConfigError
+from ...runtime import ConfigError, shown
+from ...wire.errors import EntryRefused
 from ...wire.ledger import (
     ClosePeriod,
     Correct,
-    EntryRefused,
     Event,
     Leg,
     OpeningBalances,
@@ -28,7 +28,6 @@ from ...wire.ledger import (
     ReopenPeriod,
     Reverse,
 )
-from ...wire.money import shown
 
 __all__ = [
     "BadField",

@@ -11,19 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ...runtime import Rejected
+from ...runtime import Rejected, shown
 from ...wire.controller import Fill, Settlement
+from ...wire.errors import AlreadyReversed, IdempotencyConflict
 from ...wire.ledger import (
     BOOKABLE,
     EVENTS_MAX,
-    AlreadyReversed,
     BookFill,
     BookSettlement,
     ClosePeriod,
     ClosePosition,
     Correct,
     Event,
-    IdempotencyConflict,
     Mark,
     OpeningBalances,
     OpenPosition,
@@ -33,7 +32,7 @@ from ...wire.ledger import (
     Reverse,
     Settle,
 )
-from ...wire.money import rounded_decimal, shown
+from ...wire.money import rounded_decimal
 from .book import RUN, Book, Draft
 from .entry import Entry, LotKey, canonical, request_of
 from .events import are_moves

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import apsw
 import msgspec
 
-from ...runtime import ConfigError, FundopsError
-from ...wire.money import from_minor, shown, text_of
+from ...runtime import ConfigError, FundopsError, shown
+from ...wire.money import from_minor, text_of
 from ..persistence import DatabaseError, Rows, open_database
 from .book import Book, Draft
 from .entry import GENESIS, Entry, Original, chain_hash

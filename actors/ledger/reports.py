@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
+from ...runtime import shown
 from ...wire.ledger import Entry
-from ...wire.money import from_minor, shown
+from ...wire.money import from_minor
 from ...wire.paging import COUNT_MAX, checked_limit
 from ..persistence import Rows
 from . import accounts, schema

@@ -13,9 +13,10 @@ from datetime import date, timedelta
 
 import msgspec
 
+from ...wire.errors import AmountError
 from ...wire.ledger import Entry as EntryRecord
 from ...wire.ledger import Leg
-from ...wire.money import AmountError, from_minor
+from ...wire.money import from_minor
 from ...wire.persistence import Statement
 from ..persistence import Reader, Rows
 from .accounts import CASH, in_asset

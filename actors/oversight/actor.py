@@ -29,20 +29,20 @@ from ...runtime import (
 )
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import FeedStatus, StrategyStatus
+from ...wire.errors import IdempotencyConflict
 from ...wire.guard import GuardReport, GuardState, ReadGuard, RenewLeases, RestoreGuard, Watch
 from ...wire.ledger import (
     BookFills,
     BookSettlements,
     ChargeManagementFee,
     ChargePerformanceFee,
-    IdempotencyConflict,
     LedgerPosition,
     LedgerTotals,
     Mark,
     PostMany,
     ReadTotals,
 )
-from ...wire.money import from_minor, minor_of_float, text_of
+from ...wire.money import fraction_of, from_minor, minor_of_float, text_of
 from ...wire.oversight import (
     FundStatus,
     NavHistory,
@@ -334,7 +334,10 @@ class OversightActor(DurableActor):
         return transitions
 
     def _rebalanced(self, name: str, before: EntitlementTerms, after: EntitlementTerms) -> None:
-        old, new = (terms.capital(self._capital_minor) for terms in (before, after))
+        old, new = (
+            fraction_of(self._capital_minor, terms.real_capital_fraction)
+            for terms in (before, after)
+        )
         text = f"capital entitlement from {old:,.2f} to {new:,.2f}"
         self._alerts.append(
             AlertDraft(Level.INFO, Category.REBALANCE, f"{name} rebalanced", text, name)
@@ -365,7 +368,7 @@ class OversightActor(DurableActor):
                         status.name,
                     )
             elif status.stage is not None and status.stage != entitled.stage.value:
-                cap = entitled.capital(self._capital_minor)
+                cap = fraction_of(self._capital_minor, entitled.real_capital_fraction)
                 if _RISK.get(status.stage, 0) > _RISK[entitled.stage.value]:
                     title = f"{status.name} traded above its entitlement"
                     text = f"in force {status.stage}, entitled to {entitled.stage.value}"

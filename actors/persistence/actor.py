@@ -17,14 +17,11 @@ from typing import assert_never
 import msgspec
 
 from ...runtime import Actor, ThreadWorker, Timer, Worker, handles, handles_batch
+from ...wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
 from ...wire.persistence import (
     Commit,
     Committed,
-    ConstraintFailed,
-    OutcomeUnknown,
     Statement,
-    StorageDegraded,
-    StorageFailed,
     StorageState,
     StorageStatistics,
     StorageStatus,

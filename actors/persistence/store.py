@@ -17,14 +17,8 @@ from pathlib import Path
 
 import apsw
 
-from ...wire.persistence import (
-    Committed,
-    ConstraintFailed,
-    OutcomeUnknown,
-    Statement,
-    StorageDegraded,
-    StorageFailed,
-)
+from ...wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from ...wire.persistence import Committed, Statement
 from .database import open_database
 from .errors import DatabaseError
 from .schema import READ_MARK, SET_MARK

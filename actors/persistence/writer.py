@@ -22,15 +22,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from ...runtime import Actor, ActorCrashed, ActorError, ActorStopped, AskTimeout, MailboxFull, Ref
-from ...wire.persistence import (
-    COMMIT_DEADLINE_S,
-    Commit,
-    ConstraintFailed,
-    OutcomeUnknown,
-    Statement,
-    StorageDegraded,
-    StorageFailed,
-)
+from ...wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from ...wire.persistence import COMMIT_DEADLINE_S, Commit, Statement
 from .reader import Reader
 
 __all__ = ["DurableActor", "Refusal", "StateDiverged", "Writer"]

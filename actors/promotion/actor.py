@@ -15,12 +15,12 @@ import msgspec
 from ...runtime import Clock, Ref, handles
 from ...wire.alert import Category, Level
 from ...wire.controller import StrategyStatus
-from ...wire.money import from_minor, minor_of_float
+from ...wire.errors import Conflict, UnknownStrategy
+from ...wire.money import fraction_of, from_minor, minor_of_float
 from ...wire.paging import checked_limit
 from ...wire.persistence import Statement
 from ...wire.promotion import (
     Adopt,
-    Conflict,
     Demote,
     EntitlementTerms,
     Evaluate,
@@ -39,7 +39,6 @@ from ...wire.promotion import (
     Register,
     Retire,
     Transition,
-    UnknownStrategy,
 )
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..host import Host, HostFault
@@ -264,7 +263,8 @@ class PromotionActor(DurableActor):
 
     async def _set_stage(self, strategy: Strategy) -> None:
         """Tell the engine. If it does not listen, the tick's reconciliation tells it again."""
-        cap = terms_of(strategy, self._rules).capital(self._capital_minor)
+        terms = terms_of(strategy, self._rules)
+        cap = fraction_of(self._capital_minor, terms.real_capital_fraction)
         try:
             await self._host.set_stage(strategy.name, strategy.stage.value, cap)
         except HostFault as fault:

@@ -16,22 +16,24 @@ import msgspec
 from msgspec import Meta
 
 from ...runtime import DAY_US, Settings
-from ...wire.promotion import (
+from ...wire.errors import (
     CoolingDown,
-    CriterionResult,
-    Evaluation,
     GateNotPassed,
-    HistoryEntry,
     MetricError,
-    Move,
-    PromotionSnapshot,
-    PromotionStage,
     SkipRefused,
     StaleRevision,
     StrategyFrozen,
     StrategyRetired,
-    Transition,
     UnknownStage,
+)
+from ...wire.promotion import (
+    CriterionResult,
+    Evaluation,
+    HistoryEntry,
+    Move,
+    PromotionSnapshot,
+    PromotionStage,
+    Transition,
     Verdict,
 )
 from .ladder import (

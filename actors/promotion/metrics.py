@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ...wire.promotion import MetricError
+from ...wire.errors import MetricError
 
 __all__ = ["SESSIONS_PER_YEAR", "Sample", "Track", "canonical_metrics"]
 

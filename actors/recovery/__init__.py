@@ -1,7 +1,7 @@
-"""Recovery: restarts what failed, with patience that grows, and gives up aloud."""
+"""Recovery: restarts failed strategies with growing cooldowns, and alerts when it gives up."""
 
 from .actor import RecoveryActor
-from .core import RecoverySettings
 from .schema import SCHEMA
+from .settings import RecoverySettings
 
 __all__ = ["SCHEMA", "RecoveryActor", "RecoverySettings"]

@@ -1,11 +1,12 @@
-"""The recovery actor: looks at the strategies, has them restarted in order, and says so.
+"""The recovery actor: checks strategies and feeds, restarts failed strategies, and alerts.
 
-Each message goes decide -> commit (state, events and alert requests in one transaction) -> apply -> act. If storage
-refuses, nothing is applied and nothing is started; the next check decides again. Only a stop that the kill switch is
-owed does not wait for storage.
+Each message goes decide -> append (state, events and alert requests in one transaction) -> apply ->
+act. If storage refuses, nothing is applied and nothing is started; the next check decides again.
+Only a stop that the kill switch owes does not wait for storage.
 
-A restart call outlives the life of the actor that began it. So what is in flight, and what calls have said that is not
-yet durable, is kept per host port and not per life: a new life neither forgets a call nor takes one for lost.
+A restart call can outlive the actor that began it, when the actor is restarted. So the calls in
+flight, and their reports that are not yet durable, belong to the host port and not to one life of
+the actor: a new life neither forgets a call nor counts a running one as lost.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from msgspec.structs import replace
 
 from ...runtime import Clock, Ref, Rejected, handles
 from ...wire.alert import AlertDraft
+from ...wire.errors import UnmanagedStrategy
 from ...wire.paging import checked_limit
 from ...wire.recovery import (
     AttemptEnded,
@@ -37,15 +39,15 @@ from ...wire.recovery import (
     RecoveryStatus,
     RecoveryStatuses,
     ReleaseStrategy,
-    UnmanagedStrategy,
 )
 from ..alert.requests import alert_ref, requested, wake_alerts
 from ..host import HostFault
 from ..persistence import DurableActor
 from . import schema
-from .book import Book, Plan
-from .core import Input, Record, RecoverySettings, attempt_id
+from .book import Book, Draft
 from .feeds import FeedWatch
+from .record import Input, Record, attempt_id
+from .settings import RecoverySettings
 
 __all__ = ["Calls", "RecoveryActor", "RecoveryHost", "calls_of"]
 
@@ -55,13 +57,13 @@ Report = AttemptEnded | AttemptLate
 
 
 class RecoveryHost(Protocol):
-    """The part of the host port that recovery needs; `Host` is the real one. It is hashable by identity."""
+    """The part of the host port that recovery needs. `Host` implements it. Hashable by identity."""
 
     def start_restart(self, name: str, attempt_id: str, tell: Callable[[Report], None]) -> None:
-        """Begin the call and return at once; `tell` hears that it is late, and that it has ended."""
+        """Begin the restart call and return at once; `tell` gets its lateness and its end."""
 
     async def stop(self, name: str, reason: str) -> None:
-        """Raises: `HostFault`."""
+        """Stop the strategy. Raises: `HostFault`."""
 
 
 class Calls:
@@ -69,21 +71,26 @@ class Calls:
 
     def __init__(self) -> None:
         self.in_flight: set[str] = set()  # attempt ids, until their end is durable
-        self.reports: list[Report] = []  # heard, and not durable yet
+        self.reports: list[Report] = []  # received, not yet durable, oldest first
 
 
 _CALLS: WeakKeyDictionary[RecoveryHost, Calls] = WeakKeyDictionary()
 
 
 def calls_of(host: RecoveryHost) -> Calls:
-    """The one record of this host port's calls, over all lives of all actors."""
+    """The calls of this host port, shared by all lives of the actor."""
     return _CALLS.setdefault(host, Calls())
 
 
 class RecoveryActor(DurableActor):
-    """The one that restarts. State: the book and the feeds, as they are on disk."""
+    """Restarts failed strategies and watches feeds.
 
-    def __init__(self, path: Path, clock: Clock, host: RecoveryHost, settings: RecoverySettings) -> None:
+    Its state is the book and the feeds, as on disk.
+    """
+
+    def __init__(
+        self, path: Path, clock: Clock, host: RecoveryHost, settings: RecoverySettings
+    ) -> None:
         super().__init__(path)
         self._clock = clock
         self._host = host
@@ -99,13 +106,15 @@ class RecoveryActor(DurableActor):
         """Make durable what restart calls of an earlier life have said."""
         self._own = self.context.ref(self.context.name)
         self._alert = alert_ref(self.context)
-        # A database that cannot be written now is no reason not to start: the next check tries again.
+        # Start even when the database cannot be written now: the next check tries again.
         with suppress(Rejected):
             await self._work_off()
 
     def load(self) -> None:
         """The book and the feeds, as they are on disk."""
-        self._book = Book(self._settings, schema.records(self._reader), schema.event_counts(self._reader))
+        self._book = Book(
+            self._settings, schema.records(self._reader), schema.event_counts(self._reader)
+        )
         self._feeds = FeedWatch(schema.stale_feeds(self._reader, self._clock.now_us()))
         self._last_seq = schema.last_seq(self._reader)
         for record in self._book.records.values():
@@ -113,39 +122,45 @@ class RecoveryActor(DurableActor):
                 self._count_lost_call(record)
 
     def _count_lost_call(self, record: Record) -> None:
-        """A restart that was in hand when the process died counts as a failed attempt."""
+        """Count a restart that was running when the process died as a failed attempt."""
         attempt = attempt_id(record)
         if attempt not in self._calls.in_flight:
             self._calls.in_flight.add(attempt)
-            self._calls.reports.append(AttemptEnded(record.name, attempt, "interrupted: fundops was restarted", True))
+            self._calls.reports.append(
+                AttemptEnded(record.name, attempt, "interrupted: fundops was restarted", True)
+            )
 
     # -- strategies
 
     @handles(CheckStrategies)
     async def check_strategies(self, request: CheckStrategies) -> tuple[RecoveryEvent, ...]:
-        """Raises: the refusal of storage; nothing was started then."""
+        """Check all strategies and restart the due ones. Answers with the events, once durable.
+
+        Raises: the refusal of storage; nothing was started then.
+        """
         refusal = await self.load_again()
         if refusal is not None:
             raise refusal
         if request.kill_engaged is not None:
-            # Before the reports: a restart that returned under the kill switch is stopped, and not taken for well.
+            # Before the reports: a restart that returned under the kill switch must be stopped.
             self._book.kill = request.kill_engaged
         events = await self._work_off()
         now_us = self._clock.now_us()
-        plan = self._book.check(request.statuses, self._book.kill, now_us, read_us=request.at_us)
-        return events + await self._carry_out(plan)
+        draft = self._book.check(request.statuses, self._book.kill, now_us, read_us=request.at_us)
+        return events + await self._carry_out(draft)
 
     @handles(AttemptEnded, AttemptLate)
     async def hear(self, report: AttemptEnded | AttemptLate) -> None:
+        """Note the end, or the lateness, of a restart call; kept until it is durable."""
         self._calls.reports.append(report)
         try:
             await self._work_off()
         except Rejected as refusal:
-            # Nobody waits for an answer here; the report is kept, and the next check works it off.
+            # A told message has no asker to refuse. The report is kept for the next check.
             log.warning("the end of restart %s is not stored yet: %s", report.attempt_id, refusal)
 
     async def _work_off(self) -> tuple[RecoveryEvent, ...]:
-        """Make durable what restart calls have said, oldest first."""
+        """Make the pending reports of restart calls durable, oldest first."""
         events: tuple[RecoveryEvent, ...] = ()
         while self._calls.reports:
             report = self._calls.reports[0]
@@ -157,30 +172,33 @@ class RecoveryActor(DurableActor):
 
     @handles(BreakerReset)
     async def reset(self, request: BreakerReset) -> bool:
+        """Close an open breaker; False: it was not open. Raises: `UnmanagedStrategy`."""
         return await self._order(request.name, Input.RESET, request.actor)
 
     @handles(HoldStrategy)
     async def hold(self, request: HoldStrategy) -> bool:
+        """Hold a strategy; False: a person holds it already. Raises: `UnmanagedStrategy`."""
         return await self._order(request.name, Input.HOLD, request.actor)
 
     @handles(ReleaseStrategy)
     async def release(self, request: ReleaseStrategy) -> bool:
+        """End a person's hold; False: no person holds it. Raises: `UnmanagedStrategy`."""
         return await self._order(request.name, Input.RELEASE, request.actor)
 
     async def _order(self, name: str, what: Input, person: str) -> bool:
         try:
-            plan, done = self._book.order(name, what, person, self._clock.now_us())
+            draft, done = self._book.order(name, what, person, self._clock.now_us())
         except KeyError:
             raise UnmanagedStrategy(name) from None
-        await self._carry_out(plan)
+        await self._carry_out(draft)
         return done
 
-    async def _carry_out(self, plan: Plan) -> tuple[RecoveryEvent, ...]:
-        for name in plan.stops:
+    async def _carry_out(self, draft: Draft) -> tuple[RecoveryEvent, ...]:
+        for name in draft.stops:
             await self._stop(name)
-        events = await self._save(plan.records.values(), plan.events, plan.alerts)
-        self._book.apply(plan)
-        for order in plan.starts:
+        events = await self._save(draft.records.values(), draft.events, draft.alerts)
+        self._book.apply(draft)
+        for order in draft.starts:
             self._host.start_restart(order.name, order.attempt_id, self._own.tell_nowait)
             self._calls.in_flight.add(order.attempt_id)
         return events
@@ -189,26 +207,34 @@ class RecoveryActor(DurableActor):
         try:
             await self._host.stop(name, "the kill switch was engaged while it restarted")
         except HostFault as fault:
-            # Still owed: the next check that sees it running asks again.
+            # The stop stays owed: the next check that sees the strategy running stops it again.
             log.warning("strategy %s could not be stopped: %s", name, fault)
 
     # -- feeds
 
     @handles(CheckFeeds)
     async def check_feeds(self, request: CheckFeeds) -> tuple[RecoveryEvent, ...]:
-        """Raises: the refusal of storage; the next check says it again."""
-        plan = self._feeds.check(request.feeds, self._clock.now_us())
-        events = await self._save((), plan.events, plan.alerts)
-        self._feeds.apply(plan)
+        """Check all feeds. Answers with the events, once durable.
+
+        Raises: the refusal of storage; the next check decides again.
+        """
+        draft = self._feeds.check(request.feeds, self._clock.now_us())
+        events = await self._save((), draft.events, draft.alerts)
+        self._feeds.apply(draft)
         return events
 
     # -- storage
 
     async def _save(
-        self, records: Iterable[Record], events: Sequence[RecoveryEvent], alerts: Sequence[AlertDraft]
+        self,
+        records: Iterable[Record],
+        events: Sequence[RecoveryEvent],
+        alerts: Sequence[AlertDraft],
     ) -> tuple[RecoveryEvent, ...]:
-        """All of it or nothing, in one transaction; the events with their numbers."""
-        numbered = tuple(replace(event, seq=self._last_seq + place) for place, event in enumerate(events, 1))
+        """Append all of it or nothing, in one transaction. Returns the events with their seqs."""
+        numbered = tuple(
+            replace(event, seq=self._last_seq + place) for place, event in enumerate(events, 1)
+        )
         requests = requested(self._clock.now_us(), alerts) if self._alert is not None else []
         rows = [schema.save_records(records), schema.add_events(numbered), *requests]
         refusal = await self.append(rows)
@@ -223,14 +249,16 @@ class RecoveryActor(DurableActor):
 
     @handles(EventHistory)
     def event_history(self, request: EventHistory) -> tuple[RecoveryEvent, ...]:
-        """Raises: `BadLimit` (a ValueError)."""
+        """The newest events, newest first. Raises: `BadLimit` (a ValueError)."""
         limit = checked_limit(request.limit)
         return schema.newest_events(self._reader, limit)
 
     @handles(RecoveryStats)
     def stats(self, _: RecoveryStats) -> RecoveryStatistics:
+        """Totals since the database was made, and gauges of now."""
         return self._book.statistics()
 
     @handles(RecoveryStatuses)
     def statuses(self, _: RecoveryStatuses) -> tuple[RecoveryStatus, ...]:
+        """The status of every strategy that recovery knows, by name."""
         return self._book.statuses()

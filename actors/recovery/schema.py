@@ -1,6 +1,7 @@
-"""Recovery's tables: the state of each strategy, replaced in place, and the log of events, only ever added to.
+"""Recovery's tables: the state of each strategy, replaced in place, and the append-only event log.
 
-A strategy that nothing ever happened to has no row. Which feeds are stale is not stored but read off the log.
+A strategy to which nothing happened yet has no row. The stale feeds are not stored: they follow
+from the log.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import msgspec
 from ...wire.persistence import Statement
 from ...wire.recovery import RecoveryEvent, RecoveryPhase
 from ..persistence import Reader
-from .core import Record
 from .feeds import Feed
+from .record import Record
 
 __all__ = [
     "SCHEMA",
@@ -62,19 +63,25 @@ BEGIN SELECT raise(ABORT, 'recovery events are never deleted'); END;
 """
 
 _COLUMNS = (
-    "name, phase, beneath, kill, held_by, episode, attempts, due_us, restarted_us, starts, reason, operator,"
-    " stalled, stop_owed, failure_told, recovery_told"
+    "name, phase, beneath, kill, held_by, episode, attempts, due_us, restarted_us, starts, reason,"
+    " operator, stalled, stop_owed, failure_told, recovery_told"
 )
-_SAVE = f"INSERT OR REPLACE INTO recovery_state({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SAVE = (
+    f"INSERT OR REPLACE INTO recovery_state({_COLUMNS})"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _ADD = (
     "INSERT INTO recovery_event(seq, at_us, action, target, success, attempt, error, actor)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _NEWEST = (
-    "SELECT action, target, success, attempt, error, at_us, seq, actor FROM recovery_event ORDER BY seq DESC LIMIT ?"
+    "SELECT action, target, success, attempt, error, at_us, seq, actor FROM recovery_event"
+    " ORDER BY seq DESC LIMIT ?"
 )
 _STALE = """
-WITH back AS (SELECT target, max(seq) AS seq FROM recovery_event WHERE action = 'feed_back' GROUP BY target)
+WITH back AS (
+    SELECT target, max(seq) AS seq FROM recovery_event WHERE action = 'feed_back' GROUP BY target
+)
 SELECT warning.target, min(warning.at_us), max(warning.at_us)
 FROM recovery_event AS warning LEFT JOIN back ON back.target = warning.target
 WHERE warning.action = 'stale_feed' AND warning.seq > coalesce(back.seq, 0)
@@ -86,7 +93,7 @@ GROUP BY warning.target
 
 
 def save_records(changed: Iterable[Record]) -> Statement:
-    """Each replaces its strategy's row."""
+    """The statement that stores these records, each in place of its strategy's row."""
     return Statement(_SAVE, tuple(_row(record) for record in changed))
 
 
@@ -112,7 +119,10 @@ def _row(record: Record) -> tuple[object, ...]:
 
 
 def add_events(events: Iterable[RecoveryEvent]) -> Statement:
-    """They carry their `seq` already: the recovery actor is the only one that writes here."""
+    """The statement that appends these events. They carry their `seq` already.
+
+    The recovery actor numbers them, as the only writer of this table.
+    """
     return Statement(
         _ADD,
         tuple(
@@ -135,7 +145,7 @@ def add_events(events: Iterable[RecoveryEvent]) -> Statement:
 
 
 def records(reader: Reader) -> list[Record]:
-    """All that are stored."""
+    """All stored records."""
     return [_record(*row) for row in reader.rows(f"SELECT {_COLUMNS} FROM recovery_state")]
 
 
@@ -178,18 +188,26 @@ def _record(
 
 
 def event_counts(reader: Reader) -> dict[tuple[str, bool | None], int]:
-    """How often each action ended how, since the database was made."""
-    rows = reader.rows("SELECT action, success, count(*) FROM recovery_event GROUP BY action, success")
-    return {(action, None if success is None else bool(success)): count for action, success, count in rows}
+    """Number of events by action and success, since the database was made."""
+    rows = reader.rows(
+        "SELECT action, success, count(*) FROM recovery_event GROUP BY action, success"
+    )
+    return {
+        (action, None if success is None else bool(success)): count
+        for action, success, count in rows
+    }
 
 
 def last_seq(reader: Reader) -> int:
-    """0 when the log is empty."""
+    """The seq of the newest event; 0 when the log is empty."""
     return int(reader.row("SELECT coalesce(max(seq), 0) FROM recovery_event")[0])
 
 
 def stale_feeds(reader: Reader, now_us: int) -> list[Feed]:
-    """Those whose last word was a warning. How long they had been silent before the first one is not known here."""
+    """The feeds whose newest event is a warning.
+
+    The log does not tell their last data, so their silence counts from the first warning.
+    """
     return [
         Feed(name, now_us, warned_us=last_us, silent_since_us=first_us)
         for name, first_us, last_us in reader.rows(_STALE)
@@ -197,7 +215,7 @@ def stale_feeds(reader: Reader, now_us: int) -> list[Feed]:
 
 
 def newest_events(reader: Reader, limit: int) -> tuple[RecoveryEvent, ...]:
-    """Newest first."""
+    """The newest events, newest first."""
     return tuple(
         RecoveryEvent(action, target, None if success is None else bool(success), *rest)
         for action, target, success, *rest in reader.rows(_NEWEST, (min(limit, 2**63 - 1),))

@@ -1,4 +1,4 @@
-"""Status: what the fund is doing, streamed to whoever listens."""
+"""Status: the live state and the events of the fund, streamed to its clients."""
 
 from .actor import StatusActor
 

@@ -1,11 +1,11 @@
-"""The status actor: shows what the others publish, and every event that has become durable, to whoever listens.
+"""The status actor: streams published states and durable events to the clients.
 
-States come as messages. Events do not: after each commit the actor is told so, and reads the new rows of the tables
-behind the event topics itself, page by page. So nobody sees an event before its transaction committed, and an event
-cannot be lost on its way here: the row is the message.
+States arrive as messages. Events do not: after each commit the actor gets `EventsCommitted`, and
+reads the new rows of the tables behind the event topics itself, page by page. So no client sees an
+event before its transaction committed, and no event is lost on the way here: the row is the event.
 
-The stream's server runs in a nursery that the owner hands in and that outlives the actor. A read that fails is no
-crash: the topic stays behind, and the next commit is the next try.
+The stream's server runs in a nursery of the owner that outlives the actor. A read that fails does
+not crash the actor: the topic stays behind, and the next commit reads again.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ import trio
 
 from ...runtime import Actor, Clock, ThreadWorker, Worker, handles, handles_batch
 from ...wire.alert import Level
-from ...wire.hub import RING_SIZE, Hub
 from ...wire.money import from_minor
-from ...wire.server import ServerLimits, ServerStatistics, serve_status
-from ...wire.status import EventsCommitted, EventTopic, PublishStatus, StatusPort
+from ...wire.status import EventsCommitted, PublishStatus, StatusPort
+from ...wire.stream.hub import RING_SIZE, Hub
+from ...wire.stream.limits import ServerLimits
+from ...wire.stream.protocol import EventTopic
+from ...wire.stream.server import ServerStatistics, serve_status
 from ..persistence import DatabaseError, Reader
 
 __all__ = ["PAGE_ROWS", "StatusActor"]
 
-# A page is encoded in about half a millisecond, which is as long as the loop should wait for anybody.
+# Rows per page. A page is encoded in about half a millisecond; a longer burst would delay the
+# loop's other tasks too much.
 PAGE_ROWS = 256
 
 _JSON_COLUMNS = frozenset({"payload", "metrics", "evaluation"})
@@ -41,32 +44,44 @@ _log = logging.getLogger("fundops.status")
 
 
 class _Source(NamedTuple):
-    """Where the events of a topic come from. `columns` None: all that the table has."""
+    """The table behind an event topic."""
 
     topic: EventTopic
     table: str
     seq: str  # the rowid's column
-    columns: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None  # None: all that the table has
 
 
 _SOURCES = (
-    _Source("alerts", "alert", "id", ("id", "at_us", "level", "category", "title", "message", "strategy", "outcome")),
-    _Source("journal", "entry", "seq", ("seq", "key", "recorded_us", "day", "kind", "strategy", "payload")),
+    _Source(
+        "alerts",
+        "alert",
+        "id",
+        ("id", "at_us", "level", "category", "title", "message", "strategy", "outcome"),
+    ),
+    _Source(
+        "journal",
+        "entry",
+        "seq",
+        ("seq", "key", "recorded_us", "day", "kind", "strategy", "payload"),
+    ),
     _Source("promotions", "promotion_history", "seq"),
     _Source("recovery_events", "recovery_event", "seq"),
 )
 
 
 class _Feed(NamedTuple):
-    """A source whose columns are known."""
+    """A source whose columns were read from the database."""
 
     source: _Source
     columns: tuple[str, ...]
 
     @property
     def page_sql(self) -> str:
-        names = ", ".join(f'"{name}"' for name in (self.source.seq, *self.columns))
-        return f'SELECT {names} FROM "{self.source.table}" WHERE "{self.source.seq}" > ? ORDER BY 1 LIMIT {PAGE_ROWS}'
+        """The query for the page of rows after a seq, oldest first."""
+        table, seq = self.source.table, self.source.seq
+        names = ", ".join(f'"{name}"' for name in (seq, *self.columns))
+        return f'SELECT {names} FROM "{table}" WHERE "{seq}" > ? ORDER BY 1 LIMIT {PAGE_ROWS}'
 
 
 def _reader_thread() -> Worker:
@@ -74,10 +89,11 @@ def _reader_thread() -> Worker:
 
 
 class StatusActor(Actor):
-    """Owns the hub, a reading connection, and the server's life.
+    """Owns the hub, a reading connection to the database, and the running server.
 
-    `nursery` must outlive the actor; `port` 0 takes a free one; `token` None or empty lets everybody listen who
-    reaches the port. The database must have its uuid in `meta` when the actor starts.
+    `nursery` must outlive the actor. `port` 0 takes a free one. With `token` None or empty every
+    client that reaches the port may listen. The database must have its uuid in `meta` when the
+    actor starts.
     """
 
     def __init__(
@@ -105,10 +121,15 @@ class StatusActor(Actor):
         self._faults: dict[str, str] = {}
         self._port = 0
         self._serving = trio.CancelScope()
-        self._served: trio.Event | None = None  # None: the server was never begun
+        self._served: trio.Event | None = None  # set when the server ends; None: never started
         self.statistics = ServerStatistics()
 
     async def on_start(self) -> None:
+        """Open the database, read recent events, and start the server.
+
+        Raises: `DatabaseError` when the database has no uuid; `ConfigError` for a port that cannot
+        be bound.
+        """
         self._worker = self._make_worker()
         self._reader = await self._worker.run(partial(Reader, self._path))
         epoch = await self._worker.run(partial(_uuid, self._reader, self._path))
@@ -116,6 +137,7 @@ class StatusActor(Actor):
         self._port = await self._nursery.start(self._serve, epoch)
 
     async def on_stop(self, reason: str) -> None:
+        """Stop the server, with a goodbye to its clients, and close the database."""
         self._serving.cancel()
         if self._served is not None:
             await self._served.wait()
@@ -126,17 +148,19 @@ class StatusActor(Actor):
 
     @handles(PublishStatus)
     def publish(self, message: PublishStatus) -> None:
+        """Publish the changed keys of the named state topics."""
         for topic, values in message.states.items():
             self._hub.publish_state(topic, values)
 
     @handles_batch(EventsCommitted)
     async def read_events(self, messages: list[EventsCommitted]) -> list[None]:
-        """One look for all the commits that were waiting."""
+        """Read and publish all new rows, once for all the commits that were waiting."""
         await self._catch_up()
         return [None] * len(messages)
 
     @handles(StatusPort)
     def port(self, _: StatusPort) -> int:
+        """The port that the server listens on."""
         return self._port
 
     # -- the server
@@ -155,7 +179,8 @@ class StatusActor(Actor):
                     statistics=self.statistics,
                     task_status=task_status,
                 )
-        # In the owner's nursery this would end the fund. It ends this life instead, and the next one binds anew.
+        # In the owner's nursery this error would end the fund. Stop this actor instead: its next
+        # life binds the port again.
         except* OSError as group:
             _log.warning("the status stream stopped accepting: %s", group.exceptions[0])
             self.context.stop("the status stream stopped accepting")
@@ -174,7 +199,8 @@ class StatusActor(Actor):
                 self._faults.pop(source.topic, None)
 
     def _note(self, source: _Source, fault: str) -> None:
-        # Once per fault: the next commit tries again, and a busy fund commits a thousand times a second.
+        # Logged once per fault: each commit reads again, and a busy fund commits a thousand times a
+        # second.
         if self._faults.get(source.topic) != fault:
             self._faults[source.topic] = fault
             _log.warning("events of %r cannot be read: %s", source.topic, fault)
@@ -184,7 +210,7 @@ class StatusActor(Actor):
         assert self._reader is not None
         if source.topic not in self._feeds:
             feed, newest = await self._worker.run(partial(_open_feed, self._reader, source))
-            # Late clients get recent history: as much as the ring holds.
+            # Clients that connect later still get recent history: as much as the ring holds.
             self._hub.begin_events(source.topic, max(0, newest - RING_SIZE))
             self._feeds[source.topic] = feed
         feed = self._feeds[source.topic]
@@ -197,9 +223,10 @@ class StatusActor(Actor):
             more = len(rows) == PAGE_ROWS
 
     def _publish_row(self, topic: str, seq: int, row: Mapping[str, Any]) -> None:
-        # A level of a newer fundops is shown to everybody, rather than to nobody.
+        # None for a level that only a newer fundops knows: every client gets such an alert.
         level = _LEVELS.get(row["level"]) if topic == "alerts" else None
-        self._hub.publish_event(topic, seq, dict(_on_the_wire(*item) for item in row.items()), level=level)
+        data = dict(_on_the_wire(*item) for item in row.items())
+        self._hub.publish_event(topic, seq, data, level=level)
 
 
 def _uuid(reader: Reader, path: Path) -> str:
@@ -210,7 +237,7 @@ def _uuid(reader: Reader, path: Path) -> str:
 
 
 def _open_feed(reader: Reader, source: _Source) -> tuple[_Feed, int]:
-    """The feed, and the newest seq of its table."""
+    """The feed of a source, and the newest seq of its table (0 when it is empty)."""
     columns = source.columns
     if columns is None:
         names = reader.rows("SELECT name FROM pragma_table_info(?) ORDER BY cid", (source.table,))
@@ -220,9 +247,10 @@ def _open_feed(reader: Reader, source: _Source) -> tuple[_Feed, int]:
 
 
 def _on_the_wire(column: str, value: Any) -> tuple[str, Any]:
-    """A column as the protocol wants it: money as decimal text, hashes as hex, stored JSON as it is."""
+    """The name and value to send: money as decimal text, hashes as hex, stored JSON unchanged."""
     if column in _JSON_COLUMNS and isinstance(value, str):
-        # What is no JSON would break the frame; as a text it is at least seen. Crashing over it would never end.
+        # Invalid JSON would break the message, so it is sent as text. A crash would repeat at every
+        # start.
         with suppress(msgspec.DecodeError):
             return column, msgspec.json.decode(value, type=msgspec.Raw)
     if column.endswith("_minor"):

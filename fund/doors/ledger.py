@@ -17,7 +17,7 @@ from fundops.actors.ledger.keys import new_key
 from fundops.actors.ledger.verify import Anchor, Verification, verify_file
 from fundops.doors.door import Door
 from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
-from fundops.runtime import ConfigError, FundopsError, Ref, Worker
+from fundops.runtime import ConfigError, FundopsError, Ref, Worker, shown
 from fundops.wire.ledger import (
     BOOKABLE,
     EVENTS_MAX,
@@ -55,7 +55,7 @@ from fundops.wire.ledger import (
     TrialBalance,
     Withdraw,
 )
-from fundops.wire.money import Amount, shown
+from fundops.wire.money import Amount
 
 __all__ = ["LedgerDoor"]
 

@@ -73,7 +73,9 @@ class Disk(apsw.VFS):
     def begin(self, path: Path) -> None:
         """What is in the folder now is safe; record from here on."""
         self.events.clear()
-        self.before = {one.name: one.read_bytes() for one in path.parent.iterdir() if _is_recorded(one.name)}
+        self.before = {
+            one.name: one.read_bytes() for one in path.parent.iterdir() if _is_recorded(one.name)
+        }
 
     def fail(self, call: str, suffix: str, error: Exception, times: int = 1) -> None:
         """The next `times` of this call on the file of that suffix raise; what they should do is not done."""
@@ -110,7 +112,12 @@ class Disk(apsw.VFS):
                 case Delete(file):
                     pending.pop(file, None)
                     disk.pop(file, None)
-        for one in (piece for events in pending.values() for event in events for piece in _left(event, damage, rng)):
+        for one in (
+            piece
+            for events in pending.values()
+            for event in events
+            for piece in _left(event, damage, rng)
+        ):
             _apply(disk, one)
         return {name: bytes(content) for name, content in disk.items()}
 
@@ -121,7 +128,9 @@ class Disk(apsw.VFS):
 class _DiskFile(apsw.VFSFile):
     def __init__(self, disk: Disk, name: Any, flags: list[int]) -> None:
         self._disk = disk
-        self._file = Path(name.filename() if isinstance(name, apsw.URIFilename) else name or "").name
+        self._file = Path(
+            name.filename() if isinstance(name, apsw.URIFilename) else name or ""
+        ).name
         self._recorded = _is_recorded(self._file)
         super().__init__(BASE, name, flags)
 
@@ -152,7 +161,9 @@ def _is_recorded(name: str) -> bool:
     return name.endswith((".db", ".db-wal"))
 
 
-def _left(event: Write | Truncate, damage: Damage, rng: random.Random) -> Iterator[Write | Truncate]:
+def _left(
+    event: Write | Truncate, damage: Damage, rng: random.Random
+) -> Iterator[Write | Truncate]:
     """What a power cut leaves of something that was not synced."""
     if damage == "dropped":
         return
@@ -167,7 +178,9 @@ def _left(event: Write | Truncate, damage: Damage, rng: random.Random) -> Iterat
         while start < event.offset + len(event.data):
             end = min((start // sector + 1) * sector, event.offset + len(event.data))
             if rng.random() < 0.5:
-                yield Write(event.file, start, event.data[start - event.offset : end - event.offset])
+                yield Write(
+                    event.file, start, event.data[start - event.offset : end - event.offset]
+                )
             start = end
 
 
@@ -198,8 +211,12 @@ def check_book(path: Path, acknowledged: Sequence[Posted]) -> int:
         for posted in acknowledged:
             assert heads.get(posted.seq) == (posted.key, posted.hash)
         derived = "SELECT account, coalesce(strategy, ''), asset, sum(amount_minor) FROM posting GROUP BY 1, 2, 3"
-        balances = connection.execute("SELECT * FROM balance WHERE amount_minor <> 0 ORDER BY 1, 2, 3").fetchall()
-        assert balances == [one for one in connection.execute(f"{derived} ORDER BY 1, 2, 3") if one[3]]
+        balances = connection.execute(
+            "SELECT * FROM balance WHERE amount_minor <> 0 ORDER BY 1, 2, 3"
+        ).fetchall()
+        assert balances == [
+            one for one in connection.execute(f"{derived} ORDER BY 1, 2, 3") if one[3]
+        ]
         assert sum(amount for *_, amount in balances) == 0
         return len(heads)
     finally:
@@ -237,10 +254,17 @@ def running() -> Running:
     """Persistence and the ledger as in a fund."""
 
     @asynccontextmanager
-    async def run(path: Path, make_worker: Callable[[], Worker] = InlineWorker) -> AsyncIterator[Supervisor]:
+    async def run(
+        path: Path, make_worker: Callable[[], Worker] = InlineWorker
+    ) -> AsyncIterator[Supervisor]:
         children = [
-            ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS, make_worker=make_worker)),
-            ChildSpec("ledger", partial(LedgerActor, path, VirtualClock(START_US), "USD", make_worker=make_worker)),
+            ChildSpec(
+                "persistence", partial(PersistenceActor, path, MIGRATIONS, make_worker=make_worker)
+            ),
+            ChildSpec(
+                "ledger",
+                partial(LedgerActor, path, VirtualClock(START_US), "USD", make_worker=make_worker),
+            ),
         ]
         async with open_supervisor(children, strategy="rest_for_one") as supervisor:
             yield supervisor

@@ -24,17 +24,10 @@ from fundops.actors.persistence.actor import PROBE_EVERY_S
 from fundops.file.database import MIGRATIONS
 from fundops.file.restore import restore_fund
 from fundops.runtime import Supervisor, ThreadWorker
+from fundops.wire.errors import InsufficientFunds, OutcomeUnknown, StorageDegraded, StorageFailed
 from fundops.wire.guard import KillStatus
-from fundops.wire.ledger import BalanceSheet, Deposit, InsufficientFunds, Posted, Withdraw
-from fundops.wire.persistence import (
-    Committed,
-    OutcomeUnknown,
-    Statement,
-    StorageDegraded,
-    StorageFailed,
-    StorageStatistics,
-    StorageStatus,
-)
+from fundops.wire.ledger import BalanceSheet, Deposit, Posted, Withdraw
+from fundops.wire.persistence import Committed, Statement, StorageStatistics, StorageStatus
 
 FOR_EVER = 1_000_000
 
@@ -100,7 +93,12 @@ def test_a_commit_that_only_the_cache_has_is_on_the_disk_before_it_is_acknowledg
         (tmp_path / name).write_bytes(content)
     opened.close()
     left = apsw.Connection(str(tmp_path / "fund.db"), vfs="unix")
-    assert left.execute("SELECT key FROM meta ORDER BY key").fetchall() == [("0",), ("1",), ("2",), ("3",)]
+    assert left.execute("SELECT key FROM meta ORDER BY key").fetchall() == [
+        ("0",),
+        ("1",),
+        ("2",),
+        ("3",),
+    ]
     assert left.pragma("integrity_check") == "ok"
     left.close()
 
@@ -176,11 +174,20 @@ async def test_a_checkpoint_that_fails_fails_no_commit(
 
 @pytest.mark.parametrize(
     ("call", "error"),
-    [("xWrite", apsw.FullError("database or disk is full")), ("xWrite", apsw.ReadOnlyError("read-only"))],
+    [
+        ("xWrite", apsw.FullError("database or disk is full")),
+        ("xWrite", apsw.ReadOnlyError("read-only")),
+    ],
     ids=["full", "read-only"],
 )
 async def test_a_full_or_read_only_disk_is_refused_read_and_healed_without_traffic(
-    path: Path, disk: Any, running: Any, checked: Any, autojump_clock: MockClock, call: str, error: apsw.Error
+    path: Path,
+    disk: Any,
+    running: Any,
+    checked: Any,
+    autojump_clock: MockClock,
+    call: str,
+    error: apsw.Error,
 ) -> None:
     async with running(path) as supervisor:
         posted = [await deposit(supervisor, "before")]
@@ -207,7 +214,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
     try:
-        made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True)
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True
+        )
     except OSError as error:
         pytest.skip(f"there is no mount: {error}")
     if made.returncode:
@@ -258,7 +267,11 @@ def held_elsewhere(path: Path) -> Iterator[None]:
 
 
 async def test_a_lock_that_another_process_keeps_is_refused_in_bounded_time_and_healed_from(
-    path: Path, running: Any, checked: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    path: Path,
+    running: Any,
+    checked: Any,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
     async with running(path) as supervisor:

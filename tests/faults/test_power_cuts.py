@@ -19,7 +19,13 @@ from fundops.actors.persistence import database
 from fundops.wire.ledger import Deposit, OpenPosition, RecordLoss, Withdraw
 
 DAMAGES = ("dropped", "kept", "thinned", "torn 512", "torn 4096")
-EVENTS = (Deposit(1_000), Withdraw(250), RecordLoss(31), OpenPosition("AAPL", 3, 100), Deposit("0.00000001"))
+EVENTS = (
+    Deposit(1_000),
+    Withdraw(250),
+    RecordLoss(31),
+    OpenPosition("AAPL", 3, 100),
+    Deposit("0.00000001"),
+)
 ROUNDS = 60
 
 
@@ -79,13 +85,21 @@ async def test_no_power_cut_loses_what_was_acknowledged(
     await work(path, disk, running)
     assert len(disk.acknowledged(len(disk.events))) > ROUNDS
     assert sum(type(event).__name__ == "Truncate" for event in disk.events) >= 1
-    assert sum(type(event).__name__ == "Sync" and event.file == "fund.db" for event in disk.events) > 3, "checkpoints"
+    assert (
+        sum(type(event).__name__ == "Sync" and event.file == "fund.db" for event in disk.events) > 3
+    ), "checkpoints"
     assert losses(disk, checked, tmp_path / "cut", cuts) == 0
 
 
 @pytest.mark.parametrize("mode", ["off", "normal"])
 async def test_the_simulation_finds_the_losses_of_weaker_settings(
-    path: Path, disk: Any, running: Any, checked: Any, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+    path: Path,
+    disk: Any,
+    running: Any,
+    checked: Any,
+    tmp_path: Path,
+    mode: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     synced(monkeypatch, mode)
     await work(path, disk, running)

@@ -168,7 +168,13 @@ def test_capital_that_is_not_a_positive_finite_amount_is_refused(capital: Any) -
     ("field", "value"),
     _cases(
         **dict.fromkeys(
-            ("max_fund_drawdown_pct", "max_strategy_drawdown_pct", "lease_s", "max_blind_s", "crystallise_every_days"),
+            (
+                "max_fund_drawdown_pct",
+                "max_strategy_drawdown_pct",
+                "lease_s",
+                "max_blind_s",
+                "crystallise_every_days",
+            ),
             (*NOT_NUMBERS, *NOT_FINITE, 0, -1, -0.5, HUGE),
         )
     ),
@@ -265,7 +271,22 @@ def test_a_choice_that_does_not_exist_is_refused(field: str, value: Any) -> None
 @pytest.mark.parametrize(
     ("field", "value"),
     _cases(
-        name=("", " ", "a b", "../up", "a/b", "a.b", "a\x00b", "a\n", "x" * 65, None, 5, b"fund", "-", "_"),
+        name=(
+            "",
+            " ",
+            "a b",
+            "../up",
+            "a/b",
+            "a.b",
+            "a\x00b",
+            "a\n",
+            "x" * 65,
+            None,
+            5,
+            b"fund",
+            "-",
+            "_",
+        ),
         currency=("", "US D", "x" * 17, "U\x00", "$", None, 5, b"USD", "UNITS"),
         db_path=(5, b"x", [], True),
         status_token=(5, b"x", [], True),
@@ -273,7 +294,9 @@ def test_a_choice_that_does_not_exist_is_refused(field: str, value: Any) -> None
         recovery=(None, {}, "x", AlertSettings()),
     ),
 )
-def test_names_paths_and_nested_settings_of_the_wrong_kind_are_refused(field: str, value: Any) -> None:
+def test_names_paths_and_nested_settings_of_the_wrong_kind_are_refused(
+    field: str, value: Any
+) -> None:
     _refused(field, value)
 
 
@@ -324,7 +347,9 @@ def test_a_bad_webhook_url_is_refused_and_its_secret_stays_out_of_the_refusal(ur
         cause = cause.__cause__ or cause.__context__
 
 
-@pytest.mark.parametrize("value", [5, True, b"https://x.example/", [WEBHOOK], {"url": WEBHOOK}, Path("x")])
+@pytest.mark.parametrize(
+    "value", [5, True, b"https://x.example/", [WEBHOOK], {"url": WEBHOOK}, Path("x")]
+)
 def test_a_webhook_that_is_no_text_is_refused_without_its_content(value: Any) -> None:
     assert SECRET not in str(_refused("alert_webhook_url", value))
 

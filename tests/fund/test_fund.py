@@ -33,9 +33,14 @@ from fundops import (
 from fundops.actors.alert.secret_url import SecretUrl
 from fundops.runtime import ActorStopped, InlineWorker, SupervisorEscalated, UnknownChild, Worker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
-from fundops.wire.guard import KillSwitchNotEngaged
-from fundops.wire.ledger import IdempotencyConflict, Leg, UnbalancedEntry
-from fundops.wire.recovery import RecoveryPhase, UnmanagedStrategy
+from fundops.wire.errors import (
+    IdempotencyConflict,
+    KillSwitchNotEngaged,
+    UnbalancedEntry,
+    UnmanagedStrategy,
+)
+from fundops.wire.ledger import Leg
+from fundops.wire.recovery import RecoveryPhase
 
 EVERYTHING: dict[str, Any] = {
     "ledger_enabled": True,

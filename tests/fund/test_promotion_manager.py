@@ -34,7 +34,7 @@ from fundops import (
 from fundops.actors.persistence import DatabaseError
 from fundops.doors import PromotionDoor
 from fundops.file.lock import OwnerLock
-from fundops.wire.promotion import (
+from fundops.wire.errors import (
     Conflict,
     CoolingDown,
     GateNotPassed,
@@ -71,9 +71,15 @@ def manager(tmp_path: Path, clock: VirtualClock) -> PromotionManager:
     return PromotionManager(tmp_path / "p.db", clock=clock)
 
 
-def _ready(manager: PromotionManager, clock: VirtualClock, name: str = "a", stage: PromotionStage = Paper) -> str:
+def _ready(
+    manager: PromotionManager, clock: VirtualClock, name: str = "a", stage: PromotionStage = Paper
+) -> str:
     """A strategy whose gate passes now."""
-    strategy = manager.register(name) if stage is Paper else manager.adopt(name, stage, actor="ann", reason="test")
+    strategy = (
+        manager.register(name)
+        if stage is Paper
+        else manager.adopt(name, stage, actor="ann", reason="test")
+    )
     clock.advance(14 * DAY_S)
     manager.record_metrics(strategy, stage, GOOD)
     return strategy
@@ -129,7 +135,9 @@ def test_the_second_example_of_the_documentation_works_as_it_is_written(tmp_path
     strat_id = mgr.register("my_strategy", initial_stage=PromotionStage.Paper)
     for _ in range(30):
         clock.advance(DAY_S)
-        mgr.record_metrics(strat_id, PromotionStage.Paper, {"sharpe": 1.5, "max_drawdown": 0.05, "n_trades": 60})
+        mgr.record_metrics(
+            strat_id, PromotionStage.Paper, {"sharpe": 1.5, "max_drawdown": 0.05, "n_trades": 60}
+        )
     if mgr.should_promote(strat_id):
         mgr.promote(strat_id)
     assert mgr.current_stage(strat_id) == PromotionStage.Shadow
@@ -150,7 +158,10 @@ def test_it_offers_what_the_funds_promotion_offers_and_a_little_more() -> None:
     assert ours - theirs == {"add_gate", "require", "entitlement"}
     assert theirs <= ours
     for name in theirs:
-        parameters = (inspect.signature(getattr(kind, name)).parameters for kind in (PromotionManager, PromotionDoor))
+        parameters = (
+            inspect.signature(getattr(kind, name)).parameters
+            for kind in (PromotionManager, PromotionDoor)
+        )
         assert list(next(parameters).values()) == list(next(parameters).values()), name
 
 
@@ -165,7 +176,9 @@ def test_the_same_name_is_the_same_strategy_and_either_finds_it(manager: Promoti
     assert [one.name for one in manager.strategies()] == ["a"]
 
 
-def test_real_money_is_not_where_a_strategy_begins_unless_it_is_adopted(manager: PromotionManager) -> None:
+def test_real_money_is_not_where_a_strategy_begins_unless_it_is_adopted(
+    manager: PromotionManager,
+) -> None:
     for stage in (Small, Scaled):
         with pytest.raises(SkipRefused, match=stage.value):
             manager.register("a", stage)
@@ -173,7 +186,12 @@ def test_real_money_is_not_where_a_strategy_begins_unless_it_is_adopted(manager:
     with pytest.raises(Conflict):
         manager.adopt("a", Paper, actor="ann", reason="again")
     (line,) = manager.history()
-    assert (line.kind, line.to_stage, line.actor, line.reason) == ("adopt", Scaled, "ann", "it traded before")
+    assert (line.kind, line.to_stage, line.actor, line.reason) == (
+        "adopt",
+        Scaled,
+        "ann",
+        "it traded before",
+    )
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, None, 5, b"a", "a\nb", "a\x00"], ids=repr)
@@ -185,14 +203,20 @@ def test_a_name_that_is_none_is_refused(manager: PromotionManager, name: Any) ->
     assert manager.strategies() == ()
 
 
-@pytest.mark.parametrize("stage", ["livescaled", None, 3, PromotionStage.Live, PromotionStage.Retired, ""])
-def test_a_stage_that_is_not_on_the_ladder_is_refused_everywhere(manager: PromotionManager, stage: Any) -> None:
+@pytest.mark.parametrize(
+    "stage", ["livescaled", None, 3, PromotionStage.Live, PromotionStage.Retired, ""]
+)
+def test_a_stage_that_is_not_on_the_ladder_is_refused_everywhere(
+    manager: PromotionManager, stage: Any
+) -> None:
     manager.register("a")
     asks: tuple[Callable[[], Any], ...] = (
         lambda: manager.register("b", stage),
         lambda: manager.adopt("b", stage, actor="ann", reason="x"),
         lambda: manager.record_metrics("a", stage, GOOD),
-        lambda: manager.demote("a", to=stage) if stage is not None else manager.register("b", stage),
+        lambda: (
+            manager.demote("a", to=stage) if stage is not None else manager.register("b", stage)
+        ),
         lambda: manager.require("a", at_least=stage),
         lambda: manager.add_gate(PromotionGate(stage, ())),
     )
@@ -206,7 +230,9 @@ def test_a_stage_may_be_given_by_its_value(manager: PromotionManager) -> None:
     assert manager.current_stage("a") is Shadow
 
 
-def test_a_strategy_that_nobody_registered_is_refused_by_name_everywhere(manager: PromotionManager) -> None:
+def test_a_strategy_that_nobody_registered_is_refused_by_name_everywhere(
+    manager: PromotionManager,
+) -> None:
     asks: tuple[Callable[[str], Any], ...] = (
         manager.current_stage,
         manager.snapshot,
@@ -269,7 +295,9 @@ def test_percent_and_fraction_are_one_metric_and_none_is_missing(manager: Promot
     assert manager.snapshot("a").metrics == {"max_drawdown": 0.08}
 
 
-def test_metrics_of_another_stage_or_of_the_future_are_refused(manager: PromotionManager, clock: VirtualClock) -> None:
+def test_metrics_of_another_stage_or_of_the_future_are_refused(
+    manager: PromotionManager, clock: VirtualClock
+) -> None:
     manager.register("a")
     with pytest.raises(MetricError, match="paper"):
         manager.record_metrics("a", Shadow, GOOD)
@@ -289,15 +317,21 @@ def test_the_same_instant_and_source_recorded_twice_is_once_and_other_content_a_
     manager.record_metrics("a", Paper, {"sharpe": 1.3}, as_of=instant, source="other")
 
 
-@pytest.mark.parametrize("instant", [date(2026, 1, 5), datetime(2026, 1, 5, tzinfo=UTC), START_US], ids=repr)
-def test_an_instant_may_be_a_date_an_aware_datetime_or_microseconds(manager: PromotionManager, instant: Any) -> None:
+@pytest.mark.parametrize(
+    "instant", [date(2026, 1, 5), datetime(2026, 1, 5, tzinfo=UTC), START_US], ids=repr
+)
+def test_an_instant_may_be_a_date_an_aware_datetime_or_microseconds(
+    manager: PromotionManager, instant: Any
+) -> None:
     manager.register("a")
     manager.record_metrics("a", Paper, GOOD, as_of=instant)
     assert manager.snapshot("a").metrics["sharpe"] == 1.2
 
 
 @pytest.mark.parametrize("instant", [datetime(2026, 1, 5), "2026-01-05", 1.5, True], ids=repr)  # noqa: DTZ001
-def test_an_instant_without_a_timezone_or_of_another_kind_is_refused(manager: PromotionManager, instant: Any) -> None:
+def test_an_instant_without_a_timezone_or_of_another_kind_is_refused(
+    manager: PromotionManager, instant: Any
+) -> None:
     manager.register("a")
     with pytest.raises(ConfigError, match="as_of"):
         manager.record_metrics("a", Paper, GOOD, as_of=instant)
@@ -366,7 +400,9 @@ def test_down_goes_one_stage_or_to_the_lower_one_named(manager: PromotionManager
     assert manager.history()[1].reason == "drawdown breach"
 
 
-def test_a_demoted_strategy_cools_down_before_it_may_rise(manager: PromotionManager, clock: VirtualClock) -> None:
+def test_a_demoted_strategy_cools_down_before_it_may_rise(
+    manager: PromotionManager, clock: VirtualClock
+) -> None:
     strategy = _ready(manager, clock, stage=Shadow)
     manager.demote(strategy)
     clock.advance(6 * DAY_S)
@@ -429,7 +465,9 @@ def test_a_retired_strategy_takes_nothing_any_more(manager: PromotionManager) ->
     assert manager.register("a") == strategy
 
 
-def test_a_revision_that_is_no_longer_current_is_refused(manager: PromotionManager, clock: VirtualClock) -> None:
+def test_a_revision_that_is_no_longer_current_is_refused(
+    manager: PromotionManager, clock: VirtualClock
+) -> None:
     strategy = _ready(manager, clock)
     rev = manager.snapshot(strategy).rev
     manager.promote(strategy, expected_rev=rev)
@@ -458,21 +496,27 @@ def test_a_gate_of_ones_own_replaces_the_criteria_of_its_stage(manager: Promotio
     }
 
 
-def test_a_gate_without_criteria_proves_nothing(manager: PromotionManager, clock: VirtualClock) -> None:
+def test_a_gate_without_criteria_proves_nothing(
+    manager: PromotionManager, clock: VirtualClock
+) -> None:
     strategy = _ready(manager, clock)
     manager.add_gate(PromotionGate(Paper, ()))
     with pytest.raises(GateNotPassed):
         manager.promote(strategy)
 
 
-@pytest.mark.parametrize(("metric", "limit"), [("sharp", 1.0), ("sharpe", math.nan), ("sharpe", math.inf)])
+@pytest.mark.parametrize(
+    ("metric", "limit"), [("sharp", 1.0), ("sharpe", math.nan), ("sharpe", math.inf)]
+)
 def test_a_criterion_that_cannot_be_judged_is_refused(metric: str, limit: float) -> None:
     with pytest.raises(ConfigError, match="mine"):
         Criterion("mine", metric, ">=", limit)
 
 
 def test_settings_of_ones_own_change_the_gate_and_bad_ones_are_refused(tmp_path: Path) -> None:
-    manager = PromotionManager(tmp_path / "p.db", settings=PromotionSettings(min_paper_days=0, min_trades=1))
+    manager = PromotionManager(
+        tmp_path / "p.db", settings=PromotionSettings(min_paper_days=0, min_trades=1)
+    )
     strategy = manager.register("a")
     manager.record_metrics(strategy, Paper, {"sharpe": 1.0, "max_drawdown": 0.2, "n_trades": 1})
     assert manager.should_promote(strategy)
@@ -481,7 +525,9 @@ def test_settings_of_ones_own_change_the_gate_and_bad_ones_are_refused(tmp_path:
 
 
 def test_the_three_stage_ladder_ends_in_live(tmp_path: Path) -> None:
-    settings = PromotionSettings(ladder="three-stage", min_paper_days=0, min_trades=0, min_win_rate=0)
+    settings = PromotionSettings(
+        ladder="three-stage", min_paper_days=0, min_trades=0, min_win_rate=0
+    )
     manager = PromotionManager(tmp_path / "p.db", settings=settings)
     strategy = manager.register("a")
     for stage in (Paper, Shadow):
@@ -504,7 +550,12 @@ def test_require_lets_through_what_is_high_enough(manager: PromotionManager) -> 
 
 @pytest.mark.parametrize(
     ("stage", "mode", "capital"),
-    [(Paper, "paper", 100_000), (Shadow, "shadow", 100_000), (Small, "live", 1_000), (Scaled, "live", 100_000)],
+    [
+        (Paper, "paper", 100_000),
+        (Shadow, "shadow", 100_000),
+        (Small, "live", 1_000),
+        (Scaled, "live", 100_000),
+    ],
 )
 def test_entitlement_is_the_budget_of_the_documentation(
     manager: PromotionManager, stage: PromotionStage, mode: str, capital: int
@@ -584,7 +635,7 @@ def test_a_write_waits_for_another_tools_and_gives_up_with_the_owners_name(
 RACE = """
 import sys
 from fundops import PromotionManager
-from fundops.wire.promotion import StaleRevision
+from fundops.wire.errors import StaleRevision
 manager = PromotionManager(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -648,7 +699,10 @@ def test_a_file_that_a_running_fund_owns_can_be_read_but_not_written(
     manager = PromotionManager(path)
     monkeypatch.setattr("fundops.promotion.LOCK_WAIT_S", 0.05)
     with subprocess.Popen(
-        [sys.executable, "-c", OWN, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OWN, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as owner:
         assert owner.stdout is not None
         assert owner.stdin is not None
@@ -674,7 +728,10 @@ def test_a_manager_can_be_made_on_a_file_that_a_running_fund_owns(tmp_path: Path
     """Several processes read consistent state: also one that begins while the fund runs."""
     path = tmp_path / "fund.db"
     with subprocess.Popen(
-        [sys.executable, "-c", OWN, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OWN, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "ready\n"
@@ -685,7 +742,9 @@ def test_a_manager_can_be_made_on_a_file_that_a_running_fund_owns(tmp_path: Path
 async def test_a_fund_goes_on_where_a_manager_left_off(tmp_path: Path) -> None:
     manager = PromotionManager(tmp_path / "f.db")
     manager.adopt("a", Small, actor="ann", reason="test")
-    config = FundConfig(total_capital=5, db_path=tmp_path / "f.db", promotion_enabled=True, tick_interval_s=None)
+    config = FundConfig(
+        total_capital=5, db_path=tmp_path / "f.db", promotion_enabled=True, tick_interval_s=None
+    )
     async with Fund.open(config) as fund:
         assert await fund.promotion.current_stage("a") is Small
         await fund.promotion.demote("a", reason="by the fund")

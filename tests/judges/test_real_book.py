@@ -145,8 +145,24 @@ def fetched(folder: Path) -> Path:
     """The source archive, fetched by pip unless an earlier run has it."""
     path = folder / f"{PACKAGE.replace('-', '_')}-{VERSION}.tar.gz"
     if not path.exists():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--retries", "1"]
-        command += ["--no-deps", "--no-binary", PACKAGE, "--dest", str(folder), f"{PACKAGE}=={VERSION}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--retries",
+            "1",
+        ]
+        command += [
+            "--no-deps",
+            "--no-binary",
+            PACKAGE,
+            "--dest",
+            str(folder),
+            f"{PACKAGE}=={VERSION}",
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
         except subprocess.TimeoutExpired:
@@ -168,8 +184,13 @@ def rows_in(archive: tarfile.TarFile, name: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def published(pytestconfig: pytest.Config) -> Published:
     with tarfile.open(fetched(pytestconfig.cache.mkdir("judges"))) as archive:
-        fills, values, returns = (rows_in(archive, f"test_{name}.csv.gz") for name in ("txn", "pos", "returns"))
-    trades = (Trade(at[:10], symbol, int(quantity), Decimal(price)) for at, quantity, price, _, symbol, _ in fills[1:])
+        fills, values, returns = (
+            rows_in(archive, f"test_{name}.csv.gz") for name in ("txn", "pos", "returns")
+        )
+    trades = (
+        Trade(at[:10], symbol, int(quantity), Decimal(price))
+        for at, quantity, price, _, symbol, _ in fills[1:]
+    )
     by_day = {day: tuple(group) for day, group in groupby(trades, key=lambda trade: trade.day)}
     symbols = values[0][1:-1]
     return_of = {at[:10]: float(figure) for at, figure in returns}
@@ -201,7 +222,11 @@ async def book_day(ledger: Ref, day: Day) -> Evening:
     fills = tuple(trade.fill for trade in day.trades)
     assert await ledger.ask(BookFills(fills)) == Booked(len(fills), fills[-1].cursor)
     at_us = instant_us(day.day)
-    marks = [Mark(name, abs(value), strategy=STRATEGY, at_us=at_us) for name, value in day.values.items() if value]
+    marks = [
+        Mark(name, abs(value), strategy=STRATEGY, at_us=at_us)
+        for name, value in day.values.items()
+        if value
+    ]
     await ledger.ask(PostMany(tuple(marks)))
     return Evening(await ledger.ask(ReadTotals()), await ledger.ask(TrialBalance()))
 
@@ -237,7 +262,9 @@ def test_the_first_deposit_follows_from_the_published_cash(published: Published)
         assert abs(day.cash + paid - FIRST_DEPOSIT) < Decimal("0.00001"), day.day
 
 
-def test_cash_after_every_day_is_the_published_cash_to_the_cent(published: Published, evenings: list[Evening]) -> None:
+def test_cash_after_every_day_is_the_published_cash_to_the_cent(
+    published: Published, evenings: list[Evening]
+) -> None:
     for day, evening in both(published, evenings):
         assert abs(evening.cash - day.cash) < HALF_A_CENT, day.day
     assert sum(evening.cash < 0 for evening in evenings) == 752
@@ -252,21 +279,30 @@ def test_positions_after_every_day_are_the_sum_of_the_fills_and_worth_what_was_p
         for trade in day.trades:
             held[trade.symbol] += trade.quantity
             # What was published, at the price of the day's fill, is that many shares.
-            assert abs(day.values[trade.symbol] - held[trade.symbol] * trade.price) < HALF_A_CENT, (day.day, trade)
+            assert abs(day.values[trade.symbol] - held[trade.symbol] * trade.price) < HALF_A_CENT, (
+                day.day,
+                trade,
+            )
             shorts += held[trade.symbol] < 0
-        assert evening.quantities == {name: quantity for name, quantity in held.items() if quantity}, day.day
+        assert evening.quantities == {
+            name: quantity for name, quantity in held.items() if quantity
+        }, day.day
         worth = {one.instrument: one.value for one in evening.totals.positions}
         assert worth == {name: value for name, value in day.values.items() if value}, day.day
     assert shorts == 1_156
 
 
-def test_the_trial_balance_is_zero_after_every_day(published: Published, evenings: list[Evening]) -> None:
+def test_the_trial_balance_is_zero_after_every_day(
+    published: Published, evenings: list[Evening]
+) -> None:
     for day, evening in both(published, evenings):
         assert sum(evening.trial_balance.values()) == 0, day.day
         assert evening.trial_balance["EXTERNAL"] == -FIRST_DEPOSIT
 
 
-def test_net_asset_value_gives_the_published_return_of_every_day(published: Published, evenings: list[Evening]) -> None:
+def test_net_asset_value_gives_the_published_return_of_every_day(
+    published: Published, evenings: list[Evening]
+) -> None:
     before = Decimal(FIRST_DEPOSIT)
     for day, evening in both(published, evenings):
         nav = from_minor(evening.totals.nav_minor)
@@ -289,7 +325,11 @@ def first_in_first_out(trades: Sequence[Trade]) -> tuple[Decimal, dict[str, Deci
                 queue.popleft()
         if left:
             queue.append([left, price])
-    costs = {name: sum(quantity * price for quantity, price in queue) for name, queue in queues.items() if queue}
+    costs = {
+        name: sum(quantity * price for quantity, price in queue)
+        for name, queue in queues.items()
+        if queue
+    }
     return realized, {name: Decimal(cost) for name, cost in costs.items()}
 
 
@@ -312,7 +352,10 @@ def test_realized_and_unrealized_profit_are_what_the_account_has_won(
 async def test_the_same_fills_as_floats_in_large_batches_make_the_same_book(
     published: Published, evenings: list[Evening], tmp_path: Path
 ) -> None:
-    trades = (msgspec.structs.replace(one.event, key=f"by hand, {one.event.key}") for one in trades_of(published))
+    trades = (
+        msgspec.structs.replace(one.event, key=f"by hand, {one.event.key}")
+        for one in trades_of(published)
+    )
     events: list[Event] = [Deposit(FIRST_DEPOSIT), *trades]
     async with opened(tmp_path / "fund.db") as ledger:
         for start in range(0, len(events), 1_024):

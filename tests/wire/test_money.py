@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fundops.runtime import Rejected
+from fundops.wire.errors import AmountError
 from fundops.wire.money import (
     MINOR_MAX,
-    AmountError,
     Minor,
     from_minor,
     minor_of_float,
@@ -137,7 +137,9 @@ def test_an_endless_text_is_refused_without_being_repeated_in_the_error() -> Non
 
 def test_a_float_is_rounded_half_to_even_and_says_so() -> None:
     assert to_minor(3.1499999999999915) == Minor(315_000_000, rounded=True)
-    assert to_minor(0.1) == Minor(10_000_000, rounded=True)  # the double is a little more than a tenth
+    assert to_minor(0.1) == Minor(
+        10_000_000, rounded=True
+    )  # the double is a little more than a tenth
     assert to_minor(0.5) == Minor(50_000_000, rounded=False)
     # 2^-9 = 0.001953125 ends exactly between two minor units: to the even one, both ways.
     assert to_minor(2.0**-9) == Minor(195_312, rounded=True)
@@ -167,11 +169,18 @@ def test_a_rounded_float_is_what_decimal_rounds_it_to(value: float) -> None:
 def test_minor_units_survive_the_way_through_decimal_and_text(minor: int) -> None:
     amount = from_minor(minor)
     assert amount.as_tuple().exponent == -8
-    assert to_minor(amount) == to_minor(str(amount)) == to_minor(text_of(amount)) == Minor(minor, rounded=False)
+    assert (
+        to_minor(amount)
+        == to_minor(str(amount))
+        == to_minor(text_of(amount))
+        == Minor(minor, rounded=False)
+    )
     assert "E" not in text_of(amount)
 
 
-@given(st.text(max_size=80) | st.floats() | st.integers() | st.decimals() | st.booleans() | st.none())
+@given(
+    st.text(max_size=80) | st.floats() | st.integers() | st.decimals() | st.booleans() | st.none()
+)
 def test_anything_at_all_is_either_an_amount_in_bounds_or_an_amount_error(value: Any) -> None:
     try:
         minor = to_minor(value).minor
@@ -187,16 +196,39 @@ def outcome_of(call: Callable[[], Any]) -> Any:
         return str(refusal)
 
 
-EDGES = [Decimal(edge) / 10**8 for edge in (MINOR_MAX, MINOR_MAX + 1, -MINOR_MAX, -MINOR_MAX - 1, 1)]
+EDGES = [
+    Decimal(edge) / 10**8 for edge in (MINOR_MAX, MINOR_MAX + 1, -MINOR_MAX, -MINOR_MAX - 1, 1)
+]
 ODD = [
-    Decimal(one) for one in ("NaN", "sNaN", "-Infinity", "1E+18", "1E+30", "0E+30", "1E+999999", "1E-9", "1E-999999")
+    Decimal(one)
+    for one in (
+        "NaN",
+        "sNaN",
+        "-Infinity",
+        "1E+18",
+        "1E+30",
+        "0E+30",
+        "1E+999999",
+        "1E-9",
+        "1E-999999",
+    )
 ]
 
 
 @given(
-    st.lists(st.integers() | st.sampled_from([True, MINOR_MAX, 46_116_860_184, 46_116_860_185, -(10**400)]), max_size=4)
-    | st.lists(st.decimals(allow_nan=True) | st.decimals(-9, 9, places=8) | st.sampled_from(EDGES + ODD), max_size=4)
-    | st.lists(st.integers(-9, 9) | st.decimals(-9, 9, places=2) | st.text(max_size=5) | st.floats(), max_size=4),
+    st.lists(
+        st.integers()
+        | st.sampled_from([True, MINOR_MAX, 46_116_860_184, 46_116_860_185, -(10**400)]),
+        max_size=4,
+    )
+    | st.lists(
+        st.decimals(allow_nan=True) | st.decimals(-9, 9, places=8) | st.sampled_from(EDGES + ODD),
+        max_size=4,
+    )
+    | st.lists(
+        st.integers(-9, 9) | st.decimals(-9, 9, places=2) | st.text(max_size=5) | st.floats(),
+        max_size=4,
+    ),
     st.sampled_from(["round", "refuse"]),
 )
 def test_many_amounts_at_once_are_what_each_is_alone(values: list[Any], floats: str) -> None:

@@ -44,7 +44,6 @@ from fundops.wire.alert import (
     AlertOutcome,
     AlertPage,
     AlertReceipt,
-    AlertRefused,
     AlertsWaiting,
     Category,
     ConsumeAlertRequests,
@@ -54,13 +53,8 @@ from fundops.wire.alert import (
     RecentAlerts,
     SendAlert,
 )
-from fundops.wire.persistence import (
-    Commit,
-    OutcomeUnknown,
-    Statement,
-    StorageDegraded,
-    StorageStatistics,
-)
+from fundops.wire.errors import AlertRefused, OutcomeUnknown, StorageDegraded
+from fundops.wire.persistence import Commit, Statement, StorageStatistics
 
 INFO, WARNING, CRITICAL = Level.INFO, Level.WARNING, Level.CRITICAL
 GENERAL, KILL_SWITCH = Category.GENERAL, Category.KILL_SWITCH
@@ -140,8 +134,12 @@ def clock() -> VirtualClock:
     return VirtualClock(START_US)
 
 
-async def send(supervisor: Supervisor, title: str = "title", level: Level = INFO, **more: Any) -> AlertReceipt:
-    message = SendAlert(**{"level": level, "category": GENERAL, "title": title, "message": "message", **more})
+async def send(
+    supervisor: Supervisor, title: str = "title", level: Level = INFO, **more: Any
+) -> AlertReceipt:
+    message = SendAlert(
+        **{"level": level, "category": GENERAL, "title": title, "message": "message", **more}
+    )
     return await supervisor.ref("alert").ask(message)
 
 
@@ -176,9 +174,13 @@ def history(path: Path) -> list[tuple[str, AlertOutcome]]:
 # -- sending
 
 
-async def test_an_alert_is_stored_and_queued_before_its_sender_is_answered(path: Path, clock: VirtualClock) -> None:
+async def test_an_alert_is_stored_and_queued_before_its_sender_is_answered(
+    path: Path, clock: VirtualClock
+) -> None:
     async with tree(path, clock, Inbox()) as supervisor:
-        assert await send(supervisor, "hello\n", CRITICAL, strategy="mm") == AlertReceipt(1, QUEUED, 1)
+        assert await send(supervisor, "hello\n", CRITICAL, strategy="mm") == AlertReceipt(
+            1, QUEUED, 1
+        )
         (alert,) = page(path).alerts
         assert (alert.id, alert.at_us, alert.level, alert.title, alert.strategy, alert.outcome) == (
             1,
@@ -220,20 +222,24 @@ async def test_six_in_a_minute_make_five_requests_and_six_rows_without_the_token
         await drained(supervisor)
         shown = await supervisor.ref("alert").ask(RecentAlerts())
     assert [request.headers["webhook-id"] for request in seen] == ["1", "2", "3", "4", "5"]
-    assert history(path) == [(str(number), QUEUED) for number in range(5)] + [("5", RATE_SUPPRESSED)]
+    assert history(path) == [(str(number), QUEUED) for number in range(5)] + [
+        ("5", RATE_SUPPRESSED)
+    ]
     assert shown.by_category == {"GENERAL": 6}
     assert shown.by_outcome == {"QUEUED": 5, "RATE_SUPPRESSED": 1}
     assert shown.suppressed_by_category == {"GENERAL": 1}
     with Reader(path) as reader:
-        assert sorted(reader.rows("SELECT state, error FROM outbox")) == [("DELIVERED", None)] * 4 + [
-            ("FAILED", "HTTP 500")
-        ]
+        assert sorted(reader.rows("SELECT state, error FROM outbox")) == [
+            ("DELIVERED", None)
+        ] * 4 + [("FAILED", "HTTP 500")]
     files = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert TOKEN.encode() not in files
     assert TOKEN not in repr(shown)
 
 
-async def test_every_category_and_every_channel_gets_its_copies(path: Path, clock: VirtualClock) -> None:
+async def test_every_category_and_every_channel_gets_its_copies(
+    path: Path, clock: VirtualClock
+) -> None:
     first, second = Inbox(), Inbox()
     async with tree(path, clock, first, second) as supervisor:
         for category in Category:
@@ -272,9 +278,13 @@ async def test_without_a_channel_the_history_says_so(path: Path, clock: VirtualC
     assert history(path) == [("title", NO_CHANNEL)]
 
 
-async def test_a_channel_that_does_not_exist_is_found_at_the_start(path: Path, clock: VirtualClock) -> None:
+async def test_a_channel_that_does_not_exist_is_found_at_the_start(
+    path: Path, clock: VirtualClock
+) -> None:
     children = [
-        ChildSpec("persistence", lambda: PersistenceActor(path, MIGRATIONS, make_worker=InlineWorker)),
+        ChildSpec(
+            "persistence", lambda: PersistenceActor(path, MIGRATIONS, make_worker=InlineWorker)
+        ),
         ChildSpec("alert", lambda: AlertActor(path, clock, DEFAULTS, ["nowhere"])),
     ]
     with pytest.raises((UnknownChild, StartFailed)):
@@ -292,7 +302,13 @@ async def test_a_full_queue_gives_up_the_oldest_info_then_warning_and_never_crit
     async with tree(path, clock, hang, settings=settings) as supervisor:
         await send(supervisor, "in flight")
         await trio.testing.wait_all_tasks_blocked()
-        for title, level in [("w1", WARNING), ("i1", INFO), ("i2", INFO), ("w2", WARNING), ("c1", CRITICAL)]:
+        for title, level in [
+            ("w1", WARNING),
+            ("i1", INFO),
+            ("i2", INFO),
+            ("w2", WARNING),
+            ("c1", CRITICAL),
+        ]:
             await send(supervisor, title, level)
         assert titles_by_state(path) == {
             "SENDING": ["in flight"],
@@ -308,7 +324,9 @@ async def test_a_full_queue_gives_up_the_oldest_info_then_warning_and_never_crit
 def titles_by_state(path: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     with Reader(path) as reader:
-        for state, title in reader.rows("SELECT state, title FROM outbox JOIN alert ON id = alert_id ORDER BY title"):
+        for state, title in reader.rows(
+            "SELECT state, title FROM outbox JOIN alert ON id = alert_id ORDER BY title"
+        ):
             found.setdefault(state, []).append(title)
     return found
 
@@ -330,7 +348,9 @@ async def test_the_budget_survives_a_restart(path: Path, clock: VirtualClock) ->
 
 
 @pytest.mark.parametrize("restart", [False, True])
-async def test_a_dedup_key_survives_a_restart_and_resolves_once(path: Path, clock: VirtualClock, restart: bool) -> None:
+async def test_a_dedup_key_survives_a_restart_and_resolves_once(
+    path: Path, clock: VirtualClock, restart: bool
+) -> None:
     inbox = Inbox()
     steps: list[tuple[float, dict[str, Any], AlertReceipt]] = [
         (0, {}, AlertReceipt(1, QUEUED, 1)),
@@ -341,7 +361,9 @@ async def test_a_dedup_key_survives_a_restart_and_resolves_once(path: Path, cloc
         (22, {}, AlertReceipt(5, QUEUED, 1)),
     ]
 
-    async def take(supervisor: Supervisor, at_s: float, more: dict[str, Any], expected: AlertReceipt) -> None:
+    async def take(
+        supervisor: Supervisor, at_s: float, more: dict[str, Any], expected: AlertReceipt
+    ) -> None:
         clock.advance_to(START_US + round(at_s * 1_000_000))
         assert await send(supervisor, str(at_s), dedup_key="k", **more) == expected
 
@@ -390,7 +412,10 @@ async def test_stored_requests_are_consumed_once_also_those_from_before_the_star
         await store(supervisor, alert_request(START_US, INFO, GENERAL, "first", "m", strategy="mm"))
     async with tree(path, clock, inbox) as supervisor:
         assert await consume(supervisor) == 0  # the start has done it
-        await store(supervisor, *(alert_request(START_US, INFO, GENERAL, title, "m") for title in ("second", "third")))
+        await store(
+            supervisor,
+            *(alert_request(START_US, INFO, GENERAL, title, "m") for title in ("second", "third")),
+        )
         assert await consume(supervisor) == 2
         assert await consume(supervisor) == 0
         await store(supervisor, alert_request(START_US, INFO, GENERAL, "fourth", "m"))
@@ -402,7 +427,9 @@ async def test_stored_requests_are_consumed_once_also_those_from_before_the_star
     assert page(path).alerts[-1].strategy == "mm"
 
 
-async def test_a_request_rolled_back_with_its_fact_is_no_alert(path: Path, clock: VirtualClock) -> None:
+async def test_a_request_rolled_back_with_its_fact_is_no_alert(
+    path: Path, clock: VirtualClock
+) -> None:
     async with tree(path, clock) as supervisor:
         with pytest.raises(Rejected):
             await store(
@@ -413,9 +440,13 @@ async def test_a_request_rolled_back_with_its_fact_is_no_alert(path: Path, clock
         assert await consume(supervisor) == 0
 
 
-async def test_a_request_that_no_sender_could_have_sent_is_repaired(path: Path, clock: VirtualClock) -> None:
+async def test_a_request_that_no_sender_could_have_sent_is_repaired(
+    path: Path, clock: VirtualClock
+) -> None:
     async with tree(path, clock) as supervisor:
-        await store(supervisor, alert_request(START_US, INFO, GENERAL, "", "a\x00b" * 5_000, resolves=True))
+        await store(
+            supervisor, alert_request(START_US, INFO, GENERAL, "", "a\x00b" * 5_000, resolves=True)
+        )
         assert await consume(supervisor) == 1
     (alert,) = page(path).alerts
     assert alert.title == "GENERAL"
@@ -463,12 +494,16 @@ async def test_requests_are_decided_at_their_own_instants_whenever_that_happens(
 # -- crashes
 
 
-async def test_a_crashed_alert_actor_loses_nothing_and_doubles_nothing(path: Path, clock: VirtualClock) -> None:
+async def test_a_crashed_alert_actor_loses_nothing_and_doubles_nothing(
+    path: Path, clock: VirtualClock
+) -> None:
     inbox = Inbox()
     async with tree(path, clock, inbox, settings=UNLIMITED) as supervisor:
         alert = supervisor.ref("alert")
         for number in range(30):
-            await store(supervisor, alert_request(clock.now_us(), INFO, GENERAL, f"request {number}", ""))
+            await store(
+                supervisor, alert_request(clock.now_us(), INFO, GENERAL, f"request {number}", "")
+            )
             alert.tell_nowait(SendAlert(INFO, GENERAL, f"sent {number}", ""))
             alert.tell_nowait(AlertsWaiting())
             if number in (5, 15, 25):
@@ -479,7 +514,9 @@ async def test_a_crashed_alert_actor_loses_nothing_and_doubles_nothing(path: Pat
         await consume(supervisor)
         await drained(supervisor)
         assert alert.epoch == 4
-    wanted = sorted([f"request {number}" for number in range(30)] + [f"sent {number}" for number in range(30)])
+    wanted = sorted(
+        [f"request {number}" for number in range(30)] + [f"sent {number}" for number in range(30)]
+    )
     assert sorted(title for title, _ in history(path)) == wanted
     assert sorted(inbox.titles) == wanted
 
@@ -491,7 +528,9 @@ async def test_tables_that_are_not_what_the_actor_believes_crash_it_and_the_next
         await send(supervisor, "first")
         await store(
             supervisor,
-            Statement("INSERT INTO alert VALUES (2, 0, 'INFO', 'GENERAL', 'intruder', '', NULL, NULL, 'QUEUED', 0)"),
+            Statement(
+                "INSERT INTO alert VALUES (2, 0, 'INFO', 'GENERAL', 'intruder', '', NULL, NULL, 'QUEUED', 0)"
+            ),
         )
         with pytest.raises(ActorCrashed):
             await send(supervisor, "second")
@@ -523,7 +562,12 @@ async def test_a_critical_leaves_from_memory_when_storage_refuses_and_is_written
         worker.refuses = False
         assert (await send(supervisor, "after")).id == 4
         await drained(supervisor)
-    assert history(path) == [("before", QUEUED), ("now", UNPERSISTED), ("again", DEDUPED), ("after", QUEUED)]
+    assert history(path) == [
+        ("before", QUEUED),
+        ("now", UNPERSISTED),
+        ("again", DEDUPED),
+        ("after", QUEUED),
+    ]
     assert inbox.titles == ["before", "now", "after"]
     assert page(path).by_outcome == {"QUEUED": 2, "UNPERSISTED": 1, "DEDUPED": 1}
     async with tree(path, clock, inbox) as supervisor:
@@ -551,12 +595,15 @@ async def test_the_gates_hold_in_memory_and_what_left_counts_after_healing_and_r
     assert page(path, 1).alerts[0].title == "4 GENERAL suppressed"
 
 
-async def test_a_stored_critical_request_leaves_once_while_the_others_wait(path: Path, clock: VirtualClock) -> None:
+async def test_a_stored_critical_request_leaves_once_while_the_others_wait(
+    path: Path, clock: VirtualClock
+) -> None:
     inbox, worker = Inbox(), FickleWorker()
     async with tree(path, clock, inbox, worker=lambda: worker) as supervisor:
         await consume(supervisor)
         requests = [
-            alert_request(clock.now_us(), level, KILL_SWITCH, level.value, "") for level in (INFO, CRITICAL, WARNING)
+            alert_request(clock.now_us(), level, KILL_SWITCH, level.value, "")
+            for level in (INFO, CRITICAL, WARNING)
         ]
         await store(supervisor, *requests)
         worker.refuses = True
@@ -581,7 +628,9 @@ async def test_a_storage_that_does_not_answer_holds_no_critical_back_and_no_row_
         await send(supervisor, "before")
         await drained(supervisor)
         worker.delay_s = 8
-        receipt = await supervisor.ref("alert").ask(SendAlert(CRITICAL, GENERAL, "now", ""), timeout_s=30)
+        receipt = await supervisor.ref("alert").ask(
+            SendAlert(CRITICAL, GENERAL, "now", ""), timeout_s=30
+        )
         assert receipt.outcome is UNPERSISTED
         worker.delay_s = 0
         await trio.sleep(10)  # the commit that nobody waited for has landed meanwhile
@@ -605,7 +654,9 @@ async def test_a_commit_of_unknown_outcome_is_looked_up_before_the_next_decision
             await consume(supervisor)
         assert await consume(supervisor) == 0  # it had landed
         assert (await send(supervisor, "now", CRITICAL)).outcome is UNPERSISTED
-        await supervisor.ref("channel.0").ask(PendingDeliveries())  # what came before it in the mailbox is done
+        await supervisor.ref("channel.0").ask(
+            PendingDeliveries()
+        )  # what came before it in the mailbox is done
         assert inbox.titles == ["now"]
     async with tree(path, clock, inbox) as supervisor:  # a person has looked, and started it again
         await drained(supervisor)
@@ -661,7 +712,9 @@ async def test_a_new_life_waits_for_the_commit_that_its_predecessor_left_behind(
 
     worker = LateWorker()
     children = [
-        ChildSpec("persistence", lambda: PersistenceActor(path, MIGRATIONS, make_worker=lambda: worker)),
+        ChildSpec(
+            "persistence", lambda: PersistenceActor(path, MIGRATIONS, make_worker=lambda: worker)
+        ),
         ChildSpec("neighbour", Neighbour),
         ChildSpec("alert", lambda: AlertActor(path, clock, UNLIMITED, []), grace_s=0.1),
     ]
@@ -677,7 +730,10 @@ async def test_a_new_life_waits_for_the_commit_that_its_predecessor_left_behind(
 
 
 async def test_what_waits_in_memory_is_bounded_and_its_loss_is_logged(
-    path: Path, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    path: Path,
+    clock: VirtualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(alert_actor, "UNWRITTEN_MAX", 3)
     inbox, worker = Inbox(), FickleWorker()
@@ -690,14 +746,20 @@ async def test_what_waits_in_memory_is_bounded_and_its_loss_is_logged(
         await send(supervisor, "after")
     assert inbox.titles[:5] == ["0", "1", "2", "3", "4"]
     assert [title for title, _ in history(path)] == ["2", "3", "4", "after"]
-    assert sum("will be missing from the history" in line.getMessage() for line in caplog.records) == 2
-    assert all(line.levelno >= logging.WARNING for line in caplog.records if line.name == "fundops.alert")
+    assert (
+        sum("will be missing from the history" in line.getMessage() for line in caplog.records) == 2
+    )
+    assert all(
+        line.levelno >= logging.WARNING for line in caplog.records if line.name == "fundops.alert"
+    )
 
 
 # -- looking back
 
 
-async def test_recent_shows_the_newest_first_with_counts_over_all(path: Path, clock: VirtualClock) -> None:
+async def test_recent_shows_the_newest_first_with_counts_over_all(
+    path: Path, clock: VirtualClock
+) -> None:
     async with tree(path, clock) as supervisor:
         for number in range(60):
             await send(supervisor, str(number), category=list(Category)[number % 2])

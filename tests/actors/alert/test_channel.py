@@ -96,7 +96,10 @@ async def tree(
     children = [
         ChildSpec("persistence", lambda: PersistenceActor(path, MIGRATIONS, make_worker=worker)),
         ChildSpec("alert", lambda: AlertActor(path, clock, settings, tuple(channels))),
-        *(ChildSpec(f"channel.{name}", factory, grace_s=grace_s) for name, factory in channels.items()),
+        *(
+            ChildSpec(f"channel.{name}", factory, grace_s=grace_s)
+            for name, factory in channels.items()
+        ),
     ]
     async with open_supervisor(children) as supervisor:
         yield supervisor
@@ -112,12 +115,16 @@ def clock() -> VirtualClock:
     return VirtualClock(1_700_000_000_000_000)
 
 
-def channel(path: Path, clock: VirtualClock, deliver: Deliver, **options: Any) -> dict[str, Callable[[], Actor]]:
+def channel(
+    path: Path, clock: VirtualClock, deliver: Deliver, **options: Any
+) -> dict[str, Callable[[], Actor]]:
     return {"hook": lambda: ChannelActor("hook", path, deliver, clock, **options)}
 
 
 async def send(supervisor: Supervisor, title: str, level: Level = INFO) -> int:
-    return (await supervisor.ref("alert").ask(SendAlert(level, Category.GENERAL, title, "message"))).id
+    return (
+        await supervisor.ref("alert").ask(SendAlert(level, Category.GENERAL, title, "message"))
+    ).id
 
 
 async def drained(supervisor: Supervisor, name: str = "hook") -> None:
@@ -133,7 +140,9 @@ def states(path: Path) -> list[tuple[str, int, str | None]]:
         return reader.rows("SELECT state, attempts, error FROM outbox ORDER BY alert_id, channel")
 
 
-async def test_an_alert_is_delivered_once_and_its_row_says_so(path: Path, clock: VirtualClock) -> None:
+async def test_an_alert_is_delivered_once_and_its_row_says_so(
+    path: Path, clock: VirtualClock
+) -> None:
     inbox = Inbox()
     async with tree(path, clock, channel(path, clock, inbox)) as supervisor:
         assert await send(supervisor, "hello") == 1
@@ -143,7 +152,9 @@ async def test_an_alert_is_delivered_once_and_its_row_says_so(path: Path, clock:
     assert inbox.ids == ["1"]
 
 
-async def test_critical_overtakes_what_is_queued_and_the_rest_keeps_its_order(path: Path, clock: VirtualClock) -> None:
+async def test_critical_overtakes_what_is_queued_and_the_rest_keeps_its_order(
+    path: Path, clock: VirtualClock
+) -> None:
     first_in_flight, go = trio.Event(), trio.Event()
 
     async def wait_for_the_signal(_: OutgoingAlert) -> None:
@@ -207,7 +218,10 @@ async def test_a_hanging_endpoint_fails_at_ten_seconds_and_delays_nobody_else(
         await trio.sleep_forever()
 
     inbox = Inbox()
-    channels = {**channel(path, clock, Inbox(hang)), "log": lambda: ChannelActor("log", path, inbox, clock)}
+    channels = {
+        **channel(path, clock, Inbox(hang)),
+        "log": lambda: ChannelActor("log", path, inbox, clock),
+    }
     async with tree(path, clock, channels) as supervisor:
         began = trio.current_time()
         await send(supervisor, "hello", CRITICAL)
@@ -216,10 +230,15 @@ async def test_a_hanging_endpoint_fails_at_ten_seconds_and_delays_nobody_else(
         assert inbox.titles == ["hello"]
         await drained(supervisor, "hook")
         assert trio.current_time() - began == pytest.approx(10)
-        assert states(path) == [("FAILED", 1, "TooSlowError: not done within 10 s"), ("DELIVERED", 1, None)]
+        assert states(path) == [
+            ("FAILED", 1, "TooSlowError: not done within 10 s"),
+            ("DELIVERED", 1, None),
+        ]
 
 
-async def serve_http(stream: trio.SocketStream, answer: Sequence[bytes], pause_s: float, seen: list[bytes]) -> None:
+async def serve_http(
+    stream: trio.SocketStream, answer: Sequence[bytes], pause_s: float, seen: list[bytes]
+) -> None:
     """Note what arrives, then write the answer piece by piece; a client that goes away is no error."""
     try:
         async with stream:
@@ -235,8 +254,14 @@ async def serve_http(stream: trio.SocketStream, answer: Sequence[bytes], pause_s
     ("answer", "pause_s"),
     [
         ([b""], 60.0),  # hangs
-        ([b"HTTP/1.1 200 OK\r\ncontent-length: 999999\r\n\r\n", *[b"x"] * 1_000], 0.01),  # drips its body
-        ([bytes([one]) for one in b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1_000], 0.01),  # drips its head
+        (
+            [b"HTTP/1.1 200 OK\r\ncontent-length: 999999\r\n\r\n", *[b"x"] * 1_000],
+            0.01,
+        ),  # drips its body
+        (
+            [bytes([one]) for one in b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1_000],
+            0.01,
+        ),  # drips its head
     ],
 )
 async def test_one_deadline_cuts_a_real_server_that_hangs_or_drips(
@@ -287,7 +312,10 @@ async def test_what_was_committed_and_not_sent_is_sent_at_the_next_start_unless_
 
 
 async def test_what_was_in_flight_at_the_end_is_unknown_and_not_sent_again(
-    path: Path, clock: VirtualClock, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+    path: Path,
+    clock: VirtualClock,
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     in_flight = trio.Event()
 
@@ -322,10 +350,14 @@ async def test_a_stop_uses_its_grace_to_deliver_what_is_queued_critical_first(
             await send(supervisor, f"info {number}")
         await send(supervisor, "critical", CRITICAL)
     assert inbox.titles == ["info 0", "critical", "info 1"]
-    assert sorted(state for state, _, _ in states(path)) == ["DELIVERED"] * 3 + ["PENDING"] * 2 + ["SENDING"]
+    assert sorted(state for state, _, _ in states(path)) == ["DELIVERED"] * 3 + ["PENDING"] * 2 + [
+        "SENDING"
+    ]
 
 
-async def test_a_crashed_channel_goes_on_where_it_was_and_doubles_nothing(path: Path, clock: VirtualClock) -> None:
+async def test_a_crashed_channel_goes_on_where_it_was_and_doubles_nothing(
+    path: Path, clock: VirtualClock
+) -> None:
     inbox = Inbox()
     async with tree(path, clock, channel(path, clock, inbox)) as supervisor:
         for number in range(30):
@@ -388,7 +420,11 @@ async def test_a_claim_whose_answer_got_lost_is_still_delivered_once(
 
         async def run(self, call: Callable[[], Any]) -> Any:
             result = await super().run(call)
-            if isinstance(call, partial) and call.func is commit_batch and "attempts = ?" in str(call.args[1]):
+            if (
+                isinstance(call, partial)
+                and call.func is commit_batch
+                and "attempts = ?" in str(call.args[1])
+            ):
                 self.claims += 1
                 if self.claims == 1:
                     await trio.sleep(6)
@@ -414,12 +450,18 @@ async def test_a_channel_cut_off_while_claiming_leaves_its_row_for_the_next_star
     class SlowWorker(InlineWorker):
         async def run(self, call: Callable[[], Any]) -> Any:
             result = await super().run(call)
-            if isinstance(call, partial) and call.func is commit_batch and "attempts = ?" in str(call.args[1]):
+            if (
+                isinstance(call, partial)
+                and call.func is commit_batch
+                and "attempts = ?" in str(call.args[1])
+            ):
                 await trio.sleep(1)
             return result
 
     inbox = Inbox()
-    async with tree(path, clock, channel(path, clock, inbox), worker=SlowWorker, grace_s=0.5) as supervisor:
+    async with tree(
+        path, clock, channel(path, clock, inbox), worker=SlowWorker, grace_s=0.5
+    ) as supervisor:
         await send(supervisor, "hello")
     assert states(path) == [("PENDING", 0, None)]
     async with tree(path, clock, channel(path, clock, inbox)) as supervisor:
@@ -427,7 +469,9 @@ async def test_a_channel_cut_off_while_claiming_leaves_its_row_for_the_next_star
     assert inbox.titles == ["hello"]
 
 
-async def test_an_alert_from_memory_is_delivered_without_a_row(path: Path, clock: VirtualClock) -> None:
+async def test_an_alert_from_memory_is_delivered_without_a_row(
+    path: Path, clock: VirtualClock
+) -> None:
     inbox = Inbox()
     alert = OutgoingAlert("memory-1", 0, CRITICAL, Category.GENERAL, "now", "")
     async with tree(path, clock, channel(path, clock, inbox)) as supervisor:
@@ -437,7 +481,9 @@ async def test_an_alert_from_memory_is_delivered_without_a_row(path: Path, clock
     assert states(path) == []
 
 
-async def test_the_next_row_is_found_by_an_index_and_without_sorting(path: Path, clock: VirtualClock) -> None:
+async def test_the_next_row_is_found_by_an_index_and_without_sorting(
+    path: Path, clock: VirtualClock
+) -> None:
     async with tree(path, clock, {}):
         pass
     with Reader(path) as reader:
@@ -452,6 +498,8 @@ async def test_the_next_row_is_found_by_an_index_and_without_sorting(path: Path,
 
 
 @pytest.mark.parametrize("deadline_s", [0, -1, float("inf"), float("nan")])
-def test_a_deadline_that_is_none_is_refused(deadline_s: float, path: Path, clock: VirtualClock) -> None:
+def test_a_deadline_that_is_none_is_refused(
+    deadline_s: float, path: Path, clock: VirtualClock
+) -> None:
     with pytest.raises(ConfigError):
         ChannelActor("hook", path, Inbox(), clock, deadline_s=deadline_s)

@@ -17,10 +17,15 @@ from fundops.actors.alert.core import (
     repaired,
 )
 from fundops.runtime import ConfigError, Rejected
-from fundops.wire.alert import AlertOutcome, AlertRefused, Category, Level, SendAlert
+from fundops.wire.alert import AlertOutcome, Category, Level, SendAlert
+from fundops.wire.errors import AlertRefused
 
 INFO, WARNING, CRITICAL = Level.INFO, Level.WARNING, Level.CRITICAL
-QUEUED, RATE_SUPPRESSED, DEDUPED = AlertOutcome.QUEUED, AlertOutcome.RATE_SUPPRESSED, AlertOutcome.DEDUPED
+QUEUED, RATE_SUPPRESSED, DEDUPED = (
+    AlertOutcome.QUEUED,
+    AlertOutcome.RATE_SUPPRESSED,
+    AlertOutcome.DEDUPED,
+)
 GENERAL, RECOVERY, KILL_SWITCH = Category.GENERAL, Category.RECOVERY, Category.KILL_SWITCH
 
 
@@ -138,8 +143,12 @@ def test_a_cleaned_text_is_short_printable_and_encodable(text: str, limit: int) 
         ("dedup_key", {"resolves": True, "dedup_key": ""}),
     ],
 )
-def test_what_cannot_be_repaired_is_refused_naming_the_field(field: str, changed: dict[str, Any]) -> None:
-    request = SendAlert(**{"level": INFO, "category": GENERAL, "title": "t", "message": "", **changed})
+def test_what_cannot_be_repaired_is_refused_naming_the_field(
+    field: str, changed: dict[str, Any]
+) -> None:
+    request = SendAlert(
+        **{"level": INFO, "category": GENERAL, "title": "t", "message": "", **changed}
+    )
     with pytest.raises(AlertRefused) as caught:
         accepted(request, 0)
     assert caught.value.field == field
@@ -149,7 +158,12 @@ def test_what_cannot_be_repaired_is_refused_naming_the_field(field: str, changed
 
 def test_a_stored_request_is_repaired_since_it_can_no_longer_be_refused() -> None:
     taken = repaired(Alert(0, INFO, RECOVERY, " ", "m\n", None, "", resolves=True))
-    assert (taken.title, taken.message, taken.dedup_key, taken.resolves) == ("RECOVERY", "m ", None, False)
+    assert (taken.title, taken.message, taken.dedup_key, taken.resolves) == (
+        "RECOVERY",
+        "m ",
+        None,
+        False,
+    )
 
 
 def test_two_keys_that_differ_only_in_what_is_cut_stay_two() -> None:
@@ -195,7 +209,9 @@ def test_suppressed_alerts_do_not_prolong_the_suppression() -> None:
 
 
 def test_each_category_has_its_own_budget() -> None:
-    outcomes = Decider().take(*(alert(0, category=category) for category in Category for _ in range(5)))
+    outcomes = Decider().take(
+        *(alert(0, category=category) for category in Category for _ in range(5))
+    )
     assert outcomes == [QUEUED] * 50
 
 
@@ -232,7 +248,9 @@ def test_the_window_agrees_with_a_naive_oracle(instants: list[int], limit: int) 
 
 
 @given(st.lists(st.integers(0, us(110)), max_size=60))
-def test_no_half_open_window_ever_holds_more_than_five_whatever_the_order(instants: list[int]) -> None:
+def test_no_half_open_window_ever_holds_more_than_five_whatever_the_order(
+    instants: list[int],
+) -> None:
     let_out = admitted(instants)
     for start in let_out:
         assert sum(start <= one < start + us(60) for one in let_out) <= 5
@@ -342,7 +360,9 @@ def test_keys_are_independent() -> None:
     assert Decider().take(alert(0, key="a"), alert(0, key="b")) == [QUEUED, QUEUED]
 
 
-def test_the_key_sent_longest_ago_is_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_sent_longest_ago_is_forgotten_when_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(core, "OPEN_KEYS_MAX", 3)
     gates = Decider(per_category=100)
     gates.take(*(alert(0, key=key) for key in "abc"))
@@ -379,7 +399,9 @@ alerts = st.builds(
 
 
 @given(st.lists(st.tuples(alerts, st.booleans()), max_size=40), st.sampled_from(["own", "shared"]))
-def test_what_is_decided_does_not_depend_on_how_the_work_is_cut(steps: list[tuple[Alert, bool]], lane: str) -> None:
+def test_what_is_decided_does_not_depend_on_how_the_work_is_cut(
+    steps: list[tuple[Alert, bool]], lane: str
+) -> None:
     ordered = sorted((repaired(one) for one, _ in steps), key=lambda one: one.at_us)
     at_once, in_pieces = Decider(critical_lane=lane), Decider(critical_lane=lane)
     at_once.take(*ordered)

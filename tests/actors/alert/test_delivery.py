@@ -23,7 +23,12 @@ from fundops.wire.alert import Category, Level, OutgoingAlert
 TOKEN = "T0K3N-that-nobody-may-see"
 AT_US = 1_773_412_200_000_000  # 2026-03-13 14:30:00
 ALERT = OutgoingAlert(
-    "17", AT_US, Level.CRITICAL, Category.KILL_SWITCH, "Kill switch activated", "Fund drawdown 15.2% exceeded 15.0% – ü"
+    "17",
+    AT_US,
+    Level.CRITICAL,
+    Category.KILL_SWITCH,
+    "Kill switch activated",
+    "Fund drawdown 15.2% exceeded 15.0% – ü",
 )
 
 
@@ -71,7 +76,9 @@ async def _read_request(stream: trio.SocketStream) -> tuple[str, dict[str, str],
 async def hook(answer: bytes = b"HTTP/1.1 204 No Content\r\n\r\n") -> AsyncIterator[Hook]:
     server = Hook(answer)
     async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(partial(trio.serve_tcp, server.serve, 0, host="127.0.0.1"))
+        (listener,) = await nursery.start(
+            partial(trio.serve_tcp, server.serve, 0, host="127.0.0.1")
+        )
         server.port = listener.socket.getsockname()[1]
         yield server
         nursery.cancel_scope.cancel()
@@ -187,7 +194,9 @@ async def test_a_name_that_does_not_resolve_is_named_by_class_and_code() -> None
         cause = socket.gaierror(socket.EAI_NONAME, f"no such host for {request.url}")
         raise httpx2.ConnectError(f"cannot resolve {request.url}", request=request) from cause
 
-    delivery = WebhookDelivery(SecretUrl(f"https://hooks.example.com/{TOKEN}"), transport=httpx2.MockTransport(fail))
+    delivery = WebhookDelivery(
+        SecretUrl(f"https://hooks.example.com/{TOKEN}"), transport=httpx2.MockTransport(fail)
+    )
     assert await failure(delivery) == f"ConnectError ({int(socket.EAI_NONAME)})"
 
 
@@ -199,14 +208,17 @@ async def test_a_transport_is_borrowed_and_used_again() -> None:
             closed.append(True)
 
     delivery = WebhookDelivery(
-        SecretUrl("https://hooks.example.com/x"), transport=Transport(lambda request: httpx2.Response(200))
+        SecretUrl("https://hooks.example.com/x"),
+        transport=Transport(lambda request: httpx2.Response(200)),
     )
     await delivery(ALERT)
     await delivery(ALERT)
     assert closed == []
 
 
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"])
+@pytest.mark.parametrize(
+    "sent", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"]
+)
 async def test_a_cancelled_delivery_closes_its_connection(sent: bytes) -> None:
     arrived, gone = trio.Event(), trio.Event()
 
@@ -222,7 +234,9 @@ async def test_a_cancelled_delivery_closes_its_connection(sent: bytes) -> None:
 
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(partial(trio.serve_tcp, stall, 0, host="127.0.0.1"))
-        delivery = WebhookDelivery(SecretUrl(f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"))
+        delivery = WebhookDelivery(
+            SecretUrl(f"http://127.0.0.1:{listener.socket.getsockname()[1]}/")
+        )
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as deliveries:
                 deliveries.start_soon(delivery, ALERT)
@@ -335,12 +349,20 @@ def test_a_secret_url_is_not_pickled() -> None:
         copy.deepcopy(url)
 
 
-async def test_the_token_is_in_no_log_however_verbose_the_loggers_are(caplog: pytest.LogCaptureFixture) -> None:
-    async with hook(answer(200, b"ok")) as good, hook(answer(500, b"", f"location: /{TOKEN}")) as bad:
+async def test_the_token_is_in_no_log_however_verbose_the_loggers_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with (
+        hook(answer(200, b"ok")) as good,
+        hook(answer(500, b"", f"location: /{TOKEN}")) as bad,
+    ):
         urls = [good.url, bad.url, f"http://127.0.0.1:{closed_port()}/{TOKEN}"]
         deliveries = [WebhookDelivery(SecretUrl(url)) for url in urls]
         levels = {}
-        for name in ["", *logging.root.manager.loggerDict]:  # after the deliveries were made: the harder case
+        for name in [
+            "",
+            *logging.root.manager.loggerDict,
+        ]:  # after the deliveries were made: the harder case
             levels[name] = logging.getLogger(name).level
             logging.getLogger(name).setLevel(logging.DEBUG)
         try:
@@ -373,6 +395,8 @@ async def test_the_log_channel_writes_one_line_at_the_same_level(
     ]
 
 
-async def test_the_log_channel_writes_to_the_logger_it_is_given(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_channel_writes_to_the_logger_it_is_given(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     await LogDelivery(logging.getLogger("fundops.other"))(ALERT)
     assert [line.name for line in caplog.records] == ["fundops.other"]

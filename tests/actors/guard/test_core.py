@@ -36,7 +36,9 @@ def status(
 
 def terms(**stages: str) -> dict[str, EntitlementTerms]:
     """Names and their stages."""
-    found: dict[str, Any] = {name: STAGES[stage.replace("_", "-")] for name, stage in stages.items()}
+    found: dict[str, Any] = {
+        name: STAGES[stage.replace("_", "-")] for name, stage in stages.items()
+    }
     return {name: EntitlementTerms(name, *one) for name, one in found.items()}
 
 
@@ -54,7 +56,10 @@ class Fund:
             self.look()
 
     def look(
-        self, *statuses: StrategyStatus, terms: dict[str, EntitlementTerms] | None = None, blind_s: float = 0.0
+        self,
+        *statuses: StrategyStatus,
+        terms: dict[str, EntitlementTerms] | None = None,
+        blind_s: float = 0.0,
     ) -> Look:
         self.last = look(
             self.state,
@@ -100,7 +105,10 @@ def test_nav_is_capital_and_pnl_of_all_strategies_ever_reported_less_fees(fund: 
 
 def test_paper_and_shadow_pnl_is_hypothetical(fund: Fund) -> None:
     fund.look(
-        status("p", 9_999), status("s", 9_999), status("l", 100), terms=terms(p="paper", s="shadow", l="live_small")
+        status("p", 9_999),
+        status("s", 9_999),
+        status("l", 100),
+        terms=terms(p="paper", s="shadow", l="live_small"),
     )
     assert fund.nav == 100_100
     assert [fund.state.strategies[name].real_pnl_minor for name in "psl"] == [0, 0, 100 * UNIT]
@@ -133,7 +141,9 @@ def test_a_strategy_nobody_registered_is_real_only_if_the_engine_says_so(fund: F
     assert fund.nav == 99_500
 
 
-@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf, Decimal("NaN"), "x", True, 1e300])
+@pytest.mark.parametrize(
+    "broken", [math.nan, math.inf, -math.inf, Decimal("NaN"), "x", True, 1e300]
+)
 @pytest.mark.parametrize("field", ["realized_pnl", "unrealized_pnl", "allocated", "equity"])
 def test_a_figure_that_is_no_number_pauses_the_strategy_and_keeps_its_last_pnl(
     fund: Fund, field: str, broken: Any
@@ -141,7 +151,9 @@ def test_a_figure_that_is_no_number_pauses_the_strategy_and_keeps_its_last_pnl(
     fund.look(status(pnl=300))
     sick = msgspec.structs.replace(status(pnl=300), **{field: broken})
     found = fund.look(sick, status("sound", 10))
-    assert [(one.strategy, one.reason) for one in found.pauses] == [("mm", "reports a figure that is not a number")]
+    assert [(one.strategy, one.reason) for one in found.pauses] == [
+        ("mm", "reports a figure that is not a number")
+    ]
     assert fund.notes == [("WARNING", "paused:mm", False)]
     assert fund.nav == 100_310
     assert found.kill is None
@@ -190,7 +202,9 @@ def test_drawdown_is_that_of_the_returns_whatever_flows(history: list[tuple[int,
         assert fund.state.drawdown == pytest.approx(100 * (1 - index / peak), abs=1e-6)
 
 
-def test_withdrawing_everything_is_no_loss_and_a_later_deposit_begins_without_one(fund: Fund) -> None:
+def test_withdrawing_everything_is_no_loss_and_a_later_deposit_begins_without_one(
+    fund: Fund,
+) -> None:
     fund.look(status(pnl=10_000))
     fund.external = -10_000
     found = fund.look(status(pnl=10_000))
@@ -360,7 +374,9 @@ def test_a_limit_that_makes_no_sense_is_refused_by_name(field: str, value: Any) 
         max_size=15,
     )
 )
-def test_no_report_whatsoever_crashes_a_look_or_makes_its_state_unstorable(history: list[Any]) -> None:
+def test_no_report_whatsoever_crashes_a_look_or_makes_its_state_unstorable(
+    history: list[Any],
+) -> None:
     fund = Fund()
     for pnl, allocated, live in history:
         stages = terms(mm="live_scaled" if live else "paper")

@@ -21,13 +21,13 @@ from fundops.actors.host import Host, HostFault
 from fundops.runtime import Actor, ChildSpec, Supervisor, VirtualClock, handles, open_supervisor
 from fundops.wire.alert import Level, SendAlert
 from fundops.wire.controller import KillAction, StopReport, StrategyStatus
+from fundops.wire.errors import KillSwitchNotEngaged
 from fundops.wire.guard import (
     EngageKillSwitch,
     Entitlement,
     GuardReport,
     GuardState,
     KillStatus,
-    KillSwitchNotEngaged,
     ReadKillSwitch,
     ReleaseKillSwitch,
     RestoreGuard,
@@ -107,7 +107,9 @@ class Tree:
     async def ask(self, request: Any) -> Any:
         return await self.guard.ask(request, timeout_s=60)
 
-    async def watch(self, pnl: Any = 0, terms: Any = None, blind_s: float = 0.0, **more: Any) -> GuardReport:
+    async def watch(
+        self, pnl: Any = 0, terms: Any = None, blind_s: float = 0.0, **more: Any
+    ) -> GuardReport:
         one = StrategyStatus("mm", "running", None, 1_000_000, pnl, **more)
         report: GuardReport = await self.ask(Watch((one,), terms, CAPITAL_MINOR, 0, 0, blind_s))
         return report
@@ -145,7 +147,9 @@ async def opened(
     async with trio.open_nursery() as nursery:
         host = Host(controller or Engine(), nursery)
         children = [
-            ChildSpec("guard", lambda: GuardActor(clock, host, settings, leases, marker, CAPITAL_MINOR)),
+            ChildSpec(
+                "guard", lambda: GuardActor(clock, host, settings, leases, marker, CAPITAL_MINOR)
+            ),
             ChildSpec("alert", Inbox),
         ]
         async with open_supervisor(children) as supervisor:
@@ -160,7 +164,9 @@ async def test_a_lease_lets_a_live_strategy_trade_and_runs_out_by_itself(marker:
         assert not tree.leases.may_trade("mm")
         await tree.watch(terms={"mm": LIVE})
         assert tree.leases.may_trade("mm")
-        assert tree.leases.entitlement("mm") == Entitlement("live-small", "live", Decimal(1_000), T0 + 30_000_000)
+        assert tree.leases.entitlement("mm") == Entitlement(
+            "live-small", "live", Decimal(1_000), T0 + 30_000_000
+        )
         tree.clock.advance(30)
         assert tree.leases.may_trade("mm")
         tree.clock.advance(0.000001)
@@ -192,7 +198,9 @@ async def test_a_silent_engine_renews_no_lease(marker: Path) -> None:
         assert not tree.leases.may_trade("mm")
 
 
-async def test_a_paused_strategy_holds_no_lease_until_a_person_resumes_it(marker: Path, engine: Engine) -> None:
+async def test_a_paused_strategy_holds_no_lease_until_a_person_resumes_it(
+    marker: Path, engine: Engine
+) -> None:
     async with opened(marker, engine) as tree:
         await tree.watch(terms={"mm": LIVE})
         report = await tree.watch(float("nan"), {"mm": LIVE})
@@ -239,13 +247,20 @@ async def test_engaging_ends_leases_and_writes_the_marker_before_the_engine_is_t
             [tree.leases.may_trade("mm"), Marker(marker).read(), list(Inbox.sent)],
         )
         status: KillStatus = await tree.ask(EngageKillSwitch("bad feeling", "owner"))
-        assert (status.state, status.reason, status.actor, status.at_us) == ("ENGAGED", "bad feeling", "owner", T0)
+        assert (status.state, status.reason, status.actor, status.at_us) == (
+            "ENGAGED",
+            "bad feeling",
+            "owner",
+            T0,
+        )
         may_trade, then, told = seen
         assert not may_trade
         assert (then.state, then.reason) == ("ENGAGING", "bad feeling")
         assert told == []
         assert engine.stops == [("bad feeling", "halt")]
-        assert await tree.alerts() == [(Level.CRITICAL, "Kill switch activated", "bad feeling", False)]
+        assert await tree.alerts() == [
+            (Level.CRITICAL, "Kill switch activated", "bad feeling", False)
+        ]
         assert stat.S_IMODE(os.stat(marker).st_mode) == 0o600
         again: KillStatus = await tree.ask(EngageKillSwitch("another", "guard"))
         assert again == status
@@ -269,14 +284,18 @@ async def test_the_limit_engages_before_the_look_is_answered(marker: Path, engin
         assert message == "Fund drawdown 15.2% exceeded limit 15.0%"
 
 
-async def test_a_blind_engine_with_live_strategies_is_a_reason_to_stop(marker: Path, engine: Engine) -> None:
+async def test_a_blind_engine_with_live_strategies_is_a_reason_to_stop(
+    marker: Path, engine: Engine
+) -> None:
     async with opened(marker, engine) as tree:
         await tree.watch(terms={"mm": LIVE})
         assert (await tree.watch(terms={"mm": LIVE}, blind_s=59.9)).state.kill_state == "OFF"
         assert (await tree.watch(terms={"mm": LIVE}, blind_s=60)).state.kill_state == "ENGAGED"
 
 
-async def test_open_orders_leave_it_unconfirmed_and_each_look_tries_again(marker: Path, engine: Engine) -> None:
+async def test_open_orders_leave_it_unconfirmed_and_each_look_tries_again(
+    marker: Path, engine: Engine
+) -> None:
     async with opened(marker, engine) as tree:
         await tree.watch()
         engine.open_orders = 2
@@ -322,7 +341,9 @@ async def test_a_controller_that_cannot_stop_is_never_confirmed(marker: Path) ->
         assert not tree.leases.may_trade("mm")
 
 
-async def test_a_marker_that_cannot_be_written_does_not_keep_it_from_engaging(tmp_path: Path, engine: Engine) -> None:
+async def test_a_marker_that_cannot_be_written_does_not_keep_it_from_engaging(
+    tmp_path: Path, engine: Engine
+) -> None:
     async with opened(tmp_path / "gone" / "fund.kill", engine) as tree:
         await tree.watch()
         assert (await tree.ask(EngageKillSwitch("r", "owner"))).state == "ENGAGED"
@@ -346,7 +367,9 @@ async def test_it_stays_engaged_over_a_restart_and_a_crash(marker: Path, engine:
         assert (await tree.watch()).state.kill_state == "ENGAGED"
 
 
-async def test_a_crash_before_the_stop_was_confirmed_tries_again(marker: Path, engine: Engine) -> None:
+async def test_a_crash_before_the_stop_was_confirmed_tries_again(
+    marker: Path, engine: Engine
+) -> None:
     Marker(marker).write(KillStatus("ENGAGING", "r", "owner", T0))
     async with opened(marker, engine) as tree:
         assert await tree.state() == "ENGAGING"
@@ -369,7 +392,9 @@ def unreadable_folder(path: Path) -> None:
     ],
     ids=["empty", "garbage", "unknown state", "torn", "folder"],
 )
-async def test_a_marker_that_cannot_be_read_means_engaged(marker: Path, spoil: Callable[[Path], None]) -> None:
+async def test_a_marker_that_cannot_be_read_means_engaged(
+    marker: Path, spoil: Callable[[Path], None]
+) -> None:
     spoil(marker)
     async with opened(marker) as tree:
         status = await tree.ask(ReadKillSwitch())
@@ -417,7 +442,9 @@ async def test_the_books_go_on_where_the_database_left_them(marker: Path) -> Non
         remembered = (await tree.watch(-5_000, {"mm": LIVE})).state
         peak = remembered.peak_per_unit
     async with opened(marker) as tree:
-        await tree.ask(RestoreGuard(msgspec.json.decode(msgspec.json.encode(remembered), type=GuardState)))
+        await tree.ask(
+            RestoreGuard(msgspec.json.decode(msgspec.json.encode(remembered), type=GuardState))
+        )
         report = await tree.watch(-10_000, {"mm": LIVE})
         assert report.state.drawdown == pytest.approx(10.0)
         assert report.state.peak_per_unit == peak
@@ -427,7 +454,9 @@ async def test_the_books_go_on_where_the_database_left_them(marker: Path) -> Non
 # -- releasing
 
 
-async def test_only_a_person_releases_it_and_the_drawdown_begins_anew(marker: Path, engine: Engine) -> None:
+async def test_only_a_person_releases_it_and_the_drawdown_begins_anew(
+    marker: Path, engine: Engine
+) -> None:
     async with opened(marker, engine) as tree:
         await tree.watch()
         await tree.watch(-20_000)
@@ -440,7 +469,9 @@ async def test_only_a_person_releases_it_and_the_drawdown_begins_anew(marker: Pa
         assert status.state == "OFF"
         assert Marker(marker).read() is None
         assert not tree.leases.may_trade("mm")  # not before the next look
-        assert await tree.alerts() == [(Level.INFO, "Kill switch released by owner", "understood", True)]
+        assert await tree.alerts() == [
+            (Level.INFO, "Kill switch released by owner", "understood", True)
+        ]
         report = await tree.watch(-20_000)
         assert (report.state.kill_state, report.state.drawdown) == ("OFF", 0)
         assert tree.leases.may_trade("mm")
@@ -488,4 +519,6 @@ def test_a_marker_is_written_whole_and_leaves_no_draft_behind(marker: Path) -> N
 
 
 def test_a_book_that_was_stored_by_an_older_version_can_still_be_read() -> None:
-    assert msgspec.json.decode(b'{"strategies":{"mm":{}}}', type=GuardState).strategies == {"mm": StrategyBook()}
+    assert msgspec.json.decode(b'{"strategies":{"mm":{}}}', type=GuardState).strategies == {
+        "mm": StrategyBook()
+    }

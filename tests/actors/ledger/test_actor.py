@@ -34,8 +34,20 @@ from fundops.runtime import (
 )
 from fundops.wire.alert import AlertsWaiting
 from fundops.wire.controller import Fill, Settlement
-from fundops.wire.ledger import (
+from fundops.wire.errors import (
     AlreadyReversed,
+    AmountError,
+    ConstraintFailed,
+    IdempotencyConflict,
+    InsufficientFunds,
+    LedgerDegraded,
+    LedgerFailed,
+    OutcomeUnknown,
+    PositionMismatch,
+    StorageDegraded,
+    StorageFailed,
+)
+from fundops.wire.ledger import (
     BalanceSheet,
     Booked,
     BookFills,
@@ -49,11 +61,7 @@ from fundops.wire.ledger import (
     Deposit,
     Entries,
     Event,
-    IdempotencyConflict,
     IncomeStatement,
-    InsufficientFunds,
-    LedgerDegraded,
-    LedgerFailed,
     LedgerTotals,
     Leg,
     Mark,
@@ -62,7 +70,6 @@ from fundops.wire.ledger import (
     OpeningBalances,
     OpeningPosition,
     OpenPosition,
-    PositionMismatch,
     Post,
     Posted,
     PostMany,
@@ -75,14 +82,8 @@ from fundops.wire.ledger import (
     TrialBalance,
     Withdraw,
 )
-from fundops.wire.money import MINOR_MAX, AmountError, from_minor
-from fundops.wire.persistence import (
-    Commit,
-    ConstraintFailed,
-    OutcomeUnknown,
-    StorageDegraded,
-    StorageFailed,
-)
+from fundops.wire.money import MINOR_MAX, from_minor
+from fundops.wire.persistence import Commit
 
 START_US = 1_700_000_000_000_000
 GOLDEN: tuple[Event, ...] = (

@@ -13,14 +13,13 @@ from fundops.actors.ledger.book import Book, Draft
 from fundops.actors.ledger.entry import Close, Lot
 from fundops.actors.ledger.events import are_moves
 from fundops.runtime import DAY_US, Rejected
+from fundops.wire.errors import AlreadyReversed, InsufficientFunds
 from fundops.wire.ledger import (
-    AlreadyReversed,
     ChargeManagementFee,
     ChargePerformanceFee,
     ClosePosition,
     Deposit,
     Event,
-    InsufficientFunds,
     OpenPosition,
     PayFees,
     Post,

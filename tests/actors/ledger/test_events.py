@@ -20,35 +20,38 @@ from fundops.actors.ledger.entry import Entry, Original
 from fundops.actors.persistence import Reader, Store, commit_batch
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import DAY_US, ConfigError, Rejected
-from fundops.wire.ledger import (
+from fundops.wire.errors import (
     AlreadyReversed,
+    AmountError,
+    EntryRefused,
+    InsufficientFunds,
+    PositionMismatch,
+    UnbalancedEntry,
+    UnknownAccount,
+    UnknownEntry,
+)
+from fundops.wire.ledger import (
     BookFill,
     BookSettlement,
     ChargeManagementFee,
     ChargePerformanceFee,
     ClosePosition,
     Deposit,
-    EntryRefused,
     Event,
-    InsufficientFunds,
     Leg,
     Mark,
     OpeningBalances,
     OpeningPosition,
     OpenPosition,
     PayFees,
-    PositionMismatch,
     Post,
     RecordLoss,
     RecordProfit,
     Reverse,
     Settle,
-    UnbalancedEntry,
-    UnknownAccount,
-    UnknownEntry,
     Withdraw,
 )
-from fundops.wire.money import MINOR_MAX, Amount, AmountError, from_minor
+from fundops.wire.money import MINOR_MAX, Amount, from_minor
 
 UNIT = 10**8
 DAY_1_US = 1_700_000_000_000_000

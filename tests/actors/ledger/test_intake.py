@@ -21,12 +21,11 @@ from fundops.actors.ledger.intake import (
 )
 from fundops.runtime import Rejected
 from fundops.wire.controller import Fill, Settlement
+from fundops.wire.errors import IdempotencyConflict, InsufficientFunds
 from fundops.wire.ledger import (
     BookFill,
     Correct,
     Deposit,
-    IdempotencyConflict,
-    InsufficientFunds,
     Leg,
     Mark,
     OpenPosition,

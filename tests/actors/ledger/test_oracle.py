@@ -58,8 +58,19 @@ from fundops.runtime import (
     open_supervisor,
 )
 from fundops.wire.controller import Fill, Settlement
-from fundops.wire.ledger import (
+from fundops.wire.errors import (
     AlreadyReversed,
+    AmountError,
+    EntryRefused,
+    IdempotencyConflict,
+    InsufficientFunds,
+    PeriodClosed,
+    PositionMismatch,
+    UnbalancedEntry,
+    UnknownAccount,
+    UnknownEntry,
+)
+from fundops.wire.ledger import (
     BalanceSheet,
     Booked,
     BookFill,
@@ -73,13 +84,10 @@ from fundops.wire.ledger import (
     Correct,
     Deposit,
     Entry,
-    EntryRefused,
     Event,
     Financing,
-    IdempotencyConflict,
     Income,
     IncomeStatement,
-    InsufficientFunds,
     LedgerTotals,
     Leg,
     Mark,
@@ -88,8 +96,6 @@ from fundops.wire.ledger import (
     OpeningPosition,
     OpenPosition,
     PayFees,
-    PeriodClosed,
-    PositionMismatch,
     Post,
     Posted,
     PostMany,
@@ -101,12 +107,8 @@ from fundops.wire.ledger import (
     Reverse,
     Settle,
     TrialBalance,
-    UnbalancedEntry,
-    UnknownAccount,
-    UnknownEntry,
     Withdraw,
 )
-from fundops.wire.money import AmountError
 
 START_US = 1_700_000_000_000_000
 MINOR = Fraction(1, 10**8)
@@ -210,7 +212,9 @@ def content_of(request: msgspec.Struct) -> object:
         amount = exact(value) if name in AMOUNTS else None
         return (name, repr(value) if amount is None else amount)
 
-    return type(request), [plain(name, getattr(request, name)) for name in request.__struct_fields__ if name != "key"]
+    return type(request), [
+        plain(name, getattr(request, name)) for name in request.__struct_fields__ if name != "key"
+    ]
 
 
 class Oracle:
@@ -239,7 +243,8 @@ class Oracle:
                 keys, before = chain(fresh, map("key {}".format, count())), len(self.journal)
                 try:
                     return tuple(
-                        self.book(one, next(keys) if one.key is None else one.key, now_us) for one in request.events
+                        self.book(one, next(keys) if one.key is None else one.key, now_us)
+                        for one in request.events
                     )
                 except Refused as refused:
                     raise Refused(nowhere(before, fault) for fault in refused.faults) from None
@@ -260,7 +265,9 @@ class Oracle:
                 amount.quantize(Decimal("1e-8"), ROUND_HALF_EVEN) if amount.is_finite() else amount
                 for amount in (one.quantity, one.price, one.fee)
             )
-            event = BookFill(one.instrument, quantity, price, fee, strategy=one.strategy, at_us=one.at_us)
+            event = BookFill(
+                one.instrument, quantity, price, fee, strategy=one.strategy, at_us=one.at_us
+            )
             _, _, replayed = self.book(event, key, now_us)
             new += not replayed
         return Booked(new, self._cursor("fills", fills))
@@ -287,8 +294,14 @@ class Oracle:
             key = f"settlement:{one.id}:{one.revision}"
             if latest >= 0 and self._reversal_of(booked[latest].seq) is None:
                 reason = f"settlement {one.id} revised to {one.revision}"
-                self.book(Reverse(booked[latest].seq, reason, strategy=one.strategy), f"{key}:reversal", now_us)
-            self.book(BookSettlement(one.market, one.cost, one.payoff, strategy=one.strategy), key, now_us)
+                self.book(
+                    Reverse(booked[latest].seq, reason, strategy=one.strategy),
+                    f"{key}:reversal",
+                    now_us,
+                )
+            self.book(
+                BookSettlement(one.market, one.cost, one.payoff, strategy=one.strategy), key, now_us
+            )
         return Booked(len(self.journal) - before, self._cursor("settlements", settlements))
 
     def _reversal_of(self, seq: int) -> Line | None:
@@ -315,10 +328,18 @@ class Oracle:
         faults, reversal_key = set(text_faults(event, key)), f"{key}:reversal"
         if len(reversal_key) > 128:
             reversal_key = f"{hashlib.sha256(key.encode()).hexdigest()}:reversal"
-        faults |= {(IdempotencyConflict, reversal_key, line.seq) for line in self.journal if line.key == reversal_key}
+        faults |= {
+            (IdempotencyConflict, reversal_key, line.seq)
+            for line in self.journal
+            if line.key == reversal_key
+        }
         at_us = self._instant_of(event.seq) if event.at_us is None else event.at_us
         try:
-            self._append(Reverse(event.seq, event.reason, strategy=event.strategy, at_us=at_us), reversal_key, now_us)
+            self._append(
+                Reverse(event.seq, event.reason, strategy=event.strategy, at_us=at_us),
+                reversal_key,
+                now_us,
+            )
             self._append(event.entry, key, now_us)
         except Refused as refused:
             faults |= refused.faults
@@ -332,7 +353,9 @@ class Oracle:
         """That of the entry, so that what takes it back has its day; none if that day is closed."""
         last = self._closed()
         closed = last.day if last else ""
-        return next((line.at_us for line in self.journal if line.seq == seq and line.day > closed), None)
+        return next(
+            (line.at_us for line in self.journal if line.seq == seq and line.day > closed), None
+        )
 
     def _append(self, event: Event, key: str, now_us: int) -> None:
         self._faults: set[Fault] = set(text_faults(event, key))
@@ -354,7 +377,9 @@ class Oracle:
                 key=key,
                 kind=str(event.__struct_config__.tag),
                 day=day,
-                at_us=event.at_us if event.at_us is not None and day_of(event.at_us) == day else now_us,
+                at_us=event.at_us
+                if event.at_us is not None and day_of(event.at_us) == day
+                else now_us,
                 strategy=event.strategy,
                 reverses=self._reverses(event),
                 memo=self._memo(event),
@@ -366,7 +391,11 @@ class Oracle:
 
     def _closed(self) -> Line | None:
         """The last close that nobody has taken back."""
-        closes = (line for line in self.journal if line.kind == "period_close" and not self._reversal_of(line.seq))
+        closes = (
+            line
+            for line in self.journal
+            if line.kind == "period_close" and not self._reversal_of(line.seq)
+        )
         return max(closes, key=lambda line: line.day, default=None)
 
     def _day(self, event: Event, now_us: int) -> str:
@@ -420,7 +449,9 @@ class Oracle:
             totals[account] += amount if asset == "USD" else 0
             if max(abs(amount), abs(self.balances[account, strategy, asset] + amount)) > LIMIT:
                 self._faults.add((AmountError,))
-        quiet = self._moved or isinstance(self._event, BookSettlement | ClosePeriod | ReopenPeriod | Reverse)
+        quiet = self._moved or isinstance(
+            self._event, BookSettlement | ClosePeriod | ReopenPeriod | Reverse
+        )
         if any(sums.values()) or (len(legs) < 2 and not (quiet and not legs)):
             self._faults.add((UnbalancedEntry,))
         if any(abs(self.total(account) + amount) > LIMIT for account, amount in totals.items()):
@@ -440,7 +471,12 @@ class Oracle:
                     self._faults.add((InsufficientFunds, "CASH", amount, self.total("CASH")))
                 self._move("EXTERNAL", "CASH", amount)
                 units, worth = self._in_issue(), self.nav()
-                self._issue(-min(rounded(amount * units / worth) if worth > 0 else amount, max(Fraction(0), units)))
+                self._issue(
+                    -min(
+                        rounded(amount * units / worth) if worth > 0 else amount,
+                        max(Fraction(0), units),
+                    )
+                )
             case RecordProfit():
                 self._move("CASH", "REALIZED_PNL", self._amount(event.amount, MINOR))
             case RecordLoss():
@@ -490,7 +526,9 @@ class Oracle:
                     if leg.account not in KNOWN:
                         self._faults.add((UnknownAccount, leg.account))
                     amount = self._amount(leg.amount, -LIMIT)
-                    self._entry[leg.account, leg.strategy or event.strategy, leg.asset or "USD"] += amount
+                    self._entry[
+                        leg.account, leg.strategy or event.strategy, leg.asset or "USD"
+                    ] += amount
 
     def _amount(self, value: object, least: Fraction = Fraction(0)) -> Fraction:
         amount = exact(value)
@@ -554,7 +592,9 @@ class Oracle:
         while quantity:
             lot = lots.pop(0)
             part = min(Fraction(1), quantity / lot.quantity)
-            taken = Lot(lot.id, lot.quantity * part, rounded(lot.cost * part), rounded(lot.mark * part))
+            taken = Lot(
+                lot.id, lot.quantity * part, rounded(lot.cost * part), rounded(lot.mark * part)
+            )
             quantity -= taken.quantity
             self._move("REALIZED_PNL", "POSITIONS", taken.cost)
             self._move("UNREALIZED_PNL", MARKS, taken.mark)
@@ -635,10 +675,16 @@ class Oracle:
         return summed(self.balances[key] for key in of_account)
 
     def _used(self, account: str) -> bool:
-        return any((name, asset) == (account, "USD") for line in self.journal for name, _, asset in line.legs)
+        return any(
+            (name, asset) == (account, "USD")
+            for line in self.journal
+            for name, _, asset in line.legs
+        )
 
     def balance_sheet(self) -> dict[str, Fraction]:
-        sheet = {account: self.total(account) for account in (*SEVEN, *filter(self._used, ONCE_USED))}
+        sheet = {
+            account: self.total(account) for account in (*SEVEN, *filter(self._used, ONCE_USED))
+        }
         sheet["POSITIONS"] += self.total(MARKS)
         return sheet
 
@@ -649,13 +695,17 @@ class Oracle:
             for (account, _, asset), amount in line.legs.items():
                 if asset == "USD" and line.kind not in ("period_close", "period_reopen"):
                     earned[account] -= amount
-        return {account: earned[account] for account in (*revenue, *filter(self._used, ONCE_USED[:3]))}
+        return {
+            account: earned[account] for account in (*revenue, *filter(self._used, ONCE_USED[:3]))
+        }
 
     def trial_balance(self) -> dict[str, Fraction]:
         return {**self.balance_sheet(), "EXTERNAL": self.total("EXTERNAL")}
 
     def nav(self) -> Fraction:
-        return summed(self.balance_sheet()[account] for account in ("CASH", "POSITIONS", "FEES_RECEIVABLE"))
+        return summed(
+            self.balance_sheet()[account] for account in ("CASH", "POSITIONS", "FEES_RECEIVABLE")
+        )
 
     def nav_per_unit(self) -> Fraction:
         units = self._in_issue()
@@ -687,9 +737,16 @@ def events_of(request: Request) -> tuple[Write, ...]:
 
 def text_faults(event: Write, key: str) -> Iterable[Fault]:
     """Texts have 1 to 128 characters, instants lie between 1970 and 9999, what corrects has no key of its own."""
-    texts = [key, event.strategy, getattr(event, "instrument", None), getattr(event, "market", None)]
+    texts = [
+        key,
+        event.strategy,
+        getattr(event, "instrument", None),
+        getattr(event, "market", None),
+    ]
     texts += [text for leg in getattr(event, "legs", ()) for text in (leg.strategy, leg.asset)]
-    texts += [text for one in getattr(event, "positions", ()) for text in (one.strategy, one.instrument)]
+    texts += [
+        text for one in getattr(event, "positions", ()) for text in (one.strategy, one.instrument)
+    ]
     if isinstance(event, Correct) and event.entry.key is not None:
         yield (ConfigError,)
     if any(text is not None and not 1 <= len(text) <= 128 for text in texts):
@@ -704,7 +761,12 @@ def fault_of(refusal: Rejected) -> Fault:
     """A refusal of the ledger as the oracle would name it."""
     match refusal:
         case InsufficientFunds():
-            return InsufficientFunds, refusal.account, Fraction(refusal.requested), Fraction(refusal.available)
+            return (
+                InsufficientFunds,
+                refusal.account,
+                Fraction(refusal.requested),
+                Fraction(refusal.available),
+            )
         case IdempotencyConflict():
             return IdempotencyConflict, refusal.key, refusal.seq
         case PeriodClosed():
@@ -754,8 +816,14 @@ class Ledger:
     async def _live(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         children = [
-            ChildSpec("persistence", lambda: PersistenceActor(self._path, MIGRATIONS, make_worker=InlineWorker)),
-            ChildSpec("ledger", lambda: LedgerActor(self._path, self._clock, "USD", make_worker=InlineWorker)),
+            ChildSpec(
+                "persistence",
+                lambda: PersistenceActor(self._path, MIGRATIONS, make_worker=InlineWorker),
+            ),
+            ChildSpec(
+                "ledger",
+                lambda: LedgerActor(self._path, self._clock, "USD", make_worker=InlineWorker),
+            ),
         ]
         try:
             async with open_supervisor(children) as supervisor:
@@ -814,8 +882,16 @@ class Ledger:
         return self._call(self._view, newest)  # type: ignore[no-any-return]
 
     async def _view(self, newest: int) -> View:
-        questions: list[Any] = [ReadTotals(), BalanceSheet(), IncomeStatement(), TrialBalance(), NavPerUnit()]
-        return View(*[await self._ref.ask(question) for question in (*questions, RecentEntries(newest))])
+        questions: list[Any] = [
+            ReadTotals(),
+            BalanceSheet(),
+            IncomeStatement(),
+            TrialBalance(),
+            NavPerUnit(),
+        ]
+        return View(
+            *[await self._ref.ask(question) for question in (*questions, RecentEntries(newest))]
+        )
 
 
 # A file system in memory, where there is one: what a power cut leaves is asked elsewhere.
@@ -838,7 +914,9 @@ INSTRUMENTS = st.sampled_from(["X", "X", "X", "X", "Y"])
 DAY_US = 86_400_000_000
 
 
-def often(usual: st.SearchStrategy[Any], rare: st.SearchStrategy[Any], one_in: int) -> st.SearchStrategy[Any]:
+def often(
+    usual: st.SearchStrategy[Any], rare: st.SearchStrategy[Any], one_in: int
+) -> st.SearchStrategy[Any]:
     return st.integers(1, one_in).flatmap(lambda number: rare if number == one_in else usual)
 
 
@@ -853,8 +931,12 @@ SENSIBLE = (
     | st.integers(1, 10**13).map(lambda minor: str(of_minor(minor)))
     | st.floats(0.01, 2_000)
 )
-HUGE = st.sampled_from([Decimal(2**62).scaleb(-8), "46116860184.27387903", 30_000_000_000, 46_116_860_185])
-SENSELESS = st.sampled_from([0, -1, "-0.00000001", "0.000000001", float("nan"), float("-inf"), True, None, "x", ""])
+HUGE = st.sampled_from(
+    [Decimal(2**62).scaleb(-8), "46116860184.27387903", 30_000_000_000, 46_116_860_185]
+)
+SENSELESS = st.sampled_from(
+    [0, -1, "-0.00000001", "0.000000001", float("nan"), float("-inf"), True, None, "x", ""]
+)
 AMOUNT = often(SENSIBLE, SENSELESS | HUGE, 15)
 FEE = often(st.sampled_from([0, 0, "0.00000003", 2, 0.1]), SENSELESS, 20)
 QUANTITY = often(
@@ -862,7 +944,9 @@ QUANTITY = often(
     st.sampled_from([0, float("nan"), "0.000000001", True, 30_000_000_000, -30_000_000_000]),
     20,
 )
-PRICE = often(st.sampled_from([10, "0.5", "0.33333333", 7.77, "0.00000001", 0, 120]), SENSELESS | HUGE, 20)
+PRICE = often(
+    st.sampled_from([10, "0.5", "0.33333333", 7.77, "0.00000001", 0, 120]), SENSELESS | HUGE, 20
+)
 COMMON = st.fixed_dictionaries(
     {
         # The key of a correction's reversal may be taken, and must fit.
@@ -883,10 +967,14 @@ ASSETS = st.sampled_from([None, None, "EUR"])
 def common(kind: type[Any], *content: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Events of one kind, with these fields first."""
     named = dict(zip(kind.__struct_fields__, content, strict=False))
-    return st.builds(lambda fields, others: kind(**fields, **others), st.fixed_dictionaries(named), COMMON)
+    return st.builds(
+        lambda fields, others: kind(**fields, **others), st.fixed_dictionaries(named), COMMON
+    )
 
 
-def legs_of(parts: list[tuple[str, Any, str | None]], asset: str | None, last: str, balanced: bool) -> tuple[Leg, ...]:
+def legs_of(
+    parts: list[tuple[str, Any, str | None]], asset: str | None, last: str, balanced: bool
+) -> tuple[Leg, ...]:
     legs = [Leg(account, amount, strategy, asset) for account, amount, strategy in parts]
     amounts = [exact(leg.amount) for leg in legs]
     if balanced and None not in amounts:
@@ -895,11 +983,15 @@ def legs_of(parts: list[tuple[str, Any, str | None]], asset: str | None, last: s
     return tuple(legs)
 
 
-PARTS = st.lists(st.tuples(ACCOUNT, SENSIBLE | st.integers(-500, -1) | AMOUNT, STRATEGIES), max_size=3)
+PARTS = st.lists(
+    st.tuples(ACCOUNT, SENSIBLE | st.integers(-500, -1) | AMOUNT, STRATEGIES), max_size=3
+)
 LEGS = st.builds(legs_of, PARTS, ASSETS, ACCOUNT, often(st.just(True), st.just(False), 8))
 
 DAYS = st.integers(-1, 3).map(lambda days: day_of(START_US + days * DAY_US))
-PERIODS = st.builds(ClosePeriod, DAYS) | st.builds(ReopenPeriod, DAYS, st.just("late"), st.just("ann"))
+PERIODS = st.builds(ClosePeriod, DAYS) | st.builds(
+    ReopenPeriod, DAYS, st.just("late"), st.just("ann")
+)
 
 HELD_BEFORE = st.builds(
     OpeningPosition,
@@ -910,7 +1002,9 @@ HELD_BEFORE = st.builds(
     often(STRATEGIES, st.sampled_from(["", "s" * 129]), 60),
 )
 # The strategy of the whole request may still make two of them the same.
-HELD_ONCE = st.lists(HELD_BEFORE, min_size=1, max_size=4, unique_by=lambda one: (one.instrument, one.strategy))
+HELD_ONCE = st.lists(
+    HELD_BEFORE, min_size=1, max_size=4, unique_by=lambda one: (one.instrument, one.strategy)
+)
 HOLDINGS = often(HELD_ONCE, st.lists(HELD_BEFORE, max_size=4), 5).map(tuple)
 
 EVENTS: dict[type[Any], st.SearchStrategy[Any]] = {
@@ -933,21 +1027,32 @@ EVENTS: dict[type[Any], st.SearchStrategy[Any]] = {
     BookFill: common(BookFill, INSTRUMENTS, QUANTITY, PRICE, FEE),
     BookSettlement: common(BookSettlement, INSTRUMENTS, AMOUNT, AMOUNT),
 }
-MOSTLY_BOOKED = [EVENTS[kind] for kind in (Deposit, RecordProfit, RecordLoss, OpenPosition, BookFill, BookSettlement)]
+MOSTLY_BOOKED = [
+    EVENTS[kind]
+    for kind in (Deposit, RecordProfit, RecordLoss, OpenPosition, BookFill, BookSettlement)
+]
 IN_ITS_PLACE = often(st.one_of(MOSTLY_BOOKED) | st.one_of(list(EVENTS.values())), PERIODS, 20)
 EVENTS[Correct] = common(
     Correct,
     st.integers(-1, 25),
     # A key inside is refused.
-    often(IN_ITS_PLACE.map(lambda event: msgspec.structs.replace(event, key=None)), IN_ITS_PLACE, 20),
+    often(
+        IN_ITS_PLACE.map(lambda event: msgspec.structs.replace(event, key=None)), IN_ITS_PLACE, 20
+    ),
     st.sampled_from(["typo", ""]),
 )
 ANY_EVENT = st.one_of(list(EVENTS.values()))
-MOVES = st.one_of([EVENTS[kind] for kind in (RecordProfit, RecordLoss, ChargeManagementFee, ChargePerformanceFee)])
+MOVES = st.one_of(
+    [EVENTS[kind] for kind in (RecordProfit, RecordLoss, ChargeManagementFee, ChargePerformanceFee)]
+)
 WAYS = st.sampled_from(["one by one", "at once", "all or none"])
 # A run of trades in one position, most of which make sense.
 TRADES = st.lists(
-    EVENTS[OpenPosition] | EVENTS[OpenPosition] | EVENTS[BookFill] | EVENTS[ClosePosition] | EVENTS[Mark],
+    EVENTS[OpenPosition]
+    | EVENTS[OpenPosition]
+    | EVENTS[BookFill]
+    | EVENTS[ClosePosition]
+    | EVENTS[Mark],
     min_size=2,
     max_size=6,
 )
@@ -958,7 +1063,11 @@ FILLS = st.lists(
         strategy=st.sampled_from(["mm", "arb"]),
         instrument=INSTRUMENTS,
         quantity=st.sampled_from(["1", "-1", "2.5", "-10", "0.00000007"]).map(Decimal),
-        price=often(st.sampled_from(["10", "0.33333333", "7.77"]).map(Decimal), st.just(Decimal("0.333333333")), 20),
+        price=often(
+            st.sampled_from(["10", "0.33333333", "7.77"]).map(Decimal),
+            st.just(Decimal("0.333333333")),
+            20,
+        ),
         fee=st.sampled_from(["0", "0.00000003"]).map(Decimal),
         at_us=st.just(START_US),
         cursor=st.integers(1, 12).map(str),
@@ -1011,23 +1120,35 @@ def nearly(event: Write, inside: bool, memo: str, strategy: str | None) -> Write
             words = {"entry": msgspec.structs.replace(event.entry, **words)}
         case OpeningBalances() if inside:
             positions = event.positions
-            words = {"positions": tuple(msgspec.structs.replace(one, strategy=strategy) for one in positions)}
+            words = {
+                "positions": tuple(
+                    msgspec.structs.replace(one, strategy=strategy) for one in positions
+                )
+            }
         case Post() if inside:
-            words = {"legs": tuple(msgspec.structs.replace(leg, strategy=strategy) for leg in event.legs)}
+            words = {
+                "legs": tuple(msgspec.structs.replace(leg, strategy=strategy) for leg in event.legs)
+            }
     return msgspec.structs.replace(event, **words)
 
 
 SPELLINGS: list[Callable[[Fraction], Any]] = [
     lambda amount: of_minor(int(amount / MINOR)),
     lambda amount: f" {of_minor(int(amount / MINOR)):f}",
-    lambda amount: float(amount) if rounded(Fraction(float(amount))) == amount else str(of_minor(int(amount / MINOR))),
+    lambda amount: (
+        float(amount)
+        if rounded(Fraction(float(amount))) == amount
+        else str(of_minor(int(amount / MINOR)))
+    ),
 ]
 
 
 # -- any order of requests
 
 
-NEWEST = 8  # entries that are compared after each step: more than one step books, but for the largest
+NEWEST = (
+    8  # entries that are compared after each step: more than one step books, but for the largest
+)
 
 
 class Anything(RuleBasedStateMachine):
@@ -1082,7 +1203,9 @@ class Anything(RuleBasedStateMachine):
                 self.ask(PostMany(tuple(requests)))
 
     def judge(self, request: Request, answer: Any) -> None:
-        posted = answer if isinstance(answer, tuple) else (answer,) if isinstance(answer, Posted) else ()
+        posted = (
+            answer if isinstance(answer, tuple) else (answer,) if isinstance(answer, Posted) else ()
+        )
         events = events_of(request)
         fresh = [one.key for event, one in zip(events, posted, strict=False) if event.key is None]
         trial = self.oracle.copy()
@@ -1122,11 +1245,14 @@ class Anything(RuleBasedStateMachine):
         assert totals.balance_sheet == view.balance_sheet
         assert totals.nav_minor * MINOR == oracle.nav()
         assert totals.external_minor * MINOR == -oracle.total("EXTERNAL")
-        assert totals.fees_minor * MINOR == oracle.total("MANAGEMENT_FEES") + oracle.total("PERFORMANCE_FEES")
+        assert totals.fees_minor * MINOR == oracle.total("MANAGEMENT_FEES") + oracle.total(
+            "PERFORMANCE_FEES"
+        )
         assert totals.entries == len(oracle.journal)
         assert totals.cursors == oracle.cursors
         positions: dict[Any, Any] = {
-            (one.strategy, one.instrument): (one.quantity, one.cost, one.value) for one in totals.positions
+            (one.strategy, one.instrument): (one.quantity, one.cost, one.value)
+            for one in totals.positions
         }
         assert positions == oracle.positions()
         self.compare_entries(view.entries, oracle.journal[: -newest - 1 : -1])
@@ -1136,8 +1262,17 @@ class Anything(RuleBasedStateMachine):
         for entry, line in zip(entries, lines, strict=True):
             legs = {(leg.account, leg.strategy, str(leg.asset)): leg.amount for leg in entry.legs}
             assert len(legs) == len(entry.legs)
-            assert (entry.seq, entry.key, entry.kind, entry.day) == (line.seq, line.key, line.kind, line.day), entry
-            assert (entry.strategy, entry.reverses, entry.memo) == (line.strategy, line.reverses, line.memo)
+            assert (entry.seq, entry.key, entry.kind, entry.day) == (
+                line.seq,
+                line.key,
+                line.kind,
+                line.day,
+            ), entry
+            assert (entry.strategy, entry.reverses, entry.memo) == (
+                line.strategy,
+                line.reverses,
+                line.memo,
+            )
             assert entry.corrects == line.corrects, entry
             assert legs == line.legs, (entry, line)
             assert self.hashes.setdefault(entry.seq, entry.hash) == entry.hash
@@ -1146,20 +1281,26 @@ class Anything(RuleBasedStateMachine):
         """What a restart would read."""
         balances = {
             (account, strategy or None, asset): amount * MINOR
-            for account, strategy, asset, amount in self.reader.rows("SELECT * FROM balance WHERE amount_minor <> 0")
+            for account, strategy, asset, amount in self.reader.rows(
+                "SELECT * FROM balance WHERE amount_minor <> 0"
+            )
         }
         assert balances == {name: amount for name, amount in self.oracle.balances.items() if amount}
         lots: dict[tuple[str | None, str], list[Lot]] = defaultdict(list)
         for strategy, instrument, number, *figures in self.reader.rows(
             "SELECT strategy, instrument, id, quantity, cost_minor, mark_minor FROM lot ORDER BY id"
         ):
-            lots[strategy or None, instrument].append(Lot(number, *(figure * MINOR for figure in figures)))
+            lots[strategy or None, instrument].append(
+                Lot(number, *(figure * MINOR for figure in figures))
+            )
         assert lots == {key: lots for key, lots in self.oracle.lots.items() if lots}
 
     # -- how it begins
 
     @initialize(
-        first=st.sampled_from([None, Deposit(1_000), Deposit("0.00000001"), OpenPosition("X", 3, 30)]),
+        first=st.sampled_from(
+            [None, Deposit(1_000), Deposit("0.00000001"), OpenPosition("X", 3, 30)]
+        ),
         strategy=STRATEGIES,
         openings=often(st.lists(EVENTS[OpeningBalances], min_size=1, max_size=3), st.just([]), 3),
         at_once=st.booleans(),
@@ -1220,11 +1361,19 @@ class Anything(RuleBasedStateMachine):
         self.ask(event)
 
     @precondition(lambda self: self.oracle.positions())
-    @rule(event=EVENTS[ClosePosition], which=st.integers(0, 9), part=st.sampled_from([1, 1, 2, 3, 7]))
+    @rule(
+        event=EVENTS[ClosePosition], which=st.integers(0, 9), part=st.sampled_from([1, 1, 2, 3, 7])
+    )
     def close_part_of_what_is_held(self, event: ClosePosition, which: int, part: int) -> None:
-        (strategy, instrument), (held, *_) = self.one_of(sorted(self.oracle.positions().items(), key=str), which)
+        (strategy, instrument), (held, *_) = self.one_of(
+            sorted(self.oracle.positions().items(), key=str), which
+        )
         quantity = of_minor(int(held / part / MINOR))
-        self.ask(msgspec.structs.replace(event, strategy=strategy, instrument=instrument, quantity=quantity))
+        self.ask(
+            msgspec.structs.replace(
+                event, strategy=strategy, instrument=instrument, quantity=quantity
+            )
+        )
 
     @rule(trades=TRADES, strategy=STRATEGIES, side=st.sampled_from([1, -1]))
     def trade_one_after_the_other(self, trades: list[Any], strategy: str | None, side: int) -> None:
@@ -1281,7 +1430,9 @@ class Anything(RuleBasedStateMachine):
     @precondition(lambda self: self.mistakes())
     @rule(event=EVENTS[Correct], which=st.integers(0, 60))
     def correct_what_may_be_corrected(self, event: Correct, which: int) -> None:
-        self.ask(msgspec.structs.replace(event, seq=self.one_of(self.mistakes(), which).seq, at_us=None))
+        self.ask(
+            msgspec.structs.replace(event, seq=self.one_of(self.mistakes(), which).seq, at_us=None)
+        )
 
     @precondition(lambda self: self.mistakes())
     @rule(
@@ -1304,7 +1455,9 @@ class Anything(RuleBasedStateMachine):
             self.ask(ReopenPeriod(mistake.day, "late", "ann"))
 
     @rule(event=EVENTS[BookSettlement], correction=EVENTS[Correct], days=st.integers(0, 1))
-    def correct_a_settlement_that_came_late(self, event: BookSettlement, correction: Correct, days: int) -> None:
+    def correct_a_settlement_that_came_late(
+        self, event: BookSettlement, correction: Correct, days: int
+    ) -> None:
         """It has the day it came on, which is open: so has its reversal, though it happened on one that is closed."""
         at_us = self.clock.now_us()
         self.clock.advance(86_400)
@@ -1315,10 +1468,14 @@ class Anything(RuleBasedStateMachine):
 
     @rule(
         first=EVENTS[RecordProfit],
-        corrections=st.lists(st.tuples(EVENTS[Correct], st.sampled_from([0, 0, 0, 1, 2])), min_size=2, max_size=3),
+        corrections=st.lists(
+            st.tuples(EVENTS[Correct], st.sampled_from([0, 0, 0, 1, 2])), min_size=2, max_size=3
+        ),
         how=WAYS,
     )
-    def correct_a_correction(self, first: RecordProfit, corrections: list[tuple[Correct, int]], how: str) -> None:
+    def correct_a_correction(
+        self, first: RecordProfit, corrections: list[tuple[Correct, int]], how: str
+    ) -> None:
         """Each that of the one before, or its reversal, or the mistake once more."""
         seq = len(self.oracle.journal) + 1
         requests: list[Write] = [first]
@@ -1345,7 +1502,11 @@ class Anything(RuleBasedStateMachine):
         self.ask(PostMany(events))
 
     @rule(
-        requests=st.lists(ANY_EVENT | st.lists(ANY_EVENT, max_size=3).map(tuple).map(PostMany), min_size=2, max_size=6)
+        requests=st.lists(
+            ANY_EVENT | st.lists(ANY_EVENT, max_size=3).map(tuple).map(PostMany),
+            min_size=2,
+            max_size=6,
+        )
     )
     def at_once(self, requests: list[Write | PostMany]) -> None:
         """They gather while the first is being booked, and share a commit."""
@@ -1383,7 +1544,11 @@ class Anything(RuleBasedStateMachine):
     @rule(which=st.integers(0, 60), other=ANY_EVENT)
     def another_request_under_a_key_in_use(self, which: int, other: Write) -> None:
         """That of a correction's reversal is in use as well."""
-        keys = [line.key for line in self.oracle.journal if not line.key.startswith(("fill:", "settlement:"))]
+        keys = [
+            line.key
+            for line in self.oracle.journal
+            if not line.key.startswith(("fill:", "settlement:"))
+        ]
         self.ask(msgspec.structs.replace(other, key=self.one_of(keys, which)))
 
     @precondition(lambda self: self.booked)
@@ -1393,7 +1558,9 @@ class Anything(RuleBasedStateMachine):
         memo=st.sampled_from(["", "why", "changed"]),
         strategy=STRATEGIES,
     )
-    def nearly_the_same_again(self, which: int, inside: bool, memo: str, strategy: str | None) -> None:
+    def nearly_the_same_again(
+        self, which: int, inside: bool, memo: str, strategy: str | None
+    ) -> None:
         self.ask(nearly(self.one_of(self.booked, which), inside, memo, strategy))
 
     @precondition(lambda self: self.with_parts())
@@ -1411,7 +1578,10 @@ class Anything(RuleBasedStateMachine):
         others = [respelt(event, spelling), nearly(event, True, memo, strategy)]
         if isinstance(event, Correct):
             keyed = msgspec.structs.replace(event.entry, key="inside")
-            others += [msgspec.structs.replace(event, seq=event.seq + 1), msgspec.structs.replace(event, entry=keyed)]
+            others += [
+                msgspec.structs.replace(event, seq=event.seq + 1),
+                msgspec.structs.replace(event, entry=keyed),
+            ]
         before = len(self.oracle.journal)
         for other in others:
             self.ask(other)
@@ -1424,7 +1594,13 @@ class Anything(RuleBasedStateMachine):
         self.ask(Deposit(1), PostMany((Deposit(2), event)), event, PostMany((event, event)), other)
 
     @precondition(lambda self: self.mistakes())
-    @rule(event=EVENTS[Correct], which=st.integers(0, 60), other=ANY_EVENT, later=st.booleans(), how=WAYS)
+    @rule(
+        event=EVENTS[Correct],
+        which=st.integers(0, 60),
+        other=ANY_EVENT,
+        later=st.booleans(),
+        how=WAYS,
+    )
     def the_key_of_a_reversal_is_wanted_by_another_request(
         self, event: Correct, which: int, other: Write, later: bool, how: str
     ) -> None:
@@ -1454,7 +1630,9 @@ class Anything(RuleBasedStateMachine):
         self.compare_all()
 
     @rule(trades=TRADES, strategy=STRATEGIES, side=st.sampled_from([1, -1]))
-    def half_of_a_position_is_closed_after_a_restart(self, trades: list[Any], strategy: str | None, side: int) -> None:
+    def half_of_a_position_is_closed_after_a_restart(
+        self, trades: list[Any], strategy: str | None, side: int
+    ) -> None:
         """The lots read from the file leave in the order they came."""
         self.trade_one_after_the_other(trades, strategy, side)
         self.the_fund_is_closed_and_opened_again()

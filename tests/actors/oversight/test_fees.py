@@ -30,7 +30,12 @@ BEGUN = FeeState(at_us=T0, crystallised_us=T0)
 
 
 def grow(
-    state: FeeState, now_us: int, gross: int, *, units: float = CAPITAL, settings: FeeSettings = PERFORMANCE_ONLY
+    state: FeeState,
+    now_us: int,
+    gross: int,
+    *,
+    units: float = CAPITAL,
+    settings: FeeSettings = PERFORMANCE_ONLY,
 ) -> FeeState:
     """One accrual at this gross value."""
     return accrue(state, settings, now_us, nav_minor=gross, gross_minor=gross, units=units)
@@ -40,7 +45,9 @@ def grow(
 
 
 @given(st.lists(st.integers(0, 30 * DAY_US), max_size=40), st.integers(0, 10**17))
-def test_management_is_act_365_to_the_last_fraction_however_the_ticks_fall(ticks: list[int], nav: int) -> None:
+def test_management_is_act_365_to_the_last_fraction_however_the_ticks_fall(
+    ticks: list[int], nav: int
+) -> None:
     state, now_us, posted = BEGUN, T0, 0
     for number, elapsed in enumerate(ticks):
         now_us += elapsed
@@ -54,7 +61,9 @@ def test_management_is_act_365_to_the_last_fraction_however_the_ticks_fall(ticks
 
 
 def test_two_percent_of_a_hundred_thousand_for_a_year_is_two_thousand() -> None:
-    state = accrue(BEGUN, MANAGEMENT_ONLY, T0 + YEAR_US, nav_minor=CAPITAL, gross_minor=CAPITAL, units=1.0)
+    state = accrue(
+        BEGUN, MANAGEMENT_ONLY, T0 + YEAR_US, nav_minor=CAPITAL, gross_minor=CAPITAL, units=1.0
+    )
     assert state.management_minor == 2_000 * UNIT
     amount, after = post_management(state)
     assert (amount, after.management_minor, after.posted_minor) == (2_000 * UNIT, 0, 2_000 * UNIT)
@@ -77,7 +86,9 @@ def test_the_first_accrual_only_begins_the_count() -> None:
 
 
 def test_a_negative_nav_and_a_clock_that_steps_back_cost_nothing() -> None:
-    state = accrue(BEGUN, DEFAULTS, T0 + DAY_US, nav_minor=-CAPITAL, gross_minor=-CAPITAL, units=CAPITAL)
+    state = accrue(
+        BEGUN, DEFAULTS, T0 + DAY_US, nav_minor=-CAPITAL, gross_minor=-CAPITAL, units=CAPITAL
+    )
     assert state.accrued_minor == 0
     back = accrue(state, DEFAULTS, T0, nav_minor=CAPITAL, gross_minor=CAPITAL, units=CAPITAL)
     assert (back.management_fraction, back.at_us) == (0, T0 + DAY_US)
@@ -100,7 +111,9 @@ def test_after_crystallising_only_a_new_high_costs_again() -> None:
     # What was paid out is gone from gross: 108,000 is the mark.
     assert grow(state, T0 + 2, 108_000 * UNIT).performance_minor == 0
     assert grow(state, T0 + 2, 90_000 * UNIT).performance_minor == 0
-    assert grow(state, T0 + 2, 109_000 * UNIT).performance_minor == pytest.approx(200 * UNIT, abs=10)
+    assert grow(state, T0 + 2, 109_000 * UNIT).performance_minor == pytest.approx(
+        200 * UNIT, abs=10
+    )
 
 
 def test_a_loss_never_lowers_the_mark() -> None:
@@ -111,14 +124,20 @@ def test_a_loss_never_lowers_the_mark() -> None:
 
 def test_management_that_has_accrued_is_no_gain() -> None:
     settings = FeeSettings(200, 20.0)
-    state = accrue(BEGUN, settings, T0 + YEAR_US, nav_minor=CAPITAL, gross_minor=102_000 * UNIT, units=CAPITAL)
+    state = accrue(
+        BEGUN, settings, T0 + YEAR_US, nav_minor=CAPITAL, gross_minor=102_000 * UNIT, units=CAPITAL
+    )
     assert (state.management_minor, state.performance_minor) == (2_000 * UNIT, 0)
 
 
 @given(
-    st.lists(st.tuples(st.floats(-0.2, 0.25), st.integers(-60_000, 200_000), st.booleans()), max_size=25),
+    st.lists(
+        st.tuples(st.floats(-0.2, 0.25), st.integers(-60_000, 200_000), st.booleans()), max_size=25
+    ),
 )
-def test_no_flow_moves_the_mark_and_no_gain_below_it_is_charged(history: list[tuple[float, int, bool]]) -> None:
+def test_no_flow_moves_the_mark_and_no_gain_below_it_is_charged(
+    history: list[tuple[float, int, bool]],
+) -> None:
     state, units, gross, now_us = BEGUN, float(CAPITAL), float(CAPITAL), T0
     peak = 1.0
     for change, flow, final in history:
@@ -126,7 +145,9 @@ def test_no_flow_moves_the_mark_and_no_gain_below_it_is_charged(history: list[tu
         gross *= 1 + change
         state = grow(state, now_us, round(gross), units=units)
         per_unit = gross / units
-        assert state.performance_minor == pytest.approx(max(0.0, 0.2 * (per_unit - peak) * units), abs=50)
+        assert state.performance_minor == pytest.approx(
+            max(0.0, 0.2 * (per_unit - peak) * units), abs=50
+        )
         if final:
             amount, state = crystallise(state, now_us, gross_minor=round(gross), units=units)
             gross -= amount

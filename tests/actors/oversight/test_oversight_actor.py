@@ -28,6 +28,7 @@ from fundops.runtime import (
 )
 from fundops.wire.alert import AlertsWaiting, ConsumeAlertRequests, SendAlert
 from fundops.wire.controller import FeedStatus, Fill, Settlement, StopReport, StrategyStatus
+from fundops.wire.errors import OutcomeUnknown, StorageDegraded
 from fundops.wire.guard import EngageKillSwitch, ReadKillSwitch, ResumeStrategy
 from fundops.wire.ledger import (
     BalanceSheet,
@@ -45,7 +46,7 @@ from fundops.wire.oversight import (
     Tick,
     TickReport,
 )
-from fundops.wire.persistence import Commit, OutcomeUnknown, StorageDegraded
+from fundops.wire.persistence import Commit
 from fundops.wire.promotion import Adopt, PromotionStage, ReadSnapshot, RecordMetrics, Register
 
 T0 = 1_700_000_000_000_000
@@ -103,7 +104,9 @@ class Engine:
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
         self._called("set_stage", name, stage, capital_cap)
         self.statuses = [
-            StrategyStatus(one.name, one.state, one.equity, one.allocated, one.realized_pnl, stage=stage)
+            StrategyStatus(
+                one.name, one.state, one.equity, one.allocated, one.realized_pnl, stage=stage
+            )
             if one.name == name
             else one
             for one in self.statuses
@@ -162,7 +165,13 @@ class Tree:
     """A running fund, without its front door."""
 
     def __init__(
-        self, path: Path, supervisor: Supervisor, engine: Engine, clock: VirtualClock, leases: Leases, script: Script
+        self,
+        path: Path,
+        supervisor: Supervisor,
+        engine: Engine,
+        clock: VirtualClock,
+        leases: Leases,
+        script: Script,
     ) -> None:
         self.path, self.supervisor, self.engine, self.clock = path, supervisor, engine, clock
         self.leases, self.script = leases, script
@@ -230,7 +239,10 @@ async def opened(
             ChildSpec("alert", Inbox),
             ChildSpec("ledger", lambda: LedgerActor(path, clock, "USD", make_worker=InlineWorker)),
             ChildSpec("promotion", lambda: PromotionActor(path, clock, host, rules, capital)),
-            ChildSpec("oversight", lambda: OversightActor(path, clock, host, settings, capital, lambda: ())),
+            ChildSpec(
+                "oversight",
+                lambda: OversightActor(path, clock, host, settings, capital, lambda: ()),
+            ),
         ]
         async with open_supervisor(children) as supervisor:
             tree = Tree(path, supervisor, engine, clock, leases, script)
@@ -243,7 +255,14 @@ async def opened(
 
 def fill(number: int, quantity: int = 1, price: int = 10, strategy: str = "mm") -> Fill:
     return Fill(
-        f"f{number}", strategy, "X", Decimal(quantity), Decimal(price), Decimal(0), at_us=T0, cursor=str(number)
+        f"f{number}",
+        strategy,
+        "X",
+        Decimal(quantity),
+        Decimal(price),
+        Decimal(0),
+        at_us=T0,
+        cursor=str(number),
     )
 
 
@@ -256,7 +275,12 @@ async def test_a_plain_tick_looks_leases_and_reports(path: Path) -> None:
         assert await tree.tick() == TickReport(1, 0, 0, ())
         assert tree.leases.may_trade("mm")
         status = await tree.status()
-        assert (status.nav, status.running_strategies, status.kill_switch, status.ticks) == (100_500, 1, "OFF", 1)
+        assert (status.nav, status.running_strategies, status.kill_switch, status.ticks) == (
+            100_500,
+            1,
+            "OFF",
+            1,
+        )
         assert tree.alerts() == []
 
 
@@ -276,13 +300,24 @@ async def test_a_controller_that_raises_costs_one_alert_and_no_other_step(path: 
         tree.engine.raising = set()
         assert (await tree.tick()).failed == ()
         await tree.tick()
-        assert tree.alerts("step:%") == [("WARNING", "step:engine", False), ("INFO", "step:engine", True)]
+        assert tree.alerts("step:%") == [
+            ("WARNING", "step:engine", False),
+            ("INFO", "step:engine", True),
+        ]
 
 
 @pytest.mark.parametrize(
-    ("call", "step"), [("feeds", "feeds"), ("fills", "ledger"), ("settlements", "ledger"), ("set_stage", "reconcile")]
+    ("call", "step"),
+    [
+        ("feeds", "feeds"),
+        ("fills", "ledger"),
+        ("settlements", "ledger"),
+        ("set_stage", "reconcile"),
+    ],
 )
-async def test_any_other_call_that_raises_fails_its_own_step_alone(path: Path, call: str, step: str) -> None:
+async def test_any_other_call_that_raises_fails_its_own_step_alone(
+    path: Path, call: str, step: str
+) -> None:
     async with opened(path, promotion=True) as tree:
         await tree.ask("promotion", Register("mm"))
         tree.engine.report(stage="shadow")
@@ -295,7 +330,9 @@ async def test_any_other_call_that_raises_fails_its_own_step_alone(path: Path, c
         assert (await tree.tick()).failed == ()
 
 
-async def test_nonsense_from_the_controller_fails_the_engine_step_and_crashes_nobody(path: Path) -> None:
+async def test_nonsense_from_the_controller_fails_the_engine_step_and_crashes_nobody(
+    path: Path,
+) -> None:
     async with opened(path, promotion=True) as tree:
         for nonsense in (
             None,
@@ -341,7 +378,9 @@ async def test_an_engine_that_never_answered_since_the_start_is_a_silent_one(pat
 
 
 async def test_a_dead_engine_proves_nothing_and_never_looks_like_a_profit(path: Path) -> None:
-    rules = PromotionSettings(policy="literal", min_paper_days=3, min_trades=0, min_sharpe=-99, metric_max_age_s=3_600)
+    rules = PromotionSettings(
+        policy="literal", min_paper_days=3, min_trades=0, min_sharpe=-99, metric_max_age_s=3_600
+    )
     async with opened(path, promotion=True, rules=rules) as tree:
         await tree.ask("promotion", Register("mm"))
         for number, equity in enumerate((10_100.0, 10_050.0, 10_200.0)):
@@ -354,7 +393,11 @@ async def test_a_dead_engine_proves_nothing_and_never_looks_like_a_profit(path: 
                     assert (await tree.status()).nav == CAPITAL
                 tree.engine.raising = set()
         with Reader(path) as reader:
-            assert [one for (one,) in reader.rows("SELECT session FROM promotion_sample")] == ["d0", "d1", "d2"]
+            assert [one for (one,) in reader.rows("SELECT session FROM promotion_sample")] == [
+                "d0",
+                "d1",
+                "d2",
+            ]
 
 
 # -- fills and settlements
@@ -378,8 +421,12 @@ async def test_fills_are_booked_once_over_any_number_of_restarts(path: Path) -> 
         assert (await tree.totals()).nav_minor == (CAPITAL + 6) * UNIT
 
 
-@pytest.mark.parametrize("refusal", [StorageDegraded("full"), OutcomeUnknown("fsync")], ids=["refused", "unknown"])
-async def test_fills_whose_commit_did_not_end_well_are_booked_once(path: Path, refusal: Exception) -> None:
+@pytest.mark.parametrize(
+    "refusal", [StorageDegraded("full"), OutcomeUnknown("fsync")], ids=["refused", "unknown"]
+)
+async def test_fills_whose_commit_did_not_end_well_are_booked_once(
+    path: Path, refusal: Exception
+) -> None:
     async with opened(path) as tree:
         tree.engine.fill_list = [fill(1), fill(2, -1, 15)]
         tree.script.judge = lambda request: refusal if touches(request, "entry") else None
@@ -402,7 +449,9 @@ async def test_a_settlement_without_a_cursor_is_booked_and_announced_once(path: 
 # -- guarding
 
 
-async def test_a_pause_is_told_to_the_engine_until_it_listens_and_to_all_others_too(path: Path) -> None:
+async def test_a_pause_is_told_to_the_engine_until_it_listens_and_to_all_others_too(
+    path: Path,
+) -> None:
     async with opened(path, guard=GuardSettings(max_fund_drawdown_pct=90)) as tree:
         for name in ("a", "b"):
             tree.engine.report(name)
@@ -474,7 +523,9 @@ async def test_deposits_and_withdrawals_are_no_performance_and_cost_no_fee(path:
     async with opened(path, fees=FeeSettings(0, 20.0, 1)) as tree:
         tree.engine.report()
         await tree.tick()
-        for number, event in enumerate((Deposit(500_000), Withdraw(590_000), Deposit(7), Withdraw(10_007))):
+        for number, event in enumerate(
+            (Deposit(500_000), Withdraw(590_000), Deposit(7), Withdraw(10_007))
+        ):
             await tree.ask("ledger", event)
             assert (await tree.tick(f"d{number}", DAY_S)).failed == ()
             status = await tree.status()
@@ -526,10 +577,14 @@ async def test_a_change_of_entitlement_is_announced_with_before_and_after(path: 
         await tree.ask("promotion", Adopt("mm", PromotionStage.Live_Scaled, "owner", "test"))
         tree.engine.report(stage="live-scaled")
         await tree.tick()
-        await tree.ask("promotion", RecordMetrics("mm", PromotionStage.Live_Scaled, {"max_drawdown": 0.3}))
+        await tree.ask(
+            "promotion", RecordMetrics("mm", PromotionStage.Live_Scaled, {"max_drawdown": 0.3})
+        )
         assert (await tree.tick()).demotions == 1
         with Reader(path) as reader:
-            found = reader.rows("SELECT level, message FROM alert_request WHERE category = 'REBALANCE'")
+            found = reader.rows(
+                "SELECT level, message FROM alert_request WHERE category = 'REBALANCE'"
+            )
         assert found == [("INFO", "capital entitlement from 100,000.00 to 0.00")]
         assert (await tree.ask("promotion", ReadSnapshot("mm"))).stage is PromotionStage.Shadow
 
@@ -570,7 +625,9 @@ async def test_what_was_known_is_shown_after_a_restart_before_the_first_tick(pat
         assert (await tree.status()).nav == 96_000
 
 
-async def test_a_years_fees_are_two_percent_and_a_fifth_of_the_gain_each_charged_once(path: Path) -> None:
+async def test_a_years_fees_are_two_percent_and_a_fifth_of_the_gain_each_charged_once(
+    path: Path,
+) -> None:
     async with opened(path, fees=FeeSettings(200, 20.0, 365)) as tree:
         tree.engine.report()
         await tree.tick()
@@ -585,7 +642,9 @@ async def test_a_years_fees_are_two_percent_and_a_fifth_of_the_gain_each_charged
         assert sheet["FEES_RECEIVABLE"] == -(sheet["MANAGEMENT_FEES"] + sheet["PERFORMANCE_FEES"])
 
 
-@pytest.mark.parametrize(("before", "now", "fee"), [(10_000, 0, 0), (0, 10_000, 2_000), (20_000, 10_000, 2_000)])
+@pytest.mark.parametrize(
+    ("before", "now", "fee"), [(10_000, 0, 0), (0, 10_000, 2_000), (20_000, 10_000, 2_000)]
+)
 async def test_the_performance_fee_is_on_the_nav_of_the_tick_that_makes_it_final(
     path: Path, before: int, now: int, fee: int
 ) -> None:
@@ -596,9 +655,13 @@ async def test_the_performance_fee_is_on_the_nav_of_the_tick_that_makes_it_final
         await tree.tick(after_s=DAY_S)
         tree.engine.report(pnl=now)
         await tree.tick("d1", 60)
-        assert (await tree.ask("ledger", BalanceSheet()))["PERFORMANCE_FEES"] == pytest.approx(fee, abs=1e-4)
+        assert (await tree.ask("ledger", BalanceSheet()))["PERFORMANCE_FEES"] == pytest.approx(
+            fee, abs=1e-4
+        )
         await tree.tick("d2", DAY_S)
-        assert (await tree.ask("ledger", BalanceSheet()))["PERFORMANCE_FEES"] == pytest.approx(fee, abs=1e-4)
+        assert (await tree.ask("ledger", BalanceSheet()))["PERFORMANCE_FEES"] == pytest.approx(
+            fee, abs=1e-4
+        )
 
 
 PNL = (0, 3_000, 3_000, 1_000, 5_000, 5_000, 5_000)
@@ -628,19 +691,27 @@ async def charged(path: Path, script: Script, *, restart_after: int | None = Non
 
 
 @pytest.mark.parametrize("table", ["oversight", "entry"])
-@pytest.mark.parametrize("refusal", [StorageDegraded("full"), OutcomeUnknown("fsync")], ids=["refused", "unknown"])
+@pytest.mark.parametrize(
+    "refusal", [StorageDegraded("full"), OutcomeUnknown("fsync")], ids=["refused", "unknown"]
+)
 async def test_no_fee_is_charged_twice_or_never_whichever_commit_was_the_last_before_a_crash(
     tmp_path: Path, table: str, refusal: Exception
 ) -> None:
     expected = await charged(tmp_path / "undisturbed.db", Script())
-    assert expected[0] == pytest.approx(6 * 2_000 / 365, rel=0.05)  # the first tick begins the count
+    assert expected[0] == pytest.approx(
+        6 * 2_000 / 365, rel=0.05
+    )  # the first tick begins the count
     assert expected[1] == pytest.approx(0.2 * 5_000, rel=0.05)
     for day in (1, 2, 3, 5):
         for after in range(2):
             script, seen = Script(), [0]
 
             def judge(
-                request: Commit, script: Script = script, seen: list[int] = seen, day: int = day, after: int = after
+                request: Commit,
+                script: Script = script,
+                seen: list[int] = seen,
+                day: int = day,
+                after: int = after,
             ) -> Exception | None:
                 ending = any("nav_history" in one.sql for one in request.statements)
                 seen[0] += touches(request, table) and (ending or table == "entry")
@@ -661,7 +732,9 @@ async def test_a_crash_between_charging_and_remembering_charges_nothing_again(pa
         engine.report(pnl=0)
         await tree.tick()
         engine.report(pnl=10_000)
-        await tree.tick("d1", DAY_S)  # remembers that it owes, then charges; nothing is written afterwards
+        await tree.tick(
+            "d1", DAY_S
+        )  # remembers that it owes, then charges; nothing is written afterwards
         sheet = await tree.ask("ledger", BalanceSheet())
     async with opened(path, engine, clock=clock, fees=fees) as tree:
         await tree.tick()
@@ -678,7 +751,9 @@ async def test_without_a_ledger_fees_are_remembered_by_oversight_alone(path: Pat
     clock, engine = VirtualClock(T0), Engine()
     engine.report()
     for day in range(4):
-        async with opened(path, engine, clock=clock, ledger=False, fees=FeeSettings(200, 0.0)) as tree:
+        async with opened(
+            path, engine, clock=clock, ledger=False, fees=FeeSettings(200, 0.0)
+        ) as tree:
             await tree.tick(f"d{day}", DAY_S)
             status = await tree.status()
             assert float(status.total_fees) == pytest.approx(day * 2_000 / 365, rel=1e-3)

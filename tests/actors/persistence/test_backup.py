@@ -33,7 +33,9 @@ def path(tmp_path: Path) -> Path:
 def writer(path: Path) -> Iterator[apsw.Connection]:
     """A running fund: what it has committed is still in the log."""
     connection = open_database(path, SCHEMA)
-    connection.executemany("INSERT INTO fact(value) VALUES (?)", [(f"{number:0100}",) for number in range(200)])
+    connection.executemany(
+        "INSERT INTO fact(value) VALUES (?)", [(f"{number:0100}",) for number in range(200)]
+    )
     yield connection
     connection.close()
 
@@ -94,7 +96,9 @@ def test_a_backup_and_its_name_are_synced_when_it_is_said_to_be_there(
     synced = []
 
     def fsync(descriptor: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{descriptor}") if os.path.exists("/proc/self/fd") else None)
+        synced.append(
+            os.readlink(f"/proc/self/fd/{descriptor}") if os.path.exists("/proc/self/fd") else None
+        )
 
     monkeypatch.setattr(copying.os, "fsync", fsync)
     backup(path, tmp_path / "copy.db")
@@ -102,7 +106,9 @@ def test_a_backup_and_its_name_are_synced_when_it_is_said_to_be_there(
 
 
 @pytest.mark.parametrize("there", [b"", b"something of somebody's"], ids=["empty", "text"])
-def test_a_backup_never_overwrites(path: Path, writer: apsw.Connection, tmp_path: Path, there: bytes) -> None:
+def test_a_backup_never_overwrites(
+    path: Path, writer: apsw.Connection, tmp_path: Path, there: bytes
+) -> None:
     target = tmp_path / "copy.db"
     target.write_bytes(there)
     with pytest.raises(DatabaseError, match="exists already") as refused:
@@ -111,7 +117,9 @@ def test_a_backup_never_overwrites(path: Path, writer: apsw.Connection, tmp_path
     assert target.read_bytes() == there
 
 
-def test_a_backup_that_fails_leaves_nothing(path: Path, writer: apsw.Connection, tmp_path: Path) -> None:
+def test_a_backup_that_fails_leaves_nothing(
+    path: Path, writer: apsw.Connection, tmp_path: Path
+) -> None:
     def full(*_: Any) -> None:
         raise apsw.FullError("database or disk is full")
 
@@ -130,7 +138,11 @@ def test_a_backup_that_fails_leaves_nothing(path: Path, writer: apsw.Connection,
 def test_a_restored_database_is_the_one_that_was_backed_up(copy: Path, tmp_path: Path) -> None:
     target = tmp_path / "new" / "fund.db"
     restored = restore(copy, target, SCHEMA)
-    assert (restored.path, restored.schema, restored.size_bytes) == (target, 2, target.stat().st_size)
+    assert (restored.path, restored.schema, restored.size_bytes) == (
+        target,
+        2,
+        target.stat().st_size,
+    )
     assert facts(target) == 200
     assert names(target.parent) == {"fund.db"}
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
@@ -159,7 +171,9 @@ def test_a_restore_overwrites_only_when_asked_to(copy: Path, tmp_path: Path, lef
     assert names(target.parent) == {"fund.db"}
 
 
-def test_the_log_of_the_database_before_is_not_replayed_into_the_restored_one(copy: Path, tmp_path: Path) -> None:
+def test_the_log_of_the_database_before_is_not_replayed_into_the_restored_one(
+    copy: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "new" / "fund.db"
     before = open_database(target, SCHEMA)
     before.execute("INSERT INTO fact(value) VALUES ('from before')")
@@ -244,4 +258,6 @@ def test_a_file_that_is_refused_is_not_kept_open(tmp_path: Path, content: bytes)
     (tmp_path / "x.db").write_bytes(content)
     with pytest.raises(DatabaseError) as refused:
         Reader(tmp_path / "x.db")
-    assert not [one for one in apsw.connections() if one.open_flags and one.filename.endswith("x.db")], refused
+    assert not [
+        one for one in apsw.connections() if one.open_flags and one.filename.endswith("x.db")
+    ], refused

@@ -21,7 +21,9 @@ from fundops.wire.persistence import Committed
 
 FIRST = "CREATE TABLE fact (id INTEGER PRIMARY KEY, value TEXT NOT NULL) STRICT;"
 SECOND = "CREATE TABLE second (id INTEGER PRIMARY KEY) STRICT; INSERT INTO second VALUES (2);"
-BROKEN = "CREATE TABLE third (id INTEGER PRIMARY KEY) STRICT; CREATE TABLE third (id INTEGER) STRICT;"
+BROKEN = (
+    "CREATE TABLE third (id INTEGER PRIMARY KEY) STRICT; CREATE TABLE third (id INTEGER) STRICT;"
+)
 
 
 @pytest.fixture
@@ -38,7 +40,9 @@ def made(path: Path) -> None:
 
 def dump(path: Path) -> dict[str, list[object]]:
     with Reader(path) as reader:
-        tables = [name for (name,) in reader.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        tables = [
+            name for (name,) in reader.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        ]
         return {name: reader.rows(f"SELECT * FROM {name}") for name in tables}
 
 
@@ -64,7 +68,9 @@ def test_a_new_file_and_one_that_is_up_to_date_are_not_copied(path: Path) -> Non
     assert [file.name for file in path.parent.iterdir()] == ["fund.db"]
 
 
-def test_a_migration_that_breaks_leaves_the_version_before_and_the_copy_is_made_again(path: Path) -> None:
+def test_a_migration_that_breaks_leaves_the_version_before_and_the_copy_is_made_again(
+    path: Path,
+) -> None:
     made(path)
     before = dump(path)
     for _ in range(2):
@@ -78,10 +84,14 @@ def test_a_migration_that_breaks_leaves_the_version_before_and_the_copy_is_made_
     with pytest.raises(DatabaseError, match="already exists"):
         open_database(path, (FIRST, SECOND, BROKEN))
     assert version(path) == 2, "those before the broken one are done"
-    assert len(dump(path.with_name("fund.db.v1.bak"))["fact"]) == 1, "the copy is of the file as it was last"
+    assert len(dump(path.with_name("fund.db.v1.bak"))["fact"]) == 1, (
+        "the copy is of the file as it was last"
+    )
 
 
-def test_without_room_for_the_copy_nothing_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_for_the_copy_nothing_is_migrated(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made(path)
     size = path.stat().st_size
     monkeypatch.setattr(migrations.shutil, "disk_usage", lambda _: SimpleNamespace(free=size - 1))
@@ -144,9 +154,12 @@ def of_the_first_version(path: Path, source: Path) -> None:
     connection.execute("ATTACH ? AS today", (str(source),))
     for name in tables(connection):
         columns = ", ".join(
-            column for (column,) in connection.execute("SELECT name FROM pragma_table_info(?)", (name,))
+            column
+            for (column,) in connection.execute("SELECT name FROM pragma_table_info(?)", (name,))
         )
-        connection.execute(f"INSERT OR REPLACE INTO {name} ({columns}) SELECT {columns} FROM today.{name}")
+        connection.execute(
+            f"INSERT OR REPLACE INTO {name} ({columns}) SELECT {columns} FROM today.{name}"
+        )
     connection.close()
 
 

@@ -39,17 +39,8 @@ from fundops.runtime import (
     Supervisor,
     open_supervisor,
 )
-from fundops.wire.persistence import (
-    Commit,
-    Committed,
-    ConstraintFailed,
-    OutcomeUnknown,
-    Statement,
-    StorageDegraded,
-    StorageFailed,
-    StorageStatistics,
-    StorageStatus,
-)
+from fundops.wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from fundops.wire.persistence import Commit, Committed, Statement, StorageStatistics, StorageStatus
 
 SCHEMA = (
     persistence_schema.SCHEMA
@@ -143,9 +134,13 @@ async def test_what_is_answered_is_on_disk(path: Path) -> None:
         assert stored(path) == [1]
 
 
-async def test_callers_that_wait_together_share_one_commit(path: Path, worker: TappedWorker) -> None:
+async def test_callers_that_wait_together_share_one_commit(
+    path: Path, worker: TappedWorker
+) -> None:
     async with opened(path, worker) as supervisor:
-        answers = await outcomes(supervisor.ref("persistence"), [insert(number) for number in range(64)])
+        answers = await outcomes(
+            supervisor.ref("persistence"), [insert(number) for number in range(64)]
+        )
         assert all(isinstance(one, Committed) for one in answers)
         assert worker.commits <= 4
         assert max(one.batch for one in answers) >= 32
@@ -159,9 +154,15 @@ async def test_a_broken_constraint_fails_its_own_request_and_no_other(path: Path
     async with opened(path) as supervisor:
         requests = [insert(number, "bad" if number in (3, 7) else "good") for number in range(10)]
         answers = await outcomes(supervisor.ref("persistence"), requests)
-        refused = [number for number, one in enumerate(answers) if isinstance(one, ConstraintFailed)]
+        refused = [
+            number for number, one in enumerate(answers) if isinstance(one, ConstraintFailed)
+        ]
         assert refused == [3, 7]
-        assert all(isinstance(one, Committed) for number, one in enumerate(answers) if number not in refused)
+        assert all(
+            isinstance(one, Committed)
+            for number, one in enumerate(answers)
+            if number not in refused
+        )
         assert stored(path) == [number for number in range(10) if number not in refused]
         assert (await statistics(supervisor)).state == "ok"
         assert answers[3].outcome == "not_executed"
@@ -179,9 +180,17 @@ async def test_a_broken_constraint_fails_its_own_request_and_no_other(path: Path
     ],
     ids=["check", "unique", "reference", "type", "rowid", "overflow"],
 )
-async def test_all_statements_of_one_request_are_stored_or_none(path: Path, offence: Statement) -> None:
+async def test_all_statements_of_one_request_are_stored_or_none(
+    path: Path, offence: Statement
+) -> None:
     async with opened(path) as supervisor:
-        request = Commit((Statement(INSERT, ((1, "good"), (5, "good"))), offence, Statement(INSERT, ((6, "good"),))))
+        request = Commit(
+            (
+                Statement(INSERT, ((1, "good"), (5, "good"))),
+                offence,
+                Statement(INSERT, ((6, "good"),)),
+            )
+        )
         answers = await outcomes(supervisor.ref("persistence"), [insert(10), request, insert(11)])
         assert [type(one) for one in answers] == [Committed, ConstraintFailed, Committed]
         assert stored(path) == [10, 11]
@@ -238,7 +247,11 @@ async def test_the_file_belongs_to_its_owner_alone(path: Path) -> None:
         await supervisor.ref("persistence").ask(insert(1))
         for file in path.parent.iterdir():
             assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
-        assert {file.name for file in path.parent.iterdir()} == {"fund.db", "fund.db-wal", "fund.db-shm"}
+        assert {file.name for file in path.parent.iterdir()} == {
+            "fund.db",
+            "fund.db-wal",
+            "fund.db-shm",
+        }
 
 
 async def test_a_missing_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
@@ -392,7 +405,9 @@ def test_each_migration_runs_once_and_a_broken_one_leaves_the_version_before(pat
         open_database(path, (SCHEMA, second, broken))
     connection = open_database(path, (SCHEMA, second))
     assert connection.pragma("user_version") == 2
-    assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'third'").fetchall() == [(0,)]
+    assert connection.execute(
+        "SELECT count(*) FROM sqlite_schema WHERE name = 'third'"
+    ).fetchall() == [(0,)]
     connection.close()
 
 
@@ -407,7 +422,9 @@ def test_the_schema_of_a_fund_can_be_made_and_opened_again(path: Path) -> None:
 # -- faults
 
 
-async def test_a_full_disk_is_a_refusal_and_reads_go_on_until_it_heals(path: Path, worker: TappedWorker) -> None:
+async def test_a_full_disk_is_a_refusal_and_reads_go_on_until_it_heals(
+    path: Path, worker: TappedWorker
+) -> None:
     async with opened(path, worker) as supervisor:
         ref = supervisor.ref("persistence")
         await ref.ask(insert(0))
@@ -468,7 +485,9 @@ async def test_a_degraded_database_is_probed_until_it_heals_and_no_longer(
 class Disk:
     """Stands in for the connection of a store: an action at one statement, and a count of all that are run."""
 
-    def __init__(self, connection: apsw.Connection, at: str, action: Callable[[Callable[[], Any]], Any]) -> None:
+    def __init__(
+        self, connection: apsw.Connection, at: str, action: Callable[[Callable[[], Any]], Any]
+    ) -> None:
         self._connection, self._at, self._action = connection, at, action
         self.executed: list[str] = []
 
@@ -508,7 +527,9 @@ def sabotage(opened_store: Store, at: str, action: Callable[[Callable[[], Any]],
     return disk
 
 
-@pytest.mark.parametrize("error", [apsw.IOError("disk"), apsw.CorruptError("disk"), apsw.InternalError("?")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [apsw.IOError("disk"), apsw.CorruptError("disk"), apsw.InternalError("?")], ids=repr
+)
 @pytest.mark.parametrize("lands", [True, False], ids=["there", "not there"])
 def test_a_commit_that_raised_is_looked_up_and_acknowledged_or_run_again(
     path: Path, opened_store: Store, error: apsw.Error, lands: bool
@@ -536,7 +557,9 @@ def test_refusals_within_a_batch_whose_commit_raised_stay_refusals(
         raise apsw.IOError("disk")
 
     sabotage(opened_store, "COMMIT", second)
-    answers = commit_batch(opened_store, [insert(1).statements, insert(2, "bad").statements, insert(3).statements])
+    answers = commit_batch(
+        opened_store, [insert(1).statements, insert(2, "bad").statements, insert(3).statements]
+    )
     assert [type(one) for one in answers] == [Committed, ConstraintFailed, Committed]
     assert len(commits) == 1
     assert stored(path) == [1, 3]
@@ -634,7 +657,9 @@ def test_what_sqlite_has_rolled_back_itself_is_not_rolled_back_again(opened_stor
     assert "ROLLBACK" not in disk.executed
 
 
-def test_a_rollback_that_fails_changes_nothing_about_the_answer(path: Path, opened_store: Store) -> None:
+def test_a_rollback_that_fails_changes_nothing_about_the_answer(
+    path: Path, opened_store: Store
+) -> None:
     inner = sabotage(opened_store, "ROLLBACK", fails(apsw.IOError("disk")))
     sabotage(opened_store, INSERT, fails(apsw.IOError("disk")))
     (answer,) = commit_batch(opened_store, [insert(1).statements])
@@ -645,7 +670,9 @@ def test_a_rollback_that_fails_changes_nothing_about_the_answer(path: Path, open
 
 
 @pytest.mark.parametrize("releases", [True, False], ids=["released", "held"])
-def test_a_lock_is_waited_for_a_bounded_number_of_times(path: Path, opened_store: Store, releases: bool) -> None:
+def test_a_lock_is_waited_for_a_bounded_number_of_times(
+    path: Path, opened_store: Store, releases: bool
+) -> None:
     attempts = []
 
     def locked(run: Callable[[], Any]) -> Any:
@@ -661,7 +688,9 @@ def test_a_lock_is_waited_for_a_bounded_number_of_times(path: Path, opened_store
     assert stored(path) == ([1] if releases else [])
 
 
-def test_every_transaction_raises_the_mark_by_one_and_one_that_is_rolled_back_does_not(opened_store: Store) -> None:
+def test_every_transaction_raises_the_mark_by_one_and_one_that_is_rolled_back_does_not(
+    opened_store: Store,
+) -> None:
     def mark() -> Any:
         return next(iter(opened_store.connection.execute(persistence_schema.READ_MARK)))[0]
 
@@ -683,7 +712,9 @@ async def test_after_an_unknown_outcome_nothing_more_is_written_until_a_restart(
             if isinstance(call, partial) and call.func is commit_batch:
                 sabotage(call.args[0], "COMMIT", fails(apsw.IOError("disk")))
                 monkeypatch.setattr(
-                    store, "open_database", lambda _, migrations: open_database(path.parent, migrations)
+                    store,
+                    "open_database",
+                    lambda _, migrations: open_database(path.parent, migrations),
                 )
             return await super().run(call)
 
@@ -761,7 +792,9 @@ def test_kill_9_loses_nothing_that_was_acknowledged(path: Path) -> None:
             for _ in range(40 + 37 * turn):
                 acknowledged.append(int(writer.stdout.readline()))
             os.kill(writer.pid, signal.SIGKILL)
-            acknowledged += [int(line) for line in writer.stdout.read().splitlines(keepends=True) if "\n" in line]
+            acknowledged += [
+                int(line) for line in writer.stdout.read().splitlines(keepends=True) if "\n" in line
+            ]
         assert writer.returncode == -signal.SIGKILL
         connection = open_database(path, (SCHEMA,))
         assert connection.pragma("integrity_check") == "ok"

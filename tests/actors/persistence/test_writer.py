@@ -23,15 +23,8 @@ from fundops.runtime import (
     handles,
     open_supervisor,
 )
-from fundops.wire.persistence import (
-    Commit,
-    Committed,
-    ConstraintFailed,
-    OutcomeUnknown,
-    Statement,
-    StorageDegraded,
-    StorageFailed,
-)
+from fundops.wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from fundops.wire.persistence import Commit, Committed, Statement
 
 MIGRATIONS = (
     "CREATE TABLE commit_mark (id INTEGER PRIMARY KEY, number INTEGER NOT NULL) STRICT;"

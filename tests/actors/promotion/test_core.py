@@ -30,19 +30,17 @@ from fundops.actors.promotion.core import (
 from fundops.actors.promotion.ladder import Criterion, PromotionGate, ladder
 from fundops.actors.promotion.metrics import Sample, Track
 from fundops.runtime import DAY_US, ConfigError
-from fundops.wire.promotion import (
+from fundops.wire.errors import (
     CoolingDown,
-    CriterionResult,
-    Evaluation,
     GateNotPassed,
     MetricError,
-    PromotionStage,
     SkipRefused,
     StaleRevision,
     StrategyFrozen,
     StrategyRetired,
     UnknownStage,
 )
+from fundops.wire.promotion import CriterionResult, Evaluation, PromotionStage
 
 Paper, Shadow, Small, Scaled, Live, Retired = (
     PromotionStage.Paper,
@@ -72,7 +70,9 @@ def strategy(stage: PromotionStage = Paper, at_us: int = T0, **fields: Any) -> S
     return msgspec.structs.replace(after, **fields)
 
 
-def measured(stage: PromotionStage = Paper, days: float = 14, **metrics: float) -> tuple[Strategy, int]:
+def measured(
+    stage: PromotionStage = Paper, days: float = 14, **metrics: float
+) -> tuple[Strategy, int]:
     """A strategy `days` into its stage with these metrics recorded now, and now."""
     now_us = T0 + int(days * DAY_US)
     return with_metrics(strategy(stage), metrics or AT_LIMIT, now_us), now_us
@@ -82,7 +82,9 @@ def line(evaluation: Evaluation, name: str) -> CriterionResult:
     return next(one for one in evaluation.criteria if one.name == name)
 
 
-def sessions(before: Strategy, *equities: float, settings: PromotionSettings = GUARDED.settings) -> Strategy:
+def sessions(
+    before: Strategy, *equities: float, settings: PromotionSettings = GUARDED.settings
+) -> Strategy:
     """`before` after sessions that end at these equities, on 100 allocated."""
     for number, equity in enumerate(equities, start=before.track.sessions):
         sample = Sample(f"day {number}", equity, 100.0, 0, 0)
@@ -112,14 +114,20 @@ def test_a_second_short_of_14_days_fails_by_one_second() -> None:
     subject, now_us = measured(days=14)
     found = evaluate(subject, LITERAL, now_us - 1_000_000)
     days = line(found, "min_days")
-    assert (found.verdict, days.verdict, found.would_do, found.blocked_by) == ("FAIL", "FAIL", "none", "gate")
+    assert (found.verdict, days.verdict, found.would_do, found.blocked_by) == (
+        "FAIL",
+        "FAIL",
+        "none",
+        "gate",
+    )
     assert days.margin is not None
     assert days.margin * 86_400 == pytest.approx(-1, abs=1e-4)
     assert [one.verdict for one in found.criteria if one is not days] == ["PASS"] * 4
 
 
 @pytest.mark.parametrize(
-    ("metric", "value"), [("sharpe", 0.999999), ("max_drawdown", 0.200001), ("n_trades", 49), ("win_rate", 0.449999)]
+    ("metric", "value"),
+    [("sharpe", 0.999999), ("max_drawdown", 0.200001), ("n_trades", 49), ("win_rate", 0.449999)],
 )
 def test_one_criterion_just_missed_fails_the_gate(metric: str, value: float) -> None:
     subject, now_us = measured(**{**AT_LIMIT, metric: value})
@@ -142,7 +150,12 @@ def test_what_was_never_recorded_is_missing_and_not_zero() -> None:
     assert found.verdict == "INCONCLUSIVE"
     for name in ("min_trades", "min_sharpe", "max_drawdown"):
         one = line(found, name)
-        assert (one.verdict, one.reason, one.observed, one.margin) == ("INCONCLUSIVE", "missing", None, None)
+        assert (one.verdict, one.reason, one.observed, one.margin) == (
+            "INCONCLUSIVE",
+            "missing",
+            None,
+            None,
+        )
 
 
 def test_constant_returns_have_no_sharpe_and_that_is_no_pass() -> None:
@@ -151,7 +164,10 @@ def test_constant_returns_have_no_sharpe_and_that_is_no_pass() -> None:
         sample = Sample(f"day {number}", 100.0 * 1.001 ** (number + 1), 100.0, 100, 100)
         subject = with_sample(subject, sample, T0 + number * DAY_US, LITERAL.settings)
     found = evaluate(subject, LITERAL, T0 + 30 * DAY_US)
-    assert (line(found, "min_sharpe").verdict, line(found, "min_sharpe").reason) == ("INCONCLUSIVE", "undefined")
+    assert (line(found, "min_sharpe").verdict, line(found, "min_sharpe").reason) == (
+        "INCONCLUSIVE",
+        "undefined",
+    )
     assert (found.verdict, found.would_do) == ("INCONCLUSIVE", "none")
 
 
@@ -202,7 +218,9 @@ def test_a_gate_of_ones_own_replaces_the_default_of_its_stage_alone() -> None:
         (("sharpe", "sharpe", ">=", math.inf), "inf"),
     ],
 )
-def test_a_misspelt_gate_is_an_error_when_it_is_made(criterion: tuple[Any, ...], named: str) -> None:
+def test_a_misspelt_gate_is_an_error_when_it_is_made(
+    criterion: tuple[Any, ...], named: str
+) -> None:
     with pytest.raises(ConfigError, match=named):
         Criterion(*criterion)
 
@@ -291,7 +309,8 @@ def test_guarded_waits_for_a_person_where_real_money_grows_and_literal_never(
 
 
 @pytest.mark.parametrize(
-    ("name", "stages"), [("four-stage", [Paper, Shadow, Small, Scaled]), ("three-stage", [Paper, Shadow, Live])]
+    ("name", "stages"),
+    [("four-stage", [Paper, Shadow, Small, Scaled]), ("three-stage", [Paper, Shadow, Live])],
 )
 def test_a_ladder_is_climbed_one_stage_at_a_time(name: Any, stages: list[PromotionStage]) -> None:
     rung_rules = rules(ladder=name)
@@ -302,7 +321,9 @@ def test_a_ladder_is_climbed_one_stage_at_a_time(name: Any, stages: list[Promoti
         climbed.append(subject.stage)
         assert (subject.metrics, subject.track.sessions, subject.entered_us) == ({}, 0, now_us)
         now_us += 14 * DAY_US
-        subject = with_metrics(subject, {"sharpe": 2, "max_drawdown": 0.05, "n_trades": 99, "win_rate": 0.6}, now_us)
+        subject = with_metrics(
+            subject, {"sharpe": 2, "max_drawdown": 0.05, "n_trades": 99, "win_rate": 0.6}, now_us
+        )
     assert climbed == stages
     assert subject.rev == subject.episode == len(stages)
     with pytest.raises(SkipRefused, match="top stage"):
@@ -430,9 +451,9 @@ def test_frozen_time_does_not_count_as_days_in_stage() -> None:
     assert (warm.rev, warm.frozen, warm.frozen_since_us) == (4, False, None)
     assert snapshot(warm, GUARDED, T0 + 20 * DAY_US, ()).days_in_stage == 10
     cold = frozen(warm, T0 + 20 * DAY_US, freeze=True, actor="me", reason="").after
-    assert frozen(cold, T0 + 25 * DAY_US, freeze=False, actor="me", reason="").after.active_us(T0 + 30 * DAY_US) == (
-        15 * DAY_US
-    )
+    assert frozen(cold, T0 + 25 * DAY_US, freeze=False, actor="me", reason="").after.active_us(
+        T0 + 30 * DAY_US
+    ) == (15 * DAY_US)
 
 
 def test_retired_is_the_end() -> None:
@@ -460,9 +481,13 @@ def hard(stage: PromotionStage, drawdown: float) -> tuple[str, bool] | None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "limit"), [(Shadow, 0.25), (Small, 0.10), (Scaled, 0.25)], ids=lambda value: str(value)
+    ("stage", "limit"),
+    [(Shadow, 0.25), (Small, 0.10), (Scaled, 0.25)],
+    ids=lambda value: str(value),
 )
-def test_a_hard_drawdown_is_inclusive_and_needs_one_observation(stage: PromotionStage, limit: float) -> None:
+def test_a_hard_drawdown_is_inclusive_and_needs_one_observation(
+    stage: PromotionStage, limit: float
+) -> None:
     assert hard(stage, limit - 1e-6) is None
     found = hard(stage, limit)
     assert found is not None
@@ -516,7 +541,9 @@ def test_a_soft_demotion_goes_one_stage_down_a_hard_one_to_shadow_and_a_person_f
     subject = strategy(Scaled)
     assert demoted(subject, GUARDED, T0, actor="x", reason="").after.stage is Small
     assert demoted(subject, GUARDED, T0, actor="x", reason="", hard=True).after.stage is Shadow
-    assert demoted(strategy(Shadow), GUARDED, T0, actor="x", reason="", hard=True).after.stage is Paper
+    assert (
+        demoted(strategy(Shadow), GUARDED, T0, actor="x", reason="", hard=True).after.stage is Paper
+    )
     assert demoted(subject, GUARDED, T0, to=Paper, actor="x", reason="").after.stage is Paper
     assert demoted(strategy(Live), THREE, T0, actor="x", reason="", hard=True).after.stage is Shadow
     with pytest.raises(SkipRefused):
@@ -526,7 +553,9 @@ def test_a_soft_demotion_goes_one_stage_down_a_hard_one_to_shadow_and_a_person_f
 
 
 def test_an_ailing_strategy_is_not_promoted_even_on_a_pass() -> None:
-    easy = rules(policy="literal", min_paper_days=0, min_trades=0, min_sharpe=0, max_drawdown_pct=50)
+    easy = rules(
+        policy="literal", min_paper_days=0, min_trades=0, min_sharpe=0, max_drawdown_pct=50
+    )
     subject, now_us = measured(Small, max_drawdown=0.15, sharpe=2, n_trades=9)
     found = evaluate(subject, easy, now_us)
     assert (found.verdict, found.would_do) == ("PASS", "demote")
@@ -549,8 +578,12 @@ def test_a_green_strategy_waits_for_the_end_of_its_cooldown() -> None:
     assert evaluate(green, quick, until_us).would_do == "promote"
 
 
-@pytest.mark.parametrize(("is_hard", "days"), [(False, [7, 14, 28, 56, 90]), (True, [30, 60, 90, 90])])
-def test_cooldowns_double_up_to_ninety_days_and_the_third_demotion_freezes(is_hard: bool, days: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("is_hard", "days"), [(False, [7, 14, 28, 56, 90]), (True, [30, 60, 90, 90])]
+)
+def test_cooldowns_double_up_to_ninety_days_and_the_third_demotion_freezes(
+    is_hard: bool, days: list[int]
+) -> None:
     subject, now_us = strategy(Scaled), T0
     for number, expected in enumerate(days, start=1):
         subject = msgspec.structs.replace(subject, stage=Scaled)
@@ -563,10 +596,16 @@ def test_cooldowns_double_up_to_ninety_days_and_the_third_demotion_freezes(is_ha
 def test_a_demotion_more_than_180_days_ago_is_forgotten() -> None:
     subject = demoted(strategy(Scaled), GUARDED, T0, actor="x", reason="").after
     subject = demoted(
-        msgspec.structs.replace(subject, stage=Scaled), GUARDED, T0 + 100 * DAY_US, actor="x", reason=""
+        msgspec.structs.replace(subject, stage=Scaled),
+        GUARDED,
+        T0 + 100 * DAY_US,
+        actor="x",
+        reason="",
     ).after
     later_us = T0 + 180 * DAY_US
-    subject = demoted(msgspec.structs.replace(subject, stage=Scaled), GUARDED, later_us, actor="x", reason="").after
+    subject = demoted(
+        msgspec.structs.replace(subject, stage=Scaled), GUARDED, later_us, actor="x", reason=""
+    ).after
     assert not subject.frozen
     assert subject.cooldown_until_us == later_us + 14 * DAY_US
 
@@ -581,7 +620,10 @@ def test_a_new_episode_counts_trades_from_its_own_beginning() -> None:
     subject = strategy(Small)
     for number, trades in enumerate((10, 25)):
         subject = with_sample(
-            subject, Sample(f"{number}", 100.0 + number, 100.0, trades, trades // 5), T0, LITERAL.settings
+            subject,
+            Sample(f"{number}", 100.0 + number, 100.0, trades, trades // 5),
+            T0,
+            LITERAL.settings,
         )
     assert subject.metrics["n_trades"].value == 25
     down: Change = demoted(subject, LITERAL, T0, actor="x", reason="")
@@ -593,7 +635,10 @@ def test_a_new_episode_counts_trades_from_its_own_beginning() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["promote", "demote", "hard", "freeze", "unfreeze"]), st.integers(0, 20)), max_size=25
+        st.tuples(
+            st.sampled_from(["promote", "demote", "hard", "freeze", "unfreeze"]), st.integers(0, 20)
+        ),
+        max_size=25,
     )
 )
 def test_any_order_of_events_keeps_the_record_sane(history: list[tuple[str, int]]) -> None:
@@ -608,12 +653,18 @@ def test_any_order_of_events_keeps_the_record_sane(history: list[tuple[str, int]
                     subject = promoted(subject, LITERAL, now_us, actor="x").after
                     assert not before.frozen
                     assert before.active_us(now_us) >= 14 * DAY_US
-                    assert LITERAL.ladder.rank(subject.stage) == LITERAL.ladder.rank(before.stage) + 1
+                    assert (
+                        LITERAL.ladder.rank(subject.stage) == LITERAL.ladder.rank(before.stage) + 1
+                    )
                 case "demote" | "hard":
-                    subject = demoted(subject, LITERAL, now_us, actor="x", reason="", hard=kind == "hard").after
+                    subject = demoted(
+                        subject, LITERAL, now_us, actor="x", reason="", hard=kind == "hard"
+                    ).after
                     assert LITERAL.ladder.rank(subject.stage) < LITERAL.ladder.rank(before.stage)
                 case _:
-                    subject = frozen(subject, now_us, freeze=kind == "freeze", actor="x", reason="").after
+                    subject = frozen(
+                        subject, now_us, freeze=kind == "freeze", actor="x", reason=""
+                    ).after
         except (SkipRefused, GateNotPassed, StrategyFrozen, CoolingDown):
             continue
         assert subject.rev == before.rev + 1

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fundops.actors.promotion.metrics import Sample, Track, canonical_metrics
-from fundops.wire.promotion import MetricError
+from fundops.wire.errors import MetricError
 
 equities = st.lists(st.floats(1.0, 1e9), min_size=1, max_size=60)
 
@@ -29,14 +29,21 @@ def track_of(values: list[float], allocated: float = 100.0, before: Track = Trac
 
 def test_percent_and_fraction_of_a_drawdown_are_one_metric() -> None:
     assert canonical_metrics({"max_drawdown_pct": 8.0}) == {"max_drawdown": 0.08}
-    assert canonical_metrics({"max_drawdown_pct": 8.0, "max_drawdown": 0.08}) == {"max_drawdown": 0.08}
-    assert canonical_metrics({"max_drawdown_pct": 0.07 * 100, "max_drawdown": 0.07}) == {"max_drawdown": 0.07}
+    assert canonical_metrics({"max_drawdown_pct": 8.0, "max_drawdown": 0.08}) == {
+        "max_drawdown": 0.08
+    }
+    assert canonical_metrics({"max_drawdown_pct": 0.07 * 100, "max_drawdown": 0.07}) == {
+        "max_drawdown": 0.07
+    }
     with pytest.raises(MetricError, match="disagrees"):
         canonical_metrics({"max_drawdown_pct": 8.0, "max_drawdown": 0.09})
 
 
 def test_none_is_missing_and_an_unknown_metric_is_kept() -> None:
-    assert canonical_metrics({"sharpe": None, "n_trades": 3, "calmar": 2}) == {"n_trades": 3.0, "calmar": 2.0}
+    assert canonical_metrics({"sharpe": None, "n_trades": 3, "calmar": 2}) == {
+        "n_trades": 3.0,
+        "calmar": 2.0,
+    }
     assert canonical_metrics({}) == {}
 
 
@@ -75,7 +82,11 @@ def test_percent_sent_as_a_fraction_is_told_where_it_belongs() -> None:
         canonical_metrics({"max_drawdown": 8.0})
 
 
-@given(st.dictionaries(st.text(max_size=70), st.floats() | st.integers() | st.booleans() | st.none(), max_size=6))
+@given(
+    st.dictionaries(
+        st.text(max_size=70), st.floats() | st.integers() | st.booleans() | st.none(), max_size=6
+    )
+)
 def test_whatever_is_accepted_is_finite(metrics: dict[str, Any]) -> None:
     try:
         found = canonical_metrics(metrics)
@@ -101,7 +112,9 @@ def test_sharpe_is_the_textbook_formula_over_all_returns(values: list[float]) ->
     if sd == 0:
         assert found.sharpe() is None
     else:
-        assert found.sharpe() == pytest.approx(math.sqrt(252) * statistics.fmean(returns) / sd, rel=1e-5, abs=1e-7)
+        assert found.sharpe() == pytest.approx(
+            math.sqrt(252) * statistics.fmean(returns) / sd, rel=1e-5, abs=1e-7
+        )
 
 
 @given(equities)
@@ -114,7 +127,10 @@ def test_drawdown_is_the_deepest_fall_from_any_earlier_peak(values: list[float])
     assert found.drawdown_at(values[-1]) == pytest.approx(1 - values[-1] / max(series), abs=1e-12)
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=20), st.integers(0, 50))
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=20),
+    st.integers(0, 50),
+)
 def test_win_rate_counts_the_trades_of_the_episode_and_break_evens_as_no_wins(
     days: list[tuple[int, int]], before: int
 ) -> None:
@@ -122,7 +138,9 @@ def test_win_rate_counts_the_trades_of_the_episode_and_break_evens_as_no_wins(
     found = Track().next_episode(trades, wins)
     for number, (traded, won) in enumerate(days):
         trades, wins = trades + traded, wins + min(traded, won)
-        found = found.after(Sample(f"{number}", 100, 100, trades, wins), soft_drawdown=0.2, remembered=5)
+        found = found.after(
+            Sample(f"{number}", 100, 100, trades, wins), soft_drawdown=0.2, remembered=5
+        )
     in_episode = sum(traded for traded, _ in days)
     assert found.metrics()["n_trades"] == in_episode
     if in_episode:
@@ -158,7 +176,9 @@ def test_the_next_episode_keeps_nothing_but_the_counts_and_the_session() -> None
 
 
 @given(equities, st.integers(0, 59))
-def test_a_track_that_was_stored_halfway_goes_on_as_if_nothing_had_happened(values: list[float], cut: int) -> None:
+def test_a_track_that_was_stored_halfway_goes_on_as_if_nothing_had_happened(
+    values: list[float], cut: int
+) -> None:
     half = track_of(values[:cut])
     again = msgspec.json.decode(msgspec.json.encode(half), type=Track)
     assert again == half
@@ -183,8 +203,12 @@ def test_capital_given_or_taken_is_no_performance(flow: float, growth: list[floa
             equity_moved, allocated = equity_moved + flow, allocated + flow
         equity_steady, equity_moved = equity_steady * factor, equity_moved * factor
         day = f"day {number}"
-        steady = steady.after(Sample(day, equity_steady, 100.0, 0, 0), soft_drawdown=0.2, remembered=5)
-        moved = moved.after(Sample(day, equity_moved, allocated, 0, 0), soft_drawdown=0.2, remembered=5)
+        steady = steady.after(
+            Sample(day, equity_steady, 100.0, 0, 0), soft_drawdown=0.2, remembered=5
+        )
+        moved = moved.after(
+            Sample(day, equity_moved, allocated, 0, 0), soft_drawdown=0.2, remembered=5
+        )
     assert moved.max_drawdown == pytest.approx(steady.max_drawdown, abs=1e-9)
     assert moved.mean == pytest.approx(steady.mean, abs=1e-9)
 

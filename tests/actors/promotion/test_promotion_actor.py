@@ -28,18 +28,29 @@ from fundops.runtime import (
 )
 from fundops.wire.alert import AlertsWaiting
 from fundops.wire.controller import StrategyStatus
-from fundops.wire.persistence import Commit, ConstraintFailed, OutcomeUnknown, StorageDegraded
+from fundops.wire.errors import (
+    Conflict,
+    ConstraintFailed,
+    CoolingDown,
+    GateNotPassed,
+    MetricError,
+    OutcomeUnknown,
+    SkipRefused,
+    StaleRevision,
+    StorageDegraded,
+    StrategyFrozen,
+    StrategyRetired,
+    UnknownStage,
+    UnknownStrategy,
+)
+from fundops.wire.persistence import Commit
 from fundops.wire.promotion import (
     Adopt,
-    Conflict,
-    CoolingDown,
     Demote,
     Evaluate,
     Evaluation,
     Freeze,
-    GateNotPassed,
     HistoryEntry,
-    MetricError,
     Observe,
     Observed,
     Promote,
@@ -51,13 +62,7 @@ from fundops.wire.promotion import (
     RecordMetrics,
     Register,
     Retire,
-    SkipRefused,
-    StaleRevision,
-    StrategyFrozen,
-    StrategyRetired,
     Transition,
-    UnknownStage,
-    UnknownStrategy,
 )
 
 Paper, Shadow, Small, Scaled, Live, Retired = (
@@ -130,7 +135,9 @@ class Bell(Actor):
 class Tree:
     """A running promotion actor with its engine and clock."""
 
-    def __init__(self, supervisor: Supervisor, engine: Engine, clock: VirtualClock, mood: Mood) -> None:
+    def __init__(
+        self, supervisor: Supervisor, engine: Engine, clock: VirtualClock, mood: Mood
+    ) -> None:
         self.supervisor, self.engine, self.clock, self.mood = supervisor, engine, clock, mood
         self.promotion = supervisor.ref("promotion")
 
@@ -160,7 +167,9 @@ class Tree:
         evaluate: bool = True,
     ) -> list[tuple[str, PromotionStage, PromotionStage, bool]]:
         observed: Observed = await self.ask(Observe(statuses or (status(),), session, evaluate))
-        return [(one.strategy, one.from_stage, one.to_stage, one.hard) for one in observed.transitions]
+        return [
+            (one.strategy, one.from_stage, one.to_stage, one.hard) for one in observed.transitions
+        ]
 
     async def history(self, name: str | None = None, limit: int = 50) -> list[tuple[str, str]]:
         lines: tuple[HistoryEntry, ...] = await self.ask(PromotionHistory(name, limit))
@@ -191,7 +200,9 @@ async def opened(
         children = [
             ChildSpec("persistence", lambda: Storage(path, mood)),
             *([ChildSpec("alert", Bell)] if alerts else []),
-            ChildSpec("promotion", lambda: PromotionActor(path, clock, host, settings, CAPITAL_MINOR)),
+            ChildSpec(
+                "promotion", lambda: PromotionActor(path, clock, host, settings, CAPITAL_MINOR)
+            ),
         ]
         async with open_supervisor(children) as supervisor:
             yield Tree(supervisor, engine, clock, mood)
@@ -203,7 +214,9 @@ def rows(path: Path, sql: str) -> list[Any]:
 
 
 def alerts(path: Path) -> list[tuple[str, str]]:
-    return rows(path, "SELECT level, title FROM alert_request WHERE category = 'PROMOTION' ORDER BY id")
+    return rows(
+        path, "SELECT level, title FROM alert_request WHERE category = 'PROMOTION' ORDER BY id"
+    )
 
 
 # -- registering
@@ -220,7 +233,12 @@ async def test_the_same_name_gives_the_same_id_and_one_line_of_history(path: Pat
             await tree.ask(Register("odd", Live))
         with pytest.raises(Conflict):
             await tree.ask(Adopt("mm", Small, "owner", "again"))
-        for request in (Evaluate("none"), Promote("none"), ReadSnapshot("none"), PromotionHistory("none")):
+        for request in (
+            Evaluate("none"),
+            Promote("none"),
+            ReadSnapshot("none"),
+            PromotionHistory("none"),
+        ):
             with pytest.raises(UnknownStrategy):
                 await tree.ask(request)
 
@@ -290,7 +308,12 @@ async def test_the_example_of_the_documentation_reaches_shadow_after_14_days(pat
         moved: Transition = await tree.ask(Promote("mm", actor="owner", reason="looks good"))
         assert (moved.kind, moved.from_stage, moved.to_stage) == ("promote", Paper, Shadow)
         snapshot = await tree.snapshot()
-        assert (snapshot.stage, snapshot.days_in_stage, snapshot.rev, snapshot.metrics) == (Shadow, 0, 2, {})
+        assert (snapshot.stage, snapshot.days_in_stage, snapshot.rev, snapshot.metrics) == (
+            Shadow,
+            0,
+            2,
+            {},
+        )
         line = snapshot.history[-1]
         assert (line.kind, line.actor, line.reason, line.metrics, line.rev) == (
             "promote",
@@ -312,7 +335,9 @@ async def test_in_three_stages_the_same_example_waits_for_a_win_rate(path: Path)
         assert (await tree.ask(Promote("mm"))).to_stage is Shadow
 
 
-async def test_skips_stale_revisions_and_frozen_strategies_are_refused_and_write_nothing(path: Path) -> None:
+async def test_skips_stale_revisions_and_frozen_strategies_are_refused_and_write_nothing(
+    path: Path,
+) -> None:
     async with opened(path) as tree:
         await tree.register()
         await tree.green()
@@ -392,7 +417,9 @@ async def test_capital_is_cut_before_a_demotion_is_committed(path: Path) -> None
         ]
 
 
-async def test_when_storage_refuses_a_demotion_is_cut_already_and_a_promotion_raises_nothing(path: Path) -> None:
+async def test_when_storage_refuses_a_demotion_is_cut_already_and_a_promotion_raises_nothing(
+    path: Path,
+) -> None:
     async with opened(path) as tree:
         await tree.register("down", Scaled)
         await tree.register("up", Shadow)
@@ -432,7 +459,10 @@ async def test_guarded_takes_the_step_to_shadow_and_announces_the_next_one_once(
         for _ in range(3):
             assert await tree.look() == []
         assert (await tree.snapshot()).evaluation.would_do == "ready"
-        assert alerts(path) == [("INFO", "mm promoted to shadow"), ("INFO", "mm is ready for live-small")]
+        assert alerts(path) == [
+            ("INFO", "mm promoted to shadow"),
+            ("INFO", "mm is ready for live-small"),
+        ]
         assert (await tree.ask(Promote("mm", actor="owner"))).to_stage is Small
         await tree.green()
         await tree.look()
@@ -472,11 +502,15 @@ async def test_a_fall_within_the_session_demotes_at_once(path: Path) -> None:
         await tree.register(stage=Small)
         assert await tree.look(status(equity=100.0), session="d1") == []
         assert await tree.look(status(equity=90.001), evaluate=False) == []
-        assert await tree.look(status(equity=Decimal(90)), evaluate=False) == [("mm", Small, Shadow, True)]
+        assert await tree.look(status(equity=Decimal(90)), evaluate=False) == [
+            ("mm", Small, Shadow, True)
+        ]
         assert await tree.look(status(equity=50.0), evaluate=False) == []
 
 
-async def test_three_soft_breaches_of_the_last_five_sessions_demote_by_one_stage(path: Path) -> None:
+async def test_three_soft_breaches_of_the_last_five_sessions_demote_by_one_stage(
+    path: Path,
+) -> None:
     async with opened(path) as tree:
         await tree.register(stage=Scaled)
         path_down = [100.0] * 14 + [96, 92.5, 89, 86, 83.5, 81]
@@ -496,7 +530,10 @@ async def test_a_demoted_strategy_that_is_green_next_day_waits_for_its_cooldown(
         await tree.green(days=1)
         assert await tree.look() == []
         snapshot = await tree.snapshot()
-        assert (snapshot.evaluation.blocked_by, snapshot.cooldown_until) == ("cooldown", T0 + 7 * DAY_US)
+        assert (snapshot.evaluation.blocked_by, snapshot.cooldown_until) == (
+            "cooldown",
+            T0 + 7 * DAY_US,
+        )
         with pytest.raises(CoolingDown):
             await tree.ask(Promote("mm"))
         await tree.green(days=6)
@@ -518,7 +555,9 @@ async def test_own_samples_become_metrics_and_a_session_counts_once(path: Path) 
         assert tree.promotion.epoch == 1
 
 
-async def test_a_session_repeated_after_a_transition_is_no_evidence_of_the_new_stage(path: Path) -> None:
+async def test_a_session_repeated_after_a_transition_is_no_evidence_of_the_new_stage(
+    path: Path,
+) -> None:
     async with opened(path) as tree:
         await tree.register(stage=Small)
         assert await tree.look(status(equity=50.0), session="d1") == [("mm", Small, Shadow, True)]
@@ -553,14 +592,18 @@ async def test_a_strategy_with_broken_books_proves_nothing_and_holds_nobody_up(
         for number in range(2):
             bad = status("broken", **broken) if number else status("broken", 100.0)
             await tree.look(bad, status("sound", 100.0), session=f"d{number}")
-        assert await tree.look(status("broken", **broken), status("sound", 80.0)) == [("sound", Small, Shadow, True)]
+        assert await tree.look(status("broken", **broken), status("sound", 80.0)) == [
+            ("sound", Small, Shadow, True)
+        ]
         per_strategy = "SELECT count(*) AS n FROM promotion_sample GROUP BY strategy_id ORDER BY n"
         assert rows(path, per_strategy) == [(1,), (2,)]
         assert tree.promotion.epoch == 1
 
 
 async def test_nobody_is_called_ready_in_the_tick_that_demotes_him(path: Path) -> None:
-    async with opened(path, PromotionSettings(min_paper_days=0, min_trades=0, min_sharpe=-99)) as tree:
+    async with opened(
+        path, PromotionSettings(min_paper_days=0, min_trades=0, min_sharpe=-99)
+    ) as tree:
         await tree.register(stage=Shadow)
         assert await tree.look(status(equity=101.0), session="d1", evaluate=False) == []
         assert await tree.look(status(equity=101.5), session="d2", evaluate=False) == []
@@ -608,7 +651,9 @@ async def test_without_an_alert_actor_no_alert_is_asked_for(path: Path) -> None:
         assert alerts(path) == []
 
 
-async def test_all_moves_of_one_look_share_a_transaction_and_are_all_lost_with_it(path: Path) -> None:
+async def test_all_moves_of_one_look_share_a_transaction_and_are_all_lost_with_it(
+    path: Path,
+) -> None:
     async with opened(path, LITERAL) as tree:
         await tree.register("up")
         await tree.register("down", Small)
@@ -621,7 +666,9 @@ async def test_all_moves_of_one_look_share_a_transaction_and_are_all_lost_with_i
         assert rows(path, "SELECT * FROM promotion_sample") == []
         tree.mood.refusal = None
         moves = await tree.look(status("up"), status("down"))
-        assert sorted(moves) == sorted([("down", Small, Shadow, True), ("up", Paper, Shadow, False)], key=str)
+        assert sorted(moves) == sorted(
+            [("down", Small, Shadow, True), ("up", Paper, Shadow, False)], key=str
+        )
 
 
 async def test_a_commit_of_unknown_outcome_is_looked_up(path: Path) -> None:
@@ -663,7 +710,11 @@ async def test_a_crash_by_drill_loses_nothing(path: Path) -> None:
         tree.supervisor.drill("promotion")
         await trio.testing.wait_all_tasks_blocked()
         assert tree.promotion.epoch == 2
-        assert before == (await tree.snapshot(), await tree.ask(ReadStrategies()), await tree.history())
+        assert before == (
+            await tree.snapshot(),
+            await tree.ask(ReadStrategies()),
+            await tree.history(),
+        )
 
 
 async def test_everything_outlives_the_process(path: Path) -> None:
@@ -684,7 +735,11 @@ async def test_history_is_newest_first_paged_and_never_changed(path: Path) -> No
         await tree.register("other")
         await tree.ask(Demote("mm"))
         await tree.ask(Demote("mm"))
-        assert await tree.history("mm") == [("demote", "shadow"), ("demote", "live-small"), ("adopt", "live-scaled")]
+        assert await tree.history("mm") == [
+            ("demote", "shadow"),
+            ("demote", "live-small"),
+            ("adopt", "live-scaled"),
+        ]
         assert await tree.history(limit=1) == [("demote", "shadow")]
         assert await tree.history(limit=0) == []
         with pytest.raises(ValueError, match="limit"):
@@ -699,7 +754,9 @@ async def test_history_is_newest_first_paged_and_never_changed(path: Path) -> No
     connection.close()
 
 
-async def test_a_look_without_evaluation_writes_nothing_and_an_evaluation_is_a_dry_run(path: Path) -> None:
+async def test_a_look_without_evaluation_writes_nothing_and_an_evaluation_is_a_dry_run(
+    path: Path,
+) -> None:
     async with opened(path) as tree:
         await tree.register()
         await tree.green()

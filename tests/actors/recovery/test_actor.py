@@ -1,4 +1,4 @@
-"""The recovery actor on a real database, in virtual time: what is durable, what is started, what survives."""
+"""The recovery actor on a real database, in virtual time: durability, restarts, crashes."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -15,8 +15,8 @@ from fundops.actors.persistence import PersistenceActor, Reader
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.recovery import SCHEMA, RecoveryActor, RecoverySettings, schema
 from fundops.actors.recovery.actor import calls_of
-from fundops.actors.recovery.core import Record
 from fundops.actors.recovery.feeds import Feed
+from fundops.actors.recovery.record import Record
 from fundops.runtime import (
     Actor,
     ActorCrashed,
@@ -29,16 +29,16 @@ from fundops.runtime import (
     open_supervisor,
 )
 from fundops.wire.alert import AlertsWaiting
-from fundops.wire.controller import FeedStatus, NotRetryable, StrategyState, StrategyStatus
-from fundops.wire.paging import BadLimit
-from fundops.wire.persistence import (
-    COMMIT_DEADLINE_S,
-    Commit,
+from fundops.wire.controller import FeedStatus, StrategyState, StrategyStatus
+from fundops.wire.errors import (
+    BadLimit,
     ConstraintFailed,
+    NotRetryable,
     OutcomeUnknown,
     StorageDegraded,
-    StorageStatistics,
+    UnmanagedStrategy,
 )
+from fundops.wire.persistence import COMMIT_DEADLINE_S, Commit, StorageStatistics
 from fundops.wire.recovery import (
     AttemptEnded,
     AttemptLate,
@@ -54,7 +54,6 @@ from fundops.wire.recovery import (
     RecoveryStatus,
     RecoveryStatuses,
     ReleaseStrategy,
-    UnmanagedStrategy,
 )
 
 SECOND = 1_000_000
@@ -62,8 +61,9 @@ P = RecoveryPhase
 
 ALERT_SCHEMA = """
 CREATE TABLE alert_request (
-    id INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, level TEXT NOT NULL, category TEXT NOT NULL, title TEXT NOT NULL,
-    message TEXT NOT NULL, strategy TEXT, dedup_key TEXT, resolves INTEGER NOT NULL
+    id INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, level TEXT NOT NULL, category TEXT NOT NULL,
+    title TEXT NOT NULL, message TEXT NOT NULL, strategy TEXT, dedup_key TEXT,
+    resolves INTEGER NOT NULL
 ) STRICT;
 """
 
@@ -80,7 +80,9 @@ class Engine:
         self.stop_fails = False
         self._tell: dict[str, Callable[[AttemptEnded | AttemptLate], None]] = {}
 
-    def start_restart(self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]) -> None:
+    def start_restart(
+        self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]
+    ) -> None:
         self.attempts.append(attempt_id)
         self._tell[attempt_id] = tell
         if self.restart is not None:
@@ -103,7 +105,8 @@ class Engine:
 
     def statuses(self) -> list[StrategyStatus]:
         return [
-            StrategyStatus(name, state, error="boom", retryable=self.retryable) for name, state in self.states.items()
+            StrategyStatus(name, state, error="boom", retryable=self.retryable)
+            for name, state in self.states.items()
         ]
 
 
@@ -111,7 +114,9 @@ class MoodyPersistence(PersistenceActor):
     """Refuses, or crashes, when told to."""
 
     def __init__(self, path: Path, mood: dict[str, Any]) -> None:
-        super().__init__(path, (persistence_schema.SCHEMA, SCHEMA, ALERT_SCHEMA), make_worker=InlineWorker)
+        super().__init__(
+            path, (persistence_schema.SCHEMA, SCHEMA, ALERT_SCHEMA), make_worker=InlineWorker
+        )
         self._mood = mood
 
     async def commit(self, requests: list[Commit]) -> list[Any]:
@@ -141,13 +146,17 @@ class Listener(Actor):
 class World:
     """One tree over one database, and its clock."""
 
-    def __init__(self, path: Path, engine: Any, clock: VirtualClock, settings: RecoverySettings) -> None:
+    def __init__(
+        self, path: Path, engine: Any, clock: VirtualClock, settings: RecoverySettings
+    ) -> None:
         self.path, self.engine, self.clock, self.settings = path, engine, clock, settings
         self.mood: dict[str, Any] = {}
         self.supervisor: Any = None
         self.ref: Ref
 
-    async def check(self, *, kill: bool = False, statuses: Sequence[StrategyStatus] | None = None) -> Any:
+    async def check(
+        self, *, kill: bool = False, statuses: Sequence[StrategyStatus] | None = None
+    ) -> Any:
         found = self.engine.statuses() if statuses is None else statuses
         events = await self.ref.ask(CheckStrategies(found, kill))
         await self.settle()
@@ -172,7 +181,7 @@ class World:
         return await self.ref.ask(RecoveryStats())
 
     async def status(self, name: str = "alpha") -> RecoveryStatus:
-        [status] = [one for one in await self.ref.ask(RecoveryStatuses()) if one.name == name]
+        [status] = [row for row in await self.ref.ask(RecoveryStatuses()) if row.name == name]
         return status
 
     async def history(self, limit: int = 1_000) -> tuple[RecoveryEvent, ...]:
@@ -183,7 +192,9 @@ class World:
 
     def alerts(self) -> list[tuple[Any, ...]]:
         with Reader(self.path) as reader:
-            return reader.rows("SELECT level, category, dedup_key, resolves FROM alert_request ORDER BY id")
+            return reader.rows(
+                "SELECT level, category, dedup_key, resolves FROM alert_request ORDER BY id"
+            )
 
     async def commits(self) -> int:
         return int((await self.supervisor.ref("persistence").ask(StorageStatistics())).commits)
@@ -203,7 +214,9 @@ async def recovery(
     children = [
         ChildSpec("persistence", lambda: MoodyPersistence(world.path, world.mood)),
         *([ChildSpec("alert", Listener)] if alert else []),
-        ChildSpec("recovery", lambda: RecoveryActor(world.path, world.clock, world.engine, world.settings)),
+        ChildSpec(
+            "recovery", lambda: RecoveryActor(world.path, world.clock, world.engine, world.settings)
+        ),
     ]
     async with open_supervisor(children, strategy="rest_for_one", intensity=100) as supervisor:
         world.supervisor, world.ref = supervisor, supervisor.ref("recovery")
@@ -223,7 +236,10 @@ def always_returns(_: int) -> str | None:
 
 @pytest.mark.parametrize(
     ("settings", "times"),
-    [(RecoverySettings(), [0, 60, 180]), (RecoverySettings(first_attempt="after_cooldown"), [60, 180, 420])],
+    [
+        (RecoverySettings(), [0, 60, 180]),
+        (RecoverySettings(first_attempt="after_cooldown"), [60, 180, 420]),
+    ],
 )
 async def test_r1_a_breaker_opens_after_three_attempts_and_stays_open(
     tmp_path: Path, settings: RecoverySettings, times: list[int]
@@ -242,7 +258,12 @@ async def test_a_check_answers_with_its_events_after_their_commit(tmp_path: Path
     engine.retryable = False
     async with recovery(tmp_path, engine) as world:
         [opened] = await world.check()
-        assert (opened.action, opened.target, opened.success, opened.attempt) == ("opened", "alpha", None, 0)
+        assert (opened.action, opened.target, opened.success, opened.attempt) == (
+            "opened",
+            "alpha",
+            None,
+            0,
+        )
         assert await world.history() == (opened,)
         assert await world.check() == ()
         assert engine.attempts == []  # R11
@@ -262,7 +283,9 @@ async def test_r4_and_r5_in_the_log_attempts_count_within_their_episode(tmp_path
             world.clock.advance(5)
             engine.states["alpha"] = "failed"
             await world.check()
-        restarts = [event.attempt for event in await world.history() if event.action == "restart_strategy"]
+        restarts = [
+            event.attempt for event in await world.history() if event.action == "restart_strategy"
+        ]
         assert restarts == [3, 2, 1, 1]
         assert (await world.status()).phase is P.OPEN
         statistics = await world.stats()
@@ -319,7 +342,9 @@ async def test_r15_a_restart_in_hand_when_the_process_died_counts_as_failed(tmp_
         assert await world.poll(60) == [(60, "alpha:1:2")]
 
 
-async def test_a_late_restart_in_hand_when_the_process_died_is_not_counted_twice(tmp_path: Path) -> None:
+async def test_a_late_restart_in_hand_when_the_process_died_is_not_counted_twice(
+    tmp_path: Path,
+) -> None:
     clock, engine = VirtualClock(), Engine()
     async with recovery(tmp_path, engine, clock) as world:
         await world.check()
@@ -342,14 +367,20 @@ async def test_r16_a_reset_closes_an_open_breaker_and_nothing_else(tmp_path: Pat
         assert await world.ref.ask(BreakerReset("alpha", "ann")) is True
         assert await world.ref.ask(BreakerReset("alpha", "ann")) is False
         status = await world.status()
-        assert (status.phase, status.attempts, status.due_us) == (P.COOLDOWN, 0, world.clock.now_us())
+        assert (status.phase, status.attempts, status.due_us) == (
+            P.COOLDOWN,
+            0,
+            world.clock.now_us(),
+        )
         [reset] = await world.history(1)
         assert (reset.action, reset.actor) == ("reset", "ann")
         await world.check()
         assert engine.attempts[-1] == "alpha:2:1"
 
 
-async def test_r18_a_strategy_restarted_under_the_kill_switch_is_stopped_at_once(tmp_path: Path) -> None:
+async def test_r18_a_strategy_restarted_under_the_kill_switch_is_stopped_at_once(
+    tmp_path: Path,
+) -> None:
     engine = Engine()
     async with recovery(tmp_path, engine) as world:
         before = await world.commits()
@@ -366,7 +397,9 @@ async def test_r18_a_strategy_restarted_under_the_kill_switch_is_stopped_at_once
         assert await world.commits() == before + 4  # begun, held, stopped, and seen to have stopped
 
 
-async def test_a_stop_does_not_wait_for_storage_and_is_repeated_until_it_works(tmp_path: Path) -> None:
+async def test_a_stop_does_not_wait_for_storage_and_is_repeated_until_it_works(
+    tmp_path: Path,
+) -> None:
     engine = Engine()
     engine.stop_fails = True
     async with recovery(tmp_path, engine) as world:
@@ -430,11 +463,15 @@ async def test_stopped_and_paused_strategies_are_not_restarted(tmp_path: Path) -
         assert (await world.status()).phase is P.UNMANAGED
 
 
-async def test_r30_the_history_is_newest_first_and_the_totals_add_up_after_a_restart(tmp_path: Path) -> None:
+async def test_r30_the_history_is_newest_first_and_the_totals_add_up_after_a_restart(
+    tmp_path: Path,
+) -> None:
     clock = VirtualClock()
     engine = Engine(lambda n: None if n % 3 else "no")
     engine.states = {f"s{n:03}": "failed" for n in range(200)}
-    settings = RecoverySettings(restart_concurrency=200, restart_spacing_s=0, max_starts_per_day=None)
+    settings = RecoverySettings(
+        restart_concurrency=200, restart_spacing_s=0, max_starts_per_day=None
+    )
     async with recovery(tmp_path, engine, clock, settings=settings) as world:
         for _ in range(10):
             await world.check()
@@ -454,7 +491,9 @@ async def test_r30_the_history_is_newest_first_and_the_totals_add_up_after_a_res
         assert before.failures == sum(event.success is False for event in restarts)
 
 
-async def test_a_limit_of_zero_gives_nothing_and_a_negative_one_is_a_value_error(tmp_path: Path) -> None:
+async def test_a_limit_of_zero_gives_nothing_and_a_negative_one_is_a_value_error(
+    tmp_path: Path,
+) -> None:
     async with recovery(tmp_path, Engine(always_raises)) as world:
         await world.check()
         assert await world.history(0) == ()
@@ -525,12 +564,17 @@ async def test_r24_stale_feeds_are_stored_told_and_resolved(tmp_path: Path) -> N
     async with recovery(tmp_path, Engine()) as world:
         for time in (0, 299, 300, 301, 14_699):
             world.clock.advance_to(time * SECOND)
-            events = await world.ref.ask(CheckFeeds([FeedStatus("ticks", 0), FeedStatus("news", None, None)]))
+            events = await world.ref.ask(
+                CheckFeeds([FeedStatus("ticks", 0), FeedStatus("news", None, None)])
+            )
             assert [event.action for event in events] == (["stale_feed"] if time == 300 else [])
         world.clock.advance_to(14_800 * SECOND)
         await world.ref.ask(CheckFeeds([FeedStatus("ticks", 14_800 * SECOND)]))
         assert await world.actions() == ["stale_feed", "feed_back"]
-        assert world.alerts() == [("WARNING", "GENERAL", "feed:ticks", 0), ("INFO", "GENERAL", "feed:ticks", 1)]
+        assert world.alerts() == [
+            ("WARNING", "GENERAL", "feed:ticks", 0),
+            ("INFO", "GENERAL", "feed:ticks", 1),
+        ]
         assert (await world.stats()).total_attempts == 0
 
 
@@ -549,7 +593,9 @@ async def test_a_stale_feed_is_known_after_a_restart_and_resolved_then(tmp_path:
         assert (back.action, back.seq) == ("feed_back", 4)
 
 
-async def test_a_feed_warning_that_storage_refused_is_given_at_the_next_check(tmp_path: Path) -> None:
+async def test_a_feed_warning_that_storage_refused_is_given_at_the_next_check(
+    tmp_path: Path,
+) -> None:
     async with recovery(tmp_path, Engine()) as world:
         feeds = CheckFeeds([FeedStatus("ticks", 0)])
         world.clock.advance(300)
@@ -569,7 +615,10 @@ async def test_alerts_are_requested_in_the_transaction_of_their_facts(
     Listener.woken = 0
     async with recovery(tmp_path, Engine(always_raises)) as world:
         await world.poll(200)
-        attempt, failed = ("INFO", "RECOVERY", "recovery:alpha", 0), ("WARNING", "RECOVERY", "recovery:alpha", 0)
+        attempt, failed = (
+            ("INFO", "RECOVERY", "recovery:alpha", 0),
+            ("WARNING", "RECOVERY", "recovery:alpha", 0),
+        )
         assert world.alerts() == [
             ("WARNING", "STRATEGY_FAILURE", "failed:alpha", 0),
             *[attempt, failed] * 3,
@@ -609,7 +658,9 @@ async def test_a_check_without_news_commits_nothing(tmp_path: Path) -> None:
         assert await world.commits() == before
 
 
-async def test_when_storage_refuses_nothing_is_started_and_the_next_check_tries_again(tmp_path: Path) -> None:
+async def test_when_storage_refuses_nothing_is_started_and_the_next_check_tries_again(
+    tmp_path: Path,
+) -> None:
     engine = Engine(always_raises)
     async with recovery(tmp_path, engine) as world:
         world.mood["refusal"] = StorageDegraded("full")
@@ -659,7 +710,9 @@ async def test_reports_that_storage_refused_are_noted_in_their_order(tmp_path: P
         assert ((await world.stats()).failures, (await world.stats()).successes) == (1, 0)
 
 
-async def test_a_kill_switch_heard_before_the_end_of_a_restart_is_noted_stops_the_strategy(tmp_path: Path) -> None:
+async def test_a_kill_switch_heard_before_the_end_of_a_restart_is_noted_stops_the_strategy(
+    tmp_path: Path,
+) -> None:
     engine = Engine()
     async with recovery(tmp_path, engine) as world:
         await world.check()
@@ -683,7 +736,9 @@ async def test_statuses_read_before_the_restart_came_back_are_no_relapse(tmp_pat
         assert (await world.status()).phase is P.PROBATION
 
 
-async def test_a_check_that_knows_nothing_of_the_kill_switch_does_not_release_it(tmp_path: Path) -> None:
+async def test_a_check_that_knows_nothing_of_the_kill_switch_does_not_release_it(
+    tmp_path: Path,
+) -> None:
     clock, engine = VirtualClock(), Engine(always_raises)
     async with recovery(tmp_path, engine, clock) as world:
         await world.check(kill=True)
@@ -696,7 +751,9 @@ async def test_a_check_that_knows_nothing_of_the_kill_switch_does_not_release_it
 
 
 @pytest.mark.parametrize("written", [True, False])
-async def test_after_a_commit_of_unknown_outcome_memory_is_read_from_disk(tmp_path: Path, written: bool) -> None:
+async def test_after_a_commit_of_unknown_outcome_memory_is_read_from_disk(
+    tmp_path: Path, written: bool
+) -> None:
     engine = Engine(always_returns)
     async with recovery(tmp_path, engine) as world:
         world.mood |= {"refusal": OutcomeUnknown("COMMIT failed"), "after": written}
@@ -706,7 +763,7 @@ async def test_after_a_commit_of_unknown_outcome_memory_is_read_from_disk(tmp_pa
         world.mood.clear()
         world.clock.advance(1)
         await world.check()
-        # If the row was there, an attempt was counted that was never made: one too many is safe, one too few is not.
+        # If the row was written, an attempt that was never made is counted. One too many is safe.
         assert engine.attempts == ([] if written else ["alpha:1:1"])
         assert (await world.status()).attempts == 1
         assert (await world.stats()).failures == int(written)
@@ -747,7 +804,9 @@ async def test_a_call_that_outlives_its_actor_is_waited_for_and_its_end_is_heard
         assert (await world.stats()).failures == int(late or error is not None)
 
 
-async def test_the_end_of_a_call_in_the_hand_of_a_crashing_actor_is_not_lost(tmp_path: Path) -> None:
+async def test_the_end_of_a_call_in_the_hand_of_a_crashing_actor_is_not_lost(
+    tmp_path: Path,
+) -> None:
     engine = Engine()
     async with recovery(tmp_path, engine) as world:
         await world.check()
@@ -759,7 +818,9 @@ async def test_the_end_of_a_call_in_the_hand_of_a_crashing_actor_is_not_lost(tmp
         assert (await world.stats()).successes == 1
 
 
-async def test_an_attempt_written_by_a_crashing_writer_and_never_begun_counts_as_failed(tmp_path: Path) -> None:
+async def test_an_attempt_written_by_a_crashing_writer_and_never_begun_counts_as_failed(
+    tmp_path: Path,
+) -> None:
     engine = Engine(always_returns)
     async with recovery(tmp_path, engine) as world:
         world.mood |= {"refusal": RuntimeError("the writer died after COMMIT"), "after": True}
@@ -789,7 +850,9 @@ async def test_a_commit_left_in_flight_is_waited_for_before_the_next_decision(
         assert (status.phase, status.attempts, engine.attempts) == (P.COOLDOWN, 1, [])
 
 
-async def test_rows_that_break_a_constraint_make_the_actor_start_again_from_disk(tmp_path: Path) -> None:
+async def test_rows_that_break_a_constraint_make_the_actor_start_again_from_disk(
+    tmp_path: Path,
+) -> None:
     engine = Engine(always_returns)
     async with recovery(tmp_path, engine) as world:
         world.mood["refusal"] = ConstraintFailed("UNIQUE constraint failed: recovery_event.seq")
@@ -826,21 +889,35 @@ RECORDS = [
 async def test_a_record_is_read_as_it_was_saved_and_replaces_the_one_before(tmp_path: Path) -> None:
     async with recovery(tmp_path, Engine()) as world:
         persistence = world.supervisor.ref("persistence")
-        await persistence.ask(Commit((schema.save_records([Record(one.name) for one in RECORDS]),)))
+        await persistence.ask(
+            Commit((schema.save_records([Record(record.name) for record in RECORDS]),))
+        )
         await persistence.ask(Commit((schema.save_records(RECORDS),)))
         with Reader(world.path) as reader:
             assert sorted(schema.records(reader), key=str) == sorted(RECORDS, key=str)
 
 
 async def test_only_feeds_whose_last_word_was_a_warning_are_found_stale(tmp_path: Path) -> None:
-    log = [("a", "stale_feed"), ("b", "stale_feed"), ("a", "feed_back"), ("b", "stale_feed"), ("c", "stale_feed")]
+    log = [
+        ("a", "stale_feed"),
+        ("b", "stale_feed"),
+        ("a", "feed_back"),
+        ("b", "stale_feed"),
+        ("c", "stale_feed"),
+    ]
     log += [("c", "feed_back"), ("c", "stale_feed"), ("c", "stale_feed")]
-    events = [RecoveryEvent(action, name, None, 0, None, 10 * n, seq=n) for n, (name, action) in enumerate(log, 1)]  # type: ignore[arg-type]
+    events = [
+        RecoveryEvent(action, name, None, 0, None, 10 * n, seq=n)
+        for n, (name, action) in enumerate(log, 1)
+    ]  # type: ignore[arg-type]
     async with recovery(tmp_path, Engine()) as world:
         await world.supervisor.ref("persistence").ask(Commit((schema.add_events(events),)))
         with Reader(world.path) as reader:
             found = schema.stale_feeds(reader, 99)
-    assert found == [Feed("b", 99, warned_us=40, silent_since_us=20), Feed("c", 99, warned_us=80, silent_since_us=70)]
+    assert found == [
+        Feed("b", 99, warned_us=40, silent_since_us=20),
+        Feed("c", 99, warned_us=80, silent_since_us=70),
+    ]
 
 
 async def test_a_call_that_has_ended_is_forgotten_once_its_end_is_stored(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-"""Feeds: when one is stale, how often it is said, and what is said when data is back."""
+"""Feeds: the threshold, the repetition of warnings, and the return of data."""
 
 import math
 
 import pytest
 
-from fundops.actors.recovery.feeds import Feed, FeedPlan, FeedWatch
+from fundops.actors.recovery.feeds import Feed, FeedDraft, FeedWatch
 from fundops.wire.alert import Category, Level
 from fundops.wire.controller import FeedStatus
 
@@ -12,16 +12,19 @@ SECOND = 1_000_000
 
 
 def check(
-    watch: FeedWatch, at_s: float, last_data_s: float | None = None, stale_after_s: float | None = 300.0
-) -> FeedPlan:
+    watch: FeedWatch,
+    at_s: float,
+    last_data_s: float | None = None,
+    stale_after_s: float | None = 300.0,
+) -> FeedDraft:
     last_data_us = None if last_data_s is None else round(last_data_s * SECOND)
-    plan = watch.check([FeedStatus("ticks", last_data_us, stale_after_s)], round(at_s * SECOND))
-    watch.apply(plan)
-    return plan
+    draft = watch.check([FeedStatus("ticks", last_data_us, stale_after_s)], round(at_s * SECOND))
+    watch.apply(draft)
+    return draft
 
 
-def actions(plan: FeedPlan) -> list[str]:
-    return [event.action for event in plan.events]
+def actions(draft: FeedDraft) -> list[str]:
+    return [event.action for event in draft.events]
 
 
 def test_r24_a_feed_is_stale_from_its_threshold_on_and_named_again_after_four_hours() -> None:
@@ -30,9 +33,18 @@ def test_r24_a_feed_is_stale_from_its_threshold_on_and_named_again_after_four_ho
     assert not check(watch, 299.999, 0).events
     warned = check(watch, 300.0, 0)
     [event] = warned.events
-    assert (event.action, event.target, event.success, event.at_us) == ("stale_feed", "ticks", None, 300 * SECOND)
+    assert (event.action, event.target, event.success, event.at_us) == (
+        "stale_feed",
+        "ticks",
+        None,
+        300 * SECOND,
+    )
     [alert] = warned.alerts
-    assert (alert.level, alert.category, alert.dedup_key) == (Level.WARNING, Category.GENERAL, "feed:ticks")
+    assert (alert.level, alert.category, alert.dedup_key) == (
+        Level.WARNING,
+        Category.GENERAL,
+        "feed:ticks",
+    )
     assert not alert.resolves
     for at_s in range(301, 14_700, 7):
         assert not check(watch, at_s, 0).events
@@ -87,9 +99,9 @@ def test_each_feed_has_its_own_threshold() -> None:
     statuses = [FeedStatus("fast", 0, 5.0), FeedStatus("slow", 0, 60.0)]
     stale = []
     for at_s in (0, 5, 30, 60):
-        plan = watch.check(statuses, at_s * SECOND)
-        watch.apply(plan)
-        stale += [(at_s, event.target) for event in plan.events]
+        draft = watch.check(statuses, at_s * SECOND)
+        watch.apply(draft)
+        stale += [(at_s, event.target) for event in draft.events]
     assert stale == [(5, "fast"), (60, "slow")]
 
 

@@ -1,4 +1,4 @@
-"""The status actor on a real database and real sockets: durable first, visible second, and hard to bring down."""
+"""The status actor on a real database and real sockets: durable first, visible second."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,40 +23,34 @@ from fundops.runtime import (
     VirtualClock,
     open_supervisor,
 )
-from fundops.wire.client import open_status
-from fundops.wire.hub import RING_SIZE
-from fundops.wire.server import ServerLimits
-from fundops.wire.status import (
-    Bye,
-    Delta,
-    Event,
-    EventsCommitted,
-    Gap,
-    PublishStatus,
-    ServerMessage,
-    Snapshot,
-    StatusPort,
-    Welcome,
-)
+from fundops.wire.status import EventsCommitted, PublishStatus, StatusPort
+from fundops.wire.stream.client import open_status
+from fundops.wire.stream.hub import RING_SIZE
+from fundops.wire.stream.limits import ServerLimits
+from fundops.wire.stream.protocol import Bye, Delta, Event, Gap, ServerMessage, Snapshot, Welcome
 
 NOW_US = 1_700_000_000_000_000
 PATIENCE_S = 10.0
-# The tables belong to other subsystems; these have the columns that the stream relies on, and a few more.
+# The tables belong to other subsystems; these have the columns that the stream relies on, and more.
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 INSERT INTO meta VALUES ('uuid', 'e1');
 CREATE TABLE alert (
-    id INTEGER PRIMARY KEY, at_us INTEGER, level TEXT, category TEXT, title TEXT, message TEXT, strategy TEXT,
-    outcome TEXT, in_budget INTEGER
+    id INTEGER PRIMARY KEY, at_us INTEGER, level TEXT, category TEXT, title TEXT, message TEXT,
+    strategy TEXT, outcome TEXT, in_budget INTEGER
 ) STRICT;
 CREATE TABLE entry (
-    seq INTEGER PRIMARY KEY, key TEXT, recorded_us INTEGER, day TEXT, kind TEXT, strategy TEXT, payload TEXT, hash BLOB
+    seq INTEGER PRIMARY KEY, key TEXT, recorded_us INTEGER, day TEXT, kind TEXT, strategy TEXT,
+    payload TEXT, hash BLOB
 ) STRICT;
 CREATE TABLE promotion_history (
-    seq INTEGER PRIMARY KEY, strategy TEXT, to_stage TEXT, cap_minor INTEGER, metrics TEXT, hash BLOB
+    seq INTEGER PRIMARY KEY, strategy TEXT, to_stage TEXT, cap_minor INTEGER, metrics TEXT,
+    hash BLOB
 ) STRICT;
 """
-RECOVERY_TABLE = "CREATE TABLE recovery_event (seq INTEGER PRIMARY KEY, action TEXT, success INTEGER) STRICT;"
+RECOVERY_TABLE = (
+    "CREATE TABLE recovery_event (seq INTEGER PRIMARY KEY, action TEXT, success INTEGER) STRICT;"
+)
 
 
 class Running(NamedTuple):
@@ -85,7 +79,8 @@ def write(writer: apsw.Connection, sql: str, *rows: tuple[Any, ...]) -> None:
 
 def alerts(first: int, last: int, level: str = "INFO") -> list[tuple[Any, ...]]:
     return [
-        (seq, NOW_US, level, "GENERAL", f"alert {seq}", "text", None, "QUEUED", 1) for seq in range(first, last + 1)
+        (seq, NOW_US, level, "GENERAL", f"alert {seq}", "text", None, "QUEUED", 1)
+        for seq in range(first, last + 1)
     ]
 
 
@@ -152,7 +147,9 @@ async def test_what_is_published_reaches_the_clients(path: Path) -> None:
 async def test_a_committed_row_becomes_an_event(path: Path) -> None:
     async with running(path) as fund, open_status(fund.url, topics=["alerts"]) as messages:
         await anext(messages)
-        await fund.commit(ADD_ALERT, (1, NOW_US, "WARNING", "DRAWDOWN", "Drawdown", "10%", "alpha", "QUEUED", 1))
+        await fund.commit(
+            ADD_ALERT, (1, NOW_US, "WARNING", "DRAWDOWN", "Drawdown", "10%", "alpha", "QUEUED", 1)
+        )
         assert await anext(messages) == Event(
             "alerts",
             1,
@@ -186,7 +183,9 @@ async def test_what_is_not_committed_is_never_seen(path: Path) -> None:
 async def test_a_journal_payload_is_passed_through_as_the_json_it_is(path: Path) -> None:
     payload = '{"legs":[{"amount":"0.10"}],"big":12345678901234567890}'
     async with running(path) as fund:
-        await fund.commit(ADD_ENTRY, (1, "k1", NOW_US, "2024-01-02", "deposit", None, payload, b"\x00"))
+        await fund.commit(
+            ADD_ENTRY, (1, "k1", NOW_US, "2024-01-02", "deposit", None, payload, b"\x00")
+        )
         [event] = await events_of(fund.url, "journal", 1)
     assert isinstance(event, Event)
     assert event.data == {
@@ -202,7 +201,9 @@ async def test_a_journal_payload_is_passed_through_as_the_json_it_is(path: Path)
 
 async def test_a_payload_that_is_no_json_is_shown_as_text(path: Path) -> None:
     async with running(path) as fund:
-        await fund.commit(ADD_ENTRY, (1, "k1", NOW_US, "2024-01-02", "deposit", None, '{"cut off', b""))
+        await fund.commit(
+            ADD_ENTRY, (1, "k1", NOW_US, "2024-01-02", "deposit", None, '{"cut off', b"")
+        )
         [event] = await events_of(fund.url, "journal", 1)
     assert isinstance(event, Event)
     assert event.data["payload"] == '{"cut off'
@@ -232,7 +233,9 @@ async def test_other_tables_are_sent_by_their_column_names_with_money_as_text(pa
     )
     assert isinstance(second, Event)
     assert second.data["cap"] is None
-    assert restart == Event("recovery_events", 1, {"seq": 1, "action": "restart_strategy", "success": 1})
+    assert restart == Event(
+        "recovery_events", 1, {"seq": 1, "action": "restart_strategy", "success": 1}
+    )
 
 
 async def test_many_rows_are_read_page_by_page_and_all_in_order(path: Path) -> None:
@@ -260,7 +263,9 @@ async def test_late_clients_get_recent_history_and_the_rest_has_a_name(path: Pat
         [first] = await events_of(fund.url, "alerts", 1)
         assert isinstance(first, Event)
         assert first.seq == 51
-        async with open_status(fund.url, topics=["alerts"], epoch="e1", since={"alerts": 10}) as messages:
+        async with open_status(
+            fund.url, topics=["alerts"], epoch="e1", since={"alerts": 10}
+        ) as messages:
             await anext(messages)
             assert await anext(messages) == Gap("alerts", 11, 50)
 
@@ -275,7 +280,9 @@ class CountingWorker(InlineWorker):
         return await super().run(call)
 
 
-async def test_what_the_ring_cannot_hold_is_not_even_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_the_ring_cannot_hold_is_not_even_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pages = RING_SIZE // status_module.PAGE_ROWS
     writer = open_database(path, [TABLES + RECOVERY_TABLE])
     write(writer, ADD_ALERT, *alerts(1, 10 * RING_SIZE))
@@ -299,7 +306,7 @@ async def test_a_level_of_a_newer_fundops_is_shown_to_everybody(path: Path) -> N
 # -- trouble
 
 
-async def test_a_table_that_cannot_be_read_holds_up_nobody_and_is_tried_again(path: Path) -> None:
+async def test_a_table_that_cannot_be_read_delays_no_other_and_is_tried_again(path: Path) -> None:
     async with running(path, TABLES) as fund:
         await fund.commit(ADD_ALERT, *alerts(1, 1))
         await events_of(fund.url, "alerts", 1)
@@ -311,14 +318,16 @@ async def test_a_table_that_cannot_be_read_holds_up_nobody_and_is_tried_again(pa
         assert fund.ref.epoch == 1
 
 
-async def test_a_fault_is_logged_once_and_not_at_every_commit(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fault_is_logged_once_and_not_at_every_commit(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running(path, TABLES) as fund:
         for _ in range(3):
             await fund.ref.tell(EventsCommitted())
             await fund.ref.ask(StatusPort())
-    assert [record.getMessage() for record in caplog.records if "recovery_events" in record.getMessage()] == [
-        "events of 'recovery_events' cannot be read: SQLError: no such table: recovery_event"
-    ]
+    assert [
+        record.getMessage() for record in caplog.records if "recovery_events" in record.getMessage()
+    ] == ["events of 'recovery_events' cannot be read: SQLError: no such table: recovery_event"]
 
 
 async def test_a_crashed_actor_serves_again_on_its_port_and_clients_resume(path: Path) -> None:
@@ -335,7 +344,9 @@ async def test_a_crashed_actor_serves_again_on_its_port_and_clients_resume(path:
         await until_restarted(fund)
         await fund.commit(ADD_ALERT, *alerts(3, 3))
         assert await fund.ref.ask(StatusPort()) == port
-        async with open_status(fund.url, topics=["alerts"], epoch=welcome.epoch, since={"alerts": 2}) as messages:
+        async with open_status(
+            fund.url, topics=["alerts"], epoch=welcome.epoch, since={"alerts": 2}
+        ) as messages:
             await anext(messages)
             event = await anext(messages)
             assert isinstance(event, Event)
@@ -363,7 +374,9 @@ async def test_a_listener_that_fails_ends_the_life_and_not_the_fund(
     async def serve_until_broken(*args: Any, **kwargs: Any) -> None:
         monkeypatch.setattr(status_module, "serve_status", serve)
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve, *args, **{**kwargs, "task_status": trio.TASK_STATUS_IGNORED}))
+            await nursery.start(
+                partial(serve, *args, **{**kwargs, "task_status": trio.TASK_STATUS_IGNORED})
+            )
             kwargs["task_status"].started(0)
             await broken.wait()
             raise OSError("the network card is on fire")
@@ -377,9 +390,12 @@ async def test_a_listener_that_fails_ends_the_life_and_not_the_fund(
 
 
 @pytest.mark.parametrize(
-    ("script", "why"), [(TABLES.replace("'uuid'", "'name'"), "has no uuid"), (None, "there is no such database")]
+    ("script", "why"),
+    [(TABLES.replace("'uuid'", "'name'"), "has no uuid"), (None, "there is no such database")],
 )
-async def test_without_a_database_of_a_fund_it_does_not_start(path: Path, script: str | None, why: str) -> None:
+async def test_without_a_database_of_a_fund_it_does_not_start(
+    path: Path, script: str | None, why: str
+) -> None:
     if script is not None:
         open_database(path, [script]).close()
     async with trio.open_nursery() as nursery:

@@ -35,7 +35,7 @@ from fundops.control.standalone import run_command
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
 from fundops.file.restore import import_book
-from fundops.wire.persistence import OutcomeUnknown
+from fundops.wire.errors import OutcomeUnknown
 
 DEADLINE_S = 60
 

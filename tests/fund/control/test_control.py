@@ -51,16 +51,13 @@ from fundops.doors import LedgerDoor
 from fundops.errors import ControlError, NobodyListens, NotAudited, UnknownCommand
 from fundops.file.database import MIGRATIONS, prepare
 from fundops.runtime import InlineWorker, Worker
-from fundops.wire.ledger import (
+from fundops.wire.errors import (
     AlreadyReversed,
-    Deposit,
-    Event,
     IdempotencyConflict,
-    Leg,
     PositionMismatch,
-    Posted,
+    StorageDegraded,
 )
-from fundops.wire.persistence import StorageDegraded
+from fundops.wire.ledger import Deposit, Event, Leg, Posted
 
 DEADLINE_S = 30
 IDENTITY = {"name": "fund", "currency": "USD", "total_capital": "100000"}

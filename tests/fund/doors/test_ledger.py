@@ -29,15 +29,14 @@ from fundops.doors import LedgerDoor
 from fundops.runtime import DAY_US, Worker
 from fundops.testing import START_US, VirtualFund, virtual_fund
 from fundops.wire.controller import Fill
+from fundops.wire.errors import EntryRefused, PositionMismatch
 from fundops.wire.ledger import (
     EVENTS_MAX,
     BookSettlement,
     ClosePeriod,
     Correct,
     Deposit,
-    EntryRefused,
     OpenPosition,
-    PositionMismatch,
     Post,
     RecordLoss,
     RecordProfit,

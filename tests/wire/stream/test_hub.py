@@ -1,4 +1,4 @@
-"""The hub: states conflate, events never do, gaps are named, and nobody's slowness costs anything."""
+"""The hub: states conflate, events never do, gaps are named, and a slow client costs nothing."""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fundops.runtime import ConfigError
 from fundops.wire.alert import Level
-from fundops.wire.hub import Cursor, Hub
-from fundops.wire.status import Delta, Event, Gap, ServerMessage, Snapshot, decode_server
+from fundops.wire.stream.hub import Cursor, Hub
+from fundops.wire.stream.protocol import Delta, Event, Gap, ServerMessage, Snapshot, decode_server
 
 
 def decoded(messages: Iterable[bytes]) -> list[ServerMessage]:
@@ -36,7 +36,7 @@ def test_the_first_look_at_a_state_is_a_snapshot() -> None:
     assert read(hub, cursor) == []
 
 
-def test_a_state_nobody_published_is_an_empty_snapshot() -> None:
+def test_a_state_without_values_is_an_empty_snapshot() -> None:
     hub = Hub()
     assert read(hub, hub.attach(["feeds"])) == [Snapshot("feeds", 0, {})]
 
@@ -151,7 +151,7 @@ def test_events_come_in_order_to_everybody_in_the_same_bytes() -> None:
     late = hub.attach(["alerts"])
     first, second = hub.pending(early), hub.pending(late)
     assert decoded(first) == [Event("alerts", seq, {"n": seq}) for seq in (3, 5, 6)]
-    assert all(one is other for one, other in zip(first, second, strict=True))
+    assert all(ours is theirs for ours, theirs in zip(first, second, strict=True))
 
 
 def test_state_changes_are_shared_by_all_clients_too() -> None:
@@ -169,7 +169,10 @@ def test_a_client_that_the_ring_has_passed_is_told_of_one_gap() -> None:
     hub.pending(cursor)
     for seq in range(2, 8):
         hub.publish_event("journal", seq, seq)
-    assert read(hub, cursor) == [Gap("journal", 2, 4), *(Event("journal", seq, seq) for seq in (5, 6, 7))]
+    assert read(hub, cursor) == [
+        Gap("journal", 2, 4),
+        *(Event("journal", seq, seq) for seq in (5, 6, 7)),
+    ]
     assert read(hub, cursor) == []
 
 
@@ -284,7 +287,7 @@ def test_a_client_that_never_reads_costs_no_memory() -> None:
     assert len(hub.pending(cursor)) == 1 + 1 + 4
 
 
-async def test_publishing_wakes_those_who_follow_the_topic(
+async def test_publishing_wakes_the_followers_of_the_topic(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     hub = Hub()
@@ -311,7 +314,7 @@ async def test_publishing_wakes_those_who_follow_the_topic(
     assert woken == ["fund", "alerts"]
 
 
-async def test_news_while_nobody_waits_is_not_lost() -> None:
+async def test_news_without_a_waiting_task_is_not_lost() -> None:
     hub = Hub()
     cursor = hub.attach(["fund"])
     await cursor.wait()
@@ -348,7 +351,7 @@ def test_a_detached_client_is_forgotten() -> None:
 
 
 class Client:
-    """What a client of the protocol makes of the messages, and what it may never see."""
+    """A client's copy of the state, with assertions on the messages that it may never get."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -394,7 +397,11 @@ class Client:
 
 keys = st.sampled_from("abcde")
 steps = st.one_of(
-    st.tuples(st.just("state"), st.sampled_from(["fund", "feeds"]), st.dictionaries(keys, st.integers(0, 3))),
+    st.tuples(
+        st.just("state"),
+        st.sampled_from(["fund", "feeds"]),
+        st.dictionaries(keys, st.integers(0, 3)),
+    ),
     st.tuples(st.just("event"), st.sampled_from(["alerts", "journal"]), st.integers(1, 3)),
     st.tuples(st.just("read"), st.integers(0, 2), st.none() | st.integers(1, 3)),
     st.tuples(st.just("join"), st.none(), st.none()),
@@ -403,7 +410,7 @@ steps = st.one_of(
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(steps, max_size=80))
-def test_whatever_the_order_every_client_ends_with_the_state_of_the_hub(program: list[Any]) -> None:
+def test_in_any_order_every_client_ends_with_the_state_of_the_hub(program: list[Any]) -> None:
     hub = Hub(ring_size=4, removed_max=2)
     clients = [Client(hub)]
     published: dict[str, list[int]] = {"alerts": [], "journal": []}

@@ -9,13 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundops.wire.promotion import EntitlementTerms, PromotionStage
+from fundops.wire.money import fraction_of
 
 BUDGETS = st.integers(min_value=1, max_value=2**63 - 1)
-
-
-def terms(fraction: float) -> EntitlementTerms:
-    return EntitlementTerms("mr", PromotionStage.Live_Small, "live", fraction)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +27,7 @@ def terms(fraction: float) -> EntitlementTerms:
 )
 def test_a_stages_capital_is_rounded_down_once(budget: str, fraction: float, capital: str) -> None:
     minor = int(Decimal(budget).scaleb(8))
-    assert terms(fraction).capital(minor) == Decimal(capital)
+    assert fraction_of(minor, fraction) == Decimal(capital)
 
 
 @given(BUDGETS, st.decimals(min_value=0, max_value=1, places=4).map(float))
@@ -39,5 +35,5 @@ def test_capital_never_exceeds_its_fraction_and_misses_it_by_less_than_a_minor_u
     budget: int, fraction: float
 ) -> None:
     exact = budget * Fraction(str(fraction))
-    found = Fraction(terms(fraction).capital(budget)) * 10**8
+    found = Fraction(fraction_of(budget, fraction)) * 10**8
     assert exact - 1 < found <= exact

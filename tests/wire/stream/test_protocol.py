@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from fundops.wire.alert import Level
-from fundops.wire.status import (
+from fundops.wire.errors import BadMessage
+from fundops.wire.stream.protocol import (
     EVENT_TOPICS,
     STATE_TOPICS,
     SUBPROTOCOL_JSON,
     TOPICS_MAX,
-    BadMessage,
     Bye,
     ClientMessage,
     Delta,
@@ -69,7 +69,10 @@ def test_every_message_has_its_example_here() -> None:
 
 def test_the_wire_form_is_the_one_of_the_contract() -> None:
     assert encode(Hello()) == b'{"t":"hello"}'
-    assert encode(Delta("fund", 4, "nav", None)) == b'{"t":"delta","topic":"fund","seq":4,"key":"nav","value":null}'
+    assert (
+        encode(Delta("fund", 4, "nav", None))
+        == b'{"t":"delta","topic":"fund","seq":4,"key":"nav","value":null}'
+    )
     assert encode(Gap("alerts", 6, 9)) == b'{"t":"gap","topic":"alerts","from":6,"to":9}'
     assert encode(Bye("x", 1.5)) == b'{"t":"bye","reason":"x","retry_after_s":1.5}'
     assert SUBPROTOCOL_JSON == "fund.status.v1+json"
@@ -126,7 +129,9 @@ def test_tags_of_a_newer_server_are_skipped() -> None:
     assert decode_server('{"t":"merged","topics":[]}') is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"t":"heartbeat"}', '{"t":"heartbeat","server_time_us":"x"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"t":"heartbeat"}', '{"t":"heartbeat","server_time_us":"x"}']
+)
 def test_nonsense_from_a_server_is_a_bad_message_and_not_skipped(text: str) -> None:
     with pytest.raises(BadMessage):
         decode_server(text)
@@ -137,8 +142,13 @@ def test_the_schema_names_every_message_by_its_tag() -> None:
     msgspec.json.encode(generated)
     for side, union in (("client", ClientMessage), ("server", ServerMessage)):
         mapping = generated["properties"][side]["discriminator"]["mapping"]
-        assert mapping == {kind.__name__.lower(): f"#/$defs/{kind.__name__}" for kind in get_args(union)}
-        assert all(reference.removeprefix("#/$defs/") in generated["$defs"] for reference in mapping.values())
+        assert mapping == {
+            kind.__name__.lower(): f"#/$defs/{kind.__name__}" for kind in get_args(union)
+        }
+        assert all(
+            reference.removeprefix("#/$defs/") in generated["$defs"]
+            for reference in mapping.values()
+        )
 
 
 def test_no_topic_is_both_state_and_event() -> None:

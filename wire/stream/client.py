@@ -6,8 +6,9 @@
                 case Snapshot("fund", state=state): ...
                 case Event("alerts", data=data): ...
 
-It does not reconnect by itself: only the program knows whether it must not miss an event. To go on where it was, it
-keeps the last seq of each event topic and hands them in with the epoch of its last `Welcome`.
+The stream does not reconnect by itself, because only the program knows whether it may miss events.
+To resume, a program keeps the last seq of each event topic and passes them as `since`, with the
+epoch of its last `Welcome`.
 """
 
 from __future__ import annotations
@@ -25,35 +26,20 @@ from trio_websocket import (
 )
 from wsproto.utilities import LocalProtocolError
 
-from ..runtime import ConfigError, FundopsError
-from .alert import Level
-from .status import (
-    SUBPROTOCOL_JSON,
-    BadMessage,
-    CloseCode,
-    Hello,
-    ServerMessage,
-    decode_server,
-    encode,
-)
+from ...runtime import ConfigError
+from ..alert import Level
+from ..errors import BadMessage, StatusClosed
+from .protocol import SUBPROTOCOL_JSON, CloseCode, Hello, ServerMessage, decode_server, encode
 
-__all__ = ["StatusClosed", "open_status"]
+__all__ = ["open_status", "parse_url"]
 
 CONNECT_S = 10.0
 CLOSE_S = 2.0
-# A snapshot has every strategy of the fund; 10,000 of them come to a few MiB.
+# A snapshot lists every strategy of the fund; 10,000 strategies take a few MiB.
 MESSAGE_MAX_BYTES = 64 * 2**20
 
-_NORMAL = 1000
-_LOST = 1006
-
-
-class StatusClosed(FundopsError):
-    """The stream is not there, or ended other than by a normal close. `code` is an HTTP status or a close code."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"status stream: {reason} ({code})")
-        self.code, self.reason = code, reason
+_NORMAL = 1000  # RFC 6455, section 7.4.1
+_LOST = 1006  # the connection ended without a close frame
 
 
 @asynccontextmanager
@@ -66,18 +52,22 @@ async def open_status(
     since: Mapping[str, int] | None = None,
     min_level: Level | None = None,
 ) -> AsyncIterator[AsyncIterator[ServerMessage]]:
-    """Yield the server's messages, beginning with its `Welcome`; those with tags of a newer server are skipped.
+    """An iterator over the server's messages, beginning with its `Welcome`.
 
-    `topics` None: all. The iteration ends when the server says a normal goodbye.
+    Unknown tags are skipped.
 
-    Raises: `StatusClosed` when connecting fails, and from the iteration when the server ends it for a reason;
-    `ConfigError` for a URL that is not ``ws://host:port/path``.
+    `topics` None: all. `since` holds the last seq seen, by event topic, and counts when `epoch` is
+    still the server's. Alerts below `min_level` are left out. The iteration ends with a normal
+    close by the server.
+
+    Raises: `StatusClosed` when connecting fails, and from the iteration when the connection ends
+    otherwise; `ConfigError` for a URL that is not ``ws://host:port/path``.
     """
-    host, port, path = _parse(url)
+    host, port, path = parse_url(url)
     hello = Hello(token, epoch, since or {}, None if topics is None else tuple(topics), min_level)
     from_caller: BaseException | None = None
     try:
-        # Not the library's open_websocket: it leaves the socket open when the server closes first.
+        # The library's own open_websocket leaves the socket open when the server closes first.
         async with await _connect(url, host, port) as stream, trio.open_nursery() as nursery:
             with trio.fail_after(CONNECT_S):
                 websocket = await wrap_client_stream(
@@ -99,15 +89,22 @@ async def open_status(
                     await websocket.aclose()
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        if from_caller is not None:  # it has nothing to do with the nursery, and gets out as it came
+        if (
+            from_caller is not None
+        ):  # raised by the body of the caller's `async with`: not wrapped in a group
             raise from_caller from from_caller.__cause__
-        # A ping that crosses our close on its way makes the library's reader raise this, after all is said and done.
+        # The library's reader raises this when a ping crosses our close. The conversation is
+        # complete by then.
         _, errors = group.split(LocalProtocolError)
         if errors is not None:
             raise _explained(errors) from errors
 
 
-def _parse(url: str) -> tuple[str, int, str]:
+def parse_url(url: str) -> tuple[str, int, str]:
+    """Host, port (80 when missing) and path (``/`` when missing) of a websocket URL.
+
+    Raises: `ConfigError`.
+    """
     parts = urlsplit(url)
     if parts.scheme != "ws" or not parts.hostname:
         raise ConfigError("url", f"{url!r} is not of the form ws://host:port/path")
@@ -123,7 +120,7 @@ async def _connect(url: str, host: str, port: int) -> trio.SocketStream:
 
 
 def _explained(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What went wrong while connecting, in words; anything unforeseen as it is."""
+    """The `StatusClosed` for a failed connection; an unforeseen error is returned unchanged."""
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
@@ -138,7 +135,10 @@ def _explained(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 class _Messages:
-    """The iterator; a class and not a generator, since nobody would close a generator left halfway."""
+    """The iterator.
+
+    Not a generator: an abandoned one would be closed by the garbage collector, outside trio.
+    """
 
     def __init__(self, websocket: WebSocketConnection) -> None:
         self._websocket = websocket
@@ -157,6 +157,8 @@ class _Messages:
                 reason = closed.reason.reason if closed.reason is not None else None
                 raise StatusClosed(code, reason or "the connection was lost") from closed
             except BadMessage as error:
-                raise StatusClosed(CloseCode.BAD_MESSAGE, f"the server sent nonsense: {error}") from error
+                raise StatusClosed(
+                    CloseCode.BAD_MESSAGE, f"the server sent an invalid message: {error}"
+                ) from error
             if message is not None:
                 return message

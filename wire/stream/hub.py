@@ -1,11 +1,13 @@
-"""The hub: what every client of the status stream is to know, encoded once and shared by all of them. No I/O, no tasks.
+"""The hub: fan-out of states and events to all clients, each message encoded once.
 
-There is no queue per client. A client is a `Cursor`: the last seq it was given, by topic. `Hub.pending` compares that
-with what is held and returns what is newer, so a client that stands still for an hour costs a few integers, and gets
-the latest values when it moves again.
+There is no queue per client. A client is a `Cursor`: for each topic, the last seq that it was
+given. `Hub.pending` returns the messages with higher seqs. So a client that reads nothing for an
+hour costs a few integers, and gets the latest values when it reads again.
 
-A *state* topic holds the latest value of each key, ordered by when it last changed. An *event* topic is a ring; what
-has left it is named to the client as one gap. Seqs rise strictly within a topic and mean nothing across topics.
+A *state* topic holds the latest value of each key, ordered by its last change. An *event* topic is
+a ring of the newest events; a client that is behind the ring gets one `Gap` for the events that
+left it. Seqs rise strictly within a topic and have no meaning across topics.
+Nothing here does I/O or starts a task.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
-from ..runtime import ConfigError
-from .alert import Level
-from .status import EVENT_TOPICS, STATE_TOPICS, Delta, Event, Gap, Snapshot, encode
+from ...runtime import ConfigError
+from ..alert import Level
+from .protocol import EVENT_TOPICS, STATE_TOPICS, Delta, Event, Gap, Snapshot, encode
 
 __all__ = ["RING_SIZE", "Cursor", "Hub"]
 
-# Enough for a browser that slept over a busy minute; whoever needs more reads the database.
+# Events per topic. Enough for a browser that slept through a busy minute; older events are in the
+# database.
 RING_SIZE = 1_024
-# Removed keys are remembered so that clients hear of it. Past this many, clients that far behind start afresh.
+# Removed keys per topic that are remembered, so that clients learn of the removal. A client that is
+# behind more removals than that gets a new snapshot.
 REMOVED_MAX = 1_024
 
 _RANKS: dict[Level | None, int] = {None: 0} | {level: rank for rank, level in enumerate(Level)}
@@ -35,23 +39,29 @@ _UNRANKED = len(_RANKS)  # an event without a level passes every filter
 
 
 class Cursor:
-    """How far one client has come. Made by `Hub.attach`, which keeps it until `Hub.detach`."""
+    """The position of one client in its topics.
+
+    Made by `Hub.attach`, which keeps it until `Hub.detach`.
+    """
 
     __slots__ = ("_bell", "rank_min", "seqs")
 
     def __init__(self, min_level: Level | None = None) -> None:
-        self.seqs: dict[str, int | None] = {}  # by followed topic; None: a state topic that needs a snapshot
+        self.seqs: dict[
+            str, int | None
+        ] = {}  # by followed topic; None: a state topic without a snapshot yet
         self.rank_min = _RANKS[min_level]
         self._bell = trio.Event()
 
     def wake(self) -> None:
-        """Let `wait` return: there may be something new."""
+        """Let `wait` return, because messages may be pending."""
         self._bell.set()
 
     async def wait(self) -> None:
-        """Return when woken since the last `wait`. The caller then asks for all that is pending, with no await first.
+        """Return once `wake` was called since the last `wait`.
 
-        A cancelled wait loses nothing.
+        The caller must then take all pending messages before its next await. A cancelled wait loses
+        no wake.
         """
         await self._bell.wait()
         self._bell = trio.Event()
@@ -63,21 +73,27 @@ class _Change(NamedTuple):
 
 
 class _State:
-    """One state topic. `changes` has each key ever set, ordered by seq, except removed keys long forgotten."""
+    """One state topic."""
 
     def __init__(self, topic: str, removed_max: int) -> None:
         self.topic = topic
         self.removed_max = removed_max
-        self.seq = 0
-        self.forgotten_seq = 0  # removals up to here are no longer known
-        self.values: dict[str, bytes] = {}
-        self.changes: dict[str, _Change] = {}
-        self.removed: dict[str, int] = {}
-        self._snapshot: bytes | None = None
+        self.seq = 0  # of the newest change
+        self.forgotten_seq = 0  # removals up to this seq are no longer remembered
+        self.values: dict[str, bytes] = {}  # encoded, by key
+        self.changes: dict[
+            str, _Change
+        ] = {}  # the last change of each present or remembered key, ordered by seq
+        self.removed: dict[str, int] = {}  # seq of the removal, by key, oldest first
+        self._snapshot: bytes | None = None  # encoded; None: not asked for since the last change
 
     def publish(self, values: Mapping[str, Any]) -> bool:
-        # Everything is encoded before anything changes: a value that cannot be encoded leaves the topic as it was.
-        fresh = {key: msgspec.json.encode(value) for key, value in values.items() if value is not None}
+        """Replace the values. Returns whether any changed."""
+        # Encode all values before changing any, so that a value that cannot be encoded leaves the
+        # topic unchanged.
+        fresh = {
+            key: msgspec.json.encode(value) for key, value in values.items() if value is not None
+        }
         before = self.seq
         for key in [key for key in self.values if key not in fresh]:
             del self.values[key]
@@ -96,7 +112,7 @@ class _State:
 
     def _change(self, key: str, value: msgspec.Raw | None) -> None:
         self.seq += 1
-        self.changes.pop(key, None)  # so that the key moves to the end
+        self.changes.pop(key, None)  # a dict keeps the place of a key that is set again
         self.changes[key] = _Change(self.seq, encode(Delta(self.topic, self.seq, key, value)))
         self._snapshot = None
 
@@ -116,7 +132,7 @@ class _State:
             if change.seq <= seq:
                 break
             newer.append(change)
-        # The oldest changes first: a key that changes all the time must not hold up the others.
+        # Oldest changes first, so that a key that changes all the time does not delay the others.
         newer.reverse()
         batch = newer[:limit]
         if batch:
@@ -135,18 +151,20 @@ def _seq_of(item: _Item) -> int:
 
 
 class _Ring:
-    """One event topic: its newest events."""
+    """One event topic: a ring of its newest events."""
 
     def __init__(self, topic: str, size: int) -> None:
         self.topic = topic
         self.size = size
         self.items: deque[_Item] = deque()
-        self.dropped_seq = 0  # events up to here are not held
+        self.dropped_seq = 0  # events up to this seq are not held
         self.newest_seq = 0
 
     def publish(self, seq: int, data: Any, level: Level | None) -> None:
         if seq <= self.newest_seq:
-            raise ConfigError("seq", f"{seq} of an event in {self.topic!r} does not come after {self.newest_seq}")
+            raise ConfigError(
+                "seq", f"{seq} of an event in {self.topic!r} does not come after {self.newest_seq}"
+            )
         rank = _UNRANKED if level is None else _RANKS[level]
         self.items.append(_Item(seq, encode(Event(self.topic, seq, data)), rank))
         self.newest_seq = seq
@@ -155,11 +173,17 @@ class _Ring:
 
     def begin(self, seq: int) -> None:
         if self.newest_seq:
-            raise ConfigError("seq", f"event topic {self.topic!r} has begun already, at {self.newest_seq}")
+            raise ConfigError(
+                "seq", f"event topic {self.topic!r} has begun already, at {self.newest_seq}"
+            )
         self.dropped_seq = self.newest_seq = seq
 
     def start_for(self, since: int | None) -> int:
-        """Where a client begins. A `since` from the future is of a database that was since restored: start afresh."""
+        """The seq after which a client begins.
+
+        A `since` beyond the newest seq comes from a database that was restored since then: begin as
+        a new client.
+        """
         return self.dropped_seq if since is None or since > self.newest_seq else since
 
     def pending(self, cursor: Cursor, limit: int | None) -> list[bytes]:
@@ -181,62 +205,87 @@ class _Ring:
 
 
 class Hub:
-    """State topics and event topics, and the cursors of those who follow them."""
+    """The state topics, the event topics, and the cursors of the clients that follow them."""
 
     def __init__(self, *, ring_size: int = RING_SIZE, removed_max: int = REMOVED_MAX) -> None:
-        self._states: dict[str, _State] = {topic: _State(topic, removed_max) for topic in STATE_TOPICS}
+        self._states: dict[str, _State] = {
+            topic: _State(topic, removed_max) for topic in STATE_TOPICS
+        }
         self._rings: dict[str, _Ring] = {topic: _Ring(topic, ring_size) for topic in EVENT_TOPICS}
         self._topics: dict[str, _State | _Ring] = {**self._states, **self._rings}
         self._cursors: set[Cursor] = set()
 
-    # -- what is new
+    # -- publishing
 
     def publish_state(self, topic: str, values: Mapping[str, Any]) -> None:
-        """The whole of a state topic as it is now; keys that are missing, or None, are gone.
+        """Replace the values of a state topic.
 
-        Each key that changed gets the next seq of the topic. Raises: `ConfigError` for no state topic; `TypeError`
-        for a value that cannot be encoded, and then nothing has changed.
+        A key that is missing, or whose value is None, is removed.
+
+        Each key that changed gets the next seq of the topic.
+
+        Raises: `ConfigError` when `topic` is not a state topic; `TypeError` for a value that cannot
+        be encoded, and the topic is then unchanged.
         """
         if self._state(topic).publish(values):
             self._wake(topic)
 
     def publish_event(self, topic: str, seq: int, data: Any, *, level: Level | None = None) -> None:
-        """One more event. `level` lets clients with a `min_level` leave it out.
+        """Append an event.
 
-        Raises: `ConfigError` for no event topic, and for a seq that does not come after the last one.
+        A client with a `min_level` above `level` does not get it; with None every client does.
+
+        Raises: `ConfigError` when `topic` is not an event topic, or `seq` not higher than the last
+        one.
         """
         self._ring(topic).publish(seq, data, level)
         self._wake(topic)
 
     def begin_events(self, topic: str, after_seq: int) -> None:
-        """Before the first event: those up to `after_seq` exist and will never be held."""
+        """Begin a topic after events that exist and are not held: those up to `after_seq`.
+
+        Raises: `ConfigError` when the topic has events already, or is not an event topic.
+        """
         self._ring(topic).begin(after_seq)
 
     def newest_seq(self, topic: str) -> int:
-        """Of an event topic; 0 before the first."""
+        """The seq of the newest event of an event topic; 0 before the first.
+
+        Raises: `ConfigError`.
+        """
         return self._ring(topic).newest_seq
 
-    # -- who follows
+    # -- clients
 
     @property
     def clients(self) -> int:
-        """Cursors that are attached."""
+        """Number of attached cursors."""
         return len(self._cursors)
 
     def attach(
-        self, topics: Iterable[str], *, since: Mapping[str, int] | None = None, min_level: Level | None = None
+        self,
+        topics: Iterable[str],
+        *,
+        since: Mapping[str, int] | None = None,
+        min_level: Level | None = None,
     ) -> Cursor:
-        """A cursor that follows these topics; unknown ones are left out.
+        """A new cursor that follows these topics; unknown ones are left out.
 
-        `since` has the last seq seen, by event topic; an event topic without one begins with all that is held.
+        `since` holds the last seq seen, by event topic. Without one an event topic begins with the
+        oldest event held.
         """
         cursor = Cursor(min_level)
         self._cursors.add(cursor)
         self.follow(cursor, topics, since=since)
         return cursor
 
-    def follow(self, cursor: Cursor, topics: Iterable[str], *, since: Mapping[str, int] | None = None) -> list[str]:
-        """Add topics to a cursor; the answer is those that do not exist."""
+    def follow(
+        self, cursor: Cursor, topics: Iterable[str], *, since: Mapping[str, int] | None = None
+    ) -> list[str]:
+        """Add topics to a cursor.
+
+        Returns the names that are not topics. `since` as for `attach`.
+        """
         unknown = []
         for topic in topics:
             if topic in cursor.seqs:
@@ -251,6 +300,7 @@ class Hub:
         return unknown
 
     def unfollow(self, cursor: Cursor, topics: Iterable[str]) -> None:
+        """Remove topics from a cursor. Topics that it does not follow are ignored."""
         for topic in topics:
             cursor.seqs.pop(topic, None)
 
@@ -259,9 +309,12 @@ class Hub:
         self._cursors.discard(cursor)
 
     def pending(self, cursor: Cursor, *, limit: int | None = None) -> list[bytes]:
-        """Everything newer than the cursor, which moves past it: encoded messages in the order to send them.
+        """The encoded messages after the cursor, in the order to send them.
 
-        With a `limit`, at most so many per topic, and the caller asks again until nothing is pending.
+        The cursor moves past them.
+
+        With a `limit` there are at most that many per topic; the caller asks again until none is
+        pending.
         """
         messages: list[bytes] = []
         for topic in cursor.seqs:

@@ -1,0 +1,37 @@
+"""Single rules by plain calls: a reset, and a limit that was lowered."""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from fundops.actors.recovery.record import Decision, Input, Record
+from fundops.actors.recovery.settings import RecoverySettings
+from fundops.wire.recovery import RecoveryPhase
+
+RUNNING = Input.SEEN_RUNNING
+P = RecoveryPhase
+Typical = Mapping[RecoveryPhase, Record]
+Occur = Callable[..., Decision]
+
+
+@pytest.mark.parametrize("seen", [RUNNING, Input.SEEN_PENDING])
+def test_a_reset_of_a_strategy_that_is_up_again_makes_it_healthy(
+    seen: Input, typical: Typical, occur: Occur
+) -> None:
+    reset = occur(typical[P.OPEN], Input.RESET, seen=seen)
+    assert (reset.record.phase, reset.record.attempts, reset.record.operator) == (
+        P.HEALTHY,
+        0,
+        "ann",
+    )
+    assert {alert.dedup_key for alert in reset.alerts if alert.resolves} == {
+        "failed:alpha",
+        "recovery:alpha",
+    }
+
+
+def test_an_attempt_is_refused_when_fewer_are_allowed_now_than_were_made(
+    typical: Typical, occur: Occur
+) -> None:
+    decision = occur(typical[P.COOLDOWN], Input.DUE, settings=RecoverySettings(attempts_max=1))
+    assert (decision.record.phase, decision.start) == (P.OPEN, False)

@@ -1,0 +1,334 @@
+"""Every error that the wire layer defines. Refusals of a subsystem are raised by its actor.
+
+A refusal is a `Rejected`: the actor lives on, and the asker gets the error. Facts are attributes.
+`outcome` tells whether the request ran: "done" (it ran and was refused), "not_executed" (it never
+ran) or "unknown" (it may have run: ask again with the same idempotency key).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from ..runtime import ConfigError, FundopsError, Outcome, Rejected, shown
+
+# Not for type checkers alone: the control client reads the annotations of an error to rebuild it.
+from .promotion import Evaluation
+
+__all__ = [
+    "AlertRefused",
+    "AlreadyReversed",
+    "AmountError",
+    "BadLimit",
+    "BadMessage",
+    "Conflict",
+    "ConstraintFailed",
+    "CoolingDown",
+    "EntryRefused",
+    "GateNotPassed",
+    "IdempotencyConflict",
+    "InsufficientFunds",
+    "KillSwitchNotEngaged",
+    "LedgerDegraded",
+    "LedgerFailed",
+    "MetricError",
+    "NotRetryable",
+    "OutcomeUnknown",
+    "PeriodClosed",
+    "PositionMismatch",
+    "PromotionError",
+    "SkipRefused",
+    "StageTooLow",
+    "StaleRevision",
+    "StatusClosed",
+    "StorageDegraded",
+    "StorageFailed",
+    "StrategyFrozen",
+    "StrategyRetired",
+    "UnbalancedEntry",
+    "UnknownAccount",
+    "UnknownEntry",
+    "UnknownStage",
+    "UnknownStrategy",
+    "UnmanagedStrategy",
+]
+
+
+class BadLimit(Rejected, ConfigError):
+    """A page size is negative, or not a whole number."""
+
+
+class AmountError(Rejected, ValueError):
+    """An amount that cannot be booked; `field` and `value` are the given ones."""
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        super().__init__(f"{field}: {shown(value)} {problem}")
+        self.field, self.value, self.problem = field, value, problem
+
+
+# -- the host's side
+
+
+class NotRetryable(FundopsError):
+    """Raised by a controller's `restart` when another attempt cannot help.
+
+    The reason is a wrong configuration, refused credentials or a failed reconciliation.
+    """
+
+
+# -- storage
+
+
+class ConstraintFailed(Rejected):
+    """The statements break a constraint of the schema. Other requests of the batch committed."""
+
+    outcome: Outcome = "not_executed"
+
+
+class StorageDegraded(Rejected):
+    """The database cannot be written now (full, read-only, locked). Nothing was written.
+
+    Reads still work, and writes work again once the cause is gone.
+    """
+
+    outcome: Outcome = "not_executed"
+
+
+class StorageFailed(Rejected):
+    """The database is damaged, or its disk fails. Writes are refused until a person checked it."""
+
+    outcome: Outcome = "not_executed"
+
+
+class OutcomeUnknown(Rejected):
+    """COMMIT failed, and so did the check whether the rows are on disk.
+
+    Check later, or ask again with the same idempotency key.
+    """
+
+    outcome: Outcome = "unknown"
+
+
+# -- the ledger
+
+
+class EntryRefused(Rejected):
+    """Base of the ledger's refusals; `key` is the key to repeat the request with."""
+
+    outcome: Outcome = "done"
+
+
+class UnbalancedEntry(EntryRefused):
+    """The legs of one asset do not sum to zero, or there are fewer than two."""
+
+
+class UnknownAccount(EntryRefused):
+    """The chart of accounts has no account of this name."""
+
+    def __init__(self, account: str) -> None:
+        super().__init__(f"there is no account {account!r}")
+        self.account = account
+
+
+class InsufficientFunds(EntryRefused):
+    """The entry would take the account below its floor. Amounts are in the fund's currency."""
+
+    def __init__(self, account: str, requested: Decimal, available: Decimal) -> None:
+        super().__init__(f"{account} has {available} available, {requested} requested")
+        self.account, self.requested, self.available = account, requested, available
+
+
+class PositionMismatch(EntryRefused):
+    """There is no such position, it is too small to be closed so far, or it has the other sign."""
+
+    def __init__(self, instrument: str, strategy: str | None, problem: str) -> None:
+        super().__init__(f"position in {instrument!r} of strategy {strategy!r}: {problem}")
+        self.instrument, self.strategy, self.problem = instrument, strategy, problem
+
+
+class IdempotencyConflict(EntryRefused):
+    """The key belongs to entry `seq`, whose content differs.
+
+    `seq` None: it belongs to another event of the same request.
+    """
+
+    def __init__(self, key: str, seq: int | None) -> None:
+        belongs_to = "another event of this request" if seq is None else f"entry {seq}"
+        super().__init__(f"key {key!r} belongs to {belongs_to}, whose content differs")
+        self.key, self.seq = key, seq
+
+
+class PeriodClosed(EntryRefused):
+    """The entry's day lies in a closed period, whose last day is `closed`."""
+
+    def __init__(self, day: str, closed: str) -> None:
+        super().__init__(f"{day} is closed: the book is closed up to {closed}")
+        self.day, self.closed = day, closed
+
+
+class LedgerDegraded(EntryRefused, StorageDegraded):
+    """The database cannot be written now. Nothing was booked; reads still work."""
+
+    outcome: Outcome = "not_executed"
+
+
+class LedgerFailed(EntryRefused, StorageFailed):
+    """The database is damaged, or its disk fails. Nothing is booked until a person checked it."""
+
+    outcome: Outcome = "not_executed"
+
+
+class AlreadyReversed(EntryRefused):
+    """Entry `by` has reversed the entry `seq` already.
+
+    `by` None: another event of the same request reverses it.
+    """
+
+    def __init__(self, seq: int, by: int | None) -> None:
+        reversed_by = "another event of this request" if by is None else f"entry {by}"
+        super().__init__(f"entry {seq} was reversed already by {reversed_by}")
+        self.seq, self.by = seq, by
+
+
+class UnknownEntry(EntryRefused):
+    """The journal has no entry of this number."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(f"there is no entry {shown(seq)}")
+        self.seq = seq
+
+
+# -- alerts
+
+
+class AlertRefused(Rejected, ValueError):
+    """A field of the request is not acceptable; `field` names it."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field, self.problem = field, problem
+
+
+# -- the guard
+
+
+class KillSwitchNotEngaged(Rejected):
+    """The kill switch is not engaged, so it cannot be released."""
+
+
+# -- recovery
+
+
+class UnmanagedStrategy(Rejected, KeyError):
+    """Recovery has never seen a strategy of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"recovery knows no strategy {name!r}")
+        self.name = name
+
+    __str__ = Exception.__str__  # KeyError would show the repr of the text
+
+
+# -- promotion
+
+
+class PromotionError(Rejected):
+    """Base of the refusals of promotion."""
+
+
+class UnknownStrategy(PromotionError, KeyError):
+    """No strategy has that id."""
+
+    def __init__(self, strategy_id: str) -> None:
+        super().__init__(f"there is no strategy {strategy_id!r}")
+        self.strategy_id = strategy_id
+
+    __str__ = Exception.__str__  # KeyError would show the repr of the text
+
+
+class UnknownStage(PromotionError, ValueError):
+    """The stage is not one of this ladder; `stages` lists those that are."""
+
+    def __init__(self, stage: object, stages: Sequence[str]) -> None:
+        super().__init__(
+            f"{stage!r} is not a stage of this ladder; its stages are {', '.join(stages)}"
+        )
+        self.stage, self.stages = stage, tuple(stages)
+
+
+class MetricError(PromotionError, ConfigError):
+    """A metric cannot be recorded; `field` names it, `value` is the given one."""
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        ConfigError.__init__(self, field, f"{value!r} {problem}")
+        self.value = value
+
+
+class GateNotPassed(PromotionError):
+    """The strategy does not pass its gate now; `evaluation` has each criterion with its margin."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        missed = [
+            f"{criterion.name} ({criterion.reason})"
+            for criterion in evaluation.criteria
+            if criterion.reason
+        ]
+        super().__init__(
+            f"{evaluation.strategy} does not pass its gate in {evaluation.stage.value}:"
+            f" {', '.join(missed)}"
+        )
+        self.evaluation = evaluation
+
+
+class SkipRefused(PromotionError):
+    """The promotion would skip a stage, which is never allowed."""
+
+
+class StrategyFrozen(PromotionError):
+    """The strategy is frozen, so it is not promoted. It can still be demoted."""
+
+
+class CoolingDown(PromotionError):
+    """The strategy was demoted, and is not promoted before `until_us` (microseconds, UTC)."""
+
+    def __init__(self, strategy: str, until_us: int) -> None:
+        super().__init__(f"{strategy} was demoted and cools down until {until_us} us")
+        self.strategy, self.until_us = strategy, until_us
+
+
+class StrategyRetired(PromotionError):
+    """The strategy is retired: it takes no more metrics and no more transitions."""
+
+
+class StaleRevision(PromotionError):
+    """The strategy changed since the caller read it: `expected` is the caller's revision."""
+
+    def __init__(self, expected: int, current: int) -> None:
+        super().__init__(f"revision {expected} was expected, the strategy is at {current}")
+        self.expected, self.current = expected, current
+
+
+class Conflict(PromotionError):
+    """The same key was recorded before with other content."""
+
+
+class StageTooLow(PromotionError):
+    """The strategy has not reached the stage that this run requires."""
+
+
+# -- the status stream
+
+
+class BadMessage(FundopsError, ValueError):
+    """The bytes are not a message of the protocol; the text says where and why."""
+
+
+class StatusClosed(FundopsError):
+    """The stream cannot be reached, or ended without a normal close.
+
+    `code` is an HTTP status or a close code of the websocket.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"status stream: {reason} ({code})")
+        self.code, self.reason = code, reason

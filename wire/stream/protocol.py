@@ -1,0 +1,281 @@
+"""The messages of the protocol `fund.status.v1`: frozen Structs, on the wire objects tagged by `t`.
+
+State topics are conflated: a client that falls behind gets the latest value of each key and none of
+the values before it. Events are never conflated: the seq of an event is the rowid of its SQLite
+row, and a `Gap` names the seqs of events that the server no longer holds. The stream is read-only:
+no message changes the fund.
+
+Instants are int microseconds since the Unix epoch (UTC); money is decimal text. A client skips
+messages with an unknown tag, and unknown fields, so both can be added without a new version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+import msgspec
+
+from ..alert import Level
+from ..errors import BadMessage
+
+__all__ = [
+    "EVENT_TOPICS",
+    "PROTOCOL",
+    "STATE_TOPICS",
+    "SUBPROTOCOL_JSON",
+    "TOPICS",
+    "TOPICS_MAX",
+    "Bye",
+    "ClientMessage",
+    "CloseCode",
+    "Delta",
+    "Error",
+    "Event",
+    "EventTopic",
+    "Gap",
+    "Heartbeat",
+    "Hello",
+    "Ping",
+    "ServerMessage",
+    "Snapshot",
+    "StateTopic",
+    "Sub",
+    "Unsub",
+    "Verdict",
+    "Welcome",
+    "decode_client",
+    "decode_server",
+    "encode",
+    "schema",
+]
+
+PROTOCOL = "fund.status.v1"
+SUBPROTOCOL_JSON = f"{PROTOCOL}+json"
+
+StateTopic = Literal["fund", "strategies", "promotion", "recovery", "feeds", "balances", "actors"]
+EventTopic = Literal["alerts", "journal", "promotions", "recovery_events"]
+
+STATE_TOPICS: tuple[StateTopic, ...] = get_args(StateTopic)
+EVENT_TOPICS: tuple[EventTopic, ...] = get_args(EventTopic)
+TOPICS: tuple[str, ...] = (*STATE_TOPICS, *EVENT_TOPICS)
+
+# Far above the number of topics, so that newer clients can ask older servers, and low enough to
+# bound the work of one message.
+TOPICS_MAX = 64
+
+TopicNames = Annotated[tuple[str, ...], msgspec.Meta(max_length=TOPICS_MAX)]
+Seq = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class CloseCode:
+    """The server's close codes: 4000 plus the HTTP status of the same meaning, or 1001."""
+
+    GOING_AWAY = 1001  # the server stops; the client may reconnect
+    BAD_MESSAGE = 4400
+    BAD_TOKEN = 4401
+    FORBIDDEN = 4403
+    UNKNOWN_TOPIC = (
+        4404  # sent in an `Error` without a close: the known topics of the `Sub` are followed
+    )
+    WRONG_SUBPROTOCOL = 4406
+    TOO_SLOW = 4408  # no hello, no pong, or bytes not taken in time
+    CONFLICT = 4409  # a second hello
+    TOO_LARGE = 4413
+    TOO_MANY = 4429
+
+
+class Verdict(NamedTuple):
+    """The server's reason to end a connection."""
+
+    code: int  # one of `CloseCode`
+    reason: str  # for the client
+
+
+# -- client to server
+
+
+class Hello(msgspec.Struct, frozen=True, tag_field="t", tag="hello", omit_defaults=True):
+    """The first message, sent exactly once."""
+
+    token: str | None = None  # None: the server wants none, or it is in the Authorization header
+    epoch: str | None = (
+        None  # of the last welcome; `since` is ignored when the server's epoch differs
+    )
+    since: Annotated[
+        Mapping[str, Seq], msgspec.Meta(max_length=TOPICS_MAX)
+    ] = {}  # last seq seen, by event topic
+    topics: TopicNames | None = (
+        None  # None: all; the welcome leaves out those that the server does not know
+    )
+    min_level: Level | None = None  # alerts below it are left out; None: all are sent
+
+
+class Sub(msgspec.Struct, frozen=True, tag_field="t", tag="sub"):
+    """Follow these topics too. Topics that are followed already continue unchanged."""
+
+    topics: TopicNames
+
+
+class Unsub(msgspec.Struct, frozen=True, tag_field="t", tag="unsub"):
+    """Stop following these topics. Messages that were already sent still arrive."""
+
+    topics: TopicNames
+
+
+class Ping(msgspec.Struct, frozen=True, tag_field="t", tag="ping"):
+    """Asks for a `Heartbeat`; for clients that cannot send websocket pings, such as browsers."""
+
+
+ClientMessage = Hello | Sub | Unsub | Ping
+
+
+# -- server to client
+
+
+class Welcome(msgspec.Struct, frozen=True, tag_field="t", tag="welcome"):
+    """The answer to `Hello`."""
+
+    protocol: str
+    epoch: str  # the uuid of the database that the event seqs belong to
+    server_time_us: int
+    topics: tuple[str, ...]  # those now followed
+
+
+class Snapshot(msgspec.Struct, frozen=True, tag_field="t", tag="snapshot"):
+    """A whole state topic. It replaces the client's copy."""
+
+    topic: str
+    seq: int  # of the newest change that it contains; 0: nothing was published yet
+    state: Mapping[str, Any]
+
+
+class Delta(msgspec.Struct, frozen=True, tag_field="t", tag="delta"):
+    """One key of a state topic has a new value.
+
+    Seqs rise, and skip values that newer ones replaced.
+    """
+
+    topic: str
+    seq: int
+    key: str
+    value: Any  # None: the key was removed
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="t", tag="event"):
+    """One event, durable before it was sent.
+
+    Seqs rise; a missing seq without a `Gap` was never used.
+    """
+
+    topic: str
+    seq: int
+    data: Any
+
+
+class Gap(msgspec.Struct, frozen=True, tag_field="t", tag="gap"):
+    """The server no longer holds the events with these seqs, both ends included.
+
+    They are still in the database.
+    """
+
+    topic: str
+    from_seq: int = msgspec.field(name="from")
+    to_seq: int = msgspec.field(name="to")
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag_field="t", tag="heartbeat"):
+    """Sent when no other message was due for a while, and as the answer to a `Ping`."""
+
+    server_time_us: int
+
+
+class Error(msgspec.Struct, frozen=True, tag_field="t", tag="error"):
+    """The client broke a rule.
+
+    A close with the same code follows, except for `CloseCode.UNKNOWN_TOPIC`.
+    """
+
+    code: int
+    message: str
+
+
+class Bye(msgspec.Struct, frozen=True, tag_field="t", tag="bye"):
+    """The server ends the connection, and the client broke no rule."""
+
+    reason: str
+    retry_after_s: float
+
+
+ServerMessage = Welcome | Snapshot | Delta | Event | Gap | Heartbeat | Error | Bye
+
+
+# -- encoding
+
+
+_encoder = msgspec.json.Encoder()
+_client_decoder = msgspec.json.Decoder(ClientMessage)
+_server_decoder = msgspec.json.Decoder(ServerMessage)
+
+
+class _Tagged(msgspec.Struct):
+    t: str
+
+
+_tag_decoder = msgspec.json.Decoder(_Tagged)
+_SERVER_TAGS = frozenset(kind.__struct_config__.tag for kind in get_args(ServerMessage))
+
+
+def encode(message: ClientMessage | ServerMessage) -> bytes:
+    """One message as JSON. A `msgspec.Raw` inside it is copied unchanged."""
+    return _encoder.encode(message)
+
+
+def decode_client(text: str | bytes) -> ClientMessage:
+    """The decoded message of a client.
+
+    Raises: `BadMessage`, also for unknown tags: a client must not believe that the server
+    understood it.
+    """
+    try:
+        message: ClientMessage = _client_decoder.decode(text)
+    # The decoder recurses, so very deep brackets raise RecursionError instead of MsgspecError.
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise BadMessage(str(error)) from error
+    return message
+
+
+def decode_server(text: str | bytes) -> ServerMessage | None:
+    """The decoded message of a server; None for an unknown tag.
+
+    A newer server may send one, and a client skips it.
+
+    Raises: `BadMessage`.
+    """
+    try:
+        message: ServerMessage = _server_decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        if _has_unknown_tag(text):
+            return None
+        raise BadMessage(str(error)) from error
+    return message
+
+
+def _has_unknown_tag(text: str | bytes) -> bool:
+    try:
+        return _tag_decoder.decode(text).t not in _SERVER_TAGS
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the messages of each side, `client` and `server`, generated from the types."""
+    (client, server), components = msgspec.json.schema_components(
+        (ClientMessage, ServerMessage), ref_template="#/$defs/{name}"
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": PROTOCOL,
+        "properties": {"client": client, "server": server},
+        "$defs": components,
+    }

@@ -1,0 +1,395 @@
+"""The server of the status stream on 127.0.0.1: accepting, one conversation per client, shutdown.
+
+trio-websocket does the handshake, the framing, control frames and the close. Its `serve_websocket`
+is not used: there one handler's exception, or a ping after our close, ends the server for every
+client. Here each connection has its own nursery. That nursery is shielded from the server's
+cancellation, so that the client still gets a last message and a close, and every wait in it has a
+deadline.
+
+Durations are seconds on trio's clock. The domain's clock is read only for the timestamps that are
+sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import NoReturn, assert_never
+
+import msgspec
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+
+from ...runtime import ConfigError
+from ..errors import BadMessage
+from .frames import FrameStream
+from .http import HttpRefusal, is_admitted, read_request
+from .hub import Cursor, Hub
+from .limits import ServerLimits
+from .protocol import (
+    PROTOCOL,
+    SUBPROTOCOL_JSON,
+    TOPICS,
+    Bye,
+    ClientMessage,
+    CloseCode,
+    Error,
+    Heartbeat,
+    Hello,
+    Ping,
+    Sub,
+    Unsub,
+    Verdict,
+    Welcome,
+    decode_client,
+    encode,
+)
+
+__all__ = ["ServerStatistics", "choose_subprotocol", "last_message", "serve_status"]
+
+# Messages per topic that are taken from the hub at once. A client that stalls halfway keeps only
+# these in memory.
+BATCH_MAX = 16
+# Answers to pings and to unknown topics that wait while a client does not read. The rate limit
+# admits no more.
+NOTICES_MAX = 16
+
+_ABNORMAL = 1006  # RFC 6455, section 7.1.5: the connection ended without a close frame
+
+_log = logging.getLogger("fundops.status")
+
+
+class ServerStatistics(msgspec.Struct):
+    """Counters since the server started, kept up to date in place."""
+
+    connections: int = 0  # open now, handshakes included
+    refused: int = 0  # ended before they became a websocket
+    closed: Counter[int] = msgspec.field(
+        default_factory=Counter
+    )  # websockets by close code; 1006: no close frame
+
+
+def choose_subprotocol(offered: Iterable[str]) -> str | None:
+    """Our subprotocol if the client offers it, else None."""
+    return SUBPROTOCOL_JSON if SUBPROTOCOL_JSON in offered else None
+
+
+def last_message(verdict: Verdict) -> Bye | Error:
+    """The message before the close: `Bye` when the server stops, else `Error`."""
+    if verdict.code == CloseCode.GOING_AWAY:
+        return Bye(verdict.reason, retry_after_s=1.0)
+    return Error(verdict.code, verdict.reason)
+
+
+# -- one client
+
+
+class _Connection:
+    """One client from its first byte to its last."""
+
+    def __init__(self, server: _Server, stream: trio.SocketStream) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._stream = stream
+        self._frames: FrameStream | None = None
+        self._websocket: WebSocketConnection | None = None
+        self._verdict: Verdict | None = None
+        self._authorized = False
+        self._notices: deque[bytes] = deque(maxlen=NOTICES_MAX)
+        self._conversation = trio.CancelScope()
+
+    def end(self, verdict: Verdict) -> None:
+        """End the conversation, tell the client why, and close within `close_s`.
+
+        The first verdict stands.
+        """
+        if self._verdict is None:
+            self._verdict = verdict
+            self._conversation.cancel()
+
+    @property
+    def close_code(self) -> int | None:
+        """The code that it ended with; None when there was no websocket.
+
+        1006: without a close frame.
+        """
+        if self._websocket is None:
+            return None
+        if self._verdict is not None:
+            return self._verdict.code
+        return self._websocket.closed.code if self._websocket.closed is not None else _ABNORMAL
+
+    async def run(self) -> None:
+        """Serve the client until the connection ends.
+
+        Raises: errors of the library, in exception groups. The caller keeps them from the other
+        connections.
+        """
+        # Shielded, so that the server's cancellation leaves time for the last message; `end` ends
+        # the conversation.
+        with trio.CancelScope(shield=True):
+            # This nursery runs the library's reader until after the last message.
+            async with trio.open_nursery() as nursery:
+                try:
+                    with self._conversation:
+                        if await self._shake_hands(nursery):
+                            await self._converse()
+                except* ConnectionClosed:
+                    if self._frames is not None and self._frames.stalled:
+                        self.end(Verdict(CloseCode.TOO_SLOW, "bytes were not taken in time"))
+                await self._say_goodbye()
+                nursery.cancel_scope.cancel()
+
+    async def _shake_hands(self, nursery: trio.Nursery) -> bool:
+        """Whether the connection became a websocket; False: it was refused, or took too long."""
+        with trio.move_on_after(self._limits.handshake_s) as deadline:
+            request = await read_request(self._stream, self._limits.head_bytes)
+            if isinstance(request, HttpRefusal):
+                await _send_refusal(self._stream, request)
+                return False
+            self._authorized = self._server.admits(request.token)
+            self._frames = FrameStream(self._stream, request.head, self._limits, self.end)
+            # The library answers an incomplete upgrade with a refusal and closes, but does not wake
+            # this task.
+            self._frames.on_close = deadline.cancel
+            proposal = await wrap_server_stream(
+                nursery, self._frames, max_message_size=self._limits.message_bytes
+            )
+            offered = proposal.proposed_subprotocols
+            chosen = choose_subprotocol(offered)
+            self._websocket = await proposal.accept(subprotocol=chosen)
+            self._frames.on_close = lambda: None
+            if offered and chosen is None:
+                self.end(
+                    Verdict(CloseCode.WRONG_SUBPROTOCOL, f"this server speaks {SUBPROTOCOL_JSON}")
+                )
+            return True
+        return False
+
+    async def _converse(self) -> None:
+        hello = await self._expect_hello()
+        server = self._server
+        # The seqs that a client saw in another database do not apply to this one.
+        since = hello.since if hello.epoch == server.epoch else None
+        topics = TOPICS if hello.topics is None else hello.topics
+        cursor = server.hub.attach(topics, since=since, min_level=hello.min_level)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send, cursor)
+                nursery.start_soon(self._ping)
+                # Always receiving, because pongs and closes arrive here too.
+                while True:
+                    self._handle(await self._next_message(), cursor)
+        finally:
+            server.hub.detach(cursor)
+
+    # -- receiving
+
+    async def _expect_hello(self) -> Hello:
+        message: ClientMessage | None = None
+        with trio.move_on_after(self._limits.hello_s):
+            message = await self._next_message()
+        if message is None:
+            await self._refuse(CloseCode.TOO_SLOW, f"no hello within {self._limits.hello_s:g} s")
+        if not isinstance(message, Hello):
+            await self._refuse(CloseCode.BAD_MESSAGE, "the first message must be a hello")
+        if not self._authorized and not self._server.admits(message.token):
+            await self._refuse(CloseCode.BAD_TOKEN, "the token is missing or wrong")
+        return message
+
+    async def _next_message(self) -> ClientMessage:
+        assert self._websocket is not None
+        text = await self._websocket.get_message()
+        if not isinstance(text, str):
+            await self._refuse(CloseCode.BAD_MESSAGE, f"{SUBPROTOCOL_JSON} has text messages only")
+        try:
+            return decode_client(text)
+        except BadMessage as error:
+            await self._refuse(CloseCode.BAD_MESSAGE, str(error))
+
+    def _handle(self, message: ClientMessage, cursor: Cursor) -> None:
+        match message:
+            case Sub(topics):
+                unknown = self._server.hub.follow(cursor, topics)
+                if unknown:
+                    self._notices.append(
+                        encode(Error(CloseCode.UNKNOWN_TOPIC, f"unknown: {', '.join(unknown)}"))
+                    )
+            case Unsub(topics):
+                self._server.hub.unfollow(cursor, topics)
+            case Ping():
+                self._notices.append(self._heartbeat())
+            case Hello():
+                self.end(Verdict(CloseCode.CONFLICT, "there was a hello already"))
+            case _:
+                assert_never(message)
+        cursor.wake()
+
+    async def _refuse(self, code: int, reason: str) -> NoReturn:
+        self.end(Verdict(code, reason))
+        await trio.sleep_forever()  # raises Cancelled at once: `end` has cancelled the conversation
+
+    # -- sending
+
+    async def _send(self, cursor: Cursor) -> None:
+        """The only task that sends messages during the conversation."""
+        hub = self._server.hub
+        messages = [
+            encode(Welcome(PROTOCOL, self._server.epoch, self._server.now_us(), tuple(cursor.seqs)))
+        ]
+        while True:
+            for message in messages:
+                await self._send_message(message)
+            # No await between this line and `cursor.wait()`, so nothing is published unnoticed
+            # between them.
+            messages = [*self._notices, *hub.pending(cursor, limit=BATCH_MAX)]
+            self._notices.clear()
+            if not messages:
+                with trio.move_on_after(self._limits.heartbeat_s) as quiet:
+                    await cursor.wait()
+                if quiet.cancelled_caught:
+                    messages = [self._heartbeat()]
+
+    async def _send_message(self, message: bytes) -> None:
+        assert self._websocket is not None
+        await self._websocket.send_message(message.decode())
+
+    def _heartbeat(self) -> bytes:
+        return encode(Heartbeat(self._server.now_us()))
+
+    async def _ping(self) -> None:
+        assert self._websocket is not None
+        while True:
+            await trio.sleep(self._limits.ping_s)
+            with trio.move_on_after(self._limits.pong_s) as deadline:
+                await self._websocket.ping()
+            if deadline.cancelled_caught:
+                await self._refuse(CloseCode.TOO_SLOW, f"no pong within {self._limits.pong_s:g} s")
+
+    async def _say_goodbye(self) -> None:
+        """Send the last message and the close, if the client is still there.
+
+        After half a frame `FrameStream` refuses to send either.
+        """
+        if self._verdict is None or self._websocket is None:
+            return
+        with trio.move_on_after(self._limits.close_s), suppress(ConnectionClosed):
+            await self._send_message(encode(last_message(self._verdict)))
+            await self._websocket.aclose(self._verdict.code, self._verdict.reason)
+
+
+async def _send_refusal(stream: trio.SocketStream, refusal: HttpRefusal) -> None:
+    await stream.send_all(refusal.encode())
+    await stream.send_eof()
+
+
+# -- all clients
+
+
+class _Server:
+    """The state that all connections share, and the register of those that are open."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        token: str | None,
+        epoch: str,
+        now_us: Callable[[], int],
+        limits: ServerLimits,
+        statistics: ServerStatistics,
+    ) -> None:
+        self.hub = hub
+        self.epoch = epoch
+        self.now_us = now_us
+        self.limits = limits
+        self.statistics = statistics
+        self._token = token
+        self._connections: set[_Connection] = set()
+        self._stopping = False
+
+    def admits(self, token: str | None) -> bool:
+        """Whether a client that shows this token may listen."""
+        return is_admitted(token, self._token)
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Serve one connection.
+
+        Its errors do not reach the other connections. The caller closes the stream.
+        """
+        if self._stopping:  # accepted while the server stopped, so `stop` did not end it
+            return
+        if len(self._connections) >= self.limits.connections:
+            self.statistics.refused += 1
+            # The request is not read: a connection beyond the cap may cost no more than this
+            # answer.
+            full = HttpRefusal(
+                HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", ("Retry-After: 5",)
+            )
+            with trio.move_on_after(self.limits.close_s), suppress(trio.BrokenResourceError):
+                await _send_refusal(stream, full)
+            return
+        connection = _Connection(self, stream)
+        self._connections.add(connection)
+        self.statistics.connections += 1
+        try:
+            await connection.run()
+        # Deliberately broad: any error that a client provokes, in the library or here, ends only
+        # that client.
+        except* Exception as group:  # noqa: BLE001
+            _log.debug("a status connection failed", exc_info=group)
+        finally:
+            self._connections.discard(connection)
+            self.statistics.connections -= 1
+            if connection.close_code is None:
+                self.statistics.refused += 1
+            else:
+                self.statistics.closed[connection.close_code] += 1
+
+    def stop(self) -> None:
+        """End every connection with a `Bye`, and accept no more."""
+        self._stopping = True
+        for connection in self._connections:
+            connection.end(Verdict(CloseCode.GOING_AWAY, "the server stops"))
+
+
+async def serve_status(
+    hub: Hub,
+    port: int,
+    *,
+    token: str | None = None,
+    epoch: str,
+    now_us: Callable[[], int],
+    limits: ServerLimits = ServerLimits(),  # noqa: B008  frozen
+    statistics: ServerStatistics | None = None,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve the stream on 127.0.0.1 until cancelled.
+
+    `port` 0 takes a free one; `nursery.start` returns the real one.
+
+    When cancelled, it takes up to `limits.close_s` to send each client a `Bye` and a close. With no
+    `token` (None or empty) every client that reaches the port may listen. `now_us` gives the
+    domain's time for the messages, `epoch` names the database that the event seqs belong to.
+    `statistics`, if given, is kept up to date.
+
+    Raises: `ConfigError` when the port is out of range or cannot be bound; `OSError` when the
+    system refuses to accept any more connections.
+    """
+    if not 0 <= port <= 65_535:  # the resolver would silently take it modulo 65,536
+        raise ConfigError("port", f"{port!r} is not between 0 and 65535")
+    try:
+        listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    except OSError as error:
+        raise ConfigError("port", f"127.0.0.1:{port} cannot be bound: {error}") from error
+    server = _Server(hub, token, epoch, now_us, limits, statistics or ServerStatistics())
+    async with trio.open_nursery() as connections:
+        try:
+            task_status.started(listeners[0].socket.getsockname()[1])
+            await trio.serve_listeners(server.serve, listeners, handler_nursery=connections)
+        finally:
+            # The listeners are closed now. The connections are shielded, so the nursery waits for
+            # their goodbyes.
+            server.stop()
