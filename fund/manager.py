@@ -181,9 +181,9 @@ class FundManager:
         """NAV and drawdown at the end of each session, newest first."""
         return self._bridge.call(lambda fund: fund.nav_history(limit))
 
-    def resume(self, strategy: str, actor: str) -> bool:
+    def resume(self, strategy: str, *, by: str) -> bool:
         """Resume a strategy that the guard paused; False when it was not paused."""
-        return self._bridge.call(lambda fund: fund.resume(strategy, actor))
+        return self._bridge.call(lambda fund: fund.resume(strategy, by=by))
 
     def status_port(self) -> int:
         """The port of the status stream. Raises: `UnknownChild` when the configuration has none."""

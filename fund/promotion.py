@@ -92,10 +92,10 @@ class PromotionManager:
                 return known.id
             now_us = self._clock.now_us()
             return file.change(
-                core.registered(strategy_name, stage, now_us, actor="operator", adopt=False)
+                core.registered(strategy_name, stage, now_us, by="operator", adopt=False)
             ).after.id
 
-    def adopt(self, name: str, stage: PromotionStage, *, actor: str, reason: str) -> str:
+    def adopt(self, name: str, stage: PromotionStage, *, by: str, reason: str) -> str:
         """Take over a strategy that is already trading, at any stage. Raises: `Conflict` when it is registered."""
         with self._writing() as file:
             if schema.find(file.rows, name) is not None:
@@ -104,7 +104,7 @@ class PromotionManager:
                 name,
                 self._rules.stage(stage),
                 self._clock.now_us(),
-                actor=actor,
+                by=by,
                 adopt=True,
                 reason=reason,
             )
@@ -163,13 +163,13 @@ class PromotionManager:
         strategy_id: str,
         *,
         to: PromotionStage | None = None,
-        actor: str = "operator",
+        by: str = "operator",
         reason: str = "",
         expected_rev: int | None = None,
     ) -> Transition:
         """One stage up, on a current PASS. Raises: `GateNotPassed` with the evaluation, and other refusals."""
         return self._move(
-            core.promoted, strategy_id, to, actor=actor, reason=reason, expected_rev=expected_rev
+            core.promoted, strategy_id, to, by=by, reason=reason, expected_rev=expected_rev
         )
 
     def demote(
@@ -177,33 +177,31 @@ class PromotionManager:
         strategy_id: str,
         *,
         to: PromotionStage | None = None,
-        actor: str = "operator",
+        by: str = "operator",
         reason: str = "",
         expected_rev: int | None = None,
     ) -> Transition:
         """One stage down, or to the lower one named. Raises: `SkipRefused`, `StaleRevision`, `StrategyRetired`."""
         return self._move(
-            core.demoted, strategy_id, to, actor=actor, reason=reason, expected_rev=expected_rev
+            core.demoted, strategy_id, to, by=by, reason=reason, expected_rev=expected_rev
         )
 
-    def freeze(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
+    def freeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
         """No promotion until unfrozen; demotion still works."""
         self._change(
             strategy_id,
-            lambda one, now: core.frozen(one, now, freeze=True, actor=actor, reason=reason),
+            lambda one, now: core.frozen(one, now, freeze=True, by=by, reason=reason),
         )
 
-    def unfreeze(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
+    def unfreeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
         self._change(
             strategy_id,
-            lambda one, now: core.frozen(one, now, freeze=False, actor=actor, reason=reason),
+            lambda one, now: core.frozen(one, now, freeze=False, by=by, reason=reason),
         )
 
-    def retire(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
+    def retire(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
         """For good."""
-        self._change(
-            strategy_id, lambda one, now: core.retired(one, now, actor=actor, reason=reason)
-        )
+        self._change(strategy_id, lambda one, now: core.retired(one, now, by=by, reason=reason))
 
     # -- reading
 

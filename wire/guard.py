@@ -125,7 +125,7 @@ class KillStatus(msgspec.Struct, frozen=True):
 
     state: KillState
     reason: str
-    actor: str
+    by: str
     at_us: int | None  # None: it was never engaged
 
 
@@ -133,7 +133,7 @@ class EngageKillSwitch(Request[KillStatus], frozen=True):
     """Engage the kill switch: end all leases and stop all trading. Again: no change."""
 
     reason: str
-    actor: str
+    by: str
 
 
 class ReleaseKillSwitch(Request[KillStatus], frozen=True):
@@ -142,7 +142,7 @@ class ReleaseKillSwitch(Request[KillStatus], frozen=True):
     Refused with: `KillSwitchNotEngaged`.
     """
 
-    actor: str
+    by: str
     reason: str
 
 
@@ -154,4 +154,4 @@ class ResumeStrategy(Request[bool], frozen=True):
     """Resume a strategy that the guard paused; False: it was not paused."""
 
     strategy: str
-    actor: str
+    by: str

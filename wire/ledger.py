@@ -224,7 +224,7 @@ class ReopenPeriod(_Event, frozen=True, tag="period_reopen"):
 
     day: str  # the day of that close
     reason: str
-    actor: str  # the person or program that reopens it
+    by: str  # the person or program that reopens it
 
 
 class Post(_Event, frozen=True, tag="post"):

@@ -101,7 +101,7 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     from_stage: PromotionStage | None  # None: it was registered or adopted
     to_stage: PromotionStage
     effective_us: int
-    actor: str
+    by: str
     reason: str
     metrics: Mapping[str, float]  # at that instant
     evaluation_id: str  # of the evaluation behind a promotion; "": none
@@ -148,7 +148,7 @@ class Register(Request[str], frozen=True):
 
     name: str
     stage: PromotionStage = PromotionStage.Paper
-    actor: str = "operator"
+    by: str = "operator"
 
 
 class Adopt(Request[str], frozen=True):
@@ -156,7 +156,7 @@ class Adopt(Request[str], frozen=True):
 
     name: str
     stage: PromotionStage
-    actor: str
+    by: str
     reason: str
 
 
@@ -188,7 +188,7 @@ class Promote(Request[Transition], frozen=True):
 
     strategy_id: str
     to: PromotionStage | None = None  # None: the next stage
-    actor: str = "operator"
+    by: str = "operator"
     reason: str = ""
     expected_rev: int | None = None  # refused when the strategy has another one; None: any
 
@@ -202,7 +202,7 @@ class Demote(Request[Transition], frozen=True):
 
     strategy_id: str
     to: PromotionStage | None = None  # None: one stage down
-    actor: str = "operator"
+    by: str = "operator"
     reason: str = ""
     expected_rev: int | None = None  # refused when the strategy has another one; None: any
 
@@ -212,7 +212,7 @@ class Freeze(Request[None], frozen=True):
 
     strategy_id: str
     frozen: bool
-    actor: str = "operator"
+    by: str = "operator"
     reason: str = ""
 
 
@@ -220,7 +220,7 @@ class Retire(Request[None], frozen=True):
     """Retire a strategy. This cannot be undone."""
 
     strategy_id: str
-    actor: str = "operator"
+    by: str = "operator"
     reason: str = ""
 
 

@@ -67,7 +67,7 @@ class RecoveryEvent(msgspec.Struct, frozen=True):
     error: str | None  # None: no error
     at_us: int
     seq: int = 0  # 0: not stored yet
-    actor: str | None = None  # who caused a reset, held or released; None for other actions
+    by: str | None = None  # who caused a reset, held or released; None for other actions
 
 
 class RecoveryStatus(msgspec.Struct, frozen=True):
@@ -114,7 +114,7 @@ class BreakerReset(Request[bool], frozen=True):
     """Close an open breaker; False: it was not open. Refused with: `UnmanagedStrategy`."""
 
     name: str
-    actor: str = "operator"
+    by: str = "operator"
 
 
 class HoldStrategy(Request[bool], frozen=True):
@@ -124,14 +124,14 @@ class HoldStrategy(Request[bool], frozen=True):
     """
 
     name: str
-    actor: str = "operator"
+    by: str = "operator"
 
 
 class ReleaseStrategy(Request[bool], frozen=True):
     """End a person's hold; False: no person holds it. Refused with: `UnmanagedStrategy`."""
 
     name: str
-    actor: str = "operator"
+    by: str = "operator"
 
 
 class EventHistory(Request[tuple[RecoveryEvent, ...]], frozen=True):

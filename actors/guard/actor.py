@@ -147,11 +147,11 @@ class GuardActor(Actor):
     @handles(EngageKillSwitch)
     async def engage(self, request: EngageKillSwitch) -> KillStatus:
         if self._kill.state == "OFF":
-            await self._engage(request.reason, request.actor)
+            await self._engage(request.reason, request.by)
         return self._kill
 
-    async def _engage(self, reason: str, actor: str) -> None:
-        self._latch(KillStatus("ENGAGING", reason, actor, self._clock.now_us()))
+    async def _engage(self, reason: str, by: str) -> None:
+        self._latch(KillStatus("ENGAGING", reason, by, self._clock.now_us()))
         await self._stop_all()
         title = "Kill switch activated"
         if self._kill.state == "UNCONFIRMED":
@@ -195,9 +195,9 @@ class GuardActor(Actor):
         self._state = msgspec.structs.replace(
             state, peak_per_unit=per_unit, breaches=0, warned=False, kill_state="OFF"
         )
-        log.warning("kill switch released by %s: %s", request.actor, request.reason)
+        log.warning("kill switch released by %s: %s", request.by, request.reason)
         self._tell(
-            Level.INFO, f"Kill switch released by {request.actor}", request.reason, resolves=True
+            Level.INFO, f"Kill switch released by {request.by}", request.reason, resolves=True
         )
         return self._kill
 
@@ -219,7 +219,7 @@ class GuardActor(Actor):
         resumed = msgspec.structs.replace(book, paused=False, warned=False, peak_minor=0)
         books = {**self._state.strategies, request.strategy: resumed}
         self._state = msgspec.structs.replace(self._state, strategies=books)
-        for draft in core.closed(request.strategy, f"resumed by {request.actor}"):
+        for draft in core.closed(request.strategy, f"resumed by {request.by}"):
             self._send(SendAlert(*msgspec.structs.astuple(draft)))
         return True
 

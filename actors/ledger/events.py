@@ -308,7 +308,7 @@ def book_event(event: Event, plan: Plan) -> None:
 def memo_of(event: Event) -> str:
     """The memo of the event's entry: for a reversal or a reopening, its reason."""
     if isinstance(event, ReopenPeriod):
-        return f"{event.reason} (by {event.actor})"
+        return f"{event.reason} (by {event.by})"
     return event.reason if isinstance(event, Reverse) else event.memo
 
 

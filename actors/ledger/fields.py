@@ -110,7 +110,7 @@ def check_fields(event: Event | Correct, key: str) -> None:
 # The text fields of all events. The reason of a reopening is stored together with who gave it, as
 # "reason (by actor)", so the two together must fit a memo.
 _TEXTS = {
-    **dict.fromkeys(("account", "actor", "asset", "instrument", "market", "strategy"), NAME_MAX),
+    **dict.fromkeys(("account", "asset", "by", "instrument", "market", "strategy"), NAME_MAX),
     "memo": MEMO_MAX,
     "reason": MEMO_MAX - NAME_MAX - len(" (by )"),
 }

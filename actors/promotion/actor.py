@@ -103,7 +103,7 @@ class PromotionActor(DurableActor):
             return self._ids[request.name]
         stage = self._rules.stage(request.stage)
         change = core.registered(
-            request.name, stage, self._clock.now_us(), actor=request.actor, adopt=False
+            request.name, stage, self._clock.now_us(), by=request.by, adopt=False
         )
         await self._save((change.after,), schema.changed((change,)))
         return change.after.id
@@ -115,7 +115,7 @@ class PromotionActor(DurableActor):
         stage = self._rules.stage(request.stage)
         now_us = self._clock.now_us()
         change = core.registered(
-            request.name, stage, now_us, actor=request.actor, adopt=True, reason=request.reason
+            request.name, stage, now_us, by=request.by, adopt=True, reason=request.reason
         )
         await self._save((change.after,), schema.changed((change,)))
         return change.after.id
@@ -156,7 +156,7 @@ class PromotionActor(DurableActor):
             self._rules,
             self._clock.now_us(),
             to=None if request.to is None else self._rules.stage(request.to),
-            actor=request.actor,
+            by=request.by,
             reason=request.reason,
             expected_rev=request.expected_rev,
         )
@@ -166,14 +166,14 @@ class PromotionActor(DurableActor):
     async def freeze(self, request: Freeze) -> None:
         strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
         change = core.frozen(
-            strategy, now_us, freeze=request.frozen, actor=request.actor, reason=request.reason
+            strategy, now_us, freeze=request.frozen, by=request.by, reason=request.reason
         )
         await self._save((change.after,), schema.changed((change,)))
 
     @handles(Retire)
     async def retire(self, request: Retire) -> None:
         strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
-        change = core.retired(strategy, now_us, actor=request.actor, reason=request.reason)
+        change = core.retired(strategy, now_us, by=request.by, reason=request.reason)
         await self._set_stage(change.after)
         await self._save((change.after,), schema.changed((change,)))
 
@@ -215,13 +215,13 @@ class PromotionActor(DurableActor):
                 reason, hard = down
                 changes.append(
                     core.demoted(
-                        strategy, self._rules, now_us, actor="promotion", reason=reason, hard=hard
+                        strategy, self._rules, now_us, by="promotion", reason=reason, hard=hard
                     )
                 )
             elif evaluate and core.evaluate(strategy, self._rules, now_us).would_do == "promote":
                 changes.append(
                     core.promoted(
-                        strategy, self._rules, now_us, actor="promotion", reason="gate passed"
+                        strategy, self._rules, now_us, by="promotion", reason="gate passed"
                     )
                 )
         return changes
@@ -278,7 +278,7 @@ class PromotionActor(DurableActor):
             Level.INFO if up else Level.WARNING,
             Category.PROMOTION,
             f"{change.after.name} {'promoted' if up else 'demoted'} to {change.after.stage.value}",
-            f"from {old} by {change.actor}: {change.reason}",
+            f"from {old} by {change.by}: {change.reason}",
             strategy=change.after.name,
         )
 

@@ -192,7 +192,7 @@ class Change(msgspec.Struct, frozen=True):
     kind: Literal["register", "adopt", "promote", "demote", "freeze", "unfreeze", "retire"]
     from_stage: PromotionStage | None
     at_us: int
-    actor: str
+    by: str
     reason: str
     evaluation: Evaluation | None = None
     metrics: Mapping[str, float] = {}  # at that moment, of the episode that ends
@@ -210,7 +210,7 @@ def check_name(name: object) -> str:
 
 
 def registered(
-    name: str, stage: PromotionStage, now_us: int, *, actor: str, adopt: bool, reason: str = ""
+    name: str, stage: PromotionStage, now_us: int, *, by: str, adopt: bool, reason: str = ""
 ) -> Change:
     """A new strategy. Only an adopted one may begin where real money is.
 
@@ -225,7 +225,7 @@ def registered(
     strategy = Strategy(
         f"{now_us:016x}-{identity}", name, stage, registered_us=now_us, entered_us=now_us
     )
-    return Change(strategy, "adopt" if adopt else "register", None, now_us, actor, reason)
+    return Change(strategy, "adopt" if adopt else "register", None, now_us, by, reason)
 
 
 def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now_us: int) -> None:
@@ -427,7 +427,7 @@ def promoted(
     now_us: int,
     *,
     to: PromotionStage | None = None,
-    actor: str,
+    by: str,
     reason: str = "",
     expected_rev: int | None = None,
 ) -> Change:
@@ -452,7 +452,7 @@ def promoted(
         raise GateNotPassed(evaluation)
     after = _moved(strategy, target, now_us)
     return Change(
-        after, "promote", strategy.stage, now_us, actor, reason, evaluation, _values(strategy)
+        after, "promote", strategy.stage, now_us, by, reason, evaluation, _values(strategy)
     )
 
 
@@ -462,7 +462,7 @@ def demoted(
     now_us: int,
     *,
     to: PromotionStage | None = None,
-    actor: str,
+    by: str,
     reason: str,
     hard: bool = False,
     expected_rev: int | None = None,
@@ -502,7 +502,7 @@ def demoted(
         frozen_since_us=now_us if strategy.frozen or freeze else None,
     )
     return Change(
-        after, "demote", strategy.stage, now_us, actor, reason, None, _values(strategy), hard
+        after, "demote", strategy.stage, now_us, by, reason, None, _values(strategy), hard
     )
 
 
@@ -520,7 +520,7 @@ def transition_of(change: Change) -> Transition:
     )
 
 
-def frozen(strategy: Strategy, now_us: int, *, freeze: bool, actor: str, reason: str) -> Change:
+def frozen(strategy: Strategy, now_us: int, *, freeze: bool, by: str, reason: str) -> Change:
     """Frozen blocks promotion only, and its time does not count as days in stage. Raises: `StrategyRetired`."""
     _check_movable(strategy, None)
     spent = (
@@ -535,14 +535,14 @@ def frozen(strategy: Strategy, now_us: int, *, freeze: bool, actor: str, reason:
         frozen_us=strategy.frozen_us + spent,
         rev=strategy.rev + 1,
     )
-    return Change(after, "freeze" if freeze else "unfreeze", strategy.stage, now_us, actor, reason)
+    return Change(after, "freeze" if freeze else "unfreeze", strategy.stage, now_us, by, reason)
 
 
-def retired(strategy: Strategy, now_us: int, *, actor: str, reason: str) -> Change:
+def retired(strategy: Strategy, now_us: int, *, by: str, reason: str) -> Change:
     """The end. Raises: `StrategyRetired`."""
     _check_movable(strategy, None)
     after = _moved(strategy, PromotionStage.Retired, now_us)
-    return Change(after, "retire", strategy.stage, now_us, actor, reason, None, _values(strategy))
+    return Change(after, "retire", strategy.stage, now_us, by, reason, None, _values(strategy))
 
 
 def _moved(strategy: Strategy, stage: PromotionStage, now_us: int) -> Strategy:

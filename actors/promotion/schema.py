@@ -15,6 +15,7 @@ from .metrics import Sample
 
 __all__ = [
     "SCHEMA",
+    "SCHEMA_3",
     "changed",
     "find",
     "history",
@@ -76,9 +77,11 @@ CREATE TRIGGER promotion_history_is_never_deleted BEFORE DELETE ON promotion_his
 BEGIN SELECT raise(ABORT, 'promotion history is never deleted'); END;
 """
 
+SCHEMA_3 = 'ALTER TABLE promotion_history RENAME COLUMN actor TO "by";'
+
 _SAVE = "INSERT OR REPLACE INTO promotions VALUES (?, ?, ?, ?, ?, ?)"
 _HISTORY = (
-    "INSERT INTO promotion_history (strategy_id, strategy, kind, from_stage, to_stage, effective_us, actor, reason,"
+    'INSERT INTO promotion_history (strategy_id, strategy, kind, from_stage, to_stage, effective_us, "by", reason,'
     " metrics, evaluation, rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _METRICS = (
@@ -111,7 +114,7 @@ def changed(changes: Iterable[Change]) -> Statement:
             change.from_stage.value if change.from_stage else None,
             change.after.stage.value,
             change.at_us,
-            change.actor,
+            change.by,
             change.reason,
             _text(change.metrics),
             _text(change.evaluation) if change.evaluation else None,
@@ -169,7 +172,7 @@ def find(rows: Rows, id_or_name: str) -> Strategy | None:
 def history(rows: Rows, strategy_id: str | None, limit: int) -> tuple[HistoryEntry, ...]:
     """The newest lines, newest first, of one strategy or of all."""
     found = rows.rows(
-        "SELECT seq, strategy, kind, from_stage, to_stage, effective_us, actor, reason, metrics, evaluation, rev"
+        'SELECT seq, strategy, kind, from_stage, to_stage, effective_us, "by", reason, metrics, evaluation, rev'
         " FROM promotion_history WHERE ?1 IS NULL OR strategy_id = ?1 ORDER BY seq DESC LIMIT ?2",
         (strategy_id, limit),
     )
@@ -183,7 +186,7 @@ def _line(
     from_stage: str | None,
     to_stage: str,
     effective_us: int,
-    actor: str,
+    by: str,
     reason: str,
     metrics: str,
     evaluation: str | None,
@@ -196,7 +199,7 @@ def _line(
         from_stage=PromotionStage(from_stage) if from_stage else None,
         to_stage=PromotionStage(to_stage),
         effective_us=effective_us,
-        actor=actor,
+        by=by,
         reason=reason,
         metrics=msgspec.json.decode(metrics, type=dict[str, float]),
         evaluation_id=msgspec.json.decode(evaluation)["id"] if evaluation else "",

@@ -173,17 +173,17 @@ class RecoveryActor(DurableActor):
     @handles(BreakerReset)
     async def reset(self, request: BreakerReset) -> bool:
         """Close an open breaker; False: it was not open. Raises: `UnmanagedStrategy`."""
-        return await self._order(request.name, Input.RESET, request.actor)
+        return await self._order(request.name, Input.RESET, request.by)
 
     @handles(HoldStrategy)
     async def hold(self, request: HoldStrategy) -> bool:
         """Hold a strategy; False: a person holds it already. Raises: `UnmanagedStrategy`."""
-        return await self._order(request.name, Input.HOLD, request.actor)
+        return await self._order(request.name, Input.HOLD, request.by)
 
     @handles(ReleaseStrategy)
     async def release(self, request: ReleaseStrategy) -> bool:
         """End a person's hold; False: no person holds it. Raises: `UnmanagedStrategy`."""
-        return await self._order(request.name, Input.RELEASE, request.actor)
+        return await self._order(request.name, Input.RELEASE, request.by)
 
     async def _order(self, name: str, what: Input, person: str) -> bool:
         try:

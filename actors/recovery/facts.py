@@ -31,11 +31,11 @@ def event(
     *,
     success: bool | None = None,
     error: str | None = None,
-    actor: str | None = None,
+    by: str | None = None,
 ) -> RecoveryEvent:
     """The event of an action on this strategy; `actor` is the person or switch that caused it."""
     return RecoveryEvent(
-        action, record.name, success, record.attempts, error, occasion.at_us, actor=actor
+        action, record.name, success, record.attempts, error, occasion.at_us, by=by
     )
 
 

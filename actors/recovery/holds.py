@@ -53,8 +53,8 @@ def held_by_person(record: Record, occasion: Occasion, settings: RecoverySetting
     return _hold(replace(record, held_by=occasion.person), occasion, occasion.person)
 
 
-def _hold(record: Record, occasion: Occasion, actor: str | None) -> Decision:
-    held = event("held", record, occasion, actor=actor)
+def _hold(record: Record, occasion: Occasion, by: str | None) -> Decision:
+    held = event("held", record, occasion, by=by)
     return Decision(replace(record, phase=RecoveryPhase.HELD, beneath=record.inner), (held,))
 
 
@@ -89,9 +89,9 @@ def person_released(record: Record, occasion: Occasion, settings: RecoverySettin
 
 
 def _release(
-    record: Record, occasion: Occasion, settings: RecoverySettings, actor: str | None
+    record: Record, occasion: Occasion, settings: RecoverySettings, by: str | None
 ) -> Decision:
-    released = event("released", record, occasion, actor=actor)
+    released = event("released", record, occasion, by=by)
     if record.kill or record.held_by is not None:
         return Decision(record, (released,))
     after = _free(replace(record, phase=record.inner, beneath=None), occasion, settings)

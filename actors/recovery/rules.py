@@ -322,7 +322,7 @@ def reset(record: Record, occasion: Occasion, settings: RecoverySettings) -> Dec
 
     The day's starts are forgotten too, or a breaker opened by their limit would open again at once.
     """
-    closing = event("reset", record, occasion, actor=occasion.person)
+    closing = event("reset", record, occasion, by=occasion.person)
     alerts = recovery_over(record, f"breaker reset by {occasion.person}")
     closed = replace(record, starts=(), operator=occasion.person, recovery_told=False)
     if occasion.seen in (Input.SEEN_RUNNING, Input.SEEN_PENDING):

@@ -18,6 +18,7 @@ from .record import Record
 
 __all__ = [
     "SCHEMA",
+    "SCHEMA_3",
     "add_events",
     "event_counts",
     "last_seq",
@@ -62,6 +63,8 @@ CREATE TRIGGER recovery_event_is_never_deleted BEFORE DELETE ON recovery_event
 BEGIN SELECT raise(ABORT, 'recovery events are never deleted'); END;
 """
 
+SCHEMA_3 = 'ALTER TABLE recovery_event RENAME COLUMN actor TO "by";'
+
 _COLUMNS = (
     "name, phase, beneath, kill, held_by, episode, attempts, due_us, restarted_us, starts, reason,"
     " operator, stalled, stop_owed, failure_told, recovery_told"
@@ -71,11 +74,11 @@ _SAVE = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _ADD = (
-    "INSERT INTO recovery_event(seq, at_us, action, target, success, attempt, error, actor)"
+    'INSERT INTO recovery_event(seq, at_us, action, target, success, attempt, error, "by")'
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _NEWEST = (
-    "SELECT action, target, success, attempt, error, at_us, seq, actor FROM recovery_event"
+    'SELECT action, target, success, attempt, error, at_us, seq, "by" FROM recovery_event'
     " ORDER BY seq DESC LIMIT ?"
 )
 _STALE = """
@@ -134,7 +137,7 @@ def add_events(events: Iterable[RecoveryEvent]) -> Statement:
                 None if event.success is None else int(event.success),
                 event.attempt,
                 event.error,
-                event.actor,
+                event.by,
             )
             for event in events
         ),

@@ -333,8 +333,8 @@ def _book(booking: Booking | None, method: str, **content: Any) -> int:
         **content,
         **given(key=how.key, strategy=how.strategy, at=how.at, memo=how.memo or None),
     }
-    actor = how.actor if how.actor is not None else os.environ.get("USER", "")
-    posted = run_command(how.path, f"ledger.{method}", asked, actor)
+    by = how.by if how.by is not None else os.environ.get("USER", "")
+    posted = run_command(how.path, f"ledger.{method}", asked, by)
     if how.json:
         return print_json(posted)
     again = " (booked before)" if posted["replayed"] else ""

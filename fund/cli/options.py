@@ -50,7 +50,7 @@ class Booking(Source):
     memo: str = ""
     "A note kept with the entry."
 
-    actor: str | None = None
+    by: str | None = None
     "The name for the audit table; $USER by default."
 
 

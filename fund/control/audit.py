@@ -20,7 +20,7 @@ __all__ = ["OUTCOME_MAX", "AuditRow", "Caller", "audited", "recent"]
 OUTCOME_MAX = 4_096
 
 _INSERT = (
-    "INSERT INTO audit (at_us, door, uid, pid, actor, command, arguments, outcome)"
+    'INSERT INTO audit (at_us, door, uid, pid, "by", command, arguments, outcome)'
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
@@ -31,7 +31,7 @@ class Caller(msgspec.Struct, frozen=True):
     door: str  # "control": by the socket; "standalone": by a tool, with no fund running
     uid: int | None  # None: the system does not tell
     pid: int | None
-    actor: str  # the name given by the caller; it is not verified
+    by: str  # the name given by the caller; it is not verified
 
 
 class AuditRow(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class AuditRow(msgspec.Struct, frozen=True):
     door: str
     uid: int | None
     pid: int | None
-    actor: str
+    by: str
     command: str
     arguments: dict[str, Any]
     outcome: dict[str, Any]  # {"done": answer}, or {"refused": {"type", "text"}}
@@ -56,7 +56,7 @@ def audited(
     if len(told) > OUTCOME_MAX:
         told = msgspec.json.encode({kind: {"left_out_bytes": len(told)} for kind in outcome})
     asked = msgspec.json.encode(arguments).decode()
-    row = (at_us, caller.door, caller.uid, caller.pid, caller.actor, command, asked, told.decode())
+    row = (at_us, caller.door, caller.uid, caller.pid, caller.by, command, asked, told.decode())
     return Statement(_INSERT, (row,))
 
 
@@ -70,10 +70,10 @@ def recent(rows: Rows, limit: int) -> tuple[AuditRow, ...]:
             door,
             uid,
             pid,
-            actor,
+            by,
             command,
             msgspec.json.decode(arguments),
             msgspec.json.decode(outcome),
         )
-        for number, at_us, door, uid, pid, actor, command, arguments, outcome in found
+        for number, at_us, door, uid, pid, by, command, arguments, outcome in found
     )

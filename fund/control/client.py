@@ -45,7 +45,7 @@ def call(
     command: str,
     arguments: Mapping[str, Any] | None = None,
     *,
-    actor: str = "",
+    by: str = "",
     timeout_s: float = ANSWER_DEADLINE_S,
 ) -> Any:
     """Run a command in a running fund and return its answer as JSON values.
@@ -60,9 +60,9 @@ def call(
     uuid, database = _named(fund)
     given = dict(arguments or {})
     try:
-        line = msgspec.json.encode(Request(VERSION, command, plain(given), actor, database))
+        line = msgspec.json.encode(Request(VERSION, command, plain(given), by, database))
     except UnicodeEncodeError:
-        check_carried({**given, "actor": actor})  # names the argument
+        check_carried({**given, "by": by})  # names the argument
         raise
     if len(line) > LINE_MAX_BYTES:
         raise ConfigError("arguments", f"are longer than {LINE_MAX_BYTES} bytes")

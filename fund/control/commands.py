@@ -28,7 +28,7 @@ __all__ = ["Command", "CommandTable", "fund_commands", "takes_key"]
 
 log = logging.getLogger("fundops.control")
 
-ACTOR_MAX = 128
+BY_MAX = 128
 # The largest `limit` of a question: the ledger reads a page without a pause.
 PAGE_MAX = 1_000
 
@@ -96,8 +96,8 @@ class CommandTable:
         `NotAudited`.
         """
         command = self[name]
-        if len(caller.actor) > ACTOR_MAX or not caller.actor.isprintable():
-            raise ConfigError("actor", f"is not at most {ACTOR_MAX} printable characters")
+        if len(caller.by) > BY_MAX or not caller.by.isprintable():
+            raise ConfigError("by", f"is not at most {BY_MAX} printable characters")
         try:
             answer = plain(await command.method(**await _converted(command, arguments)))
         except Exception as error:

@@ -52,7 +52,7 @@ class Request(msgspec.Struct, frozen=True):
     version: int
     command: str
     arguments: dict[str, Any] = {}
-    actor: str = ""  # the name that the caller gives
+    by: str = ""  # the name that the caller gives
     database: str | None = None  # path of the file that is meant; None: the one with the uuid
 
 

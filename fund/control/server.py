@@ -165,7 +165,7 @@ class ControlServer:
             return _told(error)
         if self._accepting.cancel_called:
             return _told(ControlError("the fund is stopping"))
-        return await self._run(request, Caller("control", peer.uid, peer.pid, request.actor))
+        return await self._run(request, Caller("control", peer.uid, peer.pid, request.by))
 
     def _check_meant_for_us(self, request: Request) -> None:
         if request.version != VERSION:

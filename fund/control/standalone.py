@@ -51,7 +51,7 @@ def run_command(
     db: Path,
     command: str,
     arguments: Mapping[str, Any] | None = None,
-    actor: str = "",
+    by: str = "",
     *,
     wait_s: float = LOCK_WAIT_S,
 ) -> Any:
@@ -64,7 +64,7 @@ def run_command(
     `DatabaseError`.
     """
     asked = dict(arguments or {})
-    check_carried({**asked, "actor": actor})
+    check_carried({**asked, "by": by})
     if takes_key(command) and asked.get("key") is None:
         asked["key"] = new_key(SystemClock().now_us())
     deadline = time.monotonic() + wait_s
@@ -77,7 +77,7 @@ def run_command(
             lock.acquire()
         except DatabaseInUse as owned:
             try:
-                return call(db, command, asked, actor=actor)
+                return call(db, command, asked, by=by)
             except NobodyListens:
                 # Another tool is writing, or a fund is starting or stopping.
                 if time.monotonic() >= deadline:
@@ -86,14 +86,14 @@ def run_command(
             continue
         try:
             # An interrupt waits for the write to end and then ends the command.
-            run = partial(_alone, db.resolve(), identity, command, asked, actor)
+            run = partial(_alone, db.resolve(), identity, command, asked, by)
             return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
         finally:
             lock.release()
 
 
 async def _alone(
-    path: Path, identity: Mapping[str, str], command: str, arguments: Mapping[str, Any], actor: str
+    path: Path, identity: Mapping[str, str], command: str, arguments: Mapping[str, Any], by: str
 ) -> Any:
     clock = SystemClock()
     ledger = ChildSpec(
@@ -114,5 +114,5 @@ async def _alone(
                 await door.deposit(identity["total_capital"], key="opening", memo="total capital")
             table = fund_commands(path, supervisor.ref("persistence"), door, clock.now_us)
             return await table.run(
-                Caller("standalone", os.getuid(), os.getpid(), actor), command, arguments
+                Caller("standalone", os.getuid(), os.getpid(), by), command, arguments
             )

@@ -122,12 +122,12 @@ class FundDoor:
         """NAV and drawdown at the end of each session, newest first."""
         return await self._ask("oversight", NavHistory(limit))
 
-    async def resume(self, strategy: str, actor: str) -> bool:
+    async def resume(self, strategy: str, *, by: str) -> bool:
         """Resume a strategy that the guard paused; False when it was not paused.
 
-        `actor` names the person who decides.
+        `by` names the person who decides.
         """
-        return await self._ask("guard", ResumeStrategy(strategy, actor))
+        return await self._ask("guard", ResumeStrategy(strategy, by))
 
     # -- the actors
 

@@ -387,7 +387,7 @@ class LedgerDoor(Door):
         )
 
     async def reopen_period(
-        self, day: dt.date | str, reason: str, actor: str, *, key: str | None = None
+        self, day: dt.date | str, *, by: str, reason: str, key: str | None = None
     ) -> Posted:
         """Undo the last close, which must be of `day`.
 
@@ -397,7 +397,7 @@ class LedgerDoor(Door):
             ReopenPeriod,
             day_of("day", day),
             reason,
-            actor,
+            by,
             key=key,
             strategy=None,
             at=None,

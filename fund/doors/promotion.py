@@ -42,12 +42,12 @@ class PromotionDoor(Door):
         """Register a strategy and return its id; the same name again gives the same id."""
         return await self._ask(Register(strategy_name, initial_stage))
 
-    async def adopt(self, name: str, stage: PromotionStage, *, actor: str, reason: str) -> str:
+    async def adopt(self, name: str, stage: PromotionStage, *, by: str, reason: str) -> str:
         """Register a strategy that already trades, at any stage; returns its id.
 
         Raises: `Conflict`.
         """
-        return await self._ask(Adopt(name, stage, actor, reason))
+        return await self._ask(Adopt(name, stage, by, reason))
 
     async def record_metrics(
         self,
@@ -83,7 +83,7 @@ class PromotionDoor(Door):
         strategy_id: str,
         *,
         to: PromotionStage | None = None,
-        actor: str = "operator",
+        by: str = "operator",
         reason: str = "",
         expected_rev: int | None = None,
     ) -> Transition:
@@ -92,14 +92,14 @@ class PromotionDoor(Door):
         Raises: `GateNotPassed` with the evaluation, `CoolingDown`, `StrategyFrozen`,
         `StrategyRetired`, `SkipRefused`, `StaleRevision`.
         """
-        return await self._ask(Promote(strategy_id, to, actor, reason, expected_rev))
+        return await self._ask(Promote(strategy_id, to, by, reason, expected_rev))
 
     async def demote(
         self,
         strategy_id: str,
         *,
         to: PromotionStage | None = None,
-        actor: str = "operator",
+        by: str = "operator",
         reason: str = "",
         expected_rev: int | None = None,
     ) -> Transition:
@@ -107,21 +107,19 @@ class PromotionDoor(Door):
 
         Raises: `SkipRefused`, `StaleRevision`, `StrategyRetired`.
         """
-        return await self._ask(Demote(strategy_id, to, actor, reason, expected_rev))
+        return await self._ask(Demote(strategy_id, to, by, reason, expected_rev))
 
-    async def freeze(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
+    async def freeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
         """Forbid promotion until `unfreeze`. Demotion still works."""
-        await self._ask(Freeze(strategy_id, True, actor, reason))
+        await self._ask(Freeze(strategy_id, True, by, reason))
 
-    async def unfreeze(
-        self, strategy_id: str, *, actor: str = "operator", reason: str = ""
-    ) -> None:
+    async def unfreeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
         """Allow promotion again."""
-        await self._ask(Freeze(strategy_id, False, actor, reason))
+        await self._ask(Freeze(strategy_id, False, by, reason))
 
-    async def retire(self, strategy_id: str, *, actor: str = "operator", reason: str = "") -> None:
+    async def retire(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
         """Retire the strategy. This cannot be undone."""
-        await self._ask(Retire(strategy_id, actor, reason))
+        await self._ask(Retire(strategy_id, by, reason))
 
     async def current_stage(self, strategy_id: str) -> PromotionStage:
         """The strategy's current stage. Raises: `UnknownStrategy`."""

@@ -41,20 +41,20 @@ class RecoveryDoor(Door):
         """Check all data feeds now instead of at the next tick. Raises: `HostFault`."""
         return await self._ask(CheckFeeds(self._host.feeds()))
 
-    async def reset(self, name: str, actor: str = "operator") -> bool:
+    async def reset(self, name: str, *, by: str = "operator") -> bool:
         """Close an open breaker; False when it was not open.
 
         Raises: `UnmanagedStrategy`, which is a KeyError.
         """
-        return await self._ask(BreakerReset(name, actor))
+        return await self._ask(BreakerReset(name, by))
 
-    async def hold(self, name: str, actor: str = "operator") -> bool:
+    async def hold(self, name: str, *, by: str = "operator") -> bool:
         """Restart the strategy no more until `release`; False when it is held already."""
-        return await self._ask(HoldStrategy(name, actor))
+        return await self._ask(HoldStrategy(name, by))
 
-    async def release(self, name: str, actor: str = "operator") -> bool:
+    async def release(self, name: str, *, by: str = "operator") -> bool:
         """Allow restarts again; False when the strategy was not held."""
-        return await self._ask(ReleaseStrategy(name, actor))
+        return await self._ask(ReleaseStrategy(name, by))
 
     async def statuses(self) -> tuple[RecoveryStatus, ...]:
         """The state of recovery of every strategy."""

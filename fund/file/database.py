@@ -41,6 +41,8 @@ CREATE TRIGGER audit_is_never_deleted BEFORE DELETE ON audit
 BEGIN SELECT raise(ABORT, 'audit rows are never deleted'); END;
 """
 
+_AUDIT_3: Final = 'ALTER TABLE audit RENAME COLUMN actor TO "by";'
+
 # One script per schema version, never changed once released; the next one is appended.
 MIGRATIONS: tuple[str, ...] = (
     meta.SCHEMA
@@ -50,6 +52,7 @@ MIGRATIONS: tuple[str, ...] = (
     + recovery_schema.SCHEMA
     + oversight_schema.SCHEMA,
     ledger_schema.SCHEMA_2 + persistence_schema.SCHEMA + _AUDIT,
+    promotion_schema.SCHEMA_3 + recovery_schema.SCHEMA_3 + _AUDIT_3,
 )
 
 

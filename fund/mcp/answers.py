@@ -132,7 +132,7 @@ class PromotionLine(msgspec.Struct, frozen=True):
     kind: str
     from_stage: PromotionStage | None
     to_stage: PromotionStage
-    actor: str
+    by: str
     reason: str
     metrics: Mapping[str, float]
 
@@ -210,7 +210,7 @@ def _line(entry: HistoryEntry) -> PromotionLine:
         kind=entry.kind,
         from_stage=entry.from_stage,
         to_stage=entry.to_stage,
-        actor=entry.actor,
+        by=entry.by,
         reason=entry.reason,
         metrics=entry.metrics,
     )

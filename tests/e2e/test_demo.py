@@ -478,7 +478,7 @@ def test_the_default_demo_shows_the_whole_life_of_a_strategy(tmp_path: Path) -> 
     assert any("stale" in str(row).lower() for row in facts["alert"])
     with open_reader(db) as reader:
         assert any(
-            line.kind == "demote" and line.actor == "promotion"
+            line.kind == "demote" and line.by == "promotion"
             for line in reader.promotion_history(1_000)
         )
     _check(db)

@@ -65,7 +65,7 @@ def _running(*names: str) -> FakeController:
 async def _live(world: VirtualFund, name: str = "a") -> None:
     """The strategy trades real money; promotion knows at this tick, the leases at the next."""
     await world.fund.promotion.adopt(
-        name, PromotionStage.Live_Scaled, actor="ann", reason="it traded before"
+        name, PromotionStage.Live_Scaled, by="ann", reason="it traded before"
     )
     world.controller.set(name, stage="live-scaled")
     await world.tick()
@@ -433,7 +433,7 @@ async def test_a_stage_entitles_to_its_mode_and_capital(
     stage: PromotionStage, mode: str, capital: int
 ) -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
-        await world.fund.promotion.adopt("a", stage, actor="ann", reason="test")
+        await world.fund.promotion.adopt("a", stage, by="ann", reason="test")
         await world.tick()
         await world.tick()
         held = world.fund.entitlement("a")
@@ -464,7 +464,7 @@ async def test_the_kill_switch_stops_everything_before_it_answers() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         await _live(world)
         answer = await world.fund.kill_switch.engage(reason="I do not like this", by="ann")
-        assert (answer.state, answer.actor, answer.at_us) == (
+        assert (answer.state, answer.by, answer.at_us) == (
             "ENGAGED",
             "ann",
             world.clock.now_us(),
@@ -566,11 +566,11 @@ async def test_a_strategy_that_reports_no_number_is_paused_until_a_person_resume
         world.controller.set("a", unrealized_pnl=0)
         await world.tick()
         assert not world.fund.may_trade("a")
-        assert await world.fund.resume("a", "ann")
+        assert await world.fund.resume("a", by="ann")
         await world.tick()
         assert world.fund.may_trade("a")
-        assert not await world.fund.resume("a", "ann")
-        assert not await world.fund.resume("nobody", "ann")
+        assert not await world.fund.resume("a", by="ann")
+        assert not await world.fund.resume("nobody", by="ann")
 
 
 # -- the engine reports
@@ -791,11 +791,11 @@ async def test_a_reset_of_a_strategy_that_recovery_never_saw_is_refused_by_name(
 async def test_a_held_strategy_is_not_restarted_until_it_is_released() -> None:
     async with virtual_fund(_running("a"), recovery_every_ticks=1, **EVERYTHING) as world:
         await world.tick()
-        assert await world.fund.recovery.hold("a", "ann")
+        assert await world.fund.recovery.hold("a", by="ann")
         world.controller.set("a", state="failed")
         await world.advance(600)
         assert not [call for call in world.controller.calls if call[0] == "restart"]
-        assert await world.fund.recovery.release("a", "ann")
+        assert await world.fund.recovery.release("a", by="ann")
         await world.advance(600)
         assert world.controller.statuses["a"].state == "running"
 

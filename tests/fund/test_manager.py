@@ -382,9 +382,9 @@ def test_every_method_of_the_fund_as_a_whole_answers() -> None:
         assert fund.flush_alerts(DEADLINE_S)
         assert {one.name for one in fund.tree()} >= {"guard", "persistence", "oversight"}
         assert fund.kill_switch.engage(reason="test", by="ann").state == "ENGAGED"
-        assert fund.kill_switch.status().actor == "ann"
+        assert fund.kill_switch.status().by == "ann"
         assert fund.kill_switch.release(by="ann", reason="done").state == "OFF"
-        assert fund.resume("a", "ann") is False
+        assert fund.resume("a", by="ann") is False
         fund.drill("ledger")
         assert fund.ledger.balance_sheet()["CASH"] == 100_000
         assert fund.promotion.current_stage(fund.promotion.register("a")).value == "paper"

@@ -78,7 +78,7 @@ def _ready(
     strategy = (
         manager.register(name)
         if stage is Paper
-        else manager.adopt(name, stage, actor="ann", reason="test")
+        else manager.adopt(name, stage, by="ann", reason="test")
     )
     clock.advance(14 * DAY_S)
     manager.record_metrics(strategy, stage, GOOD)
@@ -182,11 +182,11 @@ def test_real_money_is_not_where_a_strategy_begins_unless_it_is_adopted(
     for stage in (Small, Scaled):
         with pytest.raises(SkipRefused, match=stage.value):
             manager.register("a", stage)
-    manager.adopt("a", Scaled, actor="ann", reason="it traded before")
+    manager.adopt("a", Scaled, by="ann", reason="it traded before")
     with pytest.raises(Conflict):
-        manager.adopt("a", Paper, actor="ann", reason="again")
+        manager.adopt("a", Paper, by="ann", reason="again")
     (line,) = manager.history()
-    assert (line.kind, line.to_stage, line.actor, line.reason) == (
+    assert (line.kind, line.to_stage, line.by, line.reason) == (
         "adopt",
         Scaled,
         "ann",
@@ -212,7 +212,7 @@ def test_a_stage_that_is_not_on_the_ladder_is_refused_everywhere(
     manager.register("a")
     asks: tuple[Callable[[], Any], ...] = (
         lambda: manager.register("b", stage),
-        lambda: manager.adopt("b", stage, actor="ann", reason="x"),
+        lambda: manager.adopt("b", stage, by="ann", reason="x"),
         lambda: manager.record_metrics("a", stage, GOOD),
         lambda: (
             manager.demote("a", to=stage) if stage is not None else manager.register("b", stage)
@@ -368,7 +368,7 @@ def test_a_gate_that_does_not_pass_refuses_with_every_reason(manager: PromotionM
 def test_every_stage_needs_its_own_evidence(manager: PromotionManager, clock: VirtualClock) -> None:
     strategy = _ready(manager, clock)
     for above in (Shadow, Small, Scaled):
-        assert manager.promote(strategy, actor="ann").to_stage is above
+        assert manager.promote(strategy, by="ann").to_stage is above
         assert manager.snapshot(strategy).metrics == {}
         with pytest.raises((GateNotPassed, SkipRefused)):
             manager.promote(strategy)
@@ -388,7 +388,7 @@ def test_nobody_skips_a_stage(manager: PromotionManager, clock: VirtualClock) ->
 
 
 def test_down_goes_one_stage_or_to_the_lower_one_named(manager: PromotionManager) -> None:
-    manager.adopt("a", Scaled, actor="ann", reason="test")
+    manager.adopt("a", Scaled, by="ann", reason="test")
     assert manager.demote("a", reason="drawdown breach").to_stage is Small
     with pytest.raises(SkipRefused):
         manager.demote("a", to=Scaled)
@@ -416,7 +416,7 @@ def test_a_demoted_strategy_cools_down_before_it_may_rise(
 
 
 def test_a_hard_limit_asks_for_a_demotion(manager: PromotionManager) -> None:
-    manager.adopt("a", Small, actor="ann", reason="test")
+    manager.adopt("a", Small, by="ann", reason="test")
     manager.record_metrics("a", Small, {"max_drawdown": 0.09})
     assert not manager.should_demote("a")
     manager.record_metrics("a", Small, {"max_drawdown": 0.10})
@@ -428,7 +428,7 @@ def test_a_frozen_strategy_does_not_rise_and_its_days_do_not_count(
     manager: PromotionManager, clock: VirtualClock
 ) -> None:
     strategy = _ready(manager, clock)
-    manager.freeze(strategy, actor="ann", reason="holiday")
+    manager.freeze(strategy, by="ann", reason="holiday")
     with pytest.raises(StrategyFrozen):
         manager.promote(strategy)
     clock.advance(10 * DAY_S)
@@ -440,7 +440,7 @@ def test_a_frozen_strategy_does_not_rise_and_its_days_do_not_count(
 
 
 def test_a_frozen_strategy_can_still_be_demoted(manager: PromotionManager) -> None:
-    manager.adopt("a", Small, actor="ann", reason="test")
+    manager.adopt("a", Small, by="ann", reason="test")
     manager.freeze("a")
     assert manager.demote("a").to_stage is Shadow
 
@@ -538,7 +538,7 @@ def test_the_three_stage_ladder_ends_in_live(tmp_path: Path) -> None:
 
 
 def test_require_lets_through_what_is_high_enough(manager: PromotionManager) -> None:
-    manager.adopt("a", Small, actor="ann", reason="test")
+    manager.adopt("a", Small, by="ann", reason="test")
     assert manager.require("a", at_least=Paper) is Small
     assert manager.require("a", at_least=Small) is Small
     with pytest.raises(StageTooLow, match=r"live-small.*live-scaled"):
@@ -560,7 +560,7 @@ def test_require_lets_through_what_is_high_enough(manager: PromotionManager) -> 
 def test_entitlement_is_the_budget_of_the_documentation(
     manager: PromotionManager, stage: PromotionStage, mode: str, capital: int
 ) -> None:
-    manager.adopt("a", stage, actor="ann", reason="test")
+    manager.adopt("a", stage, by="ann", reason="test")
     held = manager.entitlement("a")
     assert (held.stage, held.mode, held.capital) == (stage.value, mode, capital)
     assert manager.entitlement("a", "50000.50").capital == Decimal("50000.50") * capital / 100_000
@@ -640,7 +640,7 @@ manager = PromotionManager(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    manager.promote("a", actor=sys.argv[2], expected_rev=int(sys.argv[3]))
+    manager.promote("a", by=sys.argv[2], expected_rev=int(sys.argv[3]))
 except StaleRevision as stale:
     print("stale", stale.expected, stale.current)
 else:
@@ -741,7 +741,7 @@ def test_a_manager_can_be_made_on_a_file_that_a_running_fund_owns(tmp_path: Path
 
 async def test_a_fund_goes_on_where_a_manager_left_off(tmp_path: Path) -> None:
     manager = PromotionManager(tmp_path / "f.db")
-    manager.adopt("a", Small, actor="ann", reason="test")
+    manager.adopt("a", Small, by="ann", reason="test")
     config = FundConfig(
         total_capital=5, db_path=tmp_path / "f.db", promotion_enabled=True, tick_interval_s=None
     )

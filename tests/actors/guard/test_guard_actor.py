@@ -247,7 +247,7 @@ async def test_engaging_ends_leases_and_writes_the_marker_before_the_engine_is_t
             [tree.leases.may_trade("mm"), Marker(marker).read(), list(Inbox.sent)],
         )
         status: KillStatus = await tree.ask(EngageKillSwitch("bad feeling", "owner"))
-        assert (status.state, status.reason, status.actor, status.at_us) == (
+        assert (status.state, status.reason, status.by, status.at_us) == (
             "ENGAGED",
             "bad feeling",
             "owner",
@@ -386,7 +386,7 @@ def unreadable_folder(path: Path) -> None:
     [
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"\x00\xff garbage"),
-        lambda path: path.write_bytes(b'{"state":"PERHAPS","reason":"","actor":"","at_us":null}'),
+        lambda path: path.write_bytes(b'{"state":"PERHAPS","reason":"","by":"","at_us":null}'),
         lambda path: path.write_bytes(b'{"state":"OFF"'),
         unreadable_folder,
     ],
@@ -422,7 +422,7 @@ async def test_the_database_remembers_what_the_marker_lost(marker: Path) -> None
     async with opened(marker) as tree:
         await tree.ask(RestoreGuard(GuardState(kill_state="UNCONFIRMED", units=1.0)))
         status = await tree.ask(ReadKillSwitch())
-        assert (status.state, status.actor) == ("ENGAGED", "fundops")
+        assert (status.state, status.by) == ("ENGAGED", "fundops")
         assert Marker(marker).read() == status
         await tree.watch()
         assert not tree.leases.may_trade("mm")

@@ -429,7 +429,7 @@ class Oracle:
 
     def _memo(self, event: Event) -> str:
         if isinstance(event, ReopenPeriod):
-            return f"{event.reason} (by {event.actor})"
+            return f"{event.reason} (by {event.by})"
         return event.reason if isinstance(event, Reverse) else event.memo
 
     def _close_revenue(self, day: str) -> None:

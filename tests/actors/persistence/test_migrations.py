@@ -153,12 +153,11 @@ def of_the_first_version(path: Path, source: Path) -> None:
     connection = apsw.Connection(str(path))
     connection.execute("ATTACH ? AS today", (str(source),))
     for name in tables(connection):
-        columns = ", ".join(
-            column
-            for (column,) in connection.execute("SELECT name FROM pragma_table_info(?)", (name,))
-        )
+        found = connection.execute("SELECT name FROM pragma_table_info(?)", (name,)).fetchall()
+        columns = ", ".join(column for (column,) in found)
+        sources = ", ".join('"by"' if column == "actor" else column for (column,) in found)
         connection.execute(
-            f"INSERT OR REPLACE INTO {name} ({columns}) SELECT {columns} FROM today.{name}"
+            f"INSERT OR REPLACE INTO {name} ({columns}) SELECT {sources} FROM today.{name}"
         )
     connection.close()
 

@@ -66,7 +66,7 @@ THREE = rules(ladder="three-stage", policy="literal")
 
 
 def strategy(stage: PromotionStage = Paper, at_us: int = T0, **fields: Any) -> Strategy:
-    after = registered("mm", stage, at_us, actor="test", adopt=True).after
+    after = registered("mm", stage, at_us, by="test", adopt=True).after
     return msgspec.structs.replace(after, **fields)
 
 
@@ -183,7 +183,7 @@ def test_fail_dominates_and_both_reasons_are_listed() -> None:
     assert line(found, "min_trades").reason == "49 is not >= 50"
     assert line(found, "min_sharpe").reason == "missing"
     with pytest.raises(GateNotPassed) as refusal:
-        promoted(subject, LITERAL, now_us, actor="me")
+        promoted(subject, LITERAL, now_us, by="me")
     assert refusal.value.evaluation == found
     assert "min_trades (49 is not >= 50)" in str(refusal.value)
     assert "min_sharpe (missing)" in str(refusal.value)
@@ -196,7 +196,7 @@ def test_a_gate_without_a_required_criterion_proves_nothing() -> None:
         found = evaluate(subject, rules(PromotionGate(Paper, criteria), policy="literal"), now_us)
         assert (found.verdict, found.would_do) == ("INCONCLUSIVE", "none")
         with pytest.raises(GateNotPassed):
-            promoted(subject, rules(PromotionGate(Paper, criteria)), now_us, actor="me")
+            promoted(subject, rules(PromotionGate(Paper, criteria)), now_us, by="me")
     failing = Criterion("sharpe", "sharpe", ">=", 5, required=False)
     assert evaluate(subject, rules(PromotionGate(Paper, (failing,))), now_us).verdict == "FAIL"
 
@@ -239,7 +239,7 @@ def test_a_metric_of_49_hours_is_stale_and_shows_its_age() -> None:
     )
     assert sharpe.age_s == 49 * 3_600
     with pytest.raises(GateNotPassed):
-        promoted(subject, LITERAL, now_us + 49 * HOUR_US, actor="me")
+        promoted(subject, LITERAL, now_us + 49 * HOUR_US, by="me")
 
 
 def test_a_clock_before_the_stage_began_is_inconclusive_and_days_are_never_negative() -> None:
@@ -270,11 +270,11 @@ def test_the_example_of_the_documentation_is_promoted_in_four_stages_and_not_in_
     subject, now_us = measured(**SOURCE_EXAMPLE)
     found = evaluate(subject, GUARDED, now_us)
     assert (found.verdict, found.would_do) == ("PASS", "promote")
-    assert promoted(subject, GUARDED, now_us, actor="me").after.stage is Shadow
+    assert promoted(subject, GUARDED, now_us, by="me").after.stage is Shadow
     found = evaluate(subject, THREE, now_us)
     assert (found.verdict, line(found, "min_win_rate").reason) == ("INCONCLUSIVE", "missing")
     with pytest.raises(GateNotPassed):
-        promoted(subject, THREE, now_us, actor="me")
+        promoted(subject, THREE, now_us, by="me")
 
 
 def test_a_recorded_win_rate_is_judged_in_four_stages_too() -> None:
@@ -317,7 +317,7 @@ def test_a_ladder_is_climbed_one_stage_at_a_time(name: Any, stages: list[Promoti
     subject, now_us = measured(sharpe=2, max_drawdown=0.05, n_trades=99, win_rate=0.6)
     climbed = [subject.stage]
     while rung_rules.ladder.above(subject.stage) is not None:
-        subject = promoted(subject, rung_rules, now_us, actor="me").after
+        subject = promoted(subject, rung_rules, now_us, by="me").after
         climbed.append(subject.stage)
         assert (subject.metrics, subject.track.sessions, subject.entered_us) == ({}, 0, now_us)
         now_us += 14 * DAY_US
@@ -327,7 +327,7 @@ def test_a_ladder_is_climbed_one_stage_at_a_time(name: Any, stages: list[Promoti
     assert climbed == stages
     assert subject.rev == subject.episode == len(stages)
     with pytest.raises(SkipRefused, match="top stage"):
-        promoted(subject, rung_rules, now_us, actor="me")
+        promoted(subject, rung_rules, now_us, by="me")
 
 
 def test_real_capital_is_nothing_then_a_hundredth_then_all() -> None:
@@ -339,7 +339,7 @@ def test_real_capital_is_nothing_then_a_hundredth_then_all() -> None:
 def test_no_stage_is_skipped_by_anybody(to: PromotionStage) -> None:
     subject, now_us = measured()
     with pytest.raises(SkipRefused):
-        promoted(subject, LITERAL, now_us, to=to, actor="the owner himself")
+        promoted(subject, LITERAL, now_us, to=to, by="the owner himself")
 
 
 def test_a_stage_of_another_ladder_is_unknown_and_the_known_ones_are_listed() -> None:
@@ -356,14 +356,14 @@ def test_a_stage_of_another_ladder_is_unknown_and_the_known_ones_are_listed() ->
 @pytest.mark.parametrize("stage", [Small, Scaled, Live])
 def test_nobody_registers_where_real_money_is(stage: PromotionStage) -> None:
     with pytest.raises(SkipRefused):
-        registered("mm", stage, T0, actor="me", adopt=False)
-    assert registered("mm", stage, T0, actor="me", adopt=True).kind == "adopt"
+        registered("mm", stage, T0, by="me", adopt=False)
+    assert registered("mm", stage, T0, by="me", adopt=True).kind == "adopt"
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", None, 5])
 def test_a_name_is_a_printable_text(name: Any) -> None:
     with pytest.raises(MetricError):
-        registered(name, Paper, T0, actor="me", adopt=False)
+        registered(name, Paper, T0, by="me", adopt=False)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_only_the_current_stage_and_a_plausible_instant_are_evidence(
 
 def test_evidence_of_the_former_stage_does_not_count_after_a_promotion() -> None:
     subject, now_us = measured()
-    shadow = promoted(subject, LITERAL, now_us, actor="me").after
+    shadow = promoted(subject, LITERAL, now_us, by="me").after
     assert evaluate(shadow, LITERAL, now_us).verdict == "FAIL"  # no days, and nothing else known
     with pytest.raises(MetricError, match="before the strategy entered"):
         check_evidence(shadow, Shadow, now_us - DAY_US, now_us + DAY_US)
@@ -427,46 +427,46 @@ def test_a_stale_revision_is_refused_with_the_current_one() -> None:
     subject, now_us = measured()
     for move in (promoted, demoted):
         with pytest.raises(StaleRevision) as refusal:
-            move(subject, LITERAL, now_us, actor="me", reason="", expected_rev=7)
+            move(subject, LITERAL, now_us, by="me", reason="", expected_rev=7)
         assert (refusal.value.expected, refusal.value.current) == (7, 1)
-    assert promoted(subject, LITERAL, now_us, actor="me", expected_rev=1).after.rev == 2
+    assert promoted(subject, LITERAL, now_us, by="me", expected_rev=1).after.rev == 2
 
 
 def test_frozen_blocks_promotion_and_not_demotion() -> None:
     subject, now_us = measured(Shadow)
-    cold = frozen(subject, now_us, freeze=True, actor="me", reason="").after
+    cold = frozen(subject, now_us, freeze=True, by="me", reason="").after
     assert evaluate(cold, LITERAL, now_us).blocked_by == "frozen"
     with pytest.raises(StrategyFrozen):
-        promoted(cold, LITERAL, now_us, actor="me")
-    down = demoted(cold, LITERAL, now_us, actor="me", reason="enough").after
+        promoted(cold, LITERAL, now_us, by="me")
+    down = demoted(cold, LITERAL, now_us, by="me", reason="enough").after
     assert (down.stage, down.frozen) == (Paper, True)
 
 
 def test_frozen_time_does_not_count_as_days_in_stage() -> None:
-    subject = frozen(strategy(), T0 + 5 * DAY_US, freeze=True, actor="me", reason="").after
-    again = frozen(subject, T0 + 6 * DAY_US, freeze=True, actor="me", reason="").after
+    subject = frozen(strategy(), T0 + 5 * DAY_US, freeze=True, by="me", reason="").after
+    again = frozen(subject, T0 + 6 * DAY_US, freeze=True, by="me", reason="").after
     assert again.active_us(T0 + 30 * DAY_US) == 5 * DAY_US
-    warm = frozen(again, T0 + 15 * DAY_US, freeze=False, actor="me", reason="").after
+    warm = frozen(again, T0 + 15 * DAY_US, freeze=False, by="me", reason="").after
     assert warm.active_us(T0 + 20 * DAY_US) == 10 * DAY_US
     assert (warm.rev, warm.frozen, warm.frozen_since_us) == (4, False, None)
     assert snapshot(warm, GUARDED, T0 + 20 * DAY_US, ()).days_in_stage == 10
-    cold = frozen(warm, T0 + 20 * DAY_US, freeze=True, actor="me", reason="").after
-    assert frozen(cold, T0 + 25 * DAY_US, freeze=False, actor="me", reason="").after.active_us(
+    cold = frozen(warm, T0 + 20 * DAY_US, freeze=True, by="me", reason="").after
+    assert frozen(cold, T0 + 25 * DAY_US, freeze=False, by="me", reason="").after.active_us(
         T0 + 30 * DAY_US
     ) == (15 * DAY_US)
 
 
 def test_retired_is_the_end() -> None:
-    over = retired(strategy(Small), T0, actor="me", reason="done").after
+    over = retired(strategy(Small), T0, by="me", reason="done").after
     assert over.stage is Retired
     assert breach(over, GUARDED) is None
     found = evaluate(over, GUARDED, T0)
     assert (found.target, found.verdict, found.would_do) == (None, "INCONCLUSIVE", "none")
     for attempt in (
-        lambda: promoted(over, GUARDED, T0, actor="me"),
-        lambda: demoted(over, GUARDED, T0, actor="me", reason=""),
-        lambda: frozen(over, T0, freeze=True, actor="me", reason=""),
-        lambda: retired(over, T0, actor="me", reason=""),
+        lambda: promoted(over, GUARDED, T0, by="me"),
+        lambda: demoted(over, GUARDED, T0, by="me", reason=""),
+        lambda: frozen(over, T0, freeze=True, by="me", reason=""),
+        lambda: retired(over, T0, by="me", reason=""),
         lambda: check_evidence(over, Paper, T0, T0),
     ):
         with pytest.raises(StrategyRetired):
@@ -498,7 +498,7 @@ def test_a_hard_drawdown_is_inclusive_and_needs_one_observation(
 def test_paper_has_nowhere_to_fall() -> None:
     assert hard(Paper, 0.99) is None
     with pytest.raises(SkipRefused):
-        demoted(strategy(), GUARDED, T0, actor="me", reason="")
+        demoted(strategy(), GUARDED, T0, by="me", reason="")
 
 
 def test_the_drawdown_of_this_very_instant_counts_too() -> None:
@@ -539,17 +539,15 @@ def test_exactly_the_entry_ceiling_is_no_soft_breach() -> None:
 
 def test_a_soft_demotion_goes_one_stage_down_a_hard_one_to_shadow_and_a_person_further() -> None:
     subject = strategy(Scaled)
-    assert demoted(subject, GUARDED, T0, actor="x", reason="").after.stage is Small
-    assert demoted(subject, GUARDED, T0, actor="x", reason="", hard=True).after.stage is Shadow
-    assert (
-        demoted(strategy(Shadow), GUARDED, T0, actor="x", reason="", hard=True).after.stage is Paper
-    )
-    assert demoted(subject, GUARDED, T0, to=Paper, actor="x", reason="").after.stage is Paper
-    assert demoted(strategy(Live), THREE, T0, actor="x", reason="", hard=True).after.stage is Shadow
+    assert demoted(subject, GUARDED, T0, by="x", reason="").after.stage is Small
+    assert demoted(subject, GUARDED, T0, by="x", reason="", hard=True).after.stage is Shadow
+    assert demoted(strategy(Shadow), GUARDED, T0, by="x", reason="", hard=True).after.stage is Paper
+    assert demoted(subject, GUARDED, T0, to=Paper, by="x", reason="").after.stage is Paper
+    assert demoted(strategy(Live), THREE, T0, by="x", reason="", hard=True).after.stage is Shadow
     with pytest.raises(SkipRefused):
-        demoted(strategy(Shadow), GUARDED, T0, to=Small, actor="x", reason="")
+        demoted(strategy(Shadow), GUARDED, T0, to=Small, by="x", reason="")
     with pytest.raises(SkipRefused):
-        demoted(strategy(Shadow), GUARDED, T0, to=Shadow, actor="x", reason="")
+        demoted(strategy(Shadow), GUARDED, T0, to=Shadow, by="x", reason="")
 
 
 def test_an_ailing_strategy_is_not_promoted_even_on_a_pass() -> None:
@@ -560,12 +558,12 @@ def test_an_ailing_strategy_is_not_promoted_even_on_a_pass() -> None:
     found = evaluate(subject, easy, now_us)
     assert (found.verdict, found.would_do) == ("PASS", "demote")
     with pytest.raises(GateNotPassed):
-        promoted(subject, easy, now_us, actor="me")
+        promoted(subject, easy, now_us, by="me")
 
 
 def test_a_green_strategy_waits_for_the_end_of_its_cooldown() -> None:
     quick = rules(policy="literal", min_paper_days=0)
-    down = demoted(strategy(Small), quick, T0, actor="me", reason="").after
+    down = demoted(strategy(Small), quick, T0, by="me", reason="").after
     until_us = T0 + 7 * DAY_US
     assert down.cooldown_until_us == until_us
     green = with_metrics(down, AT_LIMIT, T0 + 6 * DAY_US)
@@ -573,7 +571,7 @@ def test_a_green_strategy_waits_for_the_end_of_its_cooldown() -> None:
     assert (found.verdict, found.would_do, found.blocked_by) == ("PASS", "none", "cooldown")
     assert snapshot(green, quick, until_us - 1, ()).cooldown_until == until_us
     with pytest.raises(CoolingDown) as refusal:
-        promoted(green, quick, until_us - 1, actor="me")
+        promoted(green, quick, until_us - 1, by="me")
     assert refusal.value.until_us == until_us
     assert evaluate(green, quick, until_us).would_do == "promote"
 
@@ -587,32 +585,32 @@ def test_cooldowns_double_up_to_ninety_days_and_the_third_demotion_freezes(
     subject, now_us = strategy(Scaled), T0
     for number, expected in enumerate(days, start=1):
         subject = msgspec.structs.replace(subject, stage=Scaled)
-        subject = demoted(subject, GUARDED, now_us, actor="x", reason="", hard=is_hard).after
+        subject = demoted(subject, GUARDED, now_us, by="x", reason="", hard=is_hard).after
         assert subject.cooldown_until_us == now_us + expected * DAY_US or number > 1
         assert subject.frozen == (number >= 3)
     assert subject.cooldown_until_us == T0 + max(days) * DAY_US
 
 
 def test_a_demotion_more_than_180_days_ago_is_forgotten() -> None:
-    subject = demoted(strategy(Scaled), GUARDED, T0, actor="x", reason="").after
+    subject = demoted(strategy(Scaled), GUARDED, T0, by="x", reason="").after
     subject = demoted(
         msgspec.structs.replace(subject, stage=Scaled),
         GUARDED,
         T0 + 100 * DAY_US,
-        actor="x",
+        by="x",
         reason="",
     ).after
     later_us = T0 + 180 * DAY_US
     subject = demoted(
-        msgspec.structs.replace(subject, stage=Scaled), GUARDED, later_us, actor="x", reason=""
+        msgspec.structs.replace(subject, stage=Scaled), GUARDED, later_us, by="x", reason=""
     ).after
     assert not subject.frozen
     assert subject.cooldown_until_us == later_us + 14 * DAY_US
 
 
 def test_a_soft_demotion_does_not_shorten_the_cooldown_of_a_hard_one() -> None:
-    shadow = demoted(strategy(Scaled), GUARDED, T0, actor="x", reason="", hard=True).after
-    paper = demoted(shadow, GUARDED, T0 + DAY_US, actor="me", reason="further").after
+    shadow = demoted(strategy(Scaled), GUARDED, T0, by="x", reason="", hard=True).after
+    paper = demoted(shadow, GUARDED, T0 + DAY_US, by="me", reason="further").after
     assert paper.cooldown_until_us == T0 + 30 * DAY_US
 
 
@@ -626,7 +624,7 @@ def test_a_new_episode_counts_trades_from_its_own_beginning() -> None:
             LITERAL.settings,
         )
     assert subject.metrics["n_trades"].value == 25
-    down: Change = demoted(subject, LITERAL, T0, actor="x", reason="")
+    down: Change = demoted(subject, LITERAL, T0, by="x", reason="")
     assert down.metrics["n_trades"] == 25
     fresh = with_sample(down.after, Sample("9", 100.0, 100.0, 27, 7), T0, LITERAL.settings)
     assert (fresh.metrics["n_trades"].value, fresh.metrics["win_rate"].value) == (2, 1.0)
@@ -650,7 +648,7 @@ def test_any_order_of_events_keeps_the_record_sane(history: list[tuple[str, int]
         try:
             match kind:
                 case "promote":
-                    subject = promoted(subject, LITERAL, now_us, actor="x").after
+                    subject = promoted(subject, LITERAL, now_us, by="x").after
                     assert not before.frozen
                     assert before.active_us(now_us) >= 14 * DAY_US
                     assert (
@@ -658,12 +656,12 @@ def test_any_order_of_events_keeps_the_record_sane(history: list[tuple[str, int]
                     )
                 case "demote" | "hard":
                     subject = demoted(
-                        subject, LITERAL, now_us, actor="x", reason="", hard=kind == "hard"
+                        subject, LITERAL, now_us, by="x", reason="", hard=kind == "hard"
                     ).after
                     assert LITERAL.ladder.rank(subject.stage) < LITERAL.ladder.rank(before.stage)
                 case _:
                     subject = frozen(
-                        subject, now_us, freeze=kind == "freeze", actor="x", reason=""
+                        subject, now_us, freeze=kind == "freeze", by="x", reason=""
                     ).after
         except (SkipRefused, GateNotPassed, StrategyFrozen, CoolingDown):
             continue
@@ -676,7 +674,7 @@ def test_any_order_of_events_keeps_the_record_sane(history: list[tuple[str, int]
 
 def test_a_demotion_is_hard_by_its_limit_and_not_by_its_words() -> None:
     subject = strategy(Scaled)
-    by_hand = demoted(subject, GUARDED, T0, actor="ann", reason="before it reaches its hard limit")
-    by_limit = demoted(subject, GUARDED, T0, actor="promotion", reason="drawdown", hard=True)
+    by_hand = demoted(subject, GUARDED, T0, by="ann", reason="before it reaches its hard limit")
+    by_limit = demoted(subject, GUARDED, T0, by="promotion", reason="drawdown", hard=True)
     assert not transition_of(by_hand).hard
     assert transition_of(by_limit).hard

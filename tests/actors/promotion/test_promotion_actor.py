@@ -247,7 +247,7 @@ async def test_an_adopted_strategy_says_by_whom_and_why(path: Path) -> None:
     async with opened(path) as tree:
         await tree.ask(Adopt("mm", Scaled, "owner", "live since spring"))
         (line,) = (await tree.snapshot()).history
-        assert (line.kind, line.from_stage, line.to_stage, line.actor, line.reason) == (
+        assert (line.kind, line.from_stage, line.to_stage, line.by, line.reason) == (
             "adopt",
             None,
             Scaled,
@@ -305,7 +305,7 @@ async def test_the_example_of_the_documentation_reaches_shadow_after_14_days(pat
         with pytest.raises(GateNotPassed):
             await tree.ask(Promote("mm"))
         await tree.green(days=0.1)
-        moved: Transition = await tree.ask(Promote("mm", actor="owner", reason="looks good"))
+        moved: Transition = await tree.ask(Promote("mm", by="owner", reason="looks good"))
         assert (moved.kind, moved.from_stage, moved.to_stage) == ("promote", Paper, Shadow)
         snapshot = await tree.snapshot()
         assert (snapshot.stage, snapshot.days_in_stage, snapshot.rev, snapshot.metrics) == (
@@ -315,7 +315,7 @@ async def test_the_example_of_the_documentation_reaches_shadow_after_14_days(pat
             {},
         )
         line = snapshot.history[-1]
-        assert (line.kind, line.actor, line.reason, line.metrics, line.rev) == (
+        assert (line.kind, line.by, line.reason, line.metrics, line.rev) == (
             "promote",
             "owner",
             "looks good",
@@ -342,7 +342,7 @@ async def test_skips_stale_revisions_and_frozen_strategies_are_refused_and_write
         await tree.register()
         await tree.green()
         with pytest.raises(SkipRefused):
-            await tree.ask(Promote("mm", to=Small, actor="the owner himself"))
+            await tree.ask(Promote("mm", to=Small, by="the owner himself"))
         with pytest.raises(StaleRevision):
             await tree.ask(Promote("mm", expected_rev=9))
         await tree.ask(Freeze("mm", True, "owner", "wait"))
@@ -463,7 +463,7 @@ async def test_guarded_takes_the_step_to_shadow_and_announces_the_next_one_once(
             ("INFO", "mm promoted to shadow"),
             ("INFO", "mm is ready for live-small"),
         ]
-        assert (await tree.ask(Promote("mm", actor="owner"))).to_stage is Small
+        assert (await tree.ask(Promote("mm", by="owner"))).to_stage is Small
         await tree.green()
         await tree.look()
         assert alerts(path)[-1] == ("INFO", "mm is ready for live-scaled")

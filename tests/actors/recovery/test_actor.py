@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from fundops.actors.host import Host, HostFault
 from fundops.actors.persistence import PersistenceActor, Reader
 from fundops.actors.persistence import schema as persistence_schema
-from fundops.actors.recovery import SCHEMA, RecoveryActor, RecoverySettings, schema
+from fundops.actors.recovery import SCHEMA, SCHEMA_3, RecoveryActor, RecoverySettings, schema
 from fundops.actors.recovery.actor import calls_of
 from fundops.actors.recovery.feeds import Feed
 from fundops.actors.recovery.record import Record
@@ -115,7 +115,9 @@ class MoodyPersistence(PersistenceActor):
 
     def __init__(self, path: Path, mood: dict[str, Any]) -> None:
         super().__init__(
-            path, (persistence_schema.SCHEMA, SCHEMA, ALERT_SCHEMA), make_worker=InlineWorker
+            path,
+            (persistence_schema.SCHEMA, SCHEMA + SCHEMA_3, ALERT_SCHEMA),
+            make_worker=InlineWorker,
         )
         self._mood = mood
 
@@ -373,7 +375,7 @@ async def test_r16_a_reset_closes_an_open_breaker_and_nothing_else(tmp_path: Pat
             world.clock.now_us(),
         )
         [reset] = await world.history(1)
-        assert (reset.action, reset.actor) == ("reset", "ann")
+        assert (reset.action, reset.by) == ("reset", "ann")
         await world.check()
         assert engine.attempts[-1] == "alpha:2:1"
 

@@ -194,7 +194,7 @@ def test_the_golden_script_gives_the_contracts_numbers(
         "ledger.withdraw",
         *["ledger.post"] * 3,
     ]
-    assert {(row.door, row.actor, row.uid, row.pid) for row in rows} == {
+    assert {(row.door, row.by, row.uid, row.pid) for row in rows} == {
         ("control" if owned else "standalone", "ann", os.getuid(), os.getpid())
     }
     assert all("done" in row.outcome for row in rows)
@@ -216,7 +216,7 @@ def test_a_position_and_fees_as_the_door_books_them_give_the_same_numbers(
     assert command("ledger", "nav").out == "99700.00000000\n"
 
 
-@pytest.mark.parametrize("option", ["--memo", "--key", "--strategy", "--actor"])
+@pytest.mark.parametrize("option", ["--memo", "--key", "--strategy", "--by"])
 def test_bytes_that_are_no_text_are_refused_by_name(
     command: Command, owned: bool, db: Path, option: str
 ) -> None:
@@ -333,14 +333,14 @@ def test_a_deposit_says_what_it_booked_and_the_same_key_books_once(
         "--memo",
         "m",
     )
-    first = command(*asked, "--actor", "bob", "--json").json
+    first = command(*asked, "--by", "bob", "--json").json
     assert (first["seq"], first["key"], first["replayed"]) == (2, "k", False)
     assert command(*asked, "--json").json == {**first, "replayed": True}
     shown = command(*asked).out
     assert shown == f"entry 2 (booked before)  key k  hash {first['hash']}\n"
     with open_reader(db) as reader:
         (entry, _) = reader.recent_entries()
-        actors = [row.actor for row in reversed(reader.audit())]
+        actors = [row.by for row in reversed(reader.audit())]
     assert (entry.day, entry.strategy, entry.memo) == ("2026-01-05", "a", "m")
     assert actors == ["bob", "ann", "ann"]
     minted = command("ledger", "deposit", "5").out
@@ -374,7 +374,7 @@ def test_an_amount_that_cannot_be_booked_is_refused(
         (["deposit", "5", "6"], "6"),
         (["deposit", "5", "--at", "yesterday"], "at"),
         (["deposit", "5", "--at", "2026-01-05T10:00:00"], "at"),
-        (["deposit", "5", "--actor", "x" * 200], "actor"),
+        (["deposit", "5", "--by", "x" * 200], "by"),
         (["post", "--debit", "CASH"], "--debit"),
         (["post", "--credit", "=5"], "--credit"),
         (["balance-sheet", "--as-of", "yesterday"], "--as-of"),
@@ -760,7 +760,7 @@ def test_periods_and_corrections_go_through_the_table_too(db: Path) -> None:
     run_command(db, "ledger.close_period", {"day": "2020-01-05"})
     with pytest.raises(PeriodClosed):
         run_command(db, "ledger.record_profit", {"amount": "5", "at": "2020-01-05"})
-    run_command(db, "ledger.reopen_period", {"day": "2020-01-05", "reason": "late", "actor": "ann"})
+    run_command(db, "ledger.reopen_period", {"day": "2020-01-05", "reason": "late", "by": "ann"})
     sheet = run_command(db, "ledger.balance_sheet", {"as_of": "2020-01-05"})
     assert sheet["REALIZED_PNL"] == "-6.00000000"
     assert run_command(db, "ledger.verify", {"level": 2})["findings"] == []

@@ -510,10 +510,10 @@ def test_an_error_that_is_nobodys_here_is_a_control_error_with_its_name() -> Non
 
 
 def test_a_change_is_audited_with_who_asked_before_the_answer_comes(db: Path) -> None:
-    posted = call(db, "ledger.deposit", {"amount": "5", "key": "k"}, actor="ann")
+    posted = call(db, "ledger.deposit", {"amount": "5", "key": "k"}, by="ann")
     with open_reader(db) as reader:
         (row,) = reader.audit()
-    assert (row.door, row.uid, row.pid, row.actor) == ("control", os.getuid(), os.getpid(), "ann")
+    assert (row.door, row.uid, row.pid, row.by) == ("control", os.getuid(), os.getpid(), "ann")
     assert (row.command, row.arguments) == ("ledger.deposit", {"amount": "5", "key": "k"})
     assert row.outcome == {"done": posted}
     assert row.at_us > 1_700_000_000_000_000
@@ -541,10 +541,10 @@ def test_an_answer_too_long_for_ever_is_left_out_of_the_audit(db: Path) -> None:
     assert len(row.arguments["entries"]) == 100
 
 
-@pytest.mark.parametrize("actor", ["x" * 129, "a\nb", "a\x00b"])
-def test_a_name_that_would_spoil_the_table_is_refused(db: Path, actor: str) -> None:
-    with pytest.raises(ConfigError, match="actor"):
-        call(db, "ledger.deposit", {"amount": "1"}, actor=actor)
+@pytest.mark.parametrize("by", ["x" * 129, "a\nb", "a\x00b"])
+def test_a_name_that_would_spoil_the_table_is_refused(db: Path, by: str) -> None:
+    with pytest.raises(ConfigError, match="by"):
+        call(db, "ledger.deposit", {"amount": "1"}, by=by)
     assert call(db, "ledger.nav") == "100000.00000000"
 
 
@@ -552,7 +552,7 @@ def test_audit_rows_can_be_neither_changed_nor_deleted(tmp_path: Path, db: Path)
     call(db, "ledger.deposit", {"amount": "1"})
     connection = apsw.Connection(str(db))
     try:
-        for sql in ("UPDATE audit SET actor = 'x'", "DELETE FROM audit"):
+        for sql in ("UPDATE audit SET uid = 0", "DELETE FROM audit"):
             with pytest.raises(apsw.ConstraintError, match="audit rows are never"):
                 connection.execute(sql)
     finally:
@@ -704,7 +704,7 @@ def test_somebody_else_who_listens_in_the_funds_place_is_not_talked_to(
         b'{"version": 1, "command": 7}\n',
         b'{"version": 2, "command": "ledger.nav"}\n',
         b'{"version": 1, "command": "ledger.nav", "arguments": []}\n',
-        b'{"version": 1, "command": "ledger.nav", "actor": {}}\n',
+        b'{"version": 1, "command": "ledger.nav", "by": {}}\n',
         b'{"version": 1, "command": "ledger.deposit", "arguments": {"amount": "\\ud800"}}\n',
         b'{"version": 1, "command": "__class__"}\n',
         b'{"version": 1, "command": "ledger._ask"}\n',

@@ -278,8 +278,8 @@ async def test_reopening_takes_the_last_close_back_and_says_who_and_why() -> Non
         await ledger.close_period("2026-01-02")
         await ledger.close_period(dt.date(2026, 1, 3))
         with pytest.raises(EntryRefused, match="closed up to 2026-01-03"):
-            await ledger.reopen_period("2026-01-02", "wrong one", "ann")
-        await ledger.reopen_period("2026-01-03", "late trade", "ann")
+            await ledger.reopen_period("2026-01-02", by="ann", reason="wrong one")
+        await ledger.reopen_period("2026-01-03", by="ann", reason="late trade")
         await ledger.record_profit(5, at=dt.date(2026, 1, 3))
         with pytest.raises(PeriodClosed):
             await ledger.record_profit(5, at=dt.date(2026, 1, 2))

@@ -70,9 +70,9 @@ async def live_through_a_day(fund: Fund) -> None:
     await fund.ledger.charge_performance_fee(100)
     await fund.promotion.register("carry")
     momentum = await fund.promotion.adopt(
-        "momentum", PromotionStage.Shadow, actor="ada", reason="ran before"
+        "momentum", PromotionStage.Shadow, by="ada", reason="ran before"
     )
-    await fund.promotion.demote(momentum, actor="ada", reason="slippage")
+    await fund.promotion.demote(momentum, by="ada", reason="slippage")
     for _ in range(3):
         await fund.alerts.send("INFO", "GENERAL", "Hello", "again", dedup_key="hello")
     await fund.alerts.send(
@@ -177,7 +177,7 @@ async def check_every_answer(client: Client) -> None:
     newest = promotion["history"][0]
     assert (newest["strategy"], newest["kind"]) == ("momentum", "demote")
     assert (newest["from_stage"], newest["to_stage"]) == ("shadow", "paper")
-    assert (newest["actor"], newest["reason"]) == ("ada", "slippage")
+    assert (newest["by"], newest["reason"]) == ("ada", "slippage")
 
 
 async def test_it_answers_the_same_while_the_fund_runs_and_after_it_stopped(tmp_path: Path) -> None:
