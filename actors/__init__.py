@@ -1,1 +1,3 @@
-"""Who does the work: one folder per subsystem, each with its pure core, its schema and its actor."""
+"""Who does the work: one folder per subsystem, each with its pure core, its schema and its
+actor.
+"""

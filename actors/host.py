@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from ..runtime import Outcome, Rejected, leaf_of
+from ..runtime import leaf_of
 from ..wire.controller import (
     CanListFeeds,
     CanListFills,
@@ -31,10 +31,10 @@ from ..wire.controller import (
     StopReport,
     StrategyStatus,
 )
-from ..wire.errors import NotRetryable
+from ..wire.errors import HostFault, NotRetryable
 from ..wire.recovery import AttemptEnded, AttemptLate
 
-__all__ = ["CALL_DEADLINE_S", "RESTART_DEADLINE_S", "STOP_ALL_DEADLINE_S", "Host", "HostFault"]
+__all__ = ["CALL_DEADLINE_S", "RESTART_DEADLINE_S", "STOP_ALL_DEADLINE_S", "Host"]
 
 CALL_DEADLINE_S = 1.0
 RESTART_DEADLINE_S = 30.0  # then the restart is reported late; it is not cancelled
@@ -53,19 +53,6 @@ _PARTS: tuple[tuple[type, str], ...] = (
     (CanListFills, "fills"),
     (CanListSettlements, "settlements"),
 )
-
-
-class HostFault(Rejected):
-    """The controller raised, hung, or gave an invalid answer; `call` names the method.
-
-    It does not crash the actor that made the call.
-    """
-
-    outcome: Outcome = "unknown"
-
-    def __init__(self, call: str, problem: str) -> None:
-        super().__init__(f"controller.{call}: {problem}")
-        self.call, self.problem = call, problem
 
 
 class Host:

@@ -1,73 +1,150 @@
 """fundops: the operations crew of a trading fund, as one embeddable package.
 
-Names are loaded when first used: `import fundops.runtime` must not load the whole fund.
+Names are loaded when first used, so that `import fundops.runtime` does not load the whole fund.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# Type checkers read these imports, and editors complete from them; the table below is what runs.
 if TYPE_CHECKING:
-    from fundops.actors.alert import AlertSettings
-    from fundops.actors.promotion import Criterion, PromotionGate, PromotionSettings
-    from fundops.actors.recovery import RecoverySettings
-    from fundops.config import FundConfig
-    from fundops.errors import DatabaseInUse, SubsystemDisabled
-    from fundops.fund import Fund
-    from fundops.manager import FundManager
-    from fundops.promotion import PromotionManager
-    from fundops.reader import FundReader, open_reader
-    from fundops.runtime import Clock, ConfigError, FundopsError, SystemClock, VirtualClock
-    from fundops.wire.alert import Category, Level
-    from fundops.wire.controller import (
-        Controller,
-        FeedStatus,
-        Fill,
-        Settlement,
-        StopReport,
-        StrategyStatus,
-    )
-    from fundops.wire.errors import (
-        AlreadyReversed,
-        AmountError,
-        IdempotencyConflict,
-        InsufficientFunds,
-        LedgerDegraded,
-        LedgerFailed,
-        NotRetryable,
-        OutcomeUnknown,
-        PeriodClosed,
-        UnbalancedEntry,
-        UnknownAccount,
-    )
-    from fundops.wire.guard import Entitlement
-    from fundops.wire.ledger import Leg, OpeningPosition, Posted
-    from fundops.wire.promotion import PromotionStage
-    from fundops.wire.recovery import RecoveryEvent
+    from fundops.actors.alert import AlertSettings as AlertSettings
+    from fundops.actors.promotion import Criterion as Criterion
+    from fundops.actors.promotion import PromotionGate as PromotionGate
+    from fundops.actors.promotion import PromotionSettings as PromotionSettings
+    from fundops.actors.recovery import RecoverySettings as RecoverySettings
+    from fundops.config import FundConfig as FundConfig
+    from fundops.errors import ControlError as ControlError
+    from fundops.errors import DatabaseInUse as DatabaseInUse
+    from fundops.errors import FundClosed as FundClosed
+    from fundops.errors import FundNotRunning as FundNotRunning
+    from fundops.errors import SubsystemDisabled as SubsystemDisabled
+    from fundops.fund import Fund as Fund
+    from fundops.manager import FundManager as FundManager
+    from fundops.promotion import PromotionManager as PromotionManager
+    from fundops.reader import FundReader as FundReader
+    from fundops.reader import open_reader as open_reader
+    from fundops.runtime import Clock as Clock
+    from fundops.runtime import ConfigError as ConfigError
+    from fundops.runtime import FundopsError as FundopsError
+    from fundops.runtime import SystemClock as SystemClock
+    from fundops.runtime import VirtualClock as VirtualClock
+    from fundops.wire.alert import Category as Category
+    from fundops.wire.alert import Level as Level
+    from fundops.wire.controller import Controller as Controller
+    from fundops.wire.controller import FeedStatus as FeedStatus
+    from fundops.wire.controller import Fill as Fill
+    from fundops.wire.controller import Settlement as Settlement
+    from fundops.wire.controller import StopReport as StopReport
+    from fundops.wire.controller import StrategyStatus as StrategyStatus
+    from fundops.wire.errors import AlreadyReversed as AlreadyReversed
+    from fundops.wire.errors import AmountError as AmountError
+    from fundops.wire.errors import BadField as BadField
+    from fundops.wire.errors import DatabaseError as DatabaseError
+    from fundops.wire.errors import HostFault as HostFault
+    from fundops.wire.errors import IdempotencyConflict as IdempotencyConflict
+    from fundops.wire.errors import InsufficientFunds as InsufficientFunds
+    from fundops.wire.errors import LedgerDegraded as LedgerDegraded
+    from fundops.wire.errors import LedgerFailed as LedgerFailed
+    from fundops.wire.errors import NotRetryable as NotRetryable
+    from fundops.wire.errors import OutcomeUnknown as OutcomeUnknown
+    from fundops.wire.errors import PeriodClosed as PeriodClosed
+    from fundops.wire.errors import UnbalancedEntry as UnbalancedEntry
+    from fundops.wire.errors import UnknownAccount as UnknownAccount
+    from fundops.wire.guard import Entitlement as Entitlement
+    from fundops.wire.guard import KillStatus as KillStatus
+    from fundops.wire.ledger import Leg as Leg
+    from fundops.wire.ledger import OpeningPosition as OpeningPosition
+    from fundops.wire.ledger import Posted as Posted
+    from fundops.wire.promotion import PromotionStage as PromotionStage
+    from fundops.wire.recovery import RecoveryEvent as RecoveryEvent
 
 __version__ = "0.1.0"
 
-# Public name -> the module that has it.
+__all__ = [
+    "AlertSettings",
+    "AlreadyReversed",
+    "AmountError",
+    "BadField",
+    "Category",
+    "Clock",
+    "ConfigError",
+    "ControlError",
+    "Controller",
+    "Criterion",
+    "DatabaseError",
+    "DatabaseInUse",
+    "Entitlement",
+    "FeedStatus",
+    "Fill",
+    "Fund",
+    "FundClosed",
+    "FundConfig",
+    "FundManager",
+    "FundNotRunning",
+    "FundReader",
+    "FundopsError",
+    "HostFault",
+    "IdempotencyConflict",
+    "InsufficientFunds",
+    "KillStatus",
+    "LedgerDegraded",
+    "LedgerFailed",
+    "Leg",
+    "Level",
+    "NotRetryable",
+    "OpeningPosition",
+    "OutcomeUnknown",
+    "PeriodClosed",
+    "Posted",
+    "PromotionGate",
+    "PromotionManager",
+    "PromotionSettings",
+    "PromotionStage",
+    "RecoveryEvent",
+    "RecoverySettings",
+    "Settlement",
+    "StopReport",
+    "StrategyStatus",
+    "SubsystemDisabled",
+    "SystemClock",
+    "UnbalancedEntry",
+    "UnknownAccount",
+    "VirtualClock",
+    "open_reader",
+    "__version__",
+]
+
+# The module of each public name.
 _HOMES = {
     "AlertSettings": "fundops.actors.alert",
     "AlreadyReversed": "fundops.wire.errors",
     "AmountError": "fundops.wire.errors",
+    "BadField": "fundops.wire.errors",
     "Category": "fundops.wire.alert",
     "Clock": "fundops.runtime",
     "ConfigError": "fundops.runtime",
+    "ControlError": "fundops.errors",
     "Controller": "fundops.wire.controller",
     "Criterion": "fundops.actors.promotion",
+    "DatabaseError": "fundops.wire.errors",
     "DatabaseInUse": "fundops.errors",
     "Entitlement": "fundops.wire.guard",
     "FeedStatus": "fundops.wire.controller",
     "Fill": "fundops.wire.controller",
     "Fund": "fundops.fund",
+    "FundClosed": "fundops.errors",
     "FundConfig": "fundops.config",
     "FundManager": "fundops.manager",
+    "FundNotRunning": "fundops.errors",
     "FundReader": "fundops.reader",
     "FundopsError": "fundops.runtime",
+    "HostFault": "fundops.wire.errors",
     "IdempotencyConflict": "fundops.wire.errors",
     "InsufficientFunds": "fundops.wire.errors",
+    "KillStatus": "fundops.wire.guard",
     "LedgerDegraded": "fundops.wire.errors",
     "LedgerFailed": "fundops.wire.errors",
     "Leg": "fundops.wire.ledger",
@@ -94,14 +171,10 @@ _HOMES = {
     "open_reader": "fundops.reader",
 }
 
-__all__ = [*_HOMES, "__version__"]
-
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'fundops' has no attribute {name!r}")
-    from importlib import import_module
-
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

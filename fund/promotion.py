@@ -3,9 +3,9 @@
     manager = PromotionManager(db_path="promotions.db")
     strategy_id = manager.register("bollinger_mr_w20")
 
-It keeps no state between calls and takes the writer's lock only for the length of one write, so several processes
-may share a file. The rules and the tables are the fund's own. A file that a running fund owns can be read, and every
-write is refused with the owner's pid.
+It keeps no state between calls and takes the writer's lock only for the length of one write, so
+several processes may share a file. The rules and the tables are the fund's own. A file that a
+running fund owns can be read, and every write is refused with the owner's pid.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fundops.actors.persistence import DatabaseError, Reader, Rows, Store, commit_batch
+from fundops.actors.persistence import Reader, Rows, Store, commit_batch
 from fundops.actors.promotion import PromotionGate, PromotionSettings, core, schema
 from fundops.actors.promotion.actor import terms_of
 from fundops.actors.promotion.core import Change, Rules, Strategy
@@ -26,7 +26,7 @@ from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
 from fundops.moments import Instant, instant_us
 from fundops.runtime import Clock, SystemClock
-from fundops.wire.errors import Conflict, StageTooLow, UnknownStrategy
+from fundops.wire.errors import Conflict, DatabaseError, StageTooLow, UnknownStrategy
 from fundops.wire.guard import Entitlement
 from fundops.wire.money import Amount, fraction_of, from_minor, positive_minor
 from fundops.wire.paging import checked_limit
@@ -49,7 +49,9 @@ FOR_EVER_US = 2**62
 
 
 class PromotionManager:
-    """Strategies may be named by their id or by their name. Refusals are in `fundops.wire.errors`."""
+    """Strategies may be named by their id or by their name. Refusals are in
+    `fundops.wire.errors`.
+    """
 
     def __init__(
         self,
@@ -64,7 +66,8 @@ class PromotionManager:
         self._clock = clock or SystemClock()
         self._gates: dict[PromotionStage, PromotionGate] = {}
         self._rules = Rules(settings)
-        # One call at a time: the connection is opened for each, but two threads would fight over the file's lock.
+        # One call at a time: the connection is opened for each, but two threads would fight over
+        # the file's lock.
         self._turn = threading.Lock()
         if not _is_made(self._path):
             with self._writing():
@@ -73,7 +76,9 @@ class PromotionManager:
     # -- gates
 
     def add_gate(self, gate: PromotionGate) -> None:
-        """Replace the criteria that guard the way up from the gate's stage. Raises: `UnknownStage`."""
+        """Replace the criteria that guard the way up from the gate's stage. Raises:
+        `UnknownStage`.
+        """
         self._rules.stage(gate.stage)
         self._gates[gate.stage] = gate
         self._rules = Rules(self._settings, tuple(self._gates.values()))
@@ -83,7 +88,9 @@ class PromotionManager:
     def register(
         self, strategy_name: str, initial_stage: PromotionStage = PromotionStage.Paper
     ) -> str:
-        """The strategy's id; the same name again gives the same id. Raises: `SkipRefused` above shadow."""
+        """The strategy's id; the same name again gives the same id. Raises: `SkipRefused` above
+        shadow.
+        """
         stage = self._rules.stage(initial_stage)
         core.check_name(strategy_name)
         with self._writing() as file:
@@ -96,7 +103,9 @@ class PromotionManager:
             ).after.id
 
     def adopt(self, name: str, stage: PromotionStage, *, by: str, reason: str) -> str:
-        """Take over a strategy that is already trading, at any stage. Raises: `Conflict` when it is registered."""
+        """Take over a strategy that is already trading, at any stage. Raises: `Conflict` when it
+        is registered.
+        """
         with self._writing() as file:
             if schema.find(file.rows, name) is not None:
                 raise Conflict(f"{name} is registered already")
@@ -119,7 +128,9 @@ class PromotionManager:
         as_of: Instant | None = None,
         source: str = "",
     ) -> None:
-        """Metrics of the running stage so far; the last record wins. Raises: `MetricError`, `Conflict`."""
+        """Metrics of the running stage so far; the last record wins. Raises: `MetricError`,
+        `Conflict`.
+        """
         explicit_us = instant_us("as_of", as_of)
         values = canonical_metrics(metrics)
         with self._writing() as file:
@@ -167,7 +178,9 @@ class PromotionManager:
         reason: str = "",
         expected_rev: int | None = None,
     ) -> Transition:
-        """One stage up, on a current PASS. Raises: `GateNotPassed` with the evaluation, and other refusals."""
+        """One stage up, on a current PASS. Raises: `GateNotPassed` with the evaluation, and
+        other refusals.
+        """
         return self._move(
             core.promoted, strategy_id, to, by=by, reason=reason, expected_rev=expected_rev
         )
@@ -181,7 +194,9 @@ class PromotionManager:
         reason: str = "",
         expected_rev: int | None = None,
     ) -> Transition:
-        """One stage down, or to the lower one named. Raises: `SkipRefused`, `StaleRevision`, `StrategyRetired`."""
+        """One stage down, or to the lower one named. Raises: `SkipRefused`, `StaleRevision`,
+        `StrategyRetired`.
+        """
         return self._move(
             core.demoted, strategy_id, to, by=by, reason=reason, expected_rev=expected_rev
         )
@@ -209,7 +224,9 @@ class PromotionManager:
         return self._read(lambda file: file.find(strategy_id)).stage
 
     def snapshot(self, strategy_id: str) -> PromotionSnapshot:
-        """Stage, days in it, metrics, evaluation, and the last 20 lines of history, oldest first."""
+        """Stage, days in it, metrics, evaluation, and the last 20 lines of history, oldest
+        first.
+        """
 
         def read(file: _File) -> tuple[Strategy, tuple[HistoryEntry, ...]]:
             strategy = file.find(strategy_id)
@@ -248,8 +265,9 @@ class PromotionManager:
         return stage
 
     def entitlement(self, strategy_id: str, budget: Amount = 100_000) -> Entitlement:
-        """Mode and capital of the current stage, of a full budget: live-small gets 1% of it, paper and shadow none
-        of it for real, but all of it as the notional they trade with. Raises: `AmountError` for no budget at all.
+        """Mode and capital of the current stage, of a full budget: live-small gets 1% of it,
+        paper and shadow none of it for real, but all of it as the notional they trade with.
+        Raises: `AmountError` for no budget at all.
         """
         strategy = self._read(lambda file: file.find(strategy_id))
         terms = terms_of(strategy, self._rules)
@@ -279,7 +297,8 @@ class PromotionManager:
             return file.change(decide(file.find(strategy_id), self._clock.now_us()))
 
     def _read(self, question: Callable[[_File], T]) -> T:
-        # The writer's connection, without the lock: a read needs no permission, and the same code finds the rows.
+        # The writer's connection, without the lock: a read needs no permission, and the same code
+        # finds the rows.
         with self._turn, _opened(self._path) as file:
             return question(file)
 
@@ -319,8 +338,8 @@ class _File:
 
 
 def _is_made(path: Path) -> bool:
-    """Whether the file is a database of this version already: then nothing is written to begin with it, and one that
-    a running fund owns can be read.
+    """Whether the file is a database of this version already: then nothing is written to begin
+    with it, and one that a running fund owns can be read.
     """
     try:
         with Reader(path) as reader:

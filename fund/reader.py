@@ -10,12 +10,13 @@ from pathlib import Path
 from fundops.actors.alert import recent
 from fundops.actors.ledger.reports import Reports
 from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
-from fundops.actors.persistence import DatabaseError, Reader
+from fundops.actors.persistence import Reader
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.control import audit
 from fundops.file import meta
 from fundops.moments import Moment, moment_of
 from fundops.wire.alert import AlertPage
+from fundops.wire.errors import DatabaseError
 from fundops.wire.ledger import Entry
 from fundops.wire.paging import checked_limit
 from fundops.wire.promotion import HistoryEntry, PromotionStage

@@ -11,15 +11,17 @@ import pytest
 
 from fundops.runtime import Supervisor, SupervisorSpec
 
-# A shell that runs us in the background has SIGINT ignored, and every process we start would inherit that: no test of
-# an interrupt could pass.
+# A shell that runs us in the background has SIGINT ignored, and every process we start would
+# inherit that: no test of an interrupt could pass.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def no_control_socket_is_left_in_the_users_runtime_folder() -> Iterator[None]:
-    """Not even by the funds that a test kills. The path must be short, so it is not one of pytest's."""
+    """Not even by the funds that a test kills. The path must be short, so it is not one of
+    pytest's.
+    """
     before = os.environ.get("XDG_RUNTIME_DIR")
     with tempfile.TemporaryDirectory(prefix="fo", dir="/tmp") as folder:
         os.environ["XDG_RUNTIME_DIR"] = folder
@@ -32,7 +34,9 @@ def no_control_socket_is_left_in_the_users_runtime_folder() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def every_message_is_accounted_for(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """At the end of every test, in every mailbox of every tree it has opened: one final state for each message."""
+    """At the end of every test, in every mailbox of every tree it has opened: one final state
+    for each message.
+    """
     trees: list[Supervisor] = []
     made = Supervisor.__init__
 

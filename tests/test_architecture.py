@@ -67,7 +67,9 @@ def _floor(module: str) -> int:
 
 
 def _room(module: str) -> str | None:
-    """The room of `fund/` that a module is in; None for the other floors and for the lazy front door itself."""
+    """The room of `fund/` that a module is in; None for the other floors and for the lazy front
+    door itself.
+    """
     parts = module.split(".")
     return None if len(parts) < 2 or parts[1] in FLOORS[:3] or parts[1] == "bench" else parts[1]
 
@@ -182,7 +184,8 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = {
         name: {one.target for one in _own(name) if not one.deferred} - {name} for name in MODULES
     }
-    # Modules that nobody is left to wait for are taken away until none is; what stays goes round in circles.
+    # Modules that nobody is left to wait for are taken away until none is; what stays goes round in
+    # circles.
     while leaves := {name for name, wanted in graph.items() if not wanted & graph.keys()}:
         graph = {name: wanted for name, wanted in graph.items() if name not in leaves}
     assert graph == {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 
 from ..runtime import ConfigError, FundopsError, Outcome, Rejected, shown
 
@@ -16,6 +17,10 @@ from ..runtime import ConfigError, FundopsError, Outcome, Rejected, shown
 from .promotion import Evaluation
 
 __all__ = [
+    "HostFault",
+    "DatabaseError",
+    "JournalDamaged",
+    "BadField",
     "AlertRefused",
     "AlreadyReversed",
     "AmountError",
@@ -69,6 +74,19 @@ class AmountError(Rejected, ValueError):
 # -- the host's side
 
 
+class HostFault(Rejected):
+    """The controller raised, hung, or gave an invalid answer; `call` names the method.
+
+    It does not crash the actor that made the call.
+    """
+
+    outcome: Outcome = "unknown"
+
+    def __init__(self, call: str, problem: str) -> None:
+        super().__init__(f"controller.{call}: {problem}")
+        self.call, self.problem = call, problem
+
+
 class NotRetryable(FundopsError):
     """Raised by a controller's `restart` when another attempt cannot help.
 
@@ -77,6 +95,14 @@ class NotRetryable(FundopsError):
 
 
 # -- storage
+
+
+class DatabaseError(FundopsError):
+    """This version of fundops may not open, copy or replace the file at `path`."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path, self.problem = path, problem
 
 
 class ConstraintFailed(Rejected):
@@ -196,6 +222,21 @@ class UnknownEntry(EntryRefused):
     def __init__(self, seq: int) -> None:
         super().__init__(f"there is no entry {shown(seq)}")
         self.seq = seq
+
+
+class BadField(EntryRefused, ConfigError):
+    """A text, instant or part of a request is missing, malformed or too long; `field` names it."""
+
+
+class JournalDamaged(FundopsError):
+    """A journal differs from the one that was booked.
+
+    `seq` names the first bad entry, 0 the header of an export; `problem` describes the fault.
+    """
+
+    def __init__(self, seq: int, problem: str) -> None:
+        super().__init__(f"{f'entry {seq}' if seq else 'header'}: {problem}")
+        self.seq, self.problem = seq, problem
 
 
 # -- alerts

@@ -1,7 +1,8 @@
-"""Alerts: limited, deduplicated, durable before they are sent, and delivered by one actor for each channel.
+"""Alerts: limited, deduplicated, durable before they are sent, and delivered by one actor for each
+channel.
 
-The ways of delivering are imported from `.delivery`: loading an HTTP client takes a tenth of a second, and a tool that
-only commits an `alert_request` should not wait for it.
+The ways of delivering are imported from `.delivery`: loading an HTTP client takes a tenth of a
+second, and a tool that only commits an `alert_request` should not wait for it.
 """
 
 from .actor import AlertActor

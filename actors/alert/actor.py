@@ -1,12 +1,14 @@
-"""The alert actor: alone decides what becomes of an alert, and makes it durable before any network call.
+"""The alert actor: alone decides what becomes of an alert, and makes it durable before any network
+call.
 
-Two ways in: `SendAlert`, and rows of `alert_request` that other subsystems commit together with the fact they tell
-of. Both are decided in one order, each request at its own instant, and everything decided in one go is one commit:
-history, counts, keys, cursor and outbox. Only then are the channels woken.
+Two ways in: `SendAlert`, and rows of `alert_request` that other subsystems commit together with the
+fact they tell of. Both are decided in one order, each request at its own instant, and everything
+decided in one go is one commit: history, counts, keys, cursor and outbox. Only then are the
+channels woken.
 
-Storage that refuses does not silence a CRITICAL alert: it leaves from memory, at once, and is written when a later
-commit succeeds. If the process ends before that, a request that left this way is sent a second time by the next one:
-twice rather than never.
+Storage that refuses does not silence a CRITICAL alert: it leaves from memory, at once, and is
+written when a later commit succeeds. If the process ends before that, a request that left this way
+is sent a second time by the next one: twice rather than never.
 """
 
 from __future__ import annotations
@@ -46,14 +48,15 @@ from .schema import Recorded, load_cursor, load_gates, load_last_id, load_reques
 
 __all__ = ["REQUESTS_MAX", "UNWRITTEN_MAX", "AlertActor"]
 
-# Requests of one commit: a backlog of any size is worked off with bounded memory and bounded transactions.
+# Requests of one commit: a backlog of any size is worked off with bounded memory and bounded
+# transactions.
 REQUESTS_MAX = 4_096
 
 # Storage that does not answer by then refuses, and a CRITICAL alert leaves from memory.
 APPEND_DEADLINE_S = 5.0
 
-# CRITICAL alerts that wait in memory for storage to heal. The gates let at most 50 a minute out; the rest of this
-# room is for the suppressed ones.
+# CRITICAL alerts that wait in memory for storage to heal. The gates let at most 50 a minute out;
+# the rest of this room is for the suppressed ones.
 UNWRITTEN_MAX = 1_000
 
 _NOTHING_OPEN = AlertReceipt(0, AlertOutcome.DEDUPED, 0)
@@ -80,7 +83,8 @@ class AlertActor(DurableActor):
         self._gates = Gates(settings)
         self._cursor = 0  # id of the last request consumed
         self._next_id = 1
-        # What left from memory and is still to be written. Requests are kept by id, since their rows still wait too.
+        # What left from memory and is still to be written. Requests are kept by id, since their
+        # rows still wait too.
         self._unwritten: deque[Decided] = deque()  # at most UNWRITTEN_MAX
         self._unwritten_requests: dict[int, Decided] = {}
         self._unwritten_changes: Changes = NO_CHANGES
@@ -121,7 +125,9 @@ class AlertActor(DurableActor):
 
     @handles(ConsumeAlertRequests)
     async def consume(self, _: ConsumeAlertRequests) -> int:
-        """Refused with what storage refused, if it did; the requests then wait for the next time."""
+        """Refused with what storage refused, if it did; the requests then wait for the next
+        time.
+        """
         consumed, _answers, refusal = await self._work([], self._clock.now_us())
         if refusal is not None:
             raise refusal
@@ -136,7 +142,9 @@ class AlertActor(DurableActor):
     async def _work(
         self, sends: Sequence[Alert], now_us: int
     ) -> tuple[int, list[_Answer], Refusal | None]:
-        """Decide the stored requests, then `sends`: how many requests, an answer for each send, what storage said."""
+        """Decide the stored requests, then `sends`: how many requests, an answer for each send,
+        what storage said.
+        """
         consumed = 0
         while True:
             refusal = await self.load_again()
@@ -180,7 +188,9 @@ class AlertActor(DurableActor):
         return answers
 
     async def _append(self, draft: Draft, cursor: int) -> Refusal | None:
-        """Make the draft durable, then true, then wake the channels; or say why it could not be stored."""
+        """Make the draft durable, then true, then wake the channels; or say why it could not be
+        stored.
+        """
         if not draft.decided and cursor == self._cursor:
             return None
         facts = Recorded(
@@ -213,7 +223,9 @@ class AlertActor(DurableActor):
     def _leave_from_memory(
         self, requests: Sequence[tuple[int, Alert]], sends: Sequence[Alert], refusal: Refusal
     ) -> list[_Answer]:
-        """CRITICAL alerts pass the same gates and leave; all others are refused, or stay stored requests."""
+        """CRITICAL alerts pass the same gates and leave; all others are refused, or stay stored
+        requests.
+        """
         self._note_storage(refusal)
         draft = self._gates.draft(
             AlertOutcome.UNPERSISTED if self._channels else AlertOutcome.NO_CHANNEL
@@ -252,7 +264,8 @@ class AlertActor(DurableActor):
 
     def _deliver_from_memory(self, alert: Alert) -> None:
         self._left_from_memory += 1
-        # Never the id of a stored alert: receivers would take the later of the two for a repetition.
+        # Never the id of a stored alert: receivers would take the later of the two for a
+        # repetition.
         number = f"memory-{alert.at_us}-{self.context.epoch}-{self._left_from_memory}"
         outgoing = OutgoingAlert(
             number, alert.at_us, alert.level, alert.category, alert.title, alert.message
@@ -277,7 +290,8 @@ class AlertActor(DurableActor):
 
     def _wake_channels(self) -> None:
         for channel in self._channels:
-            # A full mailbox holds a Wake already; a stopped channel finds its rows when it starts again.
+            # A full mailbox holds a Wake already; a stopped channel finds its rows when it starts
+            # again.
             with suppress(MailboxFull, ActorStopped):
                 channel.tell_nowait(Wake())
 

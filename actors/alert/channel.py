@@ -1,10 +1,12 @@
 """A channel: one destination, one delivery in flight, and a queue that is the outbox table itself.
 
-PENDING -> SENDING (durable before the first byte leaves) -> DELIVERED | FAILED. What the last sender left SENDING is
-UNKNOWN at the next start, and what has waited too long is EXPIRED. A failed delivery is logged and not repeated.
+PENDING -> SENDING (durable before the first byte leaves) -> DELIVERED | FAILED. What the last
+sender left SENDING is UNKNOWN at the next start, and what has waited too long is EXPIRED. A failed
+delivery is logged and not repeated.
 
-The end of one delivery and the claim of the next are one commit, so a queue of n rows costs n + 1 of them. Each
-`Wake` delivers one row and then sends itself the next, which lets other messages, and a stop, in between.
+The end of one delivery and the claim of the next are one commit, so a queue of n rows costs n + 1
+of them. Each `Wake` delivers one row and then sends itself the next, which lets other messages, and
+a stop, in between.
 """
 
 from __future__ import annotations
@@ -122,7 +124,8 @@ class ChannelActor(DurableActor):
     async def on_stop(self, reason: str) -> None:
         statements = self._settled()
         if self._claimed is not None:
-            # Cut off while claiming: nothing has left, so the next life may send it without fear of a second copy.
+            # Cut off while claiming: nothing has left, so the next life may send it without fear of
+            # a second copy.
             statements += (release(self._claimed, self._name),)
         if statements:
             await self._store(statements)
@@ -136,7 +139,8 @@ class ChannelActor(DurableActor):
         while await self._deliver_next():
             if self._wake_self():
                 break
-            # Our mailbox is closed, since we are to stop: go on in hand, for as long as the grace lasts.
+            # Our mailbox is closed, since we are to stop: go on in hand, for as long as the grace
+            # lasts.
         return [None] * len(messages)
 
     @handles(DeliverFromMemory)
@@ -198,7 +202,9 @@ class ChannelActor(DurableActor):
         return (settle(self._ended.alert_id, self._name, self._ended.error),)
 
     async def _recover(self) -> bool:
-        """Give the rows that an earlier life left behind their state, before any other row is touched."""
+        """Give the rows that an earlier life left behind their state, before any other row is
+        touched.
+        """
         sending = load_sending_count(self._reader, self._name)
         now_us = self._clock.now_us()
         self._recovered = await self._store(

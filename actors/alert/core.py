@@ -1,11 +1,11 @@
 """The gates an alert passes, in order: validate, dedup, rate. Pure: no I/O, no clock, no tasks.
 
-Each alert is decided at its own instant, so the result depends on the order of the alerts and never on when the code
-runs. Decisions are made on a `Draft`; `Gates.apply` makes them true once they are durable, and a draft that is dropped
-leaves no trace.
+Each alert is decided at its own instant, so the result depends on the order of the alerts and never
+on when the code runs. Decisions are made on a `Draft`; `Gates.apply` makes them true once they are
+durable, and a draft that is dropped leaves no trace.
 
-Only what goes out changes the state of a dedup key: a firing that the rate gate held back was heard by nobody, so it
-must not silence the next one.
+Only what goes out changes the state of a dedup key: a firing that the rate gate held back was heard
+by nobody, so it must not silence the next one.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ TITLE_MAX = 256
 MESSAGE_MAX = 4_096
 NAME_MAX = 256  # of a strategy's name, and of a dedup key
 
-# Keys that nobody resolves must not gather for ever. Beyond this the one that was sent longest ago is forgotten,
-# which costs one repeated alert.
+# Keys that nobody resolves must not gather for ever. Beyond this the one that was sent longest ago
+# is forgotten, which costs one repeated alert.
 OPEN_KEYS_MAX = 10_000
 
 _SEVERITY = {Level.INFO: 0, Level.WARNING: 1, Level.CRITICAL: 2}
@@ -107,8 +107,9 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def cleaned(text: str, limit: int) -> str:
-    """`text` with at most `limit` characters, cut visibly; line breaks and tabs become blanks, and other control
-    characters and lone surrogates the replacement character."""
+    """`text` with at most `limit` characters, cut visibly; line breaks and tabs become blanks,
+    and other control characters and lone surrogates the replacement character.
+    """
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     return _UNPRINTABLE.sub(lambda found: " " if found[0] in "\t\n\r" else "\ufffd", text)
@@ -147,7 +148,9 @@ def accepted(request: SendAlert, at_us: int) -> Alert:
 
 
 def repaired(alert: Alert) -> Alert:
-    """`alert` made acceptable whatever it holds: one that is stored already can no longer be refused."""
+    """`alert` made acceptable whatever it holds: one that is stored already can no longer be
+    refused.
+    """
     return Alert(
         alert.at_us,
         alert.level,
@@ -161,7 +164,9 @@ def repaired(alert: Alert) -> Alert:
 
 
 def _key(key: str) -> str:
-    """A key that had to be changed keeps a digest of what it was: two keys must never become one."""
+    """A key that had to be changed keeps a digest of what it was: two keys must never become
+    one.
+    """
     short = cleaned(key, NAME_MAX)
     if short == key:
         return key
@@ -275,7 +280,9 @@ class Draft:
         return Changes(self._keys.maps[0], self._suppressed.maps[0])
 
     def pass_time(self, at_us: int) -> None:
-        """Decide the summaries that are due by `at_us`, each at its own instant, the earliest first."""
+        """Decide the summaries that are due by `at_us`, each at its own instant, the earliest
+        first.
+        """
         if not self._settings.suppression_summary:
             return
         due = [
@@ -311,7 +318,9 @@ class Draft:
     # -- dedup
 
     def _heard_again(self, known: OpenKey, alert: Alert) -> bool:
-        """A higher level, or the repeat. A clock that was set back must not silence a key until it has caught up."""
+        """A higher level, or the repeat. A clock that was set back must not silence a key until
+        it has caught up.
+        """
         higher = _SEVERITY[alert.level] > _SEVERITY[known.level]
         return higher or abs(alert.at_us - known.sent_us) >= round(
             self._settings.repeat_s * 1_000_000
@@ -321,7 +330,8 @@ class Draft:
         self, key: str, alert: Alert, known: OpenKey | None, fired: int, outcome: AlertOutcome
     ) -> None:
         if alert.resolves:
-            # Also when the rate gate held it back: the condition is over, and its next firing is a new one.
+            # Also when the rate gate held it back: the condition is over, and its next firing is a
+            # new one.
             self._keys[key] = None
         elif outcome is self._admitted_as:
             if known is None:
@@ -359,12 +369,14 @@ class Draft:
         return AlertOutcome.RATE_SUPPRESSED
 
     def _count(self, lane: _Lane, at_us: int) -> int:
-        """Admissions less than a window away, on either side: the limit then holds in whatever order instants come,
-        and a clock that was set back does not wait for the future to pass."""
+        """Admissions less than a window away, on either side: the limit then holds in whatever
+        order instants come, and a clock that was set back does not wait for the future to pass.
+        """
         return sum(abs(at_us - one) < self._window_us for one in self._admitted.get(lane, ()))
 
     def _admit(self, category: Category, level: Level, at_us: int) -> None:
-        # Three windows' worth, so that the count is exact while instants are out of order by up to one window.
+        # Three windows' worth, so that the count is exact while instants are out of order by up to
+        # one window.
         keep = 3 * self._settings.per_category
         lanes = {(category, level is Level.CRITICAL)}
         if self._settings.critical_lane == "shared":

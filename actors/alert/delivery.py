@@ -1,4 +1,5 @@
-"""Two ways to deliver: an HTTPS POST, and the log. Neither ever shows the URL, which is a credential.
+"""Two ways to deliver: an HTTPS POST, and the log. Neither ever shows the URL, which is a
+credential.
 
 The body is exactly five keys: level, category, title, message, timestamp.
 """
@@ -29,7 +30,8 @@ __all__ = [
 
 CONNECT_DEADLINE_S = 3.0
 
-# The answer's body is read so that a good server sees its connection end well; a bad one may not feed us for ever.
+# The answer's body is read so that a good server sees its connection end well; a bad one may not
+# feed us for ever.
 RESPONSE_MAX_BYTES = 4 * 1024
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -45,7 +47,8 @@ def timestamp(at_us: int) -> str:
 
 
 class WebhookDelivery:
-    """POSTs an alert as JSON; 2xx is delivered, everything else is not, and no redirect is followed.
+    """POSTs an alert as JSON; 2xx is delivered, everything else is not, and no redirect is
+    followed.
 
     `transport` replaces the network; it is borrowed, never closed.
     """
@@ -56,7 +59,8 @@ class WebhookDelivery:
         _silence_client_logs()
         self._url = url
         self._transport = None if transport is None else _Borrowed(transport)
-        # Made once: loading the trusted certificates takes a good part of a second. Plain http needs none.
+        # Made once: loading the trusted certificates takes a good part of a second. Plain http
+        # needs none.
         is_https = url.reveal().lower().startswith("https:")
         self._ssl = (
             httpx2.create_ssl_context(trust_env=False)
@@ -77,12 +81,14 @@ class WebhookDelivery:
             if 200 <= status < 300:
                 return
             reason = f"HTTP {status}"
-        # Outside the except block: the client's exception holds the request, and would be chained to ours.
+        # Outside the except block: the client's exception holds the request, and would be chained
+        # to ours.
         raise DeliveryFailed(reason)
 
     async def _post(self, alert: OutgoingAlert) -> int:
-        # A client for each request keeps nothing alive between deliveries that a cancellation could leave half done;
-        # with the context shared it costs 60 us. Only connecting has a deadline of its own, the channel sets the rest.
+        # A client for each request keeps nothing alive between deliveries that a cancellation could
+        # leave half done; with the context shared it costs 60 us. Only connecting has a deadline of
+        # its own, the channel sets the rest.
         async with (
             httpx2.AsyncClient(
                 trust_env=False,
@@ -102,7 +108,8 @@ class WebhookDelivery:
 
 async def _read_beginning(response: httpx2.Response) -> None:
     received = 0
-    # Cancelled, not broken out of: the client's generators are nested, and only an exception from within ends them all.
+    # Cancelled, not broken out of: the client's generators are nested, and only an exception from
+    # within ends them all.
     with trio.CancelScope() as enough:
         async for piece in response.aiter_raw():
             received += len(piece)
@@ -166,7 +173,9 @@ _CLIENT_LOGGERS = (
 
 
 def _silence_client_logs() -> None:
-    """The client logs every URL at INFO, and headers at DEBUG. The filter stays when somebody lowers the levels."""
+    """The client logs every URL at INFO, and headers at DEBUG. The filter stays when somebody
+    lowers the levels.
+    """
     for name in _CLIENT_LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(logging.WARNING)

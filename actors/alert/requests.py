@@ -1,7 +1,8 @@
-"""How another subsystem asks for an alert: one row in its own transaction, so that fact and alert are one commit.
+"""How another subsystem asks for an alert: one row in its own transaction, so that fact and alert
+are one commit.
 
-It never writes an alert itself. The alert actor reads these rows in order, after its cursor, and alone decides what
-becomes of them; after the commit it is told with `AlertsWaiting`.
+It never writes an alert itself. The alert actor reads these rows in order, after its cursor, and
+alone decides what becomes of them; after the commit it is told with `AlertsWaiting`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def requested(at_us: int, drafts: Iterable[AlertDraft]) -> list[Statement]:
 
 
 def _encodable(text: str | None) -> str | None:
-    """An engine's error text may hold a lone surrogate, which would fail the whole transaction it is told in."""
+    """An engine's error text may hold a lone surrogate, which would fail the whole transaction
+    it is told in.
+    """
     return text if text is None else text.encode("utf-8", "replace").decode()
 
 
@@ -66,7 +69,9 @@ def alert_ref(context: Context) -> Ref | None:
 
 
 def wake_alerts(alert: Ref | None) -> None:
-    """After the commit. A full mailbox or a stopped actor does not matter: the rows are found at the next wake-up."""
+    """After the commit. A full mailbox or a stopped actor does not matter: the rows are found at
+    the next wake-up.
+    """
     if alert is not None:
         with suppress(ActorError):
             alert.tell_nowait(AlertsWaiting())

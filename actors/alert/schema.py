@@ -1,7 +1,8 @@
 """Tables of the alert subsystem, the statements that write them, and the readers of what they hold.
 
-Rates and retention: requests, history and outbox grow by one row for each alert (the outbox by one more for each
-channel) and are kept; counts, keys and suppressions are bounded by the enums and by `OPEN_KEYS_MAX`.
+Rates and retention: requests, history and outbox grow by one row for each alert (the outbox by one
+more for each channel) and are kept; counts, keys and suppressions are bounded by the enums and by
+`OPEN_KEYS_MAX`.
 """
 
 from __future__ import annotations
@@ -138,7 +139,9 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 def record(facts: Recorded) -> tuple[Statement, ...]:
-    """History, counts, keys, suppressions, cursor and one outbox row for each queued alert and channel."""
+    """History, counts, keys, suppressions, cursor and one outbox row for each queued alert and
+    channel.
+    """
     rows = list(enumerate(facts.decided, facts.first_id))
     statements = [
         Statement(
@@ -239,9 +242,11 @@ def _queue(rows: Sequence[tuple[int, Decided]], facts: Recorded) -> tuple[Statem
 
 
 def recent(reader: Reader, limit: int) -> AlertPage:
-    """The newest `limit` alerts, newest first, at most `RECENT_MAX`, and the counts over all of history.
+    """The newest `limit` alerts, newest first, at most `RECENT_MAX`, and the counts over all of
+    history.
 
-    From another process the two may be one commit apart. Raises: `AlertRefused` for a negative limit.
+    From another process the two may be one commit apart. Raises: `AlertRefused` for a negative
+    limit.
     """
     if isinstance(limit, bool) or not isinstance(limit, int):
         raise AlertRefused("limit", f"{limit!r} is not a whole number")
@@ -286,7 +291,9 @@ def load_gates(
     unwritten: Sequence[Decided] = (),
     changes: Changes = NO_CHANGES,
 ) -> Gates:
-    """The gates as history left them, continued by decisions and changes that are not stored yet."""
+    """The gates as history left them, continued by decisions and changes that are not stored
+    yet.
+    """
     keep = 3 * settings.per_category
     admitted: list[tuple[int, Category, Level, int]] = []
     for category in Category:
@@ -376,7 +383,8 @@ _OUTGOING = (
 def load_next(reader: Reader, channel: str, claimed: int | None) -> Outgoing | None:
     """The row to deliver next: CRITICAL first, then the oldest.
 
-    `claimed` is one whose claim was refused without saying whether it was written: it comes before all others.
+    `claimed` is one whose claim was refused without saying whether it was written: it comes before
+    all others.
     """
     row = None
     if claimed is not None:

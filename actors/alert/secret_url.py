@@ -17,9 +17,9 @@ __all__ = ["SecretUrl"]
 class SecretUrl:
     """A checked webhook URL whose text is a secret: str and repr show scheme and host alone.
 
-    The scheme is https, or http to this machine; `allow_http` permits http to others. A user name, a
-    fragment, and a literal link-local, multicast or unspecified address are refused: no webhook has
-    such an address, and the metadata service of a cloud does.
+    The scheme is https, or http to this machine; `allow_http` permits http to others. A user name,
+    a fragment, and a literal link-local, multicast or unspecified address are refused: no webhook
+    has such an address, and the metadata service of a cloud does.
 
     Raises: `ConfigError` for the field ``alert_webhook_url``, which shows nothing of the URL.
     """

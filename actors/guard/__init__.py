@@ -1,4 +1,6 @@
-"""The guard: drawdown, the kill switch, and the leases that let a live strategy trade. It needs no database."""
+"""The guard: drawdown, the kill switch, and the leases that let a live strategy trade. It needs
+no database.
+"""
 
 from .actor import GuardActor
 from .core import GuardSettings

@@ -1,7 +1,8 @@
 """The guard actor: acts first, reports afterwards.
 
-It starts before the database and outlives it. Engaging ends every lease, writes the marker, and tells the engine to
-stop until the engine confirms that no orders are open; only then, and whatever happened, is anybody told.
+It starts before the database and outlives it. Engaging ends every lease, writes the marker, and
+tells the engine to stop until the engine confirms that no orders are open; only then, and whatever
+happened, is anybody told.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 from ...runtime import Actor, ActorError, Clock, handles
 from ...wire.alert import Category, Level, SendAlert
 from ...wire.controller import StrategyStatus
-from ...wire.errors import KillSwitchNotEngaged
+from ...wire.errors import HostFault, KillSwitchNotEngaged
 from ...wire.guard import (
     EngageKillSwitch,
     Entitlement,
@@ -35,7 +36,7 @@ from ...wire.guard import (
 )
 from ...wire.money import fraction_of, from_minor
 from ...wire.promotion import EntitlementTerms
-from ..host import Host, HostFault
+from ..host import Host
 from . import core
 from .core import GuardSettings
 from .leases import Leases
@@ -168,7 +169,8 @@ class GuardActor(Actor):
             self._marker.write(status)
             self._marked = True
         except OSError as error:
-            # The latch in memory, and in the database at the end of the tick, must do until the next look.
+            # The latch in memory, and in the database at the end of the tick, must do until the
+            # next look.
             self._marked = False
             log.critical("kill switch marker cannot be written: %s", type(error).__name__)
 
@@ -211,7 +213,9 @@ class GuardActor(Actor):
 
     @handles(ResumeStrategy)
     async def resume(self, request: ResumeStrategy) -> bool:
-        """Refused with `HostFault` when the engine does not listen; the strategy then stays paused."""
+        """Refused with `HostFault` when the engine does not listen; the strategy then stays
+        paused.
+        """
         book = self._state.strategies.get(request.strategy)
         if book is None or not book.paused:
             return False
@@ -231,6 +235,8 @@ class GuardActor(Actor):
         )
 
     def _send(self, alert: SendAlert) -> None:
-        """A CRITICAL leaves even when the database cannot be written; and nothing here waits for it."""
+        """A CRITICAL leaves even when the database cannot be written; and nothing here waits for
+        it.
+        """
         with suppress(ActorError):
             self.context.ref("alert").tell_nowait(alert)

@@ -1,8 +1,9 @@
 """What the guard thinks: NAV, drawdowns, and when to stop. Pure functions; money in minor units.
 
-NAV = net external flows + real P&L - fees. Paper and shadow P&L is hypothetical and never part of it. Drawdown is
-measured on NAV per unit, where a deposit buys units and a withdrawal redeems them: neither is performance.
-A figure that is not a number fails closed: the strategy is paused, and its last known P&L stands.
+NAV = net external flows + real P&L - fees. Paper and shadow P&L is hypothetical and never part of
+it. Drawdown is measured on NAV per unit, where a deposit buys units and a withdrawal redeems them:
+neither is performance. A figure that is not a number fails closed: the strategy is paused, and its
+last known P&L stands.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ def look(
 
 
 def closed(name: str, why: str) -> list[AlertDraft]:
-    """What ends a strategy's alerts, so that the next ones are heard; a key that is not open stays silent."""
+    """What ends a strategy's alerts, so that the next ones are heard; a key that is not open
+    stays silent.
+    """
     return [
         AlertDraft(
             Level.INFO,
@@ -127,7 +130,9 @@ def _percent_below(value: float, peak: float) -> float:
 
 
 def _is_real(status: StrategyStatus, terms: EntitlementTerms | None) -> bool:
-    """The stage in force at the engine decides; an engine that knows no stages is taken at the database's word."""
+    """The stage in force at the engine decides; an engine that knows no stages is taken at the
+    database's word.
+    """
     if status.stage is not None:
         return status.stage.startswith("live")
     return terms is not None and terms.mode == "live"
@@ -151,8 +156,8 @@ def _strategy(
     ):
         return _fail_closed(before, status, real)
     pnl = realized + unrealized
-    # P&L between two looks is real if it was made on either side of a change of stage: what closing out of a
-    # demoted position costs is as real as the first fill after a promotion.
+    # P&L between two looks is real if it was made on either side of a change of stage: what closing
+    # out of a demoted position costs is as real as the first fill after a promotion.
     made = pnl - before.pnl_minor if real or before.real else 0
     worth = equity if equity is not None else allocated + pnl
     peak = worth if real != before.real else max(_rescaled_peak(before, allocated), worth)
@@ -170,7 +175,9 @@ def _strategy(
 
 
 def _rescaled_peak(before: StrategyBook, allocated: int) -> int:
-    """Capital given to a strategy or taken from it is no performance: the peak moves as the equity does."""
+    """Capital given to a strategy or taken from it is no performance: the peak moves as the
+    equity does.
+    """
     flow = allocated - before.allocated_minor
     if not flow or before.worth_minor <= 0:
         return before.peak_minor
@@ -229,7 +236,9 @@ def _fail_closed(
 
 
 def _with_flows(state: GuardState, external_minor: int) -> GuardState:
-    """Deposits buy units at the last NAV per unit, withdrawals redeem them; the first one buys them at 1."""
+    """Deposits buy units at the last NAV per unit, withdrawals redeem them; the first one buys
+    them at 1.
+    """
     flow = external_minor - state.external_minor
     if state.units <= 0:  # the first deposit, or one after everything was withdrawn
         units = max(0.0, flow / (state.peak_per_unit or 1.0))

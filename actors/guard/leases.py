@@ -1,6 +1,7 @@
 """Entitlement leases: the host asks here before it orders. Local memory, any thread, no await.
 
-A lease runs out by itself unless the tick renews it, so a live strategy stops trading when fundops is gone.
+A lease runs out by itself unless the tick renews it, so a live strategy stops trading when fundops
+is gone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _NOTHING = Entitlement(None, "none", Decimal(0), 0)
 
 
 class Leases:
-    """Written by the guard alone, read by everybody. A write replaces the whole mapping, so a read is one look-up."""
+    """Written by the guard alone, read by everybody. A write replaces the whole mapping, so a
+    read is one look-up.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -1,4 +1,5 @@
-"""The kill switch's latch as a file beside the database: durable without SQLite, and readable by a person.
+"""The kill switch's latch as a file beside the database: durable without SQLite, and readable by a
+person.
 
 Unknown means engaged: a marker that exists but cannot be read still counts.
 """
@@ -36,7 +37,9 @@ class Marker:
             )
 
     def write(self, status: KillStatus) -> None:
-        """Durable on return. Raises: OSError; where there is only no room for what it says, the marker is there."""
+        """Durable on return. Raises: OSError; where there is only no room for what it says, the
+        marker is there.
+        """
         os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
         draft = self.path.with_suffix(self.path.suffix + ".new")
         try:

@@ -29,6 +29,7 @@ from ...wire.alert import Category, Level
 from ...wire.controller import Settlement
 from ...wire.errors import (
     AmountError,
+    BadField,
     LedgerDegraded,
     LedgerFailed,
     StorageDegraded,
@@ -62,7 +63,6 @@ from . import accounts, schema
 from .book import RUN, Book, Draft
 from .entry import Balances, Original
 from .events import Rules
-from .fields import BadField
 from .intake import (
     Decided,
     Decision,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
-from ...wire.errors import AmountError, EntryRefused, PeriodClosed
+from ...wire.errors import AmountError, BadField, EntryRefused, PeriodClosed
 from ...wire.ledger import (
     BookFill,
     BookSettlement,
@@ -42,15 +42,7 @@ from .entry import (
     utc_day,
 )
 from .events import MOVES, Move, Plan, Rules, book_event, check_balanced, memo_of
-from .fields import (
-    KEY_MAX,
-    MEMO_MAX,
-    NAME_MAX,
-    BadField,
-    are_ascii_texts,
-    check_fields,
-    is_instant,
-)
+from .fields import KEY_MAX, MEMO_MAX, NAME_MAX, are_ascii_texts, check_fields, is_instant
 from .keys import reversal_key_of
 
 __all__ = ["RUN", "Book", "Draft"]

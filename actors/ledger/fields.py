@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from ...runtime import ConfigError, shown
-from ...wire.errors import EntryRefused
+from ...runtime import shown
+from ...wire.errors import BadField
 from ...wire.ledger import (
     ClosePeriod,
     Correct,
@@ -30,7 +30,6 @@ from ...wire.ledger import (
 )
 
 __all__ = [
-    "BadField",
     "are_ascii_texts",
     "check_fields",
     "check_text",
@@ -44,10 +43,6 @@ KEY_MAX = 128
 NAME_MAX = 128
 MEMO_MAX = 1_024
 INSTANT_MAX_US = 253_402_300_799_999_999  # the last microsecond of the year 9999
-
-
-class BadField(EntryRefused, ConfigError):
-    """A text, instant or part of a request is missing, malformed or too long; `field` names it."""
 
 
 def is_text(value: object, limit: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...runtime import Rejected, shown
 from ...wire.controller import Fill, Settlement
-from ...wire.errors import AlreadyReversed, IdempotencyConflict
+from ...wire.errors import AlreadyReversed, BadField, IdempotencyConflict
 from ...wire.ledger import (
     BOOKABLE,
     EVENTS_MAX,
@@ -36,7 +36,7 @@ from ...wire.money import rounded_decimal
 from .book import RUN, Book, Draft
 from .entry import Entry, LotKey, canonical, request_of
 from .events import are_moves
-from .fields import KEY_MAX, BadField, check_fields, check_text, is_text
+from .fields import KEY_MAX, check_fields, check_text, is_text
 from .keys import MINTED_BELOW, RESERVED, fill_key, new_key, reversal_key_of, settlement_prefix
 
 __all__ = [

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import apsw
 import msgspec
 
-from ...runtime import ConfigError, FundopsError, shown
+from ...runtime import ConfigError, shown
+from ...wire.errors import DatabaseError, JournalDamaged
 from ...wire.money import from_minor, text_of
-from ..persistence import DatabaseError, Rows, open_database
+from ..persistence import Rows, open_database
 from .book import Book, Draft
 from .entry import GENESIS, Entry, Original, chain_hash
 from .fields import is_day
@@ -30,7 +31,6 @@ __all__ = [
     "PAGE",
     "VERSION",
     "Header",
-    "JournalDamaged",
     "JournalEntry",
     "amount_text",
     "csv",
@@ -63,17 +63,6 @@ _COLUMNS = [
     "memo",
     "reverses",
 ]
-
-
-class JournalDamaged(FundopsError):
-    """A journal differs from the one that was booked.
-
-    `seq` names the first bad entry, 0 the header of an export; `problem` describes the fault.
-    """
-
-    def __init__(self, seq: int, problem: str) -> None:
-        super().__init__(f"{f'entry {seq}' if seq else 'header'}: {problem}")
-        self.seq, self.problem = seq, problem
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from ...runtime import shown
+from ...wire.errors import BadField
 from ...wire.ledger import Entry
 from ...wire.money import from_minor
 from ...wire.paging import COUNT_MAX, checked_limit
 from ..persistence import Rows
 from . import accounts, schema
-from .fields import NAME_MAX, BadField, check_text, is_day, is_instant
+from .fields import NAME_MAX, check_text, is_day, is_instant
 from .schema import Moment
 
 __all__ = ["Reports"]

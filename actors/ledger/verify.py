@@ -20,8 +20,9 @@ import apsw
 import msgspec
 
 from ...runtime import ConfigError, FundopsError
+from ...wire.errors import DatabaseError
 from ...wire.paging import COUNT_MAX
-from ..persistence import DatabaseError, Reader, Rows
+from ..persistence import Reader, Rows
 from .accounts import ACCOUNTS
 from .entry import GENESIS, Entry, Posting, chain_hash
 from .fields import is_day

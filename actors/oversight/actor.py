@@ -1,8 +1,9 @@
 """The oversight actor: the tick.
 
-It never trades. Each step is isolated: one that fails is counted, reported once until it works again, and the others
-still run. The steps, in order: read the engine; guard; promotion; reconcile stages; book fills and settlements; fees
-and the end of a session; recovery; remember and ask for alerts; publish.
+It never trades. Each step is isolated: one that fails is counted, reported once until it works
+again, and the others still run. The steps, in order: read the engine; guard; promotion; reconcile
+stages; book fills and settlements; fees and the end of a session; recovery; remember and ask for
+alerts; publish.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ...runtime import (
 )
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import FeedStatus, StrategyStatus
-from ...wire.errors import IdempotencyConflict
+from ...wire.errors import HostFault, IdempotencyConflict
 from ...wire.guard import GuardReport, GuardState, ReadGuard, RenewLeases, RestoreGuard, Watch
 from ...wire.ledger import (
     BookFills,
@@ -58,7 +59,7 @@ from ...wire.promotion import EntitlementTerms, Observe, Transition
 from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, RecoveryStatuses
 from ...wire.status import EventsCommitted, PublishStatus
 from ..alert.requests import requested
-from ..host import Host, HostFault
+from ..host import Host
 from ..persistence import DurableActor
 from . import fees, schema
 from .fees import FeeSettings, Owed
@@ -159,7 +160,9 @@ class OversightActor(DurableActor):
 
     @asynccontextmanager
     async def _step(self, name: str) -> AsyncIterator[None]:
-        """One step. What other actors refuse or crash over, and what the engine does wrong, ends here."""
+        """One step. What other actors refuse or crash over, and what the engine does wrong, ends
+        here.
+        """
         try:
             yield
         except FundopsError as error:
@@ -249,7 +252,9 @@ class OversightActor(DurableActor):
         return max(1e-6, (self._clock.now_us() - since_us) / 1_000_000)
 
     async def _book(self) -> None:
-        """Fees that a former life owed; fills and settlements after the stored cursors, once each."""
+        """Fees that a former life owed; fills and settlements after the stored cursors, once
+        each.
+        """
         await self._charge()
         self._totals = await self._ask("ledger", ReadTotals())
         cursors = self._totals.cursors
@@ -306,7 +311,9 @@ class OversightActor(DurableActor):
         return sum(one.amount_minor for one in self._memory.owed)
 
     async def _pause(self, guard: GuardState) -> None:
-        """Tell the engine, again in each tick until it has heard. Raises: `HostFault`, after all were told."""
+        """Tell the engine, again in each tick until it has heard. Raises: `HostFault`, after all
+        were told.
+        """
         fault: HostFault | None = None
         for name, reason in tuple(self._to_pause.items()):
             try:
@@ -393,7 +400,8 @@ class OversightActor(DurableActor):
         fee, guard = self._memory.fees, self._memory.guard
         gross = self._gross_minor - self._owed_minor()
         if guard.units:
-            # What has accrued rests on the NAV of the tick before; what becomes final rests on this one's.
+            # What has accrued rests on the NAV of the tick before; what becomes final rests on this
+            # one's.
             fee = fees.accrue(
                 fee,
                 self._settings.fees,
@@ -430,8 +438,8 @@ class OversightActor(DurableActor):
     async def _charge(self) -> None:
         """Book what is owed, once it is remembered that it is.
 
-        A crash after the booking then asks for the same keys and amounts again, which the ledger answers with the
-        entries it has: a fee is charged neither twice nor never.
+        A crash after the booking then asks for the same keys and amounts again, which the ledger
+        answers with the entries it has: a fee is charged neither twice nor never.
         """
         if not self._memory.owed or self._stored.owed != self._memory.owed:
             return
@@ -456,7 +464,9 @@ class OversightActor(DurableActor):
                 log.warning("session %s was marked before: %s", session, booked)
 
     def _mark(self, position: LedgerPosition, session: str) -> Mark | None:
-        """The engine reports unrealized P&L per strategy, so only a strategy's single position can be marked."""
+        """The engine reports unrealized P&L per strategy, so only a strategy's single position
+        can be marked.
+        """
         assert self._totals is not None
         alone = sum(one.strategy == position.strategy for one in self._totals.positions) == 1
         status = next((one for one in self._statuses if one.name == position.strategy), None)
@@ -471,7 +481,9 @@ class OversightActor(DurableActor):
         return Mark(position.instrument, value, key=key, strategy=position.strategy)
 
     def _compare(self, totals: LedgerTotals) -> None:
-        """The ledger's NAV and the guard's are made from different reports; a difference is somebody's error."""
+        """The ledger's NAV and the guard's are made from different reports; a difference is
+        somebody's error.
+        """
         expected = self._gross_minor
         gap = totals.nav_minor - expected
         before = self._broken

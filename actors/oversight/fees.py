@@ -1,8 +1,10 @@
-"""Management and performance fees: accrued exactly every tick, posted once per session or when crystallised.
+"""Management and performance fees: accrued exactly every tick, posted once per session or when
+crystallised.
 
-Management: basis points a year, ACT/365, on the NAV of the tick before. The accrual is kept as an exact integer
-fraction, since a tick's share rounds to nothing. Performance: a percentage of what a unit has gained above its
-high-water mark, crystallised every so many days; per unit, so that a deposit never moves the mark.
+Management: basis points a year, ACT/365, on the NAV of the tick before. The accrual is kept as an
+exact integer fraction, since a tick's share rounds to nothing. Performance: a percentage of what a
+unit has gained above its high-water mark, crystallised every so many days; per unit, so that a
+deposit never moves the mark.
 """
 
 from __future__ import annotations
@@ -79,7 +81,9 @@ def accrue(
     gross_minor: int,
     units: float,
 ) -> FeeState:
-    """The state after the time since the last accrual, on `nav_minor` of the tick before; negative NAV pays nothing."""
+    """The state after the time since the last accrual, on `nav_minor` of the tick before;
+    negative NAV pays nothing.
+    """
     if not state.at_us:
         return msgspec.structs.replace(state, at_us=now_us, crystallised_us=now_us)
     elapsed_us = max(0, now_us - state.at_us)
@@ -108,7 +112,9 @@ def due(state: FeeState, settings: FeeSettings, now_us: int) -> bool:
 
 
 def crystallise(state: FeeState, now_us: int, *, gross_minor: int, units: float) -> Posting:
-    """The performance fee becomes final, and what a unit is worth after it is the new mark, if that is higher."""
+    """The performance fee becomes final, and what a unit is worth after it is the new mark, if
+    that is higher.
+    """
     amount = state.performance_minor
     per_unit = (
         (gross_minor - state.management_minor - amount) / units

@@ -4,14 +4,12 @@ from .actor import PersistenceActor
 from .backup import Copied, backup, beside, restore
 from .copying import sync_folder
 from .database import open_database
-from .errors import DatabaseError
 from .reader import Reader, Rows
 from .store import Store, commit_batch
 from .writer import DurableActor, Refusal, StateDiverged, Writer
 
 __all__ = [
     "Copied",
-    "DatabaseError",
     "DurableActor",
     "PersistenceActor",
     "Reader",

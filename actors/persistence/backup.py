@@ -9,8 +9,8 @@ from pathlib import Path
 import apsw
 import msgspec
 
+from ...wire.errors import DatabaseError
 from .copying import copy_into, sync_folder
-from .errors import DatabaseError
 from .reader import Reader
 
 __all__ = ["Copied", "backup", "beside", "restore"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import apsw
 
-from .errors import DatabaseError
+from ...wire.errors import DatabaseError
 
 __all__ = ["copy_into", "sync_folder"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import apsw
 
-from .errors import DatabaseError
+from ...wire.errors import DatabaseError
 from .migrations import APPLICATION_ID, check_ours, migrate
 
 __all__ = ["APPLICATION_ID", "BUSY_TIMEOUT_MS", "open_database"]

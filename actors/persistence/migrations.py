@@ -13,8 +13,8 @@ from pathlib import Path
 
 import apsw
 
+from ...wire.errors import DatabaseError
 from .copying import copy_into
-from .errors import DatabaseError
 
 __all__ = ["APPLICATION_ID", "check_ours", "migrate"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import apsw
 
+from ...wire.errors import DatabaseError
 from .database import APPLICATION_ID, BUSY_TIMEOUT_MS
-from .errors import DatabaseError
 
 __all__ = ["Reader", "Rows"]
 

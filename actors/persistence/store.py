@@ -17,10 +17,15 @@ from pathlib import Path
 
 import apsw
 
-from ...wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from ...wire.errors import (
+    ConstraintFailed,
+    DatabaseError,
+    OutcomeUnknown,
+    StorageDegraded,
+    StorageFailed,
+)
 from ...wire.persistence import Committed, Statement
 from .database import open_database
-from .errors import DatabaseError
 from .schema import READ_MARK, SET_MARK
 
 __all__ = ["Answer", "Store", "commit_batch"]

@@ -1,7 +1,8 @@
-"""The promotion actor: keeps every strategy's record, looks at all of them each tick, moves them by policy.
+"""The promotion actor: keeps every strategy's record, looks at all of them each tick, moves them by
+policy.
 
-Real capital is cut before a demotion is committed and raised only after a promotion is: at every instant the engine
-may use at most what the database allows.
+Real capital is cut before a demotion is committed and raised only after a promotion is: at every
+instant the engine may use at most what the database allows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 from ...runtime import Clock, Ref, handles
 from ...wire.alert import Category, Level
 from ...wire.controller import StrategyStatus
-from ...wire.errors import Conflict, UnknownStrategy
+from ...wire.errors import Conflict, HostFault, UnknownStrategy
 from ...wire.money import fraction_of, from_minor, minor_of_float
 from ...wire.paging import checked_limit
 from ...wire.persistence import Statement
@@ -41,7 +42,7 @@ from ...wire.promotion import (
     Transition,
 )
 from ..alert.requests import alert_ref, alert_request, wake_alerts
-from ..host import Host, HostFault
+from ..host import Host
 from ..persistence import DurableActor
 from . import core, schema
 from .core import Change, PromotionSettings, Rules, Strategy
@@ -181,7 +182,9 @@ class PromotionActor(DurableActor):
 
     @handles(Observe)
     async def observe(self, request: Observe) -> Observed:
-        """One look at all strategies: samples at the end of a session, hard limits always, gates when asked to."""
+        """One look at all strategies: samples at the end of a session, hard limits always, gates
+        when asked to.
+        """
         now_us = self._clock.now_us()
         looked_at = [
             (self._strategies[self._ids[status.name]], status)
@@ -330,7 +333,9 @@ def terms_of(strategy: Strategy, rules: Rules) -> EntitlementTerms:
 
 
 def _worth(track: Track, status: StrategyStatus) -> float | None:
-    """Equity as reported just now; None when it is unknown or no number, which is the guard's to act upon."""
+    """Equity as reported just now; None when it is unknown or no number, which is the guard's to
+    act upon.
+    """
     try:
         return (
             None
@@ -346,7 +351,8 @@ def _samples(
 ) -> list[tuple[Strategy, Sample]]:
     """One per strategy whose figures are numbers: one whose books are broken proves nothing.
 
-    A session that was sampled before is not sampled again: a tick that failed halfway is repeated as a whole.
+    A session that was sampled before is not sampled again: a tick that failed halfway is repeated
+    as a whole.
     """
     samples = []
     for strategy, status in looked_at:

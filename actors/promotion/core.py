@@ -1,9 +1,11 @@
 """The rules of promotion: pure functions over one strategy's record. No I/O, no clock, no tasks.
 
-Only observations of the running *episode* count: days, trades, Sharpe and drawdown start anew at every transition.
-No data never counts as good: what is missing, stale or undefined is INCONCLUSIVE, and that is not a PASS.
+Only observations of the running *episode* count: days, trades, Sharpe and drawdown start anew at
+every transition. No data never counts as good: what is missing, stale or undefined is INCONCLUSIVE,
+and that is not a PASS.
 
-Precedence within one look: hard demotion, soft demotion, frozen, cooldown, promotion; at most one transition.
+Precedence within one look: hard demotion, soft demotion, frozen, cooldown, promotion; at most one
+transition.
 """
 
 from __future__ import annotations
@@ -229,7 +231,9 @@ def registered(
 
 
 def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now_us: int) -> None:
-    """Whether something observed at `as_of_us` in `stage` may be recorded. Raises: `StrategyRetired`, `MetricError`."""
+    """Whether something observed at `as_of_us` in `stage` may be recorded. Raises:
+    `StrategyRetired`, `MetricError`.
+    """
     if strategy.stage is PromotionStage.Retired:
         raise StrategyRetired(f"{strategy.name} is retired")
     if stage is not strategy.stage:
@@ -241,7 +245,9 @@ def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now
 
 
 def with_metrics(strategy: Strategy, metrics: Mapping[str, object], as_of_us: int) -> Strategy:
-    """The record with these metrics; the last record wins, metric by metric. Raises: `MetricError`."""
+    """The record with these metrics; the last record wins, metric by metric. Raises:
+    `MetricError`.
+    """
     fresh = {name: Metric(value, as_of_us) for name, value in canonical_metrics(metrics).items()}
     return msgspec.structs.replace(strategy, metrics={**strategy.metrics, **fresh})
 
@@ -249,7 +255,9 @@ def with_metrics(strategy: Strategy, metrics: Mapping[str, object], as_of_us: in
 def with_sample(
     strategy: Strategy, sample: Sample, as_of_us: int, settings: PromotionSettings
 ) -> Strategy:
-    """The record after one session: its own metrics are computed and take the place of recorded ones."""
+    """The record after one session: its own metrics are computed and take the place of recorded
+    ones.
+    """
     track = strategy.track.after(
         sample, soft_drawdown=settings.max_drawdown_pct / 100, remembered=settings.soft_sessions
     )
@@ -345,7 +353,9 @@ def _result(
 
 
 def _gate_verdict(results: tuple[CriterionResult, ...], *, proves: bool) -> Verdict:
-    """Any FAIL is FAIL; else any INCONCLUSIVE; a gate without a required criterion proves nothing."""
+    """Any FAIL is FAIL; else any INCONCLUSIVE; a gate without a required criterion proves
+    nothing.
+    """
     verdicts = {result.verdict for result in results}
     if "FAIL" in verdicts:
         return "FAIL"
@@ -433,7 +443,8 @@ def promoted(
 ) -> Change:
     """One stage up, on a current PASS. There is no way around the gate.
 
-    Raises: `StrategyRetired`, `StaleRevision`, `SkipRefused`, `StrategyFrozen`, `CoolingDown`, `GateNotPassed`.
+    Raises: `StrategyRetired`, `StaleRevision`, `SkipRefused`, `StrategyFrozen`, `CoolingDown`,
+    `GateNotPassed`.
     """
     _check_movable(strategy, expected_rev)
     target = rules.ladder.above(strategy.stage)
@@ -469,8 +480,9 @@ def demoted(
 ) -> Change:
     """Down to `to`, or where the rules send it; frozen and cooling strategies too.
 
-    A hard demotion from real money goes to shadow, any other one stage down. Each demotion starts a cooldown, which
-    doubles with each one in the window, and too many of them freeze the strategy until a person acts.
+    A hard demotion from real money goes to shadow, any other one stage down. Each demotion starts a
+    cooldown, which doubles with each one in the window, and too many of them freeze the strategy
+    until a person acts.
 
     Raises: `StrategyRetired`, `StaleRevision`, `SkipRefused`, `UnknownStage`.
     """
@@ -521,7 +533,9 @@ def transition_of(change: Change) -> Transition:
 
 
 def frozen(strategy: Strategy, now_us: int, *, freeze: bool, by: str, reason: str) -> Change:
-    """Frozen blocks promotion only, and its time does not count as days in stage. Raises: `StrategyRetired`."""
+    """Frozen blocks promotion only, and its time does not count as days in stage. Raises:
+    `StrategyRetired`.
+    """
     _check_movable(strategy, None)
     spent = (
         now_us - strategy.frozen_since_us

@@ -1,4 +1,6 @@
-"""Ladders and gates as data: which stages there are, what each allows, what it takes to leave it."""
+"""Ladders and gates as data: which stages there are, what each allows, what it takes to leave
+it.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ METRICS: dict[MetricName, str] = {
 
 
 class Rung(msgspec.Struct, frozen=True):
-    """One stage of a ladder. `real_capital` is the fraction of the fund's capital it may use at most."""
+    """One stage of a ladder. `real_capital` is the fraction of the fund's capital it may use at
+    most.
+    """
 
     stage: PromotionStage
     mode: Mode

@@ -1,7 +1,7 @@
 """Metrics of a stage episode: checking what others record, and computing our own from daily equity.
 
-One canonical unit, the fraction: `max_drawdown` 0.08 and `max_drawdown_pct` 8.0 are the same metric. None means
-missing, never zero.
+One canonical unit, the fraction: `max_drawdown` 0.08 and `max_drawdown_pct` 8.0 are the same
+metric. None means missing, never zero.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def _number(name: str, value: object) -> float:
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One strategy at the end of one session. Trades and wins are cumulative, as the engine counts them."""
+    """One strategy at the end of one session. Trades and wins are cumulative, as the engine
+    counts them.
+    """
 
     session: str
     equity: float
@@ -81,11 +83,12 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Track(msgspec.Struct, frozen=True):
-    """What an episode's samples amount to; one step per session, so a thousand sessions cost no more than one.
+    """What an episode's samples amount to; one step per session, so a thousand sessions cost no
+    more than one.
 
-    The episode begins at the capital allocated to it; capital given or taken later is no performance, and scales the
-    peak as it scales the equity. Mean and sum of squares follow Welford (1962), which does not
-    cancel digits away as sums of squares do.
+    The episode begins at the capital allocated to it; capital given or taken later is no
+    performance, and scales the peak as it scales the equity. Mean and sum of squares follow Welford
+    (1962), which does not cancel digits away as sums of squares do.
     """
 
     sessions: int = 0
@@ -133,7 +136,9 @@ class Track(msgspec.Struct, frozen=True):
         )
 
     def _base(self, allocated: float) -> tuple[float, float]:
-        """Equity and peak before the coming session, after what was given to the strategy or taken from it."""
+        """Equity and peak before the coming session, after what was given to the strategy or
+        taken from it.
+        """
         if not self.sessions:
             return allocated, allocated
         base = self.equity + allocated - self.allocated
@@ -158,14 +163,18 @@ class Track(msgspec.Struct, frozen=True):
         return Track(session=self.session, base_trades=trades, base_wins=wins)
 
     def sharpe(self) -> float | None:
-        """sqrt(252) mean/sd of session returns, sd with n - 1; None where it is undefined, never infinite."""
+        """sqrt(252) mean/sd of session returns, sd with n - 1; None where it is undefined, never
+        infinite.
+        """
         if self.sessions < 2:
             return None
         sd = math.sqrt(self.m2 / (self.sessions - 1))
         return None if sd < _SD_FLOOR else math.sqrt(SESSIONS_PER_YEAR) * self.mean / sd
 
     def metrics(self) -> dict[str, float]:
-        """The canonical metrics; undefined ones are left out. Break-evens count in the win rate's denominator."""
+        """The canonical metrics; undefined ones are left out. Break-evens count in the win
+        rate's denominator.
+        """
         values: dict[str, float] = {
             "max_drawdown": self.max_drawdown,
             "n_trades": float(self.trades),

@@ -1,4 +1,6 @@
-"""Promotion's tables: one row per strategy, its history for ever, and the samples its metrics rest on."""
+"""Promotion's tables: one row per strategy, its history for ever, and the samples its metrics
+rest on.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from ...runtime import Clock, Ref, Rejected, handles
 from ...wire.alert import AlertDraft
-from ...wire.errors import UnmanagedStrategy
+from ...wire.errors import HostFault, UnmanagedStrategy
 from ...wire.paging import checked_limit
 from ...wire.recovery import (
     AttemptEnded,
@@ -41,7 +41,6 @@ from ...wire.recovery import (
     ReleaseStrategy,
 )
 from ..alert.requests import alert_ref, requested, wake_alerts
-from ..host import HostFault
 from ..persistence import DurableActor
 from . import schema
 from .book import Book, Draft

@@ -23,13 +23,14 @@ import trio
 
 from ...runtime import Actor, Clock, ThreadWorker, Worker, handles, handles_batch
 from ...wire.alert import Level
+from ...wire.errors import DatabaseError
 from ...wire.money import from_minor
 from ...wire.status import EventsCommitted, PublishStatus, StatusPort
 from ...wire.stream.hub import RING_SIZE, Hub
 from ...wire.stream.limits import ServerLimits
 from ...wire.stream.protocol import EventTopic
 from ...wire.stream.server import ServerStatistics, serve_status
-from ..persistence import DatabaseError, Reader
+from ..persistence import Reader
 
 __all__ = ["PAGE_ROWS", "StatusActor"]
 

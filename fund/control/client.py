@@ -9,13 +9,13 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, get_type_hints
 from uuid import UUID
 
 import msgspec
 
+from fundops import errors
 from fundops.control.arguments import check_carried, converted, plain
 from fundops.control.rendezvous import (
     CHUNK_BYTES,
@@ -29,6 +29,8 @@ from fundops.control.rendezvous import (
 )
 from fundops.errors import ControlError, NobodyListens
 from fundops.runtime import ConfigError, FundopsError
+from fundops.runtime import errors as runtime_errors
+from fundops.wire import errors as wire_errors
 
 __all__ = ["call", "rebuilt"]
 
@@ -153,31 +155,16 @@ def _unwrapped(line: bytes) -> Any:
     raise rebuilt(told.type, told.text, told.facts)
 
 
-# Loading these defines every error that a command can end with.
-_ERROR_MODULES: Final = (
-    "fundops.runtime",
-    *(
-        f"fundops.wire.{part}"
-        for part in ("alert", "controller", "guard", "ledger", "paging", "promotion", "recovery")
-    ),
-    "fundops.actors.host",
-    "fundops.actors.ledger",
-    "fundops.actors.persistence",
-    "fundops.errors",
-)
-
-
 @cache
 def _errors() -> dict[str, type[FundopsError]]:
-    for module in _ERROR_MODULES:
-        import_module(module)
+    """Every error that a command can end with, by name. Each package has one module of them."""
     found: dict[str, type[FundopsError]] = {}
-    waiting: list[type[FundopsError]] = [FundopsError]
-    while waiting:
-        kind = waiting.pop()
-        waiting += kind.__subclasses__()
-        if kind.__module__.startswith("fundops."):
-            found.setdefault(kind.__name__, kind)
+    for module in (runtime_errors, wire_errors, errors):
+        found |= {
+            name: kind
+            for name, kind in vars(module).items()
+            if isinstance(kind, type) and issubclass(kind, FundopsError)
+        }
     return found
 
 

@@ -13,12 +13,13 @@ from fundops.actors.alert import schema as alert_schema
 from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.events import Rules
 from fundops.actors.oversight import schema as oversight_schema
-from fundops.actors.persistence import DatabaseError, Reader, Rows, open_database
+from fundops.actors.persistence import Reader, Rows, open_database
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.actors.recovery import schema as recovery_schema
 from fundops.file import meta
 from fundops.runtime import ConfigError
+from fundops.wire.errors import DatabaseError
 
 __all__ = ["MIGRATIONS", "Migration", "migrate_fund", "migration_of", "prepare"]
 

@@ -12,8 +12,8 @@ import threading
 import time
 from pathlib import Path
 
-from fundops.actors.persistence import DatabaseError
 from fundops.errors import DatabaseInUse
+from fundops.wire.errors import DatabaseError
 
 __all__ = ["OwnerLock"]
 

@@ -1,4 +1,6 @@
-"""A disk under SQLite that remembers every write and every sync, can lose power, and fails when told to."""
+"""A disk under SQLite that remembers every write and every sync, can lose power, and fails when
+told to.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ Event = Write | Truncate | Sync | Delete | Posted
 
 
 class Disk(apsw.VFS):
-    """Everything that happens to one database and its log, in order, with the acknowledgements in between.
+    """Everything that happens to one database and its log, in order, with the acknowledgements in
+    between.
 
     SQLite's default while the fixture lasts, so that nobody above knows of it.
     """
@@ -78,7 +81,9 @@ class Disk(apsw.VFS):
         }
 
     def fail(self, call: str, suffix: str, error: Exception, times: int = 1) -> None:
-        """The next `times` of this call on the file of that suffix raise; what they should do is not done."""
+        """The next `times` of this call on the file of that suffix raise; what they should do is
+        not done.
+        """
         self._faults[call, suffix] = [error] * times
 
     def heal(self) -> None:
@@ -98,7 +103,9 @@ class Disk(apsw.VFS):
             self.events.append(Delete(Path(filename).name))
 
     def image(self, until: int, damage: Damage, rng: random.Random) -> Files:
-        """The files after a power cut at this event: all that was synced, and of the rest what `damage` says."""
+        """The files after a power cut at this event: all that was synced, and of the rest what
+        `damage` says.
+        """
         disk = {name: bytearray(content) for name, content in self.before.items()}
         pending: dict[str, list[Write | Truncate]] = {}
         for event in self.events[:until]:
@@ -147,7 +154,9 @@ class _DiskFile(apsw.VFSFile):
             self._disk.events.append(Truncate(self._file, size))
 
     def xSync(self, flags: int) -> None:
-        """Not passed on: no test here depends on the real disk, and syncing it is what takes time."""
+        """Not passed on: no test here depends on the real disk, and syncing it is what takes
+        time.
+        """
         try:
             self._disk.check("xSync", self._file)
         except apsw.Error:
@@ -196,7 +205,9 @@ def _apply(disk: dict[str, bytearray], event: Write | Truncate) -> None:
 
 
 def check_book(path: Path, acknowledged: Sequence[Posted]) -> int:
-    """Open the file with plain SQLite. Every acknowledged entry is there, and all that is there is in order."""
+    """Open the file with plain SQLite. Every acknowledged entry is there, and all that is there
+    is in order.
+    """
     connection = apsw.Connection(str(path), vfs=BASE)
     try:
         connection.pragma("synchronous", "off")  # it is thrown away afterwards

@@ -1,4 +1,6 @@
-"""A disk that fails, fills up or is locked, under the real actors: an answer that is true, and a book in order."""
+"""A disk that fails, fills up or is locked, under the real actors: an answer that is true, and a
+book in order.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,18 @@ from trio.testing import MockClock
 
 from fundops.actors.guard.marker import Marker
 from fundops.actors.ledger.verify import verify_file
-from fundops.actors.persistence import DatabaseError, Reader, backup, database, store
+from fundops.actors.persistence import Reader, backup, database, store
 from fundops.actors.persistence.actor import PROBE_EVERY_S
 from fundops.file.database import MIGRATIONS
 from fundops.file.restore import restore_fund
 from fundops.runtime import Supervisor, ThreadWorker
-from fundops.wire.errors import InsufficientFunds, OutcomeUnknown, StorageDegraded, StorageFailed
+from fundops.wire.errors import (
+    DatabaseError,
+    InsufficientFunds,
+    OutcomeUnknown,
+    StorageDegraded,
+    StorageFailed,
+)
 from fundops.wire.guard import KillStatus
 from fundops.wire.ledger import BalanceSheet, Deposit, Posted, Withdraw
 from fundops.wire.persistence import Committed, Statement, StorageStatistics, StorageStatus
@@ -83,7 +91,9 @@ async def test_a_commit_that_failed_once_is_acknowledged_truthfully_and_survives
 def test_a_commit_that_only_the_cache_has_is_on_the_disk_before_it_is_acknowledged(
     path: Path, disk: Any, tmp_path: Path
 ) -> None:
-    """The log cannot be synced at closing either, so it is read again, from a cache that shows more than there is."""
+    """The log cannot be synced at closing either, so it is read again, from a cache that shows
+    more than there is.
+    """
     opened = store.Store(path, MIGRATIONS)
     for number in range(3):
         assert store.commit_batch(opened, [remember(number)]) == [Committed(1)]
@@ -159,7 +169,9 @@ async def test_a_disk_that_goes_on_failing_is_an_unknown_outcome_and_then_a_refu
 async def test_a_checkpoint_that_fails_fails_no_commit(
     path: Path, disk: Any, running: Any, checked: Any, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """It comes after the commit. SQLite keeps its failure to itself; apsw raises what our disk raised all the same."""
+    """It comes after the commit. SQLite keeps its failure to itself; apsw raises what our disk
+    raised all the same.
+    """
     monkeypatch.setattr(database, "WAL_AUTOCHECKPOINT_PAGES", 1)
     async with running(path) as supervisor:
         disk.fail(call, ".db", apsw.IOError("disk I/O error"))

@@ -1,4 +1,6 @@
-"""kill -9 at any moment: what was acknowledged on the pipe is in the file, with its hash, and the book is in order."""
+"""kill -9 at any moment: what was acknowledged on the pipe is in the file, with its hash, and
+the book is in order.
+"""
 
 from __future__ import annotations
 

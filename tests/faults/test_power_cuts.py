@@ -1,7 +1,8 @@
-"""The power fails at any moment of a running ledger: nothing that was acknowledged is lost, nothing is half there.
+"""The power fails at any moment of a running ledger: nothing that was acknowledged is lost, nothing
+is half there.
 
-Disk images are made from a record of every write: what was synced is there, and of the rest nothing, everything, a
-random part, or a random part of its sectors.
+Disk images are made from a record of every write: what was synced is there, and of the rest
+nothing, everything, a random part, or a random part of its sectors.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ ROUNDS = 60
 
 
 async def work(path: Path, disk: Any, running: Any) -> None:
-    """Some callers at a time, alone and together; each acknowledgement is noted when it is heard."""
+    """Some callers at a time, alone and together; each acknowledgement is noted when it is
+    heard.
+    """
     rng = random.Random(1)
     async with running(path) as supervisor:
         ledger = supervisor.ref("ledger")
@@ -45,7 +48,9 @@ async def work(path: Path, disk: Any, running: Any) -> None:
 
 
 def losses(disk: Any, checked: Callable[..., int], folder: Path, cuts: int, seed: int = 0) -> int:
-    """In how many of so many power cuts an acknowledged entry was lost or the book was not in order."""
+    """In how many of so many power cuts an acknowledged entry was lost or the book was not in
+    order.
+    """
     folder.mkdir()
     rng = random.Random(seed)
     lost = 0

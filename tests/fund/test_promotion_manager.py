@@ -1,4 +1,6 @@
-"""PromotionManager: the lifecycle without a fund around it, one file and any number of processes."""
+"""PromotionManager: the lifecycle without a fund around it, one file and any number of
+processes.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,12 @@ from fundops import (
     VirtualClock,
     open_reader,
 )
-from fundops.actors.persistence import DatabaseError
 from fundops.doors import PromotionDoor
 from fundops.file.lock import OwnerLock
 from fundops.wire.errors import (
     Conflict,
     CoolingDown,
+    DatabaseError,
     GateNotPassed,
     MetricError,
     SkipRefused,

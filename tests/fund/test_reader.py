@@ -12,9 +12,10 @@ import pytest
 import trio
 
 from fundops import PromotionStage, open_reader
-from fundops.actors.persistence import DatabaseError, open_database
+from fundops.actors.persistence import open_database
 from fundops.file.database import MIGRATIONS
 from fundops.testing import virtual_fund
+from fundops.wire.errors import DatabaseError
 
 DEADLINE_S = 60
 EVERYTHING: dict[str, Any] = {

@@ -1,19 +1,23 @@
-"""A real book: six years of a long-short account, booked fill by fill and compared with what was published about it.
+"""A real book: six years of a long-short account, booked fill by fill and compared with what was
+published about it.
 
-The judge is pyfolio-reloaded 0.9.9 (Apache-2.0), whose source archive carries `test_txn.csv.gz` (9,367 fills of whole
-shares in seven stocks, no fees), `test_pos.csv.gz` (the value of each position and the cash after each of 1,506 days,
-2004-01-09 to 2009-12-31) and `test_returns.csv.gz` (the account's daily returns). None of it comes from our code, and
-none of it is in this repository: pip fetches the archive once, into pytest's cache.
+The judge is pyfolio-reloaded 0.9.9 (Apache-2.0), whose source archive carries `test_txn.csv.gz`
+(9,367 fills of whole shares in seven stocks, no fees), `test_pos.csv.gz` (the value of each
+position and the cash after each of 1,506 days, 2004-01-09 to 2009-12-31) and `test_returns.csv.gz`
+(the account's daily returns). None of it comes from our code, and none of it is in this repository:
+pip fetches the archive once, into pytest's cache.
 
-The first deposit is in no file but follows from them: published cash plus everything paid for shares so far is
-100,000.00 on every day, from the first (-6,192.36 after 106,192.36 of purchases) to the last, within 0.00001. So the
-account began with 100,000 and saw no other flow; the published returns, the first of them 0 on 100,000, agree.
+The first deposit is in no file but follows from them: published cash plus everything paid for
+shares so far is 100,000.00 on every day, from the first (-6,192.36 after 106,192.36 of purchases)
+to the last, within 0.00001. So the account began with 100,000 and saw no other flow; the published
+returns, the first of them 0 on 100,000, agree.
 
-Cash is negative after 752 of the days (bought on margin) and 1,156 fills leave a short: all of it has to be booked.
+Cash is negative after 752 of the days (bought on margin) and 1,156 fills leave a short: all of it
+has to be booked.
 
-The engine computed in floats, and 67 prices are published with 9 to 11 decimals (9.55741999999). An engine must hand
-in a float, which the ledger rounds half-even, or a Decimal of at most 8 decimals; both are done here. What that
-rounding moves is far below a cent.
+The engine computed in floats, and 67 prices are published with 9 to 11 decimals (9.55741999999). An
+engine must hand in a float, which the ledger rounds half-even, or a Decimal of at most 8 decimals;
+both are done here. What that rounding moves is far below a cent.
 """
 
 from __future__ import annotations
@@ -98,7 +102,9 @@ class Trade(NamedTuple):
 
 
 class Day(NamedTuple):
-    """One published row: what everything was worth after the day's fills. A short is worth less than nothing."""
+    """One published row: what everything was worth after the day's fills. A short is worth less
+    than nothing.
+    """
 
     day: str
     trades: tuple[Trade, ...]
@@ -312,7 +318,9 @@ def test_net_asset_value_gives_the_published_return_of_every_day(
 
 
 def first_in_first_out(trades: Sequence[Trade]) -> tuple[Decimal, dict[str, Decimal]]:
-    """What was realized, and the cost of what is left, by a queue of shares: whole shares never need rounding."""
+    """What was realized, and the cost of what is left, by a queue of shares: whole shares never
+    need rounding.
+    """
     realized, queues = Decimal(0), defaultdict[str, deque[list[Decimal]]](deque)
     for trade in trades:
         left, price, queue = Decimal(trade.quantity), trade.fill.price, queues[trade.symbol]

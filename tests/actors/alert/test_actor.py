@@ -1,4 +1,6 @@
-"""The alert actor over the real database: one decision and one commit for each alert, whatever dies when."""
+"""The alert actor over the real database: one decision and one commit for each alert, whatever
+dies when.
+"""
 
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -86,7 +88,9 @@ class Inbox:
 
 
 class FickleWorker(InlineWorker):
-    """The writer's connection, which can be made read-only, slow, or to lose the answer of a commit that succeeded."""
+    """The writer's connection, which can be made read-only, slow, or to lose the answer of a
+    commit that succeeded.
+    """
 
     refuses = False
     delay_s = 0.0

@@ -1,4 +1,6 @@
-"""One channel over the real outbox: what it delivers, in which order, and what becomes of it when something dies."""
+"""One channel over the real outbox: what it delivers, in which order, and what becomes of it
+when something dies.
+"""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -239,7 +241,9 @@ async def test_a_hanging_endpoint_fails_at_ten_seconds_and_delays_nobody_else(
 async def serve_http(
     stream: trio.SocketStream, answer: Sequence[bytes], pause_s: float, seen: list[bytes]
 ) -> None:
-    """Note what arrives, then write the answer piece by piece; a client that goes away is no error."""
+    """Note what arrives, then write the answer piece by piece; a client that goes away is no
+    error.
+    """
     try:
         async with stream:
             seen.append(await stream.receive_some(65_536))

@@ -1,4 +1,6 @@
-"""The gates: what is accepted, what is repeated, what is held back, and what is said about it later."""
+"""The gates: what is accepted, what is repeated, what is held back, and what is said about it
+later.
+"""
 
 from typing import Any
 

@@ -17,11 +17,11 @@ from trio.testing import MockClock
 
 from fundops.actors.guard import GuardActor, GuardSettings, Leases
 from fundops.actors.guard.marker import Marker
-from fundops.actors.host import Host, HostFault
+from fundops.actors.host import Host
 from fundops.runtime import Actor, ChildSpec, Supervisor, VirtualClock, handles, open_supervisor
 from fundops.wire.alert import Level, SendAlert
 from fundops.wire.controller import KillAction, StopReport, StrategyStatus
-from fundops.wire.errors import KillSwitchNotEngaged
+from fundops.wire.errors import HostFault, KillSwitchNotEngaged
 from fundops.wire.guard import (
     EngageKillSwitch,
     Entitlement,

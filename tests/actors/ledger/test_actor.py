@@ -17,7 +17,6 @@ import trio
 from trio.testing import MockClock
 
 from fundops.actors.ledger import LedgerActor
-from fundops.actors.ledger.fields import BadField
 from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
@@ -37,6 +36,7 @@ from fundops.wire.controller import Fill, Settlement
 from fundops.wire.errors import (
     AlreadyReversed,
     AmountError,
+    BadField,
     ConstraintFailed,
     IdempotencyConflict,
     InsufficientFunds,

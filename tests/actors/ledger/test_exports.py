@@ -12,10 +12,11 @@ import pytest
 
 from fundops.actors.ledger import books, journal
 from fundops.actors.ledger.book import Book, Draft
-from fundops.actors.ledger.journal import JournalDamaged, import_jsonl
+from fundops.actors.ledger.journal import import_jsonl
 from fundops.actors.ledger.schema import rows_of
 from fundops.actors.persistence import Reader, Rows, Store, commit_batch
 from fundops.file.database import MIGRATIONS
+from fundops.wire.errors import JournalDamaged
 from fundops.wire.ledger import Deposit, Event
 
 NOW_US = 1_700_000_000_000_000

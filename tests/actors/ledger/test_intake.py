@@ -9,7 +9,6 @@ import pytest
 
 from fundops.actors.ledger.book import RUN, Book, Draft
 from fundops.actors.ledger.entry import Original
-from fundops.actors.ledger.fields import BadField
 from fundops.actors.ledger.intake import (
     Known,
     Write,
@@ -21,7 +20,7 @@ from fundops.actors.ledger.intake import (
 )
 from fundops.runtime import Rejected
 from fundops.wire.controller import Fill, Settlement
-from fundops.wire.errors import IdempotencyConflict, InsufficientFunds
+from fundops.wire.errors import BadField, IdempotencyConflict, InsufficientFunds
 from fundops.wire.ledger import (
     BookFill,
     Correct,

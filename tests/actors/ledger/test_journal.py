@@ -14,11 +14,12 @@ import pytest
 from fundops.actors.ledger import journal
 from fundops.actors.ledger.book import Book
 from fundops.actors.ledger.entry import GENESIS, chain_hash
-from fundops.actors.ledger.journal import JournalDamaged, JournalEntry, import_journal, import_jsonl
+from fundops.actors.ledger.journal import JournalEntry, import_journal, import_jsonl
 from fundops.actors.ledger.schema import load_book
-from fundops.actors.persistence import DatabaseError, Reader
+from fundops.actors.persistence import Reader
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import ConfigError
+from fundops.wire.errors import DatabaseError, JournalDamaged
 from fundops.wire.ledger import ClosePosition, Deposit, Event
 from fundops.wire.money import MINOR_MAX
 

@@ -1,16 +1,19 @@
-"""The ledger against an oracle: any order of requests, and after each of them both must say the same.
+"""The ledger against an oracle: any order of requests, and after each of them both must say the
+same.
 
-`Oracle` is the contract written the slowest and plainest way: exact fractions of whole units, one dict of balances,
-one list of lots for each strategy and instrument, a copy of everything before each try. It shares no code with the
-ledger. `Ledger` is the real actor with the real persistence on a real file, in one trio run of its own that is
-driven a step at a time from outside, so that hypothesis can decide each step by what came before.
+`Oracle` is the contract written the slowest and plainest way: exact fractions of whole units, one
+dict of balances, one list of lots for each strategy and instrument, a copy of everything before
+each try. It shares no code with the ledger. `Ledger` is the real actor with the real persistence on
+a real file, in one trio run of its own that is driven a step at a time from outside, so that
+hypothesis can decide each step by what came before.
 
-A refusal is compared by its type and its facts. Several things may be wrong with one request and the contract does
-not say which is named first, so the oracle answers with all of them.
+A refusal is compared by its type and its facts. Several things may be wrong with one request and
+the contract does not say which is named first, so the oracle answers with all of them.
 
-A new event is added in three places: a `case` of `Oracle._legs`, a strategy of `EVENTS`, a rule of `Anything`. What
-may not be booked at all, such as a day that is closed, is asked in `Oracle._check`. A correction is no event: it is two
-of them, which `Oracle._correct` puts one after the other.
+A new event is added in three places: a `case` of `Oracle._legs`, a strategy of `EVENTS`, a rule of
+`Anything`. What may not be booked at all, such as a day that is closed, is asked in
+`Oracle._check`. A correction is no event: it is two of them, which `Oracle._correct` puts one after
+the other.
 """
 
 from __future__ import annotations
@@ -146,7 +149,9 @@ class Refused(Exception):
 
 
 def nowhere(before: int, fault: Fault) -> Fault:
-    """A key that is taken, or an entry reversed, within the same request is so by no entry: none of them will be."""
+    """A key that is taken, or an entry reversed, within the same request is so by no entry: none
+    of them will be.
+    """
     within = fault[0] in (AlreadyReversed, IdempotencyConflict) and fault[2] > before
     return (*fault[:2], None) if within else fault
 
@@ -218,7 +223,9 @@ def content_of(request: msgspec.Struct) -> object:
 
 
 class Oracle:
-    """What the ledger ought to be. Methods either change it and answer, or raise `Refused` and leave a wreck."""
+    """What the ledger ought to be. Methods either change it and answer, or raise `Refused` and
+    leave a wreck.
+    """
 
     def __init__(self) -> None:
         self.journal: list[Line] = []
@@ -260,7 +267,8 @@ class Oracle:
         new = 0
         for one in fills:
             key = f"fill:{one.id}"
-            # What an engine has computed is rounded, or one fill would hold up all that come after it.
+            # What an engine has computed is rounded, or one fill would hold up all that come after
+            # it.
             quantity, price, fee = (
                 amount.quantize(Decimal("1e-8"), ROUND_HALF_EVEN) if amount.is_finite() else amount
                 for amount in (one.quantity, one.price, one.fee)
@@ -324,7 +332,9 @@ class Oracle:
         return len(self.journal), key, False
 
     def _correct(self, event: Correct, key: str, now_us: int) -> None:
-        """The mistake is taken back, and only then the entry in its place is looked at; it is the one with the key."""
+        """The mistake is taken back, and only then the entry in its place is looked at; it is
+        the one with the key.
+        """
         faults, reversal_key = set(text_faults(event, key)), f"{key}:reversal"
         if len(reversal_key) > 128:
             reversal_key = f"{hashlib.sha256(key.encode()).hexdigest()}:reversal"
@@ -433,7 +443,9 @@ class Oracle:
         return event.reason if isinstance(event, Reverse) else event.memo
 
     def _close_revenue(self, day: str) -> None:
-        """What the revenue accounts have by the end of the day, each to RETAINED of its own strategy and asset."""
+        """What the revenue accounts have by the end of the day, each to RETAINED of its own
+        strategy and asset.
+        """
         for line in self.journal:
             for (account, strategy, asset), amount in line.legs.items() if line.day <= day else ():
                 if account in REVENUE:
@@ -578,7 +590,9 @@ class Oracle:
         self._lots(instrument).append(Lot(len(self.journal) + 1, quantity, paid, Fraction(0)))
 
     def _close(self, instrument: str, quantity: Fraction, proceeds: Fraction) -> None:
-        """Lot by lot, oldest first; what is taken off a lot costs its share, and takes its share of the mark along."""
+        """Lot by lot, oldest first; what is taken off a lot costs its share, and takes its share
+        of the mark along.
+        """
         if not quantity:  # a fault that is noted already
             return
         held = self._held(instrument)
@@ -617,7 +631,9 @@ class Oracle:
             self._move(MARKS, "UNREALIZED_PNL", lots[number].mark - lot.mark)
 
     def _fill(self, fill: BookFill) -> None:
-        """First against what is held the other way, then into a lot of its own; rounded as the one trade that it is."""
+        """First against what is held the other way, then into a lot of its own; rounded as the
+        one trade that it is.
+        """
         price, quantity = self._amount(fill.price), self._quantity(fill.quantity)
         self._move("TRADING_FEES", "CASH", self._amount(fill.fee))
         held = self._held(fill.instrument)
@@ -634,7 +650,9 @@ class Oracle:
             self._open(fill.instrument, opening, value - closed)
 
     def _opening(self, event: OpeningBalances) -> None:
-        """The fund has this cash and these positions, whatever the book says; what is not in it was earned before."""
+        """The fund has this cash and these positions, whatever the book says; what is not in it
+        was earned before.
+        """
         if len(self.journal) > 1 or any(line.kind != "deposit" for line in self.journal):
             self._faults.add((EntryRefused,))
         self._move("CASH", "RETAINED", self._amount(event.cash, -LIMIT) - self.total("CASH"))
@@ -736,7 +754,9 @@ def events_of(request: Request) -> tuple[Write, ...]:
 
 
 def text_faults(event: Write, key: str) -> Iterable[Fault]:
-    """Texts have 1 to 128 characters, instants lie between 1970 and 9999, what corrects has no key of its own."""
+    """Texts have 1 to 128 characters, instants lie between 1970 and 9999, what corrects has no
+    key of its own.
+    """
     texts = [
         key,
         event.strategy,
@@ -1152,7 +1172,9 @@ NEWEST = (
 
 
 class Anything(RuleBasedStateMachine):
-    """Each rule asks both, and compares what they answer and everything that can be seen of them then."""
+    """Each rule asks both, and compares what they answer and everything that can be seen of them
+    then.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -1314,7 +1336,9 @@ class Anything(RuleBasedStateMachine):
         at_once: bool,
         correction: Correct | None,
     ) -> None:
-        """After the first entry, if there is one: what it held, once more should that be refused, and a correction."""
+        """After the first entry, if there is one: what it held, once more should that be
+        refused, and a correction.
+        """
         if not openings:
             return
         before = () if first is None else (msgspec.structs.replace(first, strategy=strategy),)
@@ -1412,7 +1436,9 @@ class Anything(RuleBasedStateMachine):
 
     @rule(back=st.sampled_from([-1, 0, 1, 1, 2, 3]), reopened=st.sampled_from([None, 0, 0, 1]))
     def a_period_is_closed_and_perhaps_reopened(self, back: int, reopened: int | None) -> None:
-        """That of some days ago or of today, or of tomorrow; and the same one taken back, or another."""
+        """That of some days ago or of today, or of tomorrow; and the same one taken back, or
+        another.
+        """
         now_us = self.clock.now_us()
         self.ask(ClosePeriod(day_of(now_us - back * DAY_US)))
         if reopened is not None:
@@ -1458,7 +1484,9 @@ class Anything(RuleBasedStateMachine):
     def correct_a_settlement_that_came_late(
         self, event: BookSettlement, correction: Correct, days: int
     ) -> None:
-        """It has the day it came on, which is open: so has its reversal, though it happened on one that is closed."""
+        """It has the day it came on, which is open: so has its reversal, though it happened on
+        one that is closed.
+        """
         at_us = self.clock.now_us()
         self.clock.advance(86_400)
         self.ask(ClosePeriod(day_of(at_us)))
@@ -1573,7 +1601,9 @@ class Anything(RuleBasedStateMachine):
     def what_has_parts_is_asked_again(
         self, which: int, spelling: Callable[[Fraction], Any], memo: str, strategy: str | None
     ) -> None:
-        """The same, with a part that says something else, and a correction of another entry or with a key inside."""
+        """The same, with a part that says something else, and a correction of another entry or
+        with a key inside.
+        """
         event = self.one_of(self.with_parts(), which)
         others = [respelt(event, spelling), nearly(event, True, memo, strategy)]
         if isinstance(event, Correct):
@@ -1656,7 +1686,9 @@ def explore(examples: int, steps: int, phases: Sequence[Phase], *, derandomize: 
 
 
 def test_the_ledger_says_what_the_oracle_says_after_any_request() -> None:
-    """Always the same histories. One that fails is shown as it is: making it short would take minutes."""
+    """Always the same histories. One that fails is shown as it is: making it short would take
+    minutes.
+    """
     explore(16, 40, [Phase.generate], derandomize=True)
 
 

@@ -15,16 +15,10 @@ from fundops.actors.ledger import schema, verify
 from fundops.actors.ledger.book import Book, Draft
 from fundops.actors.ledger.entry import GENESIS, Entry, LotImage, chain_hash
 from fundops.actors.ledger.verify import FINDINGS_MAX, Anchor, Finding, anchor_of, verify_file
-from fundops.actors.persistence import (
-    DatabaseError,
-    Reader,
-    Rows,
-    Store,
-    commit_batch,
-    open_database,
-)
+from fundops.actors.persistence import Reader, Rows, Store, commit_batch, open_database
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import ConfigError
+from fundops.wire.errors import DatabaseError
 from fundops.wire.ledger import (
     ClosePosition,
     Deposit,

@@ -1,4 +1,6 @@
-"""Fees by plain calls: exact however time is cut, only above the mark, and never touched by a deposit."""
+"""Fees by plain calls: exact however time is cut, only above the mark, and never touched by a
+deposit.
+"""
 
 import math
 from fractions import Fraction

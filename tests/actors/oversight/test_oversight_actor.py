@@ -1,4 +1,6 @@
-"""The tick over the real actors and database: every step by itself, every fact once, whatever fails and restarts."""
+"""The tick over the real actors and database: every step by itself, every fact once, whatever
+fails and restarts.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -136,7 +138,9 @@ class Storage(PersistenceActor):
 
 
 class Script:
-    """Which commits to refuse: None lets a commit pass; an `OutcomeUnknown` is answered after it has landed."""
+    """Which commits to refuse: None lets a commit pass; an `OutcomeUnknown` is answered after it
+    has landed.
+    """
 
     def __init__(self) -> None:
         self.judge: Callable[[Commit], Exception | None] = lambda _: None
@@ -636,7 +640,8 @@ async def test_a_years_fees_are_two_percent_and_a_fifth_of_the_gain_each_charged
             await tree.tick(f"day {day}" if day % 73 == 0 else None, DAY_S)
         sheet: dict[str, Decimal] = await tree.ask("ledger", BalanceSheet())
         management, performance = float(sheet["MANAGEMENT_FEES"]), float(sheet["PERFORMANCE_FEES"])
-        # Two percent on a NAV that shrinks by the fee itself: between 2% of the first NAV and of the last.
+        # Two percent on a NAV that shrinks by the fee itself: between 2% of the first NAV and of
+        # the last.
         assert 1_980 < management < 2_000
         assert performance == pytest.approx(0.2 * (10_000 - management), abs=0.01)
         assert sheet["FEES_RECEIVABLE"] == -(sheet["MANAGEMENT_FEES"] + sheet["PERFORMANCE_FEES"])
@@ -668,7 +673,9 @@ PNL = (0, 3_000, 3_000, 1_000, 5_000, 5_000, 5_000)
 
 
 async def charged(path: Path, script: Script, *, restart_after: int | None = None) -> list[float]:
-    """Fees in the ledger, and NAV, after a week of sessions; the process ends after one of the ticks."""
+    """Fees in the ledger, and NAV, after a week of sessions; the process ends after one of the
+    ticks.
+    """
     clock, engine, day = VirtualClock(T0), Engine(), 0
     fees = FeeSettings(200, 20.0, 2)
     while day < len(PNL):
@@ -719,8 +726,8 @@ async def test_no_fee_is_charged_twice_or_never_whichever_commit_was_the_last_be
 
             script.judge = judge
             found = await charged(tmp_path / f"{table} {day} {after}.db", script, restart_after=day)
-            # A session that was lost makes its fees final later, at a mark a little different; a fee that was charged
-            # twice or never is off by a day's management at least.
+            # A session that was lost makes its fees final later, at a mark a little different; a
+            # fee that was charged twice or never is off by a day's management at least.
             assert found[0] == pytest.approx(expected[0], abs=0.5)
             assert found[1] == pytest.approx(expected[1], abs=5)
 

@@ -1,4 +1,6 @@
-"""Backup and restore: whole, its owner's alone, on disk when it is said, and never over something else unasked."""
+"""Backup and restore: whole, its owner's alone, on disk when it is said, and never over
+something else unasked.
+"""
 
 import os
 import stat
@@ -9,14 +11,8 @@ from typing import Any
 import apsw
 import pytest
 
-from fundops.actors.persistence import (
-    DatabaseError,
-    Reader,
-    backup,
-    copying,
-    open_database,
-    restore,
-)
+from fundops.actors.persistence import Reader, backup, copying, open_database, restore
+from fundops.wire.errors import DatabaseError
 
 SCHEMA = (
     "CREATE TABLE fact (id INTEGER PRIMARY KEY, value TEXT NOT NULL) STRICT;",

@@ -1,4 +1,6 @@
-"""Migrations: one transaction each, after a copy for its owner alone, and nothing of an older file is lost."""
+"""Migrations: one transaction each, after a copy for its owner alone, and nothing of an older
+file is lost.
+"""
 
 import stat
 from pathlib import Path
@@ -8,15 +10,9 @@ import apsw
 import pytest
 
 from fundops import Fund, FundConfig
-from fundops.actors.persistence import (
-    DatabaseError,
-    Reader,
-    Store,
-    commit_batch,
-    migrations,
-    open_database,
-)
+from fundops.actors.persistence import Reader, Store, commit_batch, migrations, open_database
 from fundops.file.database import MIGRATIONS, prepare
+from fundops.wire.errors import DatabaseError
 from fundops.wire.persistence import Committed
 
 FIRST = "CREATE TABLE fact (id INTEGER PRIMARY KEY, value TEXT NOT NULL) STRICT;"

@@ -1,4 +1,6 @@
-"""The persistence actor: durable before answered, one commit for many, and a fault that is an answer, not a crash."""
+"""The persistence actor: durable before answered, one commit for many, and a fault that is an
+answer, not a crash.
+"""
 
 import os
 import signal
@@ -17,7 +19,6 @@ import trio
 from trio.testing import MockClock
 
 from fundops.actors.persistence import (
-    DatabaseError,
     PersistenceActor,
     Reader,
     Store,
@@ -39,7 +40,13 @@ from fundops.runtime import (
     Supervisor,
     open_supervisor,
 )
-from fundops.wire.errors import ConstraintFailed, OutcomeUnknown, StorageDegraded, StorageFailed
+from fundops.wire.errors import (
+    ConstraintFailed,
+    DatabaseError,
+    OutcomeUnknown,
+    StorageDegraded,
+    StorageFailed,
+)
 from fundops.wire.persistence import Commit, Committed, Statement, StorageStatistics, StorageStatus
 
 SCHEMA = (
@@ -483,7 +490,9 @@ async def test_a_degraded_database_is_probed_until_it_heals_and_no_longer(
 
 
 class Disk:
-    """Stands in for the connection of a store: an action at one statement, and a count of all that are run."""
+    """Stands in for the connection of a store: an action at one statement, and a count of all
+    that are run.
+    """
 
     def __init__(
         self, connection: apsw.Connection, at: str, action: Callable[[Callable[[], Any]], Any]

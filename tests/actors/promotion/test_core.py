@@ -1,4 +1,6 @@
-"""The rules of promotion by plain calls: gates, verdicts, demotions, and what is never counted as good."""
+"""The rules of promotion by plain calls: gates, verdicts, demotions, and what is never counted
+as good.
+"""
 
 import math
 from typing import Any
@@ -520,7 +522,8 @@ def test_a_session_loss_of_five_percent_of_real_money_is_hard() -> None:
 
 def test_a_soft_breach_needs_three_of_the_last_five_sessions_and_twenty_in_all() -> None:
     def scaled(*tail: float) -> Strategy:
-        # From a peak of 100: 79 is a drawdown of 21%, 81 one of 19%; reached in steps below the hard session loss.
+        # From a peak of 100: 79 is a drawdown of 21%, 81 one of 19%; reached in steps below the
+        # hard session loss.
         return sessions(strategy(Scaled), *([100.0] * 12), 96, 92.5, 89, 86, 83.5, 81, *tail)
 
     assert breach(scaled(79, 79), GUARDED) is None

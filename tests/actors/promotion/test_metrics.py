@@ -1,4 +1,6 @@
-"""Metrics: what may be recorded, and our own against the formulas written out over the whole series."""
+"""Metrics: what may be recorded, and our own against the formulas written out over the whole
+series.
+"""
 
 import itertools
 import math
@@ -194,7 +196,9 @@ def test_a_track_that_was_stored_halfway_goes_on_as_if_nothing_had_happened(
 
 @given(st.floats(-90.0, 400.0), st.lists(st.floats(0.8, 1.25), min_size=2, max_size=20))
 def test_capital_given_or_taken_is_no_performance(flow: float, growth: list[float]) -> None:
-    """The same returns on capital that changes half-way and on capital that does not give the same metrics."""
+    """The same returns on capital that changes half-way and on capital that does not give the
+    same metrics.
+    """
     steady, moved = Track(), Track()
     equity_steady = equity_moved = allocated = 100.0
     for number, factor in enumerate(growth):

@@ -1,4 +1,6 @@
-"""The promotion actor on the real database: one transaction for each move, capital cut before it and raised after."""
+"""The promotion actor on the real database: one transaction for each move, capital cut before it
+and raised after.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -99,7 +101,9 @@ class Engine:
 
 
 class Storage(PersistenceActor):
-    """The real one, until it is told to answer something else; it keeps what it was asked to commit."""
+    """The real one, until it is told to answer something else; it keeps what it was asked to
+    commit.
+    """
 
     def __init__(self, path: Path, mood: "Mood") -> None:
         super().__init__(path, MIGRATIONS, make_worker=InlineWorker)

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fundops.actors.host import Host, HostFault
+from fundops.actors.host import Host
 from fundops.actors.persistence import PersistenceActor, Reader
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.recovery import SCHEMA, SCHEMA_3, RecoveryActor, RecoverySettings, schema
@@ -33,6 +33,7 @@ from fundops.wire.controller import FeedStatus, StrategyState, StrategyStatus
 from fundops.wire.errors import (
     BadLimit,
     ConstraintFailed,
+    HostFault,
     NotRetryable,
     OutcomeUnknown,
     StorageDegraded,

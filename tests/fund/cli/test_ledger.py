@@ -29,13 +29,13 @@ from fundops import (
     open_reader,
 )
 from fundops.actors.ledger.judges import judges
-from fundops.actors.persistence import DatabaseError, open_database
+from fundops.actors.persistence import open_database
 from fundops.cli import app as cli
 from fundops.control.standalone import run_command
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
 from fundops.file.restore import import_book
-from fundops.wire.errors import OutcomeUnknown
+from fundops.wire.errors import DatabaseError, OutcomeUnknown
 
 DEADLINE_S = 60
 

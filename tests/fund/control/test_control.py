@@ -39,7 +39,7 @@ from fundops import (
     SubsystemDisabled,
     open_reader,
 )
-from fundops.actors.persistence import DatabaseError, open_database
+from fundops.actors.persistence import open_database
 from fundops.control import call, client, commands, rendezvous, server
 from fundops.control.arguments import bound, converted, plain
 from fundops.control.audit import OUTCOME_MAX, Caller
@@ -53,6 +53,7 @@ from fundops.file.database import MIGRATIONS, prepare
 from fundops.runtime import InlineWorker, Worker
 from fundops.wire.errors import (
     AlreadyReversed,
+    DatabaseError,
     IdempotencyConflict,
     PositionMismatch,
     StorageDegraded,

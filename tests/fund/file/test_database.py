@@ -8,8 +8,9 @@ import apsw
 import pytest
 
 from fundops import ConfigError, Fund, FundConfig, open_reader
-from fundops.actors.persistence import DatabaseError, open_database
+from fundops.actors.persistence import open_database
 from fundops.file.database import MIGRATIONS, prepare
+from fundops.wire.errors import DatabaseError
 
 IDENTITY = {"name": "fund", "currency": "USD", "total_capital": "100000"}
 

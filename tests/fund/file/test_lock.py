@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from fundops import DatabaseInUse, FundopsError
-from fundops.actors.persistence import DatabaseError
 from fundops.file.lock import OwnerLock
+from fundops.wire.errors import DatabaseError
 
 DEADLINE_S = 30
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from fundops.actors.ledger.events import Rules
-from fundops.actors.persistence import DatabaseError, Rows, open_database
+from fundops.actors.persistence import Rows, open_database
 from fundops.file import meta
 from fundops.file.database import MIGRATIONS, prepare
+from fundops.wire.errors import DatabaseError
 
 
 def test_the_identity_holds_the_capital_as_plain_decimal_text() -> None:
