@@ -2,63 +2,68 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
-import msgspec
+from msgspec import Meta
 
-from ...runtime import ConfigError
+from ...runtime import ConfigError, Settings
 
 __all__ = ["RecoverySettings", "cooldown_us", "to_us"]
 
-FirstAttempt = Literal["immediate", "after_cooldown"]
 
+class RecoverySettings(Settings, frozen=True):
+    """How long recovery waits, and how often it tries."""
 
-class RecoverySettings(msgspec.Struct, frozen=True):
-    """How long recovery waits, and how often it tries. Raises: `ConfigError` naming the field."""
-
-    probation_s: float = (
-        600.0  # until a restart counts as recovered; 0: at once, attempts forgotten
+    probation_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="seconds until a restart counts as recovered; 0: at once, and the attempts"
+            " are forgotten",
+        ),
+    ] = 600.0
+    max_starts_per_day: Annotated[
+        int | None,
+        Meta(ge=1, le=10_000, description="starts of a strategy in any 24 h; None: unlimited"),
+    ] = 10
+    first_attempt: Annotated[
+        Literal["immediate", "after_cooldown"],
+        Meta(description="'immediate': by the check that finds the failure"),
+    ] = "immediate"
+    base_cooldown_s: Annotated[float, Meta(ge=0.001, description="seconds; the first cooldown")] = (
+        60.0
     )
-    max_starts_per_day: int | None = 10  # per strategy, in any 24 h; None: unlimited
-    first_attempt: FirstAttempt = "immediate"  # "immediate": by the check that finds the failure
-    base_cooldown_s: float = 60.0  # the first cooldown
-    factor: float = 2.0  # each cooldown is this many times the one before; 1 to 10
-    cooldown_max_s: float = 3_600.0
-    attempts_max: int = 3  # failed attempts of one episode that open the breaker; 1 to 100
-    restart_deadline_s: float = (
-        30.0  # for texts only: the host port measures it and reports a late call
-    )
-    restart_concurrency: int = 1  # restart calls at once; a late call no longer counts
-    restart_spacing_s: float = 1.0  # between the beginnings of two restarts; 0: none
+    factor: Annotated[
+        float, Meta(ge=1, le=10, description="each cooldown is this many times the one before")
+    ] = 2.0
+    cooldown_max_s: Annotated[
+        float, Meta(ge=0.001, description="seconds; the longest cooldown, at least the first")
+    ] = 3_600.0
+    attempts_max: Annotated[
+        int, Meta(ge=1, le=100, description="failed attempts of one episode that open the breaker")
+    ] = 3
+    restart_deadline_s: Annotated[
+        float,
+        Meta(
+            ge=0.001,
+            description="seconds, for texts only: the host port measures and reports a late call",
+        ),
+    ] = 30.0
+    restart_concurrency: Annotated[
+        int,
+        Meta(ge=1, le=10_000, description="restart calls at once; a late call no longer counts"),
+    ] = 1
+    restart_spacing_s: Annotated[
+        float, Meta(ge=0, description="seconds between the beginnings of two restarts")
+    ] = 1.0
 
     def __post_init__(self) -> None:
-        _check_number("probation_s", self.probation_s, 0, math.inf)
-        _check_number("base_cooldown_s", self.base_cooldown_s, 0.001, math.inf)
-        _check_number("factor", self.factor, 1, 10)
-        _check_number("cooldown_max_s", self.cooldown_max_s, self.base_cooldown_s, math.inf)
-        _check_number("restart_deadline_s", self.restart_deadline_s, 0.001, math.inf)
-        _check_number("restart_spacing_s", self.restart_spacing_s, 0, math.inf)
-        _check_count("attempts_max", self.attempts_max, 100)
-        _check_count("restart_concurrency", self.restart_concurrency, 10_000)
-        if self.max_starts_per_day is not None:
-            _check_count("max_starts_per_day", self.max_starts_per_day, 10_000)
-        if self.first_attempt not in get_args(FirstAttempt):
+        super().__post_init__()
+        if self.cooldown_max_s < self.base_cooldown_s:
             raise ConfigError(
-                "first_attempt", f"{self.first_attempt!r} is not immediate or after_cooldown"
+                "cooldown_max_s",
+                f"{self.cooldown_max_s!r} is less than base_cooldown_s, {self.base_cooldown_s!r}",
             )
-
-
-def _check_number(field: str, value: object, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(field, f"{value!r} is not a finite number")
-    if not least <= value <= most:
-        raise ConfigError(field, f"{value!r} is not between {least:g} and {most:g}")
-
-
-def _check_count(field: str, value: object, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise ConfigError(field, f"{value!r} is not a whole number from 1 to {most}")
 
 
 def cooldown_us(settings: RecoverySettings, attempts: int) -> int:

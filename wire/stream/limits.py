@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated
 
-from ...runtime import ConfigError
+from msgspec import Meta
+
+from ...runtime import Settings
 
 __all__ = ["ServerLimits"]
 
 
-class ServerLimits(msgspec.Struct, frozen=True):
-    """Deadlines and sizes that the server enforces for each client. All must be greater than zero.
+class ServerLimits(Settings, frozen=True):
+    """Deadlines and sizes that the server enforces for each client."""
 
-    Raises: `ConfigError` naming the field.
-    """
-
-    handshake_s: float = 5.0  # from the connect to the accepted upgrade
-    hello_s: float = 5.0  # from the upgrade to the hello
-    send_s: float = 10.0  # for a client to take the bytes of one message
-    heartbeat_s: float = 5.0  # without another message; then a heartbeat is sent
-    ping_s: float = 15.0  # between websocket pings
-    pong_s: float = 10.0  # from a ping to its pong
-    close_s: float = 2.0  # for the last message and the closing handshake
-    connections: int = 1_024  # open at once
-    head_bytes: int = 8_192  # of the HTTP request
-    message_bytes: int = 4_096  # of one message from a client
-    message_frames: int = (
-        64  # of one message; endless empty frames would pass a limit on bytes alone
+    handshake_s: Annotated[
+        float, Meta(gt=0, description="seconds from the connect to the accepted upgrade")
+    ] = 5.0
+    hello_s: Annotated[float, Meta(gt=0, description="seconds from there to the hello")] = 5.0
+    send_s: Annotated[
+        float, Meta(gt=0, description="seconds for a client to take the bytes of one message")
+    ] = 10.0
+    heartbeat_s: Annotated[
+        float, Meta(gt=0, description="seconds without a message, then a heartbeat is sent")
+    ] = 5.0
+    ping_s: Annotated[float, Meta(gt=0, description="seconds between two websocket pings")] = 15.0
+    pong_s: Annotated[float, Meta(gt=0, description="seconds from a ping to its pong")] = 10.0
+    close_s: Annotated[
+        float, Meta(gt=0, description="seconds for the last message and the closing handshake")
+    ] = 2.0
+    connections: Annotated[int, Meta(ge=1, description="open at once")] = 1_024
+    head_bytes: Annotated[int, Meta(ge=1, description="bytes of the HTTP request")] = 8_192
+    message_bytes: Annotated[int, Meta(ge=1, description="bytes of one message from a client")] = (
+        4_096
     )
-    messages_per_s: int = 10  # messages and control frames together; a burst may have as many
-
-    def __post_init__(self) -> None:
-        for field in self.__struct_fields__:
-            if not getattr(self, field) > 0:  # written so that NaN is refused too
-                raise ConfigError(field, f"{getattr(self, field)!r} is not greater than zero")
+    message_frames: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="frames of one message; endless empty frames would pass a limit on bytes",
+        ),
+    ] = 64
+    messages_per_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="messages and control frames a second; a burst may have as many",
+        ),
+    ] = 10
