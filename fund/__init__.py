@@ -113,8 +113,8 @@ __all__ = [
     "UnbalancedEntry",
     "UnknownAccount",
     "VirtualClock",
-    "open_reader",
     "__version__",
+    "open_reader",
 ]
 
 # The module of each public name.

@@ -196,7 +196,7 @@ class LogDelivery:
         Level.INFO: logging.INFO,
         Level.WARNING: logging.WARNING,
         Level.CRITICAL: logging.CRITICAL,
-    }  # noqa: RUF012
+    }
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = logger or logging.getLogger("fundops.alert")

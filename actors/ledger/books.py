@@ -32,7 +32,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
-from ..persistence import Rows
+from ..persistence import Rows, meta
 from .accounts import (
     CASH,
     EXTERNAL,
@@ -51,7 +51,7 @@ from .accounts import (
     UNREALIZED_PNL,
 )
 from .entry import BalanceKey, Entry
-from .journal import PAGE, amount_text, decode_entry, instant_text, meta_of
+from .journal import PAGE, amount_text, decode_entry, instant_text
 
 __all__ = ["ROOTS", "account_name", "beancount", "commodity_name", "ledger"]
 
@@ -94,13 +94,13 @@ def beancount(rows: Rows) -> Iterator[str]:
     the last entry is on the last day of the year 9999.
     """
     closing = _closing(rows)
-    meta = meta_of(rows)
+    identity = meta.read(rows)
     yield (
-        f'option "title" {_quoted(meta.get("name", ""))}\n'
+        f'option "title" {_quoted(identity.get("name", ""))}\n'
         'option "inferred_tolerance_default" "*:0"\n'
         + (
-            f'option "operating_currency" "{commodity_name(meta["currency"])}"\n'
-            if "currency" in meta
+            f'option "operating_currency" "{commodity_name(identity["currency"])}"\n'
+            if "currency" in identity
             else ""
         )
     )
@@ -165,8 +165,8 @@ def ledger(rows: Rows) -> Iterator[str]:
     continues in the next comment line.
     """
     closing = _closing(rows)
-    meta = meta_of(rows)
-    yield f"; The journal of {_comment(meta.get('name', ''))}\n\n"
+    identity = meta.read(rows)
+    yield f"; The journal of {_comment(identity.get('name', ''))}\n\n"
     digits = "0" * len(amount_text(0)[2:])
     for asset in closing.assets:
         # hledger would not check the digits after those of this format.

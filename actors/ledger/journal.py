@@ -20,7 +20,7 @@ import msgspec
 from ...runtime import ConfigError, shown
 from ...wire.errors import DatabaseError, JournalDamaged
 from ...wire.money import from_minor, text_of
-from ..persistence import Rows, open_database
+from ..persistence import Rows, meta, open_database
 from .book import Book, Draft
 from .entry import GENESIS, Entry, Original, chain_hash
 from .fields import is_day
@@ -39,7 +39,6 @@ __all__ = [
     "import_jsonl",
     "instant_text",
     "jsonl",
-    "meta_of",
     "peek_header",
 ]
 
@@ -107,11 +106,11 @@ def jsonl(rows: Rows) -> Iterator[str]:
     `import_jsonl` and `import_journal` read it.
     """
     seq, head = rows.row("SELECT seq, hash FROM entry ORDER BY seq DESC LIMIT 1") or (0, GENESIS)
-    meta = meta_of(rows)
+    identity = meta.read(rows)
     header = Header(
-        currency=meta.get("currency"),
-        name=meta.get("name"),
-        uuid=meta.get("uuid"),
+        currency=identity.get("currency"),
+        name=identity.get("name"),
+        uuid=identity.get("uuid"),
         seq=seq,
         hash=head.hex(),
     )
@@ -171,11 +170,6 @@ def decode_entry(seq: int, payload: str) -> Entry:
     if entry.seq != seq:
         raise JournalDamaged(seq, f"its payload is that of entry {entry.seq}")
     return entry
-
-
-def meta_of(rows: Rows) -> dict[str, str]:
-    """The name, currency and uuid of the fund, as far as the database has them."""
-    return dict(rows.rows("SELECT key, value FROM meta"))
 
 
 def amount_text(minor: int) -> str:

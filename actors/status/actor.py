@@ -30,7 +30,7 @@ from ...wire.stream.hub import RING_SIZE, Hub
 from ...wire.stream.limits import ServerLimits
 from ...wire.stream.protocol import EventTopic
 from ...wire.stream.server import ServerStatistics, serve_status
-from ..persistence import Reader
+from ..persistence import Reader, meta
 
 __all__ = ["PAGE_ROWS", "StatusActor"]
 
@@ -231,10 +231,10 @@ class StatusActor(Actor):
 
 
 def _uuid(reader: Reader, path: Path) -> str:
-    row = reader.row("SELECT value FROM meta WHERE key = 'uuid'")
-    if row is None:
+    uuid = meta.read(reader).get("uuid")
+    if uuid is None:
         raise DatabaseError(path, "has no uuid; it was not opened by a fund before")
-    return str(row[0])
+    return uuid
 
 
 def _open_feed(reader: Reader, source: _Source) -> tuple[_Feed, int]:

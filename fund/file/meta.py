@@ -1,6 +1,4 @@
-"""The table `meta`: the identity of a fund's database.
-
-No other module of the front door reads or writes it.
+"""The identity of a fund's database: the keys of its table `meta`.
 
 | key | value |
 |---|---|
@@ -17,19 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import apsw
 import msgspec
 
 from fundops.actors.ledger.events import Rules
-from fundops.actors.persistence import Reader, Rows
+from fundops.actors.persistence import Reader
+from fundops.actors.persistence.meta import SCHEMA, read, write
 from fundops.wire.money import from_minor
 
 __all__ = ["SCHEMA", "identity", "read", "read_file", "rules_of", "with_rules", "write"]
-
-# Part of the first migration, so it is never changed.
-SCHEMA: Final = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;\n"
-)
 
 _RULES: Final = "ledger_rules"
 
@@ -43,24 +36,10 @@ def identity(name: str, currency: str, capital_minor: int) -> dict[str, str]:
     return {"name": name, "currency": currency, "total_capital": capital}
 
 
-def read(rows: Rows) -> dict[str, str]:
-    """All keys and values of an open database."""
-    return {str(key): str(value) for key, value in rows.rows("SELECT key, value FROM meta")}
-
-
 def read_file(path: Path) -> dict[str, str]:
     """All keys and values of the database at `path`. Raises: `DatabaseError`."""
     with Reader(path) as reader:
         return read(reader)
-
-
-def write(connection: apsw.Connection, values: Mapping[str, str]) -> None:
-    """Store the values in one transaction, replacing older ones of the same keys."""
-    if values:
-        with connection:
-            connection.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items())
-            )
 
 
 def rules_of(values: Mapping[str, str]) -> Rules:
