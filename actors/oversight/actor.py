@@ -11,12 +11,10 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
 from ...runtime import (
     DAY_US,
@@ -25,7 +23,6 @@ from ...runtime import (
     Clock,
     FundopsError,
     Ref,
-    Settings,
     handles,
 )
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
@@ -39,11 +36,10 @@ from ...wire.ledger import (
     ChargePerformanceFee,
     LedgerPosition,
     LedgerTotals,
-    Mark,
     PostMany,
     ReadTotals,
 )
-from ...wire.money import fraction_of, from_minor, minor_of_float, text_of
+from ...wire.money import fraction_of, from_minor
 from ...wire.oversight import (
     FundStatus,
     NavHistory,
@@ -61,11 +57,14 @@ from ...wire.status import EventsCommitted, PublishStatus
 from ..alert.requests import requested
 from ..host import Host
 from ..persistence import DurableActor
-from . import fees, schema
-from .fees import FeeSettings, Owed
+from . import fees, schema, shown
+from .breaks import is_break
+from .fees import Owed
+from .marks import marks_of
 from .schema import Memory
+from .settings import OversightSettings
 
-__all__ = ["OversightActor", "OversightSettings"]
+__all__ = ["OversightActor"]
 
 log = logging.getLogger("fundops.oversight")
 
@@ -73,32 +72,6 @@ log = logging.getLogger("fundops.oversight")
 STEP_DEADLINE_S = COMMIT_DEADLINE_S
 # How much real money a stage stands for, to tell more from less.
 _RISK = {"retired": 0, "paper": 0, "shadow": 0, "live-small": 1, "live-scaled": 2, "live": 2}
-# A break between the two NAVs beyond this is a CRITICAL: a cent, or a basis point.
-BREAK_TOLERANCE_MINOR = 1_000_000
-BREAK_TOLERANCE_FRACTION = 1e-4
-
-
-class OversightSettings(Settings, frozen=True):
-    """How often the tick's steps run, and which subsystems the fund has."""
-
-    recovery_every_ticks: Annotated[
-        int, Meta(ge=1, description="ticks between two looks for failed strategies and stale feeds")
-    ] = 10
-    promotion_every_ticks: Annotated[
-        int, Meta(ge=1, description="ticks between two evaluations of the gates")
-    ] = 60
-    ledger_enabled: Annotated[
-        bool, Meta(description="keep the double-entry ledger; without it fees are not booked")
-    ] = False
-    promotion_enabled: Annotated[
-        bool, Meta(description="promote and demote strategies; without it all of them are real")
-    ] = False
-    self_healing_enabled: Annotated[
-        bool, Meta(description="restart failed strategies, watch feeds")
-    ] = False
-    alerts_enabled: bool = False
-    status_enabled: bool = False
-    fees: FeeSettings = FeeSettings()
 
 
 class OversightActor(DurableActor):
@@ -456,45 +429,24 @@ class OversightActor(DurableActor):
         self._totals = await self._ask("ledger", ReadTotals())
 
     async def _mark_positions(self, positions: Sequence[LedgerPosition], session: str) -> None:
-        marks = tuple(mark for one in positions if (mark := self._mark(one, session)) is not None)
+        marks = marks_of(positions, self._statuses, session)
         if marks:
             try:
                 await self._ask("ledger", PostMany(marks))
             except IdempotencyConflict as booked:
                 log.warning("session %s was marked before: %s", session, booked)
 
-    def _mark(self, position: LedgerPosition, session: str) -> Mark | None:
-        """The engine reports unrealized P&L per strategy, so only a strategy's single position
-        can be marked.
-        """
-        assert self._totals is not None
-        alone = sum(one.strategy == position.strategy for one in self._totals.positions) == 1
-        status = next((one for one in self._statuses if one.name == position.strategy), None)
-        unrealized = minor_of_float(status.unrealized_pnl) if status is not None else None
-        if not alone or unrealized is None:
-            return None
-        worth = position.cost + from_minor(unrealized)
-        value = max(Decimal(0), worth if position.quantity > 0 else -worth)
-        if value == abs(position.value):
-            return None
-        key = f"mark:{position.strategy}:{position.instrument}:{session}"
-        return Mark(position.instrument, value, key=key, strategy=position.strategy)
-
     def _compare(self, totals: LedgerTotals) -> None:
-        """The ledger's NAV and the guard's are made from different reports; a difference is
-        somebody's error.
-        """
-        expected = self._gross_minor
-        gap = totals.nav_minor - expected
-        before = self._broken
-        self._broken = abs(gap) > max(
-            BREAK_TOLERANCE_MINOR, BREAK_TOLERANCE_FRACTION * abs(expected)
-        )
+        """Compare the ledger's NAV with the guard's, which rest on different reports."""
+        gap = totals.nav_minor - self._gross_minor
+        before, self._broken = self._broken, is_break(gap, self._gross_minor)
         if self._broken and not before:
-            text = f"ledger {from_minor(totals.nav_minor)}, engine {from_minor(expected)}, difference {from_minor(gap)}"
-            self._note(
-                Level.CRITICAL, Category.GENERAL, "Ledger and engine disagree on NAV", text, "break"
+            title = "Ledger and engine disagree on NAV"
+            text = (
+                f"ledger {from_minor(totals.nav_minor)}, engine {from_minor(self._gross_minor)}, "
+                f"difference {from_minor(gap)}"
             )
+            self._note(Level.CRITICAL, Category.GENERAL, title, text, "break")
         elif before and not self._broken:
             self._resolve(Category.GENERAL, "Ledger and engine agree on NAV", "break")
         elif gap:
@@ -546,22 +498,15 @@ class OversightActor(DurableActor):
             log.debug("status stream: %s", error)
 
     def _states(self) -> dict[str, dict[str, Any]]:
-        states: dict[str, dict[str, Any]] = {
-            "fund": _texts(self._fund_status().as_dict()),
-            "strategies": {one.name: self._shown(one) for one in self._statuses},
-            "feeds": {one.name: msgspec.structs.asdict(one) for one in self._feeds},
-            "actors": {one.name: msgspec.to_builtins(one) for one in self._tree()},
+        states = {
+            "fund": shown.texts(self._fund_status().as_dict()),
+            "strategies": shown.strategies(self._statuses, self._terms or {}),
+            "feeds": {feed.name: msgspec.structs.asdict(feed) for feed in self._feeds},
+            "actors": {child.name: msgspec.to_builtins(child) for child in self._tree()},
         }
         if self._totals is not None:
-            states["balances"] = {
-                name: text_of(value) for name, value in self._totals.balance_sheet.items()
-            }
+            states["balances"] = shown.texts(self._totals.balance_sheet)
         return states
-
-    def _shown(self, status: StrategyStatus) -> dict[str, Any]:
-        terms = (self._terms or {}).get(status.name)
-        stage = terms.stage.value if terms is not None else status.stage
-        return {**_texts(msgspec.structs.asdict(status)), "stage": stage}
 
     @handles(ReadFundStatus)
     async def fund_status(self, _: ReadFundStatus) -> FundStatus:
@@ -626,11 +571,3 @@ def _flags(guard: GuardState) -> tuple[object, ...]:
             (name, book.paused, book.warned, book.real) for name, book in guard.strategies.items()
         ),
     )
-
-
-def _texts(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Money as decimal text, the rest as it is."""
-    return {
-        name: text_of(value) if isinstance(value, Decimal) else value
-        for name, value in values.items()
-    }

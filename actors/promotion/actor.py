@@ -45,8 +45,9 @@ from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..host import Host
 from ..persistence import DurableActor
 from . import core, schema
-from .core import Change, PromotionSettings, Rules, Strategy
+from .core import Change, Rules, Strategy
 from .metrics import Sample, Track, canonical_metrics
+from .settings import PromotionSettings
 
 __all__ = ["PromotionActor"]
 

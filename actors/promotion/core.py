@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Meta
 
-from ...runtime import DAY_US, Settings
+from ...runtime import DAY_US
 from ...wire.errors import (
     CoolingDown,
     GateNotPassed,
@@ -42,18 +41,16 @@ from .ladder import (
     METRICS,
     Criterion,
     Ladder,
-    LadderName,
-    Policy,
     PromotionGate,
     default_criteria,
     ladder,
 )
 from .metrics import Sample, Track, canonical_metrics
+from .settings import PromotionSettings
 
 __all__ = [
     "Change",
     "Metric",
-    "PromotionSettings",
     "Rules",
     "Strategy",
     "breach",
@@ -71,54 +68,6 @@ __all__ = [
 
 # How far the clock of whoever records metrics may differ from ours.
 CLOCK_TOLERANCE_US = 300_000_000
-
-
-class PromotionSettings(Settings, frozen=True):
-    """The default criteria of every gate, and how demotion works."""
-
-    ladder: LadderName = "four-stage"
-    policy: Policy = "guarded"
-    min_paper_days: Annotated[
-        float, Meta(ge=0, description="days that a strategy stays in a stage at least")
-    ] = 14
-    min_trades: Annotated[
-        int,
-        Meta(ge=0, le=1_000_000_000, description="closed round trips that a stage needs at least"),
-    ] = 50
-    min_sharpe: Annotated[float, Meta(description="annual Sharpe ratio of the stage at least")] = (
-        1.0
-    )
-    max_drawdown_pct: Annotated[
-        float, Meta(ge=0, le=100, description="percent; drawdown within the stage at most")
-    ] = 20.0
-    min_win_rate: Annotated[
-        float, Meta(ge=0, le=1, description="fraction of round trips that were won at least")
-    ] = 0.45
-    metric_max_age_s: Annotated[
-        float, Meta(ge=0, description="seconds; a metric older than this blocks, and never passes")
-    ] = 172_800.0
-    soft_sessions: Annotated[
-        int, Meta(ge=0, description="sessions that the soft limits look back over")
-    ] = 5
-    soft_breaches: Annotated[
-        int, Meta(ge=0, description="breached sessions among them that demote")
-    ] = 3
-    soft_min_sessions: Annotated[
-        int, Meta(ge=0, description="sessions in a stage before the soft limits hold")
-    ] = 20
-    soft_cooldown_days: Annotated[
-        float, Meta(ge=0, description="days without promotion after a soft demotion")
-    ] = 7
-    hard_cooldown_days: Annotated[
-        float, Meta(ge=0, description="days without promotion after a hard demotion")
-    ] = 30
-    cooldown_max_days: Annotated[
-        float, Meta(ge=0, description="days; the longest that a cooldown grows to")
-    ] = 90
-    freeze_after_demotions: Annotated[
-        int, Meta(ge=0, description="demotions within the window that freeze a strategy")
-    ] = 3
-    freeze_window_days: Annotated[float, Meta(ge=0, description="days; that window")] = 180
 
 
 class Rules:
