@@ -83,7 +83,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
 
     ledger_floats: Annotated[
         Literal["round", "refuse"],
-        Meta(description="the ledger's answer to a float with more than 8 decimals"),
+        Meta(description="a float as an amount is rounded to 8 decimals, or refused"),
     ] = "round"
     account_floors: Annotated[
         Mapping[str, Amount],

@@ -15,8 +15,13 @@ __all__ = ["PromotionSettings"]
 class PromotionSettings(Settings, frozen=True):
     """The default criteria of every gate, and how demotion works."""
 
-    ladder: LadderName = "four-stage"
-    policy: Policy = "guarded"
+    ladder: Annotated[
+        LadderName, Meta(description="paper, shadow, live-small, live-scaled; or paper, shadow, live")
+    ] = "four-stage"
+    policy: Annotated[
+        Policy,
+        Meta(description="'guarded': more real money waits for a person; 'literal': it does not"),
+    ] = "guarded"
     min_paper_days: Annotated[
         float, Meta(ge=0, description="days that a strategy stays in a stage at least")
     ] = 14

@@ -57,7 +57,7 @@ def run_command(
 ) -> Any:
     """Run a command and return its answer as JSON values. Not to be called from within a trio run.
 
-    A change without a `key` gets one first, so that its errors can carry it. `actor` is the name
+    A change without a `key` gets one first, so that its errors can carry it. `by` is the name
     for the audit table.
 
     Raises: the command's own error; `DatabaseInUse` when the owner does not listen;

@@ -391,7 +391,7 @@ class LedgerDoor(Door):
     ) -> Posted:
         """Undo the last close, which must be of `day`.
 
-        The journal keeps both entries, with `reason` and `actor`.
+        The journal keeps both entries, with `reason` and `by`.
         """
         return await self._book(
             ReopenPeriod,

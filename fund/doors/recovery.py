@@ -26,7 +26,7 @@ __all__ = ["RecoveryDoor"]
 class RecoveryDoor(Door):
     """Failures, attempts to restart, and a person's control of the circuit breakers.
 
-    `actor` names the person who decides.
+    `by` names the person who decides.
     """
 
     def __init__(self, ref: Ref | None, host: Host) -> None:
