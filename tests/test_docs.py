@@ -1,9 +1,10 @@
-"""Every snippet and command in docs/ is run as it stands there."""
+"""Every snippet and command in docs/ is run as written there, and docs/settings.md is fresh."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,12 +20,13 @@ SNIPPETS = [
     )
 ]
 PRINTED = {
-    "ledger-0": "CASH 95000\nPOSITIONS 5000\nFEES_RECEIVABLE -300\nMANAGEMENT_FEES 200\nPERFORMANCE_FEES 100\n"
-    "REALIZED_PNL -1500\nUNREALIZED_PNL 0\nNAV 99700 True",
+    "ledger-0": "CASH 95000\nPOSITIONS 5000\nFEES_RECEIVABLE -300\nMANAGEMENT_FEES 200\n"
+    "PERFORMANCE_FEES 100\nREALIZED_PNL -1500\nUNREALIZED_PNL 0\nNAV 99700 True",
     "ledger-1": "2024-12-31 is closed: the book is closed up to 2024-12-31\n50.00000000",
     "runtime-0": "3",
     "runtime-1": "halt\nSPY 999.0",
-    "runtime-2": "life 2 uploaded first\nlife 5 uploaded last\n1 quarantined after 3 attempts: OSError",
+    "runtime-2": "life 2 uploaded first\nlife 5 uploaded last\n"
+    "1 quarantined after 3 attempts: OSError",
     "runtime-3": "True 64",
     "runtime-4": "[('store', 1), ('subsystems', 1)]",
     "runtime-5": "feed is gone: market closed\nmarket closed",
@@ -68,4 +70,17 @@ def test_the_commands_of_the_ledger_run_as_written_on_the_book_of_its_first_snip
     assert all(
         (tmp_path / name).exists()
         for name in ("fund.beancount", "again.db", "copy.db", "restored.db")
+    )
+
+
+def test_the_page_of_settings_is_what_the_declarations_say(tmp_path: Path) -> None:
+    # A copy of the script writes its page beside itself, so the checkout stays as it is.
+    script = Path(shutil.copy(DOCS / "generate.py", tmp_path))
+    subprocess.run(
+        [sys.executable, "-W", "error", str(script)], check=True, capture_output=True, timeout=60
+    )
+    written = (tmp_path / "settings.md").read_text(encoding="utf-8")
+    assert "| `lease_s` | a finite number > 0 and <= 86,400 | `30.0` | seconds;" in written
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == written, (
+        "stale: run `python docs/generate.py`"
     )
