@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from fundops import AlertSettings, FundConfig, RecoverySettings
+from fundops.control.rendezvous import VERSION, Request
 
 DOCS = Path(__file__).parent.parent / "docs"
 SNIPPETS = [
@@ -23,6 +27,7 @@ PRINTED = {
     "ledger-0": "CASH 95000\nPOSITIONS 5000\nFEES_RECEIVABLE -300\nMANAGEMENT_FEES 200\n"
     "PERFORMANCE_FEES 100\nREALIZED_PNL -1500\nUNREALIZED_PNL 0\nNAV 99700 True",
     "ledger-1": "2024-12-31 is closed: the book is closed up to 2024-12-31\n50.00000000",
+    "operations-0": "2 1500.00\nprices look wrong\nOFF",
     "runtime-0": "3",
     "runtime-1": "halt\nSPY 999.0",
     "runtime-2": "life 2 uploaded first\nlife 5 uploaded last\n"
@@ -84,3 +89,26 @@ def test_the_page_of_settings_is_what_the_declarations_say(tmp_path: Path) -> No
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == written, (
         "stale: run `python docs/generate.py`"
     )
+
+
+def test_the_line_for_the_control_socket_has_the_fields_of_a_request() -> None:
+    page = (DOCS / "operations.md").read_text()
+    [line] = re.findall(r"^```json\n(.*?)^```", page, re.M | re.S)
+    # Decoding ignores a field that a request does not have, so the names are compared.
+    assert set(msgspec.json.decode(line)) <= set(Request.__struct_fields__)
+    request = msgspec.json.decode(line, type=Request)
+    assert (request.version, request.command, request.by) == (VERSION, "ledger.deposit", "ann")
+
+
+def test_each_switch_back_is_a_setting_that_changes_a_default() -> None:
+    rows = (DOCS / "decisions.md").read_text().splitlines()
+    switches = [row.split("|")[3].strip(" `") for row in rows if row.startswith("|") and "=" in row]
+    assert len(switches) >= 7
+    names = {
+        "AlertSettings": AlertSettings,
+        "FundConfig": FundConfig,
+        "RecoverySettings": RecoverySettings,
+    }
+    for switch in switches:
+        config = eval(f"FundConfig(total_capital=1, {switch})", names)
+        assert config != FundConfig(total_capital=1), switch
