@@ -1,4 +1,4 @@
-"""Every snippet and command in docs/ is run as written there, and docs/settings.md is fresh."""
+"""Every snippet and command in docs/ runs as written, and each file that a page names exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import pytest
 from fundops import AlertSettings, FundConfig, RecoverySettings
 from fundops.control.rendezvous import VERSION, Request
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 SNIPPETS = [
     pytest.param(source, id=f"{page.stem}-{number}")
     for page in sorted(DOCS.glob("*.md"))
@@ -112,3 +114,12 @@ def test_each_switch_back_is_a_setting_that_changes_a_default() -> None:
     for switch in switches:
         config = eval(f"FundConfig(total_capital=1, {switch})", names)
         assert config != FundConfig(total_capital=1), switch
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_a_page_names_only_files_that_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    links = [page.parent / link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    folders = r"`((?:runtime|wire|actors|fund|tests|bench|docs)/[\w./]*)`"
+    paths = [*links, *(ROOT / path for path in re.findall(folders, text))]
+    assert [str(path) for path in paths if not path.exists()] == []
