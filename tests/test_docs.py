@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -123,3 +124,22 @@ def test_a_page_names_only_files_that_exist(page: Path) -> None:
     folders = r"`((?:runtime|wire|actors|fund|tests|bench|docs)/[\w./]*)`"
     paths = [*links, *(ROOT / path for path in re.findall(folders, text))]
     assert [str(path) for path in paths if not path.exists()] == []
+
+
+def test_the_commands_of_the_contribution_guide_name_scripts_that_parse() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    set_up, check = re.findall(r"^```sh\n(.*?)^```", guide, re.M | re.S)
+    # Setting up needs a network, so only its parts are checked.
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    [extra] = re.findall(r"-e '\.\[(\w+)\]'", set_up)
+    assert extra in settings["project"]["optional-dependencies"]
+    assert check == "bash .ci/check\n"
+    scripts = set(re.findall(r"\bbash ([\w./]+)", guide))
+    assert {".ci/check", ".ci/run"} <= scripts
+    for script in scripts:
+        parsed = subprocess.run(
+            ["bash", "-n", str(ROOT / script)], capture_output=True, text=True, timeout=60
+        )
+        assert (parsed.returncode, parsed.stderr) == (0, ""), script
+    for module in re.findall(r"\bpython (\w+/\w+\.py)", guide):
+        compile((ROOT / module).read_text(), module, "exec")
