@@ -1,16 +1,24 @@
-"""Every snippet and command in docs/ is run as it stands there."""
+"""Every snippet and command in docs/ runs as written, and each file that a page names exists."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
+from fundops import AlertSettings, FundConfig, RecoverySettings
+from fundops.control.rendezvous import VERSION, Request
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 SNIPPETS = [
     pytest.param(source, id=f"{page.stem}-{number}")
     for page in sorted(DOCS.glob("*.md"))
@@ -19,12 +27,14 @@ SNIPPETS = [
     )
 ]
 PRINTED = {
-    "ledger-0": "CASH 95000\nPOSITIONS 5000\nFEES_RECEIVABLE -300\nMANAGEMENT_FEES 200\nPERFORMANCE_FEES 100\n"
-    "REALIZED_PNL -1500\nUNREALIZED_PNL 0\nNAV 99700 True",
+    "ledger-0": "CASH 95000\nPOSITIONS 5000\nFEES_RECEIVABLE -300\nMANAGEMENT_FEES 200\n"
+    "PERFORMANCE_FEES 100\nREALIZED_PNL -1500\nUNREALIZED_PNL 0\nNAV 99700 True",
     "ledger-1": "2024-12-31 is closed: the book is closed up to 2024-12-31\n50.00000000",
+    "operations-0": "2 1500.00\nprices look wrong\nOFF",
     "runtime-0": "3",
     "runtime-1": "halt\nSPY 999.0",
-    "runtime-2": "life 2 uploaded first\nlife 5 uploaded last\n1 quarantined after 3 attempts: OSError",
+    "runtime-2": "life 2 uploaded first\nlife 5 uploaded last\n"
+    "1 quarantined after 3 attempts: OSError",
     "runtime-3": "True 64",
     "runtime-4": "[('store', 1), ('subsystems', 1)]",
     "runtime-5": "feed is gone: market closed\nmarket closed",
@@ -69,3 +79,67 @@ def test_the_commands_of_the_ledger_run_as_written_on_the_book_of_its_first_snip
         (tmp_path / name).exists()
         for name in ("fund.beancount", "again.db", "copy.db", "restored.db")
     )
+
+
+def test_the_page_of_settings_is_what_the_declarations_say(tmp_path: Path) -> None:
+    # A copy of the script writes its page beside itself, so the checkout stays as it is.
+    script = Path(shutil.copy(DOCS / "generate.py", tmp_path))
+    subprocess.run(
+        [sys.executable, "-W", "error", str(script)], check=True, capture_output=True, timeout=60
+    )
+    written = (tmp_path / "settings.md").read_text(encoding="utf-8")
+    assert "| `lease_s` | a finite number > 0 and <= 86,400 | `30.0` | seconds;" in written
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == written, (
+        "stale: run `python docs/generate.py`"
+    )
+
+
+def test_the_line_for_the_control_socket_has_the_fields_of_a_request() -> None:
+    page = (DOCS / "operations.md").read_text()
+    [line] = re.findall(r"^```json\n(.*?)^```", page, re.M | re.S)
+    # Decoding ignores a field that a request does not have, so the names are compared.
+    assert set(msgspec.json.decode(line)) <= set(Request.__struct_fields__)
+    request = msgspec.json.decode(line, type=Request)
+    assert (request.version, request.command, request.by) == (VERSION, "ledger.deposit", "ann")
+
+
+def test_each_switch_back_is_a_setting_that_changes_a_default() -> None:
+    rows = (DOCS / "decisions.md").read_text().splitlines()
+    switches = [row.split("|")[3].strip(" `") for row in rows if row.startswith("|") and "=" in row]
+    assert len(switches) >= 7
+    names = {
+        "AlertSettings": AlertSettings,
+        "FundConfig": FundConfig,
+        "RecoverySettings": RecoverySettings,
+    }
+    for switch in switches:
+        config = eval(f"FundConfig(total_capital=1, {switch})", names)
+        assert config != FundConfig(total_capital=1), switch
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_a_page_names_only_files_that_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    links = [page.parent / link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    folders = r"`((?:runtime|wire|actors|fund|tests|bench|docs)/[\w./]*)`"
+    paths = [*links, *(ROOT / path for path in re.findall(folders, text))]
+    assert [str(path) for path in paths if not path.exists()] == []
+
+
+def test_the_commands_of_the_contribution_guide_name_scripts_that_parse() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    set_up, check = re.findall(r"^```sh\n(.*?)^```", guide, re.M | re.S)
+    # Setting up needs a network, so only its parts are checked.
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    [extra] = re.findall(r"-e '\.\[(\w+)\]'", set_up)
+    assert extra in settings["project"]["optional-dependencies"]
+    assert check == "bash .ci/check\n"
+    scripts = set(re.findall(r"\bbash ([\w./]+)", guide))
+    assert {".ci/check", ".ci/run"} <= scripts
+    for script in scripts:
+        parsed = subprocess.run(
+            ["bash", "-n", str(ROOT / script)], capture_output=True, text=True, timeout=60
+        )
+        assert (parsed.returncode, parsed.stderr) == (0, ""), script
+    for module in re.findall(r"\bpython (\w+/\w+\.py)", guide):
+        compile((ROOT / module).read_text(), module, "exec")

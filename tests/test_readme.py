@@ -1,4 +1,4 @@
-"""The README is run, not believed: every command and snippet in it."""
+"""Every command and snippet of the README is run as written."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def command(line: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader follows the README from top to bottom."""
+    """The folder in which a reader follows the README from top to bottom."""
     return tmp_path_factory.mktemp("reader")
 
 
 @pytest.fixture(scope="module")
 def snippet(folder: Path) -> str:
-    """What the Python example prints. It leaves the database that a later command asks about."""
+    """The output of the Python example, which leaves the database that a later command reads."""
     (source,) = blocks("python")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", source],
