@@ -292,4 +292,4 @@ def _range(limits: Meta) -> str:
 
 
 def _figure(bound: float) -> str:
-    return f"{bound:,}" if isinstance(bound, int) else f"{bound:,g}"
+    return f"{int(bound):,}" if bound == int(bound) else f"{bound:g}"
