@@ -23,14 +23,15 @@ from pathlib import Path
 
 import trio
 
-from ..actors.ledger import LedgerActor, books, schema
-from ..actors.ledger.book import Draft
-from ..actors.ledger.entry import GENESIS
-from ..actors.ledger.verify import verify_file
-from ..actors.persistence import PersistenceActor, Reader, Store, commit_batch
-from ..file.database import MIGRATIONS
-from ..runtime import DAY_US, ChildSpec, SystemClock, open_supervisor
-from ..wire.ledger import Deposit, Event, RecordProfit
+from fundops.actors.ledger import LedgerActor, books, schema
+from fundops.actors.ledger.book import Draft
+from fundops.actors.ledger.entry import GENESIS
+from fundops.actors.ledger.verify import verify_file
+from fundops.actors.persistence import PersistenceActor, Reader, Store, commit_batch
+from fundops.file.database import MIGRATIONS
+from fundops.runtime import DAY_US, ChildSpec, SystemClock, open_supervisor
+from fundops.wire.ledger import Deposit, Event, RecordProfit
+
 from .harness import Case, Figure, Result, Row, Stopwatch, machine, measure
 
 __all__ = ["QUESTION", "RAW", "run"]

@@ -29,13 +29,14 @@ from typing import Any, NamedTuple
 
 import trio
 
-from ..actors.ledger import LedgerActor, schema
-from ..actors.ledger.book import Book, Draft
-from ..actors.persistence import PersistenceActor, Reader, open_database
-from ..actors.persistence.database import APPLICATION_ID
-from ..file.database import MIGRATIONS
-from ..runtime import ChildSpec, Ref, VirtualClock, open_supervisor
-from ..wire.ledger import PostMany, RecordProfit
+from fundops.actors.ledger import LedgerActor, schema
+from fundops.actors.ledger.book import Book, Draft
+from fundops.actors.persistence import PersistenceActor, Reader, open_database
+from fundops.actors.persistence.database import APPLICATION_ID
+from fundops.file.database import MIGRATIONS
+from fundops.runtime import ChildSpec, Ref, VirtualClock, open_supervisor
+from fundops.wire.ledger import PostMany, RecordProfit
+
 from .harness import Case, Figure, Result, Stopwatch, machine, measure, percentile
 
 __all__ = [

@@ -25,7 +25,8 @@ from typing import Any
 
 import trio
 
-from ..runtime import Actor, ChildSpec, Ref, Request, handles, open_supervisor
+from fundops.runtime import Actor, ChildSpec, Ref, Request, handles, open_supervisor
+
 from .harness import Case, Figure, Result, Row, Stopwatch, machine, measure
 
 __all__ = ["QUESTION", "RAW", "run"]

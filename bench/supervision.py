@@ -27,7 +27,8 @@ from typing import Any
 
 import trio
 
-from ..runtime import Actor, Backoff, ChildSpec, Request, handles, open_supervisor
+from fundops.runtime import Actor, Backoff, ChildSpec, Request, handles, open_supervisor
+
 from .harness import Case, Figure, Result, Row, Stopwatch, machine, measure
 
 __all__ = ["CRASHED", "QUESTION", "RAW", "run"]

@@ -192,7 +192,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_the_check_for_circles_can_fail() -> None:
-    source = "from __future__ import annotations\nimport a\nif TYPE_CHECKING:\n    import b\ndef f():\n    import c\n"
+    source = "import a\nif TYPE_CHECKING:\n    import b\ndef f():\n    import c\n"
     found = {
         node.names[0].name: later
         for node, later in _walk(ast.parse(source), deferred=False)

@@ -105,6 +105,7 @@ class Controller(Protocol):
 
     def strategies(self) -> Sequence[StrategyStatus]:
         """All strategies, at most 10,000. It should return within 1 ms."""
+        ...
 
 
 @runtime_checkable
@@ -141,6 +142,7 @@ class CanStopAll(Protocol):
 
         Idempotent.
         """
+        ...
 
 
 @runtime_checkable
@@ -160,6 +162,7 @@ class CanListFeeds(Protocol):
 
     def feeds(self) -> Sequence[FeedStatus]:
         """All feeds."""
+        ...
 
 
 @runtime_checkable
@@ -171,6 +174,7 @@ class CanListFills(Protocol):
 
         Reading must not remove them: the same cursor is asked for again after a crash.
         """
+        ...
 
 
 @runtime_checkable
@@ -182,3 +186,4 @@ class CanListSettlements(Protocol):
 
         Reading must not remove them: the same cursor is asked for again after a crash.
         """
+        ...

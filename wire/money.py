@@ -63,10 +63,10 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     Raises: `AmountError` for bool and other types, NaN, infinity, digits beyond the scale (except
         in floats), and more than 2^62 minor units.
     """
-    kind = type(value)
-    if kind is int and -_INT_MAX <= value <= _INT_MAX:  # the usual case, in the shortest way
-        return Minor(int(value) * MINOR_PER_UNIT, False)
-    if kind is bool or not isinstance(value, (Decimal, int, str, float)):
+    # The usual case, in the shortest way.
+    if type(value) is int and -_INT_MAX <= value <= _INT_MAX:
+        return Minor(value * MINOR_PER_UNIT, False)
+    if isinstance(value, bool) or not isinstance(value, (Decimal, int, str, float)):
         raise AmountError(field, value, "is not a number: give Decimal, int, decimal text or float")
     if floats == "refuse" and isinstance(value, float):
         raise AmountError(field, value, "is a float, which this fund refuses; give Decimal or text")

@@ -380,9 +380,8 @@ class Draft:
         keep = 3 * self._settings.per_category
         lanes = {(category, level is Level.CRITICAL)}
         if self._settings.critical_lane == "shared":
-            lanes.add(
-                (category, False)
-            )  # CRITICAL has a lane besides, which tells whether an episode goes on
+            # CRITICAL alerts keep a second lane, which tells whether an episode continues.
+            lanes.add((category, False))
         for lane in lanes:
             self._admitted[lane] = (*self._admitted.get(lane, ()), at_us)[-keep:]
 
@@ -396,6 +395,7 @@ def _summary(
         Level.WARNING,
         category,
         f"{held_back.count} {category.value} suppressed",
-        f"{alerts} held back in the last {settings.window_s:g} s: more than {settings.per_category} came within"
-        f" {settings.window_s:g} s. They are in the history of alerts.",
+        f"{alerts} held back in the last {settings.window_s:g} s: more than"
+        f" {settings.per_category} came within {settings.window_s:g} s."
+        " They are in the history of alerts.",
     )

@@ -11,6 +11,8 @@ import errno
 import logging
 import ssl
 from collections import deque
+from collections.abc import Mapping
+from typing import ClassVar
 
 import httpx2
 import msgspec
@@ -192,7 +194,7 @@ def _is_warning(line: logging.LogRecord) -> bool:
 class LogDelivery:
     """Writes an alert to a logger, at its own level."""
 
-    _LEVELS = {
+    _LEVELS: ClassVar[Mapping[Level, int]] = {
         Level.INFO: logging.INFO,
         Level.WARNING: logging.WARNING,
         Level.CRITICAL: logging.CRITICAL,

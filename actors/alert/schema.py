@@ -145,7 +145,8 @@ def record(facts: Recorded) -> tuple[Statement, ...]:
     rows = list(enumerate(facts.decided, facts.first_id))
     statements = [
         Statement(
-            "INSERT INTO alert(id, at_us, level, category, title, message, strategy, dedup_key, outcome, in_budget)"
+            "INSERT INTO alert"
+            "(id, at_us, level, category, title, message, strategy, dedup_key, outcome, in_budget)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [_history_row(number, decided) for number, decided in rows],
         ),
@@ -187,8 +188,9 @@ def _count_key(decided: Decided) -> tuple[str, str, str]:
 def _save_changes(changes: Changes) -> tuple[Statement, ...]:
     return (
         Statement(
-            "INSERT INTO alert_key(dedup_key, level, sent_us, fired) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET level = excluded.level, sent_us = excluded.sent_us, fired = excluded.fired",
+            "INSERT INTO alert_key(dedup_key, level, sent_us, fired) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET level = excluded.level, sent_us = excluded.sent_us,"
+            " fired = excluded.fired",
             [
                 (key, known.level.value, known.sent_us, known.fired)
                 for key, known in changes.keys.items()
@@ -200,8 +202,8 @@ def _save_changes(changes: Changes) -> tuple[Statement, ...]:
             [(key,) for key, known in changes.keys.items() if known is None],
         ),
         Statement(
-            "INSERT INTO alert_suppressed(category, first_us, n) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET first_us = excluded.first_us, n = excluded.n",
+            "INSERT INTO alert_suppressed(category, first_us, n) VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET first_us = excluded.first_us, n = excluded.n",
             [
                 (category.value, held.first_us, held.count)
                 for category, held in changes.suppressed.items()
@@ -234,8 +236,9 @@ def _queue(rows: Sequence[tuple[int, Decided]], facts: Recorded) -> tuple[Statem
             "UPDATE outbox SET state = 'SKIPPED', error = 'queue full'"
             " WHERE channel = ?1 AND state = 'PENDING' AND alert_id IN ("
             " SELECT o.alert_id FROM outbox o JOIN alert a ON a.id = o.alert_id"
-            " WHERE o.channel = ?1 AND o.state = 'PENDING' AND o.critical = 0 ORDER BY a.level, o.alert_id"
-            " LIMIT max(0, (SELECT count(*) FROM outbox WHERE channel = ?1 AND state = 'PENDING') - ?2))",
+            " WHERE o.channel = ?1 AND o.state = 'PENDING' AND o.critical = 0"
+            " ORDER BY a.level, o.alert_id LIMIT max(0, ("
+            "SELECT count(*) FROM outbox WHERE channel = ?1 AND state = 'PENDING') - ?2))",
             [(channel, facts.queue_max) for channel in facts.channels],
         ),
     )
@@ -253,7 +256,8 @@ def recent(reader: Reader, limit: int) -> AlertPage:
     if limit < 0:
         raise AlertRefused("limit", f"{limit} is negative")
     rows = reader.rows(
-        "SELECT id, at_us, level, category, title, message, strategy, outcome FROM alert ORDER BY id DESC LIMIT ?",
+        "SELECT id, at_us, level, category, title, message, strategy, outcome"
+        " FROM alert ORDER BY id DESC LIMIT ?",
         (min(limit, RECENT_MAX),),
     )
     by_category: Counter[str] = Counter()
@@ -426,7 +430,8 @@ def settle(alert_id: int, channel: str, error: str | None) -> Statement:
     """SENDING -> DELIVERED, or FAILED with an error."""
     state = "DELIVERED" if error is None else "FAILED"
     return Statement(
-        "UPDATE outbox SET state = ?, error = ? WHERE alert_id = ? AND channel = ? AND state = 'SENDING'",
+        "UPDATE outbox SET state = ?, error = ?"
+        " WHERE alert_id = ? AND channel = ? AND state = 'SENDING'",
         [(state, error, alert_id, channel)],
     )
 

@@ -69,8 +69,10 @@ class GuardActor(Actor):
         self._capital_minor = capital_minor
         self._state = GuardState()
         self._kill = _OFF
-        self._marked = True  # whether the marker says so too
-        self._told = False  # whether this life has told the engine to stop: it may have started anew since the last
+        self._marked = True  # whether the marker file agrees with `_kill`
+        # Whether this life has told the engine to stop. A new life tells it again, since the engine
+        # may have restarted in between.
+        self._told = False
 
     async def on_start(self) -> None:
         found = self._marker.read()

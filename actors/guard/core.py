@@ -53,7 +53,7 @@ class GuardSettings(Settings, frozen=True):
         Meta(
             gt=0,
             le=86_400,
-            description="seconds without a word of the engine, with real money live, until the kill",
+            description="seconds of engine silence, with real money live, until the kill",
         ),
     ] = 60.0
 
@@ -100,7 +100,10 @@ def look(
     alerts += notes
     any_live = any(book.real for book in books.values())
     if blind_s >= settings.max_blind_s and any_live:
-        kill = f"engine silent for {blind_s:.0f} s with live strategies, limit {settings.max_blind_s:.0f} s"
+        kill = (
+            f"engine silent for {blind_s:.0f} s with live strategies,"
+            f" limit {settings.max_blind_s:.0f} s"
+        )
     return Look(
         msgspec.structs.replace(fund, strategies=books), gross, kill, tuple(pauses), tuple(alerts)
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -484,22 +484,24 @@ def _check_derived(rows: Rows, rebuilt: _Rebuilt) -> Iterator[Finding]:
     of_lot = (
         "CAST(strategy AS BLOB), CAST(instrument AS BLOB), id, quantity, cost_minor, mark_minor"
     )
-    for what, sql, width, expected in (
-        ("balance", f"SELECT {of_balance}, amount_minor FROM balance", 3, balances),
-        (
-            "balance of a day",
-            f"SELECT {of_balance}, CAST(day AS BLOB), amount_minor FROM balance_day",
-            4,
-            rebuilt.days,
-        ),
-        ("lot", f"SELECT {of_lot} FROM lot", 3, lots),
-    ):
-        stored = {
-            row[:width]: row[width] if len(row) == width + 1 else row[width:]
-            for row in _texts(rows, sql)
-        }
-        for key in sorted({*stored, *expected}):
-            has, should = stored.get(key, "nothing"), expected.get(key, "nothing")
-            if has != should:
-                problem = f"{' '.join(map(str, key))} is {has}, but the journal says {should}"
-                yield Finding(what, _last_of(rows, what, key), problem)
+    of_day = f"{of_balance}, CAST(day AS BLOB)"
+    sql = f"SELECT {of_balance}, amount_minor FROM balance"
+    yield from _check_table(rows, "balance", sql, 3, balances)
+    sql = f"SELECT {of_day}, amount_minor FROM balance_day"
+    yield from _check_table(rows, "balance of a day", sql, 4, rebuilt.days)
+    yield from _check_table(rows, "lot", f"SELECT {of_lot} FROM lot", 3, lots)
+
+
+def _check_table(
+    rows: Rows, what: str, sql: str, width: int, expected: Mapping[Any, object]
+) -> Iterator[Finding]:
+    """Compare a derived table with the journal. The key is the first `width` columns of a row."""
+    stored = {
+        row[:width]: row[width] if len(row) == width + 1 else row[width:]
+        for row in _texts(rows, sql)
+    }
+    for key in sorted({*stored, *expected}):
+        has, should = stored.get(key, "nothing"), expected.get(key, "nothing")
+        if has != should:
+            problem = f"{' '.join(map(str, key))} is {has}, but the journal says {should}"
+            yield Finding(what, _last_of(rows, what, key), problem)

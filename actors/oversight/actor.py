@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from ...runtime import (
     Clock,
     FundopsError,
     Ref,
+    Request,
     handles,
 )
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
@@ -67,6 +68,8 @@ from .settings import OversightSettings
 __all__ = ["OversightActor"]
 
 log = logging.getLogger("fundops.oversight")
+
+R = TypeVar("R")
 
 # A tick waits for whatever its steps wait for: a stop_all of 10 s, a commit behind a busy disk.
 STEP_DEADLINE_S = COMMIT_DEADLINE_S
@@ -128,7 +131,7 @@ class OversightActor(DurableActor):
     def _ref(self, name: str) -> Ref:
         return self.context.ref(name)
 
-    async def _ask(self, name: str, request: Any) -> Any:
+    async def _ask(self, name: str, request: Request[R]) -> R:
         return await self._ref(name).ask(request, timeout_s=STEP_DEADLINE_S)
 
     @asynccontextmanager
@@ -310,8 +313,7 @@ class OversightActor(DurableActor):
             old = before.get(name)
             if old is not None and old.real_capital_fraction != terms.real_capital_fraction:
                 self._rebalanced(name, old, terms)
-        transitions: tuple[Transition, ...] = observed.transitions
-        return transitions
+        return observed.transitions
 
     def _rebalanced(self, name: str, before: EntitlementTerms, after: EntitlementTerms) -> None:
         old, new = (

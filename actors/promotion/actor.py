@@ -138,7 +138,8 @@ class PromotionActor(DurableActor):
         if before is not None:
             if before != values:
                 raise Conflict(
-                    f"{strategy.name} has other metrics recorded as of {as_of_us} from {request.source!r}"
+                    f"{strategy.name} has other metrics recorded as of {as_of_us}"
+                    f" from {request.source!r}"
                 )
             return
         after = core.with_metrics(strategy, request.metrics, as_of_us)

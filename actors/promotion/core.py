@@ -401,7 +401,8 @@ def promoted(
         raise SkipRefused(f"{strategy.name} is at the top stage, {strategy.stage.value}")
     if to is not None and rules.stage(to) is not target:
         raise SkipRefused(
-            f"{strategy.name} can go from {strategy.stage.value} to {target.value}, not to {to.value}"
+            f"{strategy.name} can go from {strategy.stage.value} to {target.value},"
+            f" not to {to.value}"
         )
     if strategy.frozen:
         raise StrategyFrozen(f"{strategy.name} is frozen")

@@ -61,7 +61,8 @@ CREATE TABLE promotion_metrics (
     explicit INTEGER NOT NULL,
     metrics TEXT NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX promotion_metrics_once ON promotion_metrics (strategy_id, episode, as_of_us, source)
+CREATE UNIQUE INDEX promotion_metrics_once
+ON promotion_metrics (strategy_id, episode, as_of_us, source)
 WHERE explicit = 1;
 CREATE TABLE promotion_sample (
     strategy_id TEXT NOT NULL,
@@ -83,8 +84,9 @@ SCHEMA_3 = 'ALTER TABLE promotion_history RENAME COLUMN actor TO "by";'
 
 _SAVE = "INSERT OR REPLACE INTO promotions VALUES (?, ?, ?, ?, ?, ?)"
 _HISTORY = (
-    'INSERT INTO promotion_history (strategy_id, strategy, kind, from_stage, to_stage, effective_us, "by", reason,'
-    " metrics, evaluation, rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO promotion_history (strategy_id, strategy, kind, from_stage, to_stage,"
+    ' effective_us, "by", reason, metrics, evaluation, rev)'
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _METRICS = (
     "INSERT INTO promotion_metrics (strategy_id, episode, as_of_us, source, explicit, metrics)"
@@ -174,7 +176,8 @@ def find(rows: Rows, id_or_name: str) -> Strategy | None:
 def history(rows: Rows, strategy_id: str | None, limit: int) -> tuple[HistoryEntry, ...]:
     """The newest lines, newest first, of one strategy or of all."""
     found = rows.rows(
-        'SELECT seq, strategy, kind, from_stage, to_stage, effective_us, "by", reason, metrics, evaluation, rev'
+        'SELECT seq, strategy, kind, from_stage, to_stage, effective_us, "by", reason,'
+        " metrics, evaluation, rev"
         " FROM promotion_history WHERE ?1 IS NULL OR strategy_id = ?1 ORDER BY seq DESC LIMIT ?2",
         (strategy_id, limit),
     )

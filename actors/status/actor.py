@@ -249,11 +249,11 @@ def _open_feed(reader: Reader, source: _Source) -> tuple[_Feed, int]:
 
 def _on_the_wire(column: str, value: Any) -> tuple[str, Any]:
     """The name and value to send: money as decimal text, hashes as hex, stored JSON unchanged."""
+    if column.endswith("_minor"):
+        return column.removesuffix("_minor"), None if value is None else f"{from_minor(value):f}"
     if column in _JSON_COLUMNS and isinstance(value, str):
         # Invalid JSON would break the message, so it is sent as text. A crash would repeat at every
         # start.
         with suppress(msgspec.DecodeError):
             return column, msgspec.json.decode(value, type=msgspec.Raw)
-    if column.endswith("_minor"):
-        return column.removesuffix("_minor"), None if value is None else f"{from_minor(value):f}"
     return column, value.hex() if isinstance(value, bytes) else value

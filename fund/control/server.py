@@ -266,8 +266,9 @@ def _log_defect(what: str, error: Exception) -> None:
 
 def _told(error: Exception) -> bytes:
     facts = {name: value for name, value in vars(error).items() if not name.startswith("_")}
-    if hasattr(error, "outcome"):
-        facts["outcome"] = error.outcome
+    outcome = getattr(error, "outcome", None)
+    if outcome is not None:
+        facts["outcome"] = outcome
     told = {"type": type(error).__name__, "text": str(error), "facts": _as_json(facts)}
     return msgspec.json.encode({"error": told})
 

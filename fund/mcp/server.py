@@ -1,4 +1,7 @@
-"""The protocol: requests on stdin, answers on stdout, in a separate process."""
+"""The protocol: requests on stdin, answers on stdout, in a separate process.
+
+Importing it raises `FundopsError` when the package `mcp` is not installed.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,13 @@ import trio
 from fundops.mcp.answers import TOOLS, answer, checked, schema
 from fundops.runtime import FundopsError
 
-_MISSING: ImportError | None = None
 try:
     import anyio
     from mcp import MCPError, types
     from mcp.server import Server, ServerRequestContext
     from mcp.shared.message import SessionMessage
-except ImportError as _error:
-    _MISSING = _error
+except ImportError as missing:
+    raise FundopsError("the MCP server needs a package: pip install 'fundops[mcp]'") from missing
 
 __all__ = ["serve"]
 
@@ -34,14 +36,10 @@ FLUSH_DEADLINE_S = 1.0
 
 
 def serve(path: Path) -> None:
-    """Answer on stdin and stdout until stdin ends, SIGINT or SIGTERM. Call it from the main thread.
+    """Answer on stdin and stdout until stdin ends, SIGINT or SIGTERM.
 
-    Raises: `FundopsError` when the package `mcp` is not installed.
+    Call it from the main thread.
     """
-    if _MISSING is not None:
-        raise FundopsError(
-            "the MCP server needs a package: pip install 'fundops[mcp]'"
-        ) from _MISSING
     # Ctrl-C may also come before our signal handlers are installed.
     with suppress(KeyboardInterrupt):
         trio.run(_serve, path)

@@ -17,7 +17,7 @@ capital or stages.
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -30,17 +30,21 @@ class Rule(Protocol):
     @property
     def name(self) -> str:
         """The family and its windows, as in `bollinger_mr_w20`; `named` makes the rule from it."""
+        ...
 
     @property
     def flat_at_close(self) -> bool:
         """True: entered at the open, left at the close. False: held until the target changes."""
+        ...
 
     @property
     def warmup(self) -> int:
         """The number of bars that the rule reads; with fewer its target is 0."""
+        ...
 
     def target(self, history: Sequence[Bar]) -> float:
         """The exposure of the next session, in [-1, 1], from the bars up to the last close."""
+        ...
 
 
 class UnknownRule(ValueError):
@@ -65,13 +69,19 @@ class UnknownRule(ValueError):
 class _Holding(msgspec.Struct, frozen=True):
     """The base of holding rules."""
 
-    flat_at_close: ClassVar[bool] = False
+    @property
+    def flat_at_close(self) -> bool:
+        """False: the position is held until the target changes."""
+        return False
 
 
 class _Session(msgspec.Struct, frozen=True):
     """The base of session rules."""
 
-    flat_at_close: ClassVar[bool] = True
+    @property
+    def flat_at_close(self) -> bool:
+        """True: the position is left at the close of the session that it was entered in."""
+        return True
 
 
 class BollingerReversion(_Holding, frozen=True):

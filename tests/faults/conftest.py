@@ -221,7 +221,10 @@ def check_book(path: Path, acknowledged: Sequence[Posted]) -> int:
             heads[seq] = (key, head.hex())
         for posted in acknowledged:
             assert heads.get(posted.seq) == (posted.key, posted.hash)
-        derived = "SELECT account, coalesce(strategy, ''), asset, sum(amount_minor) FROM posting GROUP BY 1, 2, 3"
+        derived = (
+            "SELECT account, coalesce(strategy, ''), asset, sum(amount_minor)"
+            " FROM posting GROUP BY 1, 2, 3"
+        )
         balances = connection.execute(
             "SELECT * FROM balance WHERE amount_minor <> 0 ORDER BY 1, 2, 3"
         ).fetchall()

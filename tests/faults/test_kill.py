@@ -46,7 +46,10 @@ async def main():
         ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS)),
         ChildSpec("ledger", partial(LedgerActor, path, SystemClock(), "USD")),
     ]
-    async with open_supervisor(children, strategy="rest_for_one") as supervisor, trio.open_nursery() as nursery:
+    async with (
+        open_supervisor(children, strategy="rest_for_one") as supervisor,
+        trio.open_nursery() as nursery,
+    ):
         for caller in range({CALLERS}):
             nursery.start_soon(post, supervisor.ref("ledger"), caller)
 

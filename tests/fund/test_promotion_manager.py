@@ -654,7 +654,8 @@ def test_of_two_processes_promoting_at_once_one_wins_and_the_other_is_told(tmp_p
     path = tmp_path / "p.db"
     manager = PromotionManager(path, settings=PromotionSettings(min_paper_days=0))
     gate = "from fundops import PromotionGate, Criterion, PromotionStage\n"
-    gate += "manager.add_gate(PromotionGate(PromotionStage.Paper, (Criterion('t', 'n_trades', '>=', 1),)))\n"
+    gate += "criterion = Criterion('t', 'n_trades', '>=', 1)\n"
+    gate += "manager.add_gate(PromotionGate(PromotionStage.Paper, (criterion,)))\n"
     program = RACE.replace('print("ready"', gate + 'print("ready"', 1)
     manager.register("a")
     manager.record_metrics("a", Paper, GOOD)
@@ -685,7 +686,9 @@ OWN = """
 import sys, trio
 from fundops import Fund, FundConfig
 async def main():
-    config = FundConfig(total_capital=5, db_path=sys.argv[1], promotion_enabled=True, tick_interval_s=None)
+    config = FundConfig(
+        total_capital=5, db_path=sys.argv[1], promotion_enabled=True, tick_interval_s=None
+    )
     async with Fund.open(config) as fund:
         await fund.promotion.register("a")
         print("ready", flush=True)

@@ -83,12 +83,12 @@ def test_values_at_their_limits_are_taken_as_given() -> None:
 @given(st.one_of(st.floats(), st.integers(), st.text(), st.none(), st.booleans()))
 def test_no_value_passes_that_its_limits_exclude(value: Any) -> None:
     allowed = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 60
-    try:
+    if allowed:
         Patience(deadline_s=value)
-    except ConfigError as refused:
-        assert (allowed, refused.field) == (False, "deadline_s")
-    else:
-        assert allowed
+        return
+    with pytest.raises(ConfigError) as refused:
+        Patience(deadline_s=value)
+    assert refused.value.field == "deadline_s"
 
 
 def test_a_changed_copy_is_checked_as_well() -> None:
@@ -97,7 +97,7 @@ def test_a_changed_copy_is_checked_as_well() -> None:
 
 
 def test_a_converted_mapping_is_checked_in_the_same_words() -> None:
-    with pytest.raises(msgspec.ValidationError, match="retries|1000"):
+    with pytest.raises(msgspec.ValidationError, match=r"retries|1000"):
         msgspec.convert({"retries": 1_001}, Patience)
     assert msgspec.convert({"retries": 7}, Patience) == Patience(retries=7)
 

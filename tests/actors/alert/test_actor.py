@@ -533,7 +533,8 @@ async def test_tables_that_are_not_what_the_actor_believes_crash_it_and_the_next
         await store(
             supervisor,
             Statement(
-                "INSERT INTO alert VALUES (2, 0, 'INFO', 'GENERAL', 'intruder', '', NULL, NULL, 'QUEUED', 0)"
+                "INSERT INTO alert VALUES"
+                " (2, 0, 'INFO', 'GENERAL', 'intruder', '', NULL, NULL, 'QUEUED', 0)"
             ),
         )
         with pytest.raises(ActorCrashed):

@@ -493,7 +493,8 @@ async def test_the_next_row_is_found_by_an_index_and_without_sorting(
     with Reader(path) as reader:
         plan = reader.rows(
             "EXPLAIN QUERY PLAN SELECT o.alert_id FROM outbox o JOIN alert a ON a.id = o.alert_id"
-            " WHERE o.channel = 'hook' AND o.state = 'PENDING' ORDER BY o.critical DESC, o.alert_id LIMIT 1"
+            " WHERE o.channel = 'hook' AND o.state = 'PENDING'"
+            " ORDER BY o.critical DESC, o.alert_id LIMIT 1"
         )
     text = " ".join(row[3] for row in plan)
     assert "outbox_pending" in text

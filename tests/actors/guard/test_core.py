@@ -114,7 +114,7 @@ def test_paper_and_shadow_pnl_is_hypothetical(fund: Fund) -> None:
     assert [fund.state.strategies[name].real_pnl_minor for name in "psl"] == [0, 0, 100 * UNIT]
 
 
-def test_what_was_made_on_paper_stays_out_after_a_promotion_and_what_was_real_stays_in_after_a_demotion(
+def test_paper_pnl_stays_out_after_a_promotion_and_real_pnl_in_after_a_demotion(
     fund: Fund,
 ) -> None:
     fund.look(status(pnl=5_000), terms=terms(mm="shadow"))

@@ -200,8 +200,8 @@ class Tree:
         """Level, key, and whether it resolves, of what was asked for so far."""
         with Reader(self.path) as reader:
             found = reader.rows(
-                "SELECT level, dedup_key, resolves FROM alert_request WHERE coalesce(dedup_key, title) LIKE ?"
-                " ORDER BY id",
+                "SELECT level, dedup_key, resolves FROM alert_request"
+                " WHERE coalesce(dedup_key, title) LIKE ? ORDER BY id",
                 (like,),
             )
         return [(level, key, bool(resolves)) for level, key, resolves in found]

@@ -53,7 +53,9 @@ SCHEMA = (
     persistence_schema.SCHEMA
     + """
 CREATE TABLE fact (
-    id INTEGER PRIMARY KEY, value TEXT NOT NULL CHECK (value <> 'bad'), of INTEGER REFERENCES fact (id)
+    id INTEGER PRIMARY KEY,
+    value TEXT NOT NULL CHECK (value <> 'bad'),
+    of INTEGER REFERENCES fact (id)
 ) STRICT;
 CREATE TABLE note (of INTEGER NOT NULL REFERENCES fact (id)) STRICT;
 """
@@ -403,7 +405,8 @@ def test_a_file_that_another_program_holds_is_refused_with_its_path(
 
 def test_each_migration_runs_once_and_a_broken_one_leaves_the_version_before(path: Path) -> None:
     second = "CREATE TABLE second (id INTEGER PRIMARY KEY) STRICT;"
-    broken = "CREATE TABLE third (id INTEGER PRIMARY KEY) STRICT; CREATE TABLE third (id INTEGER) STRICT;"
+    third = "CREATE TABLE third (id INTEGER PRIMARY KEY) STRICT;"
+    broken = f"{third} {third}"
     open_database(path, (SCHEMA,)).close()
     connection = open_database(path, (SCHEMA, second))
     assert connection.pragma("user_version") == 2
@@ -594,7 +597,7 @@ def test_an_outcome_is_unknown_only_when_the_database_cannot_be_opened_again(
 
 
 @pytest.mark.parametrize("instead", [False, True], ids=["nothing", "another"])
-def test_a_database_that_is_gone_is_an_unknown_outcome_and_nothing_is_written_to_what_is_in_its_place(
+def test_a_missing_database_is_an_unknown_outcome_and_its_replacement_stays_unwritten(
     path: Path, opened_store: Store, instead: bool
 ) -> None:
     def unplugged(_: Callable[[], Any]) -> None:
@@ -777,7 +780,8 @@ path, schema, base = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 async def write(ref, lane):
     number = base + lane
     while True:
-        await ref.ask(Commit((Statement("INSERT INTO fact(id, value) VALUES (?, 'good')", ((number,),)),)))
+        fact = Statement("INSERT INTO fact(id, value) VALUES (?, 'good')", ((number,),))
+        await ref.ask(Commit((fact,)))
         sys.stdout.write(f"{number}\\n")
         sys.stdout.flush()
         number += 8
