@@ -9,7 +9,10 @@ the same idempotency key, which the error carries as `key` when the message had 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .records import Crashed
 
 __all__ = [
     "ActorCrashed",
@@ -191,7 +194,7 @@ class SupervisorEscalated(ActorError):
     first.
     """
 
-    def __init__(self, name: str, reason: str, crashes: Sequence[object]) -> None:
+    def __init__(self, name: str, reason: str, crashes: Sequence[Crashed]) -> None:
         last = crashes[-1] if crashes else "none"
         super().__init__(f"supervisor {name!r} gave up: {reason}; last crash: {last}")
         self.name, self.reason, self.crashes = name, reason, tuple(crashes)

@@ -227,7 +227,7 @@ def test_the_front_door_lists_what_it_offers() -> None:
 
 def test_what_type_checkers_see_at_the_front_door_is_what_is_loaded() -> None:
     """The names under TYPE_CHECKING and the table of homes are two lists of one thing."""
-    seen = {}
+    seen: dict[str, str | None] = {}
     for node, deferred in _walk(_tree(ROOT / "fund" / "__init__.py"), deferred=False):
         if (
             deferred

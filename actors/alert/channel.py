@@ -75,7 +75,7 @@ class DeliveryFailed(FundopsError):
 class Deliver(Protocol):
     """Brings one alert to its destination."""
 
-    async def __call__(self, alert: OutgoingAlert) -> None:
+    async def __call__(self, alert: OutgoingAlert, /) -> None:
         """Returned means delivered. Must end when cancelled. Raises: `DeliveryFailed`."""
 
 

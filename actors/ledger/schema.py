@@ -221,7 +221,7 @@ def cursors(reader: Reader) -> dict[str, str]:
     return dict(reader.rows("SELECT name, value FROM cursor"))
 
 
-def load_book(reader: Reader, currency: str) -> Book:
+def load_book(reader: Rows, currency: str) -> Book:
     """The book as it is on disk; `closes` holds the closes that were not taken back."""
     balances: dict[BalanceKey, int] = {
         (account, strategy or None, asset): amount

@@ -20,7 +20,10 @@ __all__ = ["marks_of"]
 def marks_of(
     positions: Sequence[LedgerPosition], statuses: Sequence[StrategyStatus], session: str
 ) -> tuple[Mark, ...]:
-    """The marks that bring the book's positions to the engine's figures; none that changes nothing."""
+    """The marks that bring the book's positions to the engine's figures.
+
+    A mark that would change nothing is left out.
+    """
     held = Counter(position.strategy for position in positions)
     unrealized = {status.name: minor_of_float(status.unrealized_pnl) for status in statuses}
     marks = []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from fundops.bench import supervision
 from fundops.bench.harness import Result, table
+from fundops.runtime import Context
 
 RAW_FEW = "RAW: 20 trio tasks"
 RAW_MANY = "RAW: 200 trio tasks"
@@ -54,7 +55,7 @@ def test_every_crash_was_followed_by_a_life_that_served(result: Result) -> None:
 def test_a_life_that_serves_two_messages_counts_its_crash_once() -> None:
     record = supervision.Record(3)
     life = supervision.Fragile(record)
-    life.context = _Epoch(2)
+    life.context = _context(2)
     for _ in range(3):
         life.serve(supervision.SERVE)
     assert (record.checksum, record.complete.is_set()) == (1, True)
@@ -63,7 +64,7 @@ def test_a_life_that_serves_two_messages_counts_its_crash_once() -> None:
 def test_the_first_life_has_survived_no_crash() -> None:
     record = supervision.Record(1)
     life = supervision.Fragile(record)
-    life.context = _Epoch(1)
+    life.context = _context(1)
     life.serve(supervision.SERVE)
     assert record.checksum == 0
 
@@ -150,3 +151,7 @@ class _Epoch:
 
     def stop(self, reason: str = "ended") -> None:
         raise NotImplementedError
+
+
+def _context(epoch: int) -> Context:
+    return cast("Context", _Epoch(epoch))

@@ -225,7 +225,7 @@ def check_book(path: Path, acknowledged: Sequence[Posted]) -> int:
             "SELECT account, coalesce(strategy, ''), asset, sum(amount_minor)"
             " FROM posting GROUP BY 1, 2, 3"
         )
-        balances = connection.execute(
+        balances: list[tuple[Any, ...]] = connection.execute(
             "SELECT * FROM balance WHERE amount_minor <> 0 ORDER BY 1, 2, 3"
         ).fetchall()
         assert balances == [

@@ -118,7 +118,7 @@ def test_the_config_is_frozen_and_equal_to_itself() -> None:
 
 def test_fields_have_names_and_unknown_ones_are_refused() -> None:
     with pytest.raises(TypeError, match="positional"):
-        FundConfig(100_000)  # type: ignore[misc, call-arg]
+        FundConfig(100_000)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="total_kapital"):
         FundConfig(total_capital=1, total_kapital=2)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="total_capital"):
@@ -186,7 +186,8 @@ def test_limits_and_durations_must_be_positive_and_finite(field: str, value: Any
 @pytest.mark.parametrize("field", ["max_fund_drawdown_pct", "max_strategy_drawdown_pct"])
 def test_a_drawdown_limit_above_a_hundred_percent_is_refused(field: str) -> None:
     _refused(field, 100.0001)
-    assert getattr(FundConfig(total_capital=1, **{field: 100}), field) == 100
+    fields: dict[str, Any] = {field: 100}
+    assert getattr(FundConfig(total_capital=1, **fields), field) == 100
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ async def test_a_mark_after_the_golden_script_moves_positions_and_unrealized_pnl
         await _golden_script(world.fund)
         await world.fund.ledger.mark("POLITICS", value=5_250)
         sheet = await world.fund.ledger.balance_sheet()
-        assert (sheet["POSITIONS"], sheet["UNREALIZED_PNL"]) == (5_250, -250)
+        assert (sheet["POSITIONS"], sheet["UNREALIZED_PNL"]) == (Decimal(5_250), Decimal(-250))
         assert (await world.fund.ledger.income_statement())["UNREALIZED_PNL"] == 250
         assert await world.fund.ledger.nav() == 99_950
 
@@ -264,7 +264,11 @@ async def test_a_fund_with_everything_off_still_ticks_watches_and_tells() -> Non
     async with virtual_fund(_running("a")) as world:
         assert (await world.fund.tick()).failed == ()
         status = await world.fund.status()
-        assert (status.running, status.nav, status.running_strategies) == (True, 100_000, 1)
+        assert (status.running, status.nav, status.running_strategies) == (
+            True,
+            Decimal(100_000),
+            1,
+        )
         assert world.fund.may_trade("a"), (
             "without promotion every strategy trades by the host's own say"
         )
@@ -416,7 +420,7 @@ async def test_a_strategy_that_nobody_registered_may_do_nothing() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         await world.tick()
         held = world.fund.entitlement("a")
-        assert (held.mode, held.capital, world.fund.may_trade("a")) == ("none", 0, False)
+        assert (held.mode, held.capital, world.fund.may_trade("a")) == ("none", Decimal(0), False)
         assert [one.title for one in world.sent_alerts()] == ["a is not registered"]
 
 
@@ -437,7 +441,7 @@ async def test_a_stage_entitles_to_its_mode_and_capital(
         await world.tick()
         await world.tick()
         held = world.fund.entitlement("a")
-        assert (held.stage, held.mode, held.capital) == (stage.value, mode, capital)
+        assert (held.stage, held.mode, held.capital) == (stage.value, mode, Decimal(capital))
         assert world.fund.may_trade("a") is (mode == "live")
 
 
@@ -591,9 +595,9 @@ async def test_fills_and_settlements_are_booked_once_and_after_the_stored_cursor
                 assert (await world.fund.tick()).failed == ()
             sheet = await world.fund.ledger.balance_sheet()
             assert (sheet["CASH"], sheet["REALIZED_PNL"], sheet["TRADING_FEES"]) == (
-                100_157,
-                -160,
-                3,
+                Decimal(100_157),
+                Decimal(-160),
+                Decimal(3),
             )
             assert len(await world.fund.ledger.recent_entries()) == 4
 
@@ -845,7 +849,7 @@ async def test_the_status_of_a_fund_is_the_documented_one() -> None:
 async def test_before_its_first_tick_a_fund_is_worth_its_capital() -> None:
     async with virtual_fund(ledger_enabled=True) as world:
         status = await world.fund.status()
-        assert (status.nav, status.drawdown_pct, status.ticks) == (100_000, 0, 0)
+        assert (status.nav, status.drawdown_pct, status.ticks) == (Decimal(100_000), 0, 0)
 
 
 async def test_every_day_that_ends_leaves_one_line_of_nav_newest_first() -> None:

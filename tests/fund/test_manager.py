@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -151,7 +151,7 @@ def test_a_fund_that_was_not_started_says_so_whatever_is_asked() -> None:
     fund = FundManager(_config(**EVERYTHING))
     assert not fund.running
     assert not fund.may_trade("a")
-    calls = [
+    calls: list[Callable[[], object]] = [
         fund.status,
         fund.tick,
         fund.tree,
@@ -319,7 +319,8 @@ def test_many_threads_may_call_at_once_and_every_deposit_counts() -> None:
 
 
 def test_threads_that_are_waiting_when_the_fund_stops_are_told() -> None:
-    entered, outcome = threading.Event(), []
+    entered = threading.Event()
+    outcome: list[str] = []
 
     async def wait(_: Fund) -> None:
         entered.set()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -136,7 +136,7 @@ class Random:
     def key(self) -> str:
         return f"{self._dice.choice(TEXTS)[:100]}#{self.seq + 1}"
 
-    def about(self) -> dict[str, str | int | None]:
+    def about(self) -> dict[str, Any]:
         backdated = self._dice.random() < 0.3
         return {
             "strategy": self._dice.choice(STRATEGIES),

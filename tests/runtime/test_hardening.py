@@ -606,12 +606,13 @@ async def test_mail_from_a_thread_that_fits_no_more_when_it_arrives_ends_nothing
         def fail(self, message: Fail) -> None:
             """Takes nothing else."""
 
+    def unhashable(message: Any) -> Any:
+        return [message.number]
+
     async with supervise(
         [
             ChildSpec("a", Worker),
-            ChildSpec(
-                "c", Worker, overflow="conflate", conflate_by=lambda message: [message.number]
-            ),
+            ChildSpec("c", Worker, overflow="conflate", conflate_by=unhashable),
         ]
     ) as supervisor:
         # As a thread would send it: accepted there, and the actor is replaced before it arrives.

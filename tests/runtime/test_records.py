@@ -91,7 +91,8 @@ async def test_the_tree_says_what_is_in_hand_and_since_when(
         a.tell_nowait(Work(10))
         await trio.sleep(4)
         (status,) = supervisor.tree()
-        assert (status.in_hand, status.in_hand_s) == ("Work", pytest.approx(4))
+        assert status.in_hand == "Work"
+        assert status.in_hand_s == pytest.approx(4)
         assert status.mailbox is not None
         assert (status.mailbox.queued, status.mailbox.in_hand, status.mailbox.depth_max) == (
             1,
@@ -105,7 +106,8 @@ async def test_the_tree_says_what_is_in_hand_and_since_when(
         a.tell_nowait(Pair())
         await trio.sleep(9)
         (status,) = supervisor.tree()
-        assert (status.in_hand, status.in_hand_s) == ("Pair", pytest.approx(1))
+        assert status.in_hand == "Pair"
+        assert status.in_hand_s == pytest.approx(1)
 
 
 async def test_a_handler_that_looks_at_the_tree_finds_its_own_message_in_hand(
@@ -304,7 +306,8 @@ async def test_one_that_does_not_end_does_not_keep_the_others_from_being_stopped
         ) as supervisor:
             supervisor.ref("b").tell_nowait(Work())
             await wait_all_tasks_blocked()
-    assert gone == [("c", pytest.approx(0)), ("a", pytest.approx(5))]
+    assert [name for name, _ in gone] == ["c", "a"]
+    assert [at_s for _, at_s in gone] == pytest.approx([0, 5])
     assert trio.current_time() == pytest.approx(100)  # trio cannot leave a task behind
 
 

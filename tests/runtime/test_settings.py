@@ -143,8 +143,12 @@ def test_a_part_is_made_of_the_fields_of_its_name() -> None:
 # -- what people read
 
 
+# The stubs of the standard library lack it.
+PLAIN_TEXT: Any = vars(pydoc)["plaintext"]
+
+
 def test_help_shows_limits_default_and_meaning_of_each_field() -> None:
-    text = pydoc.render_doc(Patience, renderer=pydoc.plaintext)
+    text = pydoc.render_doc(Patience, renderer=PLAIN_TEXT)
     assert "How long to wait." in text
     assert "deadline_s = 5.0" in text
     assert "a finite number > 0 and <= 60; seconds; until an answer" in text

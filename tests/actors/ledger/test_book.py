@@ -102,14 +102,14 @@ def test_a_dropped_draft_leaves_the_lots_of_its_book() -> None:
 
 MOVES = (RecordProfit, RecordLoss, ChargeManagementFee, ChargePerformanceFee)
 CLOSED = "2023-11-13"
-right = {
+right: dict[str, st.SearchStrategy[Any]] = {
     "amount": st.sampled_from([1, 5, "2.5", Decimal("0.1"), 0.1, 1 / 3]),
     "key": st.none(),
     "strategy": st.sampled_from([None, "a", "b"]),
     "memo": st.sampled_from(["", "why"]),
     "at_us": st.sampled_from([None, DAY_1_US, DAY_1_US + DAY_US]),
 }
-wrong = {
+wrong: dict[str, st.SearchStrategy[Any]] = {
     "amount": st.sampled_from(
         [0, -1, True, None, "x", float("nan"), "0.000000001", MINOR_MAX // 10**8, [5]]
     ),

@@ -228,7 +228,7 @@ def test_the_first_unit_costs_one_and_later_ones_the_nav_per_unit(journal: Journ
     assert journal.units_of(Deposit(100)) == 100
     assert journal.units_of(RecordProfit(100), Deposit(50)) == 25
     assert journal.units_of(Withdraw(30)) == -15
-    assert (journal.per_unit, from_minor(journal.book.units)) == (2, 110)
+    assert (journal.per_unit, from_minor(journal.book.units)) == (Decimal(2), Decimal(110))
 
 
 def test_marks_and_owed_fees_count_in_the_nav_per_unit(journal: Journal) -> None:
@@ -241,7 +241,7 @@ def test_after_all_units_are_redeemed_the_next_costs_one(
     journal: Journal,
 ) -> None:
     assert journal.units_of(Deposit(100), RecordProfit(20), Withdraw(120)) == -100
-    assert (journal.book.units, journal.per_unit) == (0, 1)
+    assert (journal.book.units, journal.per_unit) == (0, Decimal(1))
     assert journal.units_of(Deposit(7)) == 7
 
 
@@ -286,14 +286,14 @@ def test_a_nearly_worthless_fund_redeems_all_of_its_units(journal: Journal) -> N
 def test_a_reversed_deposit_takes_its_units_back(journal: Journal) -> None:
     deposit = journal.post(Deposit(100), RecordProfit(100), Deposit(50))
     assert journal.units_of(Reverse(deposit.seq, "twice")) == -25
-    assert (journal.per_unit, from_minor(journal.book.units)) == (2, 100)
+    assert (journal.per_unit, from_minor(journal.book.units)) == (Decimal(2), Decimal(100))
 
 
 def test_units_can_be_booked_explicitly_and_not_out_of_nothing(journal: Journal) -> None:
     journal.post(
         Deposit(100), Post((Leg("HOLDERS", 100, asset="UNITS"), Leg("UNITS", -100, asset="UNITS")))
     )
-    assert (journal.per_unit, from_minor(journal.book.units)) == (Decimal("0.5"), 200)
+    assert (journal.per_unit, from_minor(journal.book.units)) == (Decimal("0.5"), Decimal(200))
     with pytest.raises(UnbalancedEntry):
         journal.post(Post((Leg("HOLDERS", 1, asset="UNITS"), Leg("UNITS", -1))))
 
@@ -604,6 +604,9 @@ def books_of_everything() -> Journal:
 
 
 BIG = from_minor(MINOR_MAX)
+NO_AMOUNTS: tuple[Any, ...] = (
+    *(0, -1, "0.000000001", float("nan"), float("inf"), True, None, 10**11, "x"),
+)
 REFUSED: list[tuple[Event, type[Exception]]] = [
     *[
         (kind(amount), AmountError)
@@ -616,7 +619,7 @@ REFUSED: list[tuple[Event, type[Exception]]] = [
             ChargePerformanceFee,
             PayFees,
         )
-        for amount in (0, -1, "0.000000001", float("nan"), float("inf"), True, None, 10**11, "x")
+        for amount in NO_AMOUNTS
     ],
     (Withdraw("905.00000001"), InsufficientFunds),
     (OpenPosition("X", 0, 5), AmountError),
@@ -702,7 +705,7 @@ def test_insufficient_funds_name_the_requested_and_available_amounts(journal: Jo
         journal.post(Withdraw(1))
     assert (refusal.value.account, refusal.value.requested, refusal.value.available) == (
         "CASH",
-        1,
+        Decimal(1),
         Decimal("0.5"),
     )
     journal.post(Withdraw("0.5"))

@@ -343,7 +343,7 @@ def chain_anew(path: Path) -> None:
     for seq, payload in connection.execute(
         "SELECT seq, payload FROM entry ORDER BY seq"
     ).fetchall():
-        head = chain_hash(head, payload.encode())
+        head = chain_hash(head, str(payload).encode())
         connection.execute("UPDATE entry SET hash = ? WHERE seq = ?", (head, seq))
     connection.close()
 

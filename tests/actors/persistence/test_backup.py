@@ -96,7 +96,7 @@ def test_a_backup_and_its_name_are_synced_when_it_is_said_to_be_there(
             os.readlink(f"/proc/self/fd/{descriptor}") if os.path.exists("/proc/self/fd") else None
         )
 
-    monkeypatch.setattr(copying.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     backup(path, tmp_path / "copy.db")
     assert synced in ([str(tmp_path / "copy.db"), str(tmp_path)], [None, None])
 

@@ -2,6 +2,7 @@
 file is lost.
 """
 
+import shutil
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import apsw
 import pytest
 
 from fundops import Fund, FundConfig
-from fundops.actors.persistence import Reader, Store, commit_batch, migrations, open_database
+from fundops.actors.persistence import Reader, Store, commit_batch, open_database
 from fundops.file.database import MIGRATIONS, prepare
 from fundops.wire.errors import DatabaseError
 from fundops.wire.persistence import Committed
@@ -90,13 +91,13 @@ def test_without_room_for_the_copy_nothing_is_migrated(
 ) -> None:
     made(path)
     size = path.stat().st_size
-    monkeypatch.setattr(migrations.shutil, "disk_usage", lambda _: SimpleNamespace(free=size - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size - 1))
     with pytest.raises(DatabaseError, match=f"needs {size} bytes free; {size - 1} are") as refused:
         open_database(path, (FIRST, SECOND))
     assert refused.value.path == path
     assert version(path) == 1
     assert not path.with_name("fund.db.v1.bak").exists()
-    monkeypatch.setattr(migrations.shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
     open_database(path, (FIRST, SECOND)).close()
     assert version(path) == 2
 
@@ -150,8 +151,9 @@ def of_the_first_version(path: Path, source: Path) -> None:
     connection.execute("ATTACH ? AS today", (str(source),))
     for name in tables(connection):
         found = connection.execute("SELECT name FROM pragma_table_info(?)", (name,)).fetchall()
-        columns = ", ".join(column for (column,) in found)
-        sources = ", ".join('"by"' if column == "actor" else column for (column,) in found)
+        names = [str(column) for (column,) in found]
+        columns = ", ".join(names)
+        sources = ", ".join('"by"' if column == "actor" else column for column in names)
         connection.execute(
             f"INSERT OR REPLACE INTO {name} ({columns}) SELECT {sources} FROM today.{name}"
         )
@@ -160,7 +162,7 @@ def of_the_first_version(path: Path, source: Path) -> None:
 
 def tables(connection: apsw.Connection) -> list[str]:
     names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-    return [name for (name,) in connection.execute(names).fetchall()]
+    return [str(name) for (name,) in connection.execute(names).fetchall()]
 
 
 @pytest.mark.parametrize("known", range(1, len(MIGRATIONS)))

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import pytest
@@ -534,8 +534,8 @@ def opened_store(path: Path) -> Iterator[Store]:
 
 
 def sabotage(opened_store: Store, at: str, action: Callable[[Callable[[], Any]], Any]) -> Disk:
-    disk: Any = Disk(opened_store.connection, at, action)
-    opened_store.connection = disk
+    disk = Disk(opened_store.connection, at, action)
+    opened_store.connection = cast("apsw.Connection", disk)
     return disk
 
 
@@ -654,7 +654,7 @@ def test_a_commit_that_found_no_room_or_a_lock_has_certainly_not_happened(
     disk = sabotage(opened_store, "COMMIT", fails(error))
     (answer,) = commit_batch(opened_store, [insert(1).statements])
     assert isinstance(answer, StorageDegraded)
-    assert opened_store.connection is disk, "no need to open it again"
+    assert cast("Disk", opened_store.connection) is disk, "no need to open it again"
     assert stored(path) == []
 
 

@@ -74,7 +74,7 @@ class Counter(DurableActor):
     append_deadline_s = 5.0
 
     def load(self) -> None:
-        self.number = self._reader.row("SELECT count(*) FROM tally")[0]
+        self.number: int = self._reader.row("SELECT count(*) FROM tally")[0]
 
     @handles(Count)
     async def count(self, _: Count) -> int:

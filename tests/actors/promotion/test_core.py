@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from fundops.actors.promotion.core import (
     Change,
     Metric,
-    PromotionSettings,
     Rules,
     Strategy,
     breach,
@@ -31,6 +30,7 @@ from fundops.actors.promotion.core import (
 )
 from fundops.actors.promotion.ladder import Criterion, PromotionGate, ladder
 from fundops.actors.promotion.metrics import Sample, Track
+from fundops.actors.promotion.settings import PromotionSettings
 from fundops.runtime import DAY_US, ConfigError
 from fundops.wire.errors import (
     CoolingDown,
@@ -54,8 +54,8 @@ Paper, Shadow, Small, Scaled, Live, Retired = (
 )
 T0 = 1_700_000_000_000_000
 HOUR_US = 3_600_000_000
-AT_LIMIT = {"sharpe": 1.0, "max_drawdown": 0.20, "n_trades": 50, "win_rate": 0.45}
-SOURCE_EXAMPLE = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
+AT_LIMIT: dict[str, Any] = {"sharpe": 1.0, "max_drawdown": 0.20, "n_trades": 50, "win_rate": 0.45}
+SOURCE_EXAMPLE: dict[str, Any] = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
 
 
 def rules(*gates: PromotionGate, **settings: Any) -> Rules:

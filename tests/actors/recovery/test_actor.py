@@ -48,6 +48,7 @@ from fundops.wire.recovery import (
     CheckStrategies,
     EventHistory,
     HoldStrategy,
+    RecoveryAction,
     RecoveryEvent,
     RecoveryPhase,
     RecoveryStatistics,
@@ -653,7 +654,7 @@ async def test_r23_a_stopped_alert_actor_changes_nothing(tmp_path: Path) -> None
 
 async def test_a_check_without_news_commits_nothing(tmp_path: Path) -> None:
     engine = Engine(always_raises)
-    engine.states = {f"s{n}": "running" for n in range(1_000)} | {"alpha": "failed"}
+    engine.states |= {f"s{n}": "running" for n in range(1_000)}
     async with recovery(tmp_path, engine) as world:
         await world.check()
         before = await world.commits()
@@ -901,7 +902,7 @@ async def test_a_record_is_read_as_it_was_saved_and_replaces_the_one_before(tmp_
 
 
 async def test_only_feeds_whose_last_word_was_a_warning_are_found_stale(tmp_path: Path) -> None:
-    log = [
+    log: list[tuple[str, RecoveryAction]] = [
         ("a", "stale_feed"),
         ("b", "stale_feed"),
         ("a", "feed_back"),
@@ -912,7 +913,7 @@ async def test_only_feeds_whose_last_word_was_a_warning_are_found_stale(tmp_path
     events = [
         RecoveryEvent(action, name, None, 0, None, 10 * n, seq=n)
         for n, (name, action) in enumerate(log, 1)
-    ]  # type: ignore[arg-type]
+    ]
     async with recovery(tmp_path, Engine()) as world:
         await world.supervisor.ref("persistence").ask(Commit((schema.add_events(events),)))
         with Reader(world.path) as reader:

@@ -28,6 +28,7 @@ from fundops.wire.stream.client import open_status
 from fundops.wire.stream.hub import RING_SIZE
 from fundops.wire.stream.limits import ServerLimits
 from fundops.wire.stream.protocol import Bye, Delta, Event, Gap, ServerMessage, Snapshot, Welcome
+from fundops.wire.stream.server import serve_status
 
 NOW_US = 1_700_000_000_000_000
 PATIENCE_S = 10.0
@@ -369,7 +370,7 @@ async def test_a_listener_that_fails_ends_the_life_and_not_the_fund(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = trio.Event()
-    serve = status_module.serve_status
+    serve = serve_status
 
     async def serve_until_broken(*args: Any, **kwargs: Any) -> None:
         monkeypatch.setattr(status_module, "serve_status", serve)

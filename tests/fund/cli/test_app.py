@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ DEADLINE_S = 120
 
 
 def _fundops(
-    *arguments: str, cwd: Path | None = None, **variables: str
+    *arguments: str, cwd: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "fundops", *arguments],
@@ -26,7 +27,7 @@ def _fundops(
         timeout=DEADLINE_S,
         stdin=subprocess.DEVNULL,
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "200", **variables},
+        env={**os.environ, "COLUMNS": "200", **(variables or {})},
         check=False,
     )
 
@@ -254,6 +255,6 @@ def test_a_full_device_for_stdout_is_one_line_and_no_traceback() -> None:
     "variables", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"TERM": "dumb", "COLUMNS": "20"}]
 )
 def test_the_report_is_drawn_on_any_terminal(variables: dict[str, str]) -> None:
-    done = _fundops("demo", "--sessions", "2", **variables)
+    done = _fundops("demo", "--sessions", "2", variables=variables)
     assert (done.returncode, done.stderr) == (0, "")
     assert "CASH" in done.stdout

@@ -128,14 +128,14 @@ def test_a_long_position_is_bought_at_the_open_marked_at_the_close_and_sold_at_t
 ):
     market = Market([(100, 110), (108, 50)], [1, 0])
     market.ticks(0, 1, 1)
-    assert _money(market.status) == (Decimal("999.975"), Decimal("-0.025"), 0)
+    assert _money(market.status) == (Decimal("999.975"), Decimal("-0.025"), Decimal(0))
     market.ticks(0, 2, 9)
     assert _money(market.status)[2] == 0, "within the session nothing but the open is known"
     market.ticks(0, 10)
-    assert _money(market.status) == (Decimal("1099.975"), Decimal("-0.025"), 100)
+    assert _money(market.status) == (Decimal("1099.975"), Decimal("-0.025"), Decimal(100))
     market.ticks(1, 1, 1)
     gain = Decimal(80) - Decimal("0.025") - 1_080 * COST
-    assert _money(market.status) == (1_000 + gain, gain, 0)
+    assert _money(market.status) == (1_000 + gain, gain, Decimal(0))
     assert (market.status.n_trades, market.status.n_wins) == (1, 1)
     market.ticks(1, 2)
     assert _money(market.status)[0] == 1_000 + gain, "flat, whatever the close"
@@ -145,10 +145,10 @@ def test_a_short_session_rule_sells_at_the_open_and_buys_back_at_the_close() -> 
     market = Market([(100, 90), (90, 99)], [-1, 0], flat_at_close=True)
     market.ticks(0)
     gain = Decimal(100) - Decimal("0.025") - 900 * COST
-    assert _money(market.status) == (1_000 + gain, gain, 0)
+    assert _money(market.status) == (1_000 + gain, gain, Decimal(0))
     assert (market.status.n_trades, market.status.n_wins) == (1, 1)
     market.ticks(1)
-    assert _money(market.status) == (1_000 + gain, gain, 0)
+    assert _money(market.status) == (1_000 + gain, gain, Decimal(0))
     assert market.status.n_trades == 1, "a session without a target is no round trip"
 
 
@@ -164,7 +164,7 @@ def test_a_holding_rule_keeps_its_position_while_the_target_stays() -> None:
     for session in range(3):
         market.ticks(session)
     gain = 10 * (Decimal(125) - 100) - 1_000 * COST - 1_250 * COST
-    assert _money(market.status) == (1_000 + gain, gain, 0)
+    assert _money(market.status) == (1_000 + gain, gain, Decimal(0))
     assert market.status.n_trades == 1
 
 
@@ -227,8 +227,12 @@ async def test_only_the_fills_of_a_live_stage_are_reported_and_each_once() -> No
     await engine.set_stage("on-X", "live-small", Decimal(100))
     market.ticks(1)
     first, second = engine.fills("")
-    assert (first.quantity, first.price, first.fee) == (1, 100, Decimal("0.0025"))
-    assert (second.quantity, second.price, second.fee) == (-1, 110, Decimal("0.00275"))
+    assert (first.quantity, first.price, first.fee) == (Decimal(1), Decimal(100), Decimal("0.0025"))
+    assert (second.quantity, second.price, second.fee) == (
+        Decimal(-1),
+        Decimal(110),
+        Decimal("0.00275"),
+    )
     assert (first.strategy, first.instrument) == ("on-X", "X")
     assert first.at_us == session_open_us(market.bars[1])
     assert second.at_us == first.at_us + 9 * 60_000_000
@@ -264,7 +268,7 @@ async def test_a_hypothetical_position_is_forgotten_at_its_mark_when_the_stage_c
     before = _money(market.status)
     await market.engine.set_stage("on-X", "live-small", Decimal(10))
     assert market.engine.fills("") == []
-    assert _money(market.status) == (10, before[1] + before[2], 0)
+    assert _money(market.status) == (Decimal(10), before[1] + before[2], Decimal(0))
     assert market.status.allocated == 10
     assert market.status.n_trades == 0, "what was not closed is no round trip"
 
@@ -275,8 +279,8 @@ async def test_a_real_position_is_sold_when_the_stage_changes() -> None:
     market.ticks(0)
     await market.engine.set_stage("on-X", "shadow", Decimal(0))
     bought, sold = market.engine.fills("")
-    assert (bought.quantity, sold.quantity, sold.price) == (5, -5, 110)
-    assert _money(market.status) == (1_000, 50 - 500 * COST - 550 * COST, 0)
+    assert (bought.quantity, sold.quantity, sold.price) == (Decimal(5), Decimal(-5), Decimal(110))
+    assert _money(market.status) == (Decimal(1_000), 50 - 500 * COST - 550 * COST, Decimal(0))
     assert (market.status.stage, market.status.allocated) == ("shadow", 1_000)
 
 
