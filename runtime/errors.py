@@ -9,7 +9,7 @@ the same idempotency key, which the error carries as `key` when the message had 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .records import Crashed
@@ -194,10 +194,13 @@ class SupervisorEscalated(ActorError):
     first.
     """
 
-    def __init__(self, name: str, reason: str, crashes: Sequence[Crashed]) -> None:
+    def __init__(self, name: str, reason: str, crashes: Sequence[Any]) -> None:
         last = crashes[-1] if crashes else "none"
         super().__init__(f"supervisor {name!r} gave up: {reason}; last crash: {last}")
-        self.name, self.reason, self.crashes = name, reason, tuple(crashes)
+        self.name, self.reason = name, reason
+        # Declared here and not in the signature, whose hints are read at run time too: `records`
+        # imports this module.
+        self.crashes: tuple[Crashed, ...] = tuple(crashes)
 
 
 class Drill(Exception):
