@@ -202,25 +202,27 @@ class PromotionManager:
         )
 
     def freeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
-        """No promotion until unfrozen; demotion still works."""
+        """Forbid promotion until `unfreeze`. Demotion still works."""
         self._change(
             strategy_id,
             lambda one, now: core.frozen(one, now, freeze=True, by=by, reason=reason),
         )
 
     def unfreeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
+        """Allow promotion again."""
         self._change(
             strategy_id,
             lambda one, now: core.frozen(one, now, freeze=False, by=by, reason=reason),
         )
 
     def retire(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
-        """For good."""
+        """Retire the strategy. This cannot be undone. Raises: `StrategyRetired`."""
         self._change(strategy_id, lambda one, now: core.retired(one, now, by=by, reason=reason))
 
     # -- reading
 
     def current_stage(self, strategy_id: str) -> PromotionStage:
+        """The strategy's current stage. Raises: `UnknownStrategy`."""
         return self._read(lambda file: file.find(strategy_id)).stage
 
     def snapshot(self, strategy_id: str) -> PromotionSnapshot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -17,14 +18,10 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = (
-    "runtime",
-    "wire",
-    "actors",
-    "fund",
-    "bench",
-)  # an import may stay on its floor or go to the left
-ROOF = ("fundops.cli", "fundops.__main__")  # the command line stands on all of them
+# An import may stay on its floor or go to the left.
+FLOORS = ("runtime", "wire", "actors", "fund", "bench")
+# The command line may import every floor.
+ROOF = ("fundops.cli", "fundops.__main__")
 # The rooms of `fund/`: an import may stay in its room or go to one before it.
 ROOMS = (
     *("errors", "moments", "reported", "bridge", "config"),
@@ -33,6 +30,7 @@ ROOMS = (
     *("cli", "__main__"),
 )
 DEADLINE_S = 60
+MEMBER_KINDS = (staticmethod, classmethod, property)
 
 
 class Import(NamedTuple):
@@ -40,7 +38,8 @@ class Import(NamedTuple):
 
     target: str
     line: int
-    deferred: bool  # in a function, or for type checkers alone: it cannot close a cycle
+    # In a function, or for type checkers alone, so that it cannot close a cycle.
+    deferred: bool
 
 
 def _config() -> dict[str, object]:
@@ -109,11 +108,7 @@ def _walk(node: ast.AST, *, deferred: bool) -> Iterator[tuple[ast.AST, bool]]:
 
 
 def _own(module: str) -> Iterator[Import]:
-    return (
-        one
-        for one in _imports(module)
-        if one.target == "fundops" or one.target.startswith("fundops.")
-    )
+    return (found for found in _imports(module) if f"{found.target}.".startswith("fundops."))
 
 
 # -- what is shipped
@@ -130,7 +125,8 @@ def test_no_package_is_listed_twice_and_each_has_its_folder() -> None:
     places: dict[str, str] = config["package-dir"]  # type: ignore[assignment]
     assert [name for name, count in Counter(packages).items() if count > 1] == []
     for package in packages:
-        home = max((one for one in places if f"{package}.".startswith(f"{one}.")), key=len)
+        homes = (name for name in places if f"{package}.".startswith(f"{name}."))
+        home = max(homes, key=len)
         folder = ROOT / places[home] / package[len(home) + 1 :].replace(".", "/")
         assert folder.is_dir(), package
 
@@ -147,17 +143,18 @@ def test_the_five_folders_are_mapped_to_one_import_name() -> None:
 
 def _findings(wrong: Callable[[str, Import], bool]) -> list[str]:
     return [
-        f"{name}:{one.line} imports {one.target}"
+        f"{name}:{found.line} imports {found.target}"
         for name in MODULES
-        for one in _own(name)
-        if wrong(name, one)
+        for found in _own(name)
+        if wrong(name, found)
     ]
 
 
 def test_no_import_runs_upwards() -> None:
-    assert (
-        _findings(lambda name, one: not _on_roof(name) and _floor(one.target) > _floor(name)) == []
-    )
+    def wrong(name: str, found: Import) -> bool:
+        return not _on_roof(name) and _floor(found.target) > _floor(name)
+
+    assert _findings(wrong) == []
 
 
 def test_every_room_of_the_fund_is_known_and_no_other() -> None:
@@ -165,26 +162,27 @@ def test_every_room_of_the_fund_is_known_and_no_other() -> None:
 
 
 def test_no_room_imports_a_later_one() -> None:
-    def wrong(name: str, one: Import) -> bool:
-        room, target = _room(name), _room(one.target)
+    def wrong(name: str, found: Import) -> bool:
+        room, target = _room(name), _room(found.target)
         return room is not None and target is not None and ROOMS.index(target) > ROOMS.index(room)
 
     assert _findings(wrong) == []
 
 
-def test_nobody_imports_the_command_line() -> None:
-    assert _findings(lambda name, one: not _on_roof(name) and _on_roof(one.target)) == []
+def test_no_module_imports_the_command_line() -> None:
+    assert _findings(lambda name, found: not _on_roof(name) and _on_roof(found.target)) == []
 
 
 def test_every_import_within_the_package_names_a_module_that_exists() -> None:
-    assert _findings(lambda _, one: one.target not in MODULES) == []
+    assert _findings(lambda _, found: found.target not in MODULES) == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = {
-        name: {one.target for one in _own(name) if not one.deferred} - {name} for name in MODULES
+        name: {found.target for found in _own(name) if not found.deferred} - {name}
+        for name in MODULES
     }
-    # Modules that nobody is left to wait for are taken away until none is; what stays goes round in
+    # Remove the modules that import no remaining module, until there is none. The rest are in
     # circles.
     while leaves := {name for name, wanted in graph.items() if not wanted & graph.keys()}:
         graph = {name: wanted for name, wanted in graph.items() if name not in leaves}
@@ -225,7 +223,7 @@ def test_the_front_door_lists_what_it_offers() -> None:
         getattr(fundops, "nothing_of_that_name")  # noqa: B009  mypy would refuse the plain spelling
 
 
-def test_what_type_checkers_see_at_the_front_door_is_what_is_loaded() -> None:
+def test_type_checkers_see_at_the_front_door_the_names_that_are_loaded() -> None:
     """The names under TYPE_CHECKING and the table of homes are two lists of one thing."""
     seen: dict[str, str | None] = {}
     for node, deferred in _walk(_tree(ROOT / "fund" / "__init__.py"), deferred=False):
@@ -237,6 +235,53 @@ def test_what_type_checkers_see_at_the_front_door_is_what_is_loaded() -> None:
             seen |= {alias.name: node.module for alias in node.names}
     homes = vars(import_module("fundops"))["_HOMES"]
     assert seen == homes
+
+
+def test_every_exported_name_has_a_docstring() -> None:
+    """Classes with their public methods and properties; an overriding method may inherit it."""
+    silent = set()
+    for module in MODULES:
+        loaded = import_module(module)
+        exported = (getattr(loaded, name) for name in getattr(loaded, "__all__", ()))
+        for value in exported:
+            named = isinstance(value, type) or inspect.isfunction(value)
+            if not named or not value.__module__.startswith("fundops"):
+                continue
+            if not value.__doc__:
+                silent.add(f"{value.__module__}.{value.__qualname__}")
+            for name in _public_members(value):
+                if not inspect.getdoc(getattr(value, name)):
+                    silent.add(f"{value.__module__}.{value.__qualname__}.{name}")
+    assert sorted(silent) == []
+
+
+def _public_members(value: object) -> list[str]:
+    """The methods and properties that a class defines itself; none of a function."""
+    if not isinstance(value, type):
+        return []
+    return [
+        name
+        for name, member in vars(value).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(member) or isinstance(member, MEMBER_KINDS))
+    ]
+
+
+def test_every_handler_has_a_docstring() -> None:
+    handlers = [
+        (f"{module}.{node.name}", ast.get_docstring(node))
+        for module, path in MODULES.items()
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and any(map(_is_handler_mark, node.decorator_list))
+    ]
+    assert len(handlers) > 50
+    assert [name for name, text in handlers if not text] == []
+
+
+def _is_handler_mark(decorator: ast.expr) -> bool:
+    call = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(call, ast.Name) and call.id in ("handles", "handles_batch")
 
 
 def test_no_mark_is_left_for_later() -> None:
@@ -252,13 +297,10 @@ def test_a_broad_except_raises_again_or_explains_itself() -> None:
         lines = path.read_text().splitlines()
         for node in ast.walk(_tree(path)):
             if isinstance(node, ast.ExceptHandler) and _is_broad(node.type):
-                mark, above = (
-                    lines[node.lineno - 1].partition("noqa: BLE001")[1:],
-                    lines[node.lineno - 2].strip(),
-                )
-                explained = mark[0] and (
-                    mark[1].strip() or above.startswith("#")
-                )  # beside it or in the line above
+                _, mark, reason = lines[node.lineno - 1].partition("noqa: BLE001")
+                above = lines[node.lineno - 2].strip()
+                # The reason stands after the mark or in the line above.
+                explained = mark and (reason.strip() or above.startswith("#"))
                 if not explained and not isinstance(node.body[-1], ast.Raise):
                     unexplained.append(f"{module}:{node.lineno}")
     assert unexplained == []

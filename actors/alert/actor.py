@@ -135,6 +135,7 @@ class AlertActor(DurableActor):
 
     @handles(RecentAlerts)
     def recent(self, message: RecentAlerts) -> AlertPage:
+        """The newest alerts, newest first, with counts over the whole history."""
         return recent(self._reader, message.limit)
 
     # -- decide -> append -> apply

@@ -150,6 +150,7 @@ class ChannelActor(DurableActor):
 
     @handles(PendingDeliveries)
     def pending(self, _: PendingDeliveries) -> int:
+        """The number of alerts that this channel has neither delivered nor given up."""
         return load_pending_count(self._reader, self._name)
 
     # -- the queue

@@ -277,6 +277,7 @@ class Draft:
 
     @property
     def changes(self) -> Changes:
+        """The keys and the suppressed counts that this draft changes."""
         return Changes(self._keys.maps[0], self._suppressed.maps[0])
 
     def pass_time(self, at_us: int) -> None:

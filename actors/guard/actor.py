@@ -86,6 +86,10 @@ class GuardActor(Actor):
 
     @handles(RestoreGuard)
     def restore(self, request: RestoreGuard) -> None:
+        """Take over the stored state.
+
+        The kill switch is engaged when the marker file or the stored state says so.
+        """
         self._state = request.state
         if self._kill.state == "OFF" and request.state.kill_state != "OFF":
             # The database remembers what the marker lost: the careful answer wins.
@@ -122,6 +126,7 @@ class GuardActor(Actor):
 
     @handles(RenewLeases)
     def renew(self, request: RenewLeases) -> None:
+        """Renew the leases by these terms; strategies that are not named lose theirs."""
         self._renew_leases(request.statuses, request.terms)
 
     def _renew_leases(
@@ -149,6 +154,10 @@ class GuardActor(Actor):
 
     @handles(EngageKillSwitch)
     async def engage(self, request: EngageKillSwitch) -> KillStatus:
+        """Stop all trading; answers after the engine was told.
+
+        An engaged switch keeps its first reason.
+        """
         if self._kill.state == "OFF":
             await self._engage(request.reason, request.by)
         return self._kill
@@ -207,10 +216,12 @@ class GuardActor(Actor):
 
     @handles(ReadKillSwitch)
     def read(self, _: ReadKillSwitch) -> KillStatus:
+        """The state of the kill switch now."""
         return self._kill
 
     @handles(ReadGuard)
     def read_state(self, _: ReadGuard) -> GuardState:
+        """The guard's state as it is now, for oversight to store."""
         return self._state
 
     @handles(ResumeStrategy)

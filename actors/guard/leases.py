@@ -27,6 +27,7 @@ class Leases:
         self._held: Mapping[str, Entitlement] = {}
 
     def replace(self, held: Mapping[str, Entitlement]) -> None:
+        """Replace all leases. A strategy without one may not trade."""
         self._held = held
 
     def end_all(self) -> None:

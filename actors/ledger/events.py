@@ -104,13 +104,24 @@ class State(Protocol):
     """The state of the book that an event is decided on."""
 
     @property
-    def currency(self) -> str: ...
+    def currency(self) -> str:
+        """The fund's currency, in which amounts without an asset are."""
+        ...
+
     @property
-    def rules(self) -> Rules: ...
+    def rules(self) -> Rules:
+        """The rules of this book."""
+        ...
+
     @property
-    def seq(self) -> int: ...
+    def seq(self) -> int:
+        """The number of the newest entry; 0 in an empty book."""
+        ...
+
     @property
-    def closes(self) -> tuple[Close, ...]: ...
+    def closes(self) -> tuple[Close, ...]:
+        """The closed periods, oldest first."""
+        ...
 
     def total(self, account: str) -> int:
         """The balance of an account over all strategies, in minor units of the fund's currency."""

@@ -512,6 +512,7 @@ class OversightActor(DurableActor):
 
     @handles(ReadFundStatus)
     async def fund_status(self, _: ReadFundStatus) -> FundStatus:
+        """The fund as of its last tick, with the alerts and the open breakers of now."""
         if self._settings.self_healing_enabled:
             # While recovery is restarting, its last word stands.
             with suppress(ActorError):
@@ -556,6 +557,7 @@ class OversightActor(DurableActor):
 
     @handles(NavHistory)
     def nav_history(self, request: NavHistory) -> tuple[NavSample, ...]:
+        """NAV and drawdown at the end of each session, newest first."""
         return schema.nav_history(self._reader, checked_limit(request.limit))
 
 

@@ -54,6 +54,7 @@ class FeeState(msgspec.Struct, frozen=True):
 
     @property
     def accrued_minor(self) -> int:
+        """Fees that have accrued and are not posted, in minor units."""
         return self.management_minor + self.performance_minor
 
 

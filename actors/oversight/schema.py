@@ -34,12 +34,14 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 def remembered(memory: Memory) -> Statement:
+    """The statement that stores the memory in place of the one before."""
     return Statement(
         "INSERT OR REPLACE INTO oversight VALUES (1, ?)", ((msgspec.json.encode(memory).decode(),),)
     )
 
 
 def nav_line(at_us: int, session: str, nav_minor: int, drawdown_pct: float) -> Statement:
+    """The statement that stores NAV and drawdown at the end of a session."""
     return Statement(
         "INSERT OR REPLACE INTO nav_history VALUES (?, ?, ?, ?)",
         ((at_us, session, nav_minor, drawdown_pct),),
@@ -47,6 +49,7 @@ def nav_line(at_us: int, session: str, nav_minor: int, drawdown_pct: float) -> S
 
 
 def load(rows: Rows) -> Memory:
+    """The stored memory; a new one when none was stored."""
     row = rows.row("SELECT record FROM oversight")
     return Memory() if row is None else msgspec.json.decode(row[0], type=Memory)
 

@@ -101,6 +101,7 @@ class PromotionActor(DurableActor):
 
     @handles(Register)
     async def register(self, request: Register) -> str:
+        """Register a strategy and answer with its id; a known name gives the id that it has."""
         if request.name in self._ids:
             return self._ids[request.name]
         stage = self._rules.stage(request.stage)
@@ -112,6 +113,7 @@ class PromotionActor(DurableActor):
 
     @handles(Adopt)
     async def adopt(self, request: Adopt) -> str:
+        """Register a strategy that trades already, at any stage. Raises: `Conflict`."""
         if request.name in self._ids:
             raise Conflict(f"{request.name} is registered already")
         stage = self._rules.stage(request.stage)
@@ -124,6 +126,11 @@ class PromotionActor(DurableActor):
 
     @handles(RecordMetrics)
     async def record_metrics(self, request: RecordMetrics) -> None:
+        """Record metrics of the current stage.
+
+        The same record again changes nothing. Raises: `UnknownStrategy`, `StrategyRetired`,
+        `MetricError`, `Conflict`.
+        """
         now_us = self._clock.now_us()
         strategy = self._find(request.strategy_id)
         as_of_us = now_us if request.as_of_us is None else request.as_of_us
@@ -149,10 +156,16 @@ class PromotionActor(DurableActor):
 
     @handles(Evaluate)
     def evaluate(self, request: Evaluate) -> Evaluation:
+        """The rules' verdict on a strategy now. Writes nothing. Raises: `UnknownStrategy`."""
         return core.evaluate(self._find(request.strategy_id), self._rules, self._clock.now_us())
 
     @handles(Promote, Demote)
     async def move(self, request: Promote | Demote) -> Transition:
+        """Promote or demote a strategy, and tell the engine.
+
+        A demotion reaches the engine before it is durable, a promotion only afterwards. Raises: the
+        refusals of `Promote` and `Demote`.
+        """
         decide = core.promoted if isinstance(request, Promote) else core.demoted
         change = decide(
             self._find(request.strategy_id),
@@ -167,6 +180,7 @@ class PromotionActor(DurableActor):
 
     @handles(Freeze)
     async def freeze(self, request: Freeze) -> None:
+        """Block or allow a strategy's promotion. Raises: `UnknownStrategy`, `StrategyRetired`."""
         strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
         change = core.frozen(
             strategy, now_us, freeze=request.frozen, by=request.by, reason=request.reason
@@ -175,6 +189,10 @@ class PromotionActor(DurableActor):
 
     @handles(Retire)
     async def retire(self, request: Retire) -> None:
+        """Retire a strategy. This cannot be undone.
+
+        Raises: `UnknownStrategy`, `StrategyRetired`.
+        """
         strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
         change = core.retired(strategy, now_us, by=request.by, reason=request.reason)
         await self._set_stage(change.after)
@@ -309,6 +327,7 @@ class PromotionActor(DurableActor):
 
     @handles(ReadSnapshot)
     def snapshot(self, request: ReadSnapshot) -> PromotionSnapshot:
+        """One strategy now, with its newest changes, oldest first. Raises: `UnknownStrategy`."""
         strategy = self._find(request.strategy_id)
         return core.snapshot(
             strategy, self._rules, self._clock.now_us(), self._history(strategy.id)
@@ -316,12 +335,14 @@ class PromotionActor(DurableActor):
 
     @handles(ReadStrategies)
     def strategies(self, _: ReadStrategies) -> tuple[PromotionSnapshot, ...]:
+        """All strategies in the order of their names, without their history."""
         now_us = self._clock.now_us()
         ordered = sorted(self._strategies.values(), key=lambda one: one.name)
         return tuple(core.snapshot(one, self._rules, now_us, ()) for one in ordered)
 
     @handles(PromotionHistory)
     def history(self, request: PromotionHistory) -> tuple[HistoryEntry, ...]:
+        """Changes of one strategy or of all, newest first. Raises: `UnknownStrategy`."""
         strategy_id = None if request.strategy_id is None else self._find(request.strategy_id).id
         return schema.history(self._reader, strategy_id, checked_limit(request.limit))
 

@@ -89,6 +89,7 @@ class Rules:
         }
 
     def criteria(self, stage: PromotionStage) -> tuple[Criterion, ...]:
+        """The criteria that a strategy must meet to leave this stage upwards."""
         return self._gates[stage]
 
     def stage(self, value: object) -> PromotionStage:
@@ -503,7 +504,7 @@ def frozen(strategy: Strategy, now_us: int, *, freeze: bool, by: str, reason: st
 
 
 def retired(strategy: Strategy, now_us: int, *, by: str, reason: str) -> Change:
-    """The end. Raises: `StrategyRetired`."""
+    """The retirement of a strategy, which cannot be undone. Raises: `StrategyRetired`."""
     _check_movable(strategy, None)
     after = _moved(strategy, PromotionStage.Retired, now_us)
     return Change(after, "retire", strategy.stage, now_us, by, reason, None, _values(strategy))

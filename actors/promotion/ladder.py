@@ -68,6 +68,7 @@ class Ladder(msgspec.Struct, frozen=True):
     rungs: tuple[Rung, ...]
 
     def rung(self, stage: PromotionStage) -> Rung:
+        """The rung of a stage. Raises: ValueError for a stage that is not on this ladder."""
         return self.rungs[self.rank(stage)]
 
     def rank(self, stage: PromotionStage) -> int:
@@ -75,14 +76,17 @@ class Ladder(msgspec.Struct, frozen=True):
         return [rung.stage for rung in self.rungs].index(stage)
 
     def above(self, stage: PromotionStage) -> PromotionStage | None:
+        """The next higher stage; None at the top."""
         rank = self.rank(stage) + 1
         return self.rungs[rank].stage if rank < len(self.rungs) else None
 
     def below(self, stage: PromotionStage) -> PromotionStage | None:
+        """The next lower stage; None at the bottom."""
         rank = self.rank(stage)
         return self.rungs[rank - 1].stage if rank else None
 
     def names(self) -> list[str]:
+        """The values of the stages, from the lowest to the highest."""
         return [rung.stage.value for rung in self.rungs]
 
 
