@@ -143,3 +143,10 @@ def test_the_commands_of_the_contribution_guide_name_scripts_that_parse() -> Non
         assert (parsed.returncode, parsed.stderr) == (0, ""), script
     for module in re.findall(r"\bpython (\w+/\w+\.py)", guide):
         compile((ROOT / module).read_text(), module, "exec")
+
+
+def test_the_checks_run_each_tool_and_the_whole_run_contains_the_checks() -> None:
+    check, run = ((ROOT / ".ci" / name).read_text() for name in ("check", "run"))
+    for tool in ("ruff check", "ruff format --check", "mypy", "pyright", "pytest"):
+        assert f'"$python" -m {tool}' in check, tool
+    assert "bash .ci/check static" in run

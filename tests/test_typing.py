@@ -55,7 +55,7 @@ def _mypy(folder: Path, name: str, source: str) -> str:
 
 
 def _pyright(folder: Path, name: str, source: str) -> list[tuple[int, str]]:
-    """The lines that pyright finds wrong in `source`, and what it says of them."""
+    """The lines that pyright finds wrong in `source`, each with its message."""
     (folder / name).write_text(source)
     found = json.loads(
         _run(folder, "pyright", "--pythonpath", sys.executable, "--outputjson", name)

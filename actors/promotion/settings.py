@@ -16,7 +16,8 @@ class PromotionSettings(Settings, frozen=True):
     """The default criteria of every gate, and how demotion works."""
 
     ladder: Annotated[
-        LadderName, Meta(description="paper, shadow, live-small, live-scaled; or paper, shadow, live")
+        LadderName,
+        Meta(description="paper, shadow, live-small, live-scaled; or paper, shadow, live"),
     ] = "four-stage"
     policy: Annotated[
         Policy,
