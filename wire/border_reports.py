@@ -41,7 +41,7 @@ YEAR_1990_US = 631_152_000_000_000
 
 
 class Problem(NamedTuple):
-    """Why a report cannot be taken: the field, and what is wrong with it."""
+    """The reason why a report cannot be taken: the field, and its fault."""
 
     field: str
     text: str
@@ -86,7 +86,10 @@ def id_of(report: object) -> str:
 
 
 def identity_of(report: object, *fields: str) -> tuple[tuple[str, ...], int] | None:
-    """These texts of a report and its revision, whatever else is wrong; None: unreadable too."""
+    """These texts of a report and its revision; None when one of them is wrong.
+
+    The other fields are not looked at.
+    """
     try:
         texts = tuple(_text(field, getattr(report, field)) for field in fields)
         return texts, _revision(getattr(report, "revision", 0))
@@ -95,10 +98,10 @@ def identity_of(report: object, *fields: str) -> tuple[tuple[str, ...], int] | N
 
 
 def content_of(report: object) -> str:
-    """What the report says, as text without its cursor.
+    """The content of the report as text, without its cursor.
 
-    Two reports with equal texts say the same, so a changed text means that the sender has changed
-    its report.
+    Two reports with equal texts have the same content. A changed text means that the sender has
+    changed its report.
     """
     if not _is_report(report):
         return _made_valid(shown(report))

@@ -203,8 +203,8 @@ class Draft:
     ) -> Entry:
         """Add the entry for one event, or refuse it and leave the draft as it was.
 
-        What the engine `reported` has happened: its figures are rounded to the scale, no floor
-        refuses it, and it is booked today when its day is closed.
+        An event that the engine `reported` has happened already: its figures are rounded to the
+        scale, no floor refuses it, and it is booked today when its day is closed.
 
         Raises: `BadField`, `AmountError`, `UnbalancedEntry`, `UnknownAccount`, `InsufficientFunds`,
             `PositionMismatch`, `AlreadyReversed`, `UnknownEntry`, `PeriodClosed`, `EntryRefused`.

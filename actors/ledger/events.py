@@ -148,7 +148,7 @@ class Plan:
     def __init__(self, state: State, strategy: str | None, *, reported: bool = False) -> None:
         self.state = state
         self.strategy = strategy
-        # The engine reports what has happened: its figures are rounded, and no floor refuses it.
+        # A reported event has happened already: its figures are rounded, no floor refuses it.
         self.reported = reported
         self.rounded = False  # a figure was rounded to the scale
         self.reverses: int | None = None

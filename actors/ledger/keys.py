@@ -51,7 +51,7 @@ def fill_prefix(strategy: str, instrument: str, fill_id: str) -> str:
 
     Ids are unique for a strategy and an instrument only, and too long together for a key.
     """
-    # JSON keeps the three apart, whatever characters they hold.
+    # JSON quotes the three, so that no character in one of them can shift the border.
     three = json.dumps([strategy, instrument, fill_id]).encode()
     return f"fill:{sha256(three).hexdigest()}:"
 

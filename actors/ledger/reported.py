@@ -1,7 +1,7 @@
 """From reports of the engine to a draft: fills, settlements and cash events, one by one.
 
 A report that is wrong is set aside by name, and all others are booked. Each report is checked at
-the border first (`wire.border_reports`), then compared with what is booked under its key: the same
+the border first (`wire.border_reports`), then compared with the entries under its key: the same
 content is booked once, a higher revision takes the one before back. Plain functions over a draft
 and a look into the file; they never wait, and make nothing durable.
 """
@@ -97,7 +97,7 @@ class Outcome:
 class Reports(Generic[R]):
     """How one kind of report is checked, found again and booked.
 
-    One object decides one run: it knows what was booked before, in the file or in this run.
+    One object decides one run. It knows the entries booked before, in the file and in this run.
     """
 
     kind: ReportKind
@@ -111,10 +111,10 @@ class Reports(Generic[R]):
         self._floats: Floats = floats
         self._outcome = Outcome()
 
-    # -- what differs by kind
+    # -- different for each kind
 
     def check(self, report: object) -> R | Problem:
-        """The report in exact types, or what is wrong with it."""
+        """The report in exact types, or its problem."""
         raise NotImplementedError
 
     def key_of(self, report: R) -> str:
@@ -126,7 +126,7 @@ class Reports(Generic[R]):
         raise NotImplementedError
 
     def look_up(self, reports: Sequence[R]) -> None:
-        """Find what was booked of these reports before."""
+        """Find the entries of these reports that were booked before."""
         raise NotImplementedError
 
     def book(self, report: R) -> Sequence[Entry]:
@@ -140,7 +140,7 @@ class Reports(Generic[R]):
         """The alerts about a report that was booked."""
         return ()
 
-    # -- what is the same
+    # -- the same for all kinds
 
     def decide(self, reports: Sequence[object]) -> Outcome:
         """Decide each report by itself, in their order."""
@@ -179,7 +179,7 @@ class Reports(Generic[R]):
             elif key in new and key not in repeated:
                 repeated.add(key)
                 outcome.alerts.append(self._repeated(value, key))
-            # The content that a person gave up stays given up, whatever else comes under the key.
+            # A content that a person gave up stays given up, also when another one is booked.
             if before is not None and before.skipped_by is None:
                 right.add(key)
         # A report that the engine has put right is done with, unless it said the wrong one again.

@@ -476,7 +476,7 @@ def no_longer_aside(keys: Iterable[str]) -> Statement:
 
 
 def skip_aside(key: str, by: str, reason: str, at_us: int) -> Statement:
-    """The statement that notes who has given a report up, when and why."""
+    """The statement that notes by whom, when and why a report was given up."""
     return Statement(
         "UPDATE report_aside SET skipped_by = ?, skip_reason = ?, skipped_us = ? WHERE key = ?",
         ((by, reason, at_us, key),),

@@ -1,4 +1,4 @@
-"""The ledger's step of the tick: what the engine and its venues report is booked, once each.
+"""The ledger's step of the tick: reports of the engine and its venues are booked, once each.
 
 Fills, settlements and cash events come after their stored cursors, and are independent of each
 other: a fault of one kind leaves the others alone. The ledger decides report by report and sets
@@ -28,7 +28,7 @@ from ..persistence import Rows
 __all__ = ["RUNS_PER_TICK", "Booking", "entitled_again"]
 
 # Runs of one kind in a tick, so that a long report delays the rest of the tick by a second or two
-# at most. What is left of it is booked in the next ticks.
+# at most. The rest of it is booked in the next ticks.
 RUNS_PER_TICK = 4
 
 _UNENTITLED = "unentitled:"
@@ -47,7 +47,7 @@ class Booking:
         self.totals: LedgerTotals | None = None  # as of the last step; None: the ledger was silent
 
     async def book(self, terms: Mapping[str, EntitlementTerms] | None) -> None:
-        """Book what is new. `terms` are those in force; None: every strategy trades real money.
+        """Book the new reports. `terms` are those in force; None: every strategy trades real money.
 
         Raises: the first fault, after all kinds were tried.
         """

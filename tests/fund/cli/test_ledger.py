@@ -329,7 +329,7 @@ def test_a_deposit_says_what_it_booked_and_the_same_key_books_once(
         "--strategy",
         "a",
         "--at",
-        "2024-01-05",
+        "2026-01-05",
         "--memo",
         "m",
     )
@@ -341,7 +341,7 @@ def test_a_deposit_says_what_it_booked_and_the_same_key_books_once(
     with open_reader(db) as reader:
         (entry, _) = reader.recent_entries()
         actors = [row.by for row in reversed(reader.audit())]
-    assert (entry.day, entry.strategy, entry.memo) == ("2024-01-05", "a", "m")
+    assert (entry.day, entry.strategy, entry.memo) == ("2026-01-05", "a", "m")
     assert actors == ["bob", "ann", "ann"]
     minted = command("ledger", "deposit", "5").out
     assert minted.startswith("entry 3  key ")
@@ -373,13 +373,13 @@ def test_an_amount_that_cannot_be_booked_is_refused(
         (["deposit"], "AMOUNT"),
         (["deposit", "5", "6"], "6"),
         (["deposit", "5", "--at", "yesterday"], "at"),
-        (["deposit", "5", "--at", "2024-01-05T10:00:00"], "at"),
+        (["deposit", "5", "--at", "2026-01-05T10:00:00"], "at"),
         (["deposit", "5", "--by", "x" * 200], "by"),
         (["post", "--debit", "CASH"], "--debit"),
         (["post", "--credit", "=5"], "--credit"),
         (["balance-sheet", "--as-of", "yesterday"], "--as-of"),
         (["income", "--start", "2026-13-01"], "--start"),
-        (["cash-flow", "--end", "2024-01-05T10:00:00"], "--end"),
+        (["cash-flow", "--end", "2026-01-05T10:00:00"], "--end"),
         (["verify", "--level", "9"], "--level"),
         (["export", "--format", "pdf"], "--format"),
         (["nosuch"], "nosuch"),
