@@ -8,7 +8,7 @@ and never stops the tick.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import trio
 
 from ..runtime import leaf_of
 from ..wire.controller import (
+    CanListCashEvents,
     CanListFeeds,
     CanListFills,
     CanListSettlements,
@@ -23,6 +24,7 @@ from ..wire.controller import (
     CanRestart,
     CanSetStage,
     CanStopAll,
+    CashEvent,
     Controller,
     FeedStatus,
     Fill,
@@ -52,6 +54,7 @@ _PARTS: tuple[tuple[type, str], ...] = (
     (CanListFeeds, "feeds"),
     (CanListFills, "fills"),
     (CanListSettlements, "settlements"),
+    (CanListCashEvents, "cash_events"),
 )
 
 
@@ -108,26 +111,37 @@ class Host:
     def fills(self, after: str) -> tuple[Fill, ...]:
         """The fills after this cursor, oldest first; empty without that part.
 
-        Raises: `HostFault`.
+        The items of this answer and of the next two are as the engine gave them: the ledger checks
+        each by itself. Raises: `HostFault`.
         """
-        return self._list("fills", Fill, after) if self.can(CanListFills) else ()
+        return self._answer("fills", after) if self.can(CanListFills) else ()
 
     def settlements(self, after: str) -> tuple[Settlement, ...]:
         """The settlements after this cursor, oldest first; empty without that part.
 
         Raises: `HostFault`.
         """
-        return self._list("settlements", Settlement, after) if self.can(CanListSettlements) else ()
+        return self._answer("settlements", after) if self.can(CanListSettlements) else ()
+
+    def cash_events(self, after: str) -> tuple[CashEvent, ...]:
+        """The cash events after this cursor, oldest first; empty without that part.
+
+        Raises: `HostFault`.
+        """
+        return self._answer("cash_events", after) if self.can(CanListCashEvents) else ()
 
     def _list(self, call: str, kind: type[T], *arguments: str) -> tuple[T, ...]:
-        try:
-            answer: Sequence[Any] = tuple(getattr(self._controller, call)(*arguments))
-        except Exception as error:
-            raise HostFault(call, f"raised {type(error).__name__}: {error}") from error
+        answer = self._answer(call, *arguments)
         for item in answer:
             if not isinstance(item, kind):
                 raise HostFault(call, f"answered a {type(item).__name__}, not a {kind.__name__}")
-        return tuple(answer)
+        return answer
+
+    def _answer(self, call: str, *arguments: str) -> tuple[Any, ...]:
+        try:
+            return tuple(getattr(self._controller, call)(*arguments))
+        except Exception as error:
+            raise HostFault(call, f"raised {type(error).__name__}: {error}") from error
 
     # -- orders
 

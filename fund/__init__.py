@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fundops.runtime import VirtualClock as VirtualClock
     from fundops.wire.alert import Category as Category
     from fundops.wire.alert import Level as Level
+    from fundops.wire.controller import CashEvent as CashEvent
     from fundops.wire.controller import Controller as Controller
     from fundops.wire.controller import FeedStatus as FeedStatus
     from fundops.wire.controller import Fill as Fill
@@ -68,6 +69,7 @@ __all__ = [
     "AlreadyReversed",
     "AmountError",
     "BadField",
+    "CashEvent",
     "Category",
     "Clock",
     "ConfigError",
@@ -123,6 +125,7 @@ _HOMES = {
     "AlreadyReversed": "fundops.wire.errors",
     "AmountError": "fundops.wire.errors",
     "BadField": "fundops.wire.errors",
+    "CashEvent": "fundops.wire.controller",
     "Category": "fundops.wire.alert",
     "Clock": "fundops.runtime",
     "ConfigError": "fundops.runtime",

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from fundops.actors.alert import recent
+from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.reports import Reports
 from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
 from fundops.actors.persistence import Reader
@@ -17,7 +18,7 @@ from fundops.file import meta
 from fundops.moments import Moment, moment_of
 from fundops.wire.alert import AlertPage
 from fundops.wire.errors import DatabaseError
-from fundops.wire.ledger import Entry
+from fundops.wire.ledger import AsideReport, Entry
 from fundops.wire.paging import checked_limit
 from fundops.wire.promotion import HistoryEntry, PromotionStage
 
@@ -122,6 +123,10 @@ class FundReader:
         For the next page, pass the `seq` of the last entry as `after_seq`.
         """
         return self._reports().entries(account, strategy, kind, after_seq, limit)
+
+    def reports_aside(self, limit: int = 100) -> tuple[AsideReport, ...]:
+        """The reports of the engine that could not be booked and wait aside, the oldest first."""
+        return ledger_schema.reports_aside(self._reader, checked_limit(limit))
 
     def anchor(self) -> Anchor:
         """Number and hash of the newest entry.

@@ -23,6 +23,7 @@ from fundops.reader import open_reader
 from fundops.runtime import InlineWorker, VirtualClock, Worker
 from fundops.wire.alert import AlertRecord
 from fundops.wire.controller import (
+    CashEvent,
     FeedStatus,
     Fill,
     KillAction,
@@ -53,6 +54,7 @@ class FakeController:
         self.feed_statuses: list[FeedStatus] = []
         self.fill_list: list[Fill] = []
         self.settlement_list: list[Settlement] = []
+        self.cash_event_list: list[CashEvent] = []
 
     def set(self, name: str, **changes: Any) -> None:
         """Change fields of one strategy's status; a new name begins as running."""
@@ -84,6 +86,12 @@ class FakeController:
             settlement
             for settlement in self.settlement_list
             if not after or int(settlement.cursor) > int(after)
+        ]
+
+    def cash_events(self, after: str) -> list[CashEvent]:
+        """Cash events with a cursor after this one; "" for all."""
+        return [
+            event for event in self.cash_event_list if not after or int(event.cursor) > int(after)
         ]
 
     async def restart(self, name: str, *, attempt_id: str) -> None:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol, runtime_checkable
 import msgspec
 
 __all__ = [
+    "CanListCashEvents",
     "CanListFeeds",
     "CanListFills",
     "CanListSettlements",
@@ -23,6 +24,8 @@ __all__ = [
     "CanRestart",
     "CanSetStage",
     "CanStopAll",
+    "CashEvent",
+    "CashKind",
     "Controller",
     "FeedStatus",
     "Fill",
@@ -35,6 +38,9 @@ __all__ = [
 
 StrategyState = Literal["pending", "running", "paused", "stopped", "failed", "retired"]
 KillAction = Literal["halt", "flatten"]
+CashKind = Literal[
+    "funding", "interest", "dividend", "borrow", "fee", "deposit", "withdrawal", "other"
+]
 
 
 class StrategyStatus(msgspec.Struct, frozen=True):
@@ -71,26 +77,46 @@ class FeedStatus(msgspec.Struct, frozen=True):
 class Settlement(msgspec.Struct, frozen=True):
     """A resolved market, with the cost and the payoff of the position in it."""
 
-    id: str  # unique
+    id: str  # unique, 1 to 128 characters
     market: str
     strategy: str
-    cost: Decimal
-    payoff: Decimal
+    cost: Decimal  # ignored when the fills of the market were booked; a difference is a WARNING
+    payoff: Decimal  # in total and signed: > 0 came into CASH, also for a short position
     revision: int = 0  # a higher one replaces the earlier report of the same id
-    cursor: str = ""  # the position after it, for the next call of `settlements`
+    cursor: str = ""  # the position after it, for the next call of `settlements`; "": none
 
 
 class Fill(msgspec.Struct, frozen=True):
-    """One execution with real money."""
+    """One execution with real money.
 
-    id: str  # unique; a repeated fill is booked once
+    A fill is one by strategy, instrument and id: reported again with the same content it is booked
+    once, with a higher revision it replaces the one before. Price times quantity is computed
+    exactly from these figures and rounded once.
+    """
+
+    id: str  # unique for its strategy and instrument, 1 to 128 characters
     strategy: str
     instrument: str
-    quantity: Decimal  # negative for a sale
-    price: Decimal
-    fee: Decimal
+    quantity: Decimal  # negative for a sale; 0 in a revision: the fill was busted
+    price: Decimal  # per unit; may be negative, as for spreads
+    fee: Decimal  # negative: a rebate
     at_us: int
-    cursor: str = ""  # the position after it, for the next call of `fills`
+    cursor: str = ""  # the position after it, for the next call of `fills`; "": none
+    fee_asset: str | None = None  # the asset of the fee; None: the fund's currency
+    revision: int = 0  # a higher one replaces the earlier report of the same fill
+
+
+class CashEvent(msgspec.Struct, frozen=True):
+    """Money that came or went without a trade, as the venue or the bank reports it."""
+
+    id: str  # unique; booked once
+    kind: CashKind
+    amount: Decimal  # > 0 came into CASH; a deposit is > 0, a withdrawal < 0
+    at_us: int
+    asset: str | None = None  # None: the fund's currency
+    strategy: str | None = None  # None: the fund as a whole
+    instrument: str | None = None
+    cursor: str = ""  # the position after it, for the next call of `cash_events`; "": none
 
 
 class StopReport(msgspec.Struct, frozen=True):
@@ -183,6 +209,18 @@ class CanListSettlements(Protocol):
 
     def settlements(self, after: str) -> Sequence[Settlement]:
         """The settlements after this cursor, oldest first; ``""`` is the beginning.
+
+        Reading must not remove them: the same cursor is asked for again after a crash.
+        """
+        ...
+
+
+@runtime_checkable
+class CanListCashEvents(Protocol):
+    """The part that reports money without a trade, so that the ledger books it."""
+
+    def cash_events(self, after: str) -> Sequence[CashEvent]:
+        """The cash events after this cursor, oldest first; ``""`` is the beginning.
 
         Reading must not remove them: the same cursor is asked for again after a crash.
         """

@@ -53,6 +53,7 @@ __all__ = [
     "UnbalancedEntry",
     "UnknownAccount",
     "UnknownEntry",
+    "UnknownReport",
     "UnknownStage",
     "UnknownStrategy",
     "UnmanagedStrategy",
@@ -222,6 +223,14 @@ class UnknownEntry(EntryRefused):
     def __init__(self, seq: int) -> None:
         super().__init__(f"there is no entry {shown(seq)}")
         self.seq = seq
+
+
+class UnknownReport(EntryRefused):
+    """No report of this key waits aside."""
+
+    def __init__(self, report: str) -> None:
+        super().__init__(f"no report {report!r} is set aside")
+        self.report = report
 
 
 class BadField(EntryRefused, ConfigError):

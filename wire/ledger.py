@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import get_args
+from typing import Literal, get_args
 
 import msgspec
 
 from ..runtime import Request
-from .controller import Fill, Settlement
+from .controller import CashEvent, Fill, Settlement
 from .money import Amount
 
 __all__ = [
     "BOOKABLE",
     "EVENTS_MAX",
+    "REPORTS_MAX",
+    "AsideReport",
     "BalanceSheet",
+    "BookCashEvents",
     "BookFill",
     "BookFills",
     "BookSettlement",
@@ -58,8 +61,11 @@ __all__ = [
     "RecordLoss",
     "RecordProfit",
     "ReopenPeriod",
+    "ReportKind",
+    "ReportsAside",
     "Reverse",
     "Settle",
+    "SkipReport",
     "TrialBalance",
     "Withdraw",
 ]
@@ -127,8 +133,8 @@ class OpenPosition(_Event, frozen=True, tag="open_position"):
 
     instrument: str
     quantity: Amount  # signed: a short is negative
-    cost: Amount  # the total, never negative; for a short the amount received
-    fee: Amount = 0
+    cost: Amount  # the total; for a short the amount received; negative at a negative price
+    fee: Amount = 0  # negative: a rebate
 
 
 class ClosePosition(_Event, frozen=True, tag="close_position"):
@@ -136,22 +142,22 @@ class ClosePosition(_Event, frozen=True, tag="close_position"):
 
     instrument: str
     quantity: Amount  # with the sign of the position
-    proceeds: Amount  # the total received, or paid to buy a short back; never negative
-    fee: Amount = 0
+    proceeds: Amount  # the total received, or paid to buy a short back; may be negative
+    fee: Amount = 0  # negative: a rebate
 
 
 class Mark(_Event, frozen=True, tag="mark"):
     """The change of a position's value since its last mark: POSITIONS:MTM / UNREALIZED_PNL."""
 
     instrument: str
-    value: Amount  # of the whole position now, as a positive total
+    value: Amount  # of the whole position now; for a short what it costs to buy it back
 
 
 class Settle(_Event, frozen=True, tag="settlement"):
     """Closes the whole position in a resolved market at its payoff."""
 
     market: str
-    payoff: Amount  # in total, never negative
+    payoff: Amount  # in total; for a short what is paid
 
 
 class ChargeManagementFee(_Event, frozen=True, tag="management_fee"):
@@ -191,8 +197,8 @@ class OpeningPosition(msgspec.Struct, frozen=True):
 
     instrument: str
     quantity: Amount  # signed: a short is negative
-    cost: Amount  # the total, never negative
-    value: Amount | None = None  # its value now, as a positive total; None: its cost
+    cost: Amount  # the total; for a short the amount received
+    value: Amount | None = None  # its value now, in the same sense; None: its cost
     strategy: str | None = None  # None: that of the event, if it has one
 
 
@@ -234,23 +240,31 @@ class Post(_Event, frozen=True, tag="post"):
 
 
 class BookFill(_Event, frozen=True, tag="fill"):
-    """One execution: closes an opposite position first in, first out, and opens with the rest."""
+    """One execution: closes an opposite position first in, first out, and opens with the rest.
+
+    Quantity and price may have any number of digits. Their product is exact, and rounded once.
+    """
 
     instrument: str
     quantity: Amount  # signed: a sale is negative
-    price: Amount  # per unit, never negative
-    fee: Amount  # never negative
+    price: Amount  # per unit; may be negative
+    fee: Amount  # negative: a rebate
+    fee_asset: str | None = None  # the asset of the fee; None: the fund's currency
+    takes_back: int | None = None  # the entry of the fill whose opposite this is; None: a trade
 
 
 class BookSettlement(_Event, frozen=True, tag="market_settlement"):
-    """A resolved market as the engine reports it: books payoff less cost.
+    """A resolved market as the engine reports it.
 
-    It is for a position that was not booked in this ledger.
+    It closes the strategy's open lots whose instrument is the market, at the payoff. Without lots
+    the position was not booked in this ledger, and payoff less cost is booked.
     """
 
     market: str
     cost: Amount
-    payoff: Amount
+    payoff: Amount  # in total and signed: > 0 came into CASH
+    # The payoff of an earlier revision that closed the lots: the rest alone is booked. None: none.
+    paid: Amount | None = None
 
 
 Event = (
@@ -301,26 +315,75 @@ class PostMany(Request[tuple[Posted, ...]], frozen=True):
     events: tuple[Event | Correct, ...]
 
 
+# Reports that are booked in one commit: a quarter of a second of work.
+REPORTS_MAX = 5_000
+
+ReportKind = Literal["fill", "settlement", "cash_event"]
+
+
+class AsideReport(msgspec.Struct, frozen=True):
+    """A report that could not be booked. It is tried again when its content changes."""
+
+    kind: ReportKind
+    key: str  # names it to `SkipReport`
+    id: str  # the report's own id, as far as it can be read
+    content: str
+    reason: str
+    since_us: int
+    skipped_by: str | None = None  # who gave it up; None: it still waits
+
+
 class Booked(msgspec.Struct, frozen=True):
     """Reports that are durable now."""
 
     new: int  # how many entries were booked; 0: all reports were known
     cursor: str  # the cursor now stored
+    aside: tuple[AsideReport, ...] = ()  # of these reports: those set aside, now or earlier
 
 
 class BookFills(Request[Booked], frozen=True):
-    """Books each fill once, by its id; the cursor of the last is stored in the same transaction."""
+    """Books each fill once, by strategy, instrument and id; a higher revision replaces it.
+
+    Each fill is decided by itself: one that cannot be booked is set aside, all others are booked,
+    in commits of at most `REPORTS_MAX` with the newest cursor of each.
+    """
 
     fills: tuple[Fill, ...]
+    # By strategy that may not use real money: its stage. A fill that adds to a position of one of
+    # them is booked, and told in a CRITICAL alert.
+    unentitled: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class BookSettlements(Request[Booked], frozen=True):
-    """Books each settlement once, by id and revision, and stores the cursor as `BookFills` does.
+    """Books each settlement once, by id and revision, as `BookFills` books fills.
 
-    A new revision first reverses the one before it.
+    A new revision takes back the one before it.
     """
 
     settlements: tuple[Settlement, ...]
+
+
+class BookCashEvents(Request[Booked], frozen=True):
+    """Books each cash event once, by its id, as `BookFills` books fills."""
+
+    events: tuple[CashEvent, ...]
+
+
+class ReportsAside(Request[tuple[AsideReport, ...]], frozen=True):
+    """The reports that wait aside, the oldest first."""
+
+    limit: int = 100
+
+
+class SkipReport(Request[AsideReport], frozen=True):
+    """Gives a report up that was set aside: with this content it is not tried or told again.
+
+    Refused with: `UnknownReport`, `BadField`.
+    """
+
+    key: str
+    reason: str
+    by: str  # who gives it up
 
 
 class BalanceSheet(Request[dict[str, Decimal]], frozen=True):

@@ -21,10 +21,12 @@ __all__ = [
     "SCALE_DIGITS",
     "Amount",
     "Minor",
+    "exact_decimal",
     "fraction_of",
     "from_minor",
     "minor_of_float",
     "positive_minor",
+    "product_minor",
     "rounded_decimal",
     "share",
     "text_of",
@@ -45,6 +47,10 @@ _INT_MAX = MINOR_MAX // MINOR_PER_UNIT
 # digits. A Decimal may have more, and losing them must be an error.
 _WIDE = Context(prec=800)
 _EXACT = Context(prec=800, traps=[InvalidOperation, Inexact])
+# Bounds of a factor, so that the product of two of them is exact in `_WIDE`. The longest decimal
+# number that a program computes by itself has 28 digits.
+_FACTOR_DIGITS_MAX = 128
+_FACTOR_EXPONENT_MAX = 40
 _QUANTUM = Decimal(1).scaleb(-SCALE_DIGITS)
 
 
@@ -66,28 +72,14 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     # The usual case, in the shortest way.
     if type(value) is int and -_INT_MAX <= value <= _INT_MAX:
         return Minor(value * MINOR_PER_UNIT, False)
-    if isinstance(value, bool) or not isinstance(value, (Decimal, int, str, float)):
-        raise AmountError(field, value, "is not a number: give Decimal, int, decimal text or float")
-    if floats == "refuse" and isinstance(value, float):
-        raise AmountError(field, value, "is a float, which this fund refuses; give Decimal or text")
+    _check_kind(value, field, floats)
     if isinstance(value, int):
         # Not by way of text: Python refuses to convert very long integers.
         minor = value * MINOR_PER_UNIT
         if abs(minor) > MINOR_MAX:
             raise AmountError(field, "an integer", "is larger than 2^62 minor units")
         return Minor(minor, False)
-    if isinstance(value, str) and len(value) > 64:
-        raise AmountError(field, value[:64] + "...", "is too long for an amount")
-    if isinstance(value, str) and (
-        "_" in value or not value.isascii()
-    ):  # Decimal accepts these in numbers
-        raise AmountError(field, value, "is not a decimal number")
-    try:
-        exact = Decimal(value.strip()) if isinstance(value, str) else Decimal(value)
-    except InvalidOperation:
-        raise AmountError(field, value, "is not a decimal number") from None
-    if not exact.is_finite():
-        raise AmountError(field, value, "is not finite")
+    exact = _finite(value, field)
     if exact.adjusted() > 18:
         raise AmountError(field, value, "is larger than 2^62 minor units")
     try:
@@ -103,6 +95,70 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     if abs(minor) > MINOR_MAX:
         raise AmountError(field, value, "is larger than 2^62 minor units")
     return Minor(minor, rounded)
+
+
+def _check_kind(value: object, field: str, floats: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (Decimal, int, str, float)):
+        raise AmountError(field, value, "is not a number: give Decimal, int, decimal text or float")
+    if floats == "refuse" and isinstance(value, float):
+        raise AmountError(field, value, "is a float, which this fund refuses; give Decimal or text")
+
+
+def _finite(value: Amount, field: str) -> Decimal:
+    """The exact value; a float counts as its binary value. Raises: `AmountError`."""
+    if isinstance(value, str) and len(value) > 64:
+        raise AmountError(field, value[:64] + "...", "is too long for an amount")
+    if isinstance(value, str) and (
+        "_" in value or not value.isascii()
+    ):  # Decimal accepts these in numbers
+        raise AmountError(field, value, "is not a decimal number")
+    try:
+        exact = Decimal(value.strip()) if isinstance(value, str) else Decimal(value)
+    except InvalidOperation:
+        raise AmountError(field, value, "is not a decimal number") from None
+    if not exact.is_finite():
+        raise AmountError(field, value, "is not finite")
+    return exact
+
+
+def exact_decimal(value: Amount, field: str = "amount", *, floats: str = "round") -> Decimal:
+    """A factor of a product, with every digit that was given, of either sign.
+
+    A price may have more digits than the scale: rounded before it is multiplied, 40,000,000,000 at
+    0.000000004 would cost nothing. A float counts as the shortest decimal number that names it.
+
+    Raises: `AmountError` for what is no finite number, more than 128 digits, and 10^41 or more.
+    """
+    if (
+        type(value) is Decimal
+        and value.is_finite()
+        and value.adjusted() <= _FACTOR_EXPONENT_MAX
+        and len(str(value)) <= _FACTOR_DIGITS_MAX
+    ):  # the usual case, in the shortest way
+        return value
+    _check_kind(value, field, floats)
+    if isinstance(value, int) and abs(value) >= 10 ** (_FACTOR_EXPONENT_MAX + 1):
+        raise AmountError(field, "an integer", "is too large")
+    exact = _finite(repr(float(value)) if isinstance(value, float) else value, field)
+    if exact and exact.adjusted() > _FACTOR_EXPONENT_MAX:
+        raise AmountError(field, value, "is too large")
+    if len(exact.as_tuple().digits) > _FACTOR_DIGITS_MAX:
+        raise AmountError(field, value, f"has more than {_FACTOR_DIGITS_MAX} digits")
+    return exact
+
+
+def product_minor(quantity: Decimal, price: Decimal) -> Minor:
+    """Quantity times price in minor units: multiplied exactly, then rounded half-even once.
+
+    Both come from `exact_decimal`. Raises: `AmountError` for more than 2^62 minor units.
+    """
+    product = _WIDE.multiply(quantity, price)
+    if not product or product.adjusted() <= 18:
+        scaled = product.scaleb(SCALE_DIGITS, _WIDE)
+        minor = int(scaled.to_integral_value(ROUND_HALF_EVEN))
+        if abs(minor) <= MINOR_MAX:
+            return Minor(minor, minor != scaled)
+    raise AmountError("quantity", quantity, "times the price is larger than 2^62 minor units")
 
 
 def to_minors(values: Sequence[Amount], *, floats: str = "round") -> tuple[list[int], list[bool]]:

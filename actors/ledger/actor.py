@@ -11,10 +11,12 @@ large run or a question to the file, runs in one thread, one piece after the oth
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from ...runtime import (
     Clock,
@@ -25,8 +27,7 @@ from ...runtime import (
     handles,
     handles_batch,
 )
-from ...wire.alert import Category, Level
-from ...wire.controller import Settlement
+from ...wire.alert import AlertDraft, Category, Level
 from ...wire.errors import (
     AmountError,
     BadField,
@@ -34,10 +35,14 @@ from ...wire.errors import (
     LedgerFailed,
     StorageDegraded,
     StorageFailed,
+    UnknownReport,
 )
 from ...wire.ledger import (
     BOOKABLE,
+    REPORTS_MAX,
+    AsideReport,
     BalanceSheet,
+    BookCashEvents,
     Booked,
     BookFills,
     BookSettlements,
@@ -52,37 +57,40 @@ from ...wire.ledger import (
     PostMany,
     ReadTotals,
     RecentEntries,
+    ReportsAside,
+    SkipReport,
     TrialBalance,
 )
 from ...wire.ledger import Entry as EntryRecord
 from ...wire.money import from_minor
+from ...wire.paging import checked_limit
 from ...wire.persistence import Statement
-from ..alert.requests import alert_ref, alert_request, wake_alerts
-from ..persistence import DurableActor, StateDiverged
+from ..alert.requests import alert_ref, requested, wake_alerts
+from ..persistence import DurableActor, Reader, StateDiverged
 from . import accounts, schema
 from .book import RUN, Book, Draft
-from .entry import Balances, Original
+from .entry import Balances, Entry, Original
 from .events import Rules
+from .fields import KEY_MAX, MEMO_MAX, NAME_MAX, check_text
 from .intake import (
     Decided,
     Decision,
     Known,
     Write,
-    decide_events,
     decide_run,
-    decide_settlements,
     events_of,
-    fill_event,
     keys_to_look_up,
     work_of,
 )
 from .keys import MINTED_BELOW
+from .reported import CashEvents, Fills, Outcome, Settlements, aside_alert_key
 from .reports import Reports
 
 __all__ = ["LedgerActor"]
 
 log = logging.getLogger("fundops.ledger")
 
+Decider = Fills | Settlements | CashEvents
 Answer = Posted | tuple[Posted, ...] | Rejected
 T = TypeVar("T")
 
@@ -223,12 +231,8 @@ class LedgerActor(DurableActor):
             if too_large is None:
                 raise
             return too_large
-        if isinstance(refusal, StorageDegraded):
-            return LedgerDegraded(str(refusal))
-        if isinstance(refusal, StorageFailed):
-            return LedgerFailed(str(refusal))
         if refusal is not None:
-            return refusal
+            return _of_ledger(refusal)
         self._book.apply(draft)
         minted = [entry.key for entry in draft.entries if entry.key < MINTED_BELOW]
         self._newest_minted = max([self._newest_minted, *minted])
@@ -238,67 +242,134 @@ class LedgerActor(DurableActor):
 
     @handles(BookFills)
     async def book_fills(self, request: BookFills) -> Booked:
-        """Book all fills that are new, and the cursor of the last, in one commit.
-
-        Raises: the refusal of the first fill that cannot be booked; then none of them is.
-        """
-        events = [fill_event(fill) for fill in request.fills]
-        draft, work = self._draft(), work_of(events, self._book)
-        await self._in_thread(
-            work, lambda: decide_events(events, draft, self._known(events), self._clock.now_us)
+        """Book the fills that are new, and set aside those that cannot be booked."""
+        return await self._book_reports(
+            "fills",
+            request.fills,
+            lambda draft: Fills(draft, self._file(), self._clock.now_us(), request.unentitled),
         )
-        cursor = request.fills[-1].cursor if request.fills else self._cursors.get("fills", "")
-        return await self._book_all(draft, work, "fills", cursor)
 
     @handles(BookSettlements)
     async def book_settlements(self, request: BookSettlements) -> Booked:
         """Book settlements as `book_fills` books fills, and announce each new one."""
-        draft, settlements = self._draft(), request.settlements
-        work = len(settlements) * LOOKUP
-        notes = await self._in_thread(work, lambda: self._decide_settlements(settlements, draft))
-        cursor = settlements[-1].cursor if settlements else self._cursors.get("settlements", "")
-        return await self._book_all(draft, work, "settlements", cursor, *notes)
-
-    def _decide_settlements(
-        self, settlements: Sequence[Settlement], draft: Draft
-    ) -> list[Statement]:
-        """The announcements of the settlements that were decided."""
-        booked = decide_settlements(
-            settlements,
-            draft,
-            self._clock.now_us,
-            lambda prefix: schema.settlement_revisions(self._reader, prefix),
-        )
-        return [self._announce(settlement) for settlement in booked]
-
-    def _announce(self, settlement: Settlement) -> Statement:
-        return alert_request(
-            self._clock.now_us(),
-            Level.INFO,
-            Category.SETTLEMENT,
-            f"Settlement booked: {settlement.market}",
-            f"{settlement.strategy}: cost {settlement.cost}, payoff {settlement.payoff}",
-            strategy=settlement.strategy,
+        return await self._book_reports(
+            "settlements",
+            request.settlements,
+            lambda draft: Settlements(draft, self._file(), self._clock.now_us()),
         )
 
-    async def _book_all(
-        self, draft: Draft, work: int, source: str, cursor: str, *notes: Statement
+    @handles(BookCashEvents)
+    async def book_cash_events(self, request: BookCashEvents) -> Booked:
+        """Book cash events as `book_fills` books fills."""
+        return await self._book_reports(
+            "cash_events",
+            request.events,
+            lambda draft: CashEvents(draft, self._file(), self._clock.now_us()),
+        )
+
+    def _file(self) -> _File:
+        return _File(self._reader)
+
+    async def _book_reports(
+        self, source: str, reports: Sequence[object], decider: Callable[[Draft], Decider]
     ) -> Booked:
-        announcements = notes if self._alert is not None else ()
-        moved = cursor != self._cursors.get(source, "")
-        if moved:
-            refusal = await self._append(
-                draft, work, schema.set_cursor(source, cursor), *announcements
-            )
-        else:
-            refusal = await self._append(draft, work, *announcements)
+        """Book the reports in runs of bounded size, each in one commit with its newest cursor.
+
+        Raises: the refusal of storage; the runs before it are booked.
+        """
+        runs = [
+            await self._book_run(source, reports[start : start + REPORTS_MAX], decider)
+            for start in range(0, len(reports), REPORTS_MAX)
+        ]
+        return self._in_all(source, runs)
+
+    def _in_all(self, source: str, runs: Sequence[Booked]) -> Booked:
+        aside = {report.key: report for run in runs for report in run.aside}
+        new, cursor = sum(run.new for run in runs), self._cursors.get(source, "")
+        return Booked(new, cursor, tuple(aside.values()))
+
+    async def _book_run(
+        self, source: str, reports: Sequence[object], decider: Callable[[Draft], Decider]
+    ) -> Booked:
+        draft = self._draft()
+        work = len(reports) * LOOKUP + sum(map(len, self._book.lots.values()))
+        decisions = decider(draft)
+        outcome = await self._in_thread(work, lambda: decisions.decide(reports))
+        refusal = await self._append_run(source, draft, work, decisions, outcome)
+        if isinstance(refusal, AmountError):
+            # One report is too large for a column: halve the run until that one is alone.
+            if len(reports) > 1:
+                half = len(reports) // 2
+                parts = (reports[:half], reports[half:])
+                runs = [await self._book_run(source, part, decider) for part in parts]
+                return self._in_all(source, runs)
+            draft = self._draft()
+            decisions = decider(draft)
+            outcome = decisions.refuse(reports[0], str(refusal))
+            refusal = await self._append_run(source, draft, work, decisions, outcome)
         if refusal is not None:
             raise refusal
-        if moved:
-            self._cursors[source] = cursor
-        if announcements:
-            wake_alerts(self._alert)
-        return Booked(len(draft.entries), cursor)
+        cursor = self._cursors.get(source, "")
+        return Booked(len(draft.entries), cursor, tuple(outcome.waiting.values()))
+
+    async def _append_run(
+        self, source: str, draft: Draft, work: int, decisions: Decider, outcome: Outcome
+    ) -> Rejected | None:
+        """Make the decisions about a run durable, with the cursor and the alerts about them."""
+        cursor = outcome.cursor
+        extra = [
+            schema.set_aside(outcome.asides.values()),
+            schema.no_longer_aside(outcome.cleared),
+        ]
+        if cursor is not None and cursor != self._cursors.get(source, ""):
+            extra.append(schema.set_cursor(source, cursor))
+        alerts = self._requested(decisions.alerts())
+        refusal = await self._append(draft, work, *extra, *alerts)
+        if refusal is None:
+            if cursor is not None:
+                self._cursors[source] = cursor
+            if alerts:
+                wake_alerts(self._alert)
+        return refusal
+
+    def _requested(self, alerts: Sequence[AlertDraft]) -> list[Statement]:
+        """The rows that ask for these alerts; none in a tree without the alert actor."""
+        return [] if self._alert is None else requested(self._clock.now_us(), alerts)
+
+    @handles(SkipReport)
+    async def skip_report(self, request: SkipReport) -> AsideReport:
+        """Give up a report that was set aside. Raises: `UnknownReport`, `BadField`."""
+        check_text("key", request.key, KEY_MAX)
+        check_text("reason", request.reason, MEMO_MAX)
+        check_text("by", request.by, NAME_MAX)
+        silence = await self.load_again()
+        if silence is not None:
+            raise silence
+        aside = schema.aside_named(self._reader, request.key)
+        if aside is None:
+            raise UnknownReport(request.key)
+        text = f"Given up by {request.by}: {request.reason}"
+        told = AlertDraft(
+            Level.INFO,
+            Category.GENERAL,
+            f"{aside.kind} {aside.id} was given up",
+            text,
+            dedup_key=aside_alert_key(aside.key),
+            resolves=True,
+        )
+        now_us = self._clock.now_us()
+        skipped = schema.skip_aside(aside.key, request.by, request.reason, now_us)
+        refusal = await self.append((skipped, *self._requested((told,))))
+        if refusal is not None:
+            raise _of_ledger(refusal)
+        wake_alerts(self._alert)
+        return msgspec.structs.replace(aside, skipped_by=request.by)
+
+    @handles(ReportsAside)
+    async def reports_aside(self, request: ReportsAside) -> tuple[AsideReport, ...]:
+        """The reports that wait aside, the oldest first."""
+        limit = checked_limit(request.limit)
+        return await self._worker.run(lambda: schema.reports_aside(self._reader, limit))
 
     # -- questions
 
@@ -394,6 +465,31 @@ class LedgerActor(DurableActor):
                 )
             ),
         )
+
+
+def _of_ledger(refusal: Rejected) -> Rejected:
+    """A refusal of storage as one of the ledger."""
+    if isinstance(refusal, StorageDegraded):
+        return LedgerDegraded(str(refusal))
+    if isinstance(refusal, StorageFailed):
+        return LedgerFailed(str(refusal))
+    return refusal
+
+
+class _File:
+    """The look into the file that the decisions about reports need."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def revisions_of(self, prefixes: Iterable[str]) -> dict[str, dict[int, Entry]]:
+        return schema.revisions_of(self._reader, prefixes)
+
+    def entries_by_key(self, keys: Iterable[str]) -> dict[str, Entry]:
+        return schema.entries_by_key(self._reader, keys)
+
+    def asides_by_key(self, keys: Iterable[str]) -> dict[str, AsideReport]:
+        return schema.asides_by_key(self._reader, keys)
 
 
 def _stands_alone(answer: Answer, durable: int) -> bool:

@@ -193,16 +193,26 @@ class Draft:
         self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
 
     def decide(
-        self, event: Event, key: str, recorded_us: int, correction: Correct | None = None
+        self,
+        event: Event,
+        key: str,
+        recorded_us: int,
+        correction: Correct | None = None,
+        *,
+        reported: bool = False,
     ) -> Entry:
         """Add the entry for one event, or refuse it and leave the draft as it was.
+
+        An event that the engine `reported` has happened already: its figures are rounded to the
+        scale, no floor refuses it, and it is booked today when its day is closed.
 
         Raises: `BadField`, `AmountError`, `UnbalancedEntry`, `UnknownAccount`, `InsufficientFunds`,
             `PositionMismatch`, `AlreadyReversed`, `UnknownEntry`, `PeriodClosed`, `EntryRefused`.
         """
         check_fields(event, key)
-        day = self._day_of(event, recorded_us)
-        plan = Plan(self, event.strategy)
+        late = reported or isinstance(event, BookFill | BookSettlement)
+        day = self._day_of(event, recorded_us, late=late)
+        plan = Plan(self, event.strategy, reported=reported)
         book_event(event, plan)
         legs, lots = plan.legs(), tuple(plan.images(self.seq + 1))
         # A lot may move for less than a minor unit, as in a fill of dust or a mark that is spread
@@ -257,8 +267,10 @@ class Draft:
         late = entry.at_us is not None and utc_day(entry.at_us) != entry.day
         return entry.recorded_us if entry.at_us is None or late else entry.at_us
 
-    def _day_of(self, event: Event, recorded_us: int) -> str:
-        """The day the entry is booked on. Raises: `PeriodClosed`, `BadField`, `EntryRefused`."""
+    def _day_of(self, event: Event, recorded_us: int, *, late: bool) -> str:
+        """The day the entry is booked on; `late` ones go to today when theirs is closed.
+
+        Raises: `PeriodClosed`, `BadField`, `EntryRefused`."""
         closed = self.closes[-1].day if self.closes else ""
         if isinstance(event, ReopenPeriod):
             if event.day != closed:
@@ -272,9 +284,7 @@ class Draft:
             today, day = utc_day(recorded_us), event.day
             if day > today:
                 raise BadField("day", f"{day} is not over: it is {today}")
-        elif day <= closed and isinstance(event, BookFill | BookSettlement):
-            # A late report is booked today: refused, it would hold up all reports that come after
-            # it.
+        elif day <= closed and late:
             day = utc_day(recorded_us)
         if day <= closed:
             raise PeriodClosed(day, closed)

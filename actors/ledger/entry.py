@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
+from decimal import Context, Decimal
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import msgspec
 from ...runtime import DAY_US
 from ...wire.errors import AmountError
 from ...wire.ledger import (
+    BookFill,
     ChargeManagementFee,
     ChargePerformanceFee,
     Correct,
@@ -30,7 +32,7 @@ from ...wire.ledger import (
     RecordProfit,
     Withdraw,
 )
-from ...wire.money import Amount, to_minor
+from ...wire.money import Amount, exact_decimal, to_minor
 
 __all__ = [
     "GENESIS",
@@ -95,7 +97,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     strategy: str | None
     reverses: int | None  # seq of the entry that this one negates
     memo: str
-    rounded: bool  # a float was rounded to the scale
+    rounded: bool  # a figure was rounded to the scale
     # The canonical request, compared when a key comes again; empty for `SELF_DESCRIBING` kinds.
     request: str
     legs: tuple[Posting, ...]
@@ -154,6 +156,7 @@ SELF_DESCRIBING = frozenset(
     )
 )
 
+_ALL_DIGITS = Context(prec=200)
 _CANONICAL = msgspec.json.Encoder(order="sorted")
 
 
@@ -181,6 +184,9 @@ def request_of(entry: Entry) -> str:
 def _canonical_form(event: Event | Correct) -> list[object]:
     fields: dict[str, Any] = msgspec.structs.asdict(event)
     del fields["key"]
+    for name in _ADDED_LATER:
+        if fields.get(name, "") is None:
+            del fields[name]
     for name, form in _forms_of(type(event)):
         fields[name] = form(fields[name])
     return [event.__struct_config__.tag, fields]
@@ -190,7 +196,13 @@ def _canonical_form(event: Event | Correct) -> list[object]:
 def _forms_of(kind: type) -> tuple[tuple[str, Callable[[Any], object]], ...]:
     """The fields of this kind of struct whose canonical form differs from their value."""
     names: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
-    return tuple((name, _FORMS[name]) for name in names if name in _FORMS)
+    forms = {**_FORMS, **_FACTORS} if kind is BookFill else _FORMS
+    return tuple((name, forms[name]) for name in names if name in forms)
+
+
+# Fields that older entries do not have. Left out where they are not used, so that a request has the
+# content that it had then.
+_ADDED_LATER = ("fee_asset", "takes_back", "paid")
 
 
 def _minor_or_text(value: Amount | None) -> int | str | None:
@@ -199,8 +211,21 @@ def _minor_or_text(value: Amount | None) -> int | str | None:
     try:
         return to_minor(value).minor
     except AmountError:
-        # Such a request is refused in any case. It must only not equal an entry whose key it
-        # repeats.
+        # A report may have more digits than the scale. Any other such request is refused; it must
+        # only not equal an entry whose key it repeats.
+        return _factor_form(value) if isinstance(value, Decimal) else "none"
+
+
+def _factor_form(value: Amount) -> int | str:
+    """A factor with all of its digits: minor units where they suffice, else decimal text."""
+    try:
+        exact = exact_decimal(value) if isinstance(value, float) else value
+        return to_minor(exact).minor
+    except AmountError:
+        pass
+    try:
+        return str(exact_decimal(value).normalize(_ALL_DIGITS))
+    except AmountError:
         return "none"
 
 
@@ -219,6 +244,7 @@ def _positions_form(positions: Sequence[OpeningPosition]) -> object:
     ]
 
 
+_FACTORS: dict[str, Callable[[Any], object]] = dict.fromkeys(("quantity", "price"), _factor_form)
 _FORMS: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(
         ("amount", "cash", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value"),

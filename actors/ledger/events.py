@@ -7,6 +7,7 @@ an exception of the `Rejected` family; nothing is changed here, an event only fi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeGuard
 
@@ -43,7 +44,15 @@ from ...wire.ledger import (
     Settle,
     Withdraw,
 )
-from ...wire.money import MINOR_MAX, MINOR_PER_UNIT, Amount, from_minor, share, to_minor
+from ...wire.money import (
+    Amount,
+    exact_decimal,
+    from_minor,
+    product_minor,
+    rounded_decimal,
+    share,
+    to_minor,
+)
 from .accounts import (
     ACCOUNTS,
     CASH,
@@ -147,10 +156,12 @@ class State(Protocol):
 class Plan:
     """The legs and lot changes of one entry while it is being decided."""
 
-    def __init__(self, state: State, strategy: str | None) -> None:
+    def __init__(self, state: State, strategy: str | None, *, reported: bool = False) -> None:
         self.state = state
         self.strategy = strategy
-        self.rounded = False  # a float was rounded to the scale
+        # A reported event has happened already: its figures are rounded, no floor refuses it.
+        self.reported = reported
+        self.rounded = False  # a figure was rounded to the scale
         self.reverses: int | None = None
         self._legs: dict[BalanceKey, int] = {}
         # By strategy and instrument, then by id. Id 0 is the lot that this entry opens: its seq is
@@ -158,13 +169,19 @@ class Plan:
         self._lots: dict[LotKey, dict[int, Lot]] = {}
 
     def minor(self, value: Amount, field: str, *, at_least: int | None = None) -> int:
-        """Minor units of an amount; `at_least` is None, 0 or 1. Raises: `AmountError`."""
+        """Minor units of an amount, which is > 0 when `at_least` is 1. Raises: `AmountError`."""
+        if self.reported and isinstance(value, Decimal):
+            exact, value = value, rounded_decimal(value)
+            self.rounded |= value != exact
         minor, rounded = to_minor(value, field, floats=self.state.rules.floats)
         self.rounded |= rounded
         if at_least is not None and minor < at_least:
-            problem = "must be greater than zero" if at_least else "must not be negative"
-            raise AmountError(field, value, problem)
+            raise AmountError(field, value, "must be greater than zero")
         return minor
+
+    def factor(self, value: Amount, field: str) -> Decimal:
+        """A factor of a product, with every digit that was given. Raises: `AmountError`."""
+        return exact_decimal(value, field, floats=self.state.rules.floats)
 
     def post(
         self, account: str, amount: int, *, strategy: str | None = None, asset: str | None = None
@@ -260,25 +277,26 @@ def book_event(event: Event, plan: Plan) -> None:
             amount = plan.minor(event.amount, "amount", at_least=1)
             _transfer(plan, EXTERNAL, CASH, amount)
             _issue(plan, -units_redeemed(amount, *plan.state.worth()))
-            plan.keep_floors()
-            plan.keep_floor(CASH, plan.state.rules.floors.get(CASH, 0))
+            if not plan.reported:
+                plan.keep_floors()
+                plan.keep_floor(CASH, plan.state.rules.floors.get(CASH, 0))
         case OpenPosition():
             quantity = _quantity(plan, event.quantity)
-            cost = plan.minor(event.cost, "cost", at_least=0)
-            _fee(plan, plan.minor(event.fee, "fee", at_least=0))
+            cost = plan.minor(event.cost, "cost")
+            _fee(plan, plan.minor(event.fee, "fee"))
             _open(plan, event.instrument, quantity, cost)
         case ClosePosition():
             quantity = _quantity(plan, event.quantity)
-            proceeds = plan.minor(event.proceeds, "proceeds", at_least=0)
-            _fee(plan, plan.minor(event.fee, "fee", at_least=0))
+            proceeds = plan.minor(event.proceeds, "proceeds")
+            _fee(plan, plan.minor(event.fee, "fee"))
             _close(plan, event.instrument, quantity, proceeds)
         case Mark():
-            _mark(plan, event.instrument, plan.minor(event.value, "value", at_least=0))
+            _mark(plan, event.instrument, plan.minor(event.value, "value"))
         case Settle():
             quantity = sum(lot.quantity for lot in plan.lots(event.market))
             if not quantity:
                 raise PositionMismatch(event.market, event.strategy, "there is none to settle")
-            payoff = plan.minor(event.payoff, "payoff", at_least=0)
+            payoff = plan.minor(event.payoff, "payoff")
             _close(plan, event.market, quantity, payoff)
         case RecordProfit() | RecordLoss() | ChargeManagementFee() | ChargePerformanceFee():
             _transfer(plan, *MOVES[type(event)], plan.minor(event.amount, "amount", at_least=1))
@@ -311,9 +329,7 @@ def book_event(event: Event, plan: Plan) -> None:
         case BookFill():
             _fill(plan, event)
         case BookSettlement():
-            cost = plan.minor(event.cost, "cost", at_least=0)
-            payoff = plan.minor(event.payoff, "payoff", at_least=0)
-            _transfer(plan, CASH, REALIZED_PNL, payoff - cost)
+            _market_settlement(plan, event)
 
 
 def memo_of(event: Event) -> str:
@@ -348,8 +364,12 @@ def _transfer(plan: Plan, debit: str, credit: str, amount: int) -> None:
     plan.post(credit, -amount)
 
 
-def _fee(plan: Plan, fee: int) -> None:
-    _transfer(plan, TRADING_FEES, CASH, fee)
+def _fee(plan: Plan, fee: int, asset: str | None = None) -> None:
+    """A fee that was paid, in the fund's currency by default; a negative one was received."""
+    if asset == UNITS:
+        raise EntryRefused(f"fee_asset: {UNITS!r} are the fund's own shares, which pay no fee")
+    plan.post(TRADING_FEES, fee, asset=asset)
+    plan.post(CASH, -fee, asset=asset)
 
 
 def _issue(plan: Plan, units: int) -> None:
@@ -395,10 +415,10 @@ def _opening(plan: Plan, event: OpeningBalances) -> None:
     seen: set[LotKey] = set()
     for position in event.positions:
         quantity = _quantity(plan, position.quantity)
-        cost = plan.minor(position.cost, "cost", at_least=0)
+        cost = plan.minor(position.cost, "cost")
         value = cost
         if position.value is not None:
-            value = plan.minor(position.value, "value", at_least=0)
+            value = plan.minor(position.value, "value")
         sign = 1 if quantity > 0 else -1
         strategy = position.strategy or event.strategy
         if (strategy, position.instrument) in seen:
@@ -413,7 +433,7 @@ def _opening(plan: Plan, event: OpeningBalances) -> None:
 
 
 def _open(plan: Plan, instrument: str, quantity: int, cost: int) -> None:
-    """A long position pays its cost; a short one receives it, and has a negative value."""
+    """A long position pays its cost; a short one receives it, and has the opposite value."""
     if plan.side(instrument) * quantity < 0:
         raise PositionMismatch(
             instrument, plan.strategy, "is open in the other direction; close it first"
@@ -473,10 +493,12 @@ def _mark(plan: Plan, instrument: str, value: int) -> None:
 
 def _fill(plan: Plan, fill: BookFill) -> None:
     """Close the opposite position as far as the fill goes, and open a position with the rest."""
-    quantity = _quantity(plan, fill.quantity)
-    price = plan.minor(fill.price, "price", at_least=0)
-    _fee(plan, plan.minor(fill.fee, "fee", at_least=0))
-    value, closed, closing = _value(quantity, price), 0, 0
+    exact, price = plan.factor(fill.quantity, "quantity"), plan.factor(fill.price, "price")
+    quantity = _units(plan, exact)
+    _fee(plan, plan.minor(fill.fee, "fee"), fill.fee_asset)
+    value, rounded = product_minor(abs(exact), price)
+    plan.rounded |= rounded
+    closed, closing = 0, 0
     if plan.side(fill.instrument) * quantity < 0:
         held = sum(lot.quantity for lot in plan.lots(fill.instrument))
         closing = quantity if abs(quantity) <= abs(held) else -held
@@ -488,16 +510,30 @@ def _fill(plan: Plan, fill: BookFill) -> None:
         _open(plan, fill.instrument, quantity - closing, value - closed)
 
 
-def _value(quantity: int, price: int) -> int:
-    """Quantity times price, in minor units.
+def _units(plan: Plan, quantity: Decimal) -> int:
+    """The quantity that the lots count: rounded to the scale, and not zero."""
+    if not quantity:
+        raise AmountError("quantity", quantity, "must not be zero")
+    if quantity.adjusted() > 18:
+        raise AmountError("quantity", quantity, "is larger than 2^62 minor units")
+    rounded = rounded_decimal(quantity)
+    plan.rounded |= rounded != quantity
+    if not rounded:
+        raise AmountError("quantity", quantity, "is less than the smallest unit, 0.00000001")
+    return to_minor(rounded, "quantity").minor
 
-    Both have the scale's digits, so their product has twice as many and is rounded half-even.
-    """
-    value = share(abs(quantity), price, MINOR_PER_UNIT)
-    if value > MINOR_MAX:
-        problem = "times the price is larger than 2^62 minor units"
-        raise AmountError("quantity", from_minor(quantity), problem)
-    return value
+
+def _market_settlement(plan: Plan, event: BookSettlement) -> None:
+    cost, payoff = plan.minor(event.cost, "cost"), plan.minor(event.payoff, "payoff")
+    received = payoff if event.paid is None else payoff - plan.minor(event.paid, "paid")
+    held = sum(lot.quantity for lot in plan.lots(event.market))
+    if held:
+        # The payoff is signed like CASH, the proceeds of a close like the position.
+        _close(plan, event.market, held, received if held > 0 else -received)
+    elif event.paid is not None:
+        _transfer(plan, CASH, REALIZED_PNL, received)
+    else:
+        _transfer(plan, CASH, REALIZED_PNL, payoff - cost)
 
 
 # -- reversals

@@ -18,6 +18,7 @@ import msgspec
 from ...runtime import shown
 from ...wire.errors import BadField
 from ...wire.ledger import (
+    BookFill,
     ClosePeriod,
     Correct,
     Event,
@@ -105,7 +106,9 @@ def check_fields(event: Event | Correct, key: str) -> None:
 # The text fields of all events. The reason of a reopening is stored together with who gave it, as
 # "reason (by actor)", so the two together must fit a memo.
 _TEXTS = {
-    **dict.fromkeys(("account", "asset", "by", "instrument", "market", "strategy"), NAME_MAX),
+    **dict.fromkeys(
+        ("account", "asset", "by", "fee_asset", "instrument", "market", "strategy"), NAME_MAX
+    ),
     "memo": MEMO_MAX,
     "reason": MEMO_MAX - NAME_MAX - len(" (by )"),
 }
@@ -150,6 +153,11 @@ def _check_seq(event: Correct | Reverse) -> None:
         raise BadField("seq", f"{shown(event.seq)} is not the number of an entry")
 
 
+def _check_fill(event: BookFill) -> None:
+    if event.takes_back is not None and type(event.takes_back) is not int:
+        raise BadField("takes_back", f"{shown(event.takes_back)} is not the number of an entry")
+
+
 def _check_correction(event: Correct) -> None:
     _check_seq(event)
     if not isinstance(event.entry, Event):
@@ -161,6 +169,7 @@ def _check_correction(event: Correct) -> None:
 
 
 _MORE_CHECKS: Mapping[type, Callable[[Any], None]] = {
+    BookFill: _check_fill,
     OpeningBalances: lambda event: _check_parts("positions", event.positions, OpeningPosition),
     Post: lambda event: _check_parts("legs", event.legs, Leg),
     ClosePeriod: _check_day,

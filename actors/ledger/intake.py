@@ -1,4 +1,4 @@
-"""From requests to a draft: idempotency, requests that book all or none, revisions of settlements.
+"""From requests to a draft: idempotency, and requests that book all or none.
 
 Plain functions over a draft and the entries that are known by their keys. They never wait, and make
 nothing durable. `now_us` is called once per event, or once for a whole run of plain moves; it gives
@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...runtime import Rejected, shown
-from ...wire.controller import Fill, Settlement
 from ...wire.errors import AlreadyReversed, BadField, IdempotencyConflict
 from ...wire.ledger import (
     BOOKABLE,
@@ -32,23 +31,19 @@ from ...wire.ledger import (
     Reverse,
     Settle,
 )
-from ...wire.money import rounded_decimal
 from .book import RUN, Book, Draft
 from .entry import Entry, LotKey, canonical, request_of
 from .events import are_moves
 from .fields import KEY_MAX, check_fields, check_text, is_text
-from .keys import MINTED_BELOW, RESERVED, fill_key, new_key, reversal_key_of, settlement_prefix
+from .keys import MINTED_BELOW, RESERVED, new_key, reversal_key_of
 
 __all__ = [
     "Decided",
     "Decision",
     "Known",
     "Write",
-    "decide_events",
     "decide_run",
-    "decide_settlements",
     "events_of",
-    "fill_event",
     "keys_to_look_up",
     "work_of",
 ]
@@ -58,9 +53,6 @@ Decided = tuple[int, str, bool]  # seq, key, and whether the entry was there alr
 Decision = Decided | list[Decided] | Rejected
 Write = Event | Correct | PostMany
 Now = Callable[[], int]
-
-# A cursor is the engine's own text, which only the engine reads again.
-CURSOR_MAX = 65_536
 
 
 def events_of(request: Write) -> tuple[Event | Correct, ...]:
@@ -75,7 +67,7 @@ def events_of(request: Write) -> tuple[Event | Correct, ...]:
 _PARTS_IN: Mapping[type, str] = {OpeningBalances: "positions", Post: "legs"}
 _LOTS_OF: Mapping[type, str] = {
     **dict.fromkeys((BookFill, ClosePosition, Mark, OpenPosition), "instrument"),
-    Settle: "market",
+    **dict.fromkeys((BookSettlement, Settle), "market"),
 }
 _LOOKING_BACK = {ClosePeriod, Correct, ReopenPeriod, Reverse}
 _LONG = {*_PARTS_IN, *_LOTS_OF, *_LOOKING_BACK}
@@ -237,91 +229,3 @@ def _of_several(refusal: Rejected, number: int, last: int) -> Rejected:
         refusal = AlreadyReversed(refusal.seq, None)
     refusal.args = (f"entries[{number}]: {refusal}",)
     return refusal
-
-
-# -- reports of the engine
-
-
-def decide_events(events: Sequence[Event], draft: Draft, known: Known, now_us: Now) -> None:
-    """Decide each reported event, unless its key is known. Raises: the refusal of the first."""
-    for event in events:
-        _decide_event(event, draft, known, now_us)
-
-
-def fill_event(fill: Fill) -> BookFill:
-    """The event that books a fill, its figures rounded to the scale.
-
-    Raises: `BadField` for an id or a cursor that cannot be stored.
-    """
-    _check_report(fill)
-    return BookFill(
-        fill.instrument,
-        rounded_decimal(fill.quantity),
-        rounded_decimal(fill.price),
-        rounded_decimal(fill.fee),
-        key=fill_key(fill.id),
-        strategy=fill.strategy,
-        at_us=fill.at_us,
-    )
-
-
-def decide_settlements(
-    settlements: Sequence[Settlement],
-    draft: Draft,
-    now_us: Now,
-    revisions_of: Callable[[str], dict[int, int]],
-) -> list[Settlement]:
-    """Decide settlements in their order; those that are new, or a newer revision, come back.
-
-    `revisions_of` looks up the durable revisions of one settlement by the prefix of its keys, and
-    gives the seq of each. Raises: the refusal of the first that cannot be booked.
-    """
-    known = Known()
-    revisions: dict[str, dict[int, int]] = {}  # by id
-    booked: list[Settlement] = []
-    for settlement in settlements:
-        _check_report(settlement)
-        if settlement.revision < 0:
-            raise BadField(
-                "revision", f"{settlement.revision} of settlement {settlement.id!r} is negative"
-            )
-        if settlement.id not in revisions:
-            revisions[settlement.id] = revisions_of(settlement_prefix(settlement.id))
-        for event in _settlement_events(settlement, draft, revisions[settlement.id]):
-            seq, *_ = _decide_event(event, draft, known, now_us)
-            if isinstance(event, BookSettlement):
-                revisions[settlement.id][settlement.revision] = seq
-                booked.append(settlement)
-    return booked
-
-
-def _settlement_events(
-    settlement: Settlement, draft: Draft, booked: Mapping[int, int]
-) -> list[Event]:
-    """The reversal of the revision before, if any, and the settlement.
-
-    Empty when this revision or a later one is among the `booked`.
-    """
-    latest = max(booked, default=-1)
-    if settlement.revision <= latest:
-        return []
-    key = f"{settlement_prefix(settlement.id)}{settlement.revision}"
-    strategy = settlement.strategy
-    events: list[Event] = []
-    previous = draft.original(booked[latest]) if latest >= 0 else None
-    # A person may have reversed the revision before already.
-    if previous is not None and previous.reversed_by is None:
-        reason = f"settlement {settlement.id} revised to {settlement.revision}"
-        events.append(Reverse(previous.entry.seq, reason, key=f"{key}:reversal", strategy=strategy))
-    events.append(
-        BookSettlement(
-            settlement.market, settlement.cost, settlement.payoff, key=key, strategy=strategy
-        )
-    )
-    return events
-
-
-def _check_report(report: Fill | Settlement) -> None:
-    check_text("id", report.id, KEY_MAX)
-    if report.cursor != "":
-        check_text("cursor", report.cursor, CURSOR_MAX)

@@ -14,8 +14,8 @@ from datetime import date, timedelta
 import msgspec
 
 from ...wire.errors import AmountError
+from ...wire.ledger import AsideReport, Leg
 from ...wire.ledger import Entry as EntryRecord
-from ...wire.ledger import Leg
 from ...wire.money import from_minor
 from ...wire.persistence import Statement
 from ..persistence import Reader, Rows
@@ -26,7 +26,10 @@ from .entry import GENESIS, BalanceKey, Close, Entry, Lot, LotKey, Original, utc
 __all__ = [
     "SCHEMA",
     "SCHEMA_2",
+    "SCHEMA_4",
     "Moment",
+    "aside_named",
+    "asides_by_key",
     "balances_as_of",
     "cash_flows",
     "cursors",
@@ -37,10 +40,14 @@ __all__ = [
     "income_between",
     "load_book",
     "newest_key",
+    "no_longer_aside",
     "outgrown_day",
+    "reports_aside",
+    "revisions_of",
     "rows_of",
+    "set_aside",
     "set_cursor",
-    "settlement_revisions",
+    "skip_aside",
     "totals_as_of",
 ]
 
@@ -107,6 +114,23 @@ INSERT INTO balance_day
     FROM posting JOIN entry ON seq = entry GROUP BY 1, 2, 3, 4;
 CREATE INDEX entry_day ON entry (day, seq);
 CREATE INDEX entry_close ON entry (day) WHERE kind IN ('period_close', 'period_reopen');
+"""
+
+# Reports of the engine that could not be booked, one row per key, until they are booked. One that a
+# person gave up stays, since the engine may report it again.
+SCHEMA_4 = """
+CREATE TABLE report_aside (
+    key TEXT PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('fill', 'settlement', 'cash_event')),
+    id TEXT NOT NULL,
+    content TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    since_us INTEGER NOT NULL,
+    skipped_by TEXT,
+    skip_reason TEXT,
+    skipped_us INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX report_waits ON report_aside (since_us, key) WHERE skipped_by IS NULL;
 """
 
 _INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -352,9 +376,9 @@ def cash_flows(
 
 def entries_by_key(reader: Reader, keys: Iterable[str]) -> dict[str, Entry]:
     """The durable entries with these idempotency keys, by key."""
-    wanted = msgspec.json.encode(list(keys)).decode()
     rows = reader.rows(
-        "SELECT payload FROM entry WHERE key IN (SELECT value FROM json_each(?))", (wanted,)
+        "SELECT payload FROM entry WHERE key IN (SELECT value FROM json_each(?))",
+        (_json_list(keys),),
     )
     return {entry.key: entry for entry in (_decode(payload) for (payload,) in rows)}
 
@@ -371,17 +395,92 @@ def hash_of(reader: Reader, seq: int) -> bytes:
     return head
 
 
-def settlement_revisions(reader: Reader, prefix: str) -> dict[int, int]:
-    """The seq of each durable revision of one settlement, by revision.
+def revisions_of(reader: Reader, prefixes: Iterable[str]) -> dict[str, dict[int, Entry]]:
+    """The durable entries of reports by the prefix of their keys, then by revision.
 
-    `prefix` is the beginning of the settlement's keys, and ends in a colon.
+    A prefix ends in a colon, and a revision number completes the key. Other keys that begin with
+    it, such as those of reversals, are left out.
     """
     # ";" is the character after ":", so the range holds exactly the keys with this prefix.
     rows = reader.rows(
-        "SELECT key, seq FROM entry WHERE key >= ? AND key < ?", (prefix, prefix[:-1] + ";")
+        "SELECT p.value, e.key, e.payload FROM json_each(?) AS p CROSS JOIN entry AS e "
+        "WHERE e.key >= p.value AND e.key < substr(p.value, 1, length(p.value) - 1) || ';'",
+        (_json_list(prefixes),),
     )
-    numbers = {key.removeprefix(prefix): seq for key, seq in rows}
-    return {int(number): seq for number, seq in numbers.items() if number.isdecimal()}
+    found: dict[str, dict[int, Entry]] = {}
+    for prefix, key, payload in rows:
+        revision = key.removeprefix(prefix)
+        if revision.isdecimal():
+            found.setdefault(prefix, {})[int(revision)] = _decode(payload)
+    return found
+
+
+def _json_list(texts: Iterable[str]) -> str:
+    return msgspec.json.encode(list(texts)).decode()
+
+
+# -- reports set aside
+
+_ASIDE = "kind, key, id, content, reason, since_us, skipped_by"
+
+
+def asides_by_key(reader: Reader, keys: Iterable[str]) -> dict[str, AsideReport]:
+    """The reports set aside, given up or not, that have these keys."""
+    # Usually there are none at all, which is quick to see.
+    if reader.row("SELECT 1 FROM report_aside LIMIT 1") is None:
+        return {}
+    rows = reader.rows(
+        f"SELECT {_ASIDE} FROM report_aside WHERE key IN (SELECT value FROM json_each(?))",
+        (_json_list(keys),),
+    )
+    return {row[1]: AsideReport(*row) for row in rows}
+
+
+def reports_aside(reader: Rows, limit: int) -> tuple[AsideReport, ...]:
+    """The reports that wait aside and were not given up, the oldest first."""
+    rows = reader.rows(
+        f"SELECT {_ASIDE} FROM report_aside WHERE skipped_by IS NULL "
+        "ORDER BY since_us, key LIMIT ?",
+        (limit,),
+    )
+    return tuple(AsideReport(*row) for row in rows)
+
+
+def aside_named(reader: Reader, name: str) -> AsideReport | None:
+    """The waiting report of this key, or else the only one with this id; None: there is none."""
+    rows = reader.rows(
+        f"SELECT {_ASIDE} FROM report_aside WHERE skipped_by IS NULL AND (key = ?1 OR id = ?1) "
+        "ORDER BY key = ?1 DESC LIMIT 2",
+        (name,),
+    )
+    named = [AsideReport(*row) for row in rows]
+    if named and (named[0].key == name or len(named) == 1):
+        return named[0]
+    return None
+
+
+def set_aside(reports: Iterable[AsideReport]) -> Statement:
+    """The statement that stores reports aside; a key that is there gets the new content."""
+    rows = tuple(
+        (report.kind, report.key, report.id, report.content, report.reason, report.since_us)
+        for report in reports
+    )
+    return Statement(
+        f"INSERT OR REPLACE INTO report_aside ({_ASIDE}) VALUES (?, ?, ?, ?, ?, ?, NULL)", rows
+    )
+
+
+def no_longer_aside(keys: Iterable[str]) -> Statement:
+    """The statement that forgets reports that were booked after all."""
+    return Statement("DELETE FROM report_aside WHERE key = ?", tuple((key,) for key in keys))
+
+
+def skip_aside(key: str, by: str, reason: str, at_us: int) -> Statement:
+    """The statement that notes by whom, when and why a report was given up."""
+    return Statement(
+        "UPDATE report_aside SET skipped_by = ?, skip_reason = ?, skipped_us = ? WHERE key = ?",
+        ((by, reason, at_us, key),),
+    )
 
 
 def find_original(reader: Reader, seq: int) -> Original | None:

@@ -31,8 +31,6 @@ from ...wire.controller import FeedStatus, StrategyStatus
 from ...wire.errors import HostFault, IdempotencyConflict
 from ...wire.guard import GuardReport, GuardState, ReadGuard, RenewLeases, RestoreGuard, Watch
 from ...wire.ledger import (
-    BookFills,
-    BookSettlements,
     ChargeManagementFee,
     ChargePerformanceFee,
     LedgerPosition,
@@ -59,6 +57,7 @@ from ..alert.requests import requested
 from ..host import Host
 from ..persistence import DurableActor
 from . import fees, schema, shown
+from .booking import Booking, entitled_again
 from .breaks import is_break
 from .fees import Owed
 from .marks import marks_of
@@ -95,6 +94,7 @@ class OversightActor(DurableActor):
         self._settings = settings
         self._capital_minor = capital_minor
         self._tree = tree
+        self._booking = Booking(host, lambda request: self._ask("ledger", request))
         self._ticks = 0
         self._failing: dict[str, str] = {}  # steps, and why
         self._alerts: list[AlertDraft] = []
@@ -228,20 +228,19 @@ class OversightActor(DurableActor):
         return max(1e-6, (self._clock.now_us() - since_us) / 1_000_000)
 
     async def _book(self) -> None:
-        """Fees that a former life owed; fills and settlements after the stored cursors, once
-        each.
+        """Fees that a former life owed, then the reports of the engine; neither waits for the
+        other.
         """
-        await self._charge()
-        self._totals = await self._ask("ledger", ReadTotals())
-        cursors = self._totals.cursors
-        fills = self._host.fills(cursors.get("fills", ""))
-        settlements = self._host.settlements(cursors.get("settlements", ""))
-        if fills:
-            await self._ask("ledger", BookFills(fills))
-        if settlements:
-            await self._ask("ledger", BookSettlements(settlements))
-        if fills or settlements:
-            self._totals = await self._ask("ledger", ReadTotals())
+        terms = self._terms if self._settings.promotion_enabled else None
+        try:
+            await self._charge()
+        finally:
+            try:
+                await self._booking.book(terms)
+            finally:
+                self._totals = self._booking.totals or self._totals
+        if self._settings.alerts_enabled:
+            self._alerts += entitled_again(self._reader, terms)
 
     async def _watch(self) -> None:
         now_us = self._clock.now_us()

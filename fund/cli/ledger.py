@@ -325,6 +325,10 @@ def _leg(option: str, text: str, sign: str) -> dict[str, str]:
     }
 
 
+def _by(by: str | None) -> str:
+    return by if by is not None else os.environ.get("USER", "")
+
+
 def _book(booking: Booking | None, method: str, **content: Any) -> int:
     from fundops.control.standalone import run_command
 
@@ -333,13 +337,91 @@ def _book(booking: Booking | None, method: str, **content: Any) -> int:
         **content,
         **given(key=how.key, strategy=how.strategy, at=how.at, memo=how.memo or None),
     }
-    by = how.by if how.by is not None else os.environ.get("USER", "")
-    posted = run_command(how.path, f"ledger.{method}", asked, by)
+    posted = run_command(how.path, f"ledger.{method}", asked, _by(how.by))
     if how.json:
         return print_json(posted)
     again = " (booked before)" if posted["replayed"] else ""
     print(f"entry {posted['seq']}{again}  key {posted['key']}  hash {posted['hash']}")
     return 0
+
+
+# -- reports of the engine
+
+
+@app.command(name="reports-aside")
+def reports_aside(*, limit: int = 100, source: Source | None = None) -> int:
+    """Reports of the engine that could not be booked, the oldest first.
+
+    Parameters
+    ----------
+    limit
+        The largest number of reports to list.
+    """
+    where = source or Source()
+    with _reader(where) as reader:
+        found = reader.reports_aside(limit)
+    if where.json:
+        return print_json(found)
+    rows = [(report.kind, report.id, report.key, report.reason) for report in found]
+    return print_table(("kind", "id", "key", "reason"), rows)
+
+
+@app.command(name="skip-report")
+def skip_report(
+    key: str, /, *, reason: str, by: str | None = None, source: Source | None = None
+) -> int:
+    """Give up a report that was set aside: it is not tried and not told again.
+
+    Parameters
+    ----------
+    key
+        Its key, as `reports-aside` lists it, or its id where no other report aside has it.
+    reason
+        Why, for the audit table.
+    by
+        The name for the audit table; $USER by default.
+    """
+    from fundops.control.standalone import run_command
+
+    where, who = source or Source(), _by(by)
+    asked = {"key": key, "reason": reason, "by": who}
+    skipped = run_command(where.path, "ledger.skip_report", asked, who)
+    if where.json:
+        return print_json(skipped)
+    print(f"given up: {skipped['kind']} {skipped['id']}  key {skipped['key']}")
+    return 0
+
+
+@app.command(name="import-fills")
+def import_fills(path: Path, /, *, by: str | None = None, source: Source | None = None) -> int:
+    """Book the fills of a CSV file, each once; the exit code is 1 when one could not be booked.
+
+    The first line names the columns: id, at, strategy, instrument, quantity, price, fee, and
+    perhaps fee_asset and revision. `at` is YYYY-MM-DD, or a time with its offset.
+
+    Parameters
+    ----------
+    path
+        The CSV file, in UTF-8.
+    by
+        The name for the audit table; $USER by default.
+    """
+    from fundops.cli.fills import fills_of
+    from fundops.control.standalone import run_command
+
+    where = source or Source()
+    new, aside = 0, list[dict[str, Any]]()
+    for fills in fills_of(path):
+        booked = run_command(where.path, "ledger.import_fills", {"fills": fills}, _by(by))
+        new += booked["new"]
+        aside += booked["aside"]
+    if where.json:
+        print_json({"new": new, "aside": aside})
+    else:
+        print(f"{new} entries booked, {len(aside)} fills set aside")
+        for report in aside:
+            print(f"{report['id']}: {report['reason']}  key {report['key']}")
+    return 1 if aside else 0
 
 
 # -- the whole journal

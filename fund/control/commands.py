@@ -43,6 +43,7 @@ LEDGER_READS: Final = frozenset(
         "nav",
         "nav_per_unit",
         "recent_entries",
+        "reports_aside",
         "trial_balance",
         "verify",
     )

@@ -18,10 +18,14 @@ from fundops.actors.ledger.verify import Anchor, Verification, verify_file
 from fundops.doors.door import Door
 from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
 from fundops.runtime import ConfigError, FundopsError, Ref, Worker, shown
+from fundops.wire.controller import Fill
 from fundops.wire.ledger import (
     BOOKABLE,
     EVENTS_MAX,
+    AsideReport,
     BalanceSheet,
+    Booked,
+    BookFills,
     CashFlow,
     ChargeManagementFee,
     ChargePerformanceFee,
@@ -50,8 +54,10 @@ from fundops.wire.ledger import (
     RecordLoss,
     RecordProfit,
     ReopenPeriod,
+    ReportsAside,
     Reverse,
     Settle,
+    SkipReport,
     TrialBalance,
     Withdraw,
 )
@@ -448,6 +454,31 @@ class LedgerDoor(Door):
         except FundopsError as error:
             error.keys = tuple(event.key for event in keyed)  # type: ignore[attr-defined]
             raise
+
+    async def import_fills(self, fills: Sequence[Fill]) -> Booked:
+        """Book fills that come from a file, by the same checks as those of the engine.
+
+        Each is booked once, by strategy, instrument and id. One that cannot be booked is set aside
+        and named in the answer; the others are booked. Their cursors are ignored.
+        """
+        given = _members("fills", fills, Fill, at_most=EVENTS_MAX)
+        return await self._ask(
+            BookFills(tuple(msgspec.structs.replace(fill, cursor="") for fill in given))
+        )
+
+    async def reports_aside(self, limit: int = 100) -> tuple[AsideReport, ...]:
+        """The reports of the engine that could not be booked and wait aside, the oldest first."""
+        return await self._ask(ReportsAside(limit))
+
+    async def skip_report(self, key: str, *, reason: str, by: str) -> AsideReport:
+        """Give up a report that was set aside, so that it is not tried and not told again.
+
+        `key` is its key, or its own id where no other report aside has that id. A report of another
+        content under the same key is tried again.
+
+        Raises: `UnknownReport`.
+        """
+        return await self._ask(SkipReport(key, reason, by))
 
     async def balance_sheet(
         self, as_of: Moment | None = None, *, strategy: str | None = None, asset: str | None = None

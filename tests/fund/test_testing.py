@@ -15,6 +15,7 @@ from fundops import FeedStatus, Fill, Settlement, StrategyStatus, VirtualClock, 
 from fundops.runtime import ConfigError
 from fundops.testing import START_US, FakeController, virtual_fund
 from fundops.wire.controller import (
+    CanListCashEvents,
     CanListFeeds,
     CanListFills,
     CanListSettlements,
@@ -32,6 +33,7 @@ def test_the_fake_controller_has_every_part_a_controller_can_have() -> None:
         CanPause,
         CanStopAll,
         CanSetStage,
+        CanListCashEvents,
         CanListFeeds,
         CanListFills,
         CanListSettlements,

@@ -1,28 +1,22 @@
-"""The intake by plain calls: keys, requests that book all or none, and revisions of settlements."""
+"""The intake by plain calls: keys, and requests that book all or none."""
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from fundops.actors.ledger.book import RUN, Book, Draft
-from fundops.actors.ledger.entry import Original
 from fundops.actors.ledger.intake import (
     Known,
     Write,
     decide_run,
-    decide_settlements,
-    fill_event,
     keys_to_look_up,
     work_of,
 )
 from fundops.runtime import Rejected
-from fundops.wire.controller import Fill, Settlement
 from fundops.wire.errors import BadField, IdempotencyConflict, InsufficientFunds
 from fundops.wire.ledger import (
-    BookFill,
     Correct,
     Deposit,
     Leg,
@@ -44,18 +38,6 @@ def new_draft() -> Draft:
 
 def decide(draft: Draft, known: Known, *requests: Write) -> list[Any]:
     return list(decide_run(requests, draft, known, lambda: NOW_US))
-
-
-def settlement(payoff: int, revision: int = 0, settlement_id: str = "m") -> Settlement:
-    return Settlement(settlement_id, "M", "mm", Decimal(5), Decimal(payoff), revision, "")
-
-
-def settle(
-    draft: Draft, *settlements: Settlement, durable: dict[int, int] | None = None
-) -> list[int]:
-    """The revisions that were booked."""
-    booked = decide_settlements(settlements, draft, lambda: NOW_US, lambda _: dict(durable or {}))
-    return [one.revision for one in booked]
 
 
 # -- keys
@@ -81,7 +63,7 @@ def test_a_correction_makes_two_keys_known() -> None:
     assert set(known) == {"k", "c", "c:reversal"}
 
 
-@pytest.mark.parametrize("key", ["fill:1", "settlement:m:0"])
+@pytest.mark.parametrize("key", ["fill:1", "settlement:m:0", "cash_event:c"])
 def test_a_caller_may_not_use_the_keys_of_reports(key: str) -> None:
     for requests in ([Deposit(5, key=key)], [RecordProfit(1, key=key), RecordProfit(2)]):
         refusal, *_ = decide(new_draft(), Known(), *requests)
@@ -140,60 +122,3 @@ def test_work_counts_entries_parts_and_open_lots() -> None:
     assert work_of([Mark("X", 5), Mark("X", 6)], book) == 2 + 2 + 3  # as if the first opened a lot
     assert work_of([Reverse(1, "wrong")], book) == 1 + RUN
     assert work_of([Mark(["X"], 5)], book) == 1  # type: ignore[arg-type]
-
-
-# -- reports
-
-
-def test_a_fill_is_booked_under_its_id_and_rounded() -> None:
-    price = Decimal("0.123456785")
-    fill = Fill("f1", "mm", "X", Decimal(2), price, Decimal(0), at_us=NOW_US, cursor="7")
-    expected = BookFill(
-        "X",
-        Decimal(2),
-        Decimal("0.12345678"),
-        Decimal(0),
-        key="fill:f1",
-        strategy="mm",
-        at_us=NOW_US,
-    )
-    assert fill_event(fill) == expected
-
-
-def test_a_new_revision_reverses_the_one_before() -> None:
-    draft = new_draft()
-    assert settle(draft, settlement(8), settlement(6, revision=2)) == [0, 2]
-    assert [entry.key for entry in draft.entries] == [
-        "settlement:m:0",
-        "settlement:m:2:reversal",
-        "settlement:m:2",
-    ]
-    assert draft.total("CASH") == 1 * 10**8
-
-
-def test_an_older_or_equal_revision_books_nothing() -> None:
-    draft = new_draft()
-    assert settle(draft, settlement(8, revision=1), settlement(7), settlement(9, revision=1)) == [1]
-    assert settle(new_draft(), settlement(8, revision=1), durable={1: 1}) == []
-
-
-def test_a_revision_reverses_a_durable_one_unless_a_person_did() -> None:
-    first = new_draft()
-    settle(first, settlement(8))
-    (entry,) = first.entries
-    for reversed_by, kinds in (
-        (None, ["reversal", "market_settlement"]),
-        (2, ["market_settlement"]),
-    ):
-        book = Book("USD")
-        book.apply(first)
-        draft = Draft(book, lambda _, by=reversed_by: Original(entry, by))  # type: ignore[misc]
-        assert settle(draft, settlement(6, revision=1), durable={0: 1}) == [1]
-        assert [one.kind for one in draft.entries] == kinds
-
-
-def test_settlements_with_bad_fields_are_refused_by_name() -> None:
-    with pytest.raises(BadField, match=r"^revision: -1 of settlement 'm' is negative"):
-        settle(new_draft(), settlement(8, revision=-1))
-    with pytest.raises(BadField, match=r"^id: "):
-        settle(new_draft(), settlement(8, settlement_id=""))

@@ -19,6 +19,7 @@ the other.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import tempfile
 import threading
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from fractions import Fraction
 from functools import cache, partial
 from itertools import chain, count
@@ -60,7 +61,7 @@ from fundops.runtime import (
     VirtualClock,
     open_supervisor,
 )
-from fundops.wire.controller import Fill, Settlement
+from fundops.wire.controller import CashEvent, Fill, Settlement
 from fundops.wire.errors import (
     AlreadyReversed,
     AmountError,
@@ -75,6 +76,7 @@ from fundops.wire.errors import (
 )
 from fundops.wire.ledger import (
     BalanceSheet,
+    BookCashEvents,
     Booked,
     BookFill,
     BookFills,
@@ -118,7 +120,8 @@ MINOR = Fraction(1, 10**8)
 LIMIT = 2**62 * MINOR
 
 Write = Event | Correct
-Request = Write | PostMany | BookFills | BookSettlements
+Request = Write | PostMany | BookFills | BookSettlements | BookCashEvents
+Report = Fill | Settlement | CashEvent
 Balance = tuple[str, str | None, str]  # account, strategy, asset
 Fault = tuple[Any, ...]  # the type of a refusal, and its facts
 
@@ -138,7 +141,18 @@ MARKS = "POSITIONS:MTM"
 ONCE_USED = ("TRADING_FEES", "INCOME", "FINANCING", "RETAINED", "HOLDERS", "UNITS")
 REVENUE = {"MANAGEMENT_FEES", "PERFORMANCE_FEES", "REALIZED_PNL", "UNREALIZED_PNL", *ONCE_USED[:3]}
 KNOWN = {*SEVEN, MARKS, *ONCE_USED, "EXTERNAL"}
-AMOUNTS = {"amount", "cash", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value"}
+AMOUNTS = {
+    "amount",
+    "cash",
+    "cost",
+    "fee",
+    "paid",
+    "payoff",
+    "price",
+    "proceeds",
+    "quantity",
+    "value",
+}
 
 
 class Refused(Exception):
@@ -178,6 +192,7 @@ class Line:
     legs: dict[Balance, Fraction]
     moved_lots: bool
     content: object
+    event: Any
     corrects: int | None = None
 
 
@@ -206,15 +221,33 @@ def exact(value: Any) -> Fraction | None:
     return amount if amount == rounded(amount) and abs(amount) <= LIMIT else None
 
 
+def factor(value: Any) -> Fraction | None:
+    """A factor of a product, with all of its digits, or None when it is none. A float is the number
+    that it is written as.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str | float | Decimal):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    try:
+        return Fraction(repr(value) if isinstance(value, float) else value)
+    except (ValueError, OverflowError):
+        return None
+
+
 def content_of(request: msgspec.Struct) -> object:
     """What makes two requests the same: everything but the key, amounts by what they are worth."""
+    is_fill = isinstance(request, BookFill)
 
     def plain(name: str, value: Any) -> object:
         if isinstance(value, tuple):
             return [content_of(part) for part in value]
         if isinstance(value, msgspec.Struct):
             return content_of(value)
-        amount = exact(value) if name in AMOUNTS else None
+        measure = factor if is_fill and name in ("price", "quantity") else exact
+        amount = measure(value) if name in AMOUNTS else None
+        if amount is None and isinstance(value, Decimal):
+            amount = factor(value)  # a reported figure of many digits
         return (name, repr(value) if amount is None else amount)
 
     return type(request), [
@@ -232,6 +265,8 @@ class Oracle:
         self.balances: dict[Balance, Fraction] = defaultdict(Fraction)
         self.lots: dict[tuple[str | None, str], list[Lot]] = {}
         self.cursors: dict[str, str] = {}
+        self.aside: list[tuple[str, Report]] = []  # reports that could not be booked, by source
+        self._reported = False  # what is being booked has happened already
 
     def copy(self) -> Oracle:
         other = Oracle()
@@ -239,6 +274,7 @@ class Oracle:
         other.balances = self.balances.copy()
         other.lots = {key: lots.copy() for key, lots in self.lots.items()}
         other.cursors = self.cursors.copy()
+        other.aside = self.aside.copy()
         return other
 
     # -- requests
@@ -256,67 +292,154 @@ class Oracle:
                 except Refused as refused:
                     raise Refused(nowhere(before, fault) for fault in refused.faults) from None
             case BookFills():
-                return self._fills(request.fills, now_us)
+                return self._reports("fills", request.fills, self._report_fill, now_us)
             case BookSettlements():
-                return self._settlements(request.settlements, now_us)
+                reports = request.settlements
+                return self._reports("settlements", reports, self._report_settlement, now_us)
+            case BookCashEvents():
+                return self._reports("cash_events", request.events, self._report_cash, now_us)
             case _:
                 key = next(iter(fresh), "key") if request.key is None else request.key
                 return self.book(request, key, now_us)
 
-    def _fills(self, fills: Sequence[Fill], now_us: int) -> Booked:
-        new = 0
-        for one in fills:
-            key = f"fill:{one.id}"
-            # What an engine has computed is rounded, or one fill would hold up all that come after
-            # it.
-            quantity, price, fee = (
-                amount.quantize(Decimal("1e-8"), ROUND_HALF_EVEN) if amount.is_finite() else amount
-                for amount in (one.quantity, one.price, one.fee)
-            )
-            event = BookFill(
-                one.instrument, quantity, price, fee, strategy=one.strategy, at_us=one.at_us
-            )
-            _, _, replayed = self.book(event, key, now_us)
-            new += not replayed
-        return Booked(new, self._cursor("fills", fills))
+    def _reports(
+        self, source: str, reports: Sequence[Any], book: Callable[[Any, int], None], now_us: int
+    ) -> tuple[int, str, list[str]]:
+        """How many entries are new, the cursor, and the ids of what could not be booked.
 
-    def _cursor(self, source: str, reports: Sequence[Fill | Settlement]) -> str:
-        """That of the last report; none is the same as an empty one."""
-        before = self.cursors.get(source, "")
-        if reports and reports[-1].cursor != before:
-            self.cursors[source] = reports[-1].cursor
-        return self.cursors.get(source, "")
+        What is wrong is left out alone; what was left out before is not tried again.
+        """
+        before, aside = len(self.journal), list[str]()
+        right, left_out = list[str](), list[str]()  # keys
+        for one in reports:
+            kept = self.copy()
+            self.cursors[source] = one.cursor or self.cursors.get(source, "")
+            if not self.cursors[source]:
+                del self.cursors[source]
+            said = (source, msgspec.structs.replace(one, cursor=""))
+            try:
+                if said in self.aside or wrong_report(one):
+                    raise Refused([])
+                book(one, now_us)
+            except Refused:
+                self.journal, self.balances, self.lots = kept.journal, kept.balances, kept.lots
+                # What a key was left out with is forgotten for what it is left out with now.
+                mine = key_of_report(one)
+                self.aside = [other for other in self.aside if key_of_report(other[1]) != mine] + [
+                    said
+                ]
+                aside.append(one.id)
+                left_out.append(mine)
+            else:
+                right.append(key_of_report(one))
+        # What the engine has put right may be tried as it was before, should it say that again.
+        self.aside = [
+            other
+            for other in self.aside
+            if key_of_report(other[1]) not in right or key_of_report(other[1]) in left_out
+        ]
+        return len(self.journal) - before, self.cursors.get(source, ""), sorted(set(aside))
 
-    def _settlements(self, settlements: Sequence[Settlement], now_us: int) -> Booked:
-        before = len(self.journal)
-        for one in settlements:
-            name = f"settlement:{one.id}:"
-            booked = {
-                int(line.key.removeprefix(name)): line
-                for line in self.journal
-                if line.key.startswith(name) and line.key.removeprefix(name).isdecimal()
-            }
-            latest = max(booked, default=-1)
-            if one.revision <= latest:
-                continue
-            key = f"settlement:{one.id}:{one.revision}"
-            if latest >= 0 and self._reversal_of(booked[latest].seq) is None:
+    def _of_report(self, prefixes: Sequence[str]) -> dict[int, Line]:
+        """The lines of one report by revision."""
+        return {
+            int(line.key.removeprefix(prefix)): line
+            for prefix in prefixes
+            for line in self.journal
+            if line.key.startswith(prefix) and line.key.removeprefix(prefix).isdecimal()
+        }
+
+    def _report_fill(self, fill: Fill, now_us: int) -> None:
+        prefix = key_of_fill(fill)
+        booked = self._of_report([prefix])
+        latest = max(booked, default=-1)
+        event = BookFill(
+            fill.instrument,
+            fill.quantity,
+            fill.price,
+            fill.fee,
+            fee_asset=fill.fee_asset,
+            strategy=fill.strategy,
+            at_us=fill.at_us,
+        )
+        if fill.revision < latest:
+            return
+        before = booked.get(latest)
+        if before is not None and fill.revision == latest:
+            bust = before.event.takes_back is not None
+            if (not fill.quantity) if bust else (before.content == content_of(event)):
+                return
+            raise Refused([(IdempotencyConflict, before.key, before.seq)])
+        key = f"{prefix}{fill.revision}"
+        if before is not None and before.event.takes_back is None:
+            old = before.event
+            back = msgspec.structs.replace(
+                old, quantity=-old.quantity, fee=-old.fee, takes_back=before.seq, at_us=fill.at_us
+            )
+            self.book(back, f"{key}:reversal" if fill.quantity else key, now_us, reported=True)
+        if fill.quantity or before is None:
+            self.book(event, key, now_us, reported=True)
+
+    def _report_settlement(self, one: Settlement, now_us: int) -> None:
+        booked = self._of_report([f"settlement:{one.id}:"])
+        latest = max(booked, default=-1)
+        event = BookSettlement(one.market, one.cost, one.payoff, strategy=one.strategy)
+        if one.revision < latest:
+            return
+        before = booked.get(latest)
+        if before is not None and one.revision == latest:
+            said = msgspec.structs.replace(event, paid=before.event.paid)
+            if before.content == content_of(said):
+                return
+            raise Refused([(IdempotencyConflict, before.key, before.seq)])
+        key = f"settlement:{one.id}:{one.revision}"
+        if before is not None:
+            if before.moved_lots or before.event.paid is not None:
+                old = before.event
+                if (old.market, old.strategy) != (one.market, one.strategy):
+                    raise Refused([(EntryRefused,)])
+                event = msgspec.structs.replace(event, paid=old.payoff)
+            elif self._reversal_of(before.seq) is None:
                 reason = f"settlement {one.id} revised to {one.revision}"
-                self.book(
-                    Reverse(booked[latest].seq, reason, strategy=one.strategy),
-                    f"{key}:reversal",
-                    now_us,
+                back = Reverse(before.seq, reason, strategy=one.strategy)
+                self.book(back, f"{key}:reversal", now_us, reported=True)
+        self.book(event, key, now_us, reported=True)
+
+    def _report_cash(self, one: CashEvent, now_us: int) -> None:
+        key = key_of_report(one)
+        amount = of_minor(int(rounded(Fraction(one.amount)) / MINOR))
+        about: dict[str, Any] = {
+            "strategy": one.strategy,
+            "at_us": one.at_us,
+            "memo": f"{one.kind} {one.id}",
+        }
+        event: Event
+        match one.kind:
+            case "deposit":
+                event = Deposit(amount, **about)
+            case "withdrawal":
+                event = Withdraw(-amount, **about)
+            case "interest" | "dividend":
+                event = Income(amount, one.instrument, **about)
+            case "funding" | "borrow" | "fee":
+                event = Financing(-amount, one.instrument, **about)
+            case _:
+                event = (
+                    RecordProfit(amount, **about) if amount > 0 else RecordLoss(-amount, **about)
                 )
-            self.book(
-                BookSettlement(one.market, one.cost, one.payoff, strategy=one.strategy), key, now_us
-            )
-        return Booked(len(self.journal) - before, self._cursor("settlements", settlements))
+        self.book(event, key, now_us, reported=True)
 
     def _reversal_of(self, seq: int) -> Line | None:
         return next((line for line in self.journal if line.reverses == seq), None)
 
-    def book(self, event: Write, key: str, now_us: int) -> tuple[int, str, bool]:
-        """Sequence number, key and whether it was there already."""
+    def book(
+        self, event: Write, key: str, now_us: int, *, reported: bool = False
+    ) -> tuple[int, str, bool]:
+        """Sequence number, key and whether it was there already.
+
+        What is `reported` has happened: no floor refuses it, and its figures are rounded.
+        """
+        self._reported = reported
         line = next((line for line in self.journal if line.key == key), None)
         if line is not None:
             faults = set(text_faults(event, key))
@@ -396,6 +519,7 @@ class Oracle:
                 legs=legs,
                 moved_lots=self._moved,
                 content=content_of(event),
+                event=event,
             )
         )
 
@@ -424,7 +548,7 @@ class Oracle:
                 event.at_us is not None and 0 <= event.at_us < 253_402_300_800_000_000
             )  # else a fault noted already
             day = day_of(event.at_us if possible and event.at_us is not None else now_us)
-            if isinstance(event, BookFill | BookSettlement) and day <= closed:
+            if (self._reported or isinstance(event, BookFill | BookSettlement)) and day <= closed:
                 day = today
         if day <= closed:
             self._faults.add((PeriodClosed, day, closed))
@@ -479,7 +603,7 @@ class Oracle:
                 self._issue(self._units_for(amount, LIMIT - self._in_issue()))
             case Withdraw():
                 amount = self._amount(event.amount, MINOR)
-                if amount > self.total("CASH"):
+                if amount > self.total("CASH") and not self._reported:
                     self._faults.add((InsufficientFunds, "CASH", amount, self.total("CASH")))
                 self._move("EXTERNAL", "CASH", amount)
                 units, worth = self._in_issue(), self.nav()
@@ -528,7 +652,14 @@ class Oracle:
                 self._fill(event)
             case BookSettlement():
                 cost, payoff = self._amount(event.cost), self._amount(event.payoff)
-                self._move("CASH", "REALIZED_PNL", payoff - cost)
+                # An earlier revision has closed the lots and paid so much.
+                paid = None if event.paid is None else self._amount(event.paid)
+                held = self._held(event.market)
+                if held:
+                    received = payoff - (paid or 0)
+                    self._close(event.market, held, received if held > 0 else -received)
+                else:
+                    self._move("CASH", "REALIZED_PNL", payoff - (cost if paid is None else paid))
             case OpeningBalances():
                 self._opening(event)
             case Reverse():
@@ -542,8 +673,10 @@ class Oracle:
                         leg.account, leg.strategy or event.strategy, leg.asset or "USD"
                     ] += amount
 
-    def _amount(self, value: object, least: Fraction = Fraction(0)) -> Fraction:
+    def _amount(self, value: object, least: Fraction = -LIMIT) -> Fraction:
         amount = exact(value)
+        if amount is None and self._reported and isinstance(value, Decimal):
+            amount = rounded(factor(value) or Fraction(0))
         if amount is None or amount < least:
             self._faults.add((AmountError,))
             return Fraction(0)
@@ -634,15 +767,23 @@ class Oracle:
         """First against what is held the other way, then into a lot of its own; rounded as the
         one trade that it is.
         """
-        price, quantity = self._amount(fill.price), self._quantity(fill.quantity)
-        self._move("TRADING_FEES", "CASH", self._amount(fill.fee))
+        price, whole = factor(fill.price), factor(fill.quantity)
+        if price is None or whole is None or not rounded(whole) or abs(rounded(whole)) > LIMIT:
+            self._faults.add((AmountError,))
+            price, whole = Fraction(0), Fraction(1)
+        quantity = rounded(whole)
+        fee, asset = self._amount(fill.fee), fill.fee_asset or "USD"
+        if asset == "UNITS":
+            self._faults.add((EntryRefused,))
+        self._entry["TRADING_FEES", fill.strategy, asset] += fee
+        self._entry["CASH", fill.strategy, asset] -= fee
         held = self._held(fill.instrument)
         closing = Fraction(0)
         if held * quantity < 0:
             closing = max(quantity, -held) if quantity < 0 else min(quantity, -held)
         opening = quantity - closing
-        value = rounded(abs(quantity) * price)
-        if value > LIMIT:
+        value = rounded(abs(whole) * price)
+        if abs(value) > LIMIT:
             self._faults.add((AmountError,))
         closed = rounded(value * closing / quantity) if closing else Fraction(0)
         self._close(fill.instrument, -closing, closed)
@@ -747,10 +888,40 @@ def events_of(request: Request) -> tuple[Write, ...]:
     match request:
         case PostMany():
             return request.events
-        case BookFills() | BookSettlements():
+        case BookFills() | BookSettlements() | BookCashEvents():
             return ()
         case _:
             return (request,)
+
+
+def key_of_fill(fill: Fill) -> str:
+    three = json.dumps([fill.strategy, fill.instrument, fill.id]).encode()
+    return f"fill:{hashlib.sha256(three).hexdigest()}:"
+
+
+def key_of_report(report: Report) -> str:
+    match report:
+        case Fill():
+            return f"{key_of_fill(report)}{report.revision}"
+        case Settlement():
+            return f"settlement:{report.id}:{report.revision}"
+        case _:
+            return f"cash_event:{hashlib.sha256(report.id.encode()).hexdigest()}"
+
+
+def wrong_report(report: Report) -> bool:
+    """Whether a field of it cannot be taken. Of all that may be wrong, these are drawn."""
+    figures = ("quantity", "price", "fee", "cost", "payoff", "amount")
+    if any(
+        not isinstance(figure, Decimal) or not figure.is_finite()
+        for figure in (getattr(report, name) for name in figures if hasattr(report, name))
+    ):
+        return True
+    if isinstance(report, CashEvent):
+        return (report.kind == "deposit" and report.amount < 0) or (
+            report.kind == "withdrawal" and report.amount > 0
+        )
+    return not report.strategy or getattr(report, "at_us", START_US) < START_US
 
 
 def text_faults(event: Write, key: str) -> Iterable[Fault]:
@@ -762,6 +933,7 @@ def text_faults(event: Write, key: str) -> Iterable[Fault]:
         event.strategy,
         getattr(event, "instrument", None),
         getattr(event, "market", None),
+        getattr(event, "fee_asset", None),
     ]
     texts += [text for leg in getattr(event, "legs", ()) for text in (leg.strategy, leg.asset)]
     texts += [
@@ -967,6 +1139,7 @@ QUANTITY = often(
 PRICE = often(
     st.sampled_from([10, "0.5", "0.33333333", 7.77, "0.00000001", 0, 120]), SENSELESS | HUGE, 20
 )
+FEE_ASSETS = often(st.sampled_from([None, None, "EUR", "USD"]), st.sampled_from(["UNITS", ""]), 30)
 COMMON = st.fixed_dictionaries(
     {
         # The key of a correction's reversal may be taken, and must fit.
@@ -1044,8 +1217,10 @@ EVENTS: dict[type[Any], st.SearchStrategy[Any]] = {
     OpeningBalances: common(OpeningBalances, AMOUNT | st.integers(-500, 0), HOLDINGS),
     Reverse: common(Reverse, st.integers(-1, 25), st.sampled_from(["wrong", ""])),
     Post: common(Post, LEGS),
-    BookFill: common(BookFill, INSTRUMENTS, QUANTITY, PRICE, FEE),
-    BookSettlement: common(BookSettlement, INSTRUMENTS, AMOUNT, AMOUNT),
+    BookFill: common(BookFill, INSTRUMENTS, QUANTITY, PRICE, FEE, FEE_ASSETS),
+    BookSettlement: common(
+        BookSettlement, INSTRUMENTS, AMOUNT, AMOUNT, often(st.none(), AMOUNT, 6)
+    ),
 }
 MOSTLY_BOOKED = [
     EVENTS[kind]
@@ -1079,18 +1254,20 @@ TRADES = st.lists(
 FILLS = st.lists(
     st.builds(
         Fill,
-        id=st.integers(1, 12).map(lambda number: f"f{number}"),
-        strategy=st.sampled_from(["mm", "arb"]),
+        id=st.integers(1, 4).map(lambda number: f"f{number}"),
+        strategy=often(st.sampled_from(["mm", "arb"]), st.just(""), 20),
         instrument=INSTRUMENTS,
-        quantity=st.sampled_from(["1", "-1", "2.5", "-10", "0.00000007"]).map(Decimal),
-        price=often(
-            st.sampled_from(["10", "0.33333333", "7.77"]).map(Decimal),
-            st.just(Decimal("0.333333333")),
-            20,
+        quantity=st.sampled_from(
+            ["1", "-1", "2.5", "-10", "0.00000007", "1.123456789", "4e10", "0", "1e-9"]
+        ).map(Decimal),
+        price=st.sampled_from(["10", "0.33333333", "7.77", "0.333333333", "4e-9", "-3.5"]).map(
+            Decimal
         ),
-        fee=st.sampled_from(["0", "0.00000003"]).map(Decimal),
-        at_us=st.just(START_US),
-        cursor=st.integers(1, 12).map(str),
+        fee=often(st.sampled_from(["0", "0.00000003", "-0.5"]).map(Decimal), st.none(), 20),
+        at_us=often(st.just(START_US), st.just(0), 20),
+        cursor=st.integers(0, 12).map(lambda number: str(number or "")),
+        fee_asset=st.sampled_from([None, None, "EUR"]),
+        revision=st.sampled_from([0, 0, 0, 1, 2]),
     ),
     max_size=4,
 ).map(tuple)
@@ -1100,9 +1277,29 @@ SETTLEMENTS = st.lists(
         id=st.sampled_from(["m", "m:1"]),
         market=INSTRUMENTS,
         strategy=st.sampled_from(["mm", "arb"]),
-        cost=st.sampled_from(["5", "8"]).map(Decimal),
-        payoff=often(st.sampled_from(["0", "5", "8.5"]).map(Decimal), st.just(Decimal(-1)), 20),
+        cost=st.sampled_from(["5", "8", "-1"]).map(Decimal),
+        payoff=often(
+            st.sampled_from(["0", "5", "8.5", "-1", "0.333333333"]).map(Decimal),
+            st.just(Decimal("NaN")),
+            20,
+        ),
         revision=st.integers(0, 6),
+        cursor=st.sampled_from(["", "1", "2"]),
+    ),
+    max_size=3,
+).map(tuple)
+
+CASH_EVENTS = st.lists(
+    st.builds(
+        CashEvent,
+        id=st.integers(1, 6).map(lambda number: f"c{number}"),
+        kind=st.sampled_from(
+            ["funding", "interest", "dividend", "borrow", "fee", "deposit", "withdrawal", "other"]
+        ),
+        amount=st.sampled_from(["5", "-5", "0.123456789", "-800", "0", "1e-9"]).map(Decimal),
+        at_us=st.just(START_US),
+        strategy=STRATEGIES,
+        instrument=st.none() | INSTRUMENTS,
         cursor=st.sampled_from(["", "1", "2"]),
     ),
     max_size=3,
@@ -1127,7 +1324,7 @@ def respelt(request: Any, spelling: Callable[[Fraction], Any]) -> Any:
             changes[name] = tuple(respelt(part, spelling) for part in value)
         elif isinstance(value, msgspec.Struct):
             changes[name] = respelt(value, spelling)
-        elif name in AMOUNTS and value is not None:
+        elif name in AMOUNTS and exact(value) is not None:
             changes[name] = spelling(exact(value) or Fraction(0))
     return msgspec.structs.replace(request, **changes)
 
@@ -1241,7 +1438,8 @@ class Anything(RuleBasedStateMachine):
             return
         assert not isinstance(answer, Rejected), (request, answer)
         if isinstance(answer, Booked):
-            assert answer == expected
+            ids = sorted({report.id for report in answer.aside})
+            assert (answer.new, answer.cursor, ids) == expected, (request, answer)
         else:
             told = tuple((one.seq, one.key, one.replayed) for one in posted)
             assert told == (expected if isinstance(answer, tuple) else (expected,)), request
@@ -1553,6 +1751,10 @@ class Anything(RuleBasedStateMachine):
     def the_engine_reports_settlements(self, settlements: tuple[Settlement, ...]) -> None:
         self.ask(BookSettlements(settlements))
 
+    @rule(events=CASH_EVENTS)
+    def the_engine_reports_cash_events(self, events: tuple[CashEvent, ...]) -> None:
+        self.ask(BookCashEvents(events))
+
     # -- the same key again
 
     def one_of(self, of: Sequence[Any], which: int) -> Any:
@@ -1575,7 +1777,7 @@ class Anything(RuleBasedStateMachine):
         keys = [
             line.key
             for line in self.oracle.journal
-            if not line.key.startswith(("fill:", "settlement:"))
+            if not line.key.startswith(("fill:", "settlement:", "cash_event:"))
         ]
         self.ask(msgspec.structs.replace(other, key=self.one_of(keys, which)))
 

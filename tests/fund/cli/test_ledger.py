@@ -771,3 +771,73 @@ def test_what_a_command_line_may_raise_is_known(db: Path, tmp_path: Path) -> Non
         run_command(db, "nosuch")
     with pytest.raises(DatabaseError):
         run_command(tmp_path / "nosuch.db", "ledger.deposit", {"amount": "1"})
+
+
+# -- reports of the engine
+
+FILLS = """id,at,strategy,instrument,quantity,price,fee,fee_asset
+1,2024-01-05T10:00:00+00:00,mm,X,40000000000,0.000000004,-0.5,
+2,2024-01-05,mm,X,0,10,0,
+3,2024-01-06,mm,Y,1,-37.63,0.001,BNB
+"""
+
+
+def test_fills_of_a_file_are_booked_once_and_the_wrong_one_set_aside(
+    command: Command, owned: bool, db: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "fills.csv"
+    file.write_text(FILLS, encoding="utf-8")
+    done = command("ledger", "import-fills", str(file))
+    assert done.code == 1
+    assert done.out.startswith("2 entries booked, 1 fills set aside\n2: quantity: ")
+    again = json.loads(command("ledger", "import-fills", str(file), "--json").out)
+    assert (again["new"], [report["id"] for report in again["aside"]]) == (0, ["2"])
+    sheet = json.loads(command("ledger", "balance-sheet", "--json").out)
+    assert (Decimal(sheet["POSITIONS"]), Decimal(sheet["TRADING_FEES"])) == (
+        Decimal("122.37"),
+        Decimal("-0.5"),
+    )
+
+
+def test_a_report_aside_is_listed_and_given_up_with_an_audit_row(
+    command: Command, owned: bool, db: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "fills.csv"
+    file.write_text(FILLS, encoding="utf-8")
+    command("ledger", "import-fills", str(file))
+    (aside,) = json.loads(command("ledger", "reports-aside", "--json").out)
+    assert aside["key"] in command("ledger", "reports-aside").out
+    skipped = command("ledger", "skip-report", aside["key"], "--reason", "typo", "--by", "bob")
+    assert skipped.out == f"given up: fill 2  key {aside['key']}\n"
+    assert json.loads(command("ledger", "reports-aside", "--json").out) == []
+    again = command("ledger", "skip-report", aside["key"], "--reason", "typo")
+    assert (again.code, "is set aside" in again.err) == (1, True)
+    with open_reader(db) as reader:
+        refused, done, *_ = reader.audit()
+    assert (done.command, done.by) == ("ledger.skip_report", "bob")
+    assert (refused.by, "refused" in refused.outcome) == ("ann", True)
+    assert command("ledger", "import-fills", str(file)).code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "line 1: has no column id, at"),
+        ("id,at,strategy,instrument,quantity,price\n", "line 1: has no column fee"),
+        (FILLS.replace("fee_asset", "venue"), "line 1: has an unknown column venue"),
+        (FILLS.replace(",-37.63,", ",cheap,"), "line 4: price 'cheap' is not a decimal number"),
+        (FILLS.replace("2024-01-06", "yesterday"), "line 4: at 'yesterday'"),
+        (FILLS.replace(",BNB", ""), "line 4: has not as many cells"),
+        (FILLS.replace("BNB", "\udcff"), "cannot be read"),
+    ],
+    ids=lambda text: text[:40].encode("ascii", "replace").decode(),
+)
+def test_a_file_with_a_line_that_cannot_be_read_books_nothing(
+    command: Command, db: Path, tmp_path: Path, text: str, problem: str
+) -> None:
+    file = tmp_path / "fills.csv"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    done = command("ledger", "import-fills", str(file))
+    assert done.code == 2
+    assert problem in done.err
+    assert command("ledger", "nav").out == "100000.00000000\n"

@@ -1,0 +1,131 @@
+"""The ledger's step of the tick: reports of the engine and its venues are booked, once each.
+
+Fills, settlements and cash events come after their stored cursors, and are independent of each
+other: a fault of one kind leaves the others alone. The ledger decides report by report and sets
+aside what cannot be booked, so nothing waits behind a bad one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from ...runtime import FundopsError
+from ...wire.alert import AlertDraft, Category, Level
+from ...wire.controller import Fill
+from ...wire.ledger import (
+    REPORTS_MAX,
+    BookCashEvents,
+    BookFills,
+    BookSettlements,
+    LedgerTotals,
+    ReadTotals,
+)
+from ...wire.promotion import EntitlementTerms
+from ..host import Host
+from ..persistence import Rows
+
+__all__ = ["RUNS_PER_TICK", "Booking", "entitled_again"]
+
+# Runs of one kind in a tick, so that a long report delays the rest of the tick by a second or two
+# at most. The rest of it is booked in the next ticks.
+RUNS_PER_TICK = 4
+
+_UNENTITLED = "unentitled:"
+
+
+class Booking:
+    """Reads reports from the host and has the ledger book them.
+
+    `ask` asks the ledger and returns its answer.
+    """
+
+    def __init__(self, host: Host, ask: Callable[[Any], Awaitable[Any]]) -> None:
+        self._host = host
+        self._ask = ask
+        self._left: dict[str, Sequence[Any]] = {}  # by source: reports read and not yet booked
+        self.totals: LedgerTotals | None = None  # as of the last step; None: the ledger was silent
+
+    async def book(self, terms: Mapping[str, EntitlementTerms] | None) -> None:
+        """Book the new reports. `terms` are those in force; None: every strategy trades real money.
+
+        Raises: the first fault, after all kinds were tried.
+        """
+        totals: LedgerTotals = await self._ask(ReadTotals())
+        self.totals = totals
+        sources: tuple[tuple[str, Callable[[str], Sequence[Any]], Callable[[Any], Any]], ...] = (
+            ("fills", self._host.fills, lambda run: BookFills(run, _unentitled(run, terms))),
+            ("settlements", self._host.settlements, BookSettlements),
+            ("cash_events", self._host.cash_events, BookCashEvents),
+        )
+        asked, faults = False, list[FundopsError]()
+        for source, read, request in sources:
+            try:
+                reports = self._left.pop(source, ()) or read(totals.cursors.get(source, ""))
+                asked |= bool(reports)
+                await self._book(source, reports, request)
+            except FundopsError as fault:
+                # The stored cursor says how far the ledger came; the rest is read again.
+                faults.append(fault)
+        if asked:
+            self.totals = await self._ask(ReadTotals())
+        if faults:
+            raise faults[0]
+
+    async def _book(
+        self, source: str, reports: Sequence[Any], request: Callable[[Any], Any]
+    ) -> None:
+        for _ in range(RUNS_PER_TICK):
+            if not reports:
+                return
+            await self._ask(request(tuple(reports[:REPORTS_MAX])))
+            reports = reports[REPORTS_MAX:]
+        if reports:
+            self._left[source] = reports
+
+
+def _unentitled(
+    fills: Sequence[Any], terms: Mapping[str, EntitlementTerms] | None
+) -> dict[str, str]:
+    """The stage of each strategy among these fills that may not use real money."""
+    if terms is None:
+        return {}
+    # The fills are not checked yet: a name may be anything.
+    given = [fill.strategy for fill in fills if isinstance(fill, Fill)]
+    stages = {name: _stage_without_money(name, terms) for name in given if isinstance(name, str)}
+    return {name: stage for name, stage in stages.items() if stage is not None}
+
+
+def _stage_without_money(name: str, terms: Mapping[str, EntitlementTerms]) -> str | None:
+    """The stage of a strategy that may not use real money; None: it may."""
+    entitled = terms.get(name)
+    if entitled is None:
+        return "unregistered"
+    return None if entitled.real_capital_fraction else entitled.stage.value
+
+
+def entitled_again(rows: Rows, terms: Mapping[str, EntitlementTerms] | None) -> list[AlertDraft]:
+    """The end of the open alerts about strategies that may use real money by now."""
+    open_keys = rows.rows(
+        "SELECT dedup_key FROM alert_key WHERE dedup_key >= ? AND dedup_key < ?",
+        (_UNENTITLED, "unentitled;"),  # ";" is the character after ":"
+    )
+    named = [(key, _strategy_of(key)) for (key,) in open_keys]
+    return [
+        AlertDraft(
+            Level.INFO,
+            Category.RISK_LIMIT,
+            f"{name} is entitled to real money now",
+            "",
+            name,
+            key,
+            resolves=True,
+        )
+        for key, name in named
+        if terms is None or _stage_without_money(name, terms) is None
+    ]
+
+
+def _strategy_of(key: str) -> str:
+    """The strategy in a key that ends in a colon and its stage."""
+    return key.removeprefix(_UNENTITLED).rpartition(":")[0]

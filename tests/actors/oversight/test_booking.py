@@ -1,0 +1,125 @@
+"""The ledger's step by plain calls: runs, faults of one kind, and strategies without real money."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from fundops.actors.oversight.booking import RUNS_PER_TICK, Booking
+from fundops.wire.controller import Fill
+from fundops.wire.errors import HostFault, LedgerDegraded
+from fundops.wire.ledger import (
+    REPORTS_MAX,
+    Booked,
+    BookFills,
+    BookSettlements,
+    LedgerTotals,
+    ReadTotals,
+)
+from fundops.wire.promotion import EntitlementTerms, PromotionStage
+
+
+class Host:
+    """Reports that were set, by source; an exception is raised."""
+
+    def __init__(self, **reports: Any) -> None:
+        self.reports = reports
+        self.asked: list[tuple[str, str]] = []
+
+    def _read(self, source: str, after: str) -> Any:
+        self.asked.append((source, after))
+        answer = self.reports.get(source, ())
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def fills(self, after: str) -> Any:
+        return self._read("fills", after)
+
+    def settlements(self, after: str) -> Any:
+        return self._read("settlements", after)
+
+    def cash_events(self, after: str) -> Any:
+        return self._read("cash_events", after)
+
+
+class Ledger:
+    """Notes the requests; `refusal` is raised by the next booking."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.refusal: Exception | None = None
+
+    async def __call__(self, request: Any) -> Any:
+        if isinstance(request, ReadTotals):
+            return LedgerTotals(0, 0, 0, 0, {"fills": "7"}, (), {})
+        refusal, self.refusal = self.refusal, None
+        if refusal is not None:
+            raise refusal
+        self.requests.append(request)
+        return Booked(1, "8")
+
+    def sizes(self) -> list[int]:
+        return [len(request.fills) for request in self.requests]
+
+
+def fill(strategy: Any) -> Fill:
+    return Fill("1", strategy, "X", Decimal(1), Decimal(1), Decimal(0), 0)
+
+
+def booking(**reports: Any) -> tuple[Booking, Any, Ledger]:
+    host: Any = Host(**reports)
+    ledger = Ledger()
+    return Booking(host, ledger), host, ledger
+
+
+async def test_each_kind_is_asked_after_its_stored_cursor() -> None:
+    step, host, ledger = booking()
+    await step.book(None)
+    assert host.asked == [("fills", "7"), ("settlements", ""), ("cash_events", "")]
+    assert ledger.requests == []
+    assert step.totals is not None
+
+
+async def test_a_long_report_is_booked_in_runs_and_read_once() -> None:
+    step, host, ledger = booking(fills=(None,) * (RUNS_PER_TICK * REPORTS_MAX + 3))
+    await step.book(None)
+    assert ledger.sizes() == [REPORTS_MAX] * RUNS_PER_TICK
+    host.reports["fills"] = ()
+    await step.book(None)
+    await step.book(None)
+    assert ledger.sizes() == [REPORTS_MAX] * RUNS_PER_TICK + [3]
+    assert [after for source, after in host.asked if source == "fills"] == ["7", "7"]
+
+
+async def test_a_fault_of_one_kind_leaves_the_others_alone() -> None:
+    step, _, ledger = booking(fills=HostFault("fills", "raised"), settlements=(None,))
+    with pytest.raises(HostFault, match=r"controller\.fills: raised"):
+        await step.book(None)
+    assert ledger.requests == [BookSettlements((None,))]  # type: ignore[arg-type]
+
+
+async def test_what_a_refusal_left_is_read_again_from_the_stored_cursor() -> None:
+    step, host, ledger = booking(fills=(None,) * (RUNS_PER_TICK * REPORTS_MAX + 3))
+    await step.book(None)
+    ledger.refusal = LedgerDegraded("full")
+    with pytest.raises(LedgerDegraded):
+        await step.book(None)
+    host.reports["fills"] = (None,)
+    await step.book(None)
+    assert ledger.sizes()[-1] == 1
+
+
+async def test_strategies_without_real_money_are_named_with_their_stage() -> None:
+    paper = EntitlementTerms("paper", PromotionStage.Paper, "paper", 0.0)
+    live = EntitlementTerms("live", PromotionStage.Live_Small, "live", 0.01)
+    names: list[Any] = ["paper", "live", "stranger", 5, ["unhashable"]]
+    step, _, ledger = booking(fills=(*map(fill, names), None))
+    await step.book({"paper": paper, "live": live})
+    await step.book(None)
+    first, second = ledger.requests
+    assert isinstance(first, BookFills)
+    assert first.unentitled == {"paper": "paper", "stranger": "unregistered"}
+    assert second.unentitled == {}, "without promotion every strategy trades real money"

@@ -1,0 +1,277 @@
+"""The border for reports of the engine: fills, settlements and cash events.
+
+A report may hold anything that its sender put into it. Here it becomes a report of exact types of
+our own (`str`, `int`, `Decimal`), or a `Problem` that names the field. numpy scalars are numbers,
+by their ``__index__`` or ``__float__``; text is not. Every digit of a figure is kept. Nothing in
+this file raises: one bad report must never stop the reports beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from operator import index
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
+
+from ..runtime import shown
+from .controller import CashEvent, CashKind, Fill, Settlement
+from .errors import AmountError
+from .money import exact_decimal
+
+__all__ = [
+    "TEXT_MAX",
+    "Problem",
+    "checked_cash_event",
+    "checked_fill",
+    "checked_settlement",
+    "content_of",
+    "cursor_of",
+    "id_of",
+    "identity_of",
+]
+
+Floats = Literal["round", "refuse"]
+R = TypeVar("R")
+
+TEXT_MAX = 128  # characters of an id, a name, an asset or a cursor
+REVISION_MAX = 10**18
+# A venue's clock may be ahead of ours by so much.
+AHEAD_MAX_US = 300_000_000
+YEAR_1990_US = 631_152_000_000_000
+
+
+class Problem(NamedTuple):
+    """The reason why a report cannot be taken: the field, and its fault."""
+
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.text}"
+
+
+class _Wrong(Exception):
+    def __init__(self, field: str, text: str) -> None:
+        self.problem = Problem(field, text)
+
+
+def checked_fill(report: object, now_us: int, *, floats: Floats = "round") -> Fill | Problem:
+    """The fill in exact types. `floats` is "round", or "refuse" for a fund that takes no floats."""
+    return _checked(report, Fill, lambda fill: _fill(fill, now_us, floats))
+
+
+def checked_settlement(report: object, *, floats: Floats = "round") -> Settlement | Problem:
+    """The settlement in exact types; `floats` as in `checked_fill`."""
+    return _checked(report, Settlement, lambda settlement: _settlement(settlement, floats))
+
+
+def checked_cash_event(
+    report: object, now_us: int, *, floats: Floats = "round"
+) -> CashEvent | Problem:
+    """The cash event in exact types; `floats` as in `checked_fill`."""
+    return _checked(report, CashEvent, lambda event: _cash_event(event, now_us, floats))
+
+
+def cursor_of(report: object) -> str:
+    """The report's cursor; an empty text when it has none, or one that cannot be stored."""
+    cursor = getattr(report, "cursor", "") if _is_report(report) else ""
+    return str.__str__(cursor) if isinstance(cursor, str) and _is_storable(cursor) else ""
+
+
+def id_of(report: object) -> str:
+    """The report's id as a person reads it, whatever it is; at most 128 characters."""
+    value = getattr(report, "id", None) if _is_report(report) else report
+    text = str.__str__(value) if isinstance(value, str) else shown(value)
+    return _made_valid(text)[:TEXT_MAX]
+
+
+def identity_of(report: object, *fields: str) -> tuple[tuple[str, ...], int] | None:
+    """These texts of a report and its revision; None when one of them is wrong.
+
+    The other fields are not looked at.
+    """
+    try:
+        texts = tuple(_text(field, getattr(report, field)) for field in fields)
+        return texts, _revision(getattr(report, "revision", 0))
+    except Exception:  # noqa: BLE001  a foreign object may raise anything when it is read
+        return None
+
+
+def content_of(report: object) -> str:
+    """The content of the report as text, without its cursor.
+
+    Two reports with equal texts have the same content. A changed text means that the sender has
+    changed its report.
+    """
+    if not _is_report(report):
+        return _made_valid(shown(report))
+    struct: Any = report
+    fields = [name for name in struct.__struct_fields__ if name != "cursor"]
+    told = ", ".join(f"{name}={shown(getattr(struct, name, None))}" for name in fields)
+    return _made_valid(f"{type(struct).__name__}({told})")
+
+
+# -- one kind each
+
+
+def _fill(fill: Fill, now_us: int, floats: Floats) -> Fill:
+    return Fill(
+        id=_text("id", fill.id),
+        strategy=_text("strategy", fill.strategy),
+        instrument=_text("instrument", fill.instrument),
+        quantity=_number("quantity", fill.quantity, floats),
+        price=_number("price", fill.price, floats),
+        fee=_number("fee", fill.fee, floats),
+        at_us=_instant(fill.at_us, now_us),
+        cursor=_cursor(fill.cursor),
+        fee_asset=_text_or_none("fee_asset", fill.fee_asset),
+        revision=_revision(fill.revision),
+    )
+
+
+def _settlement(settlement: Settlement, floats: Floats) -> Settlement:
+    return Settlement(
+        id=_text("id", settlement.id),
+        market=_text("market", settlement.market),
+        strategy=_text("strategy", settlement.strategy),
+        cost=_number("cost", settlement.cost, floats),
+        payoff=_number("payoff", settlement.payoff, floats),
+        revision=_revision(settlement.revision),
+        cursor=_cursor(settlement.cursor),
+    )
+
+
+def _cash_event(event: CashEvent, now_us: int, floats: Floats) -> CashEvent:
+    kind: Any = _text("kind", event.kind)
+    if kind not in get_args(CashKind):
+        raise _Wrong("kind", f"{shown(kind)} is not one of {', '.join(get_args(CashKind))}")
+    amount = _number("amount", event.amount, floats)
+    if (kind == "deposit" and amount < 0) or (kind == "withdrawal" and amount > 0):
+        raise _Wrong("amount", f"{amount} is not a {kind}: what comes into CASH is positive")
+    return CashEvent(
+        id=_text("id", event.id),
+        kind=kind,
+        amount=amount,
+        at_us=_instant(event.at_us, now_us),
+        asset=_text_or_none("asset", event.asset),
+        strategy=_text_or_none("strategy", event.strategy),
+        instrument=_text_or_none("instrument", event.instrument),
+        cursor=_cursor(event.cursor),
+    )
+
+
+def _checked(report: object, kind: type[R], convert: Callable[[R], R]) -> R | Problem:
+    if not isinstance(report, kind):
+        return Problem("report", f"{shown(report)} is not a {kind.__name__}")
+    try:
+        return convert(report)
+    except _Wrong as wrong:
+        return wrong.problem
+    except Exception as error:  # noqa: BLE001  a foreign number may raise anything when it is read
+        return Problem("report", f"it cannot be read: {type(error).__name__}")
+
+
+def _is_report(value: object) -> bool:
+    return isinstance(value, Fill | Settlement | CashEvent)
+
+
+# -- the fields
+
+
+def _is_storable(value: str) -> bool:
+    """Whether a text has a length that is allowed, and can be encoded as UTF-8."""
+    return 1 <= len(value) <= TEXT_MAX and (
+        value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    )
+
+
+def _made_valid(text: str) -> str:
+    """The text with a question mark for each half of a surrogate pair, which has no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _text(field: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _Wrong(field, f"{shown(value)} is not a text")
+    if not _is_storable(value):
+        raise _Wrong(field, f"{shown(value)} is not a valid text of 1 to {TEXT_MAX} characters")
+    # A subclass, such as numpy's, cannot be encoded; this is its text as a plain str.
+    return str.__str__(value)
+
+
+def _text_or_none(field: str, value: object) -> str | None:
+    return None if value is None else _text(field, value)
+
+
+def _cursor(value: object) -> str:
+    return "" if isinstance(value, str) and not value else _text("cursor", value)
+
+
+def _plain_number(field: str, value: Any) -> Decimal | int | float:
+    """The number as one of three exact types. A foreign scalar says by a method which it is."""
+    if isinstance(value, str | bytes):
+        raise _Wrong(field, f"{shown(value)} is text, not a number")
+    # numpy's truth values have a name of their own and the methods of numbers.
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        raise _Wrong(field, f"{shown(value)} is a truth value, not a number")
+    if isinstance(value, Decimal):
+        return Decimal(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if hasattr(type(value), "__index__"):
+        return int(index(value))
+    if hasattr(type(value), "__float__"):
+        return float(value)
+    raise _Wrong(field, f"{shown(value)} is not a number")
+
+
+def _number(field: str, value: object, floats: Floats) -> Decimal:
+    try:
+        return exact_decimal(_plain_number(field, value), field, floats=floats)
+    except AmountError as wrong:
+        raise _Wrong(field, f"{shown(wrong.value)} {wrong.problem}") from None
+
+
+def _whole(field: str, value: object) -> int:
+    number = _plain_number(field, value)
+    if isinstance(number, int):
+        return number
+    exact = _number(field, number, "round")
+    if exact != exact.to_integral_value():
+        raise _Wrong(field, f"{shown(value)} is not a whole number")
+    return int(exact)
+
+
+def _revision(value: object) -> int:
+    if type(value) is int and value == 0:  # the usual case
+        return 0
+    revision = _whole("revision", value)
+    if revision < 0:
+        raise _Wrong("revision", f"{revision} is negative")
+    if revision > REVISION_MAX:
+        raise _Wrong("revision", f"{shown(revision)} is larger than 10^18")
+    return revision
+
+
+# Instants of our time in other units are mistaken for microseconds.
+_OTHER_UNITS: tuple[tuple[Decimal | int, str], ...] = (
+    (10**3, "nanoseconds"),
+    (Decimal("1e-3"), "milliseconds"),
+    (Decimal("1e-6"), "seconds"),
+)
+
+
+def _instant(value: object, now_us: int) -> int:
+    at_us = _whole("at_us", value)
+    if YEAR_1990_US <= at_us <= now_us + AHEAD_MAX_US:
+        return at_us
+    looks = next(
+        (
+            f"; it looks like {unit}"
+            for factor, unit in _OTHER_UNITS
+            if YEAR_1990_US * factor <= at_us <= (now_us + AHEAD_MAX_US) * factor
+        ),
+        "",
+    )
+    when = "before the year 1990" if at_us < YEAR_1990_US else "more than 5 minutes ahead"
+    raise _Wrong("at_us", f"{shown(at_us)} is {when}, in microseconds{looks}")
