@@ -9,7 +9,9 @@ and never stops the tick.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
 
 import trio
@@ -58,10 +60,18 @@ _PARTS: tuple[tuple[type, str], ...] = (
 class Host:
     """Wraps one controller. Restarts run in `nursery`, so that no actor waits for them."""
 
-    def __init__(self, controller: Controller, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        nursery: trio.Nursery,
+        restart_deadline_s: float = RESTART_DEADLINE_S,
+    ) -> None:
         self._controller: Any = controller
         self._parts = frozenset(part for part, _ in _PARTS if isinstance(controller, part))
         self._nursery = nursery
+        self._restart_deadline_s = restart_deadline_s
+        # That of the host. The handler that begins a restart is not the caller of what it asks.
+        self._context = copy_context()
         self._in_flight = 0
         self._idle = trio.Event()
 
@@ -188,7 +198,8 @@ class Host:
         `tell` gets a message when it is late, and at its end.
         """
         self._in_flight += 1
-        self._nursery.start_soon(self._restart, name, attempt_id, tell, name=f"restart {name}")
+        begin = partial(self._nursery.start_soon, name=f"restart {name}")
+        self._context.copy().run(begin, self._restart, name, attempt_id, tell)
 
     async def idle(self) -> None:
         """Wait until no restart is running, as a replay does between two steps."""
@@ -219,5 +230,5 @@ class Host:
     async def _report_late(
         self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]
     ) -> None:
-        await trio.sleep(RESTART_DEADLINE_S)
+        await trio.sleep(self._restart_deadline_s)
         tell(AttemptLate(name, attempt_id))

@@ -133,7 +133,7 @@ async def _open(
         view = TreeView()
         with bare_errors():
             async with trio.open_nursery() as nursery:
-                host = Host(controller or reported, nursery)
+                host = Host(controller or reported, nursery, config.recovery.restart_deadline_s)
                 if host.missing():
                     log.info(
                         "the controller lacks %s; what needs them is off", ", ".join(host.missing())

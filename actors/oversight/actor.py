@@ -455,7 +455,9 @@ class OversightActor(DurableActor):
     async def _recover(self) -> None:
         """Every few ticks the check; a queue that is due is worked off every tick."""
         killed = self._memory.guard.kill_state != "OFF"
-        await self._ask("recovery", CheckStrategies(self._statuses, killed, self._heard_us))
+        # An engine that was never heard has listed nothing, which is no news about a strategy.
+        heard_us = self._started_us if self._heard_us is None else self._heard_us
+        await self._ask("recovery", CheckStrategies(self._statuses, killed, heard_us))
         if self._ticks % self._settings.recovery_every_ticks == 0:
             await self._ask("recovery", CheckFeeds(self._feeds))
 
