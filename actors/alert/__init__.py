@@ -9,10 +9,11 @@ from .actor import AlertActor
 from .channel import ChannelActor, Deliver, DeliveryFailed
 from .core import AlertSettings
 from .requests import alert_request
-from .schema import SCHEMA, recent
+from .schema import SCHEMA, SCHEMA_4, recent
 
 __all__ = [
     "SCHEMA",
+    "SCHEMA_4",
     "AlertActor",
     "AlertSettings",
     "ChannelActor",

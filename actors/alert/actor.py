@@ -159,7 +159,7 @@ class AlertActor(DurableActor):
             if refusal is None:
                 refusal = await self._append(draft, requests[-1][0] if requests else self._cursor)
             if refusal is not None:
-                return consumed, self._leave_from_memory(requests, sends, refusal), refusal
+                return consumed, self._leave_from_memory(requests, sends, refusal, now_us), refusal
             consumed += len(requests)
             if last:
                 return consumed, answers, None
@@ -191,7 +191,7 @@ class AlertActor(DurableActor):
         """Make the draft durable, then true, then wake the channels; or say why it could not be
         stored.
         """
-        if not draft.decided and cursor == self._cursor:
+        if not draft.decided and not draft.changes.waiting and cursor == self._cursor:
             return None
         facts = Recorded(
             self._next_id,
@@ -221,7 +221,11 @@ class AlertActor(DurableActor):
     # -- when storage refuses
 
     def _leave_from_memory(
-        self, requests: Sequence[tuple[int, Alert]], sends: Sequence[Alert], refusal: Refusal
+        self,
+        requests: Sequence[tuple[int, Alert]],
+        sends: Sequence[Alert],
+        refusal: Refusal,
+        now_us: int,
     ) -> list[_Answer]:
         """CRITICAL alerts pass the same gates and leave; all others are refused, or stay stored
         requests.
@@ -230,6 +234,8 @@ class AlertActor(DurableActor):
         draft = self._gates.draft(
             AlertOutcome.UNPERSISTED if self._channels else AlertOutcome.NO_CHANNEL
         )
+        for decided in draft.let_out(now_us, only=Level.CRITICAL):
+            self._keep_unwritten(decided)
         for number, alert in requests:
             if alert.level is Level.CRITICAL and number not in self._unwritten_requests:
                 decided = draft.decide(alert)

@@ -1,8 +1,8 @@
 """Tables of the alert subsystem, the statements that write them, and the readers of what they hold.
 
 Rates and retention: requests, history and outbox grow by one row for each alert (the outbox by one
-more for each channel) and are kept; counts, keys and suppressions are bounded by the enums and by
-`OPEN_KEYS_MAX`.
+more for each channel) and are kept; counts, keys, suppressions and waiting alerts are bounded by the
+enums, by `OPEN_KEYS_MAX` and by `WAITING_MAX`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .core import (
 __all__ = [
     "RECENT_MAX",
     "SCHEMA",
+    "SCHEMA_4",
     "Outgoing",
     "Recorded",
     "claim",
@@ -48,6 +49,7 @@ __all__ = [
     "record",
     "release",
     "settle",
+    "told_keys",
 ]
 
 RECENT_MAX = 10_000
@@ -121,6 +123,21 @@ CREATE TABLE outbox (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX outbox_pending ON outbox(channel, critical DESC, alert_id) WHERE state = 'PENDING';
 CREATE INDEX outbox_sending ON outbox(channel, alert_id) WHERE state = 'SENDING';
+"""
+
+SCHEMA_4 = """
+CREATE TABLE alert_waiting (
+    dedup_key TEXT PRIMARY KEY,
+    at_us INTEGER NOT NULL,
+    level TEXT NOT NULL,
+    category TEXT NOT NULL,
+    title TEXT NOT NULL,
+    message TEXT NOT NULL,
+    strategy TEXT,
+    resolves INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+ALTER TABLE alert_suppressed ADD COLUMN levels TEXT NOT NULL DEFAULT '[0,0,0]'; -- JSON list
+ALTER TABLE alert_suppressed ADD COLUMN titles TEXT NOT NULL DEFAULT '[]'; -- JSON list
 """
 
 
@@ -200,10 +217,11 @@ def _save_changes(changes: Changes) -> tuple[Statement, ...]:
             [(key,) for key, known in changes.keys.items() if known is None],
         ),
         Statement(
-            "INSERT INTO alert_suppressed(category, first_us, n) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET first_us = excluded.first_us, n = excluded.n",
+            "INSERT INTO alert_suppressed(category, first_us, n, levels, titles)"
+            " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET first_us = excluded.first_us,"
+            " n = excluded.n, levels = excluded.levels, titles = excluded.titles",
             [
-                (category.value, held.first_us, held.count)
+                (category.value, held.first_us, held.count, _json(held.levels), _json(held.titles))
                 for category, held in changes.suppressed.items()
                 if held
             ],
@@ -212,6 +230,32 @@ def _save_changes(changes: Changes) -> tuple[Statement, ...]:
             "DELETE FROM alert_suppressed WHERE category = ?",
             [(category.value,) for category, held in changes.suppressed.items() if held is None],
         ),
+        Statement(
+            "INSERT OR REPLACE INTO alert_waiting(dedup_key, at_us, level, category, title, message,"
+            " strategy, resolves) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [_waiting_row(key, alert) for key, alert in changes.waiting.items() if alert],
+        ),
+        Statement(
+            "DELETE FROM alert_waiting WHERE dedup_key = ?",
+            [(key,) for key, alert in changes.waiting.items() if alert is None],
+        ),
+    )
+
+
+def _json(values: Sequence[Any]) -> str:
+    return msgspec.json.encode(values).decode()
+
+
+def _waiting_row(key: str, alert: Alert) -> tuple[Any, ...]:
+    return (
+        key,
+        alert.at_us,
+        alert.level.value,
+        alert.category.value,
+        alert.title,
+        alert.message,
+        alert.strategy,
+        int(alert.resolves),
     )
 
 
@@ -320,6 +364,7 @@ def load_gates(
         Changes(
             {**_load_keys(reader), **changes.keys},
             {**_load_suppressed(reader), **changes.suppressed},
+            {**_load_waiting(reader), **changes.waiting},
         ),
     )
     return gates
@@ -331,8 +376,35 @@ def _load_keys(reader: Reader) -> Mapping[str, OpenKey]:
 
 
 def _load_suppressed(reader: Reader) -> Mapping[Category, Suppressed]:
-    rows = reader.rows("SELECT category, first_us, n FROM alert_suppressed")
-    return {Category(category): Suppressed(first_us, n) for category, first_us, n in rows}
+    rows = reader.rows("SELECT category, first_us, n, levels, titles FROM alert_suppressed")
+    return {
+        Category(category): Suppressed(
+            first_us,
+            n,
+            msgspec.json.decode(levels, type=tuple[int, int, int]),
+            msgspec.json.decode(titles, type=tuple[str, ...]),
+        )
+        for category, first_us, n, levels, titles in rows
+    }
+
+
+def _load_waiting(reader: Reader) -> Mapping[str, Alert]:
+    rows = reader.rows(
+        "SELECT 0, at_us, level, category, title, message, strategy, dedup_key, resolves"
+        " FROM alert_waiting ORDER BY at_us, dedup_key"
+    )
+    return {row[7]: _alert(row) for row in rows}
+
+
+def told_keys(reader: Reader, prefix: str) -> set[str]:
+    """The keys with this prefix that were fired and not resolved, heard or still waiting."""
+    rows = reader.rows(
+        "SELECT dedup_key FROM alert_key WHERE substr(dedup_key, 1, length(?1)) = ?1 UNION"
+        " SELECT dedup_key FROM alert_waiting"
+        " WHERE substr(dedup_key, 1, length(?1)) = ?1 AND NOT resolves",
+        (prefix,),
+    )
+    return {key for (key,) in rows}
 
 
 def load_last_id(reader: Reader) -> int:

@@ -16,6 +16,7 @@ import trio.testing
 
 from fundops.actors.alert import (
     SCHEMA,
+    SCHEMA_4,
     AlertActor,
     AlertSettings,
     ChannelActor,
@@ -29,6 +30,7 @@ from fundops.actors.alert.delivery import WebhookDelivery
 from fundops.actors.alert.schema import load_gates
 from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
+from fundops.actors.persistence import meta
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.runtime import (
     Actor,
@@ -69,7 +71,7 @@ QUEUED, RATE_SUPPRESSED, DEDUPED, UNPERSISTED, NO_CHANNEL = (
 )
 START_US = 1_700_000_000_000_000
 DEFAULTS = AlertSettings()
-MIGRATIONS = (persistence_schema.SCHEMA, SCHEMA)
+MIGRATIONS = (persistence_schema.SCHEMA, meta.SCHEMA + SCHEMA + SCHEMA_4)
 UNLIMITED = AlertSettings(per_category=10_000, queue_max=10_000)
 TOKEN = "T0K3N-that-nobody-may-see"
 

@@ -15,6 +15,7 @@ import trio.testing
 
 from fundops.actors.alert import (
     SCHEMA,
+    SCHEMA_4,
     AlertActor,
     AlertSettings,
     ChannelActor,
@@ -24,6 +25,7 @@ from fundops.actors.alert import (
 from fundops.actors.alert.delivery import WebhookDelivery
 from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
+from fundops.actors.persistence import meta
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.runtime import (
     Actor,
@@ -46,7 +48,7 @@ from fundops.wire.alert import (
 )
 
 INFO, CRITICAL = Level.INFO, Level.CRITICAL
-MIGRATIONS = (persistence_schema.SCHEMA, SCHEMA)
+MIGRATIONS = (persistence_schema.SCHEMA, meta.SCHEMA + SCHEMA + SCHEMA_4)
 UNLIMITED = AlertSettings(per_category=10_000, queue_max=10_000)
 
 
