@@ -44,7 +44,17 @@ from ...wire.alert import (
 from ...wire.errors import AlertRefused
 from ..persistence import DurableActor, Refusal
 from .core import NO_CHANGES, Alert, AlertSettings, Changes, Decided, Draft, Gates, accepted
-from .schema import Recorded, load_cursor, load_gates, load_last_id, load_requests, recent, record
+from .schema import (
+    Recorded,
+    load_cursor,
+    load_gates,
+    load_last_id,
+    load_origin,
+    load_requests,
+    recent,
+    record,
+    world_id,
+)
 
 __all__ = ["REQUESTS_MAX", "UNWRITTEN_MAX", "AlertActor"]
 
@@ -90,9 +100,11 @@ class AlertActor(DurableActor):
         self._unwritten_changes: Changes = NO_CHANGES
         self._left_from_memory = 0
         self._storage_refuses = False
+        self._origin = ""
 
     def load(self) -> None:
         """Cursor, ids and gates from the rows; what left from memory and is not written stays."""
+        self._origin = load_origin(self._reader)
         self._cursor = load_cursor(self._reader)
         self._next_id = load_last_id(self._reader) + 1
         for number in [number for number in self._unwritten_requests if number <= self._cursor]:
@@ -272,7 +284,9 @@ class AlertActor(DurableActor):
         self._left_from_memory += 1
         # Never the id of a stored alert: receivers would take the later of the two for a
         # repetition.
-        number = f"memory-{alert.at_us}-{self.context.epoch}-{self._left_from_memory}"
+        number = world_id(
+            self._origin, f"memory-{alert.at_us}-{self.context.epoch}-{self._left_from_memory}"
+        )
         outgoing = OutgoingAlert(
             number, alert.at_us, alert.level, alert.category, alert.title, alert.message
         )

@@ -465,7 +465,7 @@ class Draft:
                 if alert is not None and (only is None or alert.level is only):
                     lanes.setdefault(self._lane(alert), []).append(alert)
             free = [
-                (self._room_at(lane, min(alert.at_us for alert in alerts)), place, alerts)
+                (self._room_at(lane, min(alert.at_us for alert in alerts), at_us), place, alerts)
                 for place, (lane, alerts) in enumerate(sorted(lanes.items(), key=_lane_order))
             ]
             room_us, _, alerts = min(free, default=(math.inf, 0, []))
@@ -510,16 +510,22 @@ class Draft:
             self._give_up(min(waiting, key=lambda held: (_SEVERITY[held.level], held.at_us)))
         self._waiting[key] = alert
         self._waiting_count += 1
-        self._room_us = min(self._room_us, self._room_at(self._lane(alert), alert.at_us))
+        self._room_us = min(self._room_us, self._room_at(self._lane(alert), alert.at_us, alert.at_us))
 
     def _give_up(self, held: Alert) -> None:
         assert held.dedup_key is not None
         self._waiting[held.dedup_key] = None
         self._waiting_count -= 1
 
-    def _room_at(self, lane: _Lane, from_us: int) -> int:
-        """The first instant from `from_us` on at which the lane has room."""
-        later = (one + self._window_us for one in self._admitted.get(lane, ()))
+    def _room_at(self, lane: _Lane, from_us: int, until_us: int) -> int:
+        """The first instant from `from_us` on at which the lane has room.
+
+        It does not lie before the lane's latest admission up to `until_us`: of those before it, only
+        some are still known.
+        """
+        admitted = self._admitted.get(lane, ())
+        from_us = max([from_us, *(one for one in admitted if one <= until_us)])
+        later = (one + self._window_us for one in admitted)
         instants = sorted({from_us, *(one for one in later if one > from_us)})
         limit = self._settings.per_category
         return next(one for one in instants if self._count(lane, one) < limit)

@@ -16,7 +16,7 @@ import msgspec
 from ...wire.alert import AlertOutcome, AlertPage, AlertRecord, Category, Level, OutgoingAlert
 from ...wire.errors import AlertRefused
 from ...wire.persistence import Statement
-from ..persistence import Reader
+from ..persistence import Reader, meta
 from .core import (
     NO_CHANGES,
     Alert,
@@ -42,6 +42,7 @@ __all__ = [
     "load_gates",
     "load_last_id",
     "load_next",
+    "load_origin",
     "load_pending_count",
     "load_requests",
     "load_sending_count",
@@ -50,6 +51,7 @@ __all__ = [
     "release",
     "settle",
     "told_keys",
+    "world_id",
 ]
 
 RECENT_MAX = 10_000
@@ -452,7 +454,17 @@ _OUTGOING = (
 )
 
 
-def load_next(reader: Reader, channel: str, claimed: int | None) -> Outgoing | None:
+def load_origin(reader: Reader) -> str:
+    """The uuid of the database. A restored copy has another one."""
+    return meta.read(reader).get("uuid", "")
+
+
+def world_id(origin: str, number: int | str) -> str:
+    """The id of an alert outside of its database, for receivers that drop repeated ones."""
+    return f"{origin}-{number}" if origin else str(number)
+
+
+def load_next(reader: Reader, channel: str, claimed: int | None, origin: str) -> Outgoing | None:
     """The row to deliver next: CRITICAL first, then the oldest.
 
     `claimed` is one whose claim was refused without saying whether it was written: it comes before
@@ -473,7 +485,9 @@ def load_next(reader: Reader, channel: str, claimed: int | None) -> Outgoing | N
     if row is None:
         return None
     alert_id, attempts, at_us, level, category, title, message = row
-    alert = OutgoingAlert(str(alert_id), at_us, Level(level), Category(category), title, message)
+    alert = OutgoingAlert(
+        world_id(origin, alert_id), at_us, Level(level), Category(category), title, message
+    )
     return Outgoing(alert_id, attempts, alert)
 
 

@@ -44,6 +44,7 @@ from fundops.wire.alert import (
     OutgoingAlert,
     PendingDeliveries,
     SendAlert,
+    TryDelivery,
     Wake,
 )
 
@@ -509,3 +510,21 @@ def test_a_deadline_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(ConfigError):
         ChannelActor("hook", path, Inbox(), clock, deadline_s=deadline_s)
+
+
+async def test_a_delivery_can_be_tried_without_a_row(path: Path, clock: VirtualClock) -> None:
+    async def refuse(alert: OutgoingAlert) -> None:
+        if alert.title == "bad":
+            raise DeliveryFailed("HTTP 500")
+
+    inbox = Inbox(refuse)
+    async with tree(path, clock, channel(path, clock, inbox)) as supervisor:
+        answers = [
+            await supervisor.ref("channel.hook").ask(
+                TryDelivery(OutgoingAlert("t", 0, INFO, Category.GENERAL, title, ""))
+            )
+            for title in ("good", "bad")
+        ]
+        assert answers == [None, "HTTP 500"]
+        assert states(path) == []
+    assert inbox.titles == ["good"]

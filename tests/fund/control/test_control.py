@@ -47,7 +47,7 @@ from fundops.control.client import rebuilt
 from fundops.control.commands import LEDGER_READS, CommandTable, takes_key
 from fundops.control.rendezvous import Peer, folder_to_listen_in, peer_of, socket_name
 from fundops.control.server import ControlServer
-from fundops.doors import LedgerDoor
+from fundops.doors import AlertDoor, LedgerDoor
 from fundops.errors import ControlError, NobodyListens, NotAudited, UnknownCommand
 from fundops.file.database import MIGRATIONS, prepare
 from fundops.runtime import InlineWorker, Worker
@@ -297,12 +297,17 @@ def test_a_link_to_the_database_leads_to_its_fund(tmp_path: Path, db: Path) -> N
 # -- what can be asked
 
 
-def test_the_table_is_the_ledgers_door_and_a_backup(fund: FundManager, db: Path) -> None:
+def test_the_table_is_the_doors_of_ledger_and_alerts_and_a_backup(fund: FundManager, db: Path) -> None:
     with pytest.raises(UnknownCommand) as caught:
         call(db, "nosuch")
     public = {name for name in dir(LedgerDoor) if not name.startswith("_")} - {"new_key"}
+    alerts = {name for name in dir(AlertDoor) if not name.startswith("_")}
     assert str(caught.value).partition("known: ")[2].split(", ") == sorted(
-        {"backup", *(f"ledger.{one}" for one in public)}
+        {
+            "backup",
+            *(f"ledger.{one}" for one in public),
+            *(f"alerts.{one}" for one in alerts),
+        }
     )
 
 
