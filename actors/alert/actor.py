@@ -246,8 +246,8 @@ class AlertActor(DurableActor):
         draft = self._gates.draft(
             AlertOutcome.UNPERSISTED if self._channels else AlertOutcome.NO_CHANNEL
         )
-        for decided in draft.let_out(now_us, only=Level.CRITICAL):
-            self._keep_unwritten(decided)
+        for late in draft.let_out(now_us, only=Level.CRITICAL):
+            self._keep_unwritten(late)
         for number, alert in requests:
             if alert.level is Level.CRITICAL and number not in self._unwritten_requests:
                 decided = draft.decide(alert)

@@ -53,7 +53,7 @@ TITLE_MAX = 256
 MESSAGE_MAX = 4_096
 NAME_MAX = 256  # of a strategy's name, and of a dedup key
 
-# Keys that nobody resolves must not gather for ever. Beyond this the one that was sent longest ago
+# Keys that are not resolved would gather without end. Beyond this the one that was sent longest ago
 # is forgotten, which costs one repeated alert.
 OPEN_KEYS_MAX = 10_000
 
@@ -221,7 +221,7 @@ class Suppressed(msgspec.Struct, frozen=True):
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """What becomes of one alert."""
+    """The decision on one alert."""
 
     alert: Alert
     outcome: AlertOutcome
@@ -230,7 +230,7 @@ class Decided(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """What a draft altered and the database must learn; None: the entry is gone."""
+    """The changes of a draft that the database must learn; None: the entry is gone."""
 
     keys: Mapping[str, OpenKey | None]
     suppressed: Mapping[Category, Suppressed | None]
@@ -510,7 +510,9 @@ class Draft:
             self._give_up(min(waiting, key=lambda held: (_SEVERITY[held.level], held.at_us)))
         self._waiting[key] = alert
         self._waiting_count += 1
-        self._room_us = min(self._room_us, self._room_at(self._lane(alert), alert.at_us, alert.at_us))
+        self._room_us = min(
+            self._room_us, self._room_at(self._lane(alert), alert.at_us, alert.at_us)
+        )
 
     def _give_up(self, held: Alert) -> None:
         assert held.dedup_key is not None
@@ -520,8 +522,8 @@ class Draft:
     def _room_at(self, lane: _Lane, from_us: int, until_us: int) -> int:
         """The first instant from `from_us` on at which the lane has room.
 
-        It does not lie before the lane's latest admission up to `until_us`: of those before it, only
-        some are still known.
+        It does not lie before the lane's latest admission up to `until_us`, since not all of the
+        earlier ones are still known.
         """
         admitted = self._admitted.get(lane, ())
         from_us = max([from_us, *(one for one in admitted if one <= until_us)])

@@ -33,7 +33,7 @@ __all__ = [
 CONNECT_DEADLINE_S = 3.0
 
 # The answer's body is read so that a good server sees its connection end well; a bad one may not
-# feed us for ever.
+# feed us without end.
 RESPONSE_MAX_BYTES = 4 * 1024
 
 # Slack answers a message that it took with this body alone, and some that it refused with 200 too.
@@ -195,7 +195,7 @@ _CLIENT_LOGGERS = (
 
 
 def _silence_client_logs() -> None:
-    """The client logs every URL at INFO, and headers at DEBUG. The filter stays when somebody
+    """The client logs every URL at INFO, and headers at DEBUG. The filter stays when a host
     lowers the levels.
     """
     for name in _CLIENT_LOGGERS:
@@ -211,21 +211,22 @@ def _is_warning(line: logging.LogRecord) -> bool:
 # -- the log
 
 
+_LOG_LEVELS = {
+    Level.INFO: logging.INFO,
+    Level.WARNING: logging.WARNING,
+    Level.CRITICAL: logging.CRITICAL,
+}
+
+
 class LogDelivery:
     """Writes an alert to a logger, at its own level."""
-
-    _LEVELS = {
-        Level.INFO: logging.INFO,
-        Level.WARNING: logging.WARNING,
-        Level.CRITICAL: logging.CRITICAL,
-    }
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = logger or logging.getLogger("fundops.alert")
 
     async def __call__(self, alert: OutgoingAlert) -> None:
         self._logger.log(
-            self._LEVELS[alert.level],
+            _LOG_LEVELS[alert.level],
             "%s: %s: %s",
             alert.category.value,
             alert.title,

@@ -1,8 +1,8 @@
 """Tables of the alert subsystem, the statements that write them, and the readers of what they hold.
 
 Rates and retention: requests, history and outbox grow by one row for each alert (the outbox by one
-more for each channel) and are kept; counts, keys, suppressions and waiting alerts are bounded by the
-enums, by `OPEN_KEYS_MAX` and by `WAITING_MAX`.
+more for each channel) and are kept; counts, keys, suppressions and waiting alerts are bounded by
+the enums, by `OPEN_KEYS_MAX` and by `WAITING_MAX`.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def record(facts: Recorded) -> tuple[Statement, ...]:
     rows = list(enumerate(facts.decided, facts.first_id))
     statements = [
         Statement(
-            "INSERT INTO alert(id, at_us, level, category, title, message, strategy, dedup_key, outcome, in_budget)"
+            "INSERT INTO alert(id, at_us, level, category, title, message, strategy, dedup_key,"
+            " outcome, in_budget)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [_history_row(number, decided) for number, decided in rows],
         ),
@@ -206,8 +207,9 @@ def _count_key(decided: Decided) -> tuple[str, str, str]:
 def _save_changes(changes: Changes) -> tuple[Statement, ...]:
     return (
         Statement(
-            "INSERT INTO alert_key(dedup_key, level, sent_us, fired) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET level = excluded.level, sent_us = excluded.sent_us, fired = excluded.fired",
+            "INSERT INTO alert_key(dedup_key, level, sent_us, fired) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET level = excluded.level,"
+            " sent_us = excluded.sent_us, fired = excluded.fired",
             [
                 (key, known.level.value, known.sent_us, known.fired)
                 for key, known in changes.keys.items()
@@ -233,8 +235,8 @@ def _save_changes(changes: Changes) -> tuple[Statement, ...]:
             [(category.value,) for category, held in changes.suppressed.items() if held is None],
         ),
         Statement(
-            "INSERT OR REPLACE INTO alert_waiting(dedup_key, at_us, level, category, title, message,"
-            " strategy, resolves) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO alert_waiting(dedup_key, at_us, level, category, title,"
+            " message, strategy, resolves) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [_waiting_row(key, alert) for key, alert in changes.waiting.items() if alert],
         ),
         Statement(
@@ -275,13 +277,14 @@ def _queue(rows: Sequence[tuple[int, Decided]], facts: Recorded) -> tuple[Statem
                 for channel in facts.channels
             ],
         ),
-        # A dead endpoint must not grow its queue for ever. 'INFO' sorts before 'WARNING'.
+        # A dead endpoint must not grow its queue without end. 'INFO' sorts before 'WARNING'.
         Statement(
             "UPDATE outbox SET state = 'SKIPPED', error = 'queue full'"
             " WHERE channel = ?1 AND state = 'PENDING' AND alert_id IN ("
             " SELECT o.alert_id FROM outbox o JOIN alert a ON a.id = o.alert_id"
-            " WHERE o.channel = ?1 AND o.state = 'PENDING' AND o.critical = 0 ORDER BY a.level, o.alert_id"
-            " LIMIT max(0, (SELECT count(*) FROM outbox WHERE channel = ?1 AND state = 'PENDING') - ?2))",
+            " WHERE o.channel = ?1 AND o.state = 'PENDING' AND o.critical = 0"
+            " ORDER BY a.level, o.alert_id LIMIT max(0,"
+            " (SELECT count(*) FROM outbox WHERE channel = ?1 AND state = 'PENDING') - ?2))",
             [(channel, facts.queue_max) for channel in facts.channels],
         ),
     )
@@ -299,7 +302,8 @@ def recent(reader: Reader, limit: int) -> AlertPage:
     if limit < 0:
         raise AlertRefused("limit", f"{limit} is negative")
     rows = reader.rows(
-        "SELECT id, at_us, level, category, title, message, strategy, outcome FROM alert ORDER BY id DESC LIMIT ?",
+        "SELECT id, at_us, level, category, title, message, strategy, outcome FROM alert"
+        " ORDER BY id DESC LIMIT ?",
         (min(limit, RECENT_MAX),),
     )
     by_category: Counter[str] = Counter()
@@ -512,13 +516,14 @@ def settle(alert_id: int, channel: str, error: str | None) -> Statement:
     """SENDING -> DELIVERED, or FAILED with an error."""
     state = "DELIVERED" if error is None else "FAILED"
     return Statement(
-        "UPDATE outbox SET state = ?, error = ? WHERE alert_id = ? AND channel = ? AND state = 'SENDING'",
+        "UPDATE outbox SET state = ?, error = ?"
+        " WHERE alert_id = ? AND channel = ? AND state = 'SENDING'",
         [(state, error, alert_id, channel)],
     )
 
 
 def forget_sending(channel: str) -> Statement:
-    """SENDING -> UNKNOWN: its sender died, and nobody knows what arrived."""
+    """SENDING -> UNKNOWN: its sender died, so the outcome cannot be known."""
     return Statement(
         "UPDATE outbox SET state = 'UNKNOWN' WHERE channel = ? AND state = 'SENDING'", [(channel,)]
     )

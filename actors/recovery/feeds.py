@@ -65,7 +65,7 @@ class FeedWatch:
         for status in statuses:
             name, fault = _named(status, listed)
             listed.add(name)
-            # What was seen is no decision, so it is kept at once.
+            # An observation is no decision, so it is kept at once.
             feed = self._feeds[name] = self._seen(name, status, fault, at_us)
         for feed in self._feeds.values():
             since_us = feed.registered_us if feed.data_us is None else feed.data_us
@@ -103,8 +103,8 @@ class FeedWatch:
             return replace(feed, stale_after_s=after_s, fault=None)
         data_us = feed.data_us
         if told_us is not None:
-            # New data came since the last check, whatever its time stamp says. The first report of
-            # a feed says how old its data is already.
+            # New data came since the last check, even if its time stamp says otherwise. The first
+            # report of a feed says how old its data is already.
             earliest_us = self._checked_us if feed.reported_us is not None else None
             data_us = min(at_us, told_us if earliest_us is None else max(told_us, earliest_us))
         return replace(

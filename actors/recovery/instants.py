@@ -19,7 +19,7 @@ __all__ = ["ALERTED_JUMP_US", "WallWatch", "bounded", "moved"]
 
 # Clocks that are slewed drift apart by some milliseconds an hour, which is no jump.
 JUMP_US = 1_000_000
-# A jump above this is an event of its own.
+# A jump above this is an event in the log.
 ALERTED_JUMP_US = 60_000_000
 
 
@@ -59,7 +59,7 @@ def bounded(record: Record, now_us: int, settings: RecoverySettings) -> Record:
     if record.inner is RecoveryPhase.PROBATION:
         longest_us = to_us(settings.probation_s)
     else:
-        # A release from a hold waits for the first cooldown, whatever the attempt.
+        # A release from a hold waits for the first cooldown at any attempt.
         longest_us = max(cooldown_us(settings, record.attempts), to_us(settings.base_cooldown_s))
     latest_us = now_us + longest_us
     if (

@@ -47,8 +47,8 @@ def recent(*, limit: int = 50, source: Source | None = None) -> int:
     return 0
 
 
-@app.command
-def test(*, source: Source | None = None) -> int:
+@app.command(name="test")
+def try_channels(*, source: Source | None = None) -> int:
     """Send a test alert through each channel of the running fund, and say what became of it.
 
     Ends with 1 unless all channels delivered it.

@@ -70,7 +70,9 @@ async def test_a_callers_key_never_silences_the_kill_switch(drills: int) -> None
         await world.fund.kill_switch.engage(reason="margin call", by="me")
         await ticks(world, 1)
         [killed] = [
-            alert for alert in world.sent_alerts() if alert.title.startswith("Kill switch activated")
+            alert
+            for alert in world.sent_alerts()
+            if alert.title.startswith("Kill switch activated")
         ]
         assert killed.level is Level.CRITICAL
 

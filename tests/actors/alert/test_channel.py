@@ -24,8 +24,7 @@ from fundops.actors.alert import (
 )
 from fundops.actors.alert.delivery import WebhookDelivery
 from fundops.actors.alert.secret_url import SecretUrl
-from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
-from fundops.actors.persistence import meta
+from fundops.actors.persistence import PersistenceActor, Reader, commit_batch, meta
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.runtime import (
     Actor,

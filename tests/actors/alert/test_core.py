@@ -567,7 +567,9 @@ def test_a_state_that_lasts_is_heard_in_the_end(given_alerts: list[Alert]) -> No
             last[one.dedup_key] = one
     gates.pass_time(10_000)
     for key, one in last.items():
-        told = [each.alert for each in gates.history if each.alert.dedup_key == key and each.in_budget]
+        told = [
+            each.alert for each in gates.history if each.alert.dedup_key == key and each.in_budget
+        ]
         if not one.resolves:
             assert told, "a firing was never heard"
         elif told:
