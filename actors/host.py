@@ -65,11 +65,14 @@ class Host:
         controller: Controller,
         nursery: trio.Nursery,
         restart_deadline_s: float = RESTART_DEADLINE_S,
+        origin: str = "",
     ) -> None:
         self._controller: Any = controller
         self._parts = frozenset(part for part, _ in _PARTS if isinstance(controller, part))
         self._nursery = nursery
         self._restart_deadline_s = restart_deadline_s
+        # The database's uuid: the engine may serve several funds, or this one after a fresh start.
+        self._origin = origin
         # That of the host. The handler that begins a restart is not the caller of what it asks.
         self._context = copy_context()
         self._in_flight = 0
@@ -216,7 +219,8 @@ class Host:
                 raise HostFault("restart", "is not implemented by this controller")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._report_late, name, attempt_id, tell)
-                await self._controller.restart(name, attempt_id=attempt_id)
+                world_id = f"{self._origin}-{attempt_id}" if self._origin else attempt_id
+                await self._controller.restart(name, attempt_id=world_id)
                 nursery.cancel_scope.cancel()
         except Exception as caught:  # noqa: BLE001  a controller may raise anything
             leaf = leaf_of(caught)

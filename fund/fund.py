@@ -138,7 +138,9 @@ async def _open(
         view = TreeView()
         with bare_errors():
             async with trio.open_nursery() as nursery:
-                host = Host(controller or reported, nursery, config.recovery.restart_deadline_s)
+                host = Host(
+                    controller or reported, nursery, config.recovery.restart_deadline_s, uuid
+                )
                 if host.missing():
                     log.info(
                         "the controller lacks %s; what needs them is off", ", ".join(host.missing())

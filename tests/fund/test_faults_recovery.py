@@ -1,5 +1,6 @@
 """Recovery in a whole fund: states without an end, clocks that are set, feeds that lie."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,9 @@ import trio
 from trio.testing import MockClock
 
 from fundops.actors.recovery import RecoverySettings
-from fundops.runtime import VirtualClock
+from fundops.config import FundConfig
+from fundops.fund import Fund
+from fundops.runtime import InlineWorker, VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.alert import Level
 from fundops.wire.controller import FeedStatus, StrategyStatus
@@ -201,3 +204,28 @@ async def test_recovery_answers_a_question_from_inside_its_restart_call() -> Non
         controller.set("s", state="failed")
         await ticks(world, 2)
         assert (await status(world)).phase is P.PROBATION
+
+
+async def test_the_attempts_of_two_funds_at_one_engine_have_different_ids(tmp_path: Path) -> None:
+    ids: list[str] = []
+
+    class Noting(Restarts):
+        async def restart(self, name: str, *, attempt_id: str) -> None:
+            ids.append(attempt_id)
+            self.restarted(name)
+
+    controller = Noting()
+    for number in range(2):
+        config = FundConfig(
+            total_capital=1,
+            db_path=tmp_path / f"{number}.db",
+            tick_interval_s=None,
+            control_socket=False,
+            self_healing_enabled=True,
+        )
+        controller.set("s", state="failed")
+        async with Fund.open(config, controller, make_worker=lambda name: InlineWorker()) as fund:
+            await fund.tick()
+            await fund.host.idle()
+    assert [one.rpartition("-")[2] for one in ids] == ["s:1:1", "s:1:1"]
+    assert len(set(ids)) == 2
