@@ -481,7 +481,7 @@ class Draft:
         assert key is not None
         at_us = max(at_us, held.at_us)
         note = f" (held back for {(at_us - held.at_us) / 1e6:g} s by the rate limit)"
-        message = cleaned(held.message, MESSAGE_MAX - len(note)) + note
+        message = (cleaned(held.message, MESSAGE_MAX - len(note)) + note).lstrip()
         alert = replace(held, at_us=at_us, message=message)
         self._give_up(held)
         known = self._keys.get(key)

@@ -108,6 +108,9 @@ class Book:
         self._kill_applied: bool | None = None  # as of the last applied check; None: none yet
         self._counts: Counter[tuple[str, bool | None]] = Counter(counts or {})
         self._seen: dict[str, Input] = {}  # state at the last check, by strategy
+        # The heartbeat that was no sign of life, by strategy. After a clock that went back it would
+        # be younger than the restart.
+        self._old_beats: dict[str, int] = {}
         self._errors: dict[str, str | None] = {}  # of the last failure seen, by strategy
         # While the engine reports this state, a check may skip the strategy until time moves it.
         self._calm: dict[str, StrategyState] = {}
@@ -179,6 +182,11 @@ class Book:
     ) -> Input | None:
         """The status as an input; None: it tells nothing about the time since the restart."""
         what = classify(record, status)
+        if what is Input.SEEN_RUNNING and status.heartbeat_us is not None:
+            if status.heartbeat_us == self._old_beats.get(status.name):
+                what = Input.SEEN_SILENT
+        elif what is Input.SEEN_SILENT and status.heartbeat_us is not None:
+            self._old_beats[status.name] = status.heartbeat_us
         if record.phase is not PROBATION or record.due_us is None:
             return what
         has_failed = what in (Input.SEEN_FAILED, Input.SEEN_NOT_RETRYABLE)

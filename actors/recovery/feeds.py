@@ -62,6 +62,7 @@ class FeedWatch:
         events: list[RecoveryEvent] = []
         alerts: list[AlertDraft] = []
         listed: set[str] = set()
+        gone: list[str] = []
         for status in statuses:
             name, fault = _named(status, listed)
             listed.add(name)
@@ -91,6 +92,10 @@ class FeedWatch:
                     f"data again after {max(0, silence_us) / 1e6:g} s of silence",
                 )
                 alerts.append(replace(back, resolves=True))
+            elif feed.name not in listed and feed.stale_after_s is None:
+                gone.append(feed.name)  # never stale, so there is nothing to tell
+        for name in gone:
+            del self._feeds[name]
         self._checked_us = at_us
         return FeedDraft(tuple(feeds), tuple(events), tuple(alerts))
 

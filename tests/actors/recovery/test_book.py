@@ -634,6 +634,17 @@ def test_a_reset_while_it_makes_no_progress_tries_again() -> None:
     assert engine.attempts == [0, 700]
 
 
+def test_an_old_heartbeat_is_no_sign_of_life_after_the_clock_went_back() -> None:
+    engine = Engine(always_returns)
+    engine.heartbeats, engine.heartbeat_us = False, 9_999 * SECOND
+    engine.fail()
+    engine.poll(10_100, from_s=10_000)
+    engine.book.move(-3_600 * SECOND)
+    engine.poll(7_000, from_s=6_501)
+    assert not engine.events("confirmed")
+    assert [event.error for event in engine.events("relapse")] == [NO_PROGRESS]
+
+
 @pytest.mark.parametrize("jump_s", [3_600, -3_600])
 def test_a_cooldown_keeps_its_length_when_the_wall_clock_jumps(jump_s: int) -> None:
     engine = Engine(always_raises)

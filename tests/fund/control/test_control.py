@@ -1039,3 +1039,12 @@ def test_the_head_of_the_chain_is_logged_when_a_session_ends_and_when_the_fund_s
         assert last == (reader.recent_entries(1)[0].seq, reader.recent_entries(1)[0].hash)
     told = [one.getMessage() for one in caplog.records if "ledger anchor" in one.getMessage()]
     assert told == [f"ledger anchor {seq} {head}" for seq, head in (first, last)]
+
+
+def test_an_alert_is_sent_and_read_through_the_socket(fund: FundManager, db: Path) -> None:
+    given = {"level": "WARNING", "category": "GENERAL", "title": "t", "message": "m"}
+    assert call(db, "alerts.send", given, by="ann")["outcome"] == "NO_CHANNEL"
+    assert [one["title"] for one in call(db, "alerts.recent", {"limit": 1})["alerts"]] == ["t"]
+    assert call(db, "alerts.test") == []
+    with pytest.raises(ValueError, match="LOUD"):
+        call(db, "alerts.send", {**given, "level": "LOUD"})
