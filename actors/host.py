@@ -9,7 +9,9 @@ and never stops the tick.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
 
 import trio
@@ -61,10 +63,21 @@ _PARTS: tuple[tuple[type, str], ...] = (
 class Host:
     """Wraps one controller. Restarts run in `nursery`, so that no actor waits for them."""
 
-    def __init__(self, controller: Controller, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        nursery: trio.Nursery,
+        restart_deadline_s: float = RESTART_DEADLINE_S,
+        origin: str = "",
+    ) -> None:
         self._controller: Any = controller
         self._parts = frozenset(part for part, _ in _PARTS if isinstance(controller, part))
         self._nursery = nursery
+        self._restart_deadline_s = restart_deadline_s
+        # The database's uuid: the engine may serve several funds, or this one after a fresh start.
+        self._origin = origin
+        # That of the host. The handler that begins a restart is not the caller of what it asks.
+        self._context = copy_context()
         self._in_flight = 0
         self._idle = trio.Event()
 
@@ -202,7 +215,8 @@ class Host:
         `tell` gets a message when it is late, and at its end.
         """
         self._in_flight += 1
-        self._nursery.start_soon(self._restart, name, attempt_id, tell, name=f"restart {name}")
+        begin = partial(self._nursery.start_soon, name=f"restart {name}")
+        self._context.copy().run(begin, self._restart, name, attempt_id, tell)
 
     async def idle(self) -> None:
         """Wait until no restart is running, as a replay does between two steps."""
@@ -219,7 +233,8 @@ class Host:
                 raise HostFault("restart", "is not implemented by this controller")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._report_late, name, attempt_id, tell)
-                await self._controller.restart(name, attempt_id=attempt_id)
+                world_id = f"{self._origin}-{attempt_id}" if self._origin else attempt_id
+                await self._controller.restart(name, attempt_id=world_id)
                 nursery.cancel_scope.cancel()
         except Exception as caught:  # noqa: BLE001  a controller may raise anything
             leaf = leaf_of(caught)
@@ -233,5 +248,5 @@ class Host:
     async def _report_late(
         self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]
     ) -> None:
-        await trio.sleep(RESTART_DEADLINE_S)
+        await trio.sleep(self._restart_deadline_s)
         tell(AttemptLate(name, attempt_id))

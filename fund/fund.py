@@ -16,7 +16,7 @@ import trio
 from fundops.actors.guard import Leases
 from fundops.actors.host import Host
 from fundops.config import FundConfig
-from fundops.control.commands import CommandTable, fund_commands
+from fundops.control.commands import ALERT_READS, CommandTable, fund_commands
 from fundops.control.server import ControlServer
 from fundops.doors import (
     AlertDoor,
@@ -80,12 +80,17 @@ class Fund(FundDoor):
         self.status_token = status_token(config)
         self.kill_switch = KillSwitchDoor(supervisor.ref("guard"), supervisor.ref("oversight"))
         self.promotion = PromotionDoor(ref("promotion", enabled=config.promotion_enabled))
-        self.alerts = AlertDoor(ref("alert", enabled=config.alerts_enabled))
+        self.alerts = AlertDoor(
+            ref("alert", enabled=config.alerts_enabled),
+            {name: supervisor.ref(f"channel.{name}") for name in channel_names(config)},
+            clock.now_us,
+        )
         self.recovery = RecoveryDoor(ref("recovery", enabled=config.self_healing_enabled), host)
         # The commands that another process may call; a host can add some.
         self.commands: CommandTable = fund_commands(
             config.path, supervisor.ref("persistence"), self.ledger, clock.now_us
         )
+        self.commands.add_door("alerts", self.alerts, ALERT_READS)
 
     @staticmethod
     def open(
@@ -133,7 +138,9 @@ async def _open(
         view = TreeView()
         with bare_errors():
             async with trio.open_nursery() as nursery:
-                host = Host(controller or reported, nursery)
+                host = Host(
+                    controller or reported, nursery, config.recovery.restart_deadline_s, uuid
+                )
                 if host.missing():
                     log.info(
                         "the controller lacks %s; what needs them is off", ", ".join(host.missing())

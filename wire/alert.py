@@ -17,6 +17,7 @@ __all__ = [
     "AlertRecord",
     "AlertsWaiting",
     "Category",
+    "ChannelTest",
     "ConsumeAlertRequests",
     "DeliverFromMemory",
     "Level",
@@ -24,6 +25,7 @@ __all__ = [
     "PendingDeliveries",
     "RecentAlerts",
     "SendAlert",
+    "TryDelivery",
     "Wake",
 ]
 
@@ -141,7 +143,9 @@ class RecentAlerts(Request[AlertPage], frozen=True):
 class OutgoingAlert(msgspec.Struct, frozen=True):
     """The content of an alert for a channel to deliver."""
 
-    id: str  # unique for each alert, and the same in each attempt to deliver it
+    # Unique in the world, and the same in each attempt to deliver it: the database's uuid and the
+    # alert's number.
+    id: str
     at_us: int
     level: Level
     category: Category
@@ -160,6 +164,20 @@ class DeliverFromMemory(msgspec.Struct, frozen=True, tag=True):
     """
 
     alert: OutgoingAlert
+
+
+class TryDelivery(Request[str | None], frozen=True):
+    """Try to deliver this alert now, without a row. The answer is None when it was, or why not."""
+
+    alert: OutgoingAlert
+
+
+class ChannelTest(msgspec.Struct, frozen=True):
+    """The result of a test alert through one channel."""
+
+    channel: str
+    delivered: bool
+    error: str | None  # None: it was delivered
 
 
 class PendingDeliveries(Request[int], frozen=True):

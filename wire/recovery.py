@@ -54,6 +54,7 @@ RecoveryAction = Literal[
     "aborted",
     "stale_feed",
     "feed_back",
+    "clock_jump",  # the target is "clock", the seconds stand in `error`
 ]
 
 
@@ -61,7 +62,7 @@ class RecoveryEvent(msgspec.Struct, frozen=True):
     """One event of recovery."""
 
     action: RecoveryAction
-    target: str  # the name of the strategy or feed
+    target: str  # the name of the strategy or feed; "clock" of a clock_jump
     success: bool | None  # of restart_strategy; None for every other action
     attempt: int  # within the failure episode
     error: str | None  # None: no error

@@ -9,10 +9,11 @@ from .actor import AlertActor
 from .channel import ChannelActor, Deliver, DeliveryFailed
 from .core import AlertSettings
 from .requests import alert_request
-from .schema import SCHEMA, recent
+from .schema import SCHEMA, SCHEMA_4, recent, told_keys
 
 __all__ = [
     "SCHEMA",
+    "SCHEMA_4",
     "AlertActor",
     "AlertSettings",
     "ChannelActor",
@@ -20,4 +21,5 @@ __all__ = [
     "DeliveryFailed",
     "alert_request",
     "recent",
+    "told_keys",
 ]

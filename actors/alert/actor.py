@@ -44,7 +44,17 @@ from ...wire.alert import (
 from ...wire.errors import AlertRefused
 from ..persistence import DurableActor, Refusal
 from .core import NO_CHANGES, Alert, AlertSettings, Changes, Decided, Draft, Gates, accepted
-from .schema import Recorded, load_cursor, load_gates, load_last_id, load_requests, recent, record
+from .schema import (
+    Recorded,
+    load_cursor,
+    load_gates,
+    load_last_id,
+    load_origin,
+    load_requests,
+    recent,
+    record,
+    world_id,
+)
 
 __all__ = ["REQUESTS_MAX", "UNWRITTEN_MAX", "AlertActor"]
 
@@ -90,9 +100,11 @@ class AlertActor(DurableActor):
         self._unwritten_changes: Changes = NO_CHANGES
         self._left_from_memory = 0
         self._storage_refuses = False
+        self._origin = ""
 
     def load(self) -> None:
         """Cursor, ids and gates from the rows; what left from memory and is not written stays."""
+        self._origin = load_origin(self._reader)
         self._cursor = load_cursor(self._reader)
         self._next_id = load_last_id(self._reader) + 1
         for number in [number for number in self._unwritten_requests if number <= self._cursor]:
@@ -160,7 +172,7 @@ class AlertActor(DurableActor):
             if refusal is None:
                 refusal = await self._append(draft, requests[-1][0] if requests else self._cursor)
             if refusal is not None:
-                return consumed, self._leave_from_memory(requests, sends, refusal), refusal
+                return consumed, self._leave_from_memory(requests, sends, refusal, now_us), refusal
             consumed += len(requests)
             if last:
                 return consumed, answers, None
@@ -192,7 +204,7 @@ class AlertActor(DurableActor):
         """Make the draft durable, then true, then wake the channels; or say why it could not be
         stored.
         """
-        if not draft.decided and cursor == self._cursor:
+        if not draft.decided and not draft.changes.waiting and cursor == self._cursor:
             return None
         facts = Recorded(
             self._next_id,
@@ -222,7 +234,11 @@ class AlertActor(DurableActor):
     # -- when storage refuses
 
     def _leave_from_memory(
-        self, requests: Sequence[tuple[int, Alert]], sends: Sequence[Alert], refusal: Refusal
+        self,
+        requests: Sequence[tuple[int, Alert]],
+        sends: Sequence[Alert],
+        refusal: Refusal,
+        now_us: int,
     ) -> list[_Answer]:
         """CRITICAL alerts pass the same gates and leave; all others are refused, or stay stored
         requests.
@@ -231,6 +247,8 @@ class AlertActor(DurableActor):
         draft = self._gates.draft(
             AlertOutcome.UNPERSISTED if self._channels else AlertOutcome.NO_CHANNEL
         )
+        for late in draft.let_out(now_us, only=Level.CRITICAL):
+            self._keep_unwritten(late)
         for number, alert in requests:
             if alert.level is Level.CRITICAL and number not in self._unwritten_requests:
                 decided = draft.decide(alert)
@@ -267,7 +285,9 @@ class AlertActor(DurableActor):
         self._left_from_memory += 1
         # Never the id of a stored alert: receivers would take the later of the two for a
         # repetition.
-        number = f"memory-{alert.at_us}-{self.context.epoch}-{self._left_from_memory}"
+        number = world_id(
+            self._origin, f"memory-{alert.at_us}-{self.context.epoch}-{self._left_from_memory}"
+        )
         outgoing = OutgoingAlert(
             number, alert.at_us, alert.level, alert.category, alert.title, alert.message
         )

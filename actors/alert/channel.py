@@ -29,7 +29,7 @@ from ...runtime import (
     handles,
     handles_batch,
 )
-from ...wire.alert import DeliverFromMemory, OutgoingAlert, PendingDeliveries, Wake
+from ...wire.alert import DeliverFromMemory, OutgoingAlert, PendingDeliveries, TryDelivery, Wake
 from ...wire.persistence import Statement
 from ..persistence import DurableActor
 from .schema import (
@@ -37,6 +37,7 @@ from .schema import (
     expire_pending,
     forget_sending,
     load_next,
+    load_origin,
     load_pending_count,
     load_sending_count,
     release,
@@ -89,7 +90,7 @@ class _Ended(msgspec.Struct, frozen=True):
 class ChannelActor(DurableActor):
     """The actor ``channel.<name>``. Needs the actor ``persistence``."""
 
-    messages = Wake | DeliverFromMemory | PendingDeliveries
+    messages = Wake | DeliverFromMemory | PendingDeliveries | TryDelivery
     append_deadline_s = APPEND_DEADLINE_S
 
     def __init__(
@@ -114,6 +115,11 @@ class ChannelActor(DurableActor):
         # A row whose claim may or may not be durable; nothing of it has left.
         self._claimed: int | None = None
         self._recovered = False
+        self._origin = ""
+
+    def load(self) -> None:
+        """The uuid of the database; the queue itself stays in its table."""
+        self._origin = load_origin(self._reader)
 
     async def begin(self) -> None:
         """Settle the rows of an earlier life, then begin with the queue."""
@@ -148,6 +154,11 @@ class ChannelActor(DurableActor):
         """At once, before anything in the outbox, and once."""
         await self._attempt(message.alert)
 
+    @handles(TryDelivery)
+    async def try_delivery(self, message: TryDelivery) -> str | None:
+        """None when the alert was delivered, or why not."""
+        return await self._attempt(message.alert)
+
     @handles(PendingDeliveries)
     def pending(self, _: PendingDeliveries) -> int:
         """The number of alerts that this channel has neither delivered nor given up."""
@@ -162,7 +173,7 @@ class ChannelActor(DurableActor):
         """
         if await self.load_again() is not None or not (self._recovered or await self._recover()):
             return False
-        row = load_next(self._reader, self._name, self._claimed)
+        row = load_next(self._reader, self._name, self._claimed, self._origin)
         statements = (*self._settled(), *((claim(row, self._name),) if row else ()))
         if not statements:
             return False

@@ -4,13 +4,17 @@ Each alert is decided at its own instant, so the result depends on the order of 
 on when the code runs. Decisions are made on a `Draft`; `Gates.apply` makes them true once they are
 durable, and a draft that is dropped leaves no trace.
 
-Only what goes out changes the state of a dedup key: a firing that the rate gate held back was heard
-by nobody, so it must not silence the next one.
+Only an alert that goes out changes the state of a dedup key: a firing that the rate gate held back
+was not heard, so it must not silence the next one. It waits instead, and goes out as soon as its
+lane has room, unless its key is resolved first; so does a resolution. An emitter with a key tells a
+change of state once, and the alert is heard. Of several alerts that wait, the highest level goes
+first.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
@@ -18,6 +22,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from ...runtime import Settings
 from ...wire.alert import AlertOutcome, Category, Level, SendAlert
@@ -29,6 +34,7 @@ __all__ = [
     "NO_CHANGES",
     "OPEN_KEYS_MAX",
     "TITLE_MAX",
+    "WAITING_MAX",
     "Alert",
     "AlertSettings",
     "Changes",
@@ -47,9 +53,18 @@ TITLE_MAX = 256
 MESSAGE_MAX = 4_096
 NAME_MAX = 256  # of a strategy's name, and of a dedup key
 
-# Keys that nobody resolves must not gather for ever. Beyond this the one that was sent longest ago
+# Keys that are not resolved would gather without end. Beyond this the one that was sent longest ago
 # is forgotten, which costs one repeated alert.
 OPEN_KEYS_MAX = 10_000
+
+# Alerts with a key that wait for room. At five a minute they take hours to go out; beyond this the
+# oldest of the lowest level is given up, and stays in the history.
+WAITING_MAX = 1_000
+
+# The key under which the guard tells that the kill switch is engaged. It is open until the release.
+KILL_KEY = "kill"
+
+TITLES_MAX = 3  # of the suppressed alerts that a summary names
 
 _SEVERITY = {Level.INFO: 0, Level.WARNING: 1, Level.CRITICAL: 2}
 
@@ -186,14 +201,27 @@ class OpenKey(msgspec.Struct, frozen=True):
 
 
 class Suppressed(msgspec.Struct, frozen=True):
-    """What the rate gate has held back in one category since its last summary."""
+    """The alerts of one category that the rate gate has held back since its last summary."""
 
     first_us: int
     count: int
+    levels: tuple[int, int, int] = (0, 0, 0)  # of them INFO, WARNING and CRITICAL
+    titles: tuple[str, ...] = ()  # the first ones
+
+    def also(self, alert: Alert) -> Suppressed:
+        """With one more alert."""
+        levels = list(self.levels)
+        levels[_SEVERITY[alert.level]] += 1
+        return Suppressed(
+            min(self.first_us, alert.at_us),
+            self.count + 1,
+            (levels[0], levels[1], levels[2]),
+            (*self.titles, alert.title)[:TITLES_MAX],
+        )
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """What becomes of one alert."""
+    """The decision on one alert."""
 
     alert: Alert
     outcome: AlertOutcome
@@ -202,17 +230,22 @@ class Decided(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """What a draft altered and the database must learn; None: the entry is gone."""
+    """The changes of a draft that the database must learn; None: the entry is gone."""
 
     keys: Mapping[str, OpenKey | None]
     suppressed: Mapping[Category, Suppressed | None]
+    waiting: Mapping[str, Alert | None]  # held back by the rate gate, by key
 
     def then(self, later: Changes) -> Changes:
         """Both, the later one last."""
-        return Changes({**self.keys, **later.keys}, {**self.suppressed, **later.suppressed})
+        return Changes(
+            {**self.keys, **later.keys},
+            {**self.suppressed, **later.suppressed},
+            {**self.waiting, **later.waiting},
+        )
 
 
-NO_CHANGES = Changes({}, {})
+NO_CHANGES = Changes({}, {}, {})
 
 _Lane = tuple[Category, bool]  # the flag marks the one of CRITICAL alone
 _Times = tuple[int, ...]
@@ -226,6 +259,7 @@ class Gates:
         self._admitted: dict[_Lane, _Times] = {}
         self._keys: dict[str, OpenKey | None] = {}  # the one sent longest ago is first
         self._suppressed: dict[Category, Suppressed | None] = {}
+        self._waiting: dict[str, Alert | None] = {}
 
     def restore(self, admissions: Iterable[tuple[Category, Level, int]], changes: Changes) -> None:
         """Become what history says: admissions in the order decided, keys in the order sent."""
@@ -237,7 +271,14 @@ class Gates:
 
     def draft(self, admitted_as: AlertOutcome) -> Draft:
         """A provisional continuation of this state. Only the newest draft may be applied."""
-        return Draft(self.settings, admitted_as, self._admitted, self._keys, self._suppressed)
+        return Draft(
+            self.settings,
+            admitted_as,
+            self._admitted,
+            self._keys,
+            self._suppressed,
+            self._waiting,
+        )
 
     def apply(self, draft: Draft) -> None:
         """Make the draft's decisions true."""
@@ -253,6 +294,11 @@ class Gates:
                 self._keys[key] = known
         for category, held_back in changes.suppressed.items():
             self._suppressed[category] = held_back
+        for key, alert in changes.waiting.items():
+            if alert is None:
+                self._waiting.pop(key, None)
+            else:
+                self._waiting[key] = alert
 
 
 class Draft:
@@ -265,6 +311,7 @@ class Draft:
         admitted: dict[_Lane, _Times],
         keys: dict[str, OpenKey | None],
         suppressed: dict[Category, Suppressed | None],
+        waiting: dict[str, Alert | None],
     ) -> None:
         self.decided: list[Decided] = []  # in the order of the history
         self._settings = settings
@@ -273,45 +320,58 @@ class Draft:
         self._admitted: ChainMap[_Lane, _Times] = ChainMap({}, admitted)
         self._keys: ChainMap[str, OpenKey | None] = ChainMap({}, keys)
         self._suppressed: ChainMap[Category, Suppressed | None] = ChainMap({}, suppressed)
+        self._waiting: ChainMap[str, Alert | None] = ChainMap({}, waiting)
+        self._waiting_count = len(waiting)
+        # No lane with a waiting alert has room before this instant. A rough bound is enough.
+        self._room_us: float = -math.inf if waiting else math.inf
         self._opened = 0
 
     @property
     def changes(self) -> Changes:
-        """The keys and the suppressed counts that this draft changes."""
-        return Changes(self._keys.maps[0], self._suppressed.maps[0])
+        """The keys, the suppressed counts and the waiting alerts that this draft changes."""
+        return Changes(self._keys.maps[0], self._suppressed.maps[0], self._waiting.maps[0])
 
     def pass_time(self, at_us: int) -> None:
-        """Decide the summaries that are due by `at_us`, each at its own instant, the earliest
-        first.
+        """Decide the summaries that are due by `at_us` and the waiting alerts that have room by
+        then, each at its own instant.
         """
+        for due_us, category in self._due_summaries(at_us):
+            self.let_out(due_us - 1)
+            held_back = self._suppressed[category]
+            assert held_back is not None
+            self._suppressed[category] = None
+            summary = _summary(due_us, category, held_back, self._settings)
+            self.decided.append(Decided(summary, self._admitted_as, 1, in_budget=False))
+        self.let_out(at_us)
+
+    def _due_summaries(self, at_us: int) -> list[tuple[int, Category]]:
         if not self._settings.suppression_summary:
-            return
+            return []
         due = [
             (held_back.first_us + self._window_us, category)
             for category in Category
             if (held_back := self._suppressed.get(category))
             and held_back.first_us + self._window_us <= at_us
         ]
-        for due_us, category in sorted(due, key=lambda one: one[0]):
-            held_back = self._suppressed[category]
-            assert held_back is not None
-            self._suppressed[category] = None
-            summary = _summary(due_us, category, held_back, self._settings)
-            self.decided.append(Decided(summary, self._admitted_as, 1, in_budget=False))
+        return sorted(due, key=lambda one: one[0])
 
     def decide(self, alert: Alert) -> Decided | None:
         """The outcome at the alert's own instant; None when it resolves a key that is not open."""
         key = alert.dedup_key
         known = self._keys.get(key) if key is not None else None
         if alert.resolves and known is None:
+            held = self._waiting.get(key) if key is not None else None
+            if held is not None and not held.resolves:
+                self._give_up(held)  # it is over before it was heard
             return None
         fired = 1 if known is None else known.fired + (not alert.resolves)
         if known is not None and not alert.resolves and not self._heard_again(known, alert):
             outcome = AlertOutcome.DEDUPED
         else:
-            outcome = self._rate(alert)
+            outcome = self._rate(alert, known)
         if key is not None:
             self._note_key(key, alert, known, fired, outcome)
+            self._note_waiting(key, alert, outcome)
         decided = Decided(alert, outcome, fired, in_budget=outcome is self._admitted_as)
         self.decided.append(decided)
         return decided
@@ -352,22 +412,28 @@ class Draft:
 
     # -- rate
 
-    def _rate(self, alert: Alert) -> AlertOutcome:
-        critical = alert.level is Level.CRITICAL
-        lane = (alert.category, critical and self._settings.critical_lane == "own")
-        first_of_episode = (
-            critical
-            and alert.category is Category.KILL_SWITCH
-            and not self._count((alert.category, True), alert.at_us)
-        )
-        if first_of_episode or self._count(lane, alert.at_us) < self._settings.per_category:
+    def _rate(self, alert: Alert, known: OpenKey | None) -> AlertOutcome:
+        has_room = self._count(self._lane(alert), alert.at_us) < self._settings.per_category
+        if has_room or self._begins_a_kill(alert, known):
             self._admit(alert.category, alert.level, alert.at_us)
             return self._admitted_as
         held_back = self._suppressed.get(alert.category) or Suppressed(alert.at_us, 0)
-        self._suppressed[alert.category] = Suppressed(
-            min(held_back.first_us, alert.at_us), held_back.count + 1
-        )
+        self._suppressed[alert.category] = held_back.also(alert)
         return AlertOutcome.RATE_SUPPRESSED
+
+    def _lane(self, alert: Alert) -> _Lane:
+        critical = alert.level is Level.CRITICAL
+        return alert.category, critical and self._settings.critical_lane == "own"
+
+    def _begins_a_kill(self, alert: Alert, known: OpenKey | None) -> bool:
+        """Whether this is the first CRITICAL about a kill switch that was off.
+
+        A host may send alerts of this category, so an empty lane alone would not tell.
+        """
+        if alert.level is not Level.CRITICAL or alert.category is not Category.KILL_SWITCH:
+            return False
+        is_first = alert.dedup_key == KILL_KEY and known is None
+        return is_first or not self._count((alert.category, True), alert.at_us)
 
     def _count(self, lane: _Lane, at_us: int) -> int:
         """Admissions less than a window away, on either side: the limit then holds in whatever
@@ -386,17 +452,116 @@ class Draft:
         for lane in lanes:
             self._admitted[lane] = (*self._admitted.get(lane, ()), at_us)[-keep:]
 
+    # -- waiting
+
+    def let_out(self, at_us: int, *, only: Level | None = None) -> list[Decided]:
+        """Admit the waiting alerts for which there is room by `at_us`, each at the first instant
+        with room. With `only`, those of one level.
+        """
+        let_out: list[Decided] = []
+        while self._room_us <= at_us:
+            lanes: dict[_Lane, list[Alert]] = {}
+            for alert in self._waiting.values():
+                if alert is not None and (only is None or alert.level is only):
+                    lanes.setdefault(self._lane(alert), []).append(alert)
+            free = [
+                (self._room_at(lane, min(alert.at_us for alert in alerts), at_us), place, alerts)
+                for place, (lane, alerts) in enumerate(sorted(lanes.items(), key=_lane_order))
+            ]
+            room_us, _, alerts = min(free, default=(math.inf, 0, []))
+            if only is None:
+                self._room_us = room_us
+            if room_us > at_us:
+                break
+            let_out.append(self._let_out(min(alerts, key=_urgency), int(room_us)))
+        return let_out
+
+    def _let_out(self, held: Alert, at_us: int) -> Decided:
+        key = held.dedup_key
+        assert key is not None
+        at_us = max(at_us, held.at_us)
+        note = f" (held back for {(at_us - held.at_us) / 1e6:g} s by the rate limit)"
+        message = (cleaned(held.message, MESSAGE_MAX - len(note)) + note).lstrip()
+        alert = replace(held, at_us=at_us, message=message)
+        self._give_up(held)
+        known = self._keys.get(key)
+        fired = 1 if known is None else known.fired
+        self._admit(alert.category, alert.level, at_us)
+        if not alert.resolves:
+            self._note_key(key, alert, known, fired, self._admitted_as)
+        decided = Decided(alert, self._admitted_as, fired, in_budget=True)
+        self.decided.append(decided)
+        return decided
+
+    def _note_waiting(self, key: str, alert: Alert, outcome: AlertOutcome) -> None:
+        held = self._waiting.get(key)
+        if outcome is AlertOutcome.RATE_SUPPRESSED:
+            if held is not None:
+                if not alert.resolves and _SEVERITY[alert.level] < _SEVERITY[held.level]:
+                    return  # the worse news is heard first
+                self._give_up(held)
+            self._wait(key, alert)
+        elif outcome is self._admitted_as and held is not None:
+            self._give_up(held)
+
+    def _wait(self, key: str, alert: Alert) -> None:
+        if self._waiting_count >= WAITING_MAX:
+            waiting = (held for held in self._waiting.values() if held is not None)
+            self._give_up(min(waiting, key=lambda held: (_SEVERITY[held.level], held.at_us)))
+        self._waiting[key] = alert
+        self._waiting_count += 1
+        self._room_us = min(
+            self._room_us, self._room_at(self._lane(alert), alert.at_us, alert.at_us)
+        )
+
+    def _give_up(self, held: Alert) -> None:
+        assert held.dedup_key is not None
+        self._waiting[held.dedup_key] = None
+        self._waiting_count -= 1
+
+    def _room_at(self, lane: _Lane, from_us: int, until_us: int) -> int:
+        """The first instant from `from_us` on at which the lane has room.
+
+        It does not lie before the lane's latest admission up to `until_us`, since not all of the
+        earlier ones are still known.
+        """
+        admitted = self._admitted.get(lane, ())
+        from_us = max([from_us, *(one for one in admitted if one <= until_us)])
+        later = (one + self._window_us for one in admitted)
+        instants = sorted({from_us, *(one for one in later if one > from_us)})
+        limit = self._settings.per_category
+        return next(one for one in instants if self._count(lane, one) < limit)
+
+
+def _lane_order(entry: tuple[_Lane, list[Alert]]) -> tuple[str, bool]:
+    (category, critical), _ = entry
+    return category.value, critical
+
+
+def _urgency(alert: Alert) -> tuple[int, int, str]:
+    return -_SEVERITY[alert.level], alert.at_us, alert.dedup_key or ""
+
 
 def _summary(
     at_us: int, category: Category, held_back: Suppressed, settings: AlertSettings
 ) -> Alert:
     alerts = "1 alert was" if held_back.count == 1 else f"{held_back.count} alerts were"
+    levels = ", ".join(
+        f"{count} {level.value}"
+        for level, count in zip(Level, held_back.levels, strict=True)
+        if count
+    )
+    first = "; ".join(held_back.titles)
     return Alert(
         at_us,
         Level.WARNING,
         category,
         f"{held_back.count} {category.value} suppressed",
-        f"{alerts} held back in the last {settings.window_s:g} s: more than"
-        f" {settings.per_category} came within {settings.window_s:g} s."
-        " They are in the history of alerts.",
+        cleaned(
+            f"{alerts} held back in the last {settings.window_s:g} s, since more than"
+            f" {settings.per_category} came within {settings.window_s:g} s: {levels}. The first:"
+            f" {first}. Alerts about a state that lasts follow as the limit allows; all are in the"
+            " history of alerts.",
+            MESSAGE_MAX,
+        ),
     )

@@ -1,18 +1,18 @@
 """Two ways to deliver: an HTTPS POST, and the log. Neither ever shows the URL, which is a
 credential.
 
-The body is exactly five keys: level, category, title, message, timestamp.
+The body is exactly five keys: level, category, title, message, timestamp. For a webhook of Slack,
+known by its host, it has `text` too, without which Slack refuses the message.
 """
 
 from __future__ import annotations
 
 import datetime
 import errno
+import html
 import logging
 import ssl
 from collections import deque
-from collections.abc import Mapping
-from typing import ClassVar
 
 import httpx2
 import msgspec
@@ -33,8 +33,12 @@ __all__ = [
 CONNECT_DEADLINE_S = 3.0
 
 # The answer's body is read so that a good server sees its connection end well; a bad one may not
-# feed us for ever.
+# feed us without end.
 RESPONSE_MAX_BYTES = 4 * 1024
+
+# Slack answers a message that it took with this body alone, and some that it refused with 200 too.
+SLACK_HOSTS = ("hooks.slack.com", "hooks.slack-gov.com")
+SLACK_TOOK_IT = b"ok"
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
@@ -60,6 +64,7 @@ class WebhookDelivery:
     ) -> None:
         _silence_client_logs()
         self._url = url
+        self._is_slack = httpx2.URL(url.reveal()).host.lower() in SLACK_HOSTS
         self._transport = None if transport is None else _Borrowed(transport)
         # Made once: loading the trusted certificates takes a good part of a second. Plain http
         # needs none.
@@ -76,18 +81,20 @@ class WebhookDelivery:
     async def __call__(self, alert: OutgoingAlert) -> None:
         """Raises: `DeliveryFailed`, with the status, or the error's class and errno."""
         try:
-            status = await self._post(alert)
+            status, answer = await self._post(alert)
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError) as error:
             reason = _named(error)
         else:
-            if 200 <= status < 300:
+            is_taken = not self._is_slack or answer.strip() == SLACK_TOOK_IT
+            if 200 <= status < 300 and is_taken:
                 return
-            reason = f"HTTP {status}"
+            reason = f"HTTP {status}" if is_taken else f"HTTP {status}, and Slack does not say ok"
         # Outside the except block: the client's exception holds the request, and would be chained
         # to ours.
         raise DeliveryFailed(reason)
 
-    async def _post(self, alert: OutgoingAlert) -> int:
+    async def _post(self, alert: OutgoingAlert) -> tuple[int, bytes]:
+        """The status, and the beginning of the answer."""
         # A client for each request keeps nothing alive between deliveries that a cancellation could
         # leave half done; with the context shared it costs 60 us. Only connecting has a deadline of
         # its own, the channel sets the rest.
@@ -100,39 +107,52 @@ class WebhookDelivery:
                 timeout=httpx2.Timeout(None, connect=CONNECT_DEADLINE_S),
             ) as client,
             client.stream(
-                "POST", self._url.reveal(), content=_body(alert), headers=_headers(alert)
+                "POST",
+                self._url.reveal(),
+                content=_body(alert, slack=self._is_slack),
+                headers=_headers(alert),
             ) as response,
         ):
-            if not response.is_stream_consumed:  # as it is when a transport answers out of its hand
-                await _read_beginning(response)
-            return response.status_code
+            if response.is_stream_consumed:  # as it is when a transport answers out of its hand
+                return response.status_code, response.content
+            return response.status_code, await _read_beginning(response)
 
 
-async def _read_beginning(response: httpx2.Response) -> None:
-    received = 0
+async def _read_beginning(response: httpx2.Response) -> bytes:
+    received = bytearray()
     # Cancelled, not broken out of: the client's generators are nested, and only an exception from
     # within ends them all.
     with trio.CancelScope() as enough:
         async for piece in response.aiter_raw():
-            received += len(piece)
-            if received >= RESPONSE_MAX_BYTES:
+            received += piece
+            if len(received) >= RESPONSE_MAX_BYTES:
                 enough.cancel()
+    return bytes(received)
 
 
-def _body(alert: OutgoingAlert) -> bytes:
-    return msgspec.json.encode(
-        {
-            "level": alert.level.value,
-            "category": alert.category.value,
-            "title": alert.title,
-            "message": alert.message,
-            "timestamp": timestamp(alert.at_us),
-        }
-    )
+def _body(alert: OutgoingAlert, *, slack: bool) -> bytes:
+    keys = {
+        "level": alert.level.value,
+        "category": alert.category.value,
+        "title": alert.title,
+        "message": alert.message,
+        "timestamp": timestamp(alert.at_us),
+    }
+    if slack:
+        text = f"{alert.level.value} {alert.category.value}: {alert.title}\n{alert.message}"
+        # Slack reads <...> as a link or as a mention of people.
+        keys["text"] = html.escape(text, quote=False)
+    return msgspec.json.encode(keys)
 
 
 def _headers(alert: OutgoingAlert) -> dict[str, str]:
-    return {"content-type": "application/json", "user-agent": "fundops", "webhook-id": alert.id}
+    return {
+        "content-type": "application/json",
+        "user-agent": "fundops",
+        "webhook-id": alert.id,
+        # The beginning of an answer is compared as it comes.
+        "accept-encoding": "identity",
+    }
 
 
 class _Borrowed(httpx2.AsyncBaseTransport):
@@ -175,7 +195,7 @@ _CLIENT_LOGGERS = (
 
 
 def _silence_client_logs() -> None:
-    """The client logs every URL at INFO, and headers at DEBUG. The filter stays when somebody
+    """The client logs every URL at INFO, and headers at DEBUG. The filter stays when a host
     lowers the levels.
     """
     for name in _CLIENT_LOGGERS:
@@ -191,21 +211,22 @@ def _is_warning(line: logging.LogRecord) -> bool:
 # -- the log
 
 
+_LOG_LEVELS = {
+    Level.INFO: logging.INFO,
+    Level.WARNING: logging.WARNING,
+    Level.CRITICAL: logging.CRITICAL,
+}
+
+
 class LogDelivery:
     """Writes an alert to a logger, at its own level."""
-
-    _LEVELS: ClassVar[Mapping[Level, int]] = {
-        Level.INFO: logging.INFO,
-        Level.WARNING: logging.WARNING,
-        Level.CRITICAL: logging.CRITICAL,
-    }
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = logger or logging.getLogger("fundops.alert")
 
     async def __call__(self, alert: OutgoingAlert) -> None:
         self._logger.log(
-            self._LEVELS[alert.level],
+            _LOG_LEVELS[alert.level],
             "%s: %s: %s",
             alert.category.value,
             alert.title,

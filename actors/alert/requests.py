@@ -31,8 +31,8 @@ def alert_request(
     """The row. With `resolves` it closes the dedup key instead of firing it."""
     texts = (_encodable(text) for text in (title, message, strategy, dedup_key))
     return Statement(
-        "INSERT INTO alert_request"
-        "(at_us, level, category, title, message, strategy, dedup_key, resolves)"
+        "INSERT INTO alert_request(at_us, level, category, title, message, strategy, dedup_key,"
+        " resolves)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         ((at_us, level.value, category.value, *texts, int(resolves)),),
     )
@@ -63,7 +63,7 @@ def _encodable(text: str | None) -> str | None:
 
 
 def alert_ref(context: Context) -> Ref | None:
-    """The alert actor, or None in a tree that has none: then nobody asks for alerts."""
+    """The alert actor, or None in a tree that has none: then no alerts are asked for."""
     with suppress(UnknownChild):
         return context.ref("alert")
     return None

@@ -1,8 +1,8 @@
 """Tables of the alert subsystem, the statements that write them, and the readers of what they hold.
 
 Rates and retention: requests, history and outbox grow by one row for each alert (the outbox by one
-more for each channel) and are kept; counts, keys and suppressions are bounded by the enums and by
-`OPEN_KEYS_MAX`.
+more for each channel) and are kept; counts, keys, suppressions and waiting alerts are bounded by
+the enums, by `OPEN_KEYS_MAX` and by `WAITING_MAX`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from ...wire.alert import AlertOutcome, AlertPage, AlertRecord, Category, Level, OutgoingAlert
 from ...wire.errors import AlertRefused
 from ...wire.persistence import Statement
-from ..persistence import Reader
+from ..persistence import Reader, meta
 from .core import (
     NO_CHANGES,
     Alert,
@@ -32,6 +32,7 @@ from .core import (
 __all__ = [
     "RECENT_MAX",
     "SCHEMA",
+    "SCHEMA_4",
     "Outgoing",
     "Recorded",
     "claim",
@@ -41,6 +42,7 @@ __all__ = [
     "load_gates",
     "load_last_id",
     "load_next",
+    "load_origin",
     "load_pending_count",
     "load_requests",
     "load_sending_count",
@@ -48,6 +50,8 @@ __all__ = [
     "record",
     "release",
     "settle",
+    "told_keys",
+    "world_id",
 ]
 
 RECENT_MAX = 10_000
@@ -123,6 +127,21 @@ CREATE INDEX outbox_pending ON outbox(channel, critical DESC, alert_id) WHERE st
 CREATE INDEX outbox_sending ON outbox(channel, alert_id) WHERE state = 'SENDING';
 """
 
+SCHEMA_4 = """
+CREATE TABLE alert_waiting (
+    dedup_key TEXT PRIMARY KEY,
+    at_us INTEGER NOT NULL,
+    level TEXT NOT NULL,
+    category TEXT NOT NULL,
+    title TEXT NOT NULL,
+    message TEXT NOT NULL,
+    strategy TEXT,
+    resolves INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+ALTER TABLE alert_suppressed ADD COLUMN levels TEXT NOT NULL DEFAULT '[0,0,0]'; -- JSON list
+ALTER TABLE alert_suppressed ADD COLUMN titles TEXT NOT NULL DEFAULT '[]'; -- JSON list
+"""
+
 
 # -- the history
 
@@ -145,8 +164,8 @@ def record(facts: Recorded) -> tuple[Statement, ...]:
     rows = list(enumerate(facts.decided, facts.first_id))
     statements = [
         Statement(
-            "INSERT INTO alert"
-            "(id, at_us, level, category, title, message, strategy, dedup_key, outcome, in_budget)"
+            "INSERT INTO alert(id, at_us, level, category, title, message, strategy, dedup_key,"
+            " outcome, in_budget)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [_history_row(number, decided) for number, decided in rows],
         ),
@@ -189,8 +208,8 @@ def _save_changes(changes: Changes) -> tuple[Statement, ...]:
     return (
         Statement(
             "INSERT INTO alert_key(dedup_key, level, sent_us, fired) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET level = excluded.level, sent_us = excluded.sent_us,"
-            " fired = excluded.fired",
+            " ON CONFLICT DO UPDATE SET level = excluded.level,"
+            " sent_us = excluded.sent_us, fired = excluded.fired",
             [
                 (key, known.level.value, known.sent_us, known.fired)
                 for key, known in changes.keys.items()
@@ -202,10 +221,11 @@ def _save_changes(changes: Changes) -> tuple[Statement, ...]:
             [(key,) for key, known in changes.keys.items() if known is None],
         ),
         Statement(
-            "INSERT INTO alert_suppressed(category, first_us, n) VALUES (?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET first_us = excluded.first_us, n = excluded.n",
+            "INSERT INTO alert_suppressed(category, first_us, n, levels, titles)"
+            " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET first_us = excluded.first_us,"
+            " n = excluded.n, levels = excluded.levels, titles = excluded.titles",
             [
-                (category.value, held.first_us, held.count)
+                (category.value, held.first_us, held.count, _json(held.levels), _json(held.titles))
                 for category, held in changes.suppressed.items()
                 if held
             ],
@@ -214,6 +234,32 @@ def _save_changes(changes: Changes) -> tuple[Statement, ...]:
             "DELETE FROM alert_suppressed WHERE category = ?",
             [(category.value,) for category, held in changes.suppressed.items() if held is None],
         ),
+        Statement(
+            "INSERT OR REPLACE INTO alert_waiting(dedup_key, at_us, level, category, title,"
+            " message, strategy, resolves) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [_waiting_row(key, alert) for key, alert in changes.waiting.items() if alert],
+        ),
+        Statement(
+            "DELETE FROM alert_waiting WHERE dedup_key = ?",
+            [(key,) for key, alert in changes.waiting.items() if alert is None],
+        ),
+    )
+
+
+def _json(values: Sequence[Any]) -> str:
+    return msgspec.json.encode(values).decode()
+
+
+def _waiting_row(key: str, alert: Alert) -> tuple[Any, ...]:
+    return (
+        key,
+        alert.at_us,
+        alert.level.value,
+        alert.category.value,
+        alert.title,
+        alert.message,
+        alert.strategy,
+        int(alert.resolves),
     )
 
 
@@ -231,14 +277,14 @@ def _queue(rows: Sequence[tuple[int, Decided]], facts: Recorded) -> tuple[Statem
                 for channel in facts.channels
             ],
         ),
-        # A dead endpoint must not grow its queue for ever. 'INFO' sorts before 'WARNING'.
+        # A dead endpoint must not grow its queue without end. 'INFO' sorts before 'WARNING'.
         Statement(
             "UPDATE outbox SET state = 'SKIPPED', error = 'queue full'"
             " WHERE channel = ?1 AND state = 'PENDING' AND alert_id IN ("
             " SELECT o.alert_id FROM outbox o JOIN alert a ON a.id = o.alert_id"
             " WHERE o.channel = ?1 AND o.state = 'PENDING' AND o.critical = 0"
-            " ORDER BY a.level, o.alert_id LIMIT max(0, ("
-            "SELECT count(*) FROM outbox WHERE channel = ?1 AND state = 'PENDING') - ?2))",
+            " ORDER BY a.level, o.alert_id LIMIT max(0,"
+            " (SELECT count(*) FROM outbox WHERE channel = ?1 AND state = 'PENDING') - ?2))",
             [(channel, facts.queue_max) for channel in facts.channels],
         ),
     )
@@ -256,8 +302,8 @@ def recent(reader: Reader, limit: int) -> AlertPage:
     if limit < 0:
         raise AlertRefused("limit", f"{limit} is negative")
     rows = reader.rows(
-        "SELECT id, at_us, level, category, title, message, strategy, outcome"
-        " FROM alert ORDER BY id DESC LIMIT ?",
+        "SELECT id, at_us, level, category, title, message, strategy, outcome FROM alert"
+        " ORDER BY id DESC LIMIT ?",
         (min(limit, RECENT_MAX),),
     )
     by_category: Counter[str] = Counter()
@@ -324,6 +370,7 @@ def load_gates(
         Changes(
             {**_load_keys(reader), **changes.keys},
             {**_load_suppressed(reader), **changes.suppressed},
+            {**_load_waiting(reader), **changes.waiting},
         ),
     )
     return gates
@@ -335,8 +382,35 @@ def _load_keys(reader: Reader) -> Mapping[str, OpenKey]:
 
 
 def _load_suppressed(reader: Reader) -> Mapping[Category, Suppressed]:
-    rows = reader.rows("SELECT category, first_us, n FROM alert_suppressed")
-    return {Category(category): Suppressed(first_us, n) for category, first_us, n in rows}
+    rows = reader.rows("SELECT category, first_us, n, levels, titles FROM alert_suppressed")
+    return {
+        Category(category): Suppressed(
+            first_us,
+            n,
+            msgspec.json.decode(levels, type=tuple[int, int, int]),
+            msgspec.json.decode(titles, type=tuple[str, ...]),
+        )
+        for category, first_us, n, levels, titles in rows
+    }
+
+
+def _load_waiting(reader: Reader) -> Mapping[str, Alert]:
+    rows = reader.rows(
+        "SELECT 0, at_us, level, category, title, message, strategy, dedup_key, resolves"
+        " FROM alert_waiting ORDER BY at_us, dedup_key"
+    )
+    return {row[7]: _alert(row) for row in rows}
+
+
+def told_keys(reader: Reader, prefix: str) -> set[str]:
+    """The keys with this prefix that were fired and not resolved, heard or still waiting."""
+    rows = reader.rows(
+        "SELECT dedup_key FROM alert_key WHERE substr(dedup_key, 1, length(?1)) = ?1 UNION"
+        " SELECT dedup_key FROM alert_waiting"
+        " WHERE substr(dedup_key, 1, length(?1)) = ?1 AND NOT resolves",
+        (prefix,),
+    )
+    return {key for (key,) in rows}
 
 
 def load_last_id(reader: Reader) -> int:
@@ -384,7 +458,17 @@ _OUTGOING = (
 )
 
 
-def load_next(reader: Reader, channel: str, claimed: int | None) -> Outgoing | None:
+def load_origin(reader: Reader) -> str:
+    """The uuid of the database. A restored copy has another one."""
+    return meta.read(reader).get("uuid", "")
+
+
+def world_id(origin: str, number: int | str) -> str:
+    """The id of an alert outside of its database, for receivers that drop repeated ones."""
+    return f"{origin}-{number}" if origin else str(number)
+
+
+def load_next(reader: Reader, channel: str, claimed: int | None, origin: str) -> Outgoing | None:
     """The row to deliver next: CRITICAL first, then the oldest.
 
     `claimed` is one whose claim was refused without saying whether it was written: it comes before
@@ -405,7 +489,9 @@ def load_next(reader: Reader, channel: str, claimed: int | None) -> Outgoing | N
     if row is None:
         return None
     alert_id, attempts, at_us, level, category, title, message = row
-    alert = OutgoingAlert(str(alert_id), at_us, Level(level), Category(category), title, message)
+    alert = OutgoingAlert(
+        world_id(origin, alert_id), at_us, Level(level), Category(category), title, message
+    )
     return Outgoing(alert_id, attempts, alert)
 
 
@@ -437,7 +523,7 @@ def settle(alert_id: int, channel: str, error: str | None) -> Statement:
 
 
 def forget_sending(channel: str) -> Statement:
-    """SENDING -> UNKNOWN: its sender died, and nobody knows what arrived."""
+    """SENDING -> UNKNOWN: its sender died, so the outcome cannot be known."""
     return Statement(
         "UPDATE outbox SET state = 'UNKNOWN' WHERE channel = ? AND state = 'SENDING'", [(channel,)]
     )

@@ -53,12 +53,14 @@ from ...wire.persistence import COMMIT_DEADLINE_S, Statement
 from ...wire.promotion import EntitlementTerms, Observe, Transition
 from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, RecoveryStatuses
 from ...wire.status import EventsCommitted, PublishStatus
+from ..alert import told_keys
 from ..alert.requests import requested
 from ..host import Host
 from ..persistence import DurableActor
 from . import fees, schema, shown
 from .booking import Booking, entitled_again
 from .breaks import is_break
+from .failures import FAILED, FailureWatch
 from .fees import Owed
 from .marks import marks_of
 from .schema import Memory
@@ -98,6 +100,7 @@ class OversightActor(DurableActor):
         self._ticks = 0
         self._failing: dict[str, str] = {}  # steps, and why
         self._alerts: list[AlertDraft] = []
+        self._failures = FailureWatch()  # used without self-healing, where recovery tells none
         self._memory = Memory()
         self._stored = Memory()  # the memory as it is on disk
         self._nav_lines: list[Statement] = []
@@ -124,6 +127,8 @@ class OversightActor(DurableActor):
         """Hand the guard its state, and learn what the stages allow."""
         self._memory = self._stored
         self._started_us = self._clock.now_us()
+        if self._settings.alerts_enabled:
+            self._failures = FailureWatch(told_keys(self._reader, FAILED))
         await self._ask("guard", RestoreGuard(self._memory.guard))
         if self._settings.promotion_enabled:
             self._terms = (await self._ask("promotion", Observe(()))).terms
@@ -182,6 +187,8 @@ class OversightActor(DurableActor):
         session = request.session if request.session != self._memory.session else None
         async with self._step("engine"):
             self._read_engine()
+        if not self._settings.self_healing_enabled and "engine" not in self._failing:
+            self._alerts += self._failures.look(self._statuses, self._terms)
         async with self._step("feeds"):
             self._feeds = self._host.feeds()
         if self._settings.ledger_enabled:
@@ -456,7 +463,9 @@ class OversightActor(DurableActor):
     async def _recover(self) -> None:
         """Every few ticks the check; a queue that is due is worked off every tick."""
         killed = self._memory.guard.kill_state != "OFF"
-        await self._ask("recovery", CheckStrategies(self._statuses, killed, self._heard_us))
+        # An engine that was never heard has listed nothing, which is no news about a strategy.
+        heard_us = self._started_us if self._heard_us is None else self._heard_us
+        await self._ask("recovery", CheckStrategies(self._statuses, killed, heard_us))
         if self._ticks % self._settings.recovery_every_ticks == 0:
             await self._ask("recovery", CheckFeeds(self._feeds))
 

@@ -45,6 +45,7 @@ from ..persistence import DurableActor
 from . import schema
 from .book import Book, Draft
 from .feeds import FeedWatch
+from .instants import ALERTED_JUMP_US, WallWatch, bounded
 from .record import Input, Record, attempt_id
 from .settings import RecoverySettings
 
@@ -95,6 +96,8 @@ class RecoveryActor(DurableActor):
         self._host = host
         self._settings = settings
         self._calls = calls_of(host)
+        self._wall = WallWatch(clock)
+        self._jumps: list[RecoveryEvent] = []  # of the wall clock, not yet durable
         self._book: Book
         self._feeds: FeedWatch
         self._last_seq = 0
@@ -111,10 +114,12 @@ class RecoveryActor(DurableActor):
 
     def load(self) -> None:
         """The book and the feeds, as they are on disk."""
-        self._book = Book(
-            self._settings, schema.records(self._reader), schema.event_counts(self._reader)
-        )
-        self._feeds = FeedWatch(schema.stale_feeds(self._reader, self._clock.now_us()))
+        now_us = self._clock.now_us()
+        records = [
+            bounded(record, now_us, self._settings) for record in schema.records(self._reader)
+        ]
+        self._book = Book(self._settings, records, schema.event_counts(self._reader))
+        self._feeds = FeedWatch(schema.stale_feeds(self._reader, now_us))
         self._last_seq = schema.last_seq(self._reader)
         for record in self._book.records.values():
             if record.inner in (RecoveryPhase.RESTARTING, RecoveryPhase.RESTARTING_LATE):
@@ -128,6 +133,32 @@ class RecoveryActor(DurableActor):
             self._calls.reports.append(
                 AttemptEnded(record.name, attempt, "interrupted: fundops was restarted", True)
             )
+
+    # -- time
+
+    def _now_us(self) -> int:
+        """The present instant. The state follows the wall clock first, if that has jumped."""
+        jump_us = self._wall.jump_us()
+        now_us = self._clock.now_us()
+        if jump_us:
+            self._book.move(jump_us)
+            self._feeds.move(jump_us)
+            log.warning("the wall clock jumped by %g s", jump_us / 1e6)
+        if abs(jump_us) > ALERTED_JUMP_US:
+            seconds = f"{jump_us / 1e6:g}"
+            self._jumps.append(RecoveryEvent("clock_jump", "clock", None, 0, seconds, now_us))
+        return now_us
+
+    async def _note_jumps(self) -> tuple[RecoveryEvent, ...]:
+        """Make large jumps of the wall clock durable, with the instants that moved."""
+        self._now_us()
+        if not self._jumps:
+            return ()
+        jumps = tuple(self._jumps)
+        waiting = [record for record in self._book.records.values() if record.due_us is not None]
+        events = await self._save(waiting, jumps, ())
+        del self._jumps[: len(jumps)]
+        return events
 
     # -- strategies
 
@@ -143,8 +174,9 @@ class RecoveryActor(DurableActor):
         if request.kill_engaged is not None:
             # Before the reports: a restart that returned under the kill switch must be stopped.
             self._book.kill = request.kill_engaged
-        events = await self._work_off()
-        now_us = self._clock.now_us()
+        events = await self._note_jumps()
+        events += await self._work_off()
+        now_us = self._now_us()
         draft = self._book.check(request.statuses, self._book.kill, now_us, read_us=request.at_us)
         return events + await self._carry_out(draft)
 
@@ -163,7 +195,7 @@ class RecoveryActor(DurableActor):
         events: tuple[RecoveryEvent, ...] = ()
         while self._calls.reports:
             report = self._calls.reports[0]
-            events += await self._carry_out(self._book.hear(report, self._clock.now_us()))
+            events += await self._carry_out(self._book.hear(report, self._now_us()))
             del self._calls.reports[0]
             if isinstance(report, AttemptEnded):
                 self._calls.in_flight.discard(report.attempt_id)
@@ -186,7 +218,7 @@ class RecoveryActor(DurableActor):
 
     async def _order(self, name: str, what: Input, person: str) -> bool:
         try:
-            draft, done = self._book.order(name, what, person, self._clock.now_us())
+            draft, done = self._book.order(name, what, person, self._now_us())
         except KeyError:
             raise UnmanagedStrategy(name) from None
         await self._carry_out(draft)
@@ -217,8 +249,9 @@ class RecoveryActor(DurableActor):
 
         Raises: the refusal of storage; the next check decides again.
         """
-        draft = self._feeds.check(request.feeds, self._clock.now_us())
-        events = await self._save((), draft.events, draft.alerts)
+        events = await self._note_jumps()
+        draft = self._feeds.check(request.feeds, self._now_us())
+        events += await self._save((), draft.events, draft.alerts)
         self._feeds.apply(draft)
         return events
 

@@ -25,7 +25,8 @@ from ...wire.recovery import (
     RecoveryStatus,
 )
 from .holds import KILL_SWITCH
-from .record import Input, Occasion, Record, attempt_id, classify, clean
+from .instants import moved
+from .record import Input, Occasion, Record, attempt_id, classify, clean, error_of
 from .settings import RecoverySettings, to_us
 from .table import decide
 
@@ -58,7 +59,7 @@ class Draft:
         self.stops: list[str] = []
         self.kill: bool | None = None  # whether the kill switch is engaged; None: not from a check
         self._before = records
-        self._at_us = at_us
+        self.at_us = at_us
         self._settings = settings
 
     def __getitem__(self, name: str) -> Record:
@@ -76,7 +77,7 @@ class Draft:
     ) -> bool:
         """Decide one input to one strategy and add the facts. Returns whether it has any effect."""
         before = self[name]
-        decision = decide(before, Occasion(what, self._at_us, error, person, seen), self._settings)
+        decision = decide(before, Occasion(what, self.at_us, error, person, seen), self._settings)
         self.events += decision.events
         self.alerts += decision.alerts
         if decision.start:
@@ -107,6 +108,9 @@ class Book:
         self._kill_applied: bool | None = None  # as of the last applied check; None: none yet
         self._counts: Counter[tuple[str, bool | None]] = Counter(counts or {})
         self._seen: dict[str, Input] = {}  # state at the last check, by strategy
+        # The heartbeat that was no sign of life, by strategy. After a clock that went back it would
+        # be younger than the restart.
+        self._old_beats: dict[str, int] = {}
         self._errors: dict[str, str | None] = {}  # of the last failure seen, by strategy
         # While the engine reports this state, a check may skip the strategy until time moves it.
         self._calm: dict[str, StrategyState] = {}
@@ -148,6 +152,7 @@ class Book:
         for status in statuses:
             if calm(status.name) != status.state:
                 self._look_at(draft, status, read_us)
+        self._judge_unlisted(draft, statuses, at_us, read_us)
         if turned and not kill:
             for name, record in self.records.items():
                 if record.kill:
@@ -162,27 +167,56 @@ class Book:
             self.records[name] = Record(name)  # an untouched record is no fact, and needs no row
             if self.kill:
                 draft.decide(name, Input.KILL_ENGAGED)
-        if self._is_older_than_probation(draft[name], status, read_us):
+        what = self._seen_as(draft[name], status, draft.at_us, read_us)
+        if what is None:
             return
-        what = classify(draft[name], status)
         self._seen[name] = what
         error = None
-        if status.state == "failed":
-            error = self._errors[name] = clean(status.error)
+        if what in (Input.SEEN_FAILED, Input.SEEN_NOT_RETRYABLE):
+            error = self._errors[name] = error_of(status)
         if not draft.decide(name, what, error=error) and not draft[name].stalled:
             self._calm[name] = status.state
 
-    def _is_older_than_probation(
-        self, record: Record, status: StrategyStatus, read_us: int | None
-    ) -> bool:
-        """Whether the status was read before the restart returned, so that "failed" is no relapse.
+    def _seen_as(
+        self, record: Record, status: StrategyStatus, at_us: int, read_us: int | None
+    ) -> Input | None:
+        """The status as an input; None: it tells nothing about the time since the restart."""
+        what = classify(record, status)
+        if what is Input.SEEN_RUNNING and status.heartbeat_us is not None:
+            if status.heartbeat_us == self._old_beats.get(status.name):
+                what = Input.SEEN_SILENT
+        elif what is Input.SEEN_SILENT and status.heartbeat_us is not None:
+            self._old_beats[status.name] = status.heartbeat_us
+        if record.phase is not PROBATION or record.due_us is None:
+            return what
+        has_failed = what in (Input.SEEN_FAILED, Input.SEEN_NOT_RETRYABLE)
+        is_over = record.due_us <= at_us
+        if read_us is not None:
+            # The last statuses of a silent engine are repeated. Those from before the restart
+            # returned show no relapse, and the end of probation is judged by newer ones.
+            returned_us = record.due_us - to_us(self.settings.probation_s)
+            if read_us <= returned_us or (is_over and not has_failed and read_us < record.due_us):
+                return None
+        if has_failed and _is_older(record, status):
+            # The failure that the restart has answered, told once more.
+            return Input.NO_SIGN if is_over else None
+        return what
 
-        An engine that no longer reports repeats such a status.
-        """
-        told_us = read_us if status.at_us is None else status.at_us
-        if told_us is None or record.phase is not PROBATION or record.due_us is None:
-            return False
-        return told_us <= record.due_us - to_us(self.settings.probation_s)
+    def _judge_unlisted(
+        self, draft: Draft, statuses: Sequence[StrategyStatus], at_us: int, read_us: int | None
+    ) -> None:
+        """End the probation of strategies that the engine no longer lists."""
+        over = [
+            name
+            for name, due_us in self._proving.items()
+            if due_us <= at_us and (read_us is None or read_us >= due_us)
+        ]
+        if over:
+            listed = {status.name for status in statuses}
+            for name in over:
+                if name not in listed:
+                    self._seen[name] = Input.NO_SIGN
+                    draft.decide(name, Input.NO_SIGN)
 
     def _decide_with_seen(
         self, draft: Draft, name: str, what: Input, person: str | None = None
@@ -214,16 +248,22 @@ class Book:
         while due and free:
             _, name = heapq.heappop(due)
             # A strategy that the engine no longer lists, or is starting now, keeps its place.
-            if name in reported and self._down(draft[name]):
+            if name in reported and self._down(draft[name], at_us):
                 begun = len(draft.starts)
                 draft.decide(name, Input.DUE)
                 if len(draft.starts) > begun:
                     free = free - 1 if not spacing_us else 0
 
-    def _down(self, record: Record) -> bool:
+    def _down(self, record: Record, at_us: int) -> bool:
         seen = self._seen.get(record.name)
-        failed = seen is Input.SEEN_FAILED or seen is Input.SEEN_NOT_RETRYABLE
-        return failed or (record.stalled and seen is Input.SEEN_SILENT)
+        if seen is Input.SEEN_FAILED or seen is Input.SEEN_NOT_RETRYABLE:
+            return True
+        if record.stalled:
+            return seen in (Input.SEEN_SILENT, Input.SEEN_PENDING, Input.NO_SIGN)
+        # A strategy that is being started by others keeps its place, but not without end.
+        patience_us = to_us(max(self.settings.probation_s, self.settings.base_cooldown_s))
+        due_us = record.due_us or 0
+        return seen is Input.SEEN_PENDING and at_us >= due_us + patience_us
 
     def hear(self, report: AttemptEnded | AttemptLate, at_us: int) -> Draft:
         """The end, or the lateness, of a restart call.
@@ -276,6 +316,21 @@ class Book:
         if draft.records:
             self._statuses = None
 
+    def move(self, by_us: int) -> list[Record]:
+        """Follow a wall clock that jumped by `by_us`; returns the records that hold an instant."""
+        changed = [
+            after
+            for before in self.records.values()
+            if (after := moved(before, by_us)) is not before
+        ]
+        for record in changed:
+            self.records[record.name] = record
+            self._index(record)
+        if self._last_start_us is not None:
+            self._last_start_us += by_us
+        self._statuses = None
+        return changed
+
     def _index(self, record: Record) -> None:
         for phase, index in ((COOLDOWN, self._cooling), (PROBATION, self._proving)):
             if record.phase is phase and record.due_us is not None:
@@ -310,6 +365,12 @@ class Book:
         if self._statuses is None or len(self._statuses) != len(self.records):
             self._statuses = tuple(_status(self.records[name]) for name in sorted(self.records))
         return self._statuses
+
+
+def _is_older(record: Record, status: StrategyStatus) -> bool:
+    """Whether the status was true before the restart began, and not after it."""
+    started_us = record.restarted_us
+    return status.at_us is not None and started_us is not None and status.at_us <= started_us
 
 
 def _status(record: Record) -> RecoveryStatus:

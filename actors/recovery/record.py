@@ -9,6 +9,7 @@ import enum
 
 import msgspec
 
+from ...runtime import shown
 from ...wire.alert import AlertDraft
 from ...wire.controller import StrategyStatus
 from ...wire.recovery import RecoveryEvent, RecoveryPhase
@@ -21,6 +22,7 @@ __all__ = [
     "attempt_id",
     "classify",
     "clean",
+    "error_of",
 ]
 
 ERROR_MAX = 1_000  # characters of an engine's error text that are kept
@@ -41,9 +43,9 @@ class Record(msgspec.Struct, frozen=True):
     starts: tuple[int, ...] = ()  # instants of the last day's attempts, oldest first; if limited
     reason: str | None = None  # of a COOLDOWN or an OPEN
     operator: str | None = None  # the person who reset the breaker last
-    stalled: bool = (
-        False  # failed while reported running: only a new heartbeat shows that it is back
-    )
+    # Failed although the engine reports no failure. Of a strategy that is reported running, only a
+    # new heartbeat shows that it is back.
+    stalled: bool = False
     stop_owed: bool = False  # the kill switch engaged during its restart: stop it when it comes up
     failure_told: bool = False  # the alert of its failure is open
     recovery_told: bool = False  # the alert of its recovery is open
@@ -69,6 +71,8 @@ class Input(enum.Enum):
     SEEN_STOPPED = enum.auto()  # stopped, paused or retired, by a person or the guard
     SEEN_FAILED = enum.auto()
     SEEN_NOT_RETRYABLE = enum.auto()  # failed, and a restart cannot help
+    # At the end of a probation: not listed, or reported as it was before the restart.
+    NO_SIGN = enum.auto()
     DUE = enum.auto()  # a check after its due time, with a free slot for a restart
 
     # Heard from a restart call.
@@ -106,16 +110,25 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def classify(record: Record, status: StrategyStatus) -> Input:
-    """The engine's report about a strategy as an input."""
+    """The engine's report about a strategy as an input. A state that is not known is a failure."""
     if status.state == "running":
         since = record.restarted_us
         silent = (
             since is not None and status.heartbeat_us is not None and status.heartbeat_us <= since
         )
         return Input.SEEN_SILENT if silent else Input.SEEN_RUNNING
+    if status.state == "pending":
+        return Input.SEEN_PENDING
+    if status.state in ("paused", "stopped", "retired"):
+        return Input.SEEN_STOPPED
+    return Input.SEEN_FAILED if status.retryable else Input.SEEN_NOT_RETRYABLE
+
+
+def error_of(status: StrategyStatus) -> str | None:
+    """The reason of a failed strategy, fit to be stored."""
     if status.state == "failed":
-        return Input.SEEN_FAILED if status.retryable else Input.SEEN_NOT_RETRYABLE
-    return Input.SEEN_PENDING if status.state == "pending" else Input.SEEN_STOPPED
+        return clean(status.error)
+    return clean(f"the engine reports an unknown state: {shown(status.state)}")
 
 
 def clean(error: object) -> str | None:

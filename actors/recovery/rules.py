@@ -307,7 +307,7 @@ def running_on_probation(
 
 
 def silent_on_probation(record: Record, occasion: Occasion, settings: RecoverySettings) -> Decision:
-    """At the end of its probation a strategy without a heartbeat has failed: no progress."""
+    """At the end of its probation a strategy without a sign of life has failed: no progress."""
     assert record.due_us is not None
     if occasion.at_us < record.due_us:
         return Decision(record)
@@ -325,7 +325,8 @@ def reset(record: Record, occasion: Occasion, settings: RecoverySettings) -> Dec
     closing = event("reset", record, occasion, by=occasion.person)
     alerts = recovery_over(record, f"breaker reset by {occasion.person}")
     closed = replace(record, starts=(), operator=occasion.person, recovery_told=False)
-    if occasion.seen in (Input.SEEN_RUNNING, Input.SEEN_PENDING):
+    starting = occasion.seen is Input.SEEN_PENDING and not record.stalled
+    if occasion.seen is Input.SEEN_RUNNING or starting:
         alerts = (*failure_over(record, "running again"), *alerts)
         healthy = replace(
             closed,

@@ -46,7 +46,7 @@ class RecoverySettings(Settings, frozen=True):
         float,
         Meta(
             ge=0.001,
-            description="seconds, for texts only: the host port measures and reports a late call",
+            description="seconds; a longer restart call is a failed attempt, and is not cancelled",
         ),
     ] = 30.0
     restart_concurrency: Annotated[

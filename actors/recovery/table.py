@@ -12,7 +12,8 @@
   engine's reports about the strategy are ignored: the end of the call decides. No second call
   starts before that end, or two instances of the strategy could trade.
 * A restart that returned is only confirmed after its PROBATION. Its attempts stay counted until
-  then.
+  then. At its end the strategy runs and gives a sign of life, or the attempt has failed: silence
+  has an end too.
 * UNMANAGED is a strategy that a person or the guard stopped. Recovery leaves it alone until it is
   seen running again.
 * HELD lies over another phase and keeps it. Beneath it calls still end, and people still start and
@@ -46,6 +47,7 @@ TABLE: Mapping[RecoveryPhase, Mapping[Input, Rule | Beneath]] = {
         Input.SEEN_STOPPED: rules.unmanage,
         Input.SEEN_FAILED: rules.first_failure,
         Input.SEEN_NOT_RETRYABLE: rules.not_retryable,
+        Input.NO_SIGN: ignored,
         Input.DUE: ignored,
         Input.RETURNED: ignored,
         Input.RAISED: ignored,
@@ -64,6 +66,7 @@ TABLE: Mapping[RecoveryPhase, Mapping[Input, Rule | Beneath]] = {
         Input.SEEN_STOPPED: rules.unmanage,
         Input.SEEN_FAILED: ignored,
         Input.SEEN_NOT_RETRYABLE: ignored,  # after a reset, a person wants a try in spite of it
+        Input.NO_SIGN: ignored,
         Input.DUE: rules.begin_attempt,
         Input.RETURNED: ignored,
         Input.RAISED: ignored,
@@ -82,6 +85,7 @@ TABLE: Mapping[RecoveryPhase, Mapping[Input, Rule | Beneath]] = {
         Input.SEEN_STOPPED: ignored,
         Input.SEEN_FAILED: ignored,
         Input.SEEN_NOT_RETRYABLE: ignored,
+        Input.NO_SIGN: ignored,
         Input.DUE: ignored,
         Input.RETURNED: rules.returned,
         Input.RAISED: rules.raised,
@@ -100,6 +104,7 @@ TABLE: Mapping[RecoveryPhase, Mapping[Input, Rule | Beneath]] = {
         Input.SEEN_STOPPED: ignored,
         Input.SEEN_FAILED: ignored,
         Input.SEEN_NOT_RETRYABLE: ignored,
+        Input.NO_SIGN: ignored,
         Input.DUE: ignored,
         Input.RETURNED: rules.late_returned,
         Input.RAISED: rules.late_raised,
@@ -114,10 +119,11 @@ TABLE: Mapping[RecoveryPhase, Mapping[Input, Rule | Beneath]] = {
     RecoveryPhase.PROBATION: {
         Input.SEEN_RUNNING: rules.running_on_probation,
         Input.SEEN_SILENT: rules.silent_on_probation,
-        Input.SEEN_PENDING: ignored,
+        Input.SEEN_PENDING: rules.silent_on_probation,
         Input.SEEN_STOPPED: rules.unmanage,
         Input.SEEN_FAILED: rules.relapsed,
         Input.SEEN_NOT_RETRYABLE: rules.not_retryable,
+        Input.NO_SIGN: rules.silent_on_probation,
         Input.DUE: ignored,
         Input.RETURNED: ignored,
         Input.RAISED: ignored,
@@ -136,6 +142,7 @@ TABLE: Mapping[RecoveryPhase, Mapping[Input, Rule | Beneath]] = {
         Input.SEEN_STOPPED: rules.unmanage,
         Input.SEEN_FAILED: ignored,
         Input.SEEN_NOT_RETRYABLE: ignored,
+        Input.NO_SIGN: ignored,
         Input.DUE: ignored,
         Input.RETURNED: ignored,
         Input.RAISED: ignored,
@@ -154,6 +161,7 @@ TABLE: Mapping[RecoveryPhase, Mapping[Input, Rule | Beneath]] = {
         Input.SEEN_STOPPED: Beneath.ANY,
         Input.SEEN_FAILED: ignored,
         Input.SEEN_NOT_RETRYABLE: ignored,
+        Input.NO_SIGN: ignored,
         Input.DUE: ignored,
         Input.RETURNED: Beneath.ANY,
         Input.RAISED: Beneath.ANY,
@@ -172,6 +180,7 @@ TABLE: Mapping[RecoveryPhase, Mapping[Input, Rule | Beneath]] = {
         Input.SEEN_STOPPED: rules.stopped_as_owed,
         Input.SEEN_FAILED: ignored,  # the person who stopped it may not want it back
         Input.SEEN_NOT_RETRYABLE: ignored,
+        Input.NO_SIGN: ignored,
         Input.DUE: ignored,
         Input.RETURNED: ignored,
         Input.RAISED: ignored,

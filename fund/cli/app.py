@@ -87,6 +87,11 @@ app.command(
 )
 app.command("fundops.cli.ledger:app", name="ledger", help="Book and read the double-entry ledger.")
 app.command(
+    "fundops.cli.alerts:app",
+    name="alerts",
+    help="Read a fund's alerts, and test the channels that deliver them.",
+)
+app.command(
     "fundops.cli.database:backup",
     name="backup",
     help="Copy a fund's database, while it runs or not.",

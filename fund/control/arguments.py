@@ -12,6 +12,7 @@ import datetime as dt
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -87,6 +88,9 @@ def _one_of(value: Any, kinds: Sequence[Any], field: str) -> Any:
         return _amount(value, field)
     if dt.date in choices and set(choices) <= _INSTANT | {str}:
         return _instant(value, field)  # JSON carries a date or an instant as text
+    words = [kind for kind in choices if isinstance(kind, type) and issubclass(kind, Enum)]
+    if words and set(choices) == {words[0], str}:
+        return _plainly(value, words[0], field)  # JSON carries its member as text
     if len(choices) == 1:
         return converted(value, choices[0], field)
     lists = [kind for kind in choices if get_origin(kind) in _SEQUENCES]

@@ -24,7 +24,7 @@ from fundops.errors import NotAudited, UnknownCommand
 from fundops.runtime import ActorError, ConfigError, Ref, Rejected
 from fundops.wire.persistence import COMMIT_DEADLINE_S, Commit
 
-__all__ = ["Command", "CommandTable", "fund_commands", "takes_key"]
+__all__ = ["ALERT_READS", "Command", "CommandTable", "fund_commands", "takes_key"]
 
 log = logging.getLogger("fundops.control")
 
@@ -48,6 +48,9 @@ LEDGER_READS: Final = frozenset(
         "verify",
     )
 )
+
+# A test alert changes nothing in the fund.
+ALERT_READS: Final = frozenset(("recent", "test"))
 
 
 class Command(msgspec.Struct, frozen=True):

@@ -1,19 +1,46 @@
-"""The alerts' door: send an alert, read the recent ones."""
+"""The alerts' door: send an alert, try the channels, read the recent alerts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from uuid import uuid4
+
 from fundops.doors.door import Door
-from fundops.runtime import Ref
-from fundops.wire.alert import AlertPage, AlertReceipt, Category, Level, RecentAlerts, SendAlert
+from fundops.runtime import ActorError, Ref
+from fundops.wire.alert import (
+    AlertPage,
+    AlertReceipt,
+    Category,
+    ChannelTest,
+    Level,
+    OutgoingAlert,
+    RecentAlerts,
+    SendAlert,
+    TryDelivery,
+)
 
 __all__ = ["AlertDoor"]
 
+# Dedup keys of callers begin with this, those of the fund itself never do: a caller's key "kill"
+# must not silence the kill switch.
+CALLER = "caller:"
+
+# A channel may be busy with a delivery of 10 s before it begins with the test.
+TEST_DEADLINE_S = 30.0
+
 
 class AlertDoor(Door):
-    """Send alerts and read those that were sent."""
+    """Send alerts, try their channels, and read those that were sent.
 
-    def __init__(self, ref: Ref | None) -> None:
+    `channels` are the channels' actors by name.
+    """
+
+    def __init__(
+        self, ref: Ref | None, channels: Mapping[str, Ref], now_us: Callable[[], int]
+    ) -> None:
         super().__init__("alerts", "alert_webhook_url or any subsystem", ref)
+        self._channels = dict(channels)
+        self._now_us = now_us
 
     async def send(
         self,
@@ -27,8 +54,12 @@ class AlertDoor(Door):
     ) -> AlertReceipt:
         """Store an alert; returns once it is durable and does not wait for its delivery.
 
+        Keys of callers are apart from those of the fund's own alerts.
+
         Raises: `AlertRefused`; ValueError for an unknown level or category.
         """
+        if isinstance(dedup_key, str) and dedup_key:
+            dedup_key = CALLER + dedup_key
         return await self._ask(
             SendAlert(Level(level), Category(category), title, message, strategy, dedup_key)
         )
@@ -36,3 +67,26 @@ class AlertDoor(Door):
     async def recent(self, limit: int = 50) -> AlertPage:
         """The newest alerts, newest first, with counts over the whole history."""
         return await self._ask(RecentAlerts(limit))
+
+    async def test(self) -> tuple[ChannelTest, ...]:
+        """Send a test alert through each channel, past all limits, and say what became of it.
+
+        It is not part of the history. Empty when the fund has no channel.
+        """
+        number = f"test-{uuid4()}"  # a receiver that drops repeated ids must take each test
+        alert = OutgoingAlert(
+            number,
+            self._now_us(),
+            Level.INFO,
+            Category.GENERAL,
+            "Test alert",
+            "A person asked for this test. Alerts of this fund arrive through this channel.",
+        )
+        return tuple([await self._tested(name, alert) for name in self._channels])
+
+    async def _tested(self, name: str, alert: OutgoingAlert) -> ChannelTest:
+        try:
+            error = await self._channels[name].ask(TryDelivery(alert), timeout_s=TEST_DEADLINE_S)
+        except ActorError as lost:
+            error = f"the channel does not answer: {lost}"
+        return ChannelTest(name, error is None, error)

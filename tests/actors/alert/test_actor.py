@@ -16,19 +16,21 @@ import trio.testing
 
 from fundops.actors.alert import (
     SCHEMA,
+    SCHEMA_4,
     AlertActor,
     AlertSettings,
     ChannelActor,
     Deliver,
     alert_request,
     recent,
+    told_keys,
 )
 from fundops.actors.alert import actor as alert_actor
 from fundops.actors.alert.core import Alert, Decided
 from fundops.actors.alert.delivery import WebhookDelivery
 from fundops.actors.alert.schema import load_gates
 from fundops.actors.alert.secret_url import SecretUrl
-from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
+from fundops.actors.persistence import PersistenceActor, Reader, commit_batch, meta
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.runtime import (
     Actor,
@@ -69,7 +71,7 @@ QUEUED, RATE_SUPPRESSED, DEDUPED, UNPERSISTED, NO_CHANNEL = (
 )
 START_US = 1_700_000_000_000_000
 DEFAULTS = AlertSettings()
-MIGRATIONS = (persistence_schema.SCHEMA, SCHEMA)
+MIGRATIONS = (persistence_schema.SCHEMA, meta.SCHEMA + SCHEMA + SCHEMA_4)
 UNLIMITED = AlertSettings(per_category=10_000, queue_max=10_000)
 TOKEN = "T0K3N-that-nobody-may-see"
 
@@ -790,3 +792,92 @@ async def test_a_limit_that_is_no_count_is_refused_and_the_actor_lives_on(
         assert isinstance(caught.value, ValueError)
         assert caught.value.field == "limit"
         assert supervisor.ref("alert").epoch == 1
+
+
+# -- held back, and heard later
+
+
+async def test_alerts_that_wait_survive_a_restart_and_are_heard(
+    path: Path, clock: VirtualClock
+) -> None:
+    inbox = Inbox()
+    for minute in range(3):
+        async with tree(path, clock, inbox) as supervisor:
+            if not minute:
+                for number in range(12):
+                    await send(supervisor, f"{number:02}", CRITICAL, dedup_key=f"k{number:02}")
+            await consume(supervisor)
+            await drained(supervisor)
+            with Reader(path) as reader:
+                waiting = 12 - 5 * (minute + 1)
+                assert len(told_keys(reader, "k")) == 12
+                assert reader.row("SELECT count(*) FROM alert_waiting") == (max(0, waiting),)
+        clock.advance(60)
+    summary = "7 GENERAL suppressed"
+    assert [title for title in inbox.titles if title != summary] == [f"{n:02}" for n in range(12)]
+    assert inbox.titles.count(summary) == 1
+
+
+async def test_a_resolution_of_what_only_waits_is_durable(path: Path, clock: VirtualClock) -> None:
+    async with tree(path, clock) as supervisor:
+        await send_many(supervisor, 5)
+        await send(supervisor, dedup_key="k")
+        await send(supervisor, dedup_key="k", resolves=True)
+    clock.advance(60)
+    async with tree(path, clock) as supervisor:
+        await consume(supervisor)
+    assert [title for title, _ in history(path)][6:] == ["1 GENERAL suppressed"]
+
+
+async def test_a_waiting_critical_leaves_from_memory_while_storage_refuses(
+    path: Path, clock: VirtualClock
+) -> None:
+    inbox, worker = Inbox(), FickleWorker()
+    async with tree(path, clock, inbox, worker=lambda: worker) as supervisor:
+        for number in range(7):
+            await send(supervisor, str(number), CRITICAL, dedup_key=f"k{number}")
+        await drained(supervisor)
+        worker.refuses = True
+        clock.advance(60)
+        for _ in range(2):
+            with pytest.raises(StorageDegraded):
+                await send(supervisor, "refused")
+        await drained(supervisor)
+        assert inbox.titles == [str(number) for number in range(7)]
+        worker.refuses = False
+        await consume(supervisor)
+        await drained(supervisor)
+    assert inbox.titles == [*(str(number) for number in range(7)), "2 GENERAL suppressed"]
+    unpersisted = [title for title, outcome in history(path) if outcome is UNPERSISTED]
+    assert unpersisted == ["5", "6"]
+
+
+# -- ids that leave the process
+
+
+async def send_from(
+    path: Path, uuid: str, clock: VirtualClock, inbox: Inbox, worker: FickleWorker
+) -> None:
+    """One alert through the outbox and one from memory, of a database with this uuid."""
+    async with tree(path, clock) as supervisor:
+        await store(supervisor, Statement("INSERT INTO meta VALUES ('uuid', ?)", [(uuid,)]))
+    async with tree(path, clock, inbox, worker=lambda: worker) as supervisor:
+        await send(supervisor)
+        await drained(supervisor)
+        worker.refuses = True
+        await send(supervisor, level=CRITICAL)
+        await drained(supervisor)
+        worker.refuses = False
+
+
+async def test_an_id_is_unique_in_the_world_by_the_uuid_of_its_database(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    inbox = Inbox()
+    for name in ("a", "b"):
+        await send_from(tmp_path / f"{name}.db", f"uuid-of-{name}", clock, inbox, FickleWorker())
+    ids = [alert.id for alert in inbox.alerts]
+    assert ids[0] == "uuid-of-a-1"
+    assert ids[1].startswith("uuid-of-a-memory-")
+    assert ids[2] == "uuid-of-b-1"
+    assert len(set(ids)) == len(ids)

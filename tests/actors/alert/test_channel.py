@@ -15,6 +15,7 @@ import trio.testing
 
 from fundops.actors.alert import (
     SCHEMA,
+    SCHEMA_4,
     AlertActor,
     AlertSettings,
     ChannelActor,
@@ -23,7 +24,7 @@ from fundops.actors.alert import (
 )
 from fundops.actors.alert.delivery import WebhookDelivery
 from fundops.actors.alert.secret_url import SecretUrl
-from fundops.actors.persistence import PersistenceActor, Reader, commit_batch
+from fundops.actors.persistence import PersistenceActor, Reader, commit_batch, meta
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.runtime import (
     Actor,
@@ -42,11 +43,12 @@ from fundops.wire.alert import (
     OutgoingAlert,
     PendingDeliveries,
     SendAlert,
+    TryDelivery,
     Wake,
 )
 
 INFO, CRITICAL = Level.INFO, Level.CRITICAL
-MIGRATIONS = (persistence_schema.SCHEMA, SCHEMA)
+MIGRATIONS = (persistence_schema.SCHEMA, meta.SCHEMA + SCHEMA + SCHEMA_4)
 UNLIMITED = AlertSettings(per_category=10_000, queue_max=10_000)
 
 
@@ -508,3 +510,21 @@ def test_a_deadline_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(ConfigError):
         ChannelActor("hook", path, Inbox(), clock, deadline_s=deadline_s)
+
+
+async def test_a_delivery_can_be_tried_without_a_row(path: Path, clock: VirtualClock) -> None:
+    async def refuse(alert: OutgoingAlert) -> None:
+        if alert.title == "bad":
+            raise DeliveryFailed("HTTP 500")
+
+    inbox = Inbox(refuse)
+    async with tree(path, clock, channel(path, clock, inbox)) as supervisor:
+        answers = [
+            await supervisor.ref("channel.hook").ask(
+                TryDelivery(OutgoingAlert("t", 0, INFO, Category.GENERAL, title, ""))
+            )
+            for title in ("good", "bad")
+        ]
+        assert answers == [None, "HTTP 500"]
+        assert states(path) == []
+    assert inbox.titles == ["good"]

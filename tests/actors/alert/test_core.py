@@ -415,3 +415,162 @@ def test_what_is_decided_does_not_depend_on_how_the_work_is_cut(
             piece = []
     in_pieces.take(*piece)
     assert in_pieces.history == at_once.history
+
+
+# -- held back, and heard later
+
+
+def titled(at_s: float, title: str, level: Level = CRITICAL) -> Alert:
+    return Alert(us(at_s), level, RECOVERY, title, "message", title, f"recovery:{title}")
+
+
+def heard(gates: Decider) -> list[tuple[float, str]]:
+    return [
+        (one.alert.at_us / 1e6, one.alert.title)
+        for one in gates.history
+        if one.outcome is QUEUED and one.in_budget
+    ]
+
+
+def test_fifty_failures_at_once_are_all_heard_five_a_minute() -> None:
+    gates = Decider()
+    names = [f"s{number:02}" for number in range(50)]
+    gates.take(*(titled(0, name) for name in names))
+    gates.pass_time(3_600)
+    assert heard(gates) == [(60 * (place // 5), name) for place, name in enumerate(names)]
+    assert not gates.pass_time(86_400)
+
+
+def test_of_those_that_wait_the_worst_news_goes_first() -> None:
+    gates = Decider(critical_lane="shared")
+    gates.take(*[alert(0, category=RECOVERY)] * 5)
+    gates.take(titled(1, "info", INFO), titled(2, "warning", WARNING), titled(3, "critical"))
+    gates.pass_time(60)
+    assert [title for _, title in heard(gates)[5:]] == ["critical", "warning", "info"]
+
+
+def test_an_alert_that_waits_says_how_long_it_was_held_back() -> None:
+    gates = Decider()
+    gates.take(*[alert(0)] * 5, alert(10, key="k"))
+    late = gates.pass_time(60)[-1]
+    assert late.alert.message == "message (held back for 50 s by the rate limit)"
+
+
+def test_what_is_over_before_it_was_heard_is_not_heard() -> None:
+    gates = Decider(suppression_summary=False)
+    gates.take(*[alert(0)] * 5, alert(1, key="k"))
+    assert gates.take(alert(2, key="k", resolves=True)) == [None]
+    assert gates.pass_time(3_600) == []
+
+
+def test_a_resolution_that_was_held_back_is_told_later() -> None:
+    gates = Decider(suppression_summary=False)
+    gates.take(alert(0, key="k"), *[alert(0)] * 4)
+    assert gates.take(alert(1, key="k", resolves=True)) == [RATE_SUPPRESSED]
+    [late] = gates.pass_time(60)
+    assert (late.alert.resolves, late.outcome) == (True, QUEUED)
+    assert gates.take(alert(61, key="k", resolves=True)) == [None]
+
+
+def test_a_key_that_fires_again_while_its_resolution_waits_is_told_again() -> None:
+    gates = Decider(suppression_summary=False)
+    gates.take(alert(0, CRITICAL, key="k"), *[alert(0)] * 5)
+    gates.take(alert(1, key="k", resolves=True))
+    assert gates.take(alert(2, CRITICAL, key="k")) == [QUEUED]
+    assert gates.pass_time(3_600) == []  # the resolution is no longer true
+
+
+@pytest.mark.parametrize("pause_s", [0, 30, 1_800])
+def test_a_resolved_key_is_told_again_every_time(pause_s: int) -> None:
+    gates = Decider(per_category=100)
+    for number in range(10):
+        at_s = number * (pause_s + 2)
+        assert gates.take(alert(at_s, CRITICAL, key="entitled:s")) == [QUEUED]
+        resolution = alert(at_s + 1 + pause_s, key="entitled:s", resolves=True)
+        assert gates.take(resolution) == [QUEUED]
+
+
+def test_a_waiting_alert_is_replaced_by_its_newer_text_and_not_by_a_lower_level() -> None:
+    gates = Decider(critical_lane="shared", suppression_summary=False)
+    gates.take(*[alert(0, category=RECOVERY)] * 5)
+    for text, level in (("first", WARNING), ("second", CRITICAL), ("third", INFO)):
+        key = "recovery:s"
+        gates.take(Alert(us(1), level, RECOVERY, text, "message", None, key))
+    assert [one.alert.title for one in gates.pass_time(60)] == ["second"]
+
+
+def test_no_more_wait_than_there_is_room_for_and_critical_ones_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core, "WAITING_MAX", 3)
+    gates = Decider(critical_lane="shared", suppression_summary=False)
+    gates.take(*[alert(0, category=RECOVERY)] * 5)
+    gates.take(*(titled(1, f"i{number}", INFO) for number in range(3)))
+    gates.take(*(titled(2, f"c{number}") for number in range(2)))
+    assert [one.alert.title for one in gates.pass_time(60)] == ["c0", "c1", "i2"]
+
+
+def test_a_summary_names_levels_and_the_first_titles() -> None:
+    gates = Decider()
+    gates.take(*(titled(0, f"s{number}") for number in range(10)))
+    [summary] = [one.alert for one in gates.pass_time(60) if not one.in_budget]
+    assert summary.title == "5 RECOVERY suppressed"
+    assert "5 CRITICAL" in summary.message
+    assert "s5; s6; s7." in summary.message
+    assert "s8" not in summary.message
+
+
+def test_a_kill_is_heard_whatever_a_host_sent_in_its_category() -> None:
+    gates = Decider()
+    gates.take(*[alert(0, CRITICAL, KILL_SWITCH)] * 20)
+    assert gates.take(alert(1, CRITICAL, KILL_SWITCH, key="kill")) == [QUEUED]
+    assert gates.take(alert(2, CRITICAL, KILL_SWITCH, key="kill")) == [DEDUPED]
+
+
+def test_six_promotions_do_not_hide_a_demotion_from_real_money() -> None:
+    promotion = Category.PROMOTION
+    gates = Decider()
+    gates.take(*[alert(0, INFO, promotion)] * 6)
+    assert gates.take(alert(10, CRITICAL, promotion)) == [QUEUED]
+
+
+@given(st.lists(alerts, max_size=60))
+def test_no_window_holds_more_than_five_of_a_lane_with_those_that_waited(
+    given_alerts: list[Alert],
+) -> None:
+    gates = Decider()
+    for one in sorted(map(repaired, given_alerts), key=lambda one: one.at_us):
+        gates.take(one)
+    gates.pass_time(10_000)
+    for category in (GENERAL, KILL_SWITCH):
+        for critical in (False, True):
+            let_out = [
+                one.alert.at_us
+                for one in gates.history
+                if one.in_budget
+                and one.alert.category is category
+                and (one.alert.level is CRITICAL) is critical
+            ]
+            if category is KILL_SWITCH and critical:
+                continue  # the first of each episode is beyond the limit
+            for start in let_out:
+                assert sum(start <= one < start + us(60) for one in let_out) <= 5
+
+
+@given(st.lists(alerts, max_size=60))
+def test_a_state_that_lasts_is_heard_in_the_end(given_alerts: list[Alert]) -> None:
+    gates = Decider()
+    last: dict[str, Alert] = {}
+    for one in sorted(map(repaired, given_alerts), key=lambda one: one.at_us):
+        gates.take(one)
+        if one.dedup_key is not None:
+            last[one.dedup_key] = one
+    gates.pass_time(10_000)
+    for key, one in last.items():
+        told = [
+            each.alert for each in gates.history if each.alert.dedup_key == key and each.in_budget
+        ]
+        if not one.resolves:
+            assert told, "a firing was never heard"
+        elif told:
+            assert told[-1].resolves, "a resolution was never heard"

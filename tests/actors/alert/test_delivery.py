@@ -13,6 +13,7 @@ from functools import partial
 import httpx2
 import pytest
 import trio
+from msgspec.structs import replace
 
 from fundops.actors.alert import DeliveryFailed
 from fundops.actors.alert.delivery import LogDelivery, WebhookDelivery, timestamp
@@ -246,6 +247,43 @@ async def test_a_cancelled_delivery_closes_its_connection(sent: bytes) -> None:
         with trio.fail_after(5):
             await gone.wait()
         nursery.cancel_scope.cancel()
+
+
+# -- Slack
+
+
+def slack(answer: httpx2.Response, seen: list[httpx2.Request]) -> WebhookDelivery:
+    def take(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return answer
+
+    url = SecretUrl(f"https://hooks.slack.com/services/{TOKEN}")
+    return WebhookDelivery(url, transport=httpx2.MockTransport(take))
+
+
+async def test_slack_gets_a_text_beside_the_five_keys() -> None:
+    seen: list[httpx2.Request] = []
+    await slack(httpx2.Response(200, text="ok"), seen)(replace(ALERT, title="a <!channel> & b"))
+    body = json.loads(seen[0].content)
+    assert set(body) == {"level", "category", "title", "message", "timestamp", "text"}
+    assert body["title"] == "a <!channel> & b"
+    assert body["text"] == (
+        "CRITICAL KILL_SWITCH: a &lt;!channel&gt; &amp; b\nFund drawdown 15.2% exceeded 15.0% – ü"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (httpx2.Response(400, text="no_text"), "HTTP 400, and Slack does not say ok"),
+        (httpx2.Response(200, text="invalid_token"), "HTTP 200, and Slack does not say ok"),
+        (httpx2.Response(200), "HTTP 200, and Slack does not say ok"),
+    ],
+)
+async def test_slack_took_a_message_only_when_it_says_ok(
+    answer: httpx2.Response, reason: str
+) -> None:
+    assert await failure(slack(answer, [])) == reason
 
 
 # -- the secret

@@ -478,7 +478,9 @@ def test_a_failure_read_before_the_restart_came_back_is_no_relapse(stamped: bool
     engine = Engine(always_returns)
     engine.fail()
     engine.check(0)
-    for at_s, read_s, phase in ((10, 0, P.PROBATION), (700, 0, P.PROBATION), (701, 1, P.COOLDOWN)):
+    # At the end of probation an old failure of an engine that answers is no sign of life.
+    end = P.COOLDOWN if stamped else P.PROBATION
+    for at_s, read_s, phase in ((10, 0, P.PROBATION), (700, 0, end), (701, 1, P.COOLDOWN)):
         at_us = read_s * SECOND if stamped else None
         statuses = [StrategyStatus("alpha", "failed", at_us=at_us)]
         draft = engine.book.check(
@@ -567,6 +569,98 @@ def test_the_gauges_show_an_open_breaker_under_a_hold_as_both() -> None:
     engine.check(1)
     statistics = engine.book.statistics()
     assert (statistics.circuit_breakers_open, statistics.held, statistics.in_probation) == (1, 1, 0)
+
+
+# -- silence has an end
+
+
+def test_a_restart_that_leaves_it_pending_has_failed_at_the_end_of_probation() -> None:
+    engine = Engine(always_returns)
+    engine.fail()
+    engine.check(0)
+    engine.state = "pending"
+    for at_s in range(1, 4_000):
+        draft = engine.check(at_s)
+        if draft.starts:
+            engine.state = "pending"
+    assert engine.attempts == [0, 660, 1_380]
+    assert engine.opened == [1_980]
+    assert len(engine.alerts(Level.CRITICAL)) == 1
+    assert {event.error for event in engine.events("relapse")} == {NO_PROGRESS}
+
+
+def test_a_strategy_that_leaves_the_list_on_probation_has_failed_at_its_end() -> None:
+    engine = Engine(always_returns)
+    engine.fail()
+    engine.check(0)
+    for at_s in (1, 599, 600):
+        engine.take(engine.book.check([], False, at_s * SECOND), at_s)
+    assert (engine.record.phase, engine.record.reason) == (P.COOLDOWN, NO_PROGRESS)
+
+
+def test_a_silent_engine_neither_confirms_nor_fails_a_probation() -> None:
+    engine = Engine(always_returns)
+    engine.heartbeats = False
+    engine.fail()
+    engine.check(0)
+    for statuses in ([engine.status(599)], []):
+        draft = engine.book.check(statuses, False, 900 * SECOND, read_us=599 * SECOND)
+        assert not draft.records
+    heard = engine.book.check([engine.status(900)], False, 901 * SECOND, read_us=900 * SECOND)
+    assert [event.action for event in heard.events] == ["confirmed"]
+
+
+def test_a_crash_during_the_restart_call_is_a_relapse() -> None:
+    engine = Engine(always_returns)
+    engine.fail()
+    draft = engine.book.check([engine.status(0)], False, 0)
+    engine.take(draft, 0)
+    engine.hear(AttemptEnded("alpha", draft.starts[0].attempt_id, None, True), 2)
+    crashed = [StrategyStatus("alpha", "failed", at_us=SECOND)]
+    engine.take(engine.book.check(crashed, False, 3 * SECOND, read_us=3 * SECOND), 3)
+    assert (engine.record.phase, engine.record.attempts) == (P.COOLDOWN, 1)
+
+
+def test_a_start_by_others_that_never_ends_is_answered_by_an_attempt() -> None:
+    engine = Engine(always_raises)
+    engine.fail()
+    engine.check(0)
+    engine.state = "pending"
+    engine.poll(1_000, from_s=1)
+    assert engine.attempts == [0, 660]
+
+
+def test_a_reset_while_it_makes_no_progress_tries_again() -> None:
+    engine = Engine(always_returns, RecoverySettings(attempts_max=1))
+    engine.fail()
+    engine.check(0)
+    engine.state = "pending"
+    engine.poll(600, from_s=1)
+    assert engine.record.phase is P.OPEN
+    engine.take(engine.book.order("alpha", Input.RESET, "ann", 700 * SECOND)[0], 700)
+    engine.check(700)
+    assert engine.attempts == [0, 700]
+
+
+def test_an_old_heartbeat_is_no_sign_of_life_after_the_clock_went_back() -> None:
+    engine = Engine(always_returns)
+    engine.heartbeats, engine.heartbeat_us = False, 9_999 * SECOND
+    engine.fail()
+    engine.poll(10_100, from_s=10_000)
+    engine.book.move(-3_600 * SECOND)
+    engine.poll(7_000, from_s=6_501)
+    assert not engine.events("confirmed")
+    assert [event.error for event in engine.events("relapse")] == [NO_PROGRESS]
+
+
+@pytest.mark.parametrize("jump_s", [3_600, -3_600])
+def test_a_cooldown_keeps_its_length_when_the_wall_clock_jumps(jump_s: int) -> None:
+    engine = Engine(always_raises)
+    engine.fail()
+    engine.check(10_000)
+    engine.book.move(jump_s * SECOND)
+    engine.poll(10_100 + jump_s, from_s=10_001 + jump_s)
+    assert engine.attempts == [10_000, 10_060 + jump_s]
 
 
 # -- many strategies
@@ -692,7 +786,9 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(
         name=st.sampled_from(NAMES),
-        state=st.sampled_from(["pending", "running", "paused", "stopped", "failed", "retired"]),
+        state=st.sampled_from(
+            ["pending", "running", "paused", "stopped", "failed", "retired", "unheard of"]
+        ),
         retryable=st.booleans(),
         beats=st.sampled_from(["none", "old", "fresh"]),
     )
@@ -709,7 +805,22 @@ class AnyOrder(RuleBasedStateMachine):
     def check(self, seconds: int, kill: bool) -> None:
         self.now_us += seconds * SECOND
         self.kill = kill
-        self.take(self.book.check(list(self.states.values()), kill, self.now_us))
+        draft = self.book.check(list(self.states.values()), kill, self.now_us)
+        self.take(draft)
+        released = {event.target for event in draft.events if event.action == "released"}
+        for record in self.book.records.values():
+            if record.phase is P.PROBATION and record.name not in released:
+                assert record.due_us is not None
+                assert record.due_us > self.now_us, "a probation has no end"
+
+    @rule(name=st.sampled_from(NAMES))
+    def a_strategy_leaves_the_list(self, name: str) -> None:
+        self.states.pop(name, None)
+
+    @rule(seconds=st.sampled_from([3_600, -3_600]))
+    def the_wall_clock_is_set(self, seconds: int) -> None:
+        self.now_us += seconds * SECOND
+        self.book.move(seconds * SECOND)
 
     @rule(kill=st.booleans())
     def storage_refuses(self, kill: bool) -> None:

@@ -126,3 +126,78 @@ def test_a_feed_that_a_former_life_left_stale_is_not_warned_of_again_but_comes_b
     assert not check(watch, 400, 0).events
     [alert] = check(watch, 500, 500).alerts
     assert "200 s" in alert.message
+
+
+# -- reports that make no sense, and clocks that are set
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (FeedStatus("x", "12:00"), "x"),  # type: ignore[arg-type]
+        (FeedStatus("x", 1.5), "x"),  # type: ignore[arg-type]
+        (FeedStatus("x", True), "x"),
+        (FeedStatus("x", 0, "soon"), "x"),  # type: ignore[arg-type]
+        (FeedStatus(5, 0), "5"),  # type: ignore[arg-type]
+        (FeedStatus("", 0), "''"),
+        (FeedStatus("good", 0), "good (listed twice)"),
+    ],
+)
+def test_one_wrong_feed_is_named_once_and_touches_no_other(wrong: FeedStatus, named: str) -> None:
+    watch = FeedWatch()
+    told = []
+    for at_s in range(0, 400, 10):
+        draft = watch.check([FeedStatus("good", at_s * SECOND), wrong], at_s * SECOND)
+        watch.apply(draft)
+        told += [(alert.level, alert.title) for alert in draft.alerts]
+    assert told == [(Level.WARNING, f"feed {named}: stale")]
+
+
+def test_a_wrong_feed_that_reports_well_again_is_back() -> None:
+    watch = FeedWatch()
+    watch.apply(watch.check([FeedStatus("x", "12:00")], 0))  # type: ignore[arg-type]
+    draft = watch.check([FeedStatus("x", 9 * SECOND)], 10 * SECOND)
+    assert actions(draft) == ["feed_back"]
+    assert [alert.resolves for alert in draft.alerts] == [True]
+
+
+@pytest.mark.parametrize("jump_s", [3_600, -3_600])
+def test_a_jump_of_the_wall_clock_changes_no_verdict(jump_s: int) -> None:
+    watch = FeedWatch()
+    for at_s in range(10_000, 10_100, 10):
+        draft = watch.check(
+            [FeedStatus("ticks", at_s * SECOND), FeedStatus("dead", 10_000 * SECOND)],
+            at_s * SECOND,
+        )
+        assert not draft.events
+        watch.apply(draft)
+    watch.move(jump_s * SECOND)
+    stale = []
+    for at_s in range(10_100 + jump_s, 10_400 + jump_s, 10):
+        # The first data after the jump came before it, and has the old time.
+        data_s = 10_095 if at_s == 10_100 + jump_s else at_s
+        draft = watch.check(
+            [FeedStatus("ticks", data_s * SECOND), FeedStatus("dead", 10_000 * SECOND)],
+            at_s * SECOND,
+        )
+        watch.apply(draft)
+        stale += [(at_s - jump_s, event.target) for event in draft.events]
+    assert stale == [(10_300, "dead")]
+
+
+def test_a_time_stamp_in_the_future_keeps_no_feed_fresh() -> None:
+    watch = FeedWatch()
+    found = [(at_s, actions(check(watch, at_s, 10**9))) for at_s in (0, 299, 300)]
+    assert found == [(0, []), (299, []), (300, ["stale_feed"])]
+
+
+def test_a_feed_that_leaves_the_list_is_named_once() -> None:
+    watch = FeedWatch()
+    check(watch, 0, 0)
+    told = []
+    for at_s in (299, 300, 20_000, 40_000):
+        draft = watch.check([], at_s * SECOND)
+        watch.apply(draft)
+        told += [(at_s, event.error) for event in draft.events]
+    assert told == [(300, "no data for 300 s; the engine no longer lists it")]
+    assert actions(check(watch, 40_001, 40_001)) == ["feed_back"]

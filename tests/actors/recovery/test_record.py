@@ -1,6 +1,10 @@
 """The engine's reports as inputs, and its error texts as they are stored."""
 
-from fundops.actors.recovery.record import Input, Record, classify, clean
+from typing import Any
+
+import pytest
+
+from fundops.actors.recovery.record import Input, Record, classify, clean, error_of
 from fundops.wire.controller import StrategyState, StrategyStatus
 
 
@@ -35,3 +39,10 @@ def test_an_error_text_is_cut_and_made_fit_to_be_stored() -> None:
     assert clean("\ud800boom") == "?boom"
     assert clean(ValueError("x")) == "x"
     assert len(clean("x" * 5_000) or "") == 1_000
+
+
+@pytest.mark.parametrize("state", ["error", "FAILED", "crashed", "runing", None, 5])
+def test_a_state_that_is_not_known_counts_as_failed(state: Any) -> None:
+    status = StrategyStatus("alpha", state)
+    assert classify(Record("alpha"), status) is Input.SEEN_FAILED
+    assert error_of(status) == f"the engine reports an unknown state: {state!r}"

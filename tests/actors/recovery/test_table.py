@@ -49,6 +49,8 @@ GRID: dict[RecoveryPhase, dict[Input, tuple[RecoveryPhase, tuple[str, ...]]]] = 
     P.PROBATION: {
         RUNNING: (P.HEALTHY, ("confirmed",)),
         SILENT: (P.COOLDOWN, ("relapse",)),
+        Input.SEEN_PENDING: (P.COOLDOWN, ("relapse",)),
+        Input.NO_SIGN: (P.COOLDOWN, ("relapse",)),
         STOPPED: (P.UNMANAGED, ()),
         FAILED: (P.COOLDOWN, ("relapse",)),
         NOT_RETRYABLE: (P.OPEN, ("opened",)),

@@ -47,7 +47,7 @@ from fundops.control.client import rebuilt
 from fundops.control.commands import LEDGER_READS, CommandTable, takes_key
 from fundops.control.rendezvous import Peer, folder_to_listen_in, peer_of, socket_name
 from fundops.control.server import ControlServer
-from fundops.doors import LedgerDoor
+from fundops.doors import AlertDoor, LedgerDoor
 from fundops.errors import ControlError, NobodyListens, NotAudited, UnknownCommand
 from fundops.file.database import MIGRATIONS, prepare
 from fundops.runtime import InlineWorker, Worker
@@ -297,12 +297,17 @@ def test_a_link_to_the_database_leads_to_its_fund(tmp_path: Path, db: Path) -> N
 # -- what can be asked
 
 
-def test_the_table_is_the_ledgers_door_and_a_backup(fund: FundManager, db: Path) -> None:
+def test_the_table_is_the_doors_and_a_backup(fund: FundManager, db: Path) -> None:
     with pytest.raises(UnknownCommand) as caught:
         call(db, "nosuch")
     public = {name for name in dir(LedgerDoor) if not name.startswith("_")} - {"new_key"}
+    alerts = {name for name in dir(AlertDoor) if not name.startswith("_")}
     assert str(caught.value).partition("known: ")[2].split(", ") == sorted(
-        {"backup", *(f"ledger.{one}" for one in public)}
+        {
+            "backup",
+            *(f"ledger.{one}" for one in public),
+            *(f"alerts.{one}" for one in alerts),
+        }
     )
 
 
@@ -1034,3 +1039,12 @@ def test_the_head_of_the_chain_is_logged_when_a_session_ends_and_when_the_fund_s
         assert last == (reader.recent_entries(1)[0].seq, reader.recent_entries(1)[0].hash)
     told = [one.getMessage() for one in caplog.records if "ledger anchor" in one.getMessage()]
     assert told == [f"ledger anchor {seq} {head}" for seq, head in (first, last)]
+
+
+def test_an_alert_is_sent_and_read_through_the_socket(fund: FundManager, db: Path) -> None:
+    given = {"level": "WARNING", "category": "GENERAL", "title": "t", "message": "m"}
+    assert call(db, "alerts.send", given, by="ann")["outcome"] == "NO_CHANNEL"
+    assert [one["title"] for one in call(db, "alerts.recent", {"limit": 1})["alerts"]] == ["t"]
+    assert call(db, "alerts.test") == []
+    with pytest.raises(ValueError, match="LOUD"):
+        call(db, "alerts.send", {**given, "level": "LOUD"})

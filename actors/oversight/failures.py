@@ -1,0 +1,80 @@
+"""Alerts about failed strategies in a fund without self-healing, where recovery does not tell them.
+
+Pure. A failure is told when it is first seen, and resolved once the engine reports another state.
+A state that is not known counts as failed, and a strategy that only starts has not come back yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
+
+from ...runtime import shown
+from ...wire.alert import AlertDraft, Category, Level
+from ...wire.controller import StrategyState, StrategyStatus
+from ...wire.promotion import EntitlementTerms
+
+__all__ = ["FAILED", "FailureWatch"]
+
+FAILED = "failed:"  # dedup keys are this and the strategy's name
+
+# A tuple, because a state from outside may be of any type.
+_HARMLESS = tuple(state for state in get_args(StrategyState) if state != "failed")
+
+
+class FailureWatch:
+    """The strategies whose failure was told. `told` are the dedup keys that are still open."""
+
+    def __init__(self, told: Iterable[str] = ()) -> None:
+        self._told = {key.removeprefix(FAILED) for key in told}
+
+    def look(
+        self, statuses: Sequence[StrategyStatus], terms: Mapping[str, EntitlementTerms] | None
+    ) -> list[AlertDraft]:
+        """The alerts of one look at all strategies; CRITICAL for one with real money.
+
+        `terms` are the entitlements by name; None: promotion is off, and all money is real.
+        """
+        alerts: list[AlertDraft] = []
+        for status in statuses:
+            name, state = status.name, status.state
+            if state not in _HARMLESS:
+                if name not in self._told:
+                    self._told.add(name)
+                    alerts.append(_failed(status, is_real=_is_real(name, terms)))
+            elif name in self._told and state != "pending":
+                self._told.discard(name)
+                alerts.append(_over(name, state))
+        return alerts
+
+
+def _is_real(name: str, terms: Mapping[str, EntitlementTerms] | None) -> bool:
+    if terms is None:
+        return True
+    entitled = terms.get(name)
+    return entitled is not None and entitled.real_capital_fraction > 0
+
+
+def _failed(status: StrategyStatus, *, is_real: bool) -> AlertDraft:
+    reason = status.error if status.state == "failed" else f"its state is {shown(status.state)}"
+    return AlertDraft(
+        Level.CRITICAL if is_real else Level.WARNING,
+        Category.STRATEGY_FAILURE,
+        f"{status.name}: failed",
+        f"{reason or 'the engine gave no reason'}; nothing restarts it, since self-healing is off",
+        status.name,
+        f"{FAILED}{status.name}",
+    )
+
+
+def _over(name: str, state: str) -> AlertDraft:
+    title = f"{name}: {'running again' if state == 'running' else state}"
+    return AlertDraft(
+        Level.INFO,
+        Category.STRATEGY_FAILURE,
+        title,
+        "it is not failed any more",
+        name,
+        f"{FAILED}{name}",
+        resolves=True,
+    )

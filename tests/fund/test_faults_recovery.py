@@ -1,0 +1,231 @@
+"""Recovery in a whole fund: states without an end, clocks that are set, feeds that lie."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from fundops.actors.recovery import RecoverySettings
+from fundops.config import FundConfig
+from fundops.fund import Fund
+from fundops.runtime import InlineWorker, VirtualClock
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
+from fundops.wire.alert import Level
+from fundops.wire.controller import FeedStatus, StrategyStatus
+from fundops.wire.recovery import RecoveryPhase, RecoveryStatus
+
+SECOND = 1_000_000
+P = RecoveryPhase
+
+
+class SteppedClock(VirtualClock):
+    """A clock whose wall time can be set."""
+
+    step_us = 0
+
+    def now_us(self) -> int:
+        return super().now_us() + self.step_us
+
+
+class Restarts(FakeController):
+    """A controller with one strategy whose restarts do what a test says."""
+
+    def __init__(self) -> None:
+        super().__init__(StrategyStatus("s", "running", equity=1000, allocated=1000))
+        self.restarts = 0
+
+    def restarted(self, name: str) -> None:
+        self.set(name, state="running", error=None)
+
+    async def restart(self, name: str, *, attempt_id: str) -> None:
+        self.restarts += 1
+        self.restarted(name)
+
+
+async def ticks(world: VirtualFund, count: int, seconds: float = 1) -> None:
+    for _ in range(count):
+        world.clock.advance(seconds)
+        await world.tick()
+
+
+async def status(world: VirtualFund, name: str = "s") -> RecoveryStatus:
+    [found] = [one for one in await world.fund.recovery.statuses() if one.name == name]
+    return found
+
+
+def titles(world: VirtualFund, level: Level) -> list[str]:
+    return [alert.title for alert in world.sent_alerts() if alert.level is level]
+
+
+# -- a half-open state has an end
+
+
+async def test_a_restart_that_leaves_a_strategy_pending_ends_in_an_open_breaker() -> None:
+    class Pending(Restarts):
+        def restarted(self, name: str) -> None:
+            self.set(name, state="pending", error=None)
+
+    controller = Pending()
+    async with virtual_fund(controller, self_healing_enabled=True) as world:
+        controller.set("s", state="failed")
+        await ticks(world, 11, 60)
+        assert (await status(world)).phase is P.COOLDOWN
+        await ticks(world, 1_429, 60)
+        assert (await status(world)).phase is P.OPEN
+        assert controller.restarts == 3
+        assert titles(world, Level.CRITICAL)[0] == "s: given up, breaker open"
+
+
+async def test_a_crash_while_the_restart_call_runs_counts_as_a_failed_attempt() -> None:
+    class Crashing(Restarts):
+        clock: Any = None
+
+        def restarted(self, name: str) -> None:
+            started_us = self.clock.now_us()
+            self.clock.advance(2)
+            self.set(name, state="failed", at_us=started_us + SECOND)
+
+    controller = Crashing()
+    async with virtual_fund(controller, self_healing_enabled=True) as world:
+        controller.clock = world.clock
+        controller.set("s", state="failed")
+        await ticks(world, 600, 10)
+        assert (await status(world)).phase is P.OPEN
+        assert controller.restarts == 3
+
+
+@pytest.mark.parametrize("state", ["error", "FAILED", "crashed", "runing"])
+async def test_a_state_that_no_one_knows_is_restarted_and_told(state: Any) -> None:
+    controller = Restarts()
+    async with virtual_fund(controller, self_healing_enabled=True) as world:
+        controller.set("s", state=state)
+        await ticks(world, 3)
+        assert controller.restarts == 1
+        assert "s: failed" in titles(world, Level.WARNING)
+
+
+# -- clocks that are set
+
+
+@pytest.mark.parametrize("jump_s", [3_600, -3_600])
+async def test_a_wall_clock_that_jumps_changes_no_verdict_and_is_one_event(jump_s: int) -> None:
+    clock, controller = SteppedClock(START_US), Restarts()
+    async with virtual_fund(controller, clock=clock, self_healing_enabled=True) as world:
+        for second in range(400):
+            if second == 200:
+                clock.step_us = jump_s * SECOND
+            clock.advance(1)
+            if second % 3 == 0:
+                controller.feed_statuses = [FeedStatus("ticks", clock.now_us())]
+            await world.tick()
+        found = await world.fund.recovery.event_history()
+        assert [(one.action, one.target, one.error) for one in found] == [
+            ("clock_jump", "clock", str(jump_s))
+        ]
+
+
+async def test_a_cooldown_of_a_minute_lasts_one_when_the_clock_goes_back() -> None:
+    class Raising(Restarts):
+        def restarted(self, name: str) -> None:
+            raise RuntimeError("no")
+
+    clock, controller = SteppedClock(START_US), Raising()
+    async with virtual_fund(controller, clock=clock, self_healing_enabled=True) as world:
+        controller.set("s", state="failed")
+        await ticks(world, 10)
+        clock.step_us = -3_600 * SECOND
+        await ticks(world, 50)
+        assert controller.restarts == 1
+        await ticks(world, 2)
+        assert controller.restarts == 2
+        assert (await status(world)).due_us == clock.now_us() + 119 * SECOND
+
+
+# -- feeds
+
+
+async def test_one_wrong_feed_is_named_and_recovery_lives_on() -> None:
+    controller = Restarts()
+    async with virtual_fund(controller, self_healing_enabled=True) as world:
+        wrong: Any = "12:00"
+        for _ in range(30):
+            world.clock.advance(10)
+            controller.feed_statuses = [
+                FeedStatus("x", wrong),
+                FeedStatus("good", world.clock.now_us()),
+            ]
+            report = await world.tick()
+            assert report.failed == ()
+        assert titles(world, Level.WARNING) == ["feed x: stale"]
+        assert "last_data_us '12:00'" in world.sent_alerts()[0].message
+
+
+# -- the restart call
+
+
+async def test_the_restart_deadline_that_was_set_is_the_one_that_is_kept(
+    autojump_clock: MockClock,
+) -> None:
+    class Slow(Restarts):
+        async def restart(self, name: str, *, attempt_id: str) -> None:
+            await trio.sleep(100)
+            self.set(name, state="running", error=None)
+
+    controller = Slow()
+    settings = RecoverySettings(restart_deadline_s=70)
+    async with virtual_fund(controller, self_healing_enabled=True, recovery=settings) as world:
+        controller.set("s", state="failed")
+        world.clock.advance(1)
+        await world.fund.tick()
+        phases = []
+        for _ in range(4):
+            phases.append((await status(world)).phase)
+            await trio.sleep(34.5)
+        assert phases == [P.RESTARTING, P.RESTARTING, P.RESTARTING, P.PROBATION]
+        [late] = await world.fund.recovery.event_history()
+        assert late.error == "no answer within 70 s"
+
+
+async def test_recovery_answers_a_question_from_inside_its_restart_call() -> None:
+    class Asking(Restarts):
+        world: Any = None
+
+        async def restart(self, name: str, *, attempt_id: str) -> None:
+            assert [one.name for one in await self.world.fund.recovery.statuses()] == ["s"]
+            assert await self.world.fund.recovery.hold(name)
+            assert await self.world.fund.recovery.release(name)
+            await super().restart(name, attempt_id=attempt_id)
+
+    controller = Asking()
+    async with virtual_fund(controller, self_healing_enabled=True) as world:
+        controller.world = world
+        controller.set("s", state="failed")
+        await ticks(world, 2)
+        assert (await status(world)).phase is P.PROBATION
+
+
+async def test_the_attempts_of_two_funds_at_one_engine_have_different_ids(tmp_path: Path) -> None:
+    ids: list[str] = []
+
+    class Noting(Restarts):
+        async def restart(self, name: str, *, attempt_id: str) -> None:
+            ids.append(attempt_id)
+            self.restarted(name)
+
+    controller = Noting()
+    for number in range(2):
+        config = FundConfig(
+            total_capital=1,
+            db_path=tmp_path / f"{number}.db",
+            tick_interval_s=None,
+            control_socket=False,
+            self_healing_enabled=True,
+        )
+        controller.set("s", state="failed")
+        async with Fund.open(config, controller, make_worker=lambda name: InlineWorker()) as fund:
+            await fund.tick()
+            await fund.host.idle()
+    assert [one.rpartition("-")[2] for one in ids] == ["s:1:1", "s:1:1"]
+    assert len(set(ids)) == 2
