@@ -5,20 +5,23 @@ rest on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ...wire.persistence import Statement
 from ...wire.promotion import HistoryEntry, PromotionStage
-from ..persistence import Rows
-from .core import Change, Strategy
+from ..persistence import Reader, Rows
+from .core import Change, Rules, Strategy, check_on_ladder
 from .metrics import Sample
+from .settings import PromotionSettings
 
 __all__ = [
     "SCHEMA",
     "SCHEMA_3",
     "changed",
+    "check_stages",
     "find",
     "history",
     "load_all",
@@ -90,7 +93,8 @@ _METRICS = (
     "INSERT INTO promotion_metrics (strategy_id, episode, as_of_us, source, explicit, metrics)"
     " VALUES (?, ?, ?, ?, ?, ?)"
 )
-_SAMPLE = "INSERT INTO promotion_sample VALUES (?, ?, ?, ?, ?, ?, ?)"
+# A session is sampled once: a sample that is there already stands.
+_SAMPLE = "INSERT OR IGNORE INTO promotion_sample VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 def _text(value: Any) -> str:
@@ -100,8 +104,15 @@ def _text(value: Any) -> str:
 def saved(strategies: Iterable[Strategy]) -> Statement:
     """The current rows."""
     rows = [
-        (one.id, one.name, one.stage.value, one.rev, one.entered_us, _text(one))
-        for one in strategies
+        (
+            strategy.id,
+            strategy.name,
+            strategy.stage.value,
+            strategy.rev,
+            strategy.entered_us,
+            _text(strategy),
+        )
+        for strategy in strategies
     ]
     return Statement(_SAVE, rows)
 
@@ -153,7 +164,10 @@ def sampled(samples: Iterable[tuple[Strategy, Sample]]) -> Statement:
     """The evidence of one session."""
     return Statement(
         _SAMPLE,
-        [(one.id, one.episode, *msgspec.structs.astuple(sample)) for one, sample in samples],
+        [
+            (strategy.id, strategy.episode, *msgspec.structs.astuple(sample))
+            for strategy, sample in samples
+        ],
     )
 
 
@@ -161,6 +175,12 @@ def load_all(rows: Rows) -> list[Strategy]:
     """Every strategy, by name."""
     records = rows.rows("SELECT record FROM promotions ORDER BY strategy")
     return [msgspec.json.decode(record, type=Strategy) for (record,) in records]
+
+
+def check_stages(path: Path, settings: PromotionSettings) -> None:
+    """Whether the ladder has the stage of each strategy in the file. Raises: `PolicyError`."""
+    with Reader(path) as reader:
+        check_on_ladder(load_all(reader), Rules(settings))
 
 
 def find(rows: Rows, id_or_name: str) -> Strategy | None:

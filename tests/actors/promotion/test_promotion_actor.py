@@ -151,7 +151,8 @@ class Tree:
     async def register(self, name: str = "mm", stage: PromotionStage = Paper) -> str:
         """Registered, or adopted where real money is."""
         if stage.is_live:
-            return str(await self.ask(Adopt(name, stage, "owner", "was live before")))
+            adopt = Adopt(name, stage, "owner", "was live before", over_capital=True)
+            return str(await self.ask(adopt))
         return str(await self.ask(Register(name, stage)))
 
     async def green(self, name: str = "mm", days: float = 14, **metrics: float) -> None:
@@ -425,14 +426,14 @@ async def test_when_storage_refuses_a_demotion_is_cut_already_and_a_promotion_ra
     path: Path,
 ) -> None:
     async with opened(path) as tree:
-        await tree.register("down", Scaled)
+        await tree.ask(Adopt("down", Scaled, "owner", "live", 90_000 * 10**8))
         await tree.register("up", Shadow)
         await tree.green("up")
         tree.mood.refusal = StorageDegraded("full")
         for request in (Demote("down"), Promote("up")):
             with pytest.raises(StorageDegraded):
                 await tree.ask(request)
-        assert tree.engine.calls == [("down", "live-small", 1_000, "live-scaled")]
+        assert tree.engine.calls == [("down", "live-small", 900, "live-scaled")]
         assert (await tree.snapshot("down")).stage is Scaled
         assert (await tree.snapshot("up")).stage is Shadow
         assert alerts(path) == []
@@ -498,15 +499,15 @@ async def test_a_hard_drawdown_demotes_in_that_tick_though_frozen_cooling_and_wi
         assert snapshot.cooldown_until == T0 + 60 * DAY_US
         await trio.testing.wait_all_tasks_blocked()
         assert Bell.rung == 2
-        assert alerts(path)[-1] == ("WARNING", "mm demoted to shadow")
+        assert alerts(path)[-1] == ("CRITICAL", "mm demoted to shadow")
 
 
 async def test_a_fall_within_the_session_demotes_at_once(path: Path) -> None:
     async with opened(path) as tree:
         await tree.register(stage=Small)
         assert await tree.look(status(equity=100.0), session="d1") == []
-        assert await tree.look(status(equity=90.001), evaluate=False) == []
-        assert await tree.look(status(equity=Decimal(90)), evaluate=False) == [
+        assert await tree.look(status(equity=95.001), evaluate=False) == []
+        assert await tree.look(status(equity=Decimal(95)), evaluate=False) == [
             ("mm", Small, Shadow, True)
         ]
         assert await tree.look(status(equity=50.0), evaluate=False) == []
@@ -547,6 +548,7 @@ async def test_a_demoted_strategy_that_is_green_next_day_waits_for_its_cooldown(
 async def test_own_samples_become_metrics_and_a_session_counts_once(path: Path) -> None:
     async with opened(path) as tree:
         await tree.register()
+        await tree.look(status(equity=100.0))  # the base
         for number, equity in enumerate((101.0, 99.0, 102.0)):
             for _ in range(2):  # a tick that failed halfway is repeated as a whole
                 one = status(equity=equity, n_trades=number + 1, n_wins=number)
@@ -564,6 +566,7 @@ async def test_a_session_repeated_after_a_transition_is_no_evidence_of_the_new_s
 ) -> None:
     async with opened(path) as tree:
         await tree.register(stage=Small)
+        assert await tree.look(status(equity=100.0)) == []
         assert await tree.look(status(equity=50.0), session="d1") == [("mm", Small, Shadow, True)]
         await tree.look(status(equity=50.0), session="d1")
         assert (await tree.snapshot()).metrics == {}
@@ -593,6 +596,7 @@ async def test_a_strategy_with_broken_books_proves_nothing_and_holds_nobody_up(
     async with opened(path) as tree:
         await tree.register("broken", Small)
         await tree.register("sound", Small)
+        await tree.look(status("broken", 100.0), status("sound", 100.0))  # the base
         for number in range(2):
             bad = status("broken", **broken) if number else status("broken", 100.0)
             await tree.look(bad, status("sound", 100.0), session=f"d{number}")
@@ -645,7 +649,7 @@ async def test_record_history_and_alert_are_one_transaction(path: Path) -> None:
         (commit,) = tree.mood.committed
         text = " ".join(statement.sql for statement in commit.statements)
         assert all(table in text for table in ("promotions", "promotion_history", "alert_request"))
-        assert alerts(path) == [("WARNING", "mm demoted to live-small")]
+        assert alerts(path) == [("CRITICAL", "mm demoted to live-small")]
 
 
 async def test_without_an_alert_actor_no_alert_is_asked_for(path: Path) -> None:
@@ -748,8 +752,8 @@ async def test_history_is_newest_first_paged_and_never_changed(path: Path) -> No
         assert await tree.history(limit=0) == []
         with pytest.raises(ValueError, match="limit"):
             await tree.history(limit=-1)
-        for _ in range(25):
-            await tree.ask(Freeze("mm", True))
+        for number in range(25):
+            await tree.ask(Freeze("mm", number % 2 == 0))
         assert len((await tree.snapshot()).history) == 20
     connection = apsw.Connection(str(path))
     for sql in ("UPDATE promotion_history SET reason = 'nicer'", "DELETE FROM promotion_history"):
