@@ -207,7 +207,7 @@ class PromotionManager:
     # -- deciding
 
     def evaluate(self, strategy_id: str) -> Evaluation:
-        """What the rules say now; writes nothing."""
+        """The verdict of the rules now; writes nothing."""
         strategy = self._read(lambda file: file.find(strategy_id))
         return core.evaluate(strategy, self._rules, self._clock.now_us())
 

@@ -188,7 +188,8 @@ class PromotionActor(DurableActor):
         if before is not None:
             if before != values:
                 raise Conflict(
-                    f"{strategy.name} has other metrics recorded as of {as_of_us} from {request.source!r}"
+                    f"{strategy.name} has other metrics recorded as of {as_of_us}"
+                    f" from {request.source!r}"
                 )
             return
         after = core.with_metrics(strategy, request.metrics, as_of_us)
@@ -436,7 +437,7 @@ class PromotionActor(DurableActor):
         )
 
     def terms(self) -> dict[str, EntitlementTerms]:
-        """What each strategy's stage allows, by name."""
+        """The terms of each strategy's stage, by name."""
         return {
             strategy.name: core.terms_of(strategy, self._rules)
             for strategy in self._strategies.values()

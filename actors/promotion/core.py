@@ -418,7 +418,7 @@ def latest(strategy: Strategy, name: str) -> Metric | None:
 
 
 def evaluate(strategy: Strategy, rules: Rules, now_us: int, others_minor: int = 0) -> Evaluation:
-    """What the rules say now. Pure: a dry run and the real thing are the same bytes.
+    """The verdict of the rules now. Pure: a dry run and the real evaluation are the same bytes.
 
     `others_minor` is the real capital that all other strategies are entitled to.
     """
@@ -655,7 +655,8 @@ def promoted(
         raise SkipRefused(f"{strategy.name} is at the top stage, {strategy.stage.value}")
     if to is not None and rules.stage(to) is not target:
         raise SkipRefused(
-            f"{strategy.name} can go from {strategy.stage.value} to {target.value}, not to {to.value}"
+            f"{strategy.name} can go from {strategy.stage.value} to {target.value},"
+            f" not to {to.value}"
         )
     if strategy.frozen:
         raise StrategyFrozen(f"{strategy.name} is frozen")
@@ -801,7 +802,7 @@ def _values(strategy: Strategy) -> dict[str, float]:
 def terms_of(
     strategy: Strategy, rules: Rules, stage: PromotionStage | None = None
 ) -> EntitlementTerms:
-    """What a stage allows to the strategy; None: the one it is in."""
+    """The terms of the strategy in a stage; None: in its own."""
     stage = stage or strategy.stage
     if stage is PromotionStage.Retired:
         return EntitlementTerms(strategy.name, stage, "none", 0.0, strategy.budget_minor)

@@ -123,7 +123,7 @@ class Reading(msgspec.Struct, frozen=True):
 
     @property
     def adds_up(self) -> bool:
-        """Whether equity is what was allocated plus the P&L of the engine's present run."""
+        """Whether equity is the allocation plus the P&L of the engine's present run."""
         if self.realized is None or self.unrealized is None:
             return False
         parts = self.allocated + self.realized + self.unrealized
@@ -195,7 +195,7 @@ class Track(msgspec.Struct, frozen=True):
             and self.realized
             and (new_run or reading.realized == 0)
         ):
-            # The engine's P&L began anew, and such an equity forgets with it what was made before.
+            # The engine's P&L began anew, and an equity computed from it lost the earlier P&L too.
             flow -= self.realized
         opening, peak = self._after_flow(flow)
         peak = max(peak, reading.equity)

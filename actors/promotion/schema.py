@@ -1,5 +1,5 @@
-"""Promotion's tables: one row per strategy, its history for ever, and the samples its metrics
-rest on.
+"""Promotion's tables: one row per strategy, its history without end, and the samples behind its
+metrics.
 """
 
 from __future__ import annotations
@@ -86,8 +86,9 @@ SCHEMA_3 = 'ALTER TABLE promotion_history RENAME COLUMN actor TO "by";'
 
 _SAVE = "INSERT OR REPLACE INTO promotions VALUES (?, ?, ?, ?, ?, ?)"
 _HISTORY = (
-    'INSERT INTO promotion_history (strategy_id, strategy, kind, from_stage, to_stage, effective_us, "by", reason,'
-    " metrics, evaluation, rev) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO promotion_history (strategy_id, strategy, kind, from_stage, to_stage,"
+    ' effective_us, "by", reason, metrics, evaluation, rev)'
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _METRICS = (
     "INSERT INTO promotion_metrics (strategy_id, episode, as_of_us, source, explicit, metrics)"
@@ -151,7 +152,7 @@ def recorded(
 def recorded_before(
     rows: Rows, strategy: Strategy, as_of_us: int, source: str
 ) -> dict[str, float] | None:
-    """What was recorded under the same key, or None."""
+    """The metrics recorded under the same key, or None."""
     row = rows.row(
         "SELECT metrics FROM promotion_metrics"
         " WHERE strategy_id = ? AND episode = ? AND as_of_us = ? AND source = ? AND explicit = 1",
@@ -194,8 +195,9 @@ def find(rows: Rows, id_or_name: str) -> Strategy | None:
 def history(rows: Rows, strategy_id: str | None, limit: int) -> tuple[HistoryEntry, ...]:
     """The newest lines, newest first, of one strategy or of all."""
     found = rows.rows(
-        'SELECT seq, strategy, kind, from_stage, to_stage, effective_us, "by", reason, metrics, evaluation, rev'
-        " FROM promotion_history WHERE ?1 IS NULL OR strategy_id = ?1 ORDER BY seq DESC LIMIT ?2",
+        'SELECT seq, strategy, kind, from_stage, to_stage, effective_us, "by", reason, metrics,'
+        " evaluation, rev FROM promotion_history WHERE ?1 IS NULL OR strategy_id = ?1"
+        " ORDER BY seq DESC LIMIT ?2",
         (strategy_id, limit),
     )
     return tuple(_line(*row) for row in found)

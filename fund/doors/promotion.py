@@ -140,7 +140,10 @@ class PromotionDoor(Door):
         return await self._ask(Demote(strategy_id, to, by, reason, expected_rev))
 
     async def freeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
-        """Forbid promotion until `unfreeze`. Demotion still works. A second call changes nothing."""
+        """Forbid promotion until `unfreeze`. Demotion still works.
+
+        A second call changes nothing.
+        """
         await self._ask(Freeze(strategy_id, True, by, reason))
 
     async def unfreeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:

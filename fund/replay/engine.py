@@ -133,9 +133,7 @@ class ReplayEngine:
         script: Script = Script(),  # noqa: B008  frozen
     ) -> None:
         self._share_minor = capital_minor // max(1, len(line_up))
-        self._books = {
-            strategy.name: _Book(strategy, self._share_minor) for strategy in line_up
-        }
+        self._books = {strategy.name: _Book(strategy, self._share_minor) for strategy in line_up}
         self._bars = bars
         self._first = first
         self._now_us = now_us

@@ -27,6 +27,7 @@ from fundops.actors.promotion.core import (
     retired,
     seen,
     session_ended,
+    sessions_missed,
     snapshot,
     transition_of,
     with_metrics,
@@ -721,3 +722,153 @@ def test_a_demotion_is_hard_by_its_limit_and_not_by_its_words() -> None:
     by_limit = demoted(subject, GUARDED, T0, by="promotion", reason="drawdown", hard=True)
     assert not transition_of(by_hand).hard
     assert transition_of(by_limit).hard
+
+
+# -- two sources of one fact
+
+
+def recorded(*records: tuple[int, dict[str, float]]) -> Strategy:
+    """A strategy with these metrics, in the order of their arrival."""
+    subject = strategy()
+    for as_of_us, metrics in records:
+        subject = with_metrics(subject, metrics, as_of_us)
+    return subject
+
+
+def test_an_older_record_that_arrives_later_does_not_count() -> None:
+    now_us = T0 + 14 * DAY_US
+    bad = {**SOURCE_EXAMPLE, "sharpe": 0.1, "max_drawdown": 0.30}
+    subject = recorded((now_us, bad), (now_us - HOUR_US, SOURCE_EXAMPLE))
+    assert evaluate(subject, LITERAL, now_us).verdict == "FAIL"
+    subject = recorded((now_us, SOURCE_EXAMPLE), (now_us - 4 * DAY_US, SOURCE_EXAMPLE))
+    assert evaluate(subject, LITERAL, now_us).verdict == "PASS"
+
+
+def test_of_two_records_of_one_instant_the_later_arrival_counts() -> None:
+    subject = recorded((T0, {"sharpe": 1.0}), (T0, {"sharpe": 2.0}))
+    assert subject.metrics["sharpe"] == Metric(2.0, T0)
+
+
+@pytest.mark.parametrize("name", ["max_drawdown", "daily_loss"])
+def test_a_worst_value_never_falls_within_an_episode(name: str) -> None:
+    subject = recorded((T0, {name: 0.5}), (T0 + HOUR_US, {name: 0.01}))
+    assert latest(subject, name) == Metric(0.5, T0 + HOUR_US)
+    subject = recorded((T0, {name: 0.01}), (T0 - 1, {name: 0.5}))
+    assert latest(subject, name) == Metric(0.5, T0)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.floats(0, 1)).map(lambda pair: (T0 + pair[0], pair[1])),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_records_count_by_instant_whatever_their_order_of_arrival(
+    records: list[tuple[int, float]],
+) -> None:
+    subject = recorded(*[(at, {"sharpe": value, "max_drawdown": value}) for at, value in records])
+    newest = max(at for at, _ in records)
+    assert subject.metrics["sharpe"] == Metric(
+        [value for at, value in records if at == newest][-1], newest
+    )
+    assert subject.metrics["max_drawdown"].value == max(value for _, value in records)
+
+
+# -- days, sessions, and years
+
+
+@pytest.mark.parametrize("short_us", [1, 43, 999_999])
+def test_days_are_compared_in_microseconds(short_us: int) -> None:
+    subject, now_us = measured()
+    assert evaluate(subject, LITERAL, now_us).verdict == "PASS"
+    days = line(evaluate(subject, LITERAL, now_us - short_us), "min_days")
+    assert (days.verdict, days.reason) == (
+        "FAIL",
+        f"{short_us / 1_000_000:.6f}".rstrip("0") + " seconds to go",
+    )
+
+
+def test_a_young_strategy_is_told_how_many_days_are_to_go() -> None:
+    found = evaluate(strategy(), LITERAL, T0 + 2_000_000)
+    assert line(found, "min_days").reason == "13.99998 days to go"
+
+
+def test_the_sharpe_is_annualised_with_the_sessions_of_its_calendar() -> None:
+    found = {}
+    for periods in (252, 365):
+        subject = seen(strategy(), reading(100.0))
+        for number in range(60):
+            subject = session(
+                subject,
+                reading(100.0 * 1.001 ** (number // 2 + number % 2)),
+                T0 + number * DAY_US,
+                periods_per_year=periods,
+            )
+        found[periods] = subject.measured["sharpe"].value
+    assert found[365] / found[252] == pytest.approx(math.sqrt(365 / 252))
+
+
+def test_where_sessions_are_counted_age_is_counted_in_them_and_not_in_hours() -> None:
+    subject = sessions(strategy(), 101.0, 103.0)
+    at_us = subject.closes_us[-1]
+    assert line(evaluate(subject, LITERAL, at_us + 65 * HOUR_US), "max_drawdown").verdict == "PASS"
+    for number, reason in ((1, ""), (2, "stale: 2 sessions ended since")):
+        subject = session_ended(
+            subject,
+            f"2026-02-0{number}",
+            at_us + number,
+            GUARDED.settings,
+            measured=False,
+            periods_per_year=252,
+        )
+        assert line(evaluate(subject, LITERAL, at_us + HOUR_US), "max_drawdown").reason == reason
+
+
+def test_sessions_that_ended_without_a_tick_age_the_evidence() -> None:
+    subject = sessions(strategy(), 101.0, 103.0)
+    missed = sessions_missed(subject, 400, T0 + 3 * DAY_US)
+    assert len(missed.closes_us) == 5
+    found = line(evaluate(missed, LITERAL, T0 + 3 * DAY_US), "max_drawdown")
+    assert found.reason == "stale: 5 sessions ended since"
+
+
+def test_evidence_of_another_week_is_stale_though_no_session_was_seen() -> None:
+    subject = sessions(strategy(), 101.0, 103.0)
+    found = line(evaluate(subject, LITERAL, T0 + 9 * DAY_US), "max_drawdown")
+    assert found.reason == "stale: 8.0 days old"
+
+
+def test_sessions_only_go_forward() -> None:
+    subject = sessions(strategy(), 101.0, 103.0)
+    for name in ("2026-01-02", "2026-01-01"):
+        again = session_ended(
+            seen(subject, reading(50.0)),
+            name,
+            T0,
+            GUARDED.settings,
+            measured=True,
+            periods_per_year=252,
+        )
+        assert again.measured == subject.measured
+
+
+# -- gates and ladders that cannot be
+
+
+@pytest.mark.parametrize("criteria", [("x",), "x", 5, None, (Criterion, 1)])
+def test_a_gate_of_anything_but_criteria_is_refused_when_made(criteria: Any) -> None:
+    with pytest.raises(ConfigError, match="criteria"):
+        PromotionGate(Paper, criteria)
+
+
+def test_a_gate_given_by_its_stages_value_guards_that_stage() -> None:
+    gate = PromotionGate("paper", [Criterion("n", "n_trades", ">=", 1)])  # type: ignore[arg-type]
+    assert (gate.stage, len(gate.criteria)) == (Paper, 1)
+    with pytest.raises(UnknownStage):
+        PromotionGate("live-medium", ())  # type: ignore[arg-type]
+
+
+def test_a_limit_that_is_a_text_is_refused() -> None:
+    with pytest.raises(ConfigError, match="limit"):
+        Criterion("x", "sharpe", ">=", "1")  # type: ignore[arg-type]
