@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from ...runtime import ConfigError, Settings, shown
-from ...wire.errors import UnknownStage
+from ...wire.errors import PolicyError, UnknownStage
 from ...wire.promotion import PromotionStage
 
 __all__ = [
@@ -73,8 +73,11 @@ class Ladder(msgspec.Struct, frozen=True):
         return self.rungs[self.rank(stage)]
 
     def rank(self, stage: PromotionStage) -> int:
-        """Raises: ValueError for a stage that is not on this ladder."""
-        return [rung.stage for rung in self.rungs].index(stage)
+        """Raises: `PolicyError` (a ValueError) for a stage that is not on this ladder."""
+        for position, rung in enumerate(self.rungs):
+            if rung.stage is stage:
+                return position
+        raise PolicyError("promotion_ladder", f"{self.name!r} has no stage {stage.value}")
 
     def above(self, stage: PromotionStage) -> PromotionStage | None:
         rank = self.rank(stage) + 1

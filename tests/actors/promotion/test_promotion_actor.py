@@ -3,7 +3,7 @@ and raised after.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ from typing import Any
 import apsw
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fundops.actors.host import Host
 from fundops.actors.persistence import PersistenceActor, Reader
-from fundops.actors.promotion import PromotionActor, PromotionSettings
+from fundops.actors.promotion import PromotionActor, PromotionSettings, core
+from fundops.actors.promotion.core import Rules, Strategy
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
     DAY_US,
@@ -31,6 +34,7 @@ from fundops.runtime import (
 from fundops.wire.alert import AlertsWaiting
 from fundops.wire.controller import StrategyStatus
 from fundops.wire.errors import (
+    CapitalExceeded,
     Conflict,
     ConstraintFailed,
     CoolingDown,
@@ -677,6 +681,75 @@ async def test_all_moves_of_one_look_share_a_transaction_and_are_all_lost_with_i
         assert sorted(moves) == sorted(
             [("down", Small, Shadow, True), ("up", Paper, Shadow, False)], key=str
         )
+
+
+async def test_a_fall_that_was_seen_counts_though_storage_refused_that_look(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register(stage=Small)
+        await tree.look(status(equity=100.0))
+        tree.mood.refusal = StorageDegraded("full")
+        with pytest.raises(StorageDegraded):
+            await tree.look(status(equity=70.0), session="2026-01-01")
+        tree.mood.refusal = None
+        moves = await tree.look(status(equity=99.0), session="2026-01-01", evaluate=False)
+        assert moves == [("mm", Small, Shadow, True)]
+        line = (await tree.snapshot()).history[-1]
+        assert line.metrics["max_drawdown"] == pytest.approx(0.3)
+
+
+async def test_a_sample_that_is_stored_already_crashes_nothing(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register()
+        await tree.look(status(equity=100.0))
+        connection = apsw.Connection(str(path))
+        connection.execute(
+            "INSERT INTO promotion_sample SELECT strategy_id, 1, '2026-01-01', 1, 1, 0, 0"
+            " FROM promotions"
+        )
+        connection.close()
+        await tree.look(status(equity=101.0), session="2026-01-01")
+        assert tree.promotion.epoch == 1
+        assert (await tree.snapshot()).metrics["max_drawdown"] == 0
+
+
+async def test_small_moves_within_a_session_are_not_written(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register()
+        await tree.look(status(equity=100.0), evaluate=False)
+        tree.mood.committed.clear()
+        for equity in (100.05, 99.99, 100.0):
+            await tree.look(status(equity=equity), evaluate=False)
+        assert tree.mood.committed == []
+        await tree.look(status(equity=99.0), evaluate=False)
+        assert len(tree.mood.committed) == 1
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["adopt", "promote", "demote"]), st.integers(0, 3)), max_size=12
+    )
+)
+def test_no_order_of_moves_entitles_beyond_the_capital(moves: list[tuple[str, int]]) -> None:
+    rules = Rules(
+        PromotionSettings(min_paper_days=0, min_trades=0, min_sharpe=0),
+        capital_minor=CAPITAL_MINOR,
+    )
+    held: dict[int, Strategy] = {}
+    for kind, number in moves:
+        others = sum(rules.entitled_minor(one) for key, one in held.items() if key != number)
+        with suppress(CapitalExceeded, KeyError, SkipRefused, CoolingDown, StrategyFrozen):
+            if kind == "adopt" and number not in held:
+                after = core.registered(
+                    f"s{number}", Small, T0, by="x", adopt=True, reason="x", budget_minor=4 * 10**12
+                ).after
+                core.check_capital(after, Small, rules, others)
+            elif kind == "promote":
+                green = core.with_metrics(held[number], GREEN, T0)
+                after = core.promoted(green, rules, T0, by="x", others_minor=others).after
+            else:
+                after = core.demoted(held[number], rules, T0, by="x", reason="").after
+            held[number] = after
+        assert sum(map(rules.entitled_minor, held.values())) <= CAPITAL_MINOR
 
 
 async def test_a_commit_of_unknown_outcome_is_looked_up(path: Path) -> None:
