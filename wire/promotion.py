@@ -251,7 +251,6 @@ class Observe(Request[Observed], frozen=True):
     session: str | None = None  # ISO day: this look ends that session; None: within one
     evaluate: bool = False  # whether gates are evaluated for promotions
     periods_per_year: float = 252  # sessions in a year, for the Sharpe ratio
-    missed: int = 0  # sessions that ended without a tick since the last look; they give no sample
 
 
 class ReadSnapshot(Request[PromotionSnapshot], frozen=True):

@@ -54,6 +54,8 @@ __all__ = ["PromotionActor"]
 log = logging.getLogger("fundops.promotion")
 
 SNAPSHOT_HISTORY = 20
+# The looks of one tick, a plain one and the end of a session, are this close together.
+SAME_TICK_US = 1_000_000
 
 _STAGES = {stage.value for stage in PromotionStage}
 
@@ -77,6 +79,7 @@ class PromotionActor(DurableActor):
         self._saved: dict[str, Strategy] = {}  # by id; as they are on disk
         self._ids: dict[str, str] = {}  # by name
         self._entitled_minor = 0  # the real capital of all strategies together
+        self._looked_us = 0  # at the last look within a session
         self._alert: Ref | None = None
 
     def load(self) -> None:
@@ -266,8 +269,10 @@ class PromotionActor(DurableActor):
             self._look(strategy, statuses.get(strategy.name), request, now_us)
             for strategy in self._strategies.values()
             if strategy.stage is not PromotionStage.Retired
-            and (strategy.name in statuses or request.session is not None or request.missed)
+            and (strategy.name in statuses or request.session is not None)
         ]
+        if request.session is None:
+            self._looked_us = now_us
         looked_at = [look for look, _ in looks]
         samples = [(look, sample) for look, sample in looks if sample is not None]
         reported = [look for look in looked_at if look.name in statuses]
@@ -278,6 +283,10 @@ class PromotionActor(DurableActor):
         transitions = await self._move(changes, looked_at, ready, schema.sampled(samples))
         return Observed(tuple(transitions), self.terms())
 
+    def _is_same_tick(self, now_us: int) -> bool:
+        """Whether a plain look came just before: then newer figures than these may be known."""
+        return 0 <= now_us - self._looked_us < SAME_TICK_US
+
     def _look(
         self,
         strategy: Strategy,
@@ -286,26 +295,28 @@ class PromotionActor(DurableActor):
         now_us: int,
     ) -> tuple[Strategy, Sample | None]:
         """The record after this look, and the sample when it ends a session."""
-        had_base = strategy.track.is_begun
-        reading = None if status is None else _reading(strategy, status)
+        track = strategy.track
+        reading = None if status is None else _reading(strategy, status, now_us)
+        if reading is not None and request.session is not None and self._is_same_tick(now_us):
+            reading = track.at_close(reading)
         after = strategy if reading is None else core.seen(strategy, reading)
         # Kept whether or not storage takes this look: a fall that was seen once has happened.
         self._take(after)
-        if request.missed:
-            after = core.sessions_missed(after, request.missed, now_us)
         if request.session is None:
             return after, None
-        sessions = after.track.sessions
+        # At the very first status nothing has been earned or lost yet.
+        begins = reading is not None and (
+            not track.is_begun or (track.is_base(reading) and now_us - track.base_us < SAME_TICK_US)
+        )
         after = core.session_ended(
             after,
             request.session,
             now_us,
             self._rules.settings,
-            # At the very first status nothing has been earned or lost yet.
-            measured=reading is not None and had_base,
+            measured=reading is not None and not begins,
             periods_per_year=request.periods_per_year,
         )
-        if reading is None or after.track.sessions == sessions:
+        if reading is None or after.track.sessions == track.sessions:
             return after, None
         sample = Sample(
             request.session, reading.equity, reading.allocated, reading.n_trades, reading.n_wins
@@ -484,7 +495,7 @@ def _story(change: Change) -> str:
     return f"from {old} by {change.by}: {change.reason}"
 
 
-def _reading(strategy: Strategy, status: StrategyStatus) -> Reading | None:
+def _reading(strategy: Strategy, status: StrategyStatus, now_us: int) -> Reading | None:
     """The figures of one status; None when it is no evidence.
 
     A strategy whose figures are no numbers, or that has nothing allocated, proves nothing. An
@@ -511,4 +522,5 @@ def _reading(strategy: Strategy, status: StrategyStatus) -> Reading | None:
         figure_of(status.realized_pnl),
         figure_of(status.unrealized_pnl),
         status.run if isinstance(status.run, str) else None,
+        now_us,
     )

@@ -76,7 +76,6 @@ __all__ = [
     "retired",
     "seen",
     "session_ended",
-    "sessions_missed",
     "snapshot",
     "terms_of",
     "transition_of",
@@ -387,12 +386,6 @@ def session_ended(
         measured={name: Metric(value, now_us) for name, value in values.items()},
         undefined=tuple(name for name in ("sharpe", "win_rate") if name not in values),
     )
-
-
-def sessions_missed(strategy: Strategy, count: int, now_us: int) -> Strategy:
-    """The record after `count` sessions ended without a tick: the evidence ages by as many."""
-    ends = (*strategy.closes_us, *[now_us] * min(count, REMEMBERED_SESSIONS))
-    return msgspec.structs.replace(strategy, closes_us=ends[-REMEMBERED_SESSIONS:])
 
 
 def latest(strategy: Strategy, name: str) -> Metric | None:

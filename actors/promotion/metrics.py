@@ -120,6 +120,7 @@ class Reading(msgspec.Struct, frozen=True):
     realized: float | None = None  # cumulative at the engine; None: unknown
     unrealized: float | None = None  # None: unknown
     run: str | None = None  # changes when the engine's counters start anew; None: unknown
+    at_us: int = 0  # when promotion looked
 
     @property
     def adds_up(self) -> bool:
@@ -172,6 +173,7 @@ class Track(msgspec.Struct, frozen=True):
     base_equity: float = 0.0  # as reported when the episode began
     base_allocated: float = 0.0
     base_realized: float | None = None
+    base_us: int = 0
     opening: float = 0.0  # equity at the beginning of the running session, after capital changes
     loss: float = 0.0  # the worst of the running session, as a fraction of its opening equity
     between: bool = False  # a session ended, and no status of the next one was seen
@@ -228,6 +230,7 @@ class Track(msgspec.Struct, frozen=True):
             base_equity=reading.equity,
             base_allocated=reading.allocated,
             base_realized=reading.realized,
+            base_us=reading.at_us,
             base_trades=reading.n_trades,
             base_wins=reading.n_wins,
             equity=reading.equity,
@@ -237,6 +240,30 @@ class Track(msgspec.Struct, frozen=True):
             realized=reading.realized,
             run=reading.run,
             added_up=reading.adds_up,
+        )
+
+    def at_close(self, reading: Reading) -> Reading:
+        """The figures of a session's end, without counts that are behind those seen since.
+
+        A session's end may be told late, with figures of then. A count that seems to fall there is
+        no restart of the engine, which an ordinary look finds.
+        """
+        if not self.begun or reading.n_trades >= self.base_trades + self.trades:
+            return reading
+        return msgspec.structs.replace(
+            reading,
+            n_trades=self.base_trades + self.trades,
+            n_wins=self.base_wins + self.wins,
+            realized=self.realized,
+            run=self.run,
+        )
+
+    def is_base(self, reading: Reading) -> bool:
+        """Whether the status is the one that the episode began with, told once more."""
+        return (
+            self.sessions == 0
+            and (reading.equity, reading.allocated) == (self.base_equity, self.base_allocated)
+            and self.trades == 0
         )
 
     def _shows(self, reading: Reading) -> bool:

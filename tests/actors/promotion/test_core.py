@@ -27,7 +27,6 @@ from fundops.actors.promotion.core import (
     retired,
     seen,
     session_ended,
-    sessions_missed,
     snapshot,
     transition_of,
     with_metrics,
@@ -823,14 +822,6 @@ def test_where_sessions_are_counted_age_is_counted_in_them_and_not_in_hours() ->
             periods_per_year=252,
         )
         assert line(evaluate(subject, LITERAL, at_us + HOUR_US), "max_drawdown").reason == reason
-
-
-def test_sessions_that_ended_without_a_tick_age_the_evidence() -> None:
-    subject = sessions(strategy(), 101.0, 103.0)
-    missed = sessions_missed(subject, 400, T0 + 3 * DAY_US)
-    assert len(missed.closes_us) == 5
-    found = line(evaluate(missed, LITERAL, T0 + 3 * DAY_US), "max_drawdown")
-    assert found.reason == "stale: 5 sessions ended since"
 
 
 def test_evidence_of_another_week_is_stale_though_no_session_was_seen() -> None:

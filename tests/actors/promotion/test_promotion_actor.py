@@ -601,6 +601,7 @@ async def test_a_strategy_with_broken_books_proves_nothing_and_holds_nobody_up(
         await tree.register("broken", Small)
         await tree.register("sound", Small)
         await tree.look(status("broken", 100.0), status("sound", 100.0))  # the base
+        tree.clock.advance(60)
         for number in range(2):
             bad = status("broken", **broken) if number else status("broken", 100.0)
             await tree.look(bad, status("sound", 100.0), session=f"d{number}")
@@ -695,6 +696,43 @@ async def test_a_fall_that_was_seen_counts_though_storage_refused_that_look(path
         assert moves == [("mm", Small, Shadow, True)]
         line = (await tree.snapshot()).history[-1]
         assert line.metrics["max_drawdown"] == pytest.approx(0.3)
+
+
+async def test_a_session_that_is_told_late_adds_no_trades(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register()
+        await tree.look(status(equity=100.0))
+        await tree.look(status(equity=101.0, n_trades=45, n_wins=20))
+        await tree.look(status(equity=102.0, n_trades=40, n_wins=18), session="2026-01-01")
+        await tree.look(status(equity=101.0, n_trades=46, n_wins=20), session="2026-01-02")
+        metrics = (await tree.snapshot()).metrics
+        assert (metrics["n_trades"], metrics["win_rate"]) == (46, 20 / 46)
+
+
+async def test_a_session_that_ends_as_its_episode_begins_is_no_sample(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register()
+        for _ in range(2):  # a tick looks at the strategy, and then ends the session
+            await tree.look(status(equity=101.0), session=None)
+            await tree.look(status(equity=101.0), session="2026-01-01")
+        assert (await tree.snapshot()).metrics == {}
+        tree.clock.advance(86_400)
+        await tree.look(status(equity=101.0), session="2026-01-02")
+        assert (await tree.snapshot()).metrics == {"max_drawdown": 0, "n_trades": 0}
+
+
+async def test_sessions_without_a_report_age_the_evidence(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register()
+        await tree.look(status(equity=100.0))
+        await tree.look(status(equity=101.0), session="2026-01-01")
+        for day in (2, 3):  # ended late, after a downtime
+            tree.clock.advance(1)
+            await tree.ask(Observe((), f"2026-01-0{day}"))
+        evaluation: Evaluation = await tree.ask(Evaluate("mm"))
+        reasons = {line.name: line.reason for line in evaluation.criteria}
+        assert reasons["max_drawdown"] == "stale: 2 sessions ended since"
+        assert len(rows(path, "SELECT * FROM promotion_sample")) == 1
 
 
 async def test_a_sample_that_is_stored_already_crashes_nothing(path: Path) -> None:
