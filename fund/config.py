@@ -109,6 +109,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         Literal["guarded", "literal"],
         Meta(description="'guarded': more real money waits for a person; 'literal': it does not"),
     ] = "guarded"
+    max_total_entitlement_pct: float | None = 100.0
     min_paper_days: float = 14
     min_trades: int = 50
     min_sharpe: float = 1.0

@@ -15,6 +15,7 @@ import trio
 
 from fundops.actors.guard import Leases
 from fundops.actors.host import Host
+from fundops.actors.promotion.schema import check_stages
 from fundops.config import FundConfig
 from fundops.control.commands import ALERT_READS, CommandTable, fund_commands
 from fundops.control.server import ControlServer
@@ -108,8 +109,9 @@ class Fund(FundDoor):
         schedule of the domain, `transport` replaces the network of webhooks, `make_worker` the
         threads that use the database, and `seed` makes the uuid of a new database repeatable.
 
-        Raises: `ConfigError`, `DatabaseInUse`, `DatabaseError`; `SupervisorEscalated` out of the
-        block when an actor cannot be kept alive.
+        Raises: `ConfigError`, `DatabaseInUse`, `DatabaseError`; `PolicyError` naming a strategy
+        whose stage the ladder lacks; `SupervisorEscalated` out of the block when an actor cannot be
+        kept alive.
         """
         return _open(config, controller, clock or SystemClock(), transport, make_worker, seed)
 
@@ -134,6 +136,8 @@ async def _open(
             seed=seed,
         )
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
+        if config.promotion_enabled:
+            check_stages(path, config.promotion_settings())
         leases = Leases(clock)
         view = TreeView()
         with bare_errors():

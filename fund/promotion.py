@@ -16,19 +16,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from fundops.actors.persistence import Reader, Rows, Store, commit_batch
 from fundops.actors.promotion import PromotionGate, PromotionSettings, core, schema
-from fundops.actors.promotion.actor import terms_of
 from fundops.actors.promotion.core import Change, Rules, Strategy
 from fundops.actors.promotion.metrics import canonical_metrics
 from fundops.config import home
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
 from fundops.moments import Instant, instant_us
-from fundops.runtime import Clock, SystemClock
+from fundops.runtime import Clock, ConfigError, SystemClock
+from fundops.wire.entitlement import capital_of
 from fundops.wire.errors import Conflict, DatabaseError, StageTooLow, UnknownStrategy
 from fundops.wire.guard import Entitlement
-from fundops.wire.money import Amount, fraction_of, from_minor, positive_minor
+from fundops.wire.money import Amount, from_minor, positive_minor
 from fundops.wire.paging import checked_limit
 from fundops.wire.persistence import Committed, Statement
 from fundops.wire.promotion import (
@@ -46,6 +48,7 @@ T = TypeVar("T")
 LOCK_WAIT_S = 5.0
 SNAPSHOT_HISTORY = 20
 FOR_EVER_US = 2**62
+BUDGET = 100_000  # of a strategy that was registered without one
 
 
 class PromotionManager:
@@ -60,8 +63,16 @@ class PromotionManager:
         settings: PromotionSettings = PromotionSettings(),  # noqa: B008  frozen
         clock: Clock | None = None,
     ) -> None:
-        """`db_path` None: promotion.db in the home folder. Raises: `DatabaseError`."""
-        self._path = Path(db_path) if db_path is not None else home() / "promotion.db"
+        """`db_path` None: promotion.db in the home folder.
+
+        Raises: `DatabaseError`; `ConfigError` for a name that is no file; `PolicyError` naming a
+        strategy whose stage the ladder lacks.
+        """
+        if db_path is not None and str(db_path) in ("", ":memory:"):
+            problem = f"{str(db_path)!r} is no file; the strategies of a call are read by the next"
+            raise ConfigError("db_path", problem)
+        # Absolute from the start, so that it stays the same file in another working directory.
+        self._path = (Path(db_path) if db_path is not None else home() / "promotion.db").absolute()
         self._settings = settings
         self._clock = clock or SystemClock()
         self._gates: dict[PromotionStage, PromotionGate] = {}
@@ -72,6 +83,7 @@ class PromotionManager:
         if not _is_made(self._path):
             with self._writing():
                 pass  # the file exists, and is ours, from here on
+        self._read(lambda file: core.check_on_ladder(schema.load_all(file.rows), self._rules))
 
     # -- gates
 
@@ -86,36 +98,70 @@ class PromotionManager:
     # -- registering and recording
 
     def register(
-        self, strategy_name: str, initial_stage: PromotionStage = PromotionStage.Paper
+        self,
+        strategy_name: str,
+        initial_stage: PromotionStage = PromotionStage.Paper,
+        *,
+        budget: Amount | None = None,
     ) -> str:
-        """The strategy's id; the same name again gives the same id. Raises: `SkipRefused` above
-        shadow.
+        """The strategy's id; the same name again gives the same id.
+
+        `budget` is its capital at full size, in units of the currency; None: what `entitlement` is
+        asked with, or the capital of the fund that opens the file.
+
+        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for the name,
+        `AmountError` for the budget; `Conflict` for another strategy's id or another budget.
         """
         stage = self._rules.stage(initial_stage)
         core.check_name(strategy_name)
+        budget_minor = _minor_of(budget)
         with self._writing() as file:
             known = schema.find(file.rows, strategy_name)
             if known is not None:
-                return known.id
-            now_us = self._clock.now_us()
-            return file.change(
-                core.registered(strategy_name, stage, now_us, by="operator", adopt=False)
-            ).after.id
+                return core.repeated(known, strategy_name, budget_minor)
+            change = core.registered(
+                strategy_name,
+                stage,
+                self._clock.now_us(),
+                by="operator",
+                adopt=False,
+                budget_minor=budget_minor,
+            )
+            return file.change(change).after.id
 
-    def adopt(self, name: str, stage: PromotionStage, *, by: str, reason: str) -> str:
-        """Take over a strategy that is already trading, at any stage. Raises: `Conflict` when it
-        is registered.
+    def adopt(
+        self,
+        name: str,
+        stage: PromotionStage,
+        *,
+        by: str,
+        reason: str,
+        budget: Amount | None = None,
+        over_capital: bool = False,
+    ) -> str:
+        """Take over a strategy that is already trading, at any stage.
+
+        The manager knows no capital, so it has no bound that `over_capital` would lift.
+
+        Raises: `Conflict` when it is registered, `StrategyRetired`; `MetricError` for the name,
+        `by` or `reason`; `AmountError` for the budget.
         """
+        core.check_name(name)
+        found = self._rules.stage(stage)
+        budget_minor = _minor_of(budget)
         with self._writing() as file:
-            if schema.find(file.rows, name) is not None:
+            known = schema.find(file.rows, name)
+            if known is not None:
+                core.repeated(known, name, None)
                 raise Conflict(f"{name} is registered already")
             change = core.registered(
                 name,
-                self._rules.stage(stage),
+                found,
                 self._clock.now_us(),
                 by=by,
                 adopt=True,
                 reason=reason,
+                budget_minor=budget_minor,
             )
             return file.change(change).after.id
 
@@ -128,8 +174,12 @@ class PromotionManager:
         as_of: Instant | None = None,
         source: str = "",
     ) -> None:
-        """Metrics of the running stage so far; the last record wins. Raises: `MetricError`,
-        `Conflict`.
+        """Record metrics of the running stage so far.
+
+        A value that a fund measured counts before a recorded one. Among records the newest `as_of`
+        counts for each metric, and a worst value such as `max_drawdown` never falls.
+
+        Raises: `MetricError` naming the field, `Conflict`.
         """
         explicit_us = instant_us("as_of", as_of)
         values = canonical_metrics(metrics)
@@ -157,7 +207,7 @@ class PromotionManager:
     # -- deciding
 
     def evaluate(self, strategy_id: str) -> Evaluation:
-        """What the rules say now; writes nothing."""
+        """The verdict of the rules now; writes nothing."""
         strategy = self._read(lambda file: file.find(strategy_id))
         return core.evaluate(strategy, self._rules, self._clock.now_us())
 
@@ -202,22 +252,29 @@ class PromotionManager:
         )
 
     def freeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
-        """Forbid promotion until `unfreeze`. Demotion still works."""
+        """No promotion until unfrozen; demotion still works. A second call changes nothing."""
         self._change(
             strategy_id,
-            lambda one, now: core.frozen(one, now, freeze=True, by=by, reason=reason),
+            lambda strategy, now_us: core.frozen(
+                strategy, now_us, freeze=True, by=by, reason=reason
+            ),
         )
 
     def unfreeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
-        """Allow promotion again."""
+        """Promotion is allowed again. A second call changes nothing."""
         self._change(
             strategy_id,
-            lambda one, now: core.frozen(one, now, freeze=False, by=by, reason=reason),
+            lambda strategy, now_us: core.frozen(
+                strategy, now_us, freeze=False, by=by, reason=reason
+            ),
         )
 
     def retire(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
-        """Retire the strategy. This cannot be undone. Raises: `StrategyRetired`."""
-        self._change(strategy_id, lambda one, now: core.retired(one, now, by=by, reason=reason))
+        """Retire the strategy. This cannot be undone."""
+        self._change(
+            strategy_id,
+            lambda strategy, now_us: core.retired(strategy, now_us, by=by, reason=reason),
+        )
 
     # -- reading
 
@@ -243,15 +300,15 @@ class PromotionManager:
         """All of them, by name, without their history."""
         now_us = self._clock.now_us()
         found = self._read(lambda file: schema.load_all(file.rows))
-        return tuple(core.snapshot(one, self._rules, now_us, ()) for one in found)
+        return tuple(core.snapshot(strategy, self._rules, now_us, ()) for strategy in found)
 
     def history(self, strategy_id: str | None = None, limit: int = 50) -> tuple[HistoryEntry, ...]:
         """Newest first."""
-        checked_limit(limit)
+        count = checked_limit(limit)
 
         def read(file: _File) -> tuple[HistoryEntry, ...]:
             return schema.history(
-                file.rows, file.find(strategy_id).id if strategy_id is not None else None, limit
+                file.rows, file.find(strategy_id).id if strategy_id is not None else None, count
             )
 
         return self._read(read)
@@ -266,20 +323,26 @@ class PromotionManager:
             raise StageTooLow(f"{strategy_id} is in {stage.value}; this run needs {at_least.value}")
         return stage
 
-    def entitlement(self, strategy_id: str, budget: Amount = 100_000) -> Entitlement:
+    def entitlement(
+        self, strategy_id: str, budget: Amount | msgspec.UnsetType = msgspec.UNSET
+    ) -> Entitlement:
         """Mode and capital of the current stage, of a full budget: live-small gets 1% of it,
         paper and shadow none of it for real, but all of it as the notional they trade with.
+
+        Without `budget` it is the one that the strategy was registered with, or 100,000.
+
         Raises: `AmountError` for no budget at all.
         """
         strategy = self._read(lambda file: file.find(strategy_id))
-        terms = terms_of(strategy, self._rules)
-        budget_minor = positive_minor(budget, "budget").minor
+        if budget is msgspec.UNSET:
+            given = strategy.budget_minor
+            budget_minor = positive_minor(BUDGET).minor if given is None else given
+        else:
+            budget_minor = positive_minor(budget, "budget").minor
+        sized = msgspec.structs.replace(strategy, budget_minor=budget_minor)
+        terms = core.terms_of(sized, self._rules)
         notional = from_minor(budget_minor if terms.mode in ("paper", "shadow") else 0)
-        capital = (
-            fraction_of(budget_minor, terms.real_capital_fraction)
-            if terms.mode == "live"
-            else notional
-        )
+        capital = capital_of(terms, 0) if terms.mode == "live" else notional
         return Entitlement(terms.stage.value, terms.mode, capital, FOR_EVER_US)
 
     # -- one call, one look at the file
@@ -288,15 +351,19 @@ class PromotionManager:
         self, rule: Callable[..., Change], strategy_id: str, to: PromotionStage | None, **how: Any
     ) -> Transition:
         target = None if to is None else self._rules.stage(to)
-        return core.transition_of(
-            self._change(
-                strategy_id, lambda one, now: rule(one, self._rules, now, to=target, **how)
-            )
+        change = self._change(
+            strategy_id,
+            lambda strategy, now_us: rule(strategy, self._rules, now_us, to=target, **how),
         )
+        assert change is not None
+        return core.transition_of(change)
 
-    def _change(self, strategy_id: str, decide: Callable[[Strategy, int], Change]) -> Change:
+    def _change(
+        self, strategy_id: str, decide: Callable[[Strategy, int], Change | None]
+    ) -> Change | None:
         with self._writing() as file:
-            return file.change(decide(file.find(strategy_id), self._clock.now_us()))
+            change = decide(file.find(strategy_id), self._clock.now_us())
+            return None if change is None else file.change(change)
 
     def _read(self, question: Callable[[_File], T]) -> T:
         # The writer's connection, without the lock: a read needs no permission, and the same code
@@ -337,6 +404,10 @@ class _File:
     def write(self, *statements: Statement) -> None:
         """All of them, durable on return. Raises: the storage's refusal."""
         self._write(statements)
+
+
+def _minor_of(budget: Amount | None) -> int | None:
+    return None if budget is None else positive_minor(budget, "budget").minor
 
 
 def _is_made(path: Path) -> bool:

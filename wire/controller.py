@@ -64,6 +64,9 @@ class StrategyStatus(msgspec.Struct, frozen=True):
     )
     heartbeat_us: int | None = None  # None: no heartbeats, and then "running" counts as alive
     at_us: int | None = None  # when this was true; None: now
+    version: str | None = None  # hash of code and configuration; None: unknown
+    run: str | None = None  # changes whenever the engine's counters start anew; None: unknown
+    twin_equity: Decimal | float | None = None  # of its paper twin in live stages; None: no twin
 
 
 class FeedStatus(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ __all__ = [
     "BadField",
     "BadLimit",
     "BadMessage",
+    "CapitalExceeded",
     "Conflict",
     "ConstraintFailed",
     "CoolingDown",
@@ -40,6 +41,7 @@ __all__ = [
     "NotRetryable",
     "OutcomeUnknown",
     "PeriodClosed",
+    "PolicyError",
     "PositionMismatch",
     "PromotionError",
     "SkipRefused",
@@ -310,7 +312,7 @@ class MetricError(PromotionError, ConfigError):
     """A metric cannot be recorded; `field` names it, `value` is the given one."""
 
     def __init__(self, field: str, value: object, problem: str) -> None:
-        ConfigError.__init__(self, field, f"{value!r} {problem}")
+        ConfigError.__init__(self, field, f"{shown(value)} {problem}")
         self.value = value
 
 
@@ -360,6 +362,24 @@ class StaleRevision(PromotionError):
 
 class Conflict(PromotionError):
     """The same key was recorded before with other content."""
+
+
+class CapitalExceeded(PromotionError):
+    """The strategies together would be entitled to more than the fund's capital allows.
+
+    Amounts are in units of the currency.
+    """
+
+    def __init__(self, strategy: str, stage: str, wanted: Decimal, left: Decimal) -> None:
+        super().__init__(
+            f"{strategy} in {stage} would be entitled to {wanted:,.2f};"
+            f" the other strategies leave {max(left, Decimal(0)):,.2f}"
+        )
+        self.strategy, self.stage, self.wanted, self.left = strategy, stage, wanted, left
+
+
+class PolicyError(PromotionError, ConfigError):
+    """The rules of promotion do not fit a strategy; `field` names the setting."""
 
 
 class StageTooLow(PromotionError):

@@ -75,6 +75,8 @@ class CriterionResult(msgspec.Struct, frozen=True):
     verdict: Verdict
     reason: str  # why it is not a PASS; "" for a PASS
     age_s: float | None  # of the metric; None: it has no age
+    source: Literal["measured", "recorded", ""] = ""  # of `observed`; "": neither
+    recorded: float | None = None  # in `unit`; shown beside a measured value; None: never recorded
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -89,7 +91,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     criteria: tuple[CriterionResult, ...]
     verdict: Verdict  # of the whole gate
     would_do: Move  # "ready": waits for a person
-    blocked_by: str  # why it is not promoted; "": not blocked
+    blocked_by: str  # why it is not promoted, such as "gate" or "capital: ..."; "": not blocked
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):
@@ -140,28 +142,39 @@ class EntitlementTerms(msgspec.Struct, frozen=True):
     name: str
     stage: PromotionStage
     mode: Literal["paper", "shadow", "live", "none"]
-    real_capital_fraction: float  # of the fund's capital, 0 to 1
+    real_capital_fraction: float  # of the strategy's budget, 0 to 1
+    budget_minor: int | None = None  # capital at full size, minor units; None: the fund's capital
 
 
 class Register(Request[str], frozen=True):
-    """Register a new strategy. Answers with its id; the same name again gives the same id."""
+    """Register a new strategy. Answers with its id; the same name again gives the same id.
+
+    Refused with: `UnknownStage`, `SkipRefused`, `MetricError`, `StrategyRetired`; `Conflict` when
+    the name is another strategy's id or the strategy has another budget.
+    """
 
     name: str
     stage: PromotionStage = PromotionStage.Paper
     by: str = "operator"
+    budget_minor: int | None = None  # capital at full size; None: the fund's capital
 
 
 class Adopt(Request[str], frozen=True):
-    """Register a strategy that trades already, at any stage. Answers with its id; audited."""
+    """Register a strategy that trades already, at any stage. Answers with its id; audited.
+
+    Refused with: `UnknownStage`, `MetricError`, `StrategyRetired`, `Conflict`, `CapitalExceeded`.
+    """
 
     name: str
     stage: PromotionStage
     by: str
     reason: str
+    budget_minor: int | None = None  # capital at full size; None: the fund's capital
+    over_capital: bool = False  # adopt beyond `max_total_entitlement_pct` too
 
 
 class RecordMetrics(Request[None], frozen=True):
-    """Record metrics of a strategy. For each metric the last record counts.
+    """Record metrics of a strategy. For each metric the newest record counts, by its instant.
 
     Refused with: `UnknownStrategy`, `StrategyRetired`, `MetricError`, `Conflict`.
     """
@@ -183,7 +196,7 @@ class Promote(Request[Transition], frozen=True):
     """Promote a strategy by one stage, on a gate that passes now. No request bypasses the gate.
 
     Refused with: `UnknownStrategy`, `StrategyRetired`, `StaleRevision`, `SkipRefused`,
-    `StrategyFrozen`, `CoolingDown`, `GateNotPassed`.
+    `StrategyFrozen`, `CoolingDown`, `GateNotPassed`, `CapitalExceeded`.
     """
 
     strategy_id: str
@@ -237,6 +250,7 @@ class Observe(Request[Observed], frozen=True):
     statuses: Sequence[StrategyStatus]
     session: str | None = None  # ISO day: this look ends that session; None: within one
     evaluate: bool = False  # whether gates are evaluated for promotions
+    periods_per_year: float = 252  # sessions in a year, for the Sharpe ratio
 
 
 class ReadSnapshot(Request[PromotionSnapshot], frozen=True):

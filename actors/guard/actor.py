@@ -18,6 +18,7 @@ import msgspec
 from ...runtime import Actor, ActorError, Clock, handles
 from ...wire.alert import Category, Level, SendAlert
 from ...wire.controller import StrategyStatus
+from ...wire.entitlement import capital_of
 from ...wire.errors import HostFault, KillSwitchNotEngaged
 from ...wire.guard import (
     EngageKillSwitch,
@@ -34,7 +35,7 @@ from ...wire.guard import (
     ResumeStrategy,
     Watch,
 )
-from ...wire.money import fraction_of, from_minor
+from ...wire.money import from_minor
 from ...wire.promotion import EntitlementTerms
 from ..host import Host
 from . import core
@@ -146,7 +147,7 @@ class GuardActor(Actor):
             elif terms_by_name is None:
                 held[status.name] = Entitlement(None, "live", capital, until_us)
             elif (terms := terms_by_name.get(status.name)) is not None:
-                share = fraction_of(self._capital_minor, terms.real_capital_fraction)
+                share = capital_of(terms, self._capital_minor)
                 held[status.name] = Entitlement(terms.stage.value, terms.mode, share, until_us)
         self._leases.replace(held)
 

@@ -28,6 +28,7 @@ from ...runtime import (
 )
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import FeedStatus, StrategyStatus
+from ...wire.entitlement import capital_of
 from ...wire.errors import HostFault, IdempotencyConflict
 from ...wire.guard import GuardReport, GuardState, ReadGuard, RenewLeases, RestoreGuard, Watch
 from ...wire.ledger import (
@@ -38,7 +39,7 @@ from ...wire.ledger import (
     PostMany,
     ReadTotals,
 )
-from ...wire.money import fraction_of, from_minor
+from ...wire.money import from_minor
 from ...wire.oversight import (
     FundStatus,
     NavHistory,
@@ -322,10 +323,7 @@ class OversightActor(DurableActor):
         return observed.transitions
 
     def _rebalanced(self, name: str, before: EntitlementTerms, after: EntitlementTerms) -> None:
-        old, new = (
-            fraction_of(self._capital_minor, terms.real_capital_fraction)
-            for terms in (before, after)
-        )
+        old, new = (capital_of(terms, self._capital_minor) for terms in (before, after))
         text = f"capital entitlement from {old:,.2f} to {new:,.2f}"
         self._alerts.append(
             AlertDraft(Level.INFO, Category.REBALANCE, f"{name} rebalanced", text, name)
@@ -356,7 +354,7 @@ class OversightActor(DurableActor):
                         status.name,
                     )
             elif status.stage is not None and status.stage != entitled.stage.value:
-                cap = fraction_of(self._capital_minor, entitled.real_capital_fraction)
+                cap = capital_of(entitled, self._capital_minor)
                 if _RISK.get(status.stage, 0) > _RISK[entitled.stage.value]:
                     title = f"{status.name} traded above its entitlement"
                     text = f"in force {status.stage}, entitled to {entitled.stage.value}"

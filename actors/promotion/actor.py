@@ -8,7 +8,7 @@ instant the engine may use at most what the database allows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,8 +16,8 @@ import msgspec
 from ...runtime import Clock, Ref, handles
 from ...wire.alert import Category, Level
 from ...wire.controller import StrategyStatus
+from ...wire.entitlement import capital_of
 from ...wire.errors import Conflict, HostFault, UnknownStrategy
-from ...wire.money import fraction_of, from_minor, minor_of_float
 from ...wire.paging import checked_limit
 from ...wire.persistence import Statement
 from ...wire.promotion import (
@@ -46,7 +46,7 @@ from ..host import Host
 from ..persistence import DurableActor
 from . import core, schema
 from .core import Change, Rules, Strategy
-from .metrics import Sample, Track, canonical_metrics
+from .metrics import Reading, Sample, canonical_metrics, count_of, figure_of
 from .settings import PromotionSettings
 
 __all__ = ["PromotionActor"]
@@ -54,10 +54,18 @@ __all__ = ["PromotionActor"]
 log = logging.getLogger("fundops.promotion")
 
 SNAPSHOT_HISTORY = 20
+# The looks of one tick, a plain one and the end of a session, are this close together.
+SAME_TICK_US = 1_000_000
+
+_STAGES = {stage.value for stage in PromotionStage}
 
 
 class PromotionActor(DurableActor):
-    """The one that decides. `capital_minor` is the fund's: what a stage's fraction is taken of."""
+    """Keeps the record of each strategy and moves it between stages.
+
+    `capital_minor` is the fund's: the budget of a strategy without its own, and the bound of all
+    entitlements together.
+    """
 
     def __init__(
         self, path: Path, clock: Clock, host: Host, settings: PromotionSettings, capital_minor: int
@@ -65,24 +73,46 @@ class PromotionActor(DurableActor):
         super().__init__(path)
         self._clock = clock
         self._host = host
-        self._rules = Rules(settings)
+        self._rules = Rules(settings, capital_minor=capital_minor)
         self._capital_minor = capital_minor
         self._strategies: dict[str, Strategy] = {}  # by id
+        self._saved: dict[str, Strategy] = {}  # by id; as they are on disk
         self._ids: dict[str, str] = {}  # by name
+        self._entitled_minor = 0  # the real capital of all strategies together
+        self._looked_us = 0  # at the last look within a session
         self._alert: Ref | None = None
 
     def load(self) -> None:
         """All strategies, as they are on disk."""
-        self._apply(schema.load_all(self._reader))
+        strategies = schema.load_all(self._reader)
+        core.check_on_ladder(strategies, self._rules)
+        self._apply(strategies)
 
     async def begin(self) -> None:
         """Find the alert actor, if the tree has one."""
         self._alert = alert_ref(self.context)
+        room_minor = self._rules.room_minor(self._entitled_minor)
+        if room_minor is not None and room_minor < 0:
+            log.warning("the strategies are entitled to more than max_total_entitlement_pct allows")
 
-    def _apply(self, strategies: Sequence[Strategy]) -> None:
+    def _apply(self, strategies: Iterable[Strategy]) -> None:
         for strategy in strategies:
-            self._strategies[strategy.id] = strategy
+            self._saved[strategy.id] = strategy
             self._ids[strategy.name] = strategy.id
+            self._take(strategy)
+
+    def _take(self, strategy: Strategy) -> None:
+        """Keep the record in memory, where it may be newer than on disk."""
+        before = self._strategies.get(strategy.id)
+        if before is None or before.stage is not strategy.stage:
+            self._entitled_minor += self._rules.entitled_minor(strategy)
+            if before is not None:
+                self._entitled_minor -= self._rules.entitled_minor(before)
+        self._strategies[strategy.id] = strategy
+
+    def _others_minor(self, strategy: Strategy) -> int:
+        """The real capital that all other strategies are entitled to."""
+        return self._entitled_minor - self._rules.entitled_minor(strategy)
 
     def _find(self, id_or_name: str) -> Strategy:
         strategy = self._strategies.get(self._ids.get(id_or_name, id_or_name))
@@ -99,14 +129,25 @@ class PromotionActor(DurableActor):
 
     # -- people and programs
 
+    def _known(self, name: str) -> Strategy | None:
+        """The strategy that has this name or this id."""
+        return self._strategies.get(self._ids.get(name, name))
+
     @handles(Register)
     async def register(self, request: Register) -> str:
-        """Register a strategy and answer with its id; a known name gives the id that it has."""
-        if request.name in self._ids:
-            return self._ids[request.name]
+        """Register a strategy; the same name again gives the same id."""
+        core.check_name(request.name)
         stage = self._rules.stage(request.stage)
+        known = self._known(request.name)
+        if known is not None:
+            return core.repeated(known, request.name, request.budget_minor)
         change = core.registered(
-            request.name, stage, self._clock.now_us(), by=request.by, adopt=False
+            request.name,
+            stage,
+            self._clock.now_us(),
+            by=request.by,
+            adopt=False,
+            budget_minor=request.budget_minor,
         )
         await self._save((change.after,), schema.changed((change,)))
         return change.after.id
@@ -114,13 +155,23 @@ class PromotionActor(DurableActor):
     @handles(Adopt)
     async def adopt(self, request: Adopt) -> str:
         """Register a strategy that trades already, at any stage. Raises: `Conflict`."""
-        if request.name in self._ids:
-            raise Conflict(f"{request.name} is registered already")
+        core.check_name(request.name)
         stage = self._rules.stage(request.stage)
-        now_us = self._clock.now_us()
+        known = self._known(request.name)
+        if known is not None:
+            core.repeated(known, request.name, None)
+            raise Conflict(f"{request.name} is registered already")
         change = core.registered(
-            request.name, stage, now_us, by=request.by, adopt=True, reason=request.reason
+            request.name,
+            stage,
+            self._clock.now_us(),
+            by=request.by,
+            adopt=True,
+            reason=request.reason,
+            budget_minor=request.budget_minor,
         )
+        if not request.over_capital:
+            core.check_capital(change.after, stage, self._rules, self._entitled_minor)
         await self._save((change.after,), schema.changed((change,)))
         return change.after.id
 
@@ -156,18 +207,32 @@ class PromotionActor(DurableActor):
 
     @handles(Evaluate)
     def evaluate(self, request: Evaluate) -> Evaluation:
-        """The rules' verdict on a strategy now. Writes nothing. Raises: `UnknownStrategy`."""
-        return core.evaluate(self._find(request.strategy_id), self._rules, self._clock.now_us())
+        """The verdict of the rules now; nothing is written."""
+        return self._evaluate(self._find(request.strategy_id), self._clock.now_us())
 
-    @handles(Promote, Demote)
-    async def move(self, request: Promote | Demote) -> Transition:
-        """Promote or demote a strategy, and tell the engine.
+    def _evaluate(self, strategy: Strategy, now_us: int) -> Evaluation:
+        return core.evaluate(strategy, self._rules, now_us, self._others_minor(strategy))
 
-        A demotion reaches the engine before it is durable, a promotion only afterwards. Raises: the
-        refusals of `Promote` and `Demote`.
-        """
-        decide = core.promoted if isinstance(request, Promote) else core.demoted
-        change = decide(
+    @handles(Promote)
+    async def promote(self, request: Promote) -> Transition:
+        """One stage up, on a gate that passes now."""
+        strategy = self._find(request.strategy_id)
+        change = core.promoted(
+            strategy,
+            self._rules,
+            self._clock.now_us(),
+            to=None if request.to is None else self._rules.stage(request.to),
+            by=request.by,
+            reason=request.reason,
+            expected_rev=request.expected_rev,
+            others_minor=self._others_minor(strategy),
+        )
+        return (await self._move([change]))[0]
+
+    @handles(Demote)
+    async def demote(self, request: Demote) -> Transition:
+        """Down, also a frozen or cooling strategy."""
+        change = core.demoted(
             self._find(request.strategy_id),
             self._rules,
             self._clock.now_us(),
@@ -180,19 +245,17 @@ class PromotionActor(DurableActor):
 
     @handles(Freeze)
     async def freeze(self, request: Freeze) -> None:
-        """Block or allow a strategy's promotion. Raises: `UnknownStrategy`, `StrategyRetired`."""
+        """Block or allow promotion. Raises: `UnknownStrategy`, `StrategyRetired`."""
         strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
         change = core.frozen(
             strategy, now_us, freeze=request.frozen, by=request.by, reason=request.reason
         )
-        await self._save((change.after,), schema.changed((change,)))
+        if change is not None:
+            await self._save((change.after,), schema.changed((change,)))
 
     @handles(Retire)
     async def retire(self, request: Retire) -> None:
-        """Retire a strategy. This cannot be undone.
-
-        Raises: `UnknownStrategy`, `StrategyRetired`.
-        """
+        """Retire a strategy. This cannot be undone. Raises: `UnknownStrategy`, `StrategyRetired`."""
         strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
         change = core.retired(strategy, now_us, by=request.by, reason=request.reason)
         await self._set_stage(change.after)
@@ -202,59 +265,105 @@ class PromotionActor(DurableActor):
 
     @handles(Observe)
     async def observe(self, request: Observe) -> Observed:
-        """One look at all strategies: samples at the end of a session, hard limits always, gates
-        when asked to.
+        """One look at all strategies: their figures and hard limits at each look, a sample at a
+        session's end, gates when asked to.
         """
         now_us = self._clock.now_us()
-        looked_at = [
-            (self._strategies[self._ids[status.name]], status)
-            for status in request.statuses
-            if status.name in self._ids
+        statuses = {status.name: status for status in request.statuses if status.name in self._ids}
+        looks = [
+            self._look(strategy, statuses.get(strategy.name), request, now_us)
+            for strategy in self._strategies.values()
+            if strategy.stage is not PromotionStage.Retired
+            and (strategy.name in statuses or request.session is not None)
         ]
-        looked_at = [
-            (one, status) for one, status in looked_at if one.stage is not PromotionStage.Retired
-        ]
-        samples = _samples(request.session, looked_at) if request.session is not None else []
-        settings = self._rules.settings
-        fresh = {one.id: core.with_sample(one, sample, now_us, settings) for one, sample in samples}
-        looked_at = [(fresh.get(one.id, one), status) for one, status in looked_at]
-        changes = self._decide(looked_at, now_us, evaluate=request.evaluate)
+        if request.session is None:
+            self._looked_us = now_us
+        looked_at = [look for look, _ in looks]
+        samples = [(look, sample) for look, sample in looks if sample is not None]
+        reported = [look for look in looked_at if look.name in statuses]
+        changes = self._decide(reported, now_us, evaluate=request.evaluate)
         moving = {change.after.id for change in changes}
-        staying = [one for one, _ in looked_at if one.id not in moving]
+        staying = [look for look in reported if look.id not in moving]
         ready = self._newly_ready(staying, now_us) if request.evaluate else []
-        transitions = await self._move(
-            changes, [one for one, _ in looked_at], ready, schema.sampled(samples)
-        )
+        transitions = await self._move(changes, looked_at, ready, schema.sampled(samples))
         return Observed(tuple(transitions), self.terms())
 
-    def _decide(
-        self, looked_at: Sequence[tuple[Strategy, StrategyStatus]], now_us: int, *, evaluate: bool
-    ) -> list[Change]:
-        changes = []
-        for strategy, status in looked_at:
-            worth = _worth(strategy.track, status) if strategy.track.sessions else None
-            down = core.breach(strategy, self._rules, worth)
-            if down is not None and (down[1] or evaluate):
-                reason, hard = down
-                changes.append(
-                    core.demoted(
-                        strategy, self._rules, now_us, by="promotion", reason=reason, hard=hard
-                    )
+    def _is_same_tick(self, now_us: int) -> bool:
+        """Whether a plain look came just before: then newer figures than these may be known."""
+        return 0 <= now_us - self._looked_us < SAME_TICK_US
+
+    def _look(
+        self,
+        strategy: Strategy,
+        status: StrategyStatus | None,
+        request: Observe,
+        now_us: int,
+    ) -> tuple[Strategy, Sample | None]:
+        """The record after this look, and the sample when it ends a session."""
+        track = strategy.track
+        reading = None if status is None else _reading(strategy, status, now_us)
+        if reading is not None and request.session is not None and self._is_same_tick(now_us):
+            reading = track.at_close(reading)
+        after = strategy if reading is None else core.seen(strategy, reading)
+        # Kept whether or not storage takes this look: a fall that was seen once has happened.
+        self._take(after)
+        if request.session is None:
+            return after, None
+        # At the very first status nothing has been earned or lost yet.
+        begins = reading is not None and (
+            not track.is_begun or (track.is_base(reading) and now_us - track.base_us < SAME_TICK_US)
+        )
+        after = core.session_ended(
+            after,
+            request.session,
+            now_us,
+            self._rules.settings,
+            measured=reading is not None and not begins,
+            periods_per_year=request.periods_per_year,
+        )
+        if reading is None or after.track.sessions == track.sessions:
+            return after, None
+        sample = Sample(
+            request.session, reading.equity, reading.allocated, reading.n_trades, reading.n_wins
+        )
+        return after, sample
+
+    def _decide(self, reported: Sequence[Strategy], now_us: int, *, evaluate: bool) -> list[Change]:
+        """Demotions first: the capital that they free counts for the promotions."""
+        entitled_minor = self._rules.entitled_minor
+        total_minor, changes, staying = self._entitled_minor, [], []
+        for strategy in reported:
+            down = core.breach(strategy, self._rules)
+            if down is None or not (down[1] or evaluate):
+                staying.append(strategy)
+                continue
+            reason, hard = down
+            change = core.demoted(
+                strategy, self._rules, now_us, by="promotion", reason=reason, hard=hard
+            )
+            total_minor += entitled_minor(change.after) - entitled_minor(strategy)
+            changes.append(change)
+        for strategy in staying if evaluate else ():
+            others_minor = total_minor - entitled_minor(strategy)
+            evaluation = core.evaluate(strategy, self._rules, now_us, others_minor)
+            if evaluation.would_do == "promote":
+                change = core.promoted(
+                    strategy,
+                    self._rules,
+                    now_us,
+                    by="promotion",
+                    reason="gate passed",
+                    others_minor=others_minor,
                 )
-            elif evaluate and core.evaluate(strategy, self._rules, now_us).would_do == "promote":
-                changes.append(
-                    core.promoted(
-                        strategy, self._rules, now_us, by="promotion", reason="gate passed"
-                    )
-                )
+                total_minor = others_minor + entitled_minor(change.after)
+                changes.append(change)
         return changes
 
     def _newly_ready(self, staying: Sequence[Strategy], now_us: int) -> list[Strategy]:
         return [
             msgspec.structs.replace(strategy, ready_alerted=True)
             for strategy in staying
-            if not strategy.ready_alerted
-            and core.evaluate(strategy, self._rules, now_us).would_do == "ready"
+            if not strategy.ready_alerted and self._evaluate(strategy, now_us).would_do == "ready"
         ]
 
     async def _move(
@@ -268,15 +377,16 @@ class PromotionActor(DurableActor):
         for change in changes:
             if change.kind == "demote":
                 await self._set_stage(change.after)
-        touched = {one.id: one for one in looked_at if one is not self._strategies.get(one.id)}
-        touched |= {one.id: one for one in ready}
+        touched = {look.id: look for look in looked_at if self._is_worth_saving(look)}
+        touched |= {strategy.id: strategy for strategy in ready}
         touched |= {change.after.id: change.after for change in changes}
-        notes = [self._note(change) for change in changes] + [
-            self._ready_note(one) for one in ready
-        ]
+        notes = [*self._notes(changes), *[self._ready_note(strategy) for strategy in ready]]
         if self._alert is None:
             notes = []
         await self._save(list(touched.values()), *statements, schema.changed(changes), *notes)
+        for look in looked_at:
+            if look.id not in touched:
+                self._take(look)
         for change in changes:
             if change.kind == "promote":
                 await self._set_stage(change.after)
@@ -284,24 +394,50 @@ class PromotionActor(DurableActor):
             wake_alerts(self._alert)
         return [core.transition_of(change) for change in changes]
 
+    def _is_worth_saving(self, look: Strategy) -> bool:
+        """Small moves within a session stay in memory: a commit for each tick of each strategy
+        would be most of the fund's writing.
+        """
+        saved = self._saved[look.id]
+        return look.closes_us != saved.closes_us or look.track.is_worth_saving(saved.track)
+
     async def _set_stage(self, strategy: Strategy) -> None:
         """Tell the engine. If it does not listen, the tick's reconciliation tells it again."""
-        terms = terms_of(strategy, self._rules)
-        cap = fraction_of(self._capital_minor, terms.real_capital_fraction)
+        cap = capital_of(core.terms_of(strategy, self._rules), self._capital_minor)
         try:
             await self._host.set_stage(strategy.name, strategy.stage.value, cap)
         except HostFault as fault:
             log.warning("stage of %s not taken: %s", strategy.name, fault)
 
+    def _notes(self, changes: Sequence[Change]) -> list[Statement]:
+        """One alert for each change, but one for all that lose real money at once: the rate limit
+        must not hold back the name of any of them.
+        """
+        urgent = [change for change in changes if _ends_real_money(change)]
+        notes = [self._note(change) for change in changes if not _ends_real_money(change)]
+        if len(urgent) == 1:
+            notes.append(self._note(urgent[0]))
+        elif urgent:
+            lines = [f"{change.after.name}: {_story(change)}" for change in urgent]
+            note = alert_request(
+                urgent[0].at_us,
+                Level.CRITICAL,
+                Category.PROMOTION,
+                f"{len(urgent)} strategies demoted from real money",
+                "; ".join(lines),
+            )
+            notes.append(note)
+        return notes
+
     def _note(self, change: Change) -> Statement:
         up = change.kind == "promote"
-        old = change.from_stage.value if change.from_stage else "nowhere"
+        level = Level.INFO if up else Level.WARNING
         return alert_request(
             change.at_us,
-            Level.INFO if up else Level.WARNING,
+            Level.CRITICAL if _ends_real_money(change) else level,
             Category.PROMOTION,
             f"{change.after.name} {'promoted' if up else 'demoted'} to {change.after.stage.value}",
-            f"from {old} by {change.by}: {change.reason}",
+            _story(change),
             strategy=change.after.name,
         )
 
@@ -317,8 +453,11 @@ class PromotionActor(DurableActor):
         )
 
     def terms(self) -> dict[str, EntitlementTerms]:
-        """What each strategy's stage allows, by name."""
-        return {one.name: terms_of(one, self._rules) for one in self._strategies.values()}
+        """The terms of each strategy's stage, by name."""
+        return {
+            strategy.name: core.terms_of(strategy, self._rules)
+            for strategy in self._strategies.values()
+        }
 
     # -- questions
 
@@ -329,16 +468,20 @@ class PromotionActor(DurableActor):
     def snapshot(self, request: ReadSnapshot) -> PromotionSnapshot:
         """One strategy now, with its newest changes, oldest first. Raises: `UnknownStrategy`."""
         strategy = self._find(request.strategy_id)
-        return core.snapshot(
-            strategy, self._rules, self._clock.now_us(), self._history(strategy.id)
-        )
+        return self._snapshot(strategy, self._clock.now_us(), self._history(strategy.id))
+
+    def _snapshot(
+        self, strategy: Strategy, now_us: int, history: tuple[HistoryEntry, ...]
+    ) -> PromotionSnapshot:
+        others_minor = self._others_minor(strategy)
+        return core.snapshot(strategy, self._rules, now_us, history, others_minor)
 
     @handles(ReadStrategies)
     def strategies(self, _: ReadStrategies) -> tuple[PromotionSnapshot, ...]:
-        """All strategies in the order of their names, without their history."""
+        """All strategies, by name, without their history."""
         now_us = self._clock.now_us()
-        ordered = sorted(self._strategies.values(), key=lambda one: one.name)
-        return tuple(core.snapshot(one, self._rules, now_us, ()) for one in ordered)
+        ordered = sorted(self._strategies.values(), key=lambda strategy: strategy.name)
+        return tuple(self._snapshot(strategy, now_us, ()) for strategy in ordered)
 
     @handles(PromotionHistory)
     def history(self, request: PromotionHistory) -> tuple[HistoryEntry, ...]:
@@ -347,54 +490,42 @@ class PromotionActor(DurableActor):
         return schema.history(self._reader, strategy_id, checked_limit(request.limit))
 
 
-def terms_of(strategy: Strategy, rules: Rules) -> EntitlementTerms:
-    """What the stage of one strategy allows."""
-    if strategy.stage is PromotionStage.Retired:
-        return EntitlementTerms(strategy.name, strategy.stage, "none", 0.0)
-    rung = rules.ladder.rung(strategy.stage)
-    return EntitlementTerms(strategy.name, strategy.stage, rung.mode, rung.real_capital)
+def _ends_real_money(change: Change) -> bool:
+    was_live = change.from_stage is not None and change.from_stage.is_live
+    return change.kind == "demote" and was_live
 
 
-def _worth(track: Track, status: StrategyStatus) -> float | None:
-    """Equity as reported just now; None when it is unknown or no number, which is the guard's to
-    act upon.
+def _story(change: Change) -> str:
+    old = change.from_stage.value if change.from_stage else "nowhere"
+    return f"from {old} by {change.by}: {change.reason}"
+
+
+def _reading(strategy: Strategy, status: StrategyStatus, now_us: int) -> Reading | None:
+    """The figures of one status; None when it is no evidence.
+
+    A strategy whose figures are no numbers, or that has nothing allocated, proves nothing. An
+    episode begins when the engine has its stage in force: an earlier status belongs to the stage
+    before, with another allocation.
     """
-    try:
-        return (
-            None
-            if status.equity is None
-            else track.rebased(float(status.equity), float(status.allocated))
-        )
-    except (TypeError, ValueError, OverflowError):
+    if (
+        not strategy.track.is_begun
+        and status.stage in _STAGES
+        and status.stage != strategy.stage.value
+    ):
         return None
-
-
-def _samples(
-    session: str, looked_at: Sequence[tuple[Strategy, StrategyStatus]]
-) -> list[tuple[Strategy, Sample]]:
-    """One per strategy whose figures are numbers: one whose books are broken proves nothing.
-
-    A session that was sampled before is not sampled again: a tick that failed halfway is repeated
-    as a whole.
-    """
-    samples = []
-    for strategy, status in looked_at:
-        if strategy.track.session == session:
-            continue
-        equity = None if status.equity is None else minor_of_float(status.equity)
-        allocated = minor_of_float(status.allocated)
-        counted = (
-            _is_count(status.n_trades)
-            and _is_count(status.n_wins)
-            and status.n_wins <= status.n_trades
-        )
-        if equity is not None and allocated is not None and allocated > 0 and counted:
-            worth, given = float(from_minor(equity)), float(from_minor(allocated))
-            samples.append(
-                (strategy, Sample(session, worth, given, status.n_trades, status.n_wins))
-            )
-    return samples
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and 0 <= value < 2**62
+    equity, allocated = figure_of(status.equity), figure_of(status.allocated)
+    n_trades, n_wins = count_of(status.n_trades), count_of(status.n_wins)
+    if equity is None or allocated is None or n_trades is None or n_wins is None:
+        return None
+    if not allocated > 0 or n_wins > n_trades:
+        return None
+    return Reading(
+        equity,
+        allocated,
+        n_trades,
+        n_wins,
+        figure_of(status.realized_pnl),
+        figure_of(status.unrealized_pnl),
+        status.run if isinstance(status.run, str) else None,
+        now_us,
+    )

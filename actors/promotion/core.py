@@ -1,8 +1,9 @@
 """The rules of promotion: pure functions over one strategy's record. No I/O, no clock, no tasks.
 
 Only observations of the running *episode* count: days, trades, Sharpe and drawdown start anew at
-every transition. No data never counts as good: what is missing, stale or undefined is INCONCLUSIVE,
-and that is not a PASS.
+every transition, from the first status of the episode. No data never counts as good: what is
+missing, stale or undefined is INCONCLUSIVE, and that is not a PASS. A value that fundops measured
+beats a recorded one; among records the newest counts, by its instant and not by its arrival.
 
 Precedence within one look: hard demotion, soft demotion, frozen, cooldown, promotion; at most one
 transition.
@@ -11,24 +12,32 @@ transition.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Literal
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Final, Literal
 
 import msgspec
 
-from ...runtime import DAY_US
+from ...runtime import DAY_US, shown
+from ...wire.entitlement import capital_of
 from ...wire.errors import (
+    CapitalExceeded,
+    Conflict,
     CoolingDown,
     GateNotPassed,
     MetricError,
+    PolicyError,
     SkipRefused,
     StaleRevision,
     StrategyFrozen,
     StrategyRetired,
     UnknownStage,
 )
+from ...wire.money import from_minor, to_minor
 from ...wire.promotion import (
     CriterionResult,
+    EntitlementTerms,
     Evaluation,
     HistoryEntry,
     Move,
@@ -45,7 +54,7 @@ from .ladder import (
     default_criteria,
     ladder,
 )
-from .metrics import Sample, Track, canonical_metrics
+from .metrics import WORST, Reading, Track, canonical_metrics
 from .settings import PromotionSettings
 
 __all__ = [
@@ -56,25 +65,53 @@ __all__ = [
     "breach",
     "check_evidence",
     "check_name",
+    "check_on_ladder",
     "demoted",
     "evaluate",
+    "frozen",
+    "latest",
     "promoted",
     "registered",
+    "repeated",
+    "retired",
+    "seen",
+    "session_ended",
     "snapshot",
+    "terms_of",
     "transition_of",
     "with_metrics",
-    "with_sample",
 ]
 
-# How far the clock of whoever records metrics may differ from ours.
-CLOCK_TOLERANCE_US = 300_000_000
+# How far the clock of the program that records metrics may differ from ours.
+CLOCK_TOLERANCE_US: Final = 300_000_000
+
+# Sessions that end after a value before it is stale, and how many ends are remembered.
+STALE_SESSIONS: Final = 2
+REMEMBERED_SESSIONS: Final = 5
+# Older values are stale although no session ended since: no exchange that trades on weekdays
+# closes for longer, so the sessions were not seen.
+SESSIONS_UNSEEN_S: Final = 7 * 86_400.0
+
+BY_MAX: Final = 128  # characters
+REASON_MAX: Final = 4_096
+_ISO_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class Rules:
-    """Settings, ladder and gates, ready to use."""
+    """Settings, ladder and gates, ready to use.
 
-    def __init__(self, settings: PromotionSettings, gates: tuple[PromotionGate, ...] = ()) -> None:
+    `capital_minor` is the fund's capital; None: it is not known, and then entitlements have no
+    bound.
+    """
+
+    def __init__(
+        self,
+        settings: PromotionSettings,
+        gates: tuple[PromotionGate, ...] = (),
+        capital_minor: int | None = None,
+    ) -> None:
         self.settings = settings
+        self._capital_minor = capital_minor
         self.ladder: Ladder = ladder(settings.ladder)
         criteria = default_criteria(
             min_days=settings.min_paper_days,
@@ -101,9 +138,21 @@ class Rules:
             raise UnknownStage(value, self.ladder.names()) from None
         return found
 
+    def entitled_minor(self, strategy: Strategy, stage: PromotionStage | None = None) -> int:
+        """The real capital of the strategy in a stage; None: in its own."""
+        terms = terms_of(strategy, self, stage)
+        return to_minor(capital_of(terms, self._capital_minor or 0)).minor
+
+    def room_minor(self, others_minor: int) -> int | None:
+        """The real capital that the other strategies leave to one; None: there is no bound."""
+        percent = self.settings.max_total_entitlement_pct
+        if self._capital_minor is None or percent is None:
+            return None
+        return int(self._capital_minor * Decimal(str(percent)) / 100) - others_minor
+
 
 class Metric(msgspec.Struct, frozen=True):
-    """The latest value of one metric in this episode, in its canonical unit."""
+    """The value of one metric in this episode, in its canonical unit."""
 
     value: float
     as_of_us: int
@@ -125,11 +174,14 @@ class Strategy(msgspec.Struct, frozen=True):
     cooldown_until_us: int | None = None
     demotions_us: tuple[int, ...] = ()
     ready_alerted: bool = False  # "ready and waiting for a person" was said in this episode
-    metrics: Mapping[str, Metric] = {}
+    metrics: Mapping[str, Metric] = {}  # recorded by others in this episode
     undefined: tuple[
         str, ...
     ] = ()  # metrics that were computed and have no value, such as a Sharpe of constant returns
     track: Track = Track()
+    measured: Mapping[str, Metric] = {}  # by fundops at the last session's end
+    closes_us: tuple[int, ...] = ()  # when the last few sessions ended, in any episode
+    budget_minor: int | None = None  # capital at full size; None: the fund's capital
 
     def active_us(self, now_us: int) -> int:
         """Time in the stage, frozen time excluded."""
@@ -151,33 +203,116 @@ class Change(msgspec.Struct, frozen=True):
     hard: bool = False  # a demotion by a hard limit
 
 
-# -- registering and recording
+# -- what people give
 
 
 def check_name(name: object) -> str:
     """Raises: `MetricError` naming the field."""
     if not isinstance(name, str) or not 1 <= len(name) <= 128 or not name.isprintable():
         raise MetricError("strategy_name", name, "is not a printable text of 1 to 128 characters")
+    if name != name.strip():
+        raise MetricError("strategy_name", name, "begins or ends with a space")
     return name
 
 
+def _allowing(by: object, reason: object, *, why: bool = False) -> tuple[str, str]:
+    """The person and the reason of an act that allows more. With `why` a reason must be given.
+
+    Raises: `MetricError` naming the field.
+    """
+    if not isinstance(by, str) or not by.strip() or len(by) > BY_MAX or not by.isprintable():
+        raise MetricError("by", by, f"is not a printable text of 1 to {BY_MAX} characters")
+    if not isinstance(reason, str) or len(reason) > REASON_MAX or _repaired(reason) != reason:
+        raise MetricError("reason", reason, f"is not a text of at most {REASON_MAX} characters")
+    if why and not reason.strip():
+        raise MetricError("reason", reason, "is empty; say why")
+    return by, reason
+
+
+def _tightening(by: object, reason: object) -> tuple[str, str]:
+    """The person and the reason of an act that allows less, which no wrong text may stop."""
+    return _repaired(by)[:BY_MAX], _repaired(reason)[:REASON_MAX]
+
+
+def _repaired(text: object) -> str:
+    if not isinstance(text, str):
+        text = "" if text is None else shown(text)
+    return text.encode("utf-8", "replace").decode()
+
+
+# -- registering and recording
+
+
 def registered(
-    name: str, stage: PromotionStage, now_us: int, *, by: str, adopt: bool, reason: str = ""
+    name: str,
+    stage: PromotionStage,
+    now_us: int,
+    *,
+    by: str,
+    adopt: bool,
+    reason: str = "",
+    budget_minor: int | None = None,
 ) -> Change:
     """A new strategy. Only an adopted one may begin where real money is.
 
     Raises: `SkipRefused`, `MetricError`.
     """
     check_name(name)
+    by, reason = _allowing(by, reason, why=adopt)
     if not adopt and stage not in (PromotionStage.Paper, PromotionStage.Shadow):
         raise SkipRefused(
             f"{name} cannot be registered at {stage.value}: start in paper or shadow, or adopt it"
         )
     identity = hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
     strategy = Strategy(
-        f"{now_us:016x}-{identity}", name, stage, registered_us=now_us, entered_us=now_us
+        f"{now_us:016x}-{identity}",
+        name,
+        stage,
+        registered_us=now_us,
+        entered_us=now_us,
+        budget_minor=budget_minor,
     )
     return Change(strategy, "adopt" if adopt else "register", None, now_us, by, reason)
+
+
+def repeated(known: Strategy, name: str, budget_minor: int | None) -> str:
+    """The id of a strategy that is registered again.
+
+    Raises: `Conflict` for a name that is another strategy's id, or another budget;
+        `StrategyRetired`.
+    """
+    if known.name != name:
+        raise Conflict(f"{name} is the id of {known.name}; a strategy's name must differ from it")
+    if known.stage is PromotionStage.Retired:
+        raise StrategyRetired(f"{name} is retired; its name is not used again")
+    if budget_minor is not None and budget_minor != known.budget_minor:
+        before = "the fund's capital" if known.budget_minor is None else "another budget"
+        raise Conflict(f"{name} is registered already, with {before}")
+    return known.id
+
+
+def check_capital(
+    strategy: Strategy, stage: PromotionStage, rules: Rules, others_minor: int
+) -> None:
+    """Whether the fund's capital allows the stage beside the others. Raises: `CapitalExceeded`."""
+    room_minor = rules.room_minor(others_minor)
+    wanted_minor = rules.entitled_minor(strategy, stage)
+    if room_minor is not None and wanted_minor and wanted_minor > room_minor:
+        raise CapitalExceeded(
+            strategy.name, stage.value, from_minor(wanted_minor), from_minor(room_minor)
+        )
+
+
+def check_on_ladder(strategies: Iterable[Strategy], rules: Rules) -> None:
+    """Whether each strategy stands on a stage of the ladder. Raises: `PolicyError`."""
+    stages = {rung.stage for rung in rules.ladder.rungs} | {PromotionStage.Retired}
+    for strategy in strategies:
+        if strategy.stage not in stages:
+            raise PolicyError(
+                "promotion_ladder",
+                f"{strategy.name} is in {strategy.stage.value}, which {rules.ladder.name!r} lacks;"
+                f" its stages are {', '.join(rules.ladder.names())}",
+            )
 
 
 def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now_us: int) -> None:
@@ -195,46 +330,105 @@ def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now
 
 
 def with_metrics(strategy: Strategy, metrics: Mapping[str, object], as_of_us: int) -> Strategy:
-    """The record with these metrics; the last record wins, metric by metric. Raises:
-    `MetricError`.
+    """The record with these metrics. For each the newest instant counts, the later arrival among
+    equals; a worst value never falls. Raises: `MetricError`.
     """
-    fresh = {name: Metric(value, as_of_us) for name, value in canonical_metrics(metrics).items()}
-    return msgspec.structs.replace(strategy, metrics={**strategy.metrics, **fresh})
+    known = dict(strategy.metrics)
+    for name, value in canonical_metrics(metrics).items():
+        before = known.get(name)
+        if before is None:
+            known[name] = Metric(value, as_of_us)
+        elif name in WORST:
+            known[name] = Metric(max(value, before.value), max(as_of_us, before.as_of_us))
+        elif as_of_us >= before.as_of_us:
+            known[name] = Metric(value, as_of_us)
+    return msgspec.structs.replace(strategy, metrics=known)
 
 
-def with_sample(
-    strategy: Strategy, sample: Sample, as_of_us: int, settings: PromotionSettings
+def seen(strategy: Strategy, reading: Reading) -> Strategy:
+    """The record after one status of the engine; the same object when it says nothing new."""
+    track = strategy.track.seen(reading)
+    return strategy if track is strategy.track else msgspec.structs.replace(strategy, track=track)
+
+
+def session_ended(
+    strategy: Strategy,
+    session: str,
+    now_us: int,
+    settings: PromotionSettings,
+    *,
+    measured: bool,
+    periods_per_year: float,
 ) -> Strategy:
-    """The record after one session: its own metrics are computed and take the place of recorded
-    ones.
+    """The record at the end of a session, once for each session.
+
+    Not `measured`: the engine said nothing of the strategy, so the session gives no sample, and
+    the earlier ones age by one.
     """
-    track = strategy.track.after(
-        sample, soft_drawdown=settings.max_drawdown_pct / 100, remembered=settings.soft_sessions
+    last = strategy.track.session
+    both_dated = _ISO_DATE.fullmatch(session) and _ISO_DATE.fullmatch(last)
+    # Sessions only go forward: a clock that stepped back must not end yesterday again.
+    if session <= last if both_dated else session == last:
+        return strategy
+    track = strategy.track.ended(
+        session,
+        measured=measured,
+        soft_drawdown=settings.max_drawdown_pct / 100,
+        remembered=settings.soft_sessions,
     )
-    metrics = {name: Metric(value, as_of_us) for name, value in track.metrics().items()}
-    undefined = tuple(name for name in ("sharpe", "win_rate") if name not in metrics)
-    kept = {name: metric for name, metric in strategy.metrics.items() if name not in undefined}
+    after = msgspec.structs.replace(
+        strategy, track=track, closes_us=(*strategy.closes_us, now_us)[-REMEMBERED_SESSIONS:]
+    )
+    if track.sessions == strategy.track.sessions:
+        return after
+    values = track.metrics(periods_per_year)
     return msgspec.structs.replace(
-        strategy, track=track, metrics={**kept, **metrics}, undefined=undefined
+        after,
+        measured={name: Metric(value, now_us) for name, value in values.items()},
+        undefined=tuple(name for name in ("sharpe", "win_rate") if name not in values),
     )
+
+
+def latest(strategy: Strategy, name: str) -> Metric | None:
+    """The value of one metric that counts: the measured one, or else the recorded one.
+
+    A worst value is the worse of both, and includes the running session.
+    """
+    if name in strategy.undefined:
+        return None
+    measured, recorded = strategy.measured.get(name), strategy.metrics.get(name)
+    if name not in WORST:
+        return measured or recorded
+    found = [metric for metric in (measured, recorded) if metric is not None]
+    if not found:
+        return None
+    values = [metric.value for metric in found]
+    if name == "max_drawdown":
+        values.append(min(1.0, strategy.track.max_drawdown))
+    return Metric(max(values), max(metric.as_of_us for metric in found))
 
 
 # -- evaluating
 
 
-def evaluate(strategy: Strategy, rules: Rules, now_us: int) -> Evaluation:
-    """What the rules say now. Pure: a dry run and the real thing are the same bytes."""
+def evaluate(strategy: Strategy, rules: Rules, now_us: int, others_minor: int = 0) -> Evaluation:
+    """The verdict of the rules now. Pure: a dry run and the real evaluation are the same bytes.
+
+    `others_minor` is the real capital that all other strategies are entitled to.
+    """
     retired = strategy.stage is PromotionStage.Retired
     target = None if retired else rules.ladder.above(strategy.stage)
     criteria = () if target is None else rules.criteria(strategy.stage)
     results = tuple(
         _judge(criterion, strategy, rules.settings, now_us)
         for criterion in criteria
-        if criterion.required or criterion.metric in strategy.metrics
+        if criterion.required or latest(strategy, criterion.metric) is not None
     )
     verdict = _gate_verdict(results, proves=any(criterion.required for criterion in criteria))
     demotion = breach(strategy, rules)
-    would_do, blocked_by = _move(strategy, rules, target, verdict, demotion is not None, now_us)
+    would_do, blocked_by = _move(
+        strategy, rules, target, verdict, demotion is not None, now_us, others_minor
+    )
     unsigned = Evaluation(
         id="",
         strategy=strategy.name,
@@ -264,16 +458,63 @@ def _judge(
                 "INCONCLUSIVE",
                 "clock: now lies before the stage was entered",
             )
-        return _compare(criterion, "days", active_us / DAY_US, None)
+        return _days(criterion, active_us)
     unit = METRICS[criterion.metric]
-    metric = strategy.metrics.get(criterion.metric)
+    metric = latest(strategy, criterion.metric)
     if metric is None:
         why = "undefined" if criterion.metric in strategy.undefined else "missing"
-        return _result(criterion, unit, None, "INCONCLUSIVE", why)
-    age_s = (now_us - metric.as_of_us) / 1_000_000
-    if age_s > settings.metric_max_age_s:
-        return _result(criterion, unit, metric.value, "INCONCLUSIVE", "stale", age_s)
-    return _compare(criterion, unit, metric.value, age_s)
+        result = _result(criterion, unit, None, "INCONCLUSIVE", why)
+    else:
+        age_s = (now_us - metric.as_of_us) / 1_000_000
+        stale = _staleness(strategy, metric, age_s, settings)
+        if stale:
+            result = _result(criterion, unit, metric.value, "INCONCLUSIVE", stale, age_s)
+        else:
+            result = _compare(criterion, unit, metric.value, age_s)
+    measured, recorded = (
+        known.get(criterion.metric) for known in (strategy.measured, strategy.metrics)
+    )
+    is_measured = measured is not None or criterion.metric in strategy.undefined
+    return msgspec.structs.replace(
+        result,
+        source="measured" if is_measured else "recorded" if recorded else "",
+        recorded=recorded.value if recorded else None,
+    )
+
+
+def _staleness(
+    strategy: Strategy, metric: Metric, age_s: float, settings: PromotionSettings
+) -> str:
+    """Why the value is too old to count; "": it is not.
+
+    Age is counted in sessions, since a strategy of weekdays has no newer value on a Monday. Where
+    no session ever ended, as in a file without a fund, it is counted in hours.
+    """
+    if not strategy.closes_us:
+        return "stale" if age_s > settings.metric_max_age_s else ""
+    missed = sum(ended_us > metric.as_of_us for ended_us in strategy.closes_us)
+    if missed >= STALE_SESSIONS:
+        return f"stale: {missed} sessions ended since"
+    too_old = age_s > max(SESSIONS_UNSEEN_S, settings.metric_max_age_s)
+    return f"stale: {age_s / 86_400:.1f} days old" if too_old else ""
+
+
+def _days(criterion: Criterion, active_us: int) -> CriterionResult:
+    """Compared in microseconds: rounded as days, 43 us too few would pass."""
+    limit_us = round(criterion.limit * DAY_US)
+    margin_us = active_us - limit_us if criterion.op == ">=" else limit_us - active_us
+    result = _result(criterion, "days", active_us / DAY_US, "PASS" if margin_us >= 0 else "FAIL")
+    why = ""
+    if margin_us < 0:
+        why = f"{-margin_us / DAY_US:.7g} days too many"
+    if margin_us < 0 and criterion.op == ">=":
+        left_s = f"{-margin_us / 1_000_000:.6f}".rstrip("0").rstrip(".")
+        why = (
+            f"{-margin_us / DAY_US:.7g} days to go"
+            if -margin_us >= DAY_US
+            else f"{left_s} seconds to go"
+        )
+    return msgspec.structs.replace(result, margin=margin_us / DAY_US, reason=why)
 
 
 def _compare(
@@ -294,7 +535,7 @@ def _result(
     unit: str,
     observed: float | None,
     verdict: Verdict,
-    why: str,
+    why: str = "",
     age_s: float | None = None,
 ) -> CriterionResult:
     return CriterionResult(
@@ -319,6 +560,7 @@ def _move(
     verdict: Verdict,
     demote: bool,
     now_us: int,
+    others_minor: int,
 ) -> tuple[Move, str]:
     if demote:
         return "demote", ""
@@ -330,45 +572,48 @@ def _move(
         return "none", "frozen"
     if strategy.cooldown_until_us is not None and now_us < strategy.cooldown_until_us:
         return "none", "cooldown"
+    room_minor, wanted_minor = (
+        rules.room_minor(others_minor),
+        rules.entitled_minor(strategy, target),
+    )
+    if room_minor is not None and wanted_minor and wanted_minor > room_minor:
+        wanted, left = from_minor(wanted_minor), from_minor(max(room_minor, 0))
+        return "none", f"capital: {wanted:,.2f} wanted, the other strategies leave {left:,.2f}"
     if rules.settings.policy == "guarded" and target.is_live:
         return "ready", "waits for a person: more real money"
     return "promote", ""
 
 
-def breach(
-    strategy: Strategy, rules: Rules, equity: float | None = None
-) -> tuple[str, bool] | None:
+def breach(strategy: Strategy, rules: Rules) -> tuple[str, bool] | None:
     """Why the strategy must go down, and whether at once (a hard limit); None: it may stay.
 
-    `equity`, when given, is what the strategy is worth right now, within the session.
+    Hard limits hold at every status of the episode, so the worst one of the running session counts,
+    and at every record.
     """
     if strategy.stage is PromotionStage.Retired or rules.ladder.below(strategy.stage) is None:
         return None
     rung, track, settings = rules.ladder.rung(strategy.stage), strategy.track, rules.settings
-    recorded = strategy.metrics.get("max_drawdown")
-    drawdown = max(
-        recorded.value if recorded else 0.0,
-        track.drawdown_at(equity) if equity is not None else 0.0,
-    )
+    drawdown = max(_recorded(strategy, "max_drawdown"), track.max_drawdown)
     if rung.hard_drawdown is not None and round(drawdown, 9) >= rung.hard_drawdown:
         return f"drawdown {drawdown:.2%} reached its hard limit {rung.hard_drawdown:.0%}", True
-    loss = max(0.0, -track.last_return)
-    if (
-        rung.hard_session_loss is not None
-        and track.sessions
-        and round(loss, 9) >= rung.hard_session_loss
-    ):
+    loss = max(_recorded(strategy, "daily_loss"), track.loss)
+    if rung.hard_session_loss is not None and round(loss, 9) >= rung.hard_session_loss:
         return f"session loss {loss:.2%} reached its hard limit {rung.hard_session_loss:.0%}", True
     if (
         track.sessions >= settings.soft_min_sessions
         and sum(track.breaches) >= settings.soft_breaches
     ):
-        limit, seen = settings.max_drawdown_pct, len(track.breaches)
+        limit, sessions = settings.max_drawdown_pct, len(track.breaches)
         return (
-            f"drawdown above {limit:g}% on {sum(track.breaches)} of the last {seen} sessions",
+            f"drawdown above {limit:g}% on {sum(track.breaches)} of the last {sessions} sessions",
             False,
         )
     return None
+
+
+def _recorded(strategy: Strategy, name: str) -> float:
+    metric = strategy.metrics.get(name)
+    return metric.value if metric else 0.0
 
 
 # -- transitions
@@ -390,12 +635,14 @@ def promoted(
     by: str,
     reason: str = "",
     expected_rev: int | None = None,
+    others_minor: int = 0,
 ) -> Change:
     """One stage up, on a current PASS. There is no way around the gate.
 
     Raises: `StrategyRetired`, `StaleRevision`, `SkipRefused`, `StrategyFrozen`, `CoolingDown`,
-    `GateNotPassed`.
+    `GateNotPassed`, `CapitalExceeded`; `MetricError` for `by` or `reason`.
     """
+    by, reason = _allowing(by, reason)
     _check_movable(strategy, expected_rev)
     target = rules.ladder.above(strategy.stage)
     if target is None:
@@ -409,9 +656,10 @@ def promoted(
         raise StrategyFrozen(f"{strategy.name} is frozen")
     if strategy.cooldown_until_us is not None and now_us < strategy.cooldown_until_us:
         raise CoolingDown(strategy.name, strategy.cooldown_until_us)
-    evaluation = evaluate(strategy, rules, now_us)
+    evaluation = evaluate(strategy, rules, now_us, others_minor)
     if evaluation.verdict != "PASS" or evaluation.would_do == "demote":
         raise GateNotPassed(evaluation)
+    check_capital(strategy, target, rules, others_minor)
     after = _moved(strategy, target, now_us)
     return Change(
         after, "promote", strategy.stage, now_us, by, reason, evaluation, _values(strategy)
@@ -437,6 +685,7 @@ def demoted(
 
     Raises: `StrategyRetired`, `StaleRevision`, `SkipRefused`, `UnknownStage`.
     """
+    by, reason = _tightening(by, reason)
     _check_movable(strategy, expected_rev)
     settings = rules.settings
     below = rules.ladder.below(strategy.stage)
@@ -483,11 +732,16 @@ def transition_of(change: Change) -> Transition:
     )
 
 
-def frozen(strategy: Strategy, now_us: int, *, freeze: bool, by: str, reason: str) -> Change:
-    """Frozen blocks promotion only, and its time does not count as days in stage. Raises:
-    `StrategyRetired`.
+def frozen(strategy: Strategy, now_us: int, *, freeze: bool, by: str, reason: str) -> Change | None:
+    """Frozen blocks promotion only, and its time does not count as days in stage. None: the
+    strategy is so already.
+
+    Raises: `StrategyRetired`; `MetricError` for `by` or `reason` of an unfreeze.
     """
+    by, reason = _tightening(by, reason) if freeze else _allowing(by, reason)
     _check_movable(strategy, None)
+    if strategy.frozen == freeze:
+        return None
     spent = (
         now_us - strategy.frozen_since_us
         if strategy.frozen_since_us is not None and not freeze
@@ -504,7 +758,8 @@ def frozen(strategy: Strategy, now_us: int, *, freeze: bool, by: str, reason: st
 
 
 def retired(strategy: Strategy, now_us: int, *, by: str, reason: str) -> Change:
-    """The retirement of a strategy, which cannot be undone. Raises: `StrategyRetired`."""
+    """The strategy retired, which cannot be undone. Raises: `StrategyRetired`."""
+    by, reason = _tightening(by, reason)
     _check_movable(strategy, None)
     after = _moved(strategy, PromotionStage.Retired, now_us)
     return Change(after, "retire", strategy.stage, now_us, by, reason, None, _values(strategy))
@@ -512,7 +767,6 @@ def retired(strategy: Strategy, now_us: int, *, by: str, reason: str) -> Change:
 
 def _moved(strategy: Strategy, stage: PromotionStage, now_us: int) -> Strategy:
     """A new episode: nothing observed before it counts any more."""
-    track = strategy.track
     return msgspec.structs.replace(
         strategy,
         stage=stage,
@@ -523,20 +777,41 @@ def _moved(strategy: Strategy, stage: PromotionStage, now_us: int) -> Strategy:
         frozen_us=0,
         ready_alerted=False,
         metrics={},
+        measured={},
         undefined=(),
-        track=track.next_episode(track.base_trades + track.trades, track.base_wins + track.wins),
+        track=strategy.track.next_episode(),
     )
 
 
 def _values(strategy: Strategy) -> dict[str, float]:
-    return {name: metric.value for name, metric in strategy.metrics.items()}
+    found = {
+        name: latest(strategy, name) for name in sorted({*strategy.metrics, *strategy.measured})
+    }
+    return {name: metric.value for name, metric in found.items() if metric is not None}
 
 
 # -- showing
 
 
+def terms_of(
+    strategy: Strategy, rules: Rules, stage: PromotionStage | None = None
+) -> EntitlementTerms:
+    """The terms of the strategy in a stage; None: in its own."""
+    stage = stage or strategy.stage
+    if stage is PromotionStage.Retired:
+        return EntitlementTerms(strategy.name, stage, "none", 0.0, strategy.budget_minor)
+    rung = rules.ladder.rung(stage)
+    return EntitlementTerms(
+        strategy.name, stage, rung.mode, rung.real_capital, strategy.budget_minor
+    )
+
+
 def snapshot(
-    strategy: Strategy, rules: Rules, now_us: int, history: tuple[HistoryEntry, ...]
+    strategy: Strategy,
+    rules: Rules,
+    now_us: int,
+    history: tuple[HistoryEntry, ...],
+    others_minor: int = 0,
 ) -> PromotionSnapshot:
     """The record as people see it. Days in stage exclude frozen time."""
     return PromotionSnapshot(
@@ -548,6 +823,6 @@ def snapshot(
         frozen=strategy.frozen,
         cooldown_until=strategy.cooldown_until_us,
         metrics=_values(strategy),
-        evaluation=evaluate(strategy, rules, now_us),
+        evaluation=evaluate(strategy, rules, now_us, others_minor),
         history=history,
     )

@@ -4,12 +4,14 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from ...runtime import ConfigError, Settings, shown
+from ...wire.errors import PolicyError, UnknownStage
 from ...wire.promotion import PromotionStage
 
 __all__ = [
@@ -49,8 +51,8 @@ METRICS: dict[MetricName, str] = {
 
 
 class Rung(msgspec.Struct, frozen=True):
-    """One stage of a ladder. `real_capital` is the fraction of the fund's capital it may use at
-    most.
+    """One stage of a ladder. `real_capital` is the fraction of a strategy's budget that it may use
+    at most.
     """
 
     stage: PromotionStage
@@ -72,8 +74,11 @@ class Ladder(msgspec.Struct, frozen=True):
         return self.rungs[self.rank(stage)]
 
     def rank(self, stage: PromotionStage) -> int:
-        """Raises: ValueError for a stage that is not on this ladder."""
-        return [rung.stage for rung in self.rungs].index(stage)
+        """Raises: `PolicyError` (a ValueError) for a stage that is not on this ladder."""
+        for position, rung in enumerate(self.rungs):
+            if rung.stage is stage:
+                return position
+        raise PolicyError("promotion_ladder", f"{self.name!r} has no stage {stage.value}")
 
     def above(self, stage: PromotionStage) -> PromotionStage | None:
         """The next higher stage; None at the top."""
@@ -137,10 +142,26 @@ class Criterion(Settings, frozen=True):
 
 
 class PromotionGate(msgspec.Struct, frozen=True):
-    """A named gate for one transition: what must hold before a strategy leaves `stage` upwards."""
+    """A named gate for one transition: what must hold before a strategy leaves `stage` upwards.
+
+    Raises: `UnknownStage`; `ConfigError` naming the item of `criteria` that is no `Criterion`.
+    """
 
     stage: PromotionStage
     criteria: tuple[Criterion, ...]
+
+    def __post_init__(self) -> None:
+        try:
+            stage = PromotionStage(self.stage)
+        except ValueError:
+            raise UnknownStage(self.stage, [known.value for known in PromotionStage]) from None
+        if not isinstance(self.criteria, Sequence) or isinstance(self.criteria, str):
+            raise ConfigError("criteria", f"{shown(self.criteria)} is not a list of Criterion")
+        for position, criterion in enumerate(self.criteria):
+            if not isinstance(criterion, Criterion):
+                raise ConfigError(f"criteria[{position}]", f"{shown(criterion)} is not a Criterion")
+        msgspec.structs.force_setattr(self, "stage", stage)
+        msgspec.structs.force_setattr(self, "criteria", tuple(self.criteria))
 
 
 def default_criteria(

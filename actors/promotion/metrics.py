@@ -1,12 +1,14 @@
-"""Metrics of a stage episode: checking what others record, and computing our own from daily equity.
+"""Metrics of one episode, that is one stay of a strategy in one stage.
 
-One canonical unit, the fraction: `max_drawdown` 0.08 and `max_drawdown_pct` 8.0 are the same
-metric. None means missing, never zero.
+Two sources: metrics that others record are checked here, and fundops measures its own from the
+engine's reports. One canonical unit, the fraction: `max_drawdown` 0.08 and `max_drawdown_pct` 8.0
+are the same metric. None means missing, never zero.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +16,22 @@ import msgspec
 
 from ...wire.errors import MetricError
 
-__all__ = ["SESSIONS_PER_YEAR", "Sample", "Track", "canonical_metrics"]
+__all__ = ["WORST", "Reading", "Sample", "Track", "canonical_metrics", "count_of", "figure_of"]
 
-SESSIONS_PER_YEAR = 252
 # Below this a standard deviation is rounding noise: the ratio over it means nothing.
 _SD_FLOOR = 1e-12
 
-_FRACTIONS = frozenset({"max_drawdown", "win_rate"})
+_FRACTIONS = frozenset({"max_drawdown", "win_rate", "daily_loss", "tracking_error"})
+
+# Metrics of which only the worst value of an episode counts: a loss is not undone by a later day.
+WORST = frozenset({"max_drawdown", "daily_loss"})
+
+_FIGURE_MAX = 1e18  # of equity; beyond it a float is no amount of money
+_COUNT_MAX = 2**62
+
+# A peak or a drawdown that moved by less is written at the next session's end: an actor that
+# crashes in between judges by at most this much less.
+_DURABLE_STEP = 0.001
 
 
 def canonical_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -53,27 +64,75 @@ def canonical_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _name(key: object) -> str:
-    if not isinstance(key, str) or not 1 <= len(key) <= 64:
+    if not isinstance(key, str) or not 1 <= len(key) <= 64 or not key.isprintable():
         raise MetricError("metrics", key, "is not a metric's name of 1 to 64 characters")
     return key
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise MetricError(name, value, "is not a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise MetricError(name, "a huge integer", "is not finite") from None
-    if not math.isfinite(number):
-        raise MetricError(name, value, "is not finite")
+    number = figure_of(value, limit=math.inf)
+    if number is None:
+        given = "a huge integer" if isinstance(value, int) else value
+        raise MetricError(name, given, "is not finite")
     return number
 
 
-class Sample(msgspec.Struct, frozen=True):
-    """One strategy at the end of one session. Trades and wins are cumulative, as the engine
-    counts them.
+def _is_number(value: object) -> bool:
+    """Whether a type counts as a number: it converts to float, as Decimal and numpy's scalars do.
+
+    A truth value does so too and is none.
     """
+    kind = type(value)
+    return hasattr(kind, "__float__") and kind.__name__ not in ("bool", "bool_")
+
+
+def figure_of(value: object, *, limit: float = _FIGURE_MAX) -> float | None:
+    """A figure from outside as a float; None when it is no number, not finite or too large."""
+    if not _is_number(value):
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001  a caller's class may raise anything; so does a huge int
+        return None
+    return number if math.isfinite(number) and abs(number) <= limit else None
+
+
+def count_of(value: object) -> int | None:
+    """A count from outside as an int; None when it is no whole number >= 0."""
+    if type(value).__name__ in ("bool", "bool_"):
+        return None
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001  a caller's class may raise anything
+        return None
+    return count if 0 <= count < _COUNT_MAX else None
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """The figures of one status, in the fund's currency. Counts are cumulative at the engine."""
+
+    equity: float
+    allocated: float
+    n_trades: int
+    n_wins: int
+    realized: float | None = None  # cumulative at the engine; None: unknown
+    unrealized: float | None = None  # None: unknown
+    run: str | None = None  # changes when the engine's counters start anew; None: unknown
+    at_us: int = 0  # when promotion looked
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether equity is the allocation plus the P&L of the engine's present run."""
+        if self.realized is None or self.unrealized is None:
+            return False
+        parts = self.allocated + self.realized + self.unrealized
+        return abs(self.equity - parts) <= 1e-9 * max(1.0, abs(self.equity), abs(parts))
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One strategy at the end of one session, as it is stored."""
 
     session: str
     equity: float
@@ -83,105 +142,231 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Track(msgspec.Struct, frozen=True):
-    """What an episode's samples amount to; one step per session, so a thousand sessions cost no
-    more than one.
+    """The measurements of one episode, counted from its base.
 
-    The episode begins at the capital allocated to it; capital given or taken later is no
-    performance, and scales the peak as it scales the equity. Mean and sum of squares follow Welford
+    The base is the first status of the episode: earlier profits, trades and falls are no evidence
+    of this stage. `seen` takes every status, so that hard limits hold within a session; `ended`
+    takes the end of a session, one step each, so that a thousand sessions cost no more than one.
+
+    Capital given or taken is no performance: a change d of the allocation at equity e multiplies
+    the session's opening equity and the peak by (e + d) / e. Mean and sum of squares follow Welford
     (1962), which does not cancel digits away as sums of squares do.
     """
 
     sessions: int = 0
-    session: str = ""  # the last one sampled, of this episode or the one before
+    session: str = ""  # the last one that ended, of this episode or the one before
     mean: float = 0.0
     m2: float = 0.0
-    equity: float = 0.0
+    equity: float = 0.0  # as last seen
     allocated: float = 0.0
     peak: float = 0.0
-    max_drawdown: float = 0.0
-    last_return: float = 0.0
-    base_trades: int = 0
+    max_drawdown: float = 0.0  # the worst at any status of the episode
+    last_return: float = 0.0  # of the last session that ended
+    base_trades: int = 0  # the engine's count less this episode's; negative after its restart
     base_wins: int = 0
-    trades: int = 0
+    trades: int = 0  # of this episode
     wins: int = 0
     breaches: tuple[
         bool, ...
     ] = ()  # of the soft drawdown limit, the last few sessions, oldest first
+    begun: bool = False  # whether the base was captured
+    base_equity: float = 0.0  # as reported when the episode began
+    base_allocated: float = 0.0
+    base_realized: float | None = None
+    base_us: int = 0
+    opening: float = 0.0  # equity at the beginning of the running session, after capital changes
+    loss: float = 0.0  # the worst of the running session, as a fraction of its opening equity
+    between: bool = False  # a session ended, and no status of the next one was seen
+    realized: float | None = None  # at the engine, as last seen
+    run: str | None = None
+    added_up: bool = False  # `Reading.adds_up` of the last status
 
-    def after(self, sample: Sample, *, soft_drawdown: float, remembered: int) -> Track:
-        """The track one session later."""
-        before, peak = self._base(sample.allocated)
-        if not before > 0:
-            return msgspec.structs.replace(self, session=sample.session)
-        change = sample.equity / before - 1
+    def seen(self, reading: Reading) -> Track:
+        """The track after one status within a session."""
+        if not self.is_begun:
+            return self._beginning(reading)
+        if not self.begun:  # it was written before the base was, at the end of a session
+            return msgspec.structs.replace(self, begun=True, opening=self.equity).seen(reading)
+        if self._shows(reading):
+            return self
+        new_run = None not in (self.run, reading.run) and self.run != reading.run
+        flow = reading.allocated - self.allocated
+        if (
+            self.added_up
+            and reading.adds_up
+            and self.realized
+            and (new_run or reading.realized == 0)
+        ):
+            # The engine's P&L began anew, and an equity computed from it lost the earlier P&L too.
+            flow -= self.realized
+        opening, peak = self._after_flow(flow)
+        peak = max(peak, reading.equity)
+        drawdown = max(0.0, 1 - reading.equity / peak) if peak > 0 else 0.0
+        loss = max(0.0, 1 - reading.equity / opening) if opening > 0 else 0.0
+        return msgspec.structs.replace(
+            self,
+            equity=reading.equity,
+            allocated=reading.allocated,
+            opening=opening,
+            peak=peak,
+            max_drawdown=max(self.max_drawdown, drawdown),
+            loss=loss if self.between else max(self.loss, loss),
+            between=False,
+            realized=reading.realized if reading.realized is not None else self.realized,
+            run=reading.run if reading.run is not None else self.run,
+            added_up=reading.adds_up,
+            **self._counted(reading, new_run=new_run),
+        )
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a base. Before it was written, the first session was the sign of it."""
+        return self.begun or self.sessions > 0
+
+    def _beginning(self, reading: Reading) -> Track:
+        return Track(
+            session=self.session,
+            begun=True,
+            base_equity=reading.equity,
+            base_allocated=reading.allocated,
+            base_realized=reading.realized,
+            base_us=reading.at_us,
+            base_trades=reading.n_trades,
+            base_wins=reading.n_wins,
+            equity=reading.equity,
+            allocated=reading.allocated,
+            opening=reading.equity,
+            peak=reading.equity,
+            realized=reading.realized,
+            run=reading.run,
+            added_up=reading.adds_up,
+        )
+
+    def at_close(self, reading: Reading) -> Reading:
+        """The figures of a session's end, without counts that are behind those seen since.
+
+        A session's end may be told late, with figures of then. A count that seems to fall there is
+        no restart of the engine, which an ordinary look finds.
+        """
+        if not self.begun or reading.n_trades >= self.base_trades + self.trades:
+            return reading
+        return msgspec.structs.replace(
+            reading,
+            n_trades=self.base_trades + self.trades,
+            n_wins=self.base_wins + self.wins,
+            realized=self.realized,
+            run=self.run,
+        )
+
+    def is_base(self, reading: Reading) -> bool:
+        """Whether the status is the one that the episode began with, told once more."""
+        return (
+            self.sessions == 0
+            and (reading.equity, reading.allocated) == (self.base_equity, self.base_allocated)
+            and self.trades == 0
+        )
+
+    def _shows(self, reading: Reading) -> bool:
+        """Whether the status says nothing new."""
+        return (
+            not self.between
+            and self.equity == reading.equity
+            and self.allocated == reading.allocated
+            and self.base_trades + self.trades == reading.n_trades
+            and self.base_wins + self.wins == reading.n_wins
+            and self.realized == reading.realized
+            and self.run == reading.run
+            and self.added_up == reading.adds_up
+        )
+
+    def _counted(self, reading: Reading, *, new_run: bool) -> dict[str, int]:
+        """Trades and wins of the episode. A count that starts anew is carried over: 40, 3 and 13
+        are 53.
+        """
+        base_trades, base_wins = self.base_trades, self.base_wins
+        if new_run or reading.n_trades < base_trades + self.trades:
+            base_trades, base_wins = -self.trades, -self.wins
+        # A count of wins that falls by itself was corrected, which is no new win.
+        base_wins = min(base_wins, reading.n_wins - self.wins)
+        return {
+            "base_trades": base_trades,
+            "base_wins": base_wins,
+            "trades": reading.n_trades - base_trades,
+            "wins": reading.n_wins - base_wins,
+        }
+
+    def _after_flow(self, flow: float) -> tuple[float, float]:
+        """Opening equity and peak after capital was given to the strategy or taken from it."""
+        if not flow:
+            return self.opening, self.peak
+        base = self.equity + flow
+        if self.equity > 0 and base > 0:
+            return self.opening * base / self.equity, self.peak * base / self.equity
+        # Nothing was left to compare with, so the new capital is a new beginning.
+        return max(base, 0.0), max(base, 0.0)
+
+    def ended(
+        self, session: str, *, measured: bool, soft_drawdown: float, remembered: int
+    ) -> Track:
+        """The track at the end of a session. Not `measured`: no status was seen at its end.
+
+        The session in which the episode began counts from the base, unless it began at the very
+        end.
+        """
+        if not measured or not self.begun or not self.opening > 0:
+            return msgspec.structs.replace(self, session=session)
+        change = self.equity / self.opening - 1
         sessions = self.sessions + 1
         mean = self.mean + (change - self.mean) / sessions
-        peak = max(peak, before, sample.equity)
-        drawdown = max(0.0, 1 - sample.equity / peak)
+        drawdown = max(0.0, 1 - self.equity / self.peak) if self.peak > 0 else 0.0
         breaches = (*self.breaches, round(drawdown, 9) > round(soft_drawdown, 9))[-remembered:]
         return msgspec.structs.replace(
             self,
             sessions=sessions,
-            session=sample.session,
+            session=session,
             mean=mean,
             m2=self.m2 + (change - self.mean) * (change - mean),
-            equity=sample.equity,
-            allocated=sample.allocated,
-            peak=peak,
-            max_drawdown=max(self.max_drawdown, drawdown),
+            opening=self.equity,
             last_return=change,
-            trades=sample.n_trades - self.base_trades,
-            wins=sample.n_wins - self.base_wins,
+            between=True,
             breaches=breaches,
         )
 
-    def _base(self, allocated: float) -> tuple[float, float]:
-        """Equity and peak before the coming session, after what was given to the strategy or
-        taken from it.
-        """
-        if not self.sessions:
-            return allocated, allocated
-        base = self.equity + allocated - self.allocated
-        return base, self.peak * base / self.equity if self.equity > 0 else self.peak
-
-    def rebased(self, equity: float, allocated: float) -> float:
-        """`equity` as if nothing had been given or taken since the last session."""
-        base, _ = self._base(allocated)
+    def is_worth_saving(self, saved: Track) -> bool:
+        """Whether what changed since `saved` must outlive a crash before the session ends."""
         return (
-            equity * self.equity / base
-            if self.sessions and base > 0 and self.equity > 0
-            else equity
+            (self.begun, self.sessions, self.session, self.run, self.allocated)
+            != (saved.begun, saved.sessions, saved.session, saved.run, saved.allocated)
+            or (self.base_trades, self.base_wins) != (saved.base_trades, saved.base_wins)
+            or self.max_drawdown >= saved.max_drawdown + _DURABLE_STEP
+            or self.loss >= saved.loss + _DURABLE_STEP
+            or self.peak > saved.peak * (1 + _DURABLE_STEP)
         )
 
-    def drawdown_at(self, equity: float) -> float:
-        """Drawdown from the episode's peak if equity were this now."""
-        peak = max(self.peak, equity)
-        return 0.0 if peak <= 0 else max(0.0, 1 - equity / peak)
+    def next_episode(self) -> Track:
+        """An empty track, which waits for the first status of the next episode."""
+        return Track(session=self.session)
 
-    def next_episode(self, trades: int, wins: int) -> Track:
-        """An empty track that counts trades from here."""
-        return Track(session=self.session, base_trades=trades, base_wins=wins)
-
-    def sharpe(self) -> float | None:
-        """sqrt(252) mean/sd of session returns, sd with n - 1; None where it is undefined, never
-        infinite.
+    def sharpe(self, periods_per_year: float) -> float | None:
+        """sqrt(periods a year) mean/sd of session returns, sd with n - 1; None where it is
+        undefined, never infinite.
         """
         if self.sessions < 2:
             return None
         sd = math.sqrt(self.m2 / (self.sessions - 1))
-        return None if sd < _SD_FLOOR else math.sqrt(SESSIONS_PER_YEAR) * self.mean / sd
+        return None if sd < _SD_FLOOR else math.sqrt(periods_per_year) * self.mean / sd
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, periods_per_year: float) -> dict[str, float]:
         """The canonical metrics; undefined ones are left out. Break-evens count in the win
         rate's denominator.
         """
         values: dict[str, float] = {
-            "max_drawdown": self.max_drawdown,
+            "max_drawdown": min(1.0, self.max_drawdown),
             "n_trades": float(self.trades),
         }
-        sharpe = self.sharpe()
+        sharpe = self.sharpe(periods_per_year)
         if sharpe is not None:
             values["sharpe"] = sharpe
-        if self.trades > 0:
+        if self.trades >= max(1, self.wins):
             values["win_rate"] = self.wins / self.trades
         return values

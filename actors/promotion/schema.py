@@ -1,24 +1,27 @@
-"""Promotion's tables: one row per strategy, its history for ever, and the samples its metrics
-rest on.
+"""Promotion's tables: one row per strategy, its history without end, and the samples behind its
+metrics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ...wire.persistence import Statement
 from ...wire.promotion import HistoryEntry, PromotionStage
-from ..persistence import Rows
-from .core import Change, Strategy
+from ..persistence import Reader, Rows
+from .core import Change, Rules, Strategy, check_on_ladder
 from .metrics import Sample
+from .settings import PromotionSettings
 
 __all__ = [
     "SCHEMA",
     "SCHEMA_3",
     "changed",
+    "check_stages",
     "find",
     "history",
     "load_all",
@@ -92,7 +95,8 @@ _METRICS = (
     "INSERT INTO promotion_metrics (strategy_id, episode, as_of_us, source, explicit, metrics)"
     " VALUES (?, ?, ?, ?, ?, ?)"
 )
-_SAMPLE = "INSERT INTO promotion_sample VALUES (?, ?, ?, ?, ?, ?, ?)"
+# A session is sampled once: a sample that is there already stands.
+_SAMPLE = "INSERT OR IGNORE INTO promotion_sample VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 def _text(value: Any) -> str:
@@ -102,8 +106,15 @@ def _text(value: Any) -> str:
 def saved(strategies: Iterable[Strategy]) -> Statement:
     """The current rows."""
     rows = [
-        (one.id, one.name, one.stage.value, one.rev, one.entered_us, _text(one))
-        for one in strategies
+        (
+            strategy.id,
+            strategy.name,
+            strategy.stage.value,
+            strategy.rev,
+            strategy.entered_us,
+            _text(strategy),
+        )
+        for strategy in strategies
     ]
     return Statement(_SAVE, rows)
 
@@ -142,7 +153,7 @@ def recorded(
 def recorded_before(
     rows: Rows, strategy: Strategy, as_of_us: int, source: str
 ) -> dict[str, float] | None:
-    """What was recorded under the same key, or None."""
+    """The metrics recorded under the same key, or None."""
     row = rows.row(
         "SELECT metrics FROM promotion_metrics"
         " WHERE strategy_id = ? AND episode = ? AND as_of_us = ? AND source = ? AND explicit = 1",
@@ -155,7 +166,10 @@ def sampled(samples: Iterable[tuple[Strategy, Sample]]) -> Statement:
     """The evidence of one session."""
     return Statement(
         _SAMPLE,
-        [(one.id, one.episode, *msgspec.structs.astuple(sample)) for one, sample in samples],
+        [
+            (strategy.id, strategy.episode, *msgspec.structs.astuple(sample))
+            for strategy, sample in samples
+        ],
     )
 
 
@@ -163,6 +177,12 @@ def load_all(rows: Rows) -> list[Strategy]:
     """Every strategy, by name."""
     records = rows.rows("SELECT record FROM promotions ORDER BY strategy")
     return [msgspec.json.decode(record, type=Strategy) for (record,) in records]
+
+
+def check_stages(path: Path, settings: PromotionSettings) -> None:
+    """Whether the ladder has the stage of each strategy in the file. Raises: `PolicyError`."""
+    with Reader(path) as reader:
+        check_on_ladder(load_all(reader), Rules(settings))
 
 
 def find(rows: Rows, id_or_name: str) -> Strategy | None:
@@ -176,9 +196,9 @@ def find(rows: Rows, id_or_name: str) -> Strategy | None:
 def history(rows: Rows, strategy_id: str | None, limit: int) -> tuple[HistoryEntry, ...]:
     """The newest lines, newest first, of one strategy or of all."""
     found = rows.rows(
-        'SELECT seq, strategy, kind, from_stage, to_stage, effective_us, "by", reason,'
-        " metrics, evaluation, rev"
-        " FROM promotion_history WHERE ?1 IS NULL OR strategy_id = ?1 ORDER BY seq DESC LIMIT ?2",
+        'SELECT seq, strategy, kind, from_stage, to_stage, effective_us, "by", reason, metrics,'
+        " evaluation, rev FROM promotion_history WHERE ?1 IS NULL OR strategy_id = ?1"
+        " ORDER BY seq DESC LIMIT ?2",
         (strategy_id, limit),
     )
     return tuple(_line(*row) for row in found)

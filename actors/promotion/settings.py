@@ -39,8 +39,21 @@ class PromotionSettings(Settings, frozen=True):
     min_win_rate: Annotated[
         float, Meta(ge=0, le=1, description="fraction of round trips that were won at least")
     ] = 0.45
+    max_total_entitlement_pct: Annotated[
+        float | None,
+        Meta(
+            gt=0,
+            description="percent of the fund's capital that all strategies together are entitled"
+            " to at most; None: no bound",
+        ),
+    ] = 100.0
     metric_max_age_s: Annotated[
-        float, Meta(ge=0, description="seconds; a metric older than this blocks, and never passes")
+        float,
+        Meta(
+            ge=0,
+            description="seconds; a metric older than this blocks, where no sessions are counted;"
+            " where they are, two sessions that ended since it do",
+        ),
     ] = 172_800.0
     soft_sessions: Annotated[
         int, Meta(ge=0, description="sessions that the soft limits look back over")

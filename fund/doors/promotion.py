@@ -8,6 +8,7 @@ from typing import Any
 from fundops.doors.door import Door
 from fundops.moments import Instant, instant_us
 from fundops.runtime import Ref
+from fundops.wire.money import Amount, positive_minor
 from fundops.wire.promotion import (
     Adopt,
     Demote,
@@ -37,17 +38,43 @@ class PromotionDoor(Door):
         super().__init__("promotion", "promotion_enabled=True", ref)
 
     async def register(
-        self, strategy_name: str, initial_stage: PromotionStage = PromotionStage.Paper
+        self,
+        strategy_name: str,
+        initial_stage: PromotionStage = PromotionStage.Paper,
+        *,
+        budget: Amount | None = None,
     ) -> str:
-        """Register a strategy and return its id; the same name again gives the same id."""
-        return await self._ask(Register(strategy_name, initial_stage))
+        """Register a strategy and return its id; the same name again gives the same id.
 
-    async def adopt(self, name: str, stage: PromotionStage, *, by: str, reason: str) -> str:
+        `budget` is its capital at full size, in units of the currency, of which each stage allows a
+        part; None: the fund's capital.
+
+        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for the name,
+        `AmountError` for the budget; `Conflict` for another strategy's id or another budget.
+        """
+        return await self._ask(
+            Register(strategy_name, initial_stage, budget_minor=_minor_of(budget))
+        )
+
+    async def adopt(
+        self,
+        name: str,
+        stage: PromotionStage,
+        *,
+        by: str,
+        reason: str,
+        budget: Amount | None = None,
+        over_capital: bool = False,
+    ) -> str:
         """Register a strategy that already trades, at any stage; returns its id.
 
-        Raises: `Conflict`.
+        `budget` is as in `register`. With `over_capital` the capital of all strategies together may
+        exceed `max_total_entitlement_pct`.
+
+        Raises: `Conflict`, `StrategyRetired`, `CapitalExceeded`; `MetricError` for the name, `by`
+        or `reason`; `AmountError` for the budget.
         """
-        return await self._ask(Adopt(name, stage, by, reason))
+        return await self._ask(Adopt(name, stage, by, reason, _minor_of(budget), over_capital))
 
     async def record_metrics(
         self,
@@ -58,7 +85,10 @@ class PromotionDoor(Door):
         as_of: Instant | None = None,
         source: str = "",
     ) -> None:
-        """Record the metrics of the current stage so far; the last record wins.
+        """Record the metrics of the current stage so far.
+
+        A value that the fund measures itself counts before a recorded one. Among records the newest
+        `as_of` counts for each metric, and a worst value such as `max_drawdown` never falls.
 
         Raises: `MetricError` naming the field, `Conflict`.
         """
@@ -89,8 +119,8 @@ class PromotionDoor(Door):
     ) -> Transition:
         """Promote one stage, if the gate passes now.
 
-        Raises: `GateNotPassed` with the evaluation, `CoolingDown`, `StrategyFrozen`,
-        `StrategyRetired`, `SkipRefused`, `StaleRevision`.
+        Raises: `GateNotPassed` with the evaluation, `CapitalExceeded`, `CoolingDown`,
+        `StrategyFrozen`, `StrategyRetired`, `SkipRefused`, `StaleRevision`.
         """
         return await self._ask(Promote(strategy_id, to, by, reason, expected_rev))
 
@@ -110,7 +140,10 @@ class PromotionDoor(Door):
         return await self._ask(Demote(strategy_id, to, by, reason, expected_rev))
 
     async def freeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
-        """Forbid promotion until `unfreeze`. Demotion still works."""
+        """Forbid promotion until `unfreeze`. Demotion still works.
+
+        A second call changes nothing.
+        """
         await self._ask(Freeze(strategy_id, True, by, reason))
 
     async def unfreeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
@@ -138,3 +171,7 @@ class PromotionDoor(Door):
     ) -> tuple[HistoryEntry, ...]:
         """Changes of one strategy, or of all of them, newest first."""
         return await self._ask(PromotionHistory(strategy_id, limit))
+
+
+def _minor_of(budget: Amount | None) -> int | None:
+    return None if budget is None else positive_minor(budget, "budget").minor

@@ -196,7 +196,7 @@ async def run_demo(
         )
         async with Fund.open(config, engine, clock=clock, seed=options.seed) as fund:
             for strategy in line_up:
-                await fund.promotion.register(strategy.name)
+                await fund.promotion.register(strategy.name, budget=engine.share)
             if on_ready is not None:
                 await on_ready(fund)
             await replay(fund, engine, clock, bars, drills=drills, on_session=on_session)

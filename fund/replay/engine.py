@@ -132,8 +132,8 @@ class ReplayEngine:
         now_us: Callable[[], int],
         script: Script = Script(),  # noqa: B008  frozen
     ) -> None:
-        share = capital_minor // max(1, len(line_up))
-        self._books = {strategy.name: _Book(strategy, share) for strategy in line_up}
+        self._share_minor = capital_minor // max(1, len(line_up))
+        self._books = {strategy.name: _Book(strategy, self._share_minor) for strategy in line_up}
         self._bars = bars
         self._first = first
         self._now_us = now_us
@@ -142,6 +142,11 @@ class ReplayEngine:
         self._feeds = dict.fromkeys(bars, 0)
         self._halted = False
         self.may_trade: Callable[[str], bool] = lambda _: False
+
+    @property
+    def share(self) -> Decimal:
+        """Each strategy's equal part of the capital: its allocation at full size."""
+        return from_minor(self._share_minor)
 
     # -- time
 

@@ -68,6 +68,7 @@ def test_all_subsystems_are_off_and_the_defaults_are_the_documented_ones() -> No
         "crystallise_every_days": 30.0,
         "promotion_ladder": "four-stage",
         "promotion_policy": "guarded",
+        "max_total_entitlement_pct": 100.0,
         "min_paper_days": 14,
         "min_trades": 50,
         "min_sharpe": 1.0,

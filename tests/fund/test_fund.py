@@ -65,7 +65,11 @@ def _running(*names: str) -> FakeController:
 async def _live(world: VirtualFund, name: str = "a") -> None:
     """The strategy trades real money; promotion knows at this tick, the leases at the next."""
     await world.fund.promotion.adopt(
-        name, PromotionStage.Live_Scaled, by="ann", reason="it traded before"
+        name,
+        PromotionStage.Live_Scaled,
+        by="ann",
+        reason="it traded before",
+        over_capital=True,
     )
     world.controller.set(name, stage="live-scaled")
     await world.tick()

@@ -463,7 +463,8 @@ def test_a_retired_strategy_takes_nothing_any_more(manager: PromotionManager) ->
     assert not manager.should_promote(strategy)
     assert not manager.should_demote(strategy)
     assert manager.entitlement(strategy).mode == "none"
-    assert manager.register("a") == strategy
+    with pytest.raises(StrategyRetired):
+        manager.register("a")
 
 
 def test_a_revision_that_is_no_longer_current_is_refused(
@@ -760,3 +761,101 @@ async def test_a_fund_goes_on_where_a_manager_left_off(tmp_path: Path) -> None:
 def test_the_docstring_names_the_files_and_nothing_of_this_machine() -> None:
     text = PromotionManager.__doc__ or ""
     assert not re.search(re.escape(os.sep) + r"(home|root|tmp)\b", text)
+
+
+# -- what a caller cannot mean
+
+
+@pytest.mark.parametrize("db_path", [":memory:", "", Path(":memory:")])
+def test_a_database_in_memory_is_refused(db_path: str | Path) -> None:
+    with pytest.raises(ConfigError, match="db_path"):
+        PromotionManager(db_path)
+
+
+def test_a_relative_path_stays_the_same_file_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    manager = PromotionManager("p.db")
+    manager.register("a")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert manager.current_stage("a") is Paper
+
+
+def test_a_history_longer_than_any_file_is_clamped(manager: PromotionManager) -> None:
+    manager.register("a")
+    assert len(manager.history(limit=10**30)) == 1
+
+
+def test_freezing_twice_writes_one_line(manager: PromotionManager) -> None:
+    manager.register("a")
+    for act in (manager.freeze, manager.freeze, manager.unfreeze, manager.unfreeze):
+        act("a", by="ann")
+    assert [line.kind for line in manager.history()] == ["unfreeze", "freeze", "register"]
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [({"by": None}, "by"), ({"by": ""}, "by"), ({"reason": ""}, "reason")],
+)
+def test_an_adoption_names_a_person_and_a_reason(
+    manager: PromotionManager, given: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(MetricError) as refusal:
+        manager.adopt("a", Small, **{"by": "ann", "reason": "it trades", **given})
+    assert refusal.value.field == field
+    assert manager.strategies() == ()
+
+
+def test_a_name_is_no_other_strategys_id_and_is_never_used_again(
+    manager: PromotionManager,
+) -> None:
+    strategy = manager.register("b")
+    with pytest.raises(Conflict):
+        manager.register(strategy)
+    with pytest.raises(MetricError, match="space"):
+        manager.register("b ")
+    manager.retire("b")
+    with pytest.raises(StrategyRetired):
+        manager.adopt("b", Small, by="ann", reason="again")
+
+
+def test_metrics_out_of_their_range_are_refused_and_a_loss_demotes(
+    manager: PromotionManager,
+) -> None:
+    strategy = manager.adopt("a", Small, by="ann", reason="it trades")
+    bad: tuple[dict[str, Any], ...] = (
+        {"daily_loss": 6.0},
+        {"daily_loss": -0.06},
+        {"tracking_error": -1},
+    )
+    for metrics in bad:
+        with pytest.raises(MetricError):
+            manager.record_metrics(strategy, Small, metrics)
+    manager.record_metrics(strategy, Small, {"daily_loss": Decimal("0.049")})
+    assert not manager.should_demote(strategy)
+    manager.record_metrics(strategy, Small, {"daily_loss": 0.20})
+    assert manager.should_demote(strategy)
+
+
+def test_a_budget_of_its_own_is_the_measure_of_a_strategys_entitlement(
+    manager: PromotionManager,
+) -> None:
+    manager.adopt("a", Small, by="ann", reason="it trades", budget="12345.67")
+    assert manager.entitlement("a").capital == Decimal("123.4567")
+    assert manager.entitlement("a", 500).capital == 5
+    manager.register("b", budget=700)
+    assert manager.entitlement("b").capital == 700
+    manager.adopt("c", Scaled, by="ann", reason="the manager knows no capital")
+    manager.adopt("d", Scaled, by="ann", reason="so it has no bound")
+
+
+def test_records_count_by_their_instant(manager: PromotionManager, clock: VirtualClock) -> None:
+    strategy = _ready(manager, clock)
+    now_us = clock.now_us()
+    manager.record_metrics(strategy, Paper, GOOD, as_of=now_us - 4 * 86_400_000_000)
+    assert manager.should_promote(strategy)
+    manager.record_metrics(strategy, Paper, {"sharpe": 0.1, "max_drawdown": 0.3}, as_of=now_us)
+    manager.record_metrics(strategy, Paper, GOOD, as_of=now_us - 3_600_000_000)
+    assert not manager.should_promote(strategy)

@@ -388,6 +388,8 @@ async def test_a_dead_engine_proves_nothing_and_never_looks_like_a_profit(path: 
     )
     async with opened(path, promotion=True, rules=rules) as tree:
         await tree.ask("promotion", Register("mm"))
+        tree.engine.report(stage="paper", equity=10_000.0)
+        await tree.tick()  # the base of its episode
         for number, equity in enumerate((10_100.0, 10_050.0, 10_200.0)):
             tree.engine.report(stage="paper", equity=equity)
             await tree.tick(f"d{number}", DAY_S)

@@ -20,17 +20,18 @@ from fundops.actors.promotion.core import (
     demoted,
     evaluate,
     frozen,
+    latest,
     promoted,
     registered,
     retired,
+    seen,
+    session_ended,
     snapshot,
     transition_of,
     with_metrics,
-    with_sample,
 )
 from fundops.actors.promotion.ladder import Criterion, PromotionGate, ladder
-from fundops.actors.promotion.metrics import Sample, Track
-from fundops.actors.promotion.settings import PromotionSettings
+from fundops.actors.promotion.metrics import Reading, Track
 from fundops.runtime import DAY_US, ConfigError
 from fundops.wire.errors import (
     CoolingDown,
@@ -68,7 +69,7 @@ THREE = rules(ladder="three-stage", policy="literal")
 
 
 def strategy(stage: PromotionStage = Paper, at_us: int = T0, **fields: Any) -> Strategy:
-    after = registered("mm", stage, at_us, by="test", adopt=True).after
+    after = registered("mm", stage, at_us, by="test", adopt=True, reason="a test").after
     return msgspec.structs.replace(after, **fields)
 
 
@@ -84,13 +85,36 @@ def line(evaluation: Evaluation, name: str) -> CriterionResult:
     return next(one for one in evaluation.criteria if one.name == name)
 
 
-def sessions(
-    before: Strategy, *equities: float, settings: PromotionSettings = GUARDED.settings
+def reading(equity: float, n_trades: int = 0, n_wins: int = 0, **more: Any) -> Reading:
+    return Reading(equity, more.pop("allocated", 100.0), n_trades, n_wins, **more)
+
+
+def session(
+    before: Strategy,
+    last: Reading,
+    at_us: int = T0,
+    settings: PromotionSettings = GUARDED.settings,
+    periods_per_year: float = 252,
 ) -> Strategy:
-    """`before` after sessions that end at these equities, on 100 allocated."""
-    for number, equity in enumerate(equities, start=before.track.sessions):
-        sample = Sample(f"day {number}", equity, 100.0, 0, 0)
-        before = with_sample(before, sample, T0 + number * DAY_US, settings)
+    """`before` after one more session, which ends with this status."""
+    measured = before.track.is_begun
+    name = f"2026-{1 + before.track.sessions // 28:02}-{1 + before.track.sessions % 28:02}"
+    return session_ended(
+        seen(before, last),
+        name,
+        at_us,
+        settings,
+        measured=measured,
+        periods_per_year=periods_per_year,
+    )
+
+
+def sessions(before: Strategy, *equities: float) -> Strategy:
+    """`before` after sessions that end at these equities, from a base of 100."""
+    if not before.track.is_begun:
+        before = seen(before, reading(100.0))
+    for equity in equities:
+        before = session(before, reading(equity), T0 + before.track.sessions * DAY_US)
     return before
 
 
@@ -161,10 +185,10 @@ def test_what_was_never_recorded_is_missing_and_not_zero() -> None:
 
 
 def test_constant_returns_have_no_sharpe_and_that_is_no_pass() -> None:
-    subject = strategy()
+    subject = seen(strategy(), reading(100.0))
     for number in range(30):
-        sample = Sample(f"day {number}", 100.0 * 1.001 ** (number + 1), 100.0, 100, 100)
-        subject = with_sample(subject, sample, T0 + number * DAY_US, LITERAL.settings)
+        last = reading(100.0 * 1.001 ** (number + 1), 100, 100)
+        subject = session(subject, last, T0 + number * DAY_US)
     found = evaluate(subject, LITERAL, T0 + 30 * DAY_US)
     assert (line(found, "min_sharpe").verdict, line(found, "min_sharpe").reason) == (
         "INCONCLUSIVE",
@@ -175,7 +199,10 @@ def test_constant_returns_have_no_sharpe_and_that_is_no_pass() -> None:
 
 def test_an_own_undefined_sharpe_takes_the_place_of_a_recorded_one() -> None:
     subject = with_metrics(strategy(), {"sharpe": 3.0}, T0)
-    assert "sharpe" not in sessions(subject, 101.0).metrics
+    after = sessions(subject, 101.0)
+    assert latest(after, "sharpe") is None
+    sharpe = line(evaluate(after, LITERAL, T0), "min_sharpe")
+    assert (sharpe.reason, sharpe.source, sharpe.recorded) == ("undefined", "measured", 3.0)
 
 
 def test_fail_dominates_and_both_reasons_are_listed() -> None:
@@ -359,7 +386,7 @@ def test_a_stage_of_another_ladder_is_unknown_and_the_known_ones_are_listed() ->
 def test_nobody_registers_where_real_money_is(stage: PromotionStage) -> None:
     with pytest.raises(SkipRefused):
         registered("mm", stage, T0, by="me", adopt=False)
-    assert registered("mm", stage, T0, by="me", adopt=True).kind == "adopt"
+    assert registered("mm", stage, T0, by="me", adopt=True, reason="live").kind == "adopt"
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", None, 5])
@@ -416,13 +443,19 @@ def test_evidence_of_the_former_stage_does_not_count_after_a_promotion() -> None
         check_evidence(shadow, Shadow, now_us - DAY_US, now_us + DAY_US)
 
 
-def test_the_last_record_wins_metric_by_metric() -> None:
+def test_the_newest_record_wins_metric_by_metric() -> None:
     subject = with_metrics(strategy(), {"n_trades": 5, "sharpe": 1.0}, T0)
     subject = with_metrics(subject, {"n_trades": 12, "sharpe": None}, T0 + 1)
     assert subject.metrics == {"n_trades": Metric(12, T0 + 1), "sharpe": Metric(1.0, T0)}
 
 
 # -- revisions, freezing, retiring
+
+
+def frozen_after(subject: Strategy, at_us: int, *, freeze: bool) -> Strategy:
+    change = frozen(subject, at_us, freeze=freeze, by="me", reason="")
+    assert change is not None
+    return change.after
 
 
 def test_a_stale_revision_is_refused_with_the_current_one() -> None:
@@ -436,7 +469,7 @@ def test_a_stale_revision_is_refused_with_the_current_one() -> None:
 
 def test_frozen_blocks_promotion_and_not_demotion() -> None:
     subject, now_us = measured(Shadow)
-    cold = frozen(subject, now_us, freeze=True, by="me", reason="").after
+    cold = frozen_after(subject, now_us, freeze=True)
     assert evaluate(cold, LITERAL, now_us).blocked_by == "frozen"
     with pytest.raises(StrategyFrozen):
         promoted(cold, LITERAL, now_us, by="me")
@@ -445,17 +478,17 @@ def test_frozen_blocks_promotion_and_not_demotion() -> None:
 
 
 def test_frozen_time_does_not_count_as_days_in_stage() -> None:
-    subject = frozen(strategy(), T0 + 5 * DAY_US, freeze=True, by="me", reason="").after
-    again = frozen(subject, T0 + 6 * DAY_US, freeze=True, by="me", reason="").after
-    assert again.active_us(T0 + 30 * DAY_US) == 5 * DAY_US
-    warm = frozen(again, T0 + 15 * DAY_US, freeze=False, by="me", reason="").after
+    subject = frozen_after(strategy(), T0 + 5 * DAY_US, freeze=True)
+    assert frozen(subject, T0 + 6 * DAY_US, freeze=True, by="me", reason="") is None
+    assert subject.active_us(T0 + 30 * DAY_US) == 5 * DAY_US
+    warm = frozen_after(subject, T0 + 15 * DAY_US, freeze=False)
     assert warm.active_us(T0 + 20 * DAY_US) == 10 * DAY_US
-    assert (warm.rev, warm.frozen, warm.frozen_since_us) == (4, False, None)
+    assert (warm.rev, warm.frozen, warm.frozen_since_us) == (3, False, None)
+    assert frozen(warm, T0 + 16 * DAY_US, freeze=False, by="me", reason="") is None
     assert snapshot(warm, GUARDED, T0 + 20 * DAY_US, ()).days_in_stage == 10
-    cold = frozen(warm, T0 + 20 * DAY_US, freeze=True, by="me", reason="").after
-    assert frozen(cold, T0 + 25 * DAY_US, freeze=False, by="me", reason="").after.active_us(
-        T0 + 30 * DAY_US
-    ) == (15 * DAY_US)
+    cold = frozen_after(warm, T0 + 20 * DAY_US, freeze=True)
+    warm = frozen_after(cold, T0 + 25 * DAY_US, freeze=False)
+    assert warm.active_us(T0 + 30 * DAY_US) == 15 * DAY_US
 
 
 def test_retired_is_the_end() -> None:
@@ -504,12 +537,12 @@ def test_paper_has_nowhere_to_fall() -> None:
 
 
 def test_the_drawdown_of_this_very_instant_counts_too() -> None:
-    subject = sessions(strategy(Small), 100.0, 110.0)
-    assert breach(subject, GUARDED, 99.001) is None
-    assert breach(subject, GUARDED, 99.0) is not None
-    for broken in (math.nan, math.inf):
-        assert breach(subject, GUARDED, broken) is None  # the guard's to act upon
-    assert breach(subject, GUARDED, -math.inf) is not None
+    subject = sessions(strategy(Shadow), 100.0, 110.0)
+    assert breach(seen(subject, reading(82.501)), GUARDED) is None
+    fallen = seen(subject, reading(82.5))
+    assert breach(fallen, GUARDED) is not None
+    assert breach(seen(fallen, reading(110.0)), GUARDED) is not None  # the worst one counts
+    assert breach(seen(subject, reading(-1e9)), GUARDED) is not None
 
 
 def test_a_session_loss_of_five_percent_of_real_money_is_hard() -> None:
@@ -518,6 +551,7 @@ def test_a_session_loss_of_five_percent_of_real_money_is_hard() -> None:
     assert found is not None
     assert found[1]
     assert breach(sessions(strategy(Shadow), 90.0), GUARDED) is None
+    assert breach(sessions(strategy(Small), 95.1, 95.1), GUARDED) is None
 
 
 def test_a_soft_breach_needs_three_of_the_last_five_sessions_and_twenty_in_all() -> None:
@@ -618,19 +652,22 @@ def test_a_soft_demotion_does_not_shorten_the_cooldown_of_a_hard_one() -> None:
 
 
 def test_a_new_episode_counts_trades_from_its_own_beginning() -> None:
-    subject = strategy(Small)
+    subject = seen(strategy(Small), reading(100.0))
     for number, trades in enumerate((10, 25)):
-        subject = with_sample(
-            subject,
-            Sample(f"{number}", 100.0 + number, 100.0, trades, trades // 5),
-            T0,
-            LITERAL.settings,
-        )
-    assert subject.metrics["n_trades"].value == 25
+        subject = session(subject, reading(100.0 + number, trades, trades // 5))
+    assert subject.measured["n_trades"].value == 25
     down: Change = demoted(subject, LITERAL, T0, by="x", reason="")
     assert down.metrics["n_trades"] == 25
-    fresh = with_sample(down.after, Sample("9", 100.0, 100.0, 27, 7), T0, LITERAL.settings)
-    assert (fresh.metrics["n_trades"].value, fresh.metrics["win_rate"].value) == (2, 1.0)
+    fresh = seen(down.after, reading(100.0, 25, 5))
+    fresh = session_ended(
+        seen(fresh, reading(100.0, 27, 7)),
+        "2026-02-01",
+        T0,
+        LITERAL.settings,
+        measured=True,
+        periods_per_year=252,
+    )
+    assert (fresh.measured["n_trades"].value, fresh.measured["win_rate"].value) == (2, 1.0)
     assert fresh.track.sessions == 1
 
 
@@ -663,9 +700,11 @@ def test_any_order_of_events_keeps_the_record_sane(history: list[tuple[str, int]
                     ).after
                     assert LITERAL.ladder.rank(subject.stage) < LITERAL.ladder.rank(before.stage)
                 case _:
-                    subject = frozen(
-                        subject, now_us, freeze=kind == "freeze", by="x", reason=""
-                    ).after
+                    change = frozen(subject, now_us, freeze=kind == "freeze", by="x", reason="")
+                    if change is None:
+                        assert subject.frozen == (kind == "freeze")
+                        continue
+                    subject = change.after
         except (SkipRefused, GateNotPassed, StrategyFrozen, CoolingDown):
             continue
         assert subject.rev == before.rev + 1
@@ -681,3 +720,145 @@ def test_a_demotion_is_hard_by_its_limit_and_not_by_its_words() -> None:
     by_limit = demoted(subject, GUARDED, T0, by="promotion", reason="drawdown", hard=True)
     assert not transition_of(by_hand).hard
     assert transition_of(by_limit).hard
+
+
+# -- two sources of one fact
+
+
+def recorded(*records: tuple[int, dict[str, float]]) -> Strategy:
+    """A strategy with these metrics, in the order of their arrival."""
+    subject = strategy()
+    for as_of_us, metrics in records:
+        subject = with_metrics(subject, metrics, as_of_us)
+    return subject
+
+
+def test_an_older_record_that_arrives_later_does_not_count() -> None:
+    now_us = T0 + 14 * DAY_US
+    bad = {**SOURCE_EXAMPLE, "sharpe": 0.1, "max_drawdown": 0.30}
+    subject = recorded((now_us, bad), (now_us - HOUR_US, SOURCE_EXAMPLE))
+    assert evaluate(subject, LITERAL, now_us).verdict == "FAIL"
+    subject = recorded((now_us, SOURCE_EXAMPLE), (now_us - 4 * DAY_US, SOURCE_EXAMPLE))
+    assert evaluate(subject, LITERAL, now_us).verdict == "PASS"
+
+
+def test_of_two_records_of_one_instant_the_later_arrival_counts() -> None:
+    subject = recorded((T0, {"sharpe": 1.0}), (T0, {"sharpe": 2.0}))
+    assert subject.metrics["sharpe"] == Metric(2.0, T0)
+
+
+@pytest.mark.parametrize("name", ["max_drawdown", "daily_loss"])
+def test_a_worst_value_never_falls_within_an_episode(name: str) -> None:
+    subject = recorded((T0, {name: 0.5}), (T0 + HOUR_US, {name: 0.01}))
+    assert latest(subject, name) == Metric(0.5, T0 + HOUR_US)
+    subject = recorded((T0, {name: 0.01}), (T0 - 1, {name: 0.5}))
+    assert latest(subject, name) == Metric(0.5, T0)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.floats(0, 1)).map(lambda pair: (T0 + pair[0], pair[1])),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_records_count_by_instant_whatever_their_order_of_arrival(
+    records: list[tuple[int, float]],
+) -> None:
+    subject = recorded(*[(at, {"sharpe": value, "max_drawdown": value}) for at, value in records])
+    newest = max(at for at, _ in records)
+    assert subject.metrics["sharpe"] == Metric(
+        [value for at, value in records if at == newest][-1], newest
+    )
+    assert subject.metrics["max_drawdown"].value == max(value for _, value in records)
+
+
+# -- days, sessions, and years
+
+
+@pytest.mark.parametrize("short_us", [1, 43, 999_999])
+def test_days_are_compared_in_microseconds(short_us: int) -> None:
+    subject, now_us = measured()
+    assert evaluate(subject, LITERAL, now_us).verdict == "PASS"
+    days = line(evaluate(subject, LITERAL, now_us - short_us), "min_days")
+    assert (days.verdict, days.reason) == (
+        "FAIL",
+        f"{short_us / 1_000_000:.6f}".rstrip("0") + " seconds to go",
+    )
+
+
+def test_a_young_strategy_is_told_how_many_days_are_to_go() -> None:
+    found = evaluate(strategy(), LITERAL, T0 + 2_000_000)
+    assert line(found, "min_days").reason == "13.99998 days to go"
+
+
+def test_the_sharpe_is_annualised_with_the_sessions_of_its_calendar() -> None:
+    found = {}
+    for periods in (252, 365):
+        subject = seen(strategy(), reading(100.0))
+        for number in range(60):
+            subject = session(
+                subject,
+                reading(100.0 * 1.001 ** (number // 2 + number % 2)),
+                T0 + number * DAY_US,
+                periods_per_year=periods,
+            )
+        found[periods] = subject.measured["sharpe"].value
+    assert found[365] / found[252] == pytest.approx(math.sqrt(365 / 252))
+
+
+def test_where_sessions_are_counted_age_is_counted_in_them_and_not_in_hours() -> None:
+    subject = sessions(strategy(), 101.0, 103.0)
+    at_us = subject.closes_us[-1]
+    assert line(evaluate(subject, LITERAL, at_us + 65 * HOUR_US), "max_drawdown").verdict == "PASS"
+    for number, reason in ((1, ""), (2, "stale: 2 sessions ended since")):
+        subject = session_ended(
+            subject,
+            f"2026-02-0{number}",
+            at_us + number,
+            GUARDED.settings,
+            measured=False,
+            periods_per_year=252,
+        )
+        assert line(evaluate(subject, LITERAL, at_us + HOUR_US), "max_drawdown").reason == reason
+
+
+def test_evidence_of_another_week_is_stale_though_no_session_was_seen() -> None:
+    subject = sessions(strategy(), 101.0, 103.0)
+    found = line(evaluate(subject, LITERAL, T0 + 9 * DAY_US), "max_drawdown")
+    assert found.reason == "stale: 8.0 days old"
+
+
+def test_sessions_only_go_forward() -> None:
+    subject = sessions(strategy(), 101.0, 103.0)
+    for name in ("2026-01-02", "2026-01-01"):
+        again = session_ended(
+            seen(subject, reading(50.0)),
+            name,
+            T0,
+            GUARDED.settings,
+            measured=True,
+            periods_per_year=252,
+        )
+        assert again.measured == subject.measured
+
+
+# -- gates and ladders that cannot be
+
+
+@pytest.mark.parametrize("criteria", [("x",), "x", 5, None, (Criterion, 1)])
+def test_a_gate_of_anything_but_criteria_is_refused_when_made(criteria: Any) -> None:
+    with pytest.raises(ConfigError, match="criteria"):
+        PromotionGate(Paper, criteria)
+
+
+def test_a_gate_given_by_its_stages_value_guards_that_stage() -> None:
+    gate = PromotionGate("paper", [Criterion("n", "n_trades", ">=", 1)])  # type: ignore[arg-type]
+    assert (gate.stage, len(gate.criteria)) == (Paper, 1)
+    with pytest.raises(UnknownStage):
+        PromotionGate("live-medium", ())  # type: ignore[arg-type]
+
+
+def test_a_limit_that_is_a_text_is_refused() -> None:
+    with pytest.raises(ConfigError, match="limit"):
+        Criterion("x", "sharpe", ">=", "1")  # type: ignore[arg-type]

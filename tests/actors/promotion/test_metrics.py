@@ -13,17 +13,28 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fundops.actors.promotion.metrics import Sample, Track, canonical_metrics
+from fundops.actors.promotion.metrics import (
+    Reading,
+    Track,
+    canonical_metrics,
+    count_of,
+    figure_of,
+)
 from fundops.wire.errors import MetricError
 
 equities = st.lists(st.floats(1.0, 1e9), min_size=1, max_size=60)
 
 
-def track_of(values: list[float], allocated: float = 100.0, before: Track = Track()) -> Track:  # noqa: B008  frozen
+def ended(track: Track, name: str) -> Track:
+    return track.ended(name, measured=True, soft_drawdown=0.2, remembered=5)
+
+
+def track_of(values: list[float], base: float = 100.0) -> Track:
+    """Sessions that end at these equities, from a base, on 100 allocated."""
+    track = Track().seen(Reading(base, 100.0, 0, 0))
     for number, value in enumerate(values):
-        sample = Sample(f"day {number}", value, allocated, number, number // 2)
-        before = before.after(sample, soft_drawdown=0.2, remembered=5)
-    return before
+        track = ended(track.seen(Reading(value, 100.0, number, number // 2)), f"day {number}")
+    return track
 
 
 # -- recorded by others
@@ -56,7 +67,14 @@ def test_none_is_missing_and_an_unknown_metric_is_kept() -> None:
         ({"sharpe": math.inf}, "sharpe"),
         ({"sharpe": True}, "sharpe"),
         ({"sharpe": "1.2"}, "sharpe"),
-        ({"sharpe": Decimal(1)}, "sharpe"),
+        ({"sharpe": Decimal("NaN")}, "sharpe"),
+        ({"sharpe": Decimal("sNaN")}, "sharpe"),
+        ({"sharpe": 1j}, "sharpe"),
+        ({"daily_loss": 6.0}, "daily_loss"),
+        ({"daily_loss": -0.06}, "daily_loss"),
+        ({"tracking_error": -1}, "tracking_error"),
+        ({"tracking_error": 2.0}, "tracking_error"),
+        ({"a\ud800": 1}, "metrics"),
         ({"sharpe": [1.2]}, "sharpe"),
         ({"sharpe": 10**400}, "sharpe"),
         ({"max_drawdown": -0.08}, "max_drawdown"),
@@ -107,14 +125,14 @@ def test_sharpe_is_the_textbook_formula_over_all_returns(values: list[float]) ->
     returns = [after / before - 1 for before, after in itertools.pairwise(series)]
     assert found.mean == pytest.approx(statistics.fmean(returns), rel=1e-6, abs=1e-9)
     if len(returns) < 2:
-        assert found.sharpe() is None
+        assert found.sharpe(252) is None
         return
     sd = statistics.stdev(returns)
     assume(not 0 < sd < 1e-9)  # rounding noise of either way
     if sd == 0:
-        assert found.sharpe() is None
+        assert found.sharpe(252) is None
     else:
-        assert found.sharpe() == pytest.approx(
+        assert found.sharpe(252) == pytest.approx(
             math.sqrt(252) * statistics.fmean(returns) / sd, rel=1e-5, abs=1e-7
         )
 
@@ -125,8 +143,7 @@ def test_drawdown_is_the_deepest_fall_from_any_earlier_peak(values: list[float])
     deepest = max(1 - low / max(series[: at + 1]) for at, low in enumerate(series))
     found = track_of(values)
     assert found.max_drawdown == pytest.approx(deepest, abs=1e-12)
-    assert found.metrics()["max_drawdown"] == found.max_drawdown
-    assert found.drawdown_at(values[-1]) == pytest.approx(1 - values[-1] / max(series), abs=1e-12)
+    assert found.metrics(252)["max_drawdown"] == found.max_drawdown
 
 
 @given(
@@ -137,44 +154,44 @@ def test_win_rate_counts_the_trades_of_the_episode_and_break_evens_as_no_wins(
     days: list[tuple[int, int]], before: int
 ) -> None:
     trades, wins = before, before // 2
-    found = Track().next_episode(trades, wins)
+    found = Track().seen(Reading(100, 100, trades, wins))
     for number, (traded, won) in enumerate(days):
         trades, wins = trades + traded, wins + min(traded, won)
-        found = found.after(
-            Sample(f"{number}", 100, 100, trades, wins), soft_drawdown=0.2, remembered=5
-        )
+        found = ended(found.seen(Reading(100, 100, trades, wins)), f"{number}")
     in_episode = sum(traded for traded, _ in days)
-    assert found.metrics()["n_trades"] == in_episode
+    assert found.metrics(252)["n_trades"] == in_episode
     if in_episode:
-        assert found.metrics()["win_rate"] == sum(min(pair) for pair in days) / in_episode
+        assert found.metrics(252)["win_rate"] == sum(min(pair) for pair in days) / in_episode
     else:
-        assert "win_rate" not in found.metrics()
+        assert "win_rate" not in found.metrics(252)
 
 
-def test_an_episode_begins_at_the_capital_allocated_to_it() -> None:
-    found = track_of([95.0])
+def test_an_episode_begins_at_its_first_status_and_not_at_its_allocation() -> None:
+    found = track_of([142.5], base=150.0)
     assert found.last_return == pytest.approx(-0.05)
-    assert found.max_drawdown == pytest.approx(0.05)
+    assert found.max_drawdown == found.loss == pytest.approx(0.05)
+    assert (found.base_equity, found.base_allocated) == (150.0, 100.0)
 
 
 def test_one_session_or_constant_returns_have_no_sharpe_and_never_an_infinite_one() -> None:
-    assert track_of([101.0]).sharpe() is None
-    assert track_of([100.0] * 10).sharpe() is None
-    assert "sharpe" not in track_of([100.0] * 10).metrics()
+    assert track_of([101.0]).sharpe(252) is None
+    assert track_of([100.0] * 10).sharpe(252) is None
+    assert "sharpe" not in track_of([100.0] * 10).metrics(252)
 
 
-def test_nothing_allocated_is_no_session() -> None:
-    found = Track().after(Sample("a", 5.0, 0.0, 3, 1), soft_drawdown=0.2, remembered=5)
-    assert (found.sessions, found.session) == (0, "a")
+def test_a_session_without_a_status_gives_no_sample() -> None:
+    found = track_of([101.0]).ended("later", measured=False, soft_drawdown=0.2, remembered=5)
+    assert (found.sessions, found.session) == (1, "later")
 
 
 def test_only_the_last_few_breaches_are_remembered_and_the_limit_itself_is_none() -> None:
     assert track_of([100, 80, 79.9, 79.9, 100, 70, 70]).breaches == (True, True, False, True, True)
 
 
-def test_the_next_episode_keeps_nothing_but_the_counts_and_the_session() -> None:
-    found = track_of([110, 90]).next_episode(7, 3)
-    assert found == Track(session="day 1", base_trades=7, base_wins=3)
+def test_the_next_episode_keeps_nothing_but_the_session() -> None:
+    found = track_of([110, 90]).next_episode()
+    assert found == Track(session="day 1")
+    assert not found.is_begun
 
 
 @given(equities, st.integers(0, 59))
@@ -186,8 +203,7 @@ def test_a_track_that_was_stored_halfway_goes_on_as_if_nothing_had_happened(
     assert again == half
     whole = track_of(values)
     for number, value in enumerate(values[cut:], start=cut):
-        sample = Sample(f"day {number}", value, 100.0, number, number // 2)
-        again = again.after(sample, soft_drawdown=0.2, remembered=5)
+        again = ended(again.seen(Reading(value, 100.0, number, number // 2)), f"day {number}")
     assert again == whole
 
 
@@ -199,7 +215,7 @@ def test_capital_given_or_taken_is_no_performance(flow: float, growth: list[floa
     """The same returns on capital that changes half-way and on capital that does not give the
     same metrics.
     """
-    steady, moved = Track(), Track()
+    steady = moved = Track().seen(Reading(100.0, 100.0, 0, 0))
     equity_steady = equity_moved = allocated = 100.0
     for number, factor in enumerate(growth):
         if number == len(growth) // 2:
@@ -207,17 +223,178 @@ def test_capital_given_or_taken_is_no_performance(flow: float, growth: list[floa
             equity_moved, allocated = equity_moved + flow, allocated + flow
         equity_steady, equity_moved = equity_steady * factor, equity_moved * factor
         day = f"day {number}"
-        steady = steady.after(
-            Sample(day, equity_steady, 100.0, 0, 0), soft_drawdown=0.2, remembered=5
-        )
-        moved = moved.after(
-            Sample(day, equity_moved, allocated, 0, 0), soft_drawdown=0.2, remembered=5
-        )
+        steady = ended(steady.seen(Reading(equity_steady, 100.0, 0, 0)), day)
+        moved = ended(moved.seen(Reading(equity_moved, allocated, 0, 0)), day)
     assert moved.max_drawdown == pytest.approx(steady.max_drawdown, abs=1e-9)
     assert moved.mean == pytest.approx(steady.mean, abs=1e-9)
 
 
 def test_capital_taken_within_a_session_is_no_drawdown() -> None:
     track = track_of([110.0])
-    assert track.drawdown_at(track.rebased(60.0, 50.0)) == pytest.approx(0.0)
-    assert track.drawdown_at(track.rebased(54.0, 50.0)) == pytest.approx(0.1)
+    assert track.seen(Reading(60.0, 50.0, 0, 0)).max_drawdown == pytest.approx(0.0)
+    assert track.seen(Reading(54.0, 50.0, 0, 0)).max_drawdown == pytest.approx(0.1)
+
+
+def test_capital_that_comes_after_a_fall_does_not_hide_it() -> None:
+    track = track_of([100.0]).seen(Reading(50.0, 100.0, 0, 0))
+    track = ended(track.seen(Reading(9_950.0, 10_000.0, 0, 0)), "day 9")
+    assert track.max_drawdown == pytest.approx(0.5)
+    assert track.last_return == pytest.approx(-0.5)
+
+
+def test_new_capital_after_a_total_loss_begins_anew() -> None:
+    track = track_of([100.0]).seen(Reading(-5.0, 100.0, 0, 0))
+    track = track.seen(Reading(95.0, 200.0, 0, 0))
+    assert (track.opening, track.peak) == (95.0, 95.0)
+    assert track.max_drawdown > 1
+    assert track.metrics(252)["max_drawdown"] == 1.0
+
+
+# -- within a session
+
+
+def test_the_worst_moment_of_a_session_counts_though_it_recovers() -> None:
+    track = track_of([])
+    for _ in range(3):
+        track = track.seen(Reading(40.0, 100.0, 0, 0))
+        track = ended(track.seen(Reading(100.0, 100.0, 0, 0)), f"day {track.sessions}")
+    assert track.max_drawdown == pytest.approx(0.6)
+    assert track.last_return == 0.0
+
+
+def test_the_loss_of_a_session_ends_with_it() -> None:
+    track = ended(track_of([]).seen(Reading(94.0, 100.0, 0, 0)), "day 0")
+    assert track.loss == pytest.approx(0.06)
+    assert track.seen(Reading(94.0, 100.0, 0, 0)).loss == 0.0
+
+
+def test_a_status_that_says_nothing_new_is_the_same_track() -> None:
+    track = track_of([]).seen(Reading(101.0, 100.0, 3, 2))
+    assert track.seen(Reading(101.0, 100.0, 3, 2)) is track
+
+
+# -- counters that start anew
+
+
+def test_a_count_of_trades_that_falls_is_carried_over() -> None:
+    track = Track().seen(Reading(100.0, 100.0, 0, 0))
+    for n_trades, n_wins in ((40, 30), (3, 1), (13, 6)):
+        track = track.seen(Reading(100.0, 100.0, n_trades, n_wins))
+        assert 0 <= track.wins <= track.trades
+    assert (track.trades, track.wins) == (53, 36)
+
+
+def test_a_new_run_counts_from_zero_though_its_count_is_higher() -> None:
+    track = Track().seen(Reading(100.0, 100.0, 5, 1, run="a"))
+    track = track.seen(Reading(100.0, 100.0, 9, 3, run="a"))
+    track = track.seen(Reading(100.0, 100.0, 10, 4, run="b"))
+    assert (track.trades, track.wins) == (14, 6)
+    assert track.seen(Reading(100.0, 100.0, 11, 4, run=None)).trades == 15
+
+
+def test_a_count_of_wins_that_falls_alone_is_a_correction() -> None:
+    track = Track().seen(Reading(100.0, 100.0, 0, 0)).seen(Reading(100.0, 100.0, 10, 8))
+    track = track.seen(Reading(100.0, 100.0, 11, 7))
+    assert (track.trades, track.wins) == (11, 8)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans()), max_size=30))
+def test_counters_that_restart_at_any_moment_lose_no_trade_that_was_seen(
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    track, trades, wins, run, total = Track().seen(Reading(9.0, 9.0, 0, 0, run="0")), 0, 0, 0, 0
+    for traded, won, restarts in steps:
+        if restarts:
+            trades, wins, run = 0, 0, run + 1
+        trades, wins, total = trades + traded, wins + min(traded, won), total + traded
+        track = track.seen(Reading(9.0, 9.0, trades, wins, run=str(run)))
+        assert track.trades == total
+        assert 0 <= track.wins <= track.trades
+
+
+@pytest.mark.parametrize("run", ["b", None])
+def test_profit_that_a_restarted_engine_forgets_is_no_loss(run: str | None) -> None:
+    track = Track().seen(Reading(1_000.0, 1_000.0, 0, 0, 0.0, 0.0, "a"))
+    track = track.seen(Reading(1_200.0, 1_000.0, 0, 0, 200.0, 0.0, "a"))
+    track = track.seen(Reading(1_000.0, 1_000.0, 0, 0, 0.0, 0.0, run))
+    assert (track.max_drawdown, track.loss) == (pytest.approx(0), pytest.approx(0))
+    assert ended(track, "day 0").last_return == pytest.approx(0.2)
+
+
+def test_loss_that_a_restarted_engine_forgets_stays_a_loss() -> None:
+    track = Track().seen(Reading(1_000.0, 1_000.0, 0, 0, 0.0, 0.0))
+    track = track.seen(Reading(860.0, 1_000.0, 0, 0, -140.0, 0.0))
+    track = track.seen(Reading(1_000.0, 1_000.0, 0, 0, 0.0, 0.0))
+    assert track.seen(Reading(900.0, 1_000.0, 0, 0, -100.0, 0.0)).max_drawdown == pytest.approx(
+        1 - 0.86 * 0.9
+    )
+
+
+def test_an_equity_of_a_broker_does_not_forget_with_the_counters() -> None:
+    track = Track().seen(Reading(1_300.0, 1_000.0, 9, 5, 200.0, 0.0, "a"))
+    track = track.seen(Reading(1_300.0, 1_000.0, 0, 0, 0.0, 0.0, "b"))
+    assert (track.max_drawdown, track.peak) == (0.0, 1_300.0)
+
+
+# -- records of earlier versions
+
+
+def test_a_track_of_an_earlier_version_goes_on_from_its_last_session() -> None:
+    old = msgspec.json.decode(
+        b'{"sessions":2,"session":"day 1","mean":0.05,"m2":0.0001,"equity":110.0,"allocated":100.0,'
+        b'"peak":110.0,"base_trades":7,"base_wins":3,"trades":5,"wins":2}',
+        type=Track,
+    )
+    assert old.is_begun
+    track = ended(old.seen(Reading(99.0, 100.0, 14, 6)), "day 2")
+    assert (track.sessions, track.trades, track.wins) == (3, 7, 3)
+    assert track.last_return == track.max_drawdown * -1 == pytest.approx(-0.1)
+
+
+# -- figures from outside
+
+
+class Scalar:
+    """A number of another library, as numpy's scalars are."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __index__(self) -> int:
+        return int(self.value)
+
+
+class Rude:
+    def __float__(self) -> float:
+        raise RuntimeError("no")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    metrics = {"sharpe": Decimal("1.5"), "n_trades": Scalar(60), "win_rate": Scalar(0.5)}
+    assert canonical_metrics(metrics) == {"sharpe": 1.5, "n_trades": 60.0, "win_rate": 0.5}
+    assert figure_of(Scalar(2.5)) == figure_of(Decimal("2.5")) == 2.5
+    assert count_of(Scalar(3)) == 3
+
+
+@pytest.mark.parametrize(
+    "value", ["10", b"1", None, True, math.nan, -math.inf, 1e30, Rude(), [1.0]]
+)
+def test_anything_else_is_no_figure(value: Any) -> None:
+    assert figure_of(value) is None
+    assert count_of(value) is None
+
+
+@pytest.mark.parametrize("value", [1.5, -1, 2**70])
+def test_a_count_is_whole_and_bounded(value: Any) -> None:
+    assert count_of(value) is None
+
+
+def test_a_number_that_raises_is_refused_by_name() -> None:
+    with pytest.raises(MetricError, match="sharpe"):
+        canonical_metrics({"sharpe": Rude()})

@@ -3,7 +3,7 @@ and raised after.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ from typing import Any
 import apsw
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fundops.actors.host import Host
 from fundops.actors.persistence import PersistenceActor, Reader
-from fundops.actors.promotion import PromotionActor, PromotionSettings
+from fundops.actors.promotion import PromotionActor, PromotionSettings, core
+from fundops.actors.promotion.core import Rules, Strategy
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
     DAY_US,
@@ -31,6 +34,7 @@ from fundops.runtime import (
 from fundops.wire.alert import AlertsWaiting
 from fundops.wire.controller import StrategyStatus
 from fundops.wire.errors import (
+    CapitalExceeded,
     Conflict,
     ConstraintFailed,
     CoolingDown,
@@ -151,7 +155,8 @@ class Tree:
     async def register(self, name: str = "mm", stage: PromotionStage = Paper) -> str:
         """Registered, or adopted where real money is."""
         if stage.is_live:
-            return str(await self.ask(Adopt(name, stage, "owner", "was live before")))
+            adopt = Adopt(name, stage, "owner", "was live before", over_capital=True)
+            return str(await self.ask(adopt))
         return str(await self.ask(Register(name, stage)))
 
     async def green(self, name: str = "mm", days: float = 14, **metrics: float) -> None:
@@ -425,14 +430,14 @@ async def test_when_storage_refuses_a_demotion_is_cut_already_and_a_promotion_ra
     path: Path,
 ) -> None:
     async with opened(path) as tree:
-        await tree.register("down", Scaled)
+        await tree.ask(Adopt("down", Scaled, "owner", "live", 90_000 * 10**8))
         await tree.register("up", Shadow)
         await tree.green("up")
         tree.mood.refusal = StorageDegraded("full")
         for request in (Demote("down"), Promote("up")):
             with pytest.raises(StorageDegraded):
                 await tree.ask(request)
-        assert tree.engine.calls == [("down", "live-small", Decimal(1_000), "live-scaled")]
+        assert tree.engine.calls == [("down", "live-small", Decimal(900), "live-scaled")]
         assert (await tree.snapshot("down")).stage is Scaled
         assert (await tree.snapshot("up")).stage is Shadow
         assert alerts(path) == []
@@ -498,15 +503,15 @@ async def test_a_hard_drawdown_demotes_in_that_tick_though_frozen_cooling_and_wi
         assert snapshot.cooldown_until == T0 + 60 * DAY_US
         await trio.testing.wait_all_tasks_blocked()
         assert Bell.rung == 2
-        assert alerts(path)[-1] == ("WARNING", "mm demoted to shadow")
+        assert alerts(path)[-1] == ("CRITICAL", "mm demoted to shadow")
 
 
 async def test_a_fall_within_the_session_demotes_at_once(path: Path) -> None:
     async with opened(path) as tree:
         await tree.register(stage=Small)
         assert await tree.look(status(equity=100.0), session="d1") == []
-        assert await tree.look(status(equity=90.001), evaluate=False) == []
-        assert await tree.look(status(equity=Decimal(90)), evaluate=False) == [
+        assert await tree.look(status(equity=95.001), evaluate=False) == []
+        assert await tree.look(status(equity=Decimal(95)), evaluate=False) == [
             ("mm", Small, Shadow, True)
         ]
         assert await tree.look(status(equity=50.0), evaluate=False) == []
@@ -547,6 +552,7 @@ async def test_a_demoted_strategy_that_is_green_next_day_waits_for_its_cooldown(
 async def test_own_samples_become_metrics_and_a_session_counts_once(path: Path) -> None:
     async with opened(path) as tree:
         await tree.register()
+        await tree.look(status(equity=100.0))  # the base
         for number, equity in enumerate((101.0, 99.0, 102.0)):
             for _ in range(2):  # a tick that failed halfway is repeated as a whole
                 one = status(equity=equity, n_trades=number + 1, n_wins=number)
@@ -565,6 +571,7 @@ async def test_a_session_repeated_after_a_transition_is_no_evidence_of_the_new_s
 ) -> None:
     async with opened(path) as tree:
         await tree.register(stage=Small)
+        assert await tree.look(status(equity=100.0)) == []
         assert await tree.look(status(equity=50.0), session="d1") == [("mm", Small, Shadow, True)]
         await tree.look(status(equity=50.0), session="d1")
         assert (await tree.snapshot()).metrics == {}
@@ -594,6 +601,8 @@ async def test_a_strategy_with_broken_books_proves_nothing_and_holds_nobody_up(
     async with opened(path) as tree:
         await tree.register("broken", Small)
         await tree.register("sound", Small)
+        await tree.look(status("broken", 100.0), status("sound", 100.0))  # the base
+        tree.clock.advance(60)
         for number in range(2):
             bad = status("broken", **broken) if number else status("broken", 100.0)
             await tree.look(bad, status("sound", 100.0), session=f"d{number}")
@@ -646,7 +655,7 @@ async def test_record_history_and_alert_are_one_transaction(path: Path) -> None:
         (commit,) = tree.mood.committed
         text = " ".join(statement.sql for statement in commit.statements)
         assert all(table in text for table in ("promotions", "promotion_history", "alert_request"))
-        assert alerts(path) == [("WARNING", "mm demoted to live-small")]
+        assert alerts(path) == [("CRITICAL", "mm demoted to live-small")]
 
 
 async def test_without_an_alert_actor_no_alert_is_asked_for(path: Path) -> None:
@@ -674,6 +683,112 @@ async def test_all_moves_of_one_look_share_a_transaction_and_are_all_lost_with_i
         assert sorted(moves) == sorted(
             [("down", Small, Shadow, True), ("up", Paper, Shadow, False)], key=str
         )
+
+
+async def test_a_fall_that_was_seen_counts_though_storage_refused_that_look(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register(stage=Small)
+        await tree.look(status(equity=100.0))
+        tree.mood.refusal = StorageDegraded("full")
+        with pytest.raises(StorageDegraded):
+            await tree.look(status(equity=70.0), session="2026-01-01")
+        tree.mood.refusal = None
+        moves = await tree.look(status(equity=99.0), session="2026-01-01", evaluate=False)
+        assert moves == [("mm", Small, Shadow, True)]
+        line = (await tree.snapshot()).history[-1]
+        assert line.metrics["max_drawdown"] == pytest.approx(0.3)
+
+
+async def test_a_session_that_is_told_late_adds_no_trades(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register()
+        await tree.look(status(equity=100.0))
+        await tree.look(status(equity=101.0, n_trades=45, n_wins=20))
+        await tree.look(status(equity=102.0, n_trades=40, n_wins=18), session="2026-01-01")
+        await tree.look(status(equity=101.0, n_trades=46, n_wins=20), session="2026-01-02")
+        metrics = (await tree.snapshot()).metrics
+        assert (metrics["n_trades"], metrics["win_rate"]) == (46, 20 / 46)
+
+
+async def test_a_session_that_ends_as_its_episode_begins_is_no_sample(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register()
+        for _ in range(2):  # a tick looks at the strategy, and then ends the session
+            await tree.look(status(equity=101.0), session=None)
+            await tree.look(status(equity=101.0), session="2026-01-01")
+        assert (await tree.snapshot()).metrics == {}
+        tree.clock.advance(86_400)
+        await tree.look(status(equity=101.0), session="2026-01-02")
+        assert (await tree.snapshot()).metrics == {"max_drawdown": 0, "n_trades": 0}
+
+
+async def test_sessions_without_a_report_age_the_evidence(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register()
+        await tree.look(status(equity=100.0))
+        await tree.look(status(equity=101.0), session="2026-01-01")
+        for day in (2, 3):  # ended late, after a downtime
+            tree.clock.advance(1)
+            await tree.ask(Observe((), f"2026-01-0{day}"))
+        evaluation: Evaluation = await tree.ask(Evaluate("mm"))
+        reasons = {line.name: line.reason for line in evaluation.criteria}
+        assert reasons["max_drawdown"] == "stale: 2 sessions ended since"
+        assert len(rows(path, "SELECT * FROM promotion_sample")) == 1
+
+
+async def test_a_sample_that_is_stored_already_crashes_nothing(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register()
+        await tree.look(status(equity=100.0))
+        connection = apsw.Connection(str(path))
+        connection.execute(
+            "INSERT INTO promotion_sample SELECT strategy_id, 1, '2026-01-01', 1, 1, 0, 0"
+            " FROM promotions"
+        )
+        connection.close()
+        await tree.look(status(equity=101.0), session="2026-01-01")
+        assert tree.promotion.epoch == 1
+        assert (await tree.snapshot()).metrics["max_drawdown"] == 0
+
+
+async def test_small_moves_within_a_session_are_not_written(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register()
+        await tree.look(status(equity=100.0), evaluate=False)
+        tree.mood.committed.clear()
+        for equity in (100.05, 99.99, 100.0):
+            await tree.look(status(equity=equity), evaluate=False)
+        assert tree.mood.committed == []
+        await tree.look(status(equity=99.0), evaluate=False)
+        assert len(tree.mood.committed) == 1
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["adopt", "promote", "demote"]), st.integers(0, 3)), max_size=12
+    )
+)
+def test_no_order_of_moves_entitles_beyond_the_capital(moves: list[tuple[str, int]]) -> None:
+    rules = Rules(
+        PromotionSettings(min_paper_days=0, min_trades=0, min_sharpe=0),
+        capital_minor=CAPITAL_MINOR,
+    )
+    held: dict[int, Strategy] = {}
+    for kind, number in moves:
+        others = sum(rules.entitled_minor(one) for key, one in held.items() if key != number)
+        with suppress(CapitalExceeded, KeyError, SkipRefused, CoolingDown, StrategyFrozen):
+            if kind == "adopt" and number not in held:
+                after = core.registered(
+                    f"s{number}", Small, T0, by="x", adopt=True, reason="x", budget_minor=4 * 10**12
+                ).after
+                core.check_capital(after, Small, rules, others)
+            elif kind == "promote":
+                green = core.with_metrics(held[number], GREEN, T0)
+                after = core.promoted(green, rules, T0, by="x", others_minor=others).after
+            else:
+                after = core.demoted(held[number], rules, T0, by="x", reason="").after
+            held[number] = after
+        assert sum(map(rules.entitled_minor, held.values())) <= CAPITAL_MINOR
 
 
 async def test_a_commit_of_unknown_outcome_is_looked_up(path: Path) -> None:
@@ -749,8 +864,8 @@ async def test_history_is_newest_first_paged_and_never_changed(path: Path) -> No
         assert await tree.history(limit=0) == []
         with pytest.raises(ValueError, match="limit"):
             await tree.history(limit=-1)
-        for _ in range(25):
-            await tree.ask(Freeze("mm", True))
+        for number in range(25):
+            await tree.ask(Freeze("mm", number % 2 == 0))
         assert len((await tree.snapshot()).history) == 20
     connection = apsw.Connection(str(path))
     for sql in ("UPDATE promotion_history SET reason = 'nicer'", "DELETE FROM promotion_history"):

@@ -505,7 +505,9 @@ async def _beside(
     patch(engine)
     async with Fund.open(config, engine, clock=clock, make_worker=_inline, seed=1) as fund:
         for one in line_up:
-            await fund.promotion.adopt(one.name, stage, by="ann", reason="test")
+            await fund.promotion.adopt(
+                one.name, stage, by="ann", reason="test", budget=engine.share
+            )
         await replay(fund, engine, clock, bars, drills=drills)
         return Beside(path, engine, (await fund.status()).nav, await fund.ledger.nav())
 

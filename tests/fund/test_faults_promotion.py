@@ -1,0 +1,510 @@
+"""Promotion in a whole fund: evidence of one stage alone, and a bound on what all may trade with.
+
+Each test is a way in which a fund once promoted, demoted or entitled a strategy wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fundops import FundConfig, PromotionManager, PromotionSettings, PromotionStage
+from fundops.fund import Fund
+from fundops.runtime import VirtualClock
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
+from fundops.wire.controller import StrategyStatus
+from fundops.wire.errors import (
+    AmountError,
+    CapitalExceeded,
+    Conflict,
+    MetricError,
+    PolicyError,
+    StrategyRetired,
+)
+
+P = PromotionStage
+DAYS = [f"2026-{1 + day // 28:02}-{1 + day % 28:02}" for day in range(336)]
+PROMO: dict[str, Any] = {"promotion_enabled": True}
+GOOD = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
+
+
+def _controller(**figures: Any) -> FakeController:
+    fields = {"equity": 1000, "allocated": 1000, **figures}
+    return FakeController(StrategyStatus("s", "running", **fields))
+
+
+async def _adopt(world: VirtualFund, stage: PromotionStage, name: str = "s", **more: Any) -> str:
+    return await world.fund.promotion.adopt(name, stage, by="ann", reason="it trades", **more)
+
+
+async def _days(world: VirtualFund, first: int, equities: Sequence[float], **figures: Any) -> None:
+    """One session a day, each ending at one of these equities."""
+    for number, equity in enumerate(equities, start=first):
+        world.controller.set("s", equity=equity, **figures)
+        world.clock.advance(86_400)
+        await world.tick(DAYS[number])
+
+
+async def _ticks(world: VirtualFund, count: int = 1) -> None:
+    for _ in range(count):
+        world.clock.advance(1)
+        await world.tick()
+
+
+async def _stage(world: VirtualFund, name: str = "s") -> PromotionStage:
+    return await world.fund.promotion.current_stage(name)
+
+
+# -- a figure without the base of its interval
+
+
+async def test_profits_and_trades_before_registration_are_no_evidence() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        world.controller.set("s", stage="paper", equity=1500, n_trades=5000, n_wins=3000)
+        await world.fund.promotion.register("s")
+        await _ticks(world)
+        await _days(world, 0, [1500 + (-1) ** day for day in range(16)])
+        world.clock.advance(60)
+        await _ticks(world, 60)
+        snapshot = await world.fund.promotion.snapshot("s")
+        assert snapshot.stage is P.Paper
+        assert snapshot.metrics["n_trades"] == 0
+        assert abs(snapshot.metrics["sharpe"]) < 1
+
+
+async def test_the_profit_of_paper_is_no_evidence_in_shadow() -> None:
+    async with virtual_fund(_controller(), min_trades=0, min_sharpe=-99, **PROMO) as world:
+        await world.fund.promotion.register("s")
+        await _ticks(world)
+        path = [1000 * 1.2 ** (day / 16) + (day % 2) for day in range(1, 17)]
+        await _days(world, 0, path)
+        await _ticks(world, 60)
+        assert await _stage(world) is P.Shadow
+        await _days(world, 16, [1200 + 0.01 * (-1) ** day for day in range(20)])
+        sharpe = (await world.fund.promotion.snapshot("s")).metrics["sharpe"]
+        assert abs(sharpe) < 1
+
+
+async def test_a_loss_before_adoption_demotes_no_one() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await _adopt(world, P.Live_Scaled)
+        await _days(world, 0, [900, 900, 900], allocated=1000)
+        assert await _stage(world) is P.Live_Scaled
+
+
+async def test_one_loss_demotes_once() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await _adopt(world, P.Live_Scaled)
+        await _ticks(world)
+        await _days(world, 0, [700] * 5)
+        snapshot = await world.fund.promotion.snapshot("s")
+        assert snapshot.stage is P.Shadow
+        assert snapshot.cooldown_until == START_US + 1_000_000 + 86_400_000_000 * 31
+
+
+@pytest.mark.parametrize(("equity", "stage"), [(951, P.Live_Scaled), (940, P.Shadow)])
+async def test_a_hard_limit_holds_within_the_session(equity: int, stage: PromotionStage) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await _adopt(world, P.Live_Scaled)
+        await _ticks(world)
+        world.controller.set("s", equity=equity)
+        await _ticks(world)
+        assert await _stage(world) is stage
+
+
+@pytest.mark.parametrize(("equity", "stage"), [(1141, P.Live_Small), (1140, P.Shadow)])
+async def test_the_first_session_of_an_adopted_strategy_has_its_limit(
+    equity: int, stage: PromotionStage
+) -> None:
+    async with virtual_fund(_controller(equity=1200), **PROMO) as world:
+        await _adopt(world, P.Live_Small)
+        await _ticks(world)
+        world.controller.set("s", equity=equity)
+        await _ticks(world)
+        assert await _stage(world) is stage
+
+
+async def test_a_count_that_restarts_in_a_new_stage_is_never_negative() -> None:
+    async with virtual_fund(
+        _controller(n_trades=60, n_wins=40), min_sharpe=-99, min_paper_days=0, **PROMO
+    ) as world:
+        await world.fund.promotion.register("s", P.Shadow)
+        await _ticks(world)
+        world.controller.set("s", n_trades=3, n_wins=1)
+        await _days(world, 0, [1001])
+        metrics = (await world.fund.promotion.snapshot("s")).metrics
+        assert (metrics["n_trades"], metrics["win_rate"]) == (3, pytest.approx(1 / 3))
+
+
+async def test_new_capital_does_not_hide_a_fall_of_the_same_session() -> None:
+    async with virtual_fund(_controller(equity=100, allocated=100), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        await _ticks(world)
+        world.controller.set("s", equity=50)
+        await _ticks(world)
+        await _days(world, 0, [9950], allocated=10_000)
+        metrics = (await world.fund.promotion.snapshot("s")).metrics
+        assert metrics["max_drawdown"] == pytest.approx(0.5)
+
+
+async def test_a_fall_at_noon_counts_though_the_close_recovers() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        await _ticks(world)
+        for day in range(3):
+            world.controller.set("s", equity=400)
+            await _ticks(world)
+            await _days(world, day, [1000])
+        metrics = (await world.fund.promotion.snapshot("s")).metrics
+        assert metrics["max_drawdown"] == pytest.approx(0.6)
+
+
+async def test_an_engine_in_the_former_stage_is_no_base_of_the_new_one() -> None:
+    settings = {**PROMO, "min_paper_days": 0, "min_trades": 0, "min_sharpe": -99}
+    async with virtual_fund(_controller(equity=100_000, allocated=100_000), **settings) as world:
+        await world.fund.promotion.register("s", P.Shadow)
+        world.controller.set("s", stage="shadow")
+        await _ticks(world)
+        await _days(world, 0, [100_500, 101_200])
+        await world.fund.promotion.promote("s")
+        # The engine was asked, and its report is still that of shadow.
+        world.controller.set("s", stage="shadow", capital_cap=None)
+        world.controller.failures["set_stage"] = RuntimeError("later")
+        await _ticks(world)
+        world.controller.failures.clear()
+        world.controller.set("s", stage="live-small", equity=1000, allocated=1000)
+        await _ticks(world, 3)
+        assert await _stage(world) is P.Live_Small
+
+
+async def test_the_base_of_an_episode_outlives_a_crash(tmp_path: Path) -> None:
+    clock = VirtualClock(START_US)
+    config = FundConfig(
+        total_capital=100_000, db_path=tmp_path / "f.db", tick_interval_s=None, **PROMO
+    )
+    controller = _controller(n_trades=7, n_wins=3)
+    async with Fund.open(config, controller, clock=clock) as fund:
+        await fund.promotion.register("s")
+        await fund.tick()
+    controller.set("s", equity=1100, n_trades=9, n_wins=4)
+    clock.advance(60)
+    async with Fund.open(config, controller, clock=clock) as fund:
+        await fund.tick(DAYS[0])
+        metrics = (await fund.promotion.snapshot("s")).metrics
+        assert (metrics["n_trades"], metrics["win_rate"]) == (2, 0.5)
+
+
+# -- sources of one fact
+
+
+async def test_a_measured_value_beats_a_recorded_one_and_shows_it() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        await _ticks(world)
+        await _days(world, 0, [990, 985, 970, 969])
+        await world.fund.promotion.record_metrics("s", P.Paper, {"sharpe": 3.0})
+        evaluation = await world.fund.promotion.evaluate("s")
+        sharpe = next(line for line in evaluation.criteria if line.name == "min_sharpe")
+        assert sharpe.observed is not None
+        assert sharpe.observed < 0
+        assert (sharpe.source, sharpe.recorded, sharpe.verdict) == ("measured", 3.0, "FAIL")
+
+
+async def test_a_recorded_fall_stands_beside_a_measured_calm() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        await _ticks(world)
+        await world.fund.promotion.record_metrics("s", P.Paper, {"max_drawdown": 0.5})
+        await _days(world, 0, [1000, 1001])
+        assert (await world.fund.promotion.snapshot("s")).metrics["max_drawdown"] == 0.5
+
+
+async def test_a_recorded_daily_loss_demotes_at_the_next_tick() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await _adopt(world, P.Live_Small)
+        await world.fund.promotion.record_metrics("s", P.Live_Small, {"daily_loss": 0.049})
+        await _ticks(world)
+        assert await _stage(world) is P.Live_Small
+        await world.fund.promotion.record_metrics("s", P.Live_Small, {"daily_loss": 0.05})
+        assert await world.fund.promotion.should_demote("s")
+        await _ticks(world)
+        assert await _stage(world) is P.Shadow
+
+
+# -- values from outside
+
+
+class Whole:
+    """A whole number of another library, as numpy's are."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+
+async def test_numbers_of_another_library_are_sampled() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        await _ticks(world)
+        await _days(world, 0, [1001], n_trades=Whole(60), n_wins=Whole(30))
+        assert (await world.fund.promotion.snapshot("s")).metrics["n_trades"] == 60
+
+
+@pytest.mark.parametrize(
+    ("field", "more"),
+    [
+        ("by", {"by": None}),
+        ("by", {"by": " "}),
+        ("by", {"by": "a\ud800"}),
+        ("reason", {"reason": None}),
+        ("reason", {"reason": " "}),
+        ("reason", {"reason": "\ud800"}),
+        ("budget", {"budget": 0}),
+        ("budget", {"budget": "much"}),
+        ("strategy_name", {"name": "s "}),
+        ("strategy_name", {"name": " s"}),
+    ],
+)
+async def test_an_adoption_refuses_a_wrong_field_by_name(field: str, more: dict[str, Any]) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        given: dict[str, Any] = {"name": "s", "by": "ann", "reason": "it trades", **more}
+        with pytest.raises((MetricError, AmountError)) as refusal:
+            await world.fund.promotion.adopt(given.pop("name"), P.Live_Small, **given)
+        assert refusal.value.field == field
+        assert await world.fund.promotion.strategies() == ()
+
+
+async def test_no_wrong_text_stops_a_demotion() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await _adopt(world, P.Live_Scaled)
+        await world.fund.promotion.demote("s", by=None, reason="\ud800")  # type: ignore[arg-type]
+        await world.fund.promotion.retire("s", by=5, reason=None)  # type: ignore[arg-type]
+        assert await _stage(world) is P.Retired
+        with pytest.raises(MetricError, match="by"):
+            await world.fund.promotion.unfreeze("s", by="")
+
+
+# -- names
+
+
+async def test_a_name_is_one_strategy_for_ever() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        promotion = world.fund.promotion
+        identity = await promotion.register("s")
+        assert await promotion.register("s") == identity
+        with pytest.raises(Conflict, match="is the id of s"):
+            await promotion.register(identity)
+        with pytest.raises(Conflict, match="is the id of s"):
+            await _adopt(world, P.Live_Small, identity)
+        with pytest.raises(MetricError, match="space"):
+            await promotion.register("s ")
+        await promotion.retire("s")
+        with pytest.raises(StrategyRetired):
+            await promotion.register("s")
+        with pytest.raises(StrategyRetired):
+            await _adopt(world, P.Live_Small)
+
+
+async def test_freezing_twice_is_one_line_of_history() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        promotion = world.fund.promotion
+        await promotion.register("s")
+        for _ in range(2):
+            await promotion.freeze("s", by="ann")
+        for _ in range(2):
+            await promotion.unfreeze("s", by="ann")
+        kinds = [line.kind for line in await promotion.history()]
+        assert kinds == ["unfreeze", "freeze", "register"]
+
+
+# -- capital
+
+
+async def test_the_capital_of_all_strategies_together_is_bounded() -> None:
+    async with virtual_fund(FakeController(), **PROMO) as world:
+        await _adopt(world, P.Live_Scaled, "a")
+        with pytest.raises(CapitalExceeded, match=r"b in live-scaled .* 100,000.00; .* leave 0.00"):
+            await _adopt(world, P.Live_Scaled, "b")
+        await _adopt(world, P.Shadow, "c")
+        await _adopt(world, P.Live_Scaled, "b", over_capital=True)
+        with pytest.raises(CapitalExceeded):
+            await _adopt(world, P.Live_Small, "d", budget="0.01")
+        await world.fund.promotion.demote("a", to=P.Shadow)
+        with pytest.raises(CapitalExceeded):
+            await _adopt(world, P.Live_Small, "d")
+
+
+async def test_without_a_bound_every_strategy_may_have_all_capital() -> None:
+    async with virtual_fund(FakeController(), max_total_entitlement_pct=None, **PROMO) as world:
+        for name in "abcde":
+            await _adopt(world, P.Live_Scaled, name)
+
+
+async def test_a_promotion_beyond_the_capital_waits_and_says_the_figures() -> None:
+    settings = {**PROMO, "promotion_policy": "literal", "min_paper_days": 0}
+    async with virtual_fund(FakeController(), **settings) as world:
+        promotion = world.fund.promotion
+        await _adopt(world, P.Live_Scaled, "a", budget=60_000)
+        await _adopt(world, P.Live_Small, "b", budget="40000.01")
+        world.controller.set("b", equity=None)
+        await promotion.record_metrics("b", P.Live_Small, GOOD)
+        evaluation = await promotion.evaluate("b")
+        assert (evaluation.verdict, evaluation.would_do) == ("PASS", "none")
+        assert evaluation.blocked_by == (
+            "capital: 40,000.01 wanted, the other strategies leave 40,000.00"
+        )
+        assert not await promotion.should_promote("b")
+        with pytest.raises(CapitalExceeded):
+            await promotion.promote("b")
+        await _ticks(world, 60)
+        assert await _stage(world, "b") is P.Live_Small
+        await promotion.retire("a")
+        await promotion.record_metrics("b", P.Live_Small, GOOD)
+        assert (await promotion.promote("b")).to_stage is P.Live_Scaled
+
+
+async def test_two_that_pass_in_one_look_share_the_room_that_is_left() -> None:
+    settings = {**PROMO, "promotion_policy": "literal", "min_paper_days": 0}
+    controller = FakeController(StrategyStatus("a", "running"), StrategyStatus("b", "running"))
+    async with virtual_fund(controller, promotion_every_ticks=1, **settings) as world:
+        for name in "ab":
+            await _adopt(world, P.Live_Small, name, budget=60_000)
+            await world.fund.promotion.record_metrics(name, P.Live_Small, GOOD)
+        await _ticks(world)
+        stages = {await _stage(world, name) for name in "ab"}
+        assert stages == {P.Live_Small, P.Live_Scaled}
+
+
+async def test_a_budget_is_the_capital_that_a_stage_is_a_part_of() -> None:
+    controller = FakeController(StrategyStatus("a", "running"), StrategyStatus("b", "running"))
+    async with virtual_fund(controller, **PROMO) as world:
+        await _adopt(world, P.Live_Scaled, "a", budget="33333.33333333")
+        await _adopt(world, P.Live_Small, "b", budget="33333.33333333")
+        await _ticks(world, 2)
+        entitled = {name: world.fund.entitlement(name).capital for name in "ab"}
+        assert entitled == {"a": Decimal("33333.33333333"), "b": Decimal("333.33333333")}
+        await world.fund.promotion.demote("a")
+        assert ("set_stage", "a", "live-small", Decimal("333.33333333")) in controller.calls
+        with pytest.raises(Conflict, match="another budget"):
+            await world.fund.promotion.register("a", budget=5)
+
+
+# -- alerts
+
+
+async def test_a_demotion_from_real_money_is_heard_after_six_promotions() -> None:
+    names = [f"s{number}" for number in range(6)]
+    controller = FakeController(
+        StrategyStatus("s", "running", equity=1000, allocated=1000),
+        *(StrategyStatus(name, "running") for name in names),
+    )
+    async with virtual_fund(
+        controller, min_paper_days=0, promotion_every_ticks=1, **PROMO
+    ) as world:
+        await _adopt(world, P.Live_Scaled)
+        for name in names:
+            await world.fund.promotion.register(name)
+            await world.fund.promotion.record_metrics(name, P.Paper, GOOD)
+        assert (await world.tick()).promotions == 6
+        world.clock.advance(10)
+        world.controller.set("s", equity=700)
+        await world.tick()
+        (alert,) = [
+            alert
+            for alert in world.sent_alerts()
+            if alert.category.value == "PROMOTION" and alert.level.value == "CRITICAL"
+        ]
+        assert alert.title == "s demoted to shadow"
+
+
+async def test_many_that_lose_real_money_at_once_are_named_in_one_alert() -> None:
+    names = [f"s{number}" for number in range(9)]
+    controller = FakeController(
+        *(StrategyStatus(name, "running", equity=100, allocated=100) for name in names)
+    )
+    async with virtual_fund(controller, **PROMO) as world:
+        for name in names:
+            await _adopt(world, P.Live_Scaled, name, budget=10_000)
+        await _ticks(world)
+        for name in names:
+            world.controller.set(name, equity=90)
+        await _ticks(world)
+        (alert,) = [
+            alert
+            for alert in world.sent_alerts()
+            if alert.category.value == "PROMOTION" and alert.level.value == "CRITICAL"
+        ]
+        assert alert.title == "9 strategies demoted from real money"
+        assert all(name in alert.message for name in names)
+
+
+# -- a ladder without the stage
+
+
+async def test_a_ladder_without_a_strategys_stage_is_refused_before_any_actor_starts(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "f.db"
+    manager = PromotionManager(path)
+    manager.adopt("mm", P.Live_Small, by="ann", reason="it trades")
+    manager.adopt("old", P.Live_Small, by="ann", reason="it trades")
+    manager.retire("old")
+    config = FundConfig(
+        total_capital=100_000,
+        db_path=path,
+        tick_interval_s=None,
+        promotion_ladder="three-stage",
+        **PROMO,
+    )
+    with pytest.raises(PolicyError, match="mm is in live-small") as refusal:
+        async with Fund.open(config, FakeController()):
+            pass
+    assert refusal.value.field == "promotion_ladder"
+    with pytest.raises(PolicyError, match="mm is in live-small"):
+        PromotionManager(path, settings=PromotionSettings(ladder="three-stage"))
+
+
+# -- sessions
+
+
+async def test_a_session_that_ends_twice_is_sampled_once() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        await _ticks(world)
+        await _days(world, 1, [1100])
+        for day, equity in ((0, 600), (1, 600), (0, 1000)):  # a clock that steps back
+            await _days(world, day, [equity])
+        snapshot = await world.fund.promotion.snapshot("s")
+        assert "sharpe" not in snapshot.metrics
+        assert (await world.tick()).failed == ()
+        await _days(world, 2, [1100])
+        assert "sharpe" in (await world.fund.promotion.snapshot("s")).metrics
+
+
+async def test_fridays_value_is_fresh_on_monday_and_stale_after_two_sessions() -> None:
+    settings = {**PROMO, "min_paper_days": 0, "min_trades": 0, "min_sharpe": -99}
+    async with virtual_fund(_controller(), **settings) as world:
+        await world.fund.promotion.register("s")
+        await _ticks(world)
+        await _days(world, 0, [1001, 1003])
+        world.clock.advance(65 * 3_600)
+        assert (await world.fund.promotion.evaluate("s")).verdict == "PASS"
+        world.controller.failures["strategies"] = RuntimeError("silent")
+        world.clock.advance(7 * 3_600)
+        await world.tick(DAYS[2])
+        assert (await world.fund.promotion.evaluate("s")).verdict == "PASS"
+        world.clock.advance(86_400)
+        await world.tick(DAYS[3])
+        evaluation = await world.fund.promotion.evaluate("s")
+        assert evaluation.verdict == "INCONCLUSIVE"
+        reasons = {line.reason for line in evaluation.criteria if line.reason}
+        assert reasons == {"stale: 2 sessions ended since"}
