@@ -255,7 +255,7 @@ class PromotionActor(DurableActor):
 
     @handles(Retire)
     async def retire(self, request: Retire) -> None:
-        """Retire a strategy. This cannot be undone. Raises: `UnknownStrategy`, `StrategyRetired`."""
+        """Retire a strategy, which cannot be undone. Raises: `StrategyRetired`."""
         strategy, now_us = self._find(request.strategy_id), self._clock.now_us()
         change = core.retired(strategy, now_us, by=request.by, reason=request.reason)
         await self._set_stage(change.after)

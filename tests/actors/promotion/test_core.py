@@ -32,6 +32,7 @@ from fundops.actors.promotion.core import (
 )
 from fundops.actors.promotion.ladder import Criterion, PromotionGate, ladder
 from fundops.actors.promotion.metrics import Reading, Track
+from fundops.actors.promotion.settings import PromotionSettings
 from fundops.runtime import DAY_US, ConfigError
 from fundops.wire.errors import (
     CoolingDown,
