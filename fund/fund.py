@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import trio
 
 from fundops.actors.guard import Leases
 from fundops.actors.host import Host
+from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.promotion.schema import check_stages
 from fundops.config import FundConfig
 from fundops.control.commands import ALERT_READS, CommandTable, fund_commands
@@ -34,6 +35,7 @@ from fundops.reported import Reported
 from fundops.runtime import (
     ActorError,
     Clock,
+    Event,
     Ref,
     Supervisor,
     SystemClock,
@@ -45,6 +47,7 @@ from fundops.runtime import (
 from fundops.tree import Parts, TreeView, channel_names, fund_tree, status_token
 from fundops.wire.controller import Controller
 from fundops.wire.money import from_minor
+from fundops.wire.oversight import CrashesHeard
 
 __all__ = ["Fund"]
 
@@ -149,13 +152,24 @@ async def _open(
                     log.info(
                         "the controller lacks %s; what needs them is off", ", ".join(host.missing())
                     )
+                crashes = CrashWatch()
                 parts = Parts(
-                    config, path, clock, host, leases, view, transport, make_worker, nursery
+                    config,
+                    path,
+                    clock,
+                    host,
+                    leases,
+                    view,
+                    transport,
+                    make_worker,
+                    nursery,
+                    crashes,
                 )
                 async with open_supervisor(
                     fund_tree(parts), strategy="rest_for_one", name=config.name
                 ) as supervisor:
                     view.supervisor = supervisor
+                    _tell_crashes(supervisor, crashes)
                     fund = Fund(config, supervisor, host, leases, clock, reported, make_worker)
                     if config.ledger_enabled:
                         await fund.ledger.deposit(
@@ -174,6 +188,18 @@ async def _open(
                         ticking.cancel()
                         await control.close()
                 nursery.cancel_scope.cancel()
+
+
+def _tell_crashes(supervisor: Supervisor, crashes: CrashWatch) -> None:
+    """Let oversight tell the crashes of actors; what it cannot take now it tells at its tick."""
+    oversight = supervisor.ref("oversight")
+
+    def hear(event: Event) -> None:
+        if crashes.hear(event):
+            with suppress(ActorError):
+                oversight.tell_nowait(CrashesHeard())
+
+    supervisor.events.subscribe(hear)
 
 
 async def _keep_ticking(fund: Fund, interval_s: float, ticking: trio.CancelScope) -> None:

@@ -24,6 +24,7 @@ from fundops.actors.guard import GuardActor, Leases
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.oversight import OversightActor
+from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.persistence import PersistenceActor
 from fundops.actors.promotion import PromotionActor
 from fundops.actors.recovery import RecoveryActor
@@ -67,6 +68,7 @@ class Parts:
     transport: Any  # replaces the network of webhooks; None: the network itself
     make_worker: Callable[[str], Worker]
     nursery: trio.Nursery
+    crashes: CrashWatch
 
 
 def fund_tree(parts: Parts) -> list[ChildSpec | SupervisorSpec]:
@@ -142,7 +144,14 @@ def _recovery(parts: Parts) -> ChildSpec:
 def _oversight(parts: Parts) -> ChildSpec:
     settings, capital = parts.config.oversight_settings(), parts.config.capital_minor
     actor = partial(
-        OversightActor, parts.path, parts.clock, parts.host, settings, capital, parts.view
+        OversightActor,
+        parts.path,
+        parts.clock,
+        parts.host,
+        settings,
+        capital,
+        parts.view,
+        parts.crashes,
     )
     return ChildSpec("oversight", actor, grace_s=15.0)
 

@@ -269,9 +269,10 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                 mailbox.done += 1
                 _answer(seat, item, refusal)
             except Exception as crash:
-                if not _refused_for_room(seat, crash):
-                    _crash_in_hand(seat, crash)
-                    raise
+                if _refused_for_room(seat, crash):
+                    continue
+                _crash_in_hand(seat, crash)
+                raise
             except BaseException:
                 # A cancellation or an interrupt, neither of which is the handler's fault.
                 _interrupt_in_hand(seat)
@@ -333,9 +334,10 @@ async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
         # One refusal for the whole batch.
         _finish(seat, [refusal] * len(mailbox.batch))
     except Exception as crash:
-        if not _refused_for_room(seat, crash):
-            _crash_in_hand(seat, crash)
-            raise
+        if _refused_for_room(seat, crash):
+            return
+        _crash_in_hand(seat, crash)
+        raise
     except BaseException:
         _interrupt_in_hand(seat)
         raise

@@ -12,6 +12,7 @@ from ..runtime import Request
 from .guard import KillState
 
 __all__ = [
+    "CrashesHeard",
     "FundStatus",
     "NavHistory",
     "NavSample",
@@ -35,6 +36,10 @@ class Tick(Request[TickReport], frozen=True):
     """Run one round of oversight."""
 
     session: str | None = None  # ISO day: this tick ends that trading session; None: within one
+
+
+class CrashesHeard(msgspec.Struct, frozen=True, tag=True):
+    """Sent when an actor of the fund has crashed or runs again."""
 
 
 class FundStatus(msgspec.Struct, frozen=True):

@@ -41,6 +41,7 @@ from ...wire.ledger import (
 )
 from ...wire.money import from_minor
 from ...wire.oversight import (
+    CrashesHeard,
     FundStatus,
     NavHistory,
     NavSample,
@@ -55,12 +56,13 @@ from ...wire.promotion import EntitlementTerms, Observe, Transition
 from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, RecoveryStatuses
 from ...wire.status import EventsCommitted, PublishStatus
 from ..alert import told_keys
-from ..alert.requests import requested
+from ..alert.requests import alert_ref, requested, wake_alerts
 from ..host import Host
 from ..persistence import DurableActor
 from . import fees, schema, shown
 from .booking import Booking, entitled_again
 from .breaks import is_break
+from .crashes import CRASHED, CrashWatch
 from .failures import FAILED, FailureWatch
 from .fees import Owed
 from .marks import marks_of
@@ -90,6 +92,7 @@ class OversightActor(DurableActor):
         settings: OversightSettings,
         capital_minor: int,
         tree: Callable[[], tuple[ChildStatus, ...]],
+        crashes: CrashWatch | None = None,
     ) -> None:
         super().__init__(path)
         self._clock = clock
@@ -97,6 +100,7 @@ class OversightActor(DurableActor):
         self._settings = settings
         self._capital_minor = capital_minor
         self._tree = tree
+        self._crashes = crashes or CrashWatch()
         self._booking = Booking(host, lambda request: self._ask("ledger", request))
         self._ticks = 0
         self._failing: dict[str, str] = {}  # steps, and why
@@ -130,6 +134,7 @@ class OversightActor(DurableActor):
         self._started_us = self._clock.now_us()
         if self._settings.alerts_enabled:
             self._failures = FailureWatch(told_keys(self._reader, FAILED))
+            self._crashes.resolve(told_keys(self._reader, CRASHED))
         await self._ask("guard", RestoreGuard(self._memory.guard))
         if self._settings.promotion_enabled:
             self._terms = (await self._ask("promotion", Observe(()))).terms
@@ -482,12 +487,25 @@ class OversightActor(DurableActor):
         if session is not None or changed or self._ticks == 1:
             statements.append(schema.remembered(memory))
             stored = memory
+        crashes = tuple(self._crashes.drafts)
         if self._settings.alerts_enabled:
-            statements += requested(now_us, self._alerts)
+            statements += requested(now_us, [*crashes, *self._alerts])
         await self._save(statements)
+        self._crashes.committed(len(crashes))
         self._stored = stored
         self._nav_lines.clear()
         self._alerts.clear()
+
+    @handles(CrashesHeard)
+    async def tell_crashes(self, _: CrashesHeard) -> None:
+        """Ask for the alerts about crashed actors now; what storage refuses waits for a tick."""
+        crashes = tuple(self._crashes.drafts)
+        if not self._settings.alerts_enabled or not crashes:
+            return
+        refusal = await self.append(requested(self._clock.now_us(), crashes))
+        if refusal is None:
+            self._crashes.committed(len(crashes))
+            wake_alerts(alert_ref(self.context))
 
     async def _save(self, statements: Sequence[Statement]) -> None:
         refusal = await self.append(statements)
