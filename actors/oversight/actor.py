@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,7 +53,7 @@ from ...wire.oversight import (
 from ...wire.paging import checked_limit
 from ...wire.persistence import COMMIT_DEADLINE_S, Statement
 from ...wire.promotion import EntitlementTerms, Observe, Transition
-from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, RecoveryStatuses
+from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase
 from ...wire.status import EventsCommitted, PublishStatus
 from ..alert import told_keys
 from ..alert.requests import alert_ref, requested, wake_alerts
@@ -121,8 +121,6 @@ class OversightActor(DurableActor):
         self._terms: Mapping[str, EntitlementTerms] | None = None
         self._named: set[str] = set()  # strategies nobody registered, named once
         self._totals: LedgerTotals | None = None
-        self._breakers_open = 0
-        self._alerts_24h = 0
 
     def load(self) -> None:
         """The memory as it is on disk. The one in hand is newer and stays."""
@@ -413,7 +411,6 @@ class OversightActor(DurableActor):
             session=session,
             owed=(*self._memory.owed, *fresh),
         )
-        self._count_alerts()
         if self._totals is not None:
             await self._mark_positions(self._totals.positions, session)
             self._totals = await self._ask("ledger", ReadTotals())
@@ -535,14 +532,8 @@ class OversightActor(DurableActor):
         return states
 
     @handles(ReadFundStatus)
-    async def fund_status(self, _: ReadFundStatus) -> FundStatus:
+    def fund_status(self, _: ReadFundStatus) -> FundStatus:
         """The fund as of its last tick, with the alerts and the open breakers of now."""
-        if self._settings.self_healing_enabled:
-            # While recovery is restarting, its last word stands.
-            with suppress(ActorError):
-                phases = await self._ask("recovery", RecoveryStatuses())
-                self._breakers_open = sum(one.phase is RecoveryPhase.OPEN for one in phases)
-        self._count_alerts()
         return self._fund_status()
 
     def _fund_status(self) -> FundStatus:
@@ -561,16 +552,24 @@ class OversightActor(DurableActor):
             kill_switch=guard.kill_state,
             mode="act",
             strategies_by_stage=by_stage,
-            alerts_24h=self._alerts_24h,
-            breakers_open=self._breakers_open,
+            alerts_24h=self._count_alerts(),
+            breakers_open=self._count_breakers(),
             ticks=self._ticks,
         )
 
-    def _count_alerts(self) -> None:
+    # Read from the file when they are shown: others write these rows, and a value kept here would
+    # be as old as the last question.
+
+    def _count_alerts(self) -> int:
         since_us = self._clock.now_us() - DAY_US
-        self._alerts_24h = self._reader.row(
-            "SELECT count(*) FROM alert WHERE at_us > ?", (since_us,)
-        )[0]
+        query = "SELECT count(*) FROM alert WHERE at_us > ?"
+        return int(self._reader.row(query, (since_us,))[0])
+
+    def _count_breakers(self) -> int:
+        if not self._settings.self_healing_enabled:
+            return 0
+        query = "SELECT count(*) FROM recovery_state WHERE phase = ?"
+        return int(self._reader.row(query, (RecoveryPhase.OPEN.value,))[0])
 
     @handles(RememberGuard)
     async def remember_guard(self, _: RememberGuard) -> None:

@@ -44,6 +44,18 @@ _LEVELS = {level.value: level for level in Level}
 _log = logging.getLogger("fundops.status")
 
 
+class _Figures(msgspec.Struct):
+    """The fields of a journal payload that hold amounts, as the ledger stores them."""
+
+    # account, strategy, asset, minor units
+    legs: list[tuple[str, str | None, str, int]]
+    # strategy, instrument, id, then quantity, cost and mark in units of 1e-8
+    lots: list[tuple[str | None, str, int, int, int, int]] = []
+
+
+_FIGURES = msgspec.json.Decoder(_Figures)
+
+
 class _Source(NamedTuple):
     """The table behind an event topic."""
 
@@ -250,10 +262,31 @@ def _open_feed(reader: Reader, source: _Source) -> tuple[_Feed, int]:
 def _on_the_wire(column: str, value: Any) -> tuple[str, Any]:
     """The name and value to send: money as decimal text, hashes as hex, stored JSON unchanged."""
     if column.endswith("_minor"):
-        return column.removesuffix("_minor"), None if value is None else f"{from_minor(value):f}"
+        return column.removesuffix("_minor"), None if value is None else _decimal(value)
     if column in _JSON_COLUMNS and isinstance(value, str):
         # Invalid JSON would break the message, so it is sent as text. A crash would repeat at every
         # start.
         with suppress(msgspec.DecodeError):
+            if column == "payload":
+                return column, _payload(value)
             return column, msgspec.json.decode(value, type=msgspec.Raw)
     return column, value.hex() if isinstance(value, bytes) else value
+
+
+def _payload(text: str) -> Any:
+    """A journal payload with the amounts of its legs and lots as decimal text.
+
+    A reader in JavaScript has no integers above 2**53, which is 90,071,992.54 in minor units.
+    """
+    raw: msgspec.Raw = msgspec.json.decode(text, type=msgspec.Raw)
+    with suppress(msgspec.ValidationError):
+        figures = _FIGURES.decode(text)
+        fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        legs = [(*place, _decimal(minor)) for *place, minor in figures.legs]
+        lots = [(*lot[:3], *map(_decimal, lot[3:])) for lot in figures.lots]
+        return {**fields, "legs": legs, "lots": lots}
+    return raw
+
+
+def _decimal(minor: int) -> str:
+    return f"{from_minor(minor):f}"

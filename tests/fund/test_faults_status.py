@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 from trio.testing import wait_all_tasks_blocked
 
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.alert import AlertRecord, Category, Level, SendAlert
+from fundops.wire.controller import StrategyStatus
+from fundops.wire.stream.client import open_status
 
 
 def about_crashes(fund: VirtualFund) -> list[AlertRecord]:
@@ -53,3 +60,51 @@ async def test_a_crash_of_an_earlier_process_is_resolved(tmp_path: Path) -> None
     async with virtual_fund(FakeController(), ledger_enabled=True, db_path=file) as w:
         await w.tick()
         assert [one.title for one in about_crashes(w)][-1] == "Actor ledger runs again"
+
+
+# -- values as they are when they are shown
+
+
+async def messages_of(w: VirtualFund, topic: str) -> AsyncIterator[Any]:
+    url = f"ws://127.0.0.1:{await w.fund.status_port()}/ws"
+    async with open_status(url, token=w.fund.status_token, topics=[topic]) as messages:
+        async for message in messages:
+            yield message
+
+
+async def first_of(w: VirtualFund, topic: str) -> Any:
+    """The first message about a topic, after the welcome."""
+    with trio.fail_after(10):
+        async with aclosing(messages_of(w, topic)) as messages:
+            await anext(messages)
+            return await anext(messages)
+
+
+async def test_open_breakers_are_published_without_a_question() -> None:
+    c = FakeController(StrategyStatus("s", "running", equity=1000, allocated=1000))
+    async with virtual_fund(c, self_healing_enabled=True, status_port=0) as w:
+        await w.tick()
+        c.set("s", state="failed", retryable=False)
+        for _ in range(12):
+            w.clock.advance(1)
+            await w.tick()
+        snapshot = await first_of(w, "fund")
+        assert snapshot.state["breakers_open"] == 1
+        assert snapshot.state["alerts_24h"] == (await w.fund.status()).alerts_24h > 0
+
+
+async def test_amounts_of_the_journal_are_decimal_text() -> None:
+    async with virtual_fund(FakeController(), ledger_enabled=True, status_port=0) as w:
+        await w.fund.ledger.open_position("X", quantity=2, cost=Decimal("10.5"), fee=1)
+        await w.tick()
+        with trio.fail_after(10):
+            async with aclosing(messages_of(w, "journal")) as messages:
+                await anext(messages)
+                opening, position = await anext(messages), await anext(messages)
+        assert ["CASH", None, "USD", "100000.00000000"] in opening.data["payload"]["legs"]
+        assert position.data["payload"]["lots"][0][3:] == [
+            "2.00000000",
+            "10.50000000",
+            "0.00000000",
+        ]
+        assert all(isinstance(leg[3], str) for leg in position.data["payload"]["legs"])
