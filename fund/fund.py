@@ -7,8 +7,8 @@ async with Fund.open(FundConfig(total_capital=100_000, ledger_enabled=True)) as 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import trio
@@ -48,6 +48,7 @@ from fundops.tree import Parts, TreeView, channel_names, fund_tree, status_token
 from fundops.wire.controller import Controller
 from fundops.wire.money import from_minor
 from fundops.wire.oversight import CrashesHeard
+from fundops.wire.stream.listening import HeldPort
 
 __all__ = ["Fund"]
 
@@ -143,7 +144,7 @@ async def _open(
             check_stages(path, config.promotion_settings())
         leases = Leases(clock)
         view = TreeView()
-        with bare_errors():
+        with bare_errors(), _status_port(config) as port:
             async with trio.open_nursery() as nursery:
                 host = Host(
                     controller or reported, nursery, config.recovery.restart_deadline_s, uuid
@@ -164,6 +165,7 @@ async def _open(
                     make_worker,
                     nursery,
                     crashes,
+                    port,
                 )
                 async with open_supervisor(
                     fund_tree(parts), strategy="rest_for_one", name=config.name
@@ -188,6 +190,22 @@ async def _open(
                         ticking.cancel()
                         await control.close()
                 nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def _status_port(config: FundConfig) -> Iterator[HeldPort | None]:
+    """The port of the status stream, held until the fund has stopped; None without a stream."""
+    if config.status_port is None:
+        yield None
+        return
+    port = HeldPort(config.status_port)
+    try:
+        # A port that is taken does not stop the fund; the status actor tries it again.
+        with suppress(OSError):
+            port.take()
+        yield port
+    finally:
+        port.close()
 
 
 def _tell_crashes(supervisor: Supervisor, crashes: CrashWatch) -> None:

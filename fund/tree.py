@@ -9,6 +9,7 @@ one that dies restarts alone.
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,16 @@ from fundops.actors.recovery import RecoveryActor
 from fundops.actors.status import StatusActor
 from fundops.config import FundConfig
 from fundops.file.database import MIGRATIONS
-from fundops.runtime import ChildSpec, ChildStatus, Clock, Supervisor, SupervisorSpec, Worker
+from fundops.runtime import (
+    Backoff,
+    ChildSpec,
+    ChildStatus,
+    Clock,
+    Supervisor,
+    SupervisorSpec,
+    Worker,
+)
+from fundops.wire.stream.listening import HeldPort
 
 __all__ = ["Parts", "TreeView", "channel_names", "fund_tree", "status_token"]
 
@@ -69,6 +79,7 @@ class Parts:
     make_worker: Callable[[str], Worker]
     nursery: trio.Nursery
     crashes: CrashWatch
+    port: HeldPort | None  # of the status stream; None: there is none
 
 
 def fund_tree(parts: Parts) -> list[ChildSpec | SupervisorSpec]:
@@ -78,8 +89,8 @@ def fund_tree(parts: Parts) -> list[ChildSpec | SupervisorSpec]:
     if subsystems:
         tree.append(SupervisorSpec("subsystems", subsystems))
     tree.append(_oversight(parts))
-    if parts.config.status_port is not None:
-        tree.append(_status(parts, parts.config.status_port))
+    if parts.port is not None:
+        tree.append(_viewers(parts, parts.port))
     return tree
 
 
@@ -156,7 +167,19 @@ def _oversight(parts: Parts) -> ChildSpec:
     return ChildSpec("oversight", actor, grace_s=15.0)
 
 
-def _status(parts: Parts, port: int) -> ChildSpec:
+def _viewers(parts: Parts, port: HeldPort) -> SupervisorSpec:
+    # The stream only shows the fund, so no number of its failures may end the fund. It is tried
+    # again without end, at growing intervals.
+    return SupervisorSpec(
+        "viewers",
+        (_status(parts, port),),
+        intensity=sys.maxsize,
+        max_consecutive=sys.maxsize,
+        backoff=Backoff(min_s=0.05, max_s=30.0),
+    )
+
+
+def _status(parts: Parts, port: HeldPort) -> ChildSpec:
     actor = partial(
         StatusActor,
         parts.path,

@@ -29,4 +29,7 @@ class EventsCommitted(msgspec.Struct, frozen=True, tag=True):
 
 
 class StatusPort(Request[int], frozen=True):
-    """The port that the stream is served on."""
+    """The port that the stream is served on.
+
+    Refused with: `PortTaken` while the port cannot be bound.
+    """

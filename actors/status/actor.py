@@ -4,8 +4,9 @@ States arrive as messages. Events do not: after each commit the actor gets `Even
 reads the new rows of the tables behind the event topics itself, page by page. So no client sees an
 event before its transaction committed, and no event is lost on the way here: the row is the event.
 
-The stream's server runs in a nursery of the owner that outlives the actor. A read that fails does
-not crash the actor: the topic stays behind, and the next commit reads again.
+The stream's server runs in a nursery of the owner that outlives the actor, on a port that the owner
+holds. A port that is taken, a read that fails and a value that cannot be sent do not crash the
+actor: it tries again, at growing intervals, at the next commit and with the next value.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ import msgspec
 import trio
 
 from ...runtime import Actor, Clock, ThreadWorker, Worker, handles, handles_batch
+from ...runtime.errors import text_of
 from ...wire.alert import Level
-from ...wire.errors import DatabaseError
+from ...wire.errors import DatabaseError, PortTaken
 from ...wire.money import from_minor
 from ...wire.status import EventsCommitted, PublishStatus, StatusPort
 from ...wire.stream.hub import RING_SIZE, Hub
 from ...wire.stream.limits import ServerLimits
+from ...wire.stream.listening import HeldPort
 from ...wire.stream.protocol import EventTopic
 from ...wire.stream.server import ServerStatistics, serve_status
 from ..persistence import Reader, meta
@@ -38,10 +41,17 @@ __all__ = ["PAGE_ROWS", "StatusActor"]
 # loop's other tasks too much.
 PAGE_ROWS = 256
 
+# Between two attempts to take the port; each waits twice as long as the one before.
+RETRY_MIN_S, RETRY_MAX_S = 0.5, 30.0
+
 _JSON_COLUMNS = frozenset({"payload", "metrics", "evaluation"})
 _LEVELS = {level.value: level for level in Level}
 
 _log = logging.getLogger("fundops.status")
+
+
+class _Listen(msgspec.Struct, frozen=True):
+    """Try to take the port and to serve."""
 
 
 class _Figures(msgspec.Struct):
@@ -104,8 +114,8 @@ def _reader_thread() -> Worker:
 class StatusActor(Actor):
     """Owns the hub, a reading connection to the database, and the running server.
 
-    `nursery` must outlive the actor. `port` 0 takes a free one. With `token` None or empty every
-    client that reaches the port may listen. The database must have its uuid in `meta` when the
+    `nursery` and `port` must outlive the actor. With `token` None or empty every client that
+    reaches the port may listen. The database must have its uuid in `meta` when the
     actor starts.
     """
 
@@ -113,7 +123,7 @@ class StatusActor(Actor):
         self,
         path: Path,
         clock: Clock,
-        port: int,
+        port: HeldPort,
         token: str | None = None,
         *,
         nursery: trio.Nursery,
@@ -122,7 +132,7 @@ class StatusActor(Actor):
     ) -> None:
         self._path = path
         self._clock = clock
-        self._wanted_port = port
+        self._port = port
         self._token = token
         self._nursery = nursery
         self._limits = limits
@@ -131,23 +141,23 @@ class StatusActor(Actor):
         self._reader: Reader | None = None
         self._hub = Hub()
         self._feeds: dict[str, _Feed] = {}
-        self._faults: dict[str, str] = {}
-        self._port = 0
+        self._faults: dict[str, str] = {}  # by topic; "": of the port
+        self._epoch = ""
+        self._retry_s = RETRY_MIN_S
         self._serving = trio.CancelScope()
         self._served: trio.Event | None = None  # set when the server ends; None: never started
         self.statistics = ServerStatistics()
 
     async def on_start(self) -> None:
-        """Open the database, read recent events, and start the server.
+        """Open the database, read recent events, and start the server if the port is free.
 
-        Raises: `DatabaseError` when the database has no uuid; `ConfigError` for a port that cannot
-        be bound.
+        Raises: `DatabaseError` when the database has no uuid.
         """
         self._worker = self._make_worker()
         self._reader = await self._worker.run(partial(Reader, self._path))
-        epoch = await self._worker.run(partial(_uuid, self._reader, self._path))
+        self._epoch = await self._worker.run(partial(_uuid, self._reader, self._path))
         await self._catch_up()  # before the first client can ask
-        self._port = await self._nursery.start(self._serve, epoch)
+        await self.listen(_Listen())
 
     async def on_stop(self, reason: str) -> None:
         """Stop the server, with a goodbye to its clients, and close the database."""
@@ -163,7 +173,12 @@ class StatusActor(Actor):
     def publish(self, message: PublishStatus) -> None:
         """Publish the changed keys of the named state topics."""
         for topic, values in message.states.items():
-            self._hub.publish_state(topic, values)
+            try:
+                self._hub.publish_state(topic, values)
+            except Exception as error:  # noqa: BLE001  a value from outside may fail in any way
+                self._note(topic, f"cannot be sent: {text_of(error)}")
+            else:
+                self._faults.pop(topic, None)
 
     @handles_batch(EventsCommitted)
     async def read_events(self, messages: list[EventsCommitted]) -> list[None]:
@@ -174,28 +189,47 @@ class StatusActor(Actor):
     @handles(StatusPort)
     def port(self, _: StatusPort) -> int:
         """The port that the server listens on."""
-        return self._port
+        try:
+            return self._port.take()
+        except OSError as error:
+            raise PortTaken(error.strerror) from error
 
     # -- the server
 
-    async def _serve(self, epoch: str, *, task_status: trio.TaskStatus[int]) -> None:
+    @handles(_Listen)
+    async def listen(self, _: _Listen) -> None:
+        """Start the server; when its port is taken, try again later."""
+        try:
+            listener = self._port.listener()
+        except OSError as error:
+            self._note("", error.strerror)
+            self.context.after(self._retry_s, _Listen())
+            self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
+        else:
+            self._faults.pop("", None)
+            self._retry_s = RETRY_MIN_S
+            await self._nursery.start(self._serve, listener)
+
+    async def _serve(
+        self, listener: trio.SocketListener, *, task_status: trio.TaskStatus[int]
+    ) -> None:
         served = self._served = trio.Event()
         try:
             with self._serving:
                 await serve_status(
                     self._hub,
-                    self._wanted_port,
+                    listener,
                     token=self._token,
-                    epoch=epoch,
+                    epoch=self._epoch,
                     now_us=self._clock.now_us,
                     limits=self._limits,
                     statistics=self.statistics,
                     task_status=task_status,
                 )
-        # In the owner's nursery this error would end the fund. Stop this actor instead: its next
-        # life binds the port again.
-        except* OSError as group:
-            _log.warning("the status stream stopped accepting: %s", group.exceptions[0])
+        # In the owner's nursery any error would end the fund. Stop this actor instead: its next
+        # life serves again.
+        except* Exception as group:  # noqa: BLE001
+            _log.warning("the status stream stopped accepting: %s", text_of(group.exceptions[0]))
             self.context.stop("the status stream stopped accepting")
         finally:
             served.set()
@@ -207,16 +241,17 @@ class StatusActor(Actor):
             try:
                 await self._read_new(source)
             except apsw.Error as error:
-                self._note(source, f"{type(error).__name__}: {error}")
+                self._note(source.topic, f"cannot be read: {type(error).__name__}: {error}")
             else:
                 self._faults.pop(source.topic, None)
 
-    def _note(self, source: _Source, fault: str) -> None:
+    def _note(self, topic: str, fault: str) -> None:
         # Logged once per fault: each commit reads again, and a busy fund commits a thousand times a
         # second.
-        if self._faults.get(source.topic) != fault:
-            self._faults[source.topic] = fault
-            _log.warning("events of %r cannot be read: %s", source.topic, fault)
+        if self._faults.get(topic) != fault:
+            self._faults[topic] = fault
+            what = f"topic {topic!r}" if topic else "the status stream"
+            _log.warning("%s %s", what, fault)
 
     async def _read_new(self, source: _Source) -> None:
         assert self._worker is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from decimal import Decimal
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from fundops.runtime import ActorError
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.alert import AlertRecord, Category, Level, SendAlert
 from fundops.wire.controller import StrategyStatus
+from fundops.wire.errors import PortTaken, StatusClosed
 from fundops.wire.stream.client import open_status
 
 
@@ -108,3 +111,62 @@ async def test_amounts_of_the_journal_are_decimal_text() -> None:
             "0.00000000",
         ]
         assert all(isinstance(leg[3], str) for leg in position.data["payload"]["legs"])
+
+
+# -- the port, and an optional viewer
+
+
+async def serves(w: VirtualFund, port: int) -> None:
+    """Wait until the stream answers on this port."""
+    with trio.fail_after(10):
+        while True:
+            try:
+                assert await w.fund.status_port() == port
+                async with aclosing(messages_of(w, "fund")) as messages:
+                    await anext(messages)
+                return
+            except (StatusClosed, PortTaken, ActorError):
+                await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("actor", ["status", "persistence", "oversight"])
+async def test_the_port_stays_while_actors_crash(actor: str) -> None:
+    async with virtual_fund(FakeController(), status_port=0) as w:
+        port = await w.fund.status_port()
+        w.fund.drill(actor)
+        for _ in range(20):
+            # At no instant can another socket take it.
+            with pytest.raises(OSError, match="in use"):
+                socket.create_server(("127.0.0.1", port))
+            await trio.lowlevel.checkpoint()
+        await serves(w, port)
+
+
+async def test_a_port_taken_before_the_start_is_tried_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        async with virtual_fund(FakeController(), status_port=port) as w:
+            assert (await w.tick()).failed == ()
+            with pytest.raises(PortTaken):
+                await w.fund.status_port()
+            other.close()
+            await serves(w, port)
+
+
+async def test_the_port_is_free_when_the_fund_has_stopped() -> None:
+    async with virtual_fund(FakeController(), status_port=0) as w:
+        port = await w.fund.status_port()
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+async def test_crashes_of_the_stream_never_end_the_fund(autojump_clock: MockClock) -> None:
+    async with virtual_fund(FakeController(), status_port=0) as w:
+        for _ in range(30):
+            w.fund.drill("status")
+            await trio.sleep(0.5)
+            await w.tick()
+        await trio.sleep(100)
+        tree = {child.name: child for child in w.fund.tree()}
+        assert tree["viewers"].children[0].restarts >= 10
+        assert tree["viewers"].children[0].state == "running"
+        assert tree["viewers"].restarts == 0
