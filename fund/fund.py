@@ -17,6 +17,7 @@ from fundops.actors.guard import Leases
 from fundops.actors.host import Host
 from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.promotion.schema import check_stages
+from fundops.actors.status.board import StatusBoard
 from fundops.config import FundConfig
 from fundops.control.commands import ALERT_READS, CommandTable, fund_commands
 from fundops.control.server import ControlServer
@@ -153,7 +154,7 @@ async def _open(
                     log.info(
                         "the controller lacks %s; what needs them is off", ", ".join(host.missing())
                     )
-                crashes = CrashWatch()
+                crashes, board = CrashWatch(), StatusBoard()
                 parts = Parts(
                     config,
                     path,
@@ -165,6 +166,7 @@ async def _open(
                     make_worker,
                     nursery,
                     crashes,
+                    board,
                     port,
                 )
                 async with open_supervisor(
@@ -172,6 +174,8 @@ async def _open(
                 ) as supervisor:
                     view.supervisor = supervisor
                     _tell_crashes(supervisor, crashes)
+                    if port is not None:
+                        board.status = supervisor.ref("status")
                     fund = Fund(config, supervisor, host, leases, clock, reported, make_worker)
                     if config.ledger_enabled:
                         await fund.ledger.deposit(

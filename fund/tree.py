@@ -30,6 +30,7 @@ from fundops.actors.persistence import PersistenceActor
 from fundops.actors.promotion import PromotionActor
 from fundops.actors.recovery import RecoveryActor
 from fundops.actors.status import StatusActor
+from fundops.actors.status.board import StatusBoard
 from fundops.config import FundConfig
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
@@ -79,6 +80,7 @@ class Parts:
     make_worker: Callable[[str], Worker]
     nursery: trio.Nursery
     crashes: CrashWatch
+    board: StatusBoard
     port: HeldPort | None  # of the status stream; None: there is none
 
 
@@ -105,7 +107,13 @@ def _guard(parts: Parts) -> ChildSpec:
 
 def _persistence(parts: Parts) -> ChildSpec:
     worker = partial(parts.make_worker, "fundops-writer")
-    actor = partial(PersistenceActor, parts.path, MIGRATIONS, make_worker=worker)
+    actor = partial(
+        PersistenceActor,
+        parts.path,
+        MIGRATIONS,
+        make_worker=worker,
+        on_commit=parts.board.tell,
+    )
     return ChildSpec("persistence", actor, capacity=BURST)
 
 
@@ -163,6 +171,7 @@ def _oversight(parts: Parts) -> ChildSpec:
         capital,
         parts.view,
         parts.crashes,
+        parts.board if parts.port is not None else None,
     )
     return ChildSpec("oversight", actor, grace_s=15.0)
 
@@ -187,11 +196,10 @@ def _status(parts: Parts, port: HeldPort) -> ChildSpec:
         port,
         status_token(parts.config),
         nursery=parts.nursery,
+        board=parts.board,
         make_worker=partial(parts.make_worker, "fundops-status-reader"),
     )
-    # A later message makes up for a dropped one: states are published at every tick, and the news
-    # of a commit makes the actor read all new rows.
-    return ChildSpec("status", actor, overflow="drop_oldest")
+    return ChildSpec("status", actor)
 
 
 # -- from settings to what the actors need

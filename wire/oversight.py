@@ -18,6 +18,7 @@ __all__ = [
     "NavSample",
     "ReadFundStatus",
     "RememberGuard",
+    "ShowStatus",
     "Tick",
     "TickReport",
 ]
@@ -40,6 +41,10 @@ class Tick(Request[TickReport], frozen=True):
 
 class CrashesHeard(msgspec.Struct, frozen=True, tag=True):
     """Sent when an actor of the fund has crashed or runs again."""
+
+
+class ShowStatus(msgspec.Struct, frozen=True, tag=True):
+    """Publish the states for the status stream as they are now."""
 
 
 class FundStatus(msgspec.Struct, frozen=True):

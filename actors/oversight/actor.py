@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,6 @@ import msgspec
 
 from ...runtime import (
     DAY_US,
-    ActorError,
     ChildStatus,
     Clock,
     FundopsError,
@@ -26,6 +25,7 @@ from ...runtime import (
     Request,
     handles,
 )
+from ...runtime.errors import text_of
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import FeedStatus, StrategyStatus
 from ...wire.entitlement import capital_of
@@ -47,6 +47,7 @@ from ...wire.oversight import (
     NavSample,
     ReadFundStatus,
     RememberGuard,
+    ShowStatus,
     Tick,
     TickReport,
 )
@@ -54,11 +55,11 @@ from ...wire.paging import checked_limit
 from ...wire.persistence import COMMIT_DEADLINE_S, Statement
 from ...wire.promotion import EntitlementTerms, Observe, Transition
 from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase
-from ...wire.status import EventsCommitted, PublishStatus
 from ..alert import told_keys
 from ..alert.requests import alert_ref, requested, wake_alerts
 from ..host import Host
 from ..persistence import DurableActor
+from ..status.board import StatusBoard
 from . import fees, schema, shown
 from .booking import Booking, entitled_again
 from .breaks import is_break
@@ -77,6 +78,8 @@ R = TypeVar("R")
 
 # A tick waits for whatever its steps wait for: a stop_all of 10 s, a commit behind a busy disk.
 STEP_DEADLINE_S = COMMIT_DEADLINE_S
+# The stream can wait for the next refresh, and the next tick cannot wait for the stream.
+SHOW_DEADLINE_S = 1.0
 # How much real money a stage stands for, to tell more from less.
 _RISK = {"retired": 0, "paper": 0, "shadow": 0, "live-small": 1, "live-scaled": 2, "live": 2}
 
@@ -93,6 +96,7 @@ class OversightActor(DurableActor):
         capital_minor: int,
         tree: Callable[[], tuple[ChildStatus, ...]],
         crashes: CrashWatch | None = None,
+        board: StatusBoard | None = None,
     ) -> None:
         super().__init__(path)
         self._clock = clock
@@ -101,6 +105,7 @@ class OversightActor(DurableActor):
         self._capital_minor = capital_minor
         self._tree = tree
         self._crashes = crashes or CrashWatch()
+        self._board = board  # None: there is no stream
         self._booking = Booking(host, lambda request: self._ask("ledger", request))
         self._ticks = 0
         self._failing: dict[str, str] = {}  # steps, and why
@@ -121,6 +126,7 @@ class OversightActor(DurableActor):
         self._terms: Mapping[str, EntitlementTerms] | None = None
         self._named: set[str] = set()  # strategies nobody registered, named once
         self._totals: LedgerTotals | None = None
+        self._balance_sheet: Mapping[str, Any] | None = None  # as it is shown
 
     def load(self) -> None:
         """The memory as it is on disk. The one in hand is newer and stays."""
@@ -220,8 +226,9 @@ class OversightActor(DurableActor):
         if self._settings.alerts_enabled:
             async with self._step("alert"):
                 await self._ask("alert", ConsumeAlertRequests())
-        if self._settings.status_enabled:
-            self._publish()
+        if self._totals is not None:
+            self._balance_sheet = self._totals.balance_sheet
+        self._publish()
         promotions = sum(one.kind == "promote" for one in transitions)
         return TickReport(
             self._ticks, promotions, len(transitions) - promotions, tuple(self._failing)
@@ -512,13 +519,22 @@ class OversightActor(DurableActor):
     # -- showing
 
     def _publish(self) -> None:
-        """A stream that is behind gets the newest state later; nothing waits for it."""
+        """Show the states of now. The stream is optional, so no error of it fails a tick."""
+        if self._board is None:
+            return
         try:
-            status = self._ref("status")
-            status.tell_nowait(PublishStatus(self._states()))
-            status.tell_nowait(EventsCommitted())
-        except ActorError as error:
-            log.debug("status stream: %s", error)
+            self._board.publish(self._states())
+        except Exception as error:  # noqa: BLE001  what is shown comes from outside in part
+            log.error("status stream: %s", text_of(error))
+
+    @handles(ShowStatus)
+    async def show_status(self, _: ShowStatus) -> None:
+        """Show the states between two ticks, with the balances of now."""
+        if self._totals is not None:
+            with suppress(FundopsError):  # then those of the last tick stand
+                totals = await self._ref("ledger").ask(ReadTotals(), timeout_s=SHOW_DEADLINE_S)
+                self._balance_sheet = totals.balance_sheet
+        self._publish()
 
     def _states(self) -> dict[str, dict[str, Any]]:
         states = {
@@ -527,8 +543,8 @@ class OversightActor(DurableActor):
             "feeds": {feed.name: msgspec.structs.asdict(feed) for feed in self._feeds},
             "actors": {child.name: msgspec.to_builtins(child) for child in self._tree()},
         }
-        if self._totals is not None:
-            states["balances"] = shown.texts(self._totals.balance_sheet)
+        if self._balance_sheet is not None:
+            states["balances"] = shown.texts(self._balance_sheet)
         return states
 
     @handles(ReadFundStatus)

@@ -1,8 +1,11 @@
 """The status actor: streams published states and durable events to the clients.
 
-States arrive as messages. Events do not: after each commit the actor gets `EventsCommitted`, and
-reads the new rows of the tables behind the event topics itself, page by page. So no client sees an
-event before its transaction committed, and no event is lost on the way here: the row is the event.
+Nothing that it streams arrives as a message. States stand on a board, where a newer one takes the
+place of an older one. Events are rows: after each commit the actor gets `StatusNews`, and reads the
+new rows of the tables behind the event topics itself, page by page. So no client sees an event
+before its transaction committed, and none is lost on the way here.
+
+It has the states refreshed after commits and once a second, so they are as of now without a tick.
 
 The stream's server runs in a nursery of the owner that outlives the actor, on a port that the owner
 holds. A port that is taken, a read that fails and a value that cannot be sent do not crash the
@@ -12,6 +15,7 @@ actor: it tries again, at growing intervals, at the next commit and with the nex
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -22,18 +26,29 @@ import apsw
 import msgspec
 import trio
 
-from ...runtime import Actor, Clock, ThreadWorker, Worker, handles, handles_batch
+from ...runtime import (
+    Actor,
+    ActorError,
+    Clock,
+    ThreadWorker,
+    Timer,
+    Worker,
+    handles,
+    handles_batch,
+)
 from ...runtime.errors import text_of
 from ...wire.alert import Level
 from ...wire.errors import DatabaseError, PortTaken
 from ...wire.money import from_minor
-from ...wire.status import EventsCommitted, PublishStatus, StatusPort
+from ...wire.oversight import ShowStatus
+from ...wire.status import StatusNews, StatusPort
 from ...wire.stream.hub import RING_SIZE, Hub
 from ...wire.stream.limits import ServerLimits
 from ...wire.stream.listening import HeldPort
 from ...wire.stream.protocol import EventTopic
 from ...wire.stream.server import ServerStatistics, serve_status
 from ..persistence import Reader, meta
+from .board import StatusBoard
 
 __all__ = ["PAGE_ROWS", "StatusActor"]
 
@@ -44,10 +59,19 @@ PAGE_ROWS = 256
 # Between two attempts to take the port; each waits twice as long as the one before.
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 30.0
 
+# States are refreshed at this interval, and after a commit at most at the shorter one.
+REFRESH_EVERY_S, REFRESH_MIN_S = 1.0, 0.2
+# Oversight may crash over the question. Then it is asked again.
+ANSWER_S = 5.0
+
 _JSON_COLUMNS = frozenset({"payload", "metrics", "evaluation"})
 _LEVELS = {level.value: level for level in Level}
 
 _log = logging.getLogger("fundops.status")
+
+
+class _Refresh(msgspec.Struct, frozen=True):
+    """Have the states published as they are now."""
 
 
 class _Listen(msgspec.Struct, frozen=True):
@@ -114,9 +138,9 @@ def _reader_thread() -> Worker:
 class StatusActor(Actor):
     """Owns the hub, a reading connection to the database, and the running server.
 
-    `nursery` and `port` must outlive the actor. With `token` None or empty every client that
-    reaches the port may listen. The database must have its uuid in `meta` when the
-    actor starts.
+    `nursery`, `board` and `port` must outlive the actor. With `token` None or empty every client
+    that reaches the port may listen. The database must have its uuid in `meta` when the actor
+    starts.
     """
 
     def __init__(
@@ -127,6 +151,7 @@ class StatusActor(Actor):
         token: str | None = None,
         *,
         nursery: trio.Nursery,
+        board: StatusBoard,
         limits: ServerLimits = ServerLimits(),  # noqa: B008  frozen
         make_worker: Callable[[], Worker] = _reader_thread,
     ) -> None:
@@ -135,6 +160,7 @@ class StatusActor(Actor):
         self._port = port
         self._token = token
         self._nursery = nursery
+        self._board = board
         self._limits = limits
         self._make_worker = make_worker
         self._worker: Worker | None = None
@@ -142,6 +168,10 @@ class StatusActor(Actor):
         self._hub = Hub()
         self._feeds: dict[str, _Feed] = {}
         self._faults: dict[str, str] = {}  # by topic; "": of the port
+        self._published: dict[str, Mapping[str, Any]] = {}
+        self._soon: Timer | None = None
+        self._asked_s = -math.inf
+        self._asked_at_shown = -1
         self._epoch = ""
         self._retry_s = RETRY_MIN_S
         self._serving = trio.CancelScope()
@@ -156,7 +186,11 @@ class StatusActor(Actor):
         self._worker = self._make_worker()
         self._reader = await self._worker.run(partial(Reader, self._path))
         self._epoch = await self._worker.run(partial(_uuid, self._reader, self._path))
-        await self._catch_up()  # before the first client can ask
+        # Before the first client can ask.
+        self._publish_states()
+        await self._catch_up()
+        # The states change without a tick too, as the queues of the actors do.
+        self.context.every(REFRESH_EVERY_S, _Refresh())
         await self.listen(_Listen())
 
     async def on_stop(self, reason: str) -> None:
@@ -169,10 +203,33 @@ class StatusActor(Actor):
                 await self._worker.run(self._reader.close)
             self._worker.stop()
 
-    @handles(PublishStatus)
-    def publish(self, message: PublishStatus) -> None:
-        """Publish the changed keys of the named state topics."""
-        for topic, values in message.states.items():
+    @handles_batch(StatusNews)
+    async def look(self, messages: list[StatusNews]) -> list[None]:
+        """Publish the states that changed and all new rows, and have the states refreshed soon."""
+        self._publish_states()
+        await self._catch_up()
+        # A commit changes what the states are made of. A busy fund commits a thousand times a
+        # second, so they are refreshed a few times a second at most.
+        if self._soon is None or not self._soon.active:
+            self._soon = self.context.after(REFRESH_MIN_S, _Refresh())
+        return [None] * len(messages)
+
+    @handles(_Refresh)
+    def refresh(self, _: _Refresh) -> None:
+        """Have oversight publish the states as they are now, unless it is asked already."""
+        now_s = trio.current_time()
+        unanswered = self._asked_at_shown == self._board.shown
+        if unanswered and now_s < self._asked_s + ANSWER_S:
+            return
+        with suppress(ActorError):  # a tree without oversight, or one that is stopping
+            self.context.ref("oversight").tell_nowait(ShowStatus())
+            self._asked_s, self._asked_at_shown = now_s, self._board.shown
+
+    def _publish_states(self) -> None:
+        for topic, values in self._board.read().items():
+            if self._published.get(topic) is values:
+                continue
+            self._published[topic] = values
             try:
                 self._hub.publish_state(topic, values)
             except Exception as error:  # noqa: BLE001  a value from outside may fail in any way
@@ -180,19 +237,13 @@ class StatusActor(Actor):
             else:
                 self._faults.pop(topic, None)
 
-    @handles_batch(EventsCommitted)
-    async def read_events(self, messages: list[EventsCommitted]) -> list[None]:
-        """Read and publish all new rows, once for all the commits that were waiting."""
-        await self._catch_up()
-        return [None] * len(messages)
-
     @handles(StatusPort)
     def port(self, _: StatusPort) -> int:
         """The port that the server listens on."""
         try:
             return self._port.take()
         except OSError as error:
-            raise PortTaken(error.strerror) from error
+            raise PortTaken(str(error.strerror)) from error
 
     # -- the server
 
@@ -202,7 +253,7 @@ class StatusActor(Actor):
         try:
             listener = self._port.listener()
         except OSError as error:
-            self._note("", error.strerror)
+            self._note("", str(error.strerror))
             self.context.after(self._retry_s, _Listen())
             self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
@@ -16,9 +16,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from fundops.runtime import ActorError
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.alert import AlertRecord, Category, Level, SendAlert
-from fundops.wire.controller import StrategyStatus
+from fundops.wire.controller import FeedStatus, StrategyStatus
 from fundops.wire.errors import PortTaken, StatusClosed
 from fundops.wire.stream.client import open_status
+from fundops.wire.stream.protocol import Delta, Snapshot
 
 
 def about_crashes(fund: VirtualFund) -> list[AlertRecord]:
@@ -170,3 +171,66 @@ async def test_crashes_of_the_stream_never_end_the_fund(autojump_clock: MockCloc
         assert tree["viewers"].children[0].restarts >= 10
         assert tree["viewers"].children[0].state == "running"
         assert tree["viewers"].restarts == 0
+
+
+# -- published without a tick
+
+
+async def until(w: VirtualFund, topic: str, found: Callable[[Any], bool]) -> None:
+    """Wait until the stream says it."""
+    state: dict[str, Any] = {}
+    with trio.fail_after(10):
+        async with aclosing(messages_of(w, topic)) as messages:
+            async for message in messages:
+                match message:
+                    case Snapshot():
+                        state.update(message.state)
+                    case Delta():
+                        state[message.key] = message.value
+                if found(state):
+                    return
+
+
+async def test_the_tree_is_refreshed_without_a_tick() -> None:
+    async with virtual_fund(FakeController(), ledger_enabled=True, status_port=0) as w:
+        await w.tick()
+        w.fund.drill("ledger")
+
+        def restarted(actors: Any) -> bool:
+            children = actors.get("subsystems", {}).get("children", ())
+            return any(child["name"] == "ledger" and child["epoch"] == 2 for child in children)
+
+        await until(w, "actors", restarted)
+
+
+async def test_a_booking_is_published_at_its_commit() -> None:
+    async with virtual_fund(FakeController(), ledger_enabled=True, status_port=0) as w:
+        await w.tick()
+        await w.fund.ledger.deposit(5)
+        await until(w, "balances", lambda sheet: Decimal(sheet.get("CASH", 0)) == 100_005)
+        with trio.fail_after(10):
+            async with aclosing(messages_of(w, "journal")) as messages:
+                while getattr(await anext(messages), "seq", 0) < 2:
+                    pass
+
+
+async def test_a_replay_leaves_no_dead_letters() -> None:
+    async with virtual_fund(FakeController(), ledger_enabled=True, status_port=0) as w:
+        async with aclosing(messages_of(w, "fund")) as messages:
+            await anext(messages)
+            for _ in range(1_500):
+                w.clock.advance(1)
+                await w.tick()
+        assert w.fund._supervisor.dead_letters.total == 0
+        assert w.fund._supervisor.statistics()["status"].depth_max < 10
+
+
+async def test_a_value_that_cannot_be_sent_ends_nothing() -> None:
+    c = FakeController(StrategyStatus("s", "running", equity=1000, allocated=1000))
+    c.feed_statuses = [FeedStatus("x", object())]  # type: ignore[arg-type]
+    async with virtual_fund(c, status_port=0) as w:
+        for _ in range(8):
+            w.clock.advance(1)
+            await w.tick()
+        await until(w, "fund", lambda fund: fund.get("ticks") == 8)
+        assert w.fund._supervisor.ref("status").epoch == 1

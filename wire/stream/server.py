@@ -387,7 +387,7 @@ async def serve_status(
         try:
             listener = held.listener()
         except OSError as error:
-            raise ConfigError("port", error.strerror) from error
+            raise ConfigError("port", str(error.strerror)) from error
         finally:
             held.close()
     server = _Server(hub, token, epoch, now_us, limits, statistics or ServerStatistics())
