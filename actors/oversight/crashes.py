@@ -16,6 +16,9 @@ __all__ = ["CRASHED", "CrashWatch"]
 
 CRASHED = "crashed:"  # dedup keys are this and the actor's name
 
+# The actor that commits.
+STORAGE = "persistence"
+
 # Of the error's text; the log has all of it.
 TEXT_MAX = 500
 
@@ -28,8 +31,11 @@ class CrashWatch:
         self._down: set[str] = set()
 
     def hear(self, event: Event) -> bool:
-        """Take an event of the supervisor; True when it is the first that waits for a commit."""
-        before = len(self.drafts)
+        """Take an event of the supervisor; True when alerts can be committed now.
+
+        While storage is down its supervisor ends oversight too, and a commit that waits for
+        storage would only delay that end.
+        """
         if isinstance(event, Crashed):
             if event.name not in self._down:
                 self._down.add(event.name)
@@ -37,7 +43,7 @@ class CrashWatch:
         elif isinstance(event, Restarted | Replaced) and event.name in self._down:
             self._down.discard(event.name)
             self.drafts.append(_runs_again(event.name))
-        return not before and bool(self.drafts)
+        return bool(self.drafts) and STORAGE not in self._down
 
     def resolve(self, told: Iterable[str]) -> None:
         """Resolve keys that an earlier process left open, for actors that run now."""
