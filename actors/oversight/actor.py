@@ -491,7 +491,7 @@ class OversightActor(DurableActor):
         if session is not None or changed or self._ticks == 1:
             statements.append(schema.remembered(memory))
             stored = memory
-        crashes = tuple(self._crashes.drafts)
+        crashes = self._crashes.ready()
         if self._settings.alerts_enabled:
             statements += requested(now_us, [*crashes, *self._alerts])
         await self._save(statements)
@@ -503,7 +503,7 @@ class OversightActor(DurableActor):
     @handles(CrashesHeard)
     async def tell_crashes(self, _: CrashesHeard) -> None:
         """Ask for the alerts about crashed actors now; what storage refuses waits for a tick."""
-        crashes = tuple(self._crashes.drafts)
+        crashes = self._crashes.ready()
         if not self._settings.alerts_enabled or not crashes:
             return
         refusal = await self.append(requested(self._clock.now_us(), crashes))

@@ -31,11 +31,7 @@ class CrashWatch:
         self._down: set[str] = set()
 
     def hear(self, event: Event) -> bool:
-        """Take an event of the supervisor; True when alerts can be committed now.
-
-        While storage is down its supervisor ends oversight too, and a commit that waits for
-        storage would only delay that end.
-        """
+        """Take an event of the supervisor; True when alerts can be committed now."""
         if isinstance(event, Crashed):
             if event.name not in self._down:
                 self._down.add(event.name)
@@ -43,7 +39,15 @@ class CrashWatch:
         elif isinstance(event, Restarted | Replaced) and event.name in self._down:
             self._down.discard(event.name)
             self.drafts.append(_runs_again(event.name))
-        return bool(self.drafts) and STORAGE not in self._down
+        return bool(self.ready())
+
+    def ready(self) -> tuple[AlertDraft, ...]:
+        """The alerts to commit now, oldest first; none while storage is down.
+
+        The supervisor of storage then ends oversight too, and a commit that waits for storage would
+        only delay that end, by the whole grace time of oversight.
+        """
+        return () if STORAGE in self._down else tuple(self.drafts)
 
     def resolve(self, told: Iterable[str]) -> None:
         """Resolve keys that an earlier process left open, for actors that run now."""

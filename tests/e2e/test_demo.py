@@ -349,13 +349,25 @@ def test_the_stream_shows_the_fund_and_what_was_seen_on_it_outlives_a_kill(tmp_p
     _check(db)
 
 
+def _as_shown(payload: str) -> dict[str, Any]:
+    """A stored payload with its amounts as the decimal text of the stream."""
+
+    def text(minor: int) -> str:
+        return f"{Decimal(minor).scaleb(-8):.8f}"
+
+    shown: dict[str, Any] = json.loads(payload)
+    shown["legs"] = [[*leg[:3], text(leg[3])] for leg in shown["legs"]]
+    shown["lots"] = [[*lot[:3], *map(text, lot[3:])] for lot in shown["lots"]]
+    return shown
+
+
 def _acknowledged_is_stored(
     db: Path, journal: dict[int, dict[str, Any]], alerts: dict[int, dict[str, Any]]
 ) -> None:
     connection = apsw.Connection(str(db))
     try:
         stored = {
-            seq: {"key": key, "kind": kind, "day": day, "payload": json.loads(payload)}
+            seq: {"key": key, "kind": kind, "day": day, "payload": _as_shown(payload)}
             for seq, key, kind, day, payload in connection.execute(
                 "SELECT seq, key, kind, day, payload FROM entry"
             )

@@ -25,8 +25,9 @@ def test_nothing_is_committed_while_storage_is_down() -> None:
     assert not watch.hear(Terminated(0.0, "a", "stopped"))
     assert not watch.hear(Crashed(0.0, "persistence", 1, "Drill: x"))
     assert not watch.hear(Crashed(0.0, "a", 1, "Drill: x"))
+    assert watch.ready() == ()
     assert watch.hear(Restarted(0.0, "persistence", 2))
-    assert len(watch.drafts) == 3
+    assert len(watch.ready()) == 3
 
 
 def test_keys_of_an_earlier_process_are_resolved_once() -> None:
