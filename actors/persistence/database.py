@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -15,7 +16,7 @@ import apsw
 from ...wire.errors import DatabaseError
 from .migrations import APPLICATION_ID, check_ours, migrate
 
-__all__ = ["APPLICATION_ID", "BUSY_TIMEOUT_MS", "open_database"]
+__all__ = ["APPLICATION_ID", "BUSY_TIMEOUT_MS", "open_database", "wait_for_locks"]
 
 BUSY_TIMEOUT_MS = 5_000
 JOURNAL_SIZE_LIMIT = 64 * 2**20
@@ -35,7 +36,7 @@ def open_database(path: Path, migrations: Sequence[str]) -> apsw.Connection:
     except (OSError, apsw.Error) as error:
         raise DatabaseError(path, f"cannot be opened: {error}") from error
     try:
-        _wait_for_locks(connection)
+        wait_for_locks(connection)
         # Before any setting: WAL mode is written into the file, and a file that is refused is left
         # as it was.
         check_ours(connection, path, len(migrations))
@@ -59,12 +60,18 @@ def _create_private(path: Path) -> None:
     inherit the mode.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    # Only a new file is opened here. Closing a descriptor of an existing one would drop the locks
+    # of this process's other connections to it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
-def _wait_for_locks(connection: apsw.Connection) -> None:
-    """A reader's checkpoint or a tool's single write may hold the lock for a moment."""
-    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+def wait_for_locks(connection: apsw.Connection, wait_ms: int | None = None) -> None:
+    """Wait for a lock, which a reader's checkpoint or a tool's single write holds for a moment.
+
+    `wait_ms` None: as long as at the opening.
+    """
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS if wait_ms is None else wait_ms)
 
 
 def _write_ahead_log(connection: apsw.Connection) -> None:
