@@ -10,6 +10,7 @@ running fund owns can be read, and every write is refused with the owner's pid.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,7 +62,9 @@ class PromotionManager:
         clock: Clock | None = None,
     ) -> None:
         """`db_path` None: promotion.db in the home folder. Raises: `DatabaseError`."""
-        self._path = Path(db_path) if db_path is not None else home() / "promotion.db"
+        # Located once: the working folder may change between two calls.
+        path = Path(db_path) if db_path is not None else home() / "promotion.db"
+        self._path = Path(os.path.realpath(path))
         self._settings = settings
         self._clock = clock or SystemClock()
         self._gates: dict[PromotionStage, PromotionGate] = {}

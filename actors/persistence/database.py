@@ -13,10 +13,10 @@ from pathlib import Path
 
 import apsw
 
-from ...wire.errors import DatabaseError
+from ...wire.errors import DatabaseError, StorageDegraded
 from .migrations import APPLICATION_ID, check_ours, migrate
 
-__all__ = ["APPLICATION_ID", "BUSY_TIMEOUT_MS", "open_database", "wait_for_locks"]
+__all__ = ["APPLICATION_ID", "BUSY_TIMEOUT_MS", "check_writable", "open_database", "wait_for_locks"]
 
 BUSY_TIMEOUT_MS = 5_000
 JOURNAL_SIZE_LIMIT = 64 * 2**20
@@ -53,6 +53,32 @@ def open_database(path: Path, migrations: Sequence[str]) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def check_writable(path: Path, wait_ms: int) -> None:
+    """Wait until no other program holds the write lock of the existing database at `path`.
+
+    Raises: `StorageDegraded` when it cannot be written after `wait_ms`; `DatabaseError`.
+    """
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    except apsw.Error as error:
+        raise DatabaseError(path, f"cannot be opened: {error}") from error
+    try:
+        wait_for_locks(connection, wait_ms)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except apsw.BusyError as error:
+        raise StorageDegraded(
+            f"{path} cannot be written: another program has held its write lock for"
+            f" {wait_ms / 1_000:g} s"
+        ) from error
+    except apsw.Error as error:
+        raise StorageDegraded(f"{path} cannot be written: {error}") from error
+    finally:
+        # Closing tidies up, and must not wait for the same lock again.
+        wait_for_locks(connection, 0)
+        connection.close()
 
 
 def _create_private(path: Path) -> None:

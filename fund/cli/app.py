@@ -37,8 +37,12 @@ def mcp(*, db: Path | None = None) -> int:
     """
     from fundops.config import home
     from fundops.mcp.server import serve
+    from fundops.reader import open_reader
 
-    serve(db if db is not None else home() / "fund.db")
+    path = (db if db is not None else home() / "fund.db").absolute()
+    # A wrong path is refused now: an assistant would be told only in the answer of each tool.
+    open_reader(path).close()
+    serve(path)
     return 0
 
 
@@ -122,6 +126,16 @@ def _again(error: Exception) -> str:
     )
 
 
+def _worded(error: Exception) -> str:
+    """The error for a person: a refusal of the system names its file and has no number."""
+    if isinstance(error, OSError) and error.strerror:
+        problem = error.strerror
+        if problem[1:2].islower():
+            problem = problem[0].lower() + problem[1:]
+        return f"{error.filename}: {problem}" if error.filename else problem
+    return str(error)
+
+
 def _run() -> int:
     # The classes in an except clause are looked up only after an error, so `--help` loads none of
     # them.
@@ -135,7 +149,7 @@ def _run() -> int:
     except _usage_errors() as error:
         return usage(str(error))
     except _refusals() as error:
-        print(f"fundops: {error}{_again(error)}", file=sys.stderr)
+        print(f"fundops: {_worded(error)}{_again(error)}", file=sys.stderr)
         return 1
     return code if isinstance(code, int) else 0
 
@@ -147,7 +161,7 @@ def main() -> None:
         sys.stdout.flush()
     except OSError as error:
         if not code and not isinstance(error, BrokenPipeError):
-            print(f"fundops: {error}", file=sys.stderr)
+            print(f"fundops: {_worded(error)}", file=sys.stderr)
             code = 1
         # The rest of the buffer would fail again when the interpreter flushes it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

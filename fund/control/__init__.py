@@ -3,7 +3,7 @@
 Client and fund exchange one JSON line each over a unix socket, and the fund then closes the
 connection:
 
-    {"version": 1, "command": "ledger.deposit", "arguments": {"amount": "500"}, "actor": "ann"}
+    {"version": 1, "command": "ledger.deposit", "arguments": {"amount": "500"}, "by": "ann"}
     {"ok": {"seq": 7, ...}}    or    {"error": {"type": "InsufficientFunds", "text": "...", "facts":
     {...}}}
 

@@ -52,7 +52,7 @@ def call(
 ) -> Any:
     """Run a command in a running fund and return its answer as JSON values.
 
-    `fund` is the path of its database or the database's uuid; `actor` is the name for the audit
+    `fund` is the path of its database or the database's uuid; `by` is the name for the audit
     table.
 
     Raises: `NobodyListens`; the command's own error, in its own class; `ControlError` for an error

@@ -1,4 +1,4 @@
-"""The folder of this user for what belongs to no database alone: locks of files, control sockets."""
+"""The folder that all processes of this user share: for control sockets, and locks of files."""
 
 from __future__ import annotations
 
