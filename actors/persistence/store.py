@@ -127,14 +127,14 @@ class Store:
 
     def close(self) -> None:
         """Leave one tidy file if possible. Idempotent."""
-        with suppress(apsw.ConnectionClosedError):
-            try:
-                wait_for_locks(self.connection, CLOSE_WAIT_MS)
-                self.connection.pragma("optimize")
-                self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            finally:
-                # Neither works on a full disk or beside a reader. Rows in the WAL are safe there.
-                self.connection.close()
+        # Nothing of this works on a full disk, beside a reader, or in a forked child. Rows in the
+        # WAL are safe there.
+        with suppress(apsw.Error, DatabaseError):
+            wait_for_locks(self.connection, CLOSE_WAIT_MS)
+            self.connection.pragma("optimize")
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        with suppress(apsw.Error):
+            self.connection.close()
 
 
 class _AnotherWriter(Exception):
