@@ -2,8 +2,8 @@
 
 It never trades. Each step is isolated: one that fails is counted, reported once until it works
 again, and the others still run. The steps, in order: read the engine; guard; promotion; reconcile
-stages; book fills and settlements; fees and the end of a session; recovery; storage; remember and
-ask for alerts; publish.
+stages; book fills and settlements; fees and the end of a session; recovery; remember; storage; ask
+for alerts; publish.
 """
 
 from __future__ import annotations
@@ -200,12 +200,12 @@ class OversightActor(DurableActor):
         if self._settings.self_healing_enabled:
             async with self._step("recovery"):
                 await self._recover()
-        await self._look_at_storage()
         async with self._step("remember"):
             await self._remember(session)
         if self._settings.ledger_enabled:
             async with self._step("fees"):
                 await self._charge()
+        await self._look_at_storage()
         if self._settings.alerts_enabled:
             async with self._step("alert"):
                 await self._ask("alert", ConsumeAlertRequests())
