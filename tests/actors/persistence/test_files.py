@@ -263,8 +263,6 @@ def test_a_reader_that_never_ends_does_not_hold_up_the_close(path: Path) -> None
     assert keys(path) == ["one"]
 
 
-
-
 def test_opening_a_file_again_keeps_the_locks_of_its_readers(
     path: Path, opened: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
