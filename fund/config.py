@@ -168,8 +168,10 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         A fund uses these: after a change of the working folder, or of FUNDOPS_HOME, a relative path
         would lead to another file, and a link has no kill marker beside it.
 
-        Raises: `ConfigError` when the working folder is gone.
+        Raises: `ConfigError` for a database that is not a file, or when the working folder is gone.
         """
+        if str(self.db_path) == ":memory:" or str(self.db_path).startswith("file:"):
+            raise ConfigError("db_path", f"{shown(str(self.db_path))} is not the path of a file")
         try:
             return msgspec.structs.replace(self, db_path=Path(os.path.realpath(self.path)))
         except OSError as error:

@@ -18,7 +18,8 @@ from .migrations import APPLICATION_ID, check_ours, migrate
 
 __all__ = ["APPLICATION_ID", "BUSY_TIMEOUT_MS", "check_writable", "open_database", "wait_for_locks"]
 
-BUSY_TIMEOUT_MS = 5_000
+# Two waits and the answer fit into the 10 s that a caller is promised.
+BUSY_TIMEOUT_MS = 4_500
 JOURNAL_SIZE_LIMIT = 64 * 2**20
 WAL_AUTOCHECKPOINT_PAGES = 4_096
 CACHE_KIB = 64 * 2**10

@@ -1,4 +1,4 @@
-"""The files of an open database: whether its path still leads to them, and what a fork does.
+"""The files of an open database: whether its path still leads to them, and their fate in a fork.
 
 SQLite opens a path once and then works on the file that it found there. After a `rm` or a `mv` it
 goes on writing into a file that no later start of the fund can find, so the writer compares the
@@ -132,9 +132,12 @@ def _close_files(inherited: set[FileId]) -> None:
     Each number is taken by the null device: SQLite in this child still has the numbers noted, and
     must not write through them into files that get them later.
     """
+    names: list[str] = []
+    with suppress(OSError):  # a container may lack it; the descriptors then stay, unused
+        names = os.listdir("/dev/fd")
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        for name in os.listdir("/dev/fd"):
+        for name in names:
             with suppress(OSError):
                 found = os.fstat(int(name))
                 if (found.st_dev, found.st_ino) in inherited:

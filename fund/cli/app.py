@@ -147,7 +147,7 @@ def _told(error: Exception) -> None:
         return
     import msgspec
 
-    facts = {"type": type(error).__name__, "text": _worded(error)}
+    facts: dict[str, str | None] = {"type": type(error).__name__, "text": _worded(error)}
     for fact in ("key", "outcome"):
         facts[fact] = getattr(error, fact, None)
     with suppress(OSError):  # the error itself may be that stdout cannot be written

@@ -9,8 +9,8 @@ from typing import Final
 
 __all__ = ["TEMPORARY", "made_folder", "problem_with", "shared_folder"]
 
-# Not tempfile.gettempdir(): each process of the user must come to the same folder, whatever its
-# environment.
+# Not tempfile.gettempdir(), which depends on the environment: all processes of the user must use
+# the same folder.
 TEMPORARY: Final = Path("/tmp")
 
 

@@ -17,6 +17,7 @@ import apsw
 import pytest
 
 from fundops import (
+    ConfigError,
     DatabaseInUse,
     Fund,
     FundConfig,
@@ -105,6 +106,16 @@ async def test_the_configuration_of_a_fund_has_an_absolute_path(
     async with virtual_fund(db_path=None) as world:
         monkeypatch.setenv("FUNDOPS_HOME", "other")
         assert world.fund.config.path == tmp_path / "home" / "fund.db"
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:fund.db?mode=memory"])
+def test_a_database_in_memory_is_refused_and_makes_no_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="db_path"):
+        manager(name)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_kill_switch_is_the_same_by_link_and_by_file(tmp_path: Path) -> None:
@@ -247,7 +258,8 @@ child = os.fork()
 if child == 0:
     problem = None
     try:
-        for use in (fund.status, fund.ledger.balance_sheet, fund.tick, lambda: fund.entitlement("s")):
+        uses = (fund.status, fund.ledger.balance_sheet, fund.tick, lambda: fund.entitlement("s"))
+        for use in uses:
             try:
                 use()
             except FundNotRunning as error:

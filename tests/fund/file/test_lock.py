@@ -209,7 +209,7 @@ def test_a_hard_link_makes_no_room_for_a_second_owner(tmp_path: Path) -> None:
     (tmp_path / "link.db").hardlink_to(tmp_path / "fund.db")
     with (
         OwnerLock(tmp_path / "fund.db"),
-        pytest.raises(DatabaseInUse, match="link.db is in use by this process"),
+        pytest.raises(DatabaseInUse, match=r"link\.db is in use by this process"),
     ):
         OwnerLock(tmp_path / "link.db").acquire()
     with OwnerLock(tmp_path / "link.db"):
