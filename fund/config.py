@@ -163,6 +163,21 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         """The database file."""
         return Path(self.db_path) if self.db_path is not None else home() / f"{self.name}.db"
 
+    def located(self) -> FundConfig:
+        """The same settings with `db_path` absolute and without links.
+
+        A fund uses these: after a change of the working folder, or of FUNDOPS_HOME, a relative path
+        would lead to another file, and a link has no kill marker beside it.
+
+        Raises: `ConfigError` for a database that is not a file, or when the working folder is gone.
+        """
+        if str(self.db_path) == ":memory:" or str(self.db_path).startswith("file:"):
+            raise ConfigError("db_path", f"{shown(str(self.db_path))} is not the path of a file")
+        try:
+            return msgspec.structs.replace(self, db_path=Path(os.path.realpath(self.path)))
+        except OSError as error:
+            raise ConfigError("db_path", f"{self.path} cannot be located: {error}") from error
+
     @property
     def alerts_enabled(self) -> bool:
         """True with a channel, or with any subsystem that can raise an alert."""

@@ -7,6 +7,7 @@ async with Fund.open(FundConfig(total_capital=100_000, ledger_enabled=True)) as 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -27,6 +28,7 @@ from fundops.doors import (
     PromotionDoor,
     RecoveryDoor,
 )
+from fundops.errors import NeedsTrio
 from fundops.file import meta
 from fundops.file.database import prepare
 from fundops.file.lock import OwnerLock
@@ -109,9 +111,9 @@ class Fund(FundDoor):
         schedule of the domain, `transport` replaces the network of webhooks, `make_worker` the
         threads that use the database, and `seed` makes the uuid of a new database repeatable.
 
-        Raises: `ConfigError`, `DatabaseInUse`, `DatabaseError`; `PolicyError` naming a strategy
-        whose stage the ladder lacks; `SupervisorEscalated` out of the block when an actor cannot be
-        kept alive.
+        Raises: `NeedsTrio` outside a trio run; `ConfigError`, `DatabaseInUse`, `DatabaseError`;
+        `PolicyError` naming a strategy whose stage the ladder lacks; `SupervisorEscalated` out of
+        the block when an actor cannot be kept alive.
         """
         return _open(config, controller, clock or SystemClock(), transport, make_worker, seed)
 
@@ -125,16 +127,19 @@ async def _open(
     make_worker: Callable[[str], Worker],
     seed: int | None,
 ) -> AsyncIterator[Fund]:
+    _check_runs_on_trio()
+    config = config.located()
     path = config.path
     reported = Reported()
     identity = meta.identity(config.name, config.currency, config.capital_minor)
-    with OwnerLock(path):
+    with OwnerLock(path) as lock:
         uuid = prepare(
             path,
             identity,
             rules=config.ledger_rules() if config.ledger_enabled else None,
             seed=seed,
         )
+        lock.claim_file()
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
         if config.promotion_enabled:
             check_stages(path, config.promotion_settings())
@@ -174,6 +179,27 @@ async def _open(
                         ticking.cancel()
                         await control.close()
                 nursery.cancel_scope.cancel()
+
+
+def _check_runs_on_trio() -> None:
+    """Raises: `NeedsTrio`, before anything was started or a file was made."""
+    if trio.lowlevel.in_trio_run():
+        return
+    asyncio = sys.modules.get("asyncio")
+    here = "asyncio" if asyncio is not None and _has_loop(asyncio) else "no trio run"
+    raise NeedsTrio(
+        f"Fund.open needs trio, and this is {here}: use FundManager, which runs the fund in a"
+        " thread and can be called from anywhere (for asyncio with asyncio.to_thread), until"
+        " AsyncioFund comes"
+    )
+
+
+def _has_loop(asyncio: Any) -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _keep_ticking(fund: Fund, interval_s: float, ticking: trio.CancelScope) -> None:

@@ -25,6 +25,7 @@ from fundops.runtime import ChildStatus, Clock
 from fundops.wire.controller import Controller, StrategyStatus
 from fundops.wire.guard import Entitlement
 from fundops.wire.oversight import FundStatus, NavSample, TickReport
+from fundops.wire.persistence import StorageStatus
 
 __all__ = ["FundManager", "SyncDoor"]
 
@@ -83,7 +84,8 @@ class FundManager:
         clock: Clock | None = None,
         transport: Any = None,
     ) -> None:
-        self.config = config
+        # Located now: `start` may come after a change of the working folder.
+        self.config = config = config.located()
         self._bridge: Bridge[Fund] = Bridge(
             lambda: Fund.open(config, controller, clock=clock, transport=transport)
         )
@@ -176,6 +178,10 @@ class FundManager:
     def status(self) -> FundStatus:
         """The fund's state as of its last tick."""
         return self._bridge.call(lambda fund: fund.status())
+
+    def storage(self) -> StorageStatus:
+        """Whether the database can be written, the size of its log in bytes, and counters."""
+        return self._bridge.call(lambda fund: fund.storage())
 
     def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
         """NAV and drawdown at the end of each session, newest first."""

@@ -29,7 +29,7 @@ class FundReader:
     """The committed facts of one fund, read-only. A context manager; use it from one thread."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = path.absolute()
         self._reader = Reader(path)
 
     def __enter__(self) -> FundReader:

@@ -2,8 +2,8 @@
 
 It never trades. Each step is isolated: one that fails is counted, reported once until it works
 again, and the others still run. The steps, in order: read the engine; guard; promotion; reconcile
-stages; book fills and settlements; fees and the end of a session; recovery; remember and ask for
-alerts; publish.
+stages; book fills and settlements; fees and the end of a session; recovery; remember; storage; ask
+for alerts; publish.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ from .fees import Owed
 from .marks import marks_of
 from .schema import Memory
 from .settings import OversightSettings
+from .storage import StorageWatch
 
 __all__ = ["OversightActor"]
 
@@ -119,6 +120,7 @@ class OversightActor(DurableActor):
         self._totals: LedgerTotals | None = None
         self._breakers_open = 0
         self._alerts_24h = 0
+        self._storage = StorageWatch(alerts=settings.alerts_enabled)
 
     def load(self) -> None:
         """The memory as it is on disk. The one in hand is newer and stays."""
@@ -214,6 +216,7 @@ class OversightActor(DurableActor):
         if self._settings.ledger_enabled:
             async with self._step("fees"):
                 await self._charge()
+        await self._look_at_storage()
         if self._settings.alerts_enabled:
             async with self._step("alert"):
                 await self._ask("alert", ConsumeAlertRequests())
@@ -223,6 +226,17 @@ class OversightActor(DurableActor):
         return TickReport(
             self._ticks, promotions, len(transitions) - promotions, tuple(self._failing)
         )
+
+    async def _look_at_storage(self) -> None:
+        """Its alerts are its own, so unlike other steps it leaves none behind here."""
+        try:
+            problem = await self._storage.look(self._ask, self._clock.now_us())
+        except FundopsError as error:
+            problem = str(error)
+        if problem is None:
+            self._failing.pop("storage", None)
+        else:
+            self._failing["storage"] = problem
 
     def _read_engine(self) -> None:
         """What the engine says of itself. If it fails, what it said last stands, and ages."""

@@ -3,7 +3,7 @@
 from .actor import PersistenceActor
 from .backup import Copied, backup, beside, restore
 from .copying import sync_folder
-from .database import open_database
+from .database import check_writable, open_database
 from .reader import Reader, Rows
 from .store import Store, commit_batch
 from .writer import DurableActor, Refusal, StateDiverged, Writer
@@ -20,6 +20,7 @@ __all__ = [
     "Writer",
     "backup",
     "beside",
+    "check_writable",
     "commit_batch",
     "open_database",
     "restore",

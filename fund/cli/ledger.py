@@ -482,7 +482,8 @@ def _write_new(output: Path, lines: Iterable[str]) -> None:
 
 def _refuse_to_overwrite(output: Path) -> None:
     if output.exists() or output.is_symlink():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(output))
+        problem = "exists already, and an export never overwrites"
+        raise FileExistsError(errno.EEXIST, problem, str(output))
 
 
 def _write_lines(file: TextIO, lines: Iterable[str]) -> None:

@@ -26,6 +26,7 @@ from fundops.wire.oversight import (
     Tick,
     TickReport,
 )
+from fundops.wire.persistence import StorageStatistics, StorageStatus
 from fundops.wire.status import StatusPort
 
 __all__ = ["FundDoor"]
@@ -117,6 +118,10 @@ class FundDoor:
     async def status(self) -> FundStatus:
         """The fund's state as of its last tick."""
         return await self._ask("oversight", ReadFundStatus())
+
+    async def storage(self) -> StorageStatus:
+        """Whether the database can be written, the size of its log in bytes, and counters."""
+        return await self._ask("persistence", StorageStatistics())
 
     async def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
         """NAV and drawdown at the end of each session, newest first."""

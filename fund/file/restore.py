@@ -39,6 +39,7 @@ def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = Fal
 
     Raises: `DatabaseError`.
     """
+    target = target.resolve()  # a link would be replaced, and the file behind it left as it was
     marker = Marker(target.with_name(target.name + ".kill"))
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = marker.read()
@@ -74,6 +75,7 @@ def import_book(path: Path, lines: Iterable[str]) -> Header:
 
     Raises: `JournalDamaged`; `DatabaseError` when the database has entries already.
     """
+    path = path.resolve()
     if path.exists():
         return _import_into(path, lines)
     part = path.with_name(f"{path.name}.importing")
