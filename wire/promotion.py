@@ -237,6 +237,7 @@ class Observe(Request[Observed], frozen=True):
     statuses: Sequence[StrategyStatus]
     session: str | None = None  # ISO day: this look ends that session; None: within one
     evaluate: bool = False  # whether gates are evaluated for promotions
+    periods_per_year: float = 252  # sessions in a year, for the Sharpe ratio
 
 
 class ReadSnapshot(Request[PromotionSnapshot], frozen=True):

@@ -54,6 +54,7 @@ MIGRATIONS: tuple[str, ...] = (
     + oversight_schema.SCHEMA,
     ledger_schema.SCHEMA_2 + persistence_schema.SCHEMA + _AUDIT,
     promotion_schema.SCHEMA_3 + recovery_schema.SCHEMA_3 + _AUDIT_3,
+    oversight_schema.SCHEMA_4,
 )
 
 
