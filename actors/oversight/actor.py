@@ -257,7 +257,7 @@ class OversightActor(DurableActor):
             async with self._step("marks"):
                 await self._mark()
             self._compare()
-        if self._alerts:
+        if self._due or self._alerts:  # what was taken, and what is to be said of it
             async with self._step("remember"):
                 await self._remember()
         if self._settings.alerts_enabled:

@@ -105,9 +105,12 @@ def must_remember(memory: Memory, stored: Memory) -> bool:
 
 
 def _is_first_tick(memory: Memory, stored: Memory) -> bool:
-    """Whether this is the first tick of a session: a session without one gives no sample."""
+    """Whether this is the first tick of a session: a session without one gives no sample.
+
+    A session that the host names has the tick that names it.
+    """
     began_us = memory.ended_us or memory.since_us
-    return memory.tick_us > began_us >= stored.tick_us
+    return not memory.named and memory.tick_us > began_us >= stored.tick_us
 
 
 def _facts(memory: Memory) -> tuple[object, ...]:
