@@ -492,9 +492,9 @@ class OversightActor(DurableActor):
         )
         self._nav_lines += lines
         self._figures |= {
-            ending.session: self._heard_before
-            for ending in self._memory.ending
-            if ending not in memory.ending
+            end.session: self._heard_before if closing.took_place(memory, end) else ()
+            for end in self._due
+            if end.missed
         }
 
     def _end_session(self) -> None:

@@ -23,7 +23,7 @@ from .schema import Ending, Memory, kept, nav_line
 from .sessions import Calendar, End
 from .settings import OversightSettings
 
-__all__ = ["Closing", "begin", "close", "ends", "had_tick", "taken", "with_flow"]
+__all__ = ["Closing", "begin", "close", "ends", "had_tick", "taken", "took_place", "with_flow"]
 
 # The end of a session is known this exactly at least; a slower ticker knows it by its interval.
 LATE_S = 60.0
@@ -61,7 +61,12 @@ def _named(last: str, newest_us: int, named: Sequence[str], now_us: int) -> Iter
 
 def had_tick(memory: Memory, end: End, now_us: int) -> bool:
     """Whether a tick fell into the session; one at the instant of its end counts."""
-    return end.began_us < memory.tick_us <= end.at_us or now_us <= end.at_us
+    return took_place(memory, end) or now_us <= end.at_us
+
+
+def took_place(memory: Memory, end: End) -> bool:
+    """Whether the newest of the ticks so far fell into the session."""
+    return end.began_us < memory.tick_us <= end.at_us
 
 
 class Closing(NamedTuple):
@@ -86,7 +91,6 @@ def begin(
     The management fee rests on NAV of the tick before, in the missed sessions too.
     """
     basis, net, lines = memory.guard.nav_minor, _net_minor(memory), []
-    tick_us = memory.tick_us
     for end in due:
         if memory.guard.units:
             fee = fees.accrue(memory.fees, settings.fees, min(end.at_us, now_us), nav_minor=basis)
@@ -95,11 +99,9 @@ def begin(
             memory = _valued(msgspec.structs.replace(memory, fees=fee), settings, net)
             memory = _owing(memory, settings, Owed("management", amount, end.session))
         if end.missed:
-            nav = memory.guard.nav_minor if tick_us else capital_minor
-            took_place = end.began_us < tick_us <= end.at_us
-            memory, more = close(
-                memory, settings, end, last_known if took_place else (), nav_minor=nav
-            )
+            nav = memory.guard.nav_minor if memory.tick_us else capital_minor
+            statuses = last_known if took_place(memory, end) else ()
+            memory, more = close(memory, settings, end, statuses, nav_minor=nav)
             net = _net_minor(memory)
             lines += more
     if memory.guard.units:
