@@ -110,7 +110,9 @@ class OversightActor(DurableActor):
         self._clock_watch = clock_watch or ClockWatch(clock)
         self._jumped = False  # whether the clock's jump was told
         self._calendar = calendar_of(settings.session)
-        self._heard_before: tuple[StrategyStatus, ...] = ()  # the last word that the engine gave
+        # The word that the engine gave at the tick before, and when; 0: not known.
+        self._heard_before: tuple[StrategyStatus, ...] = ()
+        self._heard_before_us = 0
         self._named: list[str] = []  # sessions that the host has ended and this actor has not
         self._due: tuple[End, ...] = ()  # what this tick ends
         # The engine's figures for the sessions in `Memory.ending`, as objects of this life.
@@ -137,6 +139,7 @@ class OversightActor(DurableActor):
         self._started_us = self._clock.now_us()
         self._memory = self._begun(self._stored)
         self._heard_before = schema.read_back(self._stored.statuses)
+        self._heard_before_us = self._stored.heard_us
         await self._ask("guard", RestoreGuard(self._memory.guard))
         if self._settings.promotion_enabled:
             self._terms = (await self._ask("promotion", Observe(()))).terms
@@ -149,6 +152,7 @@ class OversightActor(DurableActor):
             since_us=since_us,
             tick_us=memory.tick_us or fee.at_us,
             statuses=(),
+            heard_us=0,
             fees=msgspec.structs.replace(fee, crystallised_us=fee.crystallised_us or since_us),
         )
 
@@ -168,7 +172,10 @@ class OversightActor(DurableActor):
         with suppress(ActorError):
             guard = await self._ask("guard", ReadGuard())
         memory = msgspec.structs.replace(
-            self._memory, guard=guard, statuses=schema.kept(self._heard_before)
+            self._memory,
+            guard=guard,
+            statuses=schema.kept(self._heard_before),
+            heard_us=self._heard_before_us,
         )
         enabled = self._settings.alerts_enabled
         alerts = requested(self._clock.now_us(), self._alerts) if enabled else ()
@@ -278,8 +285,6 @@ class OversightActor(DurableActor):
         """What the engine says of itself. If it fails, what it said last stands, and ages."""
         self._statuses = self._host.strategies()
         self._heard_us = self._clock.now_us()
-        # After a crash no last word is known, and the first one of this life must do.
-        self._heard_before = self._heard_before or self._statuses
 
     def _blind_s(self) -> float:
         if "engine" not in self._failing:
@@ -482,20 +487,28 @@ class OversightActor(DurableActor):
         if self._named:
             memory = msgspec.structs.replace(memory, named=True)
             self._named.clear()
+        self._figures |= {
+            end.session: self._last_known(memory, end) for end in self._due if end.missed
+        }
         self._memory, lines = closing.begin(
             memory,
             self._settings,
             self._due,
-            self._heard_before,
+            self._figures,
             now_us=now_us,
             capital_minor=self._capital_minor,
         )
         self._nav_lines += lines
-        self._figures |= {
-            end.session: self._heard_before if closing.took_place(memory, end) else ()
-            for end in self._due
-            if end.missed
-        }
+
+    def _last_known(self, memory: Memory, end: End) -> tuple[StrategyStatus, ...]:
+        """The engine's figures for a session whose end was missed; () when it gave none in it."""
+        if not closing.took_place(end, memory.tick_us):
+            return ()
+        if self._heard_before_us:
+            heard = closing.took_place(end, self._heard_before_us)
+            return self._heard_before if heard else ()
+        # After a crash the last word is not known, and the first one since must do.
+        return () if "engine" in self._failing else self._statuses
 
     def _end_session(self) -> None:
         """End the sessions that end with this tick's figures, and note the tick."""
@@ -518,7 +531,7 @@ class OversightActor(DurableActor):
         if self._due:
             self._count_alerts()
         if "engine" not in self._failing:
-            self._heard_before = self._statuses
+            self._heard_before, self._heard_before_us = self._statuses, now_us
         tick_us = max(self._memory.tick_us, now_us)
         self._memory = msgspec.structs.replace(self._memory, tick_us=tick_us)
 

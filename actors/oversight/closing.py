@@ -9,7 +9,7 @@ to its end; any other one with the figures of the tick that ends it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -61,12 +61,12 @@ def _named(last: str, newest_us: int, named: Sequence[str], now_us: int) -> Iter
 
 def had_tick(memory: Memory, end: End, now_us: int) -> bool:
     """Whether a tick fell into the session; one at the instant of its end counts."""
-    return took_place(memory, end) or now_us <= end.at_us
+    return took_place(end, memory.tick_us) or now_us <= end.at_us
 
 
-def took_place(memory: Memory, end: End) -> bool:
-    """Whether the newest of the ticks so far fell into the session."""
-    return end.began_us < memory.tick_us <= end.at_us
+def took_place(end: End, at_us: int) -> bool:
+    """Whether the instant fell into the session; that of its end belongs to it."""
+    return end.began_us < at_us <= end.at_us
 
 
 class Closing(NamedTuple):
@@ -80,13 +80,13 @@ def begin(
     memory: Memory,
     settings: OversightSettings,
     due: Sequence[End],
-    last_known: Sequence[StrategyStatus],
+    figures: Mapping[str, Sequence[StrategyStatus]],
     *,
     now_us: int,
     capital_minor: int,
 ) -> Closing:
     """The memory at the begin of a tick: fees accrued up to now, the management fee of each session
-    in `due` owed, and the missed ones among them ended.
+    in `due` owed, and the missed ones among them ended with these `figures` of the engine.
 
     The management fee rests on NAV of the tick before, in the missed sessions too.
     """
@@ -100,8 +100,8 @@ def begin(
             memory = _owing(memory, settings, Owed("management", amount, end.session))
         if end.missed:
             nav = memory.guard.nav_minor if memory.tick_us else capital_minor
-            statuses = last_known if took_place(memory, end) else ()
-            memory, more = close(memory, settings, end, statuses, nav_minor=nav)
+            known = figures[end.session]
+            memory, more = close(memory, settings, end, known, nav_minor=nav)
             net = _net_minor(memory)
             lines += more
     if memory.guard.units:

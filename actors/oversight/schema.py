@@ -70,6 +70,7 @@ class Memory(msgspec.Struct, frozen=True):
     named: bool = False  # the host names the sessions
     ending: tuple[Ending, ...] = ()
     statuses: tuple[msgspec.Raw, ...] = ()  # the engine's last word, at an orderly stop
+    heard_us: int = 0  # when it was given; 0: not known, since there was no orderly stop
 
 
 def kept(statuses: Sequence[StrategyStatus]) -> tuple[msgspec.Raw, ...]:

@@ -207,7 +207,12 @@ def test_missed_sessions_pay_on_the_nav_of_the_last_tick() -> None:
     found = due(memory, "2026-03-05 12:00:00")
     status = StrategyStatus("a", "running", equity=5)
     after, lines = begin(
-        memory, settings, found, (status,), now_us=us("2026-03-05 12:00:00"), capital_minor=capital
+        memory,
+        settings,
+        found,
+        {"2026-03-02": (status,), "2026-03-03": (), "2026-03-04": ()},
+        now_us=us("2026-03-05 12:00:00"),
+        capital_minor=capital,
     )
     assert [line.rows[0][1] for line in lines] == ["2026-03-02", "2026-03-03", "2026-03-04"]
     assert [(fee.session, fee.amount_minor) for fee in after.owed] == [
