@@ -264,7 +264,7 @@ class OversightActor(DurableActor):
             async with self._step("marks"):
                 await self._mark()
             self._compare()
-        if self._due or self._alerts:  # what was taken, and what is to be said of it
+        if self._due or self._alerts:  # consumers have taken sessions, and alerts followed
             async with self._step("remember"):
                 await self._remember()
         if self._settings.alerts_enabled:
@@ -530,6 +530,8 @@ class OversightActor(DurableActor):
             self._figures[end.session] = statuses
         if self._due:
             self._count_alerts()
+        if self._clock_watch.is_suspect():
+            return  # an instant of a wrong clock says nothing of the session it fell into
         if "engine" not in self._failing:
             self._heard_before, self._heard_before_us = self._statuses, now_us
         tick_us = max(self._memory.tick_us, now_us)
@@ -560,7 +562,7 @@ class OversightActor(DurableActor):
                 self._taken(ending.session, "sample")
 
     async def _charge(self) -> None:
-        """Book what is owed, once it is remembered that it is.
+        """Book the fees that are owed, once the record says so.
 
         A crash after the booking then asks for the same keys and amounts again, which the ledger
         answers with the entries it has: a fee is charged neither twice nor never.

@@ -22,9 +22,8 @@ BREAK_STANDS_S = 60.0
 
 def is_break(gap_minor: int, expected_minor: int, tolerance: float) -> bool:
     """Whether the two NAVs differ by more than rounding explains; `tolerance` in the currency."""
-    return abs(gap_minor) > max(
-        tolerance * MINOR_PER_UNIT, BREAK_TOLERANCE_FRACTION * abs(expected_minor)
-    )
+    allowed = max(tolerance * MINOR_PER_UNIT, BREAK_TOLERANCE_FRACTION * abs(expected_minor))
+    return bool(abs(gap_minor) > allowed)
 
 
 def unmarked_minor(positions: Sequence[LedgerPosition], statuses: Sequence[StrategyStatus]) -> int:

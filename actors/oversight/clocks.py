@@ -1,7 +1,7 @@
 """Whether the wall clock can be believed. Pure.
 
-Wall and monotonic time run at one rate. Where they have parted, somebody or something has set the
-wall clock, or the machine was moved: which of the two is right cannot be told from inside.
+Wall and monotonic time run at one rate. When they have parted, the wall clock was set by hand or by
+a time server, and the process cannot tell whether it was wrong before or is wrong now.
 """
 
 from __future__ import annotations

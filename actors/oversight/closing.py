@@ -90,7 +90,8 @@ def begin(
 
     The management fee rests on NAV of the tick before, in the missed sessions too.
     """
-    basis, net, lines = memory.guard.nav_minor, _net_minor(memory), []
+    basis, net = memory.guard.nav_minor, _net_minor(memory)
+    lines: list[Statement] = []
     for end in due:
         if memory.guard.units:
             fee = fees.accrue(memory.fees, settings.fees, min(end.at_us, now_us), nav_minor=basis)
@@ -103,7 +104,7 @@ def begin(
             known = figures[end.session]
             memory, more = close(memory, settings, end, known, nav_minor=nav)
             net = _net_minor(memory)
-            lines += more
+            lines.extend(more)
     if memory.guard.units:
         fee = fees.accrue(memory.fees, settings.fees, now_us, nav_minor=basis)
         memory = _valued(msgspec.structs.replace(memory, fees=fee), settings, net)

@@ -107,8 +107,8 @@ def with_flow(state: FeeState, flow_minor: int, *, nav_minor: int, units: float)
     """The state after a deposit or a withdrawal at `nav_minor`, and the fee of the units that left.
 
     A deposit buys units above the mark, which have gained nothing yet: the mark of all units is the
-    average of what each has been charged up to. A withdrawal takes units away, and what they gained
-    is charged to those who leave.
+    average of what each has been charged up to. A withdrawal redeems units, and pays the fee on
+    their gain.
     """
     if not flow_minor or units <= 0 or nav_minor <= 0:
         return Posting(0, state)
@@ -145,8 +145,8 @@ def due(state: FeeState, settings: FeeSettings, now_us: int) -> bool:
 
 
 def crystallise(state: FeeState, now_us: int, *, nav_minor: int, units: float) -> Posting:
-    """The performance fee becomes final, and what a unit is worth after all fees is the new mark,
-    if that is higher.
+    """The performance fee as a final amount. NAV per unit after all fees becomes the mark, if it is
+    higher.
     """
     per_unit = nav_minor / units if units > 0 else state.mark_per_unit
     amount = state.performance_minor

@@ -1,4 +1,4 @@
-"""What oversight itself must remember: its record, and one line of NAV per session."""
+"""The tables of oversight: its record, and one line of NAV per session."""
 
 from __future__ import annotations
 

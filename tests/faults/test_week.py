@@ -96,6 +96,8 @@ class Model:
             self.lines.append(Line(end.session, False, self.nav, fee))
             if now_us == end.at_us or any(end.began_us < tick <= end.at_us for tick in self.ticks):
                 self._sample(end.session, figures)
+        if suspect:
+            return
         if figures is not None:
             self.word = now_us, figures[1]
         self.ticks.append(now_us)

@@ -15,9 +15,9 @@ import apsw
 import pytest
 
 from fundops import FundConfig, FundManager, PromotionStage
+from fundops.actors.oversight import actor as oversight
 from fundops.actors.oversight import schema
 from fundops.actors.oversight.schema import Memory
-from fundops.actors.oversight import actor as oversight
 from fundops.actors.persistence import DurableActor, Reader, database
 from fundops.runtime import ConfigError, VirtualClock
 from fundops.testing import FakeController, VirtualFund, virtual_fund

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -63,8 +64,7 @@ def test_sessions_follow_each_other_without_a_gap(minute: int, session: str) -> 
     assert newest.at_us <= at_us < following[0].at_us
     edges = [newest, *following]
     assert all(
-        one.at_us == two.began_us and one.session < two.session
-        for one, two in zip(edges, edges[1:], strict=False)
+        one.at_us == two.began_us and one.session < two.session for one, two in pairwise(edges)
     )
 
 
