@@ -529,6 +529,8 @@ class OversightActor(DurableActor):
             self._nav_lines += lines
             self._figures[end.session] = statuses
         if self._due:
+            waiting = {ending.session for ending in self._memory.ending}
+            self._figures = {key: self._figures[key] for key in waiting & self._figures.keys()}
             self._count_alerts()
         if self._clock_watch.is_suspect():
             return  # an instant of a wrong clock says nothing of the session it fell into
