@@ -143,6 +143,12 @@ async def _open(
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
         if config.promotion_enabled:
             check_stages(path, config.promotion_settings())
+        for setting in config.tight_limits:
+            log.warning(
+                "%s is %g%%: less than a day's noise may stop trading",
+                setting,
+                getattr(config, setting),
+            )
         leases = Leases(clock)
         view = TreeView()
         with bare_errors():
@@ -208,7 +214,7 @@ async def _keep_ticking(fund: Fund, interval_s: float, ticking: trio.CancelScope
         while True:
             begun = trio.current_time()
             try:
-                await fund.tick_now()
+                await fund.tick()
             except ActorError as error:
                 log.error("tick failed: %s", error)
             await trio.sleep_until(max(begun + interval_s, trio.current_time()))

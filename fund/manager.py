@@ -11,6 +11,7 @@ from any thread and waits for its answer.
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 from collections.abc import Callable
 from types import TracebackType
@@ -164,16 +165,23 @@ class FundManager:
 
     # -- the fund as a whole
 
-    def tick(self, session: str | None = None) -> TickReport:
+    def tick(self, session: dt.date | str | None = None) -> TickReport:
         """Run one round of oversight; returns once its commits are durable.
 
-        `session` names the session that this tick ends, as an ISO date; None: no session ends.
+        It also ends the sessions of the configured calendar that are over. A host that keeps the
+        calendar itself names with `session` the one that this tick ends, as an ISO date; the first
+        name switches the configured calendar off.
+
+        Raises: `ConfigError` when `session` is no ISO date.
         """
         return self._bridge.call(lambda fund: fund.tick(session))
 
-    def tick_now(self) -> TickReport:
-        """Run a tick that also ends the UTC day if one has passed since the last `tick_now`."""
-        return self._bridge.call(lambda fund: fund.tick_now())
+    def confirm_clock(self, *, by: str, reason: str) -> bool:
+        """Take the wall clock as right after a jump; False when it was not suspect.
+
+        Raises: `ConfigError` for an empty `by` or `reason`.
+        """
+        return self._bridge.call(lambda fund: fund.confirm_clock(by=by, reason=reason))
 
     def status(self) -> FundStatus:
         """The fund's state as of its last tick."""

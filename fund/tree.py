@@ -23,7 +23,7 @@ from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardActor, Leases
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
-from fundops.actors.oversight import OversightActor
+from fundops.actors.oversight import ClockWatch, OversightActor
 from fundops.actors.persistence import PersistenceActor
 from fundops.actors.promotion import PromotionActor
 from fundops.actors.recovery import RecoveryActor
@@ -141,8 +141,9 @@ def _recovery(parts: Parts) -> ChildSpec:
 
 def _oversight(parts: Parts) -> ChildSpec:
     settings, capital = parts.config.oversight_settings(), parts.config.capital_minor
+    watch = ClockWatch(parts.clock)
     actor = partial(
-        OversightActor, parts.path, parts.clock, parts.host, settings, capital, parts.view
+        OversightActor, parts.path, parts.clock, parts.host, settings, capital, parts.view, watch
     )
     return ChildSpec("oversight", actor, grace_s=15.0)
 

@@ -19,6 +19,7 @@ from .promotion import EntitlementTerms
 __all__ = [
     "EngageKillSwitch",
     "Entitlement",
+    "FeeTerms",
     "GuardReport",
     "GuardState",
     "KillState",
@@ -76,6 +77,13 @@ class GuardState(msgspec.Struct, frozen=True):
     strategies: Mapping[str, StrategyBook] = {}
 
 
+class FeeTerms(msgspec.Struct, frozen=True):
+    """The performance fee as a rule: the guard applies it to the figures of its own look."""
+
+    performance_pct: float = 0.0  # percent of what a unit gains above the mark
+    mark_per_unit: float = 1.0  # the high-water mark
+
+
 class Pause(msgspec.Struct, frozen=True):
     """An order to pause one strategy."""
 
@@ -90,6 +98,8 @@ class GuardReport(msgspec.Struct, frozen=True):
     gross_minor: int  # NAV before fees that are accrued but not posted
     pauses: tuple[Pause, ...]
     alerts: tuple[AlertDraft, ...]
+    performance_minor: int = 0  # the performance fee accrued at the figures of this look
+    problem: str = ""  # why NAV could not be taken, and the one before stands; "": it was taken
 
 
 class Watch(Request[GuardReport], frozen=True):
@@ -99,8 +109,9 @@ class Watch(Request[GuardReport], frozen=True):
     terms: Mapping[str, EntitlementTerms] | None  # None: promotion is off, all trade real money
     external_minor: int  # deposits less withdrawals
     posted_fees_minor: int
-    accrued_fees_minor: int
+    accrued_fees_minor: int  # without the performance fee, which is a matter of NAV: see `fees`
     blind_s: float = 0.0  # seconds since the engine last reported; 0: it has just reported
+    fees: FeeTerms = FeeTerms()
 
 
 class RenewLeases(Request[None], frozen=True):

@@ -112,6 +112,7 @@ class GuardActor(Actor):
             posted_fees_minor=request.posted_fees_minor,
             accrued_fees_minor=request.accrued_fees_minor,
             blind_s=request.blind_s,
+            fees=request.fees,
         )
         self._state = found.state
         if found.kill is not None and self._kill.state == "OFF":
@@ -123,7 +124,14 @@ class GuardActor(Actor):
         if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
             self._renew_leases(request.statuses, request.terms)
         self._state = msgspec.structs.replace(self._state, kill_state=self._kill.state)
-        return GuardReport(self._state, found.gross_minor, found.pauses, found.alerts)
+        return GuardReport(
+            self._state,
+            found.gross_minor,
+            found.pauses,
+            found.alerts,
+            found.performance_minor,
+            found.problem,
+        )
 
     @handles(RenewLeases)
     def renew(self, request: RenewLeases) -> None:

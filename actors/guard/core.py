@@ -17,15 +17,17 @@ from msgspec import Meta
 from ...runtime import Settings
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import KillAction, StrategyStatus
-from ...wire.guard import GuardState, Pause, StrategyBook
-from ...wire.money import minor_of_float
+from ...wire.guard import FeeTerms, GuardState, Pause, StrategyBook
+from ...wire.money import from_minor, minor_of_float
 from ...wire.promotion import EntitlementTerms
 
-__all__ = ["GuardSettings", "Look", "closed", "look"]
+__all__ = ["GuardSettings", "Look", "closed", "look", "performance_fee"]
 
 # Warn from 80% of a limit, and call it over below 75%: one alert per approach, not one per wobble.
 WARN_AT = 0.80
 OVER_BELOW = 0.75
+# The largest amount of minor units that a column of the database holds.
+INT64_MAX = 2**63 - 1
 
 
 class GuardSettings(Settings, frozen=True):
@@ -66,6 +68,14 @@ class Look(msgspec.Struct, frozen=True):
     kill: str | None
     pauses: tuple[Pause, ...]
     alerts: tuple[AlertDraft, ...]
+    performance_minor: int = 0  # the performance fee accrued at these figures
+    problem: str = ""  # why NAV could not be taken, and the one before stands; "": it was taken
+
+
+def performance_fee(fees: FeeTerms, net_minor: int, units: float) -> int:
+    """The performance fee on `net_minor`, the NAV after all other fees; 0 up to the mark."""
+    gain = net_minor - fees.mark_per_unit * units
+    return max(0, int(gain * fees.performance_pct / 100))
 
 
 def look(
@@ -78,6 +88,7 @@ def look(
     posted_fees_minor: int,
     accrued_fees_minor: int,
     blind_s: float = 0.0,
+    fees: FeeTerms = FeeTerms(),  # noqa: B008  immutable
 ) -> Look:
     """The state after this look, and what must happen now."""
     books = dict(state.strategies)
@@ -94,9 +105,9 @@ def look(
                 alerts += closed(status.name, "has no real money left to lose")
             pauses += [Pause(status.name, pause)] if pause else []
     gross = external_minor + sum(book.real_pnl_minor for book in books.values()) - posted_fees_minor
-    nav = gross - accrued_fees_minor
-    after_flows = _with_flows(state, external_minor)
-    fund, kill, notes = _fund(after_flows, nav, settings)
+    fund, kill, notes, performance, problem = _worth(
+        state, settings, external_minor, gross, gross - accrued_fees_minor, fees
+    )
     alerts += notes
     any_live = any(book.real for book in books.values())
     if blind_s >= settings.max_blind_s and any_live:
@@ -105,8 +116,40 @@ def look(
             f" limit {settings.max_blind_s:.0f} s"
         )
     return Look(
-        msgspec.structs.replace(fund, strategies=books), gross, kill, tuple(pauses), tuple(alerts)
+        msgspec.structs.replace(fund, strategies=books),
+        gross,
+        kill,
+        tuple(pauses),
+        tuple(alerts),
+        performance,
+        problem,
     )
+
+
+def _worth(
+    state: GuardState,
+    settings: GuardSettings,
+    external_minor: int,
+    gross: int,
+    net: int,
+    fees: FeeTerms,
+) -> tuple[GuardState, str | None, list[AlertDraft], int, str]:
+    """The fund after this look: its state, why to stop, what to say, the performance fee, and why
+    NAV was refused.
+
+    The fee is taken at the same figures as NAV. A fee of the tick before would make a gain look
+    larger for one tick than it is, and the peak of that tick would be a drawdown in the next.
+    """
+    if max(abs(gross), abs(net)) > INT64_MAX:
+        # No column of the database holds it. NAV, peak and units stand as they are.
+        problem = (
+            f"NAV {from_minor(gross):,.2f} is beyond the largest, {from_minor(INT64_MAX):,.2f}"
+        )
+        return state, None, [], 0, problem
+    after_flows = _with_flows(state, external_minor)
+    performance = performance_fee(fees, net, after_flows.units)
+    fund, kill, notes = _fund(after_flows, net - performance, settings)
+    return fund, kill, notes, performance, ""
 
 
 def closed(name: str, why: str) -> list[AlertDraft]:

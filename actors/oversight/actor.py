@@ -1,9 +1,9 @@
 """The oversight actor: the tick.
 
 It never trades. Each step is isolated: one that fails is counted, reported once until it works
-again, and the others still run. The steps, in order: read the engine; guard; promotion; reconcile
-stages; book fills and settlements; fees and the end of a session; recovery; remember; storage; ask
-for alerts; publish.
+again, and the others still run. The steps, in order: read the engine; book fills and settlements;
+guard; promotion; reconcile stages; the end of sessions; recovery; remember and ask for alerts; what
+ended sessions leave to others (promotion's sample, marks, fees); storage; publish.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -27,20 +27,20 @@ from ...runtime import (
     handles,
 )
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
-from ...wire.controller import FeedStatus, StrategyStatus
+from ...wire.controller import CanListFills, CanListSettlements, FeedStatus, StrategyStatus
 from ...wire.entitlement import capital_of
-from ...wire.errors import HostFault, IdempotencyConflict
+from ...wire.errors import AmountError, HostFault, IdempotencyConflict
 from ...wire.guard import GuardReport, GuardState, ReadGuard, RenewLeases, RestoreGuard, Watch
 from ...wire.ledger import (
     ChargeManagementFee,
     ChargePerformanceFee,
-    LedgerPosition,
     LedgerTotals,
     PostMany,
     ReadTotals,
 )
 from ...wire.money import from_minor
 from ...wire.oversight import (
+    ConfirmClock,
     FundStatus,
     NavHistory,
     NavSample,
@@ -58,13 +58,14 @@ from ..alert import told_keys
 from ..alert.requests import requested
 from ..host import Host
 from ..persistence import DurableActor
-from . import fees, schema, shown
+from . import closing, fees, schema, shown
 from .booking import Booking, entitled_again
-from .breaks import is_break
+from .breaks import BreakWatch, is_break, unmarked_minor
+from .clocks import ClockWatch
 from .failures import FAILED, FailureWatch
-from .fees import Owed
 from .marks import marks_of
 from .schema import Memory
+from .sessions import NAMED_PERIODS_PER_YEAR, End, calendar_of
 from .settings import OversightSettings
 from .storage import StorageWatch
 
@@ -76,6 +77,8 @@ R = TypeVar("R")
 
 # A tick waits for whatever its steps wait for: a stop_all of 10 s, a commit behind a busy disk.
 STEP_DEADLINE_S = COMMIT_DEADLINE_S
+# The reason that the supervisor gives to its children when it ends.
+ORDERLY_STOP = "supervisor stopped"
 # How much real money a stage stands for, to tell more from less.
 _RISK = {"retired": 0, "paper": 0, "shadow": 0, "live-small": 1, "live-scaled": 2, "live": 2}
 
@@ -91,6 +94,7 @@ class OversightActor(DurableActor):
         settings: OversightSettings,
         capital_minor: int,
         tree: Callable[[], tuple[ChildStatus, ...]],
+        clock_watch: ClockWatch | None = None,
     ) -> None:
         super().__init__(path)
         self._clock = clock
@@ -110,13 +114,26 @@ class OversightActor(DurableActor):
         self._to_pause: dict[str, str] = {}
         # NAV at the last look, before the fees that have accrued and are not booked.
         self._gross_minor = 0
-        self._broken = False  # whether the two NAVs disagree
+        self._flows_minor = 0  # deposits less withdrawals and posted fees, at that look
+        self._clock_watch = clock_watch or ClockWatch(clock)
+        self._jumped = False  # whether the clock's jump was told
+        self._calendar = calendar_of(settings.session)
+        # The word that the engine gave at the tick before, and when; 0: not known.
+        self._heard_before: tuple[StrategyStatus, ...] = ()
+        self._heard_before_us = 0
+        self._named: list[str] = []  # sessions that the host has ended and this actor has not
+        self._due: tuple[End, ...] = ()  # what this tick ends
+        # The engine's figures for the sessions in `Memory.ending`, as objects of this life.
+        self._figures: dict[str, tuple[StrategyStatus, ...]] = {}
+        self._break_watch = BreakWatch()
+        self._break_told = False
+        self._gap_minor: int | None = None  # the ledger's NAV less the guard's
         self._started_us = 0
         self._statuses: tuple[StrategyStatus, ...] = ()
         self._feeds: tuple[FeedStatus, ...] = ()
         self._heard_us: int | None = None  # when the engine last answered
         self._terms: Mapping[str, EntitlementTerms] | None = None
-        self._named: set[str] = set()  # strategies nobody registered, named once
+        self._unregistered: set[str] = set()  # strategies that were named once
         self._totals: LedgerTotals | None = None
         self._breakers_open = 0
         self._alerts_24h = 0
@@ -128,13 +145,52 @@ class OversightActor(DurableActor):
 
     async def begin(self) -> None:
         """Hand the guard its state, and learn what the stages allow."""
-        self._memory = self._stored
         self._started_us = self._clock.now_us()
+        self._memory = self._begun(self._stored)
+        self._heard_before = schema.read_back(self._stored.statuses)
+        self._heard_before_us = self._stored.heard_us
         if self._settings.alerts_enabled:
             self._failures = FailureWatch(told_keys(self._reader, FAILED))
         await self._ask("guard", RestoreGuard(self._memory.guard))
         if self._settings.promotion_enabled:
             self._terms = (await self._ask("promotion", Observe(()))).terms
+
+    def _begun(self, memory: Memory) -> Memory:
+        """The memory of a fund that has started once at least."""
+        fee, since_us = memory.fees, memory.since_us or memory.fees.at_us or self._started_us
+        return msgspec.structs.replace(
+            memory,
+            since_us=since_us,
+            tick_us=memory.tick_us or fee.at_us,
+            statuses=(),
+            heard_us=0,
+            fees=msgspec.structs.replace(fee, crystallised_us=fee.crystallised_us or since_us),
+        )
+
+    async def on_stop(self, reason: str) -> None:
+        """Store the record, with the engine's last word, at an orderly stop of the fund."""
+        try:
+            # In a restart of the tree persistence may be the one that is down.
+            if self._ticks and reason == ORDERLY_STOP:
+                await self._remember_all()
+        except FundopsError as refusal:
+            log.warning("the last figures are not stored: %s", refusal)
+        finally:
+            await super().on_stop(reason)
+
+    async def _remember_all(self) -> None:
+        guard = self._memory.guard
+        with suppress(ActorError):
+            guard = await self._ask("guard", ReadGuard())
+        memory = msgspec.structs.replace(
+            self._memory,
+            guard=guard,
+            statuses=schema.kept(self._heard_before),
+            heard_us=self._heard_before_us,
+        )
+        enabled = self._settings.alerts_enabled
+        alerts = requested(self._clock.now_us(), self._alerts) if enabled else ()
+        await self._save((schema.remembered(memory), *self._nav_lines, *alerts))
 
     def _ref(self, name: str) -> Ref:
         return self.context.ref(name)
@@ -186,10 +242,11 @@ class OversightActor(DurableActor):
     async def tick(self, request: Tick) -> TickReport:
         """One round. Answers when all of its commits are durable."""
         self._ticks += 1
-        transitions: Sequence[Transition] = ()
-        session = request.session if request.session != self._memory.session else None
+        transitions: list[Transition] = []
+        self._look_at_clock()
         async with self._step("engine"):
             self._read_engine()
+        self._begin_sessions(request.session)
         if not self._settings.self_healing_enabled and "engine" not in self._failing:
             self._alerts += self._failures.look(self._statuses, self._terms)
         async with self._step("feeds"):
@@ -201,21 +258,28 @@ class OversightActor(DurableActor):
             await self._watch()
         if self._settings.promotion_enabled:
             async with self._step("promotion"):
-                transitions = await self._promote(session)
+                transitions += await self._promote()
             if "engine" not in self._failing:
                 async with self._step("reconcile"):
                     await self._reconcile()
-        if session is not None:
-            async with self._step("session"):
-                await self._end_session(session)
+        self._end_session()
         if self._settings.self_healing_enabled:
             async with self._step("recovery"):
                 await self._recover()
         async with self._step("remember"):
-            await self._remember(session)
+            await self._remember()
+        if self._settings.promotion_enabled:
+            async with self._step("sample"):
+                await self._sample(transitions)
         if self._settings.ledger_enabled:
             async with self._step("fees"):
                 await self._charge()
+            async with self._step("marks"):
+                await self._mark()
+            self._compare()
+        if self._due or self._alerts:  # consumers have taken sessions, and alerts followed
+            async with self._step("remember"):
+                await self._remember()
         await self._look_at_storage()
         if self._settings.alerts_enabled:
             async with self._step("alert"):
@@ -224,7 +288,11 @@ class OversightActor(DurableActor):
             self._publish()
         promotions = sum(one.kind == "promote" for one in transitions)
         return TickReport(
-            self._ticks, promotions, len(transitions) - promotions, tuple(self._failing)
+            self._ticks,
+            promotions,
+            len(transitions) - promotions,
+            tuple(self._failing),
+            tuple(end.session for end in self._due),
         )
 
     async def _look_at_storage(self) -> None:
@@ -265,26 +333,15 @@ class OversightActor(DurableActor):
             self._alerts += entitled_again(self._reader, terms)
 
     async def _watch(self) -> None:
-        now_us = self._clock.now_us()
-        guard, fee = self._memory.guard, self._memory.fees
-        external, posted, owed = self._capital_minor, fee.posted_minor, 0
-        if self._totals is not None:
-            external, posted, owed = (
-                self._totals.external_minor,
-                self._totals.fees_minor,
-                self._owed_minor(),
-            )
-        fee = msgspec.structs.replace(fee, posted_minor=posted + owed)
-        gross = guard.nav_minor + fee.accrued_minor
-        if guard.units:
-            fee = fees.accrue(
-                fee,
-                self._settings.fees,
-                now_us,
-                nav_minor=guard.nav_minor,
-                gross_minor=gross,
-                units=guard.units,
-            )
+        now_us, suspect = self._clock.now_us(), self._clock_watch.is_suspect()
+        memory, totals = self._memory, self._totals
+        external = self._capital_minor if totals is None else totals.external_minor
+        if memory.guard.units and not suspect:
+            flow = external - memory.guard.external_minor
+            memory = closing.with_flow(memory, self._settings, flow, now_us)
+        posted, owed = memory.fees.posted_minor, 0
+        if totals is not None:
+            posted, owed = totals.fees_minor, sum(fee.amount_minor for fee in memory.owed)
         report: GuardReport = await self._ask(
             "guard",
             Watch(
@@ -292,20 +349,24 @@ class OversightActor(DurableActor):
                 self._terms,
                 external,
                 posted,
-                fee.accrued_minor + owed,
+                memory.fees.management_minor + owed,
                 self._blind_s(),
+                fees.terms(memory.fees, self._settings.fees),
             ),
         )
-        self._gross_minor = report.gross_minor
-        if not fee.at_us:
-            fee = msgspec.structs.replace(fee, at_us=now_us, crystallised_us=now_us)
-        self._memory = msgspec.structs.replace(self._memory, guard=report.state, fees=fee)
+        if not report.problem:
+            fee = msgspec.structs.replace(memory.fees, performance_minor=report.performance_minor)
+            if not fee.at_us and not suspect:
+                fee = fees.accrue(fee, self._settings.fees, now_us, nav_minor=0)
+            self._memory = msgspec.structs.replace(memory, fees=fee)
+            self._gross_minor = report.gross_minor
+            self._flows_minor = external - posted
+        self._memory = msgspec.structs.replace(self._memory, guard=report.state)
         self._alerts += report.alerts
         self._to_pause |= {pause.strategy: pause.reason for pause in report.pauses}
         await self._pause(report.state)
-
-    def _owed_minor(self) -> int:
-        return sum(one.amount_minor for one in self._memory.owed)
+        if report.problem:
+            raise AmountError("nav", from_minor(report.gross_minor), report.problem)
 
     async def _pause(self, guard: GuardState) -> None:
         """Tell the engine, again in each tick until it has heard. Raises: `HostFault`, after all
@@ -322,11 +383,25 @@ class OversightActor(DurableActor):
         if fault is not None:
             raise fault
 
-    async def _promote(self, session: str | None) -> tuple[Transition, ...]:
+    async def _promote(self) -> tuple[Transition, ...]:
         evaluate = self._ticks % self._settings.promotion_every_ticks == 0
         # What an engine said before it fell silent is no evidence of today.
         statuses = () if "engine" in self._failing else self._statuses
-        observed = await self._ask("promotion", Observe(statuses, session, evaluate))
+        return await self._observe(statuses, None, evaluate=evaluate)
+
+    async def _observe(
+        self, statuses: Sequence[StrategyStatus], session: str | None, *, evaluate: bool
+    ) -> tuple[Transition, ...]:
+        named = self._memory.named
+        observed = await self._ask(
+            "promotion",
+            Observe(
+                statuses,
+                session,
+                evaluate and not self._clock_watch.is_suspect(),
+                NAMED_PERIODS_PER_YEAR if named else self._calendar.periods_per_year,
+            ),
+        )
         before, self._terms = self._terms or {}, observed.terms
         if before != self._terms and not self._blind_s():
             await self._ask("guard", RenewLeases(self._statuses, self._terms))
@@ -355,8 +430,8 @@ class OversightActor(DurableActor):
         for status in self._host.strategies():  # as it is now: this tick may have changed it
             entitled = terms.get(status.name)
             if entitled is None:
-                if status.name not in self._named:
-                    self._named.add(status.name)
+                if status.name not in self._unregistered:
+                    self._unregistered.add(status.name)
                     text = "it is entitled to no real money; register or adopt it"
                     title = f"{status.name} is not registered"
                     self._note(
@@ -387,49 +462,129 @@ class OversightActor(DurableActor):
         if fault is not None:
             raise fault
 
-    async def _end_session(self, session: str) -> None:
-        """Marks, fees, and the comparison of the two NAVs."""
-        now_us = self._clock.now_us()
-        fee, guard = self._memory.fees, self._memory.guard
-        gross = self._gross_minor - self._owed_minor()
-        if guard.units:
-            # What has accrued rests on the NAV of the tick before; what becomes final rests on this
-            # one's.
-            fee = fees.accrue(
-                fee,
-                self._settings.fees,
-                now_us,
-                nav_minor=guard.nav_minor,
-                gross_minor=gross,
-                units=guard.units,
+    # -- the clock and the sessions
+
+    def _look_at_clock(self) -> None:
+        suspect = self._clock_watch.is_suspect()
+        if suspect and not self._jumped:
+            parted_s = self._clock_watch.parted_s()
+            text = (
+                f"the wall clock moved by {parted_s:+,.0f} s against the monotonic clock; no session"
+                " ends, and fees and promotions wait until the two agree or fund.confirm_clock(by=,"
+                " reason=) says that the wall clock is right"
             )
-        management, fee = fees.post_management(fee)
-        performance = 0
-        if fees.due(fee, self._settings.fees, now_us):
-            performance, fee = fees.crystallise(
-                fee, now_us, gross_minor=gross - management, units=guard.units
+            log.warning("clock_jump: %s", text)
+            self._note(Level.WARNING, Category.GENERAL, "clock_jump", text, "clock_jump")
+        elif self._jumped and not suspect:
+            self._resolve(Category.GENERAL, "clock_jump is over", "clock_jump")
+        self._jumped = suspect
+
+    @handles(ConfirmClock)
+    def confirm_clock(self, request: ConfirmClock) -> bool:
+        """Take the wall clock as right; False when it was not suspect."""
+        suspect = self._clock_watch.is_suspect()
+        if suspect:
+            log.warning("clock confirmed by %s: %s", request.by, request.reason)
+            self._clock_watch.confirm()
+        return suspect
+
+    def _begin_sessions(self, named: str | None) -> None:
+        """Accrue the fees of now, and end the sessions whose end was missed."""
+        now_us, memory = self._clock.now_us(), self._memory
+        self._due = ()
+        if named is not None:
+            self._named.append(named)
+        if self._clock_watch.is_suspect():
+            return
+        self._due = closing.ends(
+            memory,
+            self._calendar,
+            self._named,
+            now_us=now_us,
+            alive_since_us=self._started_us,
+            interval_s=self._settings.tick_interval_s,
+        )
+        if self._named:
+            memory = msgspec.structs.replace(memory, named=True)
+            self._named.clear()
+        self._figures |= {
+            end.session: self._last_known(memory, end) for end in self._due if end.missed
+        }
+        self._memory, lines = closing.begin(
+            memory,
+            self._settings,
+            self._due,
+            self._figures,
+            now_us=now_us,
+            capital_minor=self._capital_minor,
+        )
+        self._nav_lines += lines
+
+    def _last_known(self, memory: Memory, end: End) -> tuple[StrategyStatus, ...]:
+        """The engine's figures for a session whose end was missed; () when it gave none in it."""
+        if not closing.took_place(end, memory.tick_us):
+            return ()
+        if self._heard_before_us:
+            heard = closing.took_place(end, self._heard_before_us)
+            return self._heard_before if heard else ()
+        # After a crash the last word is not known, and the first one since must do.
+        return () if "engine" in self._failing else self._statuses
+
+    def _end_session(self) -> None:
+        """End the sessions that end with this tick's figures, and note the tick."""
+        now_us, guard = self._clock.now_us(), self._memory.guard
+        nav = guard.nav_minor if guard.units or self._memory.tick_us else self._capital_minor
+        for end in self._due:
+            if end.missed:
+                continue
+            silent = "engine" in self._failing or not closing.had_tick(self._memory, end, now_us)
+            statuses = () if silent else self._statuses
+            self._memory, lines = closing.close(
+                self._memory,
+                self._settings,
+                end,
+                statuses,
+                nav_minor=nav,
             )
-        owed = (Owed("management", management, session), Owed("performance", performance, session))
-        fresh = (
-            tuple(one for one in owed if one.amount_minor) if self._settings.ledger_enabled else ()
-        )
-        self._memory = msgspec.structs.replace(
-            self._memory,
-            guard=msgspec.structs.replace(
-                guard, nav_minor=gross - management - performance - fee.accrued_minor
-            ),
-            fees=fee,
-            session=session,
-            owed=(*self._memory.owed, *fresh),
-        )
-        self._count_alerts()
-        if self._totals is not None:
-            await self._mark_positions(self._totals.positions, session)
-            self._totals = await self._ask("ledger", ReadTotals())
-            self._compare(self._totals)
+            self._nav_lines += lines
+            self._figures[end.session] = statuses
+        if self._due:
+            waiting = {ending.session for ending in self._memory.ending}
+            self._figures = {key: self._figures[key] for key in waiting & self._figures.keys()}
+            self._count_alerts()
+        if self._clock_watch.is_suspect():
+            return  # an instant of a wrong clock says nothing of the session it fell into
+        if "engine" not in self._failing:
+            self._heard_before, self._heard_before_us = self._statuses, now_us
+        tick_us = max(self._memory.tick_us, now_us)
+        self._memory = msgspec.structs.replace(self._memory, tick_us=tick_us)
+
+    def _durable_endings(self) -> tuple[schema.Ending, ...]:
+        """The endings that consumers may take: those of which the commit is known."""
+        stored = {ending.session for ending in self._stored.ending}
+        return tuple(ending for ending in self._memory.ending if ending.session in stored)
+
+    def _figures_of(self, ending: schema.Ending) -> tuple[StrategyStatus, ...]:
+        found = self._figures.get(ending.session)
+        return schema.read_back(ending.statuses) if found is None else found
+
+    def _taken(self, session: str, consumer: Literal["sample", "marks"]) -> None:
+        self._memory = closing.taken(self._memory, session, consumer)
+        if session not in {ending.session for ending in self._memory.ending}:
+            self._figures.pop(session, None)
+
+    async def _sample(self, transitions: list[Transition]) -> None:
+        """Give promotion the sample of each session, in order, until it has taken it."""
+        for ending in self._durable_endings():
+            if ending.sample:
+                figures = self._figures_of(ending)
+                transitions += await self._observe(
+                    figures, ending.session, evaluate=not ending.missed and bool(figures)
+                )
+                self._taken(ending.session, "sample")
 
     async def _charge(self) -> None:
-        """Book what is owed, once it is remembered that it is.
+        """Book the fees that are owed, once the record says so.
 
         A crash after the booking then asks for the same keys and amounts again, which the ledger
         answers with the entries it has: a fee is charged neither twice nor never.
@@ -445,32 +600,53 @@ class OversightActor(DurableActor):
                 )
             except IdempotencyConflict as booked:
                 log.warning("session %s was charged before: %s", one.session, booked)
-        self._memory = msgspec.structs.replace(self._memory, owed=())
         self._totals = await self._ask("ledger", ReadTotals())
+        self._memory = msgspec.structs.replace(self._memory, owed=())
 
-    async def _mark_positions(self, positions: Sequence[LedgerPosition], session: str) -> None:
-        marks = marks_of(positions, self._statuses, session)
-        if marks:
-            try:
-                await self._ask("ledger", PostMany(marks))
-            except IdempotencyConflict as booked:
-                log.warning("session %s was marked before: %s", session, booked)
+    async def _mark(self) -> None:
+        """Mark the book's positions for each session, in order, until the ledger has taken it."""
+        for ending in self._durable_endings():
+            if not ending.marks or self._totals is None:
+                continue
+            marks = marks_of(self._totals.positions, self._figures_of(ending), ending.session)
+            if marks:
+                try:
+                    await self._ask("ledger", PostMany(marks))
+                except IdempotencyConflict as booked:
+                    log.warning("session %s was marked before: %s", ending.session, booked)
+                self._totals = await self._ask("ledger", ReadTotals())
+            self._taken(ending.session, "marks")
 
-    def _compare(self, totals: LedgerTotals) -> None:
-        """Compare the ledger's NAV with the guard's, which rest on different reports."""
-        gap = totals.nav_minor - self._gross_minor
-        before, self._broken = self._broken, is_break(gap, self._gross_minor)
-        if self._broken and not before:
+    def _compare(self) -> None:
+        """Compare the ledger's NAV with the guard's, which rest on different reports.
+
+        Where no fills or settlements come in by themselves the book lacks what the engine trades:
+        the difference is shown, and is no fault.
+        """
+        every = self._settings.recovery_every_ticks
+        if self._totals is None or not (self._due or self._ticks % every == 0):
+            return
+        totals = self._totals
+        unmarked = unmarked_minor(totals.positions, self._statuses)
+        # The book has moved on since the look, by the fees of this tick and by what people booked.
+        flows = totals.external_minor - totals.fees_minor - self._flows_minor
+        expected = self._gross_minor + flows
+        gap = self._gap_minor = totals.nav_minor + unmarked - expected
+        if not (self._host.can(CanListFills) or self._host.can(CanListSettlements)):
+            return
+        is_broken = is_break(gap, expected, self._settings.break_tolerance)
+        stands = self._break_watch.look(is_broken, self._clock.monotonic_s())
+        if stands and not self._break_told:
+            self._break_told = True
             title = "Ledger and engine disagree on NAV"
             text = (
-                f"ledger {from_minor(totals.nav_minor)}, engine {from_minor(self._gross_minor)}, "
-                f"difference {from_minor(gap)}"
+                f"ledger {from_minor(totals.nav_minor)}, with marks of {from_minor(unmarked)} still"
+                f" to be booked; engine {from_minor(expected)}; difference {from_minor(gap)}"
             )
             self._note(Level.CRITICAL, Category.GENERAL, title, text, "break")
-        elif before and not self._broken:
+        elif self._break_told and not is_broken:
+            self._break_told = False
             self._resolve(Category.GENERAL, "Ledger and engine agree on NAV", "break")
-        elif gap:
-            log.info("NAV of ledger and engine differ by %s", from_minor(gap))
 
     async def _recover(self) -> None:
         """Every few ticks the check; a queue that is due is worked off every tick."""
@@ -481,25 +657,17 @@ class OversightActor(DurableActor):
         if self._ticks % self._settings.recovery_every_ticks == 0:
             await self._ask("recovery", CheckFeeds(self._feeds))
 
-    async def _remember(self, session: str | None) -> None:
-        """One commit: alerts asked for, the memory when it matters, the session's line of NAV."""
-        now_us = self._clock.now_us()
-        statements: list[Statement] = []
-        memory, stored = self._memory, self._stored
-        guard = memory.guard
-        if session is not None:
-            self._nav_lines.append(
-                schema.nav_line(now_us, session, guard.nav_minor, guard.drawdown)
-            )
-        statements += self._nav_lines
-        changed = memory.session != stored.session or _flags(guard) != _flags(stored.guard)
-        if session is not None or changed or self._ticks == 1:
+    async def _remember(self) -> None:
+        """One commit: alerts asked for, the record when it matters, the lines of ended sessions."""
+        memory, statements = self._memory, list(self._nav_lines)
+        must = bool(statements) or self._ticks == 1 or schema.must_remember(memory, self._stored)
+        if must:
             statements.append(schema.remembered(memory))
-            stored = memory
         if self._settings.alerts_enabled:
-            statements += requested(now_us, self._alerts)
+            statements += requested(self._clock.now_us(), self._alerts)
         await self._save(statements)
-        self._stored = stored
+        if must:
+            self._stored = memory
         self._nav_lines.clear()
         self._alerts.clear()
 
@@ -560,6 +728,8 @@ class OversightActor(DurableActor):
             alerts_24h=self._alerts_24h,
             breakers_open=self._breakers_open,
             ticks=self._ticks,
+            nav_difference=None if self._gap_minor is None else from_minor(self._gap_minor),
+            clock_suspect=self._clock_watch.is_suspect(),
         )
 
     def _count_alerts(self) -> None:
@@ -572,8 +742,9 @@ class OversightActor(DurableActor):
     async def remember_guard(self, _: RememberGuard) -> None:
         """Refused with what the storage refuses; the next tick then tries again."""
         memory = msgspec.structs.replace(self._memory, guard=await self._ask("guard", ReadGuard()))
-        await self._save((schema.remembered(memory),))
+        await self._save((schema.remembered(memory), *self._nav_lines))
         self._memory = self._stored = memory
+        self._nav_lines.clear()
 
     @handles(NavHistory)
     def nav_history(self, request: NavHistory) -> tuple[NavSample, ...]:
@@ -583,15 +754,3 @@ class OversightActor(DurableActor):
 
 def _in_force(status: StrategyStatus, entitled: EntitlementTerms | None) -> bool:
     return entitled is not None and status.stage in (None, entitled.stage.value)
-
-
-def _flags(guard: GuardState) -> tuple[object, ...]:
-    """What must be remembered at once; figures can wait for the end of the session."""
-    return (
-        guard.kill_state,
-        guard.warned,
-        guard.external_minor,
-        tuple(
-            (name, book.paused, book.warned, book.real) for name, book in guard.strategies.items()
-        ),
-    )

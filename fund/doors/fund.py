@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import trio
@@ -13,12 +13,23 @@ from fundops.actors.guard import Leases
 from fundops.config import FundConfig
 from fundops.doors.door import ANSWER_DEADLINE_S
 from fundops.doors.ledger import LedgerDoor
+from fundops.moments import day_of
 from fundops.reported import Reported
-from fundops.runtime import ActorError, ChildStatus, Clock, Rejected, Request, Supervisor
+from fundops.runtime import (
+    ActorError,
+    ChildStatus,
+    Clock,
+    ConfigError,
+    Rejected,
+    Request,
+    Supervisor,
+    shown,
+)
 from fundops.wire.alert import PendingDeliveries
 from fundops.wire.controller import StrategyStatus
 from fundops.wire.guard import Entitlement, ResumeStrategy
 from fundops.wire.oversight import (
+    ConfirmClock,
     FundStatus,
     NavHistory,
     NavSample,
@@ -59,7 +70,6 @@ class FundDoor:
         self._leases = leases
         self._reported = reported
         self._channels = channels
-        self._last_day = _utc_day(clock)
 
     async def _ask(self, actor: str, request: Request[R]) -> R:
         return await self._supervisor.ref(actor).ask(request, timeout_s=ANSWER_DEADLINE_S)
@@ -83,16 +93,19 @@ class FundDoor:
 
     # -- the tick
 
-    async def tick(self, session: str | None = None) -> TickReport:
+    async def tick(self, session: dt.date | str | None = None) -> TickReport:
         """Run one round of oversight; returns once its commits are durable.
 
-        For hosts that drive time themselves. `session` names the session that this tick ends, as an
-        ISO date; None: no session ends.
+        It also ends the sessions of the configured calendar that are over. A host that keeps the
+        calendar itself names with `session` the one that this tick ends, as an ISO date; the first
+        name switches the configured calendar off. No session ends twice, and none before one that
+        has ended.
+
+        Raises: `ConfigError` when `session` is no ISO date.
         """
-        report = await self._supervisor.ref("oversight").ask(
-            Tick(session), timeout_s=TICK_DEADLINE_S
-        )
-        if session is not None and self.config.ledger_enabled:
+        named = None if session is None else day_of("session", session)
+        report = await self._supervisor.ref("oversight").ask(Tick(named), timeout_s=TICK_DEADLINE_S)
+        if report.sessions and self.config.ledger_enabled:
             await self._log_anchor()
         return report
 
@@ -109,11 +122,18 @@ class FundDoor:
             for entry in newest:
                 log.info("ledger anchor %d %s", entry.seq, entry.hash)
 
-    async def tick_now(self) -> TickReport:
-        """Run a tick that also ends the UTC day if one has passed since the last `tick_now`."""
-        today = _utc_day(self.clock)
-        ended, self._last_day = self._last_day, today
-        return await self.tick(ended if ended != today else None)
+    async def confirm_clock(self, *, by: str, reason: str) -> bool:
+        """Take the wall clock as right after a jump (`FundStatus.clock_suspect`).
+
+        Sessions, fees and promotions go on from its time at the next tick. False when it was not
+        suspect. `by` names the person who has looked.
+
+        Raises: `ConfigError` for an empty `by` or `reason`.
+        """
+        for field, text in (("by", by), ("reason", reason)):
+            if not isinstance(text, str) or not text.strip():
+                raise ConfigError(field, f"{shown(text)} says nothing; a person confirms a clock")
+        return await self._ask("oversight", ConfirmClock(by, reason))
 
     async def status(self) -> FundStatus:
         """The fund's state as of its last tick."""
@@ -157,7 +177,3 @@ class FundDoor:
                     await trio.sleep(FLUSH_POLL_S)
             return True
         return False
-
-
-def _utc_day(clock: Clock) -> str:
-    return datetime.fromtimestamp(clock.now_us() // 1_000_000, UTC).date().isoformat()

@@ -58,7 +58,7 @@ MIGRATIONS: tuple[str, ...] = (
     + oversight_schema.SCHEMA,
     ledger_schema.SCHEMA_2 + persistence_schema.SCHEMA + _AUDIT,
     promotion_schema.SCHEMA_3 + recovery_schema.SCHEMA_3 + _AUDIT_3,
-    alert_schema.SCHEMA_4 + ledger_schema.SCHEMA_4,
+    alert_schema.SCHEMA_4 + ledger_schema.SCHEMA_4 + oversight_schema.SCHEMA_4,
 )
 
 

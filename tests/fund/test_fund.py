@@ -846,6 +846,8 @@ async def test_the_status_of_a_fund_is_the_documented_one() -> None:
             "alerts_24h": 1,
             "breakers_open": 0,
             "ticks": 3,
+            "nav_difference": None,
+            "clock_suspect": False,
         }
         assert status.nav + status.total_fees == 100_500
 
@@ -857,7 +859,7 @@ async def test_before_its_first_tick_a_fund_is_worth_its_capital() -> None:
 
 
 async def test_every_day_that_ends_leaves_one_line_of_nav_newest_first() -> None:
-    async with virtual_fund(_running("a"), **EVERYTHING) as world:
+    async with virtual_fund(_running("a"), management_fee_bps=200, **EVERYTHING) as world:
         await world.advance(3 * DAY_S + 60, step_s=3_600)
         history = await world.fund.nav_history()
         assert [one.session for one in history] == ["2026-01-07", "2026-01-06", "2026-01-05"]
@@ -866,7 +868,7 @@ async def test_every_day_that_ends_leaves_one_line_of_nav_newest_first() -> None
 
 
 async def test_fees_are_booked_once_for_each_day_and_never_move_the_nav() -> None:
-    async with virtual_fund(_running("a"), **EVERYTHING) as world:
+    async with virtual_fund(_running("a"), management_fee_bps=200, **EVERYTHING) as world:
         await world.tick()
         await world.advance(2 * DAY_S + 60, step_s=3_600)
         kinds = [entry.kind for entry in await world.fund.ledger.recent_entries()]

@@ -377,7 +377,7 @@ def test_every_method_of_the_fund_as_a_whole_answers() -> None:
     with FundManager(_config(status_port=0, **EVERYTHING), engine) as fund:
         assert fund.tick("2026-01-05").failed == ()
         assert [one.session for one in fund.nav_history()] == ["2026-01-05"]
-        assert fund.tick_now().number == 2
+        assert fund.tick().number == 2
         assert fund.status_port() > 0
         assert len(fund.status_token) >= 32
         assert fund.flush_alerts(DEADLINE_S)

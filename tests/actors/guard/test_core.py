@@ -13,7 +13,7 @@ from fundops.actors.guard.core import GuardSettings, Look, look
 from fundops.runtime import ConfigError
 from fundops.wire.alert import Level
 from fundops.wire.controller import StrategyStatus
-from fundops.wire.guard import GuardState
+from fundops.wire.guard import FeeTerms, GuardState
 from fundops.wire.promotion import EntitlementTerms, PromotionStage
 
 UNIT = 10**8
@@ -399,3 +399,53 @@ def test_capital_given_or_taken_moves_the_peak_and_hides_no_drawdown() -> None:
     fund.look(status(pnl=-100, allocated=5_000))
     book = fund.state.strategies["mm"]
     assert 1 - book.worth_minor / book.peak_minor == pytest.approx(0.1, abs=1e-6)
+
+
+@given(
+    st.lists(st.integers(-60_000, 300_000), max_size=6),
+    st.integers(-60_000, 300_000),
+    st.integers(0, 500_000),
+    st.floats(0, 100),
+    st.floats(0.5, 3),
+)
+def test_no_rise_of_pnl_ever_raises_the_drawdown(
+    history: list[int], pnl: int, rise: int, performance_pct: float, mark: float
+) -> None:
+    fees = FeeTerms(performance_pct, mark)
+
+    def at(state: GuardState, figure: int) -> Look:
+        return look(
+            state,
+            DEFAULTS,
+            (status(pnl=figure),),
+            None,
+            external_minor=CAPITAL * UNIT,
+            posted_fees_minor=0,
+            accrued_fees_minor=3 * UNIT,
+            fees=fees,
+        )
+
+    state = GuardState()
+    for figure in history:
+        state = at(state, figure).state
+    low, high = at(state, pnl), at(state, pnl + rise)
+    assert high.state.drawdown <= low.state.drawdown + 1e-8
+    risen = at(low.state, pnl + rise)
+    assert risen.state.drawdown <= low.state.drawdown + 1e-8
+    # The figures of one look agree: standing still afterwards is no loss.
+    assert at(risen.state, pnl + rise).state.drawdown == risen.state.drawdown
+    assert risen.gross_minor - 3 * UNIT - risen.performance_minor == risen.state.nav_minor
+
+
+def test_nav_beyond_the_database_leaves_the_state_of_the_fund() -> None:
+    fund = Fund()
+    before = fund.look(status(pnl=1_000)).state
+    found = fund.look(*(status(name, 4e10) for name in "abc"))
+    assert found.problem.startswith("NAV 120,000,101,000.00 is beyond")
+    assert (found.state.nav_minor, found.state.peak_per_unit) == (
+        before.nav_minor,
+        before.peak_per_unit,
+    )
+    assert found.kill is None
+    fund.look(*(status(name, 0) for name in "abc"))
+    assert fund.state.drawdown == 0

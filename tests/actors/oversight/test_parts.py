@@ -8,7 +8,7 @@ import pytest
 
 from fundops import PromotionStage, StrategyStatus
 from fundops.actors.oversight import shown
-from fundops.actors.oversight.breaks import is_break
+from fundops.actors.oversight.breaks import BreakWatch, is_break, unmarked_minor
 from fundops.actors.oversight.marks import marks_of
 from fundops.wire.ledger import LedgerPosition
 from fundops.wire.promotion import EntitlementTerms
@@ -57,10 +57,42 @@ def test_a_position_that_cannot_be_marked_or_need_not_be_is_left(
 
 
 def test_two_navs_break_beyond_a_cent_and_a_basis_point() -> None:
-    assert not is_break(1_000_000, 0)
-    assert is_break(1_000_001, 0)
-    assert not is_break(10**9, 10**13)
-    assert is_break(-(10**9) - 1, 10**13)
+    assert not is_break(1_000_000, 0, 0.01)
+    assert is_break(1_000_001, 0, 0.01)
+    assert not is_break(10**9, 10**13, 0.01)
+    assert is_break(-(10**9) - 1, 10**13, 0.01)
+    assert not is_break(500_000_000, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ((0, 1, 2, 59), [False] * 4),
+        ((0, 59.9, 60), [False, False, True]),
+        ((0, 100), [False, False]),
+        ((0, 30, 60, 90), [False, False, True, True]),
+    ],
+    ids=["under a minute", "third look after a minute", "two looks", "it stands"],
+)
+def test_a_break_is_told_after_three_looks_and_a_minute(
+    times: tuple[float, ...], told: list[bool]
+) -> None:
+    watch = BreakWatch()
+    assert [watch.look(True, at) for at in times] == told
+    assert not watch.look(False, 200)
+    assert [watch.look(True, 201 + at) for at in times] == told, "the count begins anew"
+
+
+def test_unrealized_pnl_that_is_not_marked_yet_is_no_break() -> None:
+    held = [
+        position("5", "500", "520"),
+        position("1", "10", "10"),
+        position("1", "7", "9", strategy="x"),
+    ]
+    statuses = [StrategyStatus("mr", "running", unrealized_pnl=50), StrategyStatus("y", "running")]
+    assert unmarked_minor(held, statuses) == 30 * 10**8
+    assert unmarked_minor([], statuses) == 0
+    assert unmarked_minor(held, [StrategyStatus("mr", "running", unrealized_pnl=float("nan"))]) == 0
 
 
 def test_the_stream_shows_money_as_text_and_the_stage_of_the_database() -> None:
