@@ -469,9 +469,9 @@ class OversightActor(DurableActor):
         if suspect and not self._jumped:
             parted_s = self._clock_watch.parted_s()
             text = (
-                f"the wall clock moved by {parted_s:+,.0f} s against the monotonic clock; no session"
-                " ends, and fees and promotions wait until the two agree or fund.confirm_clock(by=,"
-                " reason=) says that the wall clock is right"
+                f"the wall clock moved by {parted_s:+,.0f} s against the monotonic clock; no"
+                " session ends, and fees and promotions wait until the two agree or"
+                " fund.confirm_clock(by=, reason=) says that the wall clock is right"
             )
             log.warning("clock_jump: %s", text)
             self._note(Level.WARNING, Category.GENERAL, "clock_jump", text, "clock_jump")
