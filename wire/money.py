@@ -7,6 +7,7 @@ engine's computation (3.1499999999999915), so it is rounded half-even and the ca
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from contextlib import suppress
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
@@ -30,6 +31,7 @@ __all__ = [
     "text_of",
     "to_minor",
     "to_minors",
+    "to_ratio",
 ]
 
 Amount = Decimal | int | str | float
@@ -40,6 +42,7 @@ MINOR_PER_UNIT = 10**SCALE_DIGITS
 MINOR_MAX = 2**62
 
 _INT_MAX = MINOR_MAX // MINOR_PER_UNIT
+_NO_NUMBER = "is not a number: give Decimal, int, decimal text or float"
 
 # Wide enough for every float and every text accepted here: a double has at most 767 significant
 # digits. A Decimal may have more, and losing them must be an error.
@@ -66,8 +69,13 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     kind = type(value)
     if kind is int and -_INT_MAX <= value <= _INT_MAX:  # the usual case, in the shortest way
         return Minor(int(value) * MINOR_PER_UNIT, False)
-    if kind is bool or not isinstance(value, (Decimal, int, str, float)):
-        raise AmountError(field, value, "is not a number: give Decimal, int, decimal text or float")
+    if not isinstance(value, (Decimal, int, str, float)):
+        number = _number_of(value)
+        if number is None:
+            raise AmountError(field, value, _NO_NUMBER)
+        return to_minor(number, field, floats=floats)
+    if kind is bool:
+        raise AmountError(field, value, _NO_NUMBER)
     if floats == "refuse" and isinstance(value, float):
         raise AmountError(field, value, "is a float, which this fund refuses; give Decimal or text")
     if isinstance(value, int):
@@ -103,6 +111,29 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     if abs(minor) > MINOR_MAX:
         raise AmountError(field, value, "is larger than 2^62 minor units")
     return Minor(minor, rounded)
+
+
+def _number_of(value: Any) -> float | None:
+    """A number of another library, such as numpy, as an int or a float; None: it is no number."""
+    # An array of one element and a numpy.bool convert too, but neither is an amount.
+    if hasattr(value, "__len__") or type(value).__name__.startswith("bool"):
+        return None
+    for convert in (operator.index, float):
+        with suppress(TypeError, ValueError, OverflowError):
+            return convert(value)
+    return None
+
+
+def to_ratio(value: Amount, field: str = "ratio", *, floats: str = "round") -> Fraction:
+    """The exact ratio, above zero, of a number or of text such as ``"3:2"``.
+
+    Raises: `AmountError`.
+    """
+    parts = value.split(":") if isinstance(value, str) else [value]
+    if len(parts) > 2:
+        raise AmountError(field, value, "is not a number, or two numbers such as 3:2")
+    minors = [positive_minor(part, field, floats=floats).minor for part in parts]
+    return Fraction(minors[0], minors[1] if len(minors) > 1 else MINOR_PER_UNIT)
 
 
 def to_minors(values: Sequence[Amount], *, floats: str = "round") -> tuple[list[int], list[bool]]:
