@@ -28,9 +28,12 @@ from ...wire.ledger import (
     OpenPosition,
     Post,
     PostMany,
+    Rename,
     ReopenPeriod,
     Reverse,
     Settle,
+    Split,
+    Transfer,
 )
 from ...wire.money import rounded_decimal
 from .book import RUN, Book, Draft
@@ -77,7 +80,7 @@ _LOTS_OF: Mapping[type, str] = {
     **dict.fromkeys((BookFill, ClosePosition, Mark, OpenPosition), "instrument"),
     Settle: "market",
 }
-_LOOKING_BACK = {ClosePeriod, Correct, ReopenPeriod, Reverse}
+_LOOKING_BACK = {ClosePeriod, Correct, Rename, ReopenPeriod, Reverse, Split, Transfer}
 _LONG = {*_PARTS_IN, *_LOTS_OF, *_LOOKING_BACK}
 
 
