@@ -163,7 +163,7 @@ class InsufficientFunds(EntryRefused):
     """The entry would take the account below its floor. Amounts are in the fund's currency."""
 
     def __init__(self, account: str, requested: Decimal, available: Decimal) -> None:
-        super().__init__(f"{account} has {available} available, {requested} requested")
+        super().__init__(f"{account} has {available:f} available, {requested:f} requested")
         self.account, self.requested, self.available = account, requested, available
 
 

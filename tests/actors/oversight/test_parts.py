@@ -26,7 +26,7 @@ def position(
     ("held", "unrealized", "value"),
     [
         (position("5", "500", "500"), 20, D(520)),
-        (position("5", "500", "500"), -600, D(0)),
+        (position("5", "500", "500"), -600, D(-100)),
         (position("-5", "-500", "-500"), 20, D(480)),
         (position("-5", "-500", "-500"), -20, D(520)),
     ],
@@ -43,17 +43,51 @@ def test_a_mark_brings_a_position_to_the_engines_figure(
     ("positions", "unrealized"),
     [
         ([position("5", "500", "520")], 20),
-        ([position("5", "500", "500"), position("1", "10", "10")], 20),
         ([position("5", "500", "500", strategy="other")], 20),
         ([position("5", "500", "500")], float("nan")),
     ],
-    ids=["booked already", "two positions", "no status", "no number"],
+    ids=["booked already", "no status", "no number"],
 )
 def test_a_position_that_cannot_be_marked_or_need_not_be_is_left(
     positions: list[LedgerPosition], unrealized: float
 ) -> None:
     status = StrategyStatus("mr", "running", unrealized_pnl=unrealized)
     assert marks_of(positions, [status], "2026-01-05") == ()
+
+
+def test_every_open_position_is_marked_in_proportion_to_cost() -> None:
+    """What is marked already counts, and no minor unit of the engine's figure is lost."""
+    held = [
+        LedgerPosition("mr", "X", D(5), D(500), D(530)),
+        LedgerPosition("mr", "Y", D(-1), D(-100), D(-100)),
+        LedgerPosition("mr", "Z", D(1), D(100), D("100.00000001")),
+        LedgerPosition("other", "X", D(1), D(1), D(1)),
+        LedgerPosition(None, "X", D(1), D(1), D(1)),
+    ]
+    status = StrategyStatus("mr", "running", unrealized_pnl=100)
+    marks = marks_of(held, [status], "2026-01-05")
+    assert [mark.instrument for mark in marks] == ["X", "Y", "Z"]
+    x, y, z = (D(str(mark.value)) for mark in marks)
+    assert (x - 500) + (100 - y) + (z - 100) == 100
+    assert (x, y) == (D("579.99999999"), 90)
+
+
+def test_positions_without_cost_share_a_gain_evenly() -> None:
+    held = [LedgerPosition("mr", name, D(1), D(0), D(0)) for name in "XY"]
+    status = StrategyStatus("mr", "running", unrealized_pnl=5)
+    assert [mark.value for mark in marks_of(held, [status], "s")] == [D("2.5"), D("2.5")]
+
+
+def test_the_key_of_a_mark_fits_and_is_that_of_one_position() -> None:
+    names = [("s" * 128, "i" * 128), ("a:b", "c"), ("a", "b:c")]
+    marks = [
+        marks_of([LedgerPosition(name, of, D(1), D(1), D(1))], [status], "2026-01-05")[0]
+        for name, of in names
+        for status in [StrategyStatus(name, "running", unrealized_pnl=5)]
+    ]
+    keys = [str(mark.key) for mark in marks]
+    assert len(set(keys)) == 3
+    assert max(map(len, keys)) <= 128
 
 
 def test_two_navs_break_beyond_a_cent_and_a_basis_point() -> None:
