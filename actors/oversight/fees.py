@@ -126,6 +126,8 @@ def with_flow(state: FeeState, flow_minor: int, *, nav_minor: int, units: float)
         return Posting(0, state)
     grown = 1 + flow_minor / nav_minor
     mark = (state.mark_per_unit * units + flow_minor) / (units * grown)
+    # Rounding must not take a unit in the last place off the mark.
+    mark = max(state.mark_per_unit, mark)
     return Posting(0, msgspec.structs.replace(state, mark_per_unit=mark))
 
 

@@ -168,6 +168,15 @@ def test_a_flow_changes_neither_what_a_unit_is_worth_nor_the_fee_of_those_who_st
         assert state.mark_per_unit == mark or flow > 0
 
 
+def test_a_deposit_at_the_mark_does_not_lower_it_by_rounding() -> None:
+    state, units = msgspec.structs.replace(BEGUN, mark_per_unit=1.2625), float(CAPITAL)
+    for _ in range(200):
+        nav = round(1.2625 * units) + 1
+        _, state = with_flow(state, UNIT, nav_minor=nav, units=units)
+        units *= 1 + UNIT / nav
+    assert state.mark_per_unit >= 1.2625
+
+
 def test_units_that_leave_take_their_share_of_the_fee_with_them() -> None:
     half = 50_000 * UNIT
     state = grow(BEGUN, T0, 60_000 * UNIT, units=half)
