@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from fundops.actors.guard import GuardActor, Leases
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.oversight import ClockWatch, OversightActor
-from fundops.actors.persistence import PersistenceActor
+from fundops.actors.persistence import PersistenceActor, StorageBoard
 from fundops.actors.promotion import PromotionActor
 from fundops.actors.recovery import RecoveryActor
 from fundops.actors.status import StatusActor
@@ -67,6 +67,7 @@ class Parts:
     transport: Any  # replaces the network of webhooks; None: the network itself
     make_worker: Callable[[str], Worker]
     nursery: trio.Nursery
+    storage: StorageBoard = field(default_factory=StorageBoard)
 
 
 def fund_tree(parts: Parts) -> list[ChildSpec | SupervisorSpec]:
@@ -92,7 +93,9 @@ def _guard(parts: Parts) -> ChildSpec:
 
 def _persistence(parts: Parts) -> ChildSpec:
     worker = partial(parts.make_worker, "fundops-writer")
-    actor = partial(PersistenceActor, parts.path, MIGRATIONS, make_worker=worker)
+    actor = partial(
+        PersistenceActor, parts.path, MIGRATIONS, make_worker=worker, board=parts.storage
+    )
     return ChildSpec("persistence", actor, capacity=BURST)
 
 
@@ -143,7 +146,15 @@ def _oversight(parts: Parts) -> ChildSpec:
     settings, capital = parts.config.oversight_settings(), parts.config.capital_minor
     watch = ClockWatch(parts.clock)
     actor = partial(
-        OversightActor, parts.path, parts.clock, parts.host, settings, capital, parts.view, watch
+        OversightActor,
+        parts.path,
+        parts.clock,
+        parts.host,
+        settings,
+        capital,
+        parts.view,
+        watch,
+        parts.storage,
     )
     return ChildSpec("oversight", actor, grace_s=15.0)
 

@@ -57,7 +57,7 @@ from ...wire.status import EventsCommitted, PublishStatus
 from ..alert import told_keys
 from ..alert.requests import requested
 from ..host import Host
-from ..persistence import DurableActor
+from ..persistence import DurableActor, StorageBoard
 from . import closing, fees, schema, shown
 from .booking import Booking, entitled_again
 from .breaks import BreakWatch, is_break, unmarked_minor
@@ -95,6 +95,7 @@ class OversightActor(DurableActor):
         capital_minor: int,
         tree: Callable[[], tuple[ChildStatus, ...]],
         clock_watch: ClockWatch | None = None,
+        storage: StorageBoard | None = None,
     ) -> None:
         super().__init__(path)
         self._clock = clock
@@ -137,7 +138,7 @@ class OversightActor(DurableActor):
         self._totals: LedgerTotals | None = None
         self._breakers_open = 0
         self._alerts_24h = 0
-        self._storage = StorageWatch(alerts=settings.alerts_enabled)
+        self._storage = StorageWatch(storage or StorageBoard(), alerts=settings.alerts_enabled)
 
     def load(self) -> None:
         """The memory as it is on disk. The one in hand is newer and stays."""
@@ -297,10 +298,7 @@ class OversightActor(DurableActor):
 
     async def _look_at_storage(self) -> None:
         """Its alerts are its own, so unlike other steps it leaves none behind here."""
-        try:
-            problem = await self._storage.look(self._ask, self._clock.now_us())
-        except FundopsError as error:
-            problem = str(error)
+        problem = await self._storage.look(self._ask, self._clock.now_us())
         if problem is None:
             self._failing.pop("storage", None)
         else:

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from ...runtime import FundopsError
 from ...wire.alert import AlertOutcome, AlertReceipt, Category, Level, SendAlert
-from ...wire.persistence import StorageState, StorageStatistics, StorageStatus
+from ...wire.persistence import StorageState, StorageStatus
+from ..persistence import StorageBoard
 
 __all__ = ["WAL_LARGE_BYTES", "StorageWatch"]
 
@@ -26,17 +27,17 @@ Ask = Callable[[str, Any], Awaitable[Any]]
 class StorageWatch:
     """Remembers what was told; a new one resolves what an earlier process left open."""
 
-    def __init__(self, *, alerts: bool) -> None:
+    def __init__(self, board: StorageBoard, *, alerts: bool) -> None:
+        self._board = board
         self._alerts = alerts
         self._told: dict[str, bool] = {}  # by dedup key: whether it was fired; else resolved
         self._again_us: dict[str, int] = {}
 
     async def look(self, ask: Ask, now_us: int) -> str | None:
-        """Compare the state with what was told. Returns why the database cannot be written.
-
-        Raises: `ActorError` when persistence does not answer.
-        """
-        status: StorageStatus = await ask("persistence", StorageStatistics())
+        """Compare the state with what was told. Returns why the database cannot be written."""
+        status = self._board.read()
+        if status is None:
+            return None  # persistence restarts, and its supervisor tells of that
         if self._alerts:
             for state in ("failed", "degraded"):
                 await self._tell(ask, now_us, _of_state(state, status), status.state == state)

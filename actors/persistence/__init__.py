@@ -2,6 +2,7 @@
 
 from .actor import PersistenceActor
 from .backup import Copied, backup, beside, restore
+from .board import StorageBoard
 from .copying import sync_folder
 from .database import check_writable, open_database
 from .reader import Reader, Rows
@@ -16,6 +17,7 @@ __all__ = [
     "Refusal",
     "Rows",
     "StateDiverged",
+    "StorageBoard",
     "Store",
     "Writer",
     "backup",

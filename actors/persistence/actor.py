@@ -28,6 +28,7 @@ from ...wire.persistence import (
     StorageStatistics,
     StorageStatus,
 )
+from .board import StorageBoard
 from .store import Answer, BeforeCommit, Store, commit_batch, no_log_elsewhere
 
 __all__ = ["PersistenceActor"]
@@ -55,10 +56,13 @@ class PersistenceActor(Actor):
         *,
         make_worker: Callable[[], Worker] = _writer_thread,
         before_commit: BeforeCommit = no_log_elsewhere,
+        board: StorageBoard | None = None,
     ) -> None:
         self._path = path.absolute()
         self._migrations = migrations
         self._before_commit = before_commit
+        self._board = board or StorageBoard()
+        self._committing = False
         self._make_worker = make_worker
         self._worker: Worker | None = None
         self._store: Store | None = None
@@ -74,9 +78,11 @@ class PersistenceActor(Actor):
         self._store = await self._worker.run(
             partial(Store, self._path, self._migrations, self._before_commit)
         )
+        self._board.show(self._status)
 
     async def on_stop(self, reason: str) -> None:
         """Leave one tidy file, then end the thread."""
+        self._board.show(None)
         if self._worker is None:
             return
         try:
@@ -103,7 +109,9 @@ class PersistenceActor(Actor):
     async def _commit(self, batch: list[tuple[Statement, ...]]) -> list[Answer]:
         assert self._worker is not None
         assert self._store is not None
+        self._committing = True
         answers = await self._worker.run(partial(commit_batch, self._store, batch))
+        self._committing = False
         # A storage fault is the same for the whole batch.
         self._note(answers[0])
         return answers
@@ -131,6 +139,9 @@ class PersistenceActor(Actor):
     @handles(StorageStatistics)
     def statistics(self, _: StorageStatistics) -> StorageStatus:
         """The state, the counters and the size of the log."""
+        return self._status()
+
+    def _status(self) -> StorageStatus:
         self._look()
         try:
             wal_bytes = self._path.with_name(self._path.name + "-wal").stat().st_size
@@ -146,7 +157,8 @@ class PersistenceActor(Actor):
 
     def _look(self) -> None:
         """A deleted or replaced file is noticed without a commit too."""
-        if self._store is None or self._state == "failed":
+        # A commit looks by itself, and it may just be opening the files again.
+        if self._store is None or self._state == "failed" or self._committing:
             return
         try:
             problem = self._store.files.problem()

@@ -29,13 +29,7 @@ from fundops.runtime import (
     handles,
     open_supervisor,
 )
-from fundops.wire.alert import (
-    AlertOutcome,
-    AlertReceipt,
-    AlertsWaiting,
-    ConsumeAlertRequests,
-    SendAlert,
-)
+from fundops.wire.alert import AlertsWaiting, ConsumeAlertRequests, SendAlert
 from fundops.wire.controller import FeedStatus, Fill, Settlement, StopReport, StrategyStatus
 from fundops.wire.errors import OutcomeUnknown, StorageDegraded
 from fundops.wire.guard import EngageKillSwitch, ReadKillSwitch, ResumeStrategy
@@ -175,7 +169,7 @@ class Inbox(Actor):
 
     @handles(SendAlert, AlertsWaiting, ConsumeAlertRequests)
     def take(self, message: Any) -> Any:
-        return AlertReceipt(0, AlertOutcome.QUEUED, 1) if isinstance(message, SendAlert) else 0
+        return 0
 
 
 class Tree:
