@@ -93,9 +93,12 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     max_fund_drawdown_pct: float = 15.0
     max_strategy_drawdown_pct: float = 25.0
     kill_confirm_ticks: int = 1
-    kill_action: Literal["halt", "flatten"] = "halt"
+    kill_action: Literal["halt", "flatten", "freeze"] = "halt"
+    flatten_confirm_ticks: int = 3
     lease_s: float = 30.0
+    host_silent_s: float = 10.0
     max_blind_s: float = 60.0
+    on_blind: Literal["reduce", "kill"] = "reduce"
 
     management_fee_bps: int = 200
     performance_fee_pct: float = 20.0

@@ -278,7 +278,8 @@ class PromotionManager:
             if terms.mode == "live"
             else notional
         )
-        return Entitlement(terms.stage.value, terms.mode, capital, FOR_EVER_US)
+        live = terms.mode == "live"
+        return Entitlement(terms.stage.value, terms.mode, capital, FOR_EVER_US, live, live)
 
     # -- one call, one look at the file
 

@@ -2,7 +2,9 @@
 
 The host implements them and nothing else. `Controller` is the required part. Each optional part is
 a separate Protocol below, recognised by its method names; a function of fundops that needs a
-missing part is disabled, and the start-up log names the missing parts. Methods must not block.
+missing part is disabled, and the start-up log names the missing parts. Each method may be a plain
+`def` or an `async def`. Methods must not block. A host that pushes its state with `fund.report`
+needs no `strategies`.
 
 Instants are int microseconds since the Unix epoch (UTC). Money is in the fund's currency.
 """
@@ -31,10 +33,18 @@ __all__ = [
     "StopReport",
     "StrategyState",
     "StrategyStatus",
+    "stage_risk",
 ]
 
 StrategyState = Literal["pending", "running", "paused", "stopped", "failed", "retired"]
-KillAction = Literal["halt", "flatten"]
+KillAction = Literal["halt", "flatten", "freeze"]
+
+_RISK = {"retired": 0, "paper": 0, "shadow": 0, "live-small": 1, "live-scaled": 2, "live": 2}
+
+
+def stage_risk(stage: str) -> int:
+    """How much real money a stage stands for; 0: none, 3: an unknown word, hence the most."""
+    return _RISK.get(stage, 3)
 
 
 class StrategyStatus(msgspec.Struct, frozen=True):
@@ -58,6 +68,9 @@ class StrategyStatus(msgspec.Struct, frozen=True):
     )
     heartbeat_us: int | None = None  # None: no heartbeats, and then "running" counts as alive
     at_us: int | None = None  # when this was true; None: now
+    version: str | None = None  # hash of code and configuration; None: unknown
+    run: str | None = None  # changes whenever the engine's counters start anew; None: unknown
+    twin_equity: Decimal | float | None = None  # of its paper twin in live stages; None: no twin
 
 
 class FeedStatus(msgspec.Struct, frozen=True):
@@ -96,8 +109,9 @@ class Fill(msgspec.Struct, frozen=True):
 class StopReport(msgspec.Struct, frozen=True):
     """The orders and positions still open after `stop_all`, which is repeated while orders are."""
 
-    open_orders: int
+    open_orders: int  # those that may add risk
     open_positions: int
+    protective_orders: int = 0  # reduce-only orders, which stay under "halt"
 
 
 class Controller(Protocol):
@@ -137,7 +151,8 @@ class CanStopAll(Protocol):
     """The part that the kill switch uses."""
 
     async def stop_all(self, reason: str, action: KillAction) -> StopReport:
-        """Stop all trading and cancel all orders; "flatten" closes the positions too.
+        """Stop all trading and cancel all orders; "flatten" closes the positions too, and
+        "freeze" touches nothing.
 
         Idempotent.
         """

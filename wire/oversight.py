@@ -53,6 +53,8 @@ class FundStatus(msgspec.Struct, frozen=True):
     alerts_24h: int
     breakers_open: int
     ticks: int  # since the fund started
+    data_age_s: float | None = None  # of the host's newest word; None: no tick yet
+    stale: bool = False  # the host is silent, so its figures are those of that age
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name."""

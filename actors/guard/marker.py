@@ -36,6 +36,16 @@ class Marker:
                 None,
             )
 
+    def exists(self) -> bool:
+        """One stat; True also when it cannot be known, because unknown means engaged."""
+        try:
+            os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def write(self, status: KillStatus) -> None:
         """Durable on return. Raises: OSError; where there is only no room for what it says, the
         marker is there.

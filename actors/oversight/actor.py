@@ -26,8 +26,7 @@ from ...runtime import (
     handles,
 )
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
-from ...wire.controller import FeedStatus, StrategyStatus
-from ...wire.errors import HostFault, IdempotencyConflict
+from ...wire.errors import IdempotencyConflict
 from ...wire.guard import GuardReport, GuardState, ReadGuard, RenewLeases, RestoreGuard, Watch
 from ...wire.ledger import (
     BookFills,
@@ -55,12 +54,16 @@ from ...wire.promotion import EntitlementTerms, Observe, Transition
 from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, RecoveryStatuses
 from ...wire.status import EventsCommitted, PublishStatus
 from ..alert.requests import requested
+from ..guard.schema import load_latch
 from ..host import Host
 from ..persistence import DurableActor
 from . import fees, schema, shown
 from .breaks import is_break
+from .engine import Engine
 from .fees import Owed
 from .marks import marks_of
+from .pauses import Pauses
+from .reconcile import Reconciler
 from .schema import Memory
 from .settings import OversightSettings
 
@@ -68,10 +71,8 @@ __all__ = ["OversightActor"]
 
 log = logging.getLogger("fundops.oversight")
 
-# A tick waits for whatever its steps wait for: a stop_all of 10 s, a commit behind a busy disk.
+# A tick waits for whatever its steps wait for, such as a commit behind a busy disk.
 STEP_DEADLINE_S = COMMIT_DEADLINE_S
-# How much real money a stage stands for, to tell more from less.
-_RISK = {"retired": 0, "paper": 0, "shadow": 0, "live-small": 1, "live-scaled": 2, "live": 2}
 
 
 class OversightActor(DurableActor):
@@ -98,17 +99,14 @@ class OversightActor(DurableActor):
         self._memory = Memory()
         self._stored = Memory()  # the memory as it is on disk
         self._nav_lines: list[Statement] = []
-        # Strategies that the engine has not been told to pause yet, and why.
-        self._to_pause: dict[str, str] = {}
+        self._engine = Engine(host)
+        self._pauses = Pauses(host)
+        self._reconciler = Reconciler(host, capital_minor)
         # NAV at the last look, before the fees that have accrued and are not booked.
         self._gross_minor = 0
         self._broken = False  # whether the two NAVs disagree
-        self._started_us = 0
-        self._statuses: tuple[StrategyStatus, ...] = ()
-        self._feeds: tuple[FeedStatus, ...] = ()
-        self._heard_us: int | None = None  # when the engine last answered
+        self._forget_latch: Callable[[], None] = lambda: None
         self._terms: Mapping[str, EntitlementTerms] | None = None
-        self._named: set[str] = set()  # strategies nobody registered, named once
         self._totals: LedgerTotals | None = None
         self._breakers_open = 0
         self._alerts_24h = 0
@@ -120,10 +118,18 @@ class OversightActor(DurableActor):
     async def begin(self) -> None:
         """Hand the guard its state, and learn what the stages allow."""
         self._memory = self._stored
-        self._started_us = self._clock.now_us()
-        await self._ask("guard", RestoreGuard(self._memory.guard))
+        await self._ask("guard", RestoreGuard(self._memory.guard, load_latch(self._reader)))
+        books = self._memory.guard.strategies
+        self._reconciler.recall(name for name, book in books.items() if book.above)
+        # The kill switch is shown at once, and not by the next tick.
+        self._forget_latch = self._host.latch.on_change(self._publish_if_shown)
         if self._settings.promotion_enabled:
             self._terms = (await self._ask("promotion", Observe(()))).terms
+
+    async def on_stop(self, reason: str) -> None:
+        """Show the kill switch no more, and close the reader."""
+        self._forget_latch()
+        await super().on_stop(reason)
 
     def _ref(self, name: str) -> Ref:
         return self.context.ref(name)
@@ -178,9 +184,10 @@ class OversightActor(DurableActor):
         transitions: Sequence[Transition] = ()
         session = request.session if request.session != self._memory.session else None
         async with self._step("engine"):
-            self._read_engine()
+            await self._engine.read()
         async with self._step("feeds"):
-            self._feeds = self._host.feeds()
+            await self._engine.read_feeds()
+        self._alerts += self._engine.alerts()
         if self._settings.ledger_enabled:
             async with self._step("ledger"):
                 await self._book()
@@ -212,17 +219,6 @@ class OversightActor(DurableActor):
         return TickReport(
             self._ticks, promotions, len(transitions) - promotions, tuple(self._failing)
         )
-
-    def _read_engine(self) -> None:
-        """What the engine says of itself. If it fails, what it said last stands, and ages."""
-        self._statuses = self._host.strategies()
-        self._heard_us = self._clock.now_us()
-
-    def _blind_s(self) -> float:
-        if "engine" not in self._failing:
-            return 0.0
-        since_us = self._heard_us if self._heard_us is not None else self._started_us
-        return max(1e-6, (self._clock.now_us() - since_us) / 1_000_000)
 
     async def _book(self) -> None:
         """Fees that a former life owed; fills and settlements after the stored cursors, once
@@ -264,12 +260,14 @@ class OversightActor(DurableActor):
         report: GuardReport = await self._ask(
             "guard",
             Watch(
-                self._statuses,
+                self._engine.statuses,
                 self._terms,
                 external,
                 posted,
                 fee.accrued_minor + owed,
-                self._blind_s(),
+                self._engine.blind_s,
+                self._engine.lapsed(),
+                self._memory.session,
             ),
         )
         self._gross_minor = report.gross_minor
@@ -277,35 +275,20 @@ class OversightActor(DurableActor):
             fee = msgspec.structs.replace(fee, at_us=now_us, crystallised_us=now_us)
         self._memory = msgspec.structs.replace(self._memory, guard=report.state, fees=fee)
         self._alerts += report.alerts
-        self._to_pause |= {pause.strategy: pause.reason for pause in report.pauses}
-        await self._pause(report.state)
+        await self._pauses.tell(report.pauses, report.state)
 
     def _owed_minor(self) -> int:
         return sum(one.amount_minor for one in self._memory.owed)
 
-    async def _pause(self, guard: GuardState) -> None:
-        """Tell the engine, again in each tick until it has heard. Raises: `HostFault`, after all
-        were told.
-        """
-        fault: HostFault | None = None
-        for name, reason in tuple(self._to_pause.items()):
-            try:
-                if guard.strategies[name].paused:
-                    await self._host.pause(name, reason)
-                del self._to_pause[name]
-            except HostFault as error:
-                fault = error
-        if fault is not None:
-            raise fault
-
     async def _promote(self, session: str | None) -> tuple[Transition, ...]:
         evaluate = self._ticks % self._settings.promotion_every_ticks == 0
         # What an engine said before it fell silent is no evidence of today.
-        statuses = () if "engine" in self._failing else self._statuses
+        statuses = () if "engine" in self._failing else self._engine.statuses
         observed = await self._ask("promotion", Observe(statuses, session, evaluate))
         before, self._terms = self._terms or {}, observed.terms
-        if before != self._terms and not self._blind_s():
-            await self._ask("guard", RenewLeases(self._statuses, self._terms))
+        if before != self._terms and not self._engine.blind_s:
+            renewed = RenewLeases(self._engine.statuses, self._terms, self._engine.lapsed())
+            await self._ask("guard", renewed)
         for name, terms in observed.terms.items():
             old = before.get(name)
             if old is not None and old.real_capital_fraction != terms.real_capital_fraction:
@@ -324,48 +307,11 @@ class OversightActor(DurableActor):
         )
 
     async def _reconcile(self) -> None:
-        """The stage in force at the engine must be the one in the database.
-
-        Raises: `HostFault`, after all were told.
-        """
-        terms = self._terms or {}
-        fault: HostFault | None = None
-        if all(_in_force(one, terms.get(one.name)) for one in self._statuses):
-            return
-        for status in self._host.strategies():  # as it is now: this tick may have changed it
-            entitled = terms.get(status.name)
-            if entitled is None:
-                if status.name not in self._named:
-                    self._named.add(status.name)
-                    text = "it is entitled to no real money; register or adopt it"
-                    title = f"{status.name} is not registered"
-                    self._note(
-                        Level.WARNING,
-                        Category.PROMOTION,
-                        title,
-                        text,
-                        f"unregistered:{status.name}",
-                        status.name,
-                    )
-            elif status.stage is not None and status.stage != entitled.stage.value:
-                cap = fraction_of(self._capital_minor, entitled.real_capital_fraction)
-                if _RISK.get(status.stage, 0) > _RISK[entitled.stage.value]:
-                    title = f"{status.name} traded above its entitlement"
-                    text = f"in force {status.stage}, entitled to {entitled.stage.value}"
-                    self._note(
-                        Level.CRITICAL,
-                        Category.RISK_LIMIT,
-                        title,
-                        text,
-                        f"stage:{status.name}",
-                        status.name,
-                    )
-                try:
-                    await self._host.set_stage(status.name, entitled.stage.value, cap)
-                except HostFault as error:
-                    fault = error
-        if fault is not None:
-            raise fault
+        """The stage in force at the engine must be the one in the database."""
+        try:
+            await self._reconciler.run(self._engine.statuses, self._terms or {})
+        finally:
+            self._alerts += self._reconciler.alerts
 
     async def _end_session(self, session: str) -> None:
         """Marks, fees, and the comparison of the two NAVs."""
@@ -429,7 +375,7 @@ class OversightActor(DurableActor):
         self._totals = await self._ask("ledger", ReadTotals())
 
     async def _mark_positions(self, positions: Sequence[LedgerPosition], session: str) -> None:
-        marks = marks_of(positions, self._statuses, session)
+        marks = marks_of(positions, self._engine.statuses, session)
         if marks:
             try:
                 await self._ask("ledger", PostMany(marks))
@@ -454,10 +400,10 @@ class OversightActor(DurableActor):
 
     async def _recover(self) -> None:
         """Every few ticks the check; a queue that is due is worked off every tick."""
-        killed = self._memory.guard.kill_state != "OFF"
-        await self._ask("recovery", CheckStrategies(self._statuses, killed, self._heard_us))
+        killed, heard = self._host.latch.engaged, self._engine.heard
+        await self._ask("recovery", CheckStrategies(heard.statuses, killed, heard.at_us))
         if self._ticks % self._settings.recovery_every_ticks == 0:
-            await self._ask("recovery", CheckFeeds(self._feeds))
+            await self._ask("recovery", CheckFeeds(self._engine.feeds))
 
     async def _remember(self, session: str | None) -> None:
         """One commit: alerts asked for, the memory when it matters, the session's line of NAV."""
@@ -497,11 +443,15 @@ class OversightActor(DurableActor):
         except ActorError as error:
             log.debug("status stream: %s", error)
 
+    def _publish_if_shown(self) -> None:
+        if self._settings.status_enabled:
+            self._publish()
+
     def _states(self) -> dict[str, dict[str, Any]]:
         states = {
             "fund": shown.texts(self._fund_status().as_dict()),
-            "strategies": shown.strategies(self._statuses, self._terms or {}),
-            "feeds": {feed.name: msgspec.structs.asdict(feed) for feed in self._feeds},
+            "strategies": shown.strategies(self._engine.statuses, self._terms or {}),
+            "feeds": {feed.name: msgspec.structs.asdict(feed) for feed in self._engine.feeds},
             "actors": {child.name: msgspec.to_builtins(child) for child in self._tree()},
         }
         if self._totals is not None:
@@ -519,7 +469,7 @@ class OversightActor(DurableActor):
         return self._fund_status()
 
     def _fund_status(self) -> FundStatus:
-        guard, fee = self._memory.guard, self._memory.fees
+        guard, fee, heard = self._memory.guard, self._memory.fees, self._host.heard()
         by_stage: dict[str, int] = {}
         for terms in (self._terms or {}).values():
             by_stage[terms.stage.value] = by_stage.get(terms.stage.value, 0) + 1
@@ -529,14 +479,16 @@ class OversightActor(DurableActor):
             nav=from_minor(guard.nav_minor if self._ticks or guard.units else self._capital_minor),
             drawdown_pct=round(guard.drawdown, 6),
             high_water_mark=from_minor(round(fee.mark_per_unit * guard.units)),
-            running_strategies=sum(one.state == "running" for one in self._statuses),
+            running_strategies=sum(one.state == "running" for one in self._engine.statuses),
             total_fees=from_minor(fee.posted_minor + fee.accrued_minor),
-            kill_switch=guard.kill_state,
+            kill_switch=self._host.latch.status.state,
             mode="act",
             strategies_by_stage=by_stage,
             alerts_24h=self._alerts_24h,
             breakers_open=self._breakers_open,
             ticks=self._ticks,
+            data_age_s=round(heard.age_s, 3) if self._ticks else None,
+            stale=heard.silent,
         )
 
     def _count_alerts(self) -> None:
@@ -557,17 +509,28 @@ class OversightActor(DurableActor):
         return schema.nav_history(self._reader, checked_limit(request.limit))
 
 
-def _in_force(status: StrategyStatus, entitled: EntitlementTerms | None) -> bool:
-    return entitled is not None and status.stage in (None, entitled.stage.value)
-
-
 def _flags(guard: GuardState) -> tuple[object, ...]:
     """What must be remembered at once; figures can wait for the end of the session."""
     return (
         guard.kill_state,
         guard.warned,
+        guard.silent,
+        guard.blind,
         guard.external_minor,
         tuple(
-            (name, book.paused, book.warned, book.real) for name, book in guard.strategies.items()
+            (
+                name,
+                book.paused,
+                book.warned,
+                book.real,
+                book.had_real,
+                book.above,
+                book.left,
+                book.restarted,
+                book.carried_minor,
+                book.run,
+                book.closing,
+            )
+            for name, book in guard.strategies.items()
         ),
     )

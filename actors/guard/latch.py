@@ -1,0 +1,50 @@
+"""The kill switch's latch: one shared object, written by the guard alone.
+
+Recovery, the host port, the doors and the stream read it at the moment when they act or answer, so
+all of them give the same state at once, without a tick. A write replaces one frozen value, so a
+read from another thread sees either the old state or the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...wire.guard import KillStatus
+
+__all__ = ["OFF", "KillLatch"]
+
+OFF = KillStatus("OFF", "", "", None)
+
+
+class KillLatch:
+    """The state of the kill switch now."""
+
+    def __init__(self) -> None:
+        self.status = OFF
+        # A caller that saw OFF before a wait compares this after it: the switch may have been
+        # engaged and released meanwhile.
+        self.engagements = 0
+        self._readers: list[Callable[[], None]] = []
+
+    @property
+    def engaged(self) -> bool:
+        """Whether trading is stopped, confirmed by the engine or not."""
+        return self.status.state != "OFF"
+
+    def set(self, status: KillStatus) -> None:
+        """For the guard alone. Each reader that asked for it is called after the change."""
+        was = self.engaged
+        self.status = status
+        self.engagements += self.engaged and not was
+        for reader in tuple(self._readers):
+            reader()
+
+    def on_change(self, reader: Callable[[], None]) -> Callable[[], None]:
+        """Call `reader` after each change, in the guard's task; returns the end of it."""
+        self._readers.append(reader)
+
+        def end() -> None:
+            if reader in self._readers:
+                self._readers.remove(reader)
+
+        return end
