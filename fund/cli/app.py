@@ -87,6 +87,11 @@ app.command(
 )
 app.command("fundops.cli.ledger:app", name="ledger", help="Book and read the double-entry ledger.")
 app.command(
+    "fundops.cli.kill_switch:app",
+    name="kill-switch",
+    help="Stop all trading of a fund, and let it start again.",
+)
+app.command(
     "fundops.cli.database:backup",
     name="backup",
     help="Copy a fund's database, while it runs or not.",
