@@ -292,6 +292,8 @@ class Host:
         return Heard(statuses, doubts, lapsed, newest_s, silent, self._heard_us)
 
     def _age_s(self, at_s: float, now_s: float) -> float:
+        if not self._stalls:
+            return now_s - at_s
         stalled_s = sum(
             max(0.0, min(now_s, end_s) - max(at_s, begin_s)) for begin_s, end_s in self._stalls
         )

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import operator
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from ..runtime import ConfigError, shown
-from .controller import FeedStatus, StopReport, StrategyStatus, stage_risk
+from .controller import FeedStatus, StopReport, StrategyState, StrategyStatus, stage_risk
 from .money import MINOR_MAX, MINOR_PER_UNIT
 
 __all__ = [
@@ -134,7 +134,7 @@ def strategy_status(value: Any) -> Checked:
         raise ConfigError("n_wins", f"{n_wins} is more than the {n_trades} of n_trades")
     status = StrategyStatus(
         own_name,
-        str.__str__(state),  # type: ignore[arg-type]  one of STATES
+        cast(StrategyState, str.__str__(state)),
         _optional(value.equity, "equity"),
         number(value.allocated, "allocated"),
         number(value.realized_pnl, "realized_pnl"),

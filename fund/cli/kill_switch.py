@@ -88,7 +88,12 @@ def release(
     from fundops.file.release import release_stored
 
     where = source or Source()
-    given = {"by": by, "reason": reason, "rearm": rearm, "accept_open_orders": accept_open_orders}
+    given: dict[str, Any] = {
+        "by": by,
+        "reason": reason,
+        "rearm": rearm,
+        "accept_open_orders": accept_open_orders,
+    }
     answer = _asked(where.path, "release", given)
     if answer is None:
         with owned(where.path):

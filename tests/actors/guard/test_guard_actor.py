@@ -536,6 +536,49 @@ async def test_the_books_go_on_where_the_database_left_them(marker: Path) -> Non
 # -- releasing
 
 
+@pytest.mark.parametrize(("field", "by", "reason"), [("by", "", "r"), ("reason", "owner", None)])
+async def test_nothing_is_released_without_a_name_and_a_reason(
+    marker: Path, field: str, by: Any, reason: Any
+) -> None:
+    async with opened(marker) as tree:
+        await tree.engage()
+        with pytest.raises(BadRequest) as refusal:
+            await tree.ask(ReleaseKillSwitch(by, reason))
+        assert refusal.value.field == field
+        assert await tree.state() == "ENGAGED"
+
+
+async def test_nothing_is_released_before_the_engine_has_answered(
+    marker: Path, engine: Engine
+) -> None:
+    async with opened(marker, engine) as tree:
+        engine.open_orders = 1
+        await tree.engage()
+        with pytest.raises(StopNotConfirmed) as refusal:
+            await tree.ask(ReleaseKillSwitch("owner", "r"))
+        assert (refusal.value.state, refusal.value.problem) == (
+            "UNCONFIRMED",
+            "1 orders still open",
+        )
+        accepted = ReleaseKillSwitch("owner", "r", accept_open_orders=True)
+        assert (await tree.ask(accepted)).state == "OFF"
+
+
+async def test_a_marker_that_cannot_be_removed_refuses_the_release_and_crashes_nothing(
+    marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(self: Marker) -> None:
+        raise OSError(30, "Read-only file system")
+
+    async with opened(marker) as tree:
+        await tree.engage()
+        with monkeypatch.context() as broken:
+            broken.setattr(Marker, "remove", stuck)
+            with pytest.raises(StorageDegraded, match="cannot be removed"):
+                await tree.ask(ReleaseKillSwitch("owner", "r"))
+        assert (await tree.state(), tree.guard.epoch) == ("ENGAGED", 1)
+
+
 async def test_only_a_person_releases_it_and_the_drawdown_begins_anew(
     marker: Path, engine: Engine
 ) -> None:
