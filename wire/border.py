@@ -13,8 +13,6 @@ import operator
 from decimal import Decimal
 from typing import Any, NamedTuple, cast
 
-import msgspec
-
 from ..runtime import ConfigError, shown
 from .controller import FeedStatus, StopReport, StrategyState, StrategyStatus, stage_risk
 from .money import MINOR_MAX, MINOR_PER_UNIT
@@ -126,7 +124,9 @@ def strategy_status(value: Any) -> Checked:
         doubts.append(f"the unknown state {shown(state)}, which counts as failed")
         error = error or f"the engine reports the unknown state {shown(state)}"
         state = "failed"
-    if stage is not None and (not isinstance(stage, str) or stage_risk(stage) > 2):
+    if isinstance(stage, str) and stage_risk(stage) <= stage_risk("live"):
+        stage = str.__str__(stage)
+    elif stage is not None:
         doubts.append(f"the unknown stage {shown(stage)}, which counts as real money")
         stage = fitted(stage if isinstance(stage, str) and stage else shown(stage), NAME_MAX)
     n_trades, n_wins = whole(value.n_trades, "n_trades"), whole(value.n_wins, "n_wins")
@@ -163,9 +163,7 @@ def feed_status(value: Any) -> FeedStatus:
         raise ConfigError("stale_after_s", f"{shown(value.stale_after_s)} is not above zero")
     last_us = _instant(value.last_data_us, "last_data_us")
     own_after_s = None if after_s is None else float(after_s)
-    return msgspec.structs.replace(
-        value, name=name(value.name, "name"), last_data_us=last_us, stale_after_s=own_after_s
-    )
+    return FeedStatus(name(value.name, "name"), last_us, own_after_s)
 
 
 def stop_report(value: Any) -> StopReport:
