@@ -455,15 +455,16 @@ class Host:
     async def _stop_all(
         self, reason: str, action: KillAction, tell: Callable[[StopEnded], None]
     ) -> None:
+        engagement = self.latch.engagements
         try:
             report = border.stop_report(
                 await self._call("stop_all", STOP_ALL_DEADLINE_S, reason, action)
             )
-            ended = StopEnded(action, report)
+            ended = StopEnded(action, report, "", engagement)
         except HostFault as fault:
-            ended = StopEnded(action, None, str(fault))
+            ended = StopEnded(action, None, str(fault), engagement)
         except ConfigError as wrong:
-            ended = StopEnded(action, None, f"controller.stop_all: {wrong}")
+            ended = StopEnded(action, None, f"controller.stop_all: {wrong}", engagement)
         finally:
             self._stopping = False
             stopped, self._stopped = self._stopped, trio.Event()

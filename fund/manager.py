@@ -87,6 +87,7 @@ class FundManager:
         self._bridge: Bridge[Fund] = Bridge(
             lambda: Fund.open(config, controller, clock=clock, transport=transport)
         )
+        self._last: Fund | None = None  # the fund of the last start, for what outlives it
         self.ledger = SyncDoor(self._bridge, "ledger")
         self.promotion = SyncDoor(self._bridge, "promotion")
         self.alerts = SyncDoor(self._bridge, "alerts")
@@ -99,6 +100,7 @@ class FundManager:
         Raises: `DatabaseInUse`, `DatabaseError`, `ConfigError`.
         """
         self._bridge.start()
+        self._last = self._bridge.get()
 
     def stop(self, timeout_s: float = 30) -> None:
         """Stop the fund in order. Idempotent.
@@ -153,12 +155,18 @@ class FundManager:
         return self._bridge.running and self._bridge.get().may_trade(name)
 
     def may_close(self, name: str) -> bool:
-        """Whether the strategy `name` may send real orders that only reduce its risk now."""
-        return self._bridge.get().may_close(name)
+        """Whether the strategy `name` may send real orders that only reduce its risk now.
+
+        It does not expire with the fund: what had real money may close after the fund has stopped.
+        """
+        return self._last is not None and self._last.may_close(name)
 
     def entitlement(self, name: str) -> Entitlement:
-        """Stage, mode and capital of the strategy `name`, and the instant until which they hold."""
-        return self._bridge.get().entitlement(name)
+        """Stage, mode and capital of the strategy `name`, and the instant until which they hold.
+
+        After the fund has stopped it tells what may still be closed.
+        """
+        return (self._last or self._bridge.get()).entitlement(name)
 
     def tree(self) -> tuple[ChildStatus, ...]:
         """The supervision tree at this instant."""

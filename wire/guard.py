@@ -172,6 +172,7 @@ class StopEnded(msgspec.Struct, frozen=True, tag=True):
     action: KillAction  # of the call
     report: StopReport | None  # None: it failed, was late, or was no report
     problem: str = ""  # why there is no report
+    engagement: int = 0  # number of the engagement under which the call began
 
 
 class StopReported(msgspec.Struct, frozen=True, tag=True):

@@ -111,6 +111,7 @@ class GuardActor(Actor):
         # that were seen running again.
         self._seen: set[str] = set()
         self._running: tuple[str, ...] = ()
+        self._warned_undivided = False
         self._session = ""  # the last one that ended, as of the last look
 
     @property
@@ -188,6 +189,13 @@ class GuardActor(Actor):
         session: str,
     ) -> None:
         self._session = session
+        if terms_by_name is None and len(statuses) > 1 and not self._warned_undivided:
+            self._warned_undivided = True
+            log.warning(
+                "promotion is off: each of the %d strategies may use the whole capital, which the"
+                " host must divide",
+                len(statuses),
+            )
         by_name = {status.name: status for status in statuses}
         grants: dict[str, Grant] = {}
         for name in (*by_name, *(name for name in self._state.strategies if name not in by_name)):
@@ -283,8 +291,10 @@ class GuardActor(Actor):
     @handles(StopEnded)
     def hear_stop(self, ended: StopEnded) -> None:
         """The end of one call of `stop_all`."""
-        if not self._latch.engaged or ended.action != self._kill.action:
+        if ended.engagement != self._latch.engagements or ended.action != self._kill.action:
             return  # of an earlier engagement, or of the halt before a flatten
+        if not self._latch.engaged:
+            return
         if ended.report is None:
             self._unconfirmed(ended.problem)
         else:

@@ -7,11 +7,14 @@ read from another thread sees either the old state or the new one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from ...wire.guard import KillStatus
 
 __all__ = ["OFF", "KillLatch"]
+
+log = logging.getLogger("fundops.guard")
 
 OFF = KillStatus("OFF", "", "", None)
 
@@ -32,15 +35,21 @@ class KillLatch:
         return self.status.state != "OFF"
 
     def set(self, status: KillStatus) -> None:
-        """For the guard alone. Each reader that asked for it is called after the change."""
+        """For the guard alone. Each reader is called after the change, and cannot prevent it."""
         was = self.engaged
         self.status = status
         self.engagements += self.engaged and not was
         for reader in tuple(self._readers):
-            reader()
+            try:
+                reader()
+            except Exception:
+                log.exception("a reader of the kill switch failed")
 
     def on_change(self, reader: Callable[[], None]) -> Callable[[], None]:
-        """Call `reader` after each change, in the guard's task; returns the end of it."""
+        """Call `reader` after each change, in the guard's task; it must be quick.
+
+        Returns a function that ends the calls.
+        """
         self._readers.append(reader)
 
         def end() -> None:

@@ -57,6 +57,7 @@ class Leases:
     def end_all(self) -> None:
         """At once, for everybody: the first thing a kill switch does."""
         self._until_s = float("-inf")
+        self._until_us = min(self._until_us, self._clock.now_us())
 
     def entitlement(self, name: str) -> Entitlement:
         """What `name` may do now; mode "none" for an unknown strategy."""

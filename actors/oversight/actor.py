@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import trio
 
 from ...runtime import (
     DAY_US,
@@ -106,6 +107,7 @@ class OversightActor(DurableActor):
         self._gross_minor = 0
         self._broken = False  # whether the two NAVs disagree
         self._forget_latch: Callable[[], None] = lambda: None
+        self._showing = False  # the kill switch is about to be shown
         self._terms: Mapping[str, EntitlementTerms] | None = None
         self._totals: LedgerTotals | None = None
         self._breakers_open = 0
@@ -122,7 +124,7 @@ class OversightActor(DurableActor):
         books = self._memory.guard.strategies
         self._reconciler.recall(name for name, book in books.items() if book.above)
         # The kill switch is shown at once, and not by the next tick.
-        self._forget_latch = self._host.latch.on_change(self._publish_if_shown)
+        self._forget_latch = self._host.latch.on_change(self._latch_changed)
         if self._settings.promotion_enabled:
             self._terms = (await self._ask("promotion", Observe(()))).terms
 
@@ -443,9 +445,21 @@ class OversightActor(DurableActor):
         except ActorError as error:
             log.debug("status stream: %s", error)
 
-    def _publish_if_shown(self) -> None:
-        if self._settings.status_enabled:
-            self._publish()
+    def _latch_changed(self) -> None:
+        if self._settings.status_enabled and not self._showing:
+            self._showing = True
+            self._host.spawn(self._show_fund)
+
+    async def _show_fund(self) -> None:
+        """Show the kill switch; the engine is told first, so this waits for its turn."""
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        self._showing = False
+        try:
+            shown_fund = shown.texts(self._fund_status().as_dict())
+            self._ref("status").tell_nowait(PublishStatus({"fund": shown_fund}))
+        except ActorError as error:
+            log.debug("status stream: %s", error)
 
     def _states(self) -> dict[str, dict[str, Any]]:
         states = {
