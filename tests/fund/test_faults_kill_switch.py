@@ -15,6 +15,8 @@ from fundops.runtime import InlineWorker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import StopNotConfirmed
 from fundops.wire.recovery import RecoveryPhase
+from fundops.wire.stream.client import open_status
+from fundops.wire.stream.protocol import Delta, Snapshot, Welcome
 
 HEAL: dict[str, Any] = {"self_healing_enabled": True}
 
@@ -179,6 +181,24 @@ async def test_all_doors_give_the_same_state_at_once() -> None:
         assert (await world.fund.status()).kill_switch != "OFF"
         await trio.testing.wait_all_tasks_blocked()
         assert (await world.fund.status()).kill_switch == await _state(world) == "ENGAGED"
+
+
+async def test_the_stream_shows_the_switch_without_a_tick() -> None:
+    async with virtual_fund(_fake(), status_port=0) as world:
+        await world.fund.tick()
+        url = f"ws://127.0.0.1:{await world.fund.status_port()}/ws"
+        token = world.fund.status_token
+        async with open_status(url, token=token, topics=["fund"]) as messages:
+            assert isinstance(await anext(messages), Welcome)
+            snapshot = await anext(messages)
+            assert isinstance(snapshot, Snapshot)
+            assert snapshot.state["kill_switch"] == "OFF"
+            await _kill(world)
+            with trio.fail_after(10):
+                async for message in messages:
+                    if isinstance(message, Delta) and message.key == "kill_switch":
+                        assert message.value in ("ENGAGING", "ENGAGED")
+                        break
 
 
 async def test_the_stop_does_not_queue_behind_a_question(
