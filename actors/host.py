@@ -104,7 +104,8 @@ class Heard(NamedTuple):
     lapsed: Mapping[str, str]  # all that get no lease: those, and those without a heartbeat
     age_s: float  # of the newest word
     silent: bool
-    at_us: int | None  # wall time of the newest word; None: no word yet
+    at_us: int | None  # wall time of the last answer; None: none yet, or the host pushes
+    listed: bool  # the statuses are a whole list, so a strategy that is missing has left it
 
 
 class Pushed(Protocol):
@@ -289,7 +290,8 @@ class Host:
             newest_s = self._age_s(self._heard_s, now_s)
         silent = newest_s > self._silent_after_s or self._strategies.late
         statuses = tuple(word.status for word in self._words.values())
-        return Heard(statuses, doubts, lapsed, newest_s, silent, self._heard_us)
+        listed = self._heard_us is not None
+        return Heard(statuses, doubts, lapsed, newest_s, silent, self._heard_us, listed)
 
     def _age_s(self, at_s: float, now_s: float) -> float:
         if not self._stalls:

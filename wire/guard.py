@@ -122,6 +122,7 @@ class Watch(Request[GuardReport], frozen=True):
     blind_s: float = 0.0  # age of the host's last word when it is silent; 0: it is not silent
     doubts: Mapping[str, str] = {}  # strategies that get no lease now, and why
     session: str = ""  # the last one that ended
+    listed: bool = True  # the statuses are a whole list, so a missing strategy has left it
 
 
 class RenewLeases(Request[None], frozen=True):
@@ -153,7 +154,8 @@ class KillStatus(msgspec.Struct, frozen=True):
     open_orders: int | None = None  # by the engine's last report; None: not known yet
     open_positions: int | None = None
     problem: str = ""  # why the stop is not confirmed; "": it is, or has not been answered yet
-    action: KillAction = "halt"  # the one in force now; "flatten" may begin as "halt"
+    # The one in force now; "flatten" may begin as "halt". None: as the fund is configured.
+    action: KillAction | None = None
 
 
 class EngageKillSwitch(Request[KillStatus], frozen=True):

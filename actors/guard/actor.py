@@ -123,7 +123,7 @@ class GuardActor(Actor):
         found = self._marker.read()
         if found is not None and not self._latch.engaged:
             # A marker means engaged, whatever it says.
-            self._latch.set(found if found.state != "OFF" else replace(found, state="ENGAGED"))
+            self._latch.set(self._with_action(found))
         if self._latch.engaged:
             self._leases.end_all()
             log.critical("kill switch is engaged since before this start: %s", self._kill.reason)
@@ -135,10 +135,11 @@ class GuardActor(Actor):
         self._stored = request.latch
         stored = request.latch
         if not self._latch.engaged and stored is not None and stored.state != "OFF":
-            self._engaged(stored)
+            self._engaged(self._with_action(stored))
         elif not self._latch.engaged and request.state.kill_state != "OFF":
             text = "engaged according to the database"
-            self._engaged(KillStatus("ENGAGED", text, "fundops", self._clock.now_us()))
+            status = KillStatus("ENGAGED", text, "fundops", self._clock.now_us())
+            self._engaged(self._with_action(status))
         remembered = {
             name: Grant(None, "reduce", Decimal(0), True, "no tick has renewed its lease")
             for name, book in request.state.strategies.items()
@@ -163,6 +164,7 @@ class GuardActor(Actor):
             blind_s=request.blind_s,
             capital_minor=self._capital_minor,
             session=request.session,
+            listed=request.listed,
         )
         self._state = found.state
         if not self._latch.engaged:
@@ -214,6 +216,18 @@ class GuardActor(Actor):
             self._leases.replace(grants, self._settings.lease_s)
 
     # -- engaging
+
+    def _with_action(self, found: KillStatus) -> KillStatus:
+        """A switch found engaged, with the action in force. A person's "flatten" is one at once;
+        what fundops itself concluded sells nothing.
+        """
+        action = found.action
+        if action is None:
+            configured = self._settings.kill_action
+            by_itself = found.by == "fundops" and configured == "flatten"
+            action = "halt" if by_itself else configured
+        state = "ENGAGED" if found.state == "OFF" else found.state
+        return replace(found, state=state, action=action)
 
     @handles(EngageKillSwitch)
     def engage(self, request: EngageKillSwitch) -> KillStatus:
@@ -286,7 +300,8 @@ class GuardActor(Actor):
                 self._set(replace(self._kill, state="UNCONFIRMED", problem=problem))
             return
         self._asked = True
-        self._host.start_stop_all(self._kill.reason, self._kill.action, self._own.tell_nowait)
+        action = self._kill.action or self._settings.kill_action
+        self._host.start_stop_all(self._kill.reason, action, self._own.tell_nowait)
 
     @handles(StopEnded)
     def hear_stop(self, ended: StopEnded) -> None:

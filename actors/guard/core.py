@@ -8,7 +8,7 @@ restart are carried over and never reset a drawdown. Without a denominator no dr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -111,22 +111,26 @@ def look(
     blind_s: float = 0.0,
     capital_minor: int,
     session: str = "",
+    listed: bool = True,
 ) -> Look:
     """The state after this look, and what must happen now.
 
     `blind_s` is the age of the host's last word while it is silent, else 0; `session` the last
-    session that ended.
+    session that ended. `listed` False: the statuses are no whole list, so none has left it.
     """
     if blind_s:  # a host that says nothing changes nothing: it must never look like a profit
         found = _Books(state.strategies, (), (), "")
     else:
         found = _look_at_all(state.strategies, settings, statuses, terms, capital_minor, session)
+        if listed:
+            found = _with_leavers(found, {status.name for status in statuses})
     books = found.books
     gross = external_minor + sum(book.real_pnl_minor for book in books.values()) - posted_fees_minor
     nav = gross - accrued_fees_minor
     fund, kill, fund_notes = _fund(_with_flows(state, external_minor), nav, settings)
     any_live = any(book.real and not book.left for book in books.values())
-    told, silence_notes = _silence(fund, settings, blind_s, any_live=any_live)
+    # A fund without strategies, such as one that keeps books alone, misses no word of a host.
+    told, silence_notes = _silence(fund, settings, blind_s if books else 0.0, any_live=any_live)
     if told.blind and settings.on_blind == "kill":
         limit_s = settings.max_blind_s
         kill = f"host silent for {blind_s:.0f} s with real money live, limit {limit_s:.0f} s"
@@ -179,13 +183,18 @@ def _look_at_all(
         made = after.real_pnl_minor - before.real_pnl_minor
         if made < worst:
             worst, mover = made, name
-    listed = {status.name for status in statuses}
-    for name, book in books.items():
+    return _Books(books, pauses, alerts, mover)
+
+
+def _with_leavers(found: _Books, listed: Set[str]) -> _Books:
+    """Tell which strategies with real money the engine no longer lists."""
+    books, alerts = dict(found.books), list(found.alerts)
+    for name, book in found.books.items():
         if name not in listed and book.real and not book.left:
             books[name] = msgspec.structs.replace(book, left=True)
             if book.state not in ("stopped", "retired"):
                 alerts.append(_left(name))
-    return _Books(books, pauses, alerts, mover)
+    return found._replace(books=books, alerts=alerts)
 
 
 def _closing(before: StrategyBook, *, real: bool, session: str) -> str | None:

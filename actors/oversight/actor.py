@@ -270,6 +270,7 @@ class OversightActor(DurableActor):
                 self._engine.blind_s,
                 self._engine.lapsed(),
                 self._memory.session,
+                self._engine.heard.listed,
             ),
         )
         self._gross_minor = report.gross_minor
@@ -502,7 +503,7 @@ class OversightActor(DurableActor):
             breakers_open=self._breakers_open,
             ticks=self._ticks,
             data_age_s=round(heard.age_s, 3) if self._ticks else None,
-            stale=heard.silent,
+            stale=heard.silent and bool(guard.strategies),
         )
 
     def _count_alerts(self) -> None:

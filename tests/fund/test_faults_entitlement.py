@@ -327,6 +327,36 @@ async def test_a_live_strategy_that_leaves_the_list_is_told() -> None:
         assert _held(world) == ("live", True, True)
 
 
+async def test_a_pushing_host_that_starts_again_has_lost_no_strategy(tmp_path: Path) -> None:
+    async with _pushing(tmp_path) as host:
+        host.say()
+        await host.ticks(2)
+    async with _pushing(tmp_path) as host:
+        await host.ticks(5)
+        assert host.fund.may_close("m")
+        host.say()
+        await host.ticks(1)
+        assert host.told() == []
+        assert host.fund.may_trade("m")
+
+
+async def test_a_controller_that_fails_at_the_start_has_lost_no_strategy(tmp_path: Path) -> None:
+    fake = _fake()
+    async with virtual_fund(fake, db_path=tmp_path / "x.db", **HEAL) as world:
+        await _ticks(world, 1)
+    fake.failures["strategies"] = ConnectionError()
+    async with virtual_fund(fake, db_path=tmp_path / "x.db", **HEAL) as world:
+        await _ticks(world, 5)
+        assert _told(world, "left the engine's list") == []
+
+
+async def test_a_fund_without_strategies_misses_no_word(tmp_path: Path) -> None:
+    async with _pushing(tmp_path, self_healing_enabled=False, ledger_enabled=True) as host:
+        await host.ticks(100, 50)
+        assert host.told() == []
+        assert not (await host.fund.status()).stale
+
+
 # -- counters that restart
 
 

@@ -428,6 +428,18 @@ async def test_a_marker_that_cannot_be_written_does_not_keep_it_from_engaging(
         assert engine.stops == [("r", "halt")]
 
 
+@pytest.mark.parametrize(
+    ("by", "action", "asked"), [("ann", None, "flatten"), ("fundops", None, "halt")]
+)
+async def test_a_person_that_engaged_without_a_fund_gets_the_configured_action(
+    marker: Path, engine: Engine, by: str, action: Any, asked: str
+) -> None:
+    Marker(marker).write(KillStatus("ENGAGING", "r", by, T0, action=action))
+    async with opened(marker, engine, GuardSettings(kill_action="flatten")) as tree:
+        await tree.watch()
+        assert engine.stops == [("r", asked)]
+
+
 # -- remembering
 
 
