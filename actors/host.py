@@ -58,7 +58,7 @@ CALL_DEADLINE_S = 1.0
 RESTART_DEADLINE_S = 30.0  # then the restart is reported late; it is not cancelled
 STOP_ALL_DEADLINE_S = 10.0
 STRATEGIES_MAX = 10_000
-# Clocks of two machines differ by less; an instant further ahead is a fault of its own.
+# Clocks of two machines differ by less; an instant further ahead is a fault.
 FUTURE_MAX_US = 300_000_000
 STALLS_MAX = 16  # remembered; a word older than so many stalls is silent anyway
 

@@ -44,8 +44,8 @@ KillState = Literal["OFF", "ENGAGING", "ENGAGED", "UNCONFIRMED"]
 class Entitlement(msgspec.Struct, frozen=True):
     """The permission of one strategy now. Both flags speak of real orders.
 
-    "live" may open and close, "reduce" may only close, and the other modes send no real order,
-    except that a strategy which had real money may always close what is left of it.
+    "live" may open and close, "reduce" may only close. The other modes send no real order, but a
+    strategy that had real money may close its open positions in every mode.
     """
 
     stage: str | None  # None: promotion is off, or the stage is unknown
@@ -178,7 +178,7 @@ class StopEnded(msgspec.Struct, frozen=True, tag=True):
 
 
 class StopReported(msgspec.Struct, frozen=True, tag=True):
-    """A host that pushes its state tells what is still open."""
+    """Sent when a host that pushes its state reports its open orders and positions."""
 
     report: StopReport
 

@@ -101,7 +101,7 @@ class GuardActor(Actor):
         self._capital_minor = capital_minor
         self._state = GuardState()
         self._own: Ref
-        # Whether the marker says what the latch says, and whether a look must write it again.
+        # False: the last write of the marker failed, so the next look writes it again.
         self._marked = True
         self._asked = False  # this life has told the engine to stop: it may have started anew since
         self._told_s: float | None = None  # when it was told last that the stop is not confirmed
@@ -122,7 +122,7 @@ class GuardActor(Actor):
         self._own = self.context.ref(self.context.name)
         found = self._marker.read()
         if found is not None and not self._latch.engaged:
-            # A marker means engaged, whatever it says.
+            # A marker means engaged, also one that cannot be read.
             self._latch.set(self._with_action(found))
         if self._latch.engaged:
             self._leases.end_all()
@@ -180,7 +180,7 @@ class GuardActor(Actor):
 
     @handles(RenewLeases)
     def renew(self, request: RenewLeases) -> None:
-        """Grant what the new terms say, between two looks."""
+        """Grant by the new terms, between two looks."""
         self._renew_leases(request.statuses, request.terms, request.doubts, self._session)
 
     def _renew_leases(
@@ -231,7 +231,7 @@ class GuardActor(Actor):
 
     @handles(EngageKillSwitch)
     def engage(self, request: EngageKillSwitch) -> KillStatus:
-        """Stop all trading, whatever the two texts are."""
+        """Stop all trading. Reason and name may be any objects."""
         if not self._latch.engaged:
             self._engage(request.reason, request.by)
         return self._kill
@@ -317,7 +317,7 @@ class GuardActor(Actor):
 
     @handles(StopReported)
     def hear_report(self, told: StopReported) -> None:
-        """What a pushing host says is still open."""
+        """A pushing host reports the open orders and positions."""
         if self._latch.engaged:
             self._judge(told.report)
 
@@ -368,7 +368,7 @@ class GuardActor(Actor):
         self._send(SendAlert(Level.CRITICAL, Category.KILL_SWITCH, title, text))
 
     def _keep_stopped(self, request: Watch) -> None:
-        """Ask again until the stop is confirmed, and stop again what was started again."""
+        """Repeat the stop until it is confirmed, and stop strategies that were started again."""
         kill, settings = self._kill, self._settings
         stands = self._state.breaches >= settings.flatten_confirm_ticks
         if settings.kill_action == "flatten" and kill.action == "halt" and stands:
@@ -403,7 +403,7 @@ class GuardActor(Actor):
     def _store(self) -> None:
         """Commit the latch beside the actors: a database that hangs must not keep the guard."""
         if self._storing:
-            return  # its end is heard, and what has changed meanwhile is stored then
+            return  # when this commit ends, a later change is stored
         try:
             writer = Writer(self.context.ref("persistence"))
         except UnknownChild:

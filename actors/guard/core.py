@@ -1,4 +1,4 @@
-"""What the guard thinks: NAV, drawdowns, and when to stop. Pure functions; money in minor units.
+"""The judgement of the guard: NAV, drawdowns, and when to stop. Pure functions; money in minor units.
 
 NAV = net external flows + real P&L - fees. Paper and shadow P&L is hypothetical and never part of
 it. Drawdown is measured on NAV per unit, where a deposit buys units and a withdrawal redeems them:
@@ -80,7 +80,7 @@ class GuardSettings(Settings, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """What one look found. `kill` is the reason to stop everything, or None."""
+    """The findings of one look. `kill` is the reason to stop everything, or None."""
 
     state: GuardState
     gross_minor: int
@@ -91,7 +91,7 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class _Books(NamedTuple):
-    """The books of all strategies after a look, and what it found in them."""
+    """The books of all strategies after a look, with the pauses and alerts that follow."""
 
     books: Mapping[str, StrategyBook]
     pauses: Sequence[Pause]
@@ -113,7 +113,7 @@ def look(
     session: str = "",
     listed: bool = True,
 ) -> Look:
-    """The state after this look, and what must happen now.
+    """The state after this look, and the acts that it demands.
 
     `blind_s` is the age of the host's last word while it is silent, else 0; `session` the last
     session that ended. `listed` False: the statuses are no whole list, so none has left it.
@@ -198,7 +198,7 @@ def _with_leavers(found: _Books, listed: Set[str]) -> _Books:
 
 
 def _closing(before: StrategyBook, *, real: bool, session: str) -> str | None:
-    """The session in which its real stage was lost: what is left is closed until that ends."""
+    """The session in which its real stage was lost, while that session runs; else None."""
     if real:
         return None
     if before.real:

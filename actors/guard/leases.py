@@ -28,13 +28,13 @@ class Grant(msgspec.Struct, frozen=True):
     stage: str | None
     mode: Literal["paper", "shadow", "live", "reduce", "none"]
     capital: Decimal
-    had_real: bool  # may close, whatever else
+    had_real: bool  # it may close in every mode
     why: str = ""  # why it may not open
 
 
 class Leases:
-    """Written by the guard alone, read by everybody. A write replaces the whole mapping, so a
-    read is one look-up.
+    """Written by the guard alone, read from any thread. A write replaces the whole mapping, so
+    a read is one look-up.
     """
 
     def __init__(self, clock: Clock, latch: KillLatch | None = None) -> None:
@@ -45,22 +45,22 @@ class Leases:
         self._until_us = 0
 
     def replace(self, grants: Mapping[str, Grant], lease_s: float) -> None:
-        """New permissions for everybody, and leases that last from now on."""
+        """New permissions of all strategies, and leases that begin now."""
         self._grants = grants
         self._until_us = self._clock.now_us() + int(lease_s * 1_000_000)
         self._until_s = self._clock.monotonic_s() + lease_s
 
     def recall(self, grants: Mapping[str, Grant]) -> None:
-        """Permissions as they are remembered from an earlier life, without a lease."""
+        """New permissions without leases, as after a restart or under the kill switch."""
         self._grants = grants
 
     def end_all(self) -> None:
-        """At once, for everybody: the first thing a kill switch does."""
+        """End all leases at once: the first act of the kill switch."""
         self._until_s = float("-inf")
         self._until_us = min(self._until_us, self._clock.now_us())
 
     def entitlement(self, name: str) -> Entitlement:
-        """What `name` may do now; mode "none" for an unknown strategy."""
+        """The permission of `name` now; mode "none" for an unknown strategy."""
         grant = self._grants.get(name)
         if grant is None:
             return _UNKNOWN

@@ -37,7 +37,7 @@ class Marker:
             )
 
     def exists(self) -> bool:
-        """One stat; True also when it cannot be known, because unknown means engaged."""
+        """Whether there is a marker, by one stat; True also when the stat fails."""
         try:
             os.stat(self.path)
         except FileNotFoundError:

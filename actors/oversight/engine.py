@@ -12,7 +12,7 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """What the engine said last. When it says nothing, that stands, and ages."""
+    """The last words of the engine. They stand, and age, while it is silent."""
 
     def __init__(self, host: Host) -> None:
         self._host = host

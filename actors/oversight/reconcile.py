@@ -1,4 +1,4 @@
-"""The step that brings stage and capital cap in force at the engine to what is entitled.
+"""The step that makes stage and capital cap in force at the engine equal to the entitlement.
 
 A strategy with more in force than it is entitled to is told once, and again after it was equal.
 The guard keeps it from opening meanwhile.
@@ -23,7 +23,7 @@ Order = tuple[str, str, Decimal]  # strategy, stage, cap
 
 
 class Reconciler:
-    """Orders the stages, and tells what is above its entitlement."""
+    """Orders the stages, and alerts on strategies above their entitlement."""
 
     def __init__(self, host: Host, capital_minor: int) -> None:
         self._host = host

@@ -54,7 +54,7 @@ def engage(*, reason: str, by: str = "", source: Source | None = None) -> int:
     try:
         answer = _asked(where.path, "engage", {"reason": reason, "by": person})
     except (FundopsError, OSError) as error:
-        # A damaged file, for example. The marker counts whatever the fund or its file says.
+        # A damaged file, for example. The marker counts nevertheless.
         return _print(where, _marked(where.path), f"the marker is written; the fund said: {error}")
     if answer is not None:
         return _print(where, answer, "")
@@ -118,7 +118,7 @@ def _asked(path: Path, method: str, arguments: dict[str, Any]) -> Any:
     try:
         return call(path, f"kill_switch.{method}", arguments, by=by, timeout_s=ANSWER_S)
     except ControlError as error:
-        # Without a socket, or with a loop that is stuck. A refusal has a class of its own.
+        # Without a socket, or with a loop that is stuck. A refusal has another class.
         if error.kind == "ControlError":
             return None
         raise
