@@ -1,4 +1,4 @@
-"""The judgement of the guard: NAV, drawdowns, and when to stop. Pure functions; money in minor units.
+"""The judgement of the guard: NAV, drawdowns, when to stop. Pure functions, money in minor units.
 
 NAV = net external flows + real P&L - fees. Paper and shadow P&L is hypothetical and never part of
 it. Drawdown is measured on NAV per unit, where a deposit buys units and a withdrawal redeems them:

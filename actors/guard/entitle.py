@@ -68,7 +68,10 @@ def grant(
     doubt: str | None,
     session: str,
 ) -> Grant:
-    """The permission that follows from this look. `session` is the last one that ended; `doubt` None: no doubt."""
+    """The permission that follows from this look.
+
+    `session` is the last one that ended; `doubt` None: no doubt.
+    """
     real = book.had_real or book.real
     blocked = permitted(book, status, doubt)
     if not promotion:  # every strategy is real

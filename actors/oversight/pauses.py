@@ -23,6 +23,9 @@ class Pauses:
         self._owed |= {pause.strategy: pause.reason for pause in fresh}
         fault: HostFault | None = None
         for name, reason in tuple(self._owed.items()):
+            latch = self._host.latch
+            if latch.engaged and latch.status.action == "freeze":
+                return  # the engine must touch nothing; the pauses stay owed
             try:
                 if guard.strategies[name].paused:
                     await self._host.pause(name, reason)

@@ -50,8 +50,11 @@ class Reconciler:
                 self._name(status.name)
                 continue
             self._compare(status, entitled)
-            order = due(status, entitled, self._capital_minor, killed=self._host.latch.engaged)
-            if order is not None:
+            latch = self._host.latch
+            order = due(status, entitled, self._capital_minor, killed=latch.engaged)
+            # Under "freeze" the engine must touch nothing.
+            frozen = latch.engaged and latch.status.action == "freeze"
+            if order is not None and not frozen:
                 try:
                     await self._host.set_stage(*order)
                 except HostFault as error:

@@ -314,6 +314,16 @@ async def test_under_the_switch_no_stage_is_raised() -> None:
         assert not any(call[0] == "set_stage" for call in world.controller.calls)
 
 
+async def test_under_freeze_the_engine_is_told_nothing() -> None:
+    fake = _fake(stage="live-scaled")
+    async with virtual_fund(fake, kill_action="freeze", **PROMO) as world:
+        await _adopt(world, P.Live_Small)
+        await world.fund.kill_switch.engage(reason="x", by="me")
+        fake.set("s", equity=100)
+        await _ticks(world, 3)
+        assert {call[0] for call in fake.calls} == {"stop_all"}
+
+
 async def test_a_live_strategy_that_leaves_the_list_is_told() -> None:
     async with virtual_fund(_fake(), **HEAL) as world:
         await _ticks(world, 1)

@@ -49,13 +49,14 @@ ANYTHING = (
 
 @given(ANYTHING)
 def test_a_number_is_finite_and_of_our_own_type_or_refused(value: Any) -> None:
+    refused: list[str] = []
     try:
         own = border.number(value, "equity")
-    except ConfigError as refusal:
-        assert refusal.field == "equity"
-    else:
         assert type(own) in (int, float, Decimal)
         assert math.isfinite(own)
+    except ConfigError as refusal:
+        refused.append(refusal.field)
+    assert set(refused) <= {"equity"}
 
 
 @given(ANYTHING, st.integers(min_value=0, max_value=8))
@@ -63,12 +64,12 @@ def test_no_value_in_any_field_raises_anything_but_a_named_refusal(value: Any, a
     fields = StrategyStatus.__struct_fields__
     for field in (fields[at], fields[at + 8]):
         status: Any = StrategyStatus(**{"name": "s", "state": "running", field: value})
+        refused: list[str] = []
         try:
-            checked = border.strategy_status(status)
+            assert border.strategy_status(status).status.state in border.STATES
         except ConfigError as refusal:
-            assert refusal.field in (field, "n_wins")
-        else:
-            assert checked.status.state in border.STATES
+            refused.append(refusal.field)
+        assert set(refused) <= {field, "n_wins"}
 
 
 def test_types_of_the_host_become_our_own() -> None:
@@ -80,7 +81,7 @@ def test_types_of_the_host_become_our_own() -> None:
 
 @pytest.mark.parametrize("name", ["", " s", "s ", "a\nb", "\ud800", "x" * 129, None, 5, b"s"])
 def test_a_name_that_could_be_mistaken_is_refused(name: Any) -> None:
-    with pytest.raises(ConfigError, match="^name: "):
+    with pytest.raises(ConfigError, match=r"^name: "):
         border.name(name, "name")
 
 
