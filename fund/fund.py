@@ -148,7 +148,7 @@ async def _open(
                     max_blind_s=config.max_blind_s,
                     tick_interval_s=config.tick_interval_s,
                 )
-                if not host.can(CanStopAll):
+                if controller is not None and not host.can(CanStopAll):
                     log.warning(
                         "the controller has no stop_all: only fund.report_stopped can confirm"
                         " the kill switch"

@@ -42,8 +42,8 @@ class KillLatch:
         for reader in tuple(self._readers):
             try:
                 reader()
-            except Exception:
-                log.exception("a reader of the kill switch failed")
+            except Exception as error:  # noqa: BLE001  showing it must not hold up the stop
+                log.error("a reader of the kill switch failed: %r", error)
 
     def on_change(self, reader: Callable[[], None]) -> Callable[[], None]:
         """Call `reader` after each change, in the guard's task; it must be quick.

@@ -297,12 +297,16 @@ def test_a_link_to_the_database_leads_to_its_fund(tmp_path: Path, db: Path) -> N
 # -- what can be asked
 
 
-def test_the_table_is_the_ledgers_door_and_a_backup(fund: FundManager, db: Path) -> None:
+def test_the_table_is_two_doors_and_a_backup(fund: FundManager, db: Path) -> None:
     with pytest.raises(UnknownCommand) as caught:
         call(db, "nosuch")
     public = {name for name in dir(LedgerDoor) if not name.startswith("_")} - {"new_key"}
     assert str(caught.value).partition("known: ")[2].split(", ") == sorted(
-        {"backup", *(f"ledger.{one}" for one in public)}
+        {
+            "backup",
+            *(f"ledger.{one}" for one in public),
+            *(f"kill_switch.{one}" for one in ("engage", "release", "status")),
+        }
     )
 
 
