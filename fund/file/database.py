@@ -12,6 +12,7 @@ import apsw
 import msgspec
 
 from fundops.actors.alert import schema as alert_schema
+from fundops.actors.guard import schema as guard_schema
 from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.events import Rules
 from fundops.actors.oversight import schema as oversight_schema
@@ -58,7 +59,10 @@ MIGRATIONS: tuple[str, ...] = (
     + oversight_schema.SCHEMA,
     ledger_schema.SCHEMA_2 + persistence_schema.SCHEMA + _AUDIT,
     promotion_schema.SCHEMA_3 + recovery_schema.SCHEMA_3 + _AUDIT_3,
-    alert_schema.SCHEMA_4 + ledger_schema.SCHEMA_4 + oversight_schema.SCHEMA_4,
+    alert_schema.SCHEMA_4
+    + guard_schema.SCHEMA_4
+    + ledger_schema.SCHEMA_4
+    + oversight_schema.SCHEMA_4,
 )
 
 
