@@ -97,9 +97,12 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         Meta(description="accept a drawdown limit under 1 percent, which is 0.15 for 15 percent"),
     ] = False
     kill_confirm_ticks: int = 1
-    kill_action: Literal["halt", "flatten"] = "halt"
+    kill_action: Literal["halt", "flatten", "freeze"] = "halt"
+    flatten_confirm_ticks: int = 3
     lease_s: float = 30.0
+    host_silent_s: float = 10.0
     max_blind_s: float = 60.0
+    on_blind: Literal["reduce", "kill"] = "reduce"
 
     management_fee_bps: int = 0
     performance_fee_pct: float = 0.0

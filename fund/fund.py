@@ -14,8 +14,8 @@ from typing import Any
 
 import trio
 
-from fundops.actors.guard import Leases
-from fundops.actors.host import Host
+from fundops.actors.guard import KillLatch, Leases
+from fundops.actors.host import Host, checked_controller
 from fundops.actors.promotion.schema import check_stages
 from fundops.config import FundConfig
 from fundops.control.commands import ALERT_READS, CommandTable, fund_commands
@@ -45,7 +45,7 @@ from fundops.runtime import (
     open_supervisor,
 )
 from fundops.tree import Parts, TreeView, channel_names, fund_tree, status_token
-from fundops.wire.controller import Controller
+from fundops.wire.controller import CanStopAll, Controller
 from fundops.wire.money import from_minor
 
 __all__ = ["Fund"]
@@ -81,7 +81,9 @@ class Fund(FundDoor):
         super().__init__(config, supervisor, leases, clock, reported, ledger, channel_names(config))
         self.host = host
         self.status_token = status_token(config)
-        self.kill_switch = KillSwitchDoor(supervisor.ref("guard"), supervisor.ref("oversight"))
+        self.kill_switch = KillSwitchDoor(
+            supervisor.ref("guard"), supervisor.ref("oversight"), leases.latch
+        )
         self.promotion = PromotionDoor(ref("promotion", enabled=config.promotion_enabled))
         self.alerts = AlertDoor(
             ref("alert", enabled=config.alerts_enabled),
@@ -94,6 +96,7 @@ class Fund(FundDoor):
             config.path, supervisor.ref("persistence"), self.ledger, clock.now_us
         )
         self.commands.add_door("alerts", self.alerts, ALERT_READS)
+        self.commands.add_door("kill_switch", self.kill_switch, frozenset(("status",)))
 
     @staticmethod
     def open(
@@ -128,9 +131,11 @@ async def _open(
     seed: int | None,
 ) -> AsyncIterator[Fund]:
     _check_runs_on_trio()
+    if controller is not None:
+        checked_controller(controller)
     config = config.located()
     path = config.path
-    reported = Reported()
+    reported = Reported(clock)
     identity = meta.identity(config.name, config.currency, config.capital_minor)
     with OwnerLock(path) as lock:
         uuid = prepare(
@@ -149,13 +154,27 @@ async def _open(
                 setting,
                 getattr(config, setting),
             )
-        leases = Leases(clock)
+        leases = Leases(clock, KillLatch())
         view = TreeView()
         with bare_errors():
             async with trio.open_nursery() as nursery:
                 host = Host(
-                    controller or reported, nursery, config.recovery.restart_deadline_s, uuid
+                    controller,
+                    nursery,
+                    clock=clock,
+                    latch=leases.latch,
+                    pushed=reported,
+                    host_silent_s=config.host_silent_s,
+                    max_blind_s=config.max_blind_s,
+                    tick_interval_s=config.tick_interval_s,
+                    restart_deadline_s=config.recovery.restart_deadline_s,
+                    origin=uuid,
                 )
+                if controller is not None and not host.can(CanStopAll):
+                    log.warning(
+                        "the controller has no stop_all: only fund.report_stopped can confirm"
+                        " the kill switch"
+                    )
                 if host.missing():
                     log.info(
                         "the controller lacks %s; what needs them is off", ", ".join(host.missing())
@@ -184,6 +203,7 @@ async def _open(
                         leases.end_all()
                         ticking.cancel()
                         await control.close()
+                        await host.finish_stop()
                 nursery.cancel_scope.cancel()
 
 

@@ -23,7 +23,7 @@ from fundops.doors import AlertDoor, KillSwitchDoor, LedgerDoor, PromotionDoor, 
 from fundops.errors import FundClosed
 from fundops.fund import Fund
 from fundops.runtime import ChildStatus, Clock
-from fundops.wire.controller import Controller, StrategyStatus
+from fundops.wire.controller import Controller, StopReport, StrategyStatus
 from fundops.wire.guard import Entitlement
 from fundops.wire.oversight import FundStatus, NavSample, TickReport
 from fundops.wire.persistence import StorageStatus
@@ -90,6 +90,7 @@ class FundManager:
         self._bridge: Bridge[Fund] = Bridge(
             lambda: Fund.open(config, controller, clock=clock, transport=transport)
         )
+        self._last: Fund | None = None  # the fund of the last start, for what outlives it
         self.ledger = SyncDoor(self._bridge, "ledger")
         self.promotion = SyncDoor(self._bridge, "promotion")
         self.alerts = SyncDoor(self._bridge, "alerts")
@@ -102,6 +103,7 @@ class FundManager:
         Raises: `DatabaseInUse`, `DatabaseError`, `ConfigError`.
         """
         self._bridge.start()
+        self._last = self._bridge.get()
 
     def stop(self, timeout_s: float = 30) -> None:
         """Stop the fund in order. Idempotent.
@@ -136,16 +138,38 @@ class FundManager:
     # -- any thread, no waiting
 
     def report(self, status: StrategyStatus) -> None:
-        """Push one strategy's status; the newest one counts at the next tick."""
+        """Push one strategy's status; the newest one counts at the next tick, and ages from now.
+
+        Raises: `ConfigError` naming the field that is wrong.
+        """
         self._bridge.get().report(status)
 
+    def report_stopped(self, report: StopReport) -> None:
+        """Push what is still open under the kill switch, which confirms the stop when nothing is.
+
+        Raises: `ConfigError` naming the count that is no whole number.
+        """
+        self._bridge.get().report_stopped(report)
+
     def may_trade(self, name: str) -> bool:
-        """Whether the strategy `name` may send real orders now; False when no fund runs."""
+        """Whether the strategy `name` may send real orders that add risk now; False when no fund
+        runs.
+        """
         return self._bridge.running and self._bridge.get().may_trade(name)
 
+    def may_close(self, name: str) -> bool:
+        """Whether the strategy `name` may send real orders that only reduce its risk now.
+
+        It does not expire with the fund: what had real money may close after the fund has stopped.
+        """
+        return self._last is not None and self._last.may_close(name)
+
     def entitlement(self, name: str) -> Entitlement:
-        """Stage, mode and capital of the strategy `name`, and the instant until which they hold."""
-        return self._bridge.get().entitlement(name)
+        """Stage, mode and capital of the strategy `name`, and the instant until which they hold.
+
+        After the fund has stopped it tells what may still be closed.
+        """
+        return (self._last or self._bridge.get()).entitlement(name)
 
     def tree(self) -> tuple[ChildStatus, ...]:
         """The supervision tree at this instant."""
@@ -198,6 +222,13 @@ class FundManager:
     def resume(self, strategy: str, *, by: str) -> bool:
         """Resume a strategy that the guard paused; False when it was not paused."""
         return self._bridge.call(lambda fund: fund.resume(strategy, by=by))
+
+    def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
+        """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.
+
+        Raises: `BadRequest` without a name and a reason.
+        """
+        return self._bridge.call(lambda fund: fund.confirm_counters(strategy, by=by, reason=reason))
 
     def status_port(self) -> int:
         """The port of the status stream. Raises: `UnknownChild` when the configuration has none."""

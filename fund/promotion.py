@@ -344,8 +344,9 @@ class PromotionManager:
         sized = msgspec.structs.replace(strategy, budget_minor=budget_minor)
         terms = core.terms_of(sized, self._rules)
         notional = from_minor(budget_minor if terms.mode in ("paper", "shadow") else 0)
-        capital = capital_of(terms, 0) if terms.mode == "live" else notional
-        return Entitlement(terms.stage.value, terms.mode, capital, FOR_EVER_US)
+        live = terms.mode == "live"
+        capital = capital_of(terms, 0) if live else notional
+        return Entitlement(terms.stage.value, terms.mode, capital, FOR_EVER_US, live, live)
 
     # -- one call, one look at the file
 

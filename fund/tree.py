@@ -136,9 +136,10 @@ def _promotion(parts: Parts) -> ChildSpec:
 
 
 def _recovery(parts: Parts) -> ChildSpec:
-    settings = parts.config.recovery
+    settings, latch = parts.config.recovery, parts.leases.latch
     return ChildSpec(
-        "recovery", partial(RecoveryActor, parts.path, parts.clock, parts.host, settings)
+        "recovery",
+        partial(RecoveryActor, parts.path, parts.clock, parts.host, settings, latch=latch),
     )
 
 

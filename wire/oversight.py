@@ -84,6 +84,8 @@ class FundStatus(msgspec.Struct, frozen=True):
     nav_difference: Decimal | None = None
     # The wall clock has jumped: no session ends, fees and promotions wait for `confirm_clock`.
     clock_suspect: bool = False
+    data_age_s: float | None = None  # of the host's newest word; None: no tick yet
+    stale: bool = False  # the host is silent, so its figures are those of that age
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name."""

@@ -36,6 +36,16 @@ class Marker:
                 None,
             )
 
+    def exists(self) -> bool:
+        """Whether there is a marker, by one stat; True also when the stat fails."""
+        try:
+            os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def write(self, status: KillStatus) -> None:
         """Durable on return. Raises: OSError; where there is only no room for what it says, the
         marker is there.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
+import trio
 
 from ...runtime import (
     DAY_US,
@@ -27,10 +28,10 @@ from ...runtime import (
     handles,
 )
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
-from ...wire.controller import CanListFills, CanListSettlements, FeedStatus, StrategyStatus
+from ...wire.controller import CanListFills, CanListSettlements, StrategyStatus
 from ...wire.entitlement import capital_of
-from ...wire.errors import AmountError, HostFault, IdempotencyConflict
-from ...wire.guard import GuardReport, GuardState, ReadGuard, RenewLeases, RestoreGuard, Watch
+from ...wire.errors import AmountError, IdempotencyConflict
+from ...wire.guard import GuardReport, ReadGuard, RenewLeases, RestoreGuard, Watch
 from ...wire.ledger import (
     ChargeManagementFee,
     ChargePerformanceFee,
@@ -56,14 +57,18 @@ from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, Recover
 from ...wire.status import EventsCommitted, PublishStatus
 from ..alert import told_keys
 from ..alert.requests import requested
+from ..guard.schema import load_latch
 from ..host import Host
 from ..persistence import DurableActor, StorageBoard
 from . import closing, fees, schema, shown
 from .booking import Booking, entitled_again
 from .breaks import BreakWatch, is_break, unmarked_minor
 from .clocks import ClockWatch
+from .engine import Engine
 from .failures import FAILED, FailureWatch
 from .marks import marks_of
+from .pauses import Pauses
+from .reconcile import Reconciler
 from .schema import Memory
 from .sessions import NAMED_PERIODS_PER_YEAR, End, calendar_of
 from .settings import OversightSettings
@@ -75,12 +80,10 @@ log = logging.getLogger("fundops.oversight")
 
 R = TypeVar("R")
 
-# A tick waits for whatever its steps wait for: a stop_all of 10 s, a commit behind a busy disk.
+# A tick waits for whatever its steps wait for, such as a commit behind a busy disk.
 STEP_DEADLINE_S = COMMIT_DEADLINE_S
 # The reason that the supervisor gives to its children when it ends.
 ORDERLY_STOP = "supervisor stopped"
-# How much real money a stage stands for, to tell more from less.
-_RISK = {"retired": 0, "paper": 0, "shadow": 0, "live-small": 1, "live-scaled": 2, "live": 2}
 
 
 class OversightActor(DurableActor):
@@ -111,8 +114,9 @@ class OversightActor(DurableActor):
         self._memory = Memory()
         self._stored = Memory()  # the memory as it is on disk
         self._nav_lines: list[Statement] = []
-        # Strategies that the engine has not been told to pause yet, and why.
-        self._to_pause: dict[str, str] = {}
+        self._engine = Engine(host)
+        self._pauses = Pauses(host)
+        self._reconciler = Reconciler(host, capital_minor)
         # NAV at the last look, before the fees that have accrued and are not booked.
         self._gross_minor = 0
         self._flows_minor = 0  # deposits less withdrawals and posted fees, at that look
@@ -130,11 +134,9 @@ class OversightActor(DurableActor):
         self._break_told = False
         self._gap_minor: int | None = None  # the ledger's NAV less the guard's
         self._started_us = 0
-        self._statuses: tuple[StrategyStatus, ...] = ()
-        self._feeds: tuple[FeedStatus, ...] = ()
-        self._heard_us: int | None = None  # when the engine last answered
+        self._forget_latch: Callable[[], None] = lambda: None
+        self._showing = False  # the kill switch is about to be shown
         self._terms: Mapping[str, EntitlementTerms] | None = None
-        self._unregistered: set[str] = set()  # strategies that were named once
         self._totals: LedgerTotals | None = None
         self._breakers_open = 0
         self._alerts_24h = 0
@@ -152,7 +154,11 @@ class OversightActor(DurableActor):
         self._heard_before_us = self._stored.heard_us
         if self._settings.alerts_enabled:
             self._failures = FailureWatch(told_keys(self._reader, FAILED))
-        await self._ask("guard", RestoreGuard(self._memory.guard))
+        await self._ask("guard", RestoreGuard(self._memory.guard, load_latch(self._reader)))
+        books = self._memory.guard.strategies
+        self._reconciler.recall(name for name, book in books.items() if book.above)
+        # The kill switch is shown at once, and not by the next tick.
+        self._forget_latch = self._host.latch.on_change(self._latch_changed)
         if self._settings.promotion_enabled:
             self._terms = (await self._ask("promotion", Observe(()))).terms
 
@@ -170,6 +176,7 @@ class OversightActor(DurableActor):
 
     async def on_stop(self, reason: str) -> None:
         """Store the record, with the engine's last word, at an orderly stop of the fund."""
+        self._forget_latch()
         try:
             # In a restart of the tree persistence may be the one that is down.
             if self._ticks and reason == ORDERLY_STOP:
@@ -246,12 +253,13 @@ class OversightActor(DurableActor):
         transitions: list[Transition] = []
         self._look_at_clock()
         async with self._step("engine"):
-            self._read_engine()
+            await self._engine.read()
         self._begin_sessions(request.session)
-        if not self._settings.self_healing_enabled and "engine" not in self._failing:
-            self._alerts += self._failures.look(self._statuses, self._terms)
+        if not self._settings.self_healing_enabled and self._is_heard():
+            self._alerts += self._failures.look(self._engine.statuses, self._terms)
         async with self._step("feeds"):
-            self._feeds = self._host.feeds()
+            await self._engine.read_feeds()
+        self._alerts += self._engine.alerts()
         if self._settings.ledger_enabled:
             async with self._step("ledger"):
                 await self._book()
@@ -304,16 +312,12 @@ class OversightActor(DurableActor):
         else:
             self._failing["storage"] = problem
 
-    def _read_engine(self) -> None:
-        """What the engine says of itself. If it fails, what it said last stands, and ages."""
-        self._statuses = self._host.strategies()
-        self._heard_us = self._clock.now_us()
+    def _is_heard(self) -> bool:
+        """Whether the engine's last words are news: it has answered, and is not silent.
 
-    def _blind_s(self) -> float:
-        if "engine" not in self._failing:
-            return 0.0
-        since_us = self._heard_us if self._heard_us is not None else self._started_us
-        return max(1e-6, (self._clock.now_us() - since_us) / 1_000_000)
+        The words of before a silence are no evidence of today.
+        """
+        return "engine" not in self._failing and not self._engine.heard.silent
 
     async def _book(self) -> None:
         """Fees that a former life owed, then the reports of the engine; neither waits for the
@@ -343,13 +347,16 @@ class OversightActor(DurableActor):
         report: GuardReport = await self._ask(
             "guard",
             Watch(
-                self._statuses,
+                self._engine.statuses,
                 self._terms,
                 external,
                 posted,
                 memory.fees.management_minor + owed,
-                self._blind_s(),
-                fees.terms(memory.fees, self._settings.fees),
+                blind_s=self._engine.blind_s,
+                fees=fees.terms(memory.fees, self._settings.fees),
+                doubts=self._engine.lapsed(),
+                session=memory.session,
+                listed=self._engine.heard.listed,
             ),
         )
         if not report.problem:
@@ -361,30 +368,13 @@ class OversightActor(DurableActor):
             self._flows_minor = external - posted
         self._memory = msgspec.structs.replace(self._memory, guard=report.state)
         self._alerts += report.alerts
-        self._to_pause |= {pause.strategy: pause.reason for pause in report.pauses}
-        await self._pause(report.state)
+        await self._pauses.tell(report.pauses, report.state)
         if report.problem:
             raise AmountError("nav", from_minor(report.gross_minor), report.problem)
 
-    async def _pause(self, guard: GuardState) -> None:
-        """Tell the engine, again in each tick until it has heard. Raises: `HostFault`, after all
-        were told.
-        """
-        fault: HostFault | None = None
-        for name, reason in tuple(self._to_pause.items()):
-            try:
-                if guard.strategies[name].paused:
-                    await self._host.pause(name, reason)
-                del self._to_pause[name]
-            except HostFault as error:
-                fault = error
-        if fault is not None:
-            raise fault
-
     async def _promote(self) -> tuple[Transition, ...]:
         evaluate = self._ticks % self._settings.promotion_every_ticks == 0
-        # What an engine said before it fell silent is no evidence of today.
-        statuses = () if "engine" in self._failing else self._statuses
+        statuses = self._engine.statuses if self._is_heard() else ()
         return await self._observe(statuses, None, evaluate=evaluate)
 
     async def _observe(
@@ -401,8 +391,9 @@ class OversightActor(DurableActor):
             ),
         )
         before, self._terms = self._terms or {}, observed.terms
-        if before != self._terms and not self._blind_s():
-            await self._ask("guard", RenewLeases(self._statuses, self._terms))
+        if before != self._terms and not self._engine.blind_s:
+            renewed = RenewLeases(self._engine.statuses, self._terms, self._engine.lapsed())
+            await self._ask("guard", renewed)
         for name, terms in observed.terms.items():
             old = before.get(name)
             if old is not None and old.real_capital_fraction != terms.real_capital_fraction:
@@ -417,48 +408,11 @@ class OversightActor(DurableActor):
         )
 
     async def _reconcile(self) -> None:
-        """The stage in force at the engine must be the one in the database.
-
-        Raises: `HostFault`, after all were told.
-        """
-        terms = self._terms or {}
-        fault: HostFault | None = None
-        if all(_in_force(one, terms.get(one.name)) for one in self._statuses):
-            return
-        for status in self._host.strategies():  # as it is now: this tick may have changed it
-            entitled = terms.get(status.name)
-            if entitled is None:
-                if status.name not in self._unregistered:
-                    self._unregistered.add(status.name)
-                    text = "it is entitled to no real money; register or adopt it"
-                    title = f"{status.name} is not registered"
-                    self._note(
-                        Level.WARNING,
-                        Category.PROMOTION,
-                        title,
-                        text,
-                        f"unregistered:{status.name}",
-                        status.name,
-                    )
-            elif status.stage is not None and status.stage != entitled.stage.value:
-                cap = capital_of(entitled, self._capital_minor)
-                if _RISK.get(status.stage, 0) > _RISK[entitled.stage.value]:
-                    title = f"{status.name} traded above its entitlement"
-                    text = f"in force {status.stage}, entitled to {entitled.stage.value}"
-                    self._note(
-                        Level.CRITICAL,
-                        Category.RISK_LIMIT,
-                        title,
-                        text,
-                        f"stage:{status.name}",
-                        status.name,
-                    )
-                try:
-                    await self._host.set_stage(status.name, entitled.stage.value, cap)
-                except HostFault as error:
-                    fault = error
-        if fault is not None:
-            raise fault
+        """The stage in force at the engine must be the one in the database."""
+        try:
+            await self._reconciler.run(self._engine.statuses, self._terms or {})
+        finally:
+            self._alerts += self._reconciler.alerts
 
     # -- the clock and the sessions
 
@@ -526,7 +480,7 @@ class OversightActor(DurableActor):
             heard = closing.took_place(end, self._heard_before_us)
             return self._heard_before if heard else ()
         # After a crash the last word is not known, and the first one since must do.
-        return () if "engine" in self._failing else self._statuses
+        return self._engine.statuses if self._is_heard() else ()
 
     def _end_session(self) -> None:
         """End the sessions that end with this tick's figures, and note the tick."""
@@ -535,8 +489,8 @@ class OversightActor(DurableActor):
         for end in self._due:
             if end.missed:
                 continue
-            silent = "engine" in self._failing or not closing.had_tick(self._memory, end, now_us)
-            statuses = () if silent else self._statuses
+            silent = not (self._is_heard() and closing.had_tick(self._memory, end, now_us))
+            statuses = () if silent else self._engine.statuses
             self._memory, lines = closing.close(
                 self._memory,
                 self._settings,
@@ -552,8 +506,8 @@ class OversightActor(DurableActor):
             self._count_alerts()
         if self._clock_watch.is_suspect():
             return  # an instant of a wrong clock says nothing of the session it fell into
-        if "engine" not in self._failing:
-            self._heard_before, self._heard_before_us = self._statuses, now_us
+        if self._is_heard():
+            self._heard_before, self._heard_before_us = self._engine.statuses, now_us
         tick_us = max(self._memory.tick_us, now_us)
         self._memory = msgspec.structs.replace(self._memory, tick_us=tick_us)
 
@@ -625,7 +579,7 @@ class OversightActor(DurableActor):
         if self._totals is None or not (self._due or self._ticks % every == 0):
             return
         totals = self._totals
-        unmarked = unmarked_minor(totals.positions, self._statuses)
+        unmarked = unmarked_minor(totals.positions, self._engine.statuses)
         # The book has moved on since the look, by the fees of this tick and by what people booked.
         flows = totals.external_minor - totals.fees_minor - self._flows_minor
         expected = self._gross_minor + flows
@@ -648,12 +602,15 @@ class OversightActor(DurableActor):
 
     async def _recover(self) -> None:
         """Every few ticks the check; a queue that is due is worked off every tick."""
-        killed = self._memory.guard.kill_state != "OFF"
-        # An engine that was never heard has listed nothing, which is no news about a strategy.
-        heard_us = self._started_us if self._heard_us is None else self._heard_us
-        await self._ask("recovery", CheckStrategies(self._statuses, killed, heard_us))
+        killed, heard = self._host.latch.engaged, self._engine.heard
+        # The age of the last word, when there is no instant of an answer: a host that was never
+        # heard has listed nothing, which is no news about a strategy.
+        heard_us = self._clock.now_us() - round(heard.age_s * 1_000_000)
+        if heard.at_us is not None:
+            heard_us = heard.at_us
+        await self._ask("recovery", CheckStrategies(heard.statuses, killed, heard_us))
         if self._ticks % self._settings.recovery_every_ticks == 0:
-            await self._ask("recovery", CheckFeeds(self._feeds))
+            await self._ask("recovery", CheckFeeds(self._engine.feeds))
 
     async def _remember(self) -> None:
         """One commit: alerts asked for, the record when it matters, the lines of ended sessions."""
@@ -685,11 +642,27 @@ class OversightActor(DurableActor):
         except ActorError as error:
             log.debug("status stream: %s", error)
 
+    def _latch_changed(self) -> None:
+        if self._settings.status_enabled and not self._showing:
+            self._showing = True
+            self._host.spawn(self._show_fund)
+
+    async def _show_fund(self) -> None:
+        """Show the kill switch; the engine is told first, so this waits for its turn."""
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        self._showing = False
+        try:
+            shown_fund = shown.texts(self._fund_status().as_dict())
+            self._ref("status").tell_nowait(PublishStatus({"fund": shown_fund}))
+        except ActorError as error:
+            log.debug("status stream: %s", error)
+
     def _states(self) -> dict[str, dict[str, Any]]:
         states = {
             "fund": shown.texts(self._fund_status().as_dict()),
-            "strategies": shown.strategies(self._statuses, self._terms or {}),
-            "feeds": {feed.name: msgspec.structs.asdict(feed) for feed in self._feeds},
+            "strategies": shown.strategies(self._engine.statuses, self._terms or {}),
+            "feeds": {feed.name: msgspec.structs.asdict(feed) for feed in self._engine.feeds},
             "actors": {child.name: msgspec.to_builtins(child) for child in self._tree()},
         }
         if self._totals is not None:
@@ -708,7 +681,7 @@ class OversightActor(DurableActor):
         return self._fund_status()
 
     def _fund_status(self) -> FundStatus:
-        guard, fee = self._memory.guard, self._memory.fees
+        guard, fee, heard = self._memory.guard, self._memory.fees, self._host.heard()
         by_stage: dict[str, int] = {}
         for terms in (self._terms or {}).values():
             by_stage[terms.stage.value] = by_stage.get(terms.stage.value, 0) + 1
@@ -718,9 +691,9 @@ class OversightActor(DurableActor):
             nav=from_minor(guard.nav_minor if self._ticks or guard.units else self._capital_minor),
             drawdown_pct=round(guard.drawdown, 6),
             high_water_mark=from_minor(round(fee.mark_per_unit * guard.units)),
-            running_strategies=sum(one.state == "running" for one in self._statuses),
+            running_strategies=sum(one.state == "running" for one in self._engine.statuses),
             total_fees=from_minor(fee.posted_minor + fee.accrued_minor),
-            kill_switch=guard.kill_state,
+            kill_switch=self._host.latch.status.state,
             mode="act",
             strategies_by_stage=by_stage,
             alerts_24h=self._alerts_24h,
@@ -728,6 +701,8 @@ class OversightActor(DurableActor):
             ticks=self._ticks,
             nav_difference=None if self._gap_minor is None else from_minor(self._gap_minor),
             clock_suspect=self._clock_watch.is_suspect(),
+            data_age_s=round(heard.age_s, 3) if self._ticks else None,
+            stale=heard.silent and bool(guard.strategies),
         )
 
     def _count_alerts(self) -> None:
@@ -748,7 +723,3 @@ class OversightActor(DurableActor):
     def nav_history(self, request: NavHistory) -> tuple[NavSample, ...]:
         """NAV and drawdown at the end of each session, newest first."""
         return schema.nav_history(self._reader, checked_limit(request.limit))
-
-
-def _in_force(status: StrategyStatus, entitled: EntitlementTerms | None) -> bool:
-    return entitled is not None and status.stage in (None, entitled.stage.value)

@@ -124,9 +124,24 @@ def _flags(guard: GuardState) -> tuple[object, ...]:
     return (
         guard.kill_state,
         guard.warned,
+        guard.silent,
+        guard.blind,
         guard.external_minor,
         tuple(
-            (name, book.paused, book.warned, book.real) for name, book in guard.strategies.items()
+            (
+                name,
+                book.paused,
+                book.warned,
+                book.real,
+                book.had_real,
+                book.above,
+                book.left,
+                book.restarted,
+                book.carried_minor,
+                book.run,
+                book.closing,
+            )
+            for name, book in guard.strategies.items()
         ),
     )
 

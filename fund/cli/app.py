@@ -101,6 +101,11 @@ app.command(
     help="Read a fund's alerts, and test the channels that deliver them.",
 )
 app.command(
+    "fundops.cli.kill_switch:app",
+    name="kill-switch",
+    help="Stop all trading of a fund, and let it start again.",
+)
+app.command(
     "fundops.cli.database:backup",
     name="backup",
     help="Copy a fund's database, while it runs or not.",

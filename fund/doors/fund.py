@@ -25,9 +25,10 @@ from fundops.runtime import (
     Supervisor,
     shown,
 )
+from fundops.wire import border
 from fundops.wire.alert import PendingDeliveries
-from fundops.wire.controller import StrategyStatus
-from fundops.wire.guard import Entitlement, ResumeStrategy
+from fundops.wire.controller import StopReport, StrategyStatus
+from fundops.wire.guard import ConfirmCounters, Entitlement, ResumeStrategy, StopReported
 from fundops.wire.oversight import (
     ConfirmClock,
     FundStatus,
@@ -70,6 +71,7 @@ class FundDoor:
         self._leases = leases
         self._reported = reported
         self._channels = channels
+        self._loop = trio.lowlevel.current_trio_token()
 
     async def _ask(self, actor: str, request: Request[R]) -> R:
         return await self._supervisor.ref(actor).ask(request, timeout_s=ANSWER_DEADLINE_S)
@@ -77,15 +79,36 @@ class FundDoor:
     # -- the host's side: callable from any thread, without await
 
     def report(self, status: StrategyStatus) -> None:
-        """Push one strategy's status; the newest one counts at the next tick.
+        """Push one strategy's status; the newest one counts at the next tick, and ages from now.
 
-        Raises: `ConfigError` for anything but a `StrategyStatus`.
+        Raises: `ConfigError` naming the field that is wrong; the older status then stands.
         """
         self._reported.report(status)
 
+    def report_stopped(self, report: StopReport) -> None:
+        """Push what is still open under the kill switch, which confirms the stop when nothing is.
+
+        Raises: `ConfigError` naming the count that is no whole number.
+        """
+        told = StopReported(border.stop_report(report))
+        self._loop.run_sync_soon(self._tell_guard, told)
+
+    def _tell_guard(self, told: StopReported) -> None:
+        try:
+            self._supervisor.ref("guard").tell_nowait(told)
+        except ActorError as error:
+            log.warning("a pushed StopReport was not heard: %s", error)
+
     def may_trade(self, name: str) -> bool:
-        """Whether the strategy `name` may send real orders now."""
+        """Whether the strategy `name` may send real orders that add risk now."""
         return self._leases.may_trade(name)
+
+    def may_close(self, name: str) -> bool:
+        """Whether the strategy `name` may send real orders that only reduce its risk now.
+
+        It never expires for a strategy that had real money.
+        """
+        return self._leases.may_close(name)
 
     def entitlement(self, name: str) -> Entitlement:
         """Stage, mode and capital of the strategy `name`, and the instant until which they hold."""
@@ -153,6 +176,13 @@ class FundDoor:
         `by` names the person who decides.
         """
         return await self._ask("guard", ResumeStrategy(strategy, by))
+
+    async def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
+        """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.
+
+        Raises: `BadRequest` without a name and a reason.
+        """
+        return await self._ask("guard", ConfirmCounters(strategy, by, reason))
 
     # -- the actors
 

@@ -12,6 +12,7 @@ import apsw
 import msgspec
 
 from fundops.actors.alert import schema as alert_schema
+from fundops.actors.guard import schema as guard_schema
 from fundops.actors.ledger import prices as ledger_prices
 from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.events import Rules
@@ -60,6 +61,7 @@ MIGRATIONS: tuple[str, ...] = (
     ledger_schema.SCHEMA_2 + persistence_schema.SCHEMA + _AUDIT,
     promotion_schema.SCHEMA_3 + recovery_schema.SCHEMA_3 + _AUDIT_3,
     alert_schema.SCHEMA_4
+    + guard_schema.SCHEMA_4
     + ledger_schema.SCHEMA_4
     + ledger_prices.SCHEMA_4
     + oversight_schema.SCHEMA_4,

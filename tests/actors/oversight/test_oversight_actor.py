@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from fundops.actors.guard import GuardActor, GuardSettings, Leases
+from fundops.actors.guard import GuardActor, GuardSettings, KillLatch, Leases
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.oversight import FeeSettings, OversightActor, OversightSettings
@@ -233,7 +233,7 @@ async def opened(
     rules: PromotionSettings = PromotionSettings(),  # noqa: B008  frozen
 ) -> AsyncIterator[Tree]:
     engine, clock, script = engine or Engine(), clock or VirtualClock(T0), script or Script()
-    leases, capital = Leases(clock), CAPITAL * UNIT
+    leases, capital = Leases(clock, KillLatch()), CAPITAL * UNIT
     settings = OversightSettings(
         promotion_every_ticks=1,
         ledger_enabled=ledger,
@@ -243,7 +243,7 @@ async def opened(
     )
     marker = path.with_name("fund.kill")
     async with trio.open_nursery() as nursery:
-        host = Host(engine, nursery)
+        host = Host(engine, nursery, clock=clock, latch=leases.latch)
         children = [
             ChildSpec("guard", lambda: GuardActor(clock, host, guard, leases, marker, capital)),
             ChildSpec("persistence", lambda: Storage(path, script)),
@@ -345,9 +345,10 @@ async def test_nonsense_from_the_controller_fails_the_engine_step_and_crashes_no
     path: Path,
 ) -> None:
     async with opened(path, promotion=True) as tree:
-        for nonsense in (
-            None,
-            5,
+        for nonsense in (None, 5, "mm", {"mm": StrategyStatus("mm", "running")}):
+            tree.engine.statuses = nonsense  # type: ignore[assignment]
+            assert (await tree.tick()).failed == ("engine",)
+        for wrong in (
             [None],
             ["mm"],
             [StrategyStatus("mm", "running"), StrategyStatus("mm", "running")],
@@ -355,8 +356,9 @@ async def test_nonsense_from_the_controller_fails_the_engine_step_and_crashes_no
             [StrategyStatus(None, "running")],  # type: ignore[arg-type]
             [StrategyStatus("mm", "running", stage=PromotionStage.Live_Small)],  # type: ignore[arg-type]
         ):
-            tree.engine.statuses = nonsense  # type: ignore[assignment]
-            assert (await tree.tick()).failed == ("engine",)
+            tree.engine.statuses = wrong  # type: ignore[assignment]
+            assert (await tree.tick()).failed == ()
+            assert not tree.leases.may_trade("mm")
         assert all(child.restarts == 0 for child in tree.supervisor.tree())
 
 
@@ -383,9 +385,12 @@ async def test_an_engine_that_never_answered_since_the_start_is_a_silent_one(pat
     async with opened(path, engine, clock=clock) as tree:
         await tree.tick(after_s=59)
         assert not tree.leases.may_trade("mm")
-        assert (await tree.status()).kill_switch == "OFF"
+        assert tree.alerts("silent") == [("WARNING", "silent", False)]
+        assert tree.alerts("blind") == []
         await tree.tick(after_s=1)
-        assert (await tree.status()).kill_switch == "ENGAGED"
+        assert (await tree.status()).kill_switch == "OFF"
+        assert tree.alerts("blind") == [("CRITICAL", "blind", False)]
+        assert tree.leases.may_close("mm")
 
 
 async def test_a_dead_engine_proves_nothing_and_never_looks_like_a_profit(path: Path) -> None:
@@ -576,7 +581,12 @@ async def test_the_stage_in_force_is_brought_to_the_entitlement(path: Path) -> N
             ("set_stage", "down", "paper", 0),
             ("set_stage", "up", "live-small", 1_000),
         ]
-        assert tree.alerts("stage:%") == [("CRITICAL", "stage:down", False)]
+        # `up` was given its 10,000 on paper, and is entitled to 1,000 of real money.
+        assert tree.alerts("entitled:%") == [
+            ("CRITICAL", "entitled:down", False),
+            ("CRITICAL", "entitled:up", False),
+            ("INFO", "entitled:down", True),
+        ]
 
 
 async def test_an_engine_that_refuses_one_stage_is_still_told_the_others(path: Path) -> None:
@@ -664,10 +674,10 @@ async def test_a_years_fees_are_two_percent_and_a_fifth_of_the_gain_each_charged
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "fee"), [(10_000, 0, 0), (0, 10_000, 2_000), (20_000, 10_000, 2_000)]
+    ("before", "now", "fee"), [(10_000, 1e-8, 0), (0, 10_000, 2_000), (20_000, 10_000, 2_000)]
 )
 async def test_the_performance_fee_is_on_the_nav_of_the_tick_that_makes_it_final(
-    path: Path, before: int, now: int, fee: int
+    path: Path, before: int, now: float, fee: int
 ) -> None:
     async with opened(path, fees=FeeSettings(0, 20.0, 1)) as tree:
         tree.engine.report(pnl=before if before == 0 else 0)
@@ -796,7 +806,7 @@ async def test_a_break_between_the_two_navs_is_one_critical_until_it_is_mended(p
             await tree.tick(day_of(number), DAY_S)
         await tree.tick()
         assert tree.alerts("break") == [("CRITICAL", "break", False)]
-        tree.engine.report(pnl="-10.01")
+        tree.engine.report(pnl=Decimal("-10.01"))
         await tree.tick(day_of(4), DAY_S)
         await tree.tick()
         assert tree.alerts("break") == [("CRITICAL", "break", False), ("INFO", "break", True)]

@@ -307,6 +307,7 @@ def test_the_table_is_the_doors_and_a_backup(fund: FundManager, db: Path) -> Non
             "backup",
             *(f"ledger.{one}" for one in public),
             *(f"alerts.{one}" for one in alerts),
+            *(f"kill_switch.{one}" for one in ("engage", "release", "status")),
         }
     )
 
