@@ -493,6 +493,7 @@ async def test_fridays_value_is_fresh_on_monday_and_stale_after_two_sessions() -
     settings = {**PROMO, "min_paper_days": 0, "min_trades": 0, "min_sharpe": -99}
     async with virtual_fund(_controller(), **settings) as world:
         await world.fund.promotion.register("s")
+        await world.fund.promotion.freeze("s")  # or a session's end would promote it
         await _ticks(world)
         await _days(world, 0, [1001, 1003])
         world.clock.advance(65 * 3_600)
