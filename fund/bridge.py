@@ -45,6 +45,11 @@ class Bridge(Generic[F]):
         """Whether the context is open."""
         return self._opened is not None
 
+    @property
+    def inherited(self) -> bool:
+        """Whether the context is open in the process from which this one was forked."""
+        return self._parent is not None
+
     def start(self) -> None:
         """Open the context; returns once it is open. Raises: the error of the opening."""
         if self._thread is not None and self._thread.is_alive():

@@ -161,15 +161,22 @@ class FundManager:
         """Whether the strategy `name` may send real orders that only reduce its risk now.
 
         It does not expire with the fund: what had real money may close after the fund has stopped.
+        False before the first start, and in a forked child.
         """
-        return self._last is not None and self._last.may_close(name)
+        if self._last is None or self._bridge.inherited:
+            return False
+        return self._last.may_close(name)
 
     def entitlement(self, name: str) -> Entitlement:
         """Stage, mode and capital of the strategy `name`, and the instant until which they hold.
 
         After the fund has stopped it tells what may still be closed.
+
+        Raises: `FundNotRunning` before the first start, and in a forked child.
         """
-        return (self._last or self._bridge.get()).entitlement(name)
+        if self._last is None or self._bridge.inherited:
+            return self._bridge.get().entitlement(name)
+        return self._last.entitlement(name)
 
     def tree(self) -> tuple[ChildStatus, ...]:
         """The supervision tree at this instant."""

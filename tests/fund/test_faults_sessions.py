@@ -272,27 +272,25 @@ async def test_promotions_wait_while_the_clock_is_suspect_and_demotions_do_not()
         promotion_enabled=True,
         promotion_every_ticks=1,
         promotion_policy="literal",
-        min_paper_days=0,
+        min_paper_days=2,
         min_trades=0,
         min_sharpe=-99,
         min_win_rate=0,
     ) as world:
         promotion = world.fund.promotion
+        clock.advance(600)  # so that two days in the stage are over within a session
         await promotion.register("up")
         await promotion.adopt("down", PromotionStage.Live_Scaled, by="ann", reason="test")
-        for equity in (1_000, 1_001, 1_003):
+        await world.tick()
+        for seconds, equity in ((DAY_S - 600, 1_001), (DAY_S, 1_003)):
             engine.set("up", equity=equity)
-            await world.advance(DAY_S, step_s=DAY_S / 2)
-            if equity == 1_000:
-                clock.step(120)
-                break
-        good = {"sharpe": 2.0, "max_drawdown": 0.01, "n_trades": 50, "win_rate": 0.6}
-        await promotion.record_metrics("up", PromotionStage.Paper, good)
+            await world.advance(seconds, step_s=seconds / 2)
+        clock.step(120)
+        clock.advance(1_200)
         await promotion.record_metrics("down", PromotionStage.Live_Scaled, {"max_drawdown": 0.5})
         report = await world.tick()
         assert (report.promotions, report.demotions) == (0, 1)
         clock.step(-120)
-        await promotion.record_metrics("up", PromotionStage.Paper, good)
         assert (await world.tick()).promotions == 1
 
 
@@ -373,6 +371,7 @@ async def test_a_session_waits_until_every_consumer_has_taken_it(
     async with virtual_fund(engine, clock=clock, db_path=path, **settings) as world:
         await world.fund.promotion.register("s")
         await world.tick()
+        clock.advance(DAY_S)
         await world.tick("2026-01-05")
         clock.advance(DAY_S)
         engine.set("s", equity=700)
@@ -387,7 +386,10 @@ async def test_a_session_waits_until_every_consumer_has_taken_it(
         assert (await world.tick()).failed == ()
         assert samples(path)[1:] == [("2026-01-06", 700.0)], "the figures of its end"
         assert [session for session, _, _ in await lines(world)] == ["2026-01-05", "2026-01-06"]
-        assert await fee_keys(world) == {"fee:management:2026-01-06": D("10.00000000")}
+        assert await fee_keys(world) == {
+            "fee:management:2026-01-05": D("10.00000000"),
+            "fee:management:2026-01-06": D("9.99900000"),
+        }
         snapshot = await world.fund.promotion.snapshot("s")
         assert snapshot.metrics["max_drawdown"] == pytest.approx(0.3)
 
@@ -407,6 +409,7 @@ async def test_a_consumer_that_is_down_takes_its_session_after_a_restart(
     async with virtual_fund(engine, clock=clock, db_path=path, promotion_enabled=True) as world:
         await world.fund.promotion.register("s")
         await world.tick()
+        clock.advance(60)
         monkeypatch.setattr(DurableActor, "append", refuse_samples)
         report = await world.tick("2026-01-05")
         assert (report.sessions, report.failed) == (("2026-01-05",), ("sample",))
@@ -473,11 +476,15 @@ async def test_nav_beyond_the_database_is_refused_by_name_and_nothing_is_lost() 
         [alert] = [one for one in world.sent_alerts() if "guard" in one.title]
         assert "200,000,000,000.00" in alert.message
         for name in names:
-            engine.set(name, realized_pnl=0)
+            engine.set(name, realized_pnl=1)  # 0 would be counters that restarted
         await world.tick()
         assert (await world.tick()).failed == ()
         status = await world.fund.status()
-        assert (status.nav, status.drawdown_pct, status.kill_switch) == (D(4 * 10**10), 0, "OFF")
+        assert (status.nav, status.drawdown_pct, status.kill_switch) == (
+            D(4 * 10**10 + 4),
+            0,
+            "OFF",
+        )
         assert [session for session, _, _ in await lines(world)] == ["2026-01-05", "2026-01-06"]
 
 
@@ -553,7 +560,7 @@ async def test_a_break_is_told_once_it_stands_and_is_over_when_mended() -> None:
         [alert] = world.sent_alerts()
         assert (alert.level.value, alert.title) == ("CRITICAL", "Ledger and engine disagree on NAV")
         assert "difference -50" in alert.message
-        engine.set("s", realized_pnl=0)
+        engine.set("s", realized_pnl=D("0.001"))  # 0 would be counters that restarted
         await world.advance(120, step_s=60)
         assert [one.level.value for one in world.sent_alerts()] == ["CRITICAL", "INFO"]
 

@@ -595,12 +595,14 @@ async def test_a_strategy_that_reports_no_number_loses_its_lease_and_is_not_paus
 
 
 async def test_a_strategy_over_its_limit_is_paused_until_a_person_resumes_it() -> None:
-    async with virtual_fund(_running("a"), **EVERYTHING) as world:
+    # Under the loss of one session at which promotion demotes, which would end the pause.
+    settings = {**EVERYTHING, "max_strategy_drawdown_pct": 3}
+    async with virtual_fund(_running("a"), **settings) as world:
         await _live(world)
-        world.controller.set("a", equity=700)
+        world.controller.set("a", equity=960)
         await world.tick()
         assert not world.fund.may_trade("a")
-        reason = "drawdown 30.00% reached its limit 25%"
+        reason = "drawdown 4.00% reached its limit 3%"
         assert ("pause", "a", reason) in world.controller.calls
         world.controller.set("a", equity=1_000)
         await world.tick()

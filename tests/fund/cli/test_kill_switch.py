@@ -66,7 +66,7 @@ async def test_with_no_fund_it_engages_by_the_marker_and_releases_by_the_files(
     assert command("status")[1]["state"] == "ENGAGED"
     code, said = command("release", "--by", "", "--reason", "well")
     assert code != 0
-    assert "by" in said
+    assert said["error"]["text"].startswith("by: ")
     code, answer = command("release", "--by", "ann", "--reason", "well")
     assert (code, answer["state"]) == (0, "OFF")
     async with _open(command.db, fake) as fund:
@@ -80,7 +80,7 @@ async def test_with_no_fund_an_unconfirmed_stop_is_not_released_by_default(
         pass
     command("engage", "--reason", "x")
     code, said = command("release", "--by", "ann", "--reason", "well")
-    assert (code, "accept_open_orders" in said) == (1, True)
+    assert (code, "accept_open_orders" in said["error"]["text"]) == (1, True)
     code, answer = command("release", "--by", "ann", "--reason", "well", "--accept-open-orders")
     assert (code, answer["state"]) == (0, "OFF")
 
