@@ -156,7 +156,7 @@ async def the_other_doors_are_typed(fund: Fund) -> None:
     await fund.alerts.send("WARNING", "GENERAL", "title")  # error: call-arg
     await fund.alerts.send(3, "GENERAL", "title", "text")  # error: arg-type
     await fund.recovery.reset("mm", "ann")  # error: call-arg
-    await fund.kill_switch.release(by="ann", why="fire")  # error: call-arg
+    await fund.kill_switch.engage("fire", "ann")  # error: call-arg
     await fund.kill_switch.engaged()  # error: attr-defined
 
 
