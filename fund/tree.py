@@ -21,6 +21,7 @@ from fundops.actors.alert import AlertActor, ChannelActor
 from fundops.actors.alert.delivery import LogDelivery, WebhookDelivery
 from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardActor, Leases
+from fundops.actors.guard.marker import marker_of
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.oversight import ClockWatch, OversightActor
@@ -83,7 +84,7 @@ def fund_tree(parts: Parts) -> list[ChildSpec | SupervisorSpec]:
 
 
 def _guard(parts: Parts) -> ChildSpec:
-    config, marker = parts.config, parts.path.with_name(parts.path.name + ".kill")
+    config, marker = parts.config, marker_of(parts.path)
     settings, capital = config.guard_settings(), config.capital_minor
     return ChildSpec(
         "guard",

@@ -40,14 +40,14 @@ def engage(*, reason: str, by: str = "", source: Source | None = None) -> int:
     by
         The name of the person who decides; $USER by default.
     """
-    from fundops.actors.guard.marker import Marker
+    from fundops.actors.guard.marker import Marker, marker_of
     from fundops.runtime import FundopsError, SystemClock
     from fundops.wire.border import fitted
     from fundops.wire.guard import KillStatus
 
     where = source or Source()
     person = by or getpass.getuser()
-    marker = Marker(_marker_of(where.path))
+    marker = Marker(marker_of(where.path))
     if not marker.exists():
         now_us = SystemClock().now_us()
         marker.write(KillStatus("ENGAGING", fitted(reason), fitted(person), now_us))
@@ -102,11 +102,6 @@ def release(
     return _print(where, answer, "")
 
 
-def _marker_of(path: Path) -> Path:
-    absolute = path.absolute()
-    return absolute.with_name(absolute.name + ".kill")
-
-
 def _asked(path: Path, method: str, arguments: dict[str, Any]) -> Any:
     """The fund's answer; None when no fund answers. Raises: the fund's refusal."""
     from fundops.control import call
@@ -125,9 +120,9 @@ def _asked(path: Path, method: str, arguments: dict[str, Any]) -> Any:
 
 
 def _marked(path: Path) -> Any:
-    from fundops.actors.guard.marker import Marker
+    from fundops.actors.guard.marker import Marker, marker_of
 
-    return Marker(_marker_of(path)).read()
+    return Marker(marker_of(path)).read()
 
 
 def _stored(path: Path) -> Any:

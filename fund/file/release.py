@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from fundops.actors.guard.latch import OFF
-from fundops.actors.guard.marker import Marker
+from fundops.actors.guard.marker import Marker, marker_of
 from fundops.actors.guard.schema import latched, load_latch
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Reader, Rows, open_database
@@ -23,7 +23,7 @@ log = logging.getLogger("fundops")
 
 def stored_status(path: Path) -> KillStatus:
     """The state as the marker and the database tell it; either of them alone means engaged."""
-    found = Marker(_marker_of(path)).read()
+    found = Marker(marker_of(path)).read()
     if found is not None:
         return found if found.state != "OFF" else msgspec.structs.replace(found, state="ENGAGED")
     if not path.exists():
@@ -77,10 +77,5 @@ def release_stored(
                     connection.executemany(statement.sql, statement.rows)
         finally:
             connection.close()
-    Marker(_marker_of(path)).remove()
+    Marker(marker_of(path)).remove()
     log.warning("kill switch released by %s: %s", by, reason)
-
-
-def _marker_of(path: Path) -> Path:
-    absolute = path.absolute()
-    return absolute.with_name(absolute.name + ".kill")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import apsw
 
-from fundops.actors.guard.marker import Marker
+from fundops.actors.guard.marker import Marker, marker_of
 from fundops.actors.ledger.accounts import EXTERNAL
 from fundops.actors.ledger.journal import Header, import_journal, peek_header
 from fundops.actors.persistence import (
@@ -40,7 +40,7 @@ def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = Fal
     Raises: `DatabaseError`.
     """
     target = target.resolve()  # a link would be replaced, and the file behind it left as it was
-    marker = Marker(target.with_name(target.name + ".kill"))
+    marker = Marker(marker_of(target))
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = marker.read()
     try:

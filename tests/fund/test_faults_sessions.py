@@ -14,12 +14,12 @@ from typing import Any
 import apsw
 import pytest
 
-from fundops import FundConfig, FundManager, PromotionStage
+from fundops import Fund, FundConfig, FundManager, PromotionStage
 from fundops.actors.oversight import actor as oversight
 from fundops.actors.oversight import schema
 from fundops.actors.oversight.schema import Memory
 from fundops.actors.persistence import DurableActor, Reader, database
-from fundops.runtime import ConfigError, VirtualClock
+from fundops.runtime import ConfigError, InlineWorker, VirtualClock
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import Fill, StrategyStatus
 from fundops.wire.errors import StorageDegraded
@@ -392,6 +392,23 @@ async def test_a_session_waits_until_every_consumer_has_taken_it(
         }
         snapshot = await world.fund.promotion.snapshot("s")
         assert snapshot.metrics["max_drawdown"] == pytest.approx(0.3)
+
+
+async def test_the_words_of_a_host_that_fell_silent_are_no_sample(tmp_path: Path) -> None:
+    clock, path = VirtualClock(MONDAY_US), tmp_path / "fund.db"
+    config = FundConfig(
+        total_capital=1_000, db_path=path, tick_interval_s=None, promotion_enabled=True
+    )
+    async with Fund.open(config, clock=clock, make_worker=lambda _: InlineWorker()) as fund:
+        await fund.promotion.register("s")
+        for day in (5, 6, 7):
+            if day != 6:
+                fund.report(running(equity=1_000 + day))
+                await fund.tick()
+                clock.advance(1)
+            await fund.tick(f"2026-01-0{day}")
+            clock.advance(DAY_S)
+    assert samples(path) == [("2026-01-05", 1_005.0), ("2026-01-07", 1_007.0)]
 
 
 async def test_a_consumer_that_is_down_takes_its_session_after_a_restart(

@@ -73,6 +73,18 @@ async def test_with_no_fund_it_engages_by_the_marker_and_releases_by_the_files(
         assert (await fund.kill_switch.status()).state == "OFF"
 
 
+async def test_a_link_to_the_database_engages_the_fund_of_the_file(command: Command) -> None:
+    async with _open(command.db, FakeController()):
+        pass
+    link = command.db.with_name("linked") / "other.db"
+    link.parent.mkdir()
+    link.symlink_to(command.db)
+    file, command.db = command.db, link
+    command("engage", "--reason", "x")
+    async with _open(file, FakeController()) as fund:
+        assert (await fund.kill_switch.status()).reason == "x"
+
+
 async def test_with_no_fund_an_unconfirmed_stop_is_not_released_by_default(
     command: Command,
 ) -> None:
