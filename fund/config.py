@@ -239,6 +239,5 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         return self.part(
             OversightSettings,
             alerts_enabled=self.alerts_enabled,
-            status_enabled=self.status_port is not None,
             fees=self.part(FeeSettings),
         )

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import trio
 
 from fundops.actors.guard import KillLatch, Leases
 from fundops.actors.host import Host, checked_controller
+from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.promotion.schema import check_stages
+from fundops.actors.status.board import StatusBoard
 from fundops.config import FundConfig
 from fundops.control.commands import ALERT_READS, CommandTable, fund_commands
 from fundops.control.server import ControlServer
@@ -36,6 +38,7 @@ from fundops.reported import Reported
 from fundops.runtime import (
     ActorError,
     Clock,
+    Event,
     Ref,
     Supervisor,
     SystemClock,
@@ -47,6 +50,8 @@ from fundops.runtime import (
 from fundops.tree import Parts, TreeView, channel_names, fund_tree, status_token
 from fundops.wire.controller import CanStopAll, Controller
 from fundops.wire.money import from_minor
+from fundops.wire.oversight import CrashesHeard
+from fundops.wire.stream.listening import HeldPort
 
 __all__ = ["Fund"]
 
@@ -156,7 +161,7 @@ async def _open(
             )
         leases = Leases(clock, KillLatch())
         view = TreeView()
-        with bare_errors():
+        with bare_errors(), _status_port(config) as port:
             async with trio.open_nursery() as nursery:
                 host = Host(
                     controller,
@@ -179,13 +184,28 @@ async def _open(
                     log.info(
                         "the controller lacks %s; what needs them is off", ", ".join(host.missing())
                     )
+                crashes, board = CrashWatch(), StatusBoard()
                 parts = Parts(
-                    config, path, clock, host, leases, view, transport, make_worker, nursery
+                    config,
+                    path,
+                    clock,
+                    host,
+                    leases,
+                    view,
+                    transport,
+                    make_worker,
+                    nursery,
+                    crashes,
+                    board,
+                    port,
                 )
                 async with open_supervisor(
                     fund_tree(parts), strategy="rest_for_one", name=config.name
                 ) as supervisor:
                     view.supervisor = supervisor
+                    _tell_crashes(supervisor, crashes)
+                    if port is not None:
+                        board.status = supervisor.ref("status")
                     fund = Fund(config, supervisor, host, leases, clock, reported, make_worker)
                     if config.ledger_enabled:
                         await fund.ledger.deposit(
@@ -226,6 +246,34 @@ def _has_loop(asyncio: Any) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+@contextmanager
+def _status_port(config: FundConfig) -> Iterator[HeldPort | None]:
+    """The port of the status stream, held until the fund has stopped; None without a stream."""
+    if config.status_port is None:
+        yield None
+        return
+    port = HeldPort(config.status_port)
+    try:
+        # A port that is taken does not stop the fund; the status actor tries it again.
+        with suppress(OSError):
+            port.take()
+        yield port
+    finally:
+        port.close()
+
+
+def _tell_crashes(supervisor: Supervisor, crashes: CrashWatch) -> None:
+    """Let oversight tell the crashes of actors; what it cannot take now it tells at its tick."""
+    oversight = supervisor.ref("oversight")
+
+    def hear(event: Event) -> None:
+        if crashes.hear(event):
+            with suppress(ActorError):
+                oversight.tell_nowait(CrashesHeard())
+
+    supervisor.events.subscribe(hear)
 
 
 async def _keep_ticking(fund: Fund, interval_s: float, ticking: trio.CancelScope) -> None:

@@ -9,6 +9,7 @@ one that dies restarts alone.
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,13 +26,24 @@ from fundops.actors.guard.marker import marker_of
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.oversight import ClockWatch, OversightActor
+from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.persistence import PersistenceActor, StorageBoard
 from fundops.actors.promotion import PromotionActor
 from fundops.actors.recovery import RecoveryActor
 from fundops.actors.status import StatusActor
+from fundops.actors.status.board import StatusBoard
 from fundops.config import FundConfig
 from fundops.file.database import MIGRATIONS
-from fundops.runtime import ChildSpec, ChildStatus, Clock, Supervisor, SupervisorSpec, Worker
+from fundops.runtime import (
+    Backoff,
+    ChildSpec,
+    ChildStatus,
+    Clock,
+    Supervisor,
+    SupervisorSpec,
+    Worker,
+)
+from fundops.wire.stream.listening import HeldPort
 
 __all__ = ["Parts", "TreeView", "channel_names", "fund_tree", "status_token"]
 
@@ -68,6 +80,9 @@ class Parts:
     transport: Any  # replaces the network of webhooks; None: the network itself
     make_worker: Callable[[str], Worker]
     nursery: trio.Nursery
+    crashes: CrashWatch
+    board: StatusBoard
+    port: HeldPort | None  # of the status stream; None: there is none
     storage: StorageBoard = field(default_factory=StorageBoard)
 
 
@@ -78,8 +93,8 @@ def fund_tree(parts: Parts) -> list[ChildSpec | SupervisorSpec]:
     if subsystems:
         tree.append(SupervisorSpec("subsystems", subsystems))
     tree.append(_oversight(parts))
-    if parts.config.status_port is not None:
-        tree.append(_status(parts, parts.config.status_port))
+    if parts.port is not None:
+        tree.append(_viewers(parts, parts.port))
     return tree
 
 
@@ -95,7 +110,12 @@ def _guard(parts: Parts) -> ChildSpec:
 def _persistence(parts: Parts) -> ChildSpec:
     worker = partial(parts.make_worker, "fundops-writer")
     actor = partial(
-        PersistenceActor, parts.path, MIGRATIONS, make_worker=worker, board=parts.storage
+        PersistenceActor,
+        parts.path,
+        MIGRATIONS,
+        make_worker=worker,
+        board=parts.storage,
+        on_commit=parts.board.tell,
     )
     return ChildSpec("persistence", actor, capacity=BURST)
 
@@ -157,11 +177,25 @@ def _oversight(parts: Parts) -> ChildSpec:
         parts.view,
         watch,
         parts.storage,
+        parts.crashes,
+        parts.board if parts.port is not None else None,
     )
     return ChildSpec("oversight", actor, grace_s=15.0)
 
 
-def _status(parts: Parts, port: int) -> ChildSpec:
+def _viewers(parts: Parts, port: HeldPort) -> SupervisorSpec:
+    # The stream only shows the fund, so no number of its failures may end the fund. It is tried
+    # again without end, at growing intervals.
+    return SupervisorSpec(
+        "viewers",
+        (_status(parts, port),),
+        intensity=sys.maxsize,
+        max_consecutive=sys.maxsize,
+        backoff=Backoff(min_s=0.05, max_s=30.0),
+    )
+
+
+def _status(parts: Parts, port: HeldPort) -> ChildSpec:
     actor = partial(
         StatusActor,
         parts.path,
@@ -169,11 +203,10 @@ def _status(parts: Parts, port: int) -> ChildSpec:
         port,
         status_token(parts.config),
         nursery=parts.nursery,
+        board=parts.board,
         make_worker=partial(parts.make_worker, "fundops-status-reader"),
     )
-    # A later message makes up for a dropped one: states are published at every tick, and the news
-    # of a commit makes the actor read all new rows.
-    return ChildSpec("status", actor, overflow="drop_oldest")
+    return ChildSpec("status", actor)
 
 
 # -- from settings to what the actors need

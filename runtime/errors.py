@@ -24,6 +24,7 @@ __all__ = [
     "Drill",
     "FundopsError",
     "MailboxFull",
+    "NeedsTrio",
     "Outcome",
     "Rejected",
     "ReplaceFailed",
@@ -39,13 +40,21 @@ Outcome = Literal["done", "not_executed", "unknown"]
 
 
 def text_of(error: BaseException | None) -> str:
-    """The type and the text of an error. It never raises, even when the error's `__str__` does."""
+    """The type and the text of an error. It never raises, even when the error's `__str__` does.
+
+    The text can be encoded: a half of a surrogate pair, which has no UTF-8, is escaped.
+    """
     if error is None:
         return "ended during the start"
     try:
-        return f"{type(error).__name__}: {error}"
+        return encodable(f"{type(error).__name__}: {error}")
     except Exception:  # noqa: BLE001  a host's __str__ may raise any error
         return f"{type(error).__name__} (its text cannot be told)"
+
+
+def encodable(text: str) -> str:
+    """The text with each half of a surrogate pair escaped."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 class FundopsError(Exception):
@@ -147,11 +156,21 @@ class AskCycle(ActorError):
 
 
 class MailboxFull(ActorError):
-    """The mailbox is full, and its overflow policy or the kind of send does not wait for room."""
+    """The mailbox is full, and its overflow policy or the kind of send does not wait for room.
 
-    def __init__(self, name: str, capacity: int) -> None:
-        super().__init__(f"mailbox of actor {name!r} is full ({capacity} messages)")
-        self.name, self.capacity = name, capacity
+    An asker also gets it when the handler of its request met a full mailbox and did not catch this
+    error. `outcome` is then ``"unknown"``, and `handler` says which actor handled which message.
+    """
+
+    def __init__(
+        self, name: str, capacity: int, *, handler: str | None = None, key: str | None = None
+    ) -> None:
+        text = f"mailbox of actor {name!r} is full ({capacity} messages)"
+        if handler is not None:
+            text = f"{text}; it was needed by {handler}{_again(key)}"
+        super().__init__(text)
+        self.name, self.capacity, self.handler, self.key = name, capacity, handler, key
+        self.outcome = "not_executed" if handler is None else "unknown"
 
 
 class UnknownChild(ActorError, KeyError):
@@ -174,6 +193,10 @@ class WrongMessage(ActorError, TypeError):
 
 class WrongThread(ActorError, RuntimeError):
     """A ref was used outside its trio run. Other threads use `Ref.tell_from_thread`."""
+
+
+class NeedsTrio(ActorError, RuntimeError):
+    """Actors were to be run outside a trio task, for example in an asyncio loop."""
 
 
 class ReplaceFailed(ActorError):

@@ -17,7 +17,17 @@ import trio
 
 from .actor import Actor, Handler
 from .envelope import ANSWERED, GIVEN_UP, WAITING, Envelope
-from .errors import ActorCrashed, ActorStopped, ConfigError, Drill, Rejected, WrongMessage, text_of
+from .errors import (
+    ActorCrashed,
+    ActorStopped,
+    ConfigError,
+    Drill,
+    MailboxFull,
+    Rejected,
+    WrongMessage,
+    text_of,
+)
+from .groups import leaf_of
 from .mailbox import NOTHING, Mailbox, message_of
 from .message import is_idempotent, key_of
 from .records import Terminated
@@ -159,6 +169,7 @@ async def live(seat: Seat, actor: Actor, ready: Callable[[], None]) -> None:
     Raises: the error that crashed the actor, or failed its start.
     """
     token = current_address.set(seat.address)
+    seat.address.task = trio.lowlevel.current_task()
     actor.context = seat
     reason = "crashed"
     try:
@@ -176,6 +187,7 @@ async def live(seat: Seat, actor: Actor, ready: Callable[[], None]) -> None:
                 await _clean_up(seat, actor, reason)
         finally:
             seat.end()
+            seat.address.task = None
             current_address.reset(token)
 
 
@@ -257,6 +269,8 @@ async def _serve(seat: Seat, actor: Actor) -> None:
                 mailbox.done += 1
                 _answer(seat, item, refusal)
             except Exception as crash:
+                if _refused_for_room(seat, crash):
+                    continue
                 _crash_in_hand(seat, crash)
                 raise
             except BaseException:
@@ -320,6 +334,8 @@ async def _serve_run(seat: Seat, actor: Actor, first: Any) -> None:
         # One refusal for the whole batch.
         _finish(seat, [refusal] * len(mailbox.batch))
     except Exception as crash:
+        if _refused_for_room(seat, crash):
+            return
         _crash_in_hand(seat, crash)
         raise
     except BaseException:
@@ -374,7 +390,7 @@ def _finish(seat: Seat, answers: Sequence[Any]) -> None:
 
 def _answer(seat: Seat, item: Any, answer: Any) -> None:
     """Give the asker its answer if it still waits. A refused tell becomes a dead letter."""
-    refused = isinstance(answer, Rejected | WrongMessage)
+    refused = isinstance(answer, Rejected | WrongMessage | MailboxFull)
     if type(item) is not Envelope or item.state == ANSWERED:
         if refused:
             seat.bury(message_of(item), f"refused: {text_of(answer)}")
@@ -390,6 +406,32 @@ def _empty_hands(mailbox: Mailbox) -> list[Any]:
     items = mailbox.batch if mailbox.hand is NOTHING else [mailbox.hand]
     mailbox.hand, mailbox.batch, mailbox.hand_since = NOTHING, [], math.inf
     return items
+
+
+def _refused_for_room(seat: Seat, error: Exception) -> bool:
+    """Whether a handler was ended by the full mailbox of another actor, which is no fault of its.
+
+    The messages in hand are then refused: each asker gets the `MailboxFull`. Its outcome is
+    unknown, because the handler had begun. None is tried again, and the life goes on.
+    """
+    leaf = leaf_of(error)
+    if not isinstance(leaf, MailboxFull):
+        return False
+    mailbox = seat.mailbox
+    items = _empty_hands(mailbox)
+    mailbox.done += len(items)
+    mailbox.blocked += len(items)
+    for item in items:
+        message = message_of(item)
+        full = MailboxFull(
+            leaf.name,
+            leaf.capacity,
+            handler=f"{seat.name!r} while handling {type(message).__qualname__}",
+            key=key_of(message),
+        )
+        full.__cause__ = leaf
+        _answer(seat, item, full)
+    return True
 
 
 def _crash_in_hand(seat: Seat, crash: Exception) -> None:

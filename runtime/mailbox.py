@@ -70,6 +70,7 @@ class MailboxStatistics(msgspec.Struct, frozen=True):
     retried: int  # returned to the head of the queue for another life
     late_replies: int  # answers that came after their askers had given up
     depth_max: int  # the most messages that the queue has held
+    blocked: int = 0  # refused, because the handler met the full mailbox of another actor
 
 
 class Mailbox:
@@ -86,6 +87,7 @@ class Mailbox:
         "accepted",
         "accepts",
         "batch",
+        "blocked",
         "capacity",
         "closed",
         "consumer",
@@ -142,7 +144,7 @@ class Mailbox:
         self.done = self.crashed = self.interrupted = self.expired = self.quarantined = (
             self.undeliverable
         ) = 0
-        self.accepted = self.rejected = self.retried = self.late_replies = 0
+        self.accepted = self.rejected = self.retried = self.late_replies = self.blocked = 0
         self.depth_max = 0
         # Below this many queued messages a sender appends without further checks. It is zero for a
         # closed or conflating mailbox, which always needs them.
@@ -172,6 +174,7 @@ class Mailbox:
             retried=self.retried,
             late_replies=self.late_replies,
             depth_max=self.depth_max,
+            blocked=self.blocked,
         )
 
     def note_depth(self) -> None:

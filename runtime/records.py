@@ -53,6 +53,7 @@ class Crashed(msgspec.Struct, frozen=True, tag=True):
     name: str
     epoch: int
     error: str  # type and text of the exception
+    traceback: str = ""  # at most 16 KiB, the end of a longer one
 
     def __str__(self) -> str:
         return f"{self.name} (epoch {self.epoch}): {self.error}"
@@ -132,6 +133,7 @@ class ChildStatus(msgspec.Struct, frozen=True):
     waiting_on: tuple[str, ...]  # the actors that its handler waits for, in alphabetical order
     last_crash: str | None  # type and text of its latest error; None without one
     children: tuple[ChildStatus, ...] = ()  # empty for an actor
+    last_traceback: str | None = None  # of its latest crash; None without one
 
 
 class Log(Sequence[T], Generic[T]):

@@ -48,6 +48,7 @@ class Address:
         self.epoch = 0
         self.waiting_on: list[Address] = []
         self.token: trio.lowlevel.TrioToken | None = None
+        self.task: trio.lowlevel.Task | None = None  # of the present life
 
     def remaining_deadline(self) -> float:
         """The latest deadline of the asks in hand; infinite when one of them is a tell.
@@ -65,6 +66,25 @@ class Address:
 
 # The actor whose handler runs in this task, or has started this task.
 current_address: ContextVar[Address | None] = ContextVar("fundops_current_address", default=None)
+
+
+def _caller() -> Address | None:
+    """The actor that waits for what this task asks; None when no actor does.
+
+    A task inherits the context of the handler that starts it. Only a task inside the nurseries of
+    that handler is waited for: one in a nursery of others may outlive the handler, and then no
+    actor waits for its asks, and no deadline of a message bounds them.
+    """
+    address = current_address.get()
+    if address is None or address.task is None:
+        return None
+    task = trio.lowlevel.current_task()
+    while task is not address.task:
+        nursery = task.parent_nursery
+        if nursery is None:
+            return None
+        task = nursery.parent_task
+    return address
 
 
 class Ref:
@@ -168,7 +188,7 @@ class Ref:
         deadlines = address.deadlines
         ask = Envelope(request, deadlines.now() + timeout_s)
         # Only an ask made by an actor can close a wait cycle or inherit a deadline.
-        caller = current_address.get()
+        caller = _caller()
         if caller is not None:
             await self._ask_from(caller, ask, timeout_s)
         elif ordinary and len(mailbox.queue) < mailbox.limit:

@@ -1,21 +1,33 @@
-"""Reports of tasks that do not end, with their stacks.
+"""Stacks for people: of an error that crashed an actor, and of a task that does not end.
 
 Nothing can end such a task from outside, so a person has to see where it is.
 """
 
 from __future__ import annotations
 
+import linecache
 import logging
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 
 import trio
 
-__all__ = ["Watchdog", "stack_of"]
+from .errors import encodable, text_of
+
+__all__ = ["TRACEBACK_BYTES", "Watchdog", "stack_of", "traceback_of"]
+
+# The end of a traceback says most: it holds the error and the frames next to it.
+TRACEBACK_BYTES = 16 * 1024
+# Of one error, innermost; more do not fit into the bytes.
+FRAMES_MAX = 256
+# Errors that led to one another; the chain could be a ring.
+CHAIN_MAX = 16
 
 log = logging.getLogger("fundops.runtime")
 
@@ -23,6 +35,66 @@ log = logging.getLogger("fundops.runtime")
 def stack_of(task: trio.lowlevel.Task) -> str:
     """The stack of a parked task, outermost frame first."""
     return "".join(traceback.StackSummary.extract(task.iter_await_frames()).format())
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback of an error with its causes, as text; the last 16 KiB of a longer one.
+
+    It never raises, even when the error's own text cannot be told.
+    """
+    try:
+        text = encodable("".join(_traceback(error)))
+    except Exception:  # noqa: BLE001  the error of a host may raise anything when it is shown
+        text = "".join(_frames(error)) + text_of(error)
+    if len(text) <= TRACEBACK_BYTES // 4:
+        return text  # no text of this length has more bytes
+    return text.encode()[-TRACEBACK_BYTES:].decode(errors="ignore")
+
+
+def _traceback(error: BaseException) -> Iterator[str]:
+    """The parts of the text that Python prints, without the marks under a part of a line.
+
+    To find those marks costs more than the whole restart of an actor.
+    """
+    chain = [error]
+    if isinstance(error, BaseExceptionGroup):
+        # A group is a tree of errors, which is rare enough for the slow way.
+        yield from traceback.format_exception(error)
+        return
+    links: list[str] = []
+    while len(chain) < CHAIN_MAX:
+        cause, context = chain[-1].__cause__, chain[-1].__context__
+        if cause is not None:
+            earlier, link = cause, "\nwhich was the direct cause of:\n\n"
+        elif context is not None and not chain[-1].__suppress_context__:
+            earlier, link = context, "\nduring whose handling there was:\n\n"
+        else:
+            break
+        chain.append(earlier)
+        links.append(link)
+    for earlier, link in zip(reversed(chain), [*reversed(links), ""], strict=True):
+        yield "Traceback (most recent call last):\n"
+        yield from _frames(earlier)
+        yield from traceback.format_exception_only(earlier)
+        yield link
+
+
+def _frames(error: BaseException) -> list[str]:
+    """The lines of the last frames of an error, outermost first."""
+    lines: deque[str] = deque(maxlen=FRAMES_MAX)
+    step = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        lines.append(_frame_text(code.co_filename, step.tb_lineno, code.co_name))
+        step = step.tb_next
+    return list(lines)
+
+
+@lru_cache(maxsize=1024)
+def _frame_text(file: str, line: int, name: str) -> str:
+    source = linecache.getline(file, line).strip()
+    place = f'  File "{file}", line {line}, in {name}\n'
+    return f"{place}    {source}\n" if source else place
 
 
 class Watchdog:

@@ -44,6 +44,7 @@ from .envelope import ANSWERED, WAITING
 from .errors import (
     ActorStopped,
     ConfigError,
+    NeedsTrio,
     ReplaceFailed,
     StartFailed,
     SupervisorEscalated,
@@ -70,7 +71,7 @@ from .records import (
 )
 from .ref import Address, Ref, wait_path
 from .spec import Backoff, ChildSpec, SupervisorSpec, check_attempts
-from .stack import Watchdog, stack_of
+from .stack import Watchdog, stack_of, traceback_of
 from .strategy import Strategy, restart_together
 from .window import FailureWindow
 
@@ -117,6 +118,7 @@ class _Child(Seat):
         self.restarts = 0
         self.ready_at = math.inf  # trio time since when the present life has been running
         self.last_crash: str | None = None
+        self.last_traceback: str | None = None
         self.replacement: _Replace | None = None
         self.scope = trio.CancelScope()
         self.task: trio.lowlevel.Task | None = None
@@ -149,6 +151,7 @@ class _Child(Seat):
 
     def note_cleanup(self, error: str) -> None:
         self.last_crash = error
+        log.error("actor %s (epoch %d) did not clean up: %s", self.name, self.epoch, error)
         self.say(CleanupFailed(trio.current_time(), self.name, self.epoch, error))
 
     def say(self, event: Event) -> None:
@@ -172,8 +175,15 @@ class _Child(Seat):
 
     def crashed(self, error: Exception) -> Crashed:
         """Record that the present life, or the attempt to start it, raised an error."""
-        self.last_crash = text_of(error)
-        crash = Crashed(trio.current_time(), self.name, self.epoch, self.last_crash)
+        self.last_crash, self.last_traceback = text_of(error), traceback_of(error)
+        crash = Crashed(
+            trio.current_time(), self.name, self.epoch, self.last_crash, self.last_traceback
+        )
+        if isinstance(error, SupervisorEscalated):
+            # Each crash that led to it is in the log already.
+            log.error("%s", crash)
+        else:
+            log.error("actor %s crashed\n%s", crash, self.last_traceback)
         self.say(crash)
         return crash
 
@@ -218,6 +228,7 @@ class _Child(Seat):
             else None,
             waiting_on=tuple(sorted({address.name for address in self.address.waiting_on})),
             last_crash=self.last_crash,
+            last_traceback=self.last_traceback,
             children=self.nested.tree() if self.nested else (),
         )
 
@@ -1035,8 +1046,10 @@ async def open_supervisor(
     the log and as a `Stuck` among the events; None turns these reports off.
 
     Raises: `StartFailed`, caused by the error of the actor; `SupervisorEscalated` when restarts did
-        not help, after cancelling the block; `ConfigError`.
+        not help, after cancelling the block; `ConfigError`; `NeedsTrio` outside a trio task.
     """
+    if not trio.lowlevel.in_trio_task():
+        raise NeedsTrio("open_supervisor needs trio: call it in a task of trio.run")
     spec = SupervisorSpec(
         name,
         tuple(children),

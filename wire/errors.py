@@ -43,6 +43,7 @@ __all__ = [
     "OutcomeUnknown",
     "PeriodClosed",
     "PolicyError",
+    "PortTaken",
     "PositionMismatch",
     "PromotionError",
     "SkipRefused",
@@ -415,6 +416,16 @@ class StageTooLow(PromotionError):
 
 class BadMessage(FundopsError, ValueError):
     """The bytes are not a message of the protocol; the text says where and why."""
+
+
+class PortTaken(Rejected):
+    """The port of the status stream cannot be bound. The fund runs, and it is tried again."""
+
+    outcome: Outcome = "not_executed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"status stream: {reason}")
+        self.reason = reason
 
 
 class StatusClosed(FundopsError):

@@ -14,11 +14,13 @@ from .guard import KillState
 
 __all__ = [
     "ConfirmClock",
+    "CrashesHeard",
     "FundStatus",
     "NavHistory",
     "NavSample",
     "ReadFundStatus",
     "RememberGuard",
+    "ShowStatus",
     "Tick",
     "TickReport",
 ]
@@ -62,6 +64,14 @@ class ConfirmClock(Request[bool], frozen=True):
 
     by: str
     reason: str
+
+
+class CrashesHeard(msgspec.Struct, frozen=True, tag=True):
+    """Sent when an actor of the fund has crashed or runs again."""
+
+
+class ShowStatus(msgspec.Struct, frozen=True, tag=True):
+    """Publish the states for the status stream as they are now."""
 
 
 class FundStatus(msgspec.Struct, frozen=True):

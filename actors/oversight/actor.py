@@ -27,6 +27,7 @@ from ...runtime import (
     Request,
     handles,
 )
+from ...runtime.errors import text_of
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import CanListFills, CanListSettlements, StrategyStatus
 from ...wire.entitlement import capital_of
@@ -42,28 +43,31 @@ from ...wire.ledger import (
 from ...wire.money import from_minor
 from ...wire.oversight import (
     ConfirmClock,
+    CrashesHeard,
     FundStatus,
     NavHistory,
     NavSample,
     ReadFundStatus,
     RememberGuard,
+    ShowStatus,
     Tick,
     TickReport,
 )
 from ...wire.paging import checked_limit
 from ...wire.persistence import COMMIT_DEADLINE_S, Statement
 from ...wire.promotion import EntitlementTerms, Observe, Transition
-from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase, RecoveryStatuses
-from ...wire.status import EventsCommitted, PublishStatus
+from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase
 from ..alert import told_keys
-from ..alert.requests import requested
+from ..alert.requests import alert_ref, requested, wake_alerts
 from ..guard.schema import load_latch
 from ..host import Host
 from ..persistence import DurableActor, StorageBoard
+from ..status.board import StatusBoard
 from . import closing, fees, schema, shown
 from .booking import Booking, entitled_again
 from .breaks import BreakWatch, is_break, unmarked_minor
 from .clocks import ClockWatch
+from .crashes import CRASHED, CrashWatch
 from .engine import Engine
 from .failures import FAILED, FailureWatch
 from .marks import marks_of
@@ -84,6 +88,8 @@ R = TypeVar("R")
 STEP_DEADLINE_S = COMMIT_DEADLINE_S
 # The reason that the supervisor gives to its children when it ends.
 ORDERLY_STOP = "supervisor stopped"
+# The stream can wait for the next refresh, and the next tick cannot wait for the stream.
+SHOW_DEADLINE_S = 1.0
 
 
 class OversightActor(DurableActor):
@@ -99,6 +105,8 @@ class OversightActor(DurableActor):
         tree: Callable[[], tuple[ChildStatus, ...]],
         clock_watch: ClockWatch | None = None,
         storage: StorageBoard | None = None,
+        crashes: CrashWatch | None = None,
+        board: StatusBoard | None = None,
     ) -> None:
         super().__init__(path)
         self._clock = clock
@@ -106,6 +114,8 @@ class OversightActor(DurableActor):
         self._settings = settings
         self._capital_minor = capital_minor
         self._tree = tree
+        self._crashes = crashes or CrashWatch()
+        self._board = board  # None: there is no stream
         self._booking = Booking(host, lambda request: self._ask("ledger", request))
         self._ticks = 0
         self._failing: dict[str, str] = {}  # steps, and why
@@ -138,8 +148,7 @@ class OversightActor(DurableActor):
         self._showing = False  # the kill switch is about to be shown
         self._terms: Mapping[str, EntitlementTerms] | None = None
         self._totals: LedgerTotals | None = None
-        self._breakers_open = 0
-        self._alerts_24h = 0
+        self._balance_sheet: Mapping[str, Any] | None = None  # as it is shown
         self._storage = StorageWatch(storage or StorageBoard(), alerts=settings.alerts_enabled)
 
     def load(self) -> None:
@@ -154,6 +163,7 @@ class OversightActor(DurableActor):
         self._heard_before_us = self._stored.heard_us
         if self._settings.alerts_enabled:
             self._failures = FailureWatch(told_keys(self._reader, FAILED))
+            self._crashes.resolve(told_keys(self._reader, CRASHED))
         await self._ask("guard", RestoreGuard(self._memory.guard, load_latch(self._reader)))
         books = self._memory.guard.strategies
         self._reconciler.recall(name for name, book in books.items() if book.above)
@@ -293,8 +303,9 @@ class OversightActor(DurableActor):
         if self._settings.alerts_enabled:
             async with self._step("alert"):
                 await self._ask("alert", ConsumeAlertRequests())
-        if self._settings.status_enabled:
-            self._publish()
+        if self._totals is not None:
+            self._balance_sheet = self._totals.balance_sheet
+        self._publish()
         promotions = sum(one.kind == "promote" for one in transitions)
         return TickReport(
             self._ticks,
@@ -503,7 +514,6 @@ class OversightActor(DurableActor):
         if self._due:
             waiting = {ending.session for ending in self._memory.ending}
             self._figures = {key: self._figures[key] for key in waiting & self._figures.keys()}
-            self._count_alerts()
         if self._clock_watch.is_suspect():
             return  # an instant of a wrong clock says nothing of the session it fell into
         if self._is_heard():
@@ -618,13 +628,26 @@ class OversightActor(DurableActor):
         must = bool(statements) or self._ticks == 1 or schema.must_remember(memory, self._stored)
         if must:
             statements.append(schema.remembered(memory))
+        crashes = tuple(self._crashes.drafts)
         if self._settings.alerts_enabled:
-            statements += requested(self._clock.now_us(), self._alerts)
+            statements += requested(self._clock.now_us(), [*crashes, *self._alerts])
         await self._save(statements)
+        self._crashes.committed(len(crashes))
         if must:
             self._stored = memory
         self._nav_lines.clear()
         self._alerts.clear()
+
+    @handles(CrashesHeard)
+    async def tell_crashes(self, _: CrashesHeard) -> None:
+        """Ask for the alerts about crashed actors now; what storage refuses waits for a tick."""
+        crashes = tuple(self._crashes.drafts)
+        if not self._settings.alerts_enabled or not crashes:
+            return
+        refusal = await self.append(requested(self._clock.now_us(), crashes))
+        if refusal is None:
+            self._crashes.committed(len(crashes))
+            wake_alerts(alert_ref(self.context))
 
     async def _save(self, statements: Sequence[Statement]) -> None:
         refusal = await self.append(statements)
@@ -634,16 +657,25 @@ class OversightActor(DurableActor):
     # -- showing
 
     def _publish(self) -> None:
-        """A stream that is behind gets the newest state later; nothing waits for it."""
+        """Show the states of now. The stream is optional, so no error of it fails a tick."""
+        if self._board is None:
+            return
         try:
-            status = self._ref("status")
-            status.tell_nowait(PublishStatus(self._states()))
-            status.tell_nowait(EventsCommitted())
-        except ActorError as error:
-            log.debug("status stream: %s", error)
+            self._board.publish(self._states())
+        except Exception as error:  # noqa: BLE001  what is shown comes from outside in part
+            log.error("status stream: %s", text_of(error))
+
+    @handles(ShowStatus)
+    async def show_status(self, _: ShowStatus) -> None:
+        """Show the states between two ticks, with the balances of now."""
+        if self._totals is not None:
+            with suppress(FundopsError):  # then those of the last tick stand
+                totals = await self._ref("ledger").ask(ReadTotals(), timeout_s=SHOW_DEADLINE_S)
+                self._balance_sheet = totals.balance_sheet
+        self._publish()
 
     def _latch_changed(self) -> None:
-        if self._settings.status_enabled and not self._showing:
+        if self._board is not None and not self._showing:
             self._showing = True
             self._host.spawn(self._show_fund)
 
@@ -652,11 +684,7 @@ class OversightActor(DurableActor):
         for _ in range(3):
             await trio.lowlevel.checkpoint()
         self._showing = False
-        try:
-            shown_fund = shown.texts(self._fund_status().as_dict())
-            self._ref("status").tell_nowait(PublishStatus({"fund": shown_fund}))
-        except ActorError as error:
-            log.debug("status stream: %s", error)
+        self._publish()
 
     def _states(self) -> dict[str, dict[str, Any]]:
         states = {
@@ -665,19 +693,13 @@ class OversightActor(DurableActor):
             "feeds": {feed.name: msgspec.structs.asdict(feed) for feed in self._engine.feeds},
             "actors": {child.name: msgspec.to_builtins(child) for child in self._tree()},
         }
-        if self._totals is not None:
-            states["balances"] = shown.texts(self._totals.balance_sheet)
+        if self._balance_sheet is not None:
+            states["balances"] = shown.texts(self._balance_sheet)
         return states
 
     @handles(ReadFundStatus)
-    async def fund_status(self, _: ReadFundStatus) -> FundStatus:
+    def fund_status(self, _: ReadFundStatus) -> FundStatus:
         """The fund as of its last tick, with the alerts and the open breakers of now."""
-        if self._settings.self_healing_enabled:
-            # While recovery is restarting, its last word stands.
-            with suppress(ActorError):
-                phases = await self._ask("recovery", RecoveryStatuses())
-                self._breakers_open = sum(one.phase is RecoveryPhase.OPEN for one in phases)
-        self._count_alerts()
         return self._fund_status()
 
     def _fund_status(self) -> FundStatus:
@@ -696,8 +718,8 @@ class OversightActor(DurableActor):
             kill_switch=self._host.latch.status.state,
             mode="act",
             strategies_by_stage=by_stage,
-            alerts_24h=self._alerts_24h,
-            breakers_open=self._breakers_open,
+            alerts_24h=self._count_alerts(),
+            breakers_open=self._count_breakers(),
             ticks=self._ticks,
             nav_difference=None if self._gap_minor is None else from_minor(self._gap_minor),
             clock_suspect=self._clock_watch.is_suspect(),
@@ -705,11 +727,19 @@ class OversightActor(DurableActor):
             stale=heard.silent and bool(guard.strategies),
         )
 
-    def _count_alerts(self) -> None:
+    # Read from the file when they are shown: others write these rows, and a value kept here would
+    # be as old as the last question.
+
+    def _count_alerts(self) -> int:
         since_us = self._clock.now_us() - DAY_US
-        self._alerts_24h = self._reader.row(
-            "SELECT count(*) FROM alert WHERE at_us > ?", (since_us,)
-        )[0]
+        query = "SELECT count(*) FROM alert WHERE at_us > ?"
+        return int(self._reader.row(query, (since_us,))[0])
+
+    def _count_breakers(self) -> int:
+        if not self._settings.self_healing_enabled:
+            return 0
+        query = "SELECT count(*) FROM recovery_state WHERE phase = ?"
+        return int(self._reader.row(query, (RecoveryPhase.OPEN.value,))[0])
 
     @handles(RememberGuard)
     async def remember_guard(self, _: RememberGuard) -> None:

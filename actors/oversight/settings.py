@@ -51,7 +51,6 @@ class OversightSettings(Settings, frozen=True):
         bool, Meta(description="restart failed strategies, watch feeds")
     ] = False
     alerts_enabled: bool = False
-    status_enabled: bool = False
     fees: FeeSettings = FeeSettings()
 
     def __post_init__(self) -> None:

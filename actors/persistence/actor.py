@@ -47,7 +47,10 @@ def _writer_thread() -> Worker:
 
 
 class PersistenceActor(Actor):
-    """Owns the only writing connection, which lives in a separate thread."""
+    """Owns the only writing connection, which lives in a separate thread.
+
+    `on_commit` is called after each transaction that wrote something.
+    """
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class PersistenceActor(Actor):
         make_worker: Callable[[], Worker] = _writer_thread,
         before_commit: BeforeCommit = no_log_elsewhere,
         board: StorageBoard | None = None,
+        on_commit: Callable[[], object] = lambda: None,
     ) -> None:
         self._path = path.absolute()
         self._migrations = migrations
@@ -64,6 +68,7 @@ class PersistenceActor(Actor):
         self._board = board or StorageBoard()
         self._committing = False
         self._make_worker = make_worker
+        self._on_commit = on_commit
         self._worker: Worker | None = None
         self._store: Store | None = None
         self._state: StorageState = "ok"
@@ -98,7 +103,9 @@ class PersistenceActor(Actor):
             return [StorageFailed(f"database failed earlier: {self._reason}") for _ in requests]
         answers = await self._commit([request.statements for request in requests])
         self._requests += len(answers)
-        self._commits += any(isinstance(answer, Committed) for answer in answers)
+        if any(isinstance(answer, Committed) for answer in answers):
+            self._commits += 1
+            self._on_commit()
         return answers
 
     @handles(_Probe)

@@ -113,7 +113,7 @@ def test_each_subsystem_gets_the_settings_of_its_own_fields() -> None:
     oversight = config.oversight_settings()
     assert (oversight.promotion_every_ticks, oversight.fees.management_fee_bps) == (5, 150)
     assert (oversight.ledger_enabled, oversight.promotion_enabled) == (True, False)
-    assert (oversight.self_healing_enabled, oversight.status_enabled) == (False, True)
+    assert not oversight.self_healing_enabled
 
 
 def test_the_config_is_frozen_and_equal_to_itself() -> None:

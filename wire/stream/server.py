@@ -29,6 +29,7 @@ from .frames import FrameStream
 from .http import HttpRefusal, is_admitted, read_request
 from .hub import Cursor, Hub
 from .limits import ServerLimits
+from .listening import HeldPort
 from .protocol import (
     PROTOCOL,
     SUBPROTOCOL_JSON,
@@ -357,7 +358,7 @@ class _Server:
 
 async def serve_status(
     hub: Hub,
-    port: int,
+    port: int | trio.SocketListener,
     *,
     token: str | None = None,
     epoch: str,
@@ -368,7 +369,8 @@ async def serve_status(
 ) -> None:
     """Serve the stream on 127.0.0.1 until cancelled.
 
-    `port` 0 takes a free one; `nursery.start` returns the real one.
+    `port` 0 takes a free one, and a listener that is given is closed at the end; `nursery.start`
+    returns the real port.
 
     When cancelled, it takes up to `limits.close_s` to send each client a `Bye` and a close. With no
     `token` (None or empty) every client that reaches the port may listen. `now_us` gives the
@@ -378,18 +380,22 @@ async def serve_status(
     Raises: `ConfigError` when the port is out of range or cannot be bound; `OSError` when the
     system refuses to accept any more connections.
     """
-    if not 0 <= port <= 65_535:  # the resolver would silently take it modulo 65,536
-        raise ConfigError("port", f"{port!r} is not between 0 and 65535")
-    try:
-        listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
-    except OSError as error:
-        raise ConfigError("port", f"127.0.0.1:{port} cannot be bound: {error}") from error
+    if isinstance(port, trio.SocketListener):
+        listener = port
+    else:
+        held = HeldPort(port)
+        try:
+            listener = held.listener()
+        except OSError as error:
+            raise ConfigError("port", str(error.strerror)) from error
+        finally:
+            held.close()
     server = _Server(hub, token, epoch, now_us, limits, statistics or ServerStatistics())
     async with trio.open_nursery() as connections:
         try:
-            task_status.started(listeners[0].socket.getsockname()[1])
-            await trio.serve_listeners(server.serve, listeners, handler_nursery=connections)
+            task_status.started(listener.socket.getsockname()[1])
+            await trio.serve_listeners(server.serve, [listener], handler_nursery=connections)
         finally:
-            # The listeners are closed now. The connections are shielded, so the nursery waits for
+            # The listener is closed now. The connections are shielded, so the nursery waits for
             # their goodbyes.
             server.stop()

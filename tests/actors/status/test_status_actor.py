@@ -1,7 +1,8 @@
 """The status actor on a real database and real sockets: durable first, visible second."""
 
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import trio.lowlevel
 from fundops.actors.persistence import open_database
 from fundops.actors.status import StatusActor
 from fundops.actors.status import actor as status_module
+from fundops.actors.status.board import StatusBoard
 from fundops.runtime import (
     ChildSpec,
     InlineWorker,
@@ -23,10 +25,12 @@ from fundops.runtime import (
     VirtualClock,
     open_supervisor,
 )
-from fundops.wire.status import EventsCommitted, PublishStatus, StatusPort
+from fundops.wire.errors import PortTaken, StatusClosed
+from fundops.wire.status import StatusNews, StatusPort
 from fundops.wire.stream.client import open_status
 from fundops.wire.stream.hub import RING_SIZE
 from fundops.wire.stream.limits import ServerLimits
+from fundops.wire.stream.listening import HeldPort
 from fundops.wire.stream.protocol import Bye, Delta, Event, Gap, ServerMessage, Snapshot, Welcome
 from fundops.wire.stream.server import serve_status
 
@@ -62,6 +66,8 @@ class Running(NamedTuple):
     writer: apsw.Connection
     port: int
     nursery: trio.Nursery
+    held: HeldPort
+    board: StatusBoard
 
     @property
     def url(self) -> str:
@@ -70,7 +76,7 @@ class Running(NamedTuple):
     async def commit(self, sql: str, *rows: tuple[Any, ...]) -> None:
         """Rows that are durable, and the word of it."""
         write(self.writer, sql, *rows)
-        await self.ref.tell(EventsCommitted())
+        await self.ref.tell(StatusNews())
 
 
 def write(writer: apsw.Connection, sql: str, *rows: tuple[Any, ...]) -> None:
@@ -100,20 +106,25 @@ async def running(
 ) -> AsyncIterator[Running]:
     writer = open_database(path, [script])
     try:
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(PATIENCE_S), ExitStack() as stack:
             async with trio.open_nursery() as nursery:
+                held, board = HeldPort(port), StatusBoard()
+                stack.callback(held.close)
                 make = partial(
                     StatusActor,
                     path,
                     VirtualClock(NOW_US),
-                    port,
+                    held,
                     nursery=nursery,
+                    board=board,
                     limits=ServerLimits(close_s=0.2),
                     **options,
                 )
                 async with open_supervisor([ChildSpec("status", make)]) as supervisor:
-                    ref = supervisor.ref("status")
-                    yield Running(supervisor, ref, writer, await ref.ask(StatusPort()), nursery)
+                    ref = board.status = supervisor.ref("status")
+                    yield Running(
+                        supervisor, ref, writer, await ref.ask(StatusPort()), nursery, held, board
+                    )
     finally:
         writer.close()
 
@@ -134,11 +145,11 @@ async def events_of(url: str, topic: str, count: int) -> list[ServerMessage]:
 
 async def test_what_is_published_reaches_the_clients(path: Path) -> None:
     async with running(path) as fund:
-        await fund.ref.tell(PublishStatus({"fund": {"nav": "100.00"}, "feeds": {}}))
+        fund.board.publish({"fund": {"nav": "100.00"}, "feeds": {}})
         async with open_status(fund.url, topics=["fund"]) as messages:
             assert await anext(messages) == Welcome("fund.status.v1", "e1", NOW_US, ("fund",))
             assert await anext(messages) == Snapshot("fund", 1, {"nav": "100.00"})
-            await fund.ref.tell(PublishStatus({"fund": {"nav": "99.00"}}))
+            fund.board.publish({"fund": {"nav": "99.00"}})
             assert await anext(messages) == Delta("fund", 2, "nav", "99.00")
 
 
@@ -172,7 +183,7 @@ async def test_what_is_not_committed_is_never_seen(path: Path) -> None:
         await anext(messages)
         fund.writer.execute("BEGIN IMMEDIATE")
         fund.writer.executemany(ADD_ALERT, alerts(1, 1))
-        await fund.ref.tell(EventsCommitted())
+        await fund.ref.tell(StatusNews())
         await fund.ref.ask(StatusPort())  # it has looked
         fund.writer.execute("ROLLBACK")
         await fund.commit(ADD_ALERT, *alerts(2, 2))
@@ -252,7 +263,7 @@ async def test_many_commits_at_once_are_one_look(path: Path) -> None:
         await anext(messages)
         write(fund.writer, ADD_ALERT, *alerts(1, 3))
         for _ in range(100):
-            fund.ref.tell_nowait(EventsCommitted())
+            fund.ref.tell_nowait(StatusNews())
         assert [(await anext(messages)).seq for _ in range(3)] == [1, 2, 3]  # type: ignore[union-attr]
 
 
@@ -324,11 +335,11 @@ async def test_a_fault_is_logged_once_and_not_at_every_commit(
 ) -> None:
     async with running(path, TABLES) as fund:
         for _ in range(3):
-            await fund.ref.tell(EventsCommitted())
+            await fund.ref.tell(StatusNews())
             await fund.ref.ask(StatusPort())
     assert [
         record.getMessage() for record in caplog.records if "recovery_events" in record.getMessage()
-    ] == ["events of 'recovery_events' cannot be read: SQLError: no such table: recovery_event"]
+    ] == ["topic 'recovery_events' cannot be read: SQLError: no such table: recovery_event"]
 
 
 async def test_a_crashed_actor_serves_again_on_its_port_and_clients_resume(path: Path) -> None:
@@ -362,6 +373,7 @@ async def test_stopping_says_goodbye_and_leaves_no_task_behind(path: Path) -> No
                 nursery.start_soon(fund.supervisor.stop_child, "status")
                 assert await anext(messages) == Bye("the server stops", 1.0)
         assert not fund.nursery.child_tasks
+        fund.held.close()
         with pytest.raises(OSError, match="all attempts to connect"):
             await trio.open_tcp_stream("127.0.0.1", fund.port)
 
@@ -400,15 +412,52 @@ async def test_without_a_database_of_a_fund_it_does_not_start(
     if script is not None:
         open_database(path, [script]).close()
     async with trio.open_nursery() as nursery:
-        make = partial(StatusActor, path, VirtualClock(NOW_US), 0, nursery=nursery)
+        make = partial(
+            StatusActor,
+            path,
+            VirtualClock(NOW_US),
+            HeldPort(0),
+            nursery=nursery,
+            board=StatusBoard(),
+        )
         with pytest.raises(StartFailed, match=why):
             async with open_supervisor([ChildSpec("status", make)]):
                 pytest.fail("it started")
 
 
-async def test_a_taken_port_is_a_failed_start(path: Path) -> None:
+async def test_a_taken_port_is_tried_again_until_it_is_free(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_module, "RETRY_MIN_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        open_database(path, [TABLES + RECOVERY_TABLE]).close()
+        held = HeldPort(port)
+        async with trio.open_nursery() as nursery:
+            make = partial(
+                StatusActor, path, VirtualClock(NOW_US), held, nursery=nursery, board=StatusBoard()
+            )
+            async with open_supervisor([ChildSpec("status", make)]) as supervisor:
+                ref = supervisor.ref("status")
+                with pytest.raises(PortTaken, match=rf"{port} cannot be bound"):
+                    await ref.ask(StatusPort())
+                other.close()
+                with trio.fail_after(PATIENCE_S):
+                    while True:
+                        try:
+                            await events_of(f"ws://127.0.0.1:{port}/ws", "alerts", 0)
+                            break
+                        except StatusClosed:
+                            await trio.sleep(0.01)
+                assert await ref.ask(StatusPort()) == port
+                assert ref.epoch == 1
+        held.close()
+
+
+async def test_a_value_that_cannot_be_sent_delays_no_other(path: Path) -> None:
     async with running(path) as fund:
-        make = partial(StatusActor, path, VirtualClock(NOW_US), fund.port, nursery=fund.nursery)
-        with pytest.raises(StartFailed, match="cannot be bound"):
-            async with open_supervisor([ChildSpec("second", make)]):
-                pytest.fail("it started")
+        fund.board.publish({"fund": {"nav": object()}, "feeds": {"a": 1}})
+        async with open_status(fund.url, topics=["feeds"]) as messages:
+            await anext(messages)
+            assert await anext(messages) == Snapshot("feeds", 1, {"a": 1})
+        assert fund.ref.epoch == 1
