@@ -1,22 +1,28 @@
 """The port to the host: every call to its controller goes through here, with a deadline.
 
-Plain methods are called inline in the fund's trio thread. Coroutines get a deadline in seconds. A
-restart may take half a minute, so it runs as a separate task and reports its end as a message. A
-controller that raises, hangs or gives an invalid answer causes a `HostFault`, which names the call
-and never stops the tick.
+A part of a controller may be a plain method or a coroutine function. A plain one is called inline
+in the fund's trio thread; a coroutine gets a deadline in seconds. The tick asks for reports and
+never waits for them: it reads the last answer with its age. Restarts and stops run as separate
+tasks and report their end as a message, so no safety act waits for a question. A controller that
+raises, hangs or gives an invalid answer causes a `HostFault`, which names the call and never stops
+the tick. Within an answer each item stands alone: one that is wrong is set aside by name, and the
+others count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import trio
 
-from ..runtime import leaf_of
+from ..runtime import ActorError, Clock, ConfigError, SystemClock, leaf_of, shown
+from ..wire import border
 from ..wire.controller import (
     CanListCashEvents,
     CanListFeeds,
@@ -27,25 +33,38 @@ from ..wire.controller import (
     CanSetStage,
     CanStopAll,
     CashEvent,
-    Controller,
     FeedStatus,
     Fill,
     KillAction,
     Settlement,
-    StopReport,
     StrategyStatus,
 )
 from ..wire.errors import HostFault, NotRetryable
+from ..wire.guard import StopEnded
 from ..wire.recovery import AttemptEnded, AttemptLate
+from .guard.latch import KillLatch
 
-__all__ = ["CALL_DEADLINE_S", "RESTART_DEADLINE_S", "STOP_ALL_DEADLINE_S", "Host"]
+__all__ = [
+    "CALL_DEADLINE_S",
+    "RESTART_DEADLINE_S",
+    "STOP_ALL_DEADLINE_S",
+    "STRATEGIES_MAX",
+    "Heard",
+    "Host",
+    "Word",
+    "checked_controller",
+    "refuse_future",
+]
+
+log = logging.getLogger("fundops.host")
 
 CALL_DEADLINE_S = 1.0
 RESTART_DEADLINE_S = 30.0  # then the restart is reported late; it is not cancelled
 STOP_ALL_DEADLINE_S = 10.0
 STRATEGIES_MAX = 10_000
-
-T = TypeVar("T")
+# Clocks of two machines differ by less; an instant further ahead is a fault.
+FUTURE_MAX_US = 300_000_000
+STALLS_MAX = 16  # remembered; a word older than so many stalls is silent anyway
 
 # The optional parts of a controller, and their names in the start-up log.
 _PARTS: tuple[tuple[type, str], ...] = (
@@ -58,15 +77,144 @@ _PARTS: tuple[tuple[type, str], ...] = (
     (CanListSettlements, "settlements"),
     (CanListCashEvents, "cash_events"),
 )
+_METHODS = (
+    "strategies",
+    "restart",
+    "pause",
+    "resume",
+    "stop",
+    "stop_all",
+    "set_stage",
+    "feeds",
+    "fills",
+    "settlements",
+    "cash_events",
+)
+
+
+class Word(NamedTuple):
+    """One strategy's last good status, and the monotonic instant at which it was given."""
+
+    status: StrategyStatus
+    doubt: str  # names its unknown words; "": none
+    at_s: float
+
+
+class Heard(NamedTuple):
+    """The host's last words."""
+
+    statuses: tuple[StrategyStatus, ...]  # the last good ones
+    doubts: Mapping[str, str]  # strategies that were set aside or use unknown words, and why
+    lapsed: Mapping[str, str]  # all that get no lease: those, and those without a heartbeat
+    age_s: float  # of the newest word
+    silent: bool
+    at_us: int | None  # wall time of the last answer; None: none yet, or the host pushes
+    listed: bool  # the statuses are a whole list, so a strategy that is missing has left it
+
+
+class Pushed(Protocol):
+    """The words of a host that pushes its state."""
+
+    def words(self) -> Mapping[str, Word]:
+        """The last word about each strategy, in the order of the first ones."""
+
+
+def checked_controller(controller: object) -> None:
+    """Refuse an object that is no controller, before anything is opened. Raises: `ConfigError`."""
+    found = [method for method in _METHODS if hasattr(controller, method)]
+    if not found:
+        raise ConfigError(
+            "controller", f"{shown(controller)} has no part of a controller: {', '.join(_METHODS)}"
+        )
+    for method in found:
+        if not callable(getattr(controller, method)):
+            raise ConfigError("controller", f"its {method} is not a method")
+
+
+def _fault(call: str, error: BaseException) -> HostFault:
+    """The fault that this error is. Raises: the error when it is the loop's or the user's."""
+    if isinstance(error, BaseExceptionGroup):
+        ours, _ = error.split((trio.Cancelled, KeyboardInterrupt, GeneratorExit))
+        if ours is not None:
+            raise error
+    leaf = leaf_of(error)
+    return HostFault(call, f"raised {type(leaf).__name__}: {border.fitted(leaf)}")
+
+
+# SystemExit: a plug-in of an engine that calls sys.exit must not end the fund.
+_RAISED = (Exception, SystemExit, BaseExceptionGroup)
+
+
+class _Question:
+    """One reporting part of the controller, and its last answer."""
+
+    def __init__(self, call: str, controller: object, start: Callable[..., None]) -> None:
+        self._call = call
+        self._controller = controller
+        self._start = start  # of a task
+        self.answer: Sequence[Any] | None = None  # None: none since it was taken
+        self.problem: HostFault | None = None
+        self.asked = False  # an answer is awaited
+        self.late = False  # it hung for its deadline
+
+    def ask(self) -> None:
+        """Ask, unless an answer is awaited. A plain method has answered on return."""
+        if self.asked:
+            return
+        try:
+            answer = getattr(self._controller, self._call)()
+        except _RAISED as error:
+            self.problem = _fault(self._call, error)
+            return
+        if inspect.isawaitable(answer):
+            self.asked = True
+            self._start(self._await, answer, name=self._call)
+        else:
+            self._take(answer)
+
+    async def _await(self, answer: Any) -> None:
+        try:
+            with trio.move_on_after(CALL_DEADLINE_S) as scope:
+                self._take(await answer)
+            if scope.cancelled_caught:
+                self.late = True
+                self.problem = HostFault(self._call, f"did not answer within {CALL_DEADLINE_S:g} s")
+        except _RAISED as error:
+            self.problem = _fault(self._call, error)
+        finally:
+            self.asked = False
+
+    def _take(self, answer: Any) -> None:
+        self.late = False
+        if isinstance(answer, str | bytes | Mapping):
+            self.problem = HostFault(self._call, f"answered a {type(answer).__name__}, not a list")
+            return
+        try:
+            self.answer, self.problem = tuple(answer), None
+        except _RAISED as error:
+            self.problem = _fault(self._call, error)
 
 
 class Host:
-    """Wraps one controller. Restarts run in `nursery`, so that no actor waits for them."""
+    """Wraps one controller. Restarts and stops run in `nursery`, so that no actor waits for them.
+
+    `controller` None, or one without `strategies`: the host pushes its state into `pushed`.
+    `latch` is read in the moment of acting. `tick_interval_s` None: the host drives the ticks. A
+    restart is reported late after `restart_deadline_s`, and goes on. `origin` precedes the ids of
+    restart attempts, since the engine may serve several funds, or this one after a fresh start.
+    """
 
     def __init__(
         self,
-        controller: Controller,
+        controller: object | None,
         nursery: trio.Nursery,
+        *,
+        clock: Clock | None = None,
+        latch: KillLatch | None = None,
+        pushed: Pushed | None = None,
+        host_silent_s: float = 10.0,
+        max_blind_s: float = 60.0,
+        tick_interval_s: float | None = None,
         restart_deadline_s: float = RESTART_DEADLINE_S,
         origin: str = "",
     ) -> None:
@@ -74,12 +222,35 @@ class Host:
         self._parts = frozenset(part for part, _ in _PARTS if isinstance(controller, part))
         self._nursery = nursery
         self._restart_deadline_s = restart_deadline_s
-        # The database's uuid: the engine may serve several funds, or this one after a fresh start.
         self._origin = origin
-        # That of the host. The handler that begins a restart is not the caller of what it asks.
+        # That of the host. The handler that begins a task is not the caller of what the task asks.
         self._context = copy_context()
+        self._clock = clock or SystemClock()
+        self.latch = latch or KillLatch()
+        self._pushed = pushed if not hasattr(controller, "strategies") else None
+        self._interval_s = tick_interval_s
+        self._silent_after_s = max(host_silent_s, 3 * (tick_interval_s or 0.0))
+        self._heartbeat_max_s = max(max_blind_s, host_silent_s)
         self._in_flight = 0
         self._idle = trio.Event()
+        self._stopping = False
+        self._stopped = trio.Event()
+        self._stopping_names: set[str] = set()
+        self._strategies = _Question("strategies", controller, self._start)
+        self._feeds = _Question("feeds", controller, self._start)
+        self._words: dict[str, Word] = {}
+        self._aside: dict[str, str] = {}
+        self._feed_words: dict[str, FeedStatus] = {}
+        self.feed_doubts: dict[str, str] = {}
+        self._began_s = self._heard_s = self._ticked_s = self._clock.monotonic_s()
+        self._heard_us: int | None = None
+        # Spans of monotonic time in which this process did not run.
+        self._stalls: list[tuple[float, float]] = []
+
+    def _start(self, function: Callable[..., Any], *arguments: Any, name: str) -> None:
+        """Run a coroutine function as a task beside the actors."""
+        begin = partial(self._nursery.start_soon, name=name)
+        self._context.copy().run(begin, function, *arguments)
 
     def missing(self) -> tuple[str, ...]:
         """The optional parts that this controller lacks, for the start-up log."""
@@ -91,35 +262,143 @@ class Host:
 
     # -- reports
 
+    def ask(self) -> None:
+        """Ask for the strategies, once a tick. A plain controller has answered on return."""
+        now_s = self._clock.monotonic_s()
+        if self._interval_s is not None and now_s - self._ticked_s > 3 * self._interval_s:
+            # A suspended machine or a stopped process: the host may have spoken to no one.
+            self._stalls = [*self._stalls, (self._ticked_s + self._interval_s, now_s)][-STALLS_MAX:]
+        self._ticked_s = now_s
+        if self._pushed is None:
+            self._strategies.ask()
+            self._read_answer()
+
+    async def settle(self) -> None:
+        """Let an answer come in that takes no waiting, so a coroutine that only computes is as
+        quick as a plain method.
+        """
+        for _ in range(3):
+            if not (self._strategies.asked or self._feeds.asked):
+                return
+            await trio.lowlevel.checkpoint()
+
+    def heard(self) -> Heard:
+        """The last good words, with their age. Silence is measured without our own stalls."""
+        if self._pushed is not None:
+            self._words = dict(self._pushed.words())
+        else:
+            self._read_answer()
+        now_s, now_us = self._clock.monotonic_s(), self._clock.now_us()
+        doubts = {name: word.doubt for name, word in self._words.items() if word.doubt}
+        doubts |= self._aside
+        lapsed = dict(doubts)
+        newest_s: float | None = None  # age of the newest word
+        for name, word in self._words.items():
+            status = word.status
+            age_s = self._age_s(word.at_s, now_s)
+            if status.at_us is not None:
+                age_s = max(age_s, (now_us - status.at_us) / 1_000_000)
+            newest_s = age_s if newest_s is None else min(newest_s, age_s)
+            if status.heartbeat_us is not None and status.state == "running":
+                beat_s = (now_us - status.heartbeat_us) / 1_000_000
+                if beat_s > self._heartbeat_max_s:
+                    lapsed.setdefault(name, f"its last heartbeat is {beat_s:.0f} s old")
+        if newest_s is None:  # an engine without strategies has spoken when it answered
+            newest_s = self._age_s(self._heard_s, now_s)
+        silent = newest_s > self._silent_after_s or self._strategies.late
+        statuses = tuple(word.status for word in self._words.values())
+        listed = self._heard_us is not None
+        return Heard(statuses, doubts, lapsed, newest_s, silent, self._heard_us, listed)
+
+    def _age_s(self, at_s: float, now_s: float) -> float:
+        if not self._stalls:
+            return now_s - at_s
+        stalled_s = sum(
+            max(0.0, min(now_s, end_s) - max(at_s, begin_s)) for begin_s, end_s in self._stalls
+        )
+        return now_s - at_s - stalled_s
+
     def strategies(self) -> tuple[StrategyStatus, ...]:
-        """The reports about all strategies, with unique names. Raises: `HostFault`."""
-        statuses = self._list("strategies", StrategyStatus)
-        if len(statuses) > STRATEGIES_MAX:
-            raise HostFault(
-                "strategies", f"{len(statuses)} strategies; at most {STRATEGIES_MAX} are managed"
-            )
-        seen: set[str] = set()
-        for status in statuses:
-            if (
-                not isinstance(status.name, str)
-                or not 1 <= len(status.name) <= 128
-                or not status.name.isprintable()
-            ):
-                raise HostFault(
-                    "strategies", f"{status.name!r} is not a name of 1 to 128 printable characters"
-                )
-            if status.stage is not None and not isinstance(status.stage, str):
-                raise HostFault(
-                    "strategies", f"stage {status.stage!r} of {status.name!r} is not a text"
-                )
-            if status.name in seen:
-                raise HostFault("strategies", f"{status.name!r} is reported twice")
-            seen.add(status.name)
+        """The last good statuses, after asking once more, with unique names.
+
+        Raises: `HostFault` when the controller did not answer.
+        """
+        self.ask()
+        statuses = self.heard().statuses
+        if self._pushed is None and self._strategies.problem is not None:
+            raise self._strategies.problem
         return statuses
 
+    @property
+    def problem(self) -> HostFault | None:
+        """Why the last question for the strategies has no answer; None: it has."""
+        return None if self._pushed is not None else self._strategies.problem
+
+    def _read_answer(self) -> None:
+        answer, self._strategies.answer = self._strategies.answer, None
+        if answer is None:
+            return
+        if len(answer) > STRATEGIES_MAX:
+            self._strategies.problem = HostFault(
+                "strategies", f"{len(answer)} strategies; at most {STRATEGIES_MAX} are managed"
+            )
+            return
+        now_s, now_us = self._clock.monotonic_s(), self._clock.now_us()
+        words: dict[str, Word] = {}
+        aside: dict[str, str] = {}
+        for place, item in enumerate(answer):
+            try:
+                status, doubt = border.strategy_status(item)
+                refuse_future(status, now_us)
+            except ConfigError as wrong:
+                name = _name_of(item, place)
+                aside[name] = border.fitted(str(wrong))
+                # Its place is kept by the last good status, below.
+                if name in self._words and name not in words:
+                    words[name] = self._words[name]
+                continue
+            if status.name in words or status.name in aside:
+                aside.setdefault(status.name, "it is reported twice")
+                if status.name in self._words:
+                    words[status.name] = self._words[status.name]
+                else:
+                    words.pop(status.name, None)
+                continue
+            words[status.name] = Word(status, doubt, now_s)
+        self._words, self._aside = words, aside
+        self._heard_s, self._heard_us = now_s, now_us
+
     def feeds(self) -> tuple[FeedStatus, ...]:
-        """The reports about all feeds; empty without that part. Raises: `HostFault`."""
-        return self._list("feeds", FeedStatus) if self.can(CanListFeeds) else ()
+        """The last good status of each feed; empty without that part. Raises: `HostFault`.
+
+        A feed with a wrong status is named in `feed_doubts`, and its last good one stands.
+        """
+        if not self.can(CanListFeeds):
+            return ()
+        self._feeds.ask()
+        return self.feeds_heard()
+
+    def feeds_heard(self) -> tuple[FeedStatus, ...]:
+        """The feeds of the last answer. Raises: `HostFault` when the last question has none."""
+        answer, self._feeds.answer = self._feeds.answer, None
+        if answer is not None:
+            words: dict[str, FeedStatus] = {}
+            doubts: dict[str, str] = {}
+            for place, item in enumerate(answer):
+                try:
+                    feed = border.feed_status(item)
+                    if feed.name in words or feed.name in doubts:
+                        raise ConfigError("name", f"{shown(feed.name)} is reported twice")
+                    words[feed.name] = feed
+                except ConfigError as wrong:
+                    name = _name_of(item, place)
+                    doubts[name] = border.fitted(str(wrong))
+                    if name in self._feed_words:
+                        words[name] = self._feed_words[name]
+            self._feed_words, self.feed_doubts = words, doubts
+        if self._feeds.problem is not None:
+            raise self._feeds.problem
+        return tuple(self._feed_words.values())
 
     def fills(self, after: str) -> tuple[Fill, ...]:
         """The fills after this cursor, oldest first; empty without that part.
@@ -143,80 +422,113 @@ class Host:
         """
         return self._answer("cash_events", after) if self.can(CanListCashEvents) else ()
 
-    def _list(self, call: str, kind: type[T], *arguments: str) -> tuple[T, ...]:
-        answer = self._answer(call, *arguments)
-        for item in answer:
-            if not isinstance(item, kind):
-                raise HostFault(call, f"answered a {type(item).__name__}, not a {kind.__name__}")
-        return answer
-
     def _answer(self, call: str, *arguments: str) -> tuple[Any, ...]:
         try:
             return tuple(getattr(self._controller, call)(*arguments))
-        except Exception as error:
-            raise HostFault(call, f"raised {type(error).__name__}: {error}") from error
+        except _RAISED as error:
+            raise _fault(call, error) from error
 
     # -- orders
 
     async def pause(self, name: str, reason: str) -> None:
         """Pause a strategy; nothing without that part. Raises: `HostFault`."""
         if self.can(CanPause):
-            await self._call("pause", CALL_DEADLINE_S, lambda: self._controller.pause(name, reason))
+            await self._call("pause", CALL_DEADLINE_S, name, reason)
 
     async def resume(self, name: str) -> None:
         """Resume a strategy; nothing without that part. Raises: `HostFault`."""
         if self.can(CanPause):
-            await self._call("resume", CALL_DEADLINE_S, lambda: self._controller.resume(name))
+            await self._call("resume", CALL_DEADLINE_S, name)
 
     async def stop(self, name: str, reason: str) -> None:
         """Stop a strategy; nothing without that part. Raises: `HostFault`."""
         if self.can(CanPause):
-            await self._call("stop", CALL_DEADLINE_S, lambda: self._controller.stop(name, reason))
+            await self._call("stop", CALL_DEADLINE_S, name, reason)
 
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
         """Put a stage in force; nothing without that part. Raises: `HostFault`."""
         if self.can(CanSetStage):
-            await self._call(
-                "set_stage",
-                CALL_DEADLINE_S,
-                lambda: self._controller.set_stage(name, stage, capital_cap),
-            )
+            await self._call("set_stage", CALL_DEADLINE_S, name, stage, capital_cap)
 
-    async def stop_all(self, reason: str, action: KillAction) -> StopReport:
-        """Stop all trading, and report the orders and positions that are still open.
-
-        Raises: `HostFault`, also when the controller lacks that part.
-        """
-        if not self.can(CanStopAll):
-            raise HostFault("stop_all", "is not implemented by this controller")
-        report = await self._call(
-            "stop_all", STOP_ALL_DEADLINE_S, lambda: self._controller.stop_all(reason, action)
-        )
-        if not isinstance(report, StopReport):
-            raise HostFault("stop_all", f"answered a {type(report).__name__}, not a StopReport")
-        return report
-
-    async def _call(self, call: str, deadline_s: float, begin: Callable[[], Awaitable[T]]) -> T:
+    async def _call(self, call: str, deadline_s: float, *arguments: Any) -> Any:
         try:
-            with trio.fail_after(deadline_s):
-                return await begin()
-        except trio.TooSlowError:
-            raise HostFault(call, f"did not answer within {deadline_s:g} s") from None
-        except Exception as error:
-            raise HostFault(call, f"raised {type(error).__name__}: {error}") from error
+            with trio.move_on_after(deadline_s) as scope:
+                answer = getattr(self._controller, call)(*arguments)
+                return await answer if inspect.isawaitable(answer) else answer
+        except _RAISED as error:
+            raise _fault(call, error) from error
+        assert scope.cancelled_caught
+        raise HostFault(call, f"did not answer within {deadline_s:g} s")
+
+    # -- stops
+
+    def start_stop_all(
+        self, reason: str, action: KillAction, tell: Callable[[StopEnded], None]
+    ) -> bool:
+        """Begin to stop all trading and return at once; `tell` gets the end of the call.
+
+        False: the call before has not ended, so none was begun.
+        """
+        if self._stopping:
+            return False
+        self._stopping = True
+        self._start(self._stop_all, reason, action, tell, name="stop_all")
+        return True
+
+    async def _stop_all(
+        self, reason: str, action: KillAction, tell: Callable[[StopEnded], None]
+    ) -> None:
+        engagement = self.latch.engagements
+        try:
+            report = border.stop_report(
+                await self._call("stop_all", STOP_ALL_DEADLINE_S, reason, action)
+            )
+            ended = StopEnded(action, report, "", engagement)
+        except HostFault as fault:
+            ended = StopEnded(action, None, str(fault), engagement)
+        except ConfigError as wrong:
+            ended = StopEnded(action, None, f"controller.stop_all: {wrong}", engagement)
+        finally:
+            self._stopping = False
+            stopped, self._stopped = self._stopped, trio.Event()
+            stopped.set()
+        _told(tell, ended)
+
+    async def finish_stop(self) -> None:
+        """Wait for a `stop_all` in flight, at most for its deadline, also when cancelled."""
+        with trio.move_on_after(STOP_ALL_DEADLINE_S + 1, shield=True):
+            while self._stopping:
+                await self._stopped.wait()
+
+    def start_stop(self, name: str, reason: str) -> None:
+        """Begin to stop one strategy and return at once; never twice at once."""
+        if self.can(CanPause) and name not in self._stopping_names:
+            self._stopping_names.add(name)
+            self._start(self._stop, name, reason, name=f"stop {name}")
+
+    async def _stop(self, name: str, reason: str) -> None:
+        try:
+            await self.stop(name, reason)
+        except HostFault as fault:
+            log.warning("strategy %s could not be stopped: %s", name, fault)
+        finally:
+            self._stopping_names.discard(name)
+
+    def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Run a coroutine function that handles its own errors beside the actors."""
+        self._start(function, *arguments, name=function.__qualname__)
 
     # -- restarts
 
     def start_restart(
         self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]
     ) -> None:
-        """Begin a restart and return at once.
+        """Begin a restart and return at once; none begins under the kill switch.
 
         `tell` gets a message when it is late, and at its end.
         """
         self._in_flight += 1
-        begin = partial(self._nursery.start_soon, name=f"restart {name}")
-        self._context.copy().run(begin, self._restart, name, attempt_id, tell)
+        self._start(self._restart, name, attempt_id, tell, name=f"restart {name}")
 
     async def idle(self) -> None:
         """Wait until no restart is running, as a replay does between two steps."""
@@ -226,27 +538,65 @@ class Host:
     async def _restart(
         self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]
     ) -> None:
-        error: str | None = None
-        retryable = True
+        engagements = self.latch.engagements
         try:
-            if not self.can(CanRestart):
-                raise HostFault("restart", "is not implemented by this controller")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._report_late, name, attempt_id, tell)
-                world_id = f"{self._origin}-{attempt_id}" if self._origin else attempt_id
-                await self._controller.restart(name, attempt_id=world_id)
-                nursery.cancel_scope.cancel()
-        except Exception as caught:  # noqa: BLE001  a controller may raise anything
-            leaf = leaf_of(caught)
-            error, retryable = f"{type(leaf).__name__}: {leaf}", not isinstance(leaf, NotRetryable)
+            error, retryable = await self._restarted(name, attempt_id, tell)
+            if error is None and self.latch.engagements != engagements:
+                # Engaged since it began, and maybe released again: it runs against a person's word.
+                await self._stop(name, "the kill switch was engaged while it restarted")
         finally:
             self._in_flight -= 1
             idle, self._idle = self._idle, trio.Event()
-        tell(AttemptEnded(name, attempt_id, error, retryable))
+        _told(tell, AttemptEnded(name, attempt_id, error, retryable))
         idle.set()
+
+    async def _restarted(
+        self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]
+    ) -> tuple[str | None, bool]:
+        """Why the restart failed, None when it returned; and whether another attempt can help."""
+        try:
+            if not self.can(CanRestart):
+                raise HostFault("restart", "is not implemented by this controller")
+            if self.latch.engaged:
+                raise HostFault("restart", "is not called, since the kill switch is engaged")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._report_late, name, attempt_id, tell)
+                world_id = f"{self._origin}-{attempt_id}" if self._origin else attempt_id
+                answer = self._controller.restart(name, attempt_id=world_id)
+                if inspect.isawaitable(answer):
+                    await answer
+                nursery.cancel_scope.cancel()
+        except _RAISED as caught:
+            _fault("restart", caught)
+            leaf = leaf_of(caught)
+            error = f"{type(leaf).__name__}: {border.fitted(leaf)}"
+            return error, not isinstance(leaf, NotRetryable)
+        return None, True
 
     async def _report_late(
         self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]
     ) -> None:
         await trio.sleep(self._restart_deadline_s)
-        tell(AttemptLate(name, attempt_id))
+        _told(tell, AttemptLate(name, attempt_id))
+
+
+def refuse_future(status: StrategyStatus, now_us: int) -> None:
+    """Refuse a status from the future: its age could not be said. Raises: `ConfigError`."""
+    for field, at_us in (("at_us", status.at_us), ("heartbeat_us", status.heartbeat_us)):
+        if at_us is not None and at_us > now_us + FUTURE_MAX_US:
+            raise ConfigError(field, f"{at_us} lies {(at_us - now_us) / 1e6:.0f} s in the future")
+
+
+def _name_of(item: Any, place: int) -> str:
+    """The name of an item that is set aside, else its place in the answer."""
+    given = getattr(item, "name", None)
+    if isinstance(given, str) and given:
+        return border.fitted(given, border.NAME_MAX)
+    return f"item {place + 1}"
+
+
+def _told(tell: Callable[[Any], None], message: Any) -> None:
+    try:
+        tell(message)
+    except ActorError as error:
+        log.warning("the end of a call to the controller was not heard: %s", error)

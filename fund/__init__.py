@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from fundops.wire.ledger import Leg as Leg
     from fundops.wire.ledger import OpeningPosition as OpeningPosition
     from fundops.wire.ledger import Posted as Posted
+    from fundops.wire.ledger import Statement as Statement
     from fundops.wire.promotion import PromotionStage as PromotionStage
     from fundops.wire.recovery import RecoveryEvent as RecoveryEvent
 
@@ -157,6 +158,7 @@ _HOMES = {
     "OutcomeUnknown": "fundops.wire.errors",
     "PeriodClosed": "fundops.wire.errors",
     "Posted": "fundops.wire.ledger",
+    "Statement": "fundops.wire.ledger",
     "PromotionGate": "fundops.actors.promotion",
     "PromotionManager": "fundops.promotion",
     "PromotionSettings": "fundops.actors.promotion",

@@ -1,12 +1,17 @@
-"""A trio run in a dedicated thread, for hosts that are not async."""
+"""A trio run in a dedicated thread, for hosts that are not async.
+
+A forked child has no such thread: there a bridge is as if it had never been started, and says so.
+"""
 
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import trio
 
@@ -32,18 +37,25 @@ class Bridge(Generic[F]):
         self._opened: F | None = None
         self._error: BaseException | None = None
         self._ready = threading.Event()
+        self._parent: int | None = None  # in a forked child: the process that the fund runs in
+        _bridges.add(self)
 
     @property
     def running(self) -> bool:
         """Whether the context is open."""
         return self._opened is not None
 
+    @property
+    def inherited(self) -> bool:
+        """Whether the context is open in the process from which this one was forked."""
+        return self._parent is not None
+
     def start(self) -> None:
         """Open the context; returns once it is open. Raises: the error of the opening."""
         if self._thread is not None and self._thread.is_alive():
             return
         self._ready.clear()
-        self._error = None
+        self._error = self._parent = None
         self._thread = threading.Thread(target=self._run, name="fundops", daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -100,8 +112,24 @@ class Bridge(Generic[F]):
         if self._opened is None:
             if self._error is not None:
                 raise FundClosed("the fund stopped by itself") from self._error
+            if self._parent is not None:
+                raise FundNotRunning(
+                    f"the fund runs in process {self._parent}, from which this one was forked;"
+                    " call it there, or by its control socket"
+                )
             raise FundNotRunning("the fund is not running; call start() first")
         return self._opened
+
+    def _forget(self) -> None:
+        """In a forked child: the thread and the open context are the parent's."""
+        if self._thread is None:
+            return
+        atexit.unregister(self._stop_at_exit)
+        # Kept: what would clean up after them here belongs to the parent.
+        _inherited.append((self._opened, self._thread, self._token, self._stop))
+        self._thread = self._token = self._stop = self._opened = self._error = None
+        self._ready = threading.Event()
+        self._parent = os.getppid()
 
     def _run(self) -> None:
         try:
@@ -120,3 +148,15 @@ class Bridge(Generic[F]):
             self._ready.set()
             await self._stop.wait()
             self._opened = None
+
+
+_bridges: WeakSet[Bridge[Any]] = WeakSet()
+_inherited: list[object] = []
+
+
+def _forget_all() -> None:
+    for bridge in _bridges:
+        bridge._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -20,7 +20,7 @@ from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardSettings
 from fundops.actors.ledger.accounts import ACCOUNTS, UNITS
 from fundops.actors.ledger.events import Rules
-from fundops.actors.oversight import FeeSettings, OversightSettings
+from fundops.actors.oversight import FeeSettings, OversightSettings, calendar_of
 from fundops.actors.promotion import PromotionSettings
 from fundops.actors.recovery import RecoverySettings
 from fundops.runtime import SECRET, ConfigError, Settings, shown
@@ -75,9 +75,9 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         str | Path | None,
         Meta(description="the database file; None: <name>.db in FUNDOPS_HOME or ~/.fundops"),
     ] = None
-    tick_interval_s: Annotated[
-        float | None, Meta(gt=0, description="seconds; None: the host calls tick()")
-    ] = 1.0
+    tick_interval_s: float | None = 1.0
+    session: str = "UTC day"
+    break_tolerance: float = 0.01
     recovery_every_ticks: int = 10
     promotion_every_ticks: int = 60
 
@@ -92,13 +92,20 @@ class FundConfig(Settings, frozen=True, kw_only=True):
 
     max_fund_drawdown_pct: float = 15.0
     max_strategy_drawdown_pct: float = 25.0
+    allow_tight_limits: Annotated[
+        bool,
+        Meta(description="accept a drawdown limit under 1 percent, which is 0.15 for 15 percent"),
+    ] = False
     kill_confirm_ticks: int = 1
-    kill_action: Literal["halt", "flatten"] = "halt"
+    kill_action: Literal["halt", "flatten", "freeze"] = "halt"
+    flatten_confirm_ticks: int = 3
     lease_s: float = 30.0
+    host_silent_s: float = 10.0
     max_blind_s: float = 60.0
+    on_blind: Literal["reduce", "kill"] = "reduce"
 
-    management_fee_bps: int = 200
-    performance_fee_pct: float = 20.0
+    management_fee_bps: int = 0
+    performance_fee_pct: float = 0.0
     crystallise_every_days: float = 30.0
 
     promotion_ladder: Annotated[
@@ -146,10 +153,30 @@ class FundConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError(error.field, f"{shown(error.value)} {error.problem}") from None
         if self.currency == UNITS:
             raise ConfigError("currency", f"{UNITS} counts the shares in a fund: choose another")
+        calendar_of(self.session)
+        if self.tick_interval_s is not None and self.lease_s < 2 * self.tick_interval_s:
+            raise ConfigError(
+                "lease_s",
+                f"{self.lease_s:g} is under two ticks of {self.tick_interval_s:g} s:"
+                " leases would end between them",
+            )
+        if self.tight_limits and not self.allow_tight_limits:
+            field = self.tight_limits[0]
+            raise ConfigError(
+                field,
+                f"{getattr(self, field):g} is less than 1 percent; 15 percent is 15."
+                " allow_tight_limits=True accepts it",
+            )
         if isinstance(self.alert_webhook_url, str):
             # A config is printed and logged, and the path of the URL is a credential.
             url = SecretUrl(self.alert_webhook_url)
             msgspec.structs.force_setattr(self, "alert_webhook_url", url)
+
+    @property
+    def tight_limits(self) -> tuple[str, ...]:
+        """The drawdown limits under 1 percent: a fraction was probably meant."""
+        limits = ("max_fund_drawdown_pct", "max_strategy_drawdown_pct")
+        return tuple(name for name in limits if getattr(self, name) < 1)
 
     # -- what each subsystem gets
 
@@ -162,6 +189,21 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     def path(self) -> Path:
         """The database file."""
         return Path(self.db_path) if self.db_path is not None else home() / f"{self.name}.db"
+
+    def located(self) -> FundConfig:
+        """The same settings with `db_path` absolute and without links.
+
+        A fund uses these: after a change of the working folder, or of FUNDOPS_HOME, a relative path
+        would lead to another file, and a link has no kill marker beside it.
+
+        Raises: `ConfigError` for a database that is not a file, or when the working folder is gone.
+        """
+        if str(self.db_path) == ":memory:" or str(self.db_path).startswith("file:"):
+            raise ConfigError("db_path", f"{shown(str(self.db_path))} is not the path of a file")
+        try:
+            return msgspec.structs.replace(self, db_path=Path(os.path.realpath(self.path)))
+        except OSError as error:
+            raise ConfigError("db_path", f"{self.path} cannot be located: {error}") from error
 
     @property
     def alerts_enabled(self) -> bool:

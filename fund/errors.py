@@ -16,6 +16,7 @@ __all__ = [
     "DatabaseInUse",
     "FundClosed",
     "FundNotRunning",
+    "NeedsTrio",
     "NobodyListens",
     "NotAudited",
     "SubsystemDisabled",
@@ -43,6 +44,10 @@ class FundNotRunning(FundopsError):
 
 class FundClosed(FundopsError):
     """The fund stopped. If it stopped by itself, the reason is chained as `__cause__`."""
+
+
+class NeedsTrio(FundopsError, RuntimeError):
+    """`Fund.open` was entered outside a trio run. Nothing was started, and no file was made."""
 
 
 # -- the database file

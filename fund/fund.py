@@ -7,14 +7,15 @@ async with Fund.open(FundConfig(total_capital=100_000, ledger_enabled=True)) as 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import trio
 
-from fundops.actors.guard import Leases
-from fundops.actors.host import Host
+from fundops.actors.guard import KillLatch, Leases
+from fundops.actors.host import Host, checked_controller
 from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.promotion.schema import check_stages
 from fundops.actors.status.board import StatusBoard
@@ -29,6 +30,7 @@ from fundops.doors import (
     PromotionDoor,
     RecoveryDoor,
 )
+from fundops.errors import NeedsTrio
 from fundops.file import meta
 from fundops.file.database import prepare
 from fundops.file.lock import OwnerLock
@@ -46,7 +48,7 @@ from fundops.runtime import (
     open_supervisor,
 )
 from fundops.tree import Parts, TreeView, channel_names, fund_tree, status_token
-from fundops.wire.controller import Controller
+from fundops.wire.controller import CanStopAll, Controller
 from fundops.wire.money import from_minor
 from fundops.wire.oversight import CrashesHeard
 from fundops.wire.stream.listening import HeldPort
@@ -84,7 +86,9 @@ class Fund(FundDoor):
         super().__init__(config, supervisor, leases, clock, reported, ledger, channel_names(config))
         self.host = host
         self.status_token = status_token(config)
-        self.kill_switch = KillSwitchDoor(supervisor.ref("guard"), supervisor.ref("oversight"))
+        self.kill_switch = KillSwitchDoor(
+            supervisor.ref("guard"), supervisor.ref("oversight"), leases.latch
+        )
         self.promotion = PromotionDoor(ref("promotion", enabled=config.promotion_enabled))
         self.alerts = AlertDoor(
             ref("alert", enabled=config.alerts_enabled),
@@ -97,6 +101,7 @@ class Fund(FundDoor):
             config.path, supervisor.ref("persistence"), self.ledger, clock.now_us
         )
         self.commands.add_door("alerts", self.alerts, ALERT_READS)
+        self.commands.add_door("kill_switch", self.kill_switch, frozenset(("status",)))
 
     @staticmethod
     def open(
@@ -114,9 +119,9 @@ class Fund(FundDoor):
         schedule of the domain, `transport` replaces the network of webhooks, `make_worker` the
         threads that use the database, and `seed` makes the uuid of a new database repeatable.
 
-        Raises: `ConfigError`, `DatabaseInUse`, `DatabaseError`; `PolicyError` naming a strategy
-        whose stage the ladder lacks; `SupervisorEscalated` out of the block when an actor cannot be
-        kept alive.
+        Raises: `NeedsTrio` outside a trio run; `ConfigError`, `DatabaseInUse`, `DatabaseError`;
+        `PolicyError` naming a strategy whose stage the ladder lacks; `SupervisorEscalated` out of
+        the block when an actor cannot be kept alive.
         """
         return _open(config, controller, clock or SystemClock(), transport, make_worker, seed)
 
@@ -130,26 +135,51 @@ async def _open(
     make_worker: Callable[[str], Worker],
     seed: int | None,
 ) -> AsyncIterator[Fund]:
+    _check_runs_on_trio()
+    if controller is not None:
+        checked_controller(controller)
+    config = config.located()
     path = config.path
-    reported = Reported()
+    reported = Reported(clock)
     identity = meta.identity(config.name, config.currency, config.capital_minor)
-    with OwnerLock(path):
+    with OwnerLock(path) as lock:
         uuid = prepare(
             path,
             identity,
             rules=config.ledger_rules() if config.ledger_enabled else None,
             seed=seed,
         )
+        lock.claim_file()
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
         if config.promotion_enabled:
             check_stages(path, config.promotion_settings())
-        leases = Leases(clock)
+        for setting in config.tight_limits:
+            log.warning(
+                "%s is %g%%: less than a day's noise may stop trading",
+                setting,
+                getattr(config, setting),
+            )
+        leases = Leases(clock, KillLatch())
         view = TreeView()
         with bare_errors(), _status_port(config) as port:
             async with trio.open_nursery() as nursery:
                 host = Host(
-                    controller or reported, nursery, config.recovery.restart_deadline_s, uuid
+                    controller,
+                    nursery,
+                    clock=clock,
+                    latch=leases.latch,
+                    pushed=reported,
+                    host_silent_s=config.host_silent_s,
+                    max_blind_s=config.max_blind_s,
+                    tick_interval_s=config.tick_interval_s,
+                    restart_deadline_s=config.recovery.restart_deadline_s,
+                    origin=uuid,
                 )
+                if controller is not None and not host.can(CanStopAll):
+                    log.warning(
+                        "the controller has no stop_all: only fund.report_stopped can confirm"
+                        " the kill switch"
+                    )
                 if host.missing():
                     log.info(
                         "the controller lacks %s; what needs them is off", ", ".join(host.missing())
@@ -193,7 +223,29 @@ async def _open(
                         leases.end_all()
                         ticking.cancel()
                         await control.close()
+                        await host.finish_stop()
                 nursery.cancel_scope.cancel()
+
+
+def _check_runs_on_trio() -> None:
+    """Raises: `NeedsTrio`, before anything was started or a file was made."""
+    if trio.lowlevel.in_trio_run():
+        return
+    asyncio = sys.modules.get("asyncio")
+    here = "asyncio" if asyncio is not None and _has_loop(asyncio) else "no trio run"
+    raise NeedsTrio(
+        f"Fund.open needs trio, and this is {here}: use FundManager, which runs the fund in a"
+        " thread and can be called from anywhere (for asyncio with asyncio.to_thread), until"
+        " AsyncioFund comes"
+    )
+
+
+def _has_loop(asyncio: Any) -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 @contextmanager
@@ -230,7 +282,7 @@ async def _keep_ticking(fund: Fund, interval_s: float, ticking: trio.CancelScope
         while True:
             begun = trio.current_time()
             try:
-                await fund.tick_now()
+                await fund.tick()
             except ActorError as error:
                 log.error("tick failed: %s", error)
             await trio.sleep_until(max(begun + interval_s, trio.current_time()))

@@ -11,6 +11,7 @@ from any thread and waits for its answer.
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 from collections.abc import Callable
 from types import TracebackType
@@ -22,9 +23,10 @@ from fundops.doors import AlertDoor, KillSwitchDoor, LedgerDoor, PromotionDoor, 
 from fundops.errors import FundClosed
 from fundops.fund import Fund
 from fundops.runtime import ChildStatus, Clock
-from fundops.wire.controller import Controller, StrategyStatus
+from fundops.wire.controller import Controller, StopReport, StrategyStatus
 from fundops.wire.guard import Entitlement
 from fundops.wire.oversight import FundStatus, NavSample, TickReport
+from fundops.wire.persistence import StorageStatus
 
 __all__ = ["FundManager", "SyncDoor"]
 
@@ -83,10 +85,12 @@ class FundManager:
         clock: Clock | None = None,
         transport: Any = None,
     ) -> None:
-        self.config = config
+        # Located now: `start` may come after a change of the working folder.
+        self.config = config = config.located()
         self._bridge: Bridge[Fund] = Bridge(
             lambda: Fund.open(config, controller, clock=clock, transport=transport)
         )
+        self._last: Fund | None = None  # the fund of the last start, for what outlives it
         self.ledger = SyncDoor(self._bridge, "ledger")
         self.promotion = SyncDoor(self._bridge, "promotion")
         self.alerts = SyncDoor(self._bridge, "alerts")
@@ -99,6 +103,7 @@ class FundManager:
         Raises: `DatabaseInUse`, `DatabaseError`, `ConfigError`.
         """
         self._bridge.start()
+        self._last = self._bridge.get()
 
     def stop(self, timeout_s: float = 30) -> None:
         """Stop the fund in order. Idempotent.
@@ -133,16 +138,45 @@ class FundManager:
     # -- any thread, no waiting
 
     def report(self, status: StrategyStatus) -> None:
-        """Push one strategy's status; the newest one counts at the next tick."""
+        """Push one strategy's status; the newest one counts at the next tick, and ages from now.
+
+        Raises: `ConfigError` naming the field that is wrong.
+        """
         self._bridge.get().report(status)
 
+    def report_stopped(self, report: StopReport) -> None:
+        """Push what is still open under the kill switch, which confirms the stop when nothing is.
+
+        Raises: `ConfigError` naming the count that is no whole number.
+        """
+        self._bridge.get().report_stopped(report)
+
     def may_trade(self, name: str) -> bool:
-        """Whether the strategy `name` may send real orders now; False when no fund runs."""
+        """Whether the strategy `name` may send real orders that add risk now; False when no fund
+        runs.
+        """
         return self._bridge.running and self._bridge.get().may_trade(name)
 
+    def may_close(self, name: str) -> bool:
+        """Whether the strategy `name` may send real orders that only reduce its risk now.
+
+        It does not expire with the fund: what had real money may close after the fund has stopped.
+        False before the first start, and in a forked child.
+        """
+        if self._last is None or self._bridge.inherited:
+            return False
+        return self._last.may_close(name)
+
     def entitlement(self, name: str) -> Entitlement:
-        """Stage, mode and capital of the strategy `name`, and the instant until which they hold."""
-        return self._bridge.get().entitlement(name)
+        """Stage, mode and capital of the strategy `name`, and the instant until which they hold.
+
+        After the fund has stopped it tells what may still be closed.
+
+        Raises: `FundNotRunning` before the first start, and in a forked child.
+        """
+        if self._last is None or self._bridge.inherited:
+            return self._bridge.get().entitlement(name)
+        return self._last.entitlement(name)
 
     def tree(self) -> tuple[ChildStatus, ...]:
         """The supervision tree at this instant."""
@@ -162,20 +196,31 @@ class FundManager:
 
     # -- the fund as a whole
 
-    def tick(self, session: str | None = None) -> TickReport:
+    def tick(self, session: dt.date | str | None = None) -> TickReport:
         """Run one round of oversight; returns once its commits are durable.
 
-        `session` names the session that this tick ends, as an ISO date; None: no session ends.
+        It also ends the sessions of the configured calendar that are over. A host that keeps the
+        calendar itself names with `session` the one that this tick ends, as an ISO date; the first
+        name switches the configured calendar off.
+
+        Raises: `ConfigError` when `session` is no ISO date.
         """
         return self._bridge.call(lambda fund: fund.tick(session))
 
-    def tick_now(self) -> TickReport:
-        """Run a tick that also ends the UTC day if one has passed since the last `tick_now`."""
-        return self._bridge.call(lambda fund: fund.tick_now())
+    def confirm_clock(self, *, by: str, reason: str) -> bool:
+        """Take the wall clock as right after a jump; False when it was not suspect.
+
+        Raises: `ConfigError` for an empty `by` or `reason`.
+        """
+        return self._bridge.call(lambda fund: fund.confirm_clock(by=by, reason=reason))
 
     def status(self) -> FundStatus:
         """The fund's state as of its last tick."""
         return self._bridge.call(lambda fund: fund.status())
+
+    def storage(self) -> StorageStatus:
+        """Whether the database can be written, the size of its log in bytes, and counters."""
+        return self._bridge.call(lambda fund: fund.storage())
 
     def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
         """NAV and drawdown at the end of each session, newest first."""
@@ -184,6 +229,13 @@ class FundManager:
     def resume(self, strategy: str, *, by: str) -> bool:
         """Resume a strategy that the guard paused; False when it was not paused."""
         return self._bridge.call(lambda fund: fund.resume(strategy, by=by))
+
+    def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
+        """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.
+
+        Raises: `BadRequest` without a name and a reason.
+        """
+        return self._bridge.call(lambda fund: fund.confirm_counters(strategy, by=by, reason=reason))
 
     def status_port(self) -> int:
         """The port of the status stream. Raises: `UnknownChild` when the configuration has none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import operator
 
 from fundops.runtime import ConfigError, shown
 
@@ -21,6 +22,8 @@ def instant_us(field: str, at: Instant | None) -> int | None:
     """
     if at is None or (isinstance(at, int) and not isinstance(at, bool)):
         return at
+    if hasattr(at, "__index__") and not isinstance(at, bool):
+        return operator.index(at)  # an integer of another library, such as numpy
     if isinstance(at, dt.datetime):
         if at.tzinfo is None:
             raise ConfigError(field, f"{shown(at)} has no timezone")

@@ -10,6 +10,7 @@ running fund owns can be read, and every write is refused with the owner's pid.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -71,8 +72,9 @@ class PromotionManager:
         if db_path is not None and str(db_path) in ("", ":memory:"):
             problem = f"{str(db_path)!r} is no file; the strategies of a call are read by the next"
             raise ConfigError("db_path", problem)
-        # Absolute from the start, so that it stays the same file in another working directory.
-        self._path = (Path(db_path) if db_path is not None else home() / "promotion.db").absolute()
+        # Located once: the working folder may change between two calls.
+        path = Path(db_path) if db_path is not None else home() / "promotion.db"
+        self._path = Path(os.path.realpath(path))
         self._settings = settings
         self._clock = clock or SystemClock()
         self._gates: dict[PromotionStage, PromotionGate] = {}
@@ -342,8 +344,9 @@ class PromotionManager:
         sized = msgspec.structs.replace(strategy, budget_minor=budget_minor)
         terms = core.terms_of(sized, self._rules)
         notional = from_minor(budget_minor if terms.mode in ("paper", "shadow") else 0)
-        capital = capital_of(terms, 0) if terms.mode == "live" else notional
-        return Entitlement(terms.stage.value, terms.mode, capital, FOR_EVER_US)
+        live = terms.mode == "live"
+        capital = capital_of(terms, 0) if live else notional
+        return Entitlement(terms.stage.value, terms.mode, capital, FOR_EVER_US, live, live)
 
     # -- one call, one look at the file
 

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
 
 from fundops.actors.alert import recent
 from fundops.actors.ledger import schema as ledger_schema
+from fundops.actors.ledger.history import check_kind
 from fundops.actors.ledger.reports import Reports
 from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
 from fundops.actors.persistence import Reader
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.control import audit
 from fundops.file import meta
-from fundops.moments import Moment, moment_of
+from fundops.moments import Moment, day_of, moment_of
 from fundops.wire.alert import AlertPage
 from fundops.wire.errors import DatabaseError
-from fundops.wire.ledger import AsideReport, Entry
+from fundops.wire.ledger import (
+    AsideReport,
+    Entry,
+    JournalLine,
+    LedgerLot,
+    LedgerPosition,
+    Reconciliation,
+    Statement,
+)
+from fundops.wire.money import Amount
 from fundops.wire.paging import checked_limit
 from fundops.wire.promotion import HistoryEntry, PromotionStage
 
@@ -29,7 +40,7 @@ class FundReader:
     """The committed facts of one fund, read-only. A context manager; use it from one thread."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = path.absolute()
         self._reader = Reader(path)
 
     def __enter__(self) -> FundReader:
@@ -117,12 +128,57 @@ class FundReader:
         kind: str | None = None,
         after_seq: int | None = None,
         limit: int = 100,
+        key: str | None = None,
+        day: dt.date | str | None = None,
+        instrument: str | None = None,
     ) -> tuple[Entry, ...]:
         """One page of matching entries, newest first.
 
         For the next page, pass the `seq` of the last entry as `after_seq`.
         """
-        return self._reports().entries(account, strategy, kind, after_seq, limit)
+        dated = None if day is None else day_of("day", day)
+        return self._reports().entries(
+            account, strategy, kind, after_seq, limit, key, dated, instrument
+        )
+
+    def entries_after(self, seq: int = 0, limit: int = 100) -> tuple[JournalLine, ...]:
+        """The entries after entry `seq` as they are stored, oldest first: payload and hash."""
+        return self._reports().entries_after(seq, limit)
+
+    def positions(
+        self, as_of: Moment | None = None, *, strategy: str | None = None
+    ) -> tuple[LedgerPosition, ...]:
+        """The open positions by strategy and instrument, of now or of any time."""
+        return self._reports().positions(moment_of("as_of", as_of), strategy)
+
+    def lots(
+        self, *, strategy: str | None = None, instrument: str | None = None
+    ) -> tuple[LedgerLot, ...]:
+        """The open lots by strategy and instrument, oldest first."""
+        return self._reports().lots(strategy, instrument)
+
+    def realized(
+        self, start: Moment | None = None, end: Moment | None = None, *, by: str = "strategy"
+    ) -> dict[str, Decimal]:
+        """Realized P&L by "strategy" or by "instrument", both ends included; a gain is positive.
+
+        An empty name stands for what belongs to none. Closing entries are left out.
+        """
+        return self._reports().realized(moment_of("start", start), moment_of("end", end), by)
+
+    def prices(self, as_of: Moment | None = None) -> dict[str, Decimal | None]:
+        """The last price of every other asset.
+
+        None: the fund holds the asset, and the NAV does not count it for want of a price.
+        """
+        return self._reports().prices(moment_of("as_of", as_of))
+
+    def reconcile(
+        self, statements: Sequence[Statement], *, tolerance: Amount = 0
+    ) -> Reconciliation:
+        """Compare the books with a broker's statements of some days, all strategies together."""
+        with self.snapshot():
+            return self._reports().reconcile(statements, tolerance)
 
     def reports_aside(self, limit: int = 100) -> tuple[AsideReport, ...]:
         """The reports of the engine that could not be booked and wait aside, the oldest first."""
@@ -144,7 +200,9 @@ class FundReader:
             return verify(self._reader, level, anchor)
 
     def entry_count(self, kind: str | None = None) -> int:
-        """The number of entries, of one kind or of all."""
+        """The number of entries, of one kind or of all. Raises: `BadField` for an unknown kind."""
+        if kind is not None:
+            check_kind(kind)
         return int(
             self._reader.row("SELECT count(*) FROM entry WHERE ?1 IS NULL OR kind = ?1", (kind,))[0]
         )

@@ -145,7 +145,7 @@ class VirtualFund:
         while left > 0:
             self.clock.advance(min(step_s, left))
             left -= step_s
-            await self.fund.tick_now()
+            await self.fund.tick()
             await self.fund.host.idle()
 
     def sent_alerts(self, limit: int = 1_000) -> list[AlertRecord]:

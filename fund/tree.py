@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from fundops.actors.alert import AlertActor, ChannelActor
 from fundops.actors.alert.delivery import LogDelivery, WebhookDelivery
 from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardActor, Leases
+from fundops.actors.guard.marker import marker_of
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
-from fundops.actors.oversight import OversightActor
+from fundops.actors.oversight import ClockWatch, OversightActor
 from fundops.actors.oversight.crashes import CrashWatch
-from fundops.actors.persistence import PersistenceActor
+from fundops.actors.persistence import PersistenceActor, StorageBoard
 from fundops.actors.promotion import PromotionActor
 from fundops.actors.recovery import RecoveryActor
 from fundops.actors.status import StatusActor
@@ -82,6 +83,7 @@ class Parts:
     crashes: CrashWatch
     board: StatusBoard
     port: HeldPort | None  # of the status stream; None: there is none
+    storage: StorageBoard = field(default_factory=StorageBoard)
 
 
 def fund_tree(parts: Parts) -> list[ChildSpec | SupervisorSpec]:
@@ -97,7 +99,7 @@ def fund_tree(parts: Parts) -> list[ChildSpec | SupervisorSpec]:
 
 
 def _guard(parts: Parts) -> ChildSpec:
-    config, marker = parts.config, parts.path.with_name(parts.path.name + ".kill")
+    config, marker = parts.config, marker_of(parts.path)
     settings, capital = config.guard_settings(), config.capital_minor
     return ChildSpec(
         "guard",
@@ -112,6 +114,7 @@ def _persistence(parts: Parts) -> ChildSpec:
         parts.path,
         MIGRATIONS,
         make_worker=worker,
+        board=parts.storage,
         on_commit=parts.board.tell,
     )
     return ChildSpec("persistence", actor, capacity=BURST)
@@ -154,14 +157,16 @@ def _promotion(parts: Parts) -> ChildSpec:
 
 
 def _recovery(parts: Parts) -> ChildSpec:
-    settings = parts.config.recovery
+    settings, latch = parts.config.recovery, parts.leases.latch
     return ChildSpec(
-        "recovery", partial(RecoveryActor, parts.path, parts.clock, parts.host, settings)
+        "recovery",
+        partial(RecoveryActor, parts.path, parts.clock, parts.host, settings, latch=latch),
     )
 
 
 def _oversight(parts: Parts) -> ChildSpec:
     settings, capital = parts.config.oversight_settings(), parts.config.capital_minor
+    watch = ClockWatch(parts.clock)
     actor = partial(
         OversightActor,
         parts.path,
@@ -170,6 +175,8 @@ def _oversight(parts: Parts) -> ChildSpec:
         settings,
         capital,
         parts.view,
+        watch,
+        parts.storage,
         parts.crashes,
         parts.board if parts.port is not None else None,
     )

@@ -2,7 +2,9 @@
 
 The host implements them and nothing else. `Controller` is the required part. Each optional part is
 a separate Protocol below, recognised by its method names; a function of fundops that needs a
-missing part is disabled, and the start-up log names the missing parts. Methods must not block.
+missing part is disabled, and the start-up log names the missing parts. Each method may be a plain
+`def` or an `async def`. Methods must not block. A host that pushes its state with `fund.report`
+needs no `strategies`.
 
 Instants are int microseconds since the Unix epoch (UTC). Money is in the fund's currency.
 """
@@ -34,13 +36,21 @@ __all__ = [
     "StopReport",
     "StrategyState",
     "StrategyStatus",
+    "stage_risk",
 ]
 
 StrategyState = Literal["pending", "running", "paused", "stopped", "failed", "retired"]
-KillAction = Literal["halt", "flatten"]
+KillAction = Literal["halt", "flatten", "freeze"]
 CashKind = Literal[
     "funding", "interest", "dividend", "borrow", "fee", "deposit", "withdrawal", "other"
 ]
+
+_RISK = {"retired": 0, "paper": 0, "shadow": 0, "live-small": 1, "live-scaled": 2, "live": 2}
+
+
+def stage_risk(stage: str) -> int:
+    """How much real money a stage stands for; 0: none, 3: an unknown word, hence the most."""
+    return _RISK.get(stage, 3)
 
 
 class StrategyStatus(msgspec.Struct, frozen=True):
@@ -125,8 +135,9 @@ class CashEvent(msgspec.Struct, frozen=True):
 class StopReport(msgspec.Struct, frozen=True):
     """The orders and positions still open after `stop_all`, which is repeated while orders are."""
 
-    open_orders: int
+    open_orders: int  # those that may add risk
     open_positions: int
+    protective_orders: int = 0  # reduce-only orders, which stay under "halt"
 
 
 class Controller(Protocol):
@@ -167,7 +178,8 @@ class CanStopAll(Protocol):
     """The part that the kill switch uses."""
 
     async def stop_all(self, reason: str, action: KillAction) -> StopReport:
-        """Stop all trading and cancel all orders; "flatten" closes the positions too.
+        """Stop all trading and cancel all orders; "flatten" closes the positions too, and
+        "freeze" touches nothing.
 
         Idempotent.
         """

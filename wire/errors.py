@@ -23,6 +23,7 @@ __all__ = [
     "BadField",
     "BadLimit",
     "BadMessage",
+    "BadRequest",
     "CapitalExceeded",
     "Conflict",
     "ConstraintFailed",
@@ -49,6 +50,7 @@ __all__ = [
     "StageTooLow",
     "StaleRevision",
     "StatusClosed",
+    "StopNotConfirmed",
     "StorageDegraded",
     "StorageFailed",
     "StrategyFrozen",
@@ -164,7 +166,7 @@ class InsufficientFunds(EntryRefused):
     """The entry would take the account below its floor. Amounts are in the fund's currency."""
 
     def __init__(self, account: str, requested: Decimal, available: Decimal) -> None:
-        super().__init__(f"{account} has {available} available, {requested} requested")
+        super().__init__(f"{account} has {available:f} available, {requested:f} requested")
         self.account, self.requested, self.available = account, requested, available
 
 
@@ -265,8 +267,30 @@ class AlertRefused(Rejected, ValueError):
 # -- the guard
 
 
+class BadRequest(Rejected, ConfigError):
+    """A field of a request is missing or malformed; `field` names it."""
+
+    outcome: Outcome = "done"
+
+
 class KillSwitchNotEngaged(Rejected):
     """The kill switch is not engaged, so it cannot be released."""
+
+
+class StopNotConfirmed(Rejected):
+    """The engine has not confirmed that it stopped, so the kill switch is not released.
+
+    `accept_open_orders=True` releases it nevertheless.
+    """
+
+    outcome: Outcome = "done"
+
+    def __init__(self, state: str, problem: str) -> None:
+        why = problem or "the engine has not answered yet"
+        super().__init__(
+            f"the kill switch is {state}: {why}; accept_open_orders releases it anyway"
+        )
+        self.state, self.problem = state, problem
 
 
 # -- recovery

@@ -13,16 +13,19 @@ import msgspec
 
 from ..runtime import Request
 from .alert import AlertDraft
-from .controller import StrategyStatus
+from .controller import KillAction, StopReport, StrategyStatus
 from .promotion import EntitlementTerms
 
 __all__ = [
+    "ConfirmCounters",
     "EngageKillSwitch",
     "Entitlement",
+    "FeeTerms",
     "GuardReport",
     "GuardState",
     "KillState",
     "KillStatus",
+    "LatchStored",
     "Pause",
     "ReadGuard",
     "ReadKillSwitch",
@@ -30,6 +33,8 @@ __all__ = [
     "RenewLeases",
     "RestoreGuard",
     "ResumeStrategy",
+    "StopEnded",
+    "StopReported",
     "StrategyBook",
     "Watch",
 ]
@@ -38,28 +43,41 @@ KillState = Literal["OFF", "ENGAGING", "ENGAGED", "UNCONFIRMED"]
 
 
 class Entitlement(msgspec.Struct, frozen=True):
-    """The permission of one strategy, and the end of its lease.
+    """The permission of one strategy now. Both flags speak of real orders.
 
-    With mode "none", or "live" after the end of the lease, the strategy must send no order.
+    "live" may open and close, "reduce" may only close. The other modes send no real order, but a
+    strategy that had real money may close its open positions in every mode.
     """
 
     stage: str | None  # None: promotion is off, or the stage is unknown
-    mode: Literal["paper", "shadow", "live", "none"]
-    capital: Decimal  # the most real capital that it may use
-    valid_until_us: int
+    mode: Literal["paper", "shadow", "live", "reduce", "none"]
+    capital: Decimal  # the most real capital that it may use; 0 in the modes reduce and none
+    valid_until_us: int  # the end of its lease as wall time, for display
+    may_open: bool = False  # orders that add risk
+    may_close: bool = False  # orders that only reduce risk
+    why: str = ""  # why it may not open; "": it may
 
 
 class StrategyBook(msgspec.Struct, frozen=True):
     """The guard's memory of one strategy."""
 
-    pnl_minor: int = 0  # as last reported, cumulative
+    pnl_minor: int = 0  # as last reported, cumulative over all runs of the engine's counters
     real_pnl_minor: int = 0  # the part of it made with real money
     real: bool = False  # traded real money at the last look
     allocated_minor: int = 0  # as last reported
-    worth_minor: int = 0  # equity at the last look
+    worth_minor: int = 0  # equity at the last look; 0 also when it is unknown
     peak_minor: int = 0  # highest equity, scaled when capital was given or taken
     warned: bool = False  # of a drawdown near its limit
     paused: bool = False  # by the guard
+    had_real: bool = False  # traded, or was allowed to trade, real money at any time
+    above: bool = False  # in force at the engine is more than it is entitled to
+    left: bool = False  # the engine lists it no more, and it had real money in force
+    state: str = ""  # as last reported
+    realized_minor: int = 0  # as last reported
+    carried_minor: int = 0  # realized by earlier runs of the engine's counters
+    run: str | None = None  # of the counters, as last reported
+    restarted: bool = False  # the counters seem to have restarted; a person has not confirmed it
+    closing: str | None = None  # lost its real stage when this was the last session that ended
 
 
 class GuardState(msgspec.Struct, frozen=True):
@@ -73,7 +91,16 @@ class GuardState(msgspec.Struct, frozen=True):
     breaches: int = 0  # ticks in a row at or above the limit
     warned: bool = False  # of a drawdown near the limit
     kill_state: KillState = "OFF"
+    silent: bool = False  # the host's silence was told
+    blind: bool = False  # and that it lasts too long with real money live
     strategies: Mapping[str, StrategyBook] = {}
+
+
+class FeeTerms(msgspec.Struct, frozen=True):
+    """The performance fee as a rule: the guard applies it to the figures of its own look."""
+
+    performance_pct: float = 0.0  # percent of what a unit gains above the mark
+    mark_per_unit: float = 1.0  # the high-water mark
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -90,6 +117,8 @@ class GuardReport(msgspec.Struct, frozen=True):
     gross_minor: int  # NAV before fees that are accrued but not posted
     pauses: tuple[Pause, ...]
     alerts: tuple[AlertDraft, ...]
+    performance_minor: int = 0  # the performance fee accrued at the figures of this look
+    problem: str = ""  # why NAV could not be taken, and the one before stands; "": it was taken
 
 
 class Watch(Request[GuardReport], frozen=True):
@@ -99,8 +128,12 @@ class Watch(Request[GuardReport], frozen=True):
     terms: Mapping[str, EntitlementTerms] | None  # None: promotion is off, all trade real money
     external_minor: int  # deposits less withdrawals
     posted_fees_minor: int
-    accrued_fees_minor: int
-    blind_s: float = 0.0  # seconds since the engine last reported; 0: it has just reported
+    accrued_fees_minor: int  # without the performance fee, which is a matter of NAV: see `fees`
+    blind_s: float = 0.0  # age of the host's last word when it is silent; 0: it is not silent
+    fees: FeeTerms = FeeTerms()
+    doubts: Mapping[str, str] = {}  # strategies that get no lease now, and why
+    session: str = ""  # the last one that ended
+    listed: bool = True  # the statuses are a whole list, so a missing strategy has left it
 
 
 class RenewLeases(Request[None], frozen=True):
@@ -108,6 +141,7 @@ class RenewLeases(Request[None], frozen=True):
 
     statuses: Sequence[StrategyStatus]
     terms: Mapping[str, EntitlementTerms]
+    doubts: Mapping[str, str] = {}  # strategies that get no lease now, and why
 
 
 class ReadGuard(Request[GuardState], frozen=True):
@@ -118,6 +152,7 @@ class RestoreGuard(Request[None], frozen=True):
     """Restore the stored memory, once at the start. An engaged kill switch stays engaged."""
 
     state: GuardState
+    latch: KillStatus | None = None  # the switch as it is stored; None: never stored
 
 
 class KillStatus(msgspec.Struct, frozen=True):
@@ -127,27 +162,70 @@ class KillStatus(msgspec.Struct, frozen=True):
     reason: str
     by: str
     at_us: int | None  # None: it was never engaged
+    open_orders: int | None = None  # by the engine's last report; None: not known yet
+    open_positions: int | None = None
+    problem: str = ""  # why the stop is not confirmed; "": it is, or has not been answered yet
+    # The one in force now; "flatten" may begin as "halt". None: as the fund is configured.
+    action: KillAction | None = None
 
 
 class EngageKillSwitch(Request[KillStatus], frozen=True):
-    """Engage the kill switch: end all leases and stop all trading. Again: no change."""
+    """Engage the kill switch: end all leases and stop all trading. Again: no change.
 
-    reason: str
-    by: str
+    Any two objects are accepted: they are made to fit after the act.
+    """
+
+    reason: object
+    by: object
+
+
+class StopEnded(msgspec.Struct, frozen=True, tag=True):
+    """Sent by the host port when a call of `stop_all` ended."""
+
+    action: KillAction  # of the call
+    report: StopReport | None  # None: it failed, was late, or was no report
+    problem: str = ""  # why there is no report
+    engagement: int = 0  # number of the engagement under which the call began
+
+
+class StopReported(msgspec.Struct, frozen=True, tag=True):
+    """Sent when a host that pushes its state reports its open orders and positions."""
+
+    report: StopReport
+
+
+class LatchStored(msgspec.Struct, frozen=True, tag=True):
+    """Sent when the commit of the latch ended."""
+
+    status: KillStatus
+    problem: str | None  # None: it is on disk
 
 
 class ReleaseKillSwitch(Request[KillStatus], frozen=True):
-    """Release the kill switch. Only a person does; drawdown then counts from the NAV of now.
+    """Release the kill switch. Only a person does.
 
-    Refused with: `KillSwitchNotEngaged`.
+    Refused with: `BadRequest` naming the field, `KillSwitchNotEngaged`, `StopNotConfirmed`, and
+    `StorageDegraded` when the marker cannot be removed.
     """
 
     by: str
     reason: str
+    rearm: Literal["from_current_nav", "keep_peak"] = "from_current_nav"
+    accept_open_orders: bool = (
+        False  # release although the engine has not confirmed that it stopped
+    )
 
 
 class ReadKillSwitch(Request[KillStatus], frozen=True):
     """The state of the kill switch now."""
+
+
+class ConfirmCounters(Request[bool], frozen=True):
+    """A person confirms that the engine's counters restarted; False: nothing was in doubt."""
+
+    strategy: str
+    by: str
+    reason: str
 
 
 class ResumeStrategy(Request[bool], frozen=True):

@@ -30,22 +30,28 @@ __all__ = [
     "BookSettlement",
     "BookSettlements",
     "Booked",
+    "Break",
     "CashFlow",
     "ChargeManagementFee",
     "ChargePerformanceFee",
     "ClosePeriod",
     "ClosePosition",
+    "Convert",
     "Correct",
     "Deposit",
     "Entries",
+    "EntriesAfter",
     "Entry",
     "Event",
     "Financing",
     "Income",
     "IncomeStatement",
+    "JournalLine",
+    "LedgerLot",
     "LedgerPosition",
     "LedgerTotals",
     "Leg",
+    "Lots",
     "Mark",
     "NavPerUnit",
     "NetAssetValue",
@@ -53,19 +59,29 @@ __all__ = [
     "OpeningBalances",
     "OpeningPosition",
     "PayFees",
+    "Positions",
     "Post",
     "PostMany",
     "Posted",
+    "Price",
+    "Prices",
     "ReadTotals",
+    "Realized",
     "RecentEntries",
+    "Reconcile",
+    "Reconciliation",
     "RecordLoss",
     "RecordProfit",
+    "Rename",
     "ReopenPeriod",
     "ReportKind",
     "ReportsAside",
     "Reverse",
     "Settle",
     "SkipReport",
+    "Split",
+    "Statement",
+    "Transfer",
     "TrialBalance",
     "Withdraw",
 ]
@@ -173,7 +189,7 @@ class ChargePerformanceFee(_Event, frozen=True, tag="performance_fee"):
 
 
 class PayFees(_Event, frozen=True, tag="fee_payment"):
-    """Pays owed fees: FEES_RECEIVABLE / CASH."""
+    """Pays owed fees: FEES_RECEIVABLE / CASH, never more than is owed."""
 
     amount: Amount
 
@@ -213,7 +229,11 @@ class OpeningBalances(_Event, frozen=True, tag="opening_balances"):
 
 
 class Reverse(_Event, frozen=True, tag="reversal"):
-    """Negates every leg of entry `seq`, at most once; an entry that moved lots is refused."""
+    """Negates every leg of entry `seq`, at most once; an entry that moved lots is refused.
+
+    The units of a deposit or a withdrawal are an exception: they are priced at the current NAV per
+    unit, which therefore stays the same.
+    """
 
     seq: int
     reason: str
@@ -267,6 +287,53 @@ class BookSettlement(_Event, frozen=True, tag="market_settlement"):
     paid: Amount | None = None
 
 
+class Split(_Event, frozen=True, tag="split"):
+    """Multiplies the quantity of every open lot of an instrument; lots keep their cost.
+
+    `strategy` None: the lots of all strategies.
+    """
+
+    instrument: str
+    # New units for one old one: a number, or text such as "3:2"; exact, never rounded before it
+    # is multiplied.
+    ratio: Amount
+    # Received for the fraction of a unit that is left, or paid when short; None: fractions stay.
+    cash: Amount | None = None
+
+
+class Rename(_Event, frozen=True, tag="rename"):
+    """Moves every open lot of an instrument to another name; `strategy` None: of all strategies."""
+
+    instrument: str
+    to: str
+
+
+class Transfer(_Event, frozen=True, tag="transfer"):
+    """Moves the oldest lots of one strategy to another, which pays their cost: no P&L arises."""
+
+    instrument: str
+    quantity: Amount  # with the sign of the position
+    from_strategy: str | None = None  # None, here and below: the fund as a whole
+    to_strategy: str | None = None
+
+
+class Convert(_Event, frozen=True, tag="conversion"):
+    """Changes cash of one asset into another: both against CONVERSIONS, so each asset balances."""
+
+    amount: Amount  # given away, without the fee
+    asset: str
+    to_amount: Amount  # received
+    to_asset: str
+    fee: Amount = 0  # in `asset`
+
+
+class Price(_Event, frozen=True, tag="price"):
+    """The price of an asset from `at_us` on; it moves no money, and the NAV is counted by it."""
+
+    asset: str
+    value: Amount  # of one unit of the asset, in the fund's currency; never negative
+
+
 Event = (
     Deposit
     | Withdraw
@@ -286,6 +353,11 @@ Event = (
     | ClosePeriod
     | ReopenPeriod
     | Post
+    | Split
+    | Rename
+    | Transfer
+    | Convert
+    | Price
     | BookFill
     | BookSettlement
 )
@@ -294,7 +366,9 @@ Event = (
 class Correct(_Event, frozen=True, tag="correction"):
     """Reverses entry `seq` and books `entry` in its place, both or neither.
 
-    The new entry gets the `key` of this request; the reversal gets a key derived from it.
+    The new entry gets the `key` of this request; the reversal gets a key derived from it. Where
+    both are deposits or withdrawals, units are issued for the difference at the current NAV per
+    unit, in the new entry.
     """
 
     seq: int
@@ -417,7 +491,10 @@ class CashFlow(Request[dict[str, Decimal]], frozen=True):
 
 
 class NetAssetValue(Request[Decimal], frozen=True):
-    """All assets at their book value, less owed fees, in the fund's currency."""
+    """All assets at their book value, less owed fees, in the fund's currency.
+
+    Another asset counts at its last price; without one it is left out, and `Prices` names it.
+    """
 
     as_of: str | int | None = None
     strategy: str | None = None
@@ -467,6 +544,132 @@ class Entries(Request[tuple[Entry, ...]], frozen=True):
     kind: str | None = None
     after_seq: int | None = None  # for the next page: the seq of the last entry of this one
     limit: int = 100
+    key: str | None = None
+    day: str | None = None  # ISO date
+    instrument: str | None = None  # whose lots it moved, or which it names
+
+
+class JournalLine(msgspec.Struct, frozen=True, gc=False):
+    """One entry as it is stored: the text that was hashed, and the chain's hash at it."""
+
+    seq: int
+    payload: str  # JSON, verbatim
+    hash: str  # hex of SHA-256 over the previous hash and the payload
+
+
+class EntriesAfter(Request[tuple[JournalLine, ...]], frozen=True):
+    """The entries after entry `seq`, oldest first, as they are stored; 0: from the first one."""
+
+    seq: int = 0
+    limit: int = 100
+
+
+class LedgerLot(msgspec.Struct, frozen=True):
+    """One open lot; quantity, cost and value have the sign of the position."""
+
+    strategy: str | None
+    instrument: str
+    opened: int  # the seq of the entry that opened it
+    day: str  # the ISO date of that entry
+    quantity: Decimal
+    cost: Decimal
+    value: Decimal  # cost plus marks
+
+
+class Lots(Request[tuple[LedgerLot, ...]], frozen=True):
+    """The open lots, by strategy and instrument, oldest first."""
+
+    strategy: str | None = None
+    instrument: str | None = None
+
+
+class Positions(Request["tuple[LedgerPosition, ...]"], frozen=True):
+    """The open positions by strategy and instrument, as of a time."""
+
+    as_of: str | int | None = None
+    strategy: str | None = None
+
+
+class Realized(Request[dict[str, Decimal]], frozen=True):
+    """Realized P&L from `start` to `end`, by strategy or by instrument; a gain is positive.
+
+    An empty name stands for what belongs to none.
+    """
+
+    start: str | int | None = None
+    end: str | int | None = None
+    by: str = "strategy"  # or "instrument"
+
+
+class Prices(Request["dict[str, Decimal | None]"], frozen=True):
+    """The last price of every other asset that the fund holds or that was ever priced.
+
+    None: the asset is held and has no price, so the NAV does not count it.
+    """
+
+    as_of: str | int | None = None
+
+
+class Statement(msgspec.Struct, frozen=True):
+    """The broker's word at the end of one day."""
+
+    day: str  # ISO date
+    cash: Amount | None = None  # in the fund's currency; None: not compared
+    # Signed quantities by instrument; one that is not named is not held. None: not compared.
+    positions: Mapping[str, Amount] | None = None
+
+
+class Break(msgspec.Struct, frozen=True):
+    """One figure that differs between the books and the broker's statement."""
+
+    name: str  # "CASH", or an instrument
+    books: Decimal
+    statement: Decimal
+
+    @property
+    def difference(self) -> Decimal:
+        """The books less the statement."""
+        return self.books - self.statement
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: books {self.books:f}, statement {self.statement:f}, "
+            f"difference {self.difference:+f}"
+        )
+
+
+class Reconciliation(msgspec.Struct, frozen=True):
+    """The books compared with a broker's statements, day by day."""
+
+    days: int  # how many days were compared
+    agreed: str | None  # the last day before `differs` on which both agree; None: there is none
+    differs: str | None  # the first day on which they do not; None: they agree on all days
+    breaks: tuple[Break, ...] = ()  # the figures that differ on that day
+    entries: tuple[Entry, ...] = ()  # dated after `agreed`, up to `differs`; newest first
+    entries_left_out: int = 0  # older ones of these that are not in `entries`
+    later: tuple[str, ...] = ()  # the days after `differs` that differ too
+
+    @property
+    def ok(self) -> bool:
+        """Whether books and statements agree on all days."""
+        return self.differs is None
+
+    def __str__(self) -> str:
+        if self.differs is None:
+            return f"books and statements agree on all {self.days} days"
+        agreed = "on no day before" if self.agreed is None else f"last on {self.agreed}"
+        between = len(self.entries) + self.entries_left_out
+        return (
+            f"books and statement differ on {self.differs} and agreed {agreed}: "
+            f"{'; '.join(map(str, self.breaks))}; {between} entries between"
+        )
+
+
+class Reconcile(Request[Reconciliation], frozen=True):
+    """Compares the books with the statements of a broker."""
+
+    statements: tuple[Statement, ...]
+    tolerance: Amount = 0  # differences of CASH up to this amount are none
 
 
 class LedgerTotals(msgspec.Struct, frozen=True):
@@ -479,6 +682,7 @@ class LedgerTotals(msgspec.Struct, frozen=True):
     cursors: Mapping[str, str]  # by source of reports: how far it has been booked
     positions: tuple[LedgerPosition, ...]
     balance_sheet: Mapping[str, Decimal]
+    unpriced: tuple[str, ...] = ()  # assets that the fund holds and `nav_minor` does not count
 
 
 class LedgerPosition(msgspec.Struct, frozen=True):

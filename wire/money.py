@@ -7,6 +7,7 @@ engine's computation (3.1499999999999915), so it is rounded half-even and the ca
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from contextlib import suppress
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
@@ -32,6 +33,7 @@ __all__ = [
     "text_of",
     "to_minor",
     "to_minors",
+    "to_ratio",
 ]
 
 Amount = Decimal | int | str | float
@@ -42,6 +44,7 @@ MINOR_PER_UNIT = 10**SCALE_DIGITS
 MINOR_MAX = 2**62
 
 _INT_MAX = MINOR_MAX // MINOR_PER_UNIT
+_NO_NUMBER = "is not a number: give Decimal, int, decimal text or float"
 
 # Wide enough for every float and every text accepted here: a double has at most 767 significant
 # digits. A Decimal may have more, and losing them must be an error.
@@ -72,7 +75,7 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     # The usual case, in the shortest way.
     if type(value) is int and -_INT_MAX <= value <= _INT_MAX:
         return Minor(value * MINOR_PER_UNIT, False)
-    _check_kind(value, field, floats)
+    value = _own_number(value, field, floats)
     if isinstance(value, int):
         # Not by way of text: Python refuses to convert very long integers.
         minor = value * MINOR_PER_UNIT
@@ -97,11 +100,18 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     return Minor(minor, rounded)
 
 
-def _check_kind(value: object, field: str, floats: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (Decimal, int, str, float)):
-        raise AmountError(field, value, "is not a number: give Decimal, int, decimal text or float")
+def _own_number(value: Any, field: str, floats: str) -> Any:
+    """The value as an int, text, Decimal or float. Raises: `AmountError`."""
+    if isinstance(value, bool):
+        raise AmountError(field, value, _NO_NUMBER)
+    if not isinstance(value, (Decimal, int, str, float)):
+        number = _number_of(value)
+        if number is None:
+            raise AmountError(field, value, _NO_NUMBER)
+        value = number
     if floats == "refuse" and isinstance(value, float):
         raise AmountError(field, value, "is a float, which this fund refuses; give Decimal or text")
+    return value
 
 
 def _finite(value: Amount, field: str) -> Decimal:
@@ -136,7 +146,7 @@ def exact_decimal(value: Amount, field: str = "amount", *, floats: str = "round"
         and len(str(value)) <= _FACTOR_DIGITS_MAX
     ):  # the usual case, in the shortest way
         return value
-    _check_kind(value, field, floats)
+    value = _own_number(value, field, floats)
     if isinstance(value, int) and abs(value) >= 10 ** (_FACTOR_EXPONENT_MAX + 1):
         raise AmountError(field, "an integer", "is too large")
     exact = _finite(repr(float(value)) if isinstance(value, float) else value, field)
@@ -159,6 +169,29 @@ def product_minor(quantity: Decimal, price: Decimal) -> Minor:
         if abs(minor) <= MINOR_MAX:
             return Minor(minor, minor != scaled)
     raise AmountError("quantity", quantity, "times the price is larger than 2^62 minor units")
+
+
+def _number_of(value: Any) -> float | None:
+    """A number of another library, such as numpy, as an int or a float; None: it is no number."""
+    # An array of one element and a numpy.bool convert too, but neither is an amount.
+    if hasattr(value, "__len__") or type(value).__name__.startswith("bool"):
+        return None
+    for convert in (operator.index, float):
+        with suppress(TypeError, ValueError, OverflowError):
+            return convert(value)
+    return None
+
+
+def to_ratio(value: Amount, field: str = "ratio", *, floats: str = "round") -> Fraction:
+    """The exact ratio, above zero, of a number or of text such as ``"3:2"``.
+
+    Raises: `AmountError`.
+    """
+    parts = value.split(":") if isinstance(value, str) else [value]
+    if len(parts) > 2:
+        raise AmountError(field, value, "is not a number, or two numbers such as 3:2")
+    minors = [positive_minor(part, field, floats=floats).minor for part in parts]
+    return Fraction(minors[0], minors[1] if len(minors) > 1 else MINOR_PER_UNIT)
 
 
 def to_minors(values: Sequence[Amount], *, floats: str = "round") -> tuple[list[int], list[bool]]:

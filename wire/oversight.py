@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from ..runtime import Request
+from ..runtime import ConfigError, Request, shown
 from .guard import KillState
 
 __all__ = [
+    "ConfirmClock",
     "CrashesHeard",
     "FundStatus",
     "NavHistory",
@@ -31,12 +33,37 @@ class TickReport(msgspec.Struct, frozen=True):
     promotions: int
     demotions: int
     failed: tuple[str, ...]  # names of the steps that failed; the others were done
+    sessions: tuple[str, ...] = ()  # that this tick ended, oldest first
 
 
 class Tick(Request[TickReport], frozen=True):
-    """Run one round of oversight."""
+    """Run one round of oversight. Raises: `ConfigError` when `session` is no ISO date."""
 
-    session: str | None = None  # ISO day: this tick ends that trading session; None: within one
+    # The host's calendar: this tick ends that session. None: the configured calendar, until the
+    # host has named a session.
+    session: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.session is not None and not _is_date(self.session):
+            raise ConfigError("session", f"{shown(self.session)} is not an ISO date, YYYY-MM-DD")
+
+
+def _is_date(text: object) -> bool:
+    try:
+        # Other forms of the same date would compare as texts in a wrong order.
+        return isinstance(text, str) and dt.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+class ConfirmClock(Request[bool], frozen=True):
+    """Take the wall clock as right after it has parted from the monotonic one.
+
+    Answers with whether it was suspect.
+    """
+
+    by: str
+    reason: str
 
 
 class CrashesHeard(msgspec.Struct, frozen=True, tag=True):
@@ -63,6 +90,12 @@ class FundStatus(msgspec.Struct, frozen=True):
     alerts_24h: int
     breakers_open: int
     ticks: int  # since the fund started
+    # The ledger's NAV less this one, before fees that are accrued and not posted; None: no ledger.
+    nav_difference: Decimal | None = None
+    # The wall clock has jumped: no session ends, fees and promotions wait for `confirm_clock`.
+    clock_suspect: bool = False
+    data_age_s: float | None = None  # of the host's newest word; None: no tick yet
+    stale: bool = False  # the host is silent, so its figures are those of that age
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name."""
@@ -84,6 +117,7 @@ class NavSample(msgspec.Struct, frozen=True):
     session: str  # ISO day
     nav: Decimal
     drawdown_pct: float
+    missed: bool = False  # its end fell into downtime: NAV is the last known one, after fees
 
 
 class NavHistory(Request[tuple[NavSample, ...]], frozen=True):

@@ -19,8 +19,8 @@ __all__ = [
     "StorageStatus",
 ]
 
-# A commit waits behind the batch that the writer is writing. That may take two waits for a lock, 5
-# s each.
+# A commit waits behind the batch that the writer is writing. That may take two waits for a lock,
+# 4.5 s each.
 COMMIT_DEADLINE_S = 30.0
 
 StorageState = Literal["ok", "degraded", "failed"]

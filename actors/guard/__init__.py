@@ -4,6 +4,7 @@ no database.
 
 from .actor import GuardActor
 from .core import GuardSettings
+from .latch import KillLatch
 from .leases import Leases
 
-__all__ = ["GuardActor", "GuardSettings", "Leases"]
+__all__ = ["GuardActor", "GuardSettings", "KillLatch", "Leases"]

@@ -1,62 +1,92 @@
 """The guard actor: acts first, reports afterwards.
 
-It starts before the database and outlives it. Engaging ends every lease, writes the marker, and
-tells the engine to stop until the engine confirms that no orders are open; only then, and whatever
-happened, is anybody told.
+It starts before the database and outlives it. Engaging happens in this order: the latch in memory,
+the end of every lease, the marker on disk, the start of `stop_all` beside the actors, the answer to
+the caller, the latch in the database, the alert. No text is formatted before the leases have ended,
+and nothing waits for the engine: its report arrives as a message, and until it confirms the stop it
+is asked again at each look.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
+from typing import Any, Protocol
 
-import msgspec
+from msgspec.structs import astuple, replace
 
-from ...runtime import Actor, ActorError, Clock, handles
+from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild, handles
 from ...wire.alert import Category, Level, SendAlert
-from ...wire.controller import StrategyStatus
-from ...wire.entitlement import capital_of
-from ...wire.errors import HostFault, KillSwitchNotEngaged
+from ...wire.border import fitted
+from ...wire.controller import CanPause, CanStopAll, KillAction, StopReport, StrategyStatus
+from ...wire.errors import BadRequest, KillSwitchNotEngaged, StopNotConfirmed, StorageDegraded
 from ...wire.guard import (
+    ConfirmCounters,
     EngageKillSwitch,
-    Entitlement,
     GuardReport,
     GuardState,
-    KillState,
     KillStatus,
+    LatchStored,
     ReadGuard,
     ReadKillSwitch,
     ReleaseKillSwitch,
     RenewLeases,
     RestoreGuard,
     ResumeStrategy,
+    StopEnded,
+    StopReported,
+    StrategyBook,
     Watch,
 )
-from ...wire.money import from_minor
 from ...wire.promotion import EntitlementTerms
-from ..host import Host
-from . import core
+from ..persistence import Writer
+from . import core, schema
 from .core import GuardSettings
-from .leases import Leases
+from .entitle import grant
+from .latch import OFF
+from .leases import Grant, Leases
 from .marker import Marker
 
-__all__ = ["GuardActor"]
+__all__ = ["GuardActor", "GuardHost"]
 
 log = logging.getLogger("fundops.guard")
 
-_OFF = KillStatus("OFF", "", "", None)
+REPEAT_S = 60.0  # between two alerts that a stop is not confirmed
+REASON_MAX = 500  # characters
+BY_MAX = 128
+
+
+class GuardHost(Protocol):
+    """The part of the host port that the guard needs. `Host` implements it."""
+
+    def can(self, part: type) -> bool:
+        """Whether the controller has this optional part."""
+
+    def start_stop_all(
+        self, reason: str, action: KillAction, tell: Callable[[StopEnded], None]
+    ) -> bool:
+        """Begin to stop all trading and return at once; False: the call before has not ended."""
+
+    def start_stop(self, name: str, reason: str) -> None:
+        """Begin to stop one strategy and return at once."""
+
+    async def resume(self, name: str) -> None:
+        """Resume a strategy. Raises: `HostFault`."""
+
+    def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Run a coroutine function that handles its own errors beside the actors."""
 
 
 class GuardActor(Actor):
-    """Holds the latch, the leases, and the books of every strategy ever reported."""
+    """Writes the latch and the leases, and keeps the books of every strategy ever reported."""
 
     def __init__(
         self,
         clock: Clock,
-        host: Host,
+        host: GuardHost,
         settings: GuardSettings,
         leases: Leases,
         marker: Path,
@@ -66,43 +96,63 @@ class GuardActor(Actor):
         self._host = host
         self._settings = settings
         self._leases = leases
+        self._latch = leases.latch
         self._marker = Marker(marker)
         self._capital_minor = capital_minor
         self._state = GuardState()
-        self._kill = _OFF
-        self._marked = True  # whether the marker file agrees with `_kill`
-        # Whether this life has told the engine to stop. A new life tells it again, since the engine
-        # may have restarted in between.
-        self._told = False
+        self._own: Ref
+        # False: the last write of the marker failed, so the next look writes it again.
+        self._marked = True
+        self._asked = False  # this life has told the engine to stop: it may have started anew since
+        self._told_s: float | None = None  # when it was told last that the stop is not confirmed
+        self._stored: KillStatus | None = None  # the latch as it is in the database
+        self._storing = False
+        # Strategies that were seen, and told to stop, since the switch engaged; and those of them
+        # that were seen running again.
+        self._seen: set[str] = set()
+        self._running: tuple[str, ...] = ()
+        self._warned_undivided = False
+        self._session = ""  # the last one that ended, as of the last look
+
+    @property
+    def _kill(self) -> KillStatus:
+        return self._latch.status
 
     async def on_start(self) -> None:
+        self._own = self.context.ref(self.context.name)
         found = self._marker.read()
-        if found is not None:
-            # A marker means engaged, whatever it says.
-            self._kill = (
-                found if found.state != "OFF" else msgspec.structs.replace(found, state="ENGAGED")
-            )
+        if found is not None and not self._latch.engaged:
+            # A marker means engaged, also one that cannot be read.
+            self._latch.set(self._with_action(found))
+        if self._latch.engaged:
             self._leases.end_all()
             log.critical("kill switch is engaged since before this start: %s", self._kill.reason)
 
     @handles(RestoreGuard)
     def restore(self, request: RestoreGuard) -> None:
-        """Take over the stored state.
-
-        The kill switch is engaged when the marker file or the stored state says so.
-        """
+        """Take the stored memory. The careful answer wins: any source that says engaged."""
         self._state = request.state
-        if self._kill.state == "OFF" and request.state.kill_state != "OFF":
-            # The database remembers what the marker lost: the careful answer wins.
-            self._latch(
-                KillStatus(
-                    "ENGAGED", "engaged according to the database", "fundops", self._clock.now_us()
-                )
-            )
+        self._stored = request.latch
+        stored = request.latch
+        if not self._latch.engaged and stored is not None and stored.state != "OFF":
+            self._engaged(self._with_action(stored))
+        elif not self._latch.engaged and request.state.kill_state != "OFF":
+            text = "engaged according to the database"
+            status = KillStatus("ENGAGED", text, "fundops", self._clock.now_us())
+            self._engaged(self._with_action(status))
+        remembered = {
+            name: Grant(None, "reduce", Decimal(0), True, "no tick has renewed its lease")
+            for name, book in request.state.strategies.items()
+            if book.had_real or book.real
+        }
+        self._leases.recall(remembered)
+
+    # -- the look of each tick
 
     @handles(Watch)
-    async def watch(self, request: Watch) -> GuardReport:
-        """One look at the fund. A breach stops everything before this is answered."""
+    def watch(self, request: Watch) -> GuardReport:
+        """One look at the fund. A breach has stopped everything before this is answered."""
+        self._heed_marker()
         found = core.look(
             self._state,
             self._settings,
@@ -112,118 +162,325 @@ class GuardActor(Actor):
             posted_fees_minor=request.posted_fees_minor,
             accrued_fees_minor=request.accrued_fees_minor,
             blind_s=request.blind_s,
+            fees=request.fees,
+            capital_minor=self._capital_minor,
+            session=request.session,
+            listed=request.listed,
         )
         self._state = found.state
-        if found.kill is not None and self._kill.state == "OFF":
-            await self._engage(found.kill, "guard")
-        elif self._kill.state != "OFF" and (self._kill.state != "ENGAGED" or not self._told):
-            await self._stop_all()
-        if self._kill.state != "OFF" and not self._marked:
-            self._set(self._kill)
+        if not self._latch.engaged:
+            if found.kill is not None:
+                mover = f"; {found.mover} lowered NAV most at that look" if found.mover else ""
+                self._engage(found.kill, "guard", more=mover, by_itself=True)
+        else:
+            self._keep_stopped(request)
         if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
-            self._renew_leases(request.statuses, request.terms)
-        self._state = msgspec.structs.replace(self._state, kill_state=self._kill.state)
-        return GuardReport(self._state, found.gross_minor, found.pauses, found.alerts)
+            self._renew_leases(request.statuses, request.terms, request.doubts, request.session)
+        self._state = replace(self._state, kill_state=self._kill.state)
+        return GuardReport(
+            self._state,
+            found.gross_minor,
+            found.pauses,
+            found.alerts,
+            found.performance_minor,
+            found.problem,
+        )
 
     @handles(RenewLeases)
     def renew(self, request: RenewLeases) -> None:
-        """Renew the leases by these terms; strategies that are not named lose theirs."""
-        self._renew_leases(request.statuses, request.terms)
+        """Grant by the new terms, between two looks."""
+        self._renew_leases(request.statuses, request.terms, request.doubts, self._session)
 
     def _renew_leases(
         self,
         statuses: Sequence[StrategyStatus],
         terms_by_name: Mapping[str, EntitlementTerms] | None,
+        doubts: Mapping[str, str],
+        session: str,
     ) -> None:
-        if self._kill.state != "OFF":
-            return  # they ended when it engaged
-        until_us = self._clock.now_us() + int(self._settings.lease_s * 1_000_000)
-        capital = from_minor(self._capital_minor)
-        held: dict[str, Entitlement] = {}
-        for status in statuses:
-            book = self._state.strategies.get(status.name)
-            if book is None or book.paused:
-                held[status.name] = Entitlement(status.stage, "none", Decimal(0), until_us)
-            elif terms_by_name is None:
-                held[status.name] = Entitlement(None, "live", capital, until_us)
-            elif (terms := terms_by_name.get(status.name)) is not None:
-                share = capital_of(terms, self._capital_minor)
-                held[status.name] = Entitlement(terms.stage.value, terms.mode, share, until_us)
-        self._leases.replace(held)
+        self._session = session
+        if terms_by_name is None and len(statuses) > 1 and not self._warned_undivided:
+            self._warned_undivided = True
+            log.warning(
+                "promotion is off: each of the %d strategies may use the whole capital, which the"
+                " host must divide",
+                len(statuses),
+            )
+        by_name = {status.name: status for status in statuses}
+        grants: dict[str, Grant] = {}
+        for name in (*by_name, *(name for name in self._state.strategies if name not in by_name)):
+            grants[name] = grant(
+                self._state.strategies.get(name, StrategyBook()),
+                by_name.get(name),
+                None if terms_by_name is None else terms_by_name.get(name),
+                promotion=terms_by_name is not None,
+                capital_minor=self._capital_minor,
+                doubt=doubts.get(name),
+                session=session,
+            )
+        if self._latch.engaged:
+            self._leases.recall(grants)
+        else:
+            self._leases.replace(grants, self._settings.lease_s)
 
-    # -- the kill switch
+    # -- engaging
+
+    def _with_action(self, found: KillStatus) -> KillStatus:
+        """A switch found engaged, with the action in force. A person's "flatten" is one at once;
+        what fundops itself concluded sells nothing.
+        """
+        action = found.action
+        if action is None:
+            configured = self._settings.kill_action
+            by_itself = found.by == "fundops" and configured == "flatten"
+            action = "halt" if by_itself else configured
+        state = "ENGAGED" if found.state == "OFF" else found.state
+        return replace(found, state=state, action=action)
 
     @handles(EngageKillSwitch)
-    async def engage(self, request: EngageKillSwitch) -> KillStatus:
-        """Stop all trading; answers after the engine was told.
-
-        An engaged switch keeps its first reason.
-        """
-        if self._kill.state == "OFF":
-            await self._engage(request.reason, request.by)
+    def engage(self, request: EngageKillSwitch) -> KillStatus:
+        """Stop all trading. Reason and name may be any objects."""
+        if not self._latch.engaged:
+            self._engage(request.reason, request.by)
         return self._kill
 
-    async def _engage(self, reason: str, by: str) -> None:
-        self._latch(KillStatus("ENGAGING", reason, by, self._clock.now_us()))
-        await self._stop_all()
-        title = "Kill switch activated"
-        if self._kill.state == "UNCONFIRMED":
-            title += ", stop not confirmed"
-        self._tell(Level.CRITICAL, title, reason)
-
-    def _latch(self, status: KillStatus) -> None:
+    def _engage(
+        self, reason: object, by: object, *, more: str = "", by_itself: bool = False
+    ) -> None:
+        # By itself it flattens only when the breach stands: one bad print must not sell the book.
+        action = self._settings.kill_action
+        begun: KillAction = "halt" if action == "flatten" and by_itself else action
+        self._latch.set(KillStatus("ENGAGING", "", "", self._clock.now_us(), action=begun))
         self._leases.end_all()
+        status = replace(
+            self._kill,
+            reason=fitted(reason, REASON_MAX) or "no reason given",
+            by=fitted(by, BY_MAX) or "unknown",
+        )
+        self._engaged(status)
+        self._tell(Level.CRITICAL, "Kill switch activated", f"{status.reason}{more}")
+        if self._kill.state == "UNCONFIRMED":
+            self._tell_unconfirmed()
+
+    def _engaged(self, status: KillStatus) -> None:
+        """The latch with its texts: end the leases, write the marker, tell the engine, store it."""
+        self._leases.end_all()
+        self._seen, self._running, self._told_s, self._asked = set(), (), None, False
         self._set(status)
+        self._stop_all()
 
     def _set(self, status: KillStatus) -> None:
-        self._kill = status
+        before = self._kill
+        self._latch.set(status)
+        if (before.state, before.action, before.reason) != (
+            status.state,
+            status.action,
+            status.reason,
+        ):
+            self._write_marker()
+            self._store()
+
+    def _write_marker(self) -> None:
         try:
-            self._marker.write(status)
+            self._marker.write(self._kill)
             self._marked = True
         except OSError as error:
-            # The latch in memory, and in the database at the end of the tick, must do until the
-            # next look.
+            # The latch in memory and in the database must do until the next look.
             self._marked = False
             log.critical("kill switch marker cannot be written: %s", type(error).__name__)
 
-    async def _stop_all(self) -> None:
-        state: KillState = "UNCONFIRMED"
-        self._told = True
+    def _heed_marker(self) -> None:
+        """A marker made by hand, or by the command line of a fund that does not answer, counts."""
+        there = self._marker.exists()
+        if there and not self._latch.engaged:
+            found = self._marker.read()
+            if found is not None:
+                self._engage(found.reason or "the marker file was made", found.by or "marker file")
+        elif self._latch.engaged and not (there and self._marked):
+            self._write_marker()
+        if self._stored != self._kill and (self._latch.engaged or self._stored is not None):
+            self._store()
+
+    def _stop_all(self) -> None:
+        if not self._host.can(CanStopAll):
+            if self._kill.state == "ENGAGING":
+                problem = "the controller has no stop_all, so it cannot confirm the stop"
+                self._set(replace(self._kill, state="UNCONFIRMED", problem=problem))
+            return
+        self._asked = True
+        action = self._kill.action or self._settings.kill_action
+        self._host.start_stop_all(self._kill.reason, action, self._own.tell_nowait)
+
+    @handles(StopEnded)
+    def hear_stop(self, ended: StopEnded) -> None:
+        """The end of one call of `stop_all`."""
+        if ended.engagement != self._latch.engagements or ended.action != self._kill.action:
+            return  # of an earlier engagement, or of the halt before a flatten
+        if not self._latch.engaged:
+            return
+        if ended.report is None:
+            self._unconfirmed(ended.problem)
+        else:
+            self._judge(ended.report)
+
+    @handles(StopReported)
+    def hear_report(self, told: StopReported) -> None:
+        """A pushing host reports the open orders and positions."""
+        if self._latch.engaged:
+            self._judge(told.report)
+
+    def _judge(self, report: StopReport) -> None:
+        action = self._kill.action
+        counted = replace(
+            self._kill, open_orders=report.open_orders, open_positions=report.open_positions
+        )
+        still_open = []
+        if action != "freeze" and report.open_orders:
+            still_open.append(f"{report.open_orders} orders")
+        if action == "flatten" and report.open_positions:
+            still_open.append(f"{report.open_positions} positions")
+        if still_open:
+            self._latch.set(counted)
+            self._unconfirmed(f"{' and '.join(still_open)} still open")
+        elif self._running:
+            self._latch.set(counted)
+        else:
+            self._confirmed(counted, report.protective_orders)
+
+    def _confirmed(self, status: KillStatus, protective: int) -> None:
+        was = self._kill.state
+        self._set(replace(status, state="ENGAGED", problem=""))
+        if was == "UNCONFIRMED":
+            kept = f"; {protective} protective orders stay" if protective else ""
+            log.warning("kill switch: the stop is confirmed%s", kept)
+            text = f"{status.open_orders} orders and {status.open_positions} positions open{kept}"
+            self._send(
+                SendAlert(Level.INFO, Category.KILL_SWITCH, "Kill switch: stop confirmed", text)
+            )
+        self._told_s = None
+
+    def _unconfirmed(self, problem: str) -> None:
+        if self._kill.state != "UNCONFIRMED":
+            log.critical("kill switch: the stop is not confirmed: %s", problem)
+        self._set(replace(self._kill, state="UNCONFIRMED", problem=problem))
+        self._tell_unconfirmed()
+
+    def _tell_unconfirmed(self) -> None:
+        """At once and every 60 s, without a key: no gate may drop it as told already."""
+        now_s = self._clock.monotonic_s()
+        if self._told_s is not None and now_s - self._told_s < REPEAT_S:
+            return
+        self._told_s = now_s
+        text = f"{self._kill.problem}; engaged by {self._kill.by}: {self._kill.reason}"
+        title = "Kill switch activated, stop not confirmed"
+        self._send(SendAlert(Level.CRITICAL, Category.KILL_SWITCH, title, text))
+
+    def _keep_stopped(self, request: Watch) -> None:
+        """Repeat the stop until it is confirmed, and stop strategies that were started again."""
+        kill, settings = self._kill, self._settings
+        stands = self._state.breaches >= settings.flatten_confirm_ticks
+        if settings.kill_action == "flatten" and kill.action == "halt" and stands:
+            self._set(replace(kill, state="ENGAGING", action="flatten", problem=""))
+        if not request.blind_s and self._kill.action != "freeze":
+            self._stop_running(request.statuses)
+        if self._kill.state != "ENGAGED" or not self._asked:
+            self._stop_all()
+        if self._kill.state == "UNCONFIRMED":
+            self._tell_unconfirmed()
+
+    def _stop_running(self, statuses: Sequence[StrategyStatus]) -> None:
+        """A halted engine may call its strategies running: each is told to stop once. One that
+        runs after that was started again, or does not obey.
+        """
+        running = [status.name for status in statuses if status.state == "running"]
+        again = tuple(name for name in running if name in self._seen)
+        for name in running:
+            self._host.start_stop(name, "the kill switch is engaged")
+        self._seen.update(status.name for status in statuses)
+        fresh = set(again) - set(self._running)
+        self._running = again
+        if again:
+            if fresh:
+                self._told_s = None  # news, whenever the last alert was
+            self._unconfirmed(f"{', '.join(again)} running under the kill switch")
+            if not self._host.can(CanPause):
+                self._stop_all()
+
+    # -- the latch in the database
+
+    def _store(self) -> None:
+        """Commit the latch beside the actors: a database that hangs must not keep the guard."""
+        if self._storing:
+            return  # when this commit ends, a later change is stored
         try:
-            report = await self._host.stop_all(self._kill.reason, self._settings.kill_action)
-            state = "ENGAGED" if not report.open_orders else "UNCONFIRMED"
-        except HostFault as fault:
-            log.critical("kill switch: %s", fault)
-        if state != self._kill.state:
-            self._set(msgspec.structs.replace(self._kill, state=state))
+            writer = Writer(self.context.ref("persistence"))
+        except UnknownChild:
+            return
+        self._storing = True
+        self._host.spawn(self._commit, writer, self._kill)
+
+    async def _commit(self, writer: Writer, status: KillStatus) -> None:
+        problem: str | None = None
+        try:
+            refusal = await writer.append((schema.latched(status),))
+            problem = None if refusal is None else str(refusal)
+        except (FundopsError, RuntimeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        with suppress(ActorError):
+            self._own.tell_nowait(LatchStored(status, problem))
+
+    @handles(LatchStored)
+    def hear_stored(self, stored: LatchStored) -> None:
+        """The end of a commit of the latch; a refused one is tried again at the next look."""
+        self._storing = False
+        if stored.problem is not None:
+            log.error("the kill switch is not in the database yet: %s", stored.problem)
+            return
+        self._stored = stored.status
+        if stored.status != self._kill:
+            self._store()
+
+    # -- releasing
 
     @handles(ReleaseKillSwitch)
     def release(self, request: ReleaseKillSwitch) -> KillStatus:
         """Trading resumes only as the leases are renewed by the next tick."""
-        if self._kill.state == "OFF":
+        by, reason = _required("by", request.by), _required("reason", request.reason)
+        if request.rearm not in ("from_current_nav", "keep_peak"):
+            raise BadRequest("rearm", "is neither 'from_current_nav' nor 'keep_peak'")
+        if not self._latch.engaged:
             raise KillSwitchNotEngaged("the kill switch is not engaged")
-        self._marker.remove()
-        self._kill = _OFF
+        if self._kill.state != "ENGAGED" and request.accept_open_orders is not True:
+            raise StopNotConfirmed(self._kill.state, self._kill.problem)
+        try:
+            self._marker.remove()
+        except OSError as error:
+            # A marker that stays would engage it again at the next look.
+            raise StorageDegraded(
+                f"the marker {self._marker.path} cannot be removed: {error}"
+            ) from error
+        self._latch.set(OFF)
+        self._store()
         state = self._state
-        per_unit = state.nav_minor / state.units if state.units > 0 else 0.0
-        self._state = msgspec.structs.replace(
-            state, peak_per_unit=per_unit, breaches=0, warned=False, kill_state="OFF"
-        )
-        log.warning("kill switch released by %s: %s", request.by, request.reason)
-        self._tell(
-            Level.INFO, f"Kill switch released by {request.by}", request.reason, resolves=True
-        )
+        if request.rearm == "from_current_nav":
+            per_unit = state.nav_minor / state.units if state.units > 0 else 0.0
+            state = replace(state, peak_per_unit=per_unit)
+        self._state = replace(state, breaches=0, warned=False, kill_state="OFF")
+        log.warning("kill switch released by %s: %s", by, reason)
+        self._tell(Level.INFO, f"Kill switch released by {by}", reason, resolves=True)
         return self._kill
+
+    # -- questions and a person's words
 
     @handles(ReadKillSwitch)
     def read(self, _: ReadKillSwitch) -> KillStatus:
-        """The state of the kill switch now."""
+        """The latch now."""
         return self._kill
 
     @handles(ReadGuard)
     def read_state(self, _: ReadGuard) -> GuardState:
-        """The guard's state as it is now, for oversight to store."""
-        return self._state
+        """The memory now."""
+        return replace(self._state, kill_state=self._kill.state)
 
     @handles(ResumeStrategy)
     async def resume(self, request: ResumeStrategy) -> bool:
@@ -234,12 +491,28 @@ class GuardActor(Actor):
         if book is None or not book.paused:
             return False
         await self._host.resume(request.strategy)
-        resumed = msgspec.structs.replace(book, paused=False, warned=False, peak_minor=0)
-        books = {**self._state.strategies, request.strategy: resumed}
-        self._state = msgspec.structs.replace(self._state, strategies=books)
+        resumed = replace(book, paused=False, warned=False, peak_minor=0)
+        self._keep(request.strategy, resumed)
         for draft in core.closed(request.strategy, f"resumed by {request.by}"):
-            self._send(SendAlert(*msgspec.structs.astuple(draft)))
+            self._send(SendAlert(*astuple(draft)))
         return True
+
+    @handles(ConfirmCounters)
+    def confirm_counters(self, request: ConfirmCounters) -> bool:
+        """A person says that the counters did restart; refused without a name and a reason."""
+        by, reason = _required("by", request.by), _required("reason", request.reason)
+        book = self._state.strategies.get(request.strategy)
+        if book is None or not book.restarted:
+            return False
+        self._keep(request.strategy, replace(book, restarted=False))
+        log.warning("counters of %s confirmed by %s: %s", request.strategy, by, reason)
+        self._send(SendAlert(*astuple(core.counters_confirmed(request.strategy, by))))
+        return True
+
+    def _keep(self, name: str, book: StrategyBook) -> None:
+        self._state = replace(self._state, strategies={**self._state.strategies, name: book})
+
+    # -- alerts
 
     def _tell(self, level: Level, title: str, message: str, *, resolves: bool = False) -> None:
         self._send(
@@ -254,3 +527,11 @@ class GuardActor(Actor):
         """
         with suppress(ActorError):
             self.context.ref("alert").tell_nowait(alert)
+
+
+def _required(field: str, value: object) -> str:
+    """A person's word, without which nothing is loosened. Raises: `BadRequest`."""
+    text = fitted(value, REASON_MAX).strip() if isinstance(value, str) else ""
+    if not text:
+        raise BadRequest(field, "is missing: a name and a reason are needed to release")
+    return text

@@ -1,15 +1,15 @@
-"""What the guard thinks: NAV, drawdowns, and when to stop. Pure functions; money in minor units.
+"""The judgement of the guard: NAV, drawdowns, when to stop. Pure functions, money in minor units.
 
 NAV = net external flows + real P&L - fees. Paper and shadow P&L is hypothetical and never part of
 it. Drawdown is measured on NAV per unit, where a deposit buys units and a withdrawal redeems them:
-neither is performance. A figure that is not a number fails closed: the strategy is paused, and its
-last known P&L stands.
+neither is performance. P&L is cumulative over all runs of the engine's counters: counters that
+restart are carried over and never reset a drawdown. Without a denominator no drawdown is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence, Set
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -17,15 +17,18 @@ from msgspec import Meta
 from ...runtime import Settings
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import KillAction, StrategyStatus
-from ...wire.guard import GuardState, Pause, StrategyBook
-from ...wire.money import minor_of_float
+from ...wire.guard import FeeTerms, GuardState, Pause, StrategyBook
+from ...wire.money import from_minor, minor_of_float
 from ...wire.promotion import EntitlementTerms
+from .entitle import above, is_real
 
-__all__ = ["GuardSettings", "Look", "closed", "look"]
+__all__ = ["GuardSettings", "Look", "closed", "counters_confirmed", "look", "performance_fee"]
 
 # Warn from 80% of a limit, and call it over below 75%: one alert per approach, not one per wobble.
 WARN_AT = 0.80
 OVER_BELOW = 0.75
+# The largest amount of minor units that a column of the database holds.
+INT64_MAX = 2**63 - 1
 
 
 class GuardSettings(Settings, frozen=True):
@@ -42,30 +45,68 @@ class GuardSettings(Settings, frozen=True):
     ] = 1
     kill_action: Annotated[
         KillAction,
-        Meta(description="'halt' cancels orders; 'flatten' also closes positions"),
+        Meta(
+            description="'halt' cancels orders; 'flatten' also closes positions; 'freeze' touches"
+            " nothing"
+        ),
     ] = "halt"
+    flatten_confirm_ticks: Annotated[
+        int,
+        Meta(ge=1, description="ticks in a row with the breach before 'flatten' closes positions"),
+    ] = 3
     lease_s: Annotated[
         float,
         Meta(gt=0, le=86_400, description="seconds; how long an entitlement lasts after a tick"),
     ] = 30.0
+    host_silent_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=86_400,
+            description="seconds without a word of the host, and at least 3 ticks, until it is"
+            " silent",
+        ),
+    ] = 10.0
     max_blind_s: Annotated[
         float,
         Meta(
             gt=0,
             le=86_400,
-            description="seconds of engine silence, with real money live, until the kill",
+            description="seconds without a word of the host, with real money live, until on_blind",
         ),
     ] = 60.0
+    on_blind: Annotated[
+        Literal["reduce", "kill"],
+        Meta(description="'reduce' lets the leases run out; 'kill' engages the kill switch"),
+    ] = "reduce"
 
 
 class Look(msgspec.Struct, frozen=True):
-    """What one look found. `kill` is the reason to stop everything, or None."""
+    """The findings of one look. `kill` is the reason to stop everything, or None."""
 
     state: GuardState
     gross_minor: int
     kill: str | None
     pauses: tuple[Pause, ...]
     alerts: tuple[AlertDraft, ...]
+    mover: str = ""  # the strategy whose figures lowered NAV most at this look; "": none
+    performance_minor: int = 0  # the performance fee accrued at these figures
+    problem: str = ""  # why NAV could not be taken, and the one before stands; "": it was taken
+
+
+class _Books(NamedTuple):
+    """The books of all strategies after a look, with the pauses and alerts that follow."""
+
+    books: Mapping[str, StrategyBook]
+    pauses: Sequence[Pause]
+    alerts: Sequence[AlertDraft]
+    mover: str
+
+
+def performance_fee(fees: FeeTerms, net_minor: int, units: float) -> int:
+    """The performance fee on `net_minor`, the NAV after all other fees; 0 up to the mark."""
+    gain = net_minor - fees.mark_per_unit * units
+    return max(0, int(gain * fees.performance_pct / 100))
 
 
 def look(
@@ -78,35 +119,192 @@ def look(
     posted_fees_minor: int,
     accrued_fees_minor: int,
     blind_s: float = 0.0,
+    fees: FeeTerms = FeeTerms(),  # noqa: B008  immutable
+    capital_minor: int,
+    session: str = "",
+    listed: bool = True,
 ) -> Look:
-    """The state after this look, and what must happen now."""
-    books = dict(state.strategies)
+    """The state after this look, and the acts that it demands.
+
+    `blind_s` is the age of the host's last word while it is silent, else 0; `session` the last
+    session that ended. `listed` False: the statuses are no whole list, so none has left it.
+    """
+    if blind_s:  # a host that says nothing changes nothing: it must never look like a profit
+        found = _Books(state.strategies, (), (), "")
+    else:
+        found = _look_at_all(state.strategies, settings, statuses, terms, capital_minor, session)
+        if listed:
+            found = _with_leavers(found, {status.name for status in statuses})
+    books = found.books
+    gross = external_minor + sum(book.real_pnl_minor for book in books.values()) - posted_fees_minor
+    fund, kill, fund_notes, performance, problem = _worth(
+        state, settings, external_minor, gross, gross - accrued_fees_minor, fees
+    )
+    any_live = any(book.real and not book.left for book in books.values())
+    # A fund without strategies, such as one that keeps books alone, misses no word of a host.
+    told, silence_notes = _silence(fund, settings, blind_s if books else 0.0, any_live=any_live)
+    if told.blind and settings.on_blind == "kill":
+        limit_s = settings.max_blind_s
+        kill = f"host silent for {blind_s:.0f} s with real money live, limit {limit_s:.0f} s"
+    return Look(
+        msgspec.structs.replace(told, strategies=books),
+        gross,
+        kill,
+        tuple(found.pauses),
+        (*found.alerts, *fund_notes, *silence_notes),
+        found.mover,
+        performance,
+        problem,
+    )
+
+
+def _worth(
+    state: GuardState,
+    settings: GuardSettings,
+    external_minor: int,
+    gross: int,
+    net: int,
+    fees: FeeTerms,
+) -> tuple[GuardState, str | None, list[AlertDraft], int, str]:
+    """The fund after this look: its state, why to stop, what to say, the performance fee, and why
+    NAV was refused.
+
+    The fee is taken at the same figures as NAV. A fee of the tick before would make a gain look
+    larger for one tick than it is, and the peak of that tick would be a drawdown in the next.
+    """
+    if max(abs(gross), abs(net)) > INT64_MAX:
+        # No column of the database holds it. NAV, peak and units stand as they are.
+        problem = (
+            f"NAV {from_minor(gross):,.2f} is beyond the largest, {from_minor(INT64_MAX):,.2f}"
+        )
+        return state, None, [], 0, problem
+    after_flows = _with_flows(state, external_minor)
+    performance = performance_fee(fees, net, after_flows.units)
+    fund, kill, notes = _fund(after_flows, net - performance, settings)
+    return fund, kill, notes, performance, ""
+
+
+def _look_at_all(
+    before_by_name: Mapping[str, StrategyBook],
+    settings: GuardSettings,
+    statuses: Sequence[StrategyStatus],
+    terms_by_name: Mapping[str, EntitlementTerms] | None,
+    capital_minor: int,
+    session: str,
+) -> _Books:
+    books = dict(before_by_name)
     pauses: list[Pause] = []
     alerts: list[AlertDraft] = []
-    if not blind_s:  # an engine that says nothing changes nothing: it must never look like a profit
-        for status in statuses:
-            before = books.get(status.name, StrategyBook())
-            real = terms is None or _is_real(status, terms.get(status.name))
-            after, pause, notes = _strategy(before, status, real, settings)
-            books[status.name] = after
-            alerts += notes
-            if before.real and not after.real and (before.paused or before.warned):
-                alerts += closed(status.name, "has no real money left to lose")
-            pauses += [Pause(status.name, pause)] if pause else []
-    gross = external_minor + sum(book.real_pnl_minor for book in books.values()) - posted_fees_minor
-    nav = gross - accrued_fees_minor
-    after_flows = _with_flows(state, external_minor)
-    fund, kill, notes = _fund(after_flows, nav, settings)
-    alerts += notes
-    any_live = any(book.real for book in books.values())
-    if blind_s >= settings.max_blind_s and any_live:
-        kill = (
-            f"engine silent for {blind_s:.0f} s with live strategies,"
-            f" limit {settings.max_blind_s:.0f} s"
+    worst, mover = 0, ""
+    for status in statuses:
+        name = status.name
+        terms = None if terms_by_name is None else terms_by_name.get(name)
+        before = books.get(name, StrategyBook())
+        real = terms_by_name is None or is_real(status, terms)
+        after, pause, notes = _strategy(before, status, real, settings)
+        beyond = above(status, terms, capital_minor) if terms is not None else ""
+        after = msgspec.structs.replace(
+            after,
+            had_real=before.had_real
+            or before.real
+            or real
+            or (terms is not None and terms.mode == "live"),
+            above=bool(beyond),
+            left=False,
+            closing=_closing(before, real=after.real, session=session),
         )
-    return Look(
-        msgspec.structs.replace(fund, strategies=books), gross, kill, tuple(pauses), tuple(alerts)
+        books[name] = after
+        alerts += notes
+        if before.left:
+            alerts.append(_over(Category.GENERAL, f"{name} is listed again", name, f"left:{name}"))
+        if before.real and not after.real and (before.paused or before.warned):
+            alerts += closed(name, "has no real money left to lose")
+        pauses += [Pause(name, pause)] if pause else []
+        made = after.real_pnl_minor - before.real_pnl_minor
+        if made < worst:
+            worst, mover = made, name
+    return _Books(books, pauses, alerts, mover)
+
+
+def _with_leavers(found: _Books, listed: Set[str]) -> _Books:
+    """Tell which strategies with real money the engine no longer lists."""
+    books, alerts = dict(found.books), list(found.alerts)
+    for name, book in found.books.items():
+        if name not in listed and book.real and not book.left:
+            books[name] = msgspec.structs.replace(book, left=True)
+            if book.state not in ("stopped", "retired"):
+                alerts.append(_left(name))
+    return found._replace(books=books, alerts=alerts)
+
+
+def _closing(before: StrategyBook, *, real: bool, session: str) -> str | None:
+    """The session in which its real stage was lost, while that session runs; else None."""
+    if real:
+        return None
+    if before.real:
+        return session
+    return before.closing if before.closing == session else None
+
+
+def _left(name: str) -> AlertDraft:
+    text = "it had real money; it counts as stopped, and its P&L stands"
+    return AlertDraft(
+        Level.CRITICAL,
+        Category.GENERAL,
+        f"{name} left the engine's list",
+        text,
+        name,
+        f"left:{name}",
     )
+
+
+def _over(category: Category, title: str, name: str | None, key: str) -> AlertDraft:
+    return AlertDraft(Level.INFO, category, title, "", name, key, resolves=True)
+
+
+def counters_confirmed(name: str, by: str) -> AlertDraft:
+    """The end of the alert that the engine's counters restarted."""
+    return _over(
+        Category.GENERAL,
+        f"{name}: restart of the counters confirmed by {by}",
+        name,
+        f"counters:{name}",
+    )
+
+
+def _silence(
+    state: GuardState, settings: GuardSettings, blind_s: float, *, any_live: bool
+) -> tuple[GuardState, list[AlertDraft]]:
+    """Tell a silence once, that it lasts too long once, and its end."""
+    blind = blind_s >= settings.max_blind_s and any_live
+    notes: list[AlertDraft] = []
+    if blind_s and not state.silent:
+        text = f"its last word is {blind_s:.0f} s old; no lease is renewed and NAV stands still"
+        notes.append(
+            AlertDraft(Level.WARNING, Category.GENERAL, "Host silent", text, None, "silent")
+        )
+    if blind and not state.blind:
+        act = (
+            "the kill switch engages" if settings.on_blind == "kill" else "only reducing is allowed"
+        )
+        text = f"no word for {blind_s:.0f} s, limit {settings.max_blind_s:.0f} s: {act}"
+        notes.append(
+            AlertDraft(
+                Level.CRITICAL,
+                Category.GENERAL,
+                "Host silent with real money live",
+                text,
+                None,
+                "blind",
+            )
+        )
+    if not blind_s:
+        if state.silent:
+            notes.append(_over(Category.GENERAL, "Host reports again", None, "silent"))
+        if state.blind:
+            notes.append(_over(Category.GENERAL, "Host reports again", None, "blind"))
+    blind_told = blind or (state.blind and bool(blind_s))
+    return msgspec.structs.replace(state, silent=bool(blind_s), blind=blind_told), notes
 
 
 def closed(name: str, why: str) -> list[AlertDraft]:
@@ -132,49 +330,94 @@ def _percent_below(value: float, peak: float) -> float:
     return round(100 * (1 - value / peak), 9) if peak > 0 else 0.0
 
 
-def _is_real(status: StrategyStatus, terms: EntitlementTerms | None) -> bool:
-    """The stage in force at the engine decides; an engine that knows no stages is taken at the
-    database's word.
-    """
-    if status.stage is not None:
-        return status.stage.startswith("live")
-    return terms is not None and terms.mode == "live"
+class _Figures(NamedTuple):
+    """A status in minor units."""
+
+    realized: int
+    unrealized: int
+    allocated: int
+    equity: int | None  # None: not reported
+
+
+def _figures(status: StrategyStatus) -> _Figures | None:
+    """None when one of them is no amount: then none of them is taken."""
+    realized = minor_of_float(status.realized_pnl)
+    unrealized = minor_of_float(status.unrealized_pnl)
+    allocated = minor_of_float(status.allocated)
+    equity = None if status.equity is None else minor_of_float(status.equity)
+    if realized is None or unrealized is None or allocated is None:
+        return None
+    if status.equity is not None and equity is None:
+        return None
+    return _Figures(realized, unrealized, allocated, equity)
 
 
 def _strategy(
     before: StrategyBook, status: StrategyStatus, real: bool, settings: GuardSettings
 ) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
     """The strategy's book, why to pause it (None: it may go on), and what to say."""
-    figures = [
-        minor_of_float(one)
-        for one in (status.realized_pnl, status.unrealized_pnl, status.allocated)
-    ]
-    equity = minor_of_float(status.equity) if status.equity is not None else None
-    realized, unrealized, allocated = figures
-    if (
-        realized is None
-        or unrealized is None
-        or allocated is None
-        or (status.equity is not None and equity is None)
-    ):
-        return _fail_closed(before, status, real)
-    pnl = realized + unrealized
+    figures = _figures(status)
+    if figures is None:  # the border lets no such status in; the last good figures stand
+        return before, None, []
+    counted, notes = _counted(before, status, figures.realized, real=real)
+    pnl = counted.carried_minor + figures.realized + figures.unrealized
     # P&L between two looks is real if it was made on either side of a change of stage: what closing
     # out of a demoted position costs is as real as the first fill after a promotion.
     made = pnl - before.pnl_minor if real or before.real else 0
-    worth = equity if equity is not None else allocated + pnl
-    peak = worth if real != before.real else max(_rescaled_peak(before, allocated), worth)
+    # Without equity and without an allocation there is nothing to measure a loss against.
+    worth = figures.equity
+    if worth is None and figures.allocated:
+        worth = figures.allocated + pnl
+    if worth is None:
+        peak = 0
+    elif real != before.real:
+        peak = worth
+    else:
+        peak = max(_rescaled_peak(before, figures.allocated), worth)
     after = msgspec.structs.replace(
-        before,
+        counted,
         pnl_minor=pnl,
         real_pnl_minor=before.real_pnl_minor + made,
         real=real,
-        allocated_minor=allocated,
-        worth_minor=worth,
+        allocated_minor=figures.allocated,
+        worth_minor=worth or 0,
         peak_minor=peak,
         paused=before.paused and real,  # a stage without real money is a way out
+        state=status.state,
+        realized_minor=figures.realized,
+        run=before.run if status.run is None else status.run,
     )
-    return _judge_drawdown(after, status.name, worth, settings)
+    if worth is None:
+        return after, None, notes
+    judged, pause, drawdown_notes = _judge_drawdown(after, status.name, worth, settings)
+    return judged, pause, [*notes, *drawdown_notes]
+
+
+def _counted(
+    before: StrategyBook, status: StrategyStatus, realized: int, *, real: bool
+) -> tuple[StrategyBook, list[AlertDraft]]:
+    """The book with what earlier runs of the engine's counters realized.
+
+    A new `run` says that they restarted. Without one a jump to exactly 0 is taken for a restart,
+    and a person is asked: read as a loss or a gain it could hide a drawdown, or make one up.
+    """
+    if before.run is not None and status.run is not None:
+        restarted, certain = status.run != before.run, True
+    else:
+        restarted, certain = realized == 0 and before.realized_minor != 0, False
+    if not restarted:
+        return before, []
+    carried = before.carried_minor + before.realized_minor
+    after = msgspec.structs.replace(before, carried_minor=carried)
+    if certain or not real:
+        return after, []
+    text = (
+        f"realized P&L went from {from_minor(before.realized_minor):,.2f} to 0: the old total is"
+        " carried over; fund.confirm_counters says that this is right"
+    )
+    title, key = f"{status.name}: the engine's counters restarted", f"counters:{status.name}"
+    note = AlertDraft(Level.CRITICAL, Category.GENERAL, title, text, status.name, key)
+    return msgspec.structs.replace(after, restarted=True), [note]
 
 
 def _rescaled_peak(before: StrategyBook, allocated: int) -> int:
@@ -218,24 +461,6 @@ def _judge_drawdown(
         )
         return msgspec.structs.replace(book, warned=False), None, [note]
     return book, None, []
-
-
-def _fail_closed(
-    before: StrategyBook, status: StrategyStatus, real: bool
-) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
-    after = msgspec.structs.replace(before, real=real, paused=real)
-    if not real or before.paused:
-        return after, None, []
-    reason = "reports a figure that is not a number"
-    note = AlertDraft(
-        Level.WARNING,
-        Category.DRAWDOWN,
-        f"{status.name} paused",
-        reason,
-        status.name,
-        f"paused:{status.name}",
-    )
-    return after, reason, [note]
 
 
 def _with_flows(state: GuardState, external_minor: int) -> GuardState:
@@ -298,5 +523,5 @@ def _fund(
     )
     kill = None
     if breaches >= settings.kill_confirm_ticks:
-        kill = f"Fund drawdown {drawdown:.1f}% exceeded limit {limit:.1f}%"
+        kill = f"Fund drawdown {drawdown:.1f}% reached its limit {limit:.1f}%"
     return after, kill, notes

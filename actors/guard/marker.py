@@ -13,7 +13,14 @@ import msgspec
 
 from ...wire.guard import KillStatus
 
-__all__ = ["Marker"]
+__all__ = ["Marker", "marker_of"]
+
+
+def marker_of(database: Path) -> Path:
+    """The path of the marker: beside the file itself, whichever link leads to it."""
+    # A fund opens the file that the links lead to, and looks for the marker there.
+    real = Path(os.path.realpath(database))
+    return real.with_name(real.name + ".kill")
 
 
 class Marker:
@@ -35,6 +42,16 @@ class Marker:
                 "fundops",
                 None,
             )
+
+    def exists(self) -> bool:
+        """Whether there is a marker, by one stat; True also when the stat fails."""
+        try:
+            os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def write(self, status: KillStatus) -> None:
         """Durable on return. Raises: OSError; where there is only no room for what it says, the

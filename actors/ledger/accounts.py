@@ -24,7 +24,10 @@ __all__ = [
     "trial_balance",
     "units_bought",
     "units_in_issue",
+    "units_of_flow",
     "units_redeemed",
+    "worth_at",
+    "worth_by_asset",
 ]
 
 CASH = "CASH"
@@ -39,6 +42,7 @@ TRADING_FEES = "TRADING_FEES"
 INCOME = "INCOME"
 FINANCING = "FINANCING"
 RETAINED = "RETAINED"
+CONVERSIONS = "CONVERSIONS"  # against it, cash of one asset becomes cash of another
 EXTERNAL = "EXTERNAL"
 UNITS = "UNITS"  # the account, and the asset
 HOLDERS = "HOLDERS"
@@ -47,7 +51,7 @@ _ASSETS = (CASH, POSITIONS, FEES_RECEIVABLE)
 _REVENUE_ALWAYS = (MANAGEMENT_FEES, PERFORMANCE_FEES, REALIZED_PNL, UNREALIZED_PNL)
 _REVENUE_ONCE_USED = (TRADING_FEES, INCOME, FINANCING)
 _ALWAYS = (*_ASSETS, *_REVENUE_ALWAYS)
-_ONCE_USED = (*_REVENUE_ONCE_USED, RETAINED, HOLDERS, UNITS)
+_ONCE_USED = (*_REVENUE_ONCE_USED, RETAINED, CONVERSIONS, HOLDERS, UNITS)
 
 # The accounts that a period close moves into RETAINED.
 REVENUE = frozenset((*_REVENUE_ALWAYS, *_REVENUE_ONCE_USED))
@@ -108,6 +112,29 @@ def net_asset_value(balances: Balances) -> int:
     return sum(balances.get(account, 0) for account in WORTH)
 
 
+def worth_by_asset(
+    balances: Mapping[tuple[str, str | None, str], int], currency: str, strategy: str | None = None
+) -> dict[str, int]:
+    """The fund's, or one strategy's, amount of each other asset, in minor units of that asset."""
+    worth: dict[str, int] = {}
+    for (account, owner, asset), amount in balances.items():
+        if account in WORTH and asset not in (currency, UNITS) and strategy in (None, owner):
+            worth[asset] = worth.get(asset, 0) + amount
+    return worth
+
+
+def worth_at(worth: Balances, prices: Balances) -> int:
+    """Amounts of other assets at their prices, in minor units of the fund's currency.
+
+    Each product is rounded once, half-even. An asset without a price is not counted.
+    """
+    return sum(
+        share(amount, prices[asset], MINOR_PER_UNIT)
+        for asset, amount in worth.items()
+        if asset in prices
+    )
+
+
 def units_in_issue(balances: Mapping[tuple[str, str | None, str], int]) -> int:
     """Units held by all holders, in minor units of UNITS."""
     return -in_asset(balances, UNITS).get(UNITS, 0)
@@ -139,6 +166,13 @@ def units_redeemed(amount: int, nav_minor: int, units: int) -> int:
     return min(redeemed, max(0, units))
 
 
+def units_of_flow(amount: int, nav_minor: int, units: int) -> int:
+    """The units that a deposit of `amount` issues; negative: that a withdrawal redeems."""
+    if amount >= 0:
+        return units_bought(amount, nav_minor, units)
+    return -units_redeemed(-amount, nav_minor, units)
+
+
 _CASH_FLOWS = {
     "deposit": "DEPOSITS",
     "withdrawal": "WITHDRAWALS",
@@ -149,6 +183,9 @@ _CASH_FLOWS = {
     "close_position": "TRADING",
     "settlement": "TRADING",
     "fill": "TRADING",
+    "split": "TRADING",
+    "transfer": "TRADING",
+    "conversion": "TRADING",
     "fee_payment": "FEES_PAID",
     "income": "INCOME",
     "financing": "FINANCING",

@@ -48,15 +48,24 @@ from ...wire.ledger import (
     BookSettlements,
     CashFlow,
     Entries,
+    EntriesAfter,
     IncomeStatement,
+    JournalLine,
+    LedgerLot,
     LedgerPosition,
     LedgerTotals,
+    Lots,
     NavPerUnit,
     NetAssetValue,
+    Positions,
     Posted,
     PostMany,
+    Prices,
     ReadTotals,
+    Realized,
     RecentEntries,
+    Reconcile,
+    Reconciliation,
     ReportsAside,
     SkipReport,
     TrialBalance,
@@ -83,6 +92,7 @@ from .intake import (
     work_of,
 )
 from .keys import MINTED_BELOW
+from .prices import prices_as_of
 from .reported import CashEvents, Fills, Outcome, Settlements, aside_alert_key
 from .reports import Reports
 
@@ -141,6 +151,7 @@ class LedgerActor(DurableActor):
     def load(self) -> None:
         """The book and the cursors, as they are on disk."""
         self._book = schema.load_book(self._reader, self._currency)
+        self._book.prices = prices_as_of(self._reader)
         self._cursors = schema.cursors(self._reader)
         self._newest_minted = schema.newest_key(self._reader, MINTED_BELOW)
 
@@ -395,7 +406,7 @@ class LedgerActor(DurableActor):
     async def net_asset_value(self, request: NetAssetValue) -> Decimal:
         """Net asset value in the fund's currency."""
         if request == NetAssetValue():
-            return from_minor(accounts.net_asset_value(self._book.totals))
+            return from_minor(self._book.net_asset_value())
         return await self._worker.run(lambda: self._reports.nav(request.as_of, request.strategy))
 
     @handles(NavPerUnit)
@@ -425,9 +436,47 @@ class LedgerActor(DurableActor):
     async def entries(self, request: Entries) -> tuple[EntryRecord, ...]:
         """One page of the entries that match, newest first."""
         return await self._worker.run(
-            lambda: self._reports.entries(
-                request.account, request.strategy, request.kind, request.after_seq, request.limit
-            )
+            lambda: self._reports.entries(**msgspec.structs.asdict(request))
+        )
+
+    @handles(EntriesAfter)
+    async def entries_after(self, request: EntriesAfter) -> tuple[JournalLine, ...]:
+        """The entries after one, oldest first, as they are stored."""
+        return await self._worker.run(
+            lambda: self._reports.entries_after(request.seq, request.limit)
+        )
+
+    @handles(Positions)
+    async def positions(self, request: Positions) -> tuple[LedgerPosition, ...]:
+        """The open positions by strategy and instrument."""
+        return await self._worker.run(
+            lambda: self._reports.positions(request.as_of, request.strategy)
+        )
+
+    @handles(Lots)
+    async def lots(self, request: Lots) -> tuple[LedgerLot, ...]:
+        """The open lots, oldest first."""
+        return await self._worker.run(
+            lambda: self._reports.lots(request.strategy, request.instrument)
+        )
+
+    @handles(Realized)
+    async def realized(self, request: Realized) -> dict[str, Decimal]:
+        """Realized P&L by strategy or by instrument."""
+        return await self._worker.run(
+            lambda: self._reports.realized(request.start, request.end, request.by)
+        )
+
+    @handles(Prices)
+    async def prices(self, request: Prices) -> dict[str, Decimal | None]:
+        """The last price of every other asset; None for one that is held and has none."""
+        return await self._worker.run(lambda: self._reports.prices(request.as_of))
+
+    @handles(Reconcile)
+    async def reconcile(self, request: Reconcile) -> Reconciliation:
+        """The books compared with a broker's statements."""
+        return await self._worker.run(
+            lambda: self._reports.reconcile(request.statements, request.tolerance)
         )
 
     @handles(RecentEntries)
@@ -443,7 +492,8 @@ class LedgerActor(DurableActor):
     def _totals(self) -> LedgerTotals:
         totals = self._book.totals
         return LedgerTotals(
-            nav_minor=accounts.net_asset_value(totals),
+            nav_minor=self._book.net_asset_value(),
+            unpriced=self._book.unpriced(),
             external_minor=-totals.get(accounts.EXTERNAL, 0),
             fees_minor=totals.get(accounts.MANAGEMENT_FEES, 0)
             + totals.get(accounts.PERFORMANCE_FEES, 0),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 from ...wire.errors import AmountError, BadField, EntryRefused, PeriodClosed
 from ...wire.ledger import (
@@ -16,12 +17,24 @@ from ...wire.ledger import (
     BookSettlement,
     ClosePeriod,
     Correct,
+    Deposit,
     Event,
+    Price,
     ReopenPeriod,
     Reverse,
+    Withdraw,
 )
 from ...wire.money import MINOR_MAX, from_minor, to_minors
-from .accounts import UNITS, WORTH, in_asset, units_in_issue
+from .accounts import (
+    UNITS,
+    WORTH,
+    in_asset,
+    net_asset_value,
+    units_in_issue,
+    worth_at,
+    worth_by_asset,
+)
+from .actions import ACTIONS, book_action
 from .entry import (
     GENESIS,
     SELF_DESCRIBING,
@@ -41,18 +54,45 @@ from .entry import (
     kind_of,
     utc_day,
 )
-from .events import MOVES, Move, Plan, Rules, book_event, check_balanced, memo_of
-from .fields import KEY_MAX, MEMO_MAX, NAME_MAX, are_ascii_texts, check_fields, is_instant
+from .events import (
+    MOVES,
+    Flow,
+    Move,
+    Plan,
+    Rules,
+    book_event,
+    check_balanced,
+    flow_of,
+    memo_of,
+)
+from .fields import (
+    KEY_MAX,
+    MEMO_MAX,
+    NAME_MAX,
+    are_ascii_texts,
+    check_fields,
+    check_time,
+    is_instant,
+    is_time,
+)
 from .keys import reversal_key_of
 
-__all__ = ["RUN", "Book", "Draft"]
+__all__ = ["RUN", "Book", "Draft", "PriceAt"]
 
 # Entries, legs or lots that are worked on in one go. They take some milliseconds, where handing
 # work to a thread and back takes a quarter of one.
 RUN = 1_024
 
-# A market may pay its cost and a period may have been quiet; a reversal may undo either.
-_MAY_HAVE_NO_LEGS = (BookSettlement, ClosePeriod, ReopenPeriod, Reverse)
+# A market may pay its cost and a period may have been quiet; a reversal may undo either. A price
+# moves nothing.
+_MAY_HAVE_NO_LEGS = (BookSettlement, ClosePeriod, Price, ReopenPeriod, Reverse)
+
+
+class PriceAt(NamedTuple):
+    """The price of an asset from an instant on."""
+
+    at_us: int
+    minor: int  # of one unit, in the fund's currency
 
 
 class Book:
@@ -66,6 +106,7 @@ class Book:
         seq: int = 0,
         head: bytes = GENESIS,
         closes: Sequence[Close] = (),
+        prices: Mapping[str, PriceAt] | None = None,
     ) -> None:
         self.currency = currency
         # Oldest first. Nothing is booked on the day of the last one or before.
@@ -78,6 +119,9 @@ class Book:
         self.head = head  # the hash of the last entry
         self.totals = in_asset(self.balances, currency)  # by account
         self.units = units_in_issue(self.balances)
+        # By asset other than the currency: the amount held, and its last price.
+        self.worths = worth_by_asset(self.balances, currency)
+        self.prices: dict[str, PriceAt] = dict(prices or {})
 
     def total(self, account: str) -> int:
         """The balance of an account over all strategies, in minor units of the fund's currency."""
@@ -87,9 +131,28 @@ class Book:
         """One balance, in minor units of its asset."""
         return self.balances.get(key, 0)
 
+    def total_in(self, account: str, asset: str) -> int:
+        """The balance of an account over all strategies, in minor units of an asset."""
+        if asset == self.currency:
+            return self.total(account)
+        return in_asset(self.balances, asset).get(account, 0)
+
     def open_lots(self, key: LotKey) -> Lots:
         """Open lots by id, oldest first."""
         return self.lots.get(key, {})
+
+    def holders(self, instrument: str) -> list[str | None]:
+        """The strategies that have open lots of an instrument, by name; the fund itself first."""
+        return sorted((owner for owner, name in self.lots if name == instrument), key=_name_order)
+
+    def net_asset_value(self) -> int:
+        """Minor units of all assets, those of other assets at their last price."""
+        return net_asset_value(self.totals) + _others_worth(self.worths, self.prices)
+
+    def unpriced(self) -> tuple[str, ...]:
+        """The assets that the fund has and `net_asset_value` does not count."""
+        held = (asset for asset, amount in self.worths.items() if amount)
+        return tuple(sorted(asset for asset in held if asset not in self.prices))
 
     def apply(self, draft: Draft) -> None:
         """Take over the entries of a draft, which must be durable by now."""
@@ -101,6 +164,7 @@ class Book:
             else:
                 self.lots.pop(key, None)
         self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
+        self.worths, self.prices = draft.worths, draft.prices
         if draft.sealed:
             last, _, self.head = draft.sealed[-1]
             assert last.seq == draft.seq, "decided after it was sealed"
@@ -132,6 +196,9 @@ class Draft:
         self.balances: dict[BalanceKey, int] = {}
         self.totals: dict[str, int] = {}
         self.lots: dict[LotKey, dict[int, Lot]] = {}
+        # Other assets are few, so these two are copied whole.
+        self.worths: dict[str, int] = dict(base.worths)
+        self.prices: dict[str, PriceAt] = dict(base.prices)
         self.entries: list[Entry] = []
         self._reversals: dict[int, int] = {}  # by reversed entry: its reversal in this draft
 
@@ -149,9 +216,26 @@ class Draft:
         """As `Book.open_lots`, with the entries of this draft."""
         return self.lots[key] if key in self.lots else self.base.open_lots(key)
 
+    def total_in(self, account: str, asset: str) -> int:
+        """As `Book.total_in`, with the entries of this draft."""
+        if asset == self.currency:
+            return self.total(account)
+        moved = (key for key in self.balances if key[0] == account and key[2] == asset)
+        change = sum(self.balances[key] - self.base.balance(key) for key in moved)
+        return self.base.total_in(account, asset) + change
+
+    def holders(self, instrument: str) -> list[str | None]:
+        """As `Book.holders`, with the entries of this draft."""
+        names = {*self.base.holders(instrument), *(k[0] for k in self.lots if k[1] == instrument)}
+        held = (name for name in names if self.open_lots((name, instrument)))
+        return sorted(held, key=_name_order)
+
     def worth(self) -> tuple[int, int]:
         """Net asset value in minor units, and units in issue."""
-        return sum(self.total(account) for account in WORTH), self.units
+        nav_minor = sum(self.total(account) for account in WORTH)
+        if self.worths:
+            nav_minor += _others_worth(self.worths, self.prices)
+        return nav_minor, self.units
 
     def moved(self) -> dict[BalanceKey, int]:
         """The change of each balance against the base."""
@@ -191,6 +275,7 @@ class Draft:
         self.entries += draft.entries
         self._reversals |= draft._reversals
         self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
+        self.worths, self.prices = draft.worths, draft.prices
 
     def decide(
         self,
@@ -210,10 +295,26 @@ class Draft:
             `PositionMismatch`, `AlreadyReversed`, `UnknownEntry`, `PeriodClosed`, `EntryRefused`.
         """
         check_fields(event, key)
-        late = reported or isinstance(event, BookFill | BookSettlement)
-        day = self._day_of(event, recorded_us, late=late)
+        if event.at_us is not None and not reported:
+            check_time(event.at_us, recorded_us)
         plan = Plan(self, event.strategy, reported=reported)
-        book_event(event, plan)
+        return self._decide(event, key, recorded_us, plan, correction)
+
+    def _decide(
+        self,
+        event: Event,
+        key: str,
+        recorded_us: int,
+        plan: Plan,
+        correction: Correct | None = None,
+    ) -> Entry:
+        """`decide` for an event whose fields are checked, with its empty plan."""
+        late = plan.reported or isinstance(event, BookFill | BookSettlement)
+        day = self._day_of(event, recorded_us, late=late)
+        if isinstance(event, ACTIONS):
+            book_action(event, plan)
+        else:
+            book_event(event, plan)
         legs, lots = plan.legs(), tuple(plan.images(self.seq + 1))
         # A lot may move for less than a minor unit, as in a fill of dust or a mark that is spread
         # anew; such an entry has no legs.
@@ -238,21 +339,43 @@ class Draft:
             at_us=event.at_us,
         )
         self._take(entry)
+        if plan.price is not None:
+            self._take_price(*plan.price, recorded_us if event.at_us is None else event.at_us)
         return entry
 
     def correct(self, event: Correct, key: str, recorded_us: int) -> Entry:
         """Reverse an entry and book another in its place: both or neither. Raises: as `decide`."""
         check_fields(event, key)
+        if event.at_us is not None:
+            check_time(event.at_us, recorded_us)
         reversal_key = reversal_key_of(key)
         at_us = self._open_time_of(event.seq) if event.at_us is None else event.at_us
         reversal = Reverse(
             event.seq, event.reason, key=reversal_key, strategy=event.strategy, at_us=at_us
         )
+        replaced = self._flow_replaced_by(event)
         fork = self.fork()
-        fork.decide(reversal, reversal_key, recorded_us)
-        entry = fork.decide(event.entry, key, recorded_us, correction=event)
+        # The time of the reversal is not checked: an older version took times from any year.
+        check_fields(reversal, reversal_key)
+        plan = Plan(fork, reversal.strategy, moves_units=replaced is None)
+        fork._decide(reversal, reversal_key, recorded_us, plan)
+        check_fields(event.entry, key)
+        if event.entry.at_us is not None:
+            check_time(event.entry.at_us, recorded_us)
+        plan = Plan(fork, event.entry.strategy, replaced=replaced)
+        entry = fork._decide(event.entry, key, recorded_us, plan, event)
         self.adopt(fork)
         return entry
+
+    def _flow_replaced_by(self, event: Correct) -> Flow | None:
+        """The flow that a correction replaces by another flow, priced before both; else None."""
+        original = self.original(event.seq) if 0 < event.seq <= self.seq else None
+        if original is None or not isinstance(event.entry, Deposit | Withdraw):
+            return None
+        amount = flow_of(self, original.entry)
+        if amount is None:
+            return None
+        return Flow(amount, original.entry.strategy, self.worth())
 
     def _open_time_of(self, seq: int) -> int | None:
         """The time of an entry, at which its correction reverses it; None: its day is closed.
@@ -298,6 +421,7 @@ class Draft:
         balances: dict[BalanceKey, int] = {}
         totals: dict[str, int] = {}
         units, currency = self.units, self.currency
+        others: list[tuple[str, int]] | None = None
         known, known_totals = self.balances, self.totals
         for leg in legs:
             account, _, asset, amount = leg
@@ -313,6 +437,9 @@ class Draft:
                 )
             elif account == asset == UNITS:
                 units -= amount
+            elif account in WORTH:
+                others = others or []
+                others.append((asset, amount))
         # After all legs: the order of its legs must not decide whether an entry fits.
         for account, total in totals.items():
             if not -MINOR_MAX <= total <= MINOR_MAX:
@@ -320,6 +447,14 @@ class Draft:
         known.update(balances)
         known_totals.update(totals)
         self.units = units
+        for asset, amount in others or ():
+            self.worths[asset] = self.worths.get(asset, 0) + amount
+
+    def _take_price(self, asset: str, minor: int, at_us: int) -> None:
+        """Keep the price if it is the last one by its time; of two, the later booked one counts."""
+        known = self.prices.get(asset)
+        if known is None or at_us >= known.at_us:
+            self.prices[asset] = PriceAt(at_us, minor)
 
     def _take(self, entry: Entry) -> None:
         for image in entry.lots:
@@ -327,10 +462,15 @@ class Draft:
             lot = Lot(image.id, image.quantity, image.cost_minor, image.mark_minor)
             if lot_key not in self.lots:  # copied once per draft: there may be thousands of lots
                 self.lots[lot_key] = dict(self.open_lots(lot_key))
-            if lot.quantity:
-                self.lots[lot_key][lot.id] = lot
-            else:
-                self.lots[lot_key].pop(lot.id, None)
+            lots = self.lots[lot_key]
+            if not lot.quantity:
+                lots.pop(lot.id, None)
+                continue
+            # A lot that comes from another strategy or name goes to its place by age.
+            out_of_order = lot.id not in lots and lot.id < next(reversed(lots), 0)
+            lots[lot.id] = lot
+            if out_of_order:
+                self.lots[lot_key] = dict(sorted(lots.items()))
         if entry.kind == "period_close":
             self.closes = (*self.closes, Close(entry.day, entry.seq))
         elif entry.kind == "period_reopen":
@@ -367,7 +507,10 @@ class Draft:
             are_ascii_texts(keys, KEY_MAX)
             and are_ascii_texts(set(strategies) - {None}, NAME_MAX)
             and are_ascii_texts(set(memos) - {""}, MEMO_MAX)
-            and all(at_us is None or is_instant(at_us) for at_us in times)
+            and all(
+                at_us is None or (is_instant(at_us) and is_time(at_us, recorded_us))
+                for at_us in times
+            )
         ):
             return None
         days = {at_us: utc_day(recorded_us if at_us is None else at_us) for at_us in set(times)}
@@ -445,6 +588,14 @@ class Draft:
         payloads = [payload for run in runs for payload in encode_payloads(run)]
         hashes = [head := chain_hash(head, payload) for payload in payloads]
         return list(zip(self.entries, payloads, hashes, strict=True))
+
+
+def _name_order(name: str | None) -> str:
+    return "" if name is None else name
+
+
+def _others_worth(worths: Mapping[str, int], prices: Mapping[str, PriceAt]) -> int:
+    return worth_at(worths, {asset: price.minor for asset, price in prices.items()})
 
 
 def _beyond(account: str, amount: int) -> AmountError:

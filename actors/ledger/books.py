@@ -35,6 +35,7 @@ from typing import NamedTuple
 from ..persistence import Rows, meta
 from .accounts import (
     CASH,
+    CONVERSIONS,
     EXTERNAL,
     FEES_RECEIVABLE,
     FINANCING,
@@ -52,6 +53,7 @@ from .accounts import (
 )
 from .entry import BalanceKey, Entry
 from .journal import PAGE, amount_text, decode_entry, instant_text
+from .prices import price_of, prices_as_of
 
 __all__ = ["ROOTS", "account_name", "beancount", "commodity_name", "ledger"]
 
@@ -68,6 +70,7 @@ ROOTS: Mapping[str, str] = {
     UNREALIZED_PNL: "Income",
     INCOME: "Income",
     RETAINED: "Equity",
+    CONVERSIONS: "Equity",
     EXTERNAL: "Equity",
     UNITS: "Equity",
     HOLDERS: "Equity",
@@ -76,6 +79,8 @@ ROOTS: Mapping[str, str] = {
 # ledger-cli refuses a line of more than 4,096 bytes, and escapes can make a memo three times as
 # long.
 LINE_MAX = 1_000
+PRICE = "price"  # the kind of the entries that price an asset
+NO_CURRENCY = "CURRENCY"  # of a database that does not know its own
 # The last day that Python and the tools know: no assertion can be placed on the day after it.
 LAST_DAY = date.max.isoformat()
 
@@ -113,6 +118,9 @@ def beancount(rows: Rows) -> Iterator[str]:
         yield f"{first} open {name}\n"
     for entry in _by_day(rows, closing.days):
         yield _beancount_entry(entry)
+        if entry.kind == PRICE:
+            asset, value = _priced(entry)
+            yield f"{entry.day} price {commodity_name(asset)}  {value} {closing.currency}\n"
     if last == LAST_DAY:
         yield "\n; No closing balances: there is no day after the last entry.\n"
         return
@@ -177,6 +185,9 @@ def ledger(rows: Rows) -> Iterator[str]:
         yield f"tag {tag}\n"
     for entry in _by_day(rows, closing.days):
         yield _ledger_entry(entry)
+        if entry.kind == PRICE:
+            asset, value = _priced(entry)
+            yield f"P {entry.day} {_symbol(asset)} {value} {_symbol(closing.currency)}\n"
     if closing.balances:
         yield f"\n{max(closing.days)} * closing balances\n"
         for (account, strategy, asset), minor in closing.balances.items():
@@ -218,6 +229,12 @@ def _comment(text: str) -> str:
 def _symbol(asset: str) -> str:
     name = commodity_name(asset)
     return name if name.isalpha() else f'"{name}"'
+
+
+def _priced(entry: Entry) -> tuple[str, str]:
+    """The asset that an entry prices, and the decimal text of its price."""
+    asset, minor = price_of(entry.request)
+    return asset, amount_text(minor)
 
 
 # -- names
@@ -271,10 +288,13 @@ class _Closing(NamedTuple):
 
     balances: dict[BalanceKey, int]
     days: dict[str, array[int]]  # the seqs of each day, ascending
+    priced: frozenset[str]  # assets that have a price, held or not
+    currency: str  # in which prices are
 
     @property
     def assets(self) -> list[str]:
-        return sorted({asset for _, _, asset in self.balances})
+        currency = {self.currency} if self.priced else set()
+        return sorted({asset for _, _, asset in self.balances} | self.priced | currency)
 
     @property
     def names(self) -> list[str]:
@@ -307,7 +327,9 @@ def _closing(rows: Rows) -> _Closing:
         for _, account, strategy, asset, minor in found
         if account is not None
     }
-    return _Closing(balances, _days(rows, found[0][0]))
+    priced = frozenset(prices_as_of(rows))
+    currency = meta.read(rows).get("currency", NO_CURRENCY)
+    return _Closing(balances, _days(rows, found[0][0]), priced, currency)
 
 
 def _days(rows: Rows, last: int) -> dict[str, array[int]]:

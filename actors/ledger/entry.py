@@ -32,7 +32,7 @@ from ...wire.ledger import (
     RecordProfit,
     Withdraw,
 )
-from ...wire.money import Amount, exact_decimal, to_minor
+from ...wire.money import Amount, exact_decimal, to_minor, to_ratio
 
 __all__ = [
     "GENESIS",
@@ -229,6 +229,13 @@ def _factor_form(value: Amount) -> int | str:
         return "none"
 
 
+def _ratio_or_text(value: Amount) -> str:
+    try:
+        return str(to_ratio(value))
+    except AmountError:
+        return "none"  # refused in any case, as in `_minor_or_text`
+
+
 def _legs_form(legs: Sequence[Leg]) -> object:
     return [[leg.account, _minor_or_text(leg.amount), leg.strategy, leg.asset] for leg in legs]
 
@@ -247,9 +254,21 @@ def _positions_form(positions: Sequence[OpeningPosition]) -> object:
 _FACTORS: dict[str, Callable[[Any], object]] = dict.fromkeys(("quantity", "price"), _factor_form)
 _FORMS: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(
-        ("amount", "cash", "cost", "fee", "payoff", "price", "proceeds", "quantity", "value"),
+        (
+            "amount",
+            "cash",
+            "cost",
+            "fee",
+            "payoff",
+            "price",
+            "proceeds",
+            "quantity",
+            "to_amount",
+            "value",
+        ),
         _minor_or_text,
     ),
+    "ratio": _ratio_or_text,
     "legs": _legs_form,
     "positions": _positions_form,
     "entry": _canonical_form,

@@ -37,6 +37,7 @@ from ...wire.ledger import (
     OpenPosition,
     PayFees,
     Post,
+    Price,
     RecordLoss,
     RecordProfit,
     ReopenPeriod,
@@ -71,13 +72,13 @@ from .accounts import (
     TRADING_FEES,
     UNITS,
     UNREALIZED_PNL,
-    units_bought,
-    units_redeemed,
+    units_of_flow,
 )
 from .entry import (
     BalanceKey,
     Balances,
     Close,
+    Entry,
     Lot,
     LotImage,
     LotKey,
@@ -89,6 +90,7 @@ from .entry import (
 
 __all__ = [
     "MOVES",
+    "Flow",
     "Move",
     "Plan",
     "Rules",
@@ -96,7 +98,11 @@ __all__ = [
     "are_moves",
     "book_event",
     "check_balanced",
+    "close",
+    "flow_of",
     "memo_of",
+    "not_zero",
+    "transfer",
 ]
 
 
@@ -136,12 +142,20 @@ class State(Protocol):
         """The balance of an account over all strategies, in minor units of the fund's currency."""
         ...
 
+    def total_in(self, account: str, asset: str) -> int:
+        """The balance of an account over all strategies, in minor units of an asset."""
+        ...
+
     def worth(self) -> tuple[int, int]:
         """Net asset value in minor units, and units in issue."""
         ...
 
     def open_lots(self, key: LotKey) -> Lots:
         """Open lots by id, oldest first."""
+        ...
+
+    def holders(self, instrument: str) -> list[str | None]:
+        """The strategies that have open lots of an instrument."""
         ...
 
     def original(self, seq: int) -> Original | None:
@@ -153,14 +167,37 @@ class State(Protocol):
         ...
 
 
+class Flow(NamedTuple):
+    """A deposit, or a withdrawal when negative, and the worth of the fund that prices it."""
+
+    amount: int
+    strategy: str | None
+    worth: tuple[int, int]  # net asset value in minor units, and units in issue
+
+
 class Plan:
     """The legs and lot changes of one entry while it is being decided."""
 
-    def __init__(self, state: State, strategy: str | None, *, reported: bool = False) -> None:
+    def __init__(
+        self,
+        state: State,
+        strategy: str | None,
+        *,
+        reported: bool = False,
+        replaced: Flow | None = None,
+        moves_units: bool = True,
+    ) -> None:
         self.state = state
+        # Whose lots and legs are meant where none is named. An event about several strategies sets
+        # it to one after the other.
         self.strategy = strategy
         # A reported event has happened already: its figures are rounded, no floor refuses it.
         self.reported = reported
+        # In a correction of a flow by a flow, the new entry moves the units for the difference
+        # and the reversal moves none.
+        self.replaced = replaced
+        self.moves_units = moves_units
+        self.price: tuple[str, int] | None = None  # of an asset, in minor units
         self.rounded = False  # a figure was rounded to the scale
         self.reverses: int | None = None
         self._legs: dict[BalanceKey, int] = {}
@@ -229,17 +266,35 @@ class Plan:
                     lot.mark_minor,
                 )
 
-    def keep_floor(self, account: str, floor: int) -> None:
-        """Raises: `InsufficientFunds` when these legs would take the account below its floor."""
-        currency = self.state.currency
-        taken = -sum(
-            amount
-            for (name, _, asset), amount in self._legs.items()
-            if name == account and asset == currency
-        )
-        available = self.state.total(account) - floor
+    def keep_floor(self, account: str, floor: int, asset: str | None = None) -> None:
+        """Raises: `InsufficientFunds` when these legs would take the account below its floor.
+
+        The account is that of the fund's currency, or of another asset.
+        """
+        asset = asset or self.state.currency
+        taken = -self.moved(account, asset)
+        available = self.state.total_in(account, asset) - floor
         if taken > 0 and taken > available:
             raise InsufficientFunds(account, from_minor(taken), from_minor(available))
+
+    def moved(self, account: str, asset: str) -> int:
+        """The sum of the legs of an account in an asset."""
+        return sum(
+            amount
+            for (name, _, unit), amount in self._legs.items()
+            if name == account and unit == asset
+        )
+
+    def keep_cash(self) -> None:
+        """`keep_floor` of CASH, in each asset that these legs take out of the fund."""
+        for asset in {asset for account, _, asset in self._legs if account == EXTERNAL}:
+            if self.moved(EXTERNAL, asset) > 0:
+                self.keep_floor(CASH, self.floor(CASH, asset), asset)
+
+    def floor(self, account: str, asset: str) -> int:
+        """The least that a withdrawal must leave, in minor units of the asset."""
+        # The rules of a fund are about its own currency.
+        return self.state.rules.floors.get(account, 0) if asset == self.state.currency else 0
 
     def keep_floors(self) -> None:
         """`keep_floor` for each floor of the fund's rules."""
@@ -271,15 +326,15 @@ def book_event(event: Event, plan: Plan) -> None:
     match event:
         case Deposit():
             amount = plan.minor(event.amount, "amount", at_least=1)
-            _transfer(plan, CASH, EXTERNAL, amount)
-            _issue(plan, units_bought(amount, *plan.state.worth()))
+            transfer(plan, CASH, EXTERNAL, amount)
+            _price_flow(plan, amount)
         case Withdraw():
             amount = plan.minor(event.amount, "amount", at_least=1)
-            _transfer(plan, EXTERNAL, CASH, amount)
-            _issue(plan, -units_redeemed(amount, *plan.state.worth()))
+            transfer(plan, EXTERNAL, CASH, amount)
+            _price_flow(plan, -amount)
             if not plan.reported:
                 plan.keep_floors()
-                plan.keep_floor(CASH, plan.state.rules.floors.get(CASH, 0))
+                plan.keep_cash()
         case OpenPosition():
             quantity = _quantity(plan, event.quantity)
             cost = plan.minor(event.cost, "cost")
@@ -289,7 +344,7 @@ def book_event(event: Event, plan: Plan) -> None:
             quantity = _quantity(plan, event.quantity)
             proceeds = plan.minor(event.proceeds, "proceeds")
             _fee(plan, plan.minor(event.fee, "fee"))
-            _close(plan, event.instrument, quantity, proceeds)
+            close(plan, event.instrument, quantity, proceeds)
         case Mark():
             _mark(plan, event.instrument, plan.minor(event.value, "value"))
         case Settle():
@@ -297,17 +352,20 @@ def book_event(event: Event, plan: Plan) -> None:
             if not quantity:
                 raise PositionMismatch(event.market, event.strategy, "there is none to settle")
             payoff = plan.minor(event.payoff, "payoff")
-            _close(plan, event.market, quantity, payoff)
+            close(plan, event.market, quantity, payoff)
         case RecordProfit() | RecordLoss() | ChargeManagementFee() | ChargePerformanceFee():
-            _transfer(plan, *MOVES[type(event)], plan.minor(event.amount, "amount", at_least=1))
+            transfer(plan, *MOVES[type(event)], plan.minor(event.amount, "amount", at_least=1))
         case PayFees():
             amount = plan.minor(event.amount, "amount", at_least=1)
-            _transfer(plan, FEES_RECEIVABLE, CASH, amount)
+            owed = max(0, -plan.state.total(FEES_RECEIVABLE))
+            if amount > owed:
+                raise InsufficientFunds(FEES_RECEIVABLE, from_minor(amount), from_minor(owed))
+            transfer(plan, FEES_RECEIVABLE, CASH, amount)
             plan.keep_floors()
         case Income():
-            _transfer(plan, CASH, INCOME, _not_zero(plan, event.amount, "amount"))
+            transfer(plan, CASH, INCOME, not_zero(plan, event.amount, "amount"))
         case Financing():
-            _transfer(plan, FINANCING, CASH, _not_zero(plan, event.amount, "amount"))
+            transfer(plan, FINANCING, CASH, not_zero(plan, event.amount, "amount"))
         case OpeningBalances():
             _opening(plan, event)
         case Reverse():
@@ -326,6 +384,7 @@ def book_event(event: Event, plan: Plan) -> None:
                 amount = plan.minor(leg.amount, "leg")
                 plan.post(leg.account, amount, strategy=leg.strategy, asset=leg.asset)
             plan.keep_floors()
+            plan.keep_cash()
         case BookFill():
             _fill(plan, event)
         case BookSettlement():
@@ -359,7 +418,8 @@ def check_balanced(legs: Sequence[Posting]) -> None:
 # -- the parts that events share
 
 
-def _transfer(plan: Plan, debit: str, credit: str, amount: int) -> None:
+def transfer(plan: Plan, debit: str, credit: str, amount: int) -> None:
+    """Add the two legs that move an amount of the fund's currency between two accounts."""
     plan.post(debit, amount)
     plan.post(credit, -amount)
 
@@ -372,22 +432,37 @@ def _fee(plan: Plan, fee: int, asset: str | None = None) -> None:
     plan.post(CASH, -fee, asset=asset)
 
 
-def _issue(plan: Plan, units: int) -> None:
-    """Issue units, or redeem them when negative.
+def _price_flow(plan: Plan, amount: int) -> None:
+    """Issue the units of a deposit, or redeem those of a withdrawal, whose amount is negative.
 
-    Deposits and withdrawals are priced at the current NAV per unit, so other holders' value does
-    not change. A backdated flow is priced when it is booked too: at a price of the past it would
-    take the difference from the other holders.
+    Both are priced at the current NAV per unit, so other holders' value does not change. A
+    backdated flow is priced when it is booked too: at a price of the past it would take the
+    difference from the other holders. For the same reason a flow that replaces another moves the
+    units of the difference alone.
     """
-    plan.post(HOLDERS, units, asset=UNITS)
-    plan.post(UNITS, -units, asset=UNITS)
+    replaced = plan.replaced
+    if replaced is None:
+        _issue(plan, plan.strategy, units_of_flow(amount, *plan.state.worth()))
+        return
+    if replaced.strategy != plan.strategy:
+        units = units_of_flow(replaced.amount, *replaced.worth)
+        _issue(plan, replaced.strategy, -units)
+        _issue(plan, plan.strategy, units)
+    _issue(plan, plan.strategy, units_of_flow(amount - replaced.amount, *replaced.worth))
+
+
+def _issue(plan: Plan, strategy: str | None, units: int) -> None:
+    """Issue units, or redeem them when negative."""
+    plan.post_to((HOLDERS, strategy, UNITS), units)
+    plan.post_to((UNITS, strategy, UNITS), -units)
 
 
 def _quantity(plan: Plan, value: Amount) -> int:
-    return _not_zero(plan, value, "quantity")
+    return not_zero(plan, value, "quantity")
 
 
-def _not_zero(plan: Plan, value: Amount, field: str) -> int:
+def not_zero(plan: Plan, value: Amount, field: str) -> int:
+    """Minor units of `value`, of either sign. Raises: `AmountError`."""
     minor = plan.minor(value, field)
     if not minor:
         raise AmountError(field, value, "must not be zero")
@@ -439,11 +514,11 @@ def _open(plan: Plan, instrument: str, quantity: int, cost: int) -> None:
             instrument, plan.strategy, "is open in the other direction; close it first"
         )
     signed_cost = cost if quantity > 0 else -cost
-    _transfer(plan, POSITIONS, CASH, signed_cost)
+    transfer(plan, POSITIONS, CASH, signed_cost)
     plan.set_lot(instrument, Lot(0, quantity, signed_cost, 0))
 
 
-def _close(plan: Plan, instrument: str, quantity: int, proceeds: int) -> None:
+def close(plan: Plan, instrument: str, quantity: int, proceeds: int) -> None:
     """Close the oldest lots first.
 
     Their cost leaves POSITIONS, the difference to the proceeds is realized, their marks are
@@ -472,7 +547,7 @@ def _close(plan: Plan, instrument: str, quantity: int, proceeds: int) -> None:
     plan.post(CASH, received)
     plan.post(POSITIONS, -cost)
     plan.post(REALIZED_PNL, cost - received)
-    _transfer(plan, UNREALIZED_PNL, MARKS, marks)
+    transfer(plan, UNREALIZED_PNL, MARKS, marks)
 
 
 def _mark(plan: Plan, instrument: str, value: int) -> None:
@@ -488,7 +563,7 @@ def _mark(plan: Plan, instrument: str, value: int) -> None:
         left, held = left - worth, held - lot.quantity
         change += worth - lot.cost_minor - lot.mark_minor
         plan.set_lot(instrument, lot._replace(mark_minor=worth - lot.cost_minor))
-    _transfer(plan, MARKS, UNREALIZED_PNL, change)
+    transfer(plan, MARKS, UNREALIZED_PNL, change)
 
 
 def _fill(plan: Plan, fill: BookFill) -> None:
@@ -505,7 +580,7 @@ def _fill(plan: Plan, fill: BookFill) -> None:
         # A trade is rounded once: the opened part gets the value that the closed part leaves.
         closed = share(value, closing, quantity)
         # A close has the sign of the position: selling 5 of a long closes +5.
-        _close(plan, fill.instrument, -closing, closed)
+        close(plan, fill.instrument, -closing, closed)
     if quantity - closing:
         _open(plan, fill.instrument, quantity - closing, value - closed)
 
@@ -529,11 +604,11 @@ def _market_settlement(plan: Plan, event: BookSettlement) -> None:
     held = sum(lot.quantity for lot in plan.lots(event.market))
     if held:
         # The payoff is signed like CASH, the proceeds of a close like the position.
-        _close(plan, event.market, held, received if held > 0 else -received)
+        close(plan, event.market, held, received if held > 0 else -received)
     elif event.paid is not None:
-        _transfer(plan, CASH, REALIZED_PNL, received)
+        transfer(plan, CASH, REALIZED_PNL, received)
     else:
-        _transfer(plan, CASH, REALIZED_PNL, payoff - cost)
+        transfer(plan, CASH, REALIZED_PNL, payoff - cost)
 
 
 # -- reversals
@@ -550,11 +625,43 @@ def _reverse(plan: Plan, event: Reverse) -> None:
         raise EntryRefused(
             f"entry {event.seq} is a {kind}; reopen the period instead of reversing it"
         )
+    if kind == kind_of(Price):
+        raise EntryRefused(
+            f"entry {event.seq} is a price; book another price of that time instead of reversing it"
+        )
     if original.entry.lots:
         raise EntryRefused(
             f"entry {event.seq} moved lots; book the opposite trade instead of reversing it"
         )
-    _negate(plan, event.seq)
+    amount = flow_of(plan.state, original.entry)
+    if amount is None:
+        _negate(plan, event.seq)
+        return
+    plan.reverses = event.seq
+    for account, strategy, asset, minor in original.entry.legs:
+        if asset != UNITS:
+            plan.post_to((account, strategy, asset), -minor)
+    if plan.moves_units:
+        units = units_of_flow(-amount, *plan.state.worth())
+        _issue(plan, original.entry.strategy, units)
+
+
+def flow_of(state: State, entry: Entry) -> int | None:
+    """The amount that an entry brought in from outside; negative: that it paid out.
+
+    None for an entry that is neither a deposit nor a withdrawal, nor the reversal of one.
+    """
+    source: Entry | None = entry
+    while source is not None and source.kind == kind_of(Reverse) and source.reverses is not None:
+        original = state.original(source.reverses)
+        source = None if original is None else original.entry
+    if source is None or source.kind not in (kind_of(Deposit), kind_of(Withdraw)):
+        return None
+    return -sum(
+        amount
+        for account, _, asset, amount in entry.legs
+        if account == EXTERNAL and asset == state.currency
+    )
 
 
 def _negate(plan: Plan, seq: int) -> None:

@@ -34,9 +34,12 @@ __all__ = [
     "are_ascii_texts",
     "check_fields",
     "check_text",
+    "check_time",
     "is_day",
     "is_instant",
     "is_text",
+    "is_time",
+    "likely_unit",
 ]
 
 # Longest texts, in characters.
@@ -44,6 +47,13 @@ KEY_MAX = 128
 NAME_MAX = 128
 MEMO_MAX = 1_024
 INSTANT_MAX_US = 253_402_300_799_999_999  # the last microsecond of the year 9999
+EARLIEST_US = 631_152_000_000_000  # 1990: no event is older, but seconds and milliseconds are
+AHEAD_MAX_US = 300 * 1_000_000  # the clocks of a fund and its engine may differ by so much
+# From 1990 to 2100 in each unit that may be mistaken for microseconds.
+_LIKELY_UNITS = {
+    unit: range(EARLIEST_US // divisor, 4_102_444_800_000_000 // divisor)
+    for unit, divisor in (("seconds", 1_000_000), ("milliseconds", 1_000))
+} | {"nanoseconds": range(EARLIEST_US * 1_000, 4_102_444_800_000_000 * 1_000)}
 
 
 def is_text(value: object, limit: int) -> bool:
@@ -66,6 +76,30 @@ def are_ascii_texts(values: Collection[Any], limit: int) -> bool:
 def is_instant(value: object) -> bool:
     """Whether `value` is an int of microseconds since the epoch, up to the end of the year 9999."""
     return type(value) is int and 0 <= value <= INSTANT_MAX_US
+
+
+def likely_unit(at_us: int) -> str | None:
+    """The unit that an instant seems to have by mistake; None: it may be microseconds."""
+    return next((unit for unit, years in _LIKELY_UNITS.items() if at_us in years), None)
+
+
+def is_time(at_us: int, now_us: int) -> bool:
+    """Whether an event may have this time: 1990 or later, at most 5 minutes ahead of the clock."""
+    return EARLIEST_US <= at_us <= now_us + AHEAD_MAX_US
+
+
+def check_time(at_us: int, now_us: int) -> None:
+    """Check that an event may have this time, as `is_time`. Raises: `BadField`."""
+    if is_time(at_us, now_us):
+        return
+    unit = likely_unit(at_us)
+    if unit is not None:
+        problem = f"looks like {unit}; an instant is in microseconds"
+    elif at_us < EARLIEST_US:
+        problem = "lies before the year 1990"
+    else:
+        problem = f"is more than 5 minutes ahead of the clock, which says {now_us}"
+    raise BadField("at_us", f"{at_us} {problem}")
 
 
 def is_day(value: object) -> bool:
@@ -97,9 +131,12 @@ def check_fields(event: Event | Correct, key: str) -> None:
         more(event)
     at_us = event.at_us
     if at_us is not None and not is_instant(at_us):
+        unit = likely_unit(at_us) if type(at_us) is int else None
+        hint = "" if unit is None else f"; it looks like {unit}"
         raise BadField(
             "at_us",
-            f"{shown(at_us)} is not an instant between the years 1970 and 9999, in microseconds",
+            f"{shown(at_us)} is not an instant between the years 1970 and 9999, in microseconds"
+            f"{hint}",
         )
 
 
@@ -107,7 +144,20 @@ def check_fields(event: Event | Correct, key: str) -> None:
 # "reason (by actor)", so the two together must fit a memo.
 _TEXTS = {
     **dict.fromkeys(
-        ("account", "asset", "by", "fee_asset", "instrument", "market", "strategy"), NAME_MAX
+        (
+            "account",
+            "asset",
+            "by",
+            "fee_asset",
+            "from_strategy",
+            "instrument",
+            "market",
+            "strategy",
+            "to",
+            "to_asset",
+            "to_strategy",
+        ),
+        NAME_MAX,
     ),
     "memo": MEMO_MAX,
     "reason": MEMO_MAX - NAME_MAX - len(" (by )"),

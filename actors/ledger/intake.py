@@ -27,9 +27,12 @@ from ...wire.ledger import (
     OpenPosition,
     Post,
     PostMany,
+    Rename,
     ReopenPeriod,
     Reverse,
     Settle,
+    Split,
+    Transfer,
 )
 from .book import RUN, Book, Draft
 from .entry import Entry, LotKey, canonical, request_of
@@ -69,7 +72,7 @@ _LOTS_OF: Mapping[type, str] = {
     **dict.fromkeys((BookFill, ClosePosition, Mark, OpenPosition), "instrument"),
     **dict.fromkeys((BookSettlement, Settle), "market"),
 }
-_LOOKING_BACK = {ClosePeriod, Correct, ReopenPeriod, Reverse}
+_LOOKING_BACK = {ClosePeriod, Correct, Rename, ReopenPeriod, Reverse, Split, Transfer}
 _LONG = {*_PARTS_IN, *_LOTS_OF, *_LOOKING_BACK}
 
 

@@ -126,7 +126,8 @@ def _json_line(line: msgspec.Struct) -> str:
 def csv(rows: Rows) -> Iterator[str]:
     """A line with the names of the columns, then one line per posting, by seq.
 
-    An entry without legs has no line. Lines end with CR LF (RFC 4180), which makes the writer quote
+    An entry without legs has no line. A text that a spreadsheet would run as a formula begins with
+    a quote. Lines end with CR LF (RFC 4180), which makes the writer quote
     any text that contains a CR or an LF.
     """
     last = rows.row("SELECT max(seq) FROM entry")[0] or 0
@@ -134,10 +135,25 @@ def csv(rows: Rows) -> Iterator[str]:
     yield str(line(_COLUMNS))
     for seq, payload, _ in _pages(rows, last):
         entry = decode_entry(seq, payload)
-        about = (entry.seq, entry.day, instant_text(entry.recorded_us), entry.kind, entry.key)
+        about = (entry.seq, entry.day, instant_text(entry.recorded_us), entry.kind)
+        key, memo = _as_text(entry.key), _as_text(entry.memo)
         for account, strategy, asset, minor in entry.legs:
-            posting = (strategy, account, asset, amount_text(minor), entry.memo, entry.reverses)
-            yield str(line((*about, *posting)))
+            owner = None if strategy is None else _as_text(strategy)
+            posting = (owner, account, _as_text(asset), amount_text(minor), memo, entry.reverses)
+            yield str(line((*about, key, *posting)))
+
+
+# A spreadsheet takes a cell that begins with one of these for a formula and runs it; a tab or a
+# line end before it does not help.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def _as_text(cell: str) -> str:
+    """A text that came from outside, in the form that every spreadsheet shows as a text.
+
+    A quote goes before it, also before a quote that is there, so that one can be taken off again.
+    """
+    return f"'{cell}" if cell.startswith((*_FORMULA, "'")) else cell
 
 
 class _Echo:

@@ -14,8 +14,7 @@ from datetime import date, timedelta
 import msgspec
 
 from ...wire.errors import AmountError
-from ...wire.ledger import AsideReport, Leg
-from ...wire.ledger import Entry as EntryRecord
+from ...wire.ledger import AsideReport
 from ...wire.money import from_minor
 from ...wire.persistence import Statement
 from ..persistence import Reader, Rows
@@ -33,7 +32,6 @@ __all__ = [
     "balances_as_of",
     "cash_flows",
     "cursors",
-    "entries",
     "entries_by_key",
     "find_original",
     "hash_of",
@@ -493,45 +491,5 @@ def find_original(reader: Reader, seq: int) -> Original | None:
     return None if row is None else Original(_decode(row[0]), row[1])
 
 
-def entries(
-    reader: Rows,
-    account: str | None,
-    strategy: str | None,
-    kind: str | None,
-    after_seq: int | None,
-    limit: int,
-) -> tuple[EntryRecord, ...]:
-    """One page of the entries that match, newest first, from those before entry `after_seq`."""
-    rows = reader.rows(
-        "SELECT payload, hash FROM entry AS e "
-        "WHERE (?1 IS NULL OR seq < ?1) AND (?2 IS NULL OR kind = ?2) "
-        "AND (?3 IS NULL OR strategy = ?3 "
-        "OR EXISTS (SELECT 1 FROM posting WHERE entry = seq AND strategy = ?3)) "
-        "AND (?4 IS NULL OR EXISTS (SELECT 1 FROM posting WHERE entry = seq AND account = ?4)) "
-        "ORDER BY seq DESC LIMIT ?5",
-        (after_seq, kind, strategy, account, limit),
-    )
-    return tuple(_record(_decode(payload), head) for payload, head in rows)
-
-
 def _decode(payload: str) -> Entry:
     return msgspec.json.decode(payload, type=Entry)
-
-
-def _record(entry: Entry, head: bytes) -> EntryRecord:
-    return EntryRecord(
-        seq=entry.seq,
-        key=entry.key,
-        recorded_us=entry.recorded_us,
-        day=entry.day,
-        kind=entry.kind,
-        strategy=entry.strategy,
-        legs=tuple(
-            Leg(account, from_minor(minor), strategy, asset)
-            for account, strategy, asset, minor in entry.legs
-        ),
-        reverses=entry.reverses,
-        memo=entry.memo,
-        hash=head.hex(),
-        corrects=entry.corrects,
-    )

@@ -23,7 +23,7 @@ from ...runtime import ConfigError, FundopsError
 from ...wire.errors import DatabaseError
 from ...wire.paging import COUNT_MAX
 from ..persistence import Reader, Rows
-from .accounts import ACCOUNTS
+from .accounts import ACCOUNTS, EXTERNAL, UNITS
 from .entry import GENESIS, Entry, Posting, chain_hash
 from .fields import is_day
 from .judges import judge, judges
@@ -450,8 +450,22 @@ def _check_reversal(
     legs = rebuilt.legs_of.get(original)
     if legs is None:
         yield Finding("reversal", seq, f"there is no entry {original} before it")
-    elif Counter((*balance, -amount) for *balance, amount in legs) != Counter(reversal):
+    elif not _negates(reversal, legs):
         yield Finding("reversal", seq, f"does not negate every leg of entry {original}")
+
+
+def _negates(reversal: Sequence[Posting], legs: Sequence[Posting]) -> bool:
+    """Whether the legs of a reversal are those of the original, negated.
+
+    The units of a flow are priced anew when it is reversed, so they may differ.
+    """
+    if Counter((*balance, -amount) for *balance, amount in legs) == Counter(reversal):
+        return True
+    money, back = (
+        Counter((*balance, sign * amount) for *balance, amount in side if balance[2] != UNITS)
+        for side, sign in ((legs, -1), (reversal, 1))
+    )
+    return money == back and any(account == EXTERNAL for account, *_ in legs)
 
 
 def _last_of(rows: Rows, what: str, key: tuple[Any, ...]) -> int | None:

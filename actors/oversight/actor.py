@@ -1,9 +1,9 @@
 """The oversight actor: the tick.
 
 It never trades. Each step is isolated: one that fails is counted, reported once until it works
-again, and the others still run. The steps, in order: read the engine; guard; promotion; reconcile
-stages; book fills and settlements; fees and the end of a session; recovery; remember and ask for
-alerts; publish.
+again, and the others still run. The steps, in order: read the engine; book fills and settlements;
+guard; promotion; reconcile stages; the end of sessions; recovery; remember and ask for alerts; what
+ended sessions leave to others (promotion's sample, marks, fees); storage; publish.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
+import trio
 
 from ...runtime import (
     DAY_US,
+    ActorError,
     ChildStatus,
     Clock,
     FundopsError,
@@ -27,20 +29,20 @@ from ...runtime import (
 )
 from ...runtime.errors import text_of
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
-from ...wire.controller import FeedStatus, StrategyStatus
+from ...wire.controller import CanListFills, CanListSettlements, StrategyStatus
 from ...wire.entitlement import capital_of
-from ...wire.errors import HostFault, IdempotencyConflict
-from ...wire.guard import GuardReport, GuardState, ReadGuard, RenewLeases, RestoreGuard, Watch
+from ...wire.errors import AmountError, IdempotencyConflict
+from ...wire.guard import GuardReport, ReadGuard, RenewLeases, RestoreGuard, Watch
 from ...wire.ledger import (
     ChargeManagementFee,
     ChargePerformanceFee,
-    LedgerPosition,
     LedgerTotals,
     PostMany,
     ReadTotals,
 )
 from ...wire.money import from_minor
 from ...wire.oversight import (
+    ConfirmClock,
     CrashesHeard,
     FundStatus,
     NavHistory,
@@ -57,18 +59,24 @@ from ...wire.promotion import EntitlementTerms, Observe, Transition
 from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase
 from ..alert import told_keys
 from ..alert.requests import alert_ref, requested, wake_alerts
+from ..guard.schema import load_latch
 from ..host import Host
-from ..persistence import DurableActor
+from ..persistence import DurableActor, StorageBoard
 from ..status.board import StatusBoard
-from . import fees, schema, shown
+from . import closing, fees, schema, shown
 from .booking import Booking, entitled_again
-from .breaks import is_break
+from .breaks import BreakWatch, is_break, unmarked_minor
+from .clocks import ClockWatch
 from .crashes import CRASHED, CrashWatch
+from .engine import Engine
 from .failures import FAILED, FailureWatch
-from .fees import Owed
 from .marks import marks_of
+from .pauses import Pauses
+from .reconcile import Reconciler
 from .schema import Memory
+from .sessions import NAMED_PERIODS_PER_YEAR, End, calendar_of
 from .settings import OversightSettings
+from .storage import StorageWatch
 
 __all__ = ["OversightActor"]
 
@@ -76,12 +84,12 @@ log = logging.getLogger("fundops.oversight")
 
 R = TypeVar("R")
 
-# A tick waits for whatever its steps wait for: a stop_all of 10 s, a commit behind a busy disk.
+# A tick waits for whatever its steps wait for, such as a commit behind a busy disk.
 STEP_DEADLINE_S = COMMIT_DEADLINE_S
+# The reason that the supervisor gives to its children when it ends.
+ORDERLY_STOP = "supervisor stopped"
 # The stream can wait for the next refresh, and the next tick cannot wait for the stream.
 SHOW_DEADLINE_S = 1.0
-# How much real money a stage stands for, to tell more from less.
-_RISK = {"retired": 0, "paper": 0, "shadow": 0, "live-small": 1, "live-scaled": 2, "live": 2}
 
 
 class OversightActor(DurableActor):
@@ -95,6 +103,8 @@ class OversightActor(DurableActor):
         settings: OversightSettings,
         capital_minor: int,
         tree: Callable[[], tuple[ChildStatus, ...]],
+        clock_watch: ClockWatch | None = None,
+        storage: StorageBoard | None = None,
         crashes: CrashWatch | None = None,
         board: StatusBoard | None = None,
     ) -> None:
@@ -114,19 +124,32 @@ class OversightActor(DurableActor):
         self._memory = Memory()
         self._stored = Memory()  # the memory as it is on disk
         self._nav_lines: list[Statement] = []
-        # Strategies that the engine has not been told to pause yet, and why.
-        self._to_pause: dict[str, str] = {}
+        self._engine = Engine(host)
+        self._pauses = Pauses(host)
+        self._reconciler = Reconciler(host, capital_minor)
         # NAV at the last look, before the fees that have accrued and are not booked.
         self._gross_minor = 0
-        self._broken = False  # whether the two NAVs disagree
+        self._flows_minor = 0  # deposits less withdrawals and posted fees, at that look
+        self._clock_watch = clock_watch or ClockWatch(clock)
+        self._jumped = False  # whether the clock's jump was told
+        self._calendar = calendar_of(settings.session)
+        # The word that the engine gave at the tick before, and when; 0: not known.
+        self._heard_before: tuple[StrategyStatus, ...] = ()
+        self._heard_before_us = 0
+        self._named: list[str] = []  # sessions that the host has ended and this actor has not
+        self._due: tuple[End, ...] = ()  # what this tick ends
+        # The engine's figures for the sessions in `Memory.ending`, as objects of this life.
+        self._figures: dict[str, tuple[StrategyStatus, ...]] = {}
+        self._break_watch = BreakWatch()
+        self._break_told = False
+        self._gap_minor: int | None = None  # the ledger's NAV less the guard's
         self._started_us = 0
-        self._statuses: tuple[StrategyStatus, ...] = ()
-        self._feeds: tuple[FeedStatus, ...] = ()
-        self._heard_us: int | None = None  # when the engine last answered
+        self._forget_latch: Callable[[], None] = lambda: None
+        self._showing = False  # the kill switch is about to be shown
         self._terms: Mapping[str, EntitlementTerms] | None = None
-        self._named: set[str] = set()  # strategies nobody registered, named once
         self._totals: LedgerTotals | None = None
         self._balance_sheet: Mapping[str, Any] | None = None  # as it is shown
+        self._storage = StorageWatch(storage or StorageBoard(), alerts=settings.alerts_enabled)
 
     def load(self) -> None:
         """The memory as it is on disk. The one in hand is newer and stays."""
@@ -134,14 +157,58 @@ class OversightActor(DurableActor):
 
     async def begin(self) -> None:
         """Hand the guard its state, and learn what the stages allow."""
-        self._memory = self._stored
         self._started_us = self._clock.now_us()
+        self._memory = self._begun(self._stored)
+        self._heard_before = schema.read_back(self._stored.statuses)
+        self._heard_before_us = self._stored.heard_us
         if self._settings.alerts_enabled:
             self._failures = FailureWatch(told_keys(self._reader, FAILED))
             self._crashes.resolve(told_keys(self._reader, CRASHED))
-        await self._ask("guard", RestoreGuard(self._memory.guard))
+        await self._ask("guard", RestoreGuard(self._memory.guard, load_latch(self._reader)))
+        books = self._memory.guard.strategies
+        self._reconciler.recall(name for name, book in books.items() if book.above)
+        # The kill switch is shown at once, and not by the next tick.
+        self._forget_latch = self._host.latch.on_change(self._latch_changed)
         if self._settings.promotion_enabled:
             self._terms = (await self._ask("promotion", Observe(()))).terms
+
+    def _begun(self, memory: Memory) -> Memory:
+        """The memory of a fund that has started once at least."""
+        fee, since_us = memory.fees, memory.since_us or memory.fees.at_us or self._started_us
+        return msgspec.structs.replace(
+            memory,
+            since_us=since_us,
+            tick_us=memory.tick_us or fee.at_us,
+            statuses=(),
+            heard_us=0,
+            fees=msgspec.structs.replace(fee, crystallised_us=fee.crystallised_us or since_us),
+        )
+
+    async def on_stop(self, reason: str) -> None:
+        """Store the record, with the engine's last word, at an orderly stop of the fund."""
+        self._forget_latch()
+        try:
+            # In a restart of the tree persistence may be the one that is down.
+            if self._ticks and reason == ORDERLY_STOP:
+                await self._remember_all()
+        except FundopsError as refusal:
+            log.warning("the last figures are not stored: %s", refusal)
+        finally:
+            await super().on_stop(reason)
+
+    async def _remember_all(self) -> None:
+        guard = self._memory.guard
+        with suppress(ActorError):
+            guard = await self._ask("guard", ReadGuard())
+        memory = msgspec.structs.replace(
+            self._memory,
+            guard=guard,
+            statuses=schema.kept(self._heard_before),
+            heard_us=self._heard_before_us,
+        )
+        enabled = self._settings.alerts_enabled
+        alerts = requested(self._clock.now_us(), self._alerts) if enabled else ()
+        await self._save((schema.remembered(memory), *self._nav_lines, *alerts))
 
     def _ref(self, name: str) -> Ref:
         return self.context.ref(name)
@@ -193,14 +260,16 @@ class OversightActor(DurableActor):
     async def tick(self, request: Tick) -> TickReport:
         """One round. Answers when all of its commits are durable."""
         self._ticks += 1
-        transitions: Sequence[Transition] = ()
-        session = request.session if request.session != self._memory.session else None
+        transitions: list[Transition] = []
+        self._look_at_clock()
         async with self._step("engine"):
-            self._read_engine()
-        if not self._settings.self_healing_enabled and "engine" not in self._failing:
-            self._alerts += self._failures.look(self._statuses, self._terms)
+            await self._engine.read()
+        self._begin_sessions(request.session)
+        if not self._settings.self_healing_enabled and self._is_heard():
+            self._alerts += self._failures.look(self._engine.statuses, self._terms)
         async with self._step("feeds"):
-            self._feeds = self._host.feeds()
+            await self._engine.read_feeds()
+        self._alerts += self._engine.alerts()
         if self._settings.ledger_enabled:
             async with self._step("ledger"):
                 await self._book()
@@ -208,21 +277,29 @@ class OversightActor(DurableActor):
             await self._watch()
         if self._settings.promotion_enabled:
             async with self._step("promotion"):
-                transitions = await self._promote(session)
+                transitions += await self._promote()
             if "engine" not in self._failing:
                 async with self._step("reconcile"):
                     await self._reconcile()
-        if session is not None:
-            async with self._step("session"):
-                await self._end_session(session)
+        self._end_session()
         if self._settings.self_healing_enabled:
             async with self._step("recovery"):
                 await self._recover()
         async with self._step("remember"):
-            await self._remember(session)
+            await self._remember()
+        if self._settings.promotion_enabled:
+            async with self._step("sample"):
+                await self._sample(transitions)
         if self._settings.ledger_enabled:
             async with self._step("fees"):
                 await self._charge()
+            async with self._step("marks"):
+                await self._mark()
+            self._compare()
+        if self._due or self._alerts:  # consumers have taken sessions, and alerts followed
+            async with self._step("remember"):
+                await self._remember()
+        await self._look_at_storage()
         if self._settings.alerts_enabled:
             async with self._step("alert"):
                 await self._ask("alert", ConsumeAlertRequests())
@@ -231,19 +308,27 @@ class OversightActor(DurableActor):
         self._publish()
         promotions = sum(one.kind == "promote" for one in transitions)
         return TickReport(
-            self._ticks, promotions, len(transitions) - promotions, tuple(self._failing)
+            self._ticks,
+            promotions,
+            len(transitions) - promotions,
+            tuple(self._failing),
+            tuple(end.session for end in self._due),
         )
 
-    def _read_engine(self) -> None:
-        """What the engine says of itself. If it fails, what it said last stands, and ages."""
-        self._statuses = self._host.strategies()
-        self._heard_us = self._clock.now_us()
+    async def _look_at_storage(self) -> None:
+        """Its alerts are its own, so unlike other steps it leaves none behind here."""
+        problem = await self._storage.look(self._ask, self._clock.now_us())
+        if problem is None:
+            self._failing.pop("storage", None)
+        else:
+            self._failing["storage"] = problem
 
-    def _blind_s(self) -> float:
-        if "engine" not in self._failing:
-            return 0.0
-        since_us = self._heard_us if self._heard_us is not None else self._started_us
-        return max(1e-6, (self._clock.now_us() - since_us) / 1_000_000)
+    def _is_heard(self) -> bool:
+        """Whether the engine's last words are news: it has answered, and is not silent.
+
+        The words of before a silence are no evidence of today.
+        """
+        return "engine" not in self._failing and not self._engine.heard.silent
 
     async def _book(self) -> None:
         """Fees that a former life owed, then the reports of the engine; neither waits for the
@@ -261,71 +346,65 @@ class OversightActor(DurableActor):
             self._alerts += entitled_again(self._reader, terms)
 
     async def _watch(self) -> None:
-        now_us = self._clock.now_us()
-        guard, fee = self._memory.guard, self._memory.fees
-        external, posted, owed = self._capital_minor, fee.posted_minor, 0
-        if self._totals is not None:
-            external, posted, owed = (
-                self._totals.external_minor,
-                self._totals.fees_minor,
-                self._owed_minor(),
-            )
-        fee = msgspec.structs.replace(fee, posted_minor=posted + owed)
-        gross = guard.nav_minor + fee.accrued_minor
-        if guard.units:
-            fee = fees.accrue(
-                fee,
-                self._settings.fees,
-                now_us,
-                nav_minor=guard.nav_minor,
-                gross_minor=gross,
-                units=guard.units,
-            )
+        now_us, suspect = self._clock.now_us(), self._clock_watch.is_suspect()
+        memory, totals = self._memory, self._totals
+        external = self._capital_minor if totals is None else totals.external_minor
+        if memory.guard.units and not suspect:
+            flow = external - memory.guard.external_minor
+            memory = closing.with_flow(memory, self._settings, flow, now_us)
+        posted, owed = memory.fees.posted_minor, 0
+        if totals is not None:
+            posted, owed = totals.fees_minor, sum(fee.amount_minor for fee in memory.owed)
         report: GuardReport = await self._ask(
             "guard",
             Watch(
-                self._statuses,
+                self._engine.statuses,
                 self._terms,
                 external,
                 posted,
-                fee.accrued_minor + owed,
-                self._blind_s(),
+                memory.fees.management_minor + owed,
+                blind_s=self._engine.blind_s,
+                fees=fees.terms(memory.fees, self._settings.fees),
+                doubts=self._engine.lapsed(),
+                session=memory.session,
+                listed=self._engine.heard.listed,
             ),
         )
-        self._gross_minor = report.gross_minor
-        if not fee.at_us:
-            fee = msgspec.structs.replace(fee, at_us=now_us, crystallised_us=now_us)
-        self._memory = msgspec.structs.replace(self._memory, guard=report.state, fees=fee)
+        if not report.problem:
+            fee = msgspec.structs.replace(memory.fees, performance_minor=report.performance_minor)
+            if not fee.at_us and not suspect:
+                fee = fees.accrue(fee, self._settings.fees, now_us, nav_minor=0)
+            self._memory = msgspec.structs.replace(memory, fees=fee)
+            self._gross_minor = report.gross_minor
+            self._flows_minor = external - posted
+        self._memory = msgspec.structs.replace(self._memory, guard=report.state)
         self._alerts += report.alerts
-        self._to_pause |= {pause.strategy: pause.reason for pause in report.pauses}
-        await self._pause(report.state)
+        await self._pauses.tell(report.pauses, report.state)
+        if report.problem:
+            raise AmountError("nav", from_minor(report.gross_minor), report.problem)
 
-    def _owed_minor(self) -> int:
-        return sum(one.amount_minor for one in self._memory.owed)
-
-    async def _pause(self, guard: GuardState) -> None:
-        """Tell the engine, again in each tick until it has heard. Raises: `HostFault`, after all
-        were told.
-        """
-        fault: HostFault | None = None
-        for name, reason in tuple(self._to_pause.items()):
-            try:
-                if guard.strategies[name].paused:
-                    await self._host.pause(name, reason)
-                del self._to_pause[name]
-            except HostFault as error:
-                fault = error
-        if fault is not None:
-            raise fault
-
-    async def _promote(self, session: str | None) -> tuple[Transition, ...]:
+    async def _promote(self) -> tuple[Transition, ...]:
         evaluate = self._ticks % self._settings.promotion_every_ticks == 0
-        # What an engine said before it fell silent is no evidence of today.
-        statuses = () if "engine" in self._failing else self._statuses
-        observed = await self._ask("promotion", Observe(statuses, session, evaluate))
+        statuses = self._engine.statuses if self._is_heard() else ()
+        return await self._observe(statuses, None, evaluate=evaluate)
+
+    async def _observe(
+        self, statuses: Sequence[StrategyStatus], session: str | None, *, evaluate: bool
+    ) -> tuple[Transition, ...]:
+        named = self._memory.named
+        observed = await self._ask(
+            "promotion",
+            Observe(
+                statuses,
+                session,
+                evaluate and not self._clock_watch.is_suspect(),
+                NAMED_PERIODS_PER_YEAR if named else self._calendar.periods_per_year,
+            ),
+        )
         before, self._terms = self._terms or {}, observed.terms
-        if before != self._terms and not self._blind_s():
-            await self._ask("guard", RenewLeases(self._statuses, self._terms))
+        if before != self._terms and not self._engine.blind_s:
+            renewed = RenewLeases(self._engine.statuses, self._terms, self._engine.lapsed())
+            await self._ask("guard", renewed)
         for name, terms in observed.terms.items():
             old = before.get(name)
             if old is not None and old.real_capital_fraction != terms.real_capital_fraction:
@@ -340,91 +419,134 @@ class OversightActor(DurableActor):
         )
 
     async def _reconcile(self) -> None:
-        """The stage in force at the engine must be the one in the database.
+        """The stage in force at the engine must be the one in the database."""
+        try:
+            await self._reconciler.run(self._engine.statuses, self._terms or {})
+        finally:
+            self._alerts += self._reconciler.alerts
 
-        Raises: `HostFault`, after all were told.
-        """
-        terms = self._terms or {}
-        fault: HostFault | None = None
-        if all(_in_force(one, terms.get(one.name)) for one in self._statuses):
+    # -- the clock and the sessions
+
+    def _look_at_clock(self) -> None:
+        suspect = self._clock_watch.is_suspect()
+        if suspect and not self._jumped:
+            parted_s = self._clock_watch.parted_s()
+            text = (
+                f"the wall clock moved by {parted_s:+,.0f} s against the monotonic clock; no"
+                " session ends, and fees and promotions wait until the two agree or"
+                " fund.confirm_clock(by=, reason=) says that the wall clock is right"
+            )
+            log.warning("clock_jump: %s", text)
+            self._note(Level.WARNING, Category.GENERAL, "clock_jump", text, "clock_jump")
+        elif self._jumped and not suspect:
+            self._resolve(Category.GENERAL, "clock_jump is over", "clock_jump")
+        self._jumped = suspect
+
+    @handles(ConfirmClock)
+    def confirm_clock(self, request: ConfirmClock) -> bool:
+        """Take the wall clock as right; False when it was not suspect."""
+        suspect = self._clock_watch.is_suspect()
+        if suspect:
+            log.warning("clock confirmed by %s: %s", request.by, request.reason)
+            self._clock_watch.confirm()
+        return suspect
+
+    def _begin_sessions(self, named: str | None) -> None:
+        """Accrue the fees of now, and end the sessions whose end was missed."""
+        now_us, memory = self._clock.now_us(), self._memory
+        self._due = ()
+        if named is not None:
+            self._named.append(named)
+        if self._clock_watch.is_suspect():
             return
-        for status in self._host.strategies():  # as it is now: this tick may have changed it
-            entitled = terms.get(status.name)
-            if entitled is None:
-                if status.name not in self._named:
-                    self._named.add(status.name)
-                    text = "it is entitled to no real money; register or adopt it"
-                    title = f"{status.name} is not registered"
-                    self._note(
-                        Level.WARNING,
-                        Category.PROMOTION,
-                        title,
-                        text,
-                        f"unregistered:{status.name}",
-                        status.name,
-                    )
-            elif status.stage is not None and status.stage != entitled.stage.value:
-                cap = capital_of(entitled, self._capital_minor)
-                if _RISK.get(status.stage, 0) > _RISK[entitled.stage.value]:
-                    title = f"{status.name} traded above its entitlement"
-                    text = f"in force {status.stage}, entitled to {entitled.stage.value}"
-                    self._note(
-                        Level.CRITICAL,
-                        Category.RISK_LIMIT,
-                        title,
-                        text,
-                        f"stage:{status.name}",
-                        status.name,
-                    )
-                try:
-                    await self._host.set_stage(status.name, entitled.stage.value, cap)
-                except HostFault as error:
-                    fault = error
-        if fault is not None:
-            raise fault
+        self._due = closing.ends(
+            memory,
+            self._calendar,
+            self._named,
+            now_us=now_us,
+            alive_since_us=self._started_us,
+            interval_s=self._settings.tick_interval_s,
+        )
+        if self._named:
+            memory = msgspec.structs.replace(memory, named=True)
+            self._named.clear()
+        self._figures |= {
+            end.session: self._last_known(memory, end) for end in self._due if end.missed
+        }
+        self._memory, lines = closing.begin(
+            memory,
+            self._settings,
+            self._due,
+            self._figures,
+            now_us=now_us,
+            capital_minor=self._capital_minor,
+        )
+        self._nav_lines += lines
 
-    async def _end_session(self, session: str) -> None:
-        """Marks, fees, and the comparison of the two NAVs."""
-        now_us = self._clock.now_us()
-        fee, guard = self._memory.fees, self._memory.guard
-        gross = self._gross_minor - self._owed_minor()
-        if guard.units:
-            # What has accrued rests on the NAV of the tick before; what becomes final rests on this
-            # one's.
-            fee = fees.accrue(
-                fee,
-                self._settings.fees,
-                now_us,
-                nav_minor=guard.nav_minor,
-                gross_minor=gross,
-                units=guard.units,
+    def _last_known(self, memory: Memory, end: End) -> tuple[StrategyStatus, ...]:
+        """The engine's figures for a session whose end was missed; () when it gave none in it."""
+        if not closing.took_place(end, memory.tick_us):
+            return ()
+        if self._heard_before_us:
+            heard = closing.took_place(end, self._heard_before_us)
+            return self._heard_before if heard else ()
+        # After a crash the last word is not known, and the first one since must do.
+        return self._engine.statuses if self._is_heard() else ()
+
+    def _end_session(self) -> None:
+        """End the sessions that end with this tick's figures, and note the tick."""
+        now_us, guard = self._clock.now_us(), self._memory.guard
+        nav = guard.nav_minor if guard.units or self._memory.tick_us else self._capital_minor
+        for end in self._due:
+            if end.missed:
+                continue
+            silent = not (self._is_heard() and closing.had_tick(self._memory, end, now_us))
+            statuses = () if silent else self._engine.statuses
+            self._memory, lines = closing.close(
+                self._memory,
+                self._settings,
+                end,
+                statuses,
+                nav_minor=nav,
             )
-        management, fee = fees.post_management(fee)
-        performance = 0
-        if fees.due(fee, self._settings.fees, now_us):
-            performance, fee = fees.crystallise(
-                fee, now_us, gross_minor=gross - management, units=guard.units
-            )
-        owed = (Owed("management", management, session), Owed("performance", performance, session))
-        fresh = (
-            tuple(one for one in owed if one.amount_minor) if self._settings.ledger_enabled else ()
-        )
-        self._memory = msgspec.structs.replace(
-            self._memory,
-            guard=msgspec.structs.replace(
-                guard, nav_minor=gross - management - performance - fee.accrued_minor
-            ),
-            fees=fee,
-            session=session,
-            owed=(*self._memory.owed, *fresh),
-        )
-        if self._totals is not None:
-            await self._mark_positions(self._totals.positions, session)
-            self._totals = await self._ask("ledger", ReadTotals())
-            self._compare(self._totals)
+            self._nav_lines += lines
+            self._figures[end.session] = statuses
+        if self._due:
+            waiting = {ending.session for ending in self._memory.ending}
+            self._figures = {key: self._figures[key] for key in waiting & self._figures.keys()}
+        if self._clock_watch.is_suspect():
+            return  # an instant of a wrong clock says nothing of the session it fell into
+        if self._is_heard():
+            self._heard_before, self._heard_before_us = self._engine.statuses, now_us
+        tick_us = max(self._memory.tick_us, now_us)
+        self._memory = msgspec.structs.replace(self._memory, tick_us=tick_us)
+
+    def _durable_endings(self) -> tuple[schema.Ending, ...]:
+        """The endings that consumers may take: those of which the commit is known."""
+        stored = {ending.session for ending in self._stored.ending}
+        return tuple(ending for ending in self._memory.ending if ending.session in stored)
+
+    def _figures_of(self, ending: schema.Ending) -> tuple[StrategyStatus, ...]:
+        found = self._figures.get(ending.session)
+        return schema.read_back(ending.statuses) if found is None else found
+
+    def _taken(self, session: str, consumer: Literal["sample", "marks"]) -> None:
+        self._memory = closing.taken(self._memory, session, consumer)
+        if session not in {ending.session for ending in self._memory.ending}:
+            self._figures.pop(session, None)
+
+    async def _sample(self, transitions: list[Transition]) -> None:
+        """Give promotion the sample of each session, in order, until it has taken it."""
+        for ending in self._durable_endings():
+            if ending.sample:
+                figures = self._figures_of(ending)
+                transitions += await self._observe(
+                    figures, ending.session, evaluate=not ending.missed and bool(figures)
+                )
+                self._taken(ending.session, "sample")
 
     async def _charge(self) -> None:
-        """Book what is owed, once it is remembered that it is.
+        """Book the fees that are owed, once the record says so.
 
         A crash after the booking then asks for the same keys and amounts again, which the ledger
         answers with the entries it has: a fee is charged neither twice nor never.
@@ -440,63 +562,79 @@ class OversightActor(DurableActor):
                 )
             except IdempotencyConflict as booked:
                 log.warning("session %s was charged before: %s", one.session, booked)
-        self._memory = msgspec.structs.replace(self._memory, owed=())
         self._totals = await self._ask("ledger", ReadTotals())
+        self._memory = msgspec.structs.replace(self._memory, owed=())
 
-    async def _mark_positions(self, positions: Sequence[LedgerPosition], session: str) -> None:
-        marks = marks_of(positions, self._statuses, session)
-        if marks:
-            try:
-                await self._ask("ledger", PostMany(marks))
-            except IdempotencyConflict as booked:
-                log.warning("session %s was marked before: %s", session, booked)
+    async def _mark(self) -> None:
+        """Mark the book's positions for each session, in order, until the ledger has taken it."""
+        for ending in self._durable_endings():
+            if not ending.marks or self._totals is None:
+                continue
+            marks = marks_of(self._totals.positions, self._figures_of(ending), ending.session)
+            if marks:
+                try:
+                    await self._ask("ledger", PostMany(marks))
+                except IdempotencyConflict as booked:
+                    log.warning("session %s was marked before: %s", ending.session, booked)
+                self._totals = await self._ask("ledger", ReadTotals())
+            self._taken(ending.session, "marks")
 
-    def _compare(self, totals: LedgerTotals) -> None:
-        """Compare the ledger's NAV with the guard's, which rest on different reports."""
-        gap = totals.nav_minor - self._gross_minor
-        before, self._broken = self._broken, is_break(gap, self._gross_minor)
-        if self._broken and not before:
+    def _compare(self) -> None:
+        """Compare the ledger's NAV with the guard's, which rest on different reports.
+
+        Where no fills or settlements come in by themselves the book lacks what the engine trades:
+        the difference is shown, and is no fault.
+        """
+        every = self._settings.recovery_every_ticks
+        if self._totals is None or not (self._due or self._ticks % every == 0):
+            return
+        totals = self._totals
+        unmarked = unmarked_minor(totals.positions, self._engine.statuses)
+        # The book has moved on since the look, by the fees of this tick and by what people booked.
+        flows = totals.external_minor - totals.fees_minor - self._flows_minor
+        expected = self._gross_minor + flows
+        gap = self._gap_minor = totals.nav_minor + unmarked - expected
+        if not (self._host.can(CanListFills) or self._host.can(CanListSettlements)):
+            return
+        is_broken = is_break(gap, expected, self._settings.break_tolerance)
+        stands = self._break_watch.look(is_broken, self._clock.monotonic_s())
+        if stands and not self._break_told:
+            self._break_told = True
             title = "Ledger and engine disagree on NAV"
             text = (
-                f"ledger {from_minor(totals.nav_minor)}, engine {from_minor(self._gross_minor)}, "
-                f"difference {from_minor(gap)}"
+                f"ledger {from_minor(totals.nav_minor)}, with marks of {from_minor(unmarked)} still"
+                f" to be booked; engine {from_minor(expected)}; difference {from_minor(gap)}"
             )
             self._note(Level.CRITICAL, Category.GENERAL, title, text, "break")
-        elif before and not self._broken:
+        elif self._break_told and not is_broken:
+            self._break_told = False
             self._resolve(Category.GENERAL, "Ledger and engine agree on NAV", "break")
-        elif gap:
-            log.info("NAV of ledger and engine differ by %s", from_minor(gap))
 
     async def _recover(self) -> None:
         """Every few ticks the check; a queue that is due is worked off every tick."""
-        killed = self._memory.guard.kill_state != "OFF"
-        # An engine that was never heard has listed nothing, which is no news about a strategy.
-        heard_us = self._started_us if self._heard_us is None else self._heard_us
-        await self._ask("recovery", CheckStrategies(self._statuses, killed, heard_us))
+        killed, heard = self._host.latch.engaged, self._engine.heard
+        # The age of the last word, when there is no instant of an answer: a host that was never
+        # heard has listed nothing, which is no news about a strategy.
+        heard_us = self._clock.now_us() - round(heard.age_s * 1_000_000)
+        if heard.at_us is not None:
+            heard_us = heard.at_us
+        await self._ask("recovery", CheckStrategies(heard.statuses, killed, heard_us))
         if self._ticks % self._settings.recovery_every_ticks == 0:
-            await self._ask("recovery", CheckFeeds(self._feeds))
+            await self._ask("recovery", CheckFeeds(self._engine.feeds))
 
-    async def _remember(self, session: str | None) -> None:
-        """One commit: alerts asked for, the memory when it matters, the session's line of NAV."""
-        now_us = self._clock.now_us()
-        statements: list[Statement] = []
-        memory, stored = self._memory, self._stored
-        guard = memory.guard
-        if session is not None:
-            self._nav_lines.append(
-                schema.nav_line(now_us, session, guard.nav_minor, guard.drawdown)
-            )
-        statements += self._nav_lines
-        changed = memory.session != stored.session or _flags(guard) != _flags(stored.guard)
-        if session is not None or changed or self._ticks == 1:
+    async def _remember(self) -> None:
+        """One commit: alerts asked for, the record when it matters, the lines of ended sessions."""
+        memory, statements = self._memory, list(self._nav_lines)
+        must = bool(statements) or self._ticks == 1 or schema.must_remember(memory, self._stored)
+        if must:
             statements.append(schema.remembered(memory))
-            stored = memory
         crashes = self._crashes.ready()
         if self._settings.alerts_enabled:
-            statements += requested(now_us, [*crashes, *self._alerts])
+            statements += requested(self._clock.now_us(), [*crashes, *self._alerts])
         await self._save(statements)
         self._crashes.committed(len(crashes))
-        self._stored = stored
+        if must:
+            self._stored = memory
         self._nav_lines.clear()
         self._alerts.clear()
 
@@ -536,11 +674,23 @@ class OversightActor(DurableActor):
                 self._balance_sheet = totals.balance_sheet
         self._publish()
 
+    def _latch_changed(self) -> None:
+        if self._board is not None and not self._showing:
+            self._showing = True
+            self._host.spawn(self._show_fund)
+
+    async def _show_fund(self) -> None:
+        """Show the kill switch; the engine is told first, so this waits for its turn."""
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        self._showing = False
+        self._publish()
+
     def _states(self) -> dict[str, dict[str, Any]]:
         states = {
             "fund": shown.texts(self._fund_status().as_dict()),
-            "strategies": shown.strategies(self._statuses, self._terms or {}),
-            "feeds": {feed.name: msgspec.structs.asdict(feed) for feed in self._feeds},
+            "strategies": shown.strategies(self._engine.statuses, self._terms or {}),
+            "feeds": {feed.name: msgspec.structs.asdict(feed) for feed in self._engine.feeds},
             "actors": {child.name: msgspec.to_builtins(child) for child in self._tree()},
         }
         if self._balance_sheet is not None:
@@ -553,7 +703,7 @@ class OversightActor(DurableActor):
         return self._fund_status()
 
     def _fund_status(self) -> FundStatus:
-        guard, fee = self._memory.guard, self._memory.fees
+        guard, fee, heard = self._memory.guard, self._memory.fees, self._host.heard()
         by_stage: dict[str, int] = {}
         for terms in (self._terms or {}).values():
             by_stage[terms.stage.value] = by_stage.get(terms.stage.value, 0) + 1
@@ -563,14 +713,18 @@ class OversightActor(DurableActor):
             nav=from_minor(guard.nav_minor if self._ticks or guard.units else self._capital_minor),
             drawdown_pct=round(guard.drawdown, 6),
             high_water_mark=from_minor(round(fee.mark_per_unit * guard.units)),
-            running_strategies=sum(one.state == "running" for one in self._statuses),
+            running_strategies=sum(one.state == "running" for one in self._engine.statuses),
             total_fees=from_minor(fee.posted_minor + fee.accrued_minor),
-            kill_switch=guard.kill_state,
+            kill_switch=self._host.latch.status.state,
             mode="act",
             strategies_by_stage=by_stage,
             alerts_24h=self._count_alerts(),
             breakers_open=self._count_breakers(),
             ticks=self._ticks,
+            nav_difference=None if self._gap_minor is None else from_minor(self._gap_minor),
+            clock_suspect=self._clock_watch.is_suspect(),
+            data_age_s=round(heard.age_s, 3) if self._ticks else None,
+            stale=heard.silent and bool(guard.strategies),
         )
 
     # Read from the file when they are shown: others write these rows, and a value kept here would
@@ -591,26 +745,11 @@ class OversightActor(DurableActor):
     async def remember_guard(self, _: RememberGuard) -> None:
         """Refused with what the storage refuses; the next tick then tries again."""
         memory = msgspec.structs.replace(self._memory, guard=await self._ask("guard", ReadGuard()))
-        await self._save((schema.remembered(memory),))
+        await self._save((schema.remembered(memory), *self._nav_lines))
         self._memory = self._stored = memory
+        self._nav_lines.clear()
 
     @handles(NavHistory)
     def nav_history(self, request: NavHistory) -> tuple[NavSample, ...]:
         """NAV and drawdown at the end of each session, newest first."""
         return schema.nav_history(self._reader, checked_limit(request.limit))
-
-
-def _in_force(status: StrategyStatus, entitled: EntitlementTerms | None) -> bool:
-    return entitled is not None and status.stage in (None, entitled.stage.value)
-
-
-def _flags(guard: GuardState) -> tuple[object, ...]:
-    """What must be remembered at once; figures can wait for the end of the session."""
-    return (
-        guard.kill_state,
-        guard.warned,
-        guard.external_minor,
-        tuple(
-            (name, book.paused, book.warned, book.real) for name, book in guard.strategies.items()
-        ),
-    )

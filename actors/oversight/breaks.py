@@ -1,16 +1,62 @@
-"""The comparison of the two NAVs, the ledger's and the guard's. Pure; money in minor units."""
+"""The comparison of the two NAVs, the ledger's and the guard's. Pure; money in minor units.
+
+They rest on different reports of the engine, which need not come in one moment, so only a break
+that stands is one.
+"""
 
 from __future__ import annotations
 
-__all__ = ["is_break"]
+from collections.abc import Sequence
 
-# A cent, or a basis point of NAV if that is more.
-BREAK_TOLERANCE_MINOR = 1_000_000
+from ...wire.controller import StrategyStatus
+from ...wire.ledger import LedgerPosition
+from ...wire.money import MINOR_PER_UNIT, minor_of_float, to_minor
+
+__all__ = ["BreakWatch", "is_break", "unmarked_minor"]
+
+# A basis point of NAV, if that is more than the tolerance in money.
 BREAK_TOLERANCE_FRACTION = 1e-4
+BREAK_LOOKS = 3
+BREAK_STANDS_S = 60.0
 
 
-def is_break(gap_minor: int, expected_minor: int) -> bool:
-    """Whether the two NAVs differ by more than rounding explains."""
-    return abs(gap_minor) > max(
-        BREAK_TOLERANCE_MINOR, BREAK_TOLERANCE_FRACTION * abs(expected_minor)
-    )
+def is_break(gap_minor: int, expected_minor: int, tolerance: float) -> bool:
+    """Whether the two NAVs differ by more than rounding explains; `tolerance` in the currency."""
+    allowed = max(tolerance * MINOR_PER_UNIT, BREAK_TOLERANCE_FRACTION * abs(expected_minor))
+    return bool(abs(gap_minor) > allowed)
+
+
+def unmarked_minor(positions: Sequence[LedgerPosition], statuses: Sequence[StrategyStatus]) -> int:
+    """Unrealized P&L of the strategies with open positions that the book has not marked yet.
+
+    The book is marked at a session's end alone; the guard's NAV has it at each tick.
+    """
+    marked: dict[str, int] = {}
+    for position in positions:
+        gain = to_minor(position.value - position.cost).minor
+        name = position.strategy or ""
+        marked[name] = marked.get(name, 0) + gain
+    unrealized = {status.name: minor_of_float(status.unrealized_pnl) for status in statuses}
+    unmarked = 0
+    for name, gain in marked.items():
+        reported = unrealized.get(name)
+        unmarked += 0 if reported is None else reported - gain
+    return unmarked
+
+
+class BreakWatch:
+    """The looks that saw a break, in a row."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self._since_s = 0.0
+
+    def look(self, is_broken: bool, now_s: float) -> bool:
+        """Whether the break has stood long enough to be told; `now_s` is monotonic."""
+        if not is_broken:
+            self._looks = 0
+            return False
+        if not self._looks:
+            self._since_s = now_s
+        self._looks += 1
+        return self._looks >= BREAK_LOOKS and now_s - self._since_s >= BREAK_STANDS_S

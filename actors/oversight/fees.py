@@ -3,8 +3,8 @@ crystallised.
 
 Management: basis points a year, ACT/365, on the NAV of the tick before. The accrual is kept as an
 exact integer fraction, since a tick's share rounds to nothing. Performance: a percentage of what a
-unit has gained above its high-water mark, crystallised every so many days; per unit, so that a
-deposit never moves the mark.
+unit has gained above its high-water mark, crystallised every so many days. The guard computes it in
+the look that finds NAV (`performance_fee`); here it is only kept and made final.
 """
 
 from __future__ import annotations
@@ -15,36 +15,47 @@ import msgspec
 from msgspec import Meta
 
 from ...runtime import DAY_US, Settings
+from ...wire.guard import FeeTerms
 
-__all__ = ["FeeSettings", "FeeState", "Owed", "accrue", "crystallise", "due", "post_management"]
+__all__ = [
+    "FeeSettings",
+    "FeeState",
+    "Owed",
+    "accrue",
+    "crystallise",
+    "due",
+    "post_management",
+    "terms",
+    "with_flow",
+]
 
 # Denominator of the management accrual: basis points times microseconds of a 365-day year.
 _YEAR_BP_US = 10_000 * 365 * DAY_US
 
 
 class FeeSettings(Settings, frozen=True):
-    """The fees that the fund charges its holders."""
+    """The fees that the fund charges its holders; none by default."""
 
     management_fee_bps: Annotated[
         int, Meta(ge=0, le=10_000, description="basis points of NAV a year, accrued each tick")
-    ] = 200
+    ] = 0
     performance_fee_pct: Annotated[
         float,
         Meta(ge=0, le=100, description="percent of what a unit gains above its high-water mark"),
-    ] = 20.0
+    ] = 0.0
     crystallise_every_days: Annotated[
         float, Meta(gt=0, description="days; after them the performance fee is final")
     ] = 30.0
 
 
 class FeeState(msgspec.Struct, frozen=True):
-    """What must outlive the process."""
+    """The state that must outlive the process."""
 
     at_us: int = 0  # of the last accrual; 0: none yet
     management_fraction: int = 0  # accrued and not posted, times _YEAR_BP_US
     performance_minor: int = 0  # accrued and not posted
     mark_per_unit: float = 1.0  # the high-water mark
-    crystallised_us: int = 0
+    crystallised_us: int = 0  # 0: the count of days has not begun
     posted_minor: int = 0  # both fees, ever
 
     @property
@@ -63,7 +74,7 @@ class Owed(msgspec.Struct, frozen=True):
 
     kind: Literal["management", "performance"]
     amount_minor: int
-    session: str
+    session: str  # between sessions with the instant, so that the ledger's key is unique
 
 
 class Posting(NamedTuple):
@@ -73,28 +84,51 @@ class Posting(NamedTuple):
     after: FeeState
 
 
-def accrue(
-    state: FeeState,
-    settings: FeeSettings,
-    now_us: int,
-    *,
-    nav_minor: int,
-    gross_minor: int,
-    units: float,
-) -> FeeState:
-    """The state after the time since the last accrual, on `nav_minor` of the tick before;
-    negative NAV pays nothing.
+def accrue(state: FeeState, settings: FeeSettings, now_us: int, *, nav_minor: int) -> FeeState:
+    """The state after the time since the last accrual, with the management fee on `nav_minor`,
+    which is NAV of the tick before.
+
+    The first accrual only begins the count. Negative NAV and a clock that went back pay nothing.
     """
     if not state.at_us:
-        return msgspec.structs.replace(state, at_us=now_us, crystallised_us=now_us)
+        begun_us = state.crystallised_us or now_us
+        return msgspec.structs.replace(state, at_us=now_us, crystallised_us=begun_us)
     elapsed_us = max(0, now_us - state.at_us)
     grown = state.management_fraction + max(0, nav_minor) * settings.management_fee_bps * elapsed_us
-    after = msgspec.structs.replace(
-        state, at_us=max(now_us, state.at_us), management_fraction=grown
-    )
-    gain = (gross_minor - after.management_minor) - state.mark_per_unit * units
-    performance = max(0, int(gain * settings.performance_fee_pct / 100))
-    return msgspec.structs.replace(after, performance_minor=performance)
+    return msgspec.structs.replace(state, at_us=max(now_us, state.at_us), management_fraction=grown)
+
+
+def terms(state: FeeState, settings: FeeSettings) -> FeeTerms:
+    """The performance fee as the guard applies it."""
+    return FeeTerms(settings.performance_fee_pct, state.mark_per_unit)
+
+
+def with_flow(state: FeeState, flow_minor: int, *, nav_minor: int, units: float) -> Posting:
+    """The state after a deposit or a withdrawal at `nav_minor`, and the fee of the units that left.
+
+    A deposit buys units above the mark, which have gained nothing yet: the mark of all units is the
+    average of what each has been charged up to. A withdrawal redeems units, and pays the fee on
+    their gain.
+    """
+    if not flow_minor or units <= 0 or nav_minor <= 0:
+        return Posting(0, state)
+    if flow_minor < 0:
+        leaving = min(1.0, -flow_minor / nav_minor)
+        amount = int(state.performance_minor * leaving)
+        after = msgspec.structs.replace(
+            state,
+            performance_minor=state.performance_minor - amount,
+            posted_minor=state.posted_minor + amount,
+        )
+        return Posting(amount, after)
+    per_unit = nav_minor / units
+    if per_unit <= state.mark_per_unit:
+        return Posting(0, state)
+    grown = 1 + flow_minor / nav_minor
+    mark = (state.mark_per_unit * units + flow_minor) / (units * grown)
+    # Rounding must not take a unit in the last place off the mark.
+    mark = max(state.mark_per_unit, mark)
+    return Posting(0, msgspec.structs.replace(state, mark_per_unit=mark))
 
 
 def post_management(state: FeeState) -> Posting:
@@ -112,16 +146,12 @@ def due(state: FeeState, settings: FeeSettings, now_us: int) -> bool:
     return now_us - state.crystallised_us >= settings.crystallise_every_days * DAY_US
 
 
-def crystallise(state: FeeState, now_us: int, *, gross_minor: int, units: float) -> Posting:
-    """The performance fee becomes final, and what a unit is worth after it is the new mark, if
-    that is higher.
+def crystallise(state: FeeState, now_us: int, *, nav_minor: int, units: float) -> Posting:
+    """The performance fee as a final amount. NAV per unit after all fees becomes the mark, if it is
+    higher.
     """
+    per_unit = nav_minor / units if units > 0 else state.mark_per_unit
     amount = state.performance_minor
-    per_unit = (
-        (gross_minor - state.management_minor - amount) / units
-        if units > 0
-        else state.mark_per_unit
-    )
     after = msgspec.structs.replace(
         state,
         performance_minor=0,

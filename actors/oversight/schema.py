@@ -1,9 +1,12 @@
-"""What oversight itself must remember: its record, and one line of NAV per session."""
+"""The tables of oversight: its record, and one line of NAV per session."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from ...wire.controller import StrategyStatus
 from ...wire.guard import GuardState
 from ...wire.money import from_minor
 from ...wire.oversight import NavSample
@@ -11,7 +14,19 @@ from ...wire.persistence import Statement
 from ..persistence import Rows
 from .fees import FeeState, Owed
 
-__all__ = ["SCHEMA", "Memory", "load", "nav_history", "nav_line", "remembered"]
+__all__ = [
+    "SCHEMA",
+    "SCHEMA_4",
+    "Ending",
+    "Memory",
+    "kept",
+    "load",
+    "must_remember",
+    "nav_history",
+    "nav_line",
+    "read_back",
+    "remembered",
+]
 
 SCHEMA = """
 CREATE TABLE oversight (id INTEGER PRIMARY KEY CHECK (id = 1), record TEXT NOT NULL) STRICT;
@@ -22,6 +37,24 @@ CREATE TABLE nav_history (
     drawdown_pct REAL NOT NULL
 ) STRICT;
 """
+SCHEMA_4 = "ALTER TABLE nav_history ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;\n"
+
+# A peak is stored when it has risen by this much, so a crash never forgets more of it.
+PEAK_STEP = 1.001
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """A session that has ended, as long as a consumer has not taken it.
+
+    NAV line and fees are part of the record's own commit. A consumer that fails is asked again at
+    each tick, in the order of the sessions, also after a restart.
+    """
+
+    session: str
+    missed: bool
+    sample: bool  # promotion has not taken its sample
+    marks: bool  # the ledger has not taken its marks
+    statuses: tuple[msgspec.Raw, ...] = ()  # the engine's figures for it
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -29,35 +62,134 @@ class Memory(msgspec.Struct, frozen=True):
 
     guard: GuardState = GuardState()
     fees: FeeState = FeeState()
-    session: str = ""  # the last one that ended
+    session: str = ""  # the last one that ended; it only rises
     owed: tuple[Owed, ...] = ()
+    since_us: int = 0  # the fund's first start: no session before it is ended
+    tick_us: int = 0  # the newest tick; a session without one gives no sample
+    ended_us: int = 0  # its end; 0: none has ended
+    named: bool = False  # the host names the sessions
+    ending: tuple[Ending, ...] = ()
+    statuses: tuple[msgspec.Raw, ...] = ()  # the engine's last word, at an orderly stop
+    heard_us: int = 0  # when it was given; 0: not known, since there was no orderly stop
+
+
+def kept(statuses: Sequence[StrategyStatus]) -> tuple[msgspec.Raw, ...]:
+    """The statuses as the record keeps them, without those that cannot be written."""
+    found = []
+    for status in statuses:
+        try:
+            found.append(msgspec.Raw(msgspec.json.encode(status)))
+        except (TypeError, ValueError, OverflowError):  # a figure of a class that JSON has not
+            continue
+    return tuple(found)
+
+
+def read_back(statuses: Sequence[msgspec.Raw]) -> tuple[StrategyStatus, ...]:
+    """The statuses that the record keeps, without those that are none in this version."""
+    found = []
+    for status in statuses:
+        try:
+            found.append(msgspec.json.decode(status, type=StrategyStatus))
+        except msgspec.MsgspecError:
+            continue
+    return tuple(found)
+
+
+def must_remember(memory: Memory, stored: Memory) -> bool:
+    """Whether the record must be stored at once; figures can wait for the end of the session."""
+    return (
+        _facts(memory) != _facts(stored)
+        or _flags(memory.guard) != _flags(stored.guard)
+        or _has_new_peak(memory.guard, stored.guard)
+        or _is_first_tick(memory, stored)
+    )
+
+
+def _is_first_tick(memory: Memory, stored: Memory) -> bool:
+    """Whether this is the first tick of a session: a session without one gives no sample.
+
+    A session that the host names has the tick that names it.
+    """
+    began_us = memory.ended_us or memory.since_us
+    return not memory.named and memory.tick_us > began_us >= stored.tick_us
+
+
+def _facts(memory: Memory) -> tuple[object, ...]:
+    waiting = [(ending.session, ending.sample, ending.marks) for ending in memory.ending]
+    mark = memory.fees.mark_per_unit
+    return (memory.session, memory.since_us, memory.named, memory.owed, waiting, mark)
+
+
+def _flags(guard: GuardState) -> tuple[object, ...]:
+    return (
+        guard.kill_state,
+        guard.warned,
+        guard.silent,
+        guard.blind,
+        guard.external_minor,
+        tuple(
+            (
+                name,
+                book.paused,
+                book.warned,
+                book.real,
+                book.had_real,
+                book.above,
+                book.left,
+                book.restarted,
+                book.carried_minor,
+                book.run,
+                book.closing,
+            )
+            for name, book in guard.strategies.items()
+        ),
+    )
+
+
+def _has_new_peak(guard: GuardState, stored: GuardState) -> bool:
+    if guard.peak_per_unit > PEAK_STEP * stored.peak_per_unit:
+        return True
+    before = stored.strategies
+    return any(
+        book.real
+        and name in before
+        and book.peak_minor > PEAK_STEP * max(0, before[name].peak_minor)
+        for name, book in guard.strategies.items()
+    )
 
 
 def remembered(memory: Memory) -> Statement:
-    """The statement that stores the memory in place of the one before."""
+    """The record as one row."""
     return Statement(
         "INSERT OR REPLACE INTO oversight VALUES (1, ?)", ((msgspec.json.encode(memory).decode(),),)
     )
 
 
-def nav_line(at_us: int, session: str, nav_minor: int, drawdown_pct: float) -> Statement:
-    """The statement that stores NAV and drawdown at the end of a session."""
+def nav_line(
+    at_us: int, session: str, nav_minor: int, drawdown_pct: float, *, missed: bool = False
+) -> Statement:
+    """The line of one session; `at_us` rises from session to session."""
     return Statement(
-        "INSERT OR REPLACE INTO nav_history VALUES (?, ?, ?, ?)",
-        ((at_us, session, nav_minor, drawdown_pct),),
+        "INSERT OR REPLACE INTO nav_history(at_us, session, nav_minor, drawdown_pct, missed)"
+        " VALUES (?, ?, ?, ?, ?)",
+        ((at_us, session, nav_minor, drawdown_pct, int(missed)),),
     )
 
 
 def load(rows: Rows) -> Memory:
-    """The stored memory; a new one when none was stored."""
+    """The record as it is stored; an empty one before the first tick."""
     row = rows.row("SELECT record FROM oversight")
     return Memory() if row is None else msgspec.json.decode(row[0], type=Memory)
 
 
 def nav_history(rows: Rows, limit: int) -> tuple[NavSample, ...]:
     """The newest lines, newest first."""
-    found = rows.rows("SELECT * FROM nav_history ORDER BY at_us DESC LIMIT ?", (limit,))
+    found = rows.rows(
+        "SELECT at_us, session, nav_minor, drawdown_pct, missed"
+        " FROM nav_history ORDER BY at_us DESC LIMIT ?",
+        (limit,),
+    )
     return tuple(
-        NavSample(at_us, session, from_minor(nav), drawdown)
-        for at_us, session, nav, drawdown in found
+        NavSample(at_us, session, from_minor(nav), drawdown, bool(missed))
+        for at_us, session, nav, drawdown, missed in found
     )

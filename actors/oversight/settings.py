@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from ...runtime import Settings
 from .fees import FeeSettings
+from .sessions import calendar_of
 
 __all__ = ["OversightSettings"]
 
@@ -15,6 +16,25 @@ __all__ = ["OversightSettings"]
 class OversightSettings(Settings, frozen=True):
     """How often the tick's steps run, and which subsystems the fund has."""
 
+    tick_interval_s: Annotated[
+        float | None,
+        Meta(ge=0.01, le=43_200, description="seconds; None: the host calls tick()"),
+    ] = 1.0
+    session: Annotated[
+        str,
+        Meta(
+            description="'UTC day', or 'weekdays HH:MM Area/City' (the close, Monday to Friday);"
+            " the first tick(session=...) of the host switches it off"
+        ),
+    ] = "UTC day"
+    break_tolerance: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="units of the currency, or 1 bp of NAV if that is more; by so much may"
+            " the NAV of the ledger and of the engine differ",
+        ),
+    ] = 0.01
     recovery_every_ticks: Annotated[
         int, Meta(ge=1, description="ticks between two looks for failed strategies and stale feeds")
     ] = 10
@@ -32,3 +52,7 @@ class OversightSettings(Settings, frozen=True):
     ] = False
     alerts_enabled: bool = False
     fees: FeeSettings = FeeSettings()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        calendar_of(self.session)

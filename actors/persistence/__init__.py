@@ -2,8 +2,9 @@
 
 from .actor import PersistenceActor
 from .backup import Copied, backup, beside, restore
+from .board import StorageBoard
 from .copying import sync_folder
-from .database import open_database
+from .database import check_writable, open_database
 from .reader import Reader, Rows
 from .store import Store, commit_batch
 from .writer import DurableActor, Refusal, StateDiverged, Writer
@@ -16,10 +17,12 @@ __all__ = [
     "Refusal",
     "Rows",
     "StateDiverged",
+    "StorageBoard",
     "Store",
     "Writer",
     "backup",
     "beside",
+    "check_writable",
     "commit_batch",
     "open_database",
     "restore",

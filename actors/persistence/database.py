@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
 
-from ...wire.errors import DatabaseError
+from ...wire.errors import DatabaseError, StorageDegraded
 from .migrations import APPLICATION_ID, check_ours, migrate
 
-__all__ = ["APPLICATION_ID", "BUSY_TIMEOUT_MS", "open_database"]
+__all__ = ["APPLICATION_ID", "BUSY_TIMEOUT_MS", "check_writable", "open_database", "wait_for_locks"]
 
-BUSY_TIMEOUT_MS = 5_000
+# Two waits and the answer fit into the 10 s that a caller is promised.
+BUSY_TIMEOUT_MS = 4_500
 JOURNAL_SIZE_LIMIT = 64 * 2**20
 WAL_AUTOCHECKPOINT_PAGES = 4_096
 CACHE_KIB = 64 * 2**10
@@ -35,7 +37,7 @@ def open_database(path: Path, migrations: Sequence[str]) -> apsw.Connection:
     except (OSError, apsw.Error) as error:
         raise DatabaseError(path, f"cannot be opened: {error}") from error
     try:
-        _wait_for_locks(connection)
+        wait_for_locks(connection)
         # Before any setting: WAL mode is written into the file, and a file that is refused is left
         # as it was.
         check_ours(connection, path, len(migrations))
@@ -54,17 +56,49 @@ def open_database(path: Path, migrations: Sequence[str]) -> apsw.Connection:
     return connection
 
 
+def check_writable(path: Path, wait_ms: int) -> None:
+    """Wait until no other program holds the write lock of the existing database at `path`.
+
+    Raises: `StorageDegraded` when it cannot be written after `wait_ms`; `DatabaseError`.
+    """
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    except apsw.Error as error:
+        raise DatabaseError(path, f"cannot be opened: {error}") from error
+    try:
+        wait_for_locks(connection, wait_ms)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except apsw.BusyError as error:
+        raise StorageDegraded(
+            f"{path} cannot be written: another program has held its write lock for"
+            f" {wait_ms / 1_000:g} s"
+        ) from error
+    except apsw.Error as error:
+        raise StorageDegraded(f"{path} cannot be written: {error}") from error
+    finally:
+        # Closing tidies up, and must not wait for the same lock again.
+        wait_for_locks(connection, 0)
+        connection.close()
+
+
 def _create_private(path: Path) -> None:
     """The file exists with mode 0600 before SQLite writes a byte; its -wal and -shm files
     inherit the mode.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    # Only a new file is opened here. Closing a descriptor of an existing one would drop the locks
+    # of this process's other connections to it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
-def _wait_for_locks(connection: apsw.Connection) -> None:
-    """A reader's checkpoint or a tool's single write may hold the lock for a moment."""
-    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+def wait_for_locks(connection: apsw.Connection, wait_ms: int | None = None) -> None:
+    """Wait for a lock, which a reader's checkpoint or a tool's single write holds for a moment.
+
+    `wait_ms` None: as long as at the opening.
+    """
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS if wait_ms is None else wait_ms)
 
 
 def _write_ahead_log(connection: apsw.Connection) -> None:

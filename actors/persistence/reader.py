@@ -12,6 +12,7 @@ import apsw
 
 from ...wire.errors import DatabaseError
 from .database import APPLICATION_ID, BUSY_TIMEOUT_MS
+from .files import OpenFiles, keep_from_children
 
 __all__ = ["Reader", "Rows"]
 
@@ -20,15 +21,15 @@ class Rows:
     """Questions to any connection."""
 
     def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def rows(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[Any]:
         """All rows as tuples. Each call is its own short read transaction."""
-        return self._connection.execute(sql, bindings).fetchall()
+        return self.connection.execute(sql, bindings).fetchall()
 
     def each(self, sql: str, bindings: tuple[Any, ...] = ()) -> Iterator[Any]:
         """The rows one by one, each read when it is taken: for a caller that may stop early."""
-        yield from self._connection.execute(sql, bindings)
+        yield from self.connection.execute(sql, bindings)
 
     def row(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
         """The first row, or None."""
@@ -43,37 +44,40 @@ class Reader(Rows):
     """
 
     def __init__(self, path: Path) -> None:
+        path = path.absolute()
         if not path.is_file():
             raise DatabaseError(path, "there is no such database")
         try:
             super().__init__(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY))
         except apsw.Error as error:
             raise DatabaseError(path, f"cannot be opened: {error}") from error
-        self.path = path.absolute()
+        self.path = path
         try:
-            self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-            application_id = self._connection.pragma("application_id")
-        except apsw.Error as error:
+            self.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            application_id = self.connection.pragma("application_id")
+            self.files = OpenFiles(path)
+        except (OSError, apsw.Error) as error:
             self.close()
             raise DatabaseError(path, _why_unreadable(error)) from error
         if application_id != APPLICATION_ID:
             self.close()
             raise DatabaseError(path, "is not a fundops database")
+        keep_from_children(self)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """All reads in the block see one state. Keep it short: it keeps the log from being cut."""
-        self._connection.execute("BEGIN")
+        self.connection.execute("BEGIN")
         try:
             yield
         finally:
             # On a damaged file the rollback fails too; nothing was written.
             with suppress(apsw.Error):
-                self._connection.execute("ROLLBACK")
+                self.connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Idempotent."""
-        self._connection.close()
+        self.connection.close()
 
     def __enter__(self) -> Reader:
         return self
@@ -87,7 +91,7 @@ class Reader(Rows):
         self.close()
 
 
-def _why_unreadable(error: apsw.Error) -> str:
+def _why_unreadable(error: Exception) -> str:
     if isinstance(error, apsw.CantOpenError):
         # A reader shares two files with a writer. Reading without them is right only where no
         # writer can be, and that cannot be told from here.

@@ -9,7 +9,7 @@ only.
 
 from __future__ import annotations
 
-__all__ = ["READ_MARK", "SCHEMA", "SET_MARK"]
+__all__ = ["RAISE_MARK", "READ_MARK", "SCHEMA"]
 
 SCHEMA = """
 CREATE TABLE commit_mark (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL) STRICT;
@@ -17,4 +17,5 @@ INSERT INTO commit_mark VALUES (1, 0);
 """
 
 READ_MARK = "SELECT number FROM commit_mark"
-SET_MARK = "UPDATE commit_mark SET number = ?"
+# Changes no row when another program has written since, or the file is another one.
+RAISE_MARK = "UPDATE commit_mark SET number = number + 1 WHERE number = ?"

@@ -1,9 +1,9 @@
 """The one connection that writes, and committing a batch through it. Runs in the writer thread.
 
 The meaning of each fault is decided here. The lock is taken: wait, a bounded time. The file cannot
-be written now: refused, nothing written. The disk fails or the file is damaged: refused, until a
-person has looked. COMMIT itself fails: the database is opened again to see whether the transaction
-is there, and the batch is acknowledged or run once more.
+be written now: refused, nothing written. The disk fails or the file is damaged, was deleted or was
+replaced: refused, until a person has looked. COMMIT itself fails: the database is opened again to
+see whether the transaction is there, and the batch is acknowledged or run once more.
 """
 
 from __future__ import annotations
@@ -25,18 +25,27 @@ from ...wire.errors import (
     StorageFailed,
 )
 from ...wire.persistence import Committed, Statement
-from .database import open_database
-from .schema import READ_MARK, SET_MARK
+from .database import open_database, wait_for_locks
+from .files import OpenFiles, keep_from_children
+from .schema import RAISE_MARK, READ_MARK
 
-__all__ = ["Answer", "Store", "commit_batch"]
+__all__ = ["Answer", "BeforeCommit", "Store", "commit_batch", "no_log_elsewhere"]
 
 Answer = Committed | ConstraintFailed | StorageDegraded | StorageFailed | OutcomeUnknown
 Batch = Sequence[tuple[Statement, ...]]
 _Run = Callable[[apsw.Connection, tuple[Statement, ...]], ConstraintFailed | None]
+# Called with the connection and the new mark, in the transaction, just before COMMIT. It may refuse
+# with `StorageDegraded`; then nothing of the transaction is written.
+BeforeCommit = Callable[[apsw.Connection, int], None]
 
 # Each attempt waits for the busy timeout. All of them and one reopening fit well into the deadline
 # of a commit.
 LOCK_ATTEMPTS = 2
+# The wait of a batch that follows one refused for a lock. Its callers have waited behind that one
+# already, and full waits would add up to minutes.
+LOCKED_OUT_WAIT_MS = 200
+# At the end of the process: neither an outside reader nor an outside writer holds it up for longer.
+CLOSE_WAIT_MS = 500
 # One statement per row costs nearly as much again as the rows themselves; 64 rows gain nothing
 # over 32.
 ROWS_PER_INSERT = 32
@@ -56,17 +65,34 @@ _UNWRITABLE = (
 _DAMAGED = (apsw.IOError, apsw.CorruptError, apsw.NotADBError)
 
 
+def no_log_elsewhere(_connection: apsw.Connection, _mark: int) -> None:
+    """The default `BeforeCommit`: the database is the only place that a transaction goes to."""
+
+
 class Store:
     """A database open for writing.
 
     Raises: `DatabaseError`.
     """
 
-    def __init__(self, path: Path, migrations: Sequence[str]) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        migrations: Sequence[str],
+        before_commit: BeforeCommit = no_log_elsewhere,
+    ) -> None:
+        self._path = path.absolute()
         self._migrations = migrations
-        self.connection = open_database(path, migrations)
-        self.mark = self._read_mark()  # of the last transaction known to be on disk
+        self.before_commit = before_commit
+        self.locked_out = False  # whether the last batch was refused for a lock
+        self.connection = open_database(self._path, migrations)
+        try:
+            self.mark = self._read_mark()  # of the last transaction known to be on disk
+            self.files = OpenFiles(self._path)
+        except (OSError, apsw.Error) as error:
+            self.connection.close()
+            raise DatabaseError(path, f"cannot be opened: {error}") from error
+        keep_from_children(self)
 
     def _read_mark(self) -> int:
         return int(next(iter(self.connection.execute(READ_MARK)))[0])
@@ -87,6 +113,9 @@ class Store:
         if not self._path.exists():
             raise DatabaseError(self._path, "is gone")
         self.connection = open_database(self._path, self._migrations)
+        before_files, self.files = self.files, OpenFiles(self._path)
+        if not self.files.same_database(before_files):
+            raise DatabaseError(self._path, "is another file than the one that was open")
         self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         before, self.mark = self.mark, self._read_mark()
         if self.mark not in (before, before + 1):
@@ -98,13 +127,24 @@ class Store:
 
     def close(self) -> None:
         """Leave one tidy file if possible. Idempotent."""
-        with suppress(apsw.ConnectionClosedError):
-            try:
-                self.connection.pragma("optimize")
-                self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            finally:
-                # Neither works on a full disk or beside a reader. Rows in the WAL are safe there.
-                self.connection.close()
+        # Nothing of this works on a full disk, beside a reader, or in a forked child. Rows in the
+        # WAL are safe there.
+        with suppress(apsw.Error, DatabaseError):
+            wait_for_locks(self.connection, CLOSE_WAIT_MS)
+            self.connection.pragma("optimize")
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        with suppress(apsw.Error):
+            self.connection.close()
+
+
+class _AnotherWriter(Exception):
+    """The file holds another mark than that of our last transaction."""
+
+    def __init__(self, path: Path, mark: int) -> None:
+        super().__init__(
+            f"{path} is not at mark {mark}, where this writer left it: another program wrote to it,"
+            " or another file was copied over it; nothing more is written"
+        )
 
 
 class _CommitRaised(Exception):
@@ -119,12 +159,29 @@ def commit_batch(store: Store, batch: Batch) -> list[Answer]:
     """Run all requests of the batch in one transaction; one answer each.
 
     A request that breaks a constraint fails alone: the batch is rolled back and run again with a
-    savepoint around each request.
+    savepoint around each request. Nothing is written to files that the path does not lead to, and
+    nothing that went into such files is acknowledged.
     """
     try:
-        return _commit(store, batch)
+        problem = store.files.problem()
+    except OSError as error:
+        return [StorageDegraded(f"database cannot be looked at: {error}") for _ in batch]
+    if problem is not None:
+        return [StorageFailed(problem) for _ in batch]
+    try:
+        answers = _commit(store, batch)
     except _CommitRaised as raised:
-        return _settle(store, batch, raised)
+        answers = _settle(store, batch, raised)
+    if not any(isinstance(answer, Committed) for answer in answers):
+        return answers
+    # The files may have gone meanwhile, before COMMIT or after it.
+    try:
+        problem = store.files.problem()
+    except OSError as error:
+        problem = f"database cannot be looked at: {error}"
+    if problem is None:
+        return answers
+    return [OutcomeUnknown(f"the outcome is unknown: {problem}") for _ in batch]
 
 
 def _settle(store: Store, batch: Batch, raised: _CommitRaised) -> list[Answer]:
@@ -135,7 +192,14 @@ def _settle(store: Store, batch: Batch, raised: _CommitRaised) -> list[Answer]:
         # The log begins anew: its end is set by this commit's sync, not left by the failed one.
         _transaction(store, (), savepoints=False)
         return raised.answers
-    except (_CommitRaised, DatabaseError, apsw.Error) as error:
+    except (
+        _CommitRaised,
+        _AnotherWriter,
+        StorageDegraded,
+        DatabaseError,
+        OSError,
+        apsw.Error,
+    ) as error:
         reason = f"commit failed: {raised.__cause__}; and again: {error.__cause__ or error}"
         return [OutcomeUnknown(f"the outcome is unknown, {reason}") for _ in batch]
 
@@ -146,6 +210,10 @@ def _commit(store: Store, batch: Batch) -> list[Answer]:
             return _transaction(store, batch, savepoints=False)
         except _OFFENCES:
             return _transaction(store, batch, savepoints=True)
+    except StorageDegraded as refusal:
+        return [refusal for _ in batch]
+    except _AnotherWriter as error:
+        return [StorageFailed(str(error)) for _ in batch]
     except _UNWRITABLE as error:
         return [StorageDegraded(f"database cannot be written: {error}") for _ in batch]
     except _DAMAGED as error:
@@ -156,9 +224,12 @@ def _transaction(store: Store, batch: Batch, *, savepoints: bool) -> list[Answer
     connection, committed = store.connection, Committed(len(batch))
     run: _Run = _run_alone if savepoints else _run
     try:
-        _begin(connection)
+        _begin(store)
         answers: list[Answer] = [run(connection, statements) or committed for statements in batch]
-        connection.execute(SET_MARK, (store.mark + 1,))
+        connection.execute(RAISE_MARK, (store.mark,))
+        if not connection.changes():
+            raise _AnotherWriter(store.files.database, store.mark)
+        store.before_commit(connection, store.mark + 1)
         _end(connection, answers)
     except BaseException:
         _rollback(connection)
@@ -167,12 +238,22 @@ def _transaction(store: Store, batch: Batch, *, savepoints: bool) -> list[Answer
     return answers
 
 
-def _begin(connection: apsw.Connection) -> None:
-    for _ in range(LOCK_ATTEMPTS - 1):
-        with suppress(apsw.BusyError):
-            connection.execute("BEGIN IMMEDIATE")
-            return
-    connection.execute("BEGIN IMMEDIATE")
+def _begin(store: Store) -> None:
+    connection = store.connection
+    if store.locked_out:
+        wait_for_locks(connection, LOCKED_OUT_WAIT_MS)
+    try:
+        for _ in range(0 if store.locked_out else LOCK_ATTEMPTS - 1):
+            with suppress(apsw.BusyError):
+                connection.execute("BEGIN IMMEDIATE")
+                return
+        connection.execute("BEGIN IMMEDIATE")
+    except apsw.BusyError:
+        store.locked_out = True
+        raise
+    if store.locked_out:
+        store.locked_out = False
+        wait_for_locks(connection)
 
 
 def _end(connection: apsw.Connection, answers: list[Answer]) -> None:

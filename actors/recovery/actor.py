@@ -41,6 +41,7 @@ from ...wire.recovery import (
     ReleaseStrategy,
 )
 from ..alert.requests import alert_ref, requested, wake_alerts
+from ..guard.latch import KillLatch
 from ..persistence import DurableActor
 from . import schema
 from .book import Book, Draft
@@ -89,12 +90,19 @@ class RecoveryActor(DurableActor):
     """
 
     def __init__(
-        self, path: Path, clock: Clock, host: RecoveryHost, settings: RecoverySettings
+        self,
+        path: Path,
+        clock: Clock,
+        host: RecoveryHost,
+        settings: RecoverySettings,
+        *,
+        latch: KillLatch | None = None,
     ) -> None:
         super().__init__(path)
         self._clock = clock
         self._host = host
         self._settings = settings
+        self._latch = latch or KillLatch()
         self._calls = calls_of(host)
         self._wall = WallWatch(clock)
         self._jumps: list[RecoveryEvent] = []  # of the wall clock, not yet durable
@@ -174,6 +182,7 @@ class RecoveryActor(DurableActor):
         if request.kill_engaged is not None:
             # Before the reports: a restart that returned under the kill switch must be stopped.
             self._book.kill = request.kill_engaged
+        self._read_latch()
         events = await self._note_jumps()
         events += await self._work_off()
         now_us = self._now_us()
@@ -184,11 +193,16 @@ class RecoveryActor(DurableActor):
     async def hear(self, report: AttemptEnded | AttemptLate) -> None:
         """Note the end, or the lateness, of a restart call; kept until it is durable."""
         self._calls.reports.append(report)
+        self._read_latch()
         try:
             await self._work_off()
         except Rejected as refusal:
             # A told message has no asker to refuse. The report is kept for the next check.
             log.warning("the end of restart %s is not stored yet: %s", report.attempt_id, refusal)
+
+    def _read_latch(self) -> None:
+        """See the kill switch as it is now, and not as the last check was told."""
+        self._book.kill = self._book.kill or self._latch.engaged
 
     async def _work_off(self) -> tuple[RecoveryEvent, ...]:
         """Make the pending reports of restart calls durable, oldest first."""

@@ -2,15 +2,20 @@
 
 Commands import their modules when they run, so `--help` is quick.
 
-Exit codes: 0 done, 1 refused, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 refused, 2 wrong usage, 130 interrupted, 143 terminated. With `--json` an
+error is also one JSON object on stdout: {"error": {"type", "text", "key", "outcome"}}.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -37,8 +42,12 @@ def mcp(*, db: Path | None = None) -> int:
     """
     from fundops.config import home
     from fundops.mcp.server import serve
+    from fundops.reader import open_reader
 
-    serve(db if db is not None else home() / "fund.db")
+    path = (db if db is not None else home() / "fund.db").absolute()
+    # A wrong path is refused now: an assistant would be told only in the answer of each tool.
+    open_reader(path).close()
+    serve(path)
     return 0
 
 
@@ -92,6 +101,11 @@ app.command(
     help="Read a fund's alerts, and test the channels that deliver them.",
 )
 app.command(
+    "fundops.cli.kill_switch:app",
+    name="kill-switch",
+    help="Stop all trading of a fund, and let it start again.",
+)
+app.command(
     "fundops.cli.database:backup",
     name="backup",
     help="Copy a fund's database, while it runs or not.",
@@ -127,32 +141,85 @@ def _again(error: Exception) -> str:
     )
 
 
-def _run() -> int:
+def _worded(error: Exception) -> str:
+    """The error for a person: a refusal of the system names its file and has no number."""
+    if isinstance(error, OSError) and error.strerror:
+        problem = error.strerror
+        if problem[1:2].islower():
+            problem = problem[0].lower() + problem[1:]
+        return f"{error.filename}: {problem}" if error.filename else problem
+    return str(error)
+
+
+def _told(error: Exception) -> None:
+    """Print the error as JSON too, for a program that asked for JSON."""
+    if "--json" not in sys.argv:
+        return
+    import msgspec
+
+    facts: dict[str, str | None] = {"type": type(error).__name__, "text": _worded(error)}
+    for fact in ("key", "outcome"):
+        facts[fact] = getattr(error, fact, None)
+    with suppress(OSError):  # the error itself may be that stdout cannot be written
+        print(msgspec.json.encode({"error": facts}).decode())
+
+
+@contextmanager
+def _terminated_in_order() -> Iterator[list[int]]:
+    """Let SIGTERM end a command as Ctrl-C does: a fund stops, temporary files are removed.
+
+    Yields the list of its arrivals. In a program that handles either signal itself, nothing
+    changes.
+    """
+    arrivals: list[int] = []
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+    def interrupt(number: int, _frame: Any) -> None:
+        arrivals.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    if ours:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield arrivals
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _run(terminations: list[int]) -> int:
     # The classes in an except clause are looked up only after an error, so `--help` loads none of
     # them.
     try:
         code = app(sys.argv[1:], result_action="return_value")
     except KeyboardInterrupt:
-        print("fundops: interrupted", file=sys.stderr)
-        return 130
+        print(f"fundops: {'terminated' if terminations else 'interrupted'}", file=sys.stderr)
+        return 128 + (terminations[0] if terminations else signal.SIGINT)
     except BrokenPipeError:
         return 0  # the reader of our output has closed it
     except _usage_errors() as error:
+        _told(error)
         return usage(str(error))
     except _refusals() as error:
-        print(f"fundops: {error}{_again(error)}", file=sys.stderr)
+        _told(error)
+        print(f"fundops: {_worded(error)}{_again(error)}", file=sys.stderr)
         return 1
     return code if isinstance(code, int) else 0
 
 
 def main() -> None:
     """Run the `fundops` command and exit: 0 done, 1 refused, 2 wrong usage, 130 interrupted."""
-    code = _run()
+    with _terminated_in_order() as terminations:
+        code = _run(terminations)
     try:
         sys.stdout.flush()
     except OSError as error:
         if not code and not isinstance(error, BrokenPipeError):
-            print(f"fundops: {error}", file=sys.stderr)
+            print(f"fundops: {_worded(error)}", file=sys.stderr)
             code = 1
         # The rest of the buffer would fail again when the interpreter flushes it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
 from cyclopts import App, Parameter
 
+from fundops.cli.bookings import BOOKINGS, author, book
 from fundops.cli.database import owned
 from fundops.cli.options import Booking, Money, Source, given, instant
 from fundops.cli.show import plain, print_json, print_pairs, print_table, signed
@@ -142,7 +143,116 @@ def nav(
     per_unit
         Of one unit, which deposits and withdrawals do not change.
     """
-    return _report(source, "nav_per_unit" if per_unit else "nav", as_of=instant("as-of", as_of))
+    at = instant("as-of", as_of)
+    _name_unpriced(source, at)
+    return _report(source, "nav_per_unit" if per_unit else "nav", as_of=at)
+
+
+def _name_unpriced(source: Source | None, as_of: Any) -> None:
+    """Say on stderr which assets the NAV does not count, so that the output stays a figure."""
+    with _reader(source or Source()) as reader:
+        prices = reader.prices(**given(as_of=as_of))
+    unpriced = [asset for asset, price in prices.items() if price is None]
+    if unpriced:
+        print(f"fundops: not counted, without a price: {', '.join(unpriced)}", file=sys.stderr)
+
+
+@app.command
+def positions(
+    *, as_of: str | None = None, strategy: str | None = None, source: Source | None = None
+) -> int:
+    """Open positions by strategy and instrument.
+
+    Parameters
+    ----------
+    as_of
+        At the end of this day (YYYY-MM-DD), or at this time; now by default.
+    strategy
+        Only of this strategy.
+    """
+    asked = given(as_of=instant("as-of", as_of), strategy=strategy)
+    heads = ("strategy", "instrument", "quantity", "cost", "value")
+    return _table(source, "positions", heads, **asked)
+
+
+@app.command
+def lots(
+    *, strategy: str | None = None, instrument: str | None = None, source: Source | None = None
+) -> int:
+    """Open lots, oldest first: the order in which they are closed.
+
+    Parameters
+    ----------
+    strategy
+        Only of this strategy.
+    instrument
+        Only of this instrument.
+    """
+    asked = given(strategy=strategy, instrument=instrument)
+    heads = ("strategy", "instrument", "opened", "day", "quantity", "cost", "value")
+    return _table(source, "lots", heads, **asked)
+
+
+@app.command
+def realized(
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    by: Literal["strategy", "instrument"] = "strategy",
+    source: Source | None = None,
+) -> int:
+    """Realized P&L; a gain is positive.
+
+    Parameters
+    ----------
+    start
+        First day (YYYY-MM-DD) or time; the beginning by default.
+    end
+        Last day or time, which is included; now by default.
+    by
+        One line for each strategy, or for each instrument.
+    """
+    span = {"start": instant("start", start), "end": instant("end", end)}
+    return _report(source, "realized", **span, by=by)
+
+
+@app.command
+def prices(*, as_of: str | None = None, source: Source | None = None) -> int:
+    """The last price of every other asset; null for one that is held and has none.
+
+    Parameters
+    ----------
+    as_of
+        At the end of this day (YYYY-MM-DD), or at this time; now by default.
+    """
+    return _report(source, "prices", as_of=instant("as-of", as_of))
+
+
+@app.command
+def reconcile(path: Path, /, *, tolerance: Money = "0", source: Source | None = None) -> int:
+    """Compare the books with a broker's statements; the exit code is 1 when they differ.
+
+    Parameters
+    ----------
+    path
+        A CSV file with the columns day, cash, instrument, quantity. A line without an instrument
+        has only cash; a file without the last two columns compares only cash.
+    tolerance
+        Differences of cash up to this amount are none.
+    """
+    from fundops.cli.statements import read_statements
+
+    where = source or Source()
+    statements = read_statements(path)
+    with _reader(where) as reader:
+        answer = reader.reconcile(statements, tolerance=tolerance)
+    if where.json:
+        print_json({"ok": answer.ok, **plain(answer)})
+    else:
+        print(answer)
+        if answer.entries:
+            _print_entries(answer.entries)
+    return 0 if answer.ok else 1
 
 
 @app.command
@@ -153,6 +263,9 @@ def entries(
     kind: str | None = None,
     after: int | None = None,
     limit: int = 20,
+    key: str | None = None,
+    day: str | None = None,
+    instrument: str | None = None,
     source: Source | None = None,
 ) -> int:
     """Journal entries, newest first.
@@ -169,13 +282,22 @@ def entries(
         Only entries older than this number, such as the last one of the page before.
     limit
         The largest number of entries to list.
+    key
+        Only the entry with this key.
+    day
+        Only of this day (YYYY-MM-DD).
+    instrument
+        Only entries that moved lots of this instrument, or name it.
     """
     where = source or Source()
+    asked = given(account=account, strategy=strategy, kind=kind, after_seq=after)
+    asked |= given(key=key, day=day, instrument=instrument)
     with _reader(where) as reader:
-        asked = given(account=account, strategy=strategy, kind=kind, after_seq=after)
         found = reader.entries(**asked, limit=limit)
-    if where.json:
-        return print_json(found)
+    return print_json(found) if where.json else _print_entries(found)
+
+
+def _print_entries(found: Iterable[Any]) -> int:
     rows = [
         (
             str(entry.seq),
@@ -251,7 +373,7 @@ def deposit(amount: Money, /, *, booking: Booking | None = None) -> int:
     amount
         How much.
     """
-    return _book(booking, "deposit", amount=amount)
+    return book(booking, "deposit", amount=amount)
 
 
 @app.command
@@ -263,7 +385,7 @@ def withdraw(amount: Money, /, *, booking: Booking | None = None) -> int:
     amount
         How much.
     """
-    return _book(booking, "withdraw", amount=amount)
+    return book(booking, "withdraw", amount=amount)
 
 
 @app.command
@@ -275,7 +397,7 @@ def profit(amount: Money, /, *, booking: Booking | None = None) -> int:
     amount
         How much.
     """
-    return _book(booking, "record_profit", amount=amount)
+    return book(booking, "record_profit", amount=amount)
 
 
 @app.command
@@ -287,7 +409,7 @@ def loss(amount: Money, /, *, booking: Booking | None = None) -> int:
     amount
         How much.
     """
-    return _book(booking, "record_loss", amount=amount)
+    return book(booking, "record_loss", amount=amount)
 
 
 @app.command
@@ -309,7 +431,7 @@ def post(
     legs = [_leg("debit", text, "") for text in debit or ()] + [
         _leg("credit", text, "-") for text in credit or ()
     ]
-    return _book(booking, "post", entry=legs)
+    return book(booking, "post", entry=legs)
 
 
 def _leg(option: str, text: str, sign: str) -> dict[str, str]:
@@ -325,24 +447,8 @@ def _leg(option: str, text: str, sign: str) -> dict[str, str]:
     }
 
 
-def _by(by: str | None) -> str:
-    return by if by is not None else os.environ.get("USER", "")
-
-
-def _book(booking: Booking | None, method: str, **content: Any) -> int:
-    from fundops.control.standalone import run_command
-
-    how = booking or Booking()
-    asked = {
-        **content,
-        **given(key=how.key, strategy=how.strategy, at=how.at, memo=how.memo or None),
-    }
-    posted = run_command(how.path, f"ledger.{method}", asked, _by(how.by))
-    if how.json:
-        return print_json(posted)
-    again = " (booked before)" if posted["replayed"] else ""
-    print(f"entry {posted['seq']}{again}  key {posted['key']}  hash {posted['hash']}")
-    return 0
+for word, command in BOOKINGS.items():
+    app.command(command, name=word)
 
 
 # -- reports of the engine
@@ -383,7 +489,7 @@ def skip_report(
     """
     from fundops.control.standalone import run_command
 
-    where, who = source or Source(), _by(by)
+    where, who = source or Source(), author(by)
     asked = {"key": key, "reason": reason, "by": who}
     skipped = run_command(where.path, "ledger.skip_report", asked, who)
     if where.json:
@@ -412,7 +518,7 @@ def import_fills(path: Path, /, *, by: str | None = None, source: Source | None 
     where = source or Source()
     new, aside = 0, list[dict[str, Any]]()
     for fills in fills_of(path):
-        booked = run_command(where.path, "ledger.import_fills", {"fills": fills}, _by(by))
+        booked = run_command(where.path, "ledger.import_fills", {"fills": fills}, author(by))
         new += booked["new"]
         aside += booked["aside"]
     if where.json:
@@ -482,7 +588,8 @@ def _write_new(output: Path, lines: Iterable[str]) -> None:
 
 def _refuse_to_overwrite(output: Path) -> None:
     if output.exists() or output.is_symlink():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(output))
+        problem = "exists already, and an export never overwrites"
+        raise FileExistsError(errno.EEXIST, problem, str(output))
 
 
 def _write_lines(file: TextIO, lines: Iterable[str]) -> None:
@@ -529,3 +636,17 @@ def _report(source: Source | None, question: str, **options: Any) -> int:
         return print_pairs(shown)
     print(shown)
     return 0
+
+
+def _table(source: Source | None, question: str, heads: Sequence[str], **asked: Any) -> int:
+    """Print a list of records, a line each, or as JSON."""
+    where = source or Source()
+    with _reader(where) as reader:
+        found = getattr(reader, question)(**asked)
+    if where.json:
+        return print_json(found)
+    cells = [
+        ["" if record[head] is None else str(record[head]) for head in heads]
+        for record in plain(found)
+    ]
+    return print_table(heads, cells)

@@ -39,11 +39,17 @@ LEDGER_READS: Final = frozenset(
         "balance_sheet",
         "cash_flow",
         "entries",
+        "entries_after",
         "income_statement",
+        "lots",
         "nav",
         "nav_per_unit",
+        "positions",
+        "prices",
+        "realized",
         "recent_entries",
         "reports_aside",
+        "reconcile",
         "trial_balance",
         "verify",
     )
@@ -177,5 +183,7 @@ def fund_commands(
 def takes_key(name: str) -> bool:
     """Whether the command takes an idempotency key, so that it can safely be asked twice."""
     part, _, method = name.partition(".")
-    function = getattr(LedgerDoor, method, None) if part == "ledger" else None
+    # A question may have a key too: that of the entry that it looks for.
+    books = part == "ledger" and method not in LEDGER_READS
+    function = getattr(LedgerDoor, method, None) if books else None
     return function is not None and "key" in inspect.signature(function).parameters

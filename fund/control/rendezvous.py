@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import stat
 import struct
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from fundops.errors import ControlError
+from fundops.file.private import TEMPORARY, made_folder, problem_with, shared_folder
 
 __all__ = [
     "CHUNK_BYTES",
@@ -39,7 +39,6 @@ CHUNK_BYTES: Final = 65_536  # read at once
 
 # macOS has the shortest limit: 104 bytes, with the terminating zero.
 PATH_MAX_BYTES = 103
-TEMPORARY: Final = Path("/tmp")
 
 # From Darwin's <sys/un.h> and <sys/ucred.h>; Python has no names for them.
 _SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
@@ -100,22 +99,7 @@ def socket_name(uuid: str) -> str:
 
 
 def _shared() -> Path:
-    return TEMPORARY / f"fundops-{os.getuid()}"
-
-
-def _problem_with(folder: Path) -> str | None:
-    """Why other users could reach a socket in this folder; None: they cannot."""
-    try:
-        found = folder.lstat()
-    except OSError as error:
-        return f"cannot be entered: {error.strerror}"
-    if not stat.S_ISDIR(found.st_mode):
-        return "is not a folder"
-    if found.st_uid != os.getuid():
-        return f"belongs to uid {found.st_uid}"
-    if found.st_mode & 0o077:
-        return f"is open to others (mode {stat.S_IMODE(found.st_mode):04o})"
-    return None
+    return shared_folder(TEMPORARY)
 
 
 def _runtime_folders() -> list[Path]:
@@ -133,16 +117,10 @@ def folder_to_listen_in() -> Path:
     Raises: `ControlError` when none is safe.
     """
     for folder in _runtime_folders():
-        if _problem_with(folder) is None and os.access(folder, os.W_OK) and _fits(folder):
+        if problem_with(folder) is None and os.access(folder, os.W_OK) and _fits(folder):
             return folder
     folder = _shared()
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise ControlError(f"{folder} cannot be made: {error.strerror}") from error
-    problem = _problem_with(folder)
+    problem = made_folder(folder)
     if problem is not None:
         raise ControlError(f"{folder} {problem}; a control socket there would not be safe")
     return folder
@@ -155,5 +133,5 @@ def folders_to_look_in() -> list[Path]:
     """
     every = [*_runtime_folders(), Path(f"/run/user/{os.getuid()}"), _shared()]
     return [
-        folder for folder in dict.fromkeys(every) if _fits(folder) and _problem_with(folder) is None
+        folder for folder in dict.fromkeys(every) if _fits(folder) and problem_with(folder) is None
     ]

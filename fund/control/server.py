@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import msgspec
 import trio
@@ -213,6 +214,7 @@ def _listen(path: Path) -> socket.socket:
         made.chmod(0o600)
         listening.listen(BACKLOG)
         listening.setblocking(False)
+        _listening.add(listening)
         # A rename replaces the dead socket in one step, so there is no moment without one.
         made.rename(path)
     except BaseException:
@@ -220,6 +222,19 @@ def _listen(path: Path) -> socket.socket:
         made.unlink(missing_ok=True)
         raise
     return listening
+
+
+_listening: WeakSet[socket.socket] = WeakSet()
+
+
+def _close_in_child() -> None:
+    # Open in a forked child, the socket would still take clients after the fund's end, and none of
+    # them would be answered.
+    for listening in _listening:
+        listening.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _is_answered(path: Path) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import trio
@@ -13,12 +13,24 @@ from fundops.actors.guard import Leases
 from fundops.config import FundConfig
 from fundops.doors.door import ANSWER_DEADLINE_S
 from fundops.doors.ledger import LedgerDoor
+from fundops.moments import day_of
 from fundops.reported import Reported
-from fundops.runtime import ActorError, ChildStatus, Clock, Rejected, Request, Supervisor
+from fundops.runtime import (
+    ActorError,
+    ChildStatus,
+    Clock,
+    ConfigError,
+    Rejected,
+    Request,
+    Supervisor,
+    shown,
+)
+from fundops.wire import border
 from fundops.wire.alert import PendingDeliveries
-from fundops.wire.controller import StrategyStatus
-from fundops.wire.guard import Entitlement, ResumeStrategy
+from fundops.wire.controller import StopReport, StrategyStatus
+from fundops.wire.guard import ConfirmCounters, Entitlement, ResumeStrategy, StopReported
 from fundops.wire.oversight import (
+    ConfirmClock,
     FundStatus,
     NavHistory,
     NavSample,
@@ -26,6 +38,7 @@ from fundops.wire.oversight import (
     Tick,
     TickReport,
 )
+from fundops.wire.persistence import StorageStatistics, StorageStatus
 from fundops.wire.status import StatusPort
 
 __all__ = ["FundDoor"]
@@ -58,7 +71,7 @@ class FundDoor:
         self._leases = leases
         self._reported = reported
         self._channels = channels
-        self._last_day = _utc_day(clock)
+        self._loop = trio.lowlevel.current_trio_token()
 
     async def _ask(self, actor: str, request: Request[R]) -> R:
         return await self._supervisor.ref(actor).ask(request, timeout_s=ANSWER_DEADLINE_S)
@@ -66,15 +79,36 @@ class FundDoor:
     # -- the host's side: callable from any thread, without await
 
     def report(self, status: StrategyStatus) -> None:
-        """Push one strategy's status; the newest one counts at the next tick.
+        """Push one strategy's status; the newest one counts at the next tick, and ages from now.
 
-        Raises: `ConfigError` for anything but a `StrategyStatus`.
+        Raises: `ConfigError` naming the field that is wrong; the older status then stands.
         """
         self._reported.report(status)
 
+    def report_stopped(self, report: StopReport) -> None:
+        """Push what is still open under the kill switch, which confirms the stop when nothing is.
+
+        Raises: `ConfigError` naming the count that is no whole number.
+        """
+        told = StopReported(border.stop_report(report))
+        self._loop.run_sync_soon(self._tell_guard, told)
+
+    def _tell_guard(self, told: StopReported) -> None:
+        try:
+            self._supervisor.ref("guard").tell_nowait(told)
+        except ActorError as error:
+            log.warning("a pushed StopReport was not heard: %s", error)
+
     def may_trade(self, name: str) -> bool:
-        """Whether the strategy `name` may send real orders now."""
+        """Whether the strategy `name` may send real orders that add risk now."""
         return self._leases.may_trade(name)
+
+    def may_close(self, name: str) -> bool:
+        """Whether the strategy `name` may send real orders that only reduce its risk now.
+
+        It never expires for a strategy that had real money.
+        """
+        return self._leases.may_close(name)
 
     def entitlement(self, name: str) -> Entitlement:
         """Stage, mode and capital of the strategy `name`, and the instant until which they hold."""
@@ -82,16 +116,19 @@ class FundDoor:
 
     # -- the tick
 
-    async def tick(self, session: str | None = None) -> TickReport:
+    async def tick(self, session: dt.date | str | None = None) -> TickReport:
         """Run one round of oversight; returns once its commits are durable.
 
-        For hosts that drive time themselves. `session` names the session that this tick ends, as an
-        ISO date; None: no session ends.
+        It also ends the sessions of the configured calendar that are over. A host that keeps the
+        calendar itself names with `session` the one that this tick ends, as an ISO date; the first
+        name switches the configured calendar off. No session ends twice, and none before one that
+        has ended.
+
+        Raises: `ConfigError` when `session` is no ISO date.
         """
-        report = await self._supervisor.ref("oversight").ask(
-            Tick(session), timeout_s=TICK_DEADLINE_S
-        )
-        if session is not None and self.config.ledger_enabled:
+        named = None if session is None else day_of("session", session)
+        report = await self._supervisor.ref("oversight").ask(Tick(named), timeout_s=TICK_DEADLINE_S)
+        if report.sessions and self.config.ledger_enabled:
             await self._log_anchor()
         return report
 
@@ -108,15 +145,26 @@ class FundDoor:
             for entry in newest:
                 log.info("ledger anchor %d %s", entry.seq, entry.hash)
 
-    async def tick_now(self) -> TickReport:
-        """Run a tick that also ends the UTC day if one has passed since the last `tick_now`."""
-        today = _utc_day(self.clock)
-        ended, self._last_day = self._last_day, today
-        return await self.tick(ended if ended != today else None)
+    async def confirm_clock(self, *, by: str, reason: str) -> bool:
+        """Take the wall clock as right after a jump (`FundStatus.clock_suspect`).
+
+        Sessions, fees and promotions go on from its time at the next tick. False when it was not
+        suspect. `by` names the person who has looked.
+
+        Raises: `ConfigError` for an empty `by` or `reason`.
+        """
+        for field, text in (("by", by), ("reason", reason)):
+            if not isinstance(text, str) or not text.strip():
+                raise ConfigError(field, f"{shown(text)} says nothing; a person confirms a clock")
+        return await self._ask("oversight", ConfirmClock(by, reason))
 
     async def status(self) -> FundStatus:
         """The fund's state as of its last tick."""
         return await self._ask("oversight", ReadFundStatus())
+
+    async def storage(self) -> StorageStatus:
+        """Whether the database can be written, the size of its log in bytes, and counters."""
+        return await self._ask("persistence", StorageStatistics())
 
     async def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
         """NAV and drawdown at the end of each session, newest first."""
@@ -128,6 +176,13 @@ class FundDoor:
         `by` names the person who decides.
         """
         return await self._ask("guard", ResumeStrategy(strategy, by))
+
+    async def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
+        """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.
+
+        Raises: `BadRequest` without a name and a reason.
+        """
+        return await self._ask("guard", ConfirmCounters(strategy, by, reason))
 
     # -- the actors
 
@@ -152,7 +207,3 @@ class FundDoor:
                     await trio.sleep(FLUSH_POLL_S)
             return True
         return False
-
-
-def _utc_day(clock: Clock) -> str:
-    return datetime.fromtimestamp(clock.now_us() // 1_000_000, UTC).date().isoformat()

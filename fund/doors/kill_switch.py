@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+from fundops.actors.guard import KillLatch
 from fundops.doors.door import ANSWER_DEADLINE_S
 from fundops.runtime import ActorError, Ref, Rejected, Request
-from fundops.wire.guard import EngageKillSwitch, KillStatus, ReadKillSwitch, ReleaseKillSwitch
+from fundops.wire.guard import EngageKillSwitch, KillStatus, ReleaseKillSwitch
 from fundops.wire.oversight import RememberGuard
 
 __all__ = ["KillSwitchDoor"]
@@ -23,28 +24,41 @@ class KillSwitchDoor:
     `by` names the person or program that decides, for the alerts and for the switch's status.
     """
 
-    def __init__(self, guard: Ref, oversight: Ref) -> None:
+    def __init__(self, guard: Ref, oversight: Ref, latch: KillLatch) -> None:
         self._guard = guard
         self._oversight = oversight
+        self._latch = latch
 
-    async def engage(self, *, reason: str, by: str) -> KillStatus:
-        """Stop all trading now; returns after the engine was told to stop.
+    async def engage(self, *, reason: str = "", by: str = "") -> KillStatus:
+        """Stop all trading now; returns while the engine is being told.
 
-        The state is UNCONFIRMED when the engine did not confirm that it stopped. A switch that is
-        engaged already keeps its first reason.
+        The state is ENGAGING until the engine has answered, then ENGAGED, or UNCONFIRMED when it
+        did not confirm that it stopped. A switch that is engaged already keeps its first reason.
+        Any two values are accepted: they are made to fit after the act.
         """
         return await self._ask(self._guard, EngageKillSwitch(reason, by))
 
-    async def release(self, *, by: str, reason: str = "") -> KillStatus:
-        """Allow trading again; from now on drawdown is measured from the present NAV.
+    async def release(
+        self,
+        *,
+        by: str,
+        reason: str,
+        rearm: Literal["from_current_nav", "keep_peak"] = "from_current_nav",
+        accept_open_orders: bool = False,
+    ) -> KillStatus:
+        """Allow trading again, by a person who gives a name and a reason.
 
+        "from_current_nav" measures the drawdown from the present NAV; "keep_peak" keeps the peak,
+        so a drawdown that is still over the limit engages the switch again at the next tick.
         Strategies that the switch stopped stay stopped until a person starts them. If the database
         cannot store the release now, the next tick tries again; a restart before that finds the
         switch engaged.
 
-        Raises: `KillSwitchNotEngaged`.
+        Raises: `BadRequest` naming the field; `KillSwitchNotEngaged`; `StopNotConfirmed` while the
+            engine has not confirmed its stop, unless `accept_open_orders`; `StorageDegraded`.
         """
-        status = await self._ask(self._guard, ReleaseKillSwitch(by, reason))
+        request = ReleaseKillSwitch(by, reason, rearm, accept_open_orders)
+        status = await self._ask(self._guard, request)
         try:
             await self._ask(self._oversight, RememberGuard())
         except (Rejected, ActorError) as refusal:
@@ -52,8 +66,10 @@ class KillSwitchDoor:
         return status
 
     async def status(self) -> KillStatus:
-        """The state of the switch now; while engaged, with its reason, its time and its author."""
-        return await self._ask(self._guard, ReadKillSwitch())
+        """The state of the switch at this instant; while engaged, with its reason, its time and
+        its author.
+        """
+        return self._latch.status
 
     async def _ask(self, ref: Ref, request: Request[R]) -> R:
         return await ref.ask(request, timeout_s=ANSWER_DEADLINE_S)

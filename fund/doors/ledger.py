@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import operator
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -31,15 +33,21 @@ from fundops.wire.ledger import (
     ChargePerformanceFee,
     ClosePeriod,
     ClosePosition,
+    Convert,
     Correct,
     Deposit,
     Entries,
+    EntriesAfter,
     Entry,
     Event,
     Financing,
     Income,
     IncomeStatement,
+    JournalLine,
+    LedgerLot,
+    LedgerPosition,
     Leg,
+    Lots,
     Mark,
     NavPerUnit,
     NetAssetValue,
@@ -47,17 +55,27 @@ from fundops.wire.ledger import (
     OpeningPosition,
     OpenPosition,
     PayFees,
+    Positions,
     Post,
     Posted,
     PostMany,
+    Price,
+    Prices,
+    Realized,
     RecentEntries,
+    Reconcile,
+    Reconciliation,
     RecordLoss,
     RecordProfit,
+    Rename,
     ReopenPeriod,
     ReportsAside,
     Reverse,
     Settle,
     SkipReport,
+    Split,
+    Statement,
+    Transfer,
     TrialBalance,
     Withdraw,
 )
@@ -297,7 +315,10 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Pay out fees that were charged: FEES_RECEIVABLE / CASH. Raises: `InsufficientFunds`."""
+        """Pay out fees that were charged: FEES_RECEIVABLE / CASH.
+
+        Raises: `InsufficientFunds` beyond what is owed.
+        """
         return await self._book(PayFees, amount, key=key, strategy=strategy, at=at, memo=memo)
 
     async def income(
@@ -357,8 +378,13 @@ class LedgerDoor(Door):
     ) -> Posted:
         """Book the opposite of every leg of an entry, once.
 
-        Raises: `AlreadyReversed`, `UnknownEntry`.
+        The units of a deposit or a withdrawal are priced at today's NAV per unit instead, so that
+        other holders' value does not change.
+
+        Raises: `AlreadyReversed`, `UnknownEntry`; `EntryRefused` for a trade or a price, whose
+            opposite is booked instead.
         """
+        seq = _whole(seq)
         return await self._book(Reverse, seq, reason, key=key, strategy=strategy, at=at, memo="")
 
     async def correct(
@@ -375,10 +401,11 @@ class LedgerDoor(Door):
         """Reverse entry `seq` and book `entry` instead, both or neither.
 
         Returns the new entry's `Posted`. Without `at` the reversal has the date of the entry that
-        it reverses, or now if that day is closed.
+        it reverses, or now if that day is closed. Where a deposit or a withdrawal replaces another,
+        units are issued for the difference, at today's NAV per unit.
         """
         return await self._book(
-            Correct, seq, entry, reason, key=key, strategy=strategy, at=at, memo=memo
+            Correct, _whole(seq), entry, reason, key=key, strategy=strategy, at=at, memo=memo
         )
 
     async def close_period(
@@ -409,6 +436,102 @@ class LedgerDoor(Door):
             at=None,
             memo="",
         )
+
+    async def split(
+        self,
+        instrument: str,
+        ratio: Amount,
+        *,
+        cash: Amount | None = None,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Multiply the quantity of every open lot of an instrument; lots keep their cost.
+
+        `ratio` is the number of new units for an old one, also as text such as "3:2" or "1:10".
+        With `cash` the fraction of a unit that is left is closed for that amount. Without
+        `strategy` the lots of all strategies are split.
+
+        Raises: `PositionMismatch` when there are none.
+        """
+        return await self._book(
+            Split, instrument, ratio, cash, key=key, strategy=strategy, at=at, memo=memo
+        )
+
+    async def rename(
+        self,
+        instrument: str,
+        to: str,
+        *,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Move every open lot of an instrument to another name, of one strategy or of all.
+
+        Raises: `PositionMismatch` when there are none, or the other is open in the other direction.
+        """
+        return await self._book(
+            Rename, instrument, to, key=key, strategy=strategy, at=at, memo=memo
+        )
+
+    async def transfer(
+        self,
+        instrument: str,
+        quantity: Amount,
+        *,
+        from_strategy: str | None,
+        to_strategy: str | None,
+        key: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Move the oldest lots of a strategy to another, which pays their cost: no P&L arises.
+
+        The quantity has the sign of the position; None is the fund as a whole.
+
+        Raises: `PositionMismatch`.
+        """
+        content = (instrument, quantity, from_strategy, to_strategy)
+        return await self._book(Transfer, *content, key=key, strategy=None, at=at, memo=memo)
+
+    async def convert(
+        self,
+        amount: Amount,
+        asset: str,
+        to_amount: Amount,
+        to_asset: str,
+        fee: Amount = 0,
+        *,
+        key: str | None = None,
+        strategy: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Change cash of one asset into another; the fee is in the asset that is given away.
+
+        Raises: `InsufficientFunds`: CASH of no asset goes below zero.
+        """
+        content = (amount, asset, to_amount, to_asset, fee)
+        return await self._book(Convert, *content, key=key, strategy=strategy, at=at, memo=memo)
+
+    async def price(
+        self,
+        asset: str,
+        value: Amount,
+        *,
+        key: str | None = None,
+        at: Instant | None = None,
+        memo: str = "",
+    ) -> Posted:
+        """Say what one unit of another asset is worth, in the fund's currency, from `at` on.
+
+        The NAV counts the asset at its last price.
+        """
+        return await self._book(Price, asset, value, key=key, strategy=None, at=at, memo=memo)
 
     async def post(
         self,
@@ -515,7 +638,10 @@ class LedgerDoor(Door):
         return await self._ask(TrialBalance(moment_of("as_of", as_of), strategy, asset))
 
     async def nav(self, as_of: Moment | None = None, *, strategy: str | None = None) -> Decimal:
-        """The net asset value by the books."""
+        """The net asset value by the books, with other assets at their last prices.
+
+        An asset without a price is not counted; `prices` names it.
+        """
         return await self._ask(NetAssetValue(moment_of("as_of", as_of), strategy))
 
     async def nav_per_unit(self, as_of: Moment | None = None) -> Decimal:
@@ -533,12 +659,73 @@ class LedgerDoor(Door):
         kind: str | None = None,
         after_seq: int | None = None,
         limit: int = 100,
+        key: str | None = None,
+        day: dt.date | str | None = None,
+        instrument: str | None = None,
     ) -> tuple[Entry, ...]:
         """One page of matching entries, newest first.
 
-        For the next page, pass the `seq` of the last entry as `after_seq`.
+        For the next page, pass the `seq` of the last entry as `after_seq`. `instrument` finds the
+        entries that moved its lots or name it.
+
+        Raises: `UnknownAccount`, `UnknownStrategy`, `BadField` for a kind that does not exist.
         """
-        return await self._ask(Entries(account, strategy, kind, after_seq, limit))
+        dated = None if day is None else day_of("day", day)
+        return await self._ask(
+            Entries(
+                account, strategy, kind, _whole(after_seq), _whole(limit), key, dated, instrument
+            )
+        )
+
+    async def entries_after(self, seq: int = 0, limit: int = 100) -> tuple[JournalLine, ...]:
+        """The entries after entry `seq` as they are stored, oldest first: payload and hash.
+
+        SHA-256 over the previous hash and the payload gives the hash; before the first entry it is
+        32 zero bytes.
+        """
+        return await self._ask(EntriesAfter(_whole(seq), _whole(limit)))
+
+    async def positions(
+        self, as_of: Moment | None = None, *, strategy: str | None = None
+    ) -> tuple[LedgerPosition, ...]:
+        """The open positions by strategy and instrument, of now or of any time."""
+        return await self._ask(Positions(moment_of("as_of", as_of), strategy))
+
+    async def lots(
+        self, *, strategy: str | None = None, instrument: str | None = None
+    ) -> tuple[LedgerLot, ...]:
+        """The open lots by strategy and instrument, oldest first."""
+        return await self._ask(Lots(strategy, instrument))
+
+    async def realized(
+        self, start: Moment | None = None, end: Moment | None = None, *, by: str = "strategy"
+    ) -> dict[str, Decimal]:
+        """Realized P&L by "strategy" or by "instrument", both ends included; a gain is positive.
+
+        An empty name stands for what belongs to none. Closing entries are left out.
+        """
+        return await self._ask(Realized(moment_of("start", start), moment_of("end", end), by))
+
+    async def prices(self, as_of: Moment | None = None) -> dict[str, Decimal | None]:
+        """The last price of every other asset.
+
+        None: the fund holds the asset, and the NAV does not count it for want of a price.
+        """
+        return await self._ask(Prices(moment_of("as_of", as_of)))
+
+    async def reconcile(
+        self, statements: Sequence[Statement], *, tolerance: Amount = 0
+    ) -> Reconciliation:
+        """Compare the books with a broker's statements of some days, all strategies together.
+
+        The answer names the last day on which both agree, the first on which they do not, the
+        figures that differ, and the entries between. Differences of CASH up to `tolerance` are
+        none.
+
+        Raises: `BadField`, `AmountError`.
+        """
+        stated = _members("statements", statements, Statement)
+        return await self._ask(Reconcile(stated, tolerance))
 
     async def verify(self, level: int = 2, *, anchor: Anchor | None = None) -> Verification:
         """Check the book while booking goes on; returns the findings and repairs nothing.
@@ -557,7 +744,14 @@ class LedgerDoor(Door):
 
     async def recent_entries(self, limit: int = 20) -> tuple[Entry, ...]:
         """The newest entries, newest first."""
-        return await self._ask(RecentEntries(limit))
+        return await self._ask(RecentEntries(_whole(limit)))
+
+
+def _whole(value: Any) -> Any:
+    """An integer of another library, such as numpy, as an int; anything else as it is."""
+    with suppress(TypeError):
+        return value if isinstance(value, bool) else operator.index(value)
+    return value
 
 
 def _members(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import uuid
 from pathlib import Path
 from typing import Final
 
+import apsw
 import msgspec
 
 from fundops.actors.alert import schema as alert_schema
+from fundops.actors.guard import schema as guard_schema
+from fundops.actors.ledger import prices as ledger_prices
 from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.events import Rules
 from fundops.actors.oversight import schema as oversight_schema
@@ -22,6 +26,8 @@ from fundops.runtime import ConfigError
 from fundops.wire.errors import DatabaseError
 
 __all__ = ["MIGRATIONS", "Migration", "migrate_fund", "migration_of", "prepare"]
+
+log = logging.getLogger("fundops")
 
 # Its rows are written and read by `fundops.control.audit`.
 _AUDIT: Final = """
@@ -54,7 +60,11 @@ MIGRATIONS: tuple[str, ...] = (
     + oversight_schema.SCHEMA,
     ledger_schema.SCHEMA_2 + persistence_schema.SCHEMA + _AUDIT,
     promotion_schema.SCHEMA_3 + recovery_schema.SCHEMA_3 + _AUDIT_3,
-    alert_schema.SCHEMA_4 + ledger_schema.SCHEMA_4,
+    alert_schema.SCHEMA_4
+    + guard_schema.SCHEMA_4
+    + ledger_schema.SCHEMA_4
+    + ledger_prices.SCHEMA_4
+    + oversight_schema.SCHEMA_4,
 )
 
 
@@ -116,6 +126,12 @@ def prepare(
     """
     connection = open_database(path, MIGRATIONS)
     try:
+        if path.stat().st_nlink > 1:
+            log.warning(
+                "%s has another name (a hard link): opened by that one, it would lack this one's"
+                " log and kill marker",
+                path,
+            )
         stored = meta.read(Rows(connection))
         for field, value in identity.items():
             if field in stored and stored[field] != value:
@@ -131,5 +147,7 @@ def prepare(
         if not noted.items() <= stored.items():
             meta.write(connection, noted)
         return wanted["uuid"]
+    except (OSError, apsw.Error) as error:
+        raise DatabaseError(path, f"cannot be used: {error}") from error
     finally:
         connection.close()

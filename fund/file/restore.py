@@ -11,7 +11,7 @@ from pathlib import Path
 
 import apsw
 
-from fundops.actors.guard.marker import Marker
+from fundops.actors.guard.marker import Marker, marker_of
 from fundops.actors.ledger.accounts import EXTERNAL
 from fundops.actors.ledger.journal import Header, import_journal, peek_header
 from fundops.actors.persistence import (
@@ -39,7 +39,8 @@ def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = Fal
 
     Raises: `DatabaseError`.
     """
-    marker = Marker(target.with_name(target.name + ".kill"))
+    target = target.resolve()  # a link would be replaced, and the file behind it left as it was
+    marker = Marker(marker_of(target))
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = marker.read()
     try:
@@ -74,6 +75,7 @@ def import_book(path: Path, lines: Iterable[str]) -> Header:
 
     Raises: `JournalDamaged`; `DatabaseError` when the database has entries already.
     """
+    path = path.resolve()
     if path.exists():
         return _import_into(path, lines)
     part = path.with_name(f"{path.name}.importing")

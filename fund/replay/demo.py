@@ -37,6 +37,8 @@ __all__ = ["CAPITAL", "DemoReport", "Options", "run_demo", "window_of"]
 
 CAPITAL = 1_200_000
 LEASE_S = 90.0  # ticks are a minute apart
+MANAGEMENT_FEE_BPS = 200  # a fund charges nothing unless it says so; the demo shows fees
+PERFORMANCE_FEE_PCT = 20.0
 FLUSH_S = 30.0
 # The strategy that never recovers. It hardly trades, so its rule does not matter.
 BROKEN = "broken"
@@ -189,6 +191,8 @@ async def run_demo(
             promotion_every_ticks=10,
             promotion_policy="literal",
             lease_s=LEASE_S,
+            management_fee_bps=MANAGEMENT_FEE_BPS,
+            performance_fee_pct=PERFORMANCE_FEE_PCT,
             status_port=options.port,
         )
         engine = ReplayEngine(

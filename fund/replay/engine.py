@@ -282,6 +282,9 @@ class ReplayEngine:
     async def stop_all(self, reason: str, action: KillAction) -> StopReport:
         """Send no more orders; with "flatten" close all positions."""
         self._halted = True
+        for book in self._books.values():
+            if book.state == "running":
+                book.state = "stopped"
         if action == "flatten":
             for book in self._books.values():
                 self._close(book)

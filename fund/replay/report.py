@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from fundops.replay.demo import DemoReport
+from fundops.replay.demo import MANAGEMENT_FEE_BPS, PERFORMANCE_FEE_PCT, DemoReport
 from fundops.runtime import ChildStatus
 from fundops.wire.promotion import CriterionResult, HistoryEntry, PromotionSnapshot, PromotionStage
 
@@ -33,7 +33,8 @@ def render(report: DemoReport) -> RenderableType:
         Text(
             f"\n{report.sessions} sessions, {report.first} to {report.last},"
             f" replayed in {report.wall_s:.1f} s"
-            f" (seed {report.seed}, policy literal, default criteria)",
+            f" (seed {report.seed}, policy literal, default criteria, fees of"
+            f" {MANAGEMENT_FEE_BPS / 100:g}% a year and {PERFORMANCE_FEE_PCT:g}% of gains)",
             style="bold",
         ),
         _fund(report),

@@ -80,11 +80,10 @@ async def test_the_profit_of_paper_is_no_evidence_in_shadow() -> None:
     async with virtual_fund(_controller(), min_trades=0, min_sharpe=-99, **PROMO) as world:
         await world.fund.promotion.register("s")
         await _ticks(world)
-        path = [1000 * 1.2 ** (day / 16) + (day % 2) for day in range(1, 17)]
+        path = [1000 * 1.2 ** (day / 14) + (day % 2) for day in range(1, 15)]
         await _days(world, 0, path)
-        await _ticks(world, 60)
         assert await _stage(world) is P.Shadow
-        await _days(world, 16, [1200 + 0.01 * (-1) ** day for day in range(20)])
+        await _days(world, 14, [1200 + 0.01 * (-1) ** day for day in range(20)])
         sharpe = (await world.fund.promotion.snapshot("s")).metrics["sharpe"]
         assert abs(sharpe) < 1
 
@@ -494,6 +493,7 @@ async def test_fridays_value_is_fresh_on_monday_and_stale_after_two_sessions() -
     settings = {**PROMO, "min_paper_days": 0, "min_trades": 0, "min_sharpe": -99}
     async with virtual_fund(_controller(), **settings) as world:
         await world.fund.promotion.register("s")
+        await world.fund.promotion.freeze("s")  # or a session's end would promote it
         await _ticks(world)
         await _days(world, 0, [1001, 1003])
         world.clock.advance(65 * 3_600)

@@ -158,8 +158,8 @@ async def test_one_wrong_feed_is_named_and_recovery_lives_on() -> None:
             ]
             report = await world.tick()
             assert report.failed == ()
-        assert titles(world, Level.WARNING) == ["feed x: stale"]
-        assert "last_data_us '12:00'" in world.sent_alerts()[0].message
+        assert titles(world, Level.WARNING) == ["feed x: its status is wrong"]
+        assert "last_data_us: '12:00'" in world.sent_alerts()[0].message
 
 
 # -- the restart call

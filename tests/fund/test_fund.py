@@ -34,6 +34,7 @@ from fundops.actors.alert.secret_url import SecretUrl
 from fundops.runtime import ActorStopped, InlineWorker, SupervisorEscalated, UnknownChild, Worker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import (
+    BadRequest,
     IdempotencyConflict,
     KillSwitchNotEngaged,
     UnbalancedEntry,
@@ -473,10 +474,12 @@ async def test_the_kill_switch_stops_everything_before_it_answers() -> None:
         await _live(world)
         answer = await world.fund.kill_switch.engage(reason="I do not like this", by="ann")
         assert (answer.state, answer.by, answer.at_us) == (
-            "ENGAGED",
+            "ENGAGING",
             "ann",
             world.clock.now_us(),
         )
+        assert not world.fund.may_trade("a")
+        await world.tick()
         assert ("stop_all", "I do not like this", "halt") in world.controller.calls
         assert not world.fund.may_trade("a")
         await world.advance(600)
@@ -495,19 +498,22 @@ async def test_engaging_twice_keeps_the_first_reason() -> None:
 async def test_a_stop_that_is_not_confirmed_is_asked_for_again_until_it_is() -> None:
     async with virtual_fund(_running("a"), kill_action="flatten", **EVERYTHING) as world:
         world.controller.open_orders = 3
-        assert (await world.fund.kill_switch.engage(reason="test", by="ann")).state == "UNCONFIRMED"
+        assert (await world.fund.kill_switch.engage(reason="test", by="ann")).state == "ENGAGING"
         await world.tick()
         assert (await world.fund.kill_switch.status()).state == "UNCONFIRMED"
         world.controller.open_orders = 0
         await world.tick()
         assert (await world.fund.kill_switch.status()).state == "ENGAGED"
-        assert world.controller.calls.count(("stop_all", "test", "flatten")) == 3
+        await world.tick()
+        assert 2 <= world.controller.calls.count(("stop_all", "test", "flatten")) <= 3
 
 
 async def test_an_engine_that_raises_when_told_to_stop_leaves_the_switch_unconfirmed() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         world.controller.failures["stop_all"] = OSError("gone")
-        assert (await world.fund.kill_switch.engage(reason="test", by="ann")).state == "UNCONFIRMED"
+        assert (await world.fund.kill_switch.engage(reason="test", by="ann")).state == "ENGAGING"
+        await world.tick()
+        assert (await world.fund.kill_switch.status()).state == "UNCONFIRMED"
         assert not world.fund.may_trade("a")
 
 
@@ -520,11 +526,14 @@ async def test_a_fund_drawdown_beyond_its_limit_engages_the_switch_with_both_fig
         world.controller.set("a", realized_pnl=-15_200)
         await world.tick()
         kill = await world.fund.kill_switch.status()
-        assert (kill.state, kill.reason) == ("ENGAGED", "Fund drawdown 15.2% exceeded limit 15.0%")
+        assert (kill.state, kill.reason) == (
+            "ENGAGED",
+            "Fund drawdown 15.2% reached its limit 15.0%",
+        )
 
 
-async def test_a_dead_engine_with_live_strategies_is_a_reason_to_stop() -> None:
-    async with virtual_fund(_running("a"), **EVERYTHING) as world:
+async def test_a_dead_engine_with_live_strategies_is_a_reason_to_stop_where_asked_for() -> None:
+    async with virtual_fund(_running("a"), on_blind="kill", **EVERYTHING) as world:
         await _live(world)
         nav = (await world.fund.status()).nav
         world.controller.failures["strategies"] = ConnectionError("engine is gone")
@@ -539,7 +548,9 @@ async def test_a_released_switch_lets_the_next_tick_renew_the_leases() -> None:
     async with virtual_fund(_running("a"), **EVERYTHING) as world:
         await _live(world)
         await world.fund.kill_switch.engage(reason="test", by="ann")
+        await world.tick()
         assert (await world.fund.kill_switch.release(by="ann", reason="all is well")).state == "OFF"
+        world.controller.set("a", state="running")  # a person starts it
         assert not world.fund.may_trade("a")
         await world.tick()
         assert world.fund.may_trade("a")
@@ -552,26 +563,48 @@ async def test_a_switch_that_is_not_engaged_cannot_be_released() -> None:
             await world.fund.kill_switch.release(by="ann", reason="why not")
 
 
-async def test_a_release_needs_a_name_and_no_reason() -> None:
+async def test_a_release_needs_a_name_and_a_reason() -> None:
     async with virtual_fund(alert_log=True) as world:
         await world.fund.kill_switch.engage(reason="test", by="ann")
+        await world.tick()
         with pytest.raises(TypeError, match="by"):
             await world.fund.kill_switch.release()  # type: ignore[call-arg]
-        await world.fund.kill_switch.release(by="bob")
+        for field, texts in (("by", ("", "well")), ("reason", ("bob", " "))):
+            with pytest.raises(BadRequest) as refusal:
+                await world.fund.kill_switch.release(by=texts[0], reason=texts[1])
+            assert refusal.value.field == field
+        assert (await world.fund.kill_switch.status()).state == "ENGAGED"
+        await world.fund.kill_switch.release(by="bob", reason="all is well")
         await world.tick()
         titles = [alert.title for alert in world.sent_alerts()]
         assert titles == ["Kill switch activated", "Kill switch released by bob"]
 
 
-async def test_a_strategy_that_reports_no_number_is_paused_until_a_person_resumes_it() -> None:
-    async with virtual_fund(_running("a"), **EVERYTHING) as world:
+async def test_a_strategy_that_reports_no_number_loses_its_lease_and_is_not_paused() -> None:
+    async with virtual_fund(_running("a", "b"), **EVERYTHING) as world:
         await _live(world)
         world.controller.set("a", unrealized_pnl=math.nan)
         await world.tick()
         assert not world.fund.may_trade("a")
-        assert ("pause", "a", "reports a figure that is not a number") in world.controller.calls
+        assert world.fund.may_close("a")
+        assert not any(call[0] == "pause" for call in world.controller.calls)
         assert (await world.fund.status()).nav.is_finite()
         world.controller.set("a", unrealized_pnl=0)
+        await world.tick()
+        assert world.fund.may_trade("a")
+
+
+async def test_a_strategy_over_its_limit_is_paused_until_a_person_resumes_it() -> None:
+    # Under the loss of one session at which promotion demotes, which would end the pause.
+    settings = {**EVERYTHING, "max_strategy_drawdown_pct": 3}
+    async with virtual_fund(_running("a"), **settings) as world:
+        await _live(world)
+        world.controller.set("a", equity=960)
+        await world.tick()
+        assert not world.fund.may_trade("a")
+        reason = "drawdown 4.00% reached its limit 3%"
+        assert ("pause", "a", reason) in world.controller.calls
+        world.controller.set("a", equity=1_000)
         await world.tick()
         assert not world.fund.may_trade("a")
         assert await world.fund.resume("a", by="ann")
@@ -634,11 +667,8 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "nonsense",
     [
         lambda: None,
-        lambda: [None],
-        lambda: ["a"],
-        lambda: [StrategyStatus("a", "running"), StrategyStatus("a", "running")],
-        lambda: [StrategyStatus("", "running")],
-        lambda: [StrategyStatus("x" * 129, "running")],
+        lambda: "a",
+        lambda: {"a": StrategyStatus("a", "running")},
         lambda: [StrategyStatus(str(number), "running") for number in range(10_001)],
         lambda: 1 / 0,
     ],
@@ -846,6 +876,10 @@ async def test_the_status_of_a_fund_is_the_documented_one() -> None:
             "alerts_24h": 1,
             "breakers_open": 0,
             "ticks": 3,
+            "nav_difference": None,
+            "clock_suspect": False,
+            "data_age_s": 0.0,
+            "stale": False,
         }
         assert status.nav + status.total_fees == 100_500
 
@@ -857,7 +891,7 @@ async def test_before_its_first_tick_a_fund_is_worth_its_capital() -> None:
 
 
 async def test_every_day_that_ends_leaves_one_line_of_nav_newest_first() -> None:
-    async with virtual_fund(_running("a"), **EVERYTHING) as world:
+    async with virtual_fund(_running("a"), management_fee_bps=200, **EVERYTHING) as world:
         await world.advance(3 * DAY_S + 60, step_s=3_600)
         history = await world.fund.nav_history()
         assert [one.session for one in history] == ["2026-01-07", "2026-01-06", "2026-01-05"]
@@ -866,7 +900,7 @@ async def test_every_day_that_ends_leaves_one_line_of_nav_newest_first() -> None
 
 
 async def test_fees_are_booked_once_for_each_day_and_never_move_the_nav() -> None:
-    async with virtual_fund(_running("a"), **EVERYTHING) as world:
+    async with virtual_fund(_running("a"), management_fee_bps=200, **EVERYTHING) as world:
         await world.tick()
         await world.advance(2 * DAY_S + 60, step_s=3_600)
         kinds = [entry.kind for entry in await world.fund.ledger.recent_entries()]
@@ -926,7 +960,7 @@ async def test_an_actor_that_crashes_comes_back_and_nothing_is_lost(
         assert await fund.recovery.reset("a")
         assert (await fund.ledger.balance_sheet())["CASH"] == 100_012
         assert sum((await fund.ledger.trial_balance()).values()) == 0
-        assert fund.may_trade("a")
+        assert (fund.may_trade("a"), fund.may_close("a")) == (False, True), "it failed"
         assert (await fund.tick()).failed == ()
         crashed = {one.name: one for top in fund.tree() for one in (top, *top.children)}[actor]
         assert (crashed.restarts, crashed.state) == (1, "running")
@@ -972,9 +1006,9 @@ async def test_a_kill_switch_and_a_pause_outlive_the_crash_of_any_actor(
     async with virtual_fund(_running("a", "b"), **EVERYTHING) as world:
         await _live(world)
         await _live(world, "b")
-        world.controller.set("b", unrealized_pnl=math.inf)
+        world.controller.set("b", equity=700)
         await world.tick()
-        world.controller.set("b", unrealized_pnl=0)
+        world.controller.set("b", equity=1_000)
         await world.tick()
         world.fund.drill(actor)
         await trio.sleep(1)
@@ -1064,6 +1098,7 @@ async def test_a_released_kill_switch_stays_released_over_a_restart(tmp_path: Pa
         await world.fund.kill_switch.release(by="ann", reason="all is well")
     async with virtual_fund(engine, clock=clock, db_path=tmp_path / "x.db", **EVERYTHING) as world:
         assert (await world.fund.kill_switch.status()).state == "OFF"
+        world.controller.set("a", state="running")  # a person starts it
         await world.tick()
         assert world.fund.may_trade("a")
 

@@ -377,12 +377,13 @@ def test_every_method_of_the_fund_as_a_whole_answers() -> None:
     with FundManager(_config(status_port=0, **EVERYTHING), engine) as fund:
         assert fund.tick("2026-01-05").failed == ()
         assert [one.session for one in fund.nav_history()] == ["2026-01-05"]
-        assert fund.tick_now().number == 2
+        assert fund.tick().number == 2
         assert fund.status_port() > 0
         assert len(fund.status_token) >= 32
         assert fund.flush_alerts(DEADLINE_S)
         assert {one.name for one in fund.tree()} >= {"guard", "persistence", "oversight"}
-        assert fund.kill_switch.engage(reason="test", by="ann").state == "ENGAGED"
+        assert fund.kill_switch.engage(reason="test", by="ann").state == "ENGAGING"
+        fund.tick()
         assert fund.kill_switch.status().by == "ann"
         assert fund.kill_switch.release(by="ann", reason="done").state == "OFF"
         assert fund.resume("a", by="ann") is False

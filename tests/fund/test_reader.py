@@ -15,7 +15,7 @@ from fundops import PromotionStage, open_reader
 from fundops.actors.persistence import open_database
 from fundops.file.database import MIGRATIONS
 from fundops.testing import virtual_fund
-from fundops.wire.errors import DatabaseError
+from fundops.wire.errors import BadField, DatabaseError
 
 DEADLINE_S = 60
 EVERYTHING: dict[str, Any] = {
@@ -45,11 +45,9 @@ async def test_a_reader_says_what_the_running_fund_says(tmp_path: Path) -> None:
             assert reader.promotion_history() == await fund.promotion.history()
             assert reader.stages() == {"a": PromotionStage.Shadow}
             assert reader.recent_alerts(0).suppressed_by_category == {"GENERAL": 2}
-            assert (
-                reader.entry_count(),
-                reader.entry_count("mark"),
-                reader.entry_count("nothing"),
-            ) == (4, 1, 0)
+            assert (reader.entry_count(), reader.entry_count("mark")) == (4, 1)
+            with pytest.raises(BadField, match="there is no kind 'nothing'"):
+                reader.entry_count("nothing")
             assert {**reader.meta(), "uuid": ""} == {
                 "name": "eu",
                 "currency": "EUR",

@@ -35,6 +35,7 @@ from fundops.wire.ledger import (
     ChargePerformanceFee,
     ClosePeriod,
     ClosePosition,
+    Convert,
     Deposit,
     Event,
     Financing,
@@ -46,11 +47,15 @@ from fundops.wire.ledger import (
     OpenPosition,
     PayFees,
     Post,
+    Price,
     RecordLoss,
     RecordProfit,
+    Rename,
     ReopenPeriod,
     Reverse,
     Settle,
+    Split,
+    Transfer,
     Withdraw,
 )
 from fundops.wire.money import from_minor
@@ -127,6 +132,19 @@ class Random:
             lambda: BookSettlement(self.instrument(), self.amount(), self.amount(), **self.about()),
             lambda: Income(self.quantity(), self.instrument(), **self.about()),
             lambda: Financing(self.quantity(), self.instrument(), **self.about()),
+            lambda: Split(self.instrument(), self._dice.choice((2, "3:2", "0.5")), **self.about()),
+            lambda: Rename(self.instrument(), self.instrument(), **self.about()),
+            lambda: Transfer(
+                self.instrument(),
+                self.quantity(),
+                self._dice.choice(STRATEGIES),
+                self._dice.choice(STRATEGIES),
+                memo=self._dice.choice(TEXTS),
+            ),
+            lambda: Convert(
+                self.amount(), self.asset(), self.amount(), self.asset(), self.fee(), **self.about()
+            ),
+            lambda: Price(self.asset(), self.price(), **self.about()),
         )
         self.seq = 0
 
@@ -160,6 +178,9 @@ class Random:
 
     def instrument(self) -> str:
         return self._dice.choice(INSTRUMENTS)
+
+    def asset(self) -> str:
+        return self._dice.choice(("USD", *ASSETS))
 
     def post(self) -> Post:
         """Up to three assets at once, each balanced."""
@@ -458,8 +479,8 @@ def test_a_judge_accepts_a_journal_of_the_first_and_the_last_day_there_are(
 ) -> None:
     store = Store(tmp_path / "fund.db", MIGRATIONS)
     draft = Draft(Book("USD"), lambda _: None)
-    for key, at_us in (("last", 253_402_300_799_999_999), ("first", 0)):
-        draft.decide(Deposit(1, at_us=at_us), key, NOW_US)
+    for key, now_us in (("last", 253_402_300_799_999_999), ("first", 0)):
+        draft.decide(Deposit(1), key, now_us)
     commit_batch(store, [rows_of(draft)])
     store.close()
     with Reader(tmp_path / "fund.db") as reader:

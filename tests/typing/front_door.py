@@ -85,7 +85,9 @@ async def a_fund_is_opened(engine: Controller) -> None:
         assert_type(fund.tree(), tuple[ChildStatus, ...])
         assert_type(fund.may_trade("mm"), bool)
         assert_type(fund.entitlement("mm"), Entitlement)
-        assert_type(fund.entitlement("mm").mode, Literal["paper", "shadow", "live", "none"])
+        assert_type(
+            fund.entitlement("mm").mode, Literal["paper", "shadow", "live", "reduce", "none"]
+        )
         fund.report(StrategyStatus("mm", "running"))
         fund.report("mm")  # error: arg-type
         fund.report(StrategyStatus("mm", "sleeping"))  # error: arg-type
@@ -154,7 +156,7 @@ async def the_other_doors_are_typed(fund: Fund) -> None:
     await fund.alerts.send("WARNING", "GENERAL", "title")  # error: call-arg
     await fund.alerts.send(3, "GENERAL", "title", "text")  # error: arg-type
     await fund.recovery.reset("mm", "ann")  # error: call-arg
-    await fund.kill_switch.engage(reason="fire")  # error: call-arg
+    await fund.kill_switch.engage("fire", "ann")  # error: call-arg
     await fund.kill_switch.engaged()  # error: attr-defined
 
 

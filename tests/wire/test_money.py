@@ -20,6 +20,7 @@ from fundops.wire.money import (
     text_of,
     to_minor,
     to_minors,
+    to_ratio,
 )
 
 QUANTUM = Decimal("0.00000001")
@@ -274,3 +275,44 @@ def test_a_reported_decimal_with_many_digits_is_rounded_like_a_float() -> None:
     assert minor_of_float(Decimal("-1." + "9" * 1_000)) == -200_000_000
     assert minor_of_float(7) == 700_000_000
     assert minor_of_float(0.1) == 10_000_000
+
+
+class Integral:
+    """As numpy.int64: an integer that is no int."""
+
+    def __index__(self) -> int:
+        return 3
+
+    def __float__(self) -> float:
+        return 3.0
+
+
+class Half:
+    """As numpy.float32: a float that is no float."""
+
+    def __float__(self) -> float:
+        return 0.5
+
+
+@pytest.mark.parametrize(("value", "minor"), [(Integral(), 3 * 10**8), (Half(), 5 * 10**7)])
+def test_a_number_of_another_library_is_an_amount(value: Any, minor: int) -> None:
+    assert to_minor(value) == (minor, False)
+    assert to_minors([value, 1]) == ([minor, 10**8], [False, False])
+
+
+def test_a_float_of_another_library_may_be_refused_too() -> None:
+    with pytest.raises(AmountError, match="is a float"):
+        to_minor(Half(), floats="refuse")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "ratio"), [(2, (2, 1)), ("3:2", (3, 2)), (" 1 : 10", (1, 10)), (0.5, (1, 2))]
+)
+def test_a_ratio_is_exact(value: Any, ratio: tuple[int, int]) -> None:
+    assert to_ratio(value).as_integer_ratio() == ratio
+
+
+@pytest.mark.parametrize("value", [0, -1, "1:0", "1:2:3", ":", "x", None, "1/2"])
+def test_a_ratio_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(AmountError, match="ratio"):
+        to_ratio(value)

@@ -15,13 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from fundops.actors.guard import GuardActor, GuardSettings, Leases
+from fundops.actors.guard import GuardActor, GuardSettings, KillLatch, Leases
 from fundops.actors.guard.marker import Marker
 from fundops.actors.host import Host
 from fundops.runtime import Actor, ChildSpec, Supervisor, VirtualClock, handles, open_supervisor
 from fundops.wire.alert import Level, SendAlert
 from fundops.wire.controller import KillAction, StopReport, StrategyStatus
-from fundops.wire.errors import HostFault, KillSwitchNotEngaged
+from fundops.wire.errors import (
+    BadRequest,
+    HostFault,
+    KillSwitchNotEngaged,
+    StopNotConfirmed,
+    StorageDegraded,
+)
 from fundops.wire.guard import (
     EngageKillSwitch,
     Entitlement,
@@ -48,9 +54,11 @@ class Engine:
     """The host's engine: stops when told to, or does not."""
 
     def __init__(self) -> None:
-        self.open_orders = 0
+        self.open_orders: Any = 0
+        self.open_positions = 3
         self.stops: list[tuple[str, str]] = []
         self.resumed: list[str] = []
+        self.stopped: list[str] = []
         self.on_stop: Callable[[], None] = lambda: None
         self.mood = "works"
 
@@ -67,7 +75,8 @@ class Engine:
         self.stops.append((reason, action))
         self.on_stop()
         await self._behave()
-        return StopReport(self.open_orders, 3) if self.mood != "babbles" else "stopped, sort of"
+        report = StopReport(self.open_orders, self.open_positions)
+        return report if self.mood != "babbles" else "stopped, sort of"
 
     async def pause(self, name: str, reason: str) -> None:
         raise AssertionError("the tick's to do")
@@ -77,7 +86,7 @@ class Engine:
         self.resumed.append(name)
 
     async def stop(self, name: str, reason: str) -> None:
-        raise AssertionError("not asked for")
+        self.stopped.append(name)
 
 
 class Mute:
@@ -102,6 +111,9 @@ class Tree:
 
     def __init__(self, supervisor: Supervisor, clock: VirtualClock, leases: Leases) -> None:
         self.supervisor, self.clock, self.leases = supervisor, clock, leases
+        self.engine_state: Any = "running"
+        self.allocated = 1_000
+        self.doubts: dict[str, str] = {}
         self.guard = supervisor.ref("guard")
 
     async def ask(self, request: Any) -> Any:
@@ -110,9 +122,19 @@ class Tree:
     async def watch(
         self, pnl: Any = 0, terms: Any = None, blind_s: float = 0.0, **more: Any
     ) -> GuardReport:
-        one = StrategyStatus("mm", "running", None, 1_000_000, pnl, **more)
-        report: GuardReport = await self.ask(Watch((one,), terms, CAPITAL_MINOR, 0, 0, blind_s))
+        one = StrategyStatus("mm", self.engine_state, None, self.allocated, pnl, **more)
+        report: GuardReport = await self.ask(
+            Watch((one,), terms, CAPITAL_MINOR, 0, 0, blind_s, doubts=self.doubts)
+        )
+        await trio.testing.wait_all_tasks_blocked()
         return report
+
+    async def engage(self, reason: Any = "r", by: Any = "owner") -> KillStatus:
+        """Engage, and let the engine answer."""
+        begun: KillStatus = await self.ask(EngageKillSwitch(reason, by))
+        assert begun.state in ("ENGAGING", "UNCONFIRMED")
+        await trio.testing.wait_all_tasks_blocked()
+        return self.leases.latch.status
 
     async def state(self) -> str:
         return str((await self.ask(ReadKillSwitch())).state)
@@ -142,10 +164,10 @@ async def opened(
     clock: VirtualClock | None = None,
 ) -> AsyncIterator[Tree]:
     clock = clock or VirtualClock(T0)
-    leases = Leases(clock)
+    leases = Leases(clock, KillLatch())
     Inbox.sent.clear()
     async with trio.open_nursery() as nursery:
-        host = Host(controller or Engine(), nursery)
+        host = Host(controller or Engine(), nursery, clock=clock, latch=leases.latch)
         children = [
             ChildSpec(
                 "guard", lambda: GuardActor(clock, host, settings, leases, marker, CAPITAL_MINOR)
@@ -165,7 +187,7 @@ async def test_a_lease_lets_a_live_strategy_trade_and_runs_out_by_itself(marker:
         await tree.watch(terms={"mm": LIVE})
         assert tree.leases.may_trade("mm")
         assert tree.leases.entitlement("mm") == Entitlement(
-            "live-small", "live", Decimal(1_000), T0 + 30_000_000
+            "live-small", "live", Decimal(1_000), T0 + 30_000_000, True, True
         )
         tree.clock.advance(30)
         assert tree.leases.may_trade("mm")
@@ -181,7 +203,8 @@ async def test_only_what_the_stage_says_may_trade(marker: Path) -> None:
         assert not tree.leases.may_trade("mm")
         assert tree.leases.entitlement("mm").mode == "paper"
         await tree.watch(terms={})  # nobody registered it
-        assert tree.leases.entitlement("mm") == Entitlement(None, "none", Decimal(0), 0)
+        held = tree.leases.entitlement("mm")
+        assert (held.mode, held.capital, held.may_open, held.may_close) == ("none", 0, False, False)
         await tree.watch(terms=None)  # promotion is off: the host's own say
         assert tree.leases.may_trade("mm")
         assert tree.leases.entitlement("mm").capital == 100_000
@@ -203,14 +226,15 @@ async def test_a_paused_strategy_holds_no_lease_until_a_person_resumes_it(
 ) -> None:
     async with opened(marker, engine) as tree:
         await tree.watch(terms={"mm": LIVE})
-        report = await tree.watch(float("nan"), {"mm": LIVE})
+        report = await tree.watch(-300, {"mm": LIVE})
         assert [one.strategy for one in report.pauses] == ["mm"]
-        await tree.watch(0, {"mm": LIVE})
+        await tree.watch(-1, {"mm": LIVE})
         assert not tree.leases.may_trade("mm")
-        assert tree.leases.entitlement("mm").mode == "none"
+        assert tree.leases.entitlement("mm").mode == "reduce"
+        assert tree.leases.may_close("mm")
         assert await tree.ask(ResumeStrategy("mm", "owner"))
         assert engine.resumed == ["mm"]
-        await tree.watch(0, {"mm": LIVE})
+        await tree.watch(-1, {"mm": LIVE})
         assert tree.leases.may_trade("mm")
         resolved = [one.dedup_key for one in Inbox.sent if one.resolves]
         assert resolved == ["paused:mm", "drawdown:mm"]
@@ -223,12 +247,13 @@ async def test_an_engine_that_will_not_resume_leaves_the_strategy_paused_and_the
     marker: Path, engine: Engine, mood: str, autojump_clock: MockClock
 ) -> None:
     async with opened(marker, engine) as tree:
-        await tree.watch(float("nan"), {"mm": LIVE})
+        await tree.watch(0, {"mm": LIVE})
+        await tree.watch(-300, {"mm": LIVE})
         engine.mood = mood
         with pytest.raises(HostFault, match="resume"):
             await tree.ask(ResumeStrategy("mm", "owner"))
         assert tree.guard.epoch == 1
-        await tree.watch(0, {"mm": LIVE})
+        await tree.watch(-1, {"mm": LIVE})
         assert not tree.leases.may_trade("mm")
         engine.mood = "works"
         assert await tree.ask(ResumeStrategy("mm", "owner"))
@@ -244,19 +269,18 @@ async def test_engaging_ends_leases_and_writes_the_marker_before_the_engine_is_t
         await tree.watch(terms={"mm": LIVE})
         seen: list[Any] = []
         engine.on_stop = lambda: seen.extend(
-            [tree.leases.may_trade("mm"), Marker(marker).read(), list(Inbox.sent)],
+            [tree.leases.may_trade("mm"), Marker(marker).read()],
         )
-        status: KillStatus = await tree.ask(EngageKillSwitch("bad feeling", "owner"))
+        status = await tree.engage("bad feeling")
         assert (status.state, status.reason, status.by, status.at_us) == (
             "ENGAGED",
             "bad feeling",
             "owner",
             T0,
         )
-        may_trade, then, told = seen
+        may_trade, then = seen
         assert not may_trade
         assert (then.state, then.reason) == ("ENGAGING", "bad feeling")
-        assert told == []
         assert engine.stops == [("bad feeling", "halt")]
         assert await tree.alerts() == [
             (Level.CRITICAL, "Kill switch activated", "bad feeling", False)
@@ -265,32 +289,83 @@ async def test_engaging_ends_leases_and_writes_the_marker_before_the_engine_is_t
         again: KillStatus = await tree.ask(EngageKillSwitch("another", "guard"))
         assert again == status
         assert len(engine.stops) == 1
+        tree.engine_state = "stopped"
         await tree.watch(terms={"mm": LIVE})
         assert not tree.leases.may_trade("mm")
         assert len(engine.stops) == 1
 
 
 async def test_the_limit_engages_before_the_look_is_answered(marker: Path, engine: Engine) -> None:
-    settings = GuardSettings(kill_action="flatten", kill_confirm_ticks=2)
+    settings = GuardSettings(kill_confirm_ticks=2, max_strategy_drawdown_pct=100)
     async with opened(marker, engine, settings) as tree:
+        tree.allocated = 1_000_000
         await tree.watch()
         assert (await tree.watch(-15_200)).state.kill_state == "OFF"
         assert tree.leases.may_trade("mm")
-        assert (await tree.watch(-15_200)).state.kill_state == "ENGAGED"
-        assert engine.stops == [("Fund drawdown 15.2% exceeded limit 15.0%", "flatten")]
+        assert (await tree.watch(-15_200)).state.kill_state == "ENGAGING"
+        assert tree.leases.latch.status.state == "ENGAGED"
+        assert engine.stops == [("Fund drawdown 15.2% reached its limit 15.0%", "halt")]
         assert not tree.leases.may_trade("mm")
         level, title, message, _ = (await tree.alerts())[-1]
         assert (level, title) == (Level.CRITICAL, "Kill switch activated")
-        assert message == "Fund drawdown 15.2% exceeded limit 15.0%"
+        assert message == "Fund drawdown 15.2% reached its limit 15.0%"
+
+
+async def test_the_alert_names_the_strategy_that_lowered_nav(marker: Path, engine: Engine) -> None:
+    async with opened(marker, engine) as tree:
+        await tree.watch()
+        await tree.watch(-15_200)
+        message = (await tree.alerts())[-1][2]
+        assert message == (
+            "Fund drawdown 15.2% reached its limit 15.0%; mm lowered NAV most at that look"
+        )
+
+
+async def test_a_bad_print_halts_and_sells_nothing(marker: Path, engine: Engine) -> None:
+    async with opened(marker, engine, GuardSettings(kill_action="flatten")) as tree:
+        await tree.watch()
+        await tree.watch(-20_000)
+        tree.engine_state = "stopped"
+        for _ in range(5):
+            await tree.watch(-1)
+        assert {action for _, action in engine.stops} == {"halt"}
+        assert await tree.state() == "ENGAGED"
+
+
+async def test_a_breach_that_stands_for_three_looks_flattens(marker: Path, engine: Engine) -> None:
+    async with opened(marker, engine, GuardSettings(kill_action="flatten")) as tree:
+        engine.open_positions = 0
+        await tree.watch()
+        await tree.watch(-20_000)
+        tree.engine_state = "stopped"
+        await tree.watch(-20_000)
+        assert [action for _, action in engine.stops] == ["halt"]
+        await tree.watch(-20_000)
+        assert [action for _, action in engine.stops] == ["halt", "flatten"]
+        assert await tree.state() == "ENGAGED"
+
+
+async def test_a_person_flattens_at_once_and_until_no_position_is_open(
+    marker: Path, engine: Engine
+) -> None:
+    async with opened(marker, engine, GuardSettings(kill_action="flatten")) as tree:
+        engine.open_positions = 1
+        status = await tree.engage()
+        assert engine.stops == [("r", "flatten")]
+        assert (status.state, status.open_positions) == ("UNCONFIRMED", 1)
+        assert status.problem == "1 positions still open"
+        engine.open_positions = 0
+        await tree.watch()
+        assert await tree.state() == "ENGAGED"
 
 
 async def test_a_blind_engine_with_live_strategies_is_a_reason_to_stop(
     marker: Path, engine: Engine
 ) -> None:
-    async with opened(marker, engine) as tree:
+    async with opened(marker, engine, GuardSettings(on_blind="kill")) as tree:
         await tree.watch(terms={"mm": LIVE})
         assert (await tree.watch(terms={"mm": LIVE}, blind_s=59.9)).state.kill_state == "OFF"
-        assert (await tree.watch(terms={"mm": LIVE}, blind_s=60)).state.kill_state == "ENGAGED"
+        assert (await tree.watch(terms={"mm": LIVE}, blind_s=60)).state.kill_state == "ENGAGING"
 
 
 async def test_open_orders_leave_it_unconfirmed_and_each_look_tries_again(
@@ -299,14 +374,16 @@ async def test_open_orders_leave_it_unconfirmed_and_each_look_tries_again(
     async with opened(marker, engine) as tree:
         await tree.watch()
         engine.open_orders = 2
-        assert (await tree.ask(EngageKillSwitch("r", "owner"))).state == "UNCONFIRMED"
+        assert (await tree.engage()).state == "UNCONFIRMED"
         assert (await tree.alerts())[-1][1] == "Kill switch activated, stop not confirmed"
+        tree.engine_state = "stopped"
         for tries in (2, 3):
             assert (await tree.watch()).state.kill_state == "UNCONFIRMED"
             assert len(engine.stops) == tries
             assert not tree.leases.may_trade("mm")
         engine.open_orders = 0
-        assert (await tree.watch()).state.kill_state == "ENGAGED"
+        await tree.watch()
+        assert await tree.state() == "ENGAGED"
         await tree.watch()
         assert len(engine.stops) == 4
         found = Marker(marker).read()
@@ -321,14 +398,14 @@ async def test_an_engine_that_does_not_stop_still_loses_its_leases(
     async with opened(marker, engine) as tree:
         await tree.watch()
         engine.mood = mood
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(tree.ask, EngageKillSwitch("r", "owner"))
-            await trio.testing.wait_all_tasks_blocked()
-            assert not tree.leases.may_trade("mm")
-        assert trio.current_time() == pytest.approx(10 if mood == "hangs" else 0, abs=0.1)
+        await tree.engage()
+        assert not tree.leases.may_trade("mm")
+        assert trio.current_time() == 0, "nothing waits for the engine"
+        assert await tree.state() == ("ENGAGING" if mood == "hangs" else "UNCONFIRMED")
+        await trio.sleep(11)
         assert await tree.state() == "UNCONFIRMED"
         assert (await tree.alerts())[-1][0] is Level.CRITICAL
-        engine.mood = "works"
+        engine.mood, tree.engine_state = "works", "stopped"
         await tree.watch()
         assert await tree.state() == "ENGAGED"
         assert tree.guard.epoch == 1
@@ -337,7 +414,7 @@ async def test_an_engine_that_does_not_stop_still_loses_its_leases(
 async def test_a_controller_that_cannot_stop_is_never_confirmed(marker: Path) -> None:
     async with opened(marker, Mute()) as tree:
         await tree.watch()
-        assert (await tree.ask(EngageKillSwitch("r", "owner"))).state == "UNCONFIRMED"
+        assert (await tree.engage()).state == "UNCONFIRMED"
         assert not tree.leases.may_trade("mm")
 
 
@@ -346,9 +423,21 @@ async def test_a_marker_that_cannot_be_written_does_not_keep_it_from_engaging(
 ) -> None:
     async with opened(tmp_path / "gone" / "fund.kill", engine) as tree:
         await tree.watch()
-        assert (await tree.ask(EngageKillSwitch("r", "owner"))).state == "ENGAGED"
+        assert (await tree.engage()).state == "ENGAGED"
         assert not tree.leases.may_trade("mm")
         assert engine.stops == [("r", "halt")]
+
+
+@pytest.mark.parametrize(
+    ("by", "action", "asked"), [("ann", None, "flatten"), ("fundops", None, "halt")]
+)
+async def test_a_person_that_engaged_without_a_fund_gets_the_configured_action(
+    marker: Path, engine: Engine, by: str, action: Any, asked: str
+) -> None:
+    Marker(marker).write(KillStatus("ENGAGING", "r", by, T0, action=action))
+    async with opened(marker, engine, GuardSettings(kill_action="flatten")) as tree:
+        await tree.watch()
+        assert engine.stops == [("r", asked)]
 
 
 # -- remembering
@@ -356,15 +445,17 @@ async def test_a_marker_that_cannot_be_written_does_not_keep_it_from_engaging(
 
 async def test_it_stays_engaged_over_a_restart_and_a_crash(marker: Path, engine: Engine) -> None:
     async with opened(marker, engine) as tree:
-        before = await tree.ask(EngageKillSwitch("r", "owner"))
+        before = await tree.engage()
         tree.supervisor.drill("guard")
         assert await tree.ask(ReadKillSwitch()) == before
         assert tree.guard.epoch == 2
     async with opened(marker, engine) as tree:
         assert await tree.ask(ReadKillSwitch()) == before
+        tree.engine_state = "stopped"
         await tree.watch()
         assert not tree.leases.may_trade("mm")
         assert (await tree.watch()).state.kill_state == "ENGAGED"
+        assert len(engine.stops) == 2, "a new process asks anew"
 
 
 async def test_a_crash_before_the_stop_was_confirmed_tries_again(
@@ -373,7 +464,8 @@ async def test_a_crash_before_the_stop_was_confirmed_tries_again(
     Marker(marker).write(KillStatus("ENGAGING", "r", "owner", T0))
     async with opened(marker, engine) as tree:
         assert await tree.state() == "ENGAGING"
-        assert (await tree.watch()).state.kill_state == "ENGAGED"
+        await tree.watch()
+        assert await tree.state() == "ENGAGED"
         assert engine.stops == [("r", "halt")]
 
 
@@ -423,14 +515,16 @@ async def test_the_database_remembers_what_the_marker_lost(marker: Path) -> None
         await tree.ask(RestoreGuard(GuardState(kill_state="UNCONFIRMED", units=1.0)))
         status = await tree.ask(ReadKillSwitch())
         assert (status.state, status.by) == ("ENGAGED", "fundops")
-        assert Marker(marker).read() == status
+        found = Marker(marker).read()
+        assert found is not None
+        assert (found.state, found.reason) == (status.state, status.reason)
         await tree.watch()
         assert not tree.leases.may_trade("mm")
 
 
 async def test_a_database_that_remembers_nothing_does_not_release_it(marker: Path) -> None:
     async with opened(marker) as tree:
-        await tree.ask(EngageKillSwitch("r", "owner"))
+        await tree.engage()
         await tree.ask(RestoreGuard(GuardState()))
         assert await tree.state() == "ENGAGED"
         assert (await tree.watch()).state.kill_state == "ENGAGED"
@@ -454,15 +548,60 @@ async def test_the_books_go_on_where_the_database_left_them(marker: Path) -> Non
 # -- releasing
 
 
+@pytest.mark.parametrize(("field", "by", "reason"), [("by", "", "r"), ("reason", "owner", None)])
+async def test_nothing_is_released_without_a_name_and_a_reason(
+    marker: Path, field: str, by: Any, reason: Any
+) -> None:
+    async with opened(marker) as tree:
+        await tree.engage()
+        with pytest.raises(BadRequest) as refusal:
+            await tree.ask(ReleaseKillSwitch(by, reason))
+        assert refusal.value.field == field
+        assert await tree.state() == "ENGAGED"
+
+
+async def test_nothing_is_released_before_the_engine_has_answered(
+    marker: Path, engine: Engine
+) -> None:
+    async with opened(marker, engine) as tree:
+        engine.open_orders = 1
+        await tree.engage()
+        with pytest.raises(StopNotConfirmed) as refusal:
+            await tree.ask(ReleaseKillSwitch("owner", "r"))
+        assert (refusal.value.state, refusal.value.problem) == (
+            "UNCONFIRMED",
+            "1 orders still open",
+        )
+        accepted = ReleaseKillSwitch("owner", "r", accept_open_orders=True)
+        assert (await tree.ask(accepted)).state == "OFF"
+
+
+async def test_a_marker_that_cannot_be_removed_refuses_the_release_and_crashes_nothing(
+    marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(self: Marker) -> None:
+        raise OSError(30, "Read-only file system")
+
+    async with opened(marker) as tree:
+        await tree.engage()
+        with monkeypatch.context() as broken:
+            broken.setattr(Marker, "remove", stuck)
+            with pytest.raises(StorageDegraded, match="cannot be removed"):
+                await tree.ask(ReleaseKillSwitch("owner", "r"))
+        assert (await tree.state(), tree.guard.epoch) == ("ENGAGED", 1)
+
+
 async def test_only_a_person_releases_it_and_the_drawdown_begins_anew(
     marker: Path, engine: Engine
 ) -> None:
     async with opened(marker, engine) as tree:
+        tree.allocated = 1_000_000
         await tree.watch()
         await tree.watch(-20_000)
         assert await tree.state() == "ENGAGED"
+        tree.engine_state = "stopped"
         for _ in range(3):  # a drawdown that shrinks releases nothing
-            assert (await tree.watch(0)).state.kill_state == "ENGAGED"
+            assert (await tree.watch(-1)).state.kill_state == "ENGAGED"
         await tree.watch(-20_000)
         await tree.alerts()
         status = await tree.ask(ReleaseKillSwitch("owner", "understood"))
@@ -472,11 +611,12 @@ async def test_only_a_person_releases_it_and_the_drawdown_begins_anew(
         assert await tree.alerts() == [
             (Level.INFO, "Kill switch released by owner", "understood", True)
         ]
+        tree.engine_state = "running"
         report = await tree.watch(-20_000)
         assert (report.state.kill_state, report.state.drawdown) == ("OFF", 0)
         assert tree.leases.may_trade("mm")
         assert (await tree.watch(-31_999)).state.kill_state == "OFF"
-        assert (await tree.watch(-32_000)).state.kill_state == "ENGAGED"  # 15% of 80,000
+        assert (await tree.watch(-32_000)).state.kill_state == "ENGAGING"  # 15% of 80,000
         await tree.ask(ReleaseKillSwitch("owner", "again"))
         with pytest.raises(KillSwitchNotEngaged):
             await tree.ask(ReleaseKillSwitch("owner", "and again"))
@@ -484,7 +624,7 @@ async def test_only_a_person_releases_it_and_the_drawdown_begins_anew(
 
 async def test_a_released_switch_is_off_after_a_restart(marker: Path) -> None:
     async with opened(marker) as tree:
-        await tree.ask(EngageKillSwitch("r", "owner"))
+        await tree.engage()
         await tree.ask(ReleaseKillSwitch("owner", "fine"))
     async with opened(marker) as tree:
         assert await tree.state() == "OFF"
@@ -499,7 +639,8 @@ async def test_a_marker_that_could_not_be_written_is_written_at_the_next_look(
     async with opened(marker) as tree:
         with monkeypatch.context() as broken:
             broken.setattr(Marker, "write", full)
-            await tree.ask(EngageKillSwitch("r", "owner"))
+            await tree.engage()
+            tree.engine_state = "stopped"
             await tree.watch()
             assert Marker(marker).read() is None
         await tree.watch()

@@ -447,6 +447,9 @@ async def test_more_than_can_be_booked_in_time_is_refused_before_it_is_begun(pat
 FULL, HALF = from_minor(MINOR_MAX), from_minor(MINOR_MAX // 2)
 
 
+LONG_AGO_US = 631_238_400_000_000  # 1990-01-02
+
+
 @pytest.mark.parametrize(
     ("there", "back", "times"),
     [
@@ -462,15 +465,17 @@ FULL, HALF = from_minor(MINOR_MAX), from_minor(MINOR_MAX // 2)
 async def test_what_no_column_can_hold_is_refused_alone_and_crashes_nobody(
     path: Path, there: Event, back: Event, times: int
 ) -> None:
-    past = msgspec.structs.replace(there, at_us=86_400_000_000)
+    past = msgspec.structs.replace(there, at_us=LONG_AGO_US)
     async with opened(path) as tree:
-        for day in range(2, 2 + times):  # all is as before, but not on that day
-            await tree.post(past, msgspec.structs.replace(back, at_us=day * 86_400_000_000))
+        for day in range(1, 1 + times):  # all is as before, but not on that day
+            await tree.post(
+                past, msgspec.structs.replace(back, at_us=LONG_AGO_US + day * 86_400_000_000)
+            )
         named = msgspec.structs.replace(past, key="past")
         others = [RecordProfit(1, key=f"k{number}") for number in range(9)]
         answers = await tree.at_once([*others[:4], named, *others[4:]])
         assert [type(one) for one in answers] == [Posted] * 4 + [AmountError] + [Posted] * 5
-        assert "1970-01-02" in str(answers[4])
+        assert "1990-01-02" in str(answers[4])
         with pytest.raises(AmountError):
             await tree.ledger.ask(PostMany((RecordProfit(2, key="c"), named)))
         assert tree.ledger.epoch == 1

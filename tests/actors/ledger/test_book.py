@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fundops.actors.ledger.book import Book, Draft
 from fundops.actors.ledger.entry import Close, Lot
 from fundops.actors.ledger.events import are_moves
+from fundops.actors.ledger.fields import AHEAD_MAX_US
 from fundops.runtime import DAY_US, Rejected
 from fundops.wire.errors import AlreadyReversed, InsufficientFunds
 from fundops.wire.ledger import (
@@ -107,7 +108,7 @@ right: dict[str, st.SearchStrategy[Any]] = {
     "key": st.none(),
     "strategy": st.sampled_from([None, "a", "b"]),
     "memo": st.sampled_from(["", "why"]),
-    "at_us": st.sampled_from([None, DAY_1_US, DAY_1_US + DAY_US]),
+    "at_us": st.sampled_from([None, DAY_1_US, DAY_1_US + AHEAD_MAX_US]),
 }
 wrong: dict[str, st.SearchStrategy[Any]] = {
     "amount": st.sampled_from(
@@ -116,7 +117,9 @@ wrong: dict[str, st.SearchStrategy[Any]] = {
     "key": st.sampled_from(["", "k" * 129, "\ud800", 5, ["k"]]),
     "strategy": st.sampled_from(["", "s" * 129, "\ud800", 5, ["a"]]),
     "memo": st.sampled_from(["m" * 1_025, "\ud800", None, 5, []]),
-    "at_us": st.sampled_from([DAY_1_US - DAY_US, -1, 2**63, True, float(DAY_1_US), "now"]),
+    "at_us": st.sampled_from(
+        [DAY_1_US - DAY_US, DAY_1_US + DAY_US, 0, -1, 2**63, True, float(DAY_1_US), "now"]
+    ),
 }
 
 

@@ -30,11 +30,14 @@ from fundops.wire.ledger import (
 DAY_1_US = 1_700_000_000_000_000
 
 
-def entry_of(event: Event) -> Entry:
-    """The entry of an event in a book that holds 100."""
+def entry_of(*events: Event) -> Entry:
+    """The entry of the last of these events, in a book that holds 100."""
     draft = Draft(Book("USD"), lambda _: None)
-    draft.decide(Deposit(100), "first", DAY_1_US)
-    return draft.decide(event, "second", DAY_1_US)
+    entries = [
+        draft.decide(event, f"key {number}", DAY_1_US)
+        for number, event in enumerate([Deposit(100), *events])
+    ]
+    return entries[-1]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,8 @@ def test_any_other_difference_makes_another_request(one: Event, other: Event) ->
 )
 def test_a_self_describing_entry_keeps_no_copy_of_its_request(kind: Any) -> None:
     event = kind(0.1, strategy="é", memo='"', at_us=DAY_1_US)
-    entry = entry_of(event)
+    owed = [ChargeManagementFee(1)] if kind is PayFees else []
+    entry = entry_of(*owed, event)
     assert (entry.request, request_of(entry)) == ("", canonical(event))
     # As it was stored before.
     assert request_of(msgspec.structs.replace(entry, request="a text")) == "a text"

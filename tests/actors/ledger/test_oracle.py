@@ -26,7 +26,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -50,6 +50,7 @@ from hypothesis.stateful import (
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fundops.actors.ledger import LedgerActor
+from fundops.actors.ledger.reports import Reports
 from fundops.actors.persistence import PersistenceActor, Reader, open_database
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
@@ -86,6 +87,7 @@ from fundops.wire.ledger import (
     ChargePerformanceFee,
     ClosePeriod,
     ClosePosition,
+    Convert,
     Correct,
     Deposit,
     Entry,
@@ -104,13 +106,17 @@ from fundops.wire.ledger import (
     Post,
     Posted,
     PostMany,
+    Price,
     ReadTotals,
     RecentEntries,
     RecordLoss,
     RecordProfit,
+    Rename,
     ReopenPeriod,
     Reverse,
     Settle,
+    Split,
+    Transfer,
     TrialBalance,
     Withdraw,
 )
@@ -138,7 +144,17 @@ SEVEN = (
     "UNREALIZED_PNL",
 )
 MARKS = "POSITIONS:MTM"
-ONCE_USED = ("TRADING_FEES", "INCOME", "FINANCING", "RETAINED", "HOLDERS", "UNITS")
+ONCE_USED = (
+    "TRADING_FEES",
+    "INCOME",
+    "FINANCING",
+    "RETAINED",
+    "CONVERSIONS",
+    "HOLDERS",
+    "UNITS",
+)
+WORTH = ("CASH", "POSITIONS", MARKS, "FEES_RECEIVABLE")
+LONG_AGO_US = 631_152_000_000_000  # 1990
 REVENUE = {"MANAGEMENT_FEES", "PERFORMANCE_FEES", "REALIZED_PNL", "UNREALIZED_PNL", *ONCE_USED[:3]}
 KNOWN = {*SEVEN, MARKS, *ONCE_USED, "EXTERNAL"}
 AMOUNTS = {
@@ -151,6 +167,7 @@ AMOUNTS = {
     "price",
     "proceeds",
     "quantity",
+    "to_amount",
     "value",
 }
 
@@ -194,6 +211,8 @@ class Line:
     content: object
     event: Any
     corrects: int | None = None
+    # By strategy and instrument: how much quantity, cost and value changed.
+    moved: dict[tuple[str | None, str], tuple[Fraction, ...]] = field(default_factory=dict)
 
 
 def rounded(value: Fraction) -> Fraction:
@@ -235,6 +254,14 @@ def factor(value: Any) -> Fraction | None:
         return None
 
 
+def ratio_of(value: Any) -> Fraction | None:
+    parts = [exact(part) for part in (value.split(":") if isinstance(value, str) else [value])]
+    amounts = [part for part in parts if part is not None and part > 0]
+    if not len(amounts) == len(parts) <= 2:
+        return None
+    return amounts[0] / amounts[1] if len(amounts) == 2 else amounts[0]
+
+
 def content_of(request: msgspec.Struct) -> object:
     """What makes two requests the same: everything but the key, amounts by what they are worth."""
     is_fill = isinstance(request, BookFill)
@@ -248,6 +275,8 @@ def content_of(request: msgspec.Struct) -> object:
         amount = measure(value) if name in AMOUNTS else None
         if amount is None and isinstance(value, Decimal):
             amount = factor(value)  # a reported figure of many digits
+        if name == "ratio":
+            amount = ratio_of(value)
         return (name, repr(value) if amount is None else amount)
 
     return type(request), [
@@ -267,6 +296,7 @@ class Oracle:
         self.cursors: dict[str, str] = {}
         self.aside: list[tuple[str, Report]] = []  # reports that could not be booked, by source
         self._reported = False  # what is being booked has happened already
+        self.prices: dict[str, tuple[int, Fraction]] = {}  # since when, and how much
 
     def copy(self) -> Oracle:
         other = Oracle()
@@ -275,6 +305,7 @@ class Oracle:
         other.lots = {key: lots.copy() for key, lots in self.lots.items()}
         other.cursors = self.cursors.copy()
         other.aside = self.aside.copy()
+        other.prices = self.prices.copy()
         return other
 
     # -- requests
@@ -467,13 +498,16 @@ class Oracle:
             if line.key == reversal_key
         }
         at_us = self._instant_of(event.seq) if event.at_us is None else event.at_us
+        replaced = self._replaced_flow(event)
         try:
             self._append(
                 Reverse(event.seq, event.reason, strategy=event.strategy, at_us=at_us),
                 reversal_key,
                 now_us,
+                any_time=event.at_us is None,
+                moves_units=replaced is None,
             )
-            self._append(event.entry, key, now_us)
+            self._append(event.entry, key, now_us, replaced=replaced)
         except Refused as refused:
             faults |= refused.faults
         if faults:
@@ -490,9 +524,43 @@ class Oracle:
             (line.at_us for line in self.journal if line.seq == seq and line.day > closed), None
         )
 
-    def _append(self, event: Event, key: str, now_us: int) -> None:
+    def _replaced_flow(self, event: Correct) -> Replaced | None:
+        """The flow that another flow replaces, and what the fund is worth before both."""
+        if not 1 <= event.seq <= len(self.journal):
+            return None
+        line = self.journal[event.seq - 1]
+        amount = self._flow(line)
+        if amount is None or not isinstance(event.entry, Deposit | Withdraw):
+            return None
+        return Replaced(amount, line.strategy, self.nav(), self._in_issue())
+
+    def _flow(self, line: Line) -> Fraction | None:
+        """What came in from outside, if the entry, or the one it takes back, is for that."""
+        source = line
+        while source.kind == "reversal" and source.reverses is not None:
+            source = self.journal[source.reverses - 1]
+        if source.kind not in ("deposit", "withdrawal"):
+            return None
+        outside = (key for key in line.legs if (key[0], key[2]) == ("EXTERNAL", "USD"))
+        return -summed(line.legs[key] for key in outside)
+
+    def _append(
+        self,
+        event: Event,
+        key: str,
+        now_us: int,
+        *,
+        any_time: bool = False,
+        moves_units: bool = True,
+        replaced: Replaced | None = None,
+    ) -> None:
         self._faults: set[Fault] = set(text_faults(event, key))
         self._event = event
+        self._moves_units, self._replaced = moves_units, replaced
+        at_us = now_us if event.at_us is None or any_time else event.at_us
+        if not LONG_AGO_US <= at_us <= now_us + 300_000_000:
+            self._faults.add((ConfigError,))
+        before = self.positions()
         day = self._day(event, now_us)
         self._entry: dict[Balance, Fraction] = defaultdict(Fraction)
         self._moved = False
@@ -504,6 +572,18 @@ class Oracle:
             raise Refused(self._faults)
         for name, amount in legs.items():
             self.balances[name] += amount
+        if isinstance(event, Price):
+            at_us = now_us if event.at_us is None else event.at_us
+            if event.asset not in self.prices or self.prices[event.asset][0] <= at_us:
+                self.prices[event.asset] = (at_us, self._amount(event.value))
+        after, nothing = self.positions(), (Fraction(0),) * 3
+        moved = {
+            key: tuple(
+                new - old
+                for new, old in zip(after.get(key, nothing), before.get(key, nothing), strict=True)
+            )
+            for key in {*before, *after}
+        }
         self.journal.append(
             Line(
                 seq=len(self.journal) + 1,
@@ -520,6 +600,7 @@ class Oracle:
                 moved_lots=self._moved,
                 content=content_of(event),
                 event=event,
+                moved={key: change for key, change in moved.items() if any(change)},
             )
         )
 
@@ -586,7 +667,7 @@ class Oracle:
             if max(abs(amount), abs(self.balances[account, strategy, asset] + amount)) > LIMIT:
                 self._faults.add((AmountError,))
         quiet = self._moved or isinstance(
-            self._event, BookSettlement | ClosePeriod | ReopenPeriod | Reverse
+            self._event, BookSettlement | ClosePeriod | Price | ReopenPeriod | Reverse
         )
         if any(sums.values()) or (len(legs) < 2 and not (quiet and not legs)):
             self._faults.add((UnbalancedEntry,))
@@ -600,19 +681,13 @@ class Oracle:
             case Deposit():
                 amount = self._amount(event.amount, MINOR)
                 self._move("CASH", "EXTERNAL", amount)
-                self._issue(self._units_for(amount, LIMIT - self._in_issue()))
+                self._price_flow(amount)
             case Withdraw():
                 amount = self._amount(event.amount, MINOR)
                 if amount > self.total("CASH") and not self._reported:
                     self._faults.add((InsufficientFunds, "CASH", amount, self.total("CASH")))
                 self._move("EXTERNAL", "CASH", amount)
-                units, worth = self._in_issue(), self.nav()
-                self._issue(
-                    -min(
-                        rounded(amount * units / worth) if worth > 0 else amount,
-                        max(Fraction(0), units),
-                    )
-                )
+                self._price_flow(-amount)
             case RecordProfit():
                 self._move("CASH", "REALIZED_PNL", self._amount(event.amount, MINOR))
             case RecordLoss():
@@ -622,7 +697,10 @@ class Oracle:
             case ChargePerformanceFee():
                 self._move("PERFORMANCE_FEES", "FEES_RECEIVABLE", self._amount(event.amount, MINOR))
             case PayFees():
-                self._move("FEES_RECEIVABLE", "CASH", self._amount(event.amount, MINOR))
+                amount, owed = self._amount(event.amount, MINOR), -self.total("FEES_RECEIVABLE")
+                if amount > max(owed, 0):
+                    self._faults.add((InsufficientFunds, "FEES_RECEIVABLE", amount, max(owed, 0)))
+                self._move("FEES_RECEIVABLE", "CASH", amount)
             case Income():
                 self._move("CASH", "INCOME", self._quantity(event.amount))
             case Financing():
@@ -647,7 +725,7 @@ class Oracle:
                     self._faults.add((PositionMismatch, event.market, event.strategy))
                 self._close(event.market, held, payoff)
             case Mark():
-                self._mark(event.instrument, self._amount(event.value))
+                self._mark(event.instrument, self._amount(event.value, -LIMIT))
             case BookFill():
                 self._fill(event)
             case BookSettlement():
@@ -672,6 +750,145 @@ class Oracle:
                     self._entry[
                         leg.account, leg.strategy or event.strategy, leg.asset or "USD"
                     ] += amount
+                for asset in ("USD", "EUR"):
+                    if self._moving("EXTERNAL", asset) > 0:
+                        self._leave_cash(asset)
+            case Split():
+                self._split(event)
+            case Rename():
+                self._rename(event)
+            case Transfer():
+                self._transfer(event)
+            case Convert():
+                self._convert(event)
+            case Price():
+                self._amount(event.value)
+                if event.asset in ("USD", "UNITS"):
+                    self._faults.add((ConfigError,))
+
+    # -- corporate actions, moves between strategies, other assets
+
+    def _moving(self, account: str, asset: str) -> Fraction:
+        return summed(
+            amount for key, amount in self._entry.items() if (key[0], key[2]) == (account, asset)
+        )
+
+    def _leave_cash(self, asset: str) -> None:
+        taken = -self._moving("CASH", asset)
+        there = summed(
+            amount for key, amount in self.balances.items() if (key[0], key[2]) == ("CASH", asset)
+        )
+        if taken > max(there, 0):
+            self._faults.add((InsufficientFunds, "CASH", taken, there))
+
+    def _owners(self, instrument: str, strategy: str | None) -> list[str | None]:
+        owners = [
+            owner
+            for (owner, name), lots in self.lots.items()
+            if name == instrument and lots and strategy in (None, owner)
+        ]
+        if not owners:
+            self._faults.add((PositionMismatch, instrument, strategy))
+        return owners
+
+    def _split(self, event: Split) -> None:
+        ratio, owners = ratio_of(event.ratio), self._owners(event.instrument, event.strategy)
+        cash = None if event.cash is None else self._amount(event.cash)
+        if ratio is None or (cash is not None and len(owners) > 1):
+            self._faults.add((AmountError,))
+            return
+        for owner in owners:
+            key = (owner, event.instrument)
+            held = summed(lot.quantity for lot in self.lots[key])
+            left, lots = rounded(held * ratio), list[Lot]()
+            whole = left - left % 1 if left > 0 else left - left % -1
+            if cash is not None and left == whole:
+                self._faults.add((AmountError,))
+            if abs(left) > LIMIT:
+                self._faults.add((AmountError,))
+            for lot in self.lots[key]:
+                quantity = rounded(left * lot.quantity / held)
+                if not quantity:
+                    self._faults.add((AmountError,))
+                    return
+                left, held = left - quantity, held - lot.quantity
+                lots.append(lot._replace(quantity=quantity))
+            self.lots[key], self._moved = lots, True
+            if cash is not None:
+                # The legs are those of the strategy that holds it, which the event need not name.
+                wanted = self._event
+                self._event = msgspec.structs.replace(wanted, strategy=owner)
+                self._close(event.instrument, self._held(event.instrument) - whole, cash)
+                self._event = wanted
+
+    def _rename(self, event: Rename) -> None:
+        if event.to == event.instrument:
+            self._faults.add((ConfigError,))
+            return
+        for owner in self._owners(event.instrument, event.strategy):
+            self._moved = True
+            self._take_in(owner, event.to, self.lots.pop((owner, event.instrument)))
+
+    def _take_in(self, owner: str | None, instrument: str, lots: list[Lot]) -> None:
+        """Lots keep their age; two parts of one are one again."""
+        here = {lot.id: lot for lot in self.lots.get((owner, instrument), [])}
+        for lot in lots:
+            if any(lot.quantity * other.quantity < 0 for other in here.values()):
+                self._faults.add((PositionMismatch, instrument, owner))
+            same = here.get(lot.id)
+            figures = lot[1:] if same is None else map(sum, zip(same[1:], lot[1:], strict=True))
+            here[lot.id] = Lot(lot.id, *figures)
+            if abs(here[lot.id].quantity) > LIMIT:
+                self._faults.add((AmountError,))
+        self.lots[owner, instrument] = [here[number] for number in sorted(here)]
+
+    def _transfer(self, event: Transfer) -> None:
+        giver, taker = event.from_strategy, event.to_strategy
+        if giver == taker:
+            self._faults.add((ConfigError,))
+            return
+        quantity = self._quantity(event.quantity)
+        lots = self.lots.setdefault((giver, event.instrument), [])
+        held = summed(lot.quantity for lot in lots)
+        if not quantity:
+            return
+        if not (0 < quantity <= held or held <= quantity < 0):
+            self._faults.add((PositionMismatch, event.instrument, giver))
+            return
+        gone, self._moved = list[Lot](), True
+        while quantity:
+            lot = lots.pop(0)
+            part = min(Fraction(1), quantity / lot.quantity)
+            taken = Lot(
+                lot.id, lot.quantity * part, rounded(lot.cost * part), rounded(lot.mark * part)
+            )
+            gone.append(taken)
+            quantity -= taken.quantity
+            if part < 1:
+                rest = (whole - away for whole, away in zip(lot[1:], taken[1:], strict=True))
+                lots.insert(0, Lot(lot.id, *rest))
+        cost, mark = summed(lot.cost for lot in gone), summed(lot.mark for lot in gone)
+        for owner, sign in ((giver, -1), (taker, 1)):
+            self._entry["POSITIONS", owner, "USD"] += sign * cost
+            self._entry["CASH", owner, "USD"] -= sign * cost
+            self._entry[MARKS, owner, "USD"] += sign * mark
+            self._entry["UNREALIZED_PNL", owner, "USD"] -= sign * mark
+        self._take_in(taker, event.instrument, gone)
+
+    def _convert(self, event: Convert) -> None:
+        if event.asset == event.to_asset or "UNITS" in (event.asset, event.to_asset):
+            self._faults.add((ConfigError,))
+        owner, fee = event.strategy, self._amount(event.fee, -LIMIT)
+        given, got = self._amount(event.amount, MINOR), self._amount(event.to_amount, MINOR)
+        for account, asset, amount in (
+            ("CASH", event.asset, -given - fee),
+            ("CONVERSIONS", event.asset, given),
+            ("TRADING_FEES", event.asset, fee),
+            ("CASH", event.to_asset, got),
+            ("CONVERSIONS", event.to_asset, -got),
+        ):
+            self._entry[account, owner, asset] += amount
+        self._leave_cash(event.asset)
 
     def _amount(self, value: object, least: Fraction = -LIMIT) -> Fraction:
         amount = exact(value)
@@ -692,16 +909,21 @@ class Oracle:
         self._entry[debit, self._event.strategy, "USD"] += amount
         self._entry[credit, self._event.strategy, "USD"] -= amount
 
-    def _issue(self, units: Fraction) -> None:
-        self._entry["HOLDERS", self._event.strategy, "UNITS"] += units
-        self._entry["UNITS", self._event.strategy, "UNITS"] -= units
+    def _issue(self, owner: str | None, units: Fraction) -> None:
+        self._entry["HOLDERS", owner, "UNITS"] += units
+        self._entry["UNITS", owner, "UNITS"] -= units
 
-    def _units_for(self, amount: Fraction, room: Fraction) -> Fraction:
-        """At NAV per unit; at 1 when there is nothing to divide, or more than can be counted."""
-        units, worth = self._in_issue(), self.nav()
-        if units > 0 and worth > 0 and rounded(amount * units / worth) <= room:
-            return rounded(amount * units / worth)
-        return min(amount, room)
+    def _price_flow(self, amount: Fraction) -> None:
+        """Those of the difference, where it replaces another flow."""
+        owner, before = self._event.strategy, self._replaced
+        if before is None:
+            self._issue(owner, units_for(amount, self.nav(), self._in_issue()))
+            return
+        moved = units_for(before.amount, before.worth, before.units)
+        if before.strategy != owner:
+            self._issue(before.strategy, -moved)
+            self._issue(owner, moved)
+        self._issue(owner, units_for(amount - before.amount, before.worth, before.units))
 
     def _in_issue(self) -> Fraction:
         of_account = (key for key in self.balances if (key[0], key[2]) == ("UNITS", "UNITS"))
@@ -822,10 +1044,14 @@ class Oracle:
         original, reversal = self.journal[event.seq - 1], self._reversal_of(event.seq)
         if reversal is not None:
             self._faults.add((AlreadyReversed, event.seq, reversal.seq))
-        if original.moved_lots or original.kind in ("period_close", "period_reopen"):
+        if original.moved_lots or original.kind in ("period_close", "period_reopen", "price"):
             self._faults.add((EntryRefused,))
+        flow = self._flow(original)
         for name, amount in original.legs.items():
-            self._entry[name] -= amount
+            if flow is None or name[2] != "UNITS":
+                self._entry[name] -= amount
+        if flow is not None and self._moves_units:
+            self._issue(original.strategy, units_for(-flow, self.nav(), self._in_issue()))
 
     # -- reports
 
@@ -864,7 +1090,19 @@ class Oracle:
     def nav(self) -> Fraction:
         return summed(
             self.balance_sheet()[account] for account in ("CASH", "POSITIONS", "FEES_RECEIVABLE")
+        ) + summed(
+            rounded(amount * self.prices[asset][1])
+            for asset, amount in self.others().items()
+            if asset in self.prices
         )
+
+    def others(self) -> dict[str, Fraction]:
+        """What the fund has of each other asset."""
+        worth: dict[str, Fraction] = defaultdict(Fraction)
+        for (account, _, asset), amount in self.balances.items():
+            if account in WORTH and asset not in ("USD", "UNITS"):
+                worth[asset] += amount
+        return worth
 
     def nav_per_unit(self) -> Fraction:
         units = self._in_issue()
@@ -878,6 +1116,29 @@ class Oracle:
             if lots:
                 answer[key] = (quantity, cost, cost + summed(lot.mark for lot in lots))
         return answer
+
+
+class Replaced(NamedTuple):
+    """A flow that is corrected, and what the fund was worth before."""
+
+    amount: Fraction
+    strategy: str | None
+    worth: Fraction
+    units: Fraction
+
+
+def units_for(amount: Fraction, worth: Fraction, units: Fraction) -> Fraction:
+    """At NAV per unit; at 1 when there is nothing to divide, or more than can be counted. A
+    withdrawal takes no more than there are.
+    """
+    if amount < 0:
+        return -min(
+            rounded(-amount * units / worth) if worth > 0 else -amount, max(Fraction(0), units)
+        )
+    room = LIMIT - units
+    if units > 0 and worth > 0 and rounded(amount * units / worth) <= room:
+        return rounded(amount * units / worth)
+    return min(amount, room)
 
 
 def day_of(at_us: int) -> str:
@@ -933,7 +1194,10 @@ def text_faults(event: Write, key: str) -> Iterable[Fault]:
         event.strategy,
         getattr(event, "instrument", None),
         getattr(event, "market", None),
-        getattr(event, "fee_asset", None),
+        *(
+            getattr(event, name, None)
+            for name in ("asset", "fee_asset", "to", "to_asset", "from_strategy", "to_strategy")
+        ),
     ]
     texts += [text for leg in getattr(event, "legs", ()) for text in (leg.strategy, leg.asset)]
     texts += [
@@ -1146,9 +1410,9 @@ COMMON = st.fixed_dictionaries(
         "key": often(st.none(), st.sampled_from(["a", "a:reversal", "b", "c", "d", "k" * 120]), 5),
         "strategy": often(STRATEGIES, st.sampled_from(["", "s" * 129]), 60),
         "at_us": often(
-            st.sampled_from([None, None, None, START_US, START_US + DAY_US, 0]),
-            st.sampled_from([-1, 253_402_300_800_000_000]),
-            60,
+            st.sampled_from([None, None, None, START_US, START_US + 300_000_000, LONG_AGO_US]),
+            st.sampled_from([-1, 0, START_US // 1_000, START_US + DAY_US, 253_402_300_800_000_000]),
+            30,
         ),
         "memo": often(st.sampled_from(["", "", "why"]), st.just("m" * 1_025), 60),
     }
@@ -1159,10 +1423,14 @@ ASSETS = st.sampled_from([None, None, "EUR"])
 
 def common(kind: type[Any], *content: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Events of one kind, with these fields first."""
-    named = dict(zip(kind.__struct_fields__, content, strict=False))
-    return st.builds(
-        lambda fields, others: kind(**fields, **others), st.fixed_dictionaries(named), COMMON
-    )
+    named = st.fixed_dictionaries(dict(zip(kind.__struct_fields__, content, strict=False)))
+
+    # hypothesis describes each rule by its strategies: those of a function it describes by name.
+    @st.composite
+    def events(draw: st.DrawFn) -> Any:
+        return kind(**draw(named), **draw(COMMON))
+
+    return events()
 
 
 def legs_of(
@@ -1200,6 +1468,13 @@ HELD_ONCE = st.lists(
 )
 HOLDINGS = often(HELD_ONCE, st.lists(HELD_BEFORE, max_size=4), 5).map(tuple)
 
+RATIO = often(
+    st.sampled_from([2, "3:2", "1:10", "0.5", 1.5, "1:3", "7 : 3"]),
+    st.sampled_from([0, -1, "1:0", "1:2:3", "x", float("nan"), "0.00000001", 30_000_000_000]),
+    10,
+)
+MONEY = often(st.sampled_from(["USD", "EUR", "EUR"]), st.sampled_from(["UNITS", "", "JPY"]), 15)
+
 EVENTS: dict[type[Any], st.SearchStrategy[Any]] = {
     Deposit: common(Deposit, AMOUNT),
     Withdraw: common(Withdraw, AMOUNT),
@@ -1217,6 +1492,11 @@ EVENTS: dict[type[Any], st.SearchStrategy[Any]] = {
     OpeningBalances: common(OpeningBalances, AMOUNT | st.integers(-500, 0), HOLDINGS),
     Reverse: common(Reverse, st.integers(-1, 25), st.sampled_from(["wrong", ""])),
     Post: common(Post, LEGS),
+    Split: common(Split, INSTRUMENTS, RATIO, often(st.none(), FEE | SENSIBLE, 3)),
+    Rename: common(Rename, INSTRUMENTS, INSTRUMENTS),
+    Transfer: common(Transfer, INSTRUMENTS, QUANTITY, STRATEGIES, STRATEGIES),
+    Convert: common(Convert, AMOUNT, MONEY, AMOUNT, MONEY, FEE),
+    Price: common(Price, MONEY | st.just("EUR"), AMOUNT | st.just(0)),
     BookFill: common(BookFill, INSTRUMENTS, QUANTITY, PRICE, FEE, FEE_ASSETS),
     BookSettlement: common(
         BookSettlement, INSTRUMENTS, AMOUNT, AMOUNT, often(st.none(), AMOUNT, 6)
@@ -1399,7 +1679,7 @@ class Anything(RuleBasedStateMachine):
             for line in self.oracle.journal
             if not line.moved_lots
             and line.seq not in reversed_already
-            and line.kind not in ("period_close", "period_reopen")
+            and line.kind not in ("period_close", "period_reopen", "price")
         ]
 
     # -- comparing
@@ -1453,6 +1733,28 @@ class Anything(RuleBasedStateMachine):
         """With every entry."""
         newest = len(self.oracle.journal) + 1
         self.compare(self.ledger.view(newest), newest)
+        self.compare_history()
+
+    def compare_history(self) -> None:
+        """The holdings of every day, and P&L by strategy."""
+        reports = Reports(self.reader, "USD")
+        lines, nothing = self.oracle.journal, (Fraction(0),) * 3
+        for day in {line.day for line in lines}:
+            held: dict[Any, tuple[Fraction, ...]] = {}
+            for line in lines:
+                for key, change in line.moved.items() if line.day <= day else ():
+                    before = held.get(key, nothing)
+                    held[key] = tuple(a + b for a, b in zip(before, change, strict=True))
+            assert {
+                (one.strategy, one.instrument): (one.quantity, one.cost, one.value)
+                for one in reports.positions(day)
+            } == {key: figures for key, figures in held.items() if any(figures)}
+        gains: dict[str, Fraction] = defaultdict(Fraction)
+        for line in lines:
+            for (account, strategy, asset), amount in line.legs.items():
+                if (account, asset) == ("REALIZED_PNL", "USD") and "period" not in line.kind:
+                    gains[strategy or ""] -= amount
+        assert reports.realized() == gains
 
     def compare(self, view: View, newest: int) -> None:
         oracle = self.oracle
@@ -1468,6 +1770,8 @@ class Anything(RuleBasedStateMachine):
         assert totals.fees_minor * MINOR == oracle.total("MANAGEMENT_FEES") + oracle.total(
             "PERFORMANCE_FEES"
         )
+        unpriced = [name for name, amount in oracle.others().items() if amount]
+        assert list(totals.unpriced) == sorted(set(unpriced) - oracle.prices.keys())
         assert totals.entries == len(oracle.journal)
         assert totals.cursors == oracle.cursors
         positions: dict[Any, Any] = {
@@ -1712,6 +2016,66 @@ class Anything(RuleBasedStateMachine):
     @rule(event=EVENTS[Post])
     def post(self, event: Post) -> None:
         self.ask(event)
+
+    @rule(event=EVENTS[Split] | EVENTS[Rename] | EVENTS[Transfer])
+    def corporate_action(self, event: Event) -> None:
+        self.ask(event)
+
+    @precondition(lambda self: self.oracle.positions())
+    @rule(
+        event=EVENTS[Split] | EVENTS[Rename] | EVENTS[Transfer],
+        which=st.integers(0, 9),
+        part=st.sampled_from([1, 2, 7]),
+        back=st.booleans(),
+    )
+    def corporate_action_on_what_is_held(
+        self, event: Any, which: int, part: int, back: bool
+    ) -> None:
+        """A part of a lot may meet the rest of it again."""
+        (strategy, instrument), (held, *_) = self.one_of(
+            sorted(self.oracle.positions().items(), key=str), which
+        )
+        changes: dict[str, Any] = {"instrument": instrument}
+        if isinstance(event, Transfer):
+            other = event.to_strategy if event.to_strategy != strategy else "other"
+            quantity = of_minor(int(held / part / MINOR))
+            changes |= {"from_strategy": strategy, "to_strategy": other, "quantity": quantity}
+        else:
+            changes["strategy"] = strategy
+        event = msgspec.structs.replace(event, **changes)
+        self.ask(event)
+        if back and isinstance(event, Transfer):
+            self.ask(
+                msgspec.structs.replace(
+                    event,
+                    key=None,
+                    from_strategy=event.to_strategy,
+                    to_strategy=event.from_strategy,
+                )
+            )
+
+    @rule(event=EVENTS[Convert] | EVENTS[Price])
+    def other_asset(self, event: Event) -> None:
+        self.ask(event)
+
+    @rule(
+        first=EVENTS[Deposit],
+        profit=EVENTS[RecordProfit] | EVENTS[RecordLoss],
+        correction=EVENTS[Correct],
+        flow=EVENTS[Deposit] | EVENTS[Withdraw],
+        again=st.booleans(),
+    )
+    def correct_a_flow_by_another(
+        self, first: Event, profit: Event, correction: Correct, flow: Event, again: bool
+    ) -> None:
+        """Before and after it, what the fund is worth changes; the price is that of the end."""
+        seq = len(self.oracle.journal) + 1
+        self.ask(first)
+        self.ask(profit)
+        entry = msgspec.structs.replace(flow, key=None)
+        self.ask(msgspec.structs.replace(correction, seq=seq, entry=entry, at_us=None))
+        if again:
+            self.ask(Reverse(len(self.oracle.journal), "wrong"))
 
     @rule(event=EVENTS[BookFill])
     def fill(self, event: BookFill) -> None:

@@ -2,6 +2,7 @@
 fails and restarts.
 """
 
+import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from fundops.actors.guard import GuardActor, GuardSettings, Leases
+from fundops.actors.guard import GuardActor, GuardSettings, KillLatch, Leases
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.oversight import FeeSettings, OversightActor, OversightSettings
@@ -56,6 +57,11 @@ UNIT = 10**8
 CAPITAL = 100_000
 DAY_S = 86_400
 NO_FEES = FeeSettings(0, 0.0)
+
+
+def day_of(number: int) -> str:
+    """The ISO date so many days after the first one."""
+    return (dt.date(2023, 11, 15) + dt.timedelta(number)).isoformat()
 
 
 class Engine:
@@ -227,7 +233,7 @@ async def opened(
     rules: PromotionSettings = PromotionSettings(),  # noqa: B008  frozen
 ) -> AsyncIterator[Tree]:
     engine, clock, script = engine or Engine(), clock or VirtualClock(T0), script or Script()
-    leases, capital = Leases(clock), CAPITAL * UNIT
+    leases, capital = Leases(clock, KillLatch()), CAPITAL * UNIT
     settings = OversightSettings(
         promotion_every_ticks=1,
         ledger_enabled=ledger,
@@ -237,7 +243,7 @@ async def opened(
     )
     marker = path.with_name("fund.kill")
     async with trio.open_nursery() as nursery:
-        host = Host(engine, nursery)
+        host = Host(engine, nursery, clock=clock, latch=leases.latch)
         children = [
             ChildSpec("guard", lambda: GuardActor(clock, host, guard, leases, marker, capital)),
             ChildSpec("persistence", lambda: Storage(path, script)),
@@ -298,7 +304,7 @@ async def test_a_controller_that_raises_costs_one_alert_and_no_other_step(path: 
         tree.engine.raising = {"strategies"}
         for number in range(1, 4):
             tree.engine.fill_list.append(fill(number))
-            assert (await tree.tick(f"d{number}", 1)).failed == ("engine",)
+            assert (await tree.tick(day_of(number), 1)).failed == ("engine",)
         assert tree.alerts("step:%") == [("WARNING", "step:engine", False)]
         assert (await tree.totals()).entries == 4
         assert len(await tree.ask("oversight", NavHistory())) == 3
@@ -339,9 +345,10 @@ async def test_nonsense_from_the_controller_fails_the_engine_step_and_crashes_no
     path: Path,
 ) -> None:
     async with opened(path, promotion=True) as tree:
-        for nonsense in (
-            None,
-            5,
+        for nonsense in (None, 5, "mm", {"mm": StrategyStatus("mm", "running")}):
+            tree.engine.statuses = nonsense  # type: ignore[assignment]
+            assert (await tree.tick()).failed == ("engine",)
+        for wrong in (
             [None],
             ["mm"],
             [StrategyStatus("mm", "running"), StrategyStatus("mm", "running")],
@@ -349,8 +356,9 @@ async def test_nonsense_from_the_controller_fails_the_engine_step_and_crashes_no
             [StrategyStatus(None, "running")],  # type: ignore[arg-type]
             [StrategyStatus("mm", "running", stage=PromotionStage.Live_Small)],  # type: ignore[arg-type]
         ):
-            tree.engine.statuses = nonsense  # type: ignore[assignment]
-            assert (await tree.tick()).failed == ("engine",)
+            tree.engine.statuses = wrong  # type: ignore[assignment]
+            assert (await tree.tick()).failed == ()
+            assert not tree.leases.may_trade("mm")
         assert all(child.restarts == 0 for child in tree.supervisor.tree())
 
 
@@ -359,7 +367,7 @@ async def test_a_crash_of_another_actor_does_not_crash_the_tick(path: Path, name
     async with opened(path, promotion=True) as tree:
         await tree.tick()
         tree.supervisor.drill(name)
-        await tree.tick("d1", 1)
+        await tree.tick(day_of(1), 1)
         assert (await tree.tick()).failed == ()
         assert tree.supervisor.ref(name).epoch == 2
         assert tree.supervisor.ref("oversight").epoch == 1
@@ -377,9 +385,12 @@ async def test_an_engine_that_never_answered_since_the_start_is_a_silent_one(pat
     async with opened(path, engine, clock=clock) as tree:
         await tree.tick(after_s=59)
         assert not tree.leases.may_trade("mm")
-        assert (await tree.status()).kill_switch == "OFF"
+        assert tree.alerts("silent") == [("WARNING", "silent", False)]
+        assert tree.alerts("blind") == []
         await tree.tick(after_s=1)
-        assert (await tree.status()).kill_switch == "ENGAGED"
+        assert (await tree.status()).kill_switch == "OFF"
+        assert tree.alerts("blind") == [("CRITICAL", "blind", False)]
+        assert tree.leases.may_close("mm")
 
 
 async def test_a_dead_engine_proves_nothing_and_never_looks_like_a_profit(path: Path) -> None:
@@ -392,18 +403,18 @@ async def test_a_dead_engine_proves_nothing_and_never_looks_like_a_profit(path: 
         await tree.tick()  # the base of its episode
         for number, equity in enumerate((10_100.0, 10_050.0, 10_200.0)):
             tree.engine.report(stage="paper", equity=equity)
-            await tree.tick(f"d{number}", DAY_S)
+            await tree.tick(day_of(number * 7), DAY_S)
             if number == 1:
                 tree.engine.raising = {"strategies"}
                 for dead in range(5):
-                    assert (await tree.tick(f"dead {dead}", DAY_S)).promotions == 0
+                    assert (await tree.tick(day_of(8 + dead), DAY_S)).promotions == 0
                     assert (await tree.status()).nav == CAPITAL
                 tree.engine.raising = set()
         with Reader(path) as reader:
             assert [one for (one,) in reader.rows("SELECT session FROM promotion_sample")] == [
-                "d0",
-                "d1",
-                "d2",
+                day_of(0),
+                day_of(7),
+                day_of(14),
             ]
 
 
@@ -534,7 +545,7 @@ async def test_deposits_and_withdrawals_are_no_performance_and_cost_no_fee(path:
             (Deposit(500_000), Withdraw(590_000), Deposit(7), Withdraw(10_007))
         ):
             await tree.ask("ledger", event)
-            assert (await tree.tick(f"d{number}", DAY_S)).failed == ()
+            assert (await tree.tick(day_of(number), DAY_S)).failed == ()
             status = await tree.status()
             assert (status.drawdown_pct, status.total_fees, status.kill_switch) == (
                 0,
@@ -570,7 +581,12 @@ async def test_the_stage_in_force_is_brought_to_the_entitlement(path: Path) -> N
             ("set_stage", "down", "paper", 0),
             ("set_stage", "up", "live-small", 1_000),
         ]
-        assert tree.alerts("stage:%") == [("CRITICAL", "stage:down", False)]
+        # `up` was given its 10,000 on paper, and is entitled to 1,000 of real money.
+        assert tree.alerts("entitled:%") == [
+            ("CRITICAL", "entitled:down", False),
+            ("CRITICAL", "entitled:up", False),
+            ("INFO", "entitled:down", True),
+        ]
 
 
 async def test_an_engine_that_refuses_one_stage_is_still_told_the_others(path: Path) -> None:
@@ -606,12 +622,12 @@ async def test_a_change_of_entitlement_is_announced_with_before_and_after(path: 
 async def test_a_session_ends_once_and_leaves_one_line_of_nav(path: Path) -> None:
     async with opened(path) as tree:
         tree.engine.report(pnl=250)
-        for session in ("d1", "d1", None, "d2", "d2"):
+        for session in (day_of(1), day_of(1), None, day_of(2), day_of(2)):
             await tree.tick(session, 3_600)
         lines: tuple[NavSample, ...] = await tree.ask("oversight", NavHistory())
         assert [(one.session, one.nav) for one in lines] == [
-            ("d2", Decimal(100_250)),
-            ("d1", Decimal(100_250)),
+            (day_of(2), Decimal(100_250)),
+            (day_of(1), Decimal(100_250)),
         ]
 
 
@@ -619,11 +635,11 @@ async def test_a_line_of_nav_that_could_not_be_stored_is_stored_later(path: Path
     async with opened(path) as tree:
         await tree.tick()
         tree.script.refuse("nav_history")
-        assert (await tree.tick("d1", 60)).failed == ("remember",)
+        assert (await tree.tick(day_of(1), 60)).failed == ("remember",)
         tree.script.relent()
         await tree.tick(after_s=60)
         (line,) = await tree.ask("oversight", NavHistory())
-        assert (line.session, line.at_us) == ("d1", T0 + 60_000_000)
+        assert (line.session, line.at_us) == (day_of(1), T0 + 60_000_000)
         tree.script.refuse("nav_history")
         assert (await tree.tick(after_s=60)).failed == ()  # there is nothing left to store
 
@@ -634,7 +650,7 @@ async def test_what_was_known_is_shown_after_a_restart_before_the_first_tick(pat
     async with opened(path, engine, clock=clock) as tree:
         assert (await tree.status()).nav == CAPITAL
         await tree.tick()
-        await tree.tick("d1", 60)
+        await tree.tick(day_of(1), 60)
     async with opened(path, engine, clock=clock) as tree:
         assert (await tree.status()).nav == 96_000
 
@@ -647,7 +663,7 @@ async def test_a_years_fees_are_two_percent_and_a_fifth_of_the_gain_each_charged
         await tree.tick()
         for day in range(1, 366):
             tree.engine.report(pnl=10_000 if day == 365 else 0)
-            await tree.tick(f"day {day}" if day % 73 == 0 else None, DAY_S)
+            await tree.tick(day_of(day) if day % 73 == 0 else None, DAY_S)
         sheet: dict[str, Decimal] = await tree.ask("ledger", BalanceSheet())
         management, performance = float(sheet["MANAGEMENT_FEES"]), float(sheet["PERFORMANCE_FEES"])
         # Two percent on a NAV that shrinks by the fee itself: between 2% of the first NAV and of
@@ -658,10 +674,10 @@ async def test_a_years_fees_are_two_percent_and_a_fifth_of_the_gain_each_charged
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "fee"), [(10_000, 0, 0), (0, 10_000, 2_000), (20_000, 10_000, 2_000)]
+    ("before", "now", "fee"), [(10_000, 1e-8, 0), (0, 10_000, 2_000), (20_000, 10_000, 2_000)]
 )
 async def test_the_performance_fee_is_on_the_nav_of_the_tick_that_makes_it_final(
-    path: Path, before: int, now: int, fee: int
+    path: Path, before: int, now: float, fee: int
 ) -> None:
     async with opened(path, fees=FeeSettings(0, 20.0, 1)) as tree:
         tree.engine.report(pnl=before if before == 0 else 0)
@@ -669,11 +685,11 @@ async def test_the_performance_fee_is_on_the_nav_of_the_tick_that_makes_it_final
         tree.engine.report(pnl=before)
         await tree.tick(after_s=DAY_S)
         tree.engine.report(pnl=now)
-        await tree.tick("d1", 60)
+        await tree.tick(day_of(1), 60)
         assert (await tree.ask("ledger", BalanceSheet()))["PERFORMANCE_FEES"] == pytest.approx(
             fee, abs=1e-4
         )
-        await tree.tick("d2", DAY_S)
+        await tree.tick(day_of(2), DAY_S)
         assert (await tree.ask("ledger", BalanceSheet()))["PERFORMANCE_FEES"] == pytest.approx(
             fee, abs=1e-4
         )
@@ -692,7 +708,7 @@ async def charged(path: Path, script: Script, *, restart_after: int | None = Non
         async with opened(path, engine, clock=clock, script=script, fees=fees) as tree:
             while day < len(PNL):
                 engine.report(pnl=PNL[day], allocated=100_000)
-                await tree.tick(f"d{day}", DAY_S)
+                await tree.tick(day_of(day), DAY_S)
                 day += 1
                 if day - 1 == restart_after:
                     restart_after = None
@@ -750,7 +766,7 @@ async def test_a_crash_between_charging_and_remembering_charges_nothing_again(pa
         await tree.tick()
         engine.report(pnl=10_000)
         await tree.tick(
-            "d1", DAY_S
+            day_of(1), DAY_S
         )  # remembers that it owes, then charges; nothing is written afterwards
         sheet = await tree.ask("ledger", BalanceSheet())
     async with opened(path, engine, clock=clock, fees=fees) as tree:
@@ -760,7 +776,7 @@ async def test_a_crash_between_charging_and_remembering_charges_nothing_again(pa
         assert fee > 2_000
         assert (await tree.status()).nav == CAPITAL + 10_000 - fee
         assert (await tree.status()).total_fees == fee
-        await tree.tick("d1", 60)
+        await tree.tick(day_of(1), 60)
         assert await tree.ask("ledger", BalanceSheet()) == sheet
 
 
@@ -771,7 +787,7 @@ async def test_without_a_ledger_fees_are_remembered_by_oversight_alone(path: Pat
         async with opened(
             path, engine, clock=clock, ledger=False, fees=FeeSettings(200, 0.0)
         ) as tree:
-            await tree.tick(f"d{day}", DAY_S)
+            await tree.tick(day_of(day), DAY_S)
             status = await tree.status()
             assert float(status.total_fees) == pytest.approx(day * 2_000 / 365, rel=1e-3)
             assert float(status.nav) == pytest.approx(CAPITAL - day * 2_000 / 365, rel=1e-6)
@@ -783,15 +799,15 @@ async def test_without_a_ledger_fees_are_remembered_by_oversight_alone(path: Pat
 async def test_a_break_between_the_two_navs_is_one_critical_until_it_is_mended(path: Path) -> None:
     async with opened(path) as tree:
         tree.engine.report(pnl=0)
-        await tree.tick("d0")
+        await tree.tick(day_of(0))
         assert tree.alerts("break") == []
         await tree.ask("ledger", RecordLoss("10.01"))
         for number in (1, 2, 3):
-            await tree.tick(f"d{number}", DAY_S)
+            await tree.tick(day_of(number), DAY_S)
         await tree.tick()
         assert tree.alerts("break") == [("CRITICAL", "break", False)]
-        tree.engine.report(pnl="-10.01")
-        await tree.tick("d4", DAY_S)
+        tree.engine.report(pnl=Decimal("-10.01"))
+        await tree.tick(day_of(4), DAY_S)
         await tree.tick()
         assert tree.alerts("break") == [("CRITICAL", "break", False), ("INFO", "break", True)]
 
@@ -804,7 +820,7 @@ async def test_a_basis_point_is_no_break_and_neither_are_fees_or_marks(path: Pat
         tree.engine.fill_list = [fill(1, 10, 100)]
         for number in range(4):
             tree.engine.report(unrealized_pnl=50.0 * number)
-            await tree.tick(f"d{number}", DAY_S)
+            await tree.tick(day_of(number), DAY_S)
         await tree.tick()
         assert tree.alerts("break") == []
         (position,) = (await tree.totals()).positions

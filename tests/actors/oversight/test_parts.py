@@ -8,7 +8,7 @@ import pytest
 
 from fundops import PromotionStage, StrategyStatus
 from fundops.actors.oversight import shown
-from fundops.actors.oversight.breaks import is_break
+from fundops.actors.oversight.breaks import BreakWatch, is_break, unmarked_minor
 from fundops.actors.oversight.marks import marks_of
 from fundops.wire.ledger import LedgerPosition
 from fundops.wire.promotion import EntitlementTerms
@@ -26,7 +26,7 @@ def position(
     ("held", "unrealized", "value"),
     [
         (position("5", "500", "500"), 20, D(520)),
-        (position("5", "500", "500"), -600, D(0)),
+        (position("5", "500", "500"), -600, D(-100)),
         (position("-5", "-500", "-500"), 20, D(480)),
         (position("-5", "-500", "-500"), -20, D(520)),
     ],
@@ -43,11 +43,10 @@ def test_a_mark_brings_a_position_to_the_engines_figure(
     ("positions", "unrealized"),
     [
         ([position("5", "500", "520")], 20),
-        ([position("5", "500", "500"), position("1", "10", "10")], 20),
         ([position("5", "500", "500", strategy="other")], 20),
         ([position("5", "500", "500")], float("nan")),
     ],
-    ids=["booked already", "two positions", "no status", "no number"],
+    ids=["booked already", "no status", "no number"],
 )
 def test_a_position_that_cannot_be_marked_or_need_not_be_is_left(
     positions: list[LedgerPosition], unrealized: float
@@ -56,11 +55,78 @@ def test_a_position_that_cannot_be_marked_or_need_not_be_is_left(
     assert marks_of(positions, [status], "2026-01-05") == ()
 
 
+def test_every_open_position_is_marked_in_proportion_to_cost() -> None:
+    """What is marked already counts, and no minor unit of the engine's figure is lost."""
+    held = [
+        LedgerPosition("mr", "X", D(5), D(500), D(530)),
+        LedgerPosition("mr", "Y", D(-1), D(-100), D(-100)),
+        LedgerPosition("mr", "Z", D(1), D(100), D("100.00000001")),
+        LedgerPosition("other", "X", D(1), D(1), D(1)),
+        LedgerPosition(None, "X", D(1), D(1), D(1)),
+    ]
+    status = StrategyStatus("mr", "running", unrealized_pnl=100)
+    marks = marks_of(held, [status], "2026-01-05")
+    assert [mark.instrument for mark in marks] == ["X", "Y", "Z"]
+    x, y, z = (D(str(mark.value)) for mark in marks)
+    assert (x - 500) + (100 - y) + (z - 100) == 100
+    assert (x, y) == (D("579.99999999"), 90)
+
+
+def test_positions_without_cost_share_a_gain_evenly() -> None:
+    held = [LedgerPosition("mr", name, D(1), D(0), D(0)) for name in "XY"]
+    status = StrategyStatus("mr", "running", unrealized_pnl=5)
+    assert [mark.value for mark in marks_of(held, [status], "s")] == [D("2.5"), D("2.5")]
+
+
+def test_the_key_of_a_mark_fits_and_is_that_of_one_position() -> None:
+    names = [("s" * 128, "i" * 128), ("a:b", "c"), ("a", "b:c")]
+    marks = [
+        marks_of([LedgerPosition(name, of, D(1), D(1), D(1))], [status], "2026-01-05")[0]
+        for name, of in names
+        for status in [StrategyStatus(name, "running", unrealized_pnl=5)]
+    ]
+    keys = [str(mark.key) for mark in marks]
+    assert len(set(keys)) == 3
+    assert max(map(len, keys)) <= 128
+
+
 def test_two_navs_break_beyond_a_cent_and_a_basis_point() -> None:
-    assert not is_break(1_000_000, 0)
-    assert is_break(1_000_001, 0)
-    assert not is_break(10**9, 10**13)
-    assert is_break(-(10**9) - 1, 10**13)
+    assert not is_break(1_000_000, 0, 0.01)
+    assert is_break(1_000_001, 0, 0.01)
+    assert not is_break(10**9, 10**13, 0.01)
+    assert is_break(-(10**9) - 1, 10**13, 0.01)
+    assert not is_break(500_000_000, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ((0, 1, 2, 59), [False] * 4),
+        ((0, 59.9, 60), [False, False, True]),
+        ((0, 100), [False, False]),
+        ((0, 30, 60, 90), [False, False, True, True]),
+    ],
+    ids=["under a minute", "third look after a minute", "two looks", "it stands"],
+)
+def test_a_break_is_told_after_three_looks_and_a_minute(
+    times: tuple[float, ...], told: list[bool]
+) -> None:
+    watch = BreakWatch()
+    assert [watch.look(True, at) for at in times] == told
+    assert not watch.look(False, 200)
+    assert [watch.look(True, 201 + at) for at in times] == told, "the count begins anew"
+
+
+def test_unrealized_pnl_that_is_not_marked_yet_is_no_break() -> None:
+    held = [
+        position("5", "500", "520"),
+        position("1", "10", "10"),
+        position("1", "7", "9", strategy="x"),
+    ]
+    statuses = [StrategyStatus("mr", "running", unrealized_pnl=50), StrategyStatus("y", "running")]
+    assert unmarked_minor(held, statuses) == 30 * 10**8
+    assert unmarked_minor([], statuses) == 0
+    assert unmarked_minor(held, [StrategyStatus("mr", "running", unrealized_pnl=float("nan"))]) == 0
 
 
 def test_the_stream_shows_money_as_text_and_the_stage_of_the_database() -> None:

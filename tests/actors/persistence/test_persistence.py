@@ -294,7 +294,7 @@ async def test_the_settings_are_in_force(path: Path, worker: TappedWorker) -> No
             "journal_size_limit": 64 * 2**20,
             "wal_autocheckpoint": 4_096,
             "cache_size": -64 * 2**10,
-            "busy_timeout": 5_000,
+            "busy_timeout": 4_500,
             "application_id": APPLICATION_ID,
             "user_version": 1,
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import fundops
+from fundops import FundConfig, FundManager
 from fundops.cli import app as cli
 
 DEADLINE_S = 120
@@ -258,3 +261,62 @@ def test_the_report_is_drawn_on_any_terminal(variables: dict[str, str]) -> None:
     done = _fundops("demo", "--sessions", "2", variables=variables)
     assert (done.returncode, done.stderr) == (0, "")
     assert "CASH" in done.stdout
+
+
+def test_an_export_onto_an_existing_file_says_so_in_words(command: Command, tmp_path: Path) -> None:
+    with FundManager(_config(tmp_path)):
+        pass
+    (tmp_path / "out.jsonl").write_text("mine")
+    ended = command("ledger", "export", "--db", "fund.db", "--output", "out.jsonl")
+    assert ended.returncode == 1
+    assert ended.stderr == "fundops: out.jsonl: exists already, and an export never overwrites\n"
+    assert (tmp_path / "out.jsonl").read_text() == "mine"
+
+
+def test_a_refusal_of_the_system_is_worded_without_its_number(
+    command: Command, tmp_path: Path
+) -> None:
+    with FundManager(_config(tmp_path)):
+        pass
+    ended = command("ledger", "export", "--db", "fund.db", "--output", "no/out.jsonl")
+    assert ended.returncode == 1
+    assert ended.stderr == "fundops: no/out.jsonl.part: no such file or directory\n"
+
+
+def test_the_mcp_server_refuses_a_missing_database_at_its_start(command: Command) -> None:
+    ended = command("mcp", "--db", "nope.db")
+    assert ended.returncode == 1
+    assert "nope.db: there is no such database" in ended.stderr
+
+
+def test_a_refusal_is_json_where_json_was_asked_for(command: Command, tmp_path: Path) -> None:
+    with FundManager(_config(tmp_path)):
+        pass
+    ended = command("ledger", "withdraw", "500000", "--db", "fund.db", "--key", "k", "--json")
+    assert ended.returncode == 1
+    assert "CASH has 1000" in ended.stderr
+    told = json.loads(ended.stdout)["error"]
+    assert (told["type"], told["key"], told["outcome"]) == ("InsufficientFunds", "k", "done")
+
+
+def test_a_terminated_demo_removes_its_temporary_database(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "fundops", "demo", "--hold", "--port", "0"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "200"},
+    ) as demo:
+        assert demo.stderr is not None
+        assert "status stream" in demo.stderr.readline()  # the fund runs
+        assert len(list(tmp_path.glob("fundops-*/demo.db"))) == 1
+        demo.terminate()
+        rest = demo.stderr.read()
+    assert (demo.returncode, rest) == (128 + signal.SIGTERM, "fundops: terminated\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _config(folder: Path) -> FundConfig:
+    return FundConfig(
+        total_capital=1_000, db_path=folder / "fund.db", ledger_enabled=True, control_socket=False
+    )

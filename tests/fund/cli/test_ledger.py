@@ -819,6 +819,101 @@ def test_a_report_aside_is_listed_and_given_up_with_an_audit_row(
     assert command("ledger", "import-fills", str(file)).code == 0
 
 
+# -- every booking by its name, and every question
+
+
+def test_every_booking_has_a_command(command: Command, owned: bool) -> None:
+    for words in (
+        ["post", "--debit", "MANAGEMENT_FEES=5", "--credit", "FEES_RECEIVABLE=5"],
+        ["pay-fees", "5"],
+        ["book-income", "-2.5", "--instrument", "X"],
+        ["financing", "1"],
+        ["convert", "100", "USD", "90", "EUR", "--fee", "1"],
+        ["price", "EUR", "1.1"],
+        ["profit", "50", "--at", "2024-01-02"],
+        ["reverse", "8", "--reason", "never"],
+        ["correct", "2", '{"type": "profit", "amount": "1"}', "--reason", "it was a profit"],
+        ["close-period", "2024-01-31"],
+        ["reopen-period", "2024-01-31", "--reason", "late"],
+    ):
+        done = command("ledger", *words)
+        assert (done.code, done.err) == (0, ""), words
+    assert command("ledger", "verify").code == 0
+    assert command("ledger", "prices").out.split() == ["EUR", "1.10000000"]
+    by_hand = command("ledger", "entries", "--kind", "period_reopen", "--json").json
+    assert by_hand[0]["memo"] == "late (by ann)"
+
+
+def test_positions_are_opened_split_moved_and_listed(command: Command, db: Path) -> None:
+    for words in (
+        ["opening-balances", "99000", "--position", "X=10,100,120", "--position", "A=B=-1,50"],
+        ["split", "X", "3:2"],
+        ["transfer", "X", "5", "--to-strategy", "a"],
+        ["rename", "A=B", "AB"],
+    ):
+        done = command("ledger", *words)
+        assert (done.code, done.err) == (0, ""), words
+    found = command("ledger", "positions", "--json").json
+    assert [(one["strategy"], one["instrument"], one["quantity"]) for one in found] == [
+        (None, "AB", "-1.00000000"),
+        (None, "X", "10.00000000"),
+        ("a", "X", "5.00000000"),
+    ]
+    assert "66.66666667" in command("ledger", "positions").out
+    assert len(command("ledger", "lots", "--instrument", "X", "--json").json) == 2
+    assert command("ledger", "lots", "--strategy", "a").out.splitlines()[1].split()[:3] == [
+        "a",
+        "X",
+        "2",
+    ]
+    assert command("ledger", "realized", "--by", "instrument", "--json").json == {}
+    assert command("ledger", "entries", "--instrument", "AB", "--json").json[0]["kind"] == "rename"
+
+
+def test_an_unknown_strategy_is_refused_by_name(command: Command, db: Path) -> None:
+    for question in ("balance-sheet", "income", "trial", "cash-flow", "entries", "positions"):
+        done = command("ledger", question, "--strategy", "nobody")
+        assert (done.code, done.out) == (1, "")
+        assert "there is no strategy 'nobody'" in done.err
+    done = command("ledger", "balance-sheet", "--asset", "EUR")
+    assert (done.code, done.out) == (2, "")
+    assert "the book has no asset 'EUR'" in done.err
+    for words in (["--account", "SLUSH"], ["--kind", "deposits"]):
+        done = command("ledger", "entries", *words)
+        assert done.code != 0
+        assert words[1] in done.err
+
+
+def test_a_nav_names_the_assets_that_it_does_not_count(command: Command, db: Path) -> None:
+    command("ledger", "convert", "100", "USD", "90", "EUR")
+    done = command("ledger", "nav")
+    assert (done.code, done.out) == (0, "99900.00000000\n")
+    assert "not counted, without a price: EUR" in done.err
+
+
+def test_a_statement_file_is_compared_with_the_books(
+    command: Command, db: Path, tmp_path: Path
+) -> None:
+    command("ledger", "opening-balances", "99000", "--position", "X=10,100")
+    today = command("ledger", "entries", "--json").json[0]["day"]
+    path = tmp_path / "broker.csv"
+    path.write_text(f"\ufeffday, cash,instrument,quantity\n2020-01-01,0,,\n{today},99000,X,10\n")
+    done = command("ledger", "reconcile", str(path))
+    assert (done.code, done.out) == (0, "books and statements agree on all 2 days\n")
+    path.write_text(
+        f"day,cash,instrument,quantity\n2020-01-01,0,,\n{today},98999.5,X,9\n{today},,Y,1\n"
+    )
+    done = command("ledger", "reconcile", str(path))
+    assert done.code == 1
+    assert f"differ on {today} and agreed last on 2020-01-01" in done.out
+    assert "X: books 10.00000000, statement 9.00000000" in done.out
+    assert "opening_balances" in done.out
+    answer = json.loads(command("ledger", "reconcile", str(path), "--json").out)
+    assert (answer["ok"], answer["agreed"]) == (False, "2020-01-01")
+    path.write_text(f"day,cash\n{today},98999.5\n")
+    assert command("ledger", "reconcile", str(path), "--tolerance", "0.5").code == 0
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -841,3 +936,39 @@ def test_a_file_with_a_line_that_cannot_be_read_books_nothing(
     assert done.code == 2
     assert problem in done.err
     assert command("ledger", "nav").out == "100000.00000000\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "needs a first line"),
+        ("date,cash\n", "needs a first line"),
+        ("day,cash\n2024-01-01,1,2\n", "has more cells"),
+        ("day,cash\n2024-01-01,1\n2024-01-01,2\n", "states another cash"),
+        ("day,instrument,quantity\n2024-01-01,X,\n", "needs an instrument with its quantity"),
+        ("day,instrument,quantity\n2024-01-01,X,1\n2024-01-01,X,1\n", "names 'X' twice"),
+        ("day,cash\n01.01.2024,1\n", "is not a date"),
+        ("day,cash\n2024-01-01,much\n", "is not a decimal number"),
+        ('day,cash\n"2024', "cannot be read"),
+    ],
+)
+def test_a_statement_file_that_cannot_be_read_names_its_line(
+    command: Command, db: Path, tmp_path: Path, text: str, problem: str
+) -> None:
+    (tmp_path / "broker.csv").write_text(text)
+    done = command("ledger", "reconcile", str(tmp_path / "broker.csv"))
+    assert done.code in (1, 2)
+    assert problem in done.err
+
+
+def test_malformed_bookings_name_their_argument(command: Command, db: Path) -> None:
+    for words, problem in (
+        (["correct", "1", "{", "--reason", "x"], "ENTRY: '{' is not JSON"),
+        (["opening-balances", "1", "--position", "X=1"], "--position: 'X=1' is not"),
+        (["split", "X", "2"], "there is none"),
+        (["pay-fees", "1"], "FEES_RECEIVABLE has"),
+        (["transfer", "X", "1", "--strategy", "a"], "strategy"),
+    ):
+        done = command("ledger", *words)
+        assert done.code in (1, 2)
+        assert problem in done.err, words

@@ -194,7 +194,6 @@ async def test_a_strategy_has_reports_of_its_own() -> None:
         assert (await ledger.income_statement(strategy="a"))["REALIZED_PNL"] == 7
         assert (await ledger.balance_sheet(strategy="b"))["CASH"] == -3
         assert await ledger.nav(strategy="a") == 7
-        assert (await ledger.balance_sheet(asset="EUR"))["CASH"] == 0
 
 
 async def test_cash_flow_says_what_money_was_for_and_adds_up() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from fundops import DatabaseInUse, FundopsError
+from fundops.file import lock as lock_module
 from fundops.file.lock import OwnerLock
+from fundops.file.private import shared_folder
 from fundops.wire.errors import DatabaseError
 
 DEADLINE_S = 30
@@ -195,3 +199,132 @@ def test_a_place_where_nothing_can_be_locked_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DatabaseError, match="cannot be locked"):
         OwnerLock(tmp_path / "file" / "fund.db").acquire()
+
+
+# -- the file itself
+
+
+def test_a_hard_link_makes_no_room_for_a_second_owner(tmp_path: Path) -> None:
+    (tmp_path / "fund.db").touch()
+    (tmp_path / "link.db").hardlink_to(tmp_path / "fund.db")
+    with (
+        OwnerLock(tmp_path / "fund.db"),
+        pytest.raises(DatabaseInUse, match=r"link\.db is in use by this process"),
+    ):
+        OwnerLock(tmp_path / "link.db").acquire()
+    with OwnerLock(tmp_path / "link.db"):
+        pass
+
+
+def test_a_hard_link_in_another_process_names_the_owners_pid(tmp_path: Path) -> None:
+    (tmp_path / "fund.db").touch()
+    (tmp_path / "link.db").hardlink_to(tmp_path / "fund.db")
+    link = OwnerLock(tmp_path / "link.db")
+    with (
+        _other_process(tmp_path / "fund.db") as process,
+        pytest.raises(DatabaseInUse, match=f"pid {process.pid};"),
+    ):
+        link.acquire()
+    with link:  # the refused attempt left no lock behind, and neither did the killed owner
+        pass
+
+
+def test_a_deleted_lock_file_admits_no_second_owner(tmp_path: Path) -> None:
+    database = tmp_path / "fund.db"
+    database.touch()
+    with _other_process(database) as process:
+        (tmp_path / "fund.db.lock").unlink()
+        with pytest.raises(DatabaseInUse, match=f"pid {process.pid};"):
+            OwnerLock(database).acquire()
+
+
+def test_a_file_made_by_its_owner_is_locked_when_claimed(tmp_path: Path) -> None:
+    database = tmp_path / "fund.db"
+    with OwnerLock(database) as lock:
+        database.touch()
+        lock.claim_file()
+        lock.claim_file()
+        (tmp_path / "link.db").hardlink_to(database)
+        with pytest.raises(DatabaseInUse, match="this process"):
+            OwnerLock(tmp_path / "link.db").acquire()
+
+
+def test_the_lock_of_a_file_leaves_nothing_behind(tmp_path: Path) -> None:
+    database = tmp_path / "fund.db"
+    database.touch()
+    found = database.stat()
+    trace = shared_folder() / f"{found.st_dev:x}-{found.st_ino:x}.lock"
+    with OwnerLock(database):
+        assert trace.read_text() == str(os.getpid())
+    assert not trace.exists()
+
+
+def test_without_a_safe_folder_the_lock_beside_the_file_still_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    monkeypatch.setattr(lock_module, "shared_folder", lambda: tmp_path / "open")
+    (tmp_path / "fund.db").touch()
+    with OwnerLock(tmp_path / "fund.db"), pytest.raises(DatabaseInUse):
+        OwnerLock(tmp_path / "fund.db").acquire()
+    assert "is open to others" in caplog.text
+    assert list((tmp_path / "open").iterdir()) == []
+
+
+def test_a_full_disk_takes_the_pid_and_not_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    lock = OwnerLock(tmp_path / "fund.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        lock.acquire()
+    with pytest.raises(DatabaseInUse):
+        OwnerLock(tmp_path / "fund.db").acquire()
+    lock.release()
+    with OwnerLock(tmp_path / "fund.db"):
+        pass
+
+
+FORK = """
+import os, signal, sys
+from pathlib import Path
+from fundops.errors import DatabaseInUse
+from fundops.file.lock import OwnerLock
+database = Path(sys.argv[1])
+lock = OwnerLock(database)
+lock.acquire()
+if os.fork() == 0:
+    lock.release()  # what it inherited is closed already, and the parent's lock stays
+    try:
+        OwnerLock(database).acquire()
+    except DatabaseInUse as refusal:
+        print(refusal.owner == f"pid {os.getppid()}", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+print("parent", flush=True)
+signal.pause()
+"""
+
+
+def test_a_forked_child_does_not_keep_the_lock_of_its_dead_parent(tmp_path: Path) -> None:
+    database = tmp_path / "fund.db"
+    database.touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", FORK, str(database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdin is not None
+        lines = {parent.stdout.readline(), parent.stdout.readline()}
+        assert lines == {"True\n", "parent\n"}
+        with pytest.raises(DatabaseInUse, match=f"pid {parent.pid};"):
+            OwnerLock(database).acquire()
+        parent.kill()
+        parent.wait(DEADLINE_S)
+        with OwnerLock(database):  # while the child lives, which ends with our end of its stdin
+            pass

@@ -496,7 +496,7 @@ async def _beside(
         tick_interval_s=None,
         recovery_every_ticks=1,
         promotion_every_ticks=10,
-        performance_fee_pct=0,  # accrued and not posted it would stand between the two NAVs
+        management_fee_bps=200,
         lease_s=90,
     )
     engine = ReplayEngine(

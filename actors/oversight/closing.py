@@ -1,0 +1,192 @@
+"""The end of a session, as a change of oversight's memory. Pure.
+
+Each session ends once, in order. Its NAV line, its fees and the cursor that says it has ended are
+one commit; promotion's sample and the ledger's marks are taken after that commit, each once
+(`Ending`). A session whose end fell into downtime is ended with the last known NAV and the fees up
+to its end; any other one with the figures of the tick that ends it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from ...wire.controller import StrategyStatus
+from ...wire.persistence import Statement
+from ..guard.core import performance_fee
+from . import fees
+from .fees import Owed
+from .schema import Ending, Memory, kept, nav_line
+from .sessions import Calendar, End
+from .settings import OversightSettings
+
+__all__ = ["Closing", "begin", "close", "ends", "had_tick", "taken", "took_place", "with_flow"]
+
+# The end of a session is known this exactly at least; a slower ticker knows it by its interval.
+LATE_S = 60.0
+
+
+def ends(
+    memory: Memory,
+    calendar: Calendar,
+    named: Sequence[str],
+    *,
+    now_us: int,
+    alive_since_us: int,
+    interval_s: float | None,
+) -> tuple[End, ...]:
+    """The sessions to end now, oldest first. `named` are those that the host says have ended."""
+    newest_us = memory.ended_us or memory.since_us
+    if named or memory.named:
+        return tuple(_named(memory.session, newest_us, named, now_us))
+    cursor = memory.session or calendar.newest(memory.since_us).session
+    late_us = int(1_000_000 * max(LATE_S, 3 * (interval_s or 0)))
+    return tuple(
+        end._replace(missed=end.at_us < alive_since_us or now_us - end.at_us > late_us)
+        for end in calendar.after(cursor, now_us)
+    )
+
+
+def _named(last: str, newest_us: int, named: Sequence[str], now_us: int) -> Iterator[End]:
+    for session in named:
+        if session > last:
+            # Lines are ordered by their instants, also when the clock went back.
+            at_us = max(now_us, newest_us + 1)
+            yield End(session, newest_us, at_us)
+            last, newest_us = session, at_us
+
+
+def had_tick(memory: Memory, end: End, now_us: int) -> bool:
+    """Whether a tick fell into the session; one at the instant of its end counts."""
+    return took_place(end, memory.tick_us) or now_us <= end.at_us
+
+
+def took_place(end: End, at_us: int) -> bool:
+    """Whether the instant fell into the session; that of its end belongs to it."""
+    return end.began_us < at_us <= end.at_us
+
+
+class Closing(NamedTuple):
+    """The memory after some sessions have ended, and the lines of NAV that say so."""
+
+    memory: Memory
+    lines: tuple[Statement, ...]
+
+
+def begin(
+    memory: Memory,
+    settings: OversightSettings,
+    due: Sequence[End],
+    figures: Mapping[str, Sequence[StrategyStatus]],
+    *,
+    now_us: int,
+    capital_minor: int,
+) -> Closing:
+    """The memory at the begin of a tick: fees accrued up to now, the management fee of each session
+    in `due` owed, and the missed ones among them ended with these `figures` of the engine.
+
+    The management fee rests on NAV of the tick before, in the missed sessions too.
+    """
+    basis, net = memory.guard.nav_minor, _net_minor(memory)
+    lines: list[Statement] = []
+    for end in due:
+        if memory.guard.units:
+            fee = fees.accrue(memory.fees, settings.fees, min(end.at_us, now_us), nav_minor=basis)
+            amount, fee = fees.post_management(fee)
+            net -= amount
+            memory = _valued(msgspec.structs.replace(memory, fees=fee), settings, net)
+            memory = _owing(memory, settings, Owed("management", amount, end.session))
+        if end.missed:
+            nav = memory.guard.nav_minor if memory.tick_us else capital_minor
+            known = figures[end.session]
+            memory, more = close(memory, settings, end, known, nav_minor=nav)
+            net = _net_minor(memory)
+            lines.extend(more)
+    if memory.guard.units:
+        fee = fees.accrue(memory.fees, settings.fees, now_us, nav_minor=basis)
+        memory = _valued(msgspec.structs.replace(memory, fees=fee), settings, net)
+    return Closing(memory, tuple(lines))
+
+
+def close(
+    memory: Memory,
+    settings: OversightSettings,
+    end: End,
+    statuses: Sequence[StrategyStatus],
+    *,
+    nav_minor: int,
+) -> Closing:
+    """The memory after this session's end; its management fee is owed already.
+
+    Promotion samples `statuses` and the ledger marks its positions with them. Without any promotion
+    hears that the session has passed, which ages its evidence, and the ledger marks nothing.
+    """
+    guard, fee = memory.guard, memory.fees
+    final = 0
+    if guard.units and fees.due(fee, settings.fees, end.at_us):
+        final, fee = fees.crystallise(fee, end.at_us, nav_minor=nav_minor, units=guard.units)
+    ending = Ending(
+        end.session,
+        end.missed,
+        sample=settings.promotion_enabled,
+        marks=settings.ledger_enabled and bool(statuses),
+        statuses=kept(statuses),
+    )
+    is_taken = ending.sample or ending.marks
+    after = msgspec.structs.replace(
+        memory,
+        fees=fee,
+        session=end.session,
+        ended_us=end.at_us,
+        ending=(*memory.ending, ending) if is_taken else memory.ending,
+    )
+    line = nav_line(end.at_us, end.session, nav_minor, guard.drawdown, missed=end.missed)
+    return Closing(_owing(after, settings, Owed("performance", final, end.session)), (line,))
+
+
+def with_flow(memory: Memory, settings: OversightSettings, flow_minor: int, now_us: int) -> Memory:
+    """The memory with the performance fee of the units that left since the last look owed."""
+    guard = memory.guard
+    amount, fee = fees.with_flow(
+        memory.fees, flow_minor, nav_minor=guard.nav_minor, units=guard.units
+    )
+    day = dt.datetime.fromtimestamp(now_us // 1_000_000, dt.UTC).date().isoformat()
+    after = msgspec.structs.replace(memory, fees=fee)
+    return _owing(after, settings, Owed("performance", amount, f"{day}:{now_us}"))
+
+
+def taken(memory: Memory, session: str, consumer: Literal["sample", "marks"]) -> Memory:
+    """The memory after a consumer has taken what this session left for it."""
+    left = []
+    for ending in memory.ending:
+        if ending.session == session:
+            ending = msgspec.structs.replace(ending, **{consumer: False})
+        if ending.sample or ending.marks:
+            left.append(ending)
+    return msgspec.structs.replace(memory, ending=tuple(left))
+
+
+def _net_minor(memory: Memory) -> int:
+    """NAV before the fees that are not final."""
+    return memory.guard.nav_minor + memory.fees.accrued_minor
+
+
+def _valued(memory: Memory, settings: OversightSettings, net_minor: int) -> Memory:
+    """The memory with NAV after the fees of now, at the last known P&L."""
+    net_minor -= memory.fees.management_minor
+    rule, guard = fees.terms(memory.fees, settings.fees), memory.guard
+    performance = performance_fee(rule, net_minor, guard.units)
+    return msgspec.structs.replace(
+        memory,
+        fees=msgspec.structs.replace(memory.fees, performance_minor=performance),
+        guard=msgspec.structs.replace(guard, nav_minor=net_minor - performance),
+    )
+
+
+def _owing(memory: Memory, settings: OversightSettings, fee: Owed) -> Memory:
+    if not fee.amount_minor or not settings.ledger_enabled:
+        return memory
+    return msgspec.structs.replace(memory, owed=(*memory.owed, fee))

@@ -1,0 +1,81 @@
+"""The kill switch of a fund that does not run: read from its files, and released in them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from fundops.actors.guard.latch import OFF
+from fundops.actors.guard.marker import Marker, marker_of
+from fundops.actors.guard.schema import latched, load_latch
+from fundops.actors.oversight import schema as oversight_schema
+from fundops.actors.persistence import Reader, Rows, open_database
+from fundops.file.database import MIGRATIONS
+from fundops.wire.errors import BadRequest, KillSwitchNotEngaged, StopNotConfirmed
+from fundops.wire.guard import KillStatus
+
+__all__ = ["release_stored", "stored_status"]
+
+log = logging.getLogger("fundops")
+
+
+def stored_status(path: Path) -> KillStatus:
+    """The state as the marker and the database tell it; either of them alone means engaged."""
+    found = Marker(marker_of(path)).read()
+    if found is not None:
+        return found if found.state != "OFF" else msgspec.structs.replace(found, state="ENGAGED")
+    if not path.exists():
+        return OFF
+    with Reader(path) as reader:
+        return _of_database(reader)
+
+
+def _of_database(rows: Rows) -> KillStatus:
+    # A file of an older version has no table of the latch.
+    has_latch = rows.row("SELECT 1 FROM sqlite_master WHERE name = 'kill_latch'")
+    latch = load_latch(rows) if has_latch else None
+    if latch is not None and latch.state != "OFF":
+        return latch
+    if oversight_schema.load(rows).guard.kill_state != "OFF":
+        return KillStatus("ENGAGED", "engaged according to the database", "fundops", None)
+    return OFF
+
+
+def release_stored(
+    path: Path, *, by: str, reason: str, rearm: str, accept_open_orders: bool
+) -> None:
+    """Release it in the files. The caller holds the owner's lock.
+
+    The marker goes last: until then a crash leaves the switch engaged.
+
+    Raises: `BadRequest`, `KillSwitchNotEngaged`, `StopNotConfirmed`.
+    """
+    for field, value in (("by", by), ("reason", reason)):
+        if not value.strip():
+            raise BadRequest(field, "is missing: a name and a reason are needed to release")
+    status = stored_status(path)
+    if status.state == "OFF":
+        raise KillSwitchNotEngaged("the kill switch is not engaged")
+    if status.state != "ENGAGED" and not accept_open_orders:
+        raise StopNotConfirmed(status.state, status.problem or "no fund runs to confirm the stop")
+    if path.exists():
+        connection = open_database(path, MIGRATIONS)
+        try:
+            memory = oversight_schema.load(Rows(connection))
+            guard = memory.guard
+            changes: dict[str, object] = {"kill_state": "OFF", "breaches": 0, "warned": False}
+            if rearm == "from_current_nav" and guard.units > 0:
+                changes["peak_per_unit"] = guard.nav_minor / guard.units
+            guard = msgspec.structs.replace(guard, **changes)
+            with connection:
+                for statement in (
+                    latched(OFF),
+                    oversight_schema.remembered(msgspec.structs.replace(memory, guard=guard)),
+                ):
+                    connection.executemany(statement.sql, statement.rows)
+        finally:
+            connection.close()
+    Marker(marker_of(path)).remove()
+    log.warning("kill switch released by %s: %s", by, reason)

@@ -1,0 +1,240 @@
+"""The calendar by plain calls: when sessions end, and which are due."""
+
+from __future__ import annotations
+
+import datetime as dt
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fundops.actors.oversight.closing import begin, ends, had_tick
+from fundops.actors.oversight.fees import FeeSettings, FeeState
+from fundops.actors.oversight.schema import Memory, kept, must_remember, read_back
+from fundops.actors.oversight.sessions import End, calendar_of
+from fundops.actors.oversight.settings import OversightSettings
+from fundops.runtime import DAY_US, ConfigError
+from fundops.wire.controller import StrategyStatus
+from fundops.wire.guard import GuardState
+from fundops.wire.oversight import Tick
+
+NEW_YORK = "weekdays 16:00 America/New_York"
+UNIT = 10**8
+
+
+def us(text: str) -> int:
+    """Microseconds of an ISO instant, UTC."""
+    return int(dt.datetime.fromisoformat(f"{text}+00:00").timestamp()) * 1_000_000
+
+
+def names(session: str, after: str, until: str) -> list[str]:
+    """The sessions that ended after this one, up to an instant."""
+    return [end.session for end in calendar_of(session).after(after, us(until))]
+
+
+def test_a_utc_day_ends_at_the_midnight_after_it() -> None:
+    calendar = calendar_of("UTC day")
+    [end] = calendar.after("2026-03-01", us("2026-03-03 00:00:00"))
+    assert end == End("2026-03-02", us("2026-03-02 00:00:00"), us("2026-03-03 00:00:00"))
+    assert calendar.newest(us("2026-03-03 00:00:00")) == end
+    assert calendar.newest(us("2026-03-03 00:00:00") - 1).session == "2026-03-01"
+    assert calendar.periods_per_year == 365
+
+
+def test_a_weekday_close_moves_with_daylight_saving_time() -> None:
+    calendar = calendar_of(NEW_YORK)
+    found = list(calendar.after("2026-03-04", us("2026-03-10 00:00:00")))
+    assert [(end.session, end.at_us) for end in found] == [
+        ("2026-03-05", us("2026-03-05 21:00:00")),
+        ("2026-03-06", us("2026-03-06 21:00:00")),
+        ("2026-03-09", us("2026-03-09 20:00:00")),
+    ]
+    assert found[2].began_us == found[1].at_us, "no session lies at the weekend"
+    assert calendar.newest(us("2026-03-09 12:00:00")) == found[1]
+    assert calendar.periods_per_year == 252
+
+
+@given(st.integers(0, 20_000 * 1_440), st.sampled_from(("UTC day", NEW_YORK)))
+def test_sessions_follow_each_other_without_a_gap(minute: int, session: str) -> None:
+    at_us, calendar = minute * 60_000_000, calendar_of(session)
+    newest = calendar.newest(at_us)
+    following = list(calendar.after(newest.session, at_us + 5 * DAY_US))
+    assert newest.at_us <= at_us < following[0].at_us
+    edges = [newest, *following]
+    assert all(
+        one.at_us == two.began_us and one.session < two.session for one, two in pairwise(edges)
+    )
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        "",
+        "utc day",
+        "weekdays",
+        "weekdays 16:00",
+        "weekdays 16:00 Mars/Olympus",
+        "weekdays 16:00 America",
+        "weekdays 16:00 ../etc/passwd",
+        "weekdays 16 America/New_York",
+        "weekdays 24:00 America/New_York",
+        "weekdays 16:00:30 America/New_York",
+        "weekdays 4:00 America/New_York",
+        "weekdays  16:00 America/New_York",
+        "weekends 16:00 America/New_York",
+    ],
+)
+def test_a_calendar_that_does_not_exist_is_refused_by_name(session: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        OversightSettings(session=session)
+    assert refusal.value.field == "session"
+
+
+@pytest.mark.parametrize(
+    "session", ["\ud800", "", "d1", "2026-13-01", "20260302", "2026-W10-1", "2026-03-02 ", 5]
+)
+def test_a_session_that_is_no_iso_date_is_refused(session: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        Tick(session)
+    assert refusal.value.field == "session"
+
+
+# -- which sessions are due
+
+
+def due(memory: Memory, now: str, *named: str, alive: str = "2026-03-01 00:00:00") -> list[End]:
+    """The sessions to end now, in UTC days."""
+    return list(
+        ends(
+            memory,
+            calendar_of("UTC day"),
+            named,
+            now_us=us(now),
+            alive_since_us=us(alive),
+            interval_s=1,
+        )
+    )
+
+
+MEMORY = Memory(since_us=us("2026-03-02 10:00:00"))
+
+
+def test_the_first_session_is_the_one_that_runs_at_the_start() -> None:
+    assert due(MEMORY, "2026-03-02 23:59:59") == []
+    [end] = due(MEMORY, "2026-03-03 00:00:00")
+    assert (end.session, end.missed) == ("2026-03-02", False)
+
+
+@pytest.mark.parametrize(
+    ("now", "alive", "missed"),
+    [
+        ("2026-03-03 00:01:00", "2026-03-02 10:00:00", False),
+        ("2026-03-03 00:01:01", "2026-03-02 10:00:00", True),
+        ("2026-03-03 00:00:30", "2026-03-03 00:00:29", True),
+        ("2026-03-03 00:00:30", "2026-03-03 00:00:00", False),
+    ],
+    ids=["a minute late", "later", "down at its end", "up at its end"],
+)
+def test_a_session_is_missed_when_no_tick_came_near_its_end(
+    now: str, alive: str, missed: bool
+) -> None:
+    [end] = due(MEMORY, now, alive=alive)
+    assert end.missed is missed
+
+
+def test_no_session_ends_twice_and_none_goes_backwards() -> None:
+    ended = msgspec.structs.replace(
+        MEMORY, session="2026-03-04", ended_us=us("2026-03-05 00:00:00")
+    )
+    assert due(ended, "2026-03-04 23:59:58") == []
+    assert due(ended, "2026-03-05 23:59:59") == []
+    assert due(ended, "2026-03-01 00:00:00", "2026-03-04", "2026-03-03") == []
+    [end] = due(ended, "2026-03-01 00:00:00", "2026-03-05")
+    assert end.at_us == ended.ended_us + 1, "lines stay in order when the clock went back"
+
+
+def test_named_sessions_switch_the_configured_calendar_off() -> None:
+    assert [end.session for end in due(MEMORY, "2026-03-09 00:00:00", "2026-03-02")] == [
+        "2026-03-02"
+    ]
+    named = msgspec.structs.replace(MEMORY, session="2026-03-02", named=True)
+    assert due(named, "2026-03-30 00:00:00") == []
+
+
+def test_a_tick_at_the_end_counts_and_one_at_the_begin_does_not() -> None:
+    [end] = due(MEMORY, "2026-03-03 00:00:00")
+    at = {at: msgspec.structs.replace(MEMORY, tick_us=at) for at in (end.began_us, end.at_us)}
+    later = end.at_us + 1
+    assert not had_tick(at[end.began_us], end, later)
+    assert had_tick(at[end.at_us], end, later)
+    assert had_tick(MEMORY, end, end.at_us)
+    assert not had_tick(MEMORY, end, later)
+
+
+def test_the_first_tick_of_a_session_is_stored_at_once() -> None:
+    ended = msgspec.structs.replace(MEMORY, session="2026-03-02", ended_us=1_000, tick_us=1_000)
+    assert not must_remember(ended, ended)
+    assert must_remember(msgspec.structs.replace(ended, tick_us=1_001), ended)
+    inside = msgspec.structs.replace(ended, tick_us=1_001)
+    assert not must_remember(msgspec.structs.replace(ended, tick_us=1_002), inside)
+
+
+@pytest.mark.parametrize(("peak", "must"), [(1.0009, False), (1.0011, True), (0.5, False)])
+def test_a_peak_is_stored_when_it_has_risen_by_a_tenth_of_a_percent(
+    peak: float, must: bool
+) -> None:
+    stored = Memory(guard=GuardState(units=1.0, peak_per_unit=1.0))
+    guard = msgspec.structs.replace(stored.guard, peak_per_unit=peak)
+    assert must_remember(msgspec.structs.replace(stored, guard=guard), stored) is must
+
+
+# -- missed sessions
+
+
+def test_missed_sessions_pay_on_the_nav_of_the_last_tick() -> None:
+    capital, tick_us = 100_000 * UNIT, us("2026-03-02 10:00:00")
+    memory = Memory(
+        guard=GuardState(units=float(capital), nav_minor=capital, external_minor=capital),
+        fees=FeeState(at_us=tick_us, crystallised_us=tick_us),
+        since_us=tick_us,
+        tick_us=tick_us,
+    )
+    settings = OversightSettings(
+        promotion_enabled=True, ledger_enabled=True, fees=FeeSettings(365, 20.0)
+    )
+    found = due(memory, "2026-03-05 12:00:00")
+    status = StrategyStatus("a", "running", equity=5)
+    after, lines = begin(
+        memory,
+        settings,
+        found,
+        {"2026-03-02": (status,), "2026-03-03": (), "2026-03-04": ()},
+        now_us=us("2026-03-05 12:00:00"),
+        capital_minor=capital,
+    )
+    assert [line.rows[0][1] for line in lines] == ["2026-03-02", "2026-03-03", "2026-03-04"]
+    assert [(fee.session, fee.amount_minor) for fee in after.owed] == [
+        ("2026-03-02", 10 * UNIT * 14 // 24),
+        ("2026-03-03", 10 * UNIT),
+        ("2026-03-04", 10 * UNIT),
+    ]
+    assert [line.rows[0][2] for line in lines] == [
+        capital - 583_333_333,
+        capital - 1_583_333_333,
+        capital - 2_583_333_333,
+    ]
+    assert after.fees.management_minor == 5 * UNIT, "today's share goes on"
+    assert [read_back(ending.statuses) for ending in after.ending] == [(status,), (), ()]
+    assert [ending.marks for ending in after.ending] == [True, False, False]
+
+
+def test_figures_that_cannot_be_stored_are_left_out_of_the_record() -> None:
+    class Odd:
+        pass
+
+    good = StrategyStatus("a", "running", equity=1.5)
+    odd = StrategyStatus("b", "running", equity=Odd())  # type: ignore[arg-type]
+    unknown = StrategyStatus("c", "crashed")  # type: ignore[arg-type]
+    assert read_back(kept((good, odd, unknown))) == (good,)

@@ -1,0 +1,419 @@
+"""The kill switch as outsiders found it at fault: told by polling, formatted before the act."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from fundops import Fund, FundConfig, StopReport, StrategyStatus, VirtualClock
+from fundops.actors.guard.marker import Marker
+from fundops.runtime import InlineWorker
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
+from fundops.wire.errors import StopNotConfirmed
+from fundops.wire.recovery import RecoveryPhase
+from fundops.wire.stream.client import open_status
+from fundops.wire.stream.protocol import Delta, Snapshot, Welcome
+
+HEAL: dict[str, Any] = {"self_healing_enabled": True}
+
+
+def _fake() -> FakeController:
+    return FakeController(StrategyStatus("s", "running", equity=1000, allocated=1000))
+
+
+async def _kill(world: VirtualFund, reason: Any = "x", by: Any = "me") -> str:
+    answer = await world.fund.kill_switch.engage(reason=reason, by=by)
+    return answer.state
+
+
+async def _ticks(world: VirtualFund, count: int, seconds: float = 1) -> None:
+    for _ in range(count):
+        world.clock.advance(seconds)
+        await world.fund.tick()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def _state(world: VirtualFund) -> str:
+    return (await world.fund.kill_switch.status()).state
+
+
+def _calls(world: VirtualFund, call: str) -> int:
+    return [name for name, *_ in world.controller.calls].count(call)
+
+
+def _kill_alerts(world: VirtualFund) -> list[tuple[str, str]]:
+    return [
+        (alert.level.value, alert.title)
+        for alert in world.sent_alerts()
+        if alert.category.value == "KILL_SWITCH"
+    ]
+
+
+class SlowRestart(FakeController):
+    """Its restart waits for an event, and its stop_all for another."""
+
+    def __init__(self) -> None:
+        super().__init__(StrategyStatus("s", "running", equity=1000, allocated=1000))
+        self.up, self.stopped = trio.Event(), trio.Event()
+        self.stopped.set()
+
+    async def restart(self, name: str, *, attempt_id: str) -> None:
+        await self.up.wait()
+        await super().restart(name, attempt_id=attempt_id)
+
+    async def stop_all(self, reason: str, action: Any) -> StopReport:
+        report = await super().stop_all(reason, action)
+        await self.stopped.wait()
+        return report
+
+
+async def _restarting(world: VirtualFund) -> None:
+    world.controller.set("s", state="failed")
+    await _ticks(world, 1)
+    for _ in range(200):
+        statuses = await world.fund.recovery.statuses()
+        if any(status.phase is RecoveryPhase.RESTARTING for status in statuses):
+            return
+        await _ticks(world, 1, 60)
+    raise AssertionError("no restart began")
+
+
+# -- a safety fact travels by polling
+
+
+async def test_a_restart_that_returns_under_the_switch_is_stopped() -> None:
+    fake = SlowRestart()
+    async with virtual_fund(fake, **HEAL) as world:
+        await _restarting(world)
+        await _kill(world)
+        fake.up.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert "stop" in [name for name, *_ in fake.calls], "as soon as it returns"
+        assert fake.statuses["s"].state == "stopped"
+        await _ticks(world, 5)
+        assert await _state(world) == "ENGAGED"
+        (status,) = await world.fund.recovery.statuses()
+        assert status.phase is RecoveryPhase.HELD
+
+
+async def test_a_restart_that_returns_while_stop_all_is_awaited_is_stopped() -> None:
+    fake = SlowRestart()
+    fake.stopped = trio.Event()
+    async with virtual_fund(fake, **HEAL) as world:
+        fake.set("other", realized_pnl=0, equity=50_000, allocated=50_000)
+        await _restarting(world)
+        fake.set("other", realized_pnl=-20_000, equity=30_000)
+        await _ticks(world, 1)
+        assert await _state(world) == "ENGAGING"
+        fake.up.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert fake.statuses["s"].state == "stopped"
+        fake.stopped.set()
+
+
+async def test_a_restart_is_stopped_when_the_switch_was_released_meanwhile() -> None:
+    fake = SlowRestart()
+    async with virtual_fund(fake, **HEAL) as world:
+        await _restarting(world)
+        await _kill(world)
+        await _ticks(world, 1)
+        await world.fund.kill_switch.release(by="ann", reason="a drill")
+        fake.up.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert fake.statuses["s"].state == "stopped"
+
+
+async def test_no_restart_begins_under_the_switch() -> None:
+    async with virtual_fund(_fake(), **HEAL) as world:
+        await _ticks(world, 1)
+        await _kill(world)
+        world.controller.set("s", state="failed")
+        await _ticks(world, 30, 60)
+        assert _calls(world, "restart") == 0
+
+
+async def test_a_strategy_that_the_engine_starts_by_itself_is_stopped_again() -> None:
+    async with virtual_fund(_fake(), **HEAL) as world:
+        await _ticks(world, 1)
+        await _kill(world)
+        world.controller.set("s", state="stopped")
+        await _ticks(world, 1)
+        assert await _state(world) == "ENGAGED"
+        world.controller.set("s", state="running")
+        await _ticks(world, 1)
+        assert world.controller.statuses["s"].state == "stopped"
+        status = await world.fund.kill_switch.status()
+        assert (status.state, status.problem) == (
+            "UNCONFIRMED",
+            "s running under the kill switch",
+        )
+        await _ticks(world, 9)
+        assert await _state(world) == "ENGAGED"
+        assert _kill_alerts(world) == [
+            ("CRITICAL", "Kill switch activated"),
+            ("CRITICAL", "Kill switch activated, stop not confirmed"),
+            ("INFO", "Kill switch: stop confirmed"),
+        ]
+
+
+async def test_a_strategy_that_does_not_obey_is_told_each_tick() -> None:
+    class Deaf(FakeController):
+        async def stop(self, name: str, reason: str) -> None:
+            self._called("stop", name, reason)
+
+    fake = Deaf(StrategyStatus("s", "running", equity=1000, allocated=1000))
+    async with virtual_fund(fake) as world:
+        await _ticks(world, 1)
+        await _kill(world)
+        await _ticks(world, 10)
+        assert _calls(world, "stop") == 10
+        assert await _state(world) == "UNCONFIRMED"
+
+
+async def test_all_doors_give_the_same_state_at_once() -> None:
+    async with virtual_fund(_fake(), status_port=0) as world:
+        await _ticks(world, 1)
+        await _kill(world)
+        assert (await world.fund.status()).kill_switch != "OFF"
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await world.fund.status()).kill_switch == await _state(world) == "ENGAGED"
+
+
+async def test_the_stream_shows_the_switch_without_a_tick() -> None:
+    async with virtual_fund(_fake(), status_port=0) as world:
+        await world.fund.tick()
+        url = f"ws://127.0.0.1:{await world.fund.status_port()}/ws"
+        token = world.fund.status_token
+        async with open_status(url, token=token, topics=["fund"]) as messages:
+            assert isinstance(await anext(messages), Welcome)
+            snapshot = await anext(messages)
+            assert isinstance(snapshot, Snapshot)
+            assert snapshot.state["kill_switch"] == "OFF"
+            await _kill(world)
+            with trio.fail_after(10):
+                async for message in messages:
+                    if isinstance(message, Delta) and message.key == "kill_switch":
+                        assert message.value in ("ENGAGING", "ENGAGED")
+                        break
+
+
+async def test_the_stop_does_not_queue_behind_a_question(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Hanging(FakeController):
+        async def strategies(self) -> Any:  # type: ignore[override]
+            await trio.sleep_forever()
+
+    async with virtual_fund(Hanging()) as world, trio.open_nursery() as nursery:
+        nursery.start_soon(world.fund.tick)
+        await trio.testing.wait_all_tasks_blocked()
+        begun = trio.current_time()
+        assert await _kill(world) == "ENGAGING"
+        await trio.testing.wait_all_tasks_blocked()
+        assert _calls(world, "stop_all") == 1
+        assert trio.current_time() == begun
+
+
+async def test_a_stop_all_that_hangs_leaves_it_engaging_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    fake = SlowRestart()
+    fake.stopped = trio.Event()
+    async with virtual_fund(fake) as world:
+        await _ticks(world, 1)
+        assert await _kill(world) == "ENGAGING"
+        assert (await world.fund.status()).kill_switch == "ENGAGING"
+        await _ticks(world, 3)
+        assert trio.current_time() == 0, "neither the caller nor the tick waits"
+        assert _calls(world, "stop_all") == 1, "never twice at once"
+        assert not world.fund.may_trade("s")
+        await trio.sleep(11)
+        assert await _state(world) == "UNCONFIRMED"
+        fake.stopped.set()
+        await _ticks(world, 1)
+        assert await _state(world) == "ENGAGED"
+
+
+# -- words are formatted before the act
+
+
+async def test_any_two_objects_engage_it_and_are_told() -> None:
+    class Hostile:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    for reason, by, text in (
+        (ValueError("margin call"), "bot", "margin call"),
+        (None, None, "no reason given"),
+        ("lone \ud800 surrogate", "bot", "lone ? surrogate"),
+        ("x" * 100_000, "b" * 100_000, "x" * 500),
+        (Hostile(), Hostile(), "some Hostile"),
+    ):
+        async with virtual_fund(_fake(), **HEAL) as world:
+            await _ticks(world, 1)
+            assert await _kill(world, reason, by) == "ENGAGING"
+            assert not world.fund.may_trade("s")
+            await trio.testing.wait_all_tasks_blocked()
+            assert _calls(world, "stop_all") == 1
+            status = await world.fund.kill_switch.status()
+            assert (status.state, status.reason) == ("ENGAGED", text)
+            found = Marker(Path(f"{world.fund.config.path}.kill")).read()
+            assert found is not None
+            assert found.reason == text
+            (alert,) = [a for a in world.sent_alerts() if a.level.value == "CRITICAL"]
+            assert text in alert.message
+
+
+async def test_it_is_not_released_while_the_stop_is_not_confirmed() -> None:
+    async with virtual_fund(_fake()) as world:
+        world.controller.open_orders = 2
+        await _kill(world)
+        await _ticks(world, 1)
+        with pytest.raises(StopNotConfirmed, match="2 orders still open"):
+            await world.fund.kill_switch.release(by="ann", reason="well")
+        assert await _state(world) == "UNCONFIRMED"
+        released = await world.fund.kill_switch.release(
+            by="ann", reason="well", accept_open_orders=True
+        )
+        assert released.state == "OFF"
+
+
+async def test_a_kept_peak_engages_again_at_the_next_tick() -> None:
+    async with virtual_fund(_fake(), max_strategy_drawdown_pct=100) as world:
+        await _ticks(world, 1)
+        world.controller.set("s", realized_pnl=-18_400)
+        await _ticks(world, 1)
+        world.controller.set("s", state="stopped")
+        await _ticks(world, 1)
+        await world.fund.kill_switch.release(by="ann", reason="well", rearm="keep_peak")
+        assert await _state(world) == "OFF"
+        await _ticks(world, 1)
+        assert await _state(world) == "ENGAGED"
+
+
+# -- the stop's confirmation
+
+
+async def test_an_unconfirmed_stop_is_told_every_minute_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with virtual_fund(_fake(), **HEAL) as world:
+        world.controller.open_orders = 1
+        await _ticks(world, 1)
+        await _kill(world)
+        await _ticks(world, 300)
+        told = _kill_alerts(world)
+        title = "Kill switch activated, stop not confirmed"
+        assert 5 <= told.count(("CRITICAL", title)) <= 6
+        logged = [record for record in caplog.records if "not confirmed" in record.message]
+        assert len(logged) == 1
+        world.controller.open_orders = 0
+        await _ticks(world, 1)
+        assert await _state(world) == "ENGAGED"
+        await _ticks(world, 120)
+        assert _kill_alerts(world)[-1] == ("INFO", "Kill switch: stop confirmed")
+
+
+@pytest.mark.parametrize("count", [-1, 0.0, None, "0", True])
+async def test_a_count_that_is_no_whole_number_confirms_nothing(count: Any) -> None:
+    async with virtual_fund(_fake()) as world:
+        world.controller.open_orders = count
+        await _kill(world)
+        await _ticks(world, 2)
+        status = await world.fund.kill_switch.status()
+        assert status.state == "UNCONFIRMED"
+        assert "open_orders" in status.problem
+
+
+async def test_a_plain_stop_all_confirms_too() -> None:
+    class Plain(FakeController):
+        def stop_all(self, reason: str, action: Any) -> StopReport:  # type: ignore[override]
+            self._called("stop_all", reason, action)
+            return StopReport(0, 0)
+
+    async with virtual_fund(Plain(StrategyStatus("s", "running")), **HEAL) as world:
+        await _ticks(world, 1)
+        await _kill(world)
+        await _ticks(world, 5)
+        assert await _state(world) == "ENGAGED"
+
+
+async def test_sys_exit_in_stop_all_is_an_unconfirmed_stop() -> None:
+    fake = _fake()
+    fake.failures["stop_all"] = SystemExit(3)  # type: ignore[assignment]
+    async with virtual_fund(fake) as world:
+        await _kill(world)
+        await _ticks(world, 2)
+        assert await _state(world) == "UNCONFIRMED"
+
+
+async def test_a_pushing_host_confirms_the_stop_by_its_report(tmp_path: Path) -> None:
+    config = FundConfig(
+        total_capital=100_000,
+        tick_interval_s=None,
+        db_path=tmp_path / "x.db",
+        control_socket=False,
+    )
+    clock = VirtualClock(START_US)
+    async with Fund.open(config, clock=clock, make_worker=lambda _: InlineWorker()) as fund:
+        fund.report(StrategyStatus("s", "running"))
+        await fund.tick()
+        status = await fund.kill_switch.engage(reason="x", by="me")
+        assert (status.state, status.problem) == (
+            "UNCONFIRMED",
+            "the controller has no stop_all, so it cannot confirm the stop",
+        )
+        with pytest.raises(ValueError, match="open_orders"):
+            fund.report_stopped(StopReport(-1, 0))
+        await trio.to_thread.run_sync(fund.report_stopped, StopReport(2, 0))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (await fund.kill_switch.status()).open_orders == 2
+        fund.report_stopped(StopReport(0, 3))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (await fund.kill_switch.status()).state == "ENGAGED"
+        await fund.tick()
+        assert (await fund.kill_switch.status()).state == "ENGAGED"
+
+
+async def test_freeze_touches_nothing_and_takes_may_close_away() -> None:
+    async with virtual_fund(_fake(), kill_action="freeze") as world:
+        world.controller.open_orders = 7
+        await _ticks(world, 1)
+        assert world.fund.may_close("s")
+        await _kill(world)
+        await _ticks(world, 3)
+        assert await _state(world) == "ENGAGED"
+        assert _calls(world, "stop") == 0
+        held = world.fund.entitlement("s")
+        assert (held.mode, held.may_open, held.may_close) == ("none", False, False)
+        assert not world.fund.may_close("s")
+
+
+# -- the marker and the database
+
+
+async def test_a_marker_made_by_hand_is_heeded_while_it_runs(tmp_path: Path) -> None:
+    async with virtual_fund(_fake(), db_path=tmp_path / "x.db") as world:
+        await _ticks(world, 1)
+        (tmp_path / "x.db.kill").touch()
+        await _ticks(world, 1)
+        assert await _state(world) == "ENGAGED"
+        assert _calls(world, "stop_all") == 1
+        assert not world.fund.may_trade("s")
+    async with virtual_fund(_fake(), db_path=tmp_path / "x.db") as world:
+        assert await _state(world) == "ENGAGED"
+
+
+async def test_the_latch_is_committed_without_a_tick(tmp_path: Path) -> None:
+    async with virtual_fund(_fake(), db_path=tmp_path / "x.db") as world:
+        await _ticks(world, 1)
+        await _kill(world)
+        await trio.testing.wait_all_tasks_blocked()
+    (tmp_path / "x.db.kill").unlink()
+    async with virtual_fund(_fake(), db_path=tmp_path / "x.db") as world:
+        status = await world.fund.kill_switch.status()
+        assert (status.state, status.reason, status.by) == ("ENGAGED", "x", "me")
