@@ -320,11 +320,13 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_dead_parent(tmp_path: Path
     ) as parent:
         assert parent.stdout is not None
         assert parent.stdin is not None
-        lines = {parent.stdout.readline(), parent.stdout.readline()}
-        assert lines == {"True\n", "parent\n"}
-        with pytest.raises(DatabaseInUse, match=f"pid {parent.pid};"):
-            OwnerLock(database).acquire()
-        parent.kill()
+        try:
+            lines = {parent.stdout.readline(), parent.stdout.readline()}
+            assert lines == {"True\n", "parent\n"}
+            with pytest.raises(DatabaseInUse, match=f"pid {parent.pid};"):
+                OwnerLock(database).acquire()
+        finally:
+            parent.kill()  # it waits for a signal, so a failed check would wait with it
         parent.wait(DEADLINE_S)
         with OwnerLock(database):  # while the child lives, which ends with our end of its stdin
             pass
