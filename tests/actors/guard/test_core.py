@@ -416,11 +416,7 @@ def test_no_rise_of_pnl_ever_raises_the_drawdown(
         return look(
             state,
             DEFAULTS,
-<<<<<<< HEAD
-            (status(pnl=figure, run="one"),),
-=======
             (status(pnl=figure, run="1"),),  # so that a figure of 0 is no new run
->>>>>>> f4merge
             None,
             external_minor=CAPITAL * UNIT,
             posted_fees_minor=0,
