@@ -359,8 +359,13 @@ class Draft:
         """The outcome at the alert's own instant; None when it resolves a key that is not open."""
         key = alert.dedup_key
         known = self._keys.get(key) if key is not None else None
+        held = self._waiting.get(key) if key is not None else None
+        if key is not None and held is not None and held.resolves and not alert.resolves:
+            # The end of the state before was not heard, so for people the key is still open. At
+            # which level is not known any more, and the lowest lets a higher one out again.
+            self._give_up(held)
+            known = self._keys[key] = OpenKey(Level.INFO, held.at_us, 0)
         if alert.resolves and known is None:
-            held = self._waiting.get(key) if key is not None else None
             if held is not None and not held.resolves:
                 self._give_up(held)  # it is over before it was heard
             return None
