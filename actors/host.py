@@ -117,6 +117,7 @@ class Pushed(Protocol):
 
     def words(self) -> Mapping[str, Word]:
         """The last word about each strategy, in the order of the first ones."""
+        ...
 
 
 def checked_controller(controller: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import operator
+from typing import SupportsIndex
 
 from fundops.runtime import ConfigError, shown
 
@@ -20,10 +21,10 @@ def instant_us(field: str, at: Instant | None) -> int | None:
 
     Raises: `ConfigError`.
     """
-    if at is None or (isinstance(at, int) and not isinstance(at, bool)):
+    if at is None:
         return at
-    if hasattr(at, "__index__") and not isinstance(at, bool):
-        return operator.index(at)  # an integer of another library, such as numpy
+    if isinstance(at, SupportsIndex) and not isinstance(at, bool):
+        return operator.index(at)  # also an integer of another library, such as numpy
     if isinstance(at, dt.datetime):
         if at.tzinfo is None:
             raise ConfigError(field, f"{shown(at)} has no timezone")

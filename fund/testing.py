@@ -8,6 +8,7 @@ async with virtual_fund(ledger_enabled=True) as world:
 
 from __future__ import annotations
 
+import datetime as dt
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -133,7 +134,7 @@ class VirtualFund:
         self.controller = controller
         self.clock = clock
 
-    async def tick(self, session: str | None = None) -> TickReport:
+    async def tick(self, session: dt.date | str | None = None) -> TickReport:
         """Run one tick and wait for the restarts that it began."""
         report = await self.fund.tick(session)
         await self.fund.host.idle()

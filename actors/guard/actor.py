@@ -64,11 +64,13 @@ class GuardHost(Protocol):
 
     def can(self, part: type) -> bool:
         """Whether the controller has this optional part."""
+        ...
 
     def start_stop_all(
         self, reason: str, action: KillAction, tell: Callable[[StopEnded], None]
     ) -> bool:
         """Begin to stop all trading and return at once; False: the call before has not ended."""
+        ...
 
     def start_stop(self, name: str, reason: str) -> None:
         """Begin to stop one strategy and return at once."""

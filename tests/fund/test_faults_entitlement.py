@@ -394,7 +394,11 @@ async def test_a_gain_that_restarts_from_zero_is_no_drawdown() -> None:
         world.controller.set("s", realized_pnl=0)
         await _ticks(world, 2)
         status = await world.fund.status()
-        assert (status.nav, status.drawdown_pct, status.kill_switch) == (120_000, 0, "OFF")
+        assert (status.nav, status.drawdown_pct, status.kill_switch) == (
+            D(120_000),
+            0.0,
+            "OFF",
+        )
         assert _told(world, "s: the engine's counters restarted") == ["CRITICAL"]
         with pytest.raises(BadRequest, match="by"):
             await world.fund.confirm_counters("s", by="", reason="r")

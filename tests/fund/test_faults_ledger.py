@@ -81,7 +81,7 @@ async def test_fees_are_paid_up_to_what_is_owed() -> None:
     async with books() as (_, ledger):
         with pytest.raises(InsufficientFunds) as refused:
             await ledger.pay_fees(900)
-        assert (refused.value.account, refused.value.available) == ("FEES_RECEIVABLE", 0)
+        assert (refused.value.account, refused.value.available) == ("FEES_RECEIVABLE", D(0))
         await ledger.charge_management_fee(100)
         await ledger.charge_performance_fee(50)
         with pytest.raises(InsufficientFunds, match=r"150\.00000000 available, 150\.00000001"):
@@ -90,7 +90,7 @@ async def test_fees_are_paid_up_to_what_is_owed() -> None:
             await ledger.post_many([PayFees(100), PayFees(100)])
         await ledger.post_many([PayFees(100), ChargeManagementFee(5), PayFees(55)])
         sheet = await ledger.balance_sheet()
-        assert (sheet["CASH"], sheet["FEES_RECEIVABLE"]) == (845, 0)
+        assert (sheet["CASH"], sheet["FEES_RECEIVABLE"]) == (D(845), D(0))
 
 
 # -- what time it is
@@ -263,8 +263,8 @@ async def test_corporate_actions_and_other_assets_through_the_door(tmp_path: Pat
         assert await ledger.prices() == {"EUR": D("1.1")}
         assert await ledger.nav() == 1_000 - 201 + 198
         assert [(lot.strategy, lot.quantity) for lot in await ledger.lots(instrument="XX")] == [
-            (None, 5),
-            ("a", 10),
+            (None, D(5)),
+            ("a", D(10)),
         ]
         assert (await ledger.realized(by="instrument")) == {}
         assert len(await ledger.entries(key="split-1", instrument="X")) == 1

@@ -136,7 +136,8 @@ async def test_a_count_that_restarts_in_a_new_stage_is_never_negative() -> None:
         world.controller.set("s", n_trades=3, n_wins=1)
         await _days(world, 0, [1001])
         metrics = (await world.fund.promotion.snapshot("s")).metrics
-        assert (metrics["n_trades"], metrics["win_rate"]) == (3, pytest.approx(1 / 3))
+        assert metrics["n_trades"] == 3
+        assert metrics["win_rate"] == pytest.approx(1 / 3)
 
 
 async def test_new_capital_does_not_hide_a_fall_of_the_same_session() -> None:
@@ -278,6 +279,7 @@ async def test_an_adoption_refuses_a_wrong_field_by_name(field: str, more: dict[
         given: dict[str, Any] = {"name": "s", "by": "ann", "reason": "it trades", **more}
         with pytest.raises((MetricError, AmountError)) as refusal:
             await world.fund.promotion.adopt(given.pop("name"), P.Live_Small, **given)
+        assert isinstance(refusal.value, MetricError | AmountError)
         assert refusal.value.field == field
         assert await world.fund.promotion.strategies() == ()
 

@@ -148,7 +148,7 @@ async def test_prices_of_dust_are_not_rounded_before_they_are_multiplied() -> No
         ]
         await t(w)
         balances = await sheet(w)
-        assert (balances["REALIZED_PNL"], balances["POSITIONS"]) == (-36, D("1234.5"))
+        assert (balances["REALIZED_PNL"], balances["POSITIONS"]) == (D(-36), D("1234.5"))
 
 
 async def test_rebates_negative_prices_and_marks_are_booked() -> None:
@@ -205,7 +205,7 @@ async def test_a_settlement_closes_the_position_that_its_fills_opened() -> None:
         c.settlement_list = [Settlement("a", "WILL-X", "s", D(40), D(100), 0, "1")]
         assert await t(w) == ()
         balances = await sheet(w)
-        assert (balances["CASH"], balances["POSITIONS"]) == (160, 0)
+        assert (balances["CASH"], balances["POSITIONS"]) == (D(160), D(0))
         await w.fund.ledger.withdraw(160)
 
 
@@ -257,7 +257,7 @@ async def test_cash_events_are_booked_once_and_move_their_cursor() -> None:
             assert await t(w) == ()
         balances = await sheet(w)
         assert balances["CASH"] == D("101004.9")
-        assert (balances["INCOME"], balances["FINANCING"]) == (-5, D("0.1"))
+        assert (balances["INCOME"], balances["FINANCING"]) == (D(-5), D("0.1"))
         assert (await w.fund.ledger.trial_balance())["EXTERNAL"] == -101_000
 
 

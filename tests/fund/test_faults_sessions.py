@@ -24,6 +24,7 @@ from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import Fill, StrategyStatus
 from fundops.wire.errors import StorageDegraded
 from fundops.wire.persistence import Statement
+from fundops.wire.promotion import Observe
 
 D = Decimal
 DAY_S = 86_400
@@ -74,11 +75,16 @@ async def lines(world: VirtualFund) -> list[tuple[str, Decimal, bool]]:
     return [(line.session, line.nav, line.missed) for line in reversed(history)]
 
 
+def exact(amount: object) -> Decimal:
+    assert isinstance(amount, Decimal)
+    return amount
+
+
 async def fee_keys(world: VirtualFund) -> dict[str, Decimal]:
     """The amount of each booked fee by its key."""
     entries = await world.fund.ledger.recent_entries(1_000)
     return {
-        entry.key: max(leg.amount for leg in entry.legs)
+        entry.key: max(exact(leg.amount) for leg in entry.legs)
         for entry in reversed(entries)
         if entry.key is not None and entry.key.startswith("fee:")
     }
@@ -130,7 +136,12 @@ async def test_a_session_that_ended_in_a_short_downtime_has_all_its_parts(tmp_pa
     clock, path = VirtualClock(at_us("2026-01-05 23:00:00")), tmp_path / "fund.db"
     engine = FakeController(running(unrealized_pnl=25))
     engine.fill_list = [Fill("1", "s", "X", D(1), D(100), D(0), MONDAY_US, "1")]
-    settings = {"db_path": path, "clock": clock, "ledger_enabled": True, "promotion_enabled": True}
+    settings: dict[str, Any] = {
+        "db_path": path,
+        "clock": clock,
+        "ledger_enabled": True,
+        "promotion_enabled": True,
+    }
     async with virtual_fund(engine, management_fee_bps=365, **settings) as world:
         await world.fund.promotion.register("s")
         await world.advance(3_000)
@@ -151,7 +162,7 @@ async def test_missed_weekday_sessions_end_in_order_with_the_last_known_nav(
 ) -> None:
     clock, path = VirtualClock(at_us("2026-05-14 10:00:00")), tmp_path / "fund.db"
     engine = FakeController(running())
-    settings = {
+    settings: dict[str, Any] = {
         "clock": clock,
         "db_path": path,
         "ledger_enabled": True,
@@ -227,7 +238,7 @@ async def test_a_jump_of_the_clock_is_one_alert_and_nothing_ends(jump_s: int) ->
         clock.step(jump_s)
         await world.advance(600)
         status = await world.fund.status()
-        assert (status.clock_suspect, status.total_fees) == (True, 0)
+        assert (status.clock_suspect, status.total_fees) == (True, D(0))
         assert await lines(world) == []
         clock.step(-jump_s)
         await world.advance(60)
@@ -323,7 +334,7 @@ async def test_promotion_is_told_how_many_sessions_a_year_has(
     per_year: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told, observe = [], oversight.Observe
+    told, observe = [], Observe
 
     def noted(*facts: Any) -> Any:
         request = observe(*facts)
@@ -366,7 +377,11 @@ async def test_a_session_waits_until_every_consumer_has_taken_it(
 ) -> None:
     clock, path = VirtualClock(MONDAY_US), tmp_path / "fund.db"
     engine = FakeController(running())
-    settings = {"promotion_enabled": True, "ledger_enabled": True, "management_fee_bps": 365}
+    settings: dict[str, Any] = {
+        "promotion_enabled": True,
+        "ledger_enabled": True,
+        "management_fee_bps": 365,
+    }
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 0)
     async with virtual_fund(engine, clock=clock, db_path=path, **settings) as world:
         await world.fund.promotion.register("s")
@@ -517,15 +532,16 @@ async def test_the_fee_of_units_that_leave_is_charged_to_them() -> None:
         await world.fund.ledger.withdraw(5_800)
         await world.tick()
         status = await world.fund.status()
-        assert (status.nav, status.total_fees, status.drawdown_pct) == (52_200, 2_000, 0)
+        assert (status.nav, status.total_fees, status.drawdown_pct) == (D(52_200), D(2_000), 0)
         await world.tick()
         [(key, fee)] = (await fee_keys(world)).items()
-        assert (key, fee) == (f"fee:performance:2026-01-05:{MONDAY_US}", 200)
+        assert (key, fee) == (f"fee:performance:2026-01-05:{MONDAY_US}", D(200))
         await world.fund.ledger.deposit(52_200)
         await world.tick()
         status = await world.fund.status()
         assert status.nav == pytest.approx(D(104_400), abs=D("0.0001"))
-        assert (status.drawdown_pct, status.kill_switch) == (pytest.approx(0, abs=1e-6), "OFF")
+        assert status.drawdown_pct == pytest.approx(0, abs=1e-6)
+        assert status.kill_switch == "OFF"
 
 
 async def test_the_performance_fee_is_final_every_so_many_days() -> None:
@@ -616,5 +632,5 @@ async def test_a_fund_charges_no_fee_that_nobody_asked_for() -> None:
     async with virtual_fund(engine, ledger_enabled=True) as world:
         await world.advance(3 * DAY_S, step_s=3_600)
         status = await world.fund.status()
-        assert (status.total_fees, status.nav) == (0, 105_000)
+        assert (status.total_fees, status.nav) == (D(0), D(105_000))
         assert await fee_keys(world) == {}

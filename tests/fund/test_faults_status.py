@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
@@ -69,7 +69,7 @@ async def test_a_crash_of_an_earlier_process_is_resolved(tmp_path: Path) -> None
 # -- values as they are when they are shown
 
 
-async def messages_of(w: VirtualFund, topic: str) -> AsyncIterator[Any]:
+async def messages_of(w: VirtualFund, topic: str) -> AsyncGenerator[Any, None]:
     url = f"ws://127.0.0.1:{await w.fund.status_port()}/ws"
     async with open_status(url, token=w.fund.status_token, topics=[topic]) as messages:
         async for message in messages:

@@ -145,7 +145,7 @@ class Sender(Actor):
     @handles(Flood)
     async def flood(self, _: Flood) -> int:
         async with trio.open_nursery():  # wraps the error in a group
-            for _ in range(5):
+            for _number in range(5):
                 self.slow.tell_nowait(Note())
         return 5
 

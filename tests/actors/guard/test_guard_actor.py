@@ -204,7 +204,12 @@ async def test_only_what_the_stage_says_may_trade(marker: Path) -> None:
         assert tree.leases.entitlement("mm").mode == "paper"
         await tree.watch(terms={})  # nobody registered it
         held = tree.leases.entitlement("mm")
-        assert (held.mode, held.capital, held.may_open, held.may_close) == ("none", 0, False, False)
+        assert (held.mode, held.capital, held.may_open, held.may_close) == (
+            "none",
+            Decimal(0),
+            False,
+            False,
+        )
         await tree.watch(terms=None)  # promotion is off: the host's own say
         assert tree.leases.may_trade("mm")
         assert tree.leases.entitlement("mm").capital == 100_000

@@ -110,7 +110,8 @@ def test_a_split_of_one_strategy_leaves_the_others() -> None:
 def test_cash_for_a_fraction_closes_it_at_its_cost() -> None:
     journal = Journal(OpenPosition("X", 101, 101, strategy="a"))
     legs = journal.legs(Split("X", "1:10", cash="1.5"))
-    assert journal.lots(strategy="a") == [(2, 10, pytest.approx(100, abs=2), 0)]
+    about: Any = pytest.approx(100, abs=2)
+    assert journal.lots(strategy="a") == [(2, 10, about, 0)]
     cost = -legs["POSITIONS", "a", "USD"]
     assert legs == {
         ("CASH", "a", "USD"): Decimal("1.5"),
@@ -268,9 +269,9 @@ def test_a_price_may_take_the_place_of_a_mistake() -> None:
 
 def test_the_nav_counts_an_asset_at_its_last_price() -> None:
     journal = Journal(Convert(100, "USD", 90, "EUR"))
-    assert (journal.nav, journal.book.unpriced()) == (900, ("EUR",))
+    assert (journal.nav, journal.book.unpriced()) == (Decimal(900), ("EUR",))
     assert journal.post(Price("EUR", "1.1", at_us=NOW_US - DAY_US)).legs == ()
-    assert (journal.nav, journal.book.unpriced()) == (999, ())
+    assert (journal.nav, journal.book.unpriced()) == (Decimal(999), ())
     journal.post(Price("EUR", 2))
     journal.post(Price("EUR", 5, at_us=NOW_US - 2 * DAY_US))  # older than the last one
     assert journal.nav == 1_080

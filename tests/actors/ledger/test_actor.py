@@ -540,7 +540,7 @@ async def test_a_long_run_is_worked_on_in_the_thread(
         PostMany(tuple(OpenPosition("Y", 1, 1) for _ in range(50))),
         BookFills(
             tuple(
-                Fill(f"g{n}", "mm", "X", *map(Decimal, (1, 1, 0)), at_us=START_US, cursor="")
+                Fill(f"g{n}", "mm", "X", Decimal(1), Decimal(1), Decimal(0), START_US)
                 for n in range(4)
             )
         ),

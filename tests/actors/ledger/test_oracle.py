@@ -698,8 +698,9 @@ class Oracle:
                 self._move("PERFORMANCE_FEES", "FEES_RECEIVABLE", self._amount(event.amount, MINOR))
             case PayFees():
                 amount, owed = self._amount(event.amount, MINOR), -self.total("FEES_RECEIVABLE")
-                if amount > max(owed, 0):
-                    self._faults.add((InsufficientFunds, "FEES_RECEIVABLE", amount, max(owed, 0)))
+                owed = max(owed, Fraction(0))
+                if amount > owed:
+                    self._faults.add((InsufficientFunds, "FEES_RECEIVABLE", amount, owed))
                 self._move("FEES_RECEIVABLE", "CASH", amount)
             case Income():
                 self._move("CASH", "INCOME", self._quantity(event.amount))
@@ -778,7 +779,7 @@ class Oracle:
         there = summed(
             amount for key, amount in self.balances.items() if (key[0], key[2]) == ("CASH", asset)
         )
-        if taken > max(there, 0):
+        if taken > max(there, Fraction(0)):
             self._faults.add((InsufficientFunds, "CASH", taken, there))
 
     def _owners(self, instrument: str, strategy: str | None) -> list[str | None]:
@@ -1746,7 +1747,9 @@ class Anything(RuleBasedStateMachine):
                     before = held.get(key, nothing)
                     held[key] = tuple(a + b for a, b in zip(before, change, strict=True))
             assert {
-                (one.strategy, one.instrument): (one.quantity, one.cost, one.value)
+                (one.strategy, one.instrument): tuple(
+                    map(Fraction, (one.quantity, one.cost, one.value))
+                )
                 for one in reports.positions(day)
             } == {key: figures for key, figures in held.items() if any(figures)}
         gains: dict[str, Fraction] = defaultdict(Fraction)

@@ -25,6 +25,7 @@ from fundops.wire.ledger import (
     Reverse,
 )
 
+D = Decimal
 NOW_US = 1_700_000_000_000_000
 MINOR = 10**8
 
@@ -72,13 +73,16 @@ class World:
         self.book.apply(draft)
 
     def report(self, *reports: object, unentitled: dict[str, str] | None = None) -> Outcome:
-        kinds = {Settlement: Settlements, CashEvent: CashEvents}
+        kinds: dict[type[object], type[Settlements] | type[CashEvents]] = {
+            Settlement: Settlements,
+            CashEvent: CashEvents,
+        }
         draft = self.draft()
         kind = kinds.get(type(reports[0]))
         decider: Any = (
             Fills(draft, self, NOW_US, unentitled or {})
             if kind is None
-            else kind(draft, self, NOW_US)  # type: ignore[operator]
+            else kind(draft, self, NOW_US)
         )
         outcome: Outcome = decider.decide(reports)
         outcome.alerts = decider.alerts()
@@ -331,8 +335,8 @@ def test_a_higher_revision_books_the_opposite_and_the_new_fill() -> None:
     world.report(fill("1", "10", "2", fee=Decimal(1)))
     world.report(fill("1", "8", "3", revision=4))
     assert world.keys() == [f"{prefix}0", f"{prefix}4:reversal", f"{prefix}4"]
-    assert world.lots() == [(8, 24)]
-    assert (world.total("CASH"), world.total("TRADING_FEES")) == (-24, 0)
+    assert world.lots() == [(D(8), D(24))]
+    assert (world.total("CASH"), world.total("TRADING_FEES")) == (D(-24), D(0))
     for known in (
         fill("1", "8", "3", revision=4),
         fill("1", "1", "1"),
@@ -347,17 +351,17 @@ def test_a_bust_takes_the_fill_back_and_may_be_revised() -> None:
     bust = fill("1", "0", "2", revision=1)
     world.report(fill("1", "-10", "2", fee=Decimal("-0.5")))
     assert world.report(bust, bust).asides == {}
-    assert (world.lots(), world.total("CASH"), len(world.journal)) == ([], 0, 2)
+    assert (world.lots(), world.total("CASH"), len(world.journal)) == ([], D(0), 2)
     assert world.report(bust).asides == {}
     assert len(world.report(fill("1", "1", "2", revision=1)).asides) == 1
     world.report(fill("1", "3", "2", revision=2))
-    assert (world.lots(), len(world.journal)) == ([(3, 6)], 3)
+    assert (world.lots(), len(world.journal)) == ([(D(3), D(6))], 3)
 
 
 def test_revisions_in_one_report_are_booked_in_their_order() -> None:
     world = World()
     world.report(fill("1", "1", "2"), fill("1", "2", "2", revision=1), fill("1", "9", "2"))
-    assert world.lots() == [(2, 4)]
+    assert world.lots() == [(D(2), D(4))]
 
 
 # -- entitlement
@@ -393,7 +397,7 @@ def test_a_settlement_closes_the_lots_of_its_market_at_the_payoff() -> None:
     world = World()
     world.report(fill("1", "60", "0.4", instrument="M"), fill("2", "40", "0.4", instrument="M"))
     outcome = world.report(settlement(100, cost=Decimal(40)))
-    assert (world.total("CASH"), world.total("POSITIONS"), world.lots()) == (60, 0, [])
+    assert (world.total("CASH"), world.total("POSITIONS"), world.lots()) == (D(60), D(0), [])
     assert titles(outcome) == ["INFO Settlement booked: M"]
 
 
@@ -401,7 +405,7 @@ def test_a_settlement_of_a_short_position_pays_by_its_sign() -> None:
     world = World()
     world.report(fill("1", "-100", "0.4", instrument="M"))
     world.report(settlement(-100, cost=Decimal(-40)))
-    assert (world.total("CASH"), world.total("REALIZED_PNL"), world.lots()) == (-60, 60, [])
+    assert (world.total("CASH"), world.total("REALIZED_PNL"), world.lots()) == (D(-60), D(60), [])
 
 
 def test_a_settlement_with_another_cost_than_its_fills_is_told() -> None:
@@ -425,7 +429,7 @@ def test_a_revision_of_a_settlement_that_closed_lots_books_the_difference() -> N
     world.report(fill("1", "100", "0.4", instrument="M"))
     for payoff, revision, in_cash in ((100, 0, 60), (0, 1, -40), (70, 3, 30)):
         world.report(settlement(payoff, revision, cost=Decimal(40)))
-        assert (world.total("CASH"), world.total("POSITIONS")) == (in_cash, 0)
+        assert (world.total("CASH"), world.total("POSITIONS")) == (D(in_cash), D(0))
         assert not world.report(settlement(payoff, revision, cost=Decimal(40))).asides
     assert len(world.report(settlement(1, 4, market="N")).asides) == 1
 
@@ -571,7 +575,7 @@ def test_a_bad_cash_event_is_set_aside_and_its_neighbours_are_booked(bad: Any) -
 def test_a_cash_event_of_another_content_is_set_aside() -> None:
     world = World()
     outcome = world.report(cash("a", "interest", "1"), cash("a", "interest", "2"))
-    assert (world.total("CASH"), len(outcome.asides)) == (1, 1)
+    assert (world.total("CASH"), len(outcome.asides)) == (D(1), 1)
 
 
 # -- closed days

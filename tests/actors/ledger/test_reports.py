@@ -72,20 +72,27 @@ def held(reports: Reports, **asked: Any) -> dict[tuple[str | None, str], tuple[D
     }
 
 
+def figures(quantity: int, cost: int, value: int) -> tuple[Decimal, ...]:
+    return D(quantity), D(cost), D(value)
+
+
 def test_positions_are_those_of_any_time(reports: Reports) -> None:
-    assert held(reports) == {("a", "X"): (7, 65, 95), ("b", "Z"): (-2, -50, -50)}
-    assert held(reports, as_of=FIRST) == {("a", "X"): (11, 105, 105)}
-    assert held(reports, as_of=at(1, 12)) == {("a", "X"): (1, 5, 5)}
-    assert held(reports, as_of=SECOND) == {("a", "X"): (11, 105, 155), ("b", "Y"): (-2, -50, -50)}
+    assert held(reports) == {("a", "X"): figures(7, 65, 95), ("b", "Z"): figures(-2, -50, -50)}
+    assert held(reports, as_of=FIRST) == {("a", "X"): figures(11, 105, 105)}
+    assert held(reports, as_of=at(1, 12)) == {("a", "X"): figures(1, 5, 5)}
+    assert held(reports, as_of=SECOND) == {
+        ("a", "X"): figures(11, 105, 155),
+        ("b", "Y"): figures(-2, -50, -50),
+    }
     assert held(reports, as_of=THIRD) == held(reports)
     assert held(reports, as_of="2023-11-11") == {}
-    assert held(reports, strategy="b") == {("b", "Z"): (-2, -50, -50)}
+    assert held(reports, strategy="b") == {("b", "Z"): figures(-2, -50, -50)}
 
 
 def test_lots_come_oldest_first_with_their_day(reports: Reports) -> None:
     [first, second] = reports.lots(strategy="a")
-    assert (first.opened, first.day, first.quantity, first.value) == (2, FIRST, 6, 90)
-    assert (second.opened, second.quantity, second.cost) == (6, 1, 5)
+    assert (first.opened, first.day, first.quantity, first.value) == (2, FIRST, D(6), D(90))
+    assert (second.opened, second.quantity, second.cost) == (6, D(1), D(5))
     assert [lot.strategy for lot in reports.lots(instrument="Z")] == ["b"]
 
 

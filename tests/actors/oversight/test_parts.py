@@ -69,7 +69,7 @@ def test_every_open_position_is_marked_in_proportion_to_cost() -> None:
     assert [mark.instrument for mark in marks] == ["X", "Y", "Z"]
     x, y, z = (D(str(mark.value)) for mark in marks)
     assert (x - 500) + (100 - y) + (z - 100) == 100
-    assert (x, y) == (D("579.99999999"), 90)
+    assert (x, y) == (D("579.99999999"), D(90))
 
 
 def test_positions_without_cost_share_a_gain_evenly() -> None:

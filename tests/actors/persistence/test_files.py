@@ -184,7 +184,8 @@ def test_the_hook_sees_each_transaction_with_its_mark(path: Path) -> None:
 
     def before_commit(connection: apsw.Connection, mark: int) -> None:
         assert connection.in_transaction
-        seen.append((mark, connection.execute("SELECT count(*) FROM meta").fetchone()[0]))
+        [(count,)] = connection.execute("SELECT count(*) FROM meta").fetchall()
+        seen.append((mark, count))
 
     made = Store(path, MIGRATIONS, before_commit)
     assert [write(made, "a"), write(made, "b")] == [Committed(1)] * 2

@@ -3,6 +3,7 @@ as good.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -498,13 +499,14 @@ def test_retired_is_the_end() -> None:
     assert breach(over, GUARDED) is None
     found = evaluate(over, GUARDED, T0)
     assert (found.target, found.verdict, found.would_do) == (None, "INCONCLUSIVE", "none")
-    for attempt in (
+    attempts: tuple[Callable[[], object], ...] = (
         lambda: promoted(over, GUARDED, T0, by="me"),
         lambda: demoted(over, GUARDED, T0, by="me", reason=""),
         lambda: frozen(over, T0, freeze=True, by="me", reason=""),
         lambda: retired(over, T0, by="me", reason=""),
         lambda: check_evidence(over, Paper, T0, T0),
-    ):
+    )
+    for attempt in attempts:
         with pytest.raises(StrategyRetired):
             attempt()
 

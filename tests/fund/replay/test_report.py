@@ -6,6 +6,8 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
+from rich.console import Group
+
 from fundops.replay.report import render
 
 
@@ -39,5 +41,7 @@ def test_the_report_says_which_fees_the_demo_charges() -> None:
         drilled=("ledger",),
         actor_restarts=1,
     )
-    text = str(render(report).renderables[0])  # type: ignore[attr-defined]
+    rendered = render(report)
+    assert isinstance(rendered, Group)
+    text = str(rendered.renderables[0])
     assert "fees of 2% a year and 20% of gains" in text
