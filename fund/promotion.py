@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from fundops.actors.persistence import Reader, Rows, Store, commit_batch
-from fundops.actors.promotion import PromotionGate, PromotionSettings, core, schema
-from fundops.actors.promotion.core import Change, Rules, Strategy
+from fundops.actors.promotion import PromotionGate, PromotionSettings, core, gate, schema
 from fundops.actors.promotion.metrics import canonical_metrics
+from fundops.actors.promotion.strategy import Change, Rules, Strategy, terms_of
 from fundops.config import home
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
@@ -211,7 +211,7 @@ class PromotionManager:
     def evaluate(self, strategy_id: str) -> Evaluation:
         """The verdict of the rules now; writes nothing."""
         strategy = self._read(lambda file: file.find(strategy_id))
-        return core.evaluate(strategy, self._rules, self._clock.now_us())
+        return gate.evaluate(strategy, self._rules, self._clock.now_us())
 
     def should_promote(self, strategy_id: str) -> bool:
         """Whether `promote` would go through now."""
@@ -342,7 +342,7 @@ class PromotionManager:
         else:
             budget_minor = positive_minor(budget, "budget").minor
         sized = msgspec.structs.replace(strategy, budget_minor=budget_minor)
-        terms = core.terms_of(sized, self._rules)
+        terms = terms_of(sized, self._rules)
         notional = from_minor(budget_minor if terms.mode in ("paper", "shadow") else 0)
         live = terms.mode == "live"
         capital = capital_of(terms, 0) if live else notional

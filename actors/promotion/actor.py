@@ -44,10 +44,10 @@ from ...wire.promotion import (
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..host import Host
 from ..persistence import DurableActor
-from . import core, schema
-from .core import Change, Rules, Strategy
+from . import core, gate, schema
 from .metrics import Reading, Sample, canonical_metrics, count_of, figure_of
 from .settings import PromotionSettings
+from .strategy import Change, Rules, Strategy, terms_of
 
 __all__ = ["PromotionActor"]
 
@@ -211,7 +211,7 @@ class PromotionActor(DurableActor):
         return self._evaluate(self._find(request.strategy_id), self._clock.now_us())
 
     def _evaluate(self, strategy: Strategy, now_us: int) -> Evaluation:
-        return core.evaluate(strategy, self._rules, now_us, self._others_minor(strategy))
+        return gate.evaluate(strategy, self._rules, now_us, self._others_minor(strategy))
 
     @handles(Promote)
     async def promote(self, request: Promote) -> Transition:
@@ -333,7 +333,7 @@ class PromotionActor(DurableActor):
         entitled_minor = self._rules.entitled_minor
         total_minor, changes, staying = self._entitled_minor, [], []
         for strategy in reported:
-            down = core.breach(strategy, self._rules)
+            down = gate.breach(strategy, self._rules)
             if down is None or not (down[1] or evaluate):
                 staying.append(strategy)
                 continue
@@ -345,7 +345,7 @@ class PromotionActor(DurableActor):
             changes.append(change)
         for strategy in staying if evaluate else ():
             others_minor = total_minor - entitled_minor(strategy)
-            evaluation = core.evaluate(strategy, self._rules, now_us, others_minor)
+            evaluation = gate.evaluate(strategy, self._rules, now_us, others_minor)
             if evaluation.would_do == "promote":
                 change = core.promoted(
                     strategy,
@@ -403,7 +403,7 @@ class PromotionActor(DurableActor):
 
     async def _set_stage(self, strategy: Strategy) -> None:
         """Tell the engine. If it does not listen, the tick's reconciliation tells it again."""
-        cap = capital_of(core.terms_of(strategy, self._rules), self._capital_minor)
+        cap = capital_of(terms_of(strategy, self._rules), self._capital_minor)
         try:
             await self._host.set_stage(strategy.name, strategy.stage.value, cap)
         except HostFault as fault:
@@ -455,8 +455,7 @@ class PromotionActor(DurableActor):
     def terms(self) -> dict[str, EntitlementTerms]:
         """The terms of each strategy's stage, by name."""
         return {
-            strategy.name: core.terms_of(strategy, self._rules)
-            for strategy in self._strategies.values()
+            strategy.name: terms_of(strategy, self._rules) for strategy in self._strategies.values()
         }
 
     # -- questions

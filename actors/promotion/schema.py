@@ -13,9 +13,10 @@ import msgspec
 from ...wire.persistence import Statement
 from ...wire.promotion import HistoryEntry, PromotionStage
 from ..persistence import Reader, Rows
-from .core import Change, Rules, Strategy, check_on_ladder
+from .core import check_on_ladder
 from .metrics import Sample
 from .settings import PromotionSettings
+from .strategy import Change, Rules, Strategy
 
 __all__ = [
     "SCHEMA",

@@ -12,16 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fundops.actors.promotion.core import (
-    Change,
-    Metric,
-    Rules,
-    Strategy,
-    breach,
     check_evidence,
     demoted,
-    evaluate,
     frozen,
-    latest,
     promoted,
     registered,
     retired,
@@ -31,9 +24,11 @@ from fundops.actors.promotion.core import (
     transition_of,
     with_metrics,
 )
+from fundops.actors.promotion.gate import breach, evaluate, latest
 from fundops.actors.promotion.ladder import Criterion, PromotionGate, ladder
 from fundops.actors.promotion.metrics import Reading, Track
 from fundops.actors.promotion.settings import PromotionSettings
+from fundops.actors.promotion.strategy import Change, Metric, Rules, Strategy
 from fundops.runtime import DAY_US, ConfigError
 from fundops.wire.errors import (
     CoolingDown,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fundops.actors.host import Host
 from fundops.actors.persistence import PersistenceActor, Reader
 from fundops.actors.promotion import PromotionActor, PromotionSettings, core
-from fundops.actors.promotion.core import Rules, Strategy
+from fundops.actors.promotion.strategy import Rules, Strategy
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
     DAY_US,
