@@ -1,5 +1,7 @@
 """The port to the host: every call to its controller goes through here, with a deadline.
 
+One class in one file: its questions, acts and stops share the controller and the ages of its words.
+
 A part of a controller may be a plain method or a coroutine function. A plain one is called inline
 in the fund's trio thread; a coroutine gets a deadline in seconds. The tick asks for reports and
 never waits for them: it reads the last answer with its age. Restarts and stops run as separate

@@ -1,4 +1,7 @@
-"""The messages of the ledger: events to book, questions about the book, and refusals.
+"""The messages of the ledger: events to book, questions about the book, and their answers.
+
+A long file that is one list: each message is a struct of a few fields, and an event, its canonical
+form and its union stand together.
 
 An event is a request for one balanced journal entry. Amounts may be Decimal, int, decimal text or
 float; the ledger checks them before anything is written. `key` is the idempotency key: the same key

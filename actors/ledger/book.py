@@ -1,5 +1,7 @@
 """The book and drafts on top of it: decisions first, durable second, applied third.
 
+One file, although a long one: a draft reads through to the book, and the book applies drafts.
+
 `Draft` decides a run of events on top of a book without touching it. Once its entries are durable,
 the book takes them over with `apply`. A refusal is an exception of the `Rejected` family and leaves
 the draft as it was. Amounts are int minor units; there is no I/O, no clock and no task here.

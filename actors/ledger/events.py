@@ -1,5 +1,7 @@
 """How each kind of event is booked: the legs it debits and credits, and the lots it moves.
 
+A long file that is one table in code: one case for each kind of event, over the same `Plan`.
+
 Lots are used first in, first out per strategy and instrument, by the order of booking. A refusal is
 an exception of the `Rejected` family; nothing is changed here, an event only fills its `Plan`.
 """

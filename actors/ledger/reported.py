@@ -1,5 +1,7 @@
 """From reports of the engine to a draft: fills, settlements and cash events, one by one.
 
+The three kinds stand in one long file, since they are one procedure with a few steps that differ.
+
 A report that is wrong is set aside by name, and all others are booked. Each report is checked at
 the border first (`wire.border_reports`), then compared with the entries under its key: the same
 content is booked once, a higher revision takes the one before back. Plain functions over a draft

@@ -1,5 +1,8 @@
 """The oversight actor: the tick.
 
+One concept in a long file: the steps run in one order over one memory, and every rule that can be
+stated without that memory has a file of its own beside this one.
+
 It never trades. Each step is isolated: one that fails is counted, reported once until it works
 again, and the others still run. The steps, in order: read the engine; book fills and settlements;
 guard; promotion; reconcile stages; the end of sessions; recovery; remember and ask for alerts; what

@@ -1,5 +1,7 @@
 """The command line of the ledger: `fundops ledger ...`.
 
+A long file that is one list: a short function for each word, whose docstring is its help text.
+
 Reports are read from the file, whether a fund owns it or not. A change is sent to the fund that
 runs on the database, or made here under the owner's lock when none runs; either way it leaves an
 audit row. Amounts are decimal text.

@@ -1,4 +1,8 @@
-"""The ledger's door: events to book, reports to ask for, and the check of the whole book."""
+"""The ledger's door: events to book, reports to ask for, and the check of the whole book.
+
+One class and one file, although a long one: it is the list of the ledger's events and questions,
+one short method each, and a host looks for all of them on one object.
+"""
 
 from __future__ import annotations
 
