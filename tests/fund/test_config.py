@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import pickle
+import pydoc
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -405,3 +407,23 @@ def test_the_database_is_named_after_the_fund_in_the_home_folder(
     assert home() == tmp_path / "elsewhere"
     assert FundConfig(total_capital=1).path == tmp_path / "elsewhere" / "fund.db"
     assert FundConfig(total_capital=1, db_path="x.db").path == Path("x.db")
+
+
+# -- what people read
+
+
+def test_help_and_signature_show_every_setting() -> None:
+    text = pydoc.render_doc(FundConfig, renderer=pydoc.plaintext)
+    names = FundConfig.__struct_fields__
+    assert tuple(inspect.signature(FundConfig).parameters) == names
+    assert [name for name in names if f"    {name} = " not in text] == []
+    assert "lease_s = 30.0" in text
+    assert "a finite number > 0 and <= 86,400; seconds; how long" in text
+
+
+def test_a_setting_of_a_part_has_the_default_of_the_part() -> None:
+    config = FundConfig(total_capital=1)
+    for part in FundConfig.parts:
+        for field in msgspec.structs.fields(part):
+            if field.name in FundConfig.__struct_fields__:
+                assert getattr(config, field.name) == field.default, field.name
