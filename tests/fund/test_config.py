@@ -413,7 +413,7 @@ def test_the_database_is_named_after_the_fund_in_the_home_folder(
 
 
 def test_help_and_signature_show_every_setting() -> None:
-    text = pydoc.render_doc(FundConfig, renderer=pydoc.plaintext)
+    text = pydoc.plain(pydoc.render_doc(FundConfig))
     names = FundConfig.__struct_fields__
     assert tuple(inspect.signature(FundConfig).parameters) == names
     assert [name for name in names if f"    {name} = " not in text] == []
