@@ -293,6 +293,8 @@ import os, signal, sys
 from pathlib import Path
 from fundops.errors import DatabaseInUse
 from fundops.file.lock import OwnerLock
+def told(text):
+    os.write(1, f"{text}\\n".encode())  # one write each, or two processes would mix their lines
 database = Path(sys.argv[1])
 lock = OwnerLock(database)
 lock.acquire()
@@ -301,10 +303,10 @@ if os.fork() == 0:
     try:
         OwnerLock(database).acquire()
     except DatabaseInUse as refusal:
-        print(refusal.owner == f"pid {os.getppid()}", flush=True)
+        told(str(refusal.owner == f"pid {os.getppid()}"))
     sys.stdin.read()
     os._exit(0)
-print("parent", flush=True)
+told("parent")
 signal.pause()
 """
 
