@@ -20,7 +20,7 @@ from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.promotion.schema import check_stages
 from fundops.actors.status.board import StatusBoard
 from fundops.config import FundConfig
-from fundops.control.commands import ALERT_READS, CommandTable, fund_commands
+from fundops.control.runner import CommandRunner
 from fundops.control.server import ControlServer
 from fundops.doors import (
     AlertDoor,
@@ -76,6 +76,7 @@ class Fund(FundDoor):
         clock: Clock,
         reported: Reported,
         make_worker: Callable[[str], Worker],
+        spawn: Callable[..., None],
     ) -> None:
         def ref(name: str, *, enabled: bool) -> Ref | None:
             return supervisor.ref(name) if enabled else None
@@ -96,12 +97,21 @@ class Fund(FundDoor):
             clock.now_us,
         )
         self.recovery = RecoveryDoor(ref("recovery", enabled=config.self_healing_enabled), host)
-        # The commands that another process may call; a host can add some.
-        self.commands: CommandTable = fund_commands(
-            config.path, supervisor.ref("persistence"), self.ledger, clock.now_us
+        # Runs what other processes ask for, and audits what is asked here.
+        self.commands = CommandRunner(
+            {
+                "fund": self,
+                "ledger": self.ledger,
+                "promotion": self.promotion,
+                "alerts": self.alerts,
+                "recovery": self.recovery,
+                "kill_switch": self.kill_switch,
+            },
+            supervisor.ref("persistence"),
+            clock.now_us,
+            spawn,
         )
-        self.commands.add_door("alerts", self.alerts, ALERT_READS)
-        self.commands.add_door("kill_switch", self.kill_switch, frozenset(("status",)))
+        self.commands.sign()
 
     @staticmethod
     def open(
@@ -206,7 +216,16 @@ async def _open(
                     _tell_crashes(supervisor, crashes)
                     if port is not None:
                         board.status = supervisor.ref("status")
-                    fund = Fund(config, supervisor, host, leases, clock, reported, make_worker)
+                    fund = Fund(
+                        config,
+                        supervisor,
+                        host,
+                        leases,
+                        clock,
+                        reported,
+                        make_worker,
+                        nursery.start_soon,
+                    )
                     if config.ledger_enabled:
                         await fund.ledger.deposit(
                             from_minor(config.capital_minor), key="opening", memo="total capital"
@@ -223,6 +242,7 @@ async def _open(
                         leases.end_all()
                         ticking.cancel()
                         await control.close()
+                        await fund.commands.finish()
                         await host.finish_stop()
                 nursery.cancel_scope.cancel()
 

@@ -1,189 +1,197 @@
-"""The table of commands: the requests that a fund accepts from outside, and their audit rows.
+"""The table of commands: every verb of a fund, written once.
 
-A door's public coroutines are commands: ``ledger.deposit``, ``ledger.balance_sheet``. A command
-that only reads leaves no row. Every other command leaves one, done or refused, before its answer is
-sent. A method counts as a change unless it is listed as a read.
+The synchronous and asyncio doors, the control socket, the command line, their documentation and the
+audit are made from it. A verb is a coroutine of a door (`fundops.doors`); its row says what it does
+and who may ask for it. A public coroutine without a row fails a test.
 """
 
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, Final, Literal
 
 import msgspec
-import trio
 
-from fundops.actors.persistence import backup as copy_database
-from fundops.control.arguments import bound, plain
-from fundops.control.audit import Caller, audited
-from fundops.doors import LedgerDoor
-from fundops.errors import NotAudited, UnknownCommand
-from fundops.runtime import ActorError, ConfigError, Ref, Rejected
-from fundops.wire.persistence import COMMIT_DEADLINE_S, Commit
-
-__all__ = ["ALERT_READS", "Command", "CommandTable", "fund_commands", "takes_key"]
-
-log = logging.getLogger("fundops.control")
-
-BY_MAX = 128
-# The largest `limit` of a question: the ledger reads a page without a pause.
-PAGE_MAX = 1_000
-
-# Methods of the ledger that only read. A new method counts as a change until it is listed here: an
-# audit row too many is the safer mistake.
-LEDGER_READS: Final = frozenset(
-    (
-        "balance_sheet",
-        "cash_flow",
-        "entries",
-        "entries_after",
-        "income_statement",
-        "lots",
-        "nav",
-        "nav_per_unit",
-        "positions",
-        "prices",
-        "realized",
-        "recent_entries",
-        "reports_aside",
-        "reconcile",
-        "trial_balance",
-        "verify",
-    )
+from fundops.doors import (
+    AlertDoor,
+    FundDoor,
+    KillSwitchDoor,
+    LedgerDoor,
+    PromotionDoor,
+    RecoveryDoor,
 )
 
-# A test alert changes nothing in the fund.
-ALERT_READS: Final = frozenset(("recent", "test"))
+__all__ = ["COMMANDS", "PARTS", "Command", "Effect", "Reach", "commands_of"]
+
+# The parts of a fund by name, with the class of their door. FUND is the fund as a whole.
+FUND: Final = "fund"
+PARTS: Final[Mapping[str, type]] = {
+    FUND: FundDoor,
+    "ledger": LedgerDoor,
+    "promotion": PromotionDoor,
+    "alerts": AlertDoor,
+    "recovery": RecoveryDoor,
+    "kill_switch": KillSwitchDoor,
+}
+
+# "tightens" reduces what strategies may do, "loosens" allows more; both are changes.
+Effect = Literal["reads", "changes", "tightens", "loosens"]
+# The farthest caller that may ask: this process; another process of the same user, by the control
+# socket; a client of the status port that shows its token. Each includes those before it.
+Reach = Literal["process", "socket", "page"]
 
 
-class Command(msgspec.Struct, frozen=True):
-    """A command of the table."""
+class Command(msgspec.Struct, frozen=True, dict=True):
+    """One verb of a fund."""
 
-    method: Callable[..., Awaitable[Any]]
-    change: bool  # leaves an audit row
+    name: str  # "ledger.deposit"; without a dot it belongs to the fund as a whole
+    effect: Effect
+    reach: Reach
+    words: str  # on the command line, after `fundops`; "": not offered there
 
+    @property
+    def part(self) -> str:
+        """The part of the fund that has this verb."""
+        return self.name.rpartition(".")[0] or FUND
 
-class CommandTable:
-    """Runs commands by name and writes each change with its outcome to the audit table."""
+    @property
+    def verb(self) -> str:
+        """The name of its method."""
+        return self.name.rpartition(".")[2]
 
-    def __init__(self, persistence: Ref, now_us: Callable[[], int]) -> None:
-        self._persistence = persistence
-        self._now_us = now_us
-        self._commands: dict[str, Command] = {}
+    @property
+    def reads(self) -> bool:
+        """Whether it only reads. Every other command leaves an audit row."""
+        return self.effect == "reads"
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._commands)
+    @cached_property
+    def method(self) -> Callable[..., Any]:
+        """The coroutine function of the door's class."""
+        method: Callable[..., Any] = getattr(PARTS[self.part], self.verb)
+        return method
 
-    def __getitem__(self, name: str) -> Command:
-        if name not in self._commands:
-            raise UnknownCommand(
-                "command", f"there is no {name[:80]!r}; known: {', '.join(sorted(self._commands))}"
-            )
-        return self._commands[name]
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The method's signature without `self`."""
+        signature = inspect.signature(self.method)
+        parameters = [
+            parameter for name, parameter in signature.parameters.items() if name != "self"
+        ]
+        return signature.replace(parameters=parameters)
 
-    def add(self, name: str, method: Callable[..., Awaitable[Any]], *, change: bool = True) -> None:
-        """Offer the coroutine function `method` as `name`; a `change` leaves an audit row.
+    @property
+    def signed(self) -> bool:
+        """Whether it is a change by a person, who gives a name with `by`."""
+        return not self.reads and "by" in self.signature.parameters
 
-        Raises: ValueError when the name is taken.
-        """
-        if name in self._commands:
-            raise ValueError(f"command {name!r} is there already")
-        self._commands[name] = Command(method, change)
-
-    def add_door(self, part: str, door: object, reads: frozenset[str]) -> None:
-        """Offer every public coroutine of a door as ``part.method``; `reads` leave no audit row."""
-        for name in dir(type(door)):
-            if not name.startswith("_") and inspect.iscoroutinefunction(getattr(type(door), name)):
-                self.add(f"{part}.{name}", getattr(door, name), change=name not in reads)
-
-    async def run(self, caller: Caller, name: str, arguments: Mapping[str, Any]) -> Any:
-        """Run one command and return its answer as JSON values; a change is audited first.
-
-        Raises: `UnknownCommand`; `ConfigError` for the arguments; the method's own errors;
-        `NotAudited`.
-        """
-        command = self[name]
-        if len(caller.by) > BY_MAX or not caller.by.isprintable():
-            raise ConfigError("by", f"is not at most {BY_MAX} printable characters")
-        try:
-            answer = plain(await command.method(**await _converted(command, arguments)))
-        except Exception as error:
-            if command.change:
-                await self._note_refusal(caller, name, arguments, error)
-            raise
-        if command.change:
-            await self._note(caller, name, arguments, answer)
-        return answer
-
-    async def _note_refusal(
-        self, caller: Caller, name: str, arguments: Mapping[str, Any], error: Exception
-    ) -> None:
-        outcome = {"refused": {"type": type(error).__name__, "text": str(error)}}
-        try:
-            await self._commit(caller, name, arguments, outcome)
-        except (Rejected, ActorError) as problem:
-            # Nothing has changed, so the caller is told the refusal and not this problem.
-            log.error(
-                "the refusal of %s by %s is not in the audit table: %s", name, caller, problem
-            )
-
-    async def _note(
-        self, caller: Caller, name: str, arguments: Mapping[str, Any], answer: Any
-    ) -> None:
-        try:
-            await self._commit(caller, name, arguments, {"done": answer})
-        except (Rejected, ActorError) as problem:
-            log.error("%s by %s is done and not in the audit table: %s", name, caller, problem)
-            key = answer.get("key") if isinstance(answer, dict) else None
-            raise NotAudited(name, key, str(problem)) from problem
-
-    async def _commit(
-        self, caller: Caller, name: str, arguments: Mapping[str, Any], outcome: dict[str, Any]
-    ) -> None:
-        row = audited(self._now_us(), caller, name, arguments, outcome)
-        await self._persistence.ask(Commit((row,)), timeout_s=COMMIT_DEADLINE_S)
+    @property
+    def keyed(self) -> bool:
+        """Whether it takes an idempotency key, so that it can safely be asked twice."""
+        # The key of a question, or of `skip_report`, is that of the entry or report to find.
+        key = self.signature.parameters.get("key")
+        return not self.reads and key is not None and key.default is None
 
 
-async def _converted(command: Command, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    limit = arguments.get("limit")
-    if isinstance(limit, int) and limit > PAGE_MAX:
-        raise ConfigError(
-            "limit", f"{limit} is more than {PAGE_MAX}; for more, read the file with open_reader"
-        )
-    if any(isinstance(value, list | dict) for value in arguments.values()):
-        # A mebibyte of legs takes half a second, too long for the event loop.
-        return await trio.to_thread.run_sync(bound, command.method, arguments)
-    return bound(command.method, arguments)
+_PROCESS, _SOCKET, _PAGE = "process", "socket", "page"
+_READS, _CHANGES, _TIGHTENS, _LOOSENS = "reads", "changes", "tightens", "loosens"
+
+_ROWS: Final[tuple[tuple[str, Any, Any, str], ...]] = (
+    # the fund as a whole
+    ("fund.status", _READS, _SOCKET, "status"),
+    ("fund.nav_history", _READS, _SOCKET, "nav-history"),
+    ("fund.storage", _READS, _SOCKET, "storage"),
+    ("fund.status_port", _READS, _SOCKET, ""),
+    ("fund.flush_alerts", _READS, _PROCESS, ""),
+    ("fund.tick", _CHANGES, _PROCESS, ""),
+    ("fund.resume", _LOOSENS, _SOCKET, "strategy resume"),
+    ("fund.confirm_clock", _LOOSENS, _SOCKET, "confirm clock"),
+    ("fund.confirm_counters", _LOOSENS, _SOCKET, "confirm counters"),
+    ("backup", _CHANGES, _SOCKET, "backup"),
+    # the kill switch
+    ("kill_switch.status", _READS, _SOCKET, "kill-switch status"),
+    ("kill_switch.engage", _TIGHTENS, _PAGE, "kill-switch engage"),
+    ("kill_switch.release", _LOOSENS, _SOCKET, "kill-switch release"),
+    # strategies and their stages
+    ("promotion.strategies", _READS, _SOCKET, "strategy status"),
+    ("promotion.snapshot", _READS, _SOCKET, "strategy show"),
+    ("promotion.current_stage", _READS, _SOCKET, "strategy stage"),
+    ("promotion.evaluate", _READS, _SOCKET, "strategy evaluate"),
+    ("promotion.should_promote", _READS, _SOCKET, ""),
+    ("promotion.should_demote", _READS, _SOCKET, ""),
+    ("promotion.history", _READS, _SOCKET, "strategy history"),
+    ("promotion.register", _CHANGES, _SOCKET, "strategy register"),
+    ("promotion.adopt", _LOOSENS, _SOCKET, "strategy adopt"),
+    ("promotion.record_metrics", _CHANGES, _SOCKET, "strategy record"),
+    ("promotion.promote", _LOOSENS, _SOCKET, "strategy promote"),
+    ("promotion.demote", _TIGHTENS, _PAGE, "strategy demote"),
+    ("promotion.freeze", _TIGHTENS, _PAGE, "strategy freeze"),
+    ("promotion.unfreeze", _LOOSENS, _SOCKET, "strategy unfreeze"),
+    ("promotion.retire", _CHANGES, _SOCKET, "strategy retire"),
+    # failures and restarts
+    ("recovery.statuses", _READS, _SOCKET, "recovery status"),
+    ("recovery.event_history", _READS, _SOCKET, "recovery events"),
+    ("recovery.stats", _READS, _SOCKET, "recovery stats"),
+    ("recovery.check_strategies", _CHANGES, _SOCKET, "recovery check"),
+    ("recovery.check_feeds", _CHANGES, _SOCKET, "recovery check-feeds"),
+    ("recovery.hold", _TIGHTENS, _PAGE, "recovery hold"),
+    ("recovery.release", _LOOSENS, _SOCKET, "recovery release"),
+    ("recovery.reset", _LOOSENS, _SOCKET, "recovery reset"),
+    # alerts
+    ("alerts.recent", _READS, _SOCKET, "alerts list"),
+    ("alerts.test", _READS, _SOCKET, "alerts test"),
+    ("alerts.send", _CHANGES, _SOCKET, "alerts send"),
+    # the books: reports
+    ("ledger.balance_sheet", _READS, _SOCKET, "ledger balance-sheet"),
+    ("ledger.income_statement", _READS, _SOCKET, "ledger income"),
+    ("ledger.trial_balance", _READS, _SOCKET, "ledger trial"),
+    ("ledger.cash_flow", _READS, _SOCKET, "ledger cash-flow"),
+    ("ledger.nav", _READS, _SOCKET, "ledger nav"),
+    ("ledger.nav_per_unit", _READS, _SOCKET, "ledger nav-per-unit"),
+    ("ledger.positions", _READS, _SOCKET, "ledger positions"),
+    ("ledger.lots", _READS, _SOCKET, "ledger lots"),
+    ("ledger.realized", _READS, _SOCKET, "ledger realized"),
+    ("ledger.prices", _READS, _SOCKET, "ledger prices"),
+    ("ledger.entries", _READS, _SOCKET, "ledger entries"),
+    ("ledger.entries_after", _READS, _SOCKET, ""),
+    ("ledger.recent_entries", _READS, _SOCKET, ""),
+    ("ledger.reports_aside", _READS, _SOCKET, "ledger reports-aside"),
+    ("ledger.reconcile", _READS, _SOCKET, "ledger reconcile"),
+    ("ledger.verify", _READS, _SOCKET, "ledger verify"),
+    # the books: events
+    ("ledger.deposit", _CHANGES, _SOCKET, "ledger deposit"),
+    ("ledger.withdraw", _CHANGES, _SOCKET, "ledger withdraw"),
+    ("ledger.record_profit", _CHANGES, _SOCKET, "ledger profit"),
+    ("ledger.record_loss", _CHANGES, _SOCKET, "ledger loss"),
+    ("ledger.open_position", _CHANGES, _SOCKET, "ledger open-position"),
+    ("ledger.close_position", _CHANGES, _SOCKET, "ledger close-position"),
+    ("ledger.mark", _CHANGES, _SOCKET, "ledger mark"),
+    ("ledger.settle", _CHANGES, _SOCKET, "ledger settle"),
+    ("ledger.charge_management_fee", _CHANGES, _SOCKET, "ledger charge-management-fee"),
+    ("ledger.charge_performance_fee", _CHANGES, _SOCKET, "ledger charge-performance-fee"),
+    ("ledger.pay_fees", _CHANGES, _SOCKET, "ledger pay-fees"),
+    ("ledger.income", _CHANGES, _SOCKET, "ledger book-income"),
+    ("ledger.financing", _CHANGES, _SOCKET, "ledger financing"),
+    ("ledger.opening_balances", _CHANGES, _SOCKET, "ledger opening-balances"),
+    ("ledger.reverse", _CHANGES, _SOCKET, "ledger reverse"),
+    ("ledger.correct", _CHANGES, _SOCKET, "ledger correct"),
+    ("ledger.close_period", _CHANGES, _SOCKET, "ledger close-period"),
+    ("ledger.reopen_period", _CHANGES, _SOCKET, "ledger reopen-period"),
+    ("ledger.split", _CHANGES, _SOCKET, "ledger split"),
+    ("ledger.rename", _CHANGES, _SOCKET, "ledger rename"),
+    ("ledger.transfer", _CHANGES, _SOCKET, "ledger transfer"),
+    ("ledger.convert", _CHANGES, _SOCKET, "ledger convert"),
+    ("ledger.price", _CHANGES, _SOCKET, "ledger price"),
+    ("ledger.post", _CHANGES, _SOCKET, "ledger post"),
+    ("ledger.post_many", _CHANGES, _SOCKET, ""),
+    ("ledger.import_fills", _CHANGES, _SOCKET, "ledger import-fills"),
+    ("ledger.skip_report", _CHANGES, _SOCKET, "ledger skip-report"),
+)
+
+COMMANDS: Final[dict[str, Command]] = {row[0]: Command(*row) for row in _ROWS}
 
 
-def fund_commands(
-    path: Path, persistence: Ref, ledger: LedgerDoor, now_us: Callable[[], int]
-) -> CommandTable:
-    """The commands that every fund offers: those of the ledger, and `backup`."""
-    table = CommandTable(persistence, now_us)
-    table.add_door("ledger", ledger, LEDGER_READS)
-
-    async def backup(target: str) -> dict[str, str | int]:
-        """Copy the database as it is now; writing goes on meanwhile."""
-        if not Path(target).is_absolute():
-            raise ConfigError(
-                "target",
-                f"{target!r} is not absolute, and where this fund runs is not where you are",
-            )
-        copied = await trio.to_thread.run_sync(copy_database, path, Path(target))
-        return {"target": target, "schema": copied.schema, "size_bytes": copied.size_bytes}
-
-    table.add("backup", backup)
-    return table
-
-
-def takes_key(name: str) -> bool:
-    """Whether the command takes an idempotency key, so that it can safely be asked twice."""
-    part, _, method = name.partition(".")
-    # A question may have a key too: that of the entry that it looks for.
-    books = part == "ledger" and method not in LEDGER_READS
-    function = getattr(LedgerDoor, method, None) if books else None
-    return function is not None and "key" in inspect.signature(function).parameters
+def commands_of(part: str) -> tuple[Command, ...]:
+    """The commands of one part, in the order of the table."""
+    return tuple(command for command in COMMANDS.values() if command.part == part)

@@ -21,7 +21,6 @@ import trio
 
 from fundops.control.arguments import plain
 from fundops.control.audit import Caller
-from fundops.control.commands import CommandTable
 from fundops.control.rendezvous import (
     CHUNK_BYTES,
     LINE_MAX_BYTES,
@@ -32,6 +31,7 @@ from fundops.control.rendezvous import (
     peer_of,
     socket_name,
 )
+from fundops.control.runner import CommandRunner
 from fundops.errors import ControlError
 from fundops.runtime import FundopsError
 
@@ -59,7 +59,7 @@ class ControlServer:
         self,
         uuid: str,
         database: Path,
-        commands: CommandTable,
+        commands: CommandRunner,
         *,
         peer_of: Callable[[Any], Peer] = peer_of,
     ) -> None:

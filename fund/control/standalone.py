@@ -21,7 +21,8 @@ from fundops.actors.persistence import PersistenceActor, check_writable
 from fundops.control.arguments import check_carried
 from fundops.control.audit import Caller
 from fundops.control.client import call
-from fundops.control.commands import LEDGER_READS, fund_commands, takes_key
+from fundops.control.commands import COMMANDS
+from fundops.control.runner import CommandRunner
 from fundops.doors import LedgerDoor
 from fundops.errors import DatabaseInUse, NobodyListens
 from fundops.file import meta
@@ -61,13 +62,15 @@ def run_command(
     the audit table. While another program holds the database's write lock, a change is refused
     before anything is started, and leaves no audit row: that could not be written either.
 
-    Raises: the command's own error; `DatabaseInUse` when the owner does not listen;
+    Raises: the command's own error; `NobodyListens` when it needs a running fund and none runs;
+    `DatabaseInUse` when the owner does not listen;
     `StorageDegraded`; `DatabaseError`.
     """
     db = db.resolve()
     asked = dict(arguments or {})
     check_carried({**asked, "by": by})
-    if takes_key(command) and asked.get("key") is None:
+    row = COMMANDS.get(command)
+    if row is not None and row.keyed and asked.get("key") is None:
         asked["key"] = new_key(SystemClock().now_us())
     deadline = time.monotonic() + wait_s
     identity = meta.read_file(db)
@@ -87,18 +90,16 @@ def run_command(
             time.sleep(_POLL_S)
             continue
         try:
-            if not _only_reads(command):
+            if row is not None and row.part != "ledger":
+                # Without a fund only its books can be worked on.
+                raise NobodyListens(f"no fund runs on {db}, and {command} needs one that does")
+            if row is None or not row.reads:
                 check_writable(db, round(1_000 * LOCK_WAIT_S))
             # An interrupt waits for the write to end and then ends the command.
             run = partial(_alone, db, identity, command, asked, by)
             return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
         finally:
             lock.release()
-
-
-def _only_reads(command: str) -> bool:
-    part, _, method = command.partition(".")
-    return part == "ledger" and method in LEDGER_READS
 
 
 async def _alone(
@@ -121,7 +122,10 @@ async def _alone(
                 # As a fund does at every start: the first entry is the capital, whichever program
                 # opens the book first.
                 await door.deposit(identity["total_capital"], key="opening", memo="total capital")
-            table = fund_commands(path, supervisor.ref("persistence"), door, clock.now_us)
-            return await table.run(
-                Caller("standalone", os.getuid(), os.getpid(), by), command, arguments
-            )
+            async with trio.open_nursery() as nursery:
+                persistence = supervisor.ref("persistence")
+                runner = CommandRunner(
+                    {"ledger": door}, persistence, clock.now_us, nursery.start_soon
+                )
+                caller = Caller("standalone", os.getuid(), os.getpid(), by)
+                return await runner.run(caller, command, arguments)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import trio
 
 from fundops.actors.guard import Leases
+from fundops.actors.persistence import backup as copy_database
 from fundops.config import FundConfig
 from fundops.doors.door import ANSWER_DEADLINE_S
 from fundops.doors.ledger import LedgerDoor
@@ -183,6 +185,17 @@ class FundDoor:
         Raises: `BadRequest` without a name and a reason.
         """
         return await self._ask("guard", ConfirmCounters(strategy, by, reason))
+
+    async def backup(self, target: str) -> dict[str, str | int]:
+        """Copy the database as it is now to the new file `target`; writing goes on meanwhile.
+
+        Raises: `ConfigError` when `target` is no absolute path; `DatabaseError`; OSError.
+        """
+        if not Path(target).is_absolute():
+            problem = f"{target!r} is not absolute, and this fund may run in another folder"
+            raise ConfigError("target", problem)
+        copied = await trio.to_thread.run_sync(copy_database, self.config.path, Path(target))
+        return {"target": target, "schema": copied.schema, "size_bytes": copied.size_bytes}
 
     # -- the actors
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import apsw
 import pytest
@@ -40,14 +42,15 @@ from fundops import (
     open_reader,
 )
 from fundops.actors.persistence import open_database
-from fundops.control import call, client, commands, rendezvous, server
+from fundops.control import call, client, rendezvous, runner, server
 from fundops.control.arguments import bound, converted, plain
 from fundops.control.audit import OUTCOME_MAX, Caller
 from fundops.control.client import rebuilt
-from fundops.control.commands import LEDGER_READS, CommandTable, takes_key
+from fundops.control.commands import COMMANDS, PARTS, Command, Effect, commands_of
 from fundops.control.rendezvous import Peer, folder_to_listen_in, peer_of, socket_name
+from fundops.control.runner import CommandRunner
 from fundops.control.server import ControlServer
-from fundops.doors import AlertDoor, LedgerDoor
+from fundops.doors import LedgerDoor
 from fundops.errors import ControlError, NobodyListens, NotAudited, UnknownCommand
 from fundops.file.database import MIGRATIONS, prepare
 from fundops.runtime import InlineWorker, Worker
@@ -297,19 +300,36 @@ def test_a_link_to_the_database_leads_to_its_fund(tmp_path: Path, db: Path) -> N
 # -- what can be asked
 
 
-def test_the_table_is_the_doors_and_a_backup(fund: FundManager, db: Path) -> None:
+def test_every_public_coroutine_of_a_door_has_a_row_in_the_table() -> None:
+    public = {
+        f"{part}.{name}"
+        for part, door in PARTS.items()
+        for name in dir(door)
+        if not name.startswith("_") and inspect.iscoroutinefunction(getattr(door, name))
+    }
+    assert {f"{command.part}.{command.verb}" for command in COMMANDS.values()} == public
+
+
+def test_the_words_of_the_command_line_are_each_used_once() -> None:
+    words = [command.words for command in COMMANDS.values() if command.words]
+    assert len(words) == len(set(words))
+
+
+def test_only_what_tightens_may_be_asked_for_by_the_page() -> None:
+    by_page = {name for name, command in COMMANDS.items() if command.reach == "page"}
+    assert by_page == {name for name, row in COMMANDS.items() if row.effect == "tightens"}
+    assert "kill_switch.engage" in by_page
+
+
+def test_another_process_is_told_the_commands_that_it_may_ask_for(
+    fund: FundManager, db: Path
+) -> None:
     with pytest.raises(UnknownCommand) as caught:
         call(db, "nosuch")
-    public = {name for name in dir(LedgerDoor) if not name.startswith("_")} - {"new_key"}
-    alerts = {name for name in dir(AlertDoor) if not name.startswith("_")}
-    assert str(caught.value).partition("known: ")[2].split(", ") == sorted(
-        {
-            "backup",
-            *(f"ledger.{one}" for one in public),
-            *(f"alerts.{one}" for one in alerts),
-            *(f"kill_switch.{one}" for one in ("engage", "release", "status")),
-        }
-    )
+    told = str(caught.value).partition("known: ")[2].split(", ")
+    assert told == sorted(name for name, row in COMMANDS.items() if row.reach != "process")
+    with pytest.raises(UnknownCommand, match=r"there is no 'fund\.tick'"):
+        call(db, "fund.tick")
 
 
 def test_an_answer_is_what_the_door_says_with_amounts_as_decimal_text(
@@ -430,15 +450,13 @@ def test_all_of_the_ledgers_commands_have_arguments_that_can_be_made_of_json() -
 
 
 def test_a_method_of_the_ledger_that_books_is_never_taken_for_a_read() -> None:
-    methods = {name: getattr(LedgerDoor, name) for name in LEDGER_READS}
-    assert [
-        name for name, method in methods.items() if "Posted" in method.__annotations__["return"]
-    ] == []
-    assert not takes_key("ledger.entries")  # its key is that of the entry to find
-    assert takes_key("ledger.deposit")
-    assert not takes_key("ledger.nav")
-    assert not takes_key("ledger.nosuch")
-    assert not takes_key("backup")
+    reads = [command for command in commands_of("ledger") if command.reads]
+    assert reads
+    assert [c.name for c in reads if "Posted" in c.method.__annotations__["return"]] == []
+    assert not COMMANDS["ledger.entries"].keyed  # its key is that of the entry to find
+    assert not COMMANDS["ledger.skip_report"].keyed
+    assert COMMANDS["ledger.deposit"].keyed
+    assert not COMMANDS["ledger.nav"].keyed
 
 
 # -- errors
@@ -600,18 +618,14 @@ async def _refused(amount: str) -> Posted:
 async def test_a_change_whose_audit_row_is_lost_is_not_called_done(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    table = CommandTable(_Persistence(), lambda: 1)  # type: ignore[arg-type]
-    table.add("post", _posted)
-    table.add("refuse", _refused)
-    with pytest.raises(ValueError, match="there already"):
-        table.add("post", _posted)
-    assert list(table) == ["post", "refuse"]
     caller = Caller("control", 1, 2, "ann")
-    with pytest.raises(NotAudited, match="ask again with key 'k'") as caught:
-        await table.run(caller, "post", {"amount": "1"})
-    assert (caught.value.key, caught.value.outcome) == ("k", "unknown")
-    with pytest.raises(InsufficientFunds):
-        await table.run(caller, "refuse", {"amount": "1"})
+    with _made_up("changes", post=_posted, refuse=_refused) as made:
+        assert list(made) == ["made_up.post", "made_up.refuse"]
+        with pytest.raises(NotAudited, match="ask again with key 'k'") as caught:
+            await made.run(caller, "made_up.post", {"amount": "1"})
+        assert (caught.value.key, caught.value.outcome) == ("k", "unknown")
+        with pytest.raises(InsufficientFunds):
+            await made.run(caller, "made_up.refuse", {"amount": "1"})
     assert len(caplog.records) == 2
 
 
@@ -644,16 +658,27 @@ def test_a_mac_tells_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peer_of(Mac()) == Peer(501, 77)
 
 
+@contextmanager
+def _made_up(effect: Effect, **methods: Callable[..., Any]) -> Iterator[CommandRunner]:
+    """A runner of commands that are in the table only meanwhile; their rows cannot be written."""
+    door = type("Door", (), {name: staticmethod(method) for name, method in methods.items()})
+    rows = {f"made_up.{name}": Command(f"made_up.{name}", effect, "socket", "") for name in methods}
+    with patch.dict(COMMANDS, rows), patch.dict(PARTS, {"made_up": door}):
+        yield CommandRunner({"made_up": door()}, _Persistence(), lambda: 1, _spawned)  # type: ignore[arg-type]
+
+
+def _spawned(*_: Any) -> None:
+    raise AssertionError("only what tightens leaves its row to a task")
+
+
 @asynccontextmanager
 async def _served(
     path: Path, method: Callable[..., Any], peer: Callable[[Any], Peer] = peer_of
 ) -> AsyncIterator[ControlServer]:
     """A server alone, whose one command `do` is a read."""
     uuid = prepare(path, IDENTITY)
-    table = CommandTable(_Persistence(), lambda: 1)  # type: ignore[arg-type]
-    table.add("do", method, change=False)
-    server = ControlServer(uuid, path, table, peer_of=peer)
-    with trio.fail_after(DEADLINE_S):
+    with _made_up("reads", do=method) as made, trio.fail_after(DEADLINE_S):
+        server = ControlServer(uuid, path, made, peer_of=peer)
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve)
             yield server
@@ -661,7 +686,7 @@ async def _served(
             nursery.cancel_scope.cancel()
 
 
-async def _ask(path: Path, command: str = "do", **options: Any) -> Any:
+async def _ask(path: Path, command: str = "made_up.do", **options: Any) -> Any:
     return await trio.to_thread.run_sync(
         partial(call, path, command, **options), abandon_on_cancel=True
     )
@@ -944,7 +969,7 @@ def test_long_lists_are_converted_outside_of_the_funds_own_thread(
         threads.append(threading.current_thread().name)
         return bound(method, arguments)
 
-    monkeypatch.setattr(commands, "bound", noted)
+    monkeypatch.setattr(runner, "bound", noted)
     call(db, "ledger.post_many", {"entries": [{"type": "deposit", "amount": "1"}] * 1_000})
     call(db, "ledger.deposit", {"amount": "1"})
     in_thread, inline = threads
@@ -1000,20 +1025,6 @@ def test_a_fund_that_breaks_takes_its_socket_along(tmp_path: Path, runtime: Path
         trio.run(broken)
     assert len(seen) == 1
     assert list(runtime.iterdir()) == []
-
-
-async def test_a_host_can_add_a_command_of_its_own(tmp_path: Path) -> None:
-    config = FundConfig(total_capital=1, db_path=tmp_path / "x.db", tick_interval_s=None)
-
-    async def greet(name: str) -> dict[str, str]:
-        return {"hello": name}
-
-    async with Fund.open(config) as fund:
-        fund.commands.add("greet", greet)
-        assert await _ask(tmp_path / "x.db", "greet", arguments={"name": "ann"}) == {"hello": "ann"}
-    with open_reader(tmp_path / "x.db") as reader:
-        (row,) = reader.audit()
-    assert (row.command, row.outcome) == ("greet", {"done": {"hello": "ann"}})
 
 
 def test_the_calling_end_needs_no_trio_running_and_no_fund_loaded(db: Path) -> None:
