@@ -708,7 +708,7 @@ def test_a_backup_is_made_while_the_fund_runs_and_restored_with_the_kill_switch_
             return (await fund.kill_switch.status()).state
 
     assert trio.run(started) == "ENGAGED"
-    with pytest.raises(NobodyListens, match="no fund runs on .* and backup needs one that does"):
+    with pytest.raises(NobodyListens, match=r"no fund runs on .* and backup needs one that does"):
         run_command(db, "backup", {"target": str(tmp_path / "c.db")})
 
 

@@ -44,7 +44,7 @@ async def test_a_refused_change_leaves_a_row_too_and_raises_as_before() -> None:
             await world.fund.kill_switch.release(by="ann", reason="calm")
         with pytest.raises(SubsystemDisabled):
             await world.fund.promotion.freeze("s", by="ann")
-        with pytest.raises(ConfigError, match="^by"):
+        with pytest.raises(ConfigError, match=r"^by"):
             await world.fund.confirm_clock(by="", reason="looked")
         rows = _rows(world)
     assert [row.outcome["refused"]["type"] for row in rows] == [
