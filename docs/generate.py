@@ -1,20 +1,25 @@
-"""Writes docs/settings.md from the declarations of the settings: `python docs/generate.py`.
+"""Writes what is made from the declarations in the code: `python docs/generate.py`.
 
-The page has one table for each class of settings that a public package exports, so a class that is
-added there appears on the page by itself. The package must be installed.
+docs/settings.md has one table for each class of settings that a public package exports, so a class
+that is added there appears on the page by itself. The package must be installed.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 
+from stubs import stub
+
 from fundops.runtime import Settings, settings_of
 
-__all__ = ["PAGE", "page", "settings_classes"]
+__all__ = ["PRODUCTS", "page", "product", "settings_classes"]
 
-PAGE = Path(__file__).parent / "settings.md"
+ROOT = Path(__file__).parent.parent
 
 # The packages that users import settings from. Settings of a part that FundConfig repeats, such as
 # GuardSettings, are exported by none of them.
@@ -93,5 +98,33 @@ def _without_bars(text: str) -> str:
     return text.replace("|", r"\|")
 
 
+# The files that this script writes, from the root of the project, with what makes their text.
+PRODUCTS: Mapping[str, Callable[[], str]] = {
+    "docs/settings.md": page,
+    "fund/faces.pyi": stub,
+}
+
+
+def product(path: str) -> str:
+    """The text of one file, formatted as the project's code where it is code."""
+    text = PRODUCTS[path]()
+    if not path.endswith((".py", ".pyi")):
+        return text
+    text = _by_ruff(text, path, "check", "--select", "I", "--fix")
+    return _by_ruff(text, path, "format")
+
+
+def _by_ruff(text: str, path: str, *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "-q", "-", "--stdin-filename", str(ROOT / path)],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for name in PRODUCTS:
+        (ROOT / name).write_text(product(name), encoding="utf-8")

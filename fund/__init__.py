@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fundops.actors.promotion import PromotionGate as PromotionGate
     from fundops.actors.promotion import PromotionSettings as PromotionSettings
     from fundops.actors.recovery import RecoverySettings as RecoverySettings
+    from fundops.asyncio_fund import AsyncioFund as AsyncioFund
     from fundops.config import FundConfig as FundConfig
     from fundops.errors import ControlError as ControlError
     from fundops.errors import DatabaseInUse as DatabaseInUse
@@ -69,6 +70,7 @@ __all__ = [
     "AlertSettings",
     "AlreadyReversed",
     "AmountError",
+    "AsyncioFund",
     "BadField",
     "CashEvent",
     "Category",
@@ -125,6 +127,7 @@ _HOMES = {
     "AlertSettings": "fundops.actors.alert",
     "AlreadyReversed": "fundops.wire.errors",
     "AmountError": "fundops.wire.errors",
+    "AsyncioFund": "fundops.asyncio_fund",
     "BadField": "fundops.wire.errors",
     "CashEvent": "fundops.wire.controller",
     "Category": "fundops.wire.alert",

@@ -16,11 +16,13 @@ __all__ = [
     "DatabaseInUse",
     "FundClosed",
     "FundNotRunning",
+    "NeedsAsyncio",
     "NeedsTrio",
     "NobodyListens",
     "NotAudited",
     "SubsystemDisabled",
     "UnknownCommand",
+    "WrongLoop",
 ]
 
 
@@ -48,6 +50,14 @@ class FundClosed(FundopsError):
 
 class NeedsTrio(FundopsError, RuntimeError):
     """`Fund.open` was entered outside a trio run. Nothing was started, and no file was made."""
+
+
+class NeedsAsyncio(FundopsError, RuntimeError):
+    """`AsyncioFund.open` was entered outside an asyncio loop. Nothing was started."""
+
+
+class WrongLoop(FundopsError, RuntimeError):
+    """An AsyncioFund was called on another event loop than the one that opened it."""
 
 
 # -- the database file

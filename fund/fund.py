@@ -252,11 +252,12 @@ def _check_runs_on_trio() -> None:
     if trio.lowlevel.in_trio_run():
         return
     asyncio = sys.modules.get("asyncio")
-    here = "asyncio" if asyncio is not None and _has_loop(asyncio) else "no trio run"
+    if asyncio is not None and _has_loop(asyncio):
+        raise NeedsTrio(
+            "Fund.open needs trio, and this is asyncio; AsyncioFund.open has the same names"
+        )
     raise NeedsTrio(
-        f"Fund.open needs trio, and this is {here}: use FundManager, which runs the fund in a"
-        " thread and can be called from anywhere (for asyncio with asyncio.to_thread), until"
-        " AsyncioFund comes"
+        "Fund.open needs a trio run, and there is none; FundManager needs no event loop"
     )
 
 

@@ -81,17 +81,30 @@ def test_the_commands_of_the_ledger_run_as_written_on_the_book_of_its_first_snip
     )
 
 
-def test_the_page_of_settings_is_what_the_declarations_say(tmp_path: Path) -> None:
-    # A copy of the script writes its page beside itself, so the checkout stays as it is.
-    script = Path(shutil.copy(DOCS / "generate.py", tmp_path))
+def test_what_is_made_from_the_code_is_as_the_code_says(tmp_path: Path) -> None:
+    # A copy of the scripts writes into its own tree, so the checkout stays as it is.
+    for script in DOCS.glob("*.py"):
+        (tmp_path / "docs").mkdir(exist_ok=True)
+        shutil.copy(script, tmp_path / "docs")
+    (tmp_path / "fund").mkdir()
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    script = tmp_path / "docs" / "generate.py"
     subprocess.run(
         [sys.executable, "-W", "error", str(script)], check=True, capture_output=True, timeout=60
     )
-    written = (tmp_path / "settings.md").read_text(encoding="utf-8")
-    assert "| `lease_s` | a finite number > 0 and <= 86,400 | `30.0` | seconds;" in written
-    assert (DOCS / "settings.md").read_text(encoding="utf-8") == written, (
-        "stale: run `python docs/generate.py`"
-    )
+    products = [
+        path.relative_to(tmp_path)
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path.suffix in (".md", ".pyi")
+    ]
+    assert len(products) == 2
+    settings = (tmp_path / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert "| `lease_s` | a finite number > 0 and <= 86,400 | `30.0` | seconds;" in settings
+    for product in products:
+        ours, made = (root / product for root in (ROOT, tmp_path))
+        assert ours.read_text(encoding="utf-8") == made.read_text(encoding="utf-8"), (
+            f"{product} is stale: run `python docs/generate.py`"
+        )
 
 
 def test_the_line_for_the_control_socket_has_the_fields_of_a_request() -> None:

@@ -23,7 +23,7 @@ from fundops.doors import (
     RecoveryDoor,
 )
 
-__all__ = ["COMMANDS", "PARTS", "Command", "Effect", "Reach", "commands_of"]
+__all__ = ["COMMANDS", "FUND", "PARTS", "Command", "Effect", "Reach", "commands_of"]
 
 # The parts of a fund by name, with the class of their door. FUND is the fund as a whole.
 FUND: Final = "fund"

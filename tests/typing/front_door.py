@@ -7,6 +7,7 @@ from typing import Any, Literal, assert_type
 
 from fundops import (
     AlertSettings,
+    AsyncioFund,
     Controller,
     Criterion,
     Entitlement,
@@ -171,9 +172,40 @@ def the_synchronous_fund_is_typed(engine: Controller) -> None:
         manager.report(StrategyStatus("mm", "running"))
         manager.report("mm")  # error: arg-type
         manager.resume("mm")  # error: call-arg
+        assert_type(manager.ledger.deposit("5", key="k"), Posted)
+        assert_type(manager.ledger.balance_sheet(), dict[str, Decimal])
+        assert_type(manager.ledger.new_key(), str)
+        assert_type(manager.recovery.stats(), dict[str, int])
+        assert_type(manager.promotion.promote("mm", by="ann"), Transition)
+        assert_type(manager.kill_switch.status(), KillStatus)
         manager.stopp()  # error: attr-defined
+        manager.ledger.no_such(1)  # error: attr-defined
+        manager.ledger.deposit()  # error: call-arg
+        manager.ledger.deposit("5", note="x")  # error: call-arg
+        manager.alerts.send(3, "GENERAL", "title", "text")  # error: arg-type
     FundManager(configured(), Silent())  # error: arg-type
     FundManager()  # error: call-arg
+
+
+async def the_fund_on_asyncio_is_typed(engine: Controller) -> None:
+    async with AsyncioFund.open(configured(), engine) as fund:
+        assert_type(fund, AsyncioFund)
+        assert_type(await fund.tick(), TickReport)
+        assert_type(await fund.status(), FundStatus)
+        assert_type(fund.may_trade("mm"), bool)
+        assert_type(fund.entitlement("mm"), Entitlement)
+        assert_type(await fund.ledger.deposit("5", key="k"), Posted)
+        assert_type(await fund.ledger.nav(), Decimal)
+        assert_type(fund.ledger.new_key(), str)
+        assert_type(await fund.kill_switch.engage(reason="fire", by="ann"), KillStatus)
+        fund.report(StrategyStatus("mm", "running"))
+        fund.report("mm")  # error: arg-type
+        await fund.ledger.no_such(1)  # error: attr-defined
+        await fund.ledger.deposit("5", note="x")  # error: call-arg
+        await fund.recovery.reset("mm", "ann")  # error: call-arg
+        await fund.stop()  # error: attr-defined
+    AsyncioFund.open(configured(), Silent())  # error: arg-type
+    AsyncioFund.open()  # error: call-arg
 
 
 def the_promotion_alone_is_typed() -> None:

@@ -1,0 +1,134 @@
+"""Writes fund/faces.pyi, which tells type checkers and editors what the faces of a fund offer.
+
+The faces are made from the table of commands at run time. Names, arguments, answers and docstrings
+are copied from the source of the doors, with the imports that they need.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from typing import Final
+
+from fundops.control.commands import FUND, PARTS, commands_of
+from fundops.faces import plain_methods
+
+__all__ = ["stub"]
+
+OPENING = '''\
+"""The doors of a fund in another thread, for type checkers; `python docs/generate.py` writes it."""
+'''
+
+# The name of each part in the names of its classes.
+NAMES: Final = {
+    FUND: "Verbs",
+    "ledger": "Ledger",
+    "promotion": "Promotion",
+    "alerts": "Alerts",
+    "recovery": "Recovery",
+    "kill_switch": "KillSwitch",
+}
+BASES: Final = {"Sync": "SyncFace", "Asyncio": "AsyncioFace"}
+CLOSING: Final = '''
+class Waits(Protocol):
+    """The way into the thread of a fund: `wait` runs a function there and waits for its answer."""
+
+    def wait(self, verb: str, function: Callable[[Fund], Awaitable[Any]]) -> Any: ...
+    def now(self) -> Fund: ...
+
+class Posts(Protocol):
+    """The way into the thread of a fund from an asyncio loop."""
+
+    async def post(self, function: Callable[[Fund], Awaitable[Any]]) -> Any: ...
+    def now(self) -> Fund: ...
+
+class SyncFace:
+    """One part of a fund, with its verbs as plain calls. Each waits for its answer."""
+
+    def __init__(self, way: Waits) -> None: ...
+
+class AsyncioFace:
+    """One part of a fund, with its verbs as coroutines for an asyncio loop."""
+
+    def __init__(self, way: Posts) -> None: ...
+
+def sync_face(part: str, name: str) -> type[SyncFace]: ...
+def asyncio_face(part: str, name: str) -> type[AsyncioFace]: ...
+def plain_methods(part: str) -> tuple[str, ...]: ...
+'''
+IMPORTS: Final = (
+    "from collections.abc import Awaitable, Callable",
+    "from typing import Any, Protocol",
+    "from fundops.fund import Fund",
+)
+
+
+def stub() -> str:
+    """The text of fund/faces.pyi, before it is formatted."""
+    needed = set(IMPORTS)
+    classes = []
+    for kind, base in BASES.items():
+        for part, name in NAMES.items():
+            methods = []
+            for method in _methods(part):
+                needed |= set(_imports_of(part, method))
+                methods.append(_stubbed(method, is_async=kind == "Asyncio"))
+            body = textwrap.indent("\n".join(methods), "    ")
+            classes.append(f"class {kind}{name}({base}):\n{body}\n")
+    return "\n".join([OPENING, *sorted(needed), CLOSING, *classes])
+
+
+def _methods(part: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = _door_source(part)
+    door = next(
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == PARTS[part].__name__
+    )
+    wanted = [command.verb for command in commands_of(part)]
+    wanted += plain_methods(part) if part != FUND else ()
+    found = {
+        node.name: node
+        for node in door.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    return (found[name] for name in wanted)
+
+
+def _door_source(part: str) -> ast.Module:
+    module = inspect.getmodule(PARTS[part])
+    assert module is not None
+    return ast.parse(inspect.getsource(module))
+
+
+def _stubbed(method: ast.FunctionDef | ast.AsyncFunctionDef, *, is_async: bool) -> str:
+    """One method with its docstring, as a coroutine where it is one and the face is asyncio's."""
+    docstring = ast.get_docstring(method, clean=False)
+    assert docstring is not None
+    assert method.returns is not None
+    prefix = "async " if is_async and isinstance(method, ast.AsyncFunctionDef) else ""
+    head = f"{prefix}def {method.name}({ast.unparse(method.args)}) -> "
+    text = textwrap.indent(inspect.cleandoc(docstring), "    ").strip()
+    quoted = f'"""{text}"""' if "\n" not in text else f'"""{text}\n    """'
+    return f"{head}{ast.unparse(method.returns)}:\n    {quoted}\n"
+
+
+def _imports_of(part: str, method: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    """The import statements of the door's module that the method's signature needs."""
+    names = {
+        node.id
+        for part_of in (method.args, method.returns)
+        for node in ast.walk(part_of)  # type: ignore[arg-type]
+        if isinstance(node, ast.Name)
+    }
+    for node in _door_source(part).body:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if (alias.asname or alias.name) in names:
+                    yield f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if alias.name in names:
+                    yield f"from {node.module} import {alias.name}"
