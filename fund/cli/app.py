@@ -60,7 +60,8 @@ def bench(
     Parameters
     ----------
     names
-        Which benches to run: messaging, supervision, ledger, growth. All of them without a name.
+        Which benches to run: messaging, supervision, ledger, growth, embedding. All of them
+        without a name.
     scale
         Size of each bench; 0.01 is a smoke test.
     json

@@ -348,9 +348,8 @@ def test_a_loop_that_is_closed_first_leaves_a_fund_that_ends_with_the_program(
     program = f"""
 import asyncio
 from fundops import AsyncioFund, FundConfig
-config = FundConfig(
-    total_capital=1000, ledger_enabled=True, tick_interval_s=None, db_path={str(tmp_path / "x.db")!r}
-)
+path = {str(tmp_path / "x.db")!r}
+config = FundConfig(total_capital=1000, ledger_enabled=True, tick_interval_s=None, db_path=path)
 loop = asyncio.new_event_loop()
 opening = AsyncioFund.open(config)
 fund = loop.run_until_complete(opening.__aenter__())
