@@ -65,8 +65,8 @@ class RecoveryEvent(msgspec.Struct, frozen=True):
     target: str  # the name of the strategy or feed; "clock" of a clock_jump
     success: bool | None  # of restart_strategy; None for every other action
     attempt: int  # within the failure episode
-    error: str | None  # None: no error
-    at_us: int
+    error: str | None = None  # None: no error
+    at_us: int = 0  # 0: at no known time, as of an event that a caller made
     seq: int = 0  # 0: not stored yet
     by: str | None = None  # who caused a reset, held or released; None for other actions
 
