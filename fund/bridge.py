@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -56,7 +57,10 @@ class Bridge(Generic[F]):
             return
         self._ready.clear()
         self._error = self._parent = None
-        self._thread = threading.Thread(target=self._run, name="fundops", daemon=True)
+        # In the caller's context, which is the host's, and so that of the controller's calls.
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="fundops", daemon=True
+        )
         self._thread.start()
         self._ready.wait()
         if self._opened is None and self._error is not None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
+from fundops.actors.host import ThreadPlace
 from fundops.bridge import Bridge
 from fundops.config import FundConfig
 from fundops.doors import AlertDoor, KillSwitchDoor, LedgerDoor, PromotionDoor, RecoveryDoor
@@ -88,7 +89,9 @@ class FundManager:
         # Located now: `start` may come after a change of the working folder.
         self.config = config = config.located()
         self._bridge: Bridge[Fund] = Bridge(
-            lambda: Fund.open(config, controller, clock=clock, transport=transport)
+            lambda: Fund.open(
+                config, controller, clock=clock, transport=transport, place=ThreadPlace()
+            )
         )
         self._last: Fund | None = None  # the fund of the last start, for what outlives it
         self.ledger = SyncDoor(self._bridge, "ledger")
