@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final
 
+from fundops.actors.host import AsyncioPlace
 from fundops.bridge import Bridge
 from fundops.config import FundConfig
 from fundops.errors import FundClosed, NeedsAsyncio, WrongLoop
@@ -121,10 +122,12 @@ async def _open(
 ) -> AsyncIterator[AsyncioFund]:
     _check_runs_on_asyncio()
     located = config.located()
-    bridge: Bridge[Fund] = Bridge(
-        lambda: Fund.open(located, controller, clock=clock, transport=transport)
-    )
     loop = asyncio.get_running_loop()
+    bridge: Bridge[Fund] = Bridge(
+        lambda: Fund.open(
+            located, controller, clock=clock, transport=transport, place=AsyncioPlace(loop)
+        )
+    )
     opened, ended = asyncio.Event(), asyncio.Event()
     bridge.launch(_setter(loop, opened), _setter(loop, ended))
     broken: BaseException | None = None

@@ -93,8 +93,9 @@ class Bridge(Generic[F]):
         self._forget_run()
         self._error = self._parent = None
         self._over = False
+        # In the caller's context, which is the host's, and so that of the controller's calls.
         self._thread = threading.Thread(
-            target=self._run, args=(ready, ended), name="fundops", daemon=True
+            target=copy_context().run, args=(self._run, ready, ended), name="fundops", daemon=True
         )
         self._thread.start()
         return True

@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from fundops.actors.guard import KillLatch, Leases
-from fundops.actors.host import Host, checked_controller
+from fundops.actors.host import Host, Place, checked_controller
 from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.promotion.schema import check_stages
 from fundops.actors.status.board import StatusBoard
@@ -122,18 +122,22 @@ class Fund(FundDoor):
         transport: Any = None,
         make_worker: Callable[[str], Worker] = ThreadWorker,
         seed: int | None = None,
+        place: Place | None = None,
     ) -> AbstractAsyncContextManager[Fund]:
         """Start a fund, and stop it in order when the block is left.
 
         Without a `controller` the host pushes its state with `report`. `clock` drives every
         schedule of the domain, `transport` replaces the network of webhooks, `make_worker` the
         threads that use the database, and `seed` makes the uuid of a new database repeatable.
+        `place` is where the controller is called, for doors of other hosts; None: on this loop.
 
         Raises: `NeedsTrio` outside a trio run; `ConfigError`, `DatabaseInUse`, `DatabaseError`;
         `PolicyError` naming a strategy whose stage the ladder lacks; `SupervisorEscalated` out of
         the block when an actor cannot be kept alive.
         """
-        return _open(config, controller, clock or SystemClock(), transport, make_worker, seed)
+        return _open(
+            config, controller, clock or SystemClock(), transport, make_worker, seed, place
+        )
 
 
 @asynccontextmanager
@@ -144,6 +148,7 @@ async def _open(
     transport: Any,
     make_worker: Callable[[str], Worker],
     seed: int | None,
+    place: Place | None,
 ) -> AsyncIterator[Fund]:
     _check_runs_on_trio()
     if controller is not None:
@@ -184,6 +189,7 @@ async def _open(
                     tick_interval_s=config.tick_interval_s,
                     restart_deadline_s=config.recovery.restart_deadline_s,
                     origin=uuid,
+                    place=place,
                 )
                 if controller is not None and not host.can(CanStopAll):
                     log.warning(

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
+from fundops.actors.host import ThreadPlace
 from fundops.bridge import Bridge
 from fundops.config import FundConfig
 from fundops.errors import FundClosed
@@ -50,7 +51,9 @@ class FundManager(Hosted, SyncVerbs):
         # Located now: `start` may come after a change of the working folder.
         config = config.located()
         bridge: Bridge[Fund] = Bridge(
-            lambda: Fund.open(config, controller, clock=clock, transport=transport)
+            lambda: Fund.open(
+                config, controller, clock=clock, transport=transport, place=ThreadPlace()
+            )
         )
         Hosted.__init__(self, config, bridge)
         SyncVerbs.__init__(self, self)

@@ -2,16 +2,24 @@
 
 The host implements them and nothing else. `Controller` is the required part. Each optional part is
 a separate Protocol below, recognised by its method names; a function of fundops that needs a
-missing part is disabled, and the start-up log names the missing parts. Each method may be a plain
-`def` or an `async def`. Methods must not block. A host that pushes its state with `fund.report`
-needs no `strategies`.
+missing part is disabled, and the start-up log names the missing parts. A host that pushes its state
+with `fund.report` needs no `strategies`.
+
+Each method may be a plain `def` or an `async def`. `Fund` calls both on its own trio loop, where a
+plain one must return within 1 ms, since the loop waits for it. An asyncio host is called on its own
+loop. `FundManager` calls in worker threads: a plain method there may block, a coroutine runs by
+`asyncio.run`, and several methods may run at once. Every call has a deadline: 1 s, for `restart`
+the setting `restart_deadline_s`, for `stop_all` 10 s. A coroutine is ended at its deadline, except
+`restart`. A part that is late is not called again before it comes back, except `stop_all`.
+
+`fundops.testing.check_controller` calls every part and names its faults.
 
 Instants are int microseconds since the Unix epoch (UTC). Money is in the fund's currency.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from decimal import Decimal
 from typing import Literal, Protocol, runtime_checkable
 
@@ -143,8 +151,8 @@ class StopReport(msgspec.Struct, frozen=True):
 class Controller(Protocol):
     """The required part: report the strategies."""
 
-    def strategies(self) -> Sequence[StrategyStatus]:
-        """All strategies, at most 10,000. It should return within 1 ms."""
+    def strategies(self) -> Awaitable[Sequence[StrategyStatus]] | Sequence[StrategyStatus]:
+        """All strategies, at most 10,000."""
         ...
 
 
@@ -152,7 +160,7 @@ class Controller(Protocol):
 class CanRestart(Protocol):
     """The part that restarts failed strategies."""
 
-    async def restart(self, name: str, *, attempt_id: str) -> None:
+    def restart(self, name: str, *, attempt_id: str) -> Awaitable[None] | None:
         """Return once the strategy runs; raise when it does not.
 
         `NotRetryable` opens the breaker at once. `attempt_id` is unique for each attempt.
@@ -163,13 +171,13 @@ class CanRestart(Protocol):
 class CanPause(Protocol):
     """The part that pauses, resumes and stops single strategies. All three must be idempotent."""
 
-    async def pause(self, name: str, reason: str) -> None:
+    def pause(self, name: str, reason: str) -> Awaitable[None] | None:
         """Pause the strategy, for example because it reached its drawdown limit."""
 
-    async def resume(self, name: str) -> None:
+    def resume(self, name: str) -> Awaitable[None] | None:
         """Resume a paused strategy."""
 
-    async def stop(self, name: str, reason: str) -> None:
+    def stop(self, name: str, reason: str) -> Awaitable[None] | None:
         """Stop the strategy."""
 
 
@@ -177,7 +185,7 @@ class CanPause(Protocol):
 class CanStopAll(Protocol):
     """The part that the kill switch uses."""
 
-    async def stop_all(self, reason: str, action: KillAction) -> StopReport:
+    def stop_all(self, reason: str, action: KillAction) -> Awaitable[StopReport] | StopReport:
         """Stop all trading and cancel all orders; "flatten" closes the positions too, and
         "freeze" touches nothing.
 
@@ -190,7 +198,9 @@ class CanStopAll(Protocol):
 class CanSetStage(Protocol):
     """The part that puts promotions and demotions in force."""
 
-    async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
+    def set_stage(
+        self, name: str, stage: str, capital_cap: Decimal | None
+    ) -> Awaitable[None] | None:
         """Put the stage in force. Idempotent.
 
         `capital_cap` is the most real capital that the strategy may use; None: unlimited.
@@ -201,7 +211,7 @@ class CanSetStage(Protocol):
 class CanListFeeds(Protocol):
     """The part that reports the market-data feeds."""
 
-    def feeds(self) -> Sequence[FeedStatus]:
+    def feeds(self) -> Awaitable[Sequence[FeedStatus]] | Sequence[FeedStatus]:
         """All feeds."""
         ...
 
@@ -210,7 +220,7 @@ class CanListFeeds(Protocol):
 class CanListFills(Protocol):
     """The part that reports fills, so that the ledger books them."""
 
-    def fills(self, after: str) -> Sequence[Fill]:
+    def fills(self, after: str) -> Awaitable[Sequence[Fill]] | Sequence[Fill]:
         """The fills after this cursor, oldest first; ``""`` is the beginning.
 
         Reading must not remove them: the same cursor is asked for again after a crash.
@@ -222,7 +232,7 @@ class CanListFills(Protocol):
 class CanListSettlements(Protocol):
     """The part that reports settlements, so that the ledger books them."""
 
-    def settlements(self, after: str) -> Sequence[Settlement]:
+    def settlements(self, after: str) -> Awaitable[Sequence[Settlement]] | Sequence[Settlement]:
         """The settlements after this cursor, oldest first; ``""`` is the beginning.
 
         Reading must not remove them: the same cursor is asked for again after a crash.
@@ -234,7 +244,7 @@ class CanListSettlements(Protocol):
 class CanListCashEvents(Protocol):
     """The part that reports money without a trade, so that the ledger books it."""
 
-    def cash_events(self, after: str) -> Sequence[CashEvent]:
+    def cash_events(self, after: str) -> Awaitable[Sequence[CashEvent]] | Sequence[CashEvent]:
         """The cash events after this cursor, oldest first; ``""`` is the beginning.
 
         Reading must not remove them: the same cursor is asked for again after a crash.

@@ -32,6 +32,7 @@ __all__ = [
     "EntryRefused",
     "GateNotPassed",
     "HostFault",
+    "HostLate",
     "IdempotencyConflict",
     "InsufficientFunds",
     "JournalDamaged",
@@ -91,6 +92,14 @@ class HostFault(Rejected):
     def __init__(self, call: str, problem: str) -> None:
         super().__init__(f"controller.{call}: {problem}")
         self.call, self.problem = call, problem
+
+
+class HostLate(HostFault):
+    """The controller did not answer within its deadline, or a late call has not come back yet.
+
+    The part is named in one alert until it answers, so a step of the tick that fails for this
+    reason sends none.
+    """
 
 
 class NotRetryable(FundopsError):

@@ -34,7 +34,7 @@ from ...runtime.errors import text_of
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import CanListFills, CanListSettlements, StrategyStatus
 from ...wire.entitlement import capital_of
-from ...wire.errors import AmountError, IdempotencyConflict
+from ...wire.errors import AmountError, HostLate, IdempotencyConflict
 from ...wire.guard import GuardReport, ReadGuard, RenewLeases, RestoreGuard, Watch
 from ...wire.ledger import (
     ChargeManagementFee,
@@ -71,7 +71,7 @@ from .booking import Booking, entitled_again
 from .breaks import BreakWatch, is_break, unmarked_minor
 from .clocks import ClockWatch
 from .crashes import CRASHED, CrashWatch
-from .engine import Engine
+from .engine import LATE, Engine
 from .failures import FAILED, FailureWatch
 from .marks import marks_of
 from .pauses import Pauses
@@ -122,6 +122,7 @@ class OversightActor(DurableActor):
         self._booking = Booking(host, lambda request: self._ask("ledger", request))
         self._ticks = 0
         self._failing: dict[str, str] = {}  # steps, and why
+        self._told_steps: set[str] = set()  # those of them with an alert
         self._alerts: list[AlertDraft] = []
         self._failures = FailureWatch()  # used without self-healing, where recovery tells none
         self._memory = Memory()
@@ -167,6 +168,7 @@ class OversightActor(DurableActor):
         if self._settings.alerts_enabled:
             self._failures = FailureWatch(told_keys(self._reader, FAILED))
             self._crashes.resolve(told_keys(self._reader, CRASHED))
+            self._engine.recall(told_keys(self._reader, LATE))
         await self._ask("guard", RestoreGuard(self._memory.guard, load_latch(self._reader)))
         books = self._memory.guard.strategies
         self._reconciler.recall(name for name, book in books.items() if book.above)
@@ -229,6 +231,9 @@ class OversightActor(DurableActor):
         except FundopsError as error:
             if name not in self._failing:
                 log.error("step %s failed: %s", name, error)
+            # A part that is late has an alert by its name.
+            if name not in self._told_steps and not isinstance(error, HostLate):
+                self._told_steps.add(name)
                 self._note(
                     Level.WARNING,
                     Category.GENERAL,
@@ -238,7 +243,9 @@ class OversightActor(DurableActor):
                 )
             self._failing[name] = str(error)
         else:
-            if self._failing.pop(name, None) is not None:
+            self._failing.pop(name, None)
+            if name in self._told_steps:
+                self._told_steps.discard(name)
                 self._resolve(
                     Category.GENERAL, f"Oversight step {name} works again", f"step:{name}"
                 )

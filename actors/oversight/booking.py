@@ -1,13 +1,14 @@
 """The ledger's step of the tick: reports of the engine and its venues are booked, once each.
 
 Fills, settlements and cash events come after their stored cursors, and are independent of each
-other: a fault of one kind leaves the others alone. The ledger decides report by report and sets
+other: a fault of one kind leaves the others alone. A report whose answer is awaited is read by a
+later tick. The ledger decides report by report and sets
 aside what cannot be booked, so nothing waits behind a bad one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...runtime import FundopsError
@@ -53,24 +54,55 @@ class Booking:
         """
         totals: LedgerTotals = await self._ask(ReadTotals())
         self.totals = totals
-        sources: tuple[tuple[str, Callable[[str], Sequence[Any]], Callable[[Any], Any]], ...] = (
-            ("fills", self._host.fills, lambda run: BookFills(run, _unentitled(run, terms))),
-            ("settlements", self._host.settlements, BookSettlements),
-            ("cash_events", self._host.cash_events, BookCashEvents),
-        )
-        asked, faults = False, list[FundopsError]()
-        for source, read, request in sources:
+        requests: dict[str, Callable[[Any], Any]] = {
+            "fills": lambda run: BookFills(run, _unentitled(run, terms)),
+            "settlements": BookSettlements,
+            "cash_events": BookCashEvents,
+        }
+        faults = dict[str, FundopsError]()
+        reports = self._read(requests, totals.cursors, faults)
+        if None in reports.values():  # asked in another thread, where a quick answer is due soon
+            await self._host.settle()
+            awaited = [source for source, read in reports.items() if read is None]
+            reports |= self._read(awaited, totals.cursors, faults)
+        if reports.get("fills", ()) is None and reports.get("settlements"):
+            # A settlement closes what the fills before it opened. They are awaited for their
+            # deadline at most.
+            self._left["settlements"] = reports.pop("settlements") or ()
+        asked = False
+        for source, read in reports.items():
+            asked |= bool(read)
             try:
-                reports = self._left.pop(source, ()) or read(totals.cursors.get(source, ""))
-                asked |= bool(reports)
-                await self._book(source, reports, request)
+                await self._book(source, read or (), requests[source])
             except FundopsError as fault:
                 # The stored cursor says how far the ledger came; the rest is read again.
-                faults.append(fault)
+                faults[source] = fault
         if asked:
             self.totals = await self._ask(ReadTotals())
         if faults:
-            raise faults[0]
+            raise next(iter(faults.values()))
+
+    def _read(
+        self,
+        sources: Iterable[str],
+        cursors: Mapping[str, str],
+        faults: dict[str, FundopsError],
+    ) -> dict[str, Sequence[Any] | None]:
+        """The reports to book, by source; None: their answer is awaited."""
+        host = self._host
+        readers = {
+            "fills": host.fills,
+            "settlements": host.settlements,
+            "cash_events": host.cash_events,
+        }
+        reports: dict[str, Sequence[Any] | None] = {}
+        for source in sources:
+            try:
+                left = self._left.pop(source, ())
+                reports[source] = left or readers[source](cursors.get(source, ""))
+            except FundopsError as fault:
+                faults[source] = fault
+        return reports
 
     async def _book(
         self, source: str, reports: Sequence[Any], request: Callable[[Any], Any]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import FeedStatus, StrategyStatus
 from ..host import Heard, Host
 
-__all__ = ["Engine"]
+__all__ = ["LATE", "Engine"]
+
+LATE = "late:"  # and the part: the key of an alert that it is past its deadline
 
 
 class Engine:
@@ -48,13 +50,19 @@ class Engine:
         await self._host.settle()
         self.feeds = self._host.feeds_heard()
 
+    def recall(self, told: Iterable[str]) -> None:
+        """Keys of late parts that an earlier life told of, so that the end of it is told too."""
+        self._told |= dict.fromkeys(told, "")
+
     def alerts(self) -> list[AlertDraft]:
-        """One WARNING for each status that is wrong, and its end when it is right again."""
+        """One WARNING for each status that is wrong and each part that is late, and its end."""
+        late = {f"{LATE}{part}": (part, text) for part, text in self._host.late().items()}
         wrong = {f"status:{name}": (name, text) for name, text in self.heard.doubts.items()}
         for name, text in self._host.feed_doubts.items():
             wrong[f"feed-status:{name}"] = (f"feed {name}", text)
+        wrong |= late
         alerts = [
-            _warning(key, name, text)
+            _late(key, name, text) if key in late else _warning(key, name, text)
             for key, (name, text) in wrong.items()
             if self._told.get(key) != text
         ]
@@ -73,6 +81,15 @@ def _warning(key: str, name: str, text: str) -> AlertDraft:
     )
 
 
+def _late(key: str, part: str, text: str) -> AlertDraft:
+    title = f"controller.{part} is past its deadline"
+    more = f"it {text}, and is not called again before it comes back"
+    return AlertDraft(Level.WARNING, Category.GENERAL, title, more, None, key)
+
+
 def _over(key: str) -> AlertDraft:
+    if key.startswith(LATE):
+        title = f"controller.{key.removeprefix(LATE)} answers again"
+        return AlertDraft(Level.INFO, Category.GENERAL, title, "", None, key, resolves=True)
     title = f"{key.partition(':')[2]}: its status is right again"
     return AlertDraft(Level.INFO, Category.GENERAL, title, "", None, key, resolves=True)

@@ -35,11 +35,11 @@ class RecoveryDoor(Door):
 
     async def check_strategies(self) -> tuple[RecoveryEvent, ...]:
         """Check all strategies now instead of at the next tick. Raises: `HostFault`."""
-        return await self._ask(CheckStrategies(self._host.strategies()))
+        return await self._ask(CheckStrategies(await self._host.strategies_now()))
 
     async def check_feeds(self) -> tuple[RecoveryEvent, ...]:
         """Check all data feeds now instead of at the next tick. Raises: `HostFault`."""
-        return await self._ask(CheckFeeds(self._host.feeds()))
+        return await self._ask(CheckFeeds(await self._host.feeds_now()))
 
     async def reset(self, name: str, *, by: str = "operator") -> bool:
         """Close an open breaker; False when it was not open.

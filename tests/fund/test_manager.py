@@ -338,19 +338,39 @@ def test_threads_that_are_waiting_when_the_fund_stops_are_told() -> None:
 
 def test_a_call_from_the_funds_own_thread_is_refused_and_not_a_deadlock() -> None:
     refused: list[str] = []
+    tried = threading.Event()
+
+    def nested(_: httpx2.Request) -> httpx2.Response:
+        try:
+            fund.status()
+        except FundNotRunning as error:
+            refused.append(str(error))
+        tried.set()
+        return httpx2.Response(204)
+
+    config = _config(alert_webhook_url="https://hooks.slack.com/services/T/B/X")
+    fund = FundManager(config, transport=httpx2.MockTransport(nested))
+    with fund:
+        fund.alerts.send("INFO", "GENERAL", "t", "")
+        assert tried.wait(DEADLINE_S)
+    assert "own thread" in refused[0]
+
+
+def test_a_part_may_ask_the_fund_while_the_fund_awaits_it() -> None:
+    heard: list[int] = []
+    asked = threading.Event()
 
     class Nested(FakeController):
         def strategies(self) -> list[StrategyStatus]:
-            try:
-                fund.status()
-            except FundNotRunning as error:
-                refused.append(str(error))
+            heard.append(fund.status().ticks)
+            asked.set()
             return []
 
     fund = FundManager(_config(), Nested())
     with fund:
         fund.tick()
-    assert "own thread" in refused[0]
+        assert asked.wait(DEADLINE_S)
+    assert heard == [1]
 
 
 def test_reports_and_entitlement_need_no_waiting_and_work_from_any_thread() -> None:

@@ -1,21 +1,19 @@
-"""The port to the host: every call to its controller goes through here, with a deadline.
+"""The host port: asks and instructs one controller, and knows the age of its words.
 
 One class in one file: its questions, acts and stops share the controller and the ages of its words.
 
-A part of a controller may be a plain method or a coroutine function. A plain one is called inline
-in the fund's trio thread; a coroutine gets a deadline in seconds. The tick asks for reports and
-never waits for them: it reads the last answer with its age. Restarts and stops run as separate
-tasks and report their end as a message, so no safety act waits for a question. A controller that
-raises, hangs or gives an invalid answer causes a `HostFault`, which names the call and never stops
-the tick. Within an answer each item stands alone: one that is wrong is set aside by name, and the
-others count.
+The tick asks for reports and never waits for an engine: it reads the last answer with its age.
+Restarts and stops run as separate tasks and report their end as a message, so no safety act waits
+for a question. A controller that raises, hangs or gives an invalid answer causes a `HostFault`,
+which names the call and never stops the tick. Within an answer each item stands alone: one that is
+wrong is set aside by name, and the others count.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from decimal import Decimal
 from functools import partial
@@ -23,9 +21,9 @@ from typing import Any, NamedTuple, Protocol
 
 import trio
 
-from ..runtime import ActorError, Clock, ConfigError, SystemClock, leaf_of, shown
-from ..wire import border
-from ..wire.controller import (
+from ...runtime import ActorError, Clock, ConfigError, SystemClock, shown
+from ...wire import border
+from ...wire.controller import (
     CanListCashEvents,
     CanListFeeds,
     CanListFills,
@@ -33,65 +31,41 @@ from ..wire.controller import (
     CanPause,
     CanRestart,
     CanSetStage,
-    CanStopAll,
     CashEvent,
     FeedStatus,
     Fill,
     KillAction,
     Settlement,
+    StopReport,
     StrategyStatus,
 )
-from ..wire.errors import HostFault, NotRetryable
-from ..wire.guard import StopEnded
-from ..wire.recovery import AttemptEnded, AttemptLate
-from .guard.latch import KillLatch
+from ...wire.errors import HostFault, NotRetryable
+from ...wire.guard import StopEnded
+from ...wire.recovery import AttemptEnded, AttemptLate
+from ..guard.latch import KillLatch
+from .calls import STOP_ALL_DEADLINE_S, Call, Calls, Listed, Reports
+from .parts import FEATURES, lacks, offers
+from .places import InlinePlace, Place
 
 __all__ = [
-    "CALL_DEADLINE_S",
     "RESTART_DEADLINE_S",
-    "STOP_ALL_DEADLINE_S",
     "STRATEGIES_MAX",
     "Heard",
     "Host",
     "Word",
-    "checked_controller",
     "refuse_future",
 ]
 
 log = logging.getLogger("fundops.host")
 
-CALL_DEADLINE_S = 1.0
 RESTART_DEADLINE_S = 30.0  # then the restart is reported late; it is not cancelled
-STOP_ALL_DEADLINE_S = 10.0
 STRATEGIES_MAX = 10_000
 # Clocks of two machines differ by less; an instant further ahead is a fault.
 FUTURE_MAX_US = 300_000_000
 STALLS_MAX = 16  # remembered; a word older than so many stalls is silent anyway
 
-# The optional parts of a controller, and their names in the start-up log.
-_PARTS: tuple[tuple[type, str], ...] = (
-    (CanRestart, "restart"),
-    (CanPause, "pause, resume and stop"),
-    (CanStopAll, "stop_all"),
-    (CanSetStage, "set_stage"),
-    (CanListFeeds, "feeds"),
-    (CanListFills, "fills"),
-    (CanListSettlements, "settlements"),
-    (CanListCashEvents, "cash_events"),
-)
-_METHODS = (
-    "strategies",
-    "restart",
-    "pause",
-    "resume",
-    "stop",
-    "stop_all",
-    "set_stage",
-    "feeds",
-    "fills",
-    "settlements",
-    "cash_events",
-)
+# Parts whose lateness recovery and the kill switch tell, each in an alert that says more.
+_NAMED_ELSEWHERE = frozenset(("restart", "stop_all"))
 
 
 class Word(NamedTuple):
@@ -122,86 +96,11 @@ class Pushed(Protocol):
         ...
 
 
-def checked_controller(controller: object) -> None:
-    """Refuse an object that is no controller, before anything is opened. Raises: `ConfigError`."""
-    found = [method for method in _METHODS if hasattr(controller, method)]
-    if not found:
-        raise ConfigError(
-            "controller", f"{shown(controller)} has no part of a controller: {', '.join(_METHODS)}"
-        )
-    for method in found:
-        if not callable(getattr(controller, method)):
-            raise ConfigError("controller", f"its {method} is not a method")
-
-
-def _fault(call: str, error: BaseException) -> HostFault:
-    """The fault that this error is. Raises: the error when it is the loop's or the user's."""
-    if isinstance(error, BaseExceptionGroup):
-        ours, _ = error.split((trio.Cancelled, KeyboardInterrupt, GeneratorExit))
-        if ours is not None:
-            raise error
-    leaf = leaf_of(error)
-    return HostFault(call, f"raised {type(leaf).__name__}: {border.fitted(leaf)}")
-
-
-# SystemExit: a plug-in of an engine that calls sys.exit must not end the fund.
-_RAISED = (Exception, SystemExit, BaseExceptionGroup)
-
-
-class _Question:
-    """One reporting part of the controller, and its last answer."""
-
-    def __init__(self, call: str, controller: object, start: Callable[..., None]) -> None:
-        self._call = call
-        self._controller = controller
-        self._start = start  # of a task
-        self.answer: Sequence[Any] | None = None  # None: none since it was taken
-        self.problem: HostFault | None = None
-        self.asked = False  # an answer is awaited
-        self.late = False  # it hung for its deadline
-
-    def ask(self) -> None:
-        """Ask, unless an answer is awaited. A plain method has answered on return."""
-        if self.asked:
-            return
-        try:
-            answer = getattr(self._controller, self._call)()
-        except _RAISED as error:
-            self.problem = _fault(self._call, error)
-            return
-        if inspect.isawaitable(answer):
-            self.asked = True
-            self._start(self._await, answer, name=self._call)
-        else:
-            self._take(answer)
-
-    async def _await(self, answer: Any) -> None:
-        try:
-            with trio.move_on_after(CALL_DEADLINE_S) as scope:
-                self._take(await answer)
-            if scope.cancelled_caught:
-                self.late = True
-                self.problem = HostFault(self._call, f"did not answer within {CALL_DEADLINE_S:g} s")
-        except _RAISED as error:
-            self.problem = _fault(self._call, error)
-        finally:
-            self.asked = False
-
-    def _take(self, answer: Any) -> None:
-        self.late = False
-        if isinstance(answer, str | bytes | Mapping):
-            self.problem = HostFault(self._call, f"answered a {type(answer).__name__}, not a list")
-            return
-        try:
-            self.answer, self.problem = tuple(answer), None
-        except _RAISED as error:
-            self.problem = _fault(self._call, error)
-
-
 class Host:
     """Wraps one controller. Restarts and stops run in `nursery`, so that no actor waits for them.
 
     `controller` None, or one without `strategies`: the host pushes its state into `pushed`.
+    `place` is where the controller is called; None: on this loop.
     `latch` is read in the moment of acting. `tick_interval_s` None: the host drives the ticks. A
     restart is reported late after `restart_deadline_s`, and goes on. `origin` precedes the ids of
     restart attempts, since the engine may serve several funds, or this one after a fresh start.
@@ -220,15 +119,18 @@ class Host:
         tick_interval_s: float | None = None,
         restart_deadline_s: float = RESTART_DEADLINE_S,
         origin: str = "",
+        place: Place | None = None,
     ) -> None:
-        self._controller: Any = controller
-        self._parts = frozenset(part for part, _ in _PARTS if isinstance(controller, part))
+        self._controller = controller
+        self._parts = frozenset(feature.part for feature in FEATURES if offers(controller, feature))
         self._nursery = nursery
         self._restart_deadline_s = restart_deadline_s
         self._origin = origin
         # That of the host. The handler that begins a task is not the caller of what the task asks.
         self._context = copy_context()
         self._clock = clock or SystemClock()
+        self._place = place or InlinePlace()
+        self._calls = Calls(controller, self._place, self._start, self._clock, restart_deadline_s)
         self.latch = latch or KillLatch()
         self._pushed = pushed if not hasattr(controller, "strategies") else None
         self._interval_s = tick_interval_s
@@ -239,8 +141,11 @@ class Host:
         self._stopping = False
         self._stopped = trio.Event()
         self._stopping_names: set[str] = set()
-        self._strategies = _Question("strategies", controller, self._start)
-        self._feeds = _Question("feeds", controller, self._start)
+        self._strategies = Listed("strategies", self._calls)
+        self._feeds = Listed("feeds", self._calls)
+        self._reports = {
+            part: Reports(part, self._calls) for part in ("fills", "settlements", "cash_events")
+        }
         self._words: dict[str, Word] = {}
         self._aside: dict[str, str] = {}
         self._feed_words: dict[str, FeedStatus] = {}
@@ -257,7 +162,7 @@ class Host:
 
     def missing(self) -> tuple[str, ...]:
         """The optional parts that this controller lacks, for the start-up log."""
-        return tuple(name for part, name in _PARTS if part not in self._parts)
+        return tuple(filter(None, (lacks(self._controller, feature) for feature in FEATURES)))
 
     def can(self, part: type) -> bool:
         """Whether the controller has this optional part, one of the `Can...` Protocols."""
@@ -277,11 +182,28 @@ class Host:
             self._read_answer()
 
     async def settle(self) -> None:
-        """Let an answer come in that takes no waiting, so a coroutine that only computes is as
-        quick as a plain method.
+        """Let an answer come in that takes no waiting, so that a quick call in any place belongs
+        to the tick that began it.
         """
+        questions: tuple[Listed | Reports, ...] = (
+            self._strategies,
+            self._feeds,
+            *self._reports.values(),
+        )
+        begun = [
+            question.call
+            for question in questions
+            if question.call is not None and not (question.call.is_ended or question.call.settled)
+        ]
+        for call in begun:
+            call.settled = True
+        if self._place.settle_s:
+            with trio.move_on_after(self._place.settle_s):
+                for call in begun:
+                    await call.wait()
+            return
         for _ in range(3):
-            if not (self._strategies.asked or self._feeds.asked):
+            if all(call.is_ended for call in begun):
                 return
             await trio.lowlevel.checkpoint()
 
@@ -308,7 +230,7 @@ class Host:
                     lapsed.setdefault(name, f"its last heartbeat is {beat_s:.0f} s old")
         if newest_s is None:  # an engine without strategies has spoken when it answered
             newest_s = self._age_s(self._heard_s, now_s)
-        silent = newest_s > self._silent_after_s or self._strategies.late
+        silent = newest_s > self._silent_after_s or self._strategies.is_late
         statuses = tuple(word.status for word in self._words.values())
         listed = self._heard_us is not None
         return Heard(statuses, doubts, lapsed, newest_s, silent, self._heard_us, listed)
@@ -327,9 +249,19 @@ class Host:
         Raises: `HostFault` when the controller did not answer.
         """
         self.ask()
+        return self._last_strategies()
+
+    async def strategies_now(self) -> tuple[StrategyStatus, ...]:
+        """As `strategies`, after waiting for the answer. Raises: `HostFault`."""
+        self.ask()
+        await _awaited(self._strategies)
+        return self._last_strategies()
+
+    def _last_strategies(self) -> tuple[StrategyStatus, ...]:
         statuses = self.heard().statuses
-        if self._pushed is None and self._strategies.problem is not None:
-            raise self._strategies.problem
+        problem = self.problem
+        if problem is not None:
+            raise problem
         return statuses
 
     @property
@@ -338,21 +270,22 @@ class Host:
         return None if self._pushed is not None else self._strategies.problem
 
     def _read_answer(self) -> None:
-        answer, self._strategies.answer = self._strategies.answer, None
-        if answer is None:
+        ended = self._strategies.take()
+        if ended is None:
             return
+        answer = ended.answer()
         if len(answer) > STRATEGIES_MAX:
             self._strategies.problem = HostFault(
                 "strategies", f"{len(answer)} strategies; at most {STRATEGIES_MAX} are managed"
             )
             return
-        now_s, now_us = self._clock.monotonic_s(), self._clock.now_us()
+        heard_s, heard_us = ended.ended_s, ended.ended_us
         words: dict[str, Word] = {}
         aside: dict[str, str] = {}
         for place, item in enumerate(answer):
             try:
                 status, doubt = border.strategy_status(item)
-                refuse_future(status, now_us)
+                refuse_future(status, heard_us)
             except ConfigError as wrong:
                 name = _name_of(item, place)
                 aside[name] = border.fitted(str(wrong))
@@ -367,9 +300,9 @@ class Host:
                 else:
                     words.pop(status.name, None)
                 continue
-            words[status.name] = Word(status, doubt, now_s)
+            words[status.name] = Word(status, doubt, heard_s)
         self._words, self._aside = words, aside
-        self._heard_s, self._heard_us = now_s, now_us
+        self._heard_s, self._heard_us = heard_s, heard_us
 
     def feeds(self) -> tuple[FeedStatus, ...]:
         """The last good status of each feed; empty without that part. Raises: `HostFault`.
@@ -383,11 +316,11 @@ class Host:
 
     def feeds_heard(self) -> tuple[FeedStatus, ...]:
         """The feeds of the last answer. Raises: `HostFault` when the last question has none."""
-        answer, self._feeds.answer = self._feeds.answer, None
-        if answer is not None:
+        ended = self._feeds.take()
+        if ended is not None:
             words: dict[str, FeedStatus] = {}
             doubts: dict[str, str] = {}
-            for place, item in enumerate(answer):
+            for place, item in enumerate(ended.answer()):
                 try:
                     feed = border.feed_status(item)
                     if feed.name in words or feed.name in doubts:
@@ -399,69 +332,65 @@ class Host:
                     if name in self._feed_words:
                         words[name] = self._feed_words[name]
             self._feed_words, self.feed_doubts = words, doubts
-        if self._feeds.problem is not None:
-            raise self._feeds.problem
+        problem = self._feeds.problem
+        if problem is not None:
+            raise problem
         return tuple(self._feed_words.values())
 
-    def fills(self, after: str) -> tuple[Fill, ...]:
+    async def feeds_now(self) -> tuple[FeedStatus, ...]:
+        """As `feeds`, after waiting for the answer. Raises: `HostFault`."""
+        if not self.can(CanListFeeds):
+            return ()
+        self._feeds.ask()
+        await _awaited(self._feeds)
+        return self.feeds_heard()
+
+    def fills(self, after: str) -> Sequence[Fill] | None:
         """The fills after this cursor, oldest first; empty without that part.
 
-        The items of this answer and of the next two are as the engine gave them: the ledger checks
-        each by itself. Raises: `HostFault`.
+        None: the answer is awaited, and a later call with the same cursor gives it. The items of
+        this answer and of the next two are as the engine gave them: the ledger checks each by
+        itself. Raises: `HostFault`.
         """
-        return self._answer("fills", after) if self.can(CanListFills) else ()
+        return self._reports["fills"].read(after) if self.can(CanListFills) else ()
 
-    def settlements(self, after: str) -> tuple[Settlement, ...]:
-        """The settlements after this cursor, oldest first; empty without that part.
+    def settlements(self, after: str) -> Sequence[Settlement] | None:
+        """The settlements after this cursor, as `fills`. Raises: `HostFault`."""
+        return self._reports["settlements"].read(after) if self.can(CanListSettlements) else ()
 
-        Raises: `HostFault`.
+    def cash_events(self, after: str) -> Sequence[CashEvent] | None:
+        """The cash events after this cursor, as `fills`. Raises: `HostFault`."""
+        return self._reports["cash_events"].read(after) if self.can(CanListCashEvents) else ()
+
+    def late(self) -> Mapping[str, str]:
+        """The parts that are past their deadline and have not answered since, and how.
+
+        Recovery names a restart that is late, and the kill switch a stop.
         """
-        return self._answer("settlements", after) if self.can(CanListSettlements) else ()
-
-    def cash_events(self, after: str) -> tuple[CashEvent, ...]:
-        """The cash events after this cursor, oldest first; empty without that part.
-
-        Raises: `HostFault`.
-        """
-        return self._answer("cash_events", after) if self.can(CanListCashEvents) else ()
-
-    def _answer(self, call: str, *arguments: str) -> tuple[Any, ...]:
-        try:
-            return tuple(getattr(self._controller, call)(*arguments))
-        except _RAISED as error:
-            raise _fault(call, error) from error
+        late = self._calls.late()
+        return {part: text for part, text in late.items() if part not in _NAMED_ELSEWHERE}
 
     # -- orders
 
     async def pause(self, name: str, reason: str) -> None:
         """Pause a strategy; nothing without that part. Raises: `HostFault`."""
         if self.can(CanPause):
-            await self._call("pause", CALL_DEADLINE_S, name, reason)
+            await self._calls.begin("pause", name, reason).in_time()
 
     async def resume(self, name: str) -> None:
         """Resume a strategy; nothing without that part. Raises: `HostFault`."""
         if self.can(CanPause):
-            await self._call("resume", CALL_DEADLINE_S, name)
+            await self._calls.begin("resume", name).in_time()
 
     async def stop(self, name: str, reason: str) -> None:
         """Stop a strategy; nothing without that part. Raises: `HostFault`."""
         if self.can(CanPause):
-            await self._call("stop", CALL_DEADLINE_S, name, reason)
+            await self._calls.begin("stop", name, reason).in_time()
 
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
         """Put a stage in force; nothing without that part. Raises: `HostFault`."""
         if self.can(CanSetStage):
-            await self._call("set_stage", CALL_DEADLINE_S, name, stage, capital_cap)
-
-    async def _call(self, call: str, deadline_s: float, *arguments: Any) -> Any:
-        try:
-            with trio.move_on_after(deadline_s) as scope:
-                answer = getattr(self._controller, call)(*arguments)
-                return await answer if inspect.isawaitable(answer) else answer
-        except _RAISED as error:
-            raise _fault(call, error) from error
-        assert scope.cancelled_caught
-        raise HostFault(call, f"did not answer within {deadline_s:g} s")
+            await self._calls.begin("set_stage", name, stage, capital_cap).in_time()
 
     # -- stops
 
@@ -470,9 +399,10 @@ class Host:
     ) -> bool:
         """Begin to stop all trading and return at once; `tell` gets the end of the call.
 
-        False: the call before has not ended, so none was begun.
+        False: the call before has not ended, so none was begun. One that is past its deadline is
+        left behind, up to four.
         """
-        if self._stopping:
+        if self._stopping or not self._calls.can_begin("stop_all"):
             return False
         self._stopping = True
         self._start(self._stop_all, reason, action, tell, name="stop_all")
@@ -482,20 +412,24 @@ class Host:
         self, reason: str, action: KillAction, tell: Callable[[StopEnded], None]
     ) -> None:
         engagement = self.latch.engagements
+        call: Call | None = None
         try:
-            report = border.stop_report(
-                await self._call("stop_all", STOP_ALL_DEADLINE_S, reason, action)
-            )
-            ended = StopEnded(action, report, "", engagement)
+            call = self._calls.begin("stop_all", reason, action)
+            report, problem = _stopped(await call.in_time())
         except HostFault as fault:
-            ended = StopEnded(action, None, str(fault), engagement)
-        except ConfigError as wrong:
-            ended = StopEnded(action, None, f"controller.stop_all: {wrong}", engagement)
+            report, problem = None, str(fault)
         finally:
             self._stopping = False
             stopped, self._stopped = self._stopped, trio.Event()
             stopped.set()
-        _told(tell, ended)
+        _told(tell, StopEnded(action, report, problem, engagement))
+        if call is not None and not call.is_ended:
+            # Late, and told so. Its report still counts when it comes; a failure is no news.
+            await call.wait()
+            with suppress(HostFault):
+                report, problem = _stopped(call.answer())
+                if report is not None:
+                    _told(tell, StopEnded(action, report, problem, engagement))
 
     async def finish_stop(self) -> None:
         """Wait for a `stop_all` in flight, at most for its deadline, also when cancelled."""
@@ -565,13 +499,12 @@ class Host:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._report_late, name, attempt_id, tell)
                 world_id = f"{self._origin}-{attempt_id}" if self._origin else attempt_id
-                answer = self._controller.restart(name, attempt_id=world_id)
-                if inspect.isawaitable(answer):
-                    await answer
+                call = self._calls.begin("restart", name, attempt_id=world_id)
+                await call.wait()
                 nursery.cancel_scope.cancel()
-        except _RAISED as caught:
-            _fault("restart", caught)
-            leaf = leaf_of(caught)
+            call.answer()
+        except HostFault as fault:
+            leaf = fault.__cause__ or fault
             error = f"{type(leaf).__name__}: {border.fitted(leaf)}"
             return error, not isinstance(leaf, NotRetryable)
         return None, True
@@ -603,3 +536,18 @@ def _told(tell: Callable[[Any], None], message: Any) -> None:
         tell(message)
     except ActorError as error:
         log.warning("the end of a call to the controller was not heard: %s", error)
+
+
+async def _awaited(question: Listed) -> None:
+    """Wait for the answer of a question, at most for its deadline."""
+    if question.call is not None:
+        with suppress(HostFault):  # it is the question's problem too
+            await question.call.in_time()
+
+
+def _stopped(answer: object) -> tuple[StopReport | None, str]:
+    """The report of a `stop_all`, else the reason why its answer is none."""
+    try:
+        return border.stop_report(answer), ""
+    except ConfigError as wrong:
+        return None, f"controller.stop_all: {wrong}"

@@ -1,0 +1,26 @@
+"""The port to the host: every call to its controller goes through here, with a deadline."""
+
+from __future__ import annotations
+
+from .host import (
+    STRATEGIES_MAX,
+    Heard,
+    Host,
+    Word,
+    refuse_future,
+)
+from .parts import checked_controller
+from .places import AsyncioPlace, InlinePlace, Place, ThreadPlace
+
+__all__ = [
+    "STRATEGIES_MAX",
+    "AsyncioPlace",
+    "Heard",
+    "Host",
+    "InlinePlace",
+    "Place",
+    "ThreadPlace",
+    "Word",
+    "checked_controller",
+    "refuse_future",
+]

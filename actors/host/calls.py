@@ -1,0 +1,336 @@
+"""Calls of a controller's parts, each with a deadline on trio's clock.
+
+A call runs beside the actors. One that is past its deadline is late: its askers hear so at once,
+and its part is not called again before it comes back, since a second call would hang behind it. A
+late answer that comes counts as any other.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+import trio
+
+from ...runtime import Clock, leaf_of
+from ...wire import border
+from ...wire.errors import HostFault, HostLate
+from .places import RAISED, CutOff, Place
+
+__all__ = [
+    "CALL_DEADLINE_S",
+    "STOP_ALL_DEADLINE_S",
+    "STOP_ALL_LATE_MAX",
+    "Call",
+    "Calls",
+    "Listed",
+    "Reports",
+]
+
+CALL_DEADLINE_S = 1.0
+STOP_ALL_DEADLINE_S = 10.0
+# Of stop_all, which is called again while earlier calls hang: a kill switch tries whatever it can.
+STOP_ALL_LATE_MAX = 4
+# A call that is cut off at its deadline comes back within this time, and its part is free again.
+CUT_S = 0.05
+
+
+def _fault_of(part: str, error: BaseException) -> HostFault:
+    """The fault that this error is. Raises: the error when it is the loop's or the user's."""
+    if isinstance(error, BaseExceptionGroup):
+        ours, _ = error.split((trio.Cancelled, KeyboardInterrupt, GeneratorExit))
+        if ours is not None:
+            raise error
+    leaf = leaf_of(error)
+    if isinstance(leaf, _NoList):
+        return HostFault(part, str(leaf))
+    fault = HostFault(part, f"raised {type(leaf).__name__}: {border.fitted(leaf)}")
+    fault.__cause__ = leaf
+    return fault
+
+
+class Call:
+    """One call of a part, in flight or ended."""
+
+    def __init__(self, part: str, deadline_s: float, clock: Clock) -> None:
+        self.part = part
+        self.deadline_s = deadline_s
+        self.begun_s = trio.current_time()
+        self.settled = False  # a tick has waited for it
+        # When it ended, on the domain's clocks.
+        self.ended_s = 0.0
+        self.ended_us = 0
+        self._clock = clock
+        self._answer: Any = None
+        self._fault: HostFault | None = None
+        self._ended = trio.Event()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the call has come back."""
+        return self._ended.is_set()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the call is in flight past its deadline."""
+        return not self.is_ended and trio.current_time() >= self.begun_s + self.deadline_s
+
+    def answer(self) -> Any:
+        """The answer of an ended call. Raises: `HostFault`."""
+        if self._fault is not None:
+            raise self._fault
+        return self._answer
+
+    async def wait(self) -> None:
+        """Wait until the call has come back."""
+        if not self.is_ended:
+            await self._ended.wait()
+
+    async def in_time(self) -> Any:
+        """The answer. Raises: `HostFault`, which is `HostLate` past the deadline."""
+        if not self.is_ended:
+            left_s = self.begun_s + self.deadline_s - trio.current_time()
+            with trio.move_on_after(left_s + CUT_S):
+                await self._ended.wait()
+        if not self.is_ended:
+            raise self.lateness()
+        return self.answer()
+
+    def lateness(self) -> HostLate:
+        """The fault of a call that is past its deadline."""
+        return HostLate(self.part, f"did not answer within {self.deadline_s:g} s")
+
+    def end(self, answer: Any) -> None:
+        """For `Calls`: the call has this answer."""
+        self._answer = answer
+        self._end()
+
+    def fail(self, fault: HostFault) -> None:
+        """For `Calls`: the call has no answer."""
+        self._fault = fault
+        self._end()
+
+    def _end(self) -> None:
+        self.ended_s, self.ended_us = self._clock.monotonic_s(), self._clock.now_us()
+        self._ended.set()
+
+
+class Calls:
+    """Makes the calls of one controller in its place. `start` begins a task beside the actors.
+
+    `restart_deadline_s` is that of restart, which is late then and is not cut off.
+    """
+
+    def __init__(
+        self,
+        controller: object | None,
+        place: Place,
+        start: Callable[..., None],
+        clock: Clock,
+        restart_deadline_s: float,
+    ) -> None:
+        self._controller = controller
+        self._place = place
+        self._start = start
+        self._clock = clock
+        self._deadlines_s = {"stop_all": STOP_ALL_DEADLINE_S, "restart": restart_deadline_s}
+        # That of the host. The handler that begins a call is not the caller of what it asks.
+        self._context = copy_context()
+        self._in_flight: dict[str, list[Call]] = {}
+        self._cut: dict[str, str] = {}  # parts whose last call to end was cut off, and how
+
+    def begin(self, part: str, *args: Any, **kwargs: Any) -> Call:
+        """Begin a call; it has ended on return when its answer was there at once.
+
+        Raises: `HostLate` when an earlier call of the part is late and has not come back.
+        """
+        return self._begin(part, partial(_call, self._controller, part, *args, **kwargs))
+
+    def begin_list(self, part: str, *args: Any) -> Call:
+        """As `begin`, for a part that answers with a list; the answer is a tuple."""
+        return self._begin(part, partial(_listing, self._controller, part, *args))
+
+    def _begin(self, part: str, attempt: Callable[[], Any]) -> Call:
+        late = [call for call in self._in_flight.get(part, ()) if call.is_late]
+        if len(late) >= _late_max(part):
+            waited_s = trio.current_time() - late[0].begun_s
+            raise HostLate(part, f"has not come back from a call {waited_s:.0f} s ago")
+        call = Call(part, self._deadlines_s.get(part, CALL_DEADLINE_S), self._clock)
+        # A restart that takes long may still succeed, so it is not cut off.
+        cut_after_s = math.inf if part == "restart" else call.deadline_s
+        try:
+            answer = self._context.copy().run(self._place, part, attempt, cut_after_s)
+        except RAISED as error:
+            self._cut.pop(part, None)
+            call.fail(_fault_of(part, error))
+            return call
+        if inspect.isawaitable(answer):
+            self._in_flight.setdefault(part, []).append(call)
+            self._start(self._finish, call, answer, name=part)
+        else:
+            self._cut.pop(part, None)
+            call.end(answer)
+        return call
+
+    async def _finish(self, call: Call, answer: Any) -> None:
+        fault: HostFault | None = None
+        value = None
+        try:
+            value = await answer
+        except CutOff:
+            fault = call.lateness()
+        except RAISED as error:
+            fault = _fault_of(call.part, error)
+        # An error of this loop, such as the end of the fund, leaves the call open: its askers end
+        # with the fund, too.
+        self._in_flight[call.part].remove(call)
+        self._cut.pop(call.part, None)
+        if fault is None:
+            call.end(value)
+            return
+        if isinstance(fault, HostLate):
+            self._cut[call.part] = fault.problem
+        call.fail(fault)
+
+    def can_begin(self, part: str) -> bool:
+        """Whether the part may be called now, by the number of its late calls."""
+        return sum(call.is_late for call in self._in_flight.get(part, ())) < _late_max(part)
+
+    def late(self) -> Mapping[str, str]:
+        """The parts that are past a deadline and have not answered since, and how."""
+        in_flight = {
+            part: call.lateness().problem
+            for part, calls in self._in_flight.items()
+            for call in calls
+            if call.is_late
+        }
+        return self._cut | in_flight
+
+
+def _late_max(part: str) -> float:
+    """The number of late calls of this part with which it is not called again."""
+    if part == "stop_all":
+        return STOP_ALL_LATE_MAX
+    # Recovery restarts a strategy only after the attempt before has ended. A restart that hangs
+    # must not open the breakers of other strategies.
+    return math.inf if part == "restart" else 1
+
+
+def _call(controller: Any, part: str, *args: Any, **kwargs: Any) -> Any:
+    return getattr(controller, part)(*args, **kwargs)
+
+
+def _listing(controller: Any, part: str, *args: Any) -> Any:
+    """The answer as a tuple, or an awaitable of it. A generator runs here, in the call's place."""
+    answer = _call(controller, part, *args)
+    return _listing_later(answer) if inspect.isawaitable(answer) else _list_of(answer)
+
+
+async def _listing_later(answer: Any) -> tuple[Any, ...]:
+    return _list_of(await answer)
+
+
+def _list_of(answer: Any) -> tuple[Any, ...]:
+    if not isinstance(answer, Iterable) or isinstance(answer, str | bytes | Mapping):
+        raise _NoList(f"answered a {type(answer).__name__}, not a list")
+    return tuple(answer)
+
+
+class _NoList(Exception):
+    """The answer of a part that must give a list is none."""
+
+
+# -- questions
+
+
+class Listed:
+    """One reporting part of the controller that answers with a list, and its last answer."""
+
+    def __init__(self, part: str, calls: Calls) -> None:
+        self._part = part
+        self._calls = calls
+        self._problem: HostFault | None = None
+        self._answer: Call | None = None
+        self.call: Call | None = None  # the last one, until it was looked at
+
+    def ask(self) -> None:
+        """Ask, unless an answer is awaited. A plain method inline has answered on return."""
+        self._look()
+        if self.call is None:
+            self.call = self._begun()
+            self._look()
+
+    def _begun(self) -> Call | None:
+        try:
+            return self._calls.begin_list(self._part)
+        except HostLate as late:
+            self._problem = late
+            return None
+
+    def _look(self) -> None:
+        """Take the end of the call, if it has ended."""
+        if self.call is None or not self.call.is_ended:
+            return
+        ended, self.call = self.call, None
+        try:
+            ended.answer()
+        except HostFault as fault:
+            self._problem = fault
+        else:
+            self._answer, self._problem = ended, None
+
+    def take(self) -> Call | None:
+        """The newest call with an answer that was not taken yet; None: there is none."""
+        self._look()
+        taken, self._answer = self._answer, None
+        return taken
+
+    @property
+    def problem(self) -> HostFault | None:
+        """Why the last question has no answer; None: it has, or it is awaited in time."""
+        self._look()
+        if self.call is not None and self.call.is_late:
+            return self.call.lateness()
+        return self._problem
+
+    @problem.setter
+    def problem(self, fault: HostFault) -> None:
+        self._problem = fault
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the part hangs, or hung at the last question."""
+        return isinstance(self.problem, HostLate)
+
+
+class Reports:
+    """One reporting part that answers after a cursor. An answer belongs to the cursor asked with.
+
+    The stored cursor moves as reports are booked. An answer for another cursor would hold reports
+    twice, so it is dropped and asked anew; the engine keeps the reports, so none is lost.
+    """
+
+    def __init__(self, part: str, calls: Calls) -> None:
+        self._part = part
+        self._calls = calls
+        self._after = ""
+        self.call: Call | None = None
+
+    def read(self, after: str) -> Sequence[Any] | None:
+        """The reports after this cursor; None while the answer is awaited. Raises: `HostFault`."""
+        if self.call is not None and self.call.is_ended and self._after != after:
+            self.call = None
+        if self.call is None:
+            self.call = self._calls.begin_list(self._part, after)
+            self._after = after
+        if self.call.is_late:
+            raise self.call.lateness()
+        if not self.call.is_ended or self._after != after:
+            return None
+        ended, self.call = self.call, None
+        reports: tuple[Any, ...] = ended.answer()
+        return reports
