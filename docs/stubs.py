@@ -30,6 +30,7 @@ NAMES: Final = {
     "recovery": "Recovery",
     "kill_switch": "KillSwitch",
 }
+Method = ast.FunctionDef | ast.AsyncFunctionDef
 BASES: Final = {"Sync": "SyncFace", "Asyncio": "AsyncioFace"}
 CLOSING: Final = '''
 class Waits(Protocol):
@@ -80,30 +81,17 @@ def stub() -> str:
     return "\n".join([OPENING, *sorted(needed), CLOSING, *classes])
 
 
-def _methods(part: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    tree = _door_source(part)
-    door = next(
-        node
-        for node in tree.body
-        if isinstance(node, ast.ClassDef) and node.name == PARTS[part].__name__
-    )
-    wanted = [command.verb for command in commands_of(part)]
-    wanted += plain_methods(part) if part != FUND else ()
-    found = {
-        node.name: node
-        for node in door.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-    return (found[name] for name in wanted)
+def _methods(part: str) -> Iterator[Method]:
+    methods = [command.method for command in commands_of(part)]
+    if part != FUND:
+        methods += [getattr(PARTS[part], name) for name in plain_methods(part)]
+    for method in methods:
+        [node] = ast.parse(textwrap.dedent(inspect.getsource(method))).body
+        assert isinstance(node, Method)
+        yield node
 
 
-def _door_source(part: str) -> ast.Module:
-    module = inspect.getmodule(PARTS[part])
-    assert module is not None
-    return ast.parse(inspect.getsource(module))
-
-
-def _stubbed(method: ast.FunctionDef | ast.AsyncFunctionDef, *, is_async: bool) -> str:
+def _stubbed(method: Method, *, is_async: bool) -> str:
     """One method with its docstring, as a coroutine where it is one and the face is asyncio's."""
     docstring = ast.get_docstring(method, clean=False)
     assert docstring is not None
@@ -115,7 +103,7 @@ def _stubbed(method: ast.FunctionDef | ast.AsyncFunctionDef, *, is_async: bool) 
     return f"{head}{ast.unparse(method.returns)}:\n    {quoted}\n"
 
 
-def _imports_of(part: str, method: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+def _imports_of(part: str, method: Method) -> Iterator[str]:
     """The import statements of the door's module that the method's signature needs."""
     names = {
         node.id
@@ -123,7 +111,9 @@ def _imports_of(part: str, method: ast.FunctionDef | ast.AsyncFunctionDef) -> It
         for node in ast.walk(part_of)  # type: ignore[arg-type]
         if isinstance(node, ast.Name)
     }
-    for node in _door_source(part).body:
+    module = inspect.getmodule(PARTS[part])
+    assert module is not None
+    for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if (alias.asname or alias.name) in names:
