@@ -27,6 +27,7 @@ from fundops.wire.controller import Controller, StopReport, StrategyStatus
 from fundops.wire.guard import Entitlement
 from fundops.wire.oversight import FundStatus, NavSample, TickReport
 from fundops.wire.persistence import StorageStatus
+from fundops.wire.why import Why
 
 __all__ = ["FundManager", "SyncDoor"]
 
@@ -226,9 +227,23 @@ class FundManager:
         """NAV and drawdown at the end of each session, newest first."""
         return self._bridge.call(lambda fund: fund.nav_history(limit))
 
-    def resume(self, strategy: str, *, by: str) -> bool:
-        """Resume a strategy that the guard paused; False when it was not paused."""
-        return self._bridge.call(lambda fund: fund.resume(strategy, by=by))
+    def why(self, name: str) -> Why:
+        """Every blocker between a strategy and real orders, each with the command that lifts it."""
+        return self._bridge.call(lambda fund: fund.why(name))
+
+    def pause(self, name: str, *, by: str, reason: str) -> bool:
+        """Pause a strategy until a person resumes it; False: a person has paused it already.
+
+        Raises: `BadRequest` without a name and a reason; `UnknownStrategy`.
+        """
+        return self._bridge.call(lambda fund: fund.pause(name, by=by, reason=reason))
+
+    def resume(self, name: str, *, by: str, reason: str) -> bool:
+        """Resume a strategy that a person or the guard paused; False when it was not paused.
+
+        Raises: `BadRequest` without a name and a reason; `HostFault`.
+        """
+        return self._bridge.call(lambda fund: fund.resume(name, by=by, reason=reason))
 
     def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
         """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.

@@ -36,6 +36,7 @@ from fundops.wire.ledger import Deposit, Entry
 from fundops.wire.oversight import FundStatus, NavSample, TickReport
 from fundops.wire.promotion import Evaluation, HistoryEntry, PromotionSnapshot, Transition
 from fundops.wire.recovery import RecoveryStatus
+from fundops.wire.why import Blocker, Why
 
 
 class Engine:
@@ -93,7 +94,10 @@ async def a_fund_is_opened(engine: Controller) -> None:
         fund.report(StrategyStatus("mm", "sleeping"))  # error: arg-type
         fund.may_trade()  # error: call-arg
         fund.treasury  # error: attr-defined
-        await fund.resume("mm")  # error: call-arg
+        assert_type(await fund.why("mm"), Why)
+        assert_type(await fund.pause("mm", by="ann", reason="night"), bool)
+        await fund.pause("mm", by="ann")  # error: call-arg
+        await fund.resume("mm", by="ann")  # error: call-arg
     Fund.open(configured(), Engine(), clock=VirtualClock(0))
     Fund.open(configured(), Silent())  # error: arg-type
     Fund.open(configured(), clock=3.5)  # error: arg-type
@@ -170,7 +174,9 @@ def the_synchronous_fund_is_typed(engine: Controller) -> None:
         assert_type(manager.entitlement("mm"), Entitlement)
         manager.report(StrategyStatus("mm", "running"))
         manager.report("mm")  # error: arg-type
-        manager.resume("mm")  # error: call-arg
+        assert_type(manager.why("mm").blockers, tuple[Blocker, ...])
+        assert_type(manager.pause("mm", by="ann", reason="night"), bool)
+        manager.resume("mm", by="ann")  # error: call-arg
         manager.stopp()  # error: attr-defined
     FundManager(configured(), Silent())  # error: arg-type
     FundManager()  # error: call-arg
