@@ -241,7 +241,7 @@ class FundManager:
     def resume(self, name: str, *, by: str, reason: str) -> bool:
         """Resume a strategy that a person or the guard paused; False when it was not paused.
 
-        Raises: `BadRequest` without a name and a reason; `HostFault`.
+        Raises: `BadRequest` without a name and a reason; `KillSwitchEngaged`; `HostFault`.
         """
         return self._bridge.call(lambda fund: fund.resume(name, by=by, reason=reason))
 

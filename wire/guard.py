@@ -246,7 +246,8 @@ class PauseStrategy(Request[bool], frozen=True):
 class ResumeStrategy(Request[bool], frozen=True):
     """Resume a strategy that a person or the guard paused; False: it was not paused.
 
-    Refused with: `BadRequest` naming the field; `HostFault`, and then it stays paused.
+    Refused with: `BadRequest` naming the field; `KillSwitchEngaged`; `HostFault`. Then it stays
+    paused.
     """
 
     strategy: str

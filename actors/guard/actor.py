@@ -25,6 +25,7 @@ from ...wire.controller import CanPause, CanStopAll, KillAction, StopReport, Str
 from ...wire.errors import (
     BadRequest,
     HostFault,
+    KillSwitchEngaged,
     KillSwitchNotEngaged,
     StopNotConfirmed,
     StorageDegraded,
@@ -562,13 +563,19 @@ class GuardActor(Actor):
 
     async def _tell_pause(self, name: str, reason: str) -> None:
         try:
-            book = self._state.strategies.get(name)
-            if book is not None and book.paused_by:  # else it was resumed before this task began
-                await self._host.pause(name, reason)
+            if not self._is_paused(name):  # resumed before this task began
+                return
+            await self._host.pause(name, reason)
+            if not self._is_paused(name):  # resumed meanwhile, and the engine heard that first
+                await self._host.resume(name)
         except HostFault as fault:
             log.warning("strategy %s could not be paused at the engine: %s", name, fault)
         finally:
             self._pausing.discard(name)
+
+    def _is_paused(self, name: str) -> bool:
+        book = self._state.strategies.get(name)
+        return book is not None and bool(book.paused or book.paused_by)
 
     async def _remember(self) -> None:
         """Commit the memory now. If storage refuses, the next tick commits it."""
@@ -582,14 +589,17 @@ class GuardActor(Actor):
     async def resume(self, request: ResumeStrategy) -> bool:
         """End the pause of a strategy, whether a person or the guard ordered it.
 
-        Refused with `BadRequest`, and with `HostFault` when the engine does not listen; the
-        strategy then stays paused.
+        Refused with `BadRequest`; with `KillSwitchEngaged`, since the engine would run the strategy
+        against the switch; with `HostFault` when the engine does not listen. The strategy then
+        stays paused.
         """
         by, reason = _required("by", request.by, BY_MAX), _required("reason", request.reason)
         name = request.strategy
         book = self._state.strategies.get(name)
         if book is None or not (book.paused or book.paused_by):
             return False
+        if self._latch.engaged:
+            raise KillSwitchEngaged(self._kill.state)
         await self._host.resume(name)
         resumed = replace(book, paused_by="", paused_why="")
         if book.paused:  # its drawdown is measured from the equity of now

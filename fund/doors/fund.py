@@ -312,8 +312,8 @@ class FundDoor:
 
         The engine is asked first. The next tick gives the lease.
 
-        Raises: `BadRequest` without a name and a reason; `HostFault` when the engine does not
-            resume it, and then it stays paused.
+        Raises: `BadRequest` without a name and a reason; `KillSwitchEngaged`; `HostFault` when the
+            engine does not resume it. It then stays paused.
         """
         return await self._ask("guard", ResumeStrategy(name, by, reason))
 

@@ -305,8 +305,12 @@ def _why_of_the_fund(path: Path, asked: OneStrategy) -> Blockers | None:
         answer = call(
             path, "fund.why", {"name": asked.strategy}, by="mcp", timeout_s=SOCKET_ANSWER_S
         )
-    except UnknownCommand:
+    except UnknownCommand:  # a fund of an earlier version
         return None
+    except ConfigError as error:
+        if error.field != "db":
+            raise
+        return None  # a file in which no fund has run, such as one of promotion alone
     except ControlError as error:
         if error.kind != "ControlError":  # an error of the fund, in a class of its own
             raise

@@ -17,7 +17,7 @@ from fundops.reader import open_reader
 from fundops.runtime import ConfigError, InlineWorker, MailboxFull
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.why import close_names, lines_of
-from fundops.wire.errors import BadRequest, HostFault, UnknownStrategy
+from fundops.wire.errors import BadRequest, HostFault, KillSwitchEngaged, UnknownStrategy
 from fundops.wire.why import BLOCKER_KINDS, Blocker, Why
 
 PROMO: dict[str, Any] = {"promotion_enabled": True}
@@ -611,6 +611,39 @@ async def test_one_resume_ends_both_pauses_and_needs_the_engine() -> None:
         await _ticks(world)
         assert (await _why(world)).may_open
         assert not await world.fund.resume("s", by="ann", reason="r")
+
+
+async def test_under_the_kill_switch_nothing_is_resumed() -> None:
+    async with _live() as world:
+        await world.fund.pause("s", by="ann", reason="r")
+        await world.fund.kill_switch.engage(reason="x", by="ann")
+        await _ticks(world, 2)
+        with pytest.raises(KillSwitchEngaged, match="ENGAGED: release it"):
+            await world.fund.resume("s", by="ann", reason="r")
+        assert not any(call[0] == "resume" for call in world.controller.calls)
+        await world.fund.kill_switch.release(by="ann", reason="r")
+        assert await world.fund.resume("s", by="ann", reason="r")
+        await _ticks(world)
+        assert (await _why(world)).may_open
+
+
+async def test_a_resume_that_overtakes_a_pause_is_the_last_word_at_the_engine() -> None:
+    class Slow(FakeController):
+        async def pause(self, name: str, reason: str) -> None:
+            await heard.wait()
+            await super().pause(name, reason)
+
+    heard = trio.Event()
+    fake = Slow(StrategyStatus("s", "running", equity=1000, allocated=1000))
+    async with _live(fake) as world:
+        await world.fund.pause("s", by="ann", reason="r")
+        await trio.testing.wait_all_tasks_blocked()
+        assert await world.fund.resume("s", by="ann", reason="r")
+        heard.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [call[0] for call in fake.calls] == ["resume", "pause", "resume"]
+        await _ticks(world)
+        assert (await _why(world)).may_open
 
 
 async def test_under_freeze_a_pause_touches_nothing_at_the_engine() -> None:

@@ -23,6 +23,7 @@ from mcp import Client, MCPError, StdioServerParameters, types
 from fundops.config import FundConfig
 from fundops.fund import Fund
 from fundops.mcp import server as server_module
+from fundops.promotion import PromotionManager
 from fundops.wire.controller import StrategyStatus
 from fundops.wire.ledger import Deposit
 from fundops.wire.promotion import PromotionStage
@@ -273,6 +274,15 @@ async def test_why_is_read_from_the_file_when_the_fund_has_no_socket(tmp_path: P
             told = await ask(client, "fund_why", strategy="young")
     assert not told["fund_answers"]
     assert [blocker["kind"] for blocker in told["blockers"]][:2] == ["kill_switch", "gate"]
+
+
+async def test_why_is_read_from_a_file_of_promotion_alone(tmp_path: Path) -> None:
+    path = tmp_path / "promotion.db"
+    PromotionManager(path).register("young")
+    async with Client(server_module._server(path)) as client:
+        told = await ask(client, "fund_why", strategy="young")
+    assert told["blockers"][0]["kind"] == "gate"
+    assert told["stage"] == "paper"
 
 
 async def test_a_limit_is_clamped_to_1_and_1000(tmp_path: Path) -> None:
