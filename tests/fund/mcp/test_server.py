@@ -240,7 +240,7 @@ async def test_why_is_asked_of_the_running_fund_and_else_read_from_the_file(
         async with assistant(path) as client:
             free = await ask(client, "fund_why", strategy="s")
             assert (free["fund_answers"], free["may_open"], free["blockers"]) == (True, True, [])
-            assert (free["stage"], Decimal(free["capital"])) == ("live-small", 1000)
+            assert (free["stage"], Decimal(free["capital"])) == ("live-small", Decimal(1000))
             await fund.pause("s", by="ada", reason="night")
             [blocker] = (await ask(client, "fund_why", strategy="s"))["blockers"]
             assert blocker == {
