@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from fundops.wire.ledger import Statement as Statement
     from fundops.wire.promotion import PromotionStage as PromotionStage
     from fundops.wire.recovery import RecoveryEvent as RecoveryEvent
+    from fundops.wire.why import Blocker as Blocker
+    from fundops.wire.why import Why as Why
 
 __version__ = "0.1.0"
 
@@ -72,6 +74,7 @@ __all__ = [
     "AmountError",
     "AsyncioFund",
     "BadField",
+    "Blocker",
     "CashEvent",
     "Category",
     "Clock",
@@ -118,6 +121,7 @@ __all__ = [
     "UnbalancedEntry",
     "UnknownAccount",
     "VirtualClock",
+    "Why",
     "__version__",
     "open_reader",
 ]
@@ -129,6 +133,7 @@ _HOMES = {
     "AmountError": "fundops.wire.errors",
     "AsyncioFund": "fundops.asyncio_fund",
     "BadField": "fundops.wire.errors",
+    "Blocker": "fundops.wire.why",
     "CashEvent": "fundops.wire.controller",
     "Category": "fundops.wire.alert",
     "Clock": "fundops.runtime",
@@ -176,6 +181,7 @@ _HOMES = {
     "UnbalancedEntry": "fundops.wire.errors",
     "UnknownAccount": "fundops.wire.errors",
     "VirtualClock": "fundops.runtime",
+    "Why": "fundops.wire.why",
     "open_reader": "fundops.reader",
 }
 

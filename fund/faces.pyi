@@ -37,6 +37,7 @@ from fundops.wire.promotion import (
     Transition,
 )
 from fundops.wire.recovery import RecoveryEvent, RecoveryStatus
+from fundops.wire.why import Why
 
 class Waits(Protocol):
     """The way into the thread of a fund: `wait` runs a function there and waits for its answer."""
@@ -68,6 +69,16 @@ class SyncVerbs(SyncFace):
     def status(self) -> FundStatus:
         """The fund's state as of its last tick."""
 
+    def why(self, name: str) -> Why:
+        """Every blocker between a strategy and real orders, each with the command that lifts it.
+
+        They are in the order of `fundops.wire.why.BlockerKind`. Each fact is read at this moment
+        where it lives; a part of the fund that does not answer within 2 s is named in `notes`. An
+        unknown name is a blocker too, with similar names.
+
+        Raises: `ConfigError` when `name` is no name.
+        """
+
     def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
         """NAV and drawdown at the end of each session, newest first."""
 
@@ -91,10 +102,24 @@ class SyncVerbs(SyncFace):
         Raises: `ConfigError` when `session` is no ISO date.
         """
 
-    def resume(self, strategy: str, *, by: str) -> bool:
-        """Resume a strategy that the guard paused; False when it was not paused.
+    def pause(self, name: str, *, by: str, reason: str) -> bool:
+        """Pause a strategy until a person resumes it; False: a person has paused it already.
 
-        `by` names the person who decides.
+        Its lease ends before this returns: only orders that reduce its positions are allowed. The
+        engine is told by a task, and the database afterwards. No promotion and no demotion ends
+        the pause, and it survives a restart. It works without real money too.
+
+        Raises: `BadRequest` without a name and a reason; `UnknownStrategy`; `ConfigError` when
+            `name` is no name.
+        """
+
+    def resume(self, name: str, *, by: str, reason: str) -> bool:
+        """Resume a strategy that a person or the guard paused; False when it was not paused.
+
+        The engine is asked first. The next tick gives the lease.
+
+        Raises: `BadRequest` without a name and a reason; `KillSwitchEngaged`; `HostFault` when the
+            engine does not resume it. It then stays paused.
         """
 
     def confirm_clock(self, *, by: str, reason: str) -> bool:
@@ -792,6 +817,16 @@ class AsyncioVerbs(AsyncioFace):
     async def status(self) -> FundStatus:
         """The fund's state as of its last tick."""
 
+    async def why(self, name: str) -> Why:
+        """Every blocker between a strategy and real orders, each with the command that lifts it.
+
+        They are in the order of `fundops.wire.why.BlockerKind`. Each fact is read at this moment
+        where it lives; a part of the fund that does not answer within 2 s is named in `notes`. An
+        unknown name is a blocker too, with similar names.
+
+        Raises: `ConfigError` when `name` is no name.
+        """
+
     async def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
         """NAV and drawdown at the end of each session, newest first."""
 
@@ -815,10 +850,24 @@ class AsyncioVerbs(AsyncioFace):
         Raises: `ConfigError` when `session` is no ISO date.
         """
 
-    async def resume(self, strategy: str, *, by: str) -> bool:
-        """Resume a strategy that the guard paused; False when it was not paused.
+    async def pause(self, name: str, *, by: str, reason: str) -> bool:
+        """Pause a strategy until a person resumes it; False: a person has paused it already.
 
-        `by` names the person who decides.
+        Its lease ends before this returns: only orders that reduce its positions are allowed. The
+        engine is told by a task, and the database afterwards. No promotion and no demotion ends
+        the pause, and it survives a restart. It works without real money too.
+
+        Raises: `BadRequest` without a name and a reason; `UnknownStrategy`; `ConfigError` when
+            `name` is no name.
+        """
+
+    async def resume(self, name: str, *, by: str, reason: str) -> bool:
+        """Resume a strategy that a person or the guard paused; False when it was not paused.
+
+        The engine is asked first. The next tick gives the lease.
+
+        Raises: `BadRequest` without a name and a reason; `KillSwitchEngaged`; `HostFault` when the
+            engine does not resume it. It then stays paused.
         """
 
     async def confirm_clock(self, *, by: str, reason: str) -> bool:

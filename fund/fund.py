@@ -84,8 +84,9 @@ class Fund(FundDoor):
         ledger = LedgerDoor(
             ref("ledger", enabled=config.ledger_enabled), clock.now_us, config.path, make_worker
         )
-        super().__init__(config, supervisor, leases, clock, reported, ledger, channel_names(config))
-        self.host = host
+        super().__init__(
+            config, supervisor, host, leases, clock, reported, ledger, channel_names(config)
+        )
         self.status_token = status_token(config)
         self.kill_switch = KillSwitchDoor(
             supervisor.ref("guard"), supervisor.ref("oversight"), leases.latch

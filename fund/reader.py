@@ -17,6 +17,7 @@ from fundops.actors.persistence import Reader
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.control import audit
 from fundops.file import meta
+from fundops.file.why import stored_why
 from fundops.moments import Moment, day_of, moment_of
 from fundops.wire.alert import AlertPage
 from fundops.wire.errors import DatabaseError
@@ -32,6 +33,7 @@ from fundops.wire.ledger import (
 from fundops.wire.money import Amount
 from fundops.wire.paging import checked_limit
 from fundops.wire.promotion import HistoryEntry, PromotionStage
+from fundops.wire.why import Why
 
 __all__ = ["FundReader", "open_reader"]
 
@@ -206,6 +208,18 @@ class FundReader:
         return int(
             self._reader.row("SELECT count(*) FROM entry WHERE ?1 IS NULL OR kind = ?1", (kind,))[0]
         )
+
+    # -- one strategy
+
+    def why(self, name: str) -> Why:
+        """Every blocker between a strategy and real orders that the files tell.
+
+        No lease is stored, so no strategy may open by this answer, also while its fund runs:
+        `fundops.control.call(path, "fund.why", {"name": name})` asks that fund.
+
+        Raises: `ConfigError` when `name` is no name.
+        """
+        return stored_why(self._reader, self._path, name)
 
     # -- audit
 

@@ -36,6 +36,7 @@ __all__ = [
     "IdempotencyConflict",
     "InsufficientFunds",
     "JournalDamaged",
+    "KillSwitchEngaged",
     "KillSwitchNotEngaged",
     "LedgerDegraded",
     "LedgerFailed",
@@ -280,6 +281,16 @@ class BadRequest(Rejected, ConfigError):
     """A field of a request is missing or malformed; `field` names it."""
 
     outcome: Outcome = "done"
+
+
+class KillSwitchEngaged(Rejected):
+    """The kill switch is engaged, so no strategy is resumed; `state` is the switch's."""
+
+    outcome: Outcome = "done"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the kill switch is {state}: release it before a strategy is resumed")
+        self.state = state
 
 
 class KillSwitchNotEngaged(Rejected):

@@ -27,6 +27,7 @@ __all__ = [
     "KillStatus",
     "LatchStored",
     "Pause",
+    "PauseStrategy",
     "ReadGuard",
     "ReadKillSwitch",
     "ReleaseKillSwitch",
@@ -69,6 +70,8 @@ class StrategyBook(msgspec.Struct, frozen=True):
     peak_minor: int = 0  # highest equity, scaled when capital was given or taken
     warned: bool = False  # of a drawdown near its limit
     paused: bool = False  # by the guard
+    paused_by: str = ""  # the person who paused it; "": no person did
+    paused_why: str = ""  # the reason that the person gave
     had_real: bool = False  # traded, or was allowed to trade, real money at any time
     above: bool = False  # in force at the engine is more than it is entitled to
     left: bool = False  # the engine lists it no more, and it had real money in force
@@ -228,8 +231,25 @@ class ConfirmCounters(Request[bool], frozen=True):
     reason: str
 
 
-class ResumeStrategy(Request[bool], frozen=True):
-    """Resume a strategy that the guard paused; False: it was not paused."""
+class PauseStrategy(Request[bool], frozen=True):
+    """A person pauses a strategy until `ResumeStrategy`; False: a person has paused it already.
+
+    Refused with: `BadRequest` naming the field; `UnknownStrategy`.
+    """
 
     strategy: str
     by: str
+    reason: str
+    known: bool = False  # the caller knows the name, so it is accepted though the guard does not
+
+
+class ResumeStrategy(Request[bool], frozen=True):
+    """Resume a strategy that a person or the guard paused; False: it was not paused.
+
+    Refused with: `BadRequest` naming the field; `KillSwitchEngaged`; `HostFault`. Then it stays
+    paused.
+    """
+
+    strategy: str
+    by: str
+    reason: str

@@ -79,6 +79,7 @@ class RecoveryStatus(msgspec.Struct, frozen=True):
     attempts: int  # in the current episode
     due_us: int | None  # the next attempt, or the end of probation; None: neither is due
     reason: str | None  # of COOLDOWN, OPEN and HELD
+    breaker_open: bool = False  # in phase OPEN, or HELD over it
 
 
 class CheckStrategies(Request[tuple[RecoveryEvent, ...]], frozen=True):

@@ -22,7 +22,15 @@ from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild
 from ...wire.alert import Category, Level, SendAlert
 from ...wire.border import fitted
 from ...wire.controller import CanPause, CanStopAll, KillAction, StopReport, StrategyStatus
-from ...wire.errors import BadRequest, KillSwitchNotEngaged, StopNotConfirmed, StorageDegraded
+from ...wire.errors import (
+    BadRequest,
+    HostFault,
+    KillSwitchEngaged,
+    KillSwitchNotEngaged,
+    StopNotConfirmed,
+    StorageDegraded,
+    UnknownStrategy,
+)
 from ...wire.guard import (
     ConfirmCounters,
     EngageKillSwitch,
@@ -30,6 +38,7 @@ from ...wire.guard import (
     GuardState,
     KillStatus,
     LatchStored,
+    PauseStrategy,
     ReadGuard,
     ReadKillSwitch,
     ReleaseKillSwitch,
@@ -41,11 +50,14 @@ from ...wire.guard import (
     StrategyBook,
     Watch,
 )
+from ...wire.oversight import RememberGuard
+from ...wire.persistence import COMMIT_DEADLINE_S
 from ...wire.promotion import EntitlementTerms
+from ...wire.why import Reason
 from ..persistence import Writer
 from . import core, schema
 from .core import GuardSettings
-from .entitle import grant
+from .entitle import after_pause, after_resume, grant, in_order, stops
 from .latch import OFF
 from .leases import Grant, Leases
 from .marker import Marker
@@ -74,6 +86,9 @@ class GuardHost(Protocol):
 
     def start_stop(self, name: str, reason: str) -> None:
         """Begin to stop one strategy and return at once."""
+
+    async def pause(self, name: str, reason: str) -> None:
+        """Pause a strategy. Raises: `HostFault`."""
 
     async def resume(self, name: str) -> None:
         """Resume a strategy. Raises: `HostFault`."""
@@ -115,6 +130,8 @@ class GuardActor(Actor):
         self._running: tuple[str, ...] = ()
         self._warned_undivided = False
         self._session = ""  # the last one that ended, as of the last look
+        self._registered: frozenset[str] = frozenset()  # with promotion, as of the last look
+        self._pausing: set[str] = set()  # strategies that the engine is being told to pause
 
     @property
     def _kill(self) -> KillStatus:
@@ -133,7 +150,7 @@ class GuardActor(Actor):
     @handles(RestoreGuard)
     def restore(self, request: RestoreGuard) -> None:
         """Take the stored memory. The careful answer wins: any source that says engaged."""
-        self._state = request.state
+        self._state = self._with_pauses(request.state)
         self._stored = request.latch
         stored = request.latch
         if not self._latch.engaged and stored is not None and stored.state != "OFF":
@@ -142,12 +159,31 @@ class GuardActor(Actor):
             text = "engaged according to the database"
             status = KillStatus("ENGAGED", text, "fundops", self._clock.now_us())
             self._engaged(self._with_action(status))
+        no_tick = Reason("lease", "no tick has renewed its lease")
         remembered = {
-            name: Grant(None, "reduce", Decimal(0), True, "no tick has renewed its lease")
-            for name, book in request.state.strategies.items()
-            if book.had_real or book.real
+            name: Grant(
+                None,
+                "reduce" if real else "none",
+                Decimal(0),
+                real,
+                in_order(*stops(book), no_tick),
+            )
+            for name, book in self._state.strategies.items()
+            if (real := book.had_real or book.real) or book.paused_by
         }
         self._leases.recall(remembered)
+
+    def _with_pauses(self, stored: GuardState) -> GuardState:
+        """The stored memory with the pauses by people that it does not hold yet."""
+        books = dict(stored.strategies)
+        for name, book in self._state.strategies.items():
+            if book.paused_by:
+                books[name] = replace(
+                    books.get(name, StrategyBook()),
+                    paused_by=book.paused_by,
+                    paused_why=book.paused_why,
+                )
+        return replace(stored, strategies=books)
 
     # -- the look of each tick
 
@@ -178,6 +214,7 @@ class GuardActor(Actor):
             self._keep_stopped(request)
         if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
             self._renew_leases(request.statuses, request.terms, request.doubts, request.session)
+            self._keep_paused(request.statuses)
         self._state = replace(self._state, kill_state=self._kill.state)
         return GuardReport(
             self._state,
@@ -201,6 +238,7 @@ class GuardActor(Actor):
         session: str,
     ) -> None:
         self._session = session
+        self._registered = frozenset(terms_by_name or ())
         if terms_by_name is None and len(statuses) > 1 and not self._warned_undivided:
             self._warned_undivided = True
             log.warning(
@@ -484,19 +522,94 @@ class GuardActor(Actor):
         """The memory now."""
         return replace(self._state, kill_state=self._kill.state)
 
+    @handles(PauseStrategy)
+    def pause(self, request: PauseStrategy) -> bool:
+        """Pause a strategy at a person's word, with or without real money.
+
+        Its lease ends at once. The engine is told by a task, and again at each look while it
+        reports the strategy running; the commit follows. Neither is waited for.
+        """
+        by, reason = _required("by", request.by, BY_MAX), _required("reason", request.reason)
+        name = request.strategy
+        book = self._state.strategies.get(name)
+        if book is None:
+            if not (request.known or self._leases.knows(name) or name in self._registered):
+                raise UnknownStrategy(name)
+            book = StrategyBook()
+        if book.paused_by:
+            return False
+        paused = replace(book, paused_by=by, paused_why=reason)
+        self._leases.change(name, after_pause(self._leases.grant(name), stops(paused)[0]))
+        self._keep(name, paused)
+        self._pause_engine(name, reason)
+        self._host.spawn(self._remember)
+        log.warning("strategy %s paused by %s: %s", name, by, reason)
+        return True
+
+    def _keep_paused(self, statuses: Sequence[StrategyStatus]) -> None:
+        """Tell the engine again of each pause by a person that it does not obey."""
+        books = self._state.strategies
+        for status in statuses:
+            if status.state in ("pending", "running"):
+                book = books.get(status.name)
+                if book is not None and book.paused_by:
+                    self._pause_engine(status.name, book.paused_why)
+
+    def _pause_engine(self, name: str, reason: str) -> None:
+        frozen = self._latch.engaged and self._kill.action == "freeze"
+        if name not in self._pausing and not frozen:  # under "freeze" it must touch nothing
+            self._pausing.add(name)
+            self._host.spawn(self._tell_pause, name, reason)
+
+    async def _tell_pause(self, name: str, reason: str) -> None:
+        try:
+            if not self._is_paused(name):  # resumed before this task began
+                return
+            await self._host.pause(name, reason)
+            if not self._is_paused(name):  # resumed meanwhile, and the engine heard that first
+                await self._host.resume(name)
+        except HostFault as fault:
+            log.warning("strategy %s could not be paused at the engine: %s", name, fault)
+        finally:
+            self._pausing.discard(name)
+
+    def _is_paused(self, name: str) -> bool:
+        book = self._state.strategies.get(name)
+        return book is not None and bool(book.paused or book.paused_by)
+
+    async def _remember(self) -> None:
+        """Commit the memory now. If storage refuses, the next tick commits it."""
+        try:
+            oversight = self.context.ref("oversight")
+            await oversight.ask(RememberGuard(), timeout_s=COMMIT_DEADLINE_S)
+        except (FundopsError, RuntimeError) as refusal:
+            log.warning("a pause is not in the database yet: %s", refusal)
+
     @handles(ResumeStrategy)
     async def resume(self, request: ResumeStrategy) -> bool:
-        """Refused with `HostFault` when the engine does not listen; the strategy then stays
-        paused.
+        """End the pause of a strategy, whether a person or the guard ordered it.
+
+        Refused with `BadRequest`; with `KillSwitchEngaged`, since the engine would run the strategy
+        against the switch; with `HostFault` when the engine does not listen. The strategy then
+        stays paused.
         """
-        book = self._state.strategies.get(request.strategy)
-        if book is None or not book.paused:
+        by, reason = _required("by", request.by, BY_MAX), _required("reason", request.reason)
+        name = request.strategy
+        book = self._state.strategies.get(name)
+        if book is None or not (book.paused or book.paused_by):
             return False
-        await self._host.resume(request.strategy)
-        resumed = replace(book, paused=False, warned=False, peak_minor=0)
-        self._keep(request.strategy, resumed)
-        for draft in core.closed(request.strategy, f"resumed by {request.by}"):
-            self._send(SendAlert(*astuple(draft)))
+        if self._latch.engaged:
+            raise KillSwitchEngaged(self._kill.state)
+        await self._host.resume(name)
+        resumed = replace(book, paused_by="", paused_why="")
+        if book.paused:  # its drawdown is measured from the equity of now
+            resumed = replace(resumed, paused=False, warned=False, peak_minor=0)
+            for draft in core.closed(name, f"resumed by {by}"):
+                self._send(SendAlert(*astuple(draft)))
+        self._keep(name, resumed)
+        self._leases.change(name, after_resume(self._leases.grant(name)))
+        self._host.spawn(self._remember)
+        log.warning("strategy %s resumed by %s: %s", name, by, reason)
         return True
 
     @handles(ConfirmCounters)
@@ -531,9 +644,9 @@ class GuardActor(Actor):
             self.context.ref("alert").tell_nowait(alert)
 
 
-def _required(field: str, value: object) -> str:
-    """A person's word, without which nothing is loosened. Raises: `BadRequest`."""
-    text = fitted(value, REASON_MAX).strip() if isinstance(value, str) else ""
+def _required(field: str, value: object, most: int = REASON_MAX) -> str:
+    """A person's name or reason, as text. Raises: `BadRequest`."""
+    text = fitted(value, most).strip() if isinstance(value, str) else ""
     if not text:
-        raise BadRequest(field, "is missing: a name and a reason are needed to release")
+        raise BadRequest(field, "is missing: a person's name and a reason are needed")
     return text

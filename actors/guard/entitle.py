@@ -9,9 +9,10 @@ from ...wire.entitlement import capital_of
 from ...wire.guard import StrategyBook
 from ...wire.money import from_minor, minor_of_float
 from ...wire.promotion import EntitlementTerms
-from .leases import Grant
+from ...wire.why import Reason, rank
+from .leases import Grant, with_reason
 
-__all__ = ["above", "grant", "is_real", "permitted"]
+__all__ = ["above", "after_pause", "after_resume", "grant", "in_order", "is_real", "stops"]
 
 _NONE = Decimal(0)
 
@@ -41,17 +42,29 @@ def above(status: StrategyStatus, terms: EntitlementTerms, capital_minor: int) -
     return ""
 
 
-def permitted(book: StrategyBook, status: StrategyStatus | None, doubt: str | None) -> str:
-    """Why a strategy with a real stage may not open now; "": it may."""
-    if doubt is not None:
-        return doubt
-    if status is None:
-        return "the engine does not list it"
+def stops(book: StrategyBook) -> tuple[Reason, ...]:
+    """The pauses that stand, a person's before the guard's."""
+    if not (book.paused_by or book.paused):
+        return ()
+    found = []
+    if book.paused_by:
+        found.append(Reason("operator", f"paused by {book.paused_by}: {book.paused_why}"))
     if book.paused:
-        return "the guard paused it"
-    if status.state not in ("pending", "running"):
-        return f"it is {status.state}"
-    return ""
+        found.append(Reason("pause", "the guard paused it"))
+    return tuple(found)
+
+
+def _faults(
+    status: StrategyStatus | None, doubt: str | None, *, stopped: bool
+) -> tuple[Reason, ...]:
+    """Reasons against opening in the host's reports, or in the lack of one."""
+    aside = () if doubt is None else (Reason("set_aside", doubt),)
+    if status is None:
+        return (*aside, Reason("engine", "the engine does not list it"))
+    if status.state in ("pending", "running") or (stopped and status.state == "paused"):
+        # A pause that the engine has carried out is one blocker, and one command lifts it.
+        return aside
+    return (*aside, Reason("engine", f"the engine reports it {status.state}"))
 
 
 def grant(
@@ -64,32 +77,60 @@ def grant(
     doubt: str | None,
     session: str,
 ) -> Grant:
-    """The permission that follows from this look.
+    """The permission that follows from this look, with every reason against opening, in order.
 
     `session` is the last one that ended; `doubt` None: no doubt.
     """
     real = book.had_real or book.real
-    blocked = permitted(book, status, doubt)
+    stopped = stops(book)
+    faults = _faults(status, doubt, stopped=bool(stopped))
     if not promotion:  # every strategy is real
-        if not blocked:
+        reasons = (*stopped, *faults)
+        if not reasons:
             return Grant(None, "live", from_minor(capital_minor), True)
-        return Grant(None, "reduce", _NONE, True, blocked)
+        return Grant(None, "reduce", _NONE, True, reasons)
     if terms is None:
-        why = "it is not registered with promotion"
-        return Grant(None, "reduce" if real else "none", _NONE, real, why)
+        why = Reason("not_registered", "it is not registered with promotion")
+        reasons = in_order(*stopped, *faults, why)
+        return Grant(None, "reduce" if real else "none", _NONE, real, reasons)
     stage = terms.stage.value
     beyond = above(status, terms, capital_minor) if status is not None else ""
+    if beyond:
+        faults = in_order(*faults, Reason("above_entitlement", beyond))
     if terms.mode == "live":
-        blocked = blocked or beyond
-        if not blocked:
+        reasons = (*stopped, *faults)
+        if not reasons:
             return Grant(stage, "live", capital_of(terms, capital_minor), True)
-        return Grant(stage, "reduce" if real else "none", _NONE, real, blocked)
+        return Grant(stage, "reduce" if real else "none", _NONE, real, reasons)
     if terms.mode == "none":
-        return Grant(stage, "reduce" if real else "none", _NONE, real, f"its stage is {stage}")
-    if real:
-        closing = book.closing is not None and book.closing == session
-        blocked = beyond or blocked or ("it lost its real stage this session" if closing else "")
-        if blocked:
-            return Grant(stage, "reduce", _NONE, True, blocked)
-    why = f"its stage is {stage}"
-    return Grant(stage, terms.mode, capital_of(terms, capital_minor), real, why)
+        why = Reason("retired", f"its stage is {stage}")
+        reasons = in_order(*stopped, why, *faults)
+        return Grant(stage, "reduce" if real else "none", _NONE, real, reasons)
+    closing = real and book.closing is not None and book.closing == session
+    lost = f"its stage is {stage}: it lost its real stage this session"
+    why = Reason("stage", lost if closing else f"its stage is {stage}")
+    reasons = in_order(*stopped, why, *faults)
+    if real and (closing or stopped or faults):
+        return Grant(stage, "reduce", _NONE, True, reasons)
+    return Grant(stage, terms.mode, capital_of(terms, capital_minor), real, reasons)
+
+
+def after_pause(before: Grant, stop: Reason) -> Grant:
+    """The permission of a strategy that was paused since the last look."""
+    mode = "reduce" if before.had_real else before.mode
+    capital = _NONE if mode == "reduce" else before.capital
+    reasons = with_reason(before.reasons, stop)
+    return Grant(before.stage, mode, capital, before.had_real, reasons)
+
+
+def after_resume(before: Grant) -> Grant:
+    """The permission of a strategy resumed since the last look: it has no lease yet."""
+    reasons = tuple(reason for reason in before.reasons if reason.kind not in ("operator", "pause"))
+    if not reasons:
+        reasons = (Reason("lease", "no tick has renewed its lease since it was resumed"),)
+    return Grant(before.stage, before.mode, before.capital, before.had_real, reasons)
+
+
+def in_order(*reasons: Reason) -> tuple[Reason, ...]:
+    """The reasons in the order in which blockers are told."""
+    return tuple(sorted(reasons, key=lambda reason: rank(reason.kind)))

@@ -131,6 +131,7 @@ def _flags(guard: GuardState) -> tuple[object, ...]:
             (
                 name,
                 book.paused,
+                book.paused_by,
                 book.warned,
                 book.real,
                 book.had_real,

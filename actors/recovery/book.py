@@ -374,11 +374,13 @@ def _is_older(record: Record, status: StrategyStatus) -> bool:
 
 
 def _status(record: Record) -> RecoveryStatus:
+    is_open = record.inner is OPEN
     if record.phase is not HELD:
         return RecoveryStatus(
-            record.name, record.phase, record.attempts, record.due_us, record.reason
+            record.name, record.phase, record.attempts, record.due_us, record.reason, is_open
         )
     holds = [KILL_SWITCH] * record.kill + [f"held by {record.held_by}"] * (
         record.held_by is not None
     )
-    return RecoveryStatus(record.name, HELD, record.attempts, None, ", ".join(holds))
+    reasons = ", ".join(holds)
+    return RecoveryStatus(record.name, HELD, record.attempts, None, reasons, is_open)

@@ -100,11 +100,13 @@ _READS, _CHANGES, _TIGHTENS, _LOOSENS = "reads", "changes", "tightens", "loosens
 _ROWS: Final[tuple[tuple[str, Any, Any, str], ...]] = (
     # the fund as a whole
     ("fund.status", _READS, _SOCKET, "status"),
+    ("fund.why", _READS, _SOCKET, "why"),
     ("fund.nav_history", _READS, _SOCKET, "nav-history"),
     ("fund.storage", _READS, _SOCKET, "storage"),
     ("fund.status_port", _READS, _SOCKET, ""),
     ("fund.flush_alerts", _READS, _PROCESS, ""),
     ("fund.tick", _CHANGES, _PROCESS, ""),
+    ("fund.pause", _TIGHTENS, _PAGE, "strategy pause"),
     ("fund.resume", _LOOSENS, _SOCKET, "strategy resume"),
     ("fund.confirm_clock", _LOOSENS, _SOCKET, "confirm clock"),
     ("fund.confirm_counters", _LOOSENS, _SOCKET, "confirm counters"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
 from fundops.actors.guard import Leases
+from fundops.actors.host import Heard, Host
 from fundops.actors.persistence import backup as copy_database
 from fundops.config import FundConfig
 from fundops.doors.door import ANSWER_DEADLINE_S
@@ -27,10 +28,18 @@ from fundops.runtime import (
     Supervisor,
     shown,
 )
+from fundops.why import Facts, HostFacts, close_names, why_of
 from fundops.wire import border
 from fundops.wire.alert import PendingDeliveries
 from fundops.wire.controller import StopReport, StrategyStatus
-from fundops.wire.guard import ConfirmCounters, Entitlement, ResumeStrategy, StopReported
+from fundops.wire.errors import UnknownStrategy
+from fundops.wire.guard import (
+    ConfirmCounters,
+    Entitlement,
+    PauseStrategy,
+    ResumeStrategy,
+    StopReported,
+)
 from fundops.wire.oversight import (
     ConfirmClock,
     FundStatus,
@@ -41,7 +50,10 @@ from fundops.wire.oversight import (
     TickReport,
 )
 from fundops.wire.persistence import StorageStatistics, StorageStatus
+from fundops.wire.promotion import PromotionHistory, PromotionSnapshot, ReadSnapshot
+from fundops.wire.recovery import RecoveryStatus, RecoveryStatuses
 from fundops.wire.status import StatusPort
+from fundops.wire.why import Why
 
 __all__ = ["FundDoor"]
 
@@ -51,6 +63,12 @@ log = logging.getLogger("fundops")
 
 TICK_DEADLINE_S = 120.0
 FLUSH_POLL_S = 0.02
+# A person waits for `why`, and a part that is busy for longer is named in the answer.
+WHY_DEADLINE_S = 2.0
+# Changes of promotion whose names are compared with an unknown one.
+NAMES_LOOKED_AT = 1_000
+# Names compared between two checkpoints: about 0.4 ms.
+NAMES_AT_ONCE = 20
 
 
 class FundDoor:
@@ -60,6 +78,7 @@ class FundDoor:
         self,
         config: FundConfig,
         supervisor: Supervisor,
+        host: Host,
         leases: Leases,
         clock: Clock,
         reported: Reported,
@@ -69,14 +88,17 @@ class FundDoor:
         self.config = config
         self.clock = clock
         self.ledger = ledger
+        self.host = host
         self._supervisor = supervisor
         self._leases = leases
         self._reported = reported
         self._channels = channels
         self._loop = trio.lowlevel.current_trio_token()
 
-    async def _ask(self, actor: str, request: Request[R]) -> R:
-        return await self._supervisor.ref(actor).ask(request, timeout_s=ANSWER_DEADLINE_S)
+    async def _ask(
+        self, actor: str, request: Request[R], timeout_s: float = ANSWER_DEADLINE_S
+    ) -> R:
+        return await self._supervisor.ref(actor).ask(request, timeout_s=timeout_s)
 
     # -- the host's side: callable from any thread, without await
 
@@ -172,12 +194,130 @@ class FundDoor:
         """NAV and drawdown at the end of each session, newest first."""
         return await self._ask("oversight", NavHistory(limit))
 
-    async def resume(self, strategy: str, *, by: str) -> bool:
-        """Resume a strategy that the guard paused; False when it was not paused.
+    async def why(self, name: str) -> Why:
+        """Every blocker between a strategy and real orders, each with the command that lifts it.
 
-        `by` names the person who decides.
+        They are in the order of `fundops.wire.why.BlockerKind`. Each fact is read at this moment
+        where it lives; a part of the fund that does not answer within 2 s is named in `notes`. An
+        unknown name is a blocker too, with similar names.
+
+        Raises: `ConfigError` when `name` is no name.
         """
-        return await self._ask("guard", ResumeStrategy(strategy, by))
+        name = border.name(name, "name")
+        notes: list[str] = []
+        snapshot = await self._snapshot(name, notes)
+        if snapshot is not None:
+            name = snapshot.name  # it may be the strategy's id
+        by_recovery = await self._recovery_statuses(notes)
+        heard = self.host.heard()
+        reported = {status.name: status for status in heard.statuses}
+        status = reported.get(name)
+        recovery = next((known for known in by_recovery if known.name == name), None)
+        known = (
+            snapshot is not None
+            or recovery is not None
+            or name in reported
+            or name in heard.doubts
+            or self._leases.knows(name)
+        )
+        close: tuple[str, ...] = ()
+        if not known:
+            names = {*self._leases.names(), *reported, *heard.doubts}
+            names |= {other.name for other in by_recovery} | await self._registered_names(notes)
+            close = await _close_names(name, names)
+        config, lapsed = self.config, heard.lapsed.get(name, "")
+        # No await from here on, so that all of it is of one moment.
+        return why_of(
+            Facts(
+                name,
+                self.clock.now_us(),
+                self._leases.entitlement(name),
+                self._leases.reasons(name),
+                self._leases.latch.status,
+                HostFacts(
+                    None if status is None else status.state,
+                    heard.silent,
+                    heard.age_s,
+                    _is_pushed(heard, self.host),
+                    config.tick_interval_s is None,
+                    "" if status is None else status.error or "",
+                    heard.doubts.get(name, ""),
+                    lapsed,
+                ),
+                snapshot,
+                config.promotion_every_ticks,
+                recovery,
+                config.self_healing_enabled,
+                known,
+                close,
+                notes,
+            )
+        )
+
+    async def _snapshot(self, name: str, notes: list[str]) -> PromotionSnapshot | None:
+        """The strategy as promotion knows it; None: it does not, it is off or does not answer."""
+        if not self.config.promotion_enabled:
+            return None
+        try:
+            return await self._ask("promotion", ReadSnapshot(name), WHY_DEADLINE_S)
+        except UnknownStrategy:
+            return None
+        except (Rejected, ActorError) as problem:
+            notes.append(f"promotion does not answer: {problem}")
+            return None
+
+    async def _recovery_statuses(self, notes: list[str]) -> tuple[RecoveryStatus, ...]:
+        if not self.config.self_healing_enabled:
+            return ()
+        try:
+            return await self._ask("recovery", RecoveryStatuses(), WHY_DEADLINE_S)
+        except (Rejected, ActorError) as problem:
+            notes.append(f"recovery does not answer: {problem}")
+            return ()
+
+    async def _registered_names(self, notes: list[str]) -> set[str]:
+        """Names of strategies that promotion has changed lately."""
+        if not self.config.promotion_enabled or notes:
+            return set()
+        try:
+            request = PromotionHistory(None, NAMES_LOOKED_AT)
+            changes = await self._ask("promotion", request, WHY_DEADLINE_S)
+        except (Rejected, ActorError) as problem:
+            notes.append(f"promotion does not answer: {problem}")
+            return set()
+        return {change.strategy for change in changes}
+
+    async def pause(self, name: str, *, by: str, reason: str) -> bool:
+        """Pause a strategy until a person resumes it; False: a person has paused it already.
+
+        Its lease ends before this returns: only orders that reduce its positions are allowed. The
+        engine is told by a task, and the database afterwards. No promotion and no demotion ends
+        the pause, and it survives a restart. It works without real money too.
+
+        Raises: `BadRequest` without a name and a reason; `UnknownStrategy`; `ConfigError` when
+            `name` is no name.
+        """
+        name = border.name(name, "name")
+        heard = self.host.heard()
+        known = name in heard.doubts or any(status.name == name for status in heard.statuses)
+        try:
+            return await self._ask("guard", PauseStrategy(name, by, reason, known))
+        except UnknownStrategy:
+            snapshot = await self._snapshot(name, [])
+            if snapshot is None:
+                raise
+        # Registered, and not reported yet.
+        return await self._ask("guard", PauseStrategy(snapshot.name, by, reason, known=True))
+
+    async def resume(self, name: str, *, by: str, reason: str) -> bool:
+        """Resume a strategy that a person or the guard paused; False when it was not paused.
+
+        The engine is asked first. The next tick gives the lease.
+
+        Raises: `BadRequest` without a name and a reason; `KillSwitchEngaged`; `HostFault` when the
+            engine does not resume it. It then stays paused.
+        """
+        return await self._ask("guard", ResumeStrategy(name, by, reason))
 
     async def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
         """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.
@@ -220,3 +360,17 @@ class FundDoor:
                     await trio.sleep(FLUSH_POLL_S)
             return True
         return False
+
+
+def _is_pushed(heard: Heard, host: Host) -> bool:
+    """Whether the host pushes its state: it was never asked, or has no part to ask."""
+    return not heard.listed and host.problem is None
+
+
+async def _close_names(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Similar names, found in pieces, since a comparison of thousands takes too long at once."""
+    ordered, found = sorted(names), list[str]()
+    for start in range(0, len(ordered), NAMES_AT_ONCE):
+        found += close_names(name, ordered[start : start + NAMES_AT_ONCE])
+        await trio.lowlevel.checkpoint()
+    return close_names(name, found)

@@ -1,8 +1,9 @@
 """The tools: each question, its arguments, and its answer read from the database.
 
 Every call opens the database read-only and closes it again, so it works whether the fund runs or
-not. All parts of one answer show the same moment, even while the fund commits. Money is exact
-decimal text in the fund's currency, times are ISO 8601 in UTC, lists are newest first.
+not; what only a running fund knows is asked of its control socket first. All parts of one answer
+show the same moment, even while the fund commits. Money is exact decimal text in the fund's
+currency, times are ISO 8601 in UTC, lists are newest first.
 """
 
 from __future__ import annotations
@@ -17,16 +18,22 @@ import apsw
 import msgspec
 
 from fundops.actors.ledger import accounts
+from fundops.control import call
+from fundops.errors import ControlError, UnknownCommand
+from fundops.file.why import NO_FUND
 from fundops.reader import FundReader, open_reader
 from fundops.runtime import ConfigError, FundopsError
 from fundops.wire.alert import AlertOutcome, AlertRecord, Category, Level
 from fundops.wire.ledger import Entry
 from fundops.wire.promotion import HistoryEntry, PromotionStage
+from fundops.wire.why import Blocker, Why
 
 __all__ = ["TOOLS", "Tool", "answer", "checked", "schema"]
 
 LIMIT_MAX = 1_000
 HISTORY_LINES = 100
+# Of a running fund; after it the database must do.
+SOCKET_ANSWER_S = 5.0
 
 _ASSETS = frozenset((accounts.CASH, accounts.POSITIONS, accounts.FEES_RECEIVABLE))
 
@@ -53,6 +60,12 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No arguments."""
+
+
+class OneStrategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The name of a strategy."""
+
+    strategy: str
 
 
 # -- answers
@@ -142,6 +155,24 @@ class Promotions(msgspec.Struct, frozen=True):
 
     stages: Mapping[str, PromotionStage]
     history: tuple[PromotionLine, ...]
+
+
+class Blockers(msgspec.Struct, frozen=True):
+    """The permission of one strategy now, and every blocker between it and real orders, in order.
+
+    `lift` is the command that lifts a blocker, for a person to type. `fund_answers` false: read
+    from the database, which holds no leases, so no strategy may open by it.
+    """
+
+    strategy: str
+    fund_answers: bool
+    may_open: bool
+    may_close: bool
+    stage: str | None
+    mode: str
+    capital: Money
+    blockers: tuple[Blocker, ...]
+    notes: tuple[str, ...]
 
 
 def _money(amount: Decimal) -> str:
@@ -250,13 +281,54 @@ def _promotions(reader: FundReader, _: Nothing) -> Promotions:
     )
 
 
+def _blockers(why: Why, *notes: str, fund_answers: bool) -> Blockers:
+    return Blockers(
+        strategy=why.strategy,
+        fund_answers=fund_answers,
+        may_open=why.may_open,
+        may_close=why.may_close,
+        stage=why.stage,
+        mode=why.mode,
+        capital=_money(why.capital),
+        blockers=why.blockers,
+        notes=(*why.notes, *notes),
+    )
+
+
+def _why(reader: FundReader, asked: OneStrategy) -> Blockers:
+    return _blockers(reader.why(asked.strategy), NO_FUND, fund_answers=False)
+
+
+def _why_of_the_fund(path: Path, asked: OneStrategy) -> Blockers | None:
+    """The answer of the running fund; None when none answers."""
+    try:
+        answer = call(
+            path, "fund.why", {"name": asked.strategy}, by="mcp", timeout_s=SOCKET_ANSWER_S
+        )
+    except UnknownCommand:  # a fund of an earlier version
+        return None
+    except ConfigError as error:
+        if error.field != "db":
+            raise
+        return None  # a file in which no fund has run, such as one of promotion alone
+    except ControlError as error:
+        if error.kind != "ControlError":  # an error of the fund, in a class of its own
+            raise
+        return None
+    return _blockers(msgspec.convert(answer, Why), fund_answers=True)
+
+
 class Tool(NamedTuple):
-    """A question with the types of its arguments and its answer."""
+    """A question with the types of its arguments and its answer.
+
+    `ask` asks the running fund; without it, or when it gives None, the database is read.
+    """
 
     description: str
     arguments: type[msgspec.Struct]
     answer: type[msgspec.Struct]
     read: Callable[[FundReader, Any], msgspec.Struct]
+    ask: Callable[[Path, Any], msgspec.Struct | None] | None = None
 
 
 TOOLS = {
@@ -280,6 +352,14 @@ TOOLS = {
         Promotions,
         _promotions,
     ),
+    "fund_why": Tool(
+        "Every blocker between one strategy and real orders, in order, each with the command with "
+        "which a person lifts it.",
+        OneStrategy,
+        Blockers,
+        _why,
+        _why_of_the_fund,
+    ),
 }
 
 
@@ -301,7 +381,11 @@ def checked(kind: type[msgspec.Struct], given: Mapping[str, Any] | None) -> msgs
 
 
 def answer(path: Path, tool: Tool, arguments: msgspec.Struct) -> msgspec.Struct:
-    """The tool's answer, read from the database at `path`. Raises: `FundopsError`."""
+    """The tool's answer, from the running fund or from its database. Raises: `FundopsError`."""
+    if tool.ask is not None:
+        found = tool.ask(path, arguments)
+        if found is not None:
+            return found
     try:
         with open_reader(path) as reader, reader.snapshot():
             return tool.read(reader, arguments)

@@ -50,7 +50,7 @@ def _server(path: Path) -> Server[Any]:
         "fundops",
         version=version("fundops"),
         instructions="Read-only questions about one trading fund: "
-        "its alerts, its books, its strategies' promotion.",
+        "its alerts, its books, its strategies' promotion, and what keeps one from trading.",
         on_list_tools=_list_tools,
         on_call_tool=partial(_call_tool, path),
     )

@@ -607,11 +607,11 @@ async def test_a_strategy_over_its_limit_is_paused_until_a_person_resumes_it() -
         world.controller.set("a", equity=1_000)
         await world.tick()
         assert not world.fund.may_trade("a")
-        assert await world.fund.resume("a", by="ann")
+        assert await world.fund.resume("a", by="ann", reason="checked")
         await world.tick()
         assert world.fund.may_trade("a")
-        assert not await world.fund.resume("a", by="ann")
-        assert not await world.fund.resume("nobody", by="ann")
+        assert not await world.fund.resume("a", by="ann", reason="checked")
+        assert not await world.fund.resume("nobody", by="ann", reason="checked")
 
 
 # -- the engine reports

@@ -400,7 +400,7 @@ def test_every_method_of_the_fund_as_a_whole_answers() -> None:
         fund.tick()
         assert fund.kill_switch.status().by == "ann"
         assert fund.kill_switch.release(by="ann", reason="done").state == "OFF"
-        assert fund.resume("a", by="ann") is False
+        assert fund.resume("a", by="ann", reason="checked") is False
         fund.drill("ledger")
         assert fund.ledger.balance_sheet()["CASH"] == 100_000
         assert fund.promotion.current_stage(fund.promotion.register("a")).value == "paper"

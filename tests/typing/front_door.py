@@ -37,6 +37,7 @@ from fundops.wire.ledger import Deposit, Entry
 from fundops.wire.oversight import FundStatus, NavSample, TickReport
 from fundops.wire.promotion import Evaluation, HistoryEntry, PromotionSnapshot, Transition
 from fundops.wire.recovery import RecoveryStatus
+from fundops.wire.why import Blocker, Why
 
 
 class Engine:
@@ -94,7 +95,10 @@ async def a_fund_is_opened(engine: Controller) -> None:
         fund.report(StrategyStatus("mm", "sleeping"))  # error: arg-type
         fund.may_trade()  # error: call-arg
         fund.treasury  # error: attr-defined
-        await fund.resume("mm")  # error: call-arg
+        assert_type(await fund.why("mm"), Why)
+        assert_type(await fund.pause("mm", by="ann", reason="night"), bool)
+        await fund.pause("mm", by="ann")  # error: call-arg
+        await fund.resume("mm", by="ann")  # error: call-arg
     Fund.open(configured(), Engine(), clock=VirtualClock(0))
     Fund.open(configured(), Silent())  # error: arg-type
     Fund.open(configured(), clock=3.5)  # error: arg-type
@@ -171,7 +175,9 @@ def the_synchronous_fund_is_typed(engine: Controller) -> None:
         assert_type(manager.entitlement("mm"), Entitlement)
         manager.report(StrategyStatus("mm", "running"))
         manager.report("mm")  # error: arg-type
-        manager.resume("mm")  # error: call-arg
+        assert_type(manager.why("mm").blockers, tuple[Blocker, ...])
+        assert_type(manager.pause("mm", by="ann", reason="night"), bool)
+        manager.resume("mm", by="ann")  # error: call-arg
         assert_type(manager.ledger.deposit("5", key="k"), Posted)
         assert_type(manager.ledger.balance_sheet(), dict[str, Decimal])
         assert_type(manager.ledger.new_key(), str)
@@ -198,6 +204,7 @@ async def the_fund_on_asyncio_is_typed(engine: Controller) -> None:
         assert_type(await fund.ledger.nav(), Decimal)
         assert_type(fund.ledger.new_key(), str)
         assert_type(await fund.kill_switch.engage(reason="fire", by="ann"), KillStatus)
+        assert_type((await fund.why("mm")).blockers, tuple[Blocker, ...])
         fund.report(StrategyStatus("mm", "running"))
         fund.report("mm")  # error: arg-type
         await fund.ledger.no_such(1)  # error: attr-defined

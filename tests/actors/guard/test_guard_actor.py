@@ -237,14 +237,14 @@ async def test_a_paused_strategy_holds_no_lease_until_a_person_resumes_it(
         assert not tree.leases.may_trade("mm")
         assert tree.leases.entitlement("mm").mode == "reduce"
         assert tree.leases.may_close("mm")
-        assert await tree.ask(ResumeStrategy("mm", "owner"))
+        assert await tree.ask(ResumeStrategy("mm", "owner", "checked"))
         assert engine.resumed == ["mm"]
         await tree.watch(-1, {"mm": LIVE})
         assert tree.leases.may_trade("mm")
         resolved = [one.dedup_key for one in Inbox.sent if one.resolves]
         assert resolved == ["paused:mm", "drawdown:mm"]
-        assert not await tree.ask(ResumeStrategy("mm", "owner"))
-        assert not await tree.ask(ResumeStrategy("nobody", "owner"))
+        assert not await tree.ask(ResumeStrategy("mm", "owner", "checked"))
+        assert not await tree.ask(ResumeStrategy("nobody", "owner", "checked"))
 
 
 @pytest.mark.parametrize("mood", ["raises", "hangs"])
@@ -256,12 +256,12 @@ async def test_an_engine_that_will_not_resume_leaves_the_strategy_paused_and_the
         await tree.watch(-300, {"mm": LIVE})
         engine.mood = mood
         with pytest.raises(HostFault, match="resume"):
-            await tree.ask(ResumeStrategy("mm", "owner"))
+            await tree.ask(ResumeStrategy("mm", "owner", "checked"))
         assert tree.guard.epoch == 1
         await tree.watch(-1, {"mm": LIVE})
         assert not tree.leases.may_trade("mm")
         engine.mood = "works"
-        assert await tree.ask(ResumeStrategy("mm", "owner"))
+        assert await tree.ask(ResumeStrategy("mm", "owner", "checked"))
 
 
 # -- engaging

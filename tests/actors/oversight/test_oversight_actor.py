@@ -494,7 +494,7 @@ async def test_nobody_is_paused_who_was_resumed_meanwhile(path: Path) -> None:
         tree.engine.raising = {"pause"}
         tree.engine.report(pnl=-2_600)
         await tree.tick()
-        assert await tree.ask("guard", ResumeStrategy("mm", "owner"))
+        assert await tree.ask("guard", ResumeStrategy("mm", "owner", "checked"))
         tree.engine.raising = set()
         assert (await tree.tick()).failed == ()
         assert tree.engine.calls == [("resume", "mm")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from mcp import Client, MCPError, StdioServerParameters, types
@@ -21,6 +23,8 @@ from mcp import Client, MCPError, StdioServerParameters, types
 from fundops.config import FundConfig
 from fundops.fund import Fund
 from fundops.mcp import server as server_module
+from fundops.promotion import PromotionManager
+from fundops.wire.controller import StrategyStatus
 from fundops.wire.ledger import Deposit
 from fundops.wire.promotion import PromotionStage
 
@@ -89,8 +93,10 @@ async def assistant(path: Path, mode: str = "auto") -> AsyncIterator[Client]:
     """A client of a separate server process."""
     program, *arguments = command(path)
     with trio.fail_after(PATIENCE_S):
+        # The tests keep their sockets in a folder of their own.
+        env = {"XDG_RUNTIME_DIR": os.environ["XDG_RUNTIME_DIR"]}
         async with Client(
-            StdioServerParameters(command=program, args=arguments), mode=mode
+            StdioServerParameters(command=program, args=arguments, env=env), mode=mode
         ) as client:
             yield client
 
@@ -200,12 +206,12 @@ async def test_it_answers_the_same_while_the_fund_runs_and_after_it_stopped(tmp_
         await check_every_answer(client)
 
 
-async def test_the_tools_are_three_and_say_that_they_only_read(tmp_path: Path) -> None:
+async def test_the_tools_are_four_and_say_that_they_only_read(tmp_path: Path) -> None:
     async with Client(server_module._server(tmp_path / "none.db")) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert client.server_info is not None
         assert client.server_info.name == "fundops"
-    assert set(tools) == {"fund_alerts", "fund_ledger", "fund_promotion_status"}
+    assert set(tools) == {"fund_alerts", "fund_ledger", "fund_promotion_status", "fund_why"}
     for tool in tools.values():
         assert tool.annotations is not None
         assert tool.annotations.read_only_hint is True
@@ -218,6 +224,65 @@ async def test_the_tools_are_three_and_say_that_they_only_read(tmp_path: Path) -
     assert tools["fund_alerts"].input_schema["properties"]["limit"]["default"] == 50
     assert tools["fund_ledger"].input_schema["properties"]["limit"]["default"] == 50
     assert tools["fund_promotion_status"].input_schema["properties"] == {}
+
+
+async def test_why_is_asked_of_the_running_fund_and_else_read_from_the_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "fund.db"
+    async with Fund.open(config(path)) as fund:
+        if "fund.why" not in fund.commands:
+            fund.commands.add("fund.why", fund.why, change=False)
+        await fund.promotion.adopt("s", PromotionStage.Live_Small, by="ada", reason="r")
+        fund.report(StrategyStatus("s", "running", 1000, 1000, stage="live-small"))
+        await fund.tick()
+        await fund.tick()
+        async with assistant(path) as client:
+            free = await ask(client, "fund_why", strategy="s")
+            assert (free["fund_answers"], free["may_open"], free["blockers"]) == (True, True, [])
+            assert (free["stage"], Decimal(free["capital"])) == ("live-small", Decimal(1000))
+            await fund.pause("s", by="ada", reason="night")
+            [blocker] = (await ask(client, "fund_why", strategy="s"))["blockers"]
+            assert blocker == {
+                "kind": "operator",
+                "text": "paused by ada: night",
+                "lift": "fundops strategy resume s --by NAME --reason TEXT",
+            }
+            assert (await refusal(client, "fund_why", strategy="")).startswith("name: ")
+            assert "`strategy`" in await refusal(client, "fund_why")
+        await fund.tick()
+    async with assistant(path) as client:
+        stored = await ask(client, "fund_why", strategy="s")
+        assert (stored["fund_answers"], stored["may_open"], stored["mode"]) == (
+            False,
+            False,
+            "reduce",
+        )
+        assert [blocker["kind"] for blocker in stored["blockers"]] == ["operator", "lease"]
+        assert stored["notes"][-1].startswith("no fund runs")
+        [unknown] = (await ask(client, "fund_why", strategy="nobody"))["blockers"]
+        assert unknown["kind"] == "unknown"
+
+
+async def test_why_is_read_from_the_file_when_the_fund_has_no_socket(tmp_path: Path) -> None:
+    path = tmp_path / "fund.db"
+    silent = msgspec.structs.replace(config(path), control_socket=False)
+    async with Fund.open(silent) as fund:
+        await fund.promotion.register("young")
+        await fund.kill_switch.engage(reason="a drill", by="ada")
+        async with Client(server_module._server(path)) as client:
+            told = await ask(client, "fund_why", strategy="young")
+    assert not told["fund_answers"]
+    assert [blocker["kind"] for blocker in told["blockers"]][:2] == ["kill_switch", "gate"]
+
+
+async def test_why_is_read_from_a_file_of_promotion_alone(tmp_path: Path) -> None:
+    path = tmp_path / "promotion.db"
+    PromotionManager(path).register("young")
+    async with Client(server_module._server(path)) as client:
+        told = await ask(client, "fund_why", strategy="young")
+    assert told["blockers"][0]["kind"] == "gate"
+    assert told["stage"] == "paper"
 
 
 async def test_a_limit_is_clamped_to_1_and_1000(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""Why a strategy may not send real orders, as the files of a fund tell it.
+
+For a fund that does not run, or does not answer: stages, gates, pauses, holds and breakers are
+read as they were stored last. No lease is stored, so no strategy may open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Final, cast
+
+from fundops.actors.guard import KillLatch, Leases
+from fundops.actors.guard.entitle import grant, in_order
+from fundops.actors.oversight import schema as oversight_schema
+from fundops.actors.persistence import Reader
+from fundops.actors.promotion import PromotionSettings
+from fundops.actors.promotion import core as promotion_core
+from fundops.actors.promotion import schema as promotion_schema
+from fundops.actors.promotion.strategy import Rules, Strategy, terms_of
+from fundops.actors.recovery import RecoverySettings
+from fundops.actors.recovery import schema as recovery_schema
+from fundops.actors.recovery.book import Book
+from fundops.file import meta
+from fundops.file.release import stored_status
+from fundops.runtime import SystemClock
+from fundops.why import Facts, close_names, why_of
+from fundops.wire import border
+from fundops.wire.controller import StrategyState, StrategyStatus
+from fundops.wire.errors import PolicyError
+from fundops.wire.guard import StrategyBook
+from fundops.wire.money import to_minor
+from fundops.wire.promotion import PromotionSnapshot, PromotionStage
+from fundops.wire.why import Reason, Why
+
+__all__ = ["NO_FUND", "stored_why"]
+
+NO_FUND: Final = "no fund runs, or it has no control socket, so no lease is known"
+_GATE_NOTE: Final = "the gate is judged by the default criteria: those of the fund are not stored"
+
+
+def stored_why(reader: Reader, path: Path, name: str) -> Why:
+    """The blockers of a strategy by the stored rows and the kill switch's marker.
+
+    Raises: `ConfigError` when `name` is no name; `DatabaseError`.
+    """
+    name = border.name(name, "name")
+    notes: list[str] = []
+    guard = oversight_schema.load(reader).guard
+    strategies = promotion_schema.load_all(reader)
+    found = next((known for known in strategies if name in (known.name, known.id)), None)
+    if found is not None:
+        name = found.name
+    recovered = {
+        status.name: status
+        for status in Book(RecoverySettings(), recovery_schema.records(reader)).statuses()
+    }
+    names = {*guard.strategies, *recovered, *(known.name for known in strategies)}
+    book = guard.strategies.get(name, StrategyBook())
+    clock = SystemClock()
+    capital_minor = to_minor(Decimal(meta.read(reader).get("total_capital", "0"))).minor
+    rules = _rules(strategies, capital_minor)
+    leases = Leases(clock, KillLatch())
+    leases.latch.set(stored_status(path))
+    if name in names:
+        given = grant(
+            book,
+            _last_word(name, book),
+            None if found is None else terms_of(found, rules),
+            promotion=bool(strategies),
+            capital_minor=capital_minor,
+            doubt=None,
+            session="",
+        )
+        reasons = in_order(*given.reasons, Reason("lease", NO_FUND))
+        leases.recall({name: given.with_reasons(reasons)})
+    snapshot = None if found is None else _snapshot(found, strategies, rules, clock.now_us(), notes)
+    return why_of(
+        Facts(
+            name,
+            clock.now_us(),
+            leases.entitlement(name),
+            leases.reasons(name),
+            leases.latch.status,
+            None,
+            snapshot,
+            recovery=recovered.get(name),
+            known=name in names,
+            close=() if name in names else close_names(name, names),
+            notes=notes,
+        )
+    )
+
+
+def _last_word(name: str, book: StrategyBook) -> StrategyStatus | None:
+    """The engine's last word that the guard remembers; None: it left the list, or never spoke."""
+    if not book.state or book.left:
+        return None
+    return StrategyStatus(name, cast(StrategyState, book.state))
+
+
+def _rules(strategies: Sequence[Strategy], capital_minor: int) -> Rules:
+    """The default rules, on the ladder on which the strategies stand."""
+    three = any(strategy.stage is PromotionStage.Live for strategy in strategies)
+    settings = PromotionSettings(ladder="three-stage" if three else "four-stage")
+    return Rules(settings, capital_minor=capital_minor)
+
+
+def _snapshot(
+    found: Strategy, strategies: Sequence[Strategy], rules: Rules, now_us: int, notes: list[str]
+) -> PromotionSnapshot | None:
+    if not (found.stage.is_live or found.stage is PromotionStage.Retired):
+        notes.append(_GATE_NOTE)
+    try:
+        others = sum(
+            rules.entitled_minor(strategy) for strategy in strategies if strategy is not found
+        )
+        return promotion_core.snapshot(found, rules, now_us, (), others)
+    except PolicyError as problem:  # stages of two ladders in one file
+        notes.append(f"the gate cannot be judged: {problem}")
+        return None

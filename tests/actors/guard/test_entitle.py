@@ -1,0 +1,119 @@
+"""The reasons of a permission: all of them, in one order, the first one told to the host."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from itertools import product
+from typing import Any
+
+import pytest
+
+from fundops.actors.guard import KillLatch, Leases
+from fundops.actors.guard.entitle import after_pause, after_resume, grant, stops
+from fundops.actors.guard.leases import Grant
+from fundops.runtime import VirtualClock
+from fundops.wire.controller import StrategyStatus
+from fundops.wire.guard import KillStatus, StrategyBook
+from fundops.wire.promotion import EntitlementTerms, PromotionStage
+from fundops.wire.why import Reason, rank
+
+T0 = 1_700_000_000_000_000
+CAPITAL_MINOR = 100_000 * 10**8
+TERMS = {
+    "live": EntitlementTerms("s", PromotionStage.Live_Small, "live", 0.01),
+    "paper": EntitlementTerms("s", PromotionStage.Paper, "paper", 0.0),
+    "retired": EntitlementTerms("s", PromotionStage.Retired, "none", 0.0),
+    "unregistered": None,
+    "off": None,
+}
+BOOKS = {
+    "free": StrategyBook(had_real=True),
+    "new": StrategyBook(),
+    "by a person": StrategyBook(had_real=True, paused_by="ann", paused_why="night"),
+    "by the guard": StrategyBook(had_real=True, paused=True),
+    "by both": StrategyBook(had_real=True, paused=True, paused_by="ann", paused_why="night"),
+    "closing": StrategyBook(had_real=True, closing="2026-01-05"),
+}
+STATUSES = (
+    None,
+    StrategyStatus("s", "running"),
+    StrategyStatus("s", "paused"),
+    StrategyStatus("s", "failed", allocated=5_000, stage="live-scaled"),
+)
+
+
+def _grant(terms: str, book: str, status: StrategyStatus | None, doubt: str | None) -> Grant:
+    return grant(
+        BOOKS[book],
+        status,
+        TERMS[terms],
+        promotion=terms != "off",
+        capital_minor=CAPITAL_MINOR,
+        doubt=doubt,
+        session="2026-01-05",
+    )
+
+
+@pytest.mark.parametrize("terms", TERMS)
+@pytest.mark.parametrize("book", BOOKS)
+def test_a_strategy_is_live_exactly_when_nothing_stands_against_it(terms: str, book: str) -> None:
+    for status, doubt in product(STATUSES, (None, "n_trades: -1")):
+        found = _grant(terms, book, status, doubt)
+        assert (found.mode == "live") == (found.reasons == ())
+        ranks = [rank(reason.kind) for reason in found.reasons]
+        assert ranks == sorted(set(ranks)), "in order, and each kind once"
+
+
+@pytest.mark.parametrize(
+    ("terms", "book", "status", "doubt", "kinds"),
+    [
+        ("live", "by both", 3, "x", "operator pause set_aside above_entitlement engine"),
+        ("live", "by a person", 2, None, "operator"),
+        ("live", "free", 2, None, "engine"),
+        ("paper", "by a person", 1, None, "operator stage"),
+        ("retired", "by a person", 1, None, "operator retired"),
+        ("unregistered", "free", None, "x", "set_aside not_registered engine"),
+        ("off", "by the guard", 2, None, "pause"),
+    ],
+)
+def test_every_reason_is_kept_in_order(
+    terms: str, book: str, status: int | None, doubt: str | None, kinds: str
+) -> None:
+    found = _grant(terms, book, None if status is None else STATUSES[status], doubt)
+    assert [reason.kind for reason in found.reasons] == kinds.split()
+
+
+def test_the_entitlement_tells_the_first_reason() -> None:
+    clock = VirtualClock(T0)
+    leases = Leases(clock, KillLatch())
+    running = STATUSES[1]
+    leases.replace({"s": _grant("live", "free", running, None)}, 30)
+    assert (leases.entitlement("s").why, leases.reasons("s")) == ("", ())
+    clock.advance(31)
+    assert leases.entitlement("s").why == "its lease ran out"
+    aside = _grant("live", "by a person", running, "n_trades: -1")
+    leases.recall({"s": aside})
+    assert [kind for kind, _ in leases.reasons("s")] == ["operator", "lease", "set_aside"]
+    leases.latch.set(KillStatus("ENGAGED", "r", "ann", T0))
+    told: list[Any] = list(leases.reasons("s"))
+    assert told[0] == Reason("kill_switch", "the kill switch is ENGAGED")
+    assert leases.entitlement("s").why == told[0].text
+    assert leases.entitlement("other").why == told[0].text
+    assert leases.reasons("other")[1] == Reason("unknown", "no report of it was seen")
+
+
+def test_a_pause_takes_the_lease_and_a_resume_does_not_give_it_back() -> None:
+    live = _grant("live", "free", STATUSES[1], None)
+    (stop,) = stops(BOOKS["by a person"])
+    paused = after_pause(live, stop)
+    assert (paused.mode, paused.capital, paused.had_real) == ("reduce", Decimal(0), True)
+    assert paused.reasons == (Reason("operator", "paused by ann: night"),)
+    resumed = after_resume(paused)
+    assert resumed.mode == "reduce"
+    assert [reason.kind for reason in resumed.reasons] == ["lease"]
+    paper = after_pause(_grant("paper", "new", STATUSES[1], None), stop)
+    assert (paper.mode, [reason.kind for reason in paper.reasons]) == (
+        "paper",
+        ["operator", "stage"],
+    )
+    assert [reason.kind for reason in after_resume(paper).reasons] == ["stage"]
