@@ -26,7 +26,7 @@ ROOF = ("fundops.cli", "fundops.__main__")
 ROOMS = (
     *("errors", "moments", "reported", "bridge", "config"),
     *("file", "doors", "control", "reader", "promotion"),
-    *("tree", "fund", "manager", "testing", "replay", "mcp"),
+    *("tree", "fund", "manager", "conformance", "testing", "replay", "mcp"),
     *("cli", "__main__"),
 )
 DEADLINE_S = 60

@@ -28,7 +28,9 @@ __all__ = [
     "Call",
     "Calls",
     "Listed",
+    "NotAList",
     "Reports",
+    "listing",
 ]
 
 CALL_DEADLINE_S = 1.0
@@ -46,7 +48,7 @@ def _fault_of(part: str, error: BaseException) -> HostFault:
         if ours is not None:
             raise error
     leaf = leaf_of(error)
-    if isinstance(leaf, _NoList):
+    if isinstance(leaf, NotAList):
         return HostFault(part, str(leaf))
     fault = HostFault(part, f"raised {type(leaf).__name__}: {border.fitted(leaf)}")
     fault.__cause__ = leaf
@@ -152,7 +154,7 @@ class Calls:
 
     def begin_list(self, part: str, *args: Any) -> Call:
         """As `begin`, for a part that answers with a list; the answer is a tuple."""
-        return self._begin(part, partial(_listing, self._controller, part, *args))
+        return self._begin(part, partial(listing, self._controller, part, *args))
 
     def _begin(self, part: str, attempt: Callable[[], Any]) -> Call:
         late = [call for call in self._in_flight.get(part, ()) if call.is_late]
@@ -224,7 +226,7 @@ def _call(controller: Any, part: str, *args: Any, **kwargs: Any) -> Any:
     return getattr(controller, part)(*args, **kwargs)
 
 
-def _listing(controller: Any, part: str, *args: Any) -> Any:
+def listing(controller: Any, part: str, *args: Any) -> Any:
     """The answer as a tuple, or an awaitable of it. A generator runs here, in the call's place."""
     answer = _call(controller, part, *args)
     return _listing_later(answer) if inspect.isawaitable(answer) else _list_of(answer)
@@ -236,11 +238,11 @@ async def _listing_later(answer: Any) -> tuple[Any, ...]:
 
 def _list_of(answer: Any) -> tuple[Any, ...]:
     if not isinstance(answer, Iterable) or isinstance(answer, str | bytes | Mapping):
-        raise _NoList(f"answered a {type(answer).__name__}, not a list")
+        raise NotAList(f"answered a {type(answer).__name__}, not a list")
     return tuple(answer)
 
 
-class _NoList(Exception):
+class NotAList(Exception):
     """The answer of a part that must give a list is none."""
 
 
