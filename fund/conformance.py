@@ -54,7 +54,7 @@ def check_controller(
 
     Give a controller that was made for the test, with a strategy or more, and some fills if it has
     that part: every part is called, the idempotent ones twice, and at the end all trading is
-    stopped and flattened. A missing part is named with what is off for want of it.
+    stopped and flattened. A missing part is named with the effect of its absence.
 
     `runner` is the loop that the controller's coroutines need: "trio" as under `Fund`, or "asyncio"
     as under an asyncio host and `FundManager`. Plain methods are called on the same loop.
@@ -144,7 +144,7 @@ class _Check:
         if isinstance(result, outcome.Error):
             self._raised(part, result.error, why)
         elif result is not None:
-            yield result.value
+            yield result.unwrap()
 
     def _raised(self, part: str, error: BaseException, why: str = "") -> None:
         text = f"it raised {type(error).__name__}: {border.fitted(error)}"
@@ -321,7 +321,7 @@ def _hint(runner: Runner, error: BaseException) -> str:
 
 
 class _Loop(Protocol):
-    """One loop in a thread of its own."""
+    """A running loop in another thread."""
 
     def submit(self, job: _Job) -> None:
         """Begin the job."""
@@ -336,7 +336,7 @@ class _Job:
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
         self.results: queue.SimpleQueue[outcome.Outcome[Any]] = queue.SimpleQueue()
-        self.cancel: Callable[[], None] = lambda: None  # in any thread
+        self.cancel: Callable[[], object] = lambda: None  # in any thread
 
     async def run(self) -> None:
         try:

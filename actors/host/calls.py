@@ -35,7 +35,7 @@ __all__ = [
 
 CALL_DEADLINE_S = 1.0
 STOP_ALL_DEADLINE_S = 10.0
-# Of stop_all, which is called again while earlier calls hang: a kill switch tries whatever it can.
+# Of stop_all, which is called again while earlier calls hang: a later one may reach the venue.
 STOP_ALL_LATE_MAX = 4
 # A call that is cut off at its deadline comes back within this time, and its part is free again.
 CUT_S = 0.05
@@ -140,7 +140,7 @@ class Calls:
         self._start = start
         self._clock = clock
         self._deadlines_s = {"stop_all": STOP_ALL_DEADLINE_S, "restart": restart_deadline_s}
-        # That of the host. The handler that begins a call is not the caller of what it asks.
+        # That of the host: a handler's context must not pass for the host's in what the call asks.
         self._context = copy_context()
         self._in_flight: dict[str, list[Call]] = {}
         self._cut: dict[str, str] = {}  # parts whose last call to end was cut off, and how

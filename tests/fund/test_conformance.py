@@ -348,7 +348,7 @@ def test_a_stop_that_leaves_an_order_open_is_named() -> None:
 
 def test_a_stop_that_takes_some_calls_conforms() -> None:
     class Slow(FakeController):
-        async def stop_all(self, reason: str, action: str) -> StopReport:  # type: ignore[override]
+        async def stop_all(self, reason: str, action: str) -> StopReport:
             if action == "halt":
                 self.open_orders = max(0, self.open_orders - 1)
             return StopReport(self.open_orders, 0)
