@@ -4,6 +4,8 @@ async with virtual_fund(ledger_enabled=True) as world:
     await world.fund.ledger.deposit(500)
     await world.advance(3600)
     assert world.sent_alerts() == []
+
+assert check_controller(MyEngine(...)) == ()
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 import msgspec
 
 from fundops.config import FundConfig
+from fundops.conformance import check_controller
 from fundops.fund import Fund
 from fundops.reader import open_reader
 from fundops.runtime import InlineWorker, VirtualClock, Worker
@@ -35,7 +38,7 @@ from fundops.wire.controller import (
 from fundops.wire.oversight import TickReport
 from fundops.wire.paging import checked_limit
 
-__all__ = ["FakeController", "VirtualFund", "virtual_fund"]
+__all__ = ["FakeController", "VirtualFund", "check_controller", "virtual_fund"]
 
 # 2026-01-05 00:00 UTC, a Monday.
 START_US = 1_767_571_200_000_000

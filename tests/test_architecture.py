@@ -26,7 +26,8 @@ ROOF = ("fundops.cli", "fundops.__main__")
 ROOMS = (
     *("errors", "moments", "reported", "bridge", "config", "why"),
     *("file", "doors", "control", "reader", "promotion"),
-    *("tree", "fund", "faces", "hosted", "manager", "asyncio_fund", "testing", "replay", "mcp"),
+    *("tree", "fund", "faces", "hosted", "manager", "asyncio_fund", "conformance", "testing"),
+    *("replay", "mcp"),
     *("cli", "__main__"),
 )
 DEADLINE_S = 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .host import (
+    RESTART_DEADLINE_S,
     STRATEGIES_MAX,
     Heard,
     Host,
@@ -13,6 +14,7 @@ from .parts import checked_controller
 from .places import AsyncioPlace, InlinePlace, Place, ThreadPlace
 
 __all__ = [
+    "RESTART_DEADLINE_S",
     "STRATEGIES_MAX",
     "AsyncioPlace",
     "Heard",

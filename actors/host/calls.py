@@ -28,12 +28,14 @@ __all__ = [
     "Call",
     "Calls",
     "Listed",
+    "NotAList",
     "Reports",
+    "listing",
 ]
 
 CALL_DEADLINE_S = 1.0
 STOP_ALL_DEADLINE_S = 10.0
-# Of stop_all, which is called again while earlier calls hang: a kill switch tries whatever it can.
+# Of stop_all, which is called again while earlier calls hang: a later one may reach the venue.
 STOP_ALL_LATE_MAX = 4
 # A call that is cut off at its deadline comes back within this time, and its part is free again.
 CUT_S = 0.05
@@ -46,7 +48,7 @@ def _fault_of(part: str, error: BaseException) -> HostFault:
         if ours is not None:
             raise error
     leaf = leaf_of(error)
-    if isinstance(leaf, _NoList):
+    if isinstance(leaf, NotAList):
         return HostFault(part, str(leaf))
     fault = HostFault(part, f"raised {type(leaf).__name__}: {border.fitted(leaf)}")
     fault.__cause__ = leaf
@@ -138,7 +140,7 @@ class Calls:
         self._start = start
         self._clock = clock
         self._deadlines_s = {"stop_all": STOP_ALL_DEADLINE_S, "restart": restart_deadline_s}
-        # That of the host. The handler that begins a call is not the caller of what it asks.
+        # That of the host: a handler's context must not pass for the host's in what the call asks.
         self._context = copy_context()
         self._in_flight: dict[str, list[Call]] = {}
         self._cut: dict[str, str] = {}  # parts whose last call to end was cut off, and how
@@ -152,7 +154,7 @@ class Calls:
 
     def begin_list(self, part: str, *args: Any) -> Call:
         """As `begin`, for a part that answers with a list; the answer is a tuple."""
-        return self._begin(part, partial(_listing, self._controller, part, *args))
+        return self._begin(part, partial(listing, self._controller, part, *args))
 
     def _begin(self, part: str, attempt: Callable[[], Any]) -> Call:
         late = [call for call in self._in_flight.get(part, ()) if call.is_late]
@@ -224,7 +226,7 @@ def _call(controller: Any, part: str, *args: Any, **kwargs: Any) -> Any:
     return getattr(controller, part)(*args, **kwargs)
 
 
-def _listing(controller: Any, part: str, *args: Any) -> Any:
+def listing(controller: Any, part: str, *args: Any) -> Any:
     """The answer as a tuple, or an awaitable of it. A generator runs here, in the call's place."""
     answer = _call(controller, part, *args)
     return _listing_later(answer) if inspect.isawaitable(answer) else _list_of(answer)
@@ -236,11 +238,11 @@ async def _listing_later(answer: Any) -> tuple[Any, ...]:
 
 def _list_of(answer: Any) -> tuple[Any, ...]:
     if not isinstance(answer, Iterable) or isinstance(answer, str | bytes | Mapping):
-        raise _NoList(f"answered a {type(answer).__name__}, not a list")
+        raise NotAList(f"answered a {type(answer).__name__}, not a list")
     return tuple(answer)
 
 
-class _NoList(Exception):
+class NotAList(Exception):
     """The answer of a part that must give a list is none."""
 
 

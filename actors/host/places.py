@@ -58,7 +58,8 @@ class CutOff(Exception):
 class Place(Protocol):
     """Where calls to the controller are made."""
 
-    settle_s: float  # for so long a tick waits for a quick answer; 0: some turns of its own loop
+    # For so long a tick waits for a quick answer; 0: it yields to its own loop a few times.
+    settle_s: float
 
     def __call__(self, part: str, call: Callable[[], Any], cut_after_s: float) -> Any:
         """The answer of `call`, or an awaitable of it for the fund's loop.

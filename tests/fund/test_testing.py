@@ -184,5 +184,7 @@ async def test_a_feed_that_is_listed_is_seen() -> None:
 
 
 def test_the_public_names_are_what_embedders_are_told() -> None:
-    assert set(testing.__all__) == {"FakeController", "VirtualFund", "virtual_fund"}
+    assert set(testing.__all__) == {
+        *("FakeController", "VirtualFund", "check_controller", "virtual_fund")
+    }
     assert issubclass(StrategyStatus, msgspec.Struct)

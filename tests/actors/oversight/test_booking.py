@@ -9,9 +9,10 @@ import pytest
 
 from fundops.actors.oversight.booking import RUNS_PER_TICK, Booking
 from fundops.wire.controller import Fill
-from fundops.wire.errors import HostFault, LedgerDegraded
+from fundops.wire.errors import HostFault, HostLate, LedgerDegraded
 from fundops.wire.ledger import (
     REPORTS_MAX,
+    BookCashEvents,
     Booked,
     BookFills,
     BookSettlements,
@@ -22,9 +23,10 @@ from fundops.wire.promotion import EntitlementTerms, PromotionStage
 
 
 class Host:
-    """Reports that were set, by source; an exception is raised."""
+    """Reports that were set, by source; an exception is raised, and None is awaited."""
 
     def __init__(self, **reports: Any) -> None:
+        self.soon: dict[str, Any] = {}
         self.reports = reports
         self.asked: list[tuple[str, str]] = []
 
@@ -43,6 +45,12 @@ class Host:
 
     def cash_events(self, after: str) -> Any:
         return self._read("cash_events", after)
+
+    async def settle(self) -> None:
+        """What is due soon comes in: a None becomes these reports."""
+        for source, answer in self.reports.items():
+            if answer is None and source in self.soon:
+                self.reports[source] = self.soon[source]
 
 
 class Ledger:
@@ -110,6 +118,41 @@ async def test_what_a_refusal_left_is_read_again_from_the_stored_cursor() -> Non
     host.reports["fills"] = (None,)
     await step.book(None)
     assert ledger.sizes()[-1] == 1
+
+
+async def test_an_answer_that_comes_while_settling_is_booked_by_the_same_tick() -> None:
+    step, host, ledger = booking(fills=None)
+    host.soon = {"fills": (None,)}
+    await step.book(None)
+    assert ledger.sizes() == [1]
+
+
+async def test_an_answer_that_is_awaited_fails_nothing_and_is_booked_by_a_later_tick() -> None:
+    step, host, ledger = booking(fills=None, cash_events=(None,))
+    await step.book(None)
+    assert [type(request) for request in ledger.requests] == [BookCashEvents]
+    host.reports = {"fills": (None,)}
+    await step.book(None)
+    assert [type(request) for request in ledger.requests[1:]] == [BookFills]
+
+
+async def test_settlements_wait_for_the_fills_before_them() -> None:
+    step, host, ledger = booking(fills=None, settlements=(None,))
+    await step.book(None)
+    assert ledger.requests == []
+    host.reports = {"fills": (None,)}
+    await step.book(None)
+    assert [type(request) for request in ledger.requests] == [BookFills, BookSettlements]
+    assert [source for source, _ in host.asked].count("settlements") == 1
+
+
+async def test_settlements_do_not_wait_for_fills_that_are_late() -> None:
+    step, host, ledger = booking(fills=None, settlements=(None,))
+    await step.book(None)
+    host.reports = {"fills": HostLate("fills", "did not answer within 1 s")}
+    with pytest.raises(HostLate):
+        await step.book(None)
+    assert [type(request) for request in ledger.requests] == [BookSettlements]
 
 
 async def test_strategies_without_real_money_are_named_with_their_stage() -> None:

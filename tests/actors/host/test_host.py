@@ -1,0 +1,447 @@
+"""The host port in virtual time, with a place whose calls end when the test says so."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from fundops import FeedStatus, Fill, StrategyStatus, VirtualClock
+from fundops.actors.host import Host
+from fundops.actors.host.places import CutOff
+from fundops.testing import FakeController
+from fundops.wire.controller import StopReport
+from fundops.wire.errors import HostFault, HostLate
+from fundops.wire.guard import StopEnded
+from fundops.wire.recovery import AttemptEnded, AttemptLate
+
+RUNNING = StrategyStatus("a", "running")
+
+
+class HandPlace:
+    """A place in which calls wait until `come_back`. They cannot be cut off, as in a thread."""
+
+    settle_s = 0.0
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[str, Callable[[], Any], trio.Event]] = []
+        self.made: list[str] = []
+
+    def __call__(self, part: str, call: Callable[[], Any], cut_after_s: float) -> Any:
+        self.made.append(part)
+        return self._wait(part, call)
+
+    async def _wait(self, part: str, call: Callable[[], Any]) -> Any:
+        go_on = trio.Event()
+        self.waiting.append((part, call, go_on))
+        await go_on.wait()
+        answer = call()
+        return await answer if hasattr(answer, "__await__") else answer
+
+    async def come_back(self, part: str, nth: int = 0) -> None:
+        """Let the oldest call of this part, or a later one, answer."""
+        await trio.testing.wait_all_tasks_blocked()
+        found = [waiting for waiting in self.waiting if waiting[0] == part][nth]
+        self.waiting.remove(found)
+        found[2].set()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+Clock = trio.testing.MockClock
+
+
+class World:
+    def __init__(self, nursery: trio.Nursery, engine: Any, place: Any) -> None:
+        self.engine, self.place, self.clock = engine, place, VirtualClock(1_000_000)
+        self.host = Host(engine, nursery, clock=self.clock, place=place)
+
+
+@asynccontextmanager
+async def _world(engine: Any = None, *, inline: bool = False) -> AsyncIterator[World]:
+    async with trio.open_nursery() as nursery:
+        place = None if inline else HandPlace()
+        yield World(nursery, engine or FakeController(RUNNING), place)
+        nursery.cancel_scope.cancel()
+
+
+# -- questions
+
+
+async def test_an_answer_made_inline_is_there_at_once(autojump_clock: Clock) -> None:
+    async with _world(inline=True) as world:
+        assert world.host.strategies() == (RUNNING,)
+
+
+async def test_a_coroutine_that_only_computes_is_there_after_settling(
+    autojump_clock: Clock,
+) -> None:
+    class Engine:
+        async def strategies(self) -> list[StrategyStatus]:
+            return [RUNNING]
+
+        async def feeds(self) -> list[FeedStatus]:
+            return [FeedStatus("f", 1)]
+
+    async with _world(Engine(), inline=True) as world:
+        world.host.ask()
+        world.host.feeds()
+        await world.host.settle()
+        assert world.host.heard().statuses == (RUNNING,)
+        assert world.host.feeds_heard() == (FeedStatus("f", 1),)
+
+
+async def test_an_answer_that_comes_later_has_the_age_of_its_coming(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        world.host.ask()
+        assert world.host.heard().statuses == ()
+        world.clock.advance(3)
+        await world.place.come_back("strategies")
+        world.clock.advance(5)
+        heard = world.host.heard()
+        assert (heard.statuses, heard.age_s) == ((RUNNING,), 5)
+
+
+async def test_a_question_is_not_asked_again_while_it_is_awaited(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        for _ in range(3):
+            world.host.ask()
+            await world.host.settle()
+        assert world.place.made == ["strategies"]
+        assert world.host.problem is None
+        await world.place.come_back("strategies")
+        world.host.ask()
+        assert world.place.made == ["strategies"] * 2
+
+
+async def test_a_late_part_is_silent_and_named_until_it_answers(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        world.host.ask()
+        await trio.sleep(0.9)
+        assert world.host.late() == {}
+        await trio.sleep(0.2)
+        assert world.host.late() == {"strategies": "did not answer within 1 s"}
+        assert isinstance(world.host.problem, HostLate)
+        assert world.host.heard().silent
+        world.host.ask()
+        assert world.place.made == ["strategies"], "not called again before it comes back"
+        await world.place.come_back("strategies")
+        assert world.host.late() == {}
+        heard = world.host.heard()
+        assert (heard.statuses, heard.silent) == ((RUNNING,), False), "a late answer counts"
+        assert world.host.problem is None
+
+
+async def test_a_coroutine_that_hangs_is_ended_and_asked_again(autojump_clock: Clock) -> None:
+    class Engine(FakeController):
+        hangs = True
+
+        async def strategies(self) -> list[StrategyStatus]:  # type: ignore[override]
+            if self.hangs:
+                await trio.sleep_forever()
+            return [RUNNING]
+
+    engine = Engine()
+    async with _world(engine, inline=True) as world:
+        world.host.ask()
+        await trio.sleep(1.1)
+        assert world.host.late() == {"strategies": "did not answer within 1 s"}
+        assert world.host.heard().silent
+        engine.hangs = False
+        world.host.ask()
+        await world.host.settle()
+        assert world.host.late() == {}
+        assert not world.host.heard().silent
+
+
+async def test_a_coroutine_that_will_not_end_is_late_and_keeps_only_its_part(
+    autojump_clock: Clock,
+) -> None:
+    class Engine(FakeController):
+        async def strategies(self) -> list[StrategyStatus]:  # type: ignore[override]
+            with trio.CancelScope(shield=True):
+                await trio.sleep(60)
+            return [RUNNING]
+
+    async with _world(Engine(), inline=True) as world:
+        world.host.ask()
+        await trio.sleep(2)
+        assert world.host.heard().silent
+        await world.host.pause("a", "why")
+        assert world.engine.calls == [("pause", "a", "why")]
+        await trio.sleep(60)
+        assert world.host.heard().statuses == (RUNNING,)
+
+
+async def test_a_hang_of_one_part_stops_no_other(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        world.host.ask()
+        await trio.sleep(2)
+        world.host.feeds()
+        assert world.host.fills("") is None
+        await world.place.come_back("feeds")
+        await world.place.come_back("fills")
+        assert world.host.feeds_heard() == ()
+        assert world.host.fills("") == ()
+
+
+async def test_a_person_who_asks_waits_for_the_answer(autojump_clock: Clock) -> None:
+    async with _world() as world, trio.open_nursery() as nursery:
+        answers: list[Any] = []
+
+        async def ask() -> None:
+            answers.append(await world.host.strategies_now())
+            answers.append(await world.host.feeds_now())
+
+        nursery.start_soon(ask)
+        await world.place.come_back("strategies")
+        await world.place.come_back("feeds")
+        assert answers == [(RUNNING,), ()]
+
+
+async def test_a_person_who_asks_hears_that_a_part_is_late(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        with pytest.raises(HostLate, match=r"controller\.strategies: did not answer within 1 s"):
+            await world.host.strategies_now()
+
+
+@pytest.mark.parametrize("answer", ["a", b"a", {}, None, 5])
+async def test_an_answer_that_is_no_list_is_named_by_its_type(
+    autojump_clock: Clock, answer: Any
+) -> None:
+    class Engine:
+        def fills(self, after: str) -> Any:
+            return answer
+
+        def strategies(self) -> Any:
+            return answer
+
+    async with _world(Engine(), inline=True) as world:
+        text = f"answered a {type(answer).__name__}, not a list"
+        with pytest.raises(HostFault, match=text):
+            world.host.fills("")
+        with pytest.raises(HostFault, match=text):
+            world.host.strategies()
+
+
+# -- reports after a cursor
+
+
+def _fill(number: int) -> Fill:
+    one = Decimal(1)
+    return Fill(str(number), "a", "X", one, one, Decimal(0), 0, str(number))
+
+
+async def test_an_answer_belongs_to_the_cursor_it_was_asked_with(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        world.engine.fill_list = [_fill(1), _fill(2)]
+        assert world.host.fills("") is None
+        await world.place.come_back("fills")
+        assert world.host.fills("1") is None, "the answer held the first fill again"
+        await world.place.come_back("fills")
+        assert world.host.fills("1") == (_fill(2),)
+
+
+async def test_an_answer_in_flight_for_an_old_cursor_is_dropped_when_it_comes(
+    autojump_clock: Clock,
+) -> None:
+    async with _world() as world:
+        world.engine.fill_list = [_fill(1), _fill(2)]
+        assert world.host.fills("") is None
+        assert world.host.fills("1") is None
+        assert world.place.made == ["fills"], "never twice at once"
+        await world.place.come_back("fills")
+        assert world.host.fills("1") is None
+        await world.place.come_back("fills")
+        assert world.host.fills("1") == (_fill(2),)
+
+
+async def test_an_answer_is_given_once(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        assert world.host.fills("") is None
+        await world.place.come_back("fills")
+        assert world.host.fills("") == ()
+        assert world.host.fills("") is None
+        assert world.place.made == ["fills", "fills"]
+
+
+async def test_reports_that_are_late_are_a_fault_until_they_come(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        assert world.host.fills("") is None
+        await trio.sleep(1.5)
+        for _ in range(2):
+            with pytest.raises(HostLate, match="did not answer within 1 s"):
+                world.host.fills("")
+        assert world.host.late() == {"fills": "did not answer within 1 s"}
+        await world.place.come_back("fills")
+        assert world.host.fills("") == ()
+
+
+async def test_an_error_of_a_report_is_raised_once_and_asked_anew(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        world.engine.fill_list = [_fill(1)]
+        world.engine.fills = lambda after: 1 / 0
+        assert world.host.fills("") is None
+        await world.place.come_back("fills")
+        with pytest.raises(HostFault, match="ZeroDivisionError"):
+            world.host.fills("")
+        del world.engine.fills
+        assert world.host.fills("") is None
+        await world.place.come_back("fills")
+        assert world.host.fills("") == (_fill(1),)
+
+
+# -- acts
+
+
+async def test_an_act_that_is_late_is_not_repeated_before_it_comes_back(
+    autojump_clock: Clock,
+) -> None:
+    async with _world() as world:
+        with pytest.raises(HostLate, match=r"controller\.pause: did not answer within 1 s"):
+            await world.host.pause("a", "why")
+        begun = trio.current_time()
+        with pytest.raises(HostLate, match="has not come back"):
+            await world.host.pause("a", "why")
+        assert trio.current_time() == begun, "refused at once"
+        assert world.place.made == ["pause"]
+        await world.place.come_back("pause")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.host.pause, "a", "why")
+            await world.place.come_back("pause")
+        assert world.place.made == ["pause", "pause"]
+        assert world.host.late() == {}
+
+
+async def test_two_acts_of_one_part_may_be_in_flight_in_time(autojump_clock: Clock) -> None:
+    async with _world() as world, trio.open_nursery() as nursery:
+        nursery.start_soon(world.host.stop, "a", "why")
+        nursery.start_soon(world.host.stop, "b", "why")
+        await world.place.come_back("stop")
+        await world.place.come_back("stop")
+        assert sorted(world.engine.calls) == [("stop", "a", "why"), ("stop", "b", "why")]
+
+
+# -- stop_all
+
+
+def _stops(world: World) -> tuple[list[StopEnded], Callable[[], bool]]:
+    told: list[StopEnded] = []
+    return told, lambda: world.host.start_stop_all("why", "halt", told.append)
+
+
+async def test_a_stop_is_never_called_twice_at_once(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        told, begin = _stops(world)
+        assert begin()
+        assert not begin()
+        await world.place.come_back("stop_all")
+        assert [ended.report for ended in told] == [StopReport(0, 0)]
+        assert begin()
+
+
+async def test_a_plain_stop_counts_as_any_other(autojump_clock: Clock) -> None:
+    class Engine(FakeController):
+        def stop_all(self, reason: str, action: str) -> StopReport:  # type: ignore[override]
+            return StopReport(0, 0)
+
+    async with _world(Engine(), inline=True) as world:
+        told, begin = _stops(world)
+        assert begin()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [ended.report for ended in told] == [StopReport(0, 0)]
+
+
+async def test_a_stop_that_hangs_is_called_again_and_leaves_four_behind(
+    autojump_clock: Clock,
+) -> None:
+    async with _world() as world:
+        told, begin = _stops(world)
+        for number in range(4):
+            assert begin(), number
+            await trio.sleep(11)
+        assert [ended.problem for ended in told] == [
+            "controller.stop_all: did not answer within 10 s"
+        ] * 4
+        assert not begin(), "four are left behind"
+        assert world.host.late() == {}, "the kill switch tells it itself"
+        await world.place.come_back("stop_all", 2)
+        assert told[-1].report == StopReport(0, 0), "a late report counts"
+        assert begin()
+
+
+async def test_a_late_stop_that_fails_is_no_news(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        told, begin = _stops(world)
+        assert begin()
+        await trio.sleep(11)
+        world.engine.failures["stop_all"] = RuntimeError("no")
+        await world.place.come_back("stop_all")
+        assert len(told) == 1
+
+
+async def test_a_stop_is_not_held_up_by_other_parts(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        world.host.ask()
+        for call in (world.host.pause("a", ""), world.host.stop("a", "")):
+            with pytest.raises(HostLate):
+                await call
+        told, begin = _stops(world)
+        assert begin()
+        await world.place.come_back("stop_all")
+        assert [ended.report for ended in told] == [StopReport(0, 0)]
+
+
+async def test_the_end_of_a_fund_waits_for_a_stop_for_its_deadline_alone(
+    autojump_clock: Clock,
+) -> None:
+    async with _world() as world:
+        _, begin = _stops(world)
+        begin()
+        begun = trio.current_time()
+        await world.host.finish_stop()
+        assert 9 < trio.current_time() - begun <= 11
+
+
+# -- restarts
+
+
+async def test_a_restart_that_is_late_goes_on_and_holds_up_no_other_strategy(
+    autojump_clock: Clock,
+) -> None:
+    async with _world() as world:
+        told: list[Any] = []
+        world.host.start_restart("a", "1", told.append)
+        await trio.sleep(31)
+        assert told == [AttemptLate("a", "1")]
+        assert world.host.late() == {}, "recovery tells it itself"
+        world.host.start_restart("b", "2", told.append)
+        await world.place.come_back("restart", 1)
+        await world.place.come_back("restart")
+        assert told[1:] == [AttemptEnded("b", "2", None, True), AttemptEnded("a", "1", None, True)]
+        await world.host.idle()
+
+
+async def test_the_error_of_a_restart_is_that_of_the_engine(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        told: list[Any] = []
+        world.engine.failures["restart"] = ValueError("bad key")
+        world.host.start_restart("a", "1", told.append)
+        await world.place.come_back("restart")
+        assert told == [AttemptEnded("a", "1", "ValueError: bad key", True)]
+
+
+async def test_a_call_that_the_place_cut_off_is_late(autojump_clock: Clock) -> None:
+    class Cutting(HandPlace):
+        async def _wait(self, part: str, call: Callable[[], Any]) -> Any:
+            raise CutOff
+
+    async with trio.open_nursery() as nursery:
+        host = Host(FakeController(), nursery, place=Cutting())
+        with pytest.raises(HostLate, match="did not answer within 1 s"):
+            await host.pause("a", "")
+        assert host.late() == {"pause": "did not answer within 1 s"}
