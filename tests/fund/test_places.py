@@ -214,7 +214,8 @@ def test_a_stop_that_bridges_to_the_loop_of_the_caller_is_no_deadlock(tmp_path: 
                 return StopReport(0, 0)
 
         with _manager(tmp_path, Bridging(RUNNING)) as fund:
-            assert fund.kill_switch.engage(**HALT).state == "ENGAGING"
+            with pytest.warns(RuntimeWarning, match="blocks the event loop"):
+                assert fund.kill_switch.engage(**HALT).state == "ENGAGING"
             for _ in range(400):
                 await asyncio.sleep(0.01)
                 status: KillStatus = fund.kill_switch.status()
