@@ -331,10 +331,13 @@ _METRICS: Mapping[str, str] = {
 
 def _figure(value: float, unit: str) -> str:
     if unit == "fraction":
-        return f"{100 * value:.7g}%"
-    if unit == "annual":
-        return f"{value:.7g}"
-    return f"{value:.7g} {unit}"
+        return f"{_number(100 * value)}%"
+    return _number(value) if unit == "annual" else f"{_number(value)} {unit}"
+
+
+def _number(value: float) -> str:
+    """To 5 decimals, a second of a day, and never with an exponent."""
+    return f"{value:.5f}".rstrip("0").rstrip(".")
 
 
 def _stage(text: str, facts: Facts) -> Blocker:

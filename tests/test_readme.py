@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("reader")
 
 
-@pytest.fixture(scope="module")
-def snippet(folder: Path) -> str:
-    """The output of the Python example, which leaves the database that a later command reads."""
-    (source,) = blocks("python")
+def run_snippet(source: str, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", source],
         cwd=folder,
@@ -52,10 +50,43 @@ def snippet(folder: Path) -> str:
     return done.stdout
 
 
-def test_the_python_example_books_what_it_says(snippet: str) -> None:
-    assert snippet.startswith("True {")
-    assert "'CASH': Decimal('101500.00000000')" in snippet
-    assert "'REALIZED_PNL': Decimal('-1500.00000000')" in snippet
+@pytest.fixture(scope="module")
+def refusal(folder: Path) -> str:
+    """The output of the first example, which leaves the database that a later command reads."""
+    return run_snippet(blocks("python")[0], folder)
+
+
+def test_the_first_example_ends_in_the_printed_refusal(refusal: str) -> None:
+    printed = blocks("python")[0].splitlines()[-1]
+    assert refusal == printed.removeprefix("# ") + "\n"
+
+
+def test_the_lines_for_a_bot_run_inside_one(folder: Path) -> None:
+    # Some ticks give the strategy its lease first.
+    lines = blocks("python")[1].replace("    if", "    await asyncio.sleep(0.3)\n    if", 1)
+    program = f"""
+import asyncio
+from fundops import AsyncioFund, FundConfig, StrategyStatus
+
+class Engine:
+    bought = []
+
+    def strategies(self):
+        return [StrategyStatus("trend", "running")]
+
+    async def buy(self, instrument, amount):
+        self.bought.append((instrument, amount))
+
+config = FundConfig(total_capital=100_000, tick_interval_s=0.01, lease_s=5, db_path="bot.db")
+engine = Engine()
+
+async def main():
+{textwrap.indent(lines, "    ")}
+
+asyncio.run(main())
+print(engine.bought)
+"""
+    assert run_snippet(program, folder) == "[('SPY', Decimal('100000.00000000'))]\n"
 
 
 def test_every_command_is_accounted_for() -> None:
@@ -76,7 +107,7 @@ def test_the_two_set_up_commands_are_what_ci_reads_out_and_runs() -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in PLAIN if "serve" not in line])
-def test_a_command_runs_as_written(line: str, folder: Path, snippet: str) -> None:
+def test_a_command_runs_as_written(line: str, folder: Path, refusal: str) -> None:
     done = subprocess.run(
         command(line),
         cwd=folder,

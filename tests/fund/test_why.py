@@ -227,7 +227,7 @@ async def test_the_gate_tells_each_criterion_with_what_it_lacks() -> None:
         assert list(gates) == ["min_days", "min_trades", "min_sharpe", "max_drawdown"]
         days = gates["min_days"]
         assert days.text == (
-            "gate to shadow: min_days is 2.314815e-05 days, needs >= 14 days: 13.99998 days to go"
+            "gate to shadow: min_days is 0.00002 days, needs >= 14 days: 13.99998 days to go"
         )
         assert days.lift == "13.99998 days to go: 2026-01-19 at the earliest"
         assert gates["min_trades"].text == (
