@@ -304,18 +304,18 @@ class Host:
         self._words, self._aside = words, aside
         self._heard_s, self._heard_us = heard_s, heard_us
 
-    def feeds(self) -> tuple[FeedStatus, ...]:
-        """The last good status of each feed; empty without that part. Raises: `HostFault`.
-
-        A feed with a wrong status is named in `feed_doubts`, and its last good one stands.
-        """
-        if not self.can(CanListFeeds):
-            return ()
-        self._feeds.ask()
-        return self.feeds_heard()
+    def ask_feeds(self) -> None:
+        """Ask for the feeds, once a tick; nothing without that part."""
+        if self.can(CanListFeeds):
+            self._feeds.ask()
 
     def feeds_heard(self) -> tuple[FeedStatus, ...]:
-        """The feeds of the last answer. Raises: `HostFault` when the last question has none."""
+        """The last good status of each feed; empty without that part.
+
+        A feed with a wrong status is named in `feed_doubts`, and its last good one stands.
+
+        Raises: `HostFault` when the last question has no answer.
+        """
         ended = self._feeds.take()
         if ended is not None:
             words: dict[str, FeedStatus] = {}
@@ -338,10 +338,8 @@ class Host:
         return tuple(self._feed_words.values())
 
     async def feeds_now(self) -> tuple[FeedStatus, ...]:
-        """As `feeds`, after waiting for the answer. Raises: `HostFault`."""
-        if not self.can(CanListFeeds):
-            return ()
-        self._feeds.ask()
+        """As `feeds_heard`, after asking and waiting for the answer. Raises: `HostFault`."""
+        self.ask_feeds()
         await _awaited(self._feeds)
         return self.feeds_heard()
 

@@ -89,7 +89,7 @@ async def test_a_coroutine_that_only_computes_is_there_after_settling(
 
     async with _world(Engine(), inline=True) as world:
         world.host.ask()
-        world.host.feeds()
+        world.host.ask_feeds()
         await world.host.settle()
         assert world.host.heard().statuses == (RUNNING,)
         assert world.host.feeds_heard() == (FeedStatus("f", 1),)
@@ -181,7 +181,7 @@ async def test_a_hang_of_one_part_stops_no_other(autojump_clock: Clock) -> None:
     async with _world() as world:
         world.host.ask()
         await trio.sleep(2)
-        world.host.feeds()
+        world.host.ask_feeds()
         assert world.host.fills("") is None
         await world.place.come_back("feeds")
         await world.place.come_back("fills")
@@ -226,6 +226,19 @@ async def test_an_answer_that_is_no_list_is_named_by_its_type(
             world.host.fills("")
         with pytest.raises(HostFault, match=text):
             world.host.strategies()
+
+
+async def test_a_feed_is_well_again_with_its_answer(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        world.engine.feeds = lambda: 1 / 0
+        world.host.ask_feeds()
+        await world.place.come_back("feeds")
+        with pytest.raises(HostFault, match="ZeroDivisionError"):
+            world.host.feeds_heard()
+        del world.engine.feeds
+        world.host.ask_feeds()
+        await world.place.come_back("feeds")
+        assert world.host.feeds_heard() == ()
 
 
 # -- reports after a cursor
