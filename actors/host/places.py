@@ -166,7 +166,7 @@ class ThreadPlace:
             raise CutOff
         work = partial(copy_context().run, away.in_thread, call)
         trio.lowlevel.start_thread_soon(work, away.end, f"fundops-controller-{part}")
-        return await away.wait(waiting.deadline - trio.current_time())
+        return await away.wait(max(0.0, waiting.deadline - trio.current_time()))
 
 
 class _Away:

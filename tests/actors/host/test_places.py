@@ -143,7 +143,7 @@ async def test_a_coroutine_is_ended_at_its_deadline(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["asyncio", "threads"])
 async def test_a_plain_call_past_its_deadline_still_gives_its_answer(kind: str) -> None:
     async with _place(kind) as place:
-        assert await _called(place, lambda: time.sleep(0.05) or "late", 0.001) == "late"  # type: ignore[func-returns-value]
+        assert await _called(place, lambda: time.sleep(0.2) or "late", 0.1) == "late"  # type: ignore[func-returns-value]
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "threads"])
