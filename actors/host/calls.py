@@ -95,8 +95,7 @@ class Call:
     async def in_time(self) -> Any:
         """The answer. Raises: `HostFault`, which is `HostLate` past the deadline."""
         if not self.is_ended:
-            left_s = self.begun_s + self.deadline_s - trio.current_time()
-            with trio.move_on_after(left_s + CUT_S):
+            with trio.move_on_at(self.begun_s + self.deadline_s + CUT_S):
                 await self._ended.wait()
         if not self.is_ended:
             raise self.lateness()

@@ -12,7 +12,7 @@ wrong is set aside by name, and the others count.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from decimal import Decimal
@@ -43,7 +43,7 @@ from ...wire.errors import HostFault, NotRetryable
 from ...wire.guard import StopEnded
 from ...wire.recovery import AttemptEnded, AttemptLate
 from ..guard.latch import KillLatch
-from .calls import STOP_ALL_DEADLINE_S, Call, Calls, Listed, Reports
+from .calls import CALL_DEADLINE_S, STOP_ALL_DEADLINE_S, Call, Calls, Listed, Reports
 from .parts import FEATURES, lacks, offers
 from .places import InlinePlace, Place
 
@@ -304,18 +304,18 @@ class Host:
         self._words, self._aside = words, aside
         self._heard_s, self._heard_us = heard_s, heard_us
 
-    def feeds(self) -> tuple[FeedStatus, ...]:
-        """The last good status of each feed; empty without that part. Raises: `HostFault`.
-
-        A feed with a wrong status is named in `feed_doubts`, and its last good one stands.
-        """
-        if not self.can(CanListFeeds):
-            return ()
-        self._feeds.ask()
-        return self.feeds_heard()
+    def ask_feeds(self) -> None:
+        """Ask for the feeds, once a tick; nothing without that part."""
+        if self.can(CanListFeeds):
+            self._feeds.ask()
 
     def feeds_heard(self) -> tuple[FeedStatus, ...]:
-        """The feeds of the last answer. Raises: `HostFault` when the last question has none."""
+        """The last good status of each feed; empty without that part.
+
+        A feed with a wrong status is named in `feed_doubts`, and its last good one stands.
+
+        Raises: `HostFault` when the last question has no answer.
+        """
         ended = self._feeds.take()
         if ended is not None:
             words: dict[str, FeedStatus] = {}
@@ -338,10 +338,8 @@ class Host:
         return tuple(self._feed_words.values())
 
     async def feeds_now(self) -> tuple[FeedStatus, ...]:
-        """As `feeds`, after waiting for the answer. Raises: `HostFault`."""
-        if not self.can(CanListFeeds):
-            return ()
-        self._feeds.ask()
+        """As `feeds_heard`, after asking and waiting for the answer. Raises: `HostFault`."""
+        self.ask_feeds()
         await _awaited(self._feeds)
         return self.feeds_heard()
 
@@ -391,6 +389,34 @@ class Host:
         """Put a stage in force; nothing without that part. Raises: `HostFault`."""
         if self.can(CanSetStage):
             await self._calls.begin("set_stage", name, stage, capital_cap).in_time()
+
+    async def each(
+        self, act: Callable[..., Awaitable[None]], arguments: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """Do this act with each of the arguments, in order; a fault of one stops no other.
+
+        When a second has passed the others are done at once, so that a part which hangs does not
+        cost the tick a second for each strategy.
+
+        Raises: the last `HostFault`, after all were done.
+        """
+        faults: list[HostFault] = []
+
+        async def do(*argument: Any) -> None:
+            try:
+                await act(*argument)
+            except HostFault as fault:
+                faults.append(fault)
+
+        until_s = trio.current_time() + CALL_DEADLINE_S
+        async with trio.open_nursery() as nursery:
+            for argument in arguments:
+                if trio.current_time() < until_s:
+                    await do(*argument)
+                else:
+                    nursery.start_soon(do, *argument)
+        if faults:
+            raise faults[-1]
 
     # -- stops
 

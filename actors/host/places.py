@@ -37,6 +37,10 @@ __all__ = [
 log = logging.getLogger("fundops.host")
 
 INLINE_MAX_S = 0.001  # of a plain function on the fund's loop, which waits meanwhile
+# A busy machine makes any call slow now and then. A part is named when so many in a row were slow,
+# and at once when one took a second.
+SLOW_IN_A_ROW = 10
+SLOW_AT_ONCE_S = 1.0
 # A hop to another thread and back takes about 0.1 ms. With this wait a quick answer belongs to the
 # tick that asked for it; without, it would belong to the next one.
 SETTLE_S = 0.02
@@ -80,6 +84,8 @@ class InlinePlace:
 
     def __init__(self) -> None:
         self.slow: dict[str, int] = {}  # calls that held up the loop, by part
+        self._in_a_row: dict[str, int] = {}
+        self._named: set[str] = set()
 
     def __call__(self, part: str, call: Callable[[], Any], cut_after_s: float) -> Any:
         """See `Place`."""
@@ -90,14 +96,18 @@ class InlinePlace:
             took_s = perf_counter() - begun_s
             if took_s > INLINE_MAX_S:
                 self._count_slow(part, took_s)
+            else:
+                self._in_a_row.pop(part, None)
         return _until(answer, cut_after_s) if inspect.isawaitable(answer) else answer
 
     def _count_slow(self, part: str, took_s: float) -> None:
         self.slow[part] = self.slow.get(part, 0) + 1
-        if self.slow[part] == 1:
+        row = self._in_a_row[part] = self._in_a_row.get(part, 0) + 1
+        if part not in self._named and (row >= SLOW_IN_A_ROW or took_s >= SLOW_AT_ONCE_S):
+            self._named.add(part)
             log.warning(
-                "controller.%s took %.1f ms on the fund's loop, which waits meanwhile; later slow"
-                " calls are only counted",
+                "controller.%s took %.1f ms on the fund's loop, which waits meanwhile; its slow"
+                " calls are only counted from now on",
                 part,
                 took_s * 1_000,
             )
@@ -156,7 +166,7 @@ class ThreadPlace:
             raise CutOff
         work = partial(copy_context().run, away.in_thread, call)
         trio.lowlevel.start_thread_soon(work, away.end, f"fundops-controller-{part}")
-        return await away.wait(waiting.deadline - trio.current_time())
+        return await away.wait(max(0.0, waiting.deadline - trio.current_time()))
 
 
 class _Away:

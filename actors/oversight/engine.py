@@ -46,7 +46,7 @@ class Engine:
 
     async def read_feeds(self) -> None:
         """As `read`, for the feeds."""
-        self._host.feeds()
+        self._host.ask_feeds()
         await self._host.settle()
         self.feeds = self._host.feeds_heard()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...wire.errors import HostFault
 from ...wire.guard import GuardState, Pause
 from ..host import Host
 
@@ -21,16 +20,13 @@ class Pauses:
     async def tell(self, fresh: Sequence[Pause], guard: GuardState) -> None:
         """Pause these and those still owed. Raises: `HostFault`, after all were told."""
         self._owed |= {pause.strategy: pause.reason for pause in fresh}
-        fault: HostFault | None = None
-        for name, reason in tuple(self._owed.items()):
+
+        async def tell(name: str, reason: str) -> None:
             latch = self._host.latch
             if latch.engaged and latch.status.action == "freeze":
                 return  # the engine must touch nothing; the pauses stay owed
-            try:
-                if guard.strategies[name].paused:
-                    await self._host.pause(name, reason)
-                del self._owed[name]
-            except HostFault as error:
-                fault = error
-        if fault is not None:
-            raise fault
+            if guard.strategies[name].paused:
+                await self._host.pause(name, reason)
+            del self._owed[name]
+
+        await self._host.each(tell, tuple(self._owed.items()))

@@ -12,7 +12,6 @@ from decimal import Decimal
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import StrategyStatus, stage_risk
 from ...wire.entitlement import capital_of
-from ...wire.errors import HostFault
 from ...wire.money import minor_of_float
 from ...wire.promotion import EntitlementTerms
 from ..guard.entitle import above
@@ -44,24 +43,23 @@ class Reconciler:
         self.alerts = []
         if not self._unequal(statuses, terms):
             return
-        fault: HostFault | None = None
+        known: list[tuple[StrategyStatus, EntitlementTerms]] = []
         for status in self._host.strategies():  # as it is now: this tick may have changed it
             entitled = terms.get(status.name)
             if entitled is None:
                 self._name(status.name)
                 continue
             self._compare(status, entitled)
-            latch = self._host.latch
-            order = due(status, entitled, self._capital_minor, killed=latch.engaged)
-            # Under "freeze" the engine must touch nothing.
-            frozen = latch.engaged and latch.status.action == "freeze"
-            if order is not None and not frozen:
-                try:
-                    await self._host.set_stage(*order)
-                except HostFault as error:
-                    fault = error
-        if fault is not None:
-            raise fault
+            known.append((status, entitled))
+        await self._host.each(self._order, known)
+
+    async def _order(self, status: StrategyStatus, entitled: EntitlementTerms) -> None:
+        latch = self._host.latch
+        order = due(status, entitled, self._capital_minor, killed=latch.engaged)
+        # Under "freeze" the engine must touch nothing.
+        frozen = latch.engaged and latch.status.action == "freeze"
+        if order is not None and not frozen:
+            await self._host.set_stage(*order)
 
     def _unequal(
         self, statuses: tuple[StrategyStatus, ...], terms: Mapping[str, EntitlementTerms]

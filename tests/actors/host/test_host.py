@@ -89,7 +89,7 @@ async def test_a_coroutine_that_only_computes_is_there_after_settling(
 
     async with _world(Engine(), inline=True) as world:
         world.host.ask()
-        world.host.feeds()
+        world.host.ask_feeds()
         await world.host.settle()
         assert world.host.heard().statuses == (RUNNING,)
         assert world.host.feeds_heard() == (FeedStatus("f", 1),)
@@ -181,7 +181,7 @@ async def test_a_hang_of_one_part_stops_no_other(autojump_clock: Clock) -> None:
     async with _world() as world:
         world.host.ask()
         await trio.sleep(2)
-        world.host.feeds()
+        world.host.ask_feeds()
         assert world.host.fills("") is None
         await world.place.come_back("feeds")
         await world.place.come_back("fills")
@@ -209,6 +209,18 @@ async def test_a_person_who_asks_hears_that_a_part_is_late(autojump_clock: Clock
             await world.host.strategies_now()
 
 
+async def test_a_person_who_asks_a_part_that_is_late_hears_it_at_once(
+    autojump_clock: Clock,
+) -> None:
+    async with _world() as world:
+        world.host.ask()
+        await trio.sleep(100)
+        begun = trio.current_time()
+        with pytest.raises(HostLate):
+            await world.host.strategies_now()
+        assert trio.current_time() == pytest.approx(begun, abs=0.1)
+
+
 @pytest.mark.parametrize("answer", ["a", b"a", {}, None, 5])
 async def test_an_answer_that_is_no_list_is_named_by_its_type(
     autojump_clock: Clock, answer: Any
@@ -226,6 +238,19 @@ async def test_an_answer_that_is_no_list_is_named_by_its_type(
             world.host.fills("")
         with pytest.raises(HostFault, match=text):
             world.host.strategies()
+
+
+async def test_a_feed_is_well_again_with_its_answer(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        world.engine.feeds = lambda: 1 / 0
+        world.host.ask_feeds()
+        await world.place.come_back("feeds")
+        with pytest.raises(HostFault, match="ZeroDivisionError"):
+            world.host.feeds_heard()
+        del world.engine.feeds
+        world.host.ask_feeds()
+        await world.place.come_back("feeds")
+        assert world.host.feeds_heard() == ()
 
 
 # -- reports after a cursor
@@ -324,6 +349,35 @@ async def test_two_acts_of_one_part_may_be_in_flight_in_time(autojump_clock: Clo
         await world.place.come_back("stop")
         await world.place.come_back("stop")
         assert sorted(world.engine.calls) == [("stop", "a", "why"), ("stop", "b", "why")]
+
+
+async def test_acts_are_done_in_order_and_a_fault_stops_no_other(autojump_clock: Clock) -> None:
+    async with _world(inline=True) as world:
+        done: list[str] = []
+
+        async def act(name: str) -> None:
+            done.append(name)
+            if name == "b":
+                raise HostFault("pause", "raised")
+
+        with pytest.raises(HostFault, match="raised"):
+            await world.host.each(act, [("a",), ("b",), ("c",)])
+        assert done == ["a", "b", "c"]
+
+
+async def test_a_part_that_hangs_costs_many_acts_two_seconds(autojump_clock: Clock) -> None:
+    class Engine(FakeController):
+        async def pause(self, name: str, reason: str) -> None:
+            if name != "z":
+                await trio.sleep_forever()
+            await super().pause(name, reason)
+
+    async with _world(Engine(), inline=True) as world:
+        begun = trio.current_time()
+        with pytest.raises(HostLate):
+            await world.host.each(world.host.pause, [(name, "") for name in "abcdefgz"])
+        assert trio.current_time() - begun == pytest.approx(2, abs=0.1)
+        assert world.engine.calls == [("pause", "z", "")]
 
 
 # -- stop_all

@@ -143,7 +143,7 @@ async def test_a_coroutine_is_ended_at_its_deadline(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["asyncio", "threads"])
 async def test_a_plain_call_past_its_deadline_still_gives_its_answer(kind: str) -> None:
     async with _place(kind) as place:
-        assert await _called(place, lambda: time.sleep(0.05) or "late", 0.001) == "late"  # type: ignore[func-returns-value]
+        assert await _called(place, lambda: time.sleep(0.2) or "late", 0.1) == "late"  # type: ignore[func-returns-value]
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "threads"])
@@ -196,24 +196,41 @@ async def test_the_context_of_the_caller_is_that_of_the_call(kind: str) -> None:
 # -- trio
 
 
-async def test_a_slow_plain_call_is_counted_and_named_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def _slow_calls(caplog: pytest.LogCaptureFixture, *took_s: float) -> tuple[InlinePlace, list[str]]:
+    """A place after calls that took so long, and its log."""
+    now_s = 0.0
+    place = InlinePlace()
+
+    def call(lasting_s: float) -> None:
+        nonlocal now_s
+        now_s += lasting_s
+
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING, "fundops.host"):
+        patch.setattr(places, "perf_counter", lambda: now_s)
+        for lasting_s in took_s:
+            place("feeds", partial(call, lasting_s), SOON_S)
+    return place, caplog.messages
+
+
+async def test_slow_plain_calls_are_counted_and_named_once(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(places, "INLINE_MAX_S", -1.0)
-    place = InlinePlace()
-    with caplog.at_level(logging.WARNING, "fundops.host"):
-        for _ in range(3):
-            place("feeds", list, SOON_S)
-    assert place.slow == {"feeds": 3}
-    assert len(caplog.records) == 1
-    assert "controller.feeds took" in caplog.text
+    place, log = _slow_calls(caplog, *[0.002] * 25)
+    assert place.slow == {"feeds": 25}
+    (line,) = log
+    assert line.startswith("controller.feeds took 2.0 ms on the fund's loop")
 
 
-async def test_a_quick_plain_call_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "INLINE_MAX_S", 60.0)
-    place = InlinePlace()
-    place("feeds", list, SOON_S)
-    assert place.slow == {}
+async def test_a_plain_call_of_a_second_is_named_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    place, log = _slow_calls(caplog, 1.5)
+    assert (place.slow, len(log)) == ({"feeds": 1}, 1)
+
+
+async def test_a_call_that_is_slow_now_and_then_is_only_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place, log = _slow_calls(caplog, *[0.002, 0.0005] * 25)
+    assert (place.slow, log) == ({"feeds": 25}, [])
 
 
 async def test_an_asyncio_coroutine_on_trio_is_a_plain_error() -> None:
