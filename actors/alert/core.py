@@ -331,6 +331,15 @@ class Draft:
         """The keys, the suppressed counts and the waiting alerts that this draft changes."""
         return Changes(self._keys.maps[0], self._suppressed.maps[0], self._waiting.maps[0])
 
+    @property
+    def next_us(self) -> float:
+        """The instant of the next summary or of the next room for a waiting alert; infinite when
+        there is neither. Right after `pass_time`.
+        """
+        summaries = self._suppressed.values() if self._settings.suppression_summary else ()
+        due = (held_back.first_us + self._window_us for held_back in summaries if held_back)
+        return min([self._room_us, *due])
+
     def pass_time(self, at_us: int) -> None:
         """Decide the summaries that are due by `at_us` and the waiting alerts that have room by
         then, each at its own instant.

@@ -57,6 +57,20 @@ async def test_fifty_failures_at_once_are_all_heard_and_the_summary_names_some()
         assert "s05: given up, breaker open; s06: " in summary.message
 
 
+async def test_an_alert_that_waits_for_room_is_heard_without_a_tick(
+    autojump_clock: MockClock,
+) -> None:
+    async with virtual_fund(ledger_enabled=True) as world:
+        for number in range(7):
+            await world.fund.alerts.send(
+                "WARNING", "GENERAL", f"{number}", "m", dedup_key=f"{number}"
+            )
+        world.clock.advance(60)
+        await trio.sleep(61)
+        heard = [alert.title for alert in world.sent_alerts()]
+        assert heard == ["0", "1", "2", "3", "4", "2 GENERAL suppressed", "5", "6"]
+
+
 @pytest.mark.parametrize("drills", [1, 20])
 async def test_a_callers_key_never_silences_the_kill_switch(drills: int) -> None:
     controller = FakeController(StrategyStatus("s", "running", equity=1000, allocated=1000))
