@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from ..runtime import ConfigError, shown
 from .controller import FeedStatus, StopReport, StrategyState, StrategyStatus, stage_risk
+from .errors import BadRequest
 from .money import MINOR_MAX, MINOR_PER_UNIT
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Checked",
     "feed_status",
     "fitted",
+    "given",
     "name",
     "number",
     "stop_report",
@@ -111,6 +113,14 @@ def fitted(value: Any, most: int = TEXT_MAX) -> str:
         return text[:most].encode("utf-8", "replace").decode()
     except Exception:  # noqa: BLE001  a caller's class may raise anything
         return f"some {type(value).__name__}"[:most]
+
+
+def given(value: object, field: str, most: int = TEXT_MAX) -> str:
+    """A person's word, cut to `most`; without it nothing is loosened. Raises: `BadRequest`."""
+    text = fitted(value, most).strip() if isinstance(value, str) else ""
+    if not text:
+        raise BadRequest(field, f"{shown(value)} is no text; what allows more needs one")
+    return text
 
 
 def strategy_status(value: Any) -> Checked:

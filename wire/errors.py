@@ -112,7 +112,10 @@ class DatabaseError(FundopsError):
 
 
 class ConstraintFailed(Rejected):
-    """The statements break a constraint of the schema. Other requests of the batch committed."""
+    """The statements break a constraint of the schema, or hold a value that no column can hold.
+
+    Other requests of the batch committed.
+    """
 
     outcome: Outcome = "not_executed"
 

@@ -20,7 +20,7 @@ from msgspec.structs import astuple, replace
 
 from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild, handles
 from ...wire.alert import Category, Level, SendAlert
-from ...wire.border import fitted
+from ...wire.border import fitted, given
 from ...wire.controller import CanPause, CanStopAll, KillAction, StopReport, StrategyStatus
 from ...wire.errors import BadRequest, KillSwitchNotEngaged, StopNotConfirmed, StorageDegraded
 from ...wire.guard import (
@@ -486,16 +486,17 @@ class GuardActor(Actor):
 
     @handles(ResumeStrategy)
     async def resume(self, request: ResumeStrategy) -> bool:
-        """Refused with `HostFault` when the engine does not listen; the strategy then stays
-        paused.
+        """Refused without a name, and with `HostFault` when the engine does not listen; the
+        strategy then stays paused.
         """
-        book = self._state.strategies.get(request.strategy)
+        by = given(request.by, "by", BY_MAX)
+        book = self._book(request.strategy)
         if book is None or not book.paused:
             return False
         await self._host.resume(request.strategy)
         resumed = replace(book, paused=False, warned=False, peak_minor=0)
         self._keep(request.strategy, resumed)
-        for draft in core.closed(request.strategy, f"resumed by {request.by}"):
+        for draft in core.closed(request.strategy, f"resumed by {by}"):
             self._send(SendAlert(*astuple(draft)))
         return True
 
@@ -503,13 +504,16 @@ class GuardActor(Actor):
     def confirm_counters(self, request: ConfirmCounters) -> bool:
         """A person says that the counters did restart; refused without a name and a reason."""
         by, reason = _required("by", request.by), _required("reason", request.reason)
-        book = self._state.strategies.get(request.strategy)
+        book = self._book(request.strategy)
         if book is None or not book.restarted:
             return False
         self._keep(request.strategy, replace(book, restarted=False))
         log.warning("counters of %s confirmed by %s: %s", request.strategy, by, reason)
         self._send(SendAlert(*astuple(core.counters_confirmed(request.strategy, by))))
         return True
+
+    def _book(self, name: object) -> StrategyBook | None:
+        return self._state.strategies.get(name) if isinstance(name, str) else None
 
     def _keep(self, name: str, book: StrategyBook) -> None:
         self._state = replace(self._state, strategies={**self._state.strategies, name: book})

@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 
 from ...runtime import Clock, Ref, Rejected, handles
+from ...wire import border
 from ...wire.alert import AlertDraft
 from ...wire.errors import HostFault, UnmanagedStrategy
 from ...wire.paging import checked_limit
@@ -53,6 +54,8 @@ from .settings import RecoverySettings
 __all__ = ["Calls", "RecoveryActor", "RecoveryHost", "calls_of"]
 
 log = logging.getLogger("fundops.recovery")
+
+BY_MAX = 128  # characters of a person's name
 
 Report = AttemptEnded | AttemptLate
 
@@ -217,20 +220,31 @@ class RecoveryActor(DurableActor):
 
     @handles(BreakerReset)
     async def reset(self, request: BreakerReset) -> bool:
-        """Close an open breaker; False: it was not open. Raises: `UnmanagedStrategy`."""
-        return await self._order(request.name, Input.RESET, request.by)
+        """Close an open breaker; False: it was not open.
+
+        Raises: `UnmanagedStrategy`; `BadRequest` without a name of a person.
+        """
+        return await self._order(request.name, Input.RESET, border.given(request.by, "by", BY_MAX))
 
     @handles(HoldStrategy)
     async def hold(self, request: HoldStrategy) -> bool:
         """Hold a strategy; False: a person holds it already. Raises: `UnmanagedStrategy`."""
-        return await self._order(request.name, Input.HOLD, request.by)
+        # It tightens, so no wrong text may stop it.
+        person = border.fitted(request.by, BY_MAX).strip() or "unknown"
+        return await self._order(request.name, Input.HOLD, person)
 
     @handles(ReleaseStrategy)
     async def release(self, request: ReleaseStrategy) -> bool:
-        """End a person's hold; False: no person holds it. Raises: `UnmanagedStrategy`."""
-        return await self._order(request.name, Input.RELEASE, request.by)
+        """End a person's hold; False: no person holds it.
 
-    async def _order(self, name: str, what: Input, person: str) -> bool:
+        Raises: `UnmanagedStrategy`; `BadRequest` without a name of a person.
+        """
+        person = border.given(request.by, "by", BY_MAX)
+        return await self._order(request.name, Input.RELEASE, person)
+
+    async def _order(self, name: object, what: Input, person: str) -> bool:
+        if not isinstance(name, str):
+            raise UnmanagedStrategy(border.fitted(name, border.NAME_MAX))
         try:
             draft, done = self._book.order(name, what, person, self._now_us())
         except KeyError:

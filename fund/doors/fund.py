@@ -174,6 +174,8 @@ class FundDoor:
         """Resume a strategy that the guard paused; False when it was not paused.
 
         `by` names the person who decides.
+
+        Raises: `BadRequest` for a `by` that is no name.
         """
         return await self._ask("guard", ResumeStrategy(strategy, by))
 

@@ -124,6 +124,17 @@ async def test_two_funds_with_one_webhook_never_send_the_same_id(
     assert len(hook.ids) == len(set(hook.ids)) == 4
 
 
+async def test_a_webhook_of_slack_gets_a_text(autojump_clock: MockClock) -> None:
+    hook = Hook()
+    slack = "https://hooks.slack.com/services/T/B/X"
+    async with virtual_fund(transport=hook.transport, alert_webhook_url=slack) as world:
+        await world.fund.alerts.send("CRITICAL", "GENERAL", "title", "message")
+        assert await world.fund.flush_alerts(10)
+    body = json.loads(hook.requests[0].content)
+    assert set(body) == {"level", "category", "title", "message", "timestamp", "text"}
+    assert body["text"] == "CRITICAL GENERAL: title\nmessage"
+
+
 async def test_a_strategy_that_fails_without_self_healing_is_told() -> None:
     controller = FakeController(StrategyStatus("s", "running", equity=1000, allocated=1000))
     async with virtual_fund(controller, ledger_enabled=True) as world:

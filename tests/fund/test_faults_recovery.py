@@ -14,6 +14,7 @@ from fundops.runtime import InlineWorker, VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.alert import Level
 from fundops.wire.controller import FeedStatus, StrategyStatus
+from fundops.wire.errors import BadRequest, UnmanagedStrategy
 from fundops.wire.recovery import RecoveryPhase, RecoveryStatus
 
 SECOND = 1_000_000
@@ -57,6 +58,56 @@ async def status(world: VirtualFund, name: str = "s") -> RecoveryStatus:
 
 def titles(world: VirtualFund, level: Level) -> list[str]:
     return [alert.title for alert in world.sent_alerts() if alert.level is level]
+
+
+# -- what people give
+
+
+@pytest.mark.parametrize("by", [ValueError("x"), "\ud800", None, "", 5, "b" * 100_000])
+async def test_a_hold_takes_any_name_and_can_be_released(by: Any) -> None:
+    controller = Restarts()
+    async with virtual_fund(controller, self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        assert await world.fund.recovery.hold("s", by=by)
+        assert (await status(world)).phase is P.HELD
+        controller.set("s", state="failed")
+        await ticks(world, 5)
+        assert controller.restarts == 0
+        assert await world.fund.recovery.release("s", by="ann")
+        assert (await status(world)).phase is not P.HELD
+
+
+@pytest.mark.parametrize("by", [ValueError("x"), "", "  ", None, 5])
+async def test_what_loosens_is_refused_without_a_name(by: Any) -> None:
+    async with virtual_fund(Restarts(), self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        await world.fund.recovery.hold("s", by="ann")
+        world.controller.set("other", equity=1_000, allocated=1_000)
+        await ticks(world, 1)
+        world.controller.set("other", equity=500)
+        await ticks(world, 1)
+        for loosen in (
+            world.fund.recovery.release,
+            world.fund.recovery.reset,
+            world.fund.resume,
+        ):
+            with pytest.raises(BadRequest) as refusal:
+                await loosen("other" if loosen == world.fund.resume else "s", by=by)
+            assert refusal.value.field == "by"
+        assert (await status(world)).phase is P.HELD
+        assert world.controller.statuses["other"].state == "paused"
+
+
+@pytest.mark.parametrize("name", [[], 5, None, "\ud800"])
+async def test_a_name_that_is_none_crashes_no_actor(name: Any) -> None:
+    async with virtual_fund(Restarts(), self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        for order in (world.fund.recovery.hold, world.fund.recovery.release):
+            with pytest.raises(UnmanagedStrategy):
+                await order(name, by="ann")
+        assert not await world.fund.resume(name, by="ann")
+        assert not await world.fund.confirm_counters(name, by="ann", reason="r")
+        assert (await world.tick()).failed == ()
 
 
 # -- a half-open state has an end
