@@ -15,6 +15,7 @@ import msgspec
 
 from ...runtime import Clock, Ref, handles
 from ...wire.alert import Category, Level
+from ...wire.border import NAME_MAX, fitted
 from ...wire.controller import StrategyStatus
 from ...wire.entitlement import capital_of
 from ...wire.errors import Conflict, HostFault, UnknownStrategy
@@ -114,7 +115,9 @@ class PromotionActor(DurableActor):
         """The real capital that all other strategies are entitled to."""
         return self._entitled_minor - self._rules.entitled_minor(strategy)
 
-    def _find(self, id_or_name: str) -> Strategy:
+    def _find(self, id_or_name: object) -> Strategy:
+        if not isinstance(id_or_name, str):  # a list would crash the look-up, and the actor
+            raise UnknownStrategy(fitted(id_or_name, NAME_MAX))
         strategy = self._strategies.get(self._ids.get(id_or_name, id_or_name))
         if strategy is None:
             raise UnknownStrategy(id_or_name)

@@ -24,6 +24,7 @@ from fundops.wire.errors import (
     MetricError,
     PolicyError,
     StrategyRetired,
+    UnknownStrategy,
 )
 
 P = PromotionStage
@@ -295,6 +296,16 @@ async def test_no_wrong_text_stops_a_demotion() -> None:
 
 
 # -- names
+
+
+@pytest.mark.parametrize("name", [[], {}, None, 5])
+async def test_a_name_that_is_no_text_is_unknown_and_crashes_no_actor(name: Any) -> None:
+    async with virtual_fund(promotion_enabled=True) as world:
+        promotion = world.fund.promotion
+        for act in (promotion.freeze, promotion.demote, promotion.retire):
+            with pytest.raises(UnknownStrategy):
+                await act(name, by="ann", reason="r")
+        assert world.fund._supervisor.ref("promotion").epoch == 1
 
 
 async def test_a_name_is_one_strategy_for_ever() -> None:
