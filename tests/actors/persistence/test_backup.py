@@ -277,8 +277,12 @@ def test_a_copy_is_prepared_before_it_has_its_name(copy: Path, tmp_path: Path) -
 
 def test_a_restore_whose_preparation_fails_leaves_nothing(copy: Path, tmp_path: Path) -> None:
     target = tmp_path / "new" / "fund.db"
+
+    def prepare(connection: apsw.Connection) -> None:
+        connection.execute("DELETE FROM x")
+
     with pytest.raises(DatabaseError, match=r"cannot be written: .*no such table: x"):
-        restore(copy, target, SCHEMA, prepare=lambda it: it.execute("DELETE FROM x") and None)
+        restore(copy, target, SCHEMA, prepare=prepare)
     assert names(target.parent) == set()
 
 
