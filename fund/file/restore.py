@@ -56,7 +56,7 @@ def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = Fal
 
 
 def _fork(connection: apsw.Connection, now_us: int) -> None:
-    """Give the copy a uuid of its own and the memory of its origin, in WAL mode.
+    """Give the copy a new uuid, record its origin, and set WAL mode.
 
     The first writer would switch the mode otherwise. Killed meanwhile, it leaves a journal that a
     read-only connection cannot undo.
