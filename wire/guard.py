@@ -32,10 +32,10 @@ __all__ = [
     "ReleaseKillSwitch",
     "RenewLeases",
     "RestoreGuard",
-    "ResumeStrategy",
     "StopEnded",
     "StopReported",
     "StrategyBook",
+    "StrategyResumed",
     "Watch",
 ]
 
@@ -148,8 +148,12 @@ class ReadGuard(Request[GuardState], frozen=True):
     """The guard's memory as it is now."""
 
 
-class RestoreGuard(Request[None], frozen=True):
-    """Restore the stored memory, once at the start. An engaged kill switch stays engaged."""
+class RestoreGuard(Request[GuardState], frozen=True):
+    """Restore the stored memory, once at the start of the guard. Answers the memory in force.
+
+    A guard that has taken one keeps its own, which is newer than anything stored. An engaged kill
+    switch stays engaged.
+    """
 
     state: GuardState
     latch: KillStatus | None = None  # the switch as it is stored; None: never stored
@@ -228,8 +232,8 @@ class ConfirmCounters(Request[bool], frozen=True):
     reason: str
 
 
-class ResumeStrategy(Request[bool], frozen=True):
-    """Resume a strategy that the guard paused; False: it was not paused."""
+class StrategyResumed(Request[bool], frozen=True):
+    """The engine has resumed a strategy that the guard paused; False: it was not paused."""
 
     strategy: str
     by: str

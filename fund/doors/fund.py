@@ -28,13 +28,15 @@ from fundops.runtime import (
 from fundops.wire import border
 from fundops.wire.alert import PendingDeliveries
 from fundops.wire.controller import StopReport, StrategyStatus
-from fundops.wire.guard import ConfirmCounters, Entitlement, ResumeStrategy, StopReported
+from fundops.wire.errors import BadRequest
+from fundops.wire.guard import ConfirmCounters, Entitlement, StopReported
 from fundops.wire.oversight import (
     ConfirmClock,
     FundStatus,
     NavHistory,
     NavSample,
     ReadFundStatus,
+    ResumeStrategy,
     Tick,
     TickReport,
 )
@@ -174,8 +176,14 @@ class FundDoor:
         """Resume a strategy that the guard paused; False when it was not paused.
 
         `by` names the person who decides.
+
+        Raises: `BadRequest` without a name; `HostFault` when the engine did not do it, and under
+        the kill switch. The strategy then stays paused.
         """
-        return await self._ask("guard", ResumeStrategy(strategy, by))
+        person = border.fitted(by, border.NAME_MAX).strip() if isinstance(by, str) else ""
+        if not person:
+            raise BadRequest("by", "is missing: a person decides that it goes on")
+        return await self._ask("oversight", ResumeStrategy(strategy, person))
 
     async def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
         """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.

@@ -18,7 +18,7 @@ from fundops import Fund, FundConfig, FundManager, PromotionStage
 from fundops.actors.oversight import actor as oversight
 from fundops.actors.oversight import schema
 from fundops.actors.oversight.schema import Memory
-from fundops.actors.persistence import DurableActor, Reader, database
+from fundops.actors.persistence import DurableActor, Reader, database, store
 from fundops.runtime import ConfigError, InlineWorker, VirtualClock
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import Fill, StrategyStatus
@@ -94,6 +94,8 @@ async def fee_keys(world: VirtualFund) -> dict[str, Decimal]:
 def locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Another program holds the write lock for longer than a commit waits."""
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 0)
+    monkeypatch.setattr(store, "LOCK_ATTEMPTS", 1)
+    monkeypatch.setattr(store, "LOCKED_OUT_WAIT_MS", 1)
     other = apsw.Connection(str(path))
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -467,6 +469,40 @@ async def test_the_figures_of_the_last_tick_are_stored_at_an_orderly_stop(tmp_pa
     assert after.guard.nav_minor == 100_150 * 10**8
     assert after.guard.peak_per_unit > before.peak_per_unit
     assert schema.read_back(after.statuses) == (engine.statuses["s"],)
+
+
+async def test_a_peak_that_is_not_stored_outlives_the_oversight_actor() -> None:
+    engine = FakeController(running(equity=None, allocated=100_000))
+    async with virtual_fund(engine) as world:
+        await world.advance(120)
+        engine.set("s", realized_pnl=99)  # a rise by less than 0.1% is stored at the session's end
+        await world.advance(60)
+        world.fund.drill("oversight")
+        engine.set("s", realized_pnl=-10_000)
+        await world.advance(60)
+        [oversight] = [child for child in world.fund.tree() if child.name == "oversight"]
+        assert oversight.restarts == 1
+        status = await world.fund.status()
+        assert status.drawdown_pct == pytest.approx(100 * (1 - 90_000 / 100_099), abs=1e-6)
+
+
+async def test_a_deposit_that_only_the_guard_remembers_pays_no_performance_fee(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, engine = tmp_path / "fund.db", FakeController(running(equity=None, allocated=100_000))
+    settings: dict[str, Any] = {"ledger_enabled": True, "performance_fee_pct": 20.0}
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 0)  # at the opening, too
+    async with virtual_fund(engine, db_path=path, **settings) as world:
+        await world.advance(60)
+        engine.set("s", realized_pnl=10_000)
+        await world.advance(60)
+        await world.fund.ledger.deposit(108_000)
+        with locked(path, monkeypatch):
+            assert "remember" in (await world.tick()).failed
+        world.fund.drill("oversight")
+        assert (await world.tick()).failed == ()
+        status = await world.fund.status()
+        assert status.total_fees == pytest.approx(D(2_000), abs=D("0.01"))
 
 
 async def test_a_peak_survives_a_crash_to_a_tenth_of_a_percent(tmp_path: Path) -> None:
