@@ -74,6 +74,7 @@ class StrategyBook(msgspec.Struct, frozen=True):
     left: bool = False  # the engine lists it no more, and it had real money in force
     state: str = ""  # as last reported
     realized_minor: int = 0  # as last reported
+    n_trades: int = 0  # as last reported
     carried_minor: int = 0  # realized by earlier runs of the engine's counters
     run: str | None = None  # of the counters, as last reported
     restarted: bool = False  # the counters seem to have restarted; a person has not confirmed it

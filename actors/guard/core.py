@@ -385,6 +385,7 @@ def _strategy(
         paused=before.paused and real,  # a stage without real money is a way out
         state=status.state,
         realized_minor=figures.realized,
+        n_trades=status.n_trades,
         run=before.run if status.run is None else status.run,
     )
     if worth is None:
@@ -398,13 +399,15 @@ def _counted(
 ) -> tuple[StrategyBook, list[AlertDraft]]:
     """The book with what earlier runs of the engine's counters realized.
 
-    A new `run` says that they restarted. Without one a jump to exactly 0 is taken for a restart,
-    and a person is asked: read as a loss or a gain it could hide a drawdown, or make one up.
+    A new `run` says that they restarted. Without one a jump of P&L to exactly 0 or a fall of the
+    number of trades is taken for a restart, and a person is asked: read as a loss or a gain it
+    could hide a drawdown, or make one up. Where P&L did not move, the count alone was corrected.
     """
     if before.run is not None and status.run is not None:
         restarted, certain = status.run != before.run, True
     else:
-        restarted, certain = realized == 0 and before.realized_minor != 0, False
+        moved = realized != before.realized_minor
+        restarted, certain = moved and (realized == 0 or status.n_trades < before.n_trades), False
     if not restarted:
         return before, []
     carried = before.carried_minor + before.realized_minor
@@ -412,8 +415,9 @@ def _counted(
     if certain or not real:
         return after, []
     text = (
-        f"realized P&L went from {from_minor(before.realized_minor):,.2f} to 0: the old total is"
-        " carried over; fund.confirm_counters says that this is right"
+        f"realized P&L went from {from_minor(before.realized_minor):,.2f} to"
+        f" {from_minor(realized):,.2f}, trades from {before.n_trades:,} to {status.n_trades:,}: the"
+        " old total is carried over; fund.confirm_counters says that this is right"
     )
     title, key = f"{status.name}: the engine's counters restarted", f"counters:{status.name}"
     note = AlertDraft(Level.CRITICAL, Category.GENERAL, title, text, status.name, key)

@@ -472,6 +472,31 @@ async def test_a_loss_before_and_after_a_restart_of_the_counters_adds_up() -> No
             assert (await world.fund.kill_switch.status()).state != "OFF"
 
 
+async def test_a_count_of_trades_that_falls_is_a_restart_of_the_counters() -> None:
+    # The engine is not seen at 0: it has lost 10,000 again before the next look.
+    async with virtual_fund(FakeController(), **HEAL, **NO_FEES) as world:
+        world.controller.set("s", n_trades=40)
+        await _ticks(world, 1)
+        world.controller.set("s", realized_pnl=-14_000)
+        await _ticks(world, 1)
+        world.controller.set("s", realized_pnl=-10_000, n_trades=3)
+        await _ticks(world, 1)
+        status = await world.fund.status()
+        assert (status.nav, status.drawdown_pct, status.kill_switch) == (D(76_000), 24, "ENGAGED")
+        assert _told(world, "s: the engine's counters restarted") == ["CRITICAL"]
+        assert await world.fund.confirm_counters("s", by="ann", reason="it was restarted")
+
+
+async def test_a_count_of_trades_that_is_corrected_carries_nothing_over() -> None:
+    async with virtual_fund(FakeController(), **HEAL, **NO_FEES) as world:
+        world.controller.set("s", n_trades=40, realized_pnl=5_000)
+        await _ticks(world, 1)
+        world.controller.set("s", n_trades=39)
+        await _ticks(world, 2)
+        assert (await world.fund.status()).nav == 105_000
+        assert world.sent_alerts() == []
+
+
 async def test_a_gain_that_restarts_from_zero_is_no_drawdown() -> None:
     async with virtual_fund(FakeController(), **HEAL, **NO_FEES) as world:
         world.controller.set("s", realized_pnl=20_000)
