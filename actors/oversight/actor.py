@@ -496,7 +496,7 @@ class OversightActor(DurableActor):
             self._due,
             self._figures,
             now_us=now_us,
-            capital_minor=self._capital_minor,
+            capital_minor=self._paid_in_minor(),
         )
         self._nav_lines += lines
 
@@ -512,8 +512,7 @@ class OversightActor(DurableActor):
 
     def _end_session(self) -> None:
         """End the sessions that end with this tick's figures, and note the tick."""
-        now_us, guard = self._clock.now_us(), self._memory.guard
-        nav = guard.nav_minor if guard.units or self._memory.tick_us else self._capital_minor
+        now_us, nav = self._clock.now_us(), self._nav_minor()
         for end in self._due:
             if end.missed:
                 continue
@@ -727,7 +726,7 @@ class OversightActor(DurableActor):
         return FundStatus(
             running=True,
             total_capital=from_minor(self._capital_minor),
-            nav=from_minor(guard.nav_minor if self._ticks or guard.units else self._capital_minor),
+            nav=from_minor(self._nav_minor()),
             drawdown_pct=round(guard.drawdown, 6),
             high_water_mark=from_minor(round(fee.mark_per_unit * guard.units)),
             running_strategies=sum(one.state == "running" for one in self._engine.statuses),
@@ -743,6 +742,12 @@ class OversightActor(DurableActor):
             data_age_s=round(heard.age_s, 3) if self._ticks else None,
             stale=heard.silent and bool(guard.strategies),
         )
+
+    def _nav_minor(self) -> int:
+        return closing.nav_minor(self._memory, self._paid_in_minor())
+
+    def _paid_in_minor(self) -> int:
+        return self._capital_minor if self._totals is None else self._totals.nav_minor
 
     # Read from the file when they are shown: others write these rows, and a value kept here would
     # be as old as the last question.

@@ -541,6 +541,7 @@ async def test_nav_beyond_the_database_is_refused_by_name_and_nothing_is_lost() 
         for day in (5, 6):
             report = await world.tick(f"2026-01-0{day}")
             assert report.failed == ("guard",)
+            assert (await world.fund.status()).nav == D(4 * 10**10)
         [alert] = [one for one in world.sent_alerts() if "guard" in one.title]
         assert "200,000,000,000.00" in alert.message
         for name in names:
@@ -553,7 +554,10 @@ async def test_nav_beyond_the_database_is_refused_by_name_and_nothing_is_lost() 
             0,
             "OFF",
         )
-        assert [session for session, _, _ in await lines(world)] == ["2026-01-05", "2026-01-06"]
+        assert [(session, nav) for session, nav, _ in await lines(world)] == [
+            ("2026-01-05", D(4 * 10**10)),
+            ("2026-01-06", D(4 * 10**10)),
+        ]
 
 
 async def test_the_fee_of_units_that_leave_is_charged_to_them() -> None:
