@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from ...runtime import Settings
+from ...runtime import YEAR_S, Settings
 from ...wire.alert import AlertOutcome, Category, Level, SendAlert
 from ...wire.errors import AlertRefused
 
@@ -76,7 +76,7 @@ class AlertSettings(Settings, frozen=True):
         int, Meta(ge=1, le=1_000_000, description="alerts of one category admitted in any window")
     ] = 5
     window_s: Annotated[
-        float, Meta(gt=0, description="seconds; length of the half-open rate window")
+        float, Meta(gt=0, le=YEAR_S, description="seconds; length of the half-open rate window")
     ] = 60.0
     critical_lane: Annotated[
         Literal["own", "shared"],
@@ -85,7 +85,9 @@ class AlertSettings(Settings, frozen=True):
     repeat_s: Annotated[
         float,
         Meta(
-            gt=0, description="seconds; an open dedup key that fires again after this is sent again"
+            gt=0,
+            le=YEAR_S,
+            description="seconds; an open dedup key that fires again after this is sent again",
         ),
     ] = 14_400.0
     suppression_summary: Annotated[

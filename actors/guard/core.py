@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ...runtime import Settings
+from ...runtime import COUNT_MAX, Settings
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import KillAction, StrategyStatus
 from ...wire.guard import FeeTerms, GuardState, Pause, StrategyBook
@@ -41,7 +41,12 @@ class GuardSettings(Settings, frozen=True):
         float, Meta(gt=0, le=100, description="percent below its peak; pauses the strategy")
     ] = 25.0
     kill_confirm_ticks: Annotated[
-        int, Meta(ge=1, description="ticks in a row that must see the breach before the kill")
+        int,
+        Meta(
+            ge=1,
+            le=COUNT_MAX,
+            description="ticks in a row that must see the breach before the kill",
+        ),
     ] = 1
     kill_action: Annotated[
         KillAction,
@@ -52,7 +57,11 @@ class GuardSettings(Settings, frozen=True):
     ] = "halt"
     flatten_confirm_ticks: Annotated[
         int,
-        Meta(ge=1, description="ticks in a row with the breach before 'flatten' closes positions"),
+        Meta(
+            ge=1,
+            le=COUNT_MAX,
+            description="ticks in a row with the breach before 'flatten' closes positions",
+        ),
     ] = 3
     lease_s: Annotated[
         float,
