@@ -259,6 +259,56 @@ async def test_numbers_of_another_library_are_sampled() -> None:
         assert (await world.fund.promotion.snapshot("s")).metrics["n_trades"] == 60
 
 
+async def test_numbers_of_another_library_can_be_recorded() -> None:
+    class Index:
+        def __index__(self) -> int:
+            return 60
+
+    class Float32:
+        def __float__(self) -> float:
+            return 0.5
+
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        given = {"n_trades": Index(), "win_rate": Float32(), "max_drawdown": Decimal("0.1")}
+        await world.fund.promotion.record_metrics("s", P.Paper, given)
+        metrics = (await world.fund.promotion.snapshot("s")).metrics
+        assert metrics == {"n_trades": 60, "win_rate": 0.5, "max_drawdown": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("daily_loss", 6.0),
+        ("daily_loss", -0.06),
+        ("tracking_error", -1),
+        ("tracking_error", Decimal("-0.1")),
+        ("max_drawdown", 8),
+        ("win_rate", 45),
+        ("n_trades", 1.5),
+        ("n_trades", True),
+        ("fills", -1),
+        ("fills", 1.5),
+        ("sharpe", "1"),
+        ("sharpe", float("nan")),
+        ("other", float("inf")),
+    ],
+)
+async def test_a_metric_that_cannot_be_true_is_refused_by_name(field: str, value: Any) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        with pytest.raises(MetricError) as refusal:
+            await world.fund.promotion.record_metrics("s", P.Paper, {field: value, "sharpe_2": 1})
+        assert refusal.value.field == field
+        assert (await world.fund.promotion.snapshot("s")).metrics == {}
+
+
+async def test_a_history_longer_than_any_file_is_clamped() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        assert len(await world.fund.promotion.history(limit=10**30)) == 1
+
+
 @pytest.mark.parametrize(
     ("field", "more"),
     [

@@ -352,6 +352,58 @@ async def test_promotion_is_told_how_many_sessions_a_year_has(
     assert found == ("2026-01-05", per_year)
 
 
+@pytest.mark.parametrize(
+    ("named", "sharpe"), [(False, 6.57), (True, 5.46)], ids=["UTC days", "named"]
+)
+async def test_sixty_sessions_are_annualised_by_their_calendar(named: bool, sharpe: float) -> None:
+    # Returns alternate around 0.34679%, 1% above and below it.
+    engine, equity = FakeController(running(stage="paper")), 1_000.0
+    async with virtual_fund(engine, promotion_enabled=True) as world:
+        await world.fund.promotion.register("s")
+        await world.tick()
+        for day in range(60):
+            equity *= 1 + 0.0034679 + (0.01 if day % 2 else -0.01)
+            engine.set("s", equity=equity)
+            world.clock.advance(DAY_S)
+            date = dt.date(2026, 1, 5) + dt.timedelta(days=day)
+            report = await world.tick(date if named else None)
+            assert report.sessions == (date.isoformat(),)
+        metrics = (await world.fund.promotion.snapshot("s")).metrics
+        assert metrics["sharpe"] == pytest.approx(sharpe, abs=0.005)
+
+
+async def test_fridays_value_is_fresh_on_monday_of_a_weekday_calendar() -> None:
+    settings: dict[str, Any] = {
+        "session": "weekdays 16:00 America/New_York",
+        "clock": VirtualClock(at_us("2026-01-07 12:00:00")),
+        "promotion_enabled": True,
+        "min_paper_days": 0,
+        "min_trades": 0,
+        "min_sharpe": -1_000,
+    }
+    engine = FakeController(running(stage="paper"))
+    async with virtual_fund(engine, **settings) as world:
+        promotion, clock = world.fund.promotion, world.clock
+        await promotion.register("s")
+        await promotion.freeze("s")  # or the end of a session would promote it
+        for day, equity in (("07", 1_001), ("08", 1_003), ("09", 1_002)):
+            await world.tick()
+            clock.advance_to(at_us(f"2026-01-{day} 21:00:00"))
+            engine.set("s", equity=equity)
+            assert (await world.tick()).sessions == (f"2026-01-{day}",)
+        engine.failures["strategies"] = ConnectionError()
+        clock.advance_to(at_us("2026-01-12 14:00:00"))
+        assert (await world.tick()).sessions == ()
+        evaluation = await promotion.evaluate("s")
+        assert evaluation.verdict == "PASS"
+        ages_s = {line.age_s for line in evaluation.criteria if line.age_s is not None}
+        assert ages_s == {65 * 3_600}
+        for day, verdict in (("12", "PASS"), ("13", "INCONCLUSIVE")):
+            clock.advance_to(at_us(f"2026-01-{day} 21:00:00"))
+            assert (await world.tick()).sessions == (f"2026-01-{day}",)
+            assert (await promotion.evaluate("s")).verdict == verdict
+
+
 @pytest.mark.parametrize("session", ["\ud800", "monday", "2026-1-5", 5])
 async def test_a_name_that_is_no_date_is_refused_and_the_tick_goes_on(session: Any) -> None:
     async with virtual_fund(FakeController(running())) as world:
