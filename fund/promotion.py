@@ -193,6 +193,7 @@ class PromotionManager:
             as_of_us = now_us if explicit_us is None else explicit_us
             strategy = file.find(strategy_id)
             core.check_evidence(strategy, self._rules.stage(stage), as_of_us, now_us)
+            core.check_source(source)
             before = (
                 schema.recorded_before(file.rows, strategy, as_of_us, source)
                 if explicit_us is not None
@@ -398,7 +399,7 @@ class _File:
 
     def find(self, id_or_name: str) -> Strategy:
         """Raises: `UnknownStrategy`."""
-        found = schema.find(self.rows, id_or_name)
+        found = schema.find(self.rows, id_or_name) if isinstance(id_or_name, str) else None
         if found is None:
             raise UnknownStrategy(id_or_name)
         return found

@@ -115,7 +115,9 @@ class PromotionActor(DurableActor):
         return self._entitled_minor - self._rules.entitled_minor(strategy)
 
     def _find(self, id_or_name: str) -> Strategy:
-        strategy = self._strategies.get(self._ids.get(id_or_name, id_or_name))
+        strategy = None
+        if isinstance(id_or_name, str):  # other values may not even be keys
+            strategy = self._strategies.get(self._ids.get(id_or_name, id_or_name))
         if strategy is None:
             raise UnknownStrategy(id_or_name)
         return strategy
@@ -186,6 +188,7 @@ class PromotionActor(DurableActor):
         strategy = self._find(request.strategy_id)
         as_of_us = now_us if request.as_of_us is None else request.as_of_us
         core.check_evidence(strategy, self._rules.stage(request.stage), as_of_us, now_us)
+        core.check_source(request.source)
         values = canonical_metrics(request.metrics)
         explicit = request.as_of_us is not None
         before = (

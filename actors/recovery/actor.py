@@ -22,7 +22,8 @@ from msgspec.structs import replace
 
 from ...runtime import Clock, Ref, Rejected, handles
 from ...wire.alert import AlertDraft
-from ...wire.errors import HostFault, UnmanagedStrategy
+from ...wire.border import NAME_MAX, fitted
+from ...wire.errors import BadRequest, HostFault, UnmanagedStrategy
 from ...wire.paging import checked_limit
 from ...wire.recovery import (
     AttemptEnded,
@@ -217,7 +218,10 @@ class RecoveryActor(DurableActor):
 
     @handles(BreakerReset)
     async def reset(self, request: BreakerReset) -> bool:
-        """Close an open breaker; False: it was not open. Raises: `UnmanagedStrategy`."""
+        """Close an open breaker; False: it was not open.
+
+        Raises: `UnmanagedStrategy`; `BadRequest` without a person's name.
+        """
         return await self._order(request.name, Input.RESET, request.by)
 
     @handles(HoldStrategy)
@@ -227,12 +231,20 @@ class RecoveryActor(DurableActor):
 
     @handles(ReleaseStrategy)
     async def release(self, request: ReleaseStrategy) -> bool:
-        """End a person's hold; False: no person holds it. Raises: `UnmanagedStrategy`."""
+        """End a person's hold; False: no person holds it.
+
+        Raises: `UnmanagedStrategy`; `BadRequest` without a person's name.
+        """
         return await self._order(request.name, Input.RELEASE, request.by)
 
     async def _order(self, name: str, what: Input, person: str) -> bool:
+        by = fitted(person, NAME_MAX).strip()
+        if what is not Input.HOLD and not (isinstance(person, str) and by):
+            raise BadRequest("by", "is missing: a person decides that it may start again")
+        if not isinstance(name, str):
+            raise UnmanagedStrategy(name)
         try:
-            draft, done = self._book.order(name, what, person, self._now_us())
+            draft, done = self._book.order(name, what, by or "unknown", self._now_us())
         except KeyError:
             raise UnmanagedStrategy(name) from None
         await self._carry_out(draft)

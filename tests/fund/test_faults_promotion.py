@@ -303,6 +303,23 @@ async def test_a_metric_that_cannot_be_true_is_refused_by_name(field: str, value
         assert (await world.fund.promotion.snapshot("s")).metrics == {}
 
 
+@pytest.mark.parametrize("source", [None, 5, "\ud800", "x" * 129])
+async def test_a_source_that_cannot_be_kept_is_refused_by_name(source: Any) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        with pytest.raises(MetricError, match="source"):
+            await world.fund.promotion.record_metrics("s", P.Paper, {"sharpe": 1}, source=source)
+
+
+@pytest.mark.parametrize("rev", ["1", Decimal("sNaN"), -1, 1.5])
+async def test_a_revision_that_is_no_number_is_refused_by_name(rev: Any) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        for move in (world.fund.promotion.promote, world.fund.promotion.demote):
+            with pytest.raises(MetricError, match="expected_rev"):
+                await move("s", expected_rev=rev)
+
+
 async def test_a_history_longer_than_any_file_is_clamped() -> None:
     async with virtual_fund(_controller(), **PROMO) as world:
         await world.fund.promotion.register("s")
