@@ -454,7 +454,8 @@ class GuardActor(Actor):
     def release(self, request: ReleaseKillSwitch) -> KillStatus:
         """Trading resumes only as the leases are renewed by the next tick."""
         by, reason = _required("by", request.by), _required("reason", request.reason)
-        if request.rearm not in ("from_current_nav", "keep_peak"):
+        rearms = ("from_current_nav", "keep_peak")
+        if not isinstance(request.rearm, str) or request.rearm not in rearms:
             raise BadRequest("rearm", "is neither 'from_current_nav' nor 'keep_peak'")
         if not self._latch.engaged:
             raise KillSwitchNotEngaged("the kill switch is not engaged")
