@@ -558,6 +558,16 @@ async def test_a_session_that_ends_twice_is_sampled_once() -> None:
         assert "sharpe" in (await world.fund.promotion.snapshot("s")).metrics
 
 
+@pytest.mark.parametrize(("short_us", "verdict"), [(43, "FAIL"), (0, "PASS")])
+async def test_days_in_a_stage_are_compared_in_microseconds(short_us: int, verdict: str) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        world.clock.advance_to(START_US + 14 * 86_400_000_000 - short_us)
+        evaluation = await world.fund.promotion.evaluate("s")
+        [days] = [line for line in evaluation.criteria if line.name == "min_days"]
+        assert days.verdict == verdict
+
+
 async def test_fridays_value_is_fresh_on_monday_and_stale_after_two_sessions() -> None:
     settings = {**PROMO, "min_paper_days": 0, "min_trades": 0, "min_sharpe": -99}
     async with virtual_fund(_controller(), **settings) as world:
