@@ -439,9 +439,20 @@ class Host:
             await self._call("pause", CALL_DEADLINE_S, name, reason)
 
     async def resume(self, name: str) -> None:
-        """Resume a strategy; nothing without that part. Raises: `HostFault`."""
-        if self.can(CanPause):
-            await self._call("resume", CALL_DEADLINE_S, name)
+        """Resume a strategy; nothing without that part. Raises: `HostFault`.
+
+        Under the kill switch nothing is resumed, and a strategy that is while the switch engages is
+        told to stop.
+        """
+        if self.latch.engaged:
+            raise HostFault("resume", "is not called, since the kill switch is engaged")
+        if not self.can(CanPause):
+            return
+        engagements = self.latch.engagements
+        await self._call("resume", CALL_DEADLINE_S, name)
+        if self.latch.engagements != engagements:
+            self.start_stop(name, "the kill switch was engaged while it resumed")
+            raise HostFault("resume", "returned under the kill switch, so it is stopped again")
 
     async def stop(self, name: str, reason: str) -> None:
         """Stop a strategy; nothing without that part. Raises: `HostFault`."""

@@ -42,15 +42,27 @@ from .records import (
     Terminated,
 )
 from .ref import Ref
-from .settings import SECRET, Setting, Settings, settings_of, shown
+from .settings import (
+    COUNT_MAX,
+    DAYS_MAX,
+    SECRET,
+    YEAR_S,
+    Setting,
+    Settings,
+    settings_of,
+    shown,
+)
 from .spec import Backoff, ChildSpec, SupervisorSpec
 from .supervisor import Supervisor, Watch, open_supervisor
 from .timer import Timer
 from .worker import InlineWorker, ThreadWorker, Worker
 
 __all__ = [
+    "COUNT_MAX",
+    "DAYS_MAX",
     "DAY_US",
     "SECRET",
+    "YEAR_S",
     "Actor",
     "ActorCrashed",
     "ActorError",

@@ -161,7 +161,7 @@ class UnknownAccount(EntryRefused):
     """The chart of accounts has no account of this name."""
 
     def __init__(self, account: str) -> None:
-        super().__init__(f"there is no account {account!r}")
+        super().__init__(f"there is no account {shown(account)}")
         self.account = account
 
 
@@ -177,7 +177,9 @@ class PositionMismatch(EntryRefused):
     """There is no such position, it is too small to be closed so far, or it has the other sign."""
 
     def __init__(self, instrument: str, strategy: str | None, problem: str) -> None:
-        super().__init__(f"position in {instrument!r} of strategy {strategy!r}: {problem}")
+        super().__init__(
+            f"position in {shown(instrument)} of strategy {shown(strategy)}: {problem}"
+        )
         self.instrument, self.strategy, self.problem = instrument, strategy, problem
 
 
@@ -189,7 +191,7 @@ class IdempotencyConflict(EntryRefused):
 
     def __init__(self, key: str, seq: int | None) -> None:
         belongs_to = "another event of this request" if seq is None else f"entry {seq}"
-        super().__init__(f"key {key!r} belongs to {belongs_to}, whose content differs")
+        super().__init__(f"key {shown(key)} belongs to {belongs_to}, whose content differs")
         self.key, self.seq = key, seq
 
 
@@ -237,7 +239,7 @@ class UnknownReport(EntryRefused):
     """No report of this key waits aside."""
 
     def __init__(self, report: str) -> None:
-        super().__init__(f"no report {report!r} is set aside")
+        super().__init__(f"no report {shown(report)} is set aside")
         self.report = report
 
 
@@ -303,7 +305,7 @@ class UnmanagedStrategy(Rejected, KeyError):
     """Recovery has never seen a strategy of that name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"recovery knows no strategy {name!r}")
+        super().__init__(f"recovery knows no strategy {shown(name)}")
         self.name = name
 
     __str__ = Exception.__str__  # KeyError would show the repr of the text
@@ -320,7 +322,7 @@ class UnknownStrategy(PromotionError, KeyError):
     """No strategy has that id."""
 
     def __init__(self, strategy_id: str) -> None:
-        super().__init__(f"there is no strategy {strategy_id!r}")
+        super().__init__(f"there is no strategy {shown(strategy_id)}")
         self.strategy_id = strategy_id
 
     __str__ = Exception.__str__  # KeyError would show the repr of the text
@@ -331,7 +333,7 @@ class UnknownStage(PromotionError, ValueError):
 
     def __init__(self, stage: object, stages: Sequence[str]) -> None:
         super().__init__(
-            f"{stage!r} is not a stage of this ladder; its stages are {', '.join(stages)}"
+            f"{shown(stage)} is not a stage of this ladder; its stages are {', '.join(stages)}"
         )
         self.stage, self.stages = stage, tuple(stages)
 

@@ -32,10 +32,10 @@ __all__ = [
     "ReleaseKillSwitch",
     "RenewLeases",
     "RestoreGuard",
-    "ResumeStrategy",
     "StopEnded",
     "StopReported",
     "StrategyBook",
+    "StrategyResumed",
     "Watch",
 ]
 
@@ -74,6 +74,7 @@ class StrategyBook(msgspec.Struct, frozen=True):
     left: bool = False  # the engine lists it no more, and it had real money in force
     state: str = ""  # as last reported
     realized_minor: int = 0  # as last reported
+    n_trades: int = 0  # as last reported
     carried_minor: int = 0  # realized by earlier runs of the engine's counters
     run: str | None = None  # of the counters, as last reported
     restarted: bool = False  # the counters seem to have restarted; a person has not confirmed it
@@ -148,8 +149,12 @@ class ReadGuard(Request[GuardState], frozen=True):
     """The guard's memory as it is now."""
 
 
-class RestoreGuard(Request[None], frozen=True):
-    """Restore the stored memory, once at the start. An engaged kill switch stays engaged."""
+class RestoreGuard(Request[GuardState], frozen=True):
+    """Restore the stored memory, once at the start of the guard. Answers the memory in force.
+
+    A guard that has taken one keeps its own, which is newer than anything stored. An engaged kill
+    switch stays engaged.
+    """
 
     state: GuardState
     latch: KillStatus | None = None  # the switch as it is stored; None: never stored
@@ -228,8 +233,8 @@ class ConfirmCounters(Request[bool], frozen=True):
     reason: str
 
 
-class ResumeStrategy(Request[bool], frozen=True):
-    """Resume a strategy that the guard paused; False: it was not paused."""
+class StrategyResumed(Request[bool], frozen=True):
+    """The engine has resumed a strategy that the guard paused; False: it was not paused."""
 
     strategy: str
     by: str

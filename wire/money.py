@@ -177,7 +177,7 @@ def _number_of(value: Any) -> float | None:
     if hasattr(value, "__len__") or type(value).__name__.startswith("bool"):
         return None
     for convert in (operator.index, float):
-        with suppress(TypeError, ValueError, OverflowError):
+        with suppress(Exception):  # a caller's class may raise anything
             return convert(value)
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..runtime import shown
 from .errors import BadLimit
 
 __all__ = ["COUNT_MAX", "checked_limit"]
@@ -15,5 +16,5 @@ def checked_limit(limit: int) -> int:
     Raises: `BadLimit` (a ValueError) when it is negative or not a whole number.
     """
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise BadLimit("limit", f"{limit!r} is not a whole number >= 0")
+        raise BadLimit("limit", f"{shown(limit)} is not a whole number >= 0")
     return min(limit, COUNT_MAX)

@@ -20,7 +20,7 @@ from msgspec.structs import astuple, replace
 
 from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild, handles
 from ...wire.alert import Category, Level, SendAlert
-from ...wire.border import fitted, given
+from ...wire.border import fitted
 from ...wire.controller import CanPause, CanStopAll, KillAction, StopReport, StrategyStatus
 from ...wire.errors import BadRequest, KillSwitchNotEngaged, StopNotConfirmed, StorageDegraded
 from ...wire.guard import (
@@ -35,10 +35,10 @@ from ...wire.guard import (
     ReleaseKillSwitch,
     RenewLeases,
     RestoreGuard,
-    ResumeStrategy,
     StopEnded,
     StopReported,
     StrategyBook,
+    StrategyResumed,
     Watch,
 )
 from ...wire.promotion import EntitlementTerms
@@ -75,9 +75,6 @@ class GuardHost(Protocol):
     def start_stop(self, name: str, reason: str) -> None:
         """Begin to stop one strategy and return at once."""
 
-    async def resume(self, name: str) -> None:
-        """Resume a strategy. Raises: `HostFault`."""
-
     def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Run a coroutine function that handles its own errors beside the actors."""
 
@@ -102,6 +99,7 @@ class GuardActor(Actor):
         self._marker = Marker(marker)
         self._capital_minor = capital_minor
         self._state = GuardState()
+        self._restored = False  # this life has taken its stored memory
         self._own: Ref
         # False: the last write of the marker failed, so the next look writes it again.
         self._marked = True
@@ -131,8 +129,15 @@ class GuardActor(Actor):
             log.critical("kill switch is engaged since before this start: %s", self._kill.reason)
 
     @handles(RestoreGuard)
-    def restore(self, request: RestoreGuard) -> None:
-        """Take the stored memory. The careful answer wins: any source that says engaged."""
+    def restore(self, request: RestoreGuard) -> GuardState:
+        """Take the stored memory. The careful answer wins: any source that says engaged.
+
+        Oversight restarts alone, and then brings a memory that is older than this one: a peak may
+        have risen since, and a person may have released the kill switch.
+        """
+        if self._restored:
+            return self._state
+        self._restored = True
         self._state = request.state
         self._stored = request.latch
         stored = request.latch
@@ -148,6 +153,7 @@ class GuardActor(Actor):
             if book.had_real or book.real
         }
         self._leases.recall(remembered)
+        return self._state
 
     # -- the look of each tick
 
@@ -448,7 +454,8 @@ class GuardActor(Actor):
     def release(self, request: ReleaseKillSwitch) -> KillStatus:
         """Trading resumes only as the leases are renewed by the next tick."""
         by, reason = _required("by", request.by), _required("reason", request.reason)
-        if request.rearm not in ("from_current_nav", "keep_peak"):
+        rearms = ("from_current_nav", "keep_peak")
+        if not isinstance(request.rearm, str) or request.rearm not in rearms:
             raise BadRequest("rearm", "is neither 'from_current_nav' nor 'keep_peak'")
         if not self._latch.engaged:
             raise KillSwitchNotEngaged("the kill switch is not engaged")
@@ -484,19 +491,15 @@ class GuardActor(Actor):
         """The memory now."""
         return replace(self._state, kill_state=self._kill.state)
 
-    @handles(ResumeStrategy)
-    async def resume(self, request: ResumeStrategy) -> bool:
-        """Refused without a name, and with `HostFault` when the engine does not listen; the
-        strategy then stays paused.
-        """
-        by = given(request.by, "by", BY_MAX)
+    @handles(StrategyResumed)
+    def hear_resumed(self, request: StrategyResumed) -> bool:
+        """Its peak begins anew at the next look, or the old drawdown would pause it again."""
         book = self._book(request.strategy)
         if book is None or not book.paused:
             return False
-        await self._host.resume(request.strategy)
         resumed = replace(book, paused=False, warned=False, peak_minor=0)
         self._keep(request.strategy, resumed)
-        for draft in core.closed(request.strategy, f"resumed by {by}"):
+        for draft in core.closed(request.strategy, f"resumed by {request.by}"):
             self._send(SendAlert(*astuple(draft)))
         return True
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ...runtime import Settings
+from ...runtime import COUNT_MAX, Settings
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import KillAction, StrategyStatus
 from ...wire.guard import FeeTerms, GuardState, Pause, StrategyBook
@@ -41,7 +41,12 @@ class GuardSettings(Settings, frozen=True):
         float, Meta(gt=0, le=100, description="percent below its peak; pauses the strategy")
     ] = 25.0
     kill_confirm_ticks: Annotated[
-        int, Meta(ge=1, description="ticks in a row that must see the breach before the kill")
+        int,
+        Meta(
+            ge=1,
+            le=COUNT_MAX,
+            description="ticks in a row that must see the breach before the kill",
+        ),
     ] = 1
     kill_action: Annotated[
         KillAction,
@@ -52,7 +57,11 @@ class GuardSettings(Settings, frozen=True):
     ] = "halt"
     flatten_confirm_ticks: Annotated[
         int,
-        Meta(ge=1, description="ticks in a row with the breach before 'flatten' closes positions"),
+        Meta(
+            ge=1,
+            le=COUNT_MAX,
+            description="ticks in a row with the breach before 'flatten' closes positions",
+        ),
     ] = 3
     lease_s: Annotated[
         float,
@@ -385,6 +394,7 @@ def _strategy(
         paused=before.paused and real,  # a stage without real money is a way out
         state=status.state,
         realized_minor=figures.realized,
+        n_trades=status.n_trades,
         run=before.run if status.run is None else status.run,
     )
     if worth is None:
@@ -398,13 +408,15 @@ def _counted(
 ) -> tuple[StrategyBook, list[AlertDraft]]:
     """The book with what earlier runs of the engine's counters realized.
 
-    A new `run` says that they restarted. Without one a jump to exactly 0 is taken for a restart,
-    and a person is asked: read as a loss or a gain it could hide a drawdown, or make one up.
+    A new `run` says that they restarted. Without one a jump of P&L to exactly 0 or a fall of the
+    number of trades is taken for a restart, and a person is asked: read as a loss or a gain it
+    could hide a drawdown, or make one up. Where P&L did not move, the count alone was corrected.
     """
     if before.run is not None and status.run is not None:
         restarted, certain = status.run != before.run, True
     else:
-        restarted, certain = realized == 0 and before.realized_minor != 0, False
+        moved = realized != before.realized_minor
+        restarted, certain = moved and (realized == 0 or status.n_trades < before.n_trades), False
     if not restarted:
         return before, []
     carried = before.carried_minor + before.realized_minor
@@ -412,8 +424,9 @@ def _counted(
     if certain or not real:
         return after, []
     text = (
-        f"realized P&L went from {from_minor(before.realized_minor):,.2f} to 0: the old total is"
-        " carried over; fund.confirm_counters says that this is right"
+        f"realized P&L went from {from_minor(before.realized_minor):,.2f} to"
+        f" {from_minor(realized):,.2f}, trades from {before.n_trades:,} to {status.n_trades:,}: the"
+        " old total is carried over; fund.confirm_counters says that this is right"
     )
     title, key = f"{status.name}: the engine's counters restarted", f"counters:{status.name}"
     note = AlertDraft(Level.CRITICAL, Category.GENERAL, title, text, status.name, key)

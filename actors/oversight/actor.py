@@ -35,7 +35,14 @@ from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import CanListFills, CanListSettlements, StrategyStatus
 from ...wire.entitlement import capital_of
 from ...wire.errors import AmountError, IdempotencyConflict
-from ...wire.guard import GuardReport, ReadGuard, RenewLeases, RestoreGuard, Watch
+from ...wire.guard import (
+    GuardReport,
+    ReadGuard,
+    RenewLeases,
+    RestoreGuard,
+    StrategyResumed,
+    Watch,
+)
 from ...wire.ledger import (
     ChargeManagementFee,
     ChargePerformanceFee,
@@ -52,6 +59,7 @@ from ...wire.oversight import (
     NavSample,
     ReadFundStatus,
     RememberGuard,
+    ResumeStrategy,
     ShowStatus,
     Tick,
     TickReport,
@@ -167,8 +175,14 @@ class OversightActor(DurableActor):
         if self._settings.alerts_enabled:
             self._failures = FailureWatch(told_keys(self._reader, FAILED))
             self._crashes.resolve(told_keys(self._reader, CRASHED))
-        await self._ask("guard", RestoreGuard(self._memory.guard, load_latch(self._reader)))
-        books = self._memory.guard.strategies
+        stored = self._memory.guard
+        guard = await self._ask("guard", RestoreGuard(stored, load_latch(self._reader)))
+        flow = guard.external_minor - stored.external_minor
+        if stored.units and flow:  # the guard has seen it, and the fees of this memory have not
+            now_us = self._started_us
+            self._memory = closing.with_flow(self._memory, self._settings, flow, now_us)
+        self._memory = msgspec.structs.replace(self._memory, guard=guard)
+        books = guard.strategies
         self._reconciler.recall(name for name, book in books.items() if book.above)
         # The kill switch is shown at once, and not by the next tick.
         self._forget_latch = self._host.latch.on_change(self._latch_changed)
@@ -482,7 +496,7 @@ class OversightActor(DurableActor):
             self._due,
             self._figures,
             now_us=now_us,
-            capital_minor=self._capital_minor,
+            capital_minor=self._paid_in_minor(),
         )
         self._nav_lines += lines
 
@@ -498,8 +512,7 @@ class OversightActor(DurableActor):
 
     def _end_session(self) -> None:
         """End the sessions that end with this tick's figures, and note the tick."""
-        now_us, guard = self._clock.now_us(), self._memory.guard
-        nav = guard.nav_minor if guard.units or self._memory.tick_us else self._capital_minor
+        now_us, nav = self._clock.now_us(), self._nav_minor()
         for end in self._due:
             if end.missed:
                 continue
@@ -713,7 +726,7 @@ class OversightActor(DurableActor):
         return FundStatus(
             running=True,
             total_capital=from_minor(self._capital_minor),
-            nav=from_minor(guard.nav_minor if self._ticks or guard.units else self._capital_minor),
+            nav=from_minor(self._nav_minor()),
             drawdown_pct=round(guard.drawdown, 6),
             high_water_mark=from_minor(round(fee.mark_per_unit * guard.units)),
             running_strategies=sum(one.state == "running" for one in self._engine.statuses),
@@ -729,6 +742,12 @@ class OversightActor(DurableActor):
             data_age_s=round(heard.age_s, 3) if self._ticks else None,
             stale=heard.silent and bool(guard.strategies),
         )
+
+    def _nav_minor(self) -> int:
+        return closing.nav_minor(self._memory, self._paid_in_minor())
+
+    def _paid_in_minor(self) -> int:
+        return self._capital_minor if self._totals is None else self._totals.nav_minor
 
     # Read from the file when they are shown: others write these rows, and a value kept here would
     # be as old as the last question.
@@ -751,6 +770,16 @@ class OversightActor(DurableActor):
         await self._save((schema.remembered(memory), *self._nav_lines))
         self._memory = self._stored = memory
         self._nav_lines.clear()
+
+    @handles(ResumeStrategy)
+    async def resume(self, request: ResumeStrategy) -> bool:
+        """Waits for the engine here, as the pauses do: the guard never waits for it."""
+        guard = await self._ask("guard", ReadGuard())
+        book = guard.strategies.get(request.strategy)
+        if book is None or not book.paused:
+            return False
+        await self._host.resume(request.strategy)
+        return await self._ask("guard", StrategyResumed(request.strategy, request.by))
 
     @handles(NavHistory)
     def nav_history(self, request: NavHistory) -> tuple[NavSample, ...]:

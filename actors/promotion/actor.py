@@ -189,6 +189,7 @@ class PromotionActor(DurableActor):
         strategy = self._find(request.strategy_id)
         as_of_us = now_us if request.as_of_us is None else request.as_of_us
         core.check_evidence(strategy, self._rules.stage(request.stage), as_of_us, now_us)
+        core.check_source(request.source)
         values = canonical_metrics(request.metrics)
         explicit = request.as_of_us is not None
         before = (

@@ -37,7 +37,7 @@ from ...wire.promotion import (
     Transition,
 )
 from .gate import evaluate, latest
-from .metrics import WORST, Reading, canonical_metrics
+from .metrics import WORST, Reading, canonical_metrics, count_of
 from .settings import PromotionSettings
 from .strategy import REMEMBERED_SESSIONS, Change, Metric, Rules, Strategy
 
@@ -193,6 +193,12 @@ def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now
         raise MetricError("as_of", as_of_us, "lies before the strategy entered its stage")
 
 
+def check_source(source: object) -> None:
+    """Whether it can be kept as the name of a record's source. Raises: `MetricError`."""
+    if not isinstance(source, str) or len(source) > BY_MAX or _repaired(source) != source:
+        raise MetricError("source", source, f"is not a text of at most {BY_MAX} characters")
+
+
 def with_metrics(strategy: Strategy, metrics: Mapping[str, object], as_of_us: int) -> Strategy:
     """The record with these metrics. For each the newest instant counts, the later arrival among
     equals; a worst value never falls. Raises: `MetricError`.
@@ -262,7 +268,11 @@ def session_ended(
 def _check_movable(strategy: Strategy, expected_rev: int | None) -> None:
     if strategy.stage is PromotionStage.Retired:
         raise StrategyRetired(f"{strategy.name} is retired")
-    if expected_rev is not None and expected_rev != strategy.rev:
+    if expected_rev is None:
+        return
+    if count_of(expected_rev) is None:
+        raise MetricError("expected_rev", expected_rev, "is not a whole number >= 0")
+    if count_of(expected_rev) != strategy.rev:
         raise StaleRevision(expected_rev, strategy.rev)
 
 

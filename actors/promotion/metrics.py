@@ -22,6 +22,7 @@ __all__ = ["WORST", "Reading", "Sample", "Track", "canonical_metrics", "count_of
 _SD_FLOOR = 1e-12
 
 _FRACTIONS = frozenset({"max_drawdown", "win_rate", "daily_loss", "tracking_error"})
+_COUNTS = frozenset({"n_trades", "fills"})
 
 # Metrics of which only the worst value of an episode counts: a loss is not undone by a later day.
 WORST = frozenset({"max_drawdown", "daily_loss"})
@@ -58,7 +59,7 @@ def canonical_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
                 else ""
             )
             raise MetricError(name, value, f"is not a fraction between 0 and 1{hint}")
-        if name == "n_trades" and (value < 0 or value != int(value)):
+        if name in _COUNTS and (value < 0 or value != int(value)):
             raise MetricError(name, value, "is not a whole number >= 0")
     return values
 
@@ -80,12 +81,13 @@ def _number(name: str, value: object) -> float:
 
 
 def _is_number(value: object) -> bool:
-    """Whether a type counts as a number: it converts to float, as Decimal and numpy's scalars do.
+    """Whether a type counts as a number: it converts itself, as Decimal and numpy's scalars do.
 
     A truth value does so too and is none.
     """
     kind = type(value)
-    return hasattr(kind, "__float__") and kind.__name__ not in ("bool", "bool_")
+    converts = hasattr(kind, "__float__") or hasattr(kind, "__index__")
+    return converts and kind.__name__ not in ("bool", "bool_")
 
 
 def figure_of(value: object, *, limit: float = _FIGURE_MAX) -> float | None:

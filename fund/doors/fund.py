@@ -28,13 +28,15 @@ from fundops.runtime import (
 from fundops.wire import border
 from fundops.wire.alert import PendingDeliveries
 from fundops.wire.controller import StopReport, StrategyStatus
-from fundops.wire.guard import ConfirmCounters, Entitlement, ResumeStrategy, StopReported
+from fundops.wire.errors import BadRequest
+from fundops.wire.guard import ConfirmCounters, Entitlement, StopReported
 from fundops.wire.oversight import (
     ConfirmClock,
     FundStatus,
     NavHistory,
     NavSample,
     ReadFundStatus,
+    ResumeStrategy,
     Tick,
     TickReport,
 )
@@ -175,16 +177,22 @@ class FundDoor:
 
         `by` names the person who decides.
 
-        Raises: `BadRequest` for a `by` that is no name.
+        Raises: `BadRequest` without a name; `ConfigError` for a strategy that is none; `HostFault`
+        when the engine did not do it, and under the kill switch. The strategy then stays paused.
         """
-        return await self._ask("guard", ResumeStrategy(strategy, by))
+        person = border.fitted(by, border.NAME_MAX).strip() if isinstance(by, str) else ""
+        if not person:
+            raise BadRequest("by", "is missing: a person decides that it goes on")
+        name = border.name(strategy, "strategy")
+        return await self._ask("oversight", ResumeStrategy(name, person))
 
     async def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
         """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.
 
-        Raises: `BadRequest` without a name and a reason.
+        Raises: `BadRequest` without a name and a reason; `ConfigError` for a strategy that is none.
         """
-        return await self._ask("guard", ConfirmCounters(strategy, by, reason))
+        name = border.name(strategy, "strategy")
+        return await self._ask("guard", ConfirmCounters(name, by, reason))
 
     # -- the actors
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -14,6 +15,7 @@ from fundops.runtime import InlineWorker
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.alert import AlertOutcome, Level
 from fundops.wire.controller import StrategyStatus
+from fundops.wire.errors import AlertRefused
 
 WEBHOOK = "https://hooks.example.com/x"
 
@@ -181,3 +183,21 @@ async def test_a_hanging_channel_fails_its_test_and_no_other(autojump_clock: Moc
             ("log", True),
         ]
         assert found[0].error == "TooSlowError: not done within 10 s"
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("level", ("CRIT", "GENERAL")),
+        ("level", (5, "GENERAL")),
+        ("category", ("INFO", "DRAWDOWNS")),
+        ("category", ("INFO", None)),
+    ],
+)
+async def test_an_unknown_word_of_a_callers_alert_is_refused_by_name(
+    field: str, words: tuple[Any, Any]
+) -> None:
+    async with virtual_fund(ledger_enabled=True) as world:
+        with pytest.raises(AlertRefused, match="is not one of") as refusal:
+            await world.fund.alerts.send(*words, "t", "m")
+        assert refusal.value.field == field

@@ -305,3 +305,27 @@ async def test_an_exported_text_is_never_a_formula(tmp_path: Path) -> None:
     assert "'@SUM(1)" in line
     assert ",'-1+1," in line
     assert ",-1.00000000," in line  # an amount is a number
+
+
+class Hostile:
+    """An object of a caller that raises whatever is done with it."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    def __float__(self) -> float:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("field", ["amount", "strategy", "memo"])
+async def test_an_object_that_raises_is_refused_by_name(field: str) -> None:
+    async with virtual_fund(ledger_enabled=True) as world:
+        given: dict[str, Any] = {"amount": 1, field: Hostile()}
+        with pytest.raises((AmountError, BadField), match=f"{field}: some Hostile"):
+            await world.fund.ledger.deposit(given.pop("amount"), **given)
+        assert all(child.restarts == 0 for child in world.fund.tree())

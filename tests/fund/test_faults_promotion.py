@@ -260,6 +260,73 @@ async def test_numbers_of_another_library_are_sampled() -> None:
         assert (await world.fund.promotion.snapshot("s")).metrics["n_trades"] == 60
 
 
+async def test_numbers_of_another_library_can_be_recorded() -> None:
+    class Index:
+        def __index__(self) -> int:
+            return 60
+
+    class Float32:
+        def __float__(self) -> float:
+            return 0.5
+
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        given = {"n_trades": Index(), "win_rate": Float32(), "max_drawdown": Decimal("0.1")}
+        await world.fund.promotion.record_metrics("s", P.Paper, given)
+        metrics = (await world.fund.promotion.snapshot("s")).metrics
+        assert metrics == {"n_trades": 60, "win_rate": 0.5, "max_drawdown": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("daily_loss", 6.0),
+        ("daily_loss", -0.06),
+        ("tracking_error", -1),
+        ("tracking_error", Decimal("-0.1")),
+        ("max_drawdown", 8),
+        ("win_rate", 45),
+        ("n_trades", 1.5),
+        ("n_trades", True),
+        ("fills", -1),
+        ("fills", 1.5),
+        ("sharpe", "1"),
+        ("sharpe", float("nan")),
+        ("other", float("inf")),
+    ],
+)
+async def test_a_metric_that_cannot_be_true_is_refused_by_name(field: str, value: Any) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        with pytest.raises(MetricError) as refusal:
+            await world.fund.promotion.record_metrics("s", P.Paper, {field: value, "sharpe_2": 1})
+        assert refusal.value.field == field
+        assert (await world.fund.promotion.snapshot("s")).metrics == {}
+
+
+@pytest.mark.parametrize("source", [None, 5, "\ud800", "x" * 129])
+async def test_a_source_that_cannot_be_kept_is_refused_by_name(source: Any) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        with pytest.raises(MetricError, match="source"):
+            await world.fund.promotion.record_metrics("s", P.Paper, {"sharpe": 1}, source=source)
+
+
+@pytest.mark.parametrize("rev", ["1", Decimal("sNaN"), -1, 1.5])
+async def test_a_revision_that_is_no_number_is_refused_by_name(rev: Any) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        for move in (world.fund.promotion.promote, world.fund.promotion.demote):
+            with pytest.raises(MetricError, match="expected_rev"):
+                await move("s", expected_rev=rev)
+
+
+async def test_a_history_longer_than_any_file_is_clamped() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        assert len(await world.fund.promotion.history(limit=10**30)) == 1
+
+
 @pytest.mark.parametrize(
     ("field", "more"),
     [
@@ -500,6 +567,16 @@ async def test_a_session_that_ends_twice_is_sampled_once() -> None:
         assert (await world.tick()).failed == ()
         await _days(world, 2, [1100])
         assert "sharpe" in (await world.fund.promotion.snapshot("s")).metrics
+
+
+@pytest.mark.parametrize(("short_us", "verdict"), [(43, "FAIL"), (0, "PASS")])
+async def test_days_in_a_stage_are_compared_in_microseconds(short_us: int, verdict: str) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        world.clock.advance_to(START_US + 14 * 86_400_000_000 - short_us)
+        evaluation = await world.fund.promotion.evaluate("s")
+        [days] = [line for line in evaluation.criteria if line.name == "min_days"]
+        assert days.verdict == verdict
 
 
 async def test_fridays_value_is_fresh_on_monday_and_stale_after_two_sessions() -> None:

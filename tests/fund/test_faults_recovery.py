@@ -1,7 +1,7 @@
 """Recovery in a whole fund: states without an end, clocks that are set, feeds that lie."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -10,11 +10,12 @@ from trio.testing import MockClock
 from fundops.actors.recovery import RecoverySettings
 from fundops.config import FundConfig
 from fundops.fund import Fund
-from fundops.runtime import InlineWorker, VirtualClock
+from fundops.runtime import ConfigError, InlineWorker, VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.alert import Level
 from fundops.wire.controller import FeedStatus, StrategyStatus
-from fundops.wire.errors import BadRequest, UnmanagedStrategy
+from fundops.wire.errors import BadRequest, UnknownStrategy, UnmanagedStrategy
+from fundops.wire.promotion import PromotionStage
 from fundops.wire.recovery import RecoveryPhase, RecoveryStatus
 
 SECOND = 1_000_000
@@ -105,8 +106,10 @@ async def test_a_name_that_is_none_crashes_no_actor(name: Any) -> None:
         for order in (world.fund.recovery.hold, world.fund.recovery.release):
             with pytest.raises(UnmanagedStrategy):
                 await order(name, by="ann")
-        assert not await world.fund.resume(name, by="ann")
-        assert not await world.fund.confirm_counters(name, by="ann", reason="r")
+        with pytest.raises(ConfigError, match="strategy"):
+            await world.fund.resume(name, by="ann")
+        with pytest.raises(ConfigError, match="strategy"):
+            await world.fund.confirm_counters(name, by="ann", reason="r")
         assert (await world.tick()).failed == ()
 
 
@@ -280,3 +283,39 @@ async def test_the_attempts_of_two_funds_at_one_engine_have_different_ids(tmp_pa
             await fund.host.idle()
     assert [one.rpartition("-")[2] for one in ids] == ["s:1:1", "s:1:1"]
     assert len(set(ids)) == 2
+
+
+@pytest.mark.parametrize("by", [None, "", "\ud800", 5, [], "x" * 5_000])
+async def test_no_value_of_by_stops_a_hold_and_only_a_name_ends_it(by: Any) -> None:
+    async with virtual_fund(Restarts(), self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        assert await world.fund.recovery.hold("s", by=by)
+        if not isinstance(by, str) or not by:
+            for end in (world.fund.recovery.release, world.fund.recovery.reset):
+                with pytest.raises(BadRequest, match="by"):
+                    await end("s", by=by)
+        assert await world.fund.recovery.release("s", by="ann")
+        assert all(child.restarts == 0 for child in world.fund.tree())
+
+
+async def test_a_name_that_is_no_text_is_refused_and_no_actor_crashes() -> None:
+    async with virtual_fund(Restarts(), promotion_enabled=True, self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        fund, name = world.fund, cast(Any, [])
+        for asked in (
+            fund.recovery.hold(name),
+            fund.recovery.reset(name),
+            fund.promotion.snapshot(name),
+            fund.promotion.demote(name),
+            fund.promotion.record_metrics(name, PromotionStage.Paper, {}),
+            fund.promotion.history(name),
+        ):
+            with pytest.raises((UnmanagedStrategy, UnknownStrategy)):
+                await asked
+        for asked_of_guard in (
+            fund.resume(name, by="ann"),
+            fund.confirm_counters(name, by="ann", reason="r"),
+        ):
+            with pytest.raises(ConfigError, match="strategy"):
+                await asked_of_guard
+        assert all(child.restarts == 0 for child in fund.tree())

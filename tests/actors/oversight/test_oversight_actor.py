@@ -32,7 +32,7 @@ from fundops.runtime import (
 from fundops.wire.alert import AlertsWaiting, ConsumeAlertRequests, SendAlert
 from fundops.wire.controller import FeedStatus, Fill, Settlement, StopReport, StrategyStatus
 from fundops.wire.errors import OutcomeUnknown, StorageDegraded
-from fundops.wire.guard import EngageKillSwitch, ReadKillSwitch, ResumeStrategy
+from fundops.wire.guard import EngageKillSwitch, ReadKillSwitch
 from fundops.wire.ledger import (
     BalanceSheet,
     Deposit,
@@ -46,6 +46,7 @@ from fundops.wire.oversight import (
     NavHistory,
     NavSample,
     ReadFundStatus,
+    ResumeStrategy,
     Tick,
     TickReport,
 )
@@ -494,7 +495,7 @@ async def test_nobody_is_paused_who_was_resumed_meanwhile(path: Path) -> None:
         tree.engine.raising = {"pause"}
         tree.engine.report(pnl=-2_600)
         await tree.tick()
-        assert await tree.ask("guard", ResumeStrategy("mm", "owner"))
+        assert await tree.ask("oversight", ResumeStrategy("mm", "owner"))
         tree.engine.raising = set()
         assert (await tree.tick()).failed == ()
         assert tree.engine.calls == [("resume", "mm")]
