@@ -6,6 +6,7 @@ This package knows nothing of funds and can be used alone.
 from .actor import Actor, Context, handles, handles_batch
 from .clock import DAY_US, Clock, SystemClock, VirtualClock
 from .errors import (
+    FOREIGN_ERRORS,
     ActorCrashed,
     ActorError,
     ActorStopped,
@@ -50,6 +51,7 @@ from .worker import InlineWorker, ThreadWorker, Worker
 
 __all__ = [
     "DAY_US",
+    "FOREIGN_ERRORS",
     "SECRET",
     "Actor",
     "ActorCrashed",

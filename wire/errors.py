@@ -158,7 +158,7 @@ class UnknownAccount(EntryRefused):
     """The chart of accounts has no account of this name."""
 
     def __init__(self, account: str) -> None:
-        super().__init__(f"there is no account {account!r}")
+        super().__init__(f"there is no account {shown(account)}")
         self.account = account
 
 
@@ -234,7 +234,7 @@ class UnknownReport(EntryRefused):
     """No report of this key waits aside."""
 
     def __init__(self, report: str) -> None:
-        super().__init__(f"no report {report!r} is set aside")
+        super().__init__(f"no report {shown(report)} is set aside")
         self.report = report
 
 
@@ -300,7 +300,7 @@ class UnmanagedStrategy(Rejected, KeyError):
     """Recovery has never seen a strategy of that name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"recovery knows no strategy {name!r}")
+        super().__init__(f"recovery knows no strategy {shown(name)}")
         self.name = name
 
     __str__ = Exception.__str__  # KeyError would show the repr of the text
@@ -317,7 +317,7 @@ class UnknownStrategy(PromotionError, KeyError):
     """No strategy has that id."""
 
     def __init__(self, strategy_id: str) -> None:
-        super().__init__(f"there is no strategy {strategy_id!r}")
+        super().__init__(f"there is no strategy {shown(strategy_id)}")
         self.strategy_id = strategy_id
 
     __str__ = Exception.__str__  # KeyError would show the repr of the text
@@ -328,7 +328,7 @@ class UnknownStage(PromotionError, ValueError):
 
     def __init__(self, stage: object, stages: Sequence[str]) -> None:
         super().__init__(
-            f"{stage!r} is not a stage of this ladder; its stages are {', '.join(stages)}"
+            f"{shown(stage)} is not a stage of this ladder; its stages are {', '.join(stages)}"
         )
         self.stage, self.stages = stage, tuple(stages)
 
@@ -381,7 +381,7 @@ class StaleRevision(PromotionError):
     """The strategy changed since the caller read it: `expected` is the caller's revision."""
 
     def __init__(self, expected: int, current: int) -> None:
-        super().__init__(f"revision {expected} was expected, the strategy is at {current}")
+        super().__init__(f"revision {shown(expected)} was expected, the strategy is at {current}")
         self.expected, self.current = expected, current
 
 

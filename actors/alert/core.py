@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from ...runtime import Settings
+from ...runtime import Settings, shown
 from ...wire.alert import AlertOutcome, Category, Level, SendAlert
 from ...wire.errors import AlertRefused
 
@@ -133,15 +133,17 @@ def cleaned(text: str, limit: int) -> str:
 def accepted(request: SendAlert, at_us: int) -> Alert:
     """The alert of a request. Raises: `AlertRefused` naming the field."""
     if not isinstance(request.level, Level):
-        raise AlertRefused("level", f"{request.level!r} is not a Level")
+        raise AlertRefused("level", f"{shown(request.level)} is not a Level")
     if not isinstance(request.category, Category):
-        raise AlertRefused("category", f"{request.category!r} is not a Category")
+        raise AlertRefused("category", f"{shown(request.category)} is not a Category")
     for field in ("title", "message"):
         if not isinstance(getattr(request, field), str):
-            raise AlertRefused(field, f"{getattr(request, field)!r} is not a text")
+            raise AlertRefused(field, f"{shown(getattr(request, field))} is not a text")
     for field in ("strategy", "dedup_key"):
         if not isinstance(getattr(request, field), str | None):
-            raise AlertRefused(field, f"{getattr(request, field)!r} is neither a text nor None")
+            raise AlertRefused(
+                field, f"{shown(getattr(request, field))} is neither a text nor None"
+            )
     if not request.title.strip():
         raise AlertRefused("title", "is empty; say in a few words what happened")
     if request.resolves and not request.dedup_key:

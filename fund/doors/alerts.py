@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 from fundops.doors.door import Door
-from fundops.runtime import ActorError, Ref
+from fundops.runtime import ActorError, Ref, shown
 from fundops.wire.alert import (
     AlertPage,
     AlertReceipt,
@@ -18,6 +19,7 @@ from fundops.wire.alert import (
     SendAlert,
     TryDelivery,
 )
+from fundops.wire.foreign import plain_text
 
 __all__ = ["AlertDoor"]
 
@@ -27,6 +29,9 @@ CALLER = "caller:"
 
 # A channel may be busy with a delivery of 10 s before it begins with the test.
 TEST_DEADLINE_S = 30.0
+
+
+E = TypeVar("E", Level, Category)
 
 
 class AlertDoor(Door):
@@ -58,10 +63,13 @@ class AlertDoor(Door):
 
         Raises: `AlertRefused`; ValueError for an unknown level or category.
         """
-        if isinstance(dedup_key, str) and dedup_key:
-            dedup_key = CALLER + dedup_key
+        key: Any = dedup_key
+        if plain_text(key):
+            key = CALLER + cast(str, plain_text(key))
         return await self._ask(
-            SendAlert(Level(level), Category(category), title, message, strategy, dedup_key)
+            SendAlert(
+                _member(Level, level), _member(Category, category), title, message, strategy, key
+            )
         )
 
     async def recent(self, limit: int = 50) -> AlertPage:
@@ -90,3 +98,8 @@ class AlertDoor(Door):
         except ActorError as lost:
             error = f"the channel does not answer: {lost}"
         return ChannelTest(name, error is None, error)
+
+
+def _member(kind: type[E], value: E | str) -> E:
+    """The member of this value. Raises: ValueError."""
+    return value if type(value) is kind else kind(plain_text(value) or shown(value))
