@@ -249,7 +249,15 @@ breaches = st.builds(
     st.sampled_from(METHODS),
     st.sampled_from(NONSENSE) | st.sampled_from(RAISED),
 )
-wrong_values = st.sampled_from(PLAIN) | st.sampled_from(FRESH) | breaches | breaches
+# Those that a product must meet first: what numbers and texts are asked for.
+COMMON = [
+    *(Breach(object, method, error) for method in ("__float__", "__index__") for error in RAISED),
+    *(Breach(str, method, RAISED[0]) for method in ("__eq__", "__hash__", "__len__")),
+    *(Breach(object, method, RAISED[0]) for method in ("__class__", "__repr__", "__str__")),
+]
+wrong_values = (
+    st.sampled_from(PLAIN) | st.sampled_from(FRESH) | st.sampled_from(COMMON) | breaches | breaches
+)
 
 
 def made(recipe: Any) -> Any:
@@ -545,6 +553,8 @@ def test_no_item_of_an_answer_touches_those_beside_it(examples: int, call: str, 
         for few in (wrongs[::2], wrongs[1::2], wrongs):
             play.engine.beside[call] = [item(wrong) for wrong in few]
             assert await play.tick() == ()
+            (held,) = await play.fund.ledger.positions(strategy=HONEST)
+            assert held.quantity == play.engine.ticks
 
     explore(examples, some(items_of(kind), most=MANY), act)
 
@@ -593,10 +603,12 @@ def test_no_answer_of_stop_all_confirms_or_crashes_the_kill_switch(examples: int
         assert (await play.fund.kill_switch.engage(reason="drill", by="ann")).state != "OFF"
         for wrong in wrongs:
             play.engine.whole["stop_all"] = item(wrong)
+            assert await play.tick(leased=False) == ()
+            state = (await play.fund.status()).kill_switch
+            assert state != "OFF"
+            assert state != "ENGAGED" or type(item(wrong)) is StopReport
             with suppress(ConfigError):
                 play.fund.report_stopped(item(wrong))
-            assert await play.tick(leased=False) == ()
-            assert (await play.fund.status()).kill_switch != "OFF"
         assert play.engine.stops
         await play.settle(leased=False)
         assert (await play.fund.kill_switch.status()).state == "ENGAGED"
