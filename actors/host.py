@@ -23,7 +23,15 @@ from typing import Any, NamedTuple, Protocol
 
 import trio
 
-from ..runtime import ActorError, Clock, ConfigError, SystemClock, leaf_of, shown
+from ..runtime import (
+    FOREIGN_ERRORS,
+    ActorError,
+    Clock,
+    ConfigError,
+    SystemClock,
+    leaf_of,
+    shown,
+)
 from ..wire import border
 from ..wire.controller import (
     CanListCashEvents,
@@ -42,6 +50,7 @@ from ..wire.controller import (
     StrategyStatus,
 )
 from ..wire.errors import HostFault, NotRetryable
+from ..wire.foreign import field_of, fitted, plain_text
 from ..wire.guard import StopEnded
 from ..wire.recovery import AttemptEnded, AttemptLate
 from .guard.latch import KillLatch
@@ -141,11 +150,20 @@ def _fault(call: str, error: BaseException) -> HostFault:
         if ours is not None:
             raise error
     leaf = leaf_of(error)
-    return HostFault(call, f"raised {type(leaf).__name__}: {border.fitted(leaf)}")
+    return HostFault(call, f"raised {type(leaf).__name__}: {fitted(leaf)}")
 
 
-# SystemExit: a plug-in of an engine that calls sys.exit must not end the fund.
-_RAISED = (Exception, SystemExit, BaseExceptionGroup)
+_RAISED = (*FOREIGN_ERRORS, BaseExceptionGroup)
+
+
+def _items_of(call: str, answer: Any) -> tuple[Any, ...]:
+    """The items of an answer that should be a list. Raises: `HostFault`."""
+    try:
+        if not isinstance(answer, str | bytes | Mapping):
+            return tuple(answer)
+    except _RAISED as error:
+        raise _fault(call, error) from error
+    raise HostFault(call, f"answered a {type(answer).__name__}, not a list")
 
 
 class _Question:
@@ -166,10 +184,11 @@ class _Question:
             return
         try:
             answer = getattr(self._controller, self._call)()
+            later = inspect.isawaitable(answer)
         except _RAISED as error:
             self.problem = _fault(self._call, error)
             return
-        if inspect.isawaitable(answer):
+        if later:
             self.asked = True
             self._start(self._await, answer, name=self._call)
         else:
@@ -189,13 +208,10 @@ class _Question:
 
     def _take(self, answer: Any) -> None:
         self.late = False
-        if isinstance(answer, str | bytes | Mapping):
-            self.problem = HostFault(self._call, f"answered a {type(answer).__name__}, not a list")
-            return
         try:
-            self.answer, self.problem = tuple(answer), None
-        except _RAISED as error:
-            self.problem = _fault(self._call, error)
+            self.answer, self.problem = _items_of(self._call, answer), None
+        except HostFault as fault:
+            self.problem = fault
 
 
 class Host:
@@ -355,7 +371,7 @@ class Host:
                 refuse_future(status, now_us)
             except ConfigError as wrong:
                 name = _name_of(item, place)
-                aside[name] = border.fitted(str(wrong))
+                aside[name] = fitted(str(wrong))
                 # Its place is kept by the last good status, below.
                 if name in self._words and name not in words:
                     words[name] = self._words[name]
@@ -395,7 +411,7 @@ class Host:
                     words[feed.name] = feed
                 except ConfigError as wrong:
                     name = _name_of(item, place)
-                    doubts[name] = border.fitted(str(wrong))
+                    doubts[name] = fitted(str(wrong))
                     if name in self._feed_words:
                         words[name] = self._feed_words[name]
             self._feed_words, self.feed_doubts = words, doubts
@@ -427,9 +443,10 @@ class Host:
 
     def _answer(self, call: str, *arguments: str) -> tuple[Any, ...]:
         try:
-            return tuple(getattr(self._controller, call)(*arguments))
+            answer = getattr(self._controller, call)(*arguments)
         except _RAISED as error:
             raise _fault(call, error) from error
+        return _items_of(call, answer)
 
     # -- orders
 
@@ -583,7 +600,7 @@ class Host:
         except _RAISED as caught:
             _fault("restart", caught)
             leaf = leaf_of(caught)
-            error = f"{type(leaf).__name__}: {border.fitted(leaf)}"
+            error = f"{type(leaf).__name__}: {fitted(leaf)}"
             return error, not isinstance(leaf, NotRetryable)
         return None, True
 
@@ -603,10 +620,8 @@ def refuse_future(status: StrategyStatus, now_us: int) -> None:
 
 def _name_of(item: Any, place: int) -> str:
     """The name of an item that is set aside, else its place in the answer."""
-    given = getattr(item, "name", None)
-    if isinstance(given, str) and given:
-        return border.fitted(given, border.NAME_MAX)
-    return f"item {place + 1}"
+    given = plain_text(field_of(item, "name"))
+    return fitted(given, border.NAME_MAX) if given else f"item {place + 1}"
 
 
 def _told(tell: Callable[[Any], None], message: Any) -> None:

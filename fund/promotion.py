@@ -187,7 +187,7 @@ class PromotionManager:
         Raises: `MetricError` naming the field, `Conflict`.
         """
         explicit_us = instant_us("as_of", as_of)
-        values = canonical_metrics(metrics)
+        values, source = canonical_metrics(metrics), core.check_source(source)
         with self._writing() as file:
             now_us = self._clock.now_us()
             as_of_us = now_us if explicit_us is None else explicit_us

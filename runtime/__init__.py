@@ -6,6 +6,7 @@ This package knows nothing of funds and can be used alone.
 from .actor import Actor, Context, handles, handles_batch
 from .clock import DAY_US, Clock, SystemClock, VirtualClock
 from .errors import (
+    FOREIGN_ERRORS,
     ActorCrashed,
     ActorError,
     ActorStopped,
@@ -61,6 +62,7 @@ __all__ = [
     "COUNT_MAX",
     "DAYS_MAX",
     "DAY_US",
+    "FOREIGN_ERRORS",
     "SECRET",
     "YEAR_S",
     "Actor",

@@ -40,7 +40,7 @@ from typing import (
 import msgspec
 from msgspec import Meta
 
-from .errors import ConfigError
+from .errors import FOREIGN_ERRORS, ConfigError, encodable
 
 __all__ = [
     "COUNT_MAX",
@@ -69,10 +69,10 @@ SECRET = {"secret": True}
 
 
 def shown(value: object) -> str:
-    """The value as an error text shows it: short, whatever the class's `__repr__` does."""
+    """The value as an error text shows it: short and encodable, whatever its `__repr__` does."""
     try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  a caller's class may raise anything; so does a huge int
+        text = encodable(str.__str__(repr(value)))
+    except FOREIGN_ERRORS:  # a huge int raises too
         text = f"some {type(value).__name__}"
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 

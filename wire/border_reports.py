@@ -8,14 +8,15 @@ this file raises: one bad report must never stop the reports beside it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from decimal import Decimal
-from operator import index
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from ..runtime import shown
+from ..runtime import FOREIGN_ERRORS, shown
 from .controller import CashEvent, CashKind, Fill, Settlement
 from .errors import AmountError
+from .foreign import field_of, fitted, plain_number, plain_text
 from .money import exact_decimal
 
 __all__ = [
@@ -35,6 +36,7 @@ R = TypeVar("R")
 
 TEXT_MAX = 128  # characters of an id, a name, an asset or a cursor
 REVISION_MAX = 10**18
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # A venue's clock may be ahead of ours by so much.
 AHEAD_MAX_US = 300_000_000
 YEAR_1990_US = 631_152_000_000_000
@@ -74,15 +76,15 @@ def checked_cash_event(
 
 def cursor_of(report: object) -> str:
     """The report's cursor; an empty text when it has none, or one that cannot be stored."""
-    cursor = getattr(report, "cursor", "") if _is_report(report) else ""
-    return str.__str__(cursor) if isinstance(cursor, str) and _is_storable(cursor) else ""
+    cursor = plain_text(field_of(report, "cursor")) if _is_report(report) else None
+    return cursor if cursor is not None and _is_storable(cursor) else ""
 
 
 def id_of(report: object) -> str:
     """The report's id as a person reads it, whatever it is; at most 128 characters."""
-    value = getattr(report, "id", None) if _is_report(report) else report
-    text = str.__str__(value) if isinstance(value, str) else shown(value)
-    return _made_valid(text)[:TEXT_MAX]
+    value = field_of(report, "id") if _is_report(report) else report
+    text = plain_text(value)
+    return fitted(_shown(value) if text is None else text, TEXT_MAX)
 
 
 def identity_of(report: object, *fields: str) -> tuple[tuple[str, ...], int] | None:
@@ -93,7 +95,7 @@ def identity_of(report: object, *fields: str) -> tuple[tuple[str, ...], int] | N
     try:
         texts = tuple(_text(field, getattr(report, field)) for field in fields)
         return texts, _revision(getattr(report, "revision", 0))
-    except Exception:  # noqa: BLE001  a foreign object may raise anything when it is read
+    except FOREIGN_ERRORS:
         return None
 
 
@@ -104,11 +106,18 @@ def content_of(report: object) -> str:
     changed its report.
     """
     if not _is_report(report):
-        return _made_valid(shown(report))
-    struct: Any = report
-    fields = [name for name in struct.__struct_fields__ if name != "cursor"]
-    told = ", ".join(f"{name}={shown(getattr(struct, name, None))}" for name in fields)
-    return _made_valid(f"{type(struct).__name__}({told})")
+        return _shown(report)
+    kind: Any = type(report)
+    fields = [name for name in kind.__struct_fields__ if name != "cursor"]
+    told = ", ".join(f"{name}={_shown(field_of(report, name))}" for name in fields)
+    return f"{kind.__name__}({told})"
+
+
+def _shown(value: object) -> str:
+    """The value as text, without the address of an object: the same report must give the same
+    text each time it is read, and its objects may be made anew.
+    """
+    return _ADDRESS.sub("", shown(value))
 
 
 # -- one kind each
@@ -161,18 +170,18 @@ def _cash_event(event: CashEvent, now_us: int, floats: Floats) -> CashEvent:
 
 
 def _checked(report: object, kind: type[R], convert: Callable[[R], R]) -> R | Problem:
-    if not isinstance(report, kind):
+    if not issubclass(type(report), kind):
         return Problem("report", f"{shown(report)} is not a {kind.__name__}")
     try:
-        return convert(report)
+        return convert(report)  # type: ignore[arg-type]
     except _Wrong as wrong:
         return wrong.problem
-    except Exception as error:  # noqa: BLE001  a foreign number may raise anything when it is read
+    except FOREIGN_ERRORS as error:
         return Problem("report", f"it cannot be read: {type(error).__name__}")
 
 
 def _is_report(value: object) -> bool:
-    return isinstance(value, Fill | Settlement | CashEvent)
+    return issubclass(type(value), Fill | Settlement | CashEvent)
 
 
 # -- the fields
@@ -185,18 +194,13 @@ def _is_storable(value: str) -> bool:
     )
 
 
-def _made_valid(text: str) -> str:
-    """The text with a question mark for each half of a surrogate pair, which has no UTF-8."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def _text(field: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise _Wrong(field, f"{shown(value)} is not a text")
-    if not _is_storable(value):
-        raise _Wrong(field, f"{shown(value)} is not a valid text of 1 to {TEXT_MAX} characters")
-    # A subclass, such as numpy's, cannot be encoded; this is its text as a plain str.
-    return str.__str__(value)
+    text = plain_text(value)
+    if text is None:
+        raise _Wrong(field, f"{_shown(value)} is not a text")
+    if not _is_storable(text):
+        raise _Wrong(field, f"{shown(text)} is not a valid text of 1 to {TEXT_MAX} characters")
+    return text
 
 
 def _text_or_none(field: str, value: object) -> str | None:
@@ -204,25 +208,19 @@ def _text_or_none(field: str, value: object) -> str | None:
 
 
 def _cursor(value: object) -> str:
-    return "" if isinstance(value, str) and not value else _text("cursor", value)
+    return "" if plain_text(value) == "" else _text("cursor", value)
 
 
 def _plain_number(field: str, value: Any) -> Decimal | int | float:
-    """The number as one of three exact types. A foreign scalar says by a method which it is."""
-    if isinstance(value, str | bytes):
+    """The number as one of three exact types."""
+    number = plain_number(value)
+    if number is not None:
+        return number
+    if issubclass(type(value), str | bytes):
         raise _Wrong(field, f"{shown(value)} is text, not a number")
-    # numpy's truth values have a name of their own and the methods of numbers.
-    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+    if type(value).__name__.startswith("bool"):
         raise _Wrong(field, f"{shown(value)} is a truth value, not a number")
-    if isinstance(value, Decimal):
-        return Decimal(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    if hasattr(type(value), "__index__"):
-        return int(index(value))
-    if hasattr(type(value), "__float__"):
-        return float(value)
-    raise _Wrong(field, f"{shown(value)} is not a number")
+    raise _Wrong(field, f"{_shown(value)} is not a number")
 
 
 def _number(field: str, value: object, floats: Floats) -> Decimal:

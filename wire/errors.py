@@ -386,7 +386,7 @@ class StaleRevision(PromotionError):
     """The strategy changed since the caller read it: `expected` is the caller's revision."""
 
     def __init__(self, expected: int, current: int) -> None:
-        super().__init__(f"revision {expected} was expected, the strategy is at {current}")
+        super().__init__(f"revision {shown(expected)} was expected, the strategy is at {current}")
         self.expected, self.current = expected, current
 
 

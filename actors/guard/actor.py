@@ -20,9 +20,9 @@ from msgspec.structs import astuple, replace
 
 from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild, handles
 from ...wire.alert import Category, Level, SendAlert
-from ...wire.border import fitted
 from ...wire.controller import CanPause, CanStopAll, KillAction, StopReport, StrategyStatus
 from ...wire.errors import BadRequest, KillSwitchNotEngaged, StopNotConfirmed, StorageDegraded
+from ...wire.foreign import fitted, plain_text
 from ...wire.guard import (
     ConfirmCounters,
     EngageKillSwitch,
@@ -454,8 +454,8 @@ class GuardActor(Actor):
     def release(self, request: ReleaseKillSwitch) -> KillStatus:
         """Trading resumes only as the leases are renewed by the next tick."""
         by, reason = _required("by", request.by), _required("reason", request.reason)
-        rearms = ("from_current_nav", "keep_peak")
-        if not isinstance(request.rearm, str) or request.rearm not in rearms:
+        rearm = plain_text(request.rearm)
+        if rearm not in ("from_current_nav", "keep_peak"):
             raise BadRequest("rearm", "is neither 'from_current_nav' nor 'keep_peak'")
         if not self._latch.engaged:
             raise KillSwitchNotEngaged("the kill switch is not engaged")
@@ -471,7 +471,7 @@ class GuardActor(Actor):
         self._latch.set(OFF)
         self._store()
         state = self._state
-        if request.rearm == "from_current_nav":
+        if rearm == "from_current_nav":
             per_unit = state.nav_minor / state.units if state.units > 0 else 0.0
             state = replace(state, peak_per_unit=per_unit)
         self._state = replace(state, breaches=0, warned=False, kill_state="OFF")
@@ -540,7 +540,7 @@ class GuardActor(Actor):
 
 def _required(field: str, value: object) -> str:
     """A person's word, without which nothing is loosened. Raises: `BadRequest`."""
-    text = fitted(value, REASON_MAX).strip() if isinstance(value, str) else ""
+    text = fitted(plain_text(value), REASON_MAX).strip()
     if not text:
         raise BadRequest(field, "is missing: a name and a reason are needed to release")
     return text

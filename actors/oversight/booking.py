@@ -12,7 +12,7 @@ from typing import Any
 
 from ...runtime import FundopsError
 from ...wire.alert import AlertDraft, Category, Level
-from ...wire.controller import Fill
+from ...wire.foreign import field_of, plain_text
 from ...wire.ledger import (
     REPORTS_MAX,
     BookCashEvents,
@@ -91,8 +91,8 @@ def _unentitled(
     if terms is None:
         return {}
     # The fills are not checked yet: a name may be anything.
-    given = [fill.strategy for fill in fills if isinstance(fill, Fill)]
-    stages = {name: _stage_without_money(name, terms) for name in given if isinstance(name, str)}
+    given = dict.fromkeys(plain_text(field_of(fill, "strategy")) for fill in fills)
+    stages = {name: _stage_without_money(name, terms) for name in given if name is not None}
     return {name: stage for name, stage in stages.items() if stage is not None}
 
 

@@ -29,6 +29,7 @@ from ...wire.errors import (
     StrategyFrozen,
     StrategyRetired,
 )
+from ...wire.foreign import plain_text
 from ...wire.money import from_minor
 from ...wire.promotion import (
     HistoryEntry,
@@ -45,6 +46,7 @@ __all__ = [
     "check_evidence",
     "check_name",
     "check_on_ladder",
+    "check_source",
     "demoted",
     "frozen",
     "promoted",
@@ -64,6 +66,7 @@ CLOCK_TOLERANCE_US: Final = 300_000_000
 
 BY_MAX: Final = 128  # characters
 REASON_MAX: Final = 4_096
+SOURCE_MAX: Final = 1_024
 _ISO_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -102,6 +105,14 @@ def _repaired(text: object) -> str:
     if not isinstance(text, str):
         text = "" if text is None else shown(text)
     return text.encode("utf-8", "replace").decode()
+
+
+def check_source(source: object) -> str:
+    """The name of the program that records metrics. Raises: `MetricError`."""
+    text = plain_text(source)
+    if text is None or len(text) > SOURCE_MAX or _repaired(text) != text:
+        raise MetricError("source", source, f"is not a text of at most {SOURCE_MAX} characters")
+    return text
 
 
 # -- registering and recording
@@ -191,12 +202,6 @@ def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now
         raise MetricError("as_of", as_of_us, "lies in the future")
     if as_of_us < min(strategy.entered_us, now_us) - CLOCK_TOLERANCE_US:
         raise MetricError("as_of", as_of_us, "lies before the strategy entered its stage")
-
-
-def check_source(source: object) -> None:
-    """Whether it can be kept as the name of a record's source. Raises: `MetricError`."""
-    if not isinstance(source, str) or len(source) > BY_MAX or _repaired(source) != source:
-        raise MetricError("source", source, f"is not a text of at most {BY_MAX} characters")
 
 
 def with_metrics(strategy: Strategy, metrics: Mapping[str, object], as_of_us: int) -> Strategy:

@@ -21,9 +21,10 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 
 from ...runtime import Clock, Ref, Rejected, handles
-from ...wire import border
 from ...wire.alert import AlertDraft
+from ...wire.border import NAME_MAX, given
 from ...wire.errors import HostFault, UnmanagedStrategy
+from ...wire.foreign import fitted
 from ...wire.paging import checked_limit
 from ...wire.recovery import (
     AttemptEnded,
@@ -54,8 +55,6 @@ from .settings import RecoverySettings
 __all__ = ["Calls", "RecoveryActor", "RecoveryHost", "calls_of"]
 
 log = logging.getLogger("fundops.recovery")
-
-BY_MAX = 128  # characters of a person's name
 
 Report = AttemptEnded | AttemptLate
 
@@ -224,13 +223,13 @@ class RecoveryActor(DurableActor):
 
         Raises: `UnmanagedStrategy`; `BadRequest` without a name of a person.
         """
-        return await self._order(request.name, Input.RESET, border.given(request.by, "by", BY_MAX))
+        return await self._order(request.name, Input.RESET, given(request.by, "by"))
 
     @handles(HoldStrategy)
     async def hold(self, request: HoldStrategy) -> bool:
         """Hold a strategy; False: a person holds it already. Raises: `UnmanagedStrategy`."""
         # It tightens, so no wrong text may stop it.
-        person = border.fitted(request.by, BY_MAX).strip() or "unknown"
+        person = fitted(request.by, NAME_MAX).strip() or "unknown"
         return await self._order(request.name, Input.HOLD, person)
 
     @handles(ReleaseStrategy)
@@ -239,12 +238,12 @@ class RecoveryActor(DurableActor):
 
         Raises: `UnmanagedStrategy`; `BadRequest` without a name of a person.
         """
-        person = border.given(request.by, "by", BY_MAX)
+        person = given(request.by, "by")
         return await self._order(request.name, Input.RELEASE, person)
 
     async def _order(self, name: object, what: Input, person: str) -> bool:
         if not isinstance(name, str):
-            raise UnmanagedStrategy(border.fitted(name, border.NAME_MAX))
+            raise UnmanagedStrategy(fitted(name, NAME_MAX))
         try:
             draft, done = self._book.order(name, what, person, self._now_us())
         except KeyError:

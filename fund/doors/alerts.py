@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 from fundops.doors.door import Door
@@ -21,10 +20,10 @@ from fundops.wire.alert import (
     TryDelivery,
 )
 from fundops.wire.errors import AlertRefused
+from fundops.wire.foreign import plain_text
 
 __all__ = ["AlertDoor"]
 
-E = TypeVar("E", bound=Enum)
 
 # Dedup keys of callers begin with this, those of the fund itself never do: a caller's key "kill"
 # must not silence the kill switch.
@@ -32,6 +31,9 @@ CALLER = "caller:"
 
 # A channel may be busy with a delivery of 10 s before it begins with the test.
 TEST_DEADLINE_S = 30.0
+
+
+E = TypeVar("E", Level, Category)
 
 
 class AlertDoor(Door):
@@ -63,8 +65,9 @@ class AlertDoor(Door):
 
         Raises: `AlertRefused`, also for an unknown level or category.
         """
-        if isinstance(dedup_key, str) and dedup_key:
-            dedup_key = CALLER + dedup_key
+        key: Any = dedup_key
+        if plain_text(key):
+            key = CALLER + cast(str, plain_text(key))
         return await self._ask(
             SendAlert(
                 _one_of(Level, level, "level"),
@@ -72,7 +75,7 @@ class AlertDoor(Door):
                 title,
                 message,
                 strategy,
-                dedup_key,
+                key,
             )
         )
 
@@ -104,10 +107,10 @@ class AlertDoor(Door):
         return ChannelTest(name, error is None, error)
 
 
-def _one_of(kind: type[E], value: object, field: str) -> E:
+def _one_of(kind: type[E], value: E | str, field: str) -> E:
     """The level or category of this name. Raises: `AlertRefused`, naming the field."""
     try:
-        return kind(value)
+        return value if type(value) is kind else kind(plain_text(value))
     except ValueError:
         known = ", ".join(member.value for member in kind)
         raise AlertRefused(field, f"{shown(value)} is not one of {known}") from None

@@ -12,6 +12,7 @@ import trio
 from fundops.actors.guard import Leases
 from fundops.config import FundConfig
 from fundops.doors.door import ANSWER_DEADLINE_S
+from fundops.doors.inert import inert
 from fundops.doors.ledger import LedgerDoor
 from fundops.moments import day_of
 from fundops.reported import Reported
@@ -28,7 +29,7 @@ from fundops.runtime import (
 from fundops.wire import border
 from fundops.wire.alert import PendingDeliveries
 from fundops.wire.controller import StopReport, StrategyStatus
-from fundops.wire.errors import BadRequest
+from fundops.wire.foreign import plain_text
 from fundops.wire.guard import ConfirmCounters, Entitlement, StopReported
 from fundops.wire.oversight import (
     ConfirmClock,
@@ -76,7 +77,7 @@ class FundDoor:
         self._loop = trio.lowlevel.current_trio_token()
 
     async def _ask(self, actor: str, request: Request[R]) -> R:
-        return await self._supervisor.ref(actor).ask(request, timeout_s=ANSWER_DEADLINE_S)
+        return await self._supervisor.ref(actor).ask(inert(request), timeout_s=ANSWER_DEADLINE_S)
 
     # -- the host's side: callable from any thread, without await
 
@@ -156,7 +157,7 @@ class FundDoor:
         Raises: `ConfigError` for an empty `by` or `reason`.
         """
         for field, text in (("by", by), ("reason", reason)):
-            if not isinstance(text, str) or not text.strip():
+            if not (plain_text(text) or "").strip():
                 raise ConfigError(field, f"{shown(text)} says nothing; a person confirms a clock")
         return await self._ask("oversight", ConfirmClock(by, reason))
 
@@ -180,11 +181,8 @@ class FundDoor:
         Raises: `BadRequest` without a name; `ConfigError` for a strategy that is none; `HostFault`
         when the engine did not do it, and under the kill switch. The strategy then stays paused.
         """
-        person = border.fitted(by, border.NAME_MAX).strip() if isinstance(by, str) else ""
-        if not person:
-            raise BadRequest("by", "is missing: a person decides that it goes on")
         name = border.name(strategy, "strategy")
-        return await self._ask("oversight", ResumeStrategy(name, person))
+        return await self._ask("oversight", ResumeStrategy(name, border.given(by, "by")))
 
     async def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
         """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.
