@@ -680,12 +680,16 @@ class LedgerTotals(msgspec.Struct, frozen=True):
 
     nav_minor: int  # net asset value
     external_minor: int  # deposits minus withdrawals
-    fees_minor: int  # management and performance fees charged and not closed into RETAINED
+    fees_minor: int  # management and performance fees charged, those of closed periods included
     entries: int  # number of entries in the journal
     cursors: Mapping[str, str]  # by source of reports: how far it has been booked
     positions: tuple[LedgerPosition, ...]
     balance_sheet: Mapping[str, Decimal]
     unpriced: tuple[str, ...] = ()  # assets that the fund holds and `nav_minor` does not count
+    # P&L without a strategy, in the fund's currency: cash events, income, financing, profit, loss.
+    earned_minor: int = 0
+    # Gain of other assets without a strategy; None: one that was converted has no price yet.
+    converted_minor: int | None = 0
 
 
 class LedgerPosition(msgspec.Struct, frozen=True):

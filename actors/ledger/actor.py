@@ -495,8 +495,9 @@ class LedgerActor(DurableActor):
             nav_minor=self._book.net_asset_value(),
             unpriced=self._book.unpriced(),
             external_minor=-totals.get(accounts.EXTERNAL, 0),
-            fees_minor=totals.get(accounts.MANAGEMENT_FEES, 0)
-            + totals.get(accounts.PERFORMANCE_FEES, 0),
+            fees_minor=self._book.fees_charged(),
+            earned_minor=self._book.earned_by_fund(),
+            converted_minor=self._book.converted_by_fund(),
             entries=self._book.seq,
             cursors=dict(self._cursors),
             balance_sheet=accounts.balance_sheet(totals),

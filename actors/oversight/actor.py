@@ -91,6 +91,7 @@ R = TypeVar("R")
 STEP_DEADLINE_S = COMMIT_DEADLINE_S
 # The reason that the supervisor gives to its children when it ends.
 ORDERLY_STOP = "supervisor stopped"
+_UNPRICED = "unpriced"  # dedup key
 # The stream can wait for the next refresh, and the next tick cannot wait for the stream.
 SHOW_DEADLINE_S = 1.0
 
@@ -132,7 +133,9 @@ class OversightActor(DurableActor):
         self._reconciler = Reconciler(host, capital_minor)
         # NAV at the last look, before the fees that have accrued and are not booked.
         self._gross_minor = 0
-        self._flows_minor = 0  # deposits less withdrawals and posted fees, at that look
+        # Deposits and P&L without a strategy, less withdrawals and posted fees, at that look.
+        self._flows_minor = 0
+        self._unpriced_told = False
         self._clock_watch = clock_watch or ClockWatch(clock)
         self._jumped = False  # whether the clock's jump was told
         self._calendar = calendar_of(settings.session)
@@ -167,6 +170,7 @@ class OversightActor(DurableActor):
         if self._settings.alerts_enabled:
             self._failures = FailureWatch(told_keys(self._reader, FAILED))
             self._crashes.resolve(told_keys(self._reader, CRASHED))
+            self._unpriced_told = _UNPRICED in told_keys(self._reader, _UNPRICED)
         await self._ask("guard", RestoreGuard(self._memory.guard, load_latch(self._reader)))
         books = self._memory.guard.strategies
         self._reconciler.recall(name for name, book in books.items() if book.above)
@@ -351,13 +355,15 @@ class OversightActor(DurableActor):
     async def _watch(self) -> None:
         now_us, suspect = self._clock.now_us(), self._clock_watch.is_suspect()
         memory, totals = self._memory, self._totals
-        external = self._capital_minor if totals is None else totals.external_minor
+        external = self._external_minor()
         if memory.guard.units and not suspect:
             flow = external - memory.guard.external_minor
             memory = closing.with_flow(memory, self._settings, flow, now_us)
         posted, owed = memory.fees.posted_minor, 0
         if totals is not None:
             posted, owed = totals.fees_minor, sum(fee.amount_minor for fee in memory.owed)
+            memory = self._earned(memory, totals)
+        earned = memory.earned_minor + memory.converted_minor
         report: GuardReport = await self._ask(
             "guard",
             Watch(
@@ -371,6 +377,7 @@ class OversightActor(DurableActor):
                 doubts=self._engine.lapsed(),
                 session=memory.session,
                 listed=self._engine.heard.listed,
+                earned_minor=earned,
             ),
         )
         if not report.problem:
@@ -379,12 +386,43 @@ class OversightActor(DurableActor):
                 fee = fees.accrue(fee, self._settings.fees, now_us, nav_minor=0)
             self._memory = msgspec.structs.replace(memory, fees=fee)
             self._gross_minor = report.gross_minor
-            self._flows_minor = external - posted
+            self._flows_minor = external + earned - posted
         self._memory = msgspec.structs.replace(self._memory, guard=report.state)
         self._alerts += report.alerts
         await self._pauses.tell(report.pauses, report.state)
         if report.problem:
             raise AmountError("nav", from_minor(report.gross_minor), report.problem)
+
+    def _external_minor(self) -> int:
+        """Deposits less withdrawals; while the ledger is silent, those of the last look."""
+        if self._totals is not None:
+            return self._totals.external_minor
+        guard = self._memory.guard
+        known = self._settings.ledger_enabled and bool(guard.units)
+        return guard.external_minor if known else self._capital_minor
+
+    def _earned(self, memory: Memory, totals: LedgerTotals) -> Memory:
+        """The memory with the P&L that the ledger booked without a strategy.
+
+        An asset that was bought and has no price yet is worth nothing in the ledger. That is no
+        loss that may stop the fund, so the gain of other assets then stands as it was.
+        """
+        converted, unpriced = totals.converted_minor, totals.converted_minor is None
+        if unpriced and not self._unpriced_told:
+            names = ", ".join(totals.unpriced)
+            text = (
+                f"{names}: the ledger's NAV does not count them, and the guard's keeps the last"
+                " known value of other assets, until ledger.price(asset, value)"
+            )
+            self._note(Level.WARNING, Category.GENERAL, "Assets without a price", text, _UNPRICED)
+        elif self._unpriced_told and not unpriced:
+            self._resolve(Category.GENERAL, "All assets have a price", _UNPRICED)
+        self._unpriced_told = unpriced
+        return msgspec.structs.replace(
+            memory,
+            earned_minor=totals.earned_minor,
+            converted_minor=memory.converted_minor if converted is None else converted,
+        )
 
     async def _promote(self) -> tuple[Transition, ...]:
         evaluate = self._ticks % self._settings.promotion_every_ticks == 0
@@ -594,8 +632,11 @@ class OversightActor(DurableActor):
         totals = self._totals
         unmarked = unmarked_minor(totals.positions, self._engine.statuses)
         # The book has moved on since the look, by the fees of this tick and by what people booked.
-        flows = totals.external_minor - totals.fees_minor - self._flows_minor
-        expected = self._gross_minor + flows
+        converted = totals.converted_minor
+        earned = totals.earned_minor
+        earned += self._memory.converted_minor if converted is None else converted
+        flows = totals.external_minor + earned - totals.fees_minor
+        expected = self._gross_minor + flows - self._flows_minor
         gap = self._gap_minor = totals.nav_minor + unmarked - expected
         if not (self._host.can(CanListFills) or self._host.can(CanListSettlements)):
             return

@@ -71,6 +71,8 @@ class Memory(msgspec.Struct, frozen=True):
     ending: tuple[Ending, ...] = ()
     statuses: tuple[msgspec.Raw, ...] = ()  # the engine's last word, at an orderly stop
     heard_us: int = 0  # when it was given; 0: not known, since there was no orderly stop
+    earned_minor: int = 0  # P&L that the ledger booked without a strategy
+    converted_minor: int = 0  # gain of other assets without a strategy, when all had a price
 
 
 def kept(statuses: Sequence[StrategyStatus]) -> tuple[msgspec.Raw, ...]:

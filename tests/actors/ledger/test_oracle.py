@@ -1097,13 +1097,39 @@ class Oracle:
             if asset in self.prices
         )
 
-    def others(self) -> dict[str, Fraction]:
-        """What the fund has of each other asset."""
+    def others(self, *owners: str | None) -> dict[str, Fraction]:
+        """What the fund, or these owners, have of each other asset."""
         worth: dict[str, Fraction] = defaultdict(Fraction)
-        for (account, _, asset), amount in self.balances.items():
-            if account in WORTH and asset not in ("USD", "UNITS"):
+        for (account, owner, asset), amount in self.balances.items():
+            if account in WORTH and asset not in ("USD", "UNITS") and owner in (owners or [owner]):
                 worth[asset] += amount
         return worth
+
+    def _ever(self, accounts: set[str], *owners: str | None) -> Fraction:
+        """All that was booked there, but for the entries that closed a period."""
+        return summed(
+            amount
+            for line in self.journal
+            if line.kind not in ("period_close", "period_reopen")
+            for (account, owner, asset), amount in line.legs.items()
+            if account in accounts and asset == "USD" and owner in (owners or [owner])
+        )
+
+    def fees(self) -> Fraction:
+        return self._ever({"MANAGEMENT_FEES", "PERFORMANCE_FEES"})
+
+    def earned(self) -> Fraction:
+        pnl = {"REALIZED_PNL", "UNREALIZED_PNL", "TRADING_FEES", "INCOME", "FINANCING"}
+        return -self._ever(pnl, None)
+
+    def converted(self) -> Fraction | None:
+        gain = -self._ever({"CONVERSIONS"}, None)
+        for asset, amount in self.others(None).items():
+            if asset in self.prices:
+                gain += rounded(amount * self.prices[asset][1])
+            elif amount and self.balances["CONVERSIONS", None, asset]:
+                return None
+        return gain
 
     def nav_per_unit(self) -> Fraction:
         units = self._in_issue()
@@ -1770,9 +1796,10 @@ class Anything(RuleBasedStateMachine):
         assert totals.balance_sheet == view.balance_sheet
         assert totals.nav_minor * MINOR == oracle.nav()
         assert totals.external_minor * MINOR == -oracle.total("EXTERNAL")
-        assert totals.fees_minor * MINOR == oracle.total("MANAGEMENT_FEES") + oracle.total(
-            "PERFORMANCE_FEES"
-        )
+        assert totals.fees_minor * MINOR == oracle.fees()
+        assert totals.earned_minor * MINOR == oracle.earned()
+        converted = totals.converted_minor
+        assert oracle.converted() == (None if converted is None else converted * MINOR)
         unpriced = [name for name, amount in oracle.others().items() if amount]
         assert list(totals.unpriced) == sorted(set(unpriced) - oracle.prices.keys())
         assert totals.entries == len(oracle.journal)
