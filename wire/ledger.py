@@ -429,6 +429,10 @@ class BookFills(Request[Booked], frozen=True):
     # By strategy that may not use real money: its stage. A fill that adds to a position of one of
     # them is booked, and told in a CRITICAL alert.
     unentitled: Mapping[str, str] = msgspec.field(default_factory=dict)
+    # Whether this is the first, and the last, part of one report of the engine: an id that comes
+    # twice in one report is told.
+    begins: bool = True
+    ends: bool = True
 
 
 class BookSettlements(Request[Booked], frozen=True):
@@ -438,12 +442,16 @@ class BookSettlements(Request[Booked], frozen=True):
     """
 
     settlements: tuple[Settlement, ...]
+    begins: bool = True  # as in `BookFills`
+    ends: bool = True
 
 
 class BookCashEvents(Request[Booked], frozen=True):
     """Books each cash event once, by its id, as `BookFills` books fills."""
 
     events: tuple[CashEvent, ...]
+    begins: bool = True  # as in `BookFills`
+    ends: bool = True
 
 
 class ReportsAside(Request[tuple[AsideReport, ...]], frozen=True):

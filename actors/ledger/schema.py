@@ -29,6 +29,7 @@ __all__ = [
     "Moment",
     "aside_named",
     "asides_by_key",
+    "asides_by_prefix",
     "balances_as_of",
     "cash_flows",
     "cursors",
@@ -446,6 +447,20 @@ def asides_by_key(reader: Reader, keys: Iterable[str]) -> dict[str, AsideReport]
         (_json_list(keys),),
     )
     return {row[1]: AsideReport(*row) for row in rows}
+
+
+def asides_by_prefix(reader: Reader, prefixes: Iterable[str]) -> list[AsideReport]:
+    """The waiting reports whose keys are one of these prefixes, which end in a colon, and more."""
+    if reader.row("SELECT 1 FROM report_aside WHERE skipped_by IS NULL LIMIT 1") is None:
+        return []
+    rows = reader.rows(
+        f"SELECT {', '.join(f'a.{column}' for column in _ASIDE.split(', '))} "
+        "FROM json_each(?) AS p CROSS JOIN report_aside AS a "
+        "WHERE a.key >= p.value AND a.key < substr(p.value, 1, length(p.value) - 1) || ';' "
+        "AND skipped_by IS NULL ORDER BY a.key",
+        (_json_list(prefixes),),
+    )
+    return [AsideReport(*row) for row in rows]
 
 
 def reports_aside(reader: Rows, limit: int) -> tuple[AsideReport, ...]:

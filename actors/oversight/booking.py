@@ -53,17 +53,22 @@ class Booking:
         """
         totals: LedgerTotals = await self._ask(ReadTotals())
         self.totals = totals
-        sources: tuple[tuple[str, Callable[[str], Sequence[Any]], Callable[[Any], Any]], ...] = (
-            ("fills", self._host.fills, lambda run: BookFills(run, _unentitled(run, terms))),
+        sources: tuple[tuple[str, Callable[[str], Sequence[Any]], Callable[..., Any]], ...] = (
+            (
+                "fills",
+                self._host.fills,
+                lambda run, *part: BookFills(run, _unentitled(run, terms), *part),
+            ),
             ("settlements", self._host.settlements, BookSettlements),
             ("cash_events", self._host.cash_events, BookCashEvents),
         )
         asked, faults = False, list[FundopsError]()
         for source, read, request in sources:
             try:
-                reports = self._left.pop(source, ()) or read(totals.cursors.get(source, ""))
+                left = self._left.pop(source, ())
+                reports = left or read(totals.cursors.get(source, ""))
                 asked |= bool(reports)
-                await self._book(source, reports, request)
+                await self._book(source, reports, request, begins=not left)
             except FundopsError as fault:
                 # The stored cursor says how far the ledger came; the rest is read again.
                 faults.append(fault)
@@ -73,13 +78,14 @@ class Booking:
             raise faults[0]
 
     async def _book(
-        self, source: str, reports: Sequence[Any], request: Callable[[Any], Any]
+        self, source: str, reports: Sequence[Any], request: Callable[..., Any], *, begins: bool
     ) -> None:
         for _ in range(RUNS_PER_TICK):
             if not reports:
                 return
-            await self._ask(request(tuple(reports[:REPORTS_MAX])))
-            reports = reports[REPORTS_MAX:]
+            run, reports = tuple(reports[:REPORTS_MAX]), reports[REPORTS_MAX:]
+            await self._ask(request(run, begins, not reports))
+            begins = False
         if reports:
             self._left[source] = reports
 

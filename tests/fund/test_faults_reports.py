@@ -198,6 +198,63 @@ async def test_an_id_repeated_in_one_report_is_booked_once_and_told() -> None:
         assert [alert.title for alert in w.sent_alerts()] == ["Fill 1 came twice in one report"]
 
 
+@pytest.mark.parametrize("number", [6_000, 20_001])
+async def test_an_id_repeated_in_a_long_report_is_told(number: int) -> None:
+    """The two are booked in different runs, and the latter in another tick."""
+    c = engine()
+    async with virtual_fund(c, ledger_enabled=True) as w:
+        c.fill_list = [F(str(place), "1", "1") for place in range(1, number + 1)]
+        c.fill_list.append(F("7", "1", "1", cursor=str(number + 1)))
+        for _ in range(2):
+            assert await t(w) == ()
+        assert (await sheet(w))["POSITIONS"] == number
+        assert [alert.title for alert in w.sent_alerts()] == ["Fill 7 came twice in one report"]
+        c.fill_list.append(F("8", "1", "1", cursor=str(number + 2)))
+        await t(w)
+        assert len(w.sent_alerts()) == 1, "a later report may repeat what an earlier one had"
+
+
+async def test_an_id_repeated_in_an_import_is_told() -> None:
+    async with virtual_fund(engine(), ledger_enabled=True) as w:
+        fills = [F(str(place), "1", "1") for place in range(6_000)]
+        await w.fund.ledger.import_fills([*fills, fills[0]])
+        await t(w)
+        assert [alert.title for alert in w.sent_alerts()] == ["Fill 0 came twice in one report"]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_bust_that_comes_before_its_fill_takes_it_back(
+    restart: bool, tmp_path: Any
+) -> None:
+    c, path = engine(), tmp_path / "x.db"
+    bust = F("1", "0", "10", revision=1, cursor="1")
+    async with virtual_fund(c, ledger_enabled=True, db_path=path) as w:
+        c.fill_list = [bust]
+        await t(w)
+        assert criticals(w) == ["Fill 1 is set aside"]
+        if not restart:
+            await _fill_of_the_bust(w)
+    if restart:
+        async with virtual_fund(c, ledger_enabled=True, db_path=path) as w:
+            await _fill_of_the_bust(w)
+
+
+async def _fill_of_the_bust(w: VirtualFund) -> None:
+    fills = w.controller.fill_list
+    fills.append(F("1", "5", "10", cursor="2"))
+    for _ in range(2):
+        assert await t(w) == ()
+    balances = await sheet(w)
+    assert (balances["POSITIONS"], balances["CASH"]) == (0, 100_000)
+    assert await w.fund.ledger.reports_aside() == ()
+    titles = [alert.title for alert in w.sent_alerts()]
+    assert titles == ["Fill 1 is set aside", "Fill 1 is no longer set aside"]
+    fills.append(msgspec.structs.replace(fills[0], cursor="3"))
+    assert await t(w) == ()
+    assert criticals(w) == ["Fill 1 is set aside"]
+    assert (await w.fund.ledger.verify()).ok
+
+
 async def test_a_settlement_closes_the_position_that_its_fills_opened() -> None:
     c = engine()
     async with virtual_fund(c, ledger_enabled=True, total_capital=100) as w:

@@ -340,7 +340,7 @@ class Oracle:
 
         What is wrong is left out alone; what was left out before is not tried again.
         """
-        before, aside = len(self.journal), list[str]()
+        before, aside = len(self.journal), dict[str, str]()  # ids by key
         right, left_out = list[str](), list[str]()  # keys
         for one in reports:
             kept = self.copy()
@@ -359,17 +359,21 @@ class Oracle:
                 self.aside = [other for other in self.aside if key_of_report(other[1]) != mine] + [
                     said
                 ]
-                aside.append(one.id)
+                aside[mine] = one.id
                 left_out.append(mine)
             else:
                 right.append(key_of_report(one))
+                for _, late in kept.aside:
+                    if (source, late) not in self.aside:
+                        aside.pop(key_of_report(late), None)
+                        left_out = [key for key in left_out if key != key_of_report(late)]
         # What the engine has put right may be tried as it was before, should it say that again.
         self.aside = [
             other
             for other in self.aside
             if key_of_report(other[1]) not in right or key_of_report(other[1]) in left_out
         ]
-        return len(self.journal) - before, self.cursors.get(source, ""), sorted(set(aside))
+        return len(self.journal) - before, self.cursors.get(source, ""), sorted(set(aside.values()))
 
     def _of_report(self, prefixes: Sequence[str]) -> dict[int, Line]:
         """The lines of one report by revision."""
@@ -410,6 +414,28 @@ class Oracle:
             self.book(back, f"{key}:reversal" if fill.quantity else key, now_us, reported=True)
         if fill.quantity or before is None:
             self.book(event, key, now_us, reported=True)
+        if before is None:
+            self._bust_late(prefix, fill, event, now_us)
+
+    def _bust_late(self, prefix: str, fill: Fill, event: BookFill, now_us: int) -> None:
+        """The busts that came before their fill; those of older revisions are done with."""
+        waiting = [
+            (late.revision, said)
+            for said in self.aside
+            if isinstance(late := said[1], Fill)
+            and key_of_fill(late) == prefix
+            and late.revision
+            and not wrong_report(late)
+            and not late.quantity
+        ]
+        seq = self.journal[-1].seq
+        for revision, said in sorted(waiting, key=lambda one: one[0]):
+            if revision > fill.revision and self.journal[-1].seq == seq:
+                back = msgspec.structs.replace(
+                    event, quantity=-event.quantity, fee=-event.fee, takes_back=seq
+                )
+                self.book(back, f"{prefix}{revision}", now_us, reported=True)
+            self.aside.remove(said)
 
     def _report_settlement(self, one: Settlement, now_us: int) -> None:
         booked = self._of_report([f"settlement:{one.id}:"])
