@@ -681,6 +681,8 @@ class Reconcile(Request[Reconciliation], frozen=True):
 
     statements: tuple[Statement, ...]
     tolerance: Amount = 0  # differences of CASH up to this amount are none
+    # The last day on which an earlier statement agreed; None: not known.
+    agreed: str | None = None
 
 
 class LedgerTotals(msgspec.Struct, frozen=True):

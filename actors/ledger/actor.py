@@ -494,7 +494,7 @@ class LedgerActor(DurableActor):
     async def reconcile(self, request: Reconcile) -> Reconciliation:
         """The books compared with a broker's statements."""
         return await self._worker.run(
-            lambda: self._reports.reconcile(request.statements, request.tolerance)
+            lambda: self._reports.reconcile(request.statements, request.tolerance, request.agreed)
         )
 
     @handles(RecentEntries)

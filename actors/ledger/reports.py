@@ -177,9 +177,17 @@ class Reports:
             for asset in sorted({*known, *missing})
         }
 
-    def reconcile(self, statements: Sequence[Statement], tolerance: Amount = 0) -> Reconciliation:
-        """Compare the books with a broker's statements, day by day."""
-        return reconcile(self._rows, statements, self._currency, tolerance)
+    def reconcile(
+        self,
+        statements: Sequence[Statement],
+        tolerance: Amount = 0,
+        agreed: str | None = None,
+    ) -> Reconciliation:
+        """Compare the books with a broker's statements, day by day.
+
+        `agreed` is the last day on which an earlier statement agreed, if there is one.
+        """
+        return reconcile(self._rows, statements, self._currency, tolerance, agreed)
 
     def _strategy(self, strategy: str | None) -> str | None:
         """The strategy, which must be known. Raises: `UnknownStrategy`, `BadField`."""

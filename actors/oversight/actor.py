@@ -6,13 +6,14 @@ stated without that memory has a file of its own beside this one.
 It never trades. Each step is isolated: one that fails is counted, reported once until it works
 again, and the others still run. The steps, in order: read the engine; book fills and settlements;
 guard; promotion; reconcile stages; the end of sessions; recovery; remember and ask for alerts; what
-ended sessions leave to others (promotion's sample, marks, fees); storage; publish.
+ended sessions leave to others (promotion's sample, marks, fees); the broker's statement; storage;
+publish.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -79,6 +80,7 @@ from .reconcile import Reconciler
 from .schema import Memory
 from .sessions import NAMED_PERIODS_PER_YEAR, End, calendar_of
 from .settings import OversightSettings
+from .statements import WRONG, StatementWatch
 from .storage import StorageWatch
 
 __all__ = ["OversightActor"]
@@ -136,6 +138,7 @@ class OversightActor(DurableActor):
         # Deposits and P&L without a strategy, less withdrawals and posted fees, at that look.
         self._flows_minor = 0
         self._unpriced_told = False
+        self._statements = self._statement_watch(())
         self._clock_watch = clock_watch or ClockWatch(clock)
         self._jumped = False  # whether the clock's jump was told
         self._calendar = calendar_of(settings.session)
@@ -171,6 +174,7 @@ class OversightActor(DurableActor):
             self._failures = FailureWatch(told_keys(self._reader, FAILED))
             self._crashes.resolve(told_keys(self._reader, CRASHED))
             self._unpriced_told = _UNPRICED in told_keys(self._reader, _UNPRICED)
+            self._statements = self._statement_watch(told_keys(self._reader, WRONG))
         await self._ask("guard", RestoreGuard(self._memory.guard, load_latch(self._reader)))
         books = self._memory.guard.strategies
         self._reconciler.recall(name for name, book in books.items() if book.above)
@@ -178,6 +182,14 @@ class OversightActor(DurableActor):
         self._forget_latch = self._host.latch.on_change(self._latch_changed)
         if self._settings.promotion_enabled:
             self._terms = (await self._ask("promotion", Observe(()))).terms
+
+    def _statement_watch(self, told: Iterable[str]) -> StatementWatch:
+        return StatementWatch(
+            self._host,
+            lambda request: self._ask("ledger", request),
+            self._settings.break_tolerance,
+            told,
+        )
 
     def _begun(self, memory: Memory) -> Memory:
         """The memory of a fund that has started once at least."""
@@ -272,6 +284,8 @@ class OversightActor(DurableActor):
         async with self._step("engine"):
             await self._engine.read()
         self._begin_sessions(request.session)
+        if self._due and self._settings.ledger_enabled:
+            self._host.ask_statement()
         if not self._settings.self_healing_enabled and self._is_heard():
             self._alerts += self._failures.look(self._engine.statuses, self._terms)
         async with self._step("feeds"):
@@ -303,6 +317,8 @@ class OversightActor(DurableActor):
             async with self._step("marks"):
                 await self._mark()
             self._compare()
+            async with self._step("statement"):
+                await self._compare_statement()
         if self._due or self._alerts:  # consumers have taken sessions, and alerts followed
             async with self._step("remember"):
                 await self._remember()
@@ -653,6 +669,12 @@ class OversightActor(DurableActor):
         elif self._break_told and not is_broken:
             self._break_told = False
             self._resolve(Category.GENERAL, "Ledger and engine agree on NAV", "break")
+
+    async def _compare_statement(self) -> None:
+        """Compare the broker's statement, when one has come in, with the books of its day."""
+        agreed, alerts = await self._statements.look(self._clock.now_us(), self._memory.agreed)
+        self._memory = msgspec.structs.replace(self._memory, agreed=agreed)
+        self._alerts += alerts
 
     async def _recover(self) -> None:
         """Every few ticks the check; a queue that is due is worked off every tick."""
