@@ -362,11 +362,14 @@ class OversightActor(DurableActor):
             await self._charge()
         finally:
             try:
-                await self._booking.book(terms)
+                await self._booking.book(terms, self._terms_of_now)
             finally:
                 self._totals = self._booking.totals or self._totals
         if self._settings.alerts_enabled:
             self._alerts += entitled_again(self._reader, terms)
+
+    async def _terms_of_now(self) -> Mapping[str, EntitlementTerms]:
+        return (await self._ask("promotion", Observe(()))).terms
 
     async def _watch(self) -> None:
         now_us, suspect = self._clock.now_us(), self._clock_watch.is_suspect()

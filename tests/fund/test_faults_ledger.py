@@ -93,6 +93,22 @@ async def test_fees_are_paid_up_to_what_is_owed() -> None:
         assert (sheet["CASH"], sheet["FEES_RECEIVABLE"]) == (D(845), D(0))
 
 
+async def test_explicit_legs_pay_no_more_fees_than_are_owed() -> None:
+    async with books() as (_, ledger):
+        pays = (Leg("CASH", -30), Leg("FEES_RECEIVABLE", 30))
+        with pytest.raises(InsufficientFunds) as refused:
+            await ledger.post(pays)
+        assert (refused.value.account, refused.value.available) == ("FEES_RECEIVABLE", D(0))
+        charge = await ledger.charge_management_fee(40)
+        await ledger.post(pays)
+        with pytest.raises(InsufficientFunds):
+            await ledger.post(pays)
+        # What was charged by mistake and is paid already is owed to the fund.
+        await ledger.reverse(charge.seq, reason="charged twice")
+        await ledger.post((Leg("CASH", 30), Leg("FEES_RECEIVABLE", -30)))
+        assert (await ledger.balance_sheet())["FEES_RECEIVABLE"] == 0
+
+
 # -- what time it is
 
 

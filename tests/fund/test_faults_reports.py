@@ -53,6 +53,35 @@ async def test_a_bad_fill_never_stops_those_behind_it() -> None:
         assert (aside.kind, aside.id, aside.reason) == ("fill", "2", "fee: None is not a number")
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"fee": None},
+        {"quantity": D(0)},
+        {"quantity": D("1e11")},
+        {"quantity": 1e11},
+        {"quantity": D("1.23e-16")},
+        {"quantity": 1.23e-16},
+        {"price": D("1e11")},
+        {"id": "x" * 129},
+        {"instrument": ""},
+    ],
+    ids=lambda bad: str(bad)[:30],
+)
+async def test_one_bad_fill_of_a_report_is_set_aside_by_name(bad: dict[str, Any]) -> None:
+    c = engine()
+    async with virtual_fund(c, ledger_enabled=True) as w:
+        c.fill_list = [F("1", "1", "10"), F("2", "1", "10", **bad), F("3", "1", "10")]
+        assert await t(w) == ()
+        assert (await sheet(w))["POSITIONS"] == 20
+        (aside,) = await w.fund.ledger.reports_aside()
+        assert (aside.kind, aside.id) == ("fill", bad.get("id", "2")[:128])
+        assert criticals(w) == [f"Fill {aside.id} is set aside"]
+        assert next(iter(bad)) in aside.reason or "price" in bad
+        assert await t(w) == ()
+        assert len(criticals(w)) == 1
+
+
 async def test_a_report_aside_can_be_given_up_by_a_person() -> None:
     c = engine()
     async with virtual_fund(c, ledger_enabled=True) as w:
@@ -264,6 +293,34 @@ async def test_a_settlement_closes_the_position_that_its_fills_opened() -> None:
         balances = await sheet(w)
         assert (balances["CASH"], balances["POSITIONS"]) == (D(160), D(0))
         await w.fund.ledger.withdraw(160)
+
+
+async def test_settlements_wait_for_fills_that_have_come_already() -> None:
+    """A long report takes several ticks; its markets must not be settled before their fills."""
+    c = engine()
+    async with virtual_fund(c, ledger_enabled=True, total_capital=1_000_000) as w:
+        c.fill_list = [F(str(number), "1", "1") for number in range(1, 20_001)]
+        c.fill_list.append(F("20001", "100", "0.40", instrument="WILL-X"))
+        c.settlement_list = [Settlement("a", "WILL-X", "s", D(40), D(100), 0, "1")]
+        for _ in range(2):
+            assert await t(w) == ()
+        balances = await sheet(w)
+        assert (balances["POSITIONS"], balances["CASH"]) == (D(20_000), D(980_060))
+
+
+async def test_the_stage_of_a_fill_is_that_of_now() -> None:
+    """A strategy that was registered or adopted since the last tick is no stranger."""
+    c = engine()
+    async with virtual_fund(c, ledger_enabled=True, promotion_enabled=True) as w:
+        await t(w)
+        await w.fund.promotion.adopt("s", PromotionStage.Live_Small, by="ann", reason="live")
+        await w.fund.promotion.register("young")
+        c.fill_list = [F("1", "1", "10"), F("2", "1", "10", strategy="young")]
+        await t(w)
+        told = [(a.strategy, a.message) for a in w.sent_alerts() if a.level.value == "CRITICAL"]
+        assert told == [
+            ("young", "Its stage is paper. Fill 2 of 1 X at 10 is booked under its name.")
+        ]
 
 
 async def test_fills_without_entitlement_are_booked_and_told_by_name() -> None:

@@ -780,6 +780,10 @@ class Oracle:
                 for asset in ("USD", "EUR"):
                     if self._moving("EXTERNAL", asset) > 0:
                         self._leave_cash(asset)
+                paid = self._moving("FEES_RECEIVABLE", "USD")
+                owed = max(-self.total("FEES_RECEIVABLE"), Fraction(0))
+                if self._moving("CASH", "USD") < 0 and paid > owed:
+                    self._faults.add((InsufficientFunds, "FEES_RECEIVABLE", paid, owed))
             case Split():
                 self._split(event)
             case Rename():
