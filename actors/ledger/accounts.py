@@ -126,13 +126,13 @@ def worth_by_asset(
     return worth
 
 
-def worth_at(worth: Balances, prices: Balances) -> int:
+def worth_at(worth: Balances, prices: Mapping[str, Decimal]) -> int:
     """Amounts of other assets at their prices, in minor units of the fund's currency.
 
     Each product is rounded once, half-even. An asset without a price is not counted.
     """
     return sum(
-        share(amount, prices[asset], MINOR_PER_UNIT)
+        share(amount, *prices[asset].as_integer_ratio())
         for asset, amount in worth.items()
         if asset in prices
     )

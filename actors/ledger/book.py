@@ -10,6 +10,7 @@ the draft as it was. Amounts are int minor units; there is no I/O, no clock and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple
 
@@ -97,7 +98,7 @@ class PriceAt(NamedTuple):
     """The price of an asset from an instant on."""
 
     at_us: int
-    minor: int  # of one unit, in the fund's currency
+    value: Decimal  # of one unit, in the fund's currency, with every digit that was given
 
 
 class Book:
@@ -486,11 +487,11 @@ class Draft:
         for asset, amount in others or ():
             self.worths[asset] = self.worths.get(asset, 0) + amount
 
-    def _take_price(self, asset: str, minor: int, at_us: int) -> None:
+    def _take_price(self, asset: str, value: Decimal, at_us: int) -> None:
         """Keep the price if it is the last one by its time; of two, the later booked one counts."""
         known = self.prices.get(asset)
         if known is None or at_us >= known.at_us:
-            self.prices[asset] = PriceAt(at_us, minor)
+            self.prices[asset] = PriceAt(at_us, value)
 
     def _take(self, entry: Entry) -> None:
         for image in entry.lots:
@@ -637,7 +638,7 @@ def _name_order(name: str | None) -> str:
 
 
 def _others_worth(worths: Mapping[str, int], prices: Mapping[str, PriceAt]) -> int:
-    return worth_at(worths, {asset: price.minor for asset, price in prices.items()})
+    return worth_at(worths, {asset: price.value for asset, price in prices.items()})
 
 
 def _beyond(account: str, amount: int) -> AmountError:

@@ -28,11 +28,12 @@ from ...wire.ledger import (
     Leg,
     OpeningPosition,
     PayFees,
+    Price,
     RecordLoss,
     RecordProfit,
     Withdraw,
 )
-from ...wire.money import Amount, exact_decimal, to_minor, to_ratio
+from ...wire.money import Amount, exact_decimal, from_minor, to_minor, to_ratio
 
 __all__ = [
     "GENESIS",
@@ -48,6 +49,7 @@ __all__ = [
     "Original",
     "Posting",
     "Sealed",
+    "amount_of",
     "canonical",
     "chain_hash",
     "encode_payloads",
@@ -168,6 +170,13 @@ def canonical(event: Event | Correct) -> str:
     return _CANONICAL.encode(_canonical_form(event)).decode()
 
 
+def amount_of(canonical_amount: int | str) -> Decimal:
+    """An amount as `canonical` writes it: minor units, or text where it has more digits."""
+    if isinstance(canonical_amount, int):
+        return from_minor(canonical_amount)
+    return Decimal(canonical_amount)
+
+
 def request_of(entry: Entry) -> str:
     """The canonical request that the entry was booked for."""
     if entry.request:
@@ -196,7 +205,7 @@ def _canonical_form(event: Event | Correct) -> list[object]:
 def _forms_of(kind: type) -> tuple[tuple[str, Callable[[Any], object]], ...]:
     """The fields of this kind of struct whose canonical form differs from their value."""
     names: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
-    forms = {**_FORMS, **_FACTORS} if kind is BookFill else _FORMS
+    forms = {**_FORMS, **_FACTORS_OF.get(kind, {})}
     return tuple((name, forms[name]) for name in names if name in forms)
 
 
@@ -251,7 +260,10 @@ def _positions_form(positions: Sequence[OpeningPosition]) -> object:
     ]
 
 
-_FACTORS: dict[str, Callable[[Any], object]] = dict.fromkeys(("quantity", "price"), _factor_form)
+_FACTORS_OF: Mapping[type, dict[str, Callable[[Any], object]]] = {
+    BookFill: dict.fromkeys(("quantity", "price"), _factor_form),
+    Price: {"value": _factor_form},
+}
 _FORMS: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(
         (

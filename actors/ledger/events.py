@@ -199,7 +199,7 @@ class Plan:
         # and the reversal moves none.
         self.replaced = replaced
         self.moves_units = moves_units
-        self.price: tuple[str, int] | None = None  # of an asset, in minor units
+        self.price: tuple[str, Decimal] | None = None  # of one unit of an asset
         self.rounded = False  # a figure was rounded to the scale
         self.reverses: int | None = None
         self._legs: dict[BalanceKey, int] = {}

@@ -11,7 +11,6 @@ and a look into the file; they never wait, and make nothing durable.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -51,7 +50,7 @@ from ...wire.ledger import (
 from ...wire.money import from_minor, rounded_decimal, text_of
 from .accounts import CASH, FINANCING, INCOME, POSITIONS, REALIZED_PNL, UNITS
 from .book import Draft
-from .entry import Entry, canonical, request_of
+from .entry import Entry, amount_of, canonical, request_of
 from .keys import cash_event_key, fill_prefix, old_fill_key, settlement_prefixes
 
 __all__ = ["CashEvents", "Fills", "Outcome", "Reports", "Settlements", "Stored", "aside_alert_key"]
@@ -464,21 +463,14 @@ def _opposite(entry: Entry, at_us: int) -> BookFill:
     content = _content_of(entry)
     return BookFill(
         content["instrument"],
-        -_number(content["quantity"]),
-        _number(content["price"]),
-        -_number(content["fee"]),
+        -amount_of(content["quantity"]),
+        amount_of(content["price"]),
+        -amount_of(content["fee"]),
         fee_asset=content.get("fee_asset"),
         takes_back=entry.seq,
         strategy=content["strategy"],
         at_us=at_us,
     )
-
-
-def _number(canonical_amount: int | str) -> Decimal:
-    """An amount as `canonical` writes it: minor units, or text where it has more digits."""
-    if isinstance(canonical_amount, int):
-        return from_minor(canonical_amount)
-    return Decimal(canonical_amount)
 
 
 # -- settlements
@@ -549,7 +541,7 @@ class Settlements(Reports[Settlement]):
                     f"settlement {report.id!r} closed the lots of {content['strategy']!r} in "
                     f"{content['market']!r}; a revision cannot move it"
                 )
-            paid = rounded_decimal(_number(content["payoff"]))
+            paid = rounded_decimal(amount_of(content["payoff"]))
             return msgspec.structs.replace(event, paid=paid), None
         original = self.draft.original(before.seq)
         # A person may have reversed the revision before already.
@@ -587,7 +579,7 @@ class Settlements(Reports[Settlement]):
 def _check_same_settlement(event: BookSettlement, entry: Entry) -> None:
     """Raises: `IdempotencyConflict` when this revision was booked with another content."""
     paid = _content_of(entry).get("paid")
-    same = event if paid is None else msgspec.structs.replace(event, paid=_number(paid))
+    same = event if paid is None else msgspec.structs.replace(event, paid=amount_of(paid))
     if request_of(entry) != canonical(same):
         raise IdempotencyConflict(entry.key, entry.seq)
 

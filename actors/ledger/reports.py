@@ -173,7 +173,7 @@ class Reports:
         held = accounts.worth_by_asset(balances, self._currency)
         missing = {asset for asset, amount in held.items() if amount} - known.keys()
         return {
-            asset: None if asset in missing else from_minor(known[asset].minor)
+            asset: None if asset in missing else known[asset].value
             for asset in sorted({*known, *missing})
         }
 
@@ -212,7 +212,7 @@ class Reports:
         if not worth:
             return 0
         prices = prices_as_of(self._rows, as_of)
-        return accounts.worth_at(worth, {asset: price.minor for asset, price in prices.items()})
+        return accounts.worth_at(worth, {asset: price.value for asset, price in prices.items()})
 
 
 def _seq(field: str, seq: int) -> int:

@@ -370,6 +370,25 @@ async def test_a_priced_asset_moves_the_ledgers_nav_and_the_guards_alike() -> No
         assert status.kill_switch == "ENGAGED", "21.3% below the peak"
 
 
+async def test_a_price_is_not_rounded_before_it_is_multiplied(tmp_path: Path) -> None:
+    async with books(db_path=tmp_path / "x.db") as (world, ledger):
+        await world.tick()
+        await ledger.convert(100, "USD", 8_000_000_000, "SHIB")
+        for price in (D("0.0000000123456"), 0.0000000123456, "0.0000000123456"):
+            await ledger.price("SHIB", price)
+            assert await _navs(world) == (D("998.7648"), D("998.7648"))
+            assert await ledger.prices() == {"SHIB": D("0.0000000123456")}
+        with open_reader(tmp_path / "x.db") as reader:
+            assert reader.nav() == D("998.7648")
+        posted = await ledger.price("SHIB", "0.0000000123456", key="p")
+        assert (await ledger.price("SHIB", 0.0000000123456, key="p")).seq == posted.seq
+        for wrong in (D("-0.1"), D("1e11"), float("nan"), None):
+            with pytest.raises(AmountError):
+                await ledger.price("SHIB", wrong)  # type: ignore[arg-type]
+    async with books(db_path=tmp_path / "x.db") as (world, ledger):
+        assert await _navs(world) == (D("998.7648"), D("998.7648"))
+
+
 async def test_an_asset_without_a_price_is_named_and_is_no_loss_to_the_guard() -> None:
     async with books() as (world, ledger):
         await world.tick()

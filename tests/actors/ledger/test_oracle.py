@@ -264,14 +264,14 @@ def ratio_of(value: Any) -> Fraction | None:
 
 def content_of(request: msgspec.Struct) -> object:
     """What makes two requests the same: everything but the key, amounts by what they are worth."""
-    is_fill = isinstance(request, BookFill)
+    factors = {BookFill: ("price", "quantity"), Price: ("value",)}.get(type(request), ())
 
     def plain(name: str, value: Any) -> object:
         if isinstance(value, tuple):
             return [content_of(part) for part in value]
         if isinstance(value, msgspec.Struct):
             return content_of(value)
-        measure = factor if is_fill and name in ("price", "quantity") else exact
+        measure = factor if name in factors else exact
         amount = measure(value) if name in AMOUNTS else None
         if amount is None and isinstance(value, Decimal):
             amount = factor(value)  # a reported figure of many digits
@@ -601,7 +601,7 @@ class Oracle:
         if isinstance(event, Price):
             at_us = now_us if event.at_us is None else event.at_us
             if event.asset not in self.prices or self.prices[event.asset][0] <= at_us:
-                self.prices[event.asset] = (at_us, self._amount(event.value))
+                self.prices[event.asset] = (at_us, factor(event.value) or Fraction(0))
         after, nothing = self.positions(), (Fraction(0),) * 3
         moved = {
             key: tuple(
@@ -793,7 +793,9 @@ class Oracle:
             case Convert():
                 self._convert(event)
             case Price():
-                self._amount(event.value)
+                price = factor(event.value)
+                if price is None or not 0 <= price <= LIMIT:
+                    self._faults.add((AmountError,))
                 if event.asset in ("USD", "UNITS"):
                     self._faults.add((ConfigError,))
 
