@@ -65,7 +65,7 @@ class Booking:
         totals: LedgerTotals = await self._ask(ReadTotals())
         self.totals = totals
 
-        async def fills(run: Sequence[Any], begins: bool, ends: bool) -> BookFills:
+        async def fills(run: tuple[Any, ...], begins: bool, ends: bool) -> BookFills:
             unentitled = _unentitled(run, terms)
             if unentitled and renew is not None:
                 # A strategy may have been registered or adopted since the last tick.
@@ -73,10 +73,10 @@ class Booking:
                     unentitled = _unentitled(run, await renew())
             return BookFills(run, unentitled, begins, ends)
 
-        async def settlements(run: Sequence[Any], begins: bool, ends: bool) -> BookSettlements:
+        async def settlements(run: tuple[Any, ...], begins: bool, ends: bool) -> BookSettlements:
             return BookSettlements(run, begins, ends)
 
-        async def cash_events(run: Sequence[Any], begins: bool, ends: bool) -> BookCashEvents:
+        async def cash_events(run: tuple[Any, ...], begins: bool, ends: bool) -> BookCashEvents:
             return BookCashEvents(run, begins, ends)
 
         sources: tuple[tuple[str, Callable[[str], Sequence[Any]], _Request], ...] = (

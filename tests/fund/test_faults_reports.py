@@ -274,7 +274,7 @@ async def _fill_of_the_bust(w: VirtualFund) -> None:
     for _ in range(2):
         assert await t(w) == ()
     balances = await sheet(w)
-    assert (balances["POSITIONS"], balances["CASH"]) == (0, 100_000)
+    assert (balances["POSITIONS"], balances["CASH"]) == (D(0), D(100_000))
     assert await w.fund.ledger.reports_aside() == ()
     titles = [alert.title for alert in w.sent_alerts()]
     assert titles == ["Fill 1 is set aside", "Fill 1 is no longer set aside"]

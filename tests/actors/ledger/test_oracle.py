@@ -432,7 +432,7 @@ class Oracle:
         for revision, said in sorted(waiting, key=lambda one: one[0]):
             if revision > fill.revision and self.journal[-1].seq == seq:
                 back = msgspec.structs.replace(
-                    event, quantity=-event.quantity, fee=-event.fee, takes_back=seq
+                    event, quantity=-fill.quantity, fee=-fill.fee, takes_back=seq
                 )
                 self.book(back, f"{prefix}{revision}", now_us, reported=True)
             self.aside.remove(said)
