@@ -171,7 +171,8 @@ class Book:
     def earned_by_fund(self) -> int:
         """The fund's P&L without a strategy since the book began, closed periods included.
 
-        Without fees, and without other assets. What RETAINED had at the begin of the book is none.
+        Without fees and other assets. Opening balances in RETAINED were earned before and do not
+        count.
         """
         keys = [(account, None, self.currency) for account in REVENUE - FEES]
         return -sum(self.balance(key) + self.closed.get(key, 0) for key in keys)

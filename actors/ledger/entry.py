@@ -197,7 +197,8 @@ def _canonical_form(event: Event | Correct) -> list[object]:
         if fields.get(name, "") is None:
             del fields[name]
     for name, form in _forms_of(type(event)):
-        fields[name] = form(fields[name])
+        if name in fields:
+            fields[name] = form(fields[name])
     return [event.__struct_config__.tag, fields]
 
 
@@ -236,6 +237,14 @@ def _factor_form(value: Amount) -> int | str:
         return str(exact_decimal(value).normalize(_ALL_DIGITS))
     except AmountError:
         return "none"
+
+
+def _paid_form(value: Amount) -> str:
+    """The text that entries have for `paid` since there is one: all digits of the scale."""
+    try:
+        return str(from_minor(to_minor(value).minor))
+    except AmountError:
+        return "none"  # refused in any case, as in `_minor_or_text`
 
 
 def _ratio_or_text(value: Amount) -> str:
@@ -280,6 +289,7 @@ _FORMS: dict[str, Callable[[Any], object]] = {
         ),
         _minor_or_text,
     ),
+    "paid": _paid_form,
     "ratio": _ratio_or_text,
     "legs": _legs_form,
     "positions": _positions_form,
