@@ -33,7 +33,9 @@ from ..runtime import (
     shown,
 )
 from ..wire import border
+from ..wire.border_reports import Problem, checked_statement
 from ..wire.controller import (
+    CanGiveStatement,
     CanListCashEvents,
     CanListFeeds,
     CanListFills,
@@ -52,6 +54,7 @@ from ..wire.controller import (
 from ..wire.errors import HostFault, NotRetryable
 from ..wire.foreign import field_of, fitted, plain_text
 from ..wire.guard import StopEnded
+from ..wire.ledger import Statement
 from ..wire.recovery import AttemptEnded, AttemptLate
 from .guard.latch import KillLatch
 
@@ -87,6 +90,7 @@ _PARTS: tuple[tuple[type, str], ...] = (
     (CanListFills, "fills"),
     (CanListSettlements, "settlements"),
     (CanListCashEvents, "cash_events"),
+    (CanGiveStatement, "statement"),
 )
 _METHODS = (
     "strategies",
@@ -100,6 +104,7 @@ _METHODS = (
     "fills",
     "settlements",
     "cash_events",
+    "statement",
 )
 
 
@@ -214,6 +219,14 @@ class _Question:
             self.problem = fault
 
 
+class _StatementQuestion(_Question):
+    """The part that answers with one object, or None."""
+
+    def _take(self, answer: Any) -> None:
+        self.late = False
+        self.answer, self.problem = (answer,), None
+
+
 class Host:
     """Wraps one controller. Restarts and stops run in `nursery`, so that no actor waits for them.
 
@@ -257,6 +270,7 @@ class Host:
         self._stopping_names: set[str] = set()
         self._strategies = _Question("strategies", controller, self._start)
         self._feeds = _Question("feeds", controller, self._start)
+        self._statement = _StatementQuestion("statement", controller, self._start)
         self._words: dict[str, Word] = {}
         self._aside: dict[str, str] = {}
         self._feed_words: dict[str, FeedStatus] = {}
@@ -440,6 +454,27 @@ class Host:
         Raises: `HostFault`.
         """
         return self._answer("cash_events", after) if self.can(CanListCashEvents) else ()
+
+    def ask_statement(self) -> None:
+        """Ask for the broker's statement; nothing without that part."""
+        if self.can(CanGiveStatement):
+            self._statement.ask()
+
+    def statement(self) -> Statement | None:
+        """The statement that has come in since the last call; None: none, or the broker has none.
+
+        Raises: `HostFault` once when there is no answer; `ConfigError` for one that is wrong.
+        """
+        answer, self._statement.answer = self._statement.answer, None
+        problem, self._statement.problem = self._statement.problem, None
+        if problem is not None:
+            raise problem
+        if answer is None or answer[0] is None:
+            return None
+        checked = checked_statement(answer[0])
+        if isinstance(checked, Problem):
+            raise ConfigError(checked.field, checked.text)
+        return checked
 
     def _answer(self, call: str, *arguments: str) -> tuple[Any, ...]:
         try:

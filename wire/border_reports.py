@@ -1,4 +1,4 @@
-"""The border for reports of the engine: fills, settlements and cash events.
+"""The border for reports of the engine: fills, settlements, cash events, the broker's statement.
 
 A report may hold anything that its sender put into it. Here it becomes a report of exact types of
 our own (`str`, `int`, `Decimal`), or a `Problem` that names the field. numpy scalars are numbers,
@@ -9,7 +9,8 @@ this file raises: one bad report must never stop the reports beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import date
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -17,7 +18,8 @@ from ..runtime import FOREIGN_ERRORS, shown
 from .controller import CashEvent, CashKind, Fill, Settlement
 from .errors import AmountError
 from .foreign import field_of, fitted, plain_number, plain_text
-from .money import exact_decimal
+from .ledger import Statement
+from .money import exact_decimal, rounded_decimal
 
 __all__ = [
     "TEXT_MAX",
@@ -25,6 +27,7 @@ __all__ = [
     "checked_cash_event",
     "checked_fill",
     "checked_settlement",
+    "checked_statement",
     "content_of",
     "cursor_of",
     "id_of",
@@ -72,6 +75,11 @@ def checked_cash_event(
 ) -> CashEvent | Problem:
     """The cash event in exact types; `floats` as in `checked_fill`."""
     return _checked(report, CashEvent, lambda event: _cash_event(event, now_us, floats))
+
+
+def checked_statement(report: object) -> Statement | Problem:
+    """The broker's statement in exact types, its figures rounded to the scale of the books."""
+    return _checked(report, Statement, _statement)
 
 
 def cursor_of(report: object) -> str:
@@ -169,6 +177,24 @@ def _cash_event(event: CashEvent, now_us: int, floats: Floats) -> CashEvent:
     )
 
 
+def _statement(statement: Statement) -> Statement:
+    cash, held = statement.cash, statement.positions
+    if not (held is None or isinstance(held, Mapping)):
+        raise _Wrong("positions", f"{shown(held)} is not a mapping of quantities")
+    return Statement(
+        _day(statement.day),
+        None if cash is None else rounded_decimal(_number("cash", cash, "round")),
+        None
+        if held is None
+        else {
+            _text("positions", instrument): rounded_decimal(
+                _number(f"positions of {shown(instrument)}", quantity, "round")
+            )
+            for instrument, quantity in held.items()
+        },
+    )
+
+
 def _checked(report: object, kind: type[R], convert: Callable[[R], R]) -> R | Problem:
     if not issubclass(type(report), kind):
         return Problem("report", f"{shown(report)} is not a {kind.__name__}")
@@ -201,6 +227,16 @@ def _text(field: str, value: object) -> str:
     if not _is_storable(text):
         raise _Wrong(field, f"{shown(text)} is not a valid text of 1 to {TEXT_MAX} characters")
     return text
+
+
+def _day(value: object) -> str:
+    text = _text("day", value)
+    try:
+        if date.fromisoformat(text).isoformat() == text:
+            return text
+    except ValueError:
+        pass
+    raise _Wrong("day", f"{shown(value)} is not a date as YYYY-MM-DD")
 
 
 def _text_or_none(field: str, value: object) -> str | None:

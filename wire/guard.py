@@ -135,6 +135,7 @@ class Watch(Request[GuardReport], frozen=True):
     doubts: Mapping[str, str] = {}  # strategies that get no lease now, and why
     session: str = ""  # the last one that ended
     listed: bool = True  # the statuses are a whole list, so a missing strategy has left it
+    earned_minor: int = 0  # P&L that the ledger booked without a strategy
 
 
 class RenewLeases(Request[None], frozen=True):

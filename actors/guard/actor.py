@@ -167,6 +167,7 @@ class GuardActor(Actor):
             request.statuses,
             request.terms,
             external_minor=request.external_minor,
+            earned_minor=request.earned_minor,
             posted_fees_minor=request.posted_fees_minor,
             accrued_fees_minor=request.accrued_fees_minor,
             blind_s=request.blind_s,

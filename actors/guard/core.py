@@ -1,9 +1,10 @@
 """The judgement of the guard: NAV, drawdowns, when to stop. Pure functions, money in minor units.
 
-NAV = net external flows + real P&L - fees. Paper and shadow P&L is hypothetical and never part of
-it. Drawdown is measured on NAV per unit, where a deposit buys units and a withdrawal redeems them:
-neither is performance. P&L is cumulative over all runs of the engine's counters: counters that
-restart are carried over and never reset a drawdown. Without a denominator no drawdown is said.
+NAV = net external flows + real P&L + P&L that the ledger booked without a strategy - fees. Paper
+and shadow P&L is hypothetical and never part of it. Drawdown is measured on NAV per unit, where a
+deposit buys units and a withdrawal redeems them: neither is performance. P&L is cumulative over all
+runs of the engine's counters: counters that restart are carried over and never reset a drawdown.
+Without a denominator no drawdown is said.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ def look(
     terms: Mapping[str, EntitlementTerms] | None,
     *,
     external_minor: int,
+    earned_minor: int = 0,
     posted_fees_minor: int,
     accrued_fees_minor: int,
     blind_s: float = 0.0,
@@ -136,7 +138,8 @@ def look(
     """The state after this look, and the acts that it demands.
 
     `blind_s` is the age of the host's last word while it is silent, else 0; `session` the last
-    session that ended. `listed` False: the statuses are no whole list, so none has left it.
+    session that ended; `earned_minor` the P&L of no strategy. `listed` False: the statuses are no
+    whole list, so none has left it.
     """
     if blind_s:  # a host that says nothing changes nothing: it must never look like a profit
         found = _Books(state.strategies, (), (), "")
@@ -145,7 +148,8 @@ def look(
         if listed:
             found = _with_leavers(found, {status.name for status in statuses})
     books = found.books
-    gross = external_minor + sum(book.real_pnl_minor for book in books.values()) - posted_fees_minor
+    earned = earned_minor + sum(book.real_pnl_minor for book in books.values())
+    gross = external_minor + earned - posted_fees_minor
     fund, kill, fund_notes, performance, problem = _worth(
         state, settings, external_minor, gross, gross - accrued_fees_minor, fees
     )

@@ -1,16 +1,18 @@
 """The ledger's step of the tick: reports of the engine and its venues are booked, once each.
 
 Fills, settlements and cash events come after their stored cursors, and are independent of each
-other: a fault of one kind leaves the others alone. The ledger decides report by report and sets
+other: a fault of one kind leaves the others alone. Settlements only wait for fills that have come
+already and are booked in the next ticks. The ledger decides report by report and sets
 aside what cannot be booked, so nothing waits behind a bad one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from ...runtime import FundopsError
+from ...runtime import ActorError, FundopsError
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.foreign import field_of, plain_text
 from ...wire.ledger import (
@@ -34,6 +36,11 @@ RUNS_PER_TICK = 4
 _UNENTITLED = "unentitled:"
 
 
+Renew = Callable[[], Awaitable[Mapping[str, EntitlementTerms]]]
+# Makes the request for a run: its reports, and whether it begins and ends a report of the engine.
+_Request = Callable[[Any, bool, bool], Awaitable[Any]]
+
+
 class Booking:
     """Reads reports from the host and has the ledger book them.
 
@@ -46,24 +53,48 @@ class Booking:
         self._left: dict[str, Sequence[Any]] = {}  # by source: reports read and not yet booked
         self.totals: LedgerTotals | None = None  # as of the last step; None: the ledger was silent
 
-    async def book(self, terms: Mapping[str, EntitlementTerms] | None) -> None:
+    async def book(
+        self, terms: Mapping[str, EntitlementTerms] | None, renew: Renew | None = None
+    ) -> None:
         """Book the new reports. `terms` are those in force; None: every strategy trades real money.
+
+        `renew` gets the terms of now. It is called when a fill is not entitled by those given.
 
         Raises: the first fault, after all kinds were tried.
         """
         totals: LedgerTotals = await self._ask(ReadTotals())
         self.totals = totals
-        sources: tuple[tuple[str, Callable[[str], Sequence[Any]], Callable[[Any], Any]], ...] = (
-            ("fills", self._host.fills, lambda run: BookFills(run, _unentitled(run, terms))),
-            ("settlements", self._host.settlements, BookSettlements),
-            ("cash_events", self._host.cash_events, BookCashEvents),
+
+        async def fills(run: tuple[Any, ...], begins: bool, ends: bool) -> BookFills:
+            unentitled = _unentitled(run, terms)
+            if unentitled and renew is not None:
+                # A strategy may have been registered or adopted since the last tick.
+                with suppress(ActorError):
+                    unentitled = _unentitled(run, await renew())
+            return BookFills(run, unentitled, begins, ends)
+
+        async def settlements(run: tuple[Any, ...], begins: bool, ends: bool) -> BookSettlements:
+            return BookSettlements(run, begins, ends)
+
+        async def cash_events(run: tuple[Any, ...], begins: bool, ends: bool) -> BookCashEvents:
+            return BookCashEvents(run, begins, ends)
+
+        sources: tuple[tuple[str, Callable[[str], Sequence[Any]], _Request], ...] = (
+            ("fills", self._host.fills, fills),
+            ("settlements", self._host.settlements, settlements),
+            ("cash_events", self._host.cash_events, cash_events),
         )
         asked, faults = False, list[FundopsError]()
         for source, read, request in sources:
+            if source == "settlements" and "fills" in self._left:
+                # The fills that wait for the next tick may be those of the settled markets, whose
+                # lots would then stay open.
+                continue
             try:
-                reports = self._left.pop(source, ()) or read(totals.cursors.get(source, ""))
+                left = self._left.pop(source, ())
+                reports = left or read(totals.cursors.get(source, ""))
                 asked |= bool(reports)
-                await self._book(source, reports, request)
+                await self._book(source, reports, request, begins=not left)
             except FundopsError as fault:
                 # The stored cursor says how far the ledger came; the rest is read again.
                 faults.append(fault)
@@ -73,13 +104,14 @@ class Booking:
             raise faults[0]
 
     async def _book(
-        self, source: str, reports: Sequence[Any], request: Callable[[Any], Any]
+        self, source: str, reports: Sequence[Any], request: _Request, *, begins: bool
     ) -> None:
         for _ in range(RUNS_PER_TICK):
             if not reports:
                 return
-            await self._ask(request(tuple(reports[:REPORTS_MAX])))
-            reports = reports[REPORTS_MAX:]
+            run, reports = tuple(reports[:REPORTS_MAX]), reports[REPORTS_MAX:]
+            await self._ask(await request(run, begins, not reports))
+            begins = False
         if reports:
             self._left[source] = reports
 

@@ -93,6 +93,19 @@ async def test_a_callers_key_never_silences_the_kill_switch(drills: int) -> None
         assert killed.level is Level.CRITICAL
 
 
+async def test_a_callers_key_never_silences_the_guards_kill() -> None:
+    controller = FakeController(StrategyStatus("s", "running", equity=1000, allocated=1000))
+    async with virtual_fund(controller, self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        for key in ("kill", "drawdown:fund"):
+            await world.fund.alerts.send("CRITICAL", "KILL_SWITCH", "drill", "m", dedup_key=key)
+        controller.set("s", realized_pnl=-20_000)
+        await ticks(world, 2)
+        titles = [alert.title for alert in world.sent_alerts()]
+        assert titles.count("Kill switch activated") == 1
+        assert titles.count("Fund approaches its drawdown limit") == 1
+
+
 async def test_a_callers_key_is_still_one_key() -> None:
     async with virtual_fund(ledger_enabled=True) as world:
         outcomes = [

@@ -5,6 +5,7 @@ Each test is a way in which a fund once promoted, demoted or entitled a strategy
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -31,6 +32,7 @@ P = PromotionStage
 DAYS = [f"2026-{1 + day // 28:02}-{1 + day % 28:02}" for day in range(336)]
 PROMO: dict[str, Any] = {"promotion_enabled": True}
 GOOD = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
+ALL_GOOD = {"sharpe": 3.0, "max_drawdown": 0.01, "n_trades": 100, "win_rate": 0.6}
 
 
 def _controller(**figures: Any) -> FakeController:
@@ -222,6 +224,35 @@ async def test_a_recorded_fall_stands_beside_a_measured_calm() -> None:
         await world.fund.promotion.record_metrics("s", P.Paper, {"max_drawdown": 0.5})
         await _days(world, 0, [1000, 1001])
         assert (await world.fund.promotion.snapshot("s")).metrics["max_drawdown"] == 0.5
+
+
+async def _after_evidence(world: VirtualFund, *records: tuple[dict[str, float], int]) -> bool:
+    """Whether it may be promoted after these records, each as of so many seconds ago."""
+    await world.fund.promotion.register("s")
+    world.clock.advance(20 * 86_400)
+    for metrics, ago_s in records:
+        at = dt.datetime.fromtimestamp(world.clock.now_us() // 1_000_000 - ago_s, dt.UTC)
+        await world.fund.promotion.record_metrics("s", P.Paper, metrics, as_of=at)
+    return await world.fund.promotion.should_promote("s")
+
+
+@pytest.mark.parametrize(
+    ("records", "passes"),
+    [
+        ([(ALL_GOOD, 0)], True),
+        ([({"sharpe": 0.1, "max_drawdown": 0.30}, 0), (ALL_GOOD, 3_600)], False),
+        ([(ALL_GOOD, 0), (ALL_GOOD, 4 * 86_400)], True),
+        ([(ALL_GOOD, 4 * 86_400)], False),
+        ([({**ALL_GOOD, "max_drawdown": 0.5}, 1), ({"max_drawdown": 0.01}, 0)], False),
+        ([({**ALL_GOOD, "max_drawdown": 0.5}, 3_600), (ALL_GOOD, 0)], False),
+        ([(ALL_GOOD, 0), ({"max_drawdown": 0.5}, 3_600)], False),
+    ],
+)
+async def test_of_several_records_the_newest_counts_and_the_worst_fall(
+    records: list[tuple[dict[str, float], int]], passes: bool
+) -> None:
+    async with virtual_fund(FakeController(), **PROMO) as world:
+        assert await _after_evidence(world, *records) is passes
 
 
 async def test_a_recorded_daily_loss_demotes_at_the_next_tick() -> None:
