@@ -335,7 +335,7 @@ async def test_a_metric_that_cannot_be_true_is_refused_by_name(field: str, value
         assert (await world.fund.promotion.snapshot("s")).metrics == {}
 
 
-@pytest.mark.parametrize("source", [None, 5, "\ud800", "x" * 129])
+@pytest.mark.parametrize("source", [None, 5, "\ud800", "x" * 1_025])
 async def test_a_source_that_cannot_be_kept_is_refused_by_name(source: Any) -> None:
     async with virtual_fund(_controller(), **PROMO) as world:
         await world.fund.promotion.register("s")
