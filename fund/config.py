@@ -27,12 +27,26 @@ from fundops.runtime import SECRET, ConfigError, Settings, shown
 from fundops.wire.errors import AmountError
 from fundops.wire.money import Amount, positive_minor, to_minor
 
-__all__ = ["FundConfig", "home"]
+__all__ = ["FundConfig", "home", "is_file_path"]
 
 
 def home() -> Path:
     """The folder of the funds' files: FUNDOPS_HOME, or ~/.fundops."""
     return Path(os.environ.get("FUNDOPS_HOME") or Path.home() / ".fundops")
+
+
+def is_file_path(path: object) -> bool:
+    """Whether it names a file; SQLite has names of its own for databases in memory, and for URIs.
+
+    A path that no file system takes, with a zero byte or half of a surrogate pair, is none.
+    """
+    text = str(path)
+    if not isinstance(path, str | Path) or text == ":memory:" or text.startswith("file:"):
+        return False
+    try:
+        return text not in ("", ".") and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 class FundConfig(Settings, frozen=True, kw_only=True):
@@ -198,7 +212,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
 
         Raises: `ConfigError` for a database that is not a file, or when the working folder is gone.
         """
-        if str(self.db_path) == ":memory:" or str(self.db_path).startswith("file:"):
+        if self.db_path is not None and not is_file_path(self.db_path):
             raise ConfigError("db_path", f"{shown(str(self.db_path))} is not the path of a file")
         try:
             return msgspec.structs.replace(self, db_path=Path(os.path.realpath(self.path)))

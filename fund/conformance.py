@@ -32,6 +32,7 @@ from fundops.actors.host.parts import FEATURES, lacks
 from fundops.runtime import ConfigError, SystemClock
 from fundops.wire import border, border_reports
 from fundops.wire.controller import KillAction, StrategyStatus
+from fundops.wire.foreign import fitted
 
 __all__ = ["Runner", "check_controller"]
 
@@ -105,6 +106,7 @@ class _Check:
         self._check_reports(
             "cash_events", lambda row: border_reports.checked_cash_event(row, now_us)
         )
+        self._check_statement()
         self._check_acts(statuses)
         self._check_restart(statuses)
         self._check_stop_all()
@@ -147,7 +149,7 @@ class _Check:
             yield result.unwrap()
 
     def _raised(self, part: str, error: BaseException, why: str = "") -> None:
-        text = f"it raised {type(error).__name__}: {border.fitted(error)}"
+        text = f"it raised {type(error).__name__}: {fitted(error)}"
         if isinstance(error, NotAList):
             text = f"it {error}"
         self._fault(part, f"{text}{why}{_hint(self._runner, error)}")
@@ -202,6 +204,14 @@ class _Check:
             if name in seen:
                 self._fault("feeds", f"{name} is listed twice")
             seen.add(name)
+
+    def _check_statement(self) -> None:
+        for answer in self._answer("statement"):
+            if answer is None:  # the broker has no closed day yet
+                continue
+            checked = border_reports.checked_statement(answer)
+            if isinstance(checked, border_reports.Problem):
+                self._fault("statement", f"{checked.field}: {checked.text}")
 
     def _check_reports(self, part: str, checked: Callable[[Any], Any]) -> None:
         rows = self._list(part, "")

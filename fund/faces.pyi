@@ -134,7 +134,7 @@ class SyncVerbs(SyncFace):
     def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
         """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.
 
-        Raises: `BadRequest` without a name and a reason.
+        Raises: `BadRequest` without a name and a reason; `ConfigError` for a strategy that is none.
         """
 
     def backup(self, target: str) -> dict[str, str | int]:
@@ -745,7 +745,7 @@ class SyncAlerts(SyncFace):
 
         Keys of callers are apart from those of the fund's own alerts.
 
-        Raises: `AlertRefused`; ValueError for an unknown level or category.
+        Raises: `AlertRefused`, also for an unknown level or category.
         """
 
 class SyncRecovery(SyncFace):
@@ -768,15 +768,21 @@ class SyncRecovery(SyncFace):
         """Check all data feeds now instead of at the next tick. Raises: `HostFault`."""
 
     def hold(self, name: str, *, by: str = "operator") -> bool:
-        """Restart the strategy no more until `release`; False when it is held already."""
+        """Restart the strategy no more until `release`; False when it is held already.
+
+        Any `by` is accepted: it is made to fit.
+        """
 
     def release(self, name: str, *, by: str = "operator") -> bool:
-        """Allow restarts again; False when the strategy was not held."""
+        """Allow restarts again; False when the strategy was not held.
+
+        Raises: `UnmanagedStrategy`; `BadRequest` for a `by` that is no name.
+        """
 
     def reset(self, name: str, *, by: str = "operator") -> bool:
         """Close an open breaker; False when it was not open.
 
-        Raises: `UnmanagedStrategy`, which is a KeyError.
+        Raises: `UnmanagedStrategy`, which is a KeyError; `BadRequest` for a `by` that is no name.
         """
 
 class SyncKillSwitch(SyncFace):
@@ -882,7 +888,7 @@ class AsyncioVerbs(AsyncioFace):
     async def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
         """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.
 
-        Raises: `BadRequest` without a name and a reason.
+        Raises: `BadRequest` without a name and a reason; `ConfigError` for a strategy that is none.
         """
 
     async def backup(self, target: str) -> dict[str, str | int]:
@@ -1497,7 +1503,7 @@ class AsyncioAlerts(AsyncioFace):
 
         Keys of callers are apart from those of the fund's own alerts.
 
-        Raises: `AlertRefused`; ValueError for an unknown level or category.
+        Raises: `AlertRefused`, also for an unknown level or category.
         """
 
 class AsyncioRecovery(AsyncioFace):
@@ -1520,15 +1526,21 @@ class AsyncioRecovery(AsyncioFace):
         """Check all data feeds now instead of at the next tick. Raises: `HostFault`."""
 
     async def hold(self, name: str, *, by: str = "operator") -> bool:
-        """Restart the strategy no more until `release`; False when it is held already."""
+        """Restart the strategy no more until `release`; False when it is held already.
+
+        Any `by` is accepted: it is made to fit.
+        """
 
     async def release(self, name: str, *, by: str = "operator") -> bool:
-        """Allow restarts again; False when the strategy was not held."""
+        """Allow restarts again; False when the strategy was not held.
+
+        Raises: `UnmanagedStrategy`; `BadRequest` for a `by` that is no name.
+        """
 
     async def reset(self, name: str, *, by: str = "operator") -> bool:
         """Close an open breaker; False when it was not open.
 
-        Raises: `UnmanagedStrategy`, which is a KeyError.
+        Raises: `UnmanagedStrategy`, which is a KeyError; `BadRequest` for a `by` that is no name.
         """
 
 class AsyncioKillSwitch(AsyncioFace):

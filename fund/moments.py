@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import operator
-from typing import SupportsIndex
+from typing import Any
 
-from fundops.runtime import ConfigError, shown
+from fundops.runtime import FOREIGN_ERRORS, ConfigError, shown
+from fundops.wire.foreign import plain_number, plain_text
 
 __all__ = ["Instant", "Moment", "day_of", "instant_us", "moment_of"]
 
@@ -23,25 +23,28 @@ def instant_us(field: str, at: Instant | None) -> int | None:
     """
     if at is None:
         return at
-    if isinstance(at, SupportsIndex) and not isinstance(at, bool):
-        return operator.index(at)  # also an integer of another library, such as numpy
-    if isinstance(at, dt.datetime):
-        if at.tzinfo is None:
-            raise ConfigError(field, f"{shown(at)} has no timezone")
-        return (at - _EPOCH) // dt.timedelta(microseconds=1)
-    if isinstance(at, dt.date):
-        return instant_us(field, dt.datetime(at.year, at.month, at.day, tzinfo=dt.UTC))
-    raise ConfigError(
-        field, f"{shown(at)} is not a date, an aware datetime, or microseconds since the epoch"
-    )
+    number, given = plain_number(at), _time_of(at)
+    if type(number) is int:
+        return number  # also an integer of another library, such as numpy
+    if type(given) is dt.date:
+        given = dt.datetime(given.year, given.month, given.day, tzinfo=dt.UTC)
+    if given is None:
+        raise ConfigError(
+            field, f"{shown(at)} is not a date, an aware datetime, or microseconds since the epoch"
+        )
+    if given.tzinfo is None:
+        raise ConfigError(field, f"{shown(at)} has no timezone")
+    since: dt.timedelta = given - _EPOCH
+    return since // dt.timedelta(microseconds=1)
 
 
 def day_of(field: str, day: dt.date | str) -> str:
     """The ISO date. A text is returned unchecked: its receiver parses it. Raises: `ConfigError`."""
-    if isinstance(day, str):
-        return day
-    if isinstance(day, dt.date) and not isinstance(day, dt.datetime):
-        return day.isoformat()
+    text, given = plain_text(day), _time_of(day)
+    if text is not None:
+        return text
+    if type(given) is dt.date:
+        return given.isoformat()
     raise ConfigError(field, f"{shown(day)} is not a date")
 
 
@@ -50,8 +53,22 @@ def moment_of(field: str, moment: Moment | None) -> str | int | None:
 
     Raises: `ConfigError`.
     """
-    if isinstance(moment, str) or (
-        isinstance(moment, dt.date) and not isinstance(moment, dt.datetime)
-    ):
-        return day_of(field, moment)
-    return instant_us(field, moment)
+    given: Any = moment
+    if plain_text(given) is not None or type(_time_of(given)) is dt.date:
+        return day_of(field, given)
+    return instant_us(field, given)
+
+
+def _time_of(value: Any) -> Any:
+    """A date or datetime, also of a subclass such as pandas's, as an exact one; else None."""
+    kind = type(value)
+    if not issubclass(kind, dt.date):
+        return None
+    try:
+        if not issubclass(kind, dt.datetime):
+            return dt.date(value.year, value.month, value.day)
+        if value.tzinfo is None:
+            return dt.datetime(1970, 1, 1)  # noqa: DTZ001  refused for want of a zone
+        return _EPOCH + (value - _EPOCH)
+    except FOREIGN_ERRORS:
+        return None

@@ -23,11 +23,11 @@ from fundops.actors.persistence import Reader, Rows, Store, commit_batch
 from fundops.actors.promotion import PromotionGate, PromotionSettings, core, gate, schema
 from fundops.actors.promotion.metrics import canonical_metrics
 from fundops.actors.promotion.strategy import Change, Rules, Strategy, terms_of
-from fundops.config import home
+from fundops.config import home, is_file_path
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
 from fundops.moments import Instant, instant_us
-from fundops.runtime import Clock, ConfigError, SystemClock
+from fundops.runtime import Clock, ConfigError, SystemClock, shown
 from fundops.wire.entitlement import capital_of
 from fundops.wire.errors import Conflict, DatabaseError, StageTooLow, UnknownStrategy
 from fundops.wire.guard import Entitlement
@@ -69,8 +69,8 @@ class PromotionManager:
         Raises: `DatabaseError`; `ConfigError` for a name that is no file; `PolicyError` naming a
         strategy whose stage the ladder lacks.
         """
-        if db_path is not None and str(db_path) in ("", ":memory:"):
-            problem = f"{str(db_path)!r} is no file; the strategies of a call are read by the next"
+        if db_path is not None and not is_file_path(db_path):
+            problem = f"{shown(db_path)} is no file; the strategies of a call are read by the next"
             raise ConfigError("db_path", problem)
         # Located once: the working folder may change between two calls.
         path = Path(db_path) if db_path is not None else home() / "promotion.db"
@@ -90,9 +90,12 @@ class PromotionManager:
     # -- gates
 
     def add_gate(self, gate: PromotionGate) -> None:
-        """Replace the criteria that guard the way up from the gate's stage. Raises:
-        `UnknownStage`.
+        """Replace the criteria that guard the way up from the gate's stage.
+
+        Raises: `UnknownStage`; `ConfigError` for an object that is no gate.
         """
+        if not isinstance(gate, PromotionGate):
+            raise ConfigError("gate", f"{shown(gate)} is not a PromotionGate")
         self._rules.stage(gate.stage)
         self._gates[gate.stage] = gate
         self._rules = Rules(self._settings, tuple(self._gates.values()))
@@ -184,12 +187,13 @@ class PromotionManager:
         Raises: `MetricError` naming the field, `Conflict`.
         """
         explicit_us = instant_us("as_of", as_of)
-        values = canonical_metrics(metrics)
+        values, source = canonical_metrics(metrics), core.check_source(source)
         with self._writing() as file:
             now_us = self._clock.now_us()
             as_of_us = now_us if explicit_us is None else explicit_us
             strategy = file.find(strategy_id)
             core.check_evidence(strategy, self._rules.stage(stage), as_of_us, now_us)
+            core.check_source(source)
             before = (
                 schema.recorded_before(file.rows, strategy, as_of_us, source)
                 if explicit_us is not None
@@ -395,7 +399,7 @@ class _File:
 
     def find(self, id_or_name: str) -> Strategy:
         """Raises: `UnknownStrategy`."""
-        found = schema.find(self.rows, id_or_name)
+        found = schema.find(self.rows, id_or_name) if isinstance(id_or_name, str) else None
         if found is None:
             raise UnknownStrategy(id_or_name)
         return found

@@ -35,6 +35,7 @@ from fundops.wire.controller import (
     StopReport,
     StrategyStatus,
 )
+from fundops.wire.ledger import Statement
 from fundops.wire.oversight import TickReport
 from fundops.wire.paging import checked_limit
 
@@ -59,6 +60,7 @@ class FakeController:
         self.fill_list: list[Fill] = []
         self.settlement_list: list[Settlement] = []
         self.cash_event_list: list[CashEvent] = []
+        self.broker_statement: Statement | None = None
 
     def set(self, name: str, **changes: Any) -> None:
         """Change fields of one strategy's status; a new name begins as running."""
@@ -97,6 +99,12 @@ class FakeController:
         return [
             event for event in self.cash_event_list if not after or int(event.cursor) > int(after)
         ]
+
+    def statement(self) -> Statement | None:
+        """The statement in `broker_statement`."""
+        if "statement" in self.failures:
+            raise self.failures["statement"]
+        return self.broker_statement
 
     async def restart(self, name: str, *, attempt_id: str) -> None:
         """Note the call and set the strategy running."""

@@ -6,6 +6,7 @@ This package knows nothing of funds and can be used alone.
 from .actor import Actor, Context, handles, handles_batch
 from .clock import DAY_US, Clock, SystemClock, VirtualClock
 from .errors import (
+    FOREIGN_ERRORS,
     ActorCrashed,
     ActorError,
     ActorStopped,
@@ -42,15 +43,28 @@ from .records import (
     Terminated,
 )
 from .ref import Ref
-from .settings import SECRET, Setting, Settings, settings_of, shown
+from .settings import (
+    COUNT_MAX,
+    DAYS_MAX,
+    SECRET,
+    YEAR_S,
+    Setting,
+    Settings,
+    settings_of,
+    shown,
+)
 from .spec import Backoff, ChildSpec, SupervisorSpec
 from .supervisor import Supervisor, Watch, open_supervisor
 from .timer import Timer
 from .worker import InlineWorker, ThreadWorker, Worker
 
 __all__ = [
+    "COUNT_MAX",
+    "DAYS_MAX",
     "DAY_US",
+    "FOREIGN_ERRORS",
     "SECRET",
+    "YEAR_S",
     "Actor",
     "ActorCrashed",
     "ActorError",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .records import Crashed
 
 __all__ = [
+    "FOREIGN_ERRORS",
     "ActorCrashed",
     "ActorError",
     "ActorStopped",
@@ -38,6 +39,10 @@ __all__ = [
 
 Outcome = Literal["done", "not_executed", "unknown"]
 
+# What reading a value of a foreign class may raise. A class of a plug-in that calls sys.exit must
+# not end the fund.
+FOREIGN_ERRORS = (Exception, SystemExit)
+
 
 def text_of(error: BaseException | None) -> str:
     """The type and the text of an error. It never raises, even when the error's `__str__` does.
@@ -48,7 +53,7 @@ def text_of(error: BaseException | None) -> str:
         return "ended during the start"
     try:
         return encodable(f"{type(error).__name__}: {error}")
-    except Exception:  # noqa: BLE001  a host's __str__ may raise any error
+    except FOREIGN_ERRORS:
         return f"{type(error).__name__} (its text cannot be told)"
 
 

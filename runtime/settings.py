@@ -10,13 +10,18 @@ checked in the `__post_init__` of the struct that has both.
 
 A struct that gathers the settings of several parts names them in `parts`: a field that a part
 declares has the limits and the meaning that the part gives it.
+
+A number becomes an int or a float. Objects that convert themselves by `__index__` or `__float__`,
+as numpy's scalars do, are numbers too.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from functools import cache
 from types import NoneType, UnionType
 from typing import (
@@ -35,11 +40,26 @@ from typing import (
 import msgspec
 from msgspec import Meta
 
-from .errors import ConfigError
+from .errors import FOREIGN_ERRORS, ConfigError, encodable
 
-__all__ = ["SECRET", "Setting", "Settings", "settings_of", "shown"]
+__all__ = [
+    "COUNT_MAX",
+    "DAYS_MAX",
+    "SECRET",
+    "YEAR_S",
+    "Setting",
+    "Settings",
+    "settings_of",
+    "shown",
+]
 
 S = TypeVar("S", bound="Settings")
+
+# The largest values that a setting of the domain takes. In microseconds, and added to an instant,
+# they still fit into an int64; a float near the largest would be infinite there.
+COUNT_MAX = 1_000_000_000
+YEAR_S = 31_536_000
+DAYS_MAX = 36_500
 
 SHOWN_MAX = 128  # characters of a value that an error text repeats
 
@@ -49,10 +69,10 @@ SECRET = {"secret": True}
 
 
 def shown(value: object) -> str:
-    """The value as an error text shows it: short, whatever the class's `__repr__` does."""
+    """The value as an error text shows it: short and encodable, whatever its `__repr__` does."""
     try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  a caller's class may raise anything; so does a huge int
+        text = encodable(str.__str__(repr(value)))
+    except FOREIGN_ERRORS:  # a huge int raises too
         text = f"some {type(value).__name__}"
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
@@ -94,7 +114,10 @@ class Settings(msgspec.Struct, frozen=True, metaclass=_Documented):
     def __post_init__(self) -> None:
         for name, kind, secret in _checks(type(self)):
             value = getattr(self, name)
-            if not kind.allows(value):
+            own = _own_number(value)
+            if own is not value and kind.allows(own):
+                msgspec.structs.force_setattr(self, name, own)
+            elif not kind.allows(value):
                 given = "the value given" if secret else shown(value)
                 raise ConfigError(self._called(name), f"{given} is not {kind.words}")
 
@@ -259,6 +282,24 @@ def _text(limits: Meta) -> _Kind:
         )
 
     return _Kind(words, allows)
+
+
+def _own_number(value: Any) -> Any:
+    """An int or a float for the number of another class; every other value as it is."""
+    kind = type(value)
+    if kind in _OWN or isinstance(value, Decimal) or kind.__name__.startswith("bool"):
+        return value
+    try:
+        if hasattr(kind, "__index__"):
+            return operator.index(value)
+        if hasattr(kind, "__float__"):
+            return float(value)
+    except Exception:  # noqa: BLE001  a caller's class may raise anything
+        pass
+    return value
+
+
+_OWN = frozenset((bool, int, float, str, NoneType))
 
 
 def _is_whole(value: object) -> bool:

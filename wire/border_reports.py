@@ -1,4 +1,4 @@
-"""The border for reports of the engine: fills, settlements and cash events.
+"""The border for reports of the engine: fills, settlements, cash events, the broker's statement.
 
 A report may hold anything that its sender put into it. Here it becomes a report of exact types of
 our own (`str`, `int`, `Decimal`), or a `Problem` that names the field. numpy scalars are numbers,
@@ -8,15 +8,18 @@ this file raises: one bad report must never stop the reports beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from datetime import date
 from decimal import Decimal
-from operator import index
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from ..runtime import shown
+from ..runtime import FOREIGN_ERRORS, shown
 from .controller import CashEvent, CashKind, Fill, Settlement
 from .errors import AmountError
-from .money import exact_decimal
+from .foreign import field_of, fitted, plain_number, plain_text
+from .ledger import Statement
+from .money import exact_decimal, rounded_decimal
 
 __all__ = [
     "TEXT_MAX",
@@ -24,6 +27,7 @@ __all__ = [
     "checked_cash_event",
     "checked_fill",
     "checked_settlement",
+    "checked_statement",
     "content_of",
     "cursor_of",
     "id_of",
@@ -35,6 +39,7 @@ R = TypeVar("R")
 
 TEXT_MAX = 128  # characters of an id, a name, an asset or a cursor
 REVISION_MAX = 10**18
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # A venue's clock may be ahead of ours by so much.
 AHEAD_MAX_US = 300_000_000
 YEAR_1990_US = 631_152_000_000_000
@@ -72,17 +77,22 @@ def checked_cash_event(
     return _checked(report, CashEvent, lambda event: _cash_event(event, now_us, floats))
 
 
+def checked_statement(report: object) -> Statement | Problem:
+    """The broker's statement in exact types, its figures rounded to the scale of the books."""
+    return _checked(report, Statement, _statement)
+
+
 def cursor_of(report: object) -> str:
     """The report's cursor; an empty text when it has none, or one that cannot be stored."""
-    cursor = getattr(report, "cursor", "") if _is_report(report) else ""
-    return str.__str__(cursor) if isinstance(cursor, str) and _is_storable(cursor) else ""
+    cursor = plain_text(field_of(report, "cursor")) if _is_report(report) else None
+    return cursor if cursor is not None and _is_storable(cursor) else ""
 
 
 def id_of(report: object) -> str:
     """The report's id as a person reads it, whatever it is; at most 128 characters."""
-    value = getattr(report, "id", None) if _is_report(report) else report
-    text = str.__str__(value) if isinstance(value, str) else shown(value)
-    return _made_valid(text)[:TEXT_MAX]
+    value = field_of(report, "id") if _is_report(report) else report
+    text = plain_text(value)
+    return fitted(_shown(value) if text is None else text, TEXT_MAX)
 
 
 def identity_of(report: object, *fields: str) -> tuple[tuple[str, ...], int] | None:
@@ -93,7 +103,7 @@ def identity_of(report: object, *fields: str) -> tuple[tuple[str, ...], int] | N
     try:
         texts = tuple(_text(field, getattr(report, field)) for field in fields)
         return texts, _revision(getattr(report, "revision", 0))
-    except Exception:  # noqa: BLE001  a foreign object may raise anything when it is read
+    except FOREIGN_ERRORS:
         return None
 
 
@@ -104,11 +114,18 @@ def content_of(report: object) -> str:
     changed its report.
     """
     if not _is_report(report):
-        return _made_valid(shown(report))
-    struct: Any = report
-    fields = [name for name in struct.__struct_fields__ if name != "cursor"]
-    told = ", ".join(f"{name}={shown(getattr(struct, name, None))}" for name in fields)
-    return _made_valid(f"{type(struct).__name__}({told})")
+        return _shown(report)
+    kind: Any = type(report)
+    fields = [name for name in kind.__struct_fields__ if name != "cursor"]
+    told = ", ".join(f"{name}={_shown(field_of(report, name))}" for name in fields)
+    return f"{kind.__name__}({told})"
+
+
+def _shown(value: object) -> str:
+    """The value as text, without the address of an object: the same report must give the same
+    text each time it is read, and its objects may be made anew.
+    """
+    return _ADDRESS.sub("", shown(value))
 
 
 # -- one kind each
@@ -160,19 +177,37 @@ def _cash_event(event: CashEvent, now_us: int, floats: Floats) -> CashEvent:
     )
 
 
+def _statement(statement: Statement) -> Statement:
+    cash, held = statement.cash, statement.positions
+    if not (held is None or isinstance(held, Mapping)):
+        raise _Wrong("positions", f"{shown(held)} is not a mapping of quantities")
+    return Statement(
+        _day(statement.day),
+        None if cash is None else rounded_decimal(_number("cash", cash, "round")),
+        None
+        if held is None
+        else {
+            _text("positions", instrument): rounded_decimal(
+                _number(f"positions of {shown(instrument)}", quantity, "round")
+            )
+            for instrument, quantity in held.items()
+        },
+    )
+
+
 def _checked(report: object, kind: type[R], convert: Callable[[R], R]) -> R | Problem:
-    if not isinstance(report, kind):
+    if not issubclass(type(report), kind):
         return Problem("report", f"{shown(report)} is not a {kind.__name__}")
     try:
-        return convert(report)
+        return convert(report)  # type: ignore[arg-type]
     except _Wrong as wrong:
         return wrong.problem
-    except Exception as error:  # noqa: BLE001  a foreign number may raise anything when it is read
+    except FOREIGN_ERRORS as error:
         return Problem("report", f"it cannot be read: {type(error).__name__}")
 
 
 def _is_report(value: object) -> bool:
-    return isinstance(value, Fill | Settlement | CashEvent)
+    return issubclass(type(value), Fill | Settlement | CashEvent)
 
 
 # -- the fields
@@ -185,18 +220,23 @@ def _is_storable(value: str) -> bool:
     )
 
 
-def _made_valid(text: str) -> str:
-    """The text with a question mark for each half of a surrogate pair, which has no UTF-8."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def _text(field: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise _Wrong(field, f"{shown(value)} is not a text")
-    if not _is_storable(value):
-        raise _Wrong(field, f"{shown(value)} is not a valid text of 1 to {TEXT_MAX} characters")
-    # A subclass, such as numpy's, cannot be encoded; this is its text as a plain str.
-    return str.__str__(value)
+    text = plain_text(value)
+    if text is None:
+        raise _Wrong(field, f"{_shown(value)} is not a text")
+    if not _is_storable(text):
+        raise _Wrong(field, f"{shown(text)} is not a valid text of 1 to {TEXT_MAX} characters")
+    return text
+
+
+def _day(value: object) -> str:
+    text = _text("day", value)
+    try:
+        if date.fromisoformat(text).isoformat() == text:
+            return text
+    except ValueError:
+        pass
+    raise _Wrong("day", f"{shown(value)} is not a date as YYYY-MM-DD")
 
 
 def _text_or_none(field: str, value: object) -> str | None:
@@ -204,25 +244,19 @@ def _text_or_none(field: str, value: object) -> str | None:
 
 
 def _cursor(value: object) -> str:
-    return "" if isinstance(value, str) and not value else _text("cursor", value)
+    return "" if plain_text(value) == "" else _text("cursor", value)
 
 
 def _plain_number(field: str, value: Any) -> Decimal | int | float:
-    """The number as one of three exact types. A foreign scalar says by a method which it is."""
-    if isinstance(value, str | bytes):
+    """The number as one of three exact types."""
+    number = plain_number(value)
+    if number is not None:
+        return number
+    if issubclass(type(value), str | bytes):
         raise _Wrong(field, f"{shown(value)} is text, not a number")
-    # numpy's truth values have a name of their own and the methods of numbers.
-    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+    if type(value).__name__.startswith("bool"):
         raise _Wrong(field, f"{shown(value)} is a truth value, not a number")
-    if isinstance(value, Decimal):
-        return Decimal(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    if hasattr(type(value), "__index__"):
-        return int(index(value))
-    if hasattr(type(value), "__float__"):
-        return float(value)
-    raise _Wrong(field, f"{shown(value)} is not a number")
+    raise _Wrong(field, f"{_shown(value)} is not a number")
 
 
 def _number(field: str, value: object, floats: Floats) -> Decimal:

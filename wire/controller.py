@@ -21,11 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from decimal import Decimal
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import msgspec
 
+if TYPE_CHECKING:  # that module needs this one
+    from .ledger import Statement
+
 __all__ = [
+    "CanGiveStatement",
     "CanListCashEvents",
     "CanListFeeds",
     "CanListFills",
@@ -248,5 +252,17 @@ class CanListCashEvents(Protocol):
         """The cash events after this cursor, oldest first; ``""`` is the beginning.
 
         Reading must not remove them: the same cursor is asked for again after a crash.
+        """
+        ...
+
+
+@runtime_checkable
+class CanGiveStatement(Protocol):
+    """The part that gives the broker's own figures, so that the books are compared with them."""
+
+    def statement(self) -> Statement | None:
+        """The broker's figures of the last closed day; None: there are none yet.
+
+        Asked when a session ends, if the ledger is on.
         """
         ...

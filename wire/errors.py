@@ -122,7 +122,10 @@ class DatabaseError(FundopsError):
 
 
 class ConstraintFailed(Rejected):
-    """The statements break a constraint of the schema. Other requests of the batch committed."""
+    """The statements break a constraint of the schema, or hold a value that no column can hold.
+
+    Other requests of the batch committed.
+    """
 
     outcome: Outcome = "not_executed"
 
@@ -168,7 +171,7 @@ class UnknownAccount(EntryRefused):
     """The chart of accounts has no account of this name."""
 
     def __init__(self, account: str) -> None:
-        super().__init__(f"there is no account {account!r}")
+        super().__init__(f"there is no account {shown(account)}")
         self.account = account
 
 
@@ -184,7 +187,9 @@ class PositionMismatch(EntryRefused):
     """There is no such position, it is too small to be closed so far, or it has the other sign."""
 
     def __init__(self, instrument: str, strategy: str | None, problem: str) -> None:
-        super().__init__(f"position in {instrument!r} of strategy {strategy!r}: {problem}")
+        super().__init__(
+            f"position in {shown(instrument)} of strategy {shown(strategy)}: {problem}"
+        )
         self.instrument, self.strategy, self.problem = instrument, strategy, problem
 
 
@@ -196,7 +201,7 @@ class IdempotencyConflict(EntryRefused):
 
     def __init__(self, key: str, seq: int | None) -> None:
         belongs_to = "another event of this request" if seq is None else f"entry {seq}"
-        super().__init__(f"key {key!r} belongs to {belongs_to}, whose content differs")
+        super().__init__(f"key {shown(key)} belongs to {belongs_to}, whose content differs")
         self.key, self.seq = key, seq
 
 
@@ -244,7 +249,7 @@ class UnknownReport(EntryRefused):
     """No report of this key waits aside."""
 
     def __init__(self, report: str) -> None:
-        super().__init__(f"no report {report!r} is set aside")
+        super().__init__(f"no report {shown(report)} is set aside")
         self.report = report
 
 
@@ -320,7 +325,7 @@ class UnmanagedStrategy(Rejected, KeyError):
     """Recovery has never seen a strategy of that name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"recovery knows no strategy {name!r}")
+        super().__init__(f"recovery knows no strategy {shown(name)}")
         self.name = name
 
     __str__ = Exception.__str__  # KeyError would show the repr of the text
@@ -337,7 +342,7 @@ class UnknownStrategy(PromotionError, KeyError):
     """No strategy has that id."""
 
     def __init__(self, strategy_id: str) -> None:
-        super().__init__(f"there is no strategy {strategy_id!r}")
+        super().__init__(f"there is no strategy {shown(strategy_id)}")
         self.strategy_id = strategy_id
 
     __str__ = Exception.__str__  # KeyError would show the repr of the text
@@ -348,7 +353,7 @@ class UnknownStage(PromotionError, ValueError):
 
     def __init__(self, stage: object, stages: Sequence[str]) -> None:
         super().__init__(
-            f"{stage!r} is not a stage of this ladder; its stages are {', '.join(stages)}"
+            f"{shown(stage)} is not a stage of this ladder; its stages are {', '.join(stages)}"
         )
         self.stage, self.stages = stage, tuple(stages)
 
@@ -401,7 +406,7 @@ class StaleRevision(PromotionError):
     """The strategy changed since the caller read it: `expected` is the caller's revision."""
 
     def __init__(self, expected: int, current: int) -> None:
-        super().__init__(f"revision {expected} was expected, the strategy is at {current}")
+        super().__init__(f"revision {shown(expected)} was expected, the strategy is at {current}")
         self.expected, self.current = expected, current
 
 

@@ -33,10 +33,10 @@ __all__ = [
     "ReleaseKillSwitch",
     "RenewLeases",
     "RestoreGuard",
-    "ResumeStrategy",
     "StopEnded",
     "StopReported",
     "StrategyBook",
+    "StrategyResumed",
     "Watch",
 ]
 
@@ -77,6 +77,7 @@ class StrategyBook(msgspec.Struct, frozen=True):
     left: bool = False  # the engine lists it no more, and it had real money in force
     state: str = ""  # as last reported
     realized_minor: int = 0  # as last reported
+    n_trades: int = 0  # as last reported
     carried_minor: int = 0  # realized by earlier runs of the engine's counters
     run: str | None = None  # of the counters, as last reported
     restarted: bool = False  # the counters seem to have restarted; a person has not confirmed it
@@ -137,6 +138,7 @@ class Watch(Request[GuardReport], frozen=True):
     doubts: Mapping[str, str] = {}  # strategies that get no lease now, and why
     session: str = ""  # the last one that ended
     listed: bool = True  # the statuses are a whole list, so a missing strategy has left it
+    earned_minor: int = 0  # P&L that the ledger booked without a strategy
 
 
 class RenewLeases(Request[None], frozen=True):
@@ -151,8 +153,12 @@ class ReadGuard(Request[GuardState], frozen=True):
     """The guard's memory as it is now."""
 
 
-class RestoreGuard(Request[None], frozen=True):
-    """Restore the stored memory, once at the start. An engaged kill switch stays engaged."""
+class RestoreGuard(Request[GuardState], frozen=True):
+    """Restore the stored memory, once at the start of the guard. Answers the memory in force.
+
+    A guard that has taken one keeps its own, which is newer than anything stored. An engaged kill
+    switch stays engaged.
+    """
 
     state: GuardState
     latch: KillStatus | None = None  # the switch as it is stored; None: never stored
@@ -243,12 +249,8 @@ class PauseStrategy(Request[bool], frozen=True):
     known: bool = False  # the caller knows the name, so it is accepted though the guard does not
 
 
-class ResumeStrategy(Request[bool], frozen=True):
-    """Resume a strategy that a person or the guard paused; False: it was not paused.
-
-    Refused with: `BadRequest` naming the field; `KillSwitchEngaged`; `HostFault`. Then it stays
-    paused.
-    """
+class StrategyResumed(Request[bool], frozen=True):
+    """The engine has resumed a strategy that a person or the guard paused; False: it was not."""
 
     strategy: str
     by: str

@@ -429,6 +429,10 @@ class BookFills(Request[Booked], frozen=True):
     # By strategy that may not use real money: its stage. A fill that adds to a position of one of
     # them is booked, and told in a CRITICAL alert.
     unentitled: Mapping[str, str] = msgspec.field(default_factory=dict)
+    # Whether this is the first, and the last, part of one report of the engine: an id that comes
+    # twice in one report is told.
+    begins: bool = True
+    ends: bool = True
 
 
 class BookSettlements(Request[Booked], frozen=True):
@@ -438,12 +442,16 @@ class BookSettlements(Request[Booked], frozen=True):
     """
 
     settlements: tuple[Settlement, ...]
+    begins: bool = True  # as in `BookFills`
+    ends: bool = True
 
 
 class BookCashEvents(Request[Booked], frozen=True):
     """Books each cash event once, by its id, as `BookFills` books fills."""
 
     events: tuple[CashEvent, ...]
+    begins: bool = True  # as in `BookFills`
+    ends: bool = True
 
 
 class ReportsAside(Request[tuple[AsideReport, ...]], frozen=True):
@@ -673,6 +681,8 @@ class Reconcile(Request[Reconciliation], frozen=True):
 
     statements: tuple[Statement, ...]
     tolerance: Amount = 0  # differences of CASH up to this amount are none
+    # The last day on which an earlier statement agreed; None: not known.
+    agreed: str | None = None
 
 
 class LedgerTotals(msgspec.Struct, frozen=True):
@@ -680,12 +690,16 @@ class LedgerTotals(msgspec.Struct, frozen=True):
 
     nav_minor: int  # net asset value
     external_minor: int  # deposits minus withdrawals
-    fees_minor: int  # management and performance fees charged and not closed into RETAINED
+    fees_minor: int  # management and performance fees charged, those of closed periods included
     entries: int  # number of entries in the journal
     cursors: Mapping[str, str]  # by source of reports: how far it has been booked
     positions: tuple[LedgerPosition, ...]
     balance_sheet: Mapping[str, Decimal]
     unpriced: tuple[str, ...] = ()  # assets that the fund holds and `nav_minor` does not count
+    # P&L without a strategy, in the fund's currency: cash events, income, financing, profit, loss.
+    earned_minor: int = 0
+    # Gain of other assets without a strategy; None: one that was converted has no price yet.
+    converted_minor: int | None = 0
 
 
 class LedgerPosition(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ engine's computation (3.1499999999999915), so it is rounded half-even and the ca
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from contextlib import suppress
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
@@ -15,6 +14,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from .errors import AmountError
+from .foreign import plain_number, plain_text
 
 __all__ = [
     "MINOR_MAX",
@@ -102,16 +102,14 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
 
 def _own_number(value: Any, field: str, floats: str) -> Any:
     """The value as an int, text, Decimal or float. Raises: `AmountError`."""
-    if isinstance(value, bool):
+    own: Any = plain_text(value)
+    if own is None:
+        own = plain_number(value)
+    if own is None:
         raise AmountError(field, value, _NO_NUMBER)
-    if not isinstance(value, (Decimal, int, str, float)):
-        number = _number_of(value)
-        if number is None:
-            raise AmountError(field, value, _NO_NUMBER)
-        value = number
-    if floats == "refuse" and isinstance(value, float):
+    if floats == "refuse" and type(own) is float:
         raise AmountError(field, value, "is a float, which this fund refuses; give Decimal or text")
-    return value
+    return own
 
 
 def _finite(value: Amount, field: str) -> Decimal:
@@ -171,23 +169,13 @@ def product_minor(quantity: Decimal, price: Decimal) -> Minor:
     raise AmountError("quantity", quantity, "times the price is larger than 2^62 minor units")
 
 
-def _number_of(value: Any) -> float | None:
-    """A number of another library, such as numpy, as an int or a float; None: it is no number."""
-    # An array of one element and a numpy.bool convert too, but neither is an amount.
-    if hasattr(value, "__len__") or type(value).__name__.startswith("bool"):
-        return None
-    for convert in (operator.index, float):
-        with suppress(TypeError, ValueError, OverflowError):
-            return convert(value)
-    return None
-
-
 def to_ratio(value: Amount, field: str = "ratio", *, floats: str = "round") -> Fraction:
     """The exact ratio, above zero, of a number or of text such as ``"3:2"``.
 
     Raises: `AmountError`.
     """
-    parts = value.split(":") if isinstance(value, str) else [value]
+    text = plain_text(value)
+    parts = [value] if text is None else text.split(":")
     if len(parts) > 2:
         raise AmountError(field, value, "is not a number, or two numbers such as 3:2")
     minors = [positive_minor(part, field, floats=floats).minor for part in parts]

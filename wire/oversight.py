@@ -20,6 +20,7 @@ __all__ = [
     "NavSample",
     "ReadFundStatus",
     "RememberGuard",
+    "ResumeStrategy",
     "ShowStatus",
     "Tick",
     "TickReport",
@@ -104,6 +105,18 @@ class FundStatus(msgspec.Struct, frozen=True):
 
 class RememberGuard(Request[None], frozen=True):
     """Store the state of the guard now, instead of at the end of the next tick."""
+
+
+class ResumeStrategy(Request[bool], frozen=True):
+    """Resume a strategy that a person or the guard paused; False: it was not paused.
+
+    Refused with: `KillSwitchEngaged`; `HostFault` when the engine did not do it. It then stays
+    paused.
+    """
+
+    strategy: str
+    by: str
+    reason: str
 
 
 class ReadFundStatus(Request[FundStatus], frozen=True):

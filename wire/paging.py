@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..runtime import shown
 from .errors import BadLimit
+from .foreign import plain_number
 
 __all__ = ["COUNT_MAX", "checked_limit"]
 
@@ -14,6 +16,7 @@ def checked_limit(limit: int) -> int:
 
     Raises: `BadLimit` (a ValueError) when it is negative or not a whole number.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise BadLimit("limit", f"{limit!r} is not a whole number >= 0")
-    return min(limit, COUNT_MAX)
+    own = plain_number(limit)
+    if type(own) is not int or own < 0:
+        raise BadLimit("limit", f"{shown(limit)} is not a whole number >= 0")
+    return min(own, COUNT_MAX)

@@ -9,15 +9,21 @@ channels woken.
 Storage that refuses does not silence a CRITICAL alert: it leaves from memory, at once, and is
 written when a later commit succeeds. If the process ends before that, a request that left this way
 is sent a second time by the next one: twice rather than never.
+
+An alert that waits for room, a summary that is not due yet and storage that refuses are looked at
+again by a timer: a host that drives the ticks may make none for hours.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import trio
 
 from ...runtime import (
     ActorStopped,
@@ -25,6 +31,7 @@ from ...runtime import (
     MailboxFull,
     Ref,
     Rejected,
+    Timer,
     handles,
     handles_batch,
 )
@@ -69,6 +76,9 @@ APPEND_DEADLINE_S = 5.0
 # the rest of this room is for the suppressed ones.
 UNWRITTEN_MAX = 1_000
 
+# From one look to the next without a message: at least, and after storage refused.
+LOOK_MIN_S, REFUSED_LOOK_S = 1.0, 5.0
+
 _NOTHING_OPEN = AlertReceipt(0, AlertOutcome.DEDUPED, 0)
 
 _log = logging.getLogger("fundops.alert")
@@ -101,6 +111,7 @@ class AlertActor(DurableActor):
         self._left_from_memory = 0
         self._storage_refuses = False
         self._origin = ""
+        self._look: Timer | None = None  # the next one without a message
 
     def load(self) -> None:
         """Cursor, ids and gates from the rows; what left from memory and is not written stays."""
@@ -172,10 +183,24 @@ class AlertActor(DurableActor):
             if refusal is None:
                 refusal = await self._append(draft, requests[-1][0] if requests else self._cursor)
             if refusal is not None:
+                self._look_after(REFUSED_LOOK_S)
                 return consumed, self._leave_from_memory(requests, sends, refusal, now_us), refusal
             consumed += len(requests)
             if last:
+                self._look_after((draft.next_us - now_us) / 1_000_000)
                 return consumed, answers, None
+
+    def _look_after(self, wait_s: float) -> None:
+        """Look again without a message, at the latest `wait_s` from now; infinite: never."""
+        if math.isinf(wait_s):
+            return
+        # The instant is the domain's, whose clock may be set back while the timer runs.
+        wait_s = min(max(wait_s, LOOK_MIN_S), self._settings.window_s)
+        if self._look is not None and self._look.active:
+            if self._look.deadline <= trio.current_time() + wait_s:
+                return
+            self._look.cancel()
+        self._look = self.context.after(wait_s, AlertsWaiting())
 
     def _decide(
         self, draft: Draft, requests: Sequence[tuple[int, Alert]], sends: Sequence[Alert]

@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from ...runtime import Settings
+from ...runtime import YEAR_S, Settings, shown
 from ...wire.alert import AlertOutcome, Category, Level, SendAlert
 from ...wire.errors import AlertRefused
 
@@ -76,7 +76,7 @@ class AlertSettings(Settings, frozen=True):
         int, Meta(ge=1, le=1_000_000, description="alerts of one category admitted in any window")
     ] = 5
     window_s: Annotated[
-        float, Meta(gt=0, description="seconds; length of the half-open rate window")
+        float, Meta(gt=0, le=YEAR_S, description="seconds; length of the half-open rate window")
     ] = 60.0
     critical_lane: Annotated[
         Literal["own", "shared"],
@@ -85,7 +85,9 @@ class AlertSettings(Settings, frozen=True):
     repeat_s: Annotated[
         float,
         Meta(
-            gt=0, description="seconds; an open dedup key that fires again after this is sent again"
+            gt=0,
+            le=YEAR_S,
+            description="seconds; an open dedup key that fires again after this is sent again",
         ),
     ] = 14_400.0
     suppression_summary: Annotated[
@@ -133,15 +135,17 @@ def cleaned(text: str, limit: int) -> str:
 def accepted(request: SendAlert, at_us: int) -> Alert:
     """The alert of a request. Raises: `AlertRefused` naming the field."""
     if not isinstance(request.level, Level):
-        raise AlertRefused("level", f"{request.level!r} is not a Level")
+        raise AlertRefused("level", f"{shown(request.level)} is not a Level")
     if not isinstance(request.category, Category):
-        raise AlertRefused("category", f"{request.category!r} is not a Category")
+        raise AlertRefused("category", f"{shown(request.category)} is not a Category")
     for field in ("title", "message"):
         if not isinstance(getattr(request, field), str):
-            raise AlertRefused(field, f"{getattr(request, field)!r} is not a text")
+            raise AlertRefused(field, f"{shown(getattr(request, field))} is not a text")
     for field in ("strategy", "dedup_key"):
         if not isinstance(getattr(request, field), str | None):
-            raise AlertRefused(field, f"{getattr(request, field)!r} is neither a text nor None")
+            raise AlertRefused(
+                field, f"{shown(getattr(request, field))} is neither a text nor None"
+            )
     if not request.title.strip():
         raise AlertRefused("title", "is empty; say in a few words what happened")
     if request.resolves and not request.dedup_key:
@@ -330,6 +334,15 @@ class Draft:
     def changes(self) -> Changes:
         """The keys, the suppressed counts and the waiting alerts that this draft changes."""
         return Changes(self._keys.maps[0], self._suppressed.maps[0], self._waiting.maps[0])
+
+    @property
+    def next_us(self) -> float:
+        """The instant of the next summary or of the next room for a waiting alert; infinite when
+        there is neither. Right after `pass_time`.
+        """
+        summaries = self._suppressed.values() if self._settings.suppression_summary else ()
+        due = (held_back.first_us + self._window_us for held_back in summaries if held_back)
+        return min([self._room_us, *due])
 
     def pass_time(self, at_us: int) -> None:
         """Decide the summaries that are due by `at_us` and the waiting alerts that have room by

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from ...runtime import shown
 from ...wire.alert import AlertOutcome, AlertPage, AlertRecord, Category, Level, OutgoingAlert
 from ...wire.errors import AlertRefused
 from ...wire.persistence import Statement
@@ -298,7 +299,7 @@ def recent(reader: Reader, limit: int) -> AlertPage:
     limit.
     """
     if isinstance(limit, bool) or not isinstance(limit, int):
-        raise AlertRefused("limit", f"{limit!r} is not a whole number")
+        raise AlertRefused("limit", f"{shown(limit)} is not a whole number")
     if limit < 0:
         raise AlertRefused("limit", f"{limit} is negative")
     rows = reader.rows(

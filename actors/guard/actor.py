@@ -20,17 +20,16 @@ from msgspec.structs import astuple, replace
 
 from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild, handles
 from ...wire.alert import Category, Level, SendAlert
-from ...wire.border import fitted
 from ...wire.controller import CanPause, CanStopAll, KillAction, StopReport, StrategyStatus
 from ...wire.errors import (
     BadRequest,
     HostFault,
-    KillSwitchEngaged,
     KillSwitchNotEngaged,
     StopNotConfirmed,
     StorageDegraded,
     UnknownStrategy,
 )
+from ...wire.foreign import fitted, plain_text
 from ...wire.guard import (
     ConfirmCounters,
     EngageKillSwitch,
@@ -44,10 +43,10 @@ from ...wire.guard import (
     ReleaseKillSwitch,
     RenewLeases,
     RestoreGuard,
-    ResumeStrategy,
     StopEnded,
     StopReported,
     StrategyBook,
+    StrategyResumed,
     Watch,
 )
 from ...wire.oversight import RememberGuard
@@ -117,6 +116,7 @@ class GuardActor(Actor):
         self._marker = Marker(marker)
         self._capital_minor = capital_minor
         self._state = GuardState()
+        self._restored = False  # this life has taken its stored memory
         self._own: Ref
         # False: the last write of the marker failed, so the next look writes it again.
         self._marked = True
@@ -148,8 +148,15 @@ class GuardActor(Actor):
             log.critical("kill switch is engaged since before this start: %s", self._kill.reason)
 
     @handles(RestoreGuard)
-    def restore(self, request: RestoreGuard) -> None:
-        """Take the stored memory. The careful answer wins: any source that says engaged."""
+    def restore(self, request: RestoreGuard) -> GuardState:
+        """Take the stored memory. The careful answer wins: any source that says engaged.
+
+        Oversight restarts alone, and then brings a memory that is older than this one: a peak may
+        have risen since, a person may have paused a strategy or released the kill switch.
+        """
+        if self._restored:
+            return self._state
+        self._restored = True
         self._state = self._with_pauses(request.state)
         self._stored = request.latch
         stored = request.latch
@@ -172,9 +179,10 @@ class GuardActor(Actor):
             if (real := book.had_real or book.real) or book.paused_by
         }
         self._leases.recall(remembered)
+        return self._state
 
     def _with_pauses(self, stored: GuardState) -> GuardState:
-        """The stored memory with the pauses by people that it does not hold yet."""
+        """The stored memory with the pauses by people that came before it."""
         books = dict(stored.strategies)
         for name, book in self._state.strategies.items():
             if book.paused_by:
@@ -197,6 +205,7 @@ class GuardActor(Actor):
             request.statuses,
             request.terms,
             external_minor=request.external_minor,
+            earned_minor=request.earned_minor,
             posted_fees_minor=request.posted_fees_minor,
             accrued_fees_minor=request.accrued_fees_minor,
             blind_s=request.blind_s,
@@ -486,7 +495,8 @@ class GuardActor(Actor):
     def release(self, request: ReleaseKillSwitch) -> KillStatus:
         """Trading resumes only as the leases are renewed by the next tick."""
         by, reason = _required("by", request.by), _required("reason", request.reason)
-        if request.rearm not in ("from_current_nav", "keep_peak"):
+        rearm = plain_text(request.rearm)
+        if rearm not in ("from_current_nav", "keep_peak"):
             raise BadRequest("rearm", "is neither 'from_current_nav' nor 'keep_peak'")
         if not self._latch.engaged:
             raise KillSwitchNotEngaged("the kill switch is not engaged")
@@ -502,7 +512,7 @@ class GuardActor(Actor):
         self._latch.set(OFF)
         self._store()
         state = self._state
-        if request.rearm == "from_current_nav":
+        if rearm == "from_current_nav":
             per_unit = state.nav_minor / state.units if state.units > 0 else 0.0
             state = replace(state, peak_per_unit=per_unit)
         self._state = replace(state, breaches=0, warned=False, kill_state="OFF")
@@ -531,7 +541,7 @@ class GuardActor(Actor):
         """
         by, reason = _required("by", request.by, BY_MAX), _required("reason", request.reason)
         name = request.strategy
-        book = self._state.strategies.get(name)
+        book = self._book(name)
         if book is None:
             if not (request.known or self._leases.knows(name) or name in self._registered):
                 raise UnknownStrategy(name)
@@ -585,44 +595,42 @@ class GuardActor(Actor):
         except (FundopsError, RuntimeError) as refusal:
             log.warning("a pause is not in the database yet: %s", refusal)
 
-    @handles(ResumeStrategy)
-    async def resume(self, request: ResumeStrategy) -> bool:
+    @handles(StrategyResumed)
+    def hear_resumed(self, request: StrategyResumed) -> bool:
         """End the pause of a strategy, whether a person or the guard ordered it.
 
-        Refused with `BadRequest`; with `KillSwitchEngaged`, since the engine would run the strategy
-        against the switch; with `HostFault` when the engine does not listen. The strategy then
-        stays paused.
+        After a pause by the guard its peak begins anew at the next look, or the old drawdown would
+        pause it again.
         """
-        by, reason = _required("by", request.by, BY_MAX), _required("reason", request.reason)
         name = request.strategy
-        book = self._state.strategies.get(name)
+        book = self._book(name)
         if book is None or not (book.paused or book.paused_by):
             return False
-        if self._latch.engaged:
-            raise KillSwitchEngaged(self._kill.state)
-        await self._host.resume(name)
         resumed = replace(book, paused_by="", paused_why="")
-        if book.paused:  # its drawdown is measured from the equity of now
+        if book.paused:
             resumed = replace(resumed, paused=False, warned=False, peak_minor=0)
-            for draft in core.closed(name, f"resumed by {by}"):
+            for draft in core.closed(name, f"resumed by {request.by}"):
                 self._send(SendAlert(*astuple(draft)))
         self._keep(name, resumed)
         self._leases.change(name, after_resume(self._leases.grant(name)))
         self._host.spawn(self._remember)
-        log.warning("strategy %s resumed by %s: %s", name, by, reason)
+        log.warning("strategy %s resumed by %s: %s", name, request.by, request.reason)
         return True
 
     @handles(ConfirmCounters)
     def confirm_counters(self, request: ConfirmCounters) -> bool:
         """A person says that the counters did restart; refused without a name and a reason."""
         by, reason = _required("by", request.by), _required("reason", request.reason)
-        book = self._state.strategies.get(request.strategy)
+        book = self._book(request.strategy)
         if book is None or not book.restarted:
             return False
         self._keep(request.strategy, replace(book, restarted=False))
         log.warning("counters of %s confirmed by %s: %s", request.strategy, by, reason)
         self._send(SendAlert(*astuple(core.counters_confirmed(request.strategy, by))))
         return True
+
+    def _book(self, name: object) -> StrategyBook | None:
+        return self._state.strategies.get(name) if isinstance(name, str) else None
 
     def _keep(self, name: str, book: StrategyBook) -> None:
         self._state = replace(self._state, strategies={**self._state.strategies, name: book})
@@ -646,7 +654,7 @@ class GuardActor(Actor):
 
 def _required(field: str, value: object, most: int = REASON_MAX) -> str:
     """A person's name or reason, as text. Raises: `BadRequest`."""
-    text = fitted(value, most).strip() if isinstance(value, str) else ""
+    text = fitted(plain_text(value), most).strip()
     if not text:
         raise BadRequest(field, "is missing: a person's name and a reason are needed")
     return text

@@ -1,9 +1,10 @@
 """The judgement of the guard: NAV, drawdowns, when to stop. Pure functions, money in minor units.
 
-NAV = net external flows + real P&L - fees. Paper and shadow P&L is hypothetical and never part of
-it. Drawdown is measured on NAV per unit, where a deposit buys units and a withdrawal redeems them:
-neither is performance. P&L is cumulative over all runs of the engine's counters: counters that
-restart are carried over and never reset a drawdown. Without a denominator no drawdown is said.
+NAV = net external flows + real P&L + P&L that the ledger booked without a strategy - fees. Paper
+and shadow P&L is hypothetical and never part of it. Drawdown is measured on NAV per unit, where a
+deposit buys units and a withdrawal redeems them: neither is performance. P&L is cumulative over all
+runs of the engine's counters: counters that restart are carried over and never reset a drawdown.
+Without a denominator no drawdown is said.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ...runtime import Settings
+from ...runtime import COUNT_MAX, Settings
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import KillAction, StrategyStatus
 from ...wire.guard import FeeTerms, GuardState, Pause, StrategyBook
@@ -41,7 +42,12 @@ class GuardSettings(Settings, frozen=True):
         float, Meta(gt=0, le=100, description="percent below its peak; pauses the strategy")
     ] = 25.0
     kill_confirm_ticks: Annotated[
-        int, Meta(ge=1, description="ticks in a row that must see the breach before the kill")
+        int,
+        Meta(
+            ge=1,
+            le=COUNT_MAX,
+            description="ticks in a row that must see the breach before the kill",
+        ),
     ] = 1
     kill_action: Annotated[
         KillAction,
@@ -52,7 +58,11 @@ class GuardSettings(Settings, frozen=True):
     ] = "halt"
     flatten_confirm_ticks: Annotated[
         int,
-        Meta(ge=1, description="ticks in a row with the breach before 'flatten' closes positions"),
+        Meta(
+            ge=1,
+            le=COUNT_MAX,
+            description="ticks in a row with the breach before 'flatten' closes positions",
+        ),
     ] = 3
     lease_s: Annotated[
         float,
@@ -116,6 +126,7 @@ def look(
     terms: Mapping[str, EntitlementTerms] | None,
     *,
     external_minor: int,
+    earned_minor: int = 0,
     posted_fees_minor: int,
     accrued_fees_minor: int,
     blind_s: float = 0.0,
@@ -127,7 +138,8 @@ def look(
     """The state after this look, and the acts that it demands.
 
     `blind_s` is the age of the host's last word while it is silent, else 0; `session` the last
-    session that ended. `listed` False: the statuses are no whole list, so none has left it.
+    session that ended; `earned_minor` the P&L of no strategy. `listed` False: the statuses are no
+    whole list, so none has left it.
     """
     if blind_s:  # a host that says nothing changes nothing: it must never look like a profit
         found = _Books(state.strategies, (), (), "")
@@ -136,7 +148,8 @@ def look(
         if listed:
             found = _with_leavers(found, {status.name for status in statuses})
     books = found.books
-    gross = external_minor + sum(book.real_pnl_minor for book in books.values()) - posted_fees_minor
+    earned = earned_minor + sum(book.real_pnl_minor for book in books.values())
+    gross = external_minor + earned - posted_fees_minor
     fund, kill, fund_notes, performance, problem = _worth(
         state, settings, external_minor, gross, gross - accrued_fees_minor, fees
     )
@@ -385,6 +398,7 @@ def _strategy(
         paused=before.paused and real,  # a stage without real money is a way out
         state=status.state,
         realized_minor=figures.realized,
+        n_trades=status.n_trades,
         run=before.run if status.run is None else status.run,
     )
     if worth is None:
@@ -398,13 +412,15 @@ def _counted(
 ) -> tuple[StrategyBook, list[AlertDraft]]:
     """The book with what earlier runs of the engine's counters realized.
 
-    A new `run` says that they restarted. Without one a jump to exactly 0 is taken for a restart,
-    and a person is asked: read as a loss or a gain it could hide a drawdown, or make one up.
+    A new `run` says that they restarted. Without one a jump of P&L to exactly 0 or a fall of the
+    number of trades is taken for a restart, and a person is asked: read as a loss or a gain it
+    could hide a drawdown, or make one up. Where P&L did not move, the count alone was corrected.
     """
     if before.run is not None and status.run is not None:
         restarted, certain = status.run != before.run, True
     else:
-        restarted, certain = realized == 0 and before.realized_minor != 0, False
+        moved = realized != before.realized_minor
+        restarted, certain = moved and (realized == 0 or status.n_trades < before.n_trades), False
     if not restarted:
         return before, []
     carried = before.carried_minor + before.realized_minor
@@ -412,8 +428,9 @@ def _counted(
     if certain or not real:
         return after, []
     text = (
-        f"realized P&L went from {from_minor(before.realized_minor):,.2f} to 0: the old total is"
-        " carried over; fund.confirm_counters says that this is right"
+        f"realized P&L went from {from_minor(before.realized_minor):,.2f} to"
+        f" {from_minor(realized):,.2f}, trades from {before.n_trades:,} to {status.n_trades:,}: the"
+        " old total is carried over; fund.confirm_counters says that this is right"
     )
     title, key = f"{status.name}: the engine's counters restarted", f"counters:{status.name}"
     note = AlertDraft(Level.CRITICAL, Category.GENERAL, title, text, status.name, key)

@@ -17,14 +17,15 @@ from typing import Any
 import trio
 
 from ...runtime import Clock, leaf_of
-from ...wire import border
 from ...wire.errors import HostFault, HostLate
+from ...wire.foreign import fitted
 from .places import RAISED, CutOff, Place
 
 __all__ = [
     "CALL_DEADLINE_S",
     "STOP_ALL_DEADLINE_S",
     "STOP_ALL_LATE_MAX",
+    "Asked",
     "Call",
     "Calls",
     "Listed",
@@ -50,7 +51,7 @@ def _fault_of(part: str, error: BaseException) -> HostFault:
     leaf = leaf_of(error)
     if isinstance(leaf, NotAList):
         return HostFault(part, str(leaf))
-    fault = HostFault(part, f"raised {type(leaf).__name__}: {border.fitted(leaf)}")
+    fault = HostFault(part, f"raised {type(leaf).__name__}: {fitted(leaf)}")
     fault.__cause__ = leaf
     return fault
 
@@ -165,11 +166,12 @@ class Calls:
         cut_after_s = math.inf if part == "restart" else call.deadline_s
         try:
             answer = self._context.copy().run(self._place, part, attempt, cut_after_s)
+            later = inspect.isawaitable(answer)
         except RAISED as error:
             self._cut.pop(part, None)
             call.fail(_fault_of(part, error))
             return call
-        if inspect.isawaitable(answer):
+        if later:
             self._in_flight.setdefault(part, []).append(call)
             self._start(self._finish, call, answer, name=part)
         else:
@@ -248,8 +250,8 @@ class NotAList(Exception):
 # -- questions
 
 
-class Listed:
-    """One reporting part of the controller that answers with a list, and its last answer."""
+class Asked:
+    """One reporting part of the controller, and its last answer."""
 
     def __init__(self, part: str, calls: Calls) -> None:
         self._part = part
@@ -267,10 +269,13 @@ class Listed:
 
     def _begun(self) -> Call | None:
         try:
-            return self._calls.begin_list(self._part)
+            return self._begin()
         except HostLate as late:
             self._problem = late
             return None
+
+    def _begin(self) -> Call:
+        return self._calls.begin(self._part)
 
     def _look(self) -> None:
         """Take the end of the call, if it has ended."""
@@ -290,6 +295,12 @@ class Listed:
         taken, self._answer = self._answer, None
         return taken
 
+    def take_problem(self) -> HostFault | None:
+        """Why the last question has no answer, told once; None: it has, or it is awaited."""
+        self._look()
+        problem, self._problem = self._problem, None
+        return problem
+
     @property
     def problem(self) -> HostFault | None:
         """Why the last question has no answer; None: it has, or it is awaited in time."""
@@ -306,6 +317,13 @@ class Listed:
     def is_late(self) -> bool:
         """Whether the part hangs, or hung at the last question."""
         return isinstance(self.problem, HostLate)
+
+
+class Listed(Asked):
+    """A part that answers with a list. The answer is a tuple."""
+
+    def _begin(self) -> Call:
+        return self._calls.begin_list(self._part)
 
 
 class Reports:

@@ -23,7 +23,9 @@ import trio
 
 from ...runtime import ActorError, Clock, ConfigError, SystemClock, shown
 from ...wire import border
+from ...wire.border_reports import Problem, checked_statement
 from ...wire.controller import (
+    CanGiveStatement,
     CanListCashEvents,
     CanListFeeds,
     CanListFills,
@@ -40,10 +42,12 @@ from ...wire.controller import (
     StrategyStatus,
 )
 from ...wire.errors import HostFault, NotRetryable
+from ...wire.foreign import field_of, fitted, plain_text
 from ...wire.guard import StopEnded
+from ...wire.ledger import Statement
 from ...wire.recovery import AttemptEnded, AttemptLate
 from ..guard.latch import KillLatch
-from .calls import CALL_DEADLINE_S, STOP_ALL_DEADLINE_S, Call, Calls, Listed, Reports
+from .calls import CALL_DEADLINE_S, STOP_ALL_DEADLINE_S, Asked, Call, Calls, Listed, Reports
 from .parts import FEATURES, lacks, offers
 from .places import InlinePlace, Place
 
@@ -143,6 +147,7 @@ class Host:
         self._stopping_names: set[str] = set()
         self._strategies = Listed("strategies", self._calls)
         self._feeds = Listed("feeds", self._calls)
+        self._statement = Asked("statement", self._calls)
         self._reports = {
             part: Reports(part, self._calls) for part in ("fills", "settlements", "cash_events")
         }
@@ -288,7 +293,7 @@ class Host:
                 refuse_future(status, heard_us)
             except ConfigError as wrong:
                 name = _name_of(item, place)
-                aside[name] = border.fitted(str(wrong))
+                aside[name] = fitted(str(wrong))
                 # Its place is kept by the last good status, below.
                 if name in self._words and name not in words:
                     words[name] = self._words[name]
@@ -328,7 +333,7 @@ class Host:
                     words[feed.name] = feed
                 except ConfigError as wrong:
                     name = _name_of(item, place)
-                    doubts[name] = border.fitted(str(wrong))
+                    doubts[name] = fitted(str(wrong))
                     if name in self._feed_words:
                         words[name] = self._feed_words[name]
             self._feed_words, self.feed_doubts = words, doubts
@@ -368,6 +373,28 @@ class Host:
         late = self._calls.late()
         return {part: text for part, text in late.items() if part not in _NAMED_ELSEWHERE}
 
+    def ask_statement(self) -> None:
+        """Ask for the broker's statement; nothing without that part."""
+        if self.can(CanGiveStatement):
+            self._statement.ask()
+
+    def statement(self) -> Statement | None:
+        """The statement that has come in since the last call; None: none, or the broker has none.
+
+        Raises: `HostFault` once when there is no answer; `ConfigError` for one that is wrong.
+        """
+        problem = self._statement.take_problem()
+        if problem is not None:
+            raise problem
+        taken = self._statement.take()
+        answer = None if taken is None else taken.answer()
+        if answer is None:
+            return None
+        checked = checked_statement(answer)
+        if isinstance(checked, Problem):
+            raise ConfigError(checked.field, checked.text)
+        return checked
+
     # -- orders
 
     async def pause(self, name: str, reason: str) -> None:
@@ -376,9 +403,20 @@ class Host:
             await self._calls.begin("pause", name, reason).in_time()
 
     async def resume(self, name: str) -> None:
-        """Resume a strategy; nothing without that part. Raises: `HostFault`."""
-        if self.can(CanPause):
-            await self._calls.begin("resume", name).in_time()
+        """Resume a strategy; nothing without that part. Raises: `HostFault`.
+
+        Under the kill switch nothing is resumed, and a strategy that is while the switch engages is
+        told to stop.
+        """
+        if self.latch.engaged:
+            raise HostFault("resume", "is not called, since the kill switch is engaged")
+        if not self.can(CanPause):
+            return
+        engagements = self.latch.engagements
+        await self._calls.begin("resume", name).in_time()
+        if self.latch.engagements != engagements:
+            self.start_stop(name, "the kill switch was engaged while it resumed")
+            raise HostFault("resume", "returned under the kill switch, so it is stopped again")
 
     async def stop(self, name: str, reason: str) -> None:
         """Stop a strategy; nothing without that part. Raises: `HostFault`."""
@@ -531,7 +569,7 @@ class Host:
             call.answer()
         except HostFault as fault:
             leaf = fault.__cause__ or fault
-            error = f"{type(leaf).__name__}: {border.fitted(leaf)}"
+            error = f"{type(leaf).__name__}: {fitted(leaf)}"
             return error, not isinstance(leaf, NotRetryable)
         return None, True
 
@@ -551,10 +589,8 @@ def refuse_future(status: StrategyStatus, now_us: int) -> None:
 
 def _name_of(item: Any, place: int) -> str:
     """The name of an item that is set aside, else its place in the answer."""
-    given = getattr(item, "name", None)
-    if isinstance(given, str) and given:
-        return border.fitted(given, border.NAME_MAX)
-    return f"item {place + 1}"
+    given = plain_text(field_of(item, "name"))
+    return fitted(given, border.NAME_MAX) if given else f"item {place + 1}"
 
 
 def _told(tell: Callable[[Any], None], message: Any) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from ...runtime import ConfigError, shown
-from ...wire.border import fitted
 from ...wire.controller import (
+    CanGiveStatement,
     CanListCashEvents,
     CanListFeeds,
     CanListFills,
@@ -22,6 +22,7 @@ from ...wire.controller import (
     CanSetStage,
     CanStopAll,
 )
+from ...wire.foreign import fitted
 
 __all__ = ["FEATURES", "METHODS", "Feature", "checked_controller", "lacks", "offers", "signature"]
 
@@ -45,6 +46,7 @@ FEATURES: Final = (
     Feature(CanListFills, ("fills",), "fills are not booked automatically"),
     Feature(CanListSettlements, ("settlements",), "settlements are not booked automatically"),
     Feature(CanListCashEvents, ("cash_events",), "cash events are not booked automatically"),
+    Feature(CanGiveStatement, ("statement",), "the books are not compared with the broker's"),
 )
 
 # The arguments that each method is called with: positional ones, then those by keyword.
@@ -60,6 +62,7 @@ METHODS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "fills": (("after",), ()),
     "settlements": (("after",), ()),
     "cash_events": (("after",), ()),
+    "statement": ((), ()),
 }
 
 

@@ -24,6 +24,8 @@ from typing import Any, Final, Protocol
 import outcome
 import trio
 
+from ...runtime import FOREIGN_ERRORS
+
 __all__ = [
     "INLINE_MAX_S",
     "RAISED",
@@ -52,7 +54,7 @@ LOOP_LOOK_S = 1.0  # between two looks whether a loop was closed during a call
 
 # The errors that a controller may raise. SystemExit is one: a plug-in of an engine that calls
 # sys.exit must not end the fund.
-RAISED: Final = (Exception, SystemExit, BaseExceptionGroup)
+RAISED: Final = (*FOREIGN_ERRORS, BaseExceptionGroup)
 
 
 class CutOff(Exception):

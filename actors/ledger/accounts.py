@@ -14,6 +14,7 @@ from ...wire.money import MINOR_MAX, MINOR_PER_UNIT, from_minor, share
 
 __all__ = [
     "ACCOUNTS",
+    "FEES",
     "REVENUE",
     "balance_sheet",
     "cash_flow",
@@ -55,6 +56,8 @@ _ONCE_USED = (*_REVENUE_ONCE_USED, RETAINED, CONVERSIONS, HOLDERS, UNITS)
 
 # The accounts that a period close moves into RETAINED.
 REVENUE = frozenset((*_REVENUE_ALWAYS, *_REVENUE_ONCE_USED))
+# Those of them with the fund's own fees.
+FEES = frozenset((MANAGEMENT_FEES, PERFORMANCE_FEES))
 
 ACCOUNTS = frozenset((*_ALWAYS, *_ONCE_USED, MARKS, EXTERNAL))
 
@@ -123,13 +126,13 @@ def worth_by_asset(
     return worth
 
 
-def worth_at(worth: Balances, prices: Balances) -> int:
+def worth_at(worth: Balances, prices: Mapping[str, Decimal]) -> int:
     """Amounts of other assets at their prices, in minor units of the fund's currency.
 
     Each product is rounded once, half-even. An asset without a price is not counted.
     """
     return sum(
-        share(amount, prices[asset], MINOR_PER_UNIT)
+        share(amount, *prices[asset].as_integer_ratio())
         for asset, amount in worth.items()
         if asset in prices
     )

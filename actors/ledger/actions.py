@@ -17,6 +17,9 @@ from .accounts import CASH, CONVERSIONS, MARKS, POSITIONS, TRADING_FEES, UNITS, 
 from .entry import Lot
 from .events import Plan, close, not_zero, transfer
 
+# The largest price, in the fund's currency.
+PRICE_MAX = from_minor(MINOR_MAX)
+
 __all__ = ["ACTIONS", "Action", "book_action"]
 
 Action = Split | Rename | Transfer | Convert | Price
@@ -40,7 +43,10 @@ def book_action(event: Action, plan: Plan) -> None:
             _convert(plan, event)
         case Price():
             _check_other("asset", event.asset, plan)
-            value = plan.minor(event.value, "value", at_least=0)
+            value = plan.factor(event.value, "value")
+            if not 0 <= value <= PRICE_MAX:
+                problem = "must not be negative" if value < 0 else "is larger than 2^62 minor units"
+                raise AmountError("value", value, problem)
             plan.price = (event.asset, value)
 
 

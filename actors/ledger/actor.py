@@ -134,6 +134,8 @@ class LedgerActor(DurableActor):
         self._book: Book
         self._cursors: dict[str, str]
         self._newest_minted: str  # the newest durable key below MINTED_BELOW
+        # By source, while a report comes in several requests: the keys that it has booked.
+        self._seen: dict[str, set[str]] = {}
         self._alert: Ref | None = None
 
     async def begin(self) -> None:
@@ -256,6 +258,7 @@ class LedgerActor(DurableActor):
         """Book the fills that are new, and set aside those that cannot be booked."""
         return await self._book_reports(
             "fills",
+            request,
             request.fills,
             lambda draft: Fills(draft, self._file(), self._clock.now_us(), request.unentitled),
         )
@@ -265,6 +268,7 @@ class LedgerActor(DurableActor):
         """Book settlements as `book_fills` books fills, and announce each new one."""
         return await self._book_reports(
             "settlements",
+            request,
             request.settlements,
             lambda draft: Settlements(draft, self._file(), self._clock.now_us()),
         )
@@ -274,6 +278,7 @@ class LedgerActor(DurableActor):
         """Book cash events as `book_fills` books fills."""
         return await self._book_reports(
             "cash_events",
+            request,
             request.events,
             lambda draft: CashEvents(draft, self._file(), self._clock.now_us()),
         )
@@ -282,16 +287,24 @@ class LedgerActor(DurableActor):
         return _File(self._reader)
 
     async def _book_reports(
-        self, source: str, reports: Sequence[object], decider: Callable[[Draft], Decider]
+        self,
+        source: str,
+        part: BookFills | BookSettlements | BookCashEvents,
+        reports: Sequence[object],
+        decider: Callable[[Draft], Decider],
     ) -> Booked:
         """Book the reports in runs of bounded size, each in one commit with its newest cursor.
 
         Raises: the refusal of storage; the runs before it are booked.
         """
+        earlier = self._seen.pop(source, set())
+        seen = set[str]() if part.begins else earlier
         runs = [
-            await self._book_run(source, reports[start : start + REPORTS_MAX], decider)
+            await self._book_run(source, reports[start : start + REPORTS_MAX], decider, seen)
             for start in range(0, len(reports), REPORTS_MAX)
         ]
+        if not part.ends:
+            self._seen[source] = seen
         return self._in_all(source, runs)
 
     def _in_all(self, source: str, runs: Sequence[Booked]) -> Booked:
@@ -300,19 +313,23 @@ class LedgerActor(DurableActor):
         return Booked(new, cursor, tuple(aside.values()))
 
     async def _book_run(
-        self, source: str, reports: Sequence[object], decider: Callable[[Draft], Decider]
+        self,
+        source: str,
+        reports: Sequence[object],
+        decider: Callable[[Draft], Decider],
+        seen: set[str],
     ) -> Booked:
         draft = self._draft()
         work = len(reports) * LOOKUP + sum(map(len, self._book.lots.values()))
         decisions = decider(draft)
-        outcome = await self._in_thread(work, lambda: decisions.decide(reports))
+        outcome = await self._in_thread(work, lambda: decisions.decide(reports, seen))
         refusal = await self._append_run(source, draft, work, decisions, outcome)
         if isinstance(refusal, AmountError):
             # One report is too large for a column: halve the run until that one is alone.
             if len(reports) > 1:
                 half = len(reports) // 2
                 parts = (reports[:half], reports[half:])
-                runs = [await self._book_run(source, part, decider) for part in parts]
+                runs = [await self._book_run(source, part, decider, seen) for part in parts]
                 return self._in_all(source, runs)
             draft = self._draft()
             decisions = decider(draft)
@@ -320,6 +337,7 @@ class LedgerActor(DurableActor):
             refusal = await self._append_run(source, draft, work, decisions, outcome)
         if refusal is not None:
             raise refusal
+        seen |= outcome.new
         cursor = self._cursors.get(source, "")
         return Booked(len(draft.entries), cursor, tuple(outcome.waiting.values()))
 
@@ -476,7 +494,7 @@ class LedgerActor(DurableActor):
     async def reconcile(self, request: Reconcile) -> Reconciliation:
         """The books compared with a broker's statements."""
         return await self._worker.run(
-            lambda: self._reports.reconcile(request.statements, request.tolerance)
+            lambda: self._reports.reconcile(request.statements, request.tolerance, request.agreed)
         )
 
     @handles(RecentEntries)
@@ -495,8 +513,9 @@ class LedgerActor(DurableActor):
             nav_minor=self._book.net_asset_value(),
             unpriced=self._book.unpriced(),
             external_minor=-totals.get(accounts.EXTERNAL, 0),
-            fees_minor=totals.get(accounts.MANAGEMENT_FEES, 0)
-            + totals.get(accounts.PERFORMANCE_FEES, 0),
+            fees_minor=self._book.fees_charged(),
+            earned_minor=self._book.earned_by_fund(),
+            converted_minor=self._book.converted_by_fund(),
             entries=self._book.seq,
             cursors=dict(self._cursors),
             balance_sheet=accounts.balance_sheet(totals),
@@ -540,6 +559,9 @@ class _File:
 
     def asides_by_key(self, keys: Iterable[str]) -> dict[str, AsideReport]:
         return schema.asides_by_key(self._reader, keys)
+
+    def asides_by_prefix(self, prefixes: Iterable[str]) -> list[AsideReport]:
+        return schema.asides_by_prefix(self._reader, prefixes)
 
 
 def _stands_alone(answer: Answer, durable: int) -> bool:

@@ -10,6 +10,7 @@ the draft as it was. Amounts are int minor units; there is no I/O, no clock and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ from ...wire.ledger import (
 )
 from ...wire.money import MINOR_MAX, from_minor, to_minors
 from .accounts import (
+    CONVERSIONS,
+    FEES,
+    REVENUE,
     UNITS,
     WORTH,
     in_asset,
@@ -94,7 +98,7 @@ class PriceAt(NamedTuple):
     """The price of an asset from an instant on."""
 
     at_us: int
-    minor: int  # of one unit, in the fund's currency
+    value: Decimal  # of one unit, in the fund's currency, with every digit that was given
 
 
 class Book:
@@ -109,6 +113,7 @@ class Book:
         head: bytes = GENESIS,
         closes: Sequence[Close] = (),
         prices: Mapping[str, PriceAt] | None = None,
+        closed: Balances | None = None,
     ) -> None:
         self.currency = currency
         # Oldest first. Nothing is booked on the day of the last one or before.
@@ -124,6 +129,8 @@ class Book:
         # By asset other than the currency: the amount held, and its last price.
         self.worths = worth_by_asset(self.balances, currency)
         self.prices: dict[str, PriceAt] = dict(prices or {})
+        # Of each revenue account, the amount that period closes have moved into RETAINED.
+        self.closed: dict[BalanceKey, int] = dict(closed or {})
 
     def total(self, account: str) -> int:
         """The balance of an account over all strategies, in minor units of the fund's currency."""
@@ -156,6 +163,34 @@ class Book:
         held = (asset for asset, amount in self.worths.items() if amount)
         return tuple(sorted(asset for asset in held if asset not in self.prices))
 
+    def fees_charged(self) -> int:
+        """Management and performance fees since the book began, closed periods included."""
+        closed = (amount for (account, _, _), amount in self.closed.items() if account in FEES)
+        return sum(self.total(account) for account in FEES) + sum(closed)
+
+    def earned_by_fund(self) -> int:
+        """The fund's P&L without a strategy since the book began, closed periods included.
+
+        Without fees and other assets. Opening balances in RETAINED were earned before and do not
+        count.
+        """
+        keys = [(account, None, self.currency) for account in REVENUE - FEES]
+        return -sum(self.balance(key) + self.closed.get(key, 0) for key in keys)
+
+    def converted_by_fund(self) -> int | None:
+        """The gain of other assets that belong to no strategy, over the currency paid for them.
+
+        None while one of those that were converted has no price: it would count as lost.
+        """
+        held: dict[str, int] = {}
+        for asset in self.worths:
+            held[asset] = sum(self.balance((account, None, asset)) for account in WORTH)
+            converted = self.balance((CONVERSIONS, None, asset))
+            if held[asset] and converted and asset not in self.prices:
+                return None
+        paid = self.balance((CONVERSIONS, None, self.currency))
+        return _others_worth(held, self.prices) - paid
+
     def apply(self, draft: Draft) -> None:
         """Take over the entries of a draft, which must be durable by now."""
         self.balances.update(draft.balances)
@@ -166,7 +201,7 @@ class Book:
             else:
                 self.lots.pop(key, None)
         self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
-        self.worths, self.prices = draft.worths, draft.prices
+        self.worths, self.prices, self.closed = draft.worths, draft.prices, draft.closed
         if draft.sealed:
             last, _, self.head = draft.sealed[-1]
             assert last.seq == draft.seq, "decided after it was sealed"
@@ -201,6 +236,7 @@ class Draft:
         # Other assets are few, so these two are copied whole.
         self.worths: dict[str, int] = dict(base.worths)
         self.prices: dict[str, PriceAt] = dict(base.prices)
+        self.closed: dict[BalanceKey, int] = base.closed  # copied by the rare entry that changes it
         self.entries: list[Entry] = []
         self._reversals: dict[int, int] = {}  # by reversed entry: its reversal in this draft
 
@@ -277,7 +313,7 @@ class Draft:
         self.entries += draft.entries
         self._reversals |= draft._reversals
         self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
-        self.worths, self.prices = draft.worths, draft.prices
+        self.worths, self.prices, self.closed = draft.worths, draft.prices, draft.closed
 
     def decide(
         self,
@@ -452,11 +488,11 @@ class Draft:
         for asset, amount in others or ():
             self.worths[asset] = self.worths.get(asset, 0) + amount
 
-    def _take_price(self, asset: str, minor: int, at_us: int) -> None:
+    def _take_price(self, asset: str, value: Decimal, at_us: int) -> None:
         """Keep the price if it is the last one by its time; of two, the later booked one counts."""
         known = self.prices.get(asset)
         if known is None or at_us >= known.at_us:
-            self.prices[asset] = PriceAt(at_us, minor)
+            self.prices[asset] = PriceAt(at_us, value)
 
     def _take(self, entry: Entry) -> None:
         for image in entry.lots:
@@ -477,6 +513,12 @@ class Draft:
             self.closes = (*self.closes, Close(entry.day, entry.seq))
         elif entry.kind == "period_reopen":
             self.closes = self.closes[:-1]
+        if entry.kind in ("period_close", "period_reopen"):
+            self.closed = dict(self.closed)
+            for account, strategy, asset, amount in entry.legs:
+                if account in REVENUE and asset == self.currency:
+                    key = (account, strategy, asset)
+                    self.closed[key] = self.closed.get(key, 0) - amount
         if entry.reverses is not None:
             self._reversals[entry.reverses] = entry.seq
         self.seq = entry.seq
@@ -597,7 +639,7 @@ def _name_order(name: str | None) -> str:
 
 
 def _others_worth(worths: Mapping[str, int], prices: Mapping[str, PriceAt]) -> int:
-    return worth_at(worths, {asset: price.minor for asset, price in prices.items()})
+    return worth_at(worths, {asset: price.value for asset, price in prices.items()})
 
 
 def _beyond(account: str, amount: int) -> AmountError:

@@ -32,6 +32,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
+from ...wire.money import text_of
 from ..persistence import Rows, meta
 from .accounts import (
     CASH,
@@ -233,8 +234,8 @@ def _symbol(asset: str) -> str:
 
 def _priced(entry: Entry) -> tuple[str, str]:
     """The asset that an entry prices, and the decimal text of its price."""
-    asset, minor = price_of(entry.request)
-    return asset, amount_text(minor)
+    asset, value = price_of(entry.request)
+    return asset, text_of(value)
 
 
 # -- names

@@ -28,11 +28,12 @@ from ...wire.ledger import (
     Leg,
     OpeningPosition,
     PayFees,
+    Price,
     RecordLoss,
     RecordProfit,
     Withdraw,
 )
-from ...wire.money import Amount, exact_decimal, to_minor, to_ratio
+from ...wire.money import Amount, exact_decimal, from_minor, to_minor, to_ratio
 
 __all__ = [
     "GENESIS",
@@ -48,6 +49,7 @@ __all__ = [
     "Original",
     "Posting",
     "Sealed",
+    "amount_of",
     "canonical",
     "chain_hash",
     "encode_payloads",
@@ -168,6 +170,13 @@ def canonical(event: Event | Correct) -> str:
     return _CANONICAL.encode(_canonical_form(event)).decode()
 
 
+def amount_of(canonical_amount: int | str) -> Decimal:
+    """An amount as `canonical` writes it: minor units, or text where it has more digits."""
+    if isinstance(canonical_amount, int):
+        return from_minor(canonical_amount)
+    return Decimal(canonical_amount)
+
+
 def request_of(entry: Entry) -> str:
     """The canonical request that the entry was booked for."""
     if entry.request:
@@ -188,7 +197,8 @@ def _canonical_form(event: Event | Correct) -> list[object]:
         if fields.get(name, "") is None:
             del fields[name]
     for name, form in _forms_of(type(event)):
-        fields[name] = form(fields[name])
+        if name in fields:
+            fields[name] = form(fields[name])
     return [event.__struct_config__.tag, fields]
 
 
@@ -196,7 +206,7 @@ def _canonical_form(event: Event | Correct) -> list[object]:
 def _forms_of(kind: type) -> tuple[tuple[str, Callable[[Any], object]], ...]:
     """The fields of this kind of struct whose canonical form differs from their value."""
     names: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
-    forms = {**_FORMS, **_FACTORS} if kind is BookFill else _FORMS
+    forms = {**_FORMS, **_FACTORS_OF.get(kind, {})}
     return tuple((name, forms[name]) for name in names if name in forms)
 
 
@@ -229,6 +239,14 @@ def _factor_form(value: Amount) -> int | str:
         return "none"
 
 
+def _paid_form(value: Amount) -> str:
+    """The text that entries have for `paid` since there is one: all digits of the scale."""
+    try:
+        return str(from_minor(to_minor(value).minor))
+    except AmountError:
+        return "none"  # refused in any case, as in `_minor_or_text`
+
+
 def _ratio_or_text(value: Amount) -> str:
     try:
         return str(to_ratio(value))
@@ -251,7 +269,10 @@ def _positions_form(positions: Sequence[OpeningPosition]) -> object:
     ]
 
 
-_FACTORS: dict[str, Callable[[Any], object]] = dict.fromkeys(("quantity", "price"), _factor_form)
+_FACTORS_OF: Mapping[type, dict[str, Callable[[Any], object]]] = {
+    BookFill: dict.fromkeys(("quantity", "price"), _factor_form),
+    Price: {"value": _factor_form},
+}
 _FORMS: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(
         (
@@ -268,6 +289,7 @@ _FORMS: dict[str, Callable[[Any], object]] = {
         ),
         _minor_or_text,
     ),
+    "paid": _paid_form,
     "ratio": _ratio_or_text,
     "legs": _legs_form,
     "positions": _positions_form,

@@ -199,7 +199,7 @@ class Plan:
         # and the reversal moves none.
         self.replaced = replaced
         self.moves_units = moves_units
-        self.price: tuple[str, int] | None = None  # of an asset, in minor units
+        self.price: tuple[str, Decimal] | None = None  # of one unit of an asset
         self.rounded = False  # a figure was rounded to the scale
         self.reverses: int | None = None
         self._legs: dict[BalanceKey, int] = {}
@@ -292,6 +292,16 @@ class Plan:
         for asset in {asset for account, _, asset in self._legs if account == EXTERNAL}:
             if self.moved(EXTERNAL, asset) > 0:
                 self.keep_floor(CASH, self.floor(CASH, asset), asset)
+
+    def keep_owed(self) -> None:
+        """Raises: `InsufficientFunds` when these legs pay more fees out of CASH than are owed."""
+        currency = self.state.currency
+        paid = self.moved(FEES_RECEIVABLE, currency)
+        if paid <= 0 or self.moved(CASH, currency) >= 0:
+            return
+        owed = max(0, -self.state.total(FEES_RECEIVABLE))
+        if paid > owed:
+            raise InsufficientFunds(FEES_RECEIVABLE, from_minor(paid), from_minor(owed))
 
     def floor(self, account: str, asset: str) -> int:
         """The least that a withdrawal must leave, in minor units of the asset."""
@@ -387,6 +397,7 @@ def book_event(event: Event, plan: Plan) -> None:
                 plan.post(leg.account, amount, strategy=leg.strategy, asset=leg.asset)
             plan.keep_floors()
             plan.keep_cash()
+            plan.keep_owed()
         case BookFill():
             _fill(plan, event)
         case BookSettlement():

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from ...runtime import shown
 from ...wire.errors import BadField, UnknownAccount, UnknownStrategy
 from ...wire.ledger import Entry as EntryRecord
 from ...wire.ledger import Event, JournalLine, LedgerLot, LedgerPosition, Leg
@@ -61,7 +62,7 @@ def check_account(account: str) -> None:
 def check_kind(kind: str) -> None:
     """Raises: `BadField`."""
     if kind not in KINDS:
-        raise BadField("kind", f"there is no kind {kind!r}; known: {', '.join(sorted(KINDS))}")
+        raise BadField("kind", f"there is no kind {shown(kind)}; known: {', '.join(sorted(KINDS))}")
 
 
 def check_strategy(rows: Rows, strategy: str) -> None:
@@ -82,7 +83,7 @@ def check_asset(rows: Rows, asset: str, known: frozenset[str]) -> None:
     """Raises: `BadField` when no entry has moved the asset, and it is not among the `known`."""
     moved = rows.row("SELECT 1 FROM balance WHERE asset = ? LIMIT 1", (asset,)) is not None
     if not moved and asset not in known:
-        raise BadField("asset", f"the book has no asset {asset!r}")
+        raise BadField("asset", f"the book has no asset {shown(asset)}")
 
 
 # -- entries

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import msgspec
 
 from ..persistence import Rows
 from .book import PriceAt
-from .entry import utc_day
+from .entry import amount_of, utc_day
 from .schema import Moment
 
 __all__ = ["SCHEMA_4", "price_of", "prices_as_of"]
@@ -31,14 +33,14 @@ def prices_as_of(rows: Rows, as_of: Moment = None) -> dict[str, PriceAt]:
         else:
             counts = as_of is None or (day <= utc_day(as_of) and at_us <= as_of)
         if counts:
-            asset, minor = price_of(request)
-            prices[asset] = PriceAt(at_us, minor)
+            asset, value = price_of(request)
+            prices[asset] = PriceAt(at_us, value)
     return prices
 
 
-def price_of(request: str) -> tuple[str, int]:
-    """Asset and minor units of the price that a canonical request books."""
+def price_of(request: str) -> tuple[str, Decimal]:
+    """Asset and value of the price that a canonical request books."""
     _, content = msgspec.json.decode(request)
     if "entry" in content:  # a correction holds the event that it books
         _, content = content["entry"]
-    return content["asset"], content["value"]
+    return content["asset"], amount_of(content["value"])

@@ -20,9 +20,15 @@ ENTRIES_MAX = 1_000
 
 
 def reconcile(
-    rows: Rows, statements: Sequence[Statement], currency: str, tolerance: Amount = 0
+    rows: Rows,
+    statements: Sequence[Statement],
+    currency: str,
+    tolerance: Amount = 0,
+    agreed: str | None = None,
 ) -> Reconciliation:
     """Compare the end of each stated day with the books of that day, all strategies together.
+
+    `agreed` is the last day on which an earlier statement agreed, if there is one.
 
     Raises: `BadField`, `AmountError` naming the statement that cannot be read.
     """
@@ -39,7 +45,7 @@ def reconcile(
             held[instrument] = held.get(instrument, 0) + change
         if day in stated:
             breaks[day] = tuple(_breaks(stated[day], held_cash, held, slack))
-    return _answer(rows, breaks)
+    return _answer(rows, breaks, agreed)
 
 
 _Stated = tuple[int | None, Mapping[str, int] | None]  # cash, and quantities by instrument
@@ -86,13 +92,16 @@ def _breaks(stated: _Stated, cash: int, held: Mapping[str, int], slack: int) -> 
     return found
 
 
-def _answer(rows: Rows, breaks: Mapping[str, tuple[Break, ...]]) -> Reconciliation:
+def _answer(
+    rows: Rows, breaks: Mapping[str, tuple[Break, ...]], known: str | None
+) -> Reconciliation:
     days = sorted(breaks)
     differing = [day for day in days if breaks[day]]
     if not differing:
         return Reconciliation(len(days), days[-1] if days else None, None)
     first = differing[0]
-    agreed = max((day for day in days if day < first), default=None)
+    before = [day for day in (*days, known) if day is not None and day < first]
+    agreed = max(before, default=None)
     between, left_out = history.entries_between(rows, agreed or "", first, ENTRIES_MAX)
     return Reconciliation(
         len(days), agreed, first, breaks[first], between, left_out, tuple(differing[1:])

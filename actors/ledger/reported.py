@@ -10,8 +10,7 @@ and a look into the file; they never wait, and make nothing durable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Iterable, Mapping, Sequence, Set
 from hashlib import sha256
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -51,7 +50,7 @@ from ...wire.ledger import (
 from ...wire.money import from_minor, rounded_decimal, text_of
 from .accounts import CASH, FINANCING, INCOME, POSITIONS, REALIZED_PNL, UNITS
 from .book import Draft
-from .entry import Entry, canonical, request_of
+from .entry import Entry, amount_of, canonical, request_of
 from .keys import cash_event_key, fill_prefix, old_fill_key, settlement_prefixes
 
 __all__ = ["CashEvents", "Fills", "Outcome", "Reports", "Settlements", "Stored", "aside_alert_key"]
@@ -79,6 +78,10 @@ class Stored(Protocol):
         """The reports set aside that have these keys."""
         ...
 
+    def asides_by_prefix(self, prefixes: Iterable[str]) -> Sequence[AsideReport]:
+        """The reports set aside, and not given up, whose keys are one of these and a revision."""
+        ...
+
 
 def aside_alert_key(key: str) -> str:
     """The dedup key of the alert about a report set aside."""
@@ -93,6 +96,7 @@ class Outcome:
         self.asides: dict[str, AsideReport] = {}  # by key: set aside by this run
         self.cleared: list[str] = []  # keys that were aside and are booked now
         self.waiting: dict[str, AsideReport] = {}  # by key: all of these reports that are aside
+        self.new: set[str] = set()  # keys that are booked by this run
         self.alerts: list[AlertDraft] = []
 
 
@@ -142,10 +146,17 @@ class Reports(Generic[R]):
         """The alerts about a report that was booked."""
         return ()
 
+    def complete(self, report: R) -> Iterable[AsideReport]:
+        """Book the reports that were set aside because this one had not come yet."""
+        return ()
+
     # -- the same for all kinds
 
-    def decide(self, reports: Sequence[object]) -> Outcome:
-        """Decide each report by itself, in their order."""
+    def decide(self, reports: Sequence[object], seen: Set[str] = frozenset()) -> Outcome:
+        """Decide each report by itself, in their order.
+
+        `seen` has the keys that earlier runs of the same report have booked.
+        """
         outcome = self._outcome
         checked = [self.check(report) for report in reports]
         good = [value for value in checked if not isinstance(value, Problem)]
@@ -155,8 +166,9 @@ class Reports(Generic[R]):
             for report, value in zip(reports, checked, strict=True)
         ]
         asides = dict(self._stored.asides_by_key(keys))
-        new, repeated = set[str](), set[str]()
-        right, wrong = set[str](), set[str]()  # keys that were aside: booked now, or still wrong
+        new, repeated = outcome.new, set[str]()
+        # By key: reports that were aside and are booked now; keys that are still wrong.
+        right, wrong = dict[str, AsideReport](), set[str]()
         for report, value, key in zip(reports, checked, keys, strict=True):
             cursor = cursor_of(report)
             if cursor:
@@ -178,16 +190,21 @@ class Reports(Generic[R]):
             if booked:
                 new.add(key)
                 outcome.alerts += self.tell(value, booked)
-            elif key in new and key not in repeated:
+                for aside in self.complete(value):
+                    for known in (asides, outcome.asides, outcome.waiting):
+                        known.pop(aside.key, None)
+                    right[aside.key] = aside
+                    wrong.discard(aside.key)
+            elif (key in new or key in seen) and key not in repeated:
                 repeated.add(key)
                 outcome.alerts.append(self._repeated(value, key))
             # A content that a person gave up stays given up, also when another one is booked.
             if before is not None and before.skipped_by is None:
-                right.add(key)
+                right[key] = before
         # A report that the engine has put right is done with, unless it said the wrong one again.
-        for key in sorted(right - wrong - outcome.asides.keys()):
+        for key in sorted(right.keys() - wrong - outcome.asides.keys()):
             outcome.cleared.append(key)
-            outcome.alerts.append(self._resolved(asides[key]))
+            outcome.alerts.append(self._resolved(right[key]))
         return outcome
 
     def refuse(self, report: object, reason: str) -> Outcome:
@@ -260,6 +277,9 @@ class Reports(Generic[R]):
 
 # -- fills
 
+# The end of the reason why a bust waits for its fill. It is stored, so it stays as it is.
+_WAITS_FOR_ITS_FILL = "is busted, but was never booked"
+
 
 class Fills(Reports[Fill]):
     """Fills: one by strategy, instrument and id; a revision books the opposite of the one before.
@@ -278,6 +298,8 @@ class Fills(Reports[Fill]):
         self._revisions: dict[str, Revisions] = {}  # by prefix
         self._prefixes: dict[tuple[str, str, str], str] = {}
         self._told: set[str] = set()  # strategies
+        # Busts that came before their fill and are set aside, by prefix, then by revision.
+        self._busts: dict[str, dict[int, AsideReport]] = {}
 
     def check(self, report: object) -> Fill | Problem:
         return checked_fill(report, self._now_us, floats=self._floats)
@@ -301,6 +323,8 @@ class Fills(Reports[Fill]):
     def look_up(self, reports: Sequence[Fill]) -> None:
         prefixes = {self._prefix(fill) for fill in reports}
         self._revisions.update(self._stored.revisions_of(prefixes))
+        for aside in self._stored.asides_by_prefix(prefixes):
+            self._note_bust(aside)
         old = self._stored.entries_by_key({old_fill_key(fill.id) for fill in reports})
         for fill in reports:
             entry = old.get(old_fill_key(fill.id))
@@ -318,13 +342,41 @@ class Fills(Reports[Fill]):
             return ()
         if latest < 0:
             if not report.quantity and report.revision:
-                raise EntryRefused(f"fill {report.id!r} is busted, but was never booked")
+                raise EntryRefused(f"fill {report.id!r} {_WAITS_FOR_ITS_FILL}")
             booked = [self._decide(self.draft, event, key)]
         else:
             booked = self._replace(revisions[latest], report, event, key)
         if booked:
             revisions[report.revision] = booked[-1]
         return booked
+
+    def _set_aside(self, report: object, key: str, reason: str) -> AsideReport:
+        aside = super()._set_aside(report, key, reason)
+        self._note_bust(aside)
+        return aside
+
+    def _note_bust(self, aside: AsideReport) -> None:
+        prefix, _, revision = aside.key.rpartition(":")
+        busts = self._busts.setdefault(f"{prefix}:", {})
+        if aside.reason.endswith(_WAITS_FOR_ITS_FILL):
+            busts[int(revision)] = aside
+        elif revision.isdecimal():
+            busts.pop(int(revision), None)
+
+    def complete(self, report: Fill) -> Iterable[AsideReport]:
+        prefix = self._prefix(report)
+        revisions = self._revisions[prefix]
+        for revision, aside in sorted(self._busts.pop(prefix, {}).items()):
+            before = revisions[max(revisions)]
+            # A bust of an older revision is replaced by this fill, and needs no entry.
+            if revision > report.revision and not _takes_back(before):
+                try:
+                    # The fill was never held, so it is taken back at its own time.
+                    entry = self._decide(self.draft, _opposite(before, report.at_us), aside.key)
+                except Rejected:
+                    continue
+                revisions[revision] = entry
+            yield aside
 
     def _replace(self, before: Entry, fill: Fill, event: BookFill, key: str) -> list[Entry]:
         """Take the revision before back, and book the new one; a bust only takes back."""
@@ -411,21 +463,14 @@ def _opposite(entry: Entry, at_us: int) -> BookFill:
     content = _content_of(entry)
     return BookFill(
         content["instrument"],
-        -_number(content["quantity"]),
-        _number(content["price"]),
-        -_number(content["fee"]),
+        -amount_of(content["quantity"]),
+        amount_of(content["price"]),
+        -amount_of(content["fee"]),
         fee_asset=content.get("fee_asset"),
         takes_back=entry.seq,
         strategy=content["strategy"],
         at_us=at_us,
     )
-
-
-def _number(canonical_amount: int | str) -> Decimal:
-    """An amount as `canonical` writes it: minor units, or text where it has more digits."""
-    if isinstance(canonical_amount, int):
-        return from_minor(canonical_amount)
-    return Decimal(canonical_amount)
 
 
 # -- settlements
@@ -496,7 +541,7 @@ class Settlements(Reports[Settlement]):
                     f"settlement {report.id!r} closed the lots of {content['strategy']!r} in "
                     f"{content['market']!r}; a revision cannot move it"
                 )
-            paid = rounded_decimal(_number(content["payoff"]))
+            paid = rounded_decimal(amount_of(content["payoff"]))
             return msgspec.structs.replace(event, paid=paid), None
         original = self.draft.original(before.seq)
         # A person may have reversed the revision before already.
@@ -534,7 +579,7 @@ class Settlements(Reports[Settlement]):
 def _check_same_settlement(event: BookSettlement, entry: Entry) -> None:
     """Raises: `IdempotencyConflict` when this revision was booked with another content."""
     paid = _content_of(entry).get("paid")
-    same = event if paid is None else msgspec.structs.replace(event, paid=_number(paid))
+    same = event if paid is None else msgspec.structs.replace(event, paid=amount_of(paid))
     if request_of(entry) != canonical(same):
         raise IdempotencyConflict(entry.key, entry.seq)
 

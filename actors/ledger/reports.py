@@ -173,13 +173,21 @@ class Reports:
         held = accounts.worth_by_asset(balances, self._currency)
         missing = {asset for asset, amount in held.items() if amount} - known.keys()
         return {
-            asset: None if asset in missing else from_minor(known[asset].minor)
+            asset: None if asset in missing else known[asset].value
             for asset in sorted({*known, *missing})
         }
 
-    def reconcile(self, statements: Sequence[Statement], tolerance: Amount = 0) -> Reconciliation:
-        """Compare the books with a broker's statements, day by day."""
-        return reconcile(self._rows, statements, self._currency, tolerance)
+    def reconcile(
+        self,
+        statements: Sequence[Statement],
+        tolerance: Amount = 0,
+        agreed: str | None = None,
+    ) -> Reconciliation:
+        """Compare the books with a broker's statements, day by day.
+
+        `agreed` is the last day on which an earlier statement agreed, if there is one.
+        """
+        return reconcile(self._rows, statements, self._currency, tolerance, agreed)
 
     def _strategy(self, strategy: str | None) -> str | None:
         """The strategy, which must be known. Raises: `UnknownStrategy`, `BadField`."""
@@ -204,7 +212,7 @@ class Reports:
         if not worth:
             return 0
         prices = prices_as_of(self._rows, as_of)
-        return accounts.worth_at(worth, {asset: price.minor for asset, price in prices.items()})
+        return accounts.worth_at(worth, {asset: price.value for asset, price in prices.items()})
 
 
 def _seq(field: str, seq: int) -> int:

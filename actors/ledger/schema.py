@@ -18,7 +18,7 @@ from ...wire.ledger import AsideReport
 from ...wire.money import from_minor
 from ...wire.persistence import Statement
 from ..persistence import Reader, Rows
-from .accounts import CASH, in_asset
+from .accounts import CASH, REVENUE, in_asset
 from .book import Book, Draft
 from .entry import GENESIS, BalanceKey, Close, Entry, Lot, LotKey, Original, utc_day
 
@@ -29,6 +29,7 @@ __all__ = [
     "Moment",
     "aside_named",
     "asides_by_key",
+    "asides_by_prefix",
     "balances_as_of",
     "cash_flows",
     "cursors",
@@ -243,6 +244,14 @@ def cursors(reader: Reader) -> dict[str, str]:
     return dict(reader.rows("SELECT name, value FROM cursor"))
 
 
+# The halves are summed apart, as in `_SUM`.
+_CLOSED = """
+SELECT account, coalesce(p.strategy, ''), sum(amount_minor >> 32), sum(amount_minor & 4294967295)
+FROM entry AS e JOIN posting AS p ON p.entry = e.seq
+WHERE kind IN ('period_close', 'period_reopen') AND asset = ? GROUP BY 1, 2
+"""
+
+
 def load_book(reader: Rows, currency: str) -> Book:
     """The book as it is on disk; `closes` holds the closes that were not taken back."""
     balances: dict[BalanceKey, int] = {
@@ -259,7 +268,13 @@ def load_book(reader: Rows, currency: str) -> Book:
         "SELECT day, seq FROM entry AS e WHERE kind = 'period_close' "
         "AND NOT EXISTS (SELECT 1 FROM entry WHERE reverses = e.seq) ORDER BY seq"
     )
-    return Book(currency, balances, lots, seq, head, [Close(*close) for close in closes])
+    closed = {
+        (account, strategy or None, currency): -_whole(high, low)
+        for account, strategy, high, low in reader.rows(_CLOSED, (currency,))
+        if account in REVENUE
+    }
+    of_days = [Close(*close) for close in closes]
+    return Book(currency, balances, lots, seq, head, of_days, closed=closed)
 
 
 # -- as of a time
@@ -432,6 +447,20 @@ def asides_by_key(reader: Reader, keys: Iterable[str]) -> dict[str, AsideReport]
         (_json_list(keys),),
     )
     return {row[1]: AsideReport(*row) for row in rows}
+
+
+def asides_by_prefix(reader: Reader, prefixes: Iterable[str]) -> list[AsideReport]:
+    """The waiting reports whose keys are one of these prefixes, which end in a colon, and more."""
+    if reader.row("SELECT 1 FROM report_aside WHERE skipped_by IS NULL LIMIT 1") is None:
+        return []
+    rows = reader.rows(
+        f"SELECT {', '.join(f'a.{column}' for column in _ASIDE.split(', '))} "
+        "FROM json_each(?) AS p CROSS JOIN report_aside AS a "
+        "WHERE a.key >= p.value AND a.key < substr(p.value, 1, length(p.value) - 1) || ';' "
+        "AND skipped_by IS NULL ORDER BY a.key",
+        (_json_list(prefixes),),
+    )
+    return [AsideReport(*row) for row in rows]
 
 
 def reports_aside(reader: Rows, limit: int) -> tuple[AsideReport, ...]:

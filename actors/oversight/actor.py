@@ -6,13 +6,14 @@ stated without that memory has a file of its own beside this one.
 It never trades. Each step is isolated: one that fails is counted, reported once until it works
 again, and the others still run. The steps, in order: read the engine; book fills and settlements;
 guard; promotion; reconcile stages; the end of sessions; recovery; remember and ask for alerts; what
-ended sessions leave to others (promotion's sample, marks, fees); storage; publish.
+ended sessions leave to others (promotion's sample, marks, fees); the broker's statement; storage;
+publish.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -34,8 +35,15 @@ from ...runtime.errors import text_of
 from ...wire.alert import AlertDraft, Category, ConsumeAlertRequests, Level
 from ...wire.controller import CanListFills, CanListSettlements, StrategyStatus
 from ...wire.entitlement import capital_of
-from ...wire.errors import AmountError, HostLate, IdempotencyConflict
-from ...wire.guard import GuardReport, ReadGuard, RenewLeases, RestoreGuard, Watch
+from ...wire.errors import AmountError, HostLate, IdempotencyConflict, KillSwitchEngaged
+from ...wire.guard import (
+    GuardReport,
+    ReadGuard,
+    RenewLeases,
+    RestoreGuard,
+    StrategyResumed,
+    Watch,
+)
 from ...wire.ledger import (
     ChargeManagementFee,
     ChargePerformanceFee,
@@ -52,6 +60,7 @@ from ...wire.oversight import (
     NavSample,
     ReadFundStatus,
     RememberGuard,
+    ResumeStrategy,
     ShowStatus,
     Tick,
     TickReport,
@@ -79,6 +88,7 @@ from .reconcile import Reconciler
 from .schema import Memory
 from .sessions import NAMED_PERIODS_PER_YEAR, End, calendar_of
 from .settings import OversightSettings
+from .statements import WRONG, StatementWatch
 from .storage import StorageWatch
 
 __all__ = ["OversightActor"]
@@ -91,6 +101,7 @@ R = TypeVar("R")
 STEP_DEADLINE_S = COMMIT_DEADLINE_S
 # The reason that the supervisor gives to its children when it ends.
 ORDERLY_STOP = "supervisor stopped"
+_UNPRICED = "unpriced"  # dedup key
 # The stream can wait for the next refresh, and the next tick cannot wait for the stream.
 SHOW_DEADLINE_S = 1.0
 
@@ -133,7 +144,10 @@ class OversightActor(DurableActor):
         self._reconciler = Reconciler(host, capital_minor)
         # NAV at the last look, before the fees that have accrued and are not booked.
         self._gross_minor = 0
-        self._flows_minor = 0  # deposits less withdrawals and posted fees, at that look
+        # Deposits and P&L without a strategy, less withdrawals and posted fees, at that look.
+        self._flows_minor = 0
+        self._unpriced_told = False
+        self._statements = self._statement_watch(())
         self._clock_watch = clock_watch or ClockWatch(clock)
         self._jumped = False  # whether the clock's jump was told
         self._calendar = calendar_of(settings.session)
@@ -169,13 +183,29 @@ class OversightActor(DurableActor):
             self._failures = FailureWatch(told_keys(self._reader, FAILED))
             self._crashes.resolve(told_keys(self._reader, CRASHED))
             self._engine.recall(told_keys(self._reader, LATE))
-        await self._ask("guard", RestoreGuard(self._memory.guard, load_latch(self._reader)))
-        books = self._memory.guard.strategies
+            self._unpriced_told = _UNPRICED in told_keys(self._reader, _UNPRICED)
+            self._statements = self._statement_watch(told_keys(self._reader, WRONG))
+        stored = self._memory.guard
+        guard = await self._ask("guard", RestoreGuard(stored, load_latch(self._reader)))
+        flow = guard.external_minor - stored.external_minor
+        if stored.units and flow:  # the guard has seen it, and the fees of this memory have not
+            now_us = self._started_us
+            self._memory = closing.with_flow(self._memory, self._settings, flow, now_us)
+        self._memory = msgspec.structs.replace(self._memory, guard=guard)
+        books = guard.strategies
         self._reconciler.recall(name for name, book in books.items() if book.above)
         # The kill switch is shown at once, and not by the next tick.
         self._forget_latch = self._host.latch.on_change(self._latch_changed)
         if self._settings.promotion_enabled:
             self._terms = (await self._ask("promotion", Observe(()))).terms
+
+    def _statement_watch(self, told: Iterable[str]) -> StatementWatch:
+        return StatementWatch(
+            self._host,
+            lambda request: self._ask("ledger", request),
+            self._settings.break_tolerance,
+            told,
+        )
 
     def _begun(self, memory: Memory) -> Memory:
         """The memory of a fund that has started once at least."""
@@ -275,6 +305,8 @@ class OversightActor(DurableActor):
         async with self._step("engine"):
             await self._engine.read()
         self._begin_sessions(request.session)
+        if self._due and self._settings.ledger_enabled:
+            self._host.ask_statement()
         if not self._settings.self_healing_enabled and self._is_heard():
             self._alerts += self._failures.look(self._engine.statuses, self._terms)
         async with self._step("feeds"):
@@ -306,6 +338,8 @@ class OversightActor(DurableActor):
             async with self._step("marks"):
                 await self._mark()
             self._compare()
+            async with self._step("statement"):
+                await self._compare_statement()
         if self._due or self._alerts:  # consumers have taken sessions, and alerts followed
             async with self._step("remember"):
                 await self._remember()
@@ -349,22 +383,27 @@ class OversightActor(DurableActor):
             await self._charge()
         finally:
             try:
-                await self._booking.book(terms)
+                await self._booking.book(terms, self._terms_of_now)
             finally:
                 self._totals = self._booking.totals or self._totals
         if self._settings.alerts_enabled:
             self._alerts += entitled_again(self._reader, terms)
 
+    async def _terms_of_now(self) -> Mapping[str, EntitlementTerms]:
+        return (await self._ask("promotion", Observe(()))).terms
+
     async def _watch(self) -> None:
         now_us, suspect = self._clock.now_us(), self._clock_watch.is_suspect()
         memory, totals = self._memory, self._totals
-        external = self._capital_minor if totals is None else totals.external_minor
+        external = self._external_minor()
         if memory.guard.units and not suspect:
             flow = external - memory.guard.external_minor
             memory = closing.with_flow(memory, self._settings, flow, now_us)
         posted, owed = memory.fees.posted_minor, 0
         if totals is not None:
             posted, owed = totals.fees_minor, sum(fee.amount_minor for fee in memory.owed)
+            memory = self._earned(memory, totals)
+        earned = memory.earned_minor + memory.converted_minor
         report: GuardReport = await self._ask(
             "guard",
             Watch(
@@ -378,6 +417,7 @@ class OversightActor(DurableActor):
                 doubts=self._engine.lapsed(),
                 session=memory.session,
                 listed=self._engine.heard.listed,
+                earned_minor=earned,
             ),
         )
         if not report.problem:
@@ -386,12 +426,43 @@ class OversightActor(DurableActor):
                 fee = fees.accrue(fee, self._settings.fees, now_us, nav_minor=0)
             self._memory = msgspec.structs.replace(memory, fees=fee)
             self._gross_minor = report.gross_minor
-            self._flows_minor = external - posted
+            self._flows_minor = external + earned - posted
         self._memory = msgspec.structs.replace(self._memory, guard=report.state)
         self._alerts += report.alerts
         await self._pauses.tell(report.pauses, report.state)
         if report.problem:
             raise AmountError("nav", from_minor(report.gross_minor), report.problem)
+
+    def _external_minor(self) -> int:
+        """Deposits less withdrawals; while the ledger is silent, those of the last look."""
+        if self._totals is not None:
+            return self._totals.external_minor
+        guard = self._memory.guard
+        known = self._settings.ledger_enabled and bool(guard.units)
+        return guard.external_minor if known else self._capital_minor
+
+    def _earned(self, memory: Memory, totals: LedgerTotals) -> Memory:
+        """The memory with the P&L that the ledger booked without a strategy.
+
+        An asset that was bought and has no price yet is worth nothing in the ledger. That is no
+        loss that may stop the fund, so the gain of other assets then stands as it was.
+        """
+        converted, unpriced = totals.converted_minor, totals.converted_minor is None
+        if unpriced and not self._unpriced_told:
+            names = ", ".join(totals.unpriced)
+            text = (
+                f"{names}: the ledger's NAV does not count them, and the guard's keeps the last"
+                " known value of other assets, until ledger.price(asset, value)"
+            )
+            self._note(Level.WARNING, Category.GENERAL, "Assets without a price", text, _UNPRICED)
+        elif self._unpriced_told and not unpriced:
+            self._resolve(Category.GENERAL, "All assets have a price", _UNPRICED)
+        self._unpriced_told = unpriced
+        return msgspec.structs.replace(
+            memory,
+            earned_minor=totals.earned_minor,
+            converted_minor=memory.converted_minor if converted is None else converted,
+        )
 
     async def _promote(self) -> tuple[Transition, ...]:
         evaluate = self._ticks % self._settings.promotion_every_ticks == 0
@@ -489,7 +560,7 @@ class OversightActor(DurableActor):
             self._due,
             self._figures,
             now_us=now_us,
-            capital_minor=self._capital_minor,
+            capital_minor=self._paid_in_minor(),
         )
         self._nav_lines += lines
 
@@ -505,8 +576,7 @@ class OversightActor(DurableActor):
 
     def _end_session(self) -> None:
         """End the sessions that end with this tick's figures, and note the tick."""
-        now_us, guard = self._clock.now_us(), self._memory.guard
-        nav = guard.nav_minor if guard.units or self._memory.tick_us else self._capital_minor
+        now_us, nav = self._clock.now_us(), self._nav_minor()
         for end in self._due:
             if end.missed:
                 continue
@@ -601,8 +671,11 @@ class OversightActor(DurableActor):
         totals = self._totals
         unmarked = unmarked_minor(totals.positions, self._engine.statuses)
         # The book has moved on since the look, by the fees of this tick and by what people booked.
-        flows = totals.external_minor - totals.fees_minor - self._flows_minor
-        expected = self._gross_minor + flows
+        converted = totals.converted_minor
+        earned = totals.earned_minor
+        earned += self._memory.converted_minor if converted is None else converted
+        flows = totals.external_minor + earned - totals.fees_minor
+        expected = self._gross_minor + flows - self._flows_minor
         gap = self._gap_minor = totals.nav_minor + unmarked - expected
         if not (self._host.can(CanListFills) or self._host.can(CanListSettlements)):
             return
@@ -619,6 +692,12 @@ class OversightActor(DurableActor):
         elif self._break_told and not is_broken:
             self._break_told = False
             self._resolve(Category.GENERAL, "Ledger and engine agree on NAV", "break")
+
+    async def _compare_statement(self) -> None:
+        """Compare the broker's statement, when one has come in, with the books of its day."""
+        agreed, alerts = await self._statements.look(self._clock.now_us(), self._memory.agreed)
+        self._memory = msgspec.structs.replace(self._memory, agreed=agreed)
+        self._alerts += alerts
 
     async def _recover(self) -> None:
         """Every few ticks the check; a queue that is due is worked off every tick."""
@@ -720,7 +799,7 @@ class OversightActor(DurableActor):
         return FundStatus(
             running=True,
             total_capital=from_minor(self._capital_minor),
-            nav=from_minor(guard.nav_minor if self._ticks or guard.units else self._capital_minor),
+            nav=from_minor(self._nav_minor()),
             drawdown_pct=round(guard.drawdown, 6),
             high_water_mark=from_minor(round(fee.mark_per_unit * guard.units)),
             running_strategies=sum(one.state == "running" for one in self._engine.statuses),
@@ -736,6 +815,12 @@ class OversightActor(DurableActor):
             data_age_s=round(heard.age_s, 3) if self._ticks else None,
             stale=heard.silent and bool(guard.strategies),
         )
+
+    def _nav_minor(self) -> int:
+        return closing.nav_minor(self._memory, self._paid_in_minor())
+
+    def _paid_in_minor(self) -> int:
+        return self._capital_minor if self._totals is None else self._totals.nav_minor
 
     # Read from the file when they are shown: others write these rows, and a value kept here would
     # be as old as the last question.
@@ -758,6 +843,24 @@ class OversightActor(DurableActor):
         await self._save((schema.remembered(memory), *self._nav_lines))
         self._memory = self._stored = memory
         self._nav_lines.clear()
+
+    @handles(ResumeStrategy)
+    async def resume(self, request: ResumeStrategy) -> bool:
+        """Waits for the engine here, as the pauses do: the guard never waits for it.
+
+        Refused with `KillSwitchEngaged`, since the engine would run it against the switch;
+        with `HostFault` when the engine does not listen. The strategy then stays paused.
+        """
+        guard = await self._ask("guard", ReadGuard())
+        book = guard.strategies.get(request.strategy)
+        if book is None or not (book.paused or book.paused_by):
+            return False
+        if self._host.latch.engaged:
+            raise KillSwitchEngaged(self._host.latch.status.state)
+        await self._host.resume(request.strategy)
+        return await self._ask(
+            "guard", StrategyResumed(request.strategy, request.by, request.reason)
+        )
 
     @handles(NavHistory)
     def nav_history(self, request: NavHistory) -> tuple[NavSample, ...]:

@@ -2,18 +2,20 @@
 
 Fills, settlements and cash events come after their stored cursors, and are independent of each
 other: a fault of one kind leaves the others alone. A report whose answer is awaited is read by a
-later tick. The ledger decides report by report and sets
+later tick. Settlements wait for fills that are awaited or not booked yet. The ledger decides report
+by report and sets
 aside what cannot be booked, so nothing waits behind a bad one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
-from ...runtime import FundopsError
+from ...runtime import ActorError, FundopsError
 from ...wire.alert import AlertDraft, Category, Level
-from ...wire.controller import Fill
+from ...wire.foreign import field_of, plain_text
 from ...wire.ledger import (
     REPORTS_MAX,
     BookCashEvents,
@@ -35,6 +37,18 @@ RUNS_PER_TICK = 4
 _UNENTITLED = "unentitled:"
 
 
+Renew = Callable[[], Awaitable[Mapping[str, EntitlementTerms]]]
+# Makes the request for a run: its reports, and whether it begins and ends a report of the engine.
+_Request = Callable[[Any, bool, bool], Awaitable[Any]]
+
+
+class _Answer(NamedTuple):
+    """An answer of the engine, or the rest of one."""
+
+    reports: Sequence[Any]
+    begins: bool  # whether the first of them is the first of the answer
+
+
 class Booking:
     """Reads reports from the host and has the ledger book them.
 
@@ -44,36 +58,58 @@ class Booking:
     def __init__(self, host: Host, ask: Callable[[Any], Awaitable[Any]]) -> None:
         self._host = host
         self._ask = ask
-        self._left: dict[str, Sequence[Any]] = {}  # by source: reports read and not yet booked
+        self._left: dict[str, _Answer] = {}  # by source: reports read and not yet booked
         self.totals: LedgerTotals | None = None  # as of the last step; None: the ledger was silent
 
-    async def book(self, terms: Mapping[str, EntitlementTerms] | None) -> None:
+    async def book(
+        self, terms: Mapping[str, EntitlementTerms] | None, renew: Renew | None = None
+    ) -> None:
         """Book the new reports. `terms` are those in force; None: every strategy trades real money.
+
+        `renew` gets the terms of now. It is called when a fill is not entitled by those given.
 
         Raises: the first fault, after all kinds were tried.
         """
         totals: LedgerTotals = await self._ask(ReadTotals())
         self.totals = totals
-        requests: dict[str, Callable[[Any], Any]] = {
-            "fills": lambda run: BookFills(run, _unentitled(run, terms)),
-            "settlements": BookSettlements,
-            "cash_events": BookCashEvents,
+
+        async def fills(run: tuple[Any, ...], begins: bool, ends: bool) -> BookFills:
+            unentitled = _unentitled(run, terms)
+            if unentitled and renew is not None:
+                # A strategy may have been registered or adopted since the last tick.
+                with suppress(ActorError):
+                    unentitled = _unentitled(run, await renew())
+            return BookFills(run, unentitled, begins, ends)
+
+        async def settlements(run: tuple[Any, ...], begins: bool, ends: bool) -> BookSettlements:
+            return BookSettlements(run, begins, ends)
+
+        async def cash_events(run: tuple[Any, ...], begins: bool, ends: bool) -> BookCashEvents:
+            return BookCashEvents(run, begins, ends)
+
+        requests: dict[str, _Request] = {
+            "fills": fills,
+            "settlements": settlements,
+            "cash_events": cash_events,
         }
         faults = dict[str, FundopsError]()
-        reports = self._read(requests, totals.cursors, faults)
-        if None in reports.values():  # asked in another thread, where a quick answer is due soon
+        answers = self._read(requests, totals.cursors, faults)
+        awaited = [source for source, answer in answers.items() if answer is None]
+        if awaited:  # asked in another thread, where a quick answer is due soon
             await self._host.settle()
-            awaited = [source for source, read in reports.items() if read is None]
-            reports |= self._read(awaited, totals.cursors, faults)
-        if reports.get("fills", ()) is None and reports.get("settlements"):
-            # A settlement closes what the fills before it opened. They are awaited for their
-            # deadline at most.
-            self._left["settlements"] = reports.pop("settlements") or ()
-        asked = False
-        for source, read in reports.items():
-            asked |= bool(read)
+            answers |= self._read(awaited, totals.cursors, faults)
+        fills_wait, asked = answers.get("fills", ()) is None, False
+        for source, answer in answers.items():
+            if answer is None:
+                continue
+            if source == "settlements" and (fills_wait or "fills" in self._left):
+                # A settlement closes what the fills before it opened, whose lots would stay open
+                # otherwise. Fills are awaited for their deadline at most.
+                self._left[source] = answer
+                continue
+            asked |= bool(answer.reports)
             try:
-                await self._book(source, read or (), requests[source])
+                await self._book(source, answer, requests[source])
             except FundopsError as fault:
                 # The stored cursor says how far the ledger came; the rest is read again.
                 faults[source] = fault
@@ -87,7 +123,7 @@ class Booking:
         sources: Iterable[str],
         cursors: Mapping[str, str],
         faults: dict[str, FundopsError],
-    ) -> dict[str, Sequence[Any] | None]:
+    ) -> dict[str, _Answer | None]:
         """The reports to book, by source; None: their answer is awaited."""
         host = self._host
         readers = {
@@ -95,25 +131,29 @@ class Booking:
             "settlements": host.settlements,
             "cash_events": host.cash_events,
         }
-        reports: dict[str, Sequence[Any] | None] = {}
+        answers: dict[str, _Answer | None] = {}
         for source in sources:
-            try:
-                left = self._left.pop(source, ())
-                reports[source] = left or readers[source](cursors.get(source, ""))
-            except FundopsError as fault:
-                faults[source] = fault
-        return reports
+            answers[source] = self._left.pop(source, None)
+            if answers[source] is None:
+                try:
+                    reports = readers[source](cursors.get(source, ""))
+                except FundopsError as fault:
+                    del answers[source]
+                    faults[source] = fault
+                else:
+                    answers[source] = None if reports is None else _Answer(reports, begins=True)
+        return answers
 
-    async def _book(
-        self, source: str, reports: Sequence[Any], request: Callable[[Any], Any]
-    ) -> None:
+    async def _book(self, source: str, answer: _Answer, request: _Request) -> None:
+        reports, begins = answer
         for _ in range(RUNS_PER_TICK):
             if not reports:
                 return
-            await self._ask(request(tuple(reports[:REPORTS_MAX])))
-            reports = reports[REPORTS_MAX:]
+            run, reports = tuple(reports[:REPORTS_MAX]), reports[REPORTS_MAX:]
+            await self._ask(await request(run, begins, not reports))
+            begins = False
         if reports:
-            self._left[source] = reports
+            self._left[source] = _Answer(reports, begins=False)
 
 
 def _unentitled(
@@ -123,8 +163,8 @@ def _unentitled(
     if terms is None:
         return {}
     # The fills are not checked yet: a name may be anything.
-    given = [fill.strategy for fill in fills if isinstance(fill, Fill)]
-    stages = {name: _stage_without_money(name, terms) for name in given if isinstance(name, str)}
+    given = dict.fromkeys(plain_text(field_of(fill, "strategy")) for fill in fills)
+    stages = {name: _stage_without_money(name, terms) for name in given if name is not None}
     return {name: stage for name, stage in stages.items() if stage is not None}
 
 

@@ -69,6 +69,12 @@ def took_place(end: End, at_us: int) -> bool:
     return end.began_us < at_us <= end.at_us
 
 
+def nav_minor(memory: Memory, capital_minor: int) -> int:
+    """NAV at the last look of the guard; until it could take one, the capital."""
+    guard = memory.guard
+    return guard.nav_minor if guard.units or guard.peak_per_unit else capital_minor
+
+
 class Closing(NamedTuple):
     """The memory after some sessions have ended, and the lines of NAV that say so."""
 
@@ -100,7 +106,7 @@ def begin(
             memory = _valued(msgspec.structs.replace(memory, fees=fee), settings, net)
             memory = _owing(memory, settings, Owed("management", amount, end.session))
         if end.missed:
-            nav = memory.guard.nav_minor if memory.tick_us else capital_minor
+            nav = nav_minor(memory, capital_minor)
             known = figures[end.session]
             memory, more = close(memory, settings, end, known, nav_minor=nav)
             net = _net_minor(memory)

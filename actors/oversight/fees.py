@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ...runtime import DAY_US, Settings
+from ...runtime import DAY_US, DAYS_MAX, Settings
 from ...wire.guard import FeeTerms
 
 __all__ = [
@@ -44,7 +44,7 @@ class FeeSettings(Settings, frozen=True):
         Meta(ge=0, le=100, description="percent of what a unit gains above its high-water mark"),
     ] = 0.0
     crystallise_every_days: Annotated[
-        float, Meta(gt=0, description="days; after them the performance fee is final")
+        float, Meta(gt=0, le=DAYS_MAX, description="days; after them the performance fee is final")
     ] = 30.0
 
 

@@ -71,6 +71,9 @@ class Memory(msgspec.Struct, frozen=True):
     ending: tuple[Ending, ...] = ()
     statuses: tuple[msgspec.Raw, ...] = ()  # the engine's last word, at an orderly stop
     heard_us: int = 0  # when it was given; 0: not known, since there was no orderly stop
+    earned_minor: int = 0  # P&L that the ledger booked without a strategy
+    agreed: str = ""  # the last day on which the books and the broker's statement agreed
+    converted_minor: int = 0  # gain of other assets without a strategy, when all had a price
 
 
 def kept(statuses: Sequence[StrategyStatus]) -> tuple[msgspec.Raw, ...]:
@@ -117,7 +120,8 @@ def _is_first_tick(memory: Memory, stored: Memory) -> bool:
 def _facts(memory: Memory) -> tuple[object, ...]:
     waiting = [(ending.session, ending.sample, ending.marks) for ending in memory.ending]
     mark = memory.fees.mark_per_unit
-    return (memory.session, memory.since_us, memory.named, memory.owed, waiting, mark)
+    agreed = memory.agreed
+    return (memory.session, memory.since_us, memory.named, memory.owed, waiting, mark, agreed)
 
 
 def _flags(guard: GuardState) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ...runtime import Settings
+from ...runtime import COUNT_MAX, Settings
 from .fees import FeeSettings
 from .sessions import calendar_of
 
@@ -31,15 +31,21 @@ class OversightSettings(Settings, frozen=True):
         float,
         Meta(
             ge=0,
+            le=1e12,
             description="units of the currency, or 1 bp of NAV if that is more; by so much may"
             " the NAV of the ledger and of the engine differ",
         ),
     ] = 0.01
     recovery_every_ticks: Annotated[
-        int, Meta(ge=1, description="ticks between two looks for failed strategies and stale feeds")
+        int,
+        Meta(
+            ge=1,
+            le=COUNT_MAX,
+            description="ticks between two looks for failed strategies and stale feeds",
+        ),
     ] = 10
     promotion_every_ticks: Annotated[
-        int, Meta(ge=1, description="ticks between two evaluations of the gates")
+        int, Meta(ge=1, le=COUNT_MAX, description="ticks between two evaluations of the gates")
     ] = 60
     ledger_enabled: Annotated[
         bool, Meta(description="keep the double-entry ledger; without it fees are not booked")

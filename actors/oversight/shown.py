@@ -23,6 +23,10 @@ def texts(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+# The figures of a status, which an engine may report as any kind of number.
+_MONEY = ("equity", "allocated", "realized_pnl", "unrealized_pnl", "capital_cap", "twin_equity")
+
+
 def strategies(
     statuses: Sequence[StrategyStatus], terms: Mapping[str, EntitlementTerms]
 ) -> dict[str, dict[str, Any]]:
@@ -31,5 +35,11 @@ def strategies(
     for status in statuses:
         entitled = terms.get(status.name)
         stage = entitled.stage.value if entitled is not None else status.stage
-        found[status.name] = {**texts(msgspec.structs.asdict(status)), "stage": stage}
+        money = {field: _money(getattr(status, field)) for field in _MONEY}
+        found[status.name] = {**msgspec.structs.asdict(status), **money, "stage": stage}
     return found
+
+
+def _money(value: Decimal | float | None) -> str | None:
+    """The shortest decimal text that names the number."""
+    return None if value is None else text_of(Decimal(str(value)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import apsw
@@ -42,12 +42,19 @@ def backup(source: Path, target: Path) -> Copied:
 
 
 def restore(
-    source: Path, target: Path, migrations: Sequence[str], *, replace: bool = False
+    source: Path,
+    target: Path,
+    migrations: Sequence[str],
+    *,
+    replace: bool = False,
+    prepare: Callable[[apsw.Connection], None] = lambda _: None,
 ) -> Copied:
     """Make `target` from a backup that has passed a check. The caller holds the target's lock.
 
-    The schema keeps its version; the next process that opens the file migrates it. With `replace`
-    an existing database is deleted; if the restore fails before that, the target is unchanged.
+    The schema keeps its version; the next process that opens the file migrates it. `prepare` may
+    change the copy before it has its name, so a restore that is killed leaves either no
+    database or a whole one. With `replace` an existing database is deleted; if the restore fails
+    before that, the target is unchanged.
 
     Raises: `DatabaseError` when the source is damaged, belongs to another program or to a newer
     fundops, or when the target exists.
@@ -56,11 +63,12 @@ def restore(
         raise DatabaseError(target, "exists already; it is overwritten only when asked to")
     part = target.with_name(target.name + ".restoring")
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part.unlink(missing_ok=True)
+    _remove(part)  # left over from a restore that was killed
     try:
         with Reader(source) as reader:
             _check_whole(reader, source, len(migrations))
             copy_into(reader.rows, part)
+        _prepare(part, prepare)
         for file in beside(target):
             file.unlink(missing_ok=True)
         # The old log must be gone from the disk before the new file takes the name.
@@ -68,8 +76,26 @@ def restore(
         os.replace(part, target)
         sync_folder(target)
     finally:
-        part.unlink(missing_ok=True)
+        _remove(part)
     return _copied(target)
+
+
+def _prepare(part: Path, prepare: Callable[[apsw.Connection], None]) -> None:
+    """Let `prepare` change the copy, which is one file again afterwards: a log keeps its name."""
+    try:
+        connection = apsw.Connection(str(part), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            prepare(connection)
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise DatabaseError(part, f"cannot be written: {error}") from error
+
+
+def _remove(part: Path) -> None:
+    for file in (part, *beside(part)):
+        file.unlink(missing_ok=True)
 
 
 def beside(path: Path) -> list[Path]:

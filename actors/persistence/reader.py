@@ -96,4 +96,10 @@ def _why_unreadable(error: Exception) -> str:
         # A reader shares two files with a writer. Reading without them is right only where no
         # writer can be, and that cannot be told from here.
         return "cannot be read where nothing can be written: read a copy of it"
+    if getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
+        # A process was killed while it changed the file, and SQLite undoes that at the next look.
+        return (
+            "holds a change that was cut off, which a reader cannot undo: start its fund once, or"
+            " restore it again"
+        )
     return f"cannot be read: {error}"

@@ -51,8 +51,14 @@ CLOSE_WAIT_MS = 500
 ROWS_PER_INSERT = 32
 
 # Errors that a request's values alone can cause: a broken constraint, a text for a rowid, an
-# integer beyond 64 bits.
-_OFFENCES = (apsw.ConstraintError, apsw.MismatchError, OverflowError)
+# integer beyond 64 bits, a text that cannot be encoded, an object of a type that no column has.
+_OFFENCES = (
+    apsw.ConstraintError,
+    apsw.MismatchError,
+    OverflowError,
+    UnicodeEncodeError,
+    TypeError,
+)
 # None of these comes after the end of a transaction was written: SQLite rolls back a transaction
 # that does not fit.
 _UNWRITABLE = (

@@ -15,9 +15,11 @@ import msgspec
 
 from ...runtime import Clock, Ref, handles
 from ...wire.alert import Category, Level
+from ...wire.border import NAME_MAX
 from ...wire.controller import StrategyStatus
 from ...wire.entitlement import capital_of
 from ...wire.errors import Conflict, HostFault, UnknownStrategy
+from ...wire.foreign import fitted
 from ...wire.paging import checked_limit
 from ...wire.persistence import Statement
 from ...wire.promotion import (
@@ -114,7 +116,9 @@ class PromotionActor(DurableActor):
         """The real capital that all other strategies are entitled to."""
         return self._entitled_minor - self._rules.entitled_minor(strategy)
 
-    def _find(self, id_or_name: str) -> Strategy:
+    def _find(self, id_or_name: object) -> Strategy:
+        if not isinstance(id_or_name, str):  # a list would crash the look-up, and the actor
+            raise UnknownStrategy(fitted(id_or_name, NAME_MAX))
         strategy = self._strategies.get(self._ids.get(id_or_name, id_or_name))
         if strategy is None:
             raise UnknownStrategy(id_or_name)
@@ -186,23 +190,20 @@ class PromotionActor(DurableActor):
         strategy = self._find(request.strategy_id)
         as_of_us = now_us if request.as_of_us is None else request.as_of_us
         core.check_evidence(strategy, self._rules.stage(request.stage), as_of_us, now_us)
-        values = canonical_metrics(request.metrics)
+        values, source = canonical_metrics(request.metrics), core.check_source(request.source)
         explicit = request.as_of_us is not None
         before = (
-            schema.recorded_before(self._reader, strategy, as_of_us, request.source)
-            if explicit
-            else None
+            schema.recorded_before(self._reader, strategy, as_of_us, source) if explicit else None
         )
         if before is not None:
             if before != values:
                 raise Conflict(
-                    f"{strategy.name} has other metrics recorded as of {as_of_us}"
-                    f" from {request.source!r}"
+                    f"{strategy.name} has other metrics recorded as of {as_of_us} from {source!r}"
                 )
             return
         after = core.with_metrics(strategy, request.metrics, as_of_us)
         await self._save(
-            (after,), schema.recorded(strategy, values, as_of_us, request.source, explicit=explicit)
+            (after,), schema.recorded(strategy, values, as_of_us, source, explicit=explicit)
         )
 
     @handles(Evaluate)

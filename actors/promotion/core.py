@@ -29,6 +29,7 @@ from ...wire.errors import (
     StrategyFrozen,
     StrategyRetired,
 )
+from ...wire.foreign import plain_text
 from ...wire.money import from_minor
 from ...wire.promotion import (
     HistoryEntry,
@@ -37,7 +38,7 @@ from ...wire.promotion import (
     Transition,
 )
 from .gate import evaluate, latest
-from .metrics import WORST, Reading, canonical_metrics
+from .metrics import WORST, Reading, canonical_metrics, count_of
 from .settings import PromotionSettings
 from .strategy import REMEMBERED_SESSIONS, Change, Metric, Rules, Strategy
 
@@ -45,6 +46,7 @@ __all__ = [
     "check_evidence",
     "check_name",
     "check_on_ladder",
+    "check_source",
     "demoted",
     "frozen",
     "promoted",
@@ -64,6 +66,7 @@ CLOCK_TOLERANCE_US: Final = 300_000_000
 
 BY_MAX: Final = 128  # characters
 REASON_MAX: Final = 4_096
+SOURCE_MAX: Final = 1_024
 _ISO_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -102,6 +105,14 @@ def _repaired(text: object) -> str:
     if not isinstance(text, str):
         text = "" if text is None else shown(text)
     return text.encode("utf-8", "replace").decode()
+
+
+def check_source(source: object) -> str:
+    """The name of the program that records metrics. Raises: `MetricError`."""
+    text = plain_text(source)
+    if text is None or len(text) > SOURCE_MAX or _repaired(text) != text:
+        raise MetricError("source", source, f"is not a text of at most {SOURCE_MAX} characters")
+    return text
 
 
 # -- registering and recording
@@ -262,7 +273,11 @@ def session_ended(
 def _check_movable(strategy: Strategy, expected_rev: int | None) -> None:
     if strategy.stage is PromotionStage.Retired:
         raise StrategyRetired(f"{strategy.name} is retired")
-    if expected_rev is not None and expected_rev != strategy.rev:
+    if expected_rev is None:
+        return
+    if count_of(expected_rev) is None:
+        raise MetricError("expected_rev", expected_rev, "is not a whole number >= 0")
+    if count_of(expected_rev) != strategy.rev:
         raise StaleRevision(expected_rev, strategy.rev)
 
 

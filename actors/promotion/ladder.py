@@ -127,12 +127,14 @@ def ladder(name: LadderName) -> Ladder:
 class Criterion(Settings, frozen=True):
     """A floor or a ceiling on one metric, both inclusive."""
 
-    name: Annotated[str, Meta(description="as verdicts and refusals call it")]
+    name: Annotated[
+        str, Meta(min_length=1, max_length=64, description="as verdicts and refusals call it")
+    ]
     metric: Annotated[
         Literal["days"] | MetricName, Meta(description="'days' in the stage, or a recorded metric")
     ]
     op: Annotated[Literal[">=", "<="], Meta(description="'>=' makes the limit a floor")]
-    limit: Annotated[float, Meta(description="in the metric's unit")]
+    limit: Annotated[float, Meta(ge=-1e12, le=1e12, description="in the metric's unit")]
     required: Annotated[
         bool, Meta(description="False: the criterion is skipped while its metric is missing")
     ] = True

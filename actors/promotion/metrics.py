@@ -8,13 +8,14 @@ are the same metric. None means missing, never zero.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from ...runtime import FOREIGN_ERRORS
 from ...wire.errors import MetricError
+from ...wire.foreign import plain_number, plain_text
 
 __all__ = ["WORST", "Reading", "Sample", "Track", "canonical_metrics", "count_of", "figure_of"]
 
@@ -22,6 +23,7 @@ __all__ = ["WORST", "Reading", "Sample", "Track", "canonical_metrics", "count_of
 _SD_FLOOR = 1e-12
 
 _FRACTIONS = frozenset({"max_drawdown", "win_rate", "daily_loss", "tracking_error"})
+_COUNTS = frozenset({"n_trades", "fills"})
 
 # Metrics of which only the worst value of an episode counts: a loss is not undone by a later day.
 WORST = frozenset({"max_drawdown", "daily_loss"})
@@ -39,16 +41,22 @@ def canonical_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
     Raises: `MetricError` naming the field, with nothing recorded.
     """
-    if not isinstance(metrics, Mapping):
+    try:
+        given = dict(metrics.items()) if issubclass(type(metrics), Mapping) else None
+    except FOREIGN_ERRORS:
+        given = None
+    if given is None:
         raise MetricError("metrics", metrics, "is not a mapping of names to numbers")
     values = {
-        _name(key): _number(key, value) for key, value in metrics.items() if value is not None
+        (name := _name(key)): _number(name, value)
+        for key, value in given.items()
+        if value is not None
     }
     if "max_drawdown_pct" in values:
         fraction = round(values.pop("max_drawdown_pct") / 100, 12)
         if round(values.setdefault("max_drawdown", fraction) - fraction, 9):
             raise MetricError(
-                "max_drawdown_pct", metrics["max_drawdown_pct"], "disagrees with max_drawdown"
+                "max_drawdown_pct", given["max_drawdown_pct"], "disagrees with max_drawdown"
             )
     for name, value in values.items():
         if name in _FRACTIONS and not 0 <= value <= 1:
@@ -58,56 +66,44 @@ def canonical_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
                 else ""
             )
             raise MetricError(name, value, f"is not a fraction between 0 and 1{hint}")
-        if name == "n_trades" and (value < 0 or value != int(value)):
+        if name in _COUNTS and (value < 0 or value != int(value)):
             raise MetricError(name, value, "is not a whole number >= 0")
     return values
 
 
 def _name(key: object) -> str:
-    if not isinstance(key, str) or not 1 <= len(key) <= 64 or not key.isprintable():
+    name = plain_text(key)
+    if name is None or not 1 <= len(name) <= 64 or not name.isprintable():
         raise MetricError("metrics", key, "is not a metric's name of 1 to 64 characters")
-    return key
+    return name
 
 
 def _number(name: str, value: object) -> float:
-    if not _is_number(value):
+    own = plain_number(value)
+    if own is None:
         raise MetricError(name, value, "is not a number")
     number = figure_of(value, limit=math.inf)
     if number is None:
-        given = "a huge integer" if isinstance(value, int) else value
-        raise MetricError(name, given, "is not finite")
+        raise MetricError(name, "a huge integer" if type(own) is int else value, "is not finite")
     return number
-
-
-def _is_number(value: object) -> bool:
-    """Whether a type counts as a number: it converts to float, as Decimal and numpy's scalars do.
-
-    A truth value does so too and is none.
-    """
-    kind = type(value)
-    return hasattr(kind, "__float__") and kind.__name__ not in ("bool", "bool_")
 
 
 def figure_of(value: object, *, limit: float = _FIGURE_MAX) -> float | None:
     """A figure from outside as a float; None when it is no number, not finite or too large."""
-    if not _is_number(value):
+    own = plain_number(value, methods=("__float__", "__index__"))
+    if own is None:
         return None
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001  a caller's class may raise anything; so does a huge int
+        number = float(own)
+    except (OverflowError, ValueError):  # a huge int; a signalling NaN
         return None
     return number if math.isfinite(number) and abs(number) <= limit else None
 
 
 def count_of(value: object) -> int | None:
     """A count from outside as an int; None when it is no whole number >= 0."""
-    if type(value).__name__ in ("bool", "bool_"):
-        return None
-    try:
-        count = operator.index(value)  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001  a caller's class may raise anything
-        return None
-    return count if 0 <= count < _COUNT_MAX else None
+    count = plain_number(value)
+    return count if type(count) is int and 0 <= count < _COUNT_MAX else None
 
 
 class Reading(msgspec.Struct, frozen=True):

@@ -22,7 +22,9 @@ from msgspec.structs import replace
 
 from ...runtime import Clock, Ref, Rejected, handles
 from ...wire.alert import AlertDraft
+from ...wire.border import NAME_MAX, given
 from ...wire.errors import HostFault, UnmanagedStrategy
+from ...wire.foreign import fitted
 from ...wire.paging import checked_limit
 from ...wire.recovery import (
     AttemptEnded,
@@ -217,20 +219,31 @@ class RecoveryActor(DurableActor):
 
     @handles(BreakerReset)
     async def reset(self, request: BreakerReset) -> bool:
-        """Close an open breaker; False: it was not open. Raises: `UnmanagedStrategy`."""
-        return await self._order(request.name, Input.RESET, request.by)
+        """Close an open breaker; False: it was not open.
+
+        Raises: `UnmanagedStrategy`; `BadRequest` without a name of a person.
+        """
+        return await self._order(request.name, Input.RESET, given(request.by, "by"))
 
     @handles(HoldStrategy)
     async def hold(self, request: HoldStrategy) -> bool:
         """Hold a strategy; False: a person holds it already. Raises: `UnmanagedStrategy`."""
-        return await self._order(request.name, Input.HOLD, request.by)
+        # It tightens, so no wrong text may stop it.
+        person = fitted(request.by, NAME_MAX).strip() or "unknown"
+        return await self._order(request.name, Input.HOLD, person)
 
     @handles(ReleaseStrategy)
     async def release(self, request: ReleaseStrategy) -> bool:
-        """End a person's hold; False: no person holds it. Raises: `UnmanagedStrategy`."""
-        return await self._order(request.name, Input.RELEASE, request.by)
+        """End a person's hold; False: no person holds it.
 
-    async def _order(self, name: str, what: Input, person: str) -> bool:
+        Raises: `UnmanagedStrategy`; `BadRequest` without a name of a person.
+        """
+        person = given(request.by, "by")
+        return await self._order(request.name, Input.RELEASE, person)
+
+    async def _order(self, name: object, what: Input, person: str) -> bool:
+        if not isinstance(name, str):
+            raise UnmanagedStrategy(fitted(name, NAME_MAX))
         try:
             draft, done = self._book.order(name, what, person, self._now_us())
         except KeyError:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ...runtime import ConfigError, Settings
+from ...runtime import YEAR_S, ConfigError, Settings
 
 __all__ = ["RecoverySettings", "cooldown_us", "to_us"]
 
@@ -18,6 +18,7 @@ class RecoverySettings(Settings, frozen=True):
         float,
         Meta(
             ge=0,
+            le=YEAR_S,
             description="seconds until a restart counts as recovered; 0: at once, and the attempts"
             " are forgotten",
         ),
@@ -30,14 +31,15 @@ class RecoverySettings(Settings, frozen=True):
         Literal["immediate", "after_cooldown"],
         Meta(description="'immediate': by the check that finds the failure"),
     ] = "immediate"
-    base_cooldown_s: Annotated[float, Meta(ge=0.001, description="seconds; the first cooldown")] = (
-        60.0
-    )
+    base_cooldown_s: Annotated[
+        float, Meta(ge=0.001, le=YEAR_S, description="seconds; the first cooldown")
+    ] = 60.0
     factor: Annotated[
         float, Meta(ge=1, le=10, description="each cooldown is this many times the one before")
     ] = 2.0
     cooldown_max_s: Annotated[
-        float, Meta(ge=0.001, description="seconds; the longest cooldown, at least the first")
+        float,
+        Meta(ge=0.001, le=YEAR_S, description="seconds; the longest cooldown, at least the first"),
     ] = 3_600.0
     attempts_max: Annotated[
         int, Meta(ge=1, le=100, description="failed attempts of one episode that open the breaker")
@@ -46,6 +48,7 @@ class RecoverySettings(Settings, frozen=True):
         float,
         Meta(
             ge=0.001,
+            le=YEAR_S,
             description="seconds; a longer restart call is a failed attempt, and is not cancelled",
         ),
     ] = 30.0
@@ -54,7 +57,7 @@ class RecoverySettings(Settings, frozen=True):
         Meta(ge=1, le=10_000, description="restart calls at once; a late call no longer counts"),
     ] = 1
     restart_spacing_s: Annotated[
-        float, Meta(ge=0, description="seconds between the beginnings of two restarts")
+        float, Meta(ge=0, le=YEAR_S, description="seconds between the beginnings of two restarts")
     ] = 1.0
 
     def __post_init__(self) -> None:

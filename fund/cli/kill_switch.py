@@ -42,7 +42,7 @@ def engage(*, reason: str, by: str = "", source: Source | None = None) -> int:
     """
     from fundops.actors.guard.marker import Marker, marker_of
     from fundops.runtime import FundopsError, SystemClock
-    from fundops.wire.border import fitted
+    from fundops.wire.foreign import fitted
     from fundops.wire.guard import KillStatus
 
     where = source or Source()

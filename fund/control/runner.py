@@ -21,7 +21,7 @@ from fundops.control.audit import Caller, audited
 from fundops.control.commands import COMMANDS, Command
 from fundops.errors import NotAudited, UnknownCommand
 from fundops.runtime import ActorError, ConfigError, Ref, Rejected
-from fundops.wire.border import fitted
+from fundops.wire.foreign import fitted
 from fundops.wire.persistence import COMMIT_DEADLINE_S, Commit
 
 __all__ = ["CommandRunner"]

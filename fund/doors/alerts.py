@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 from fundops.doors.door import Door
-from fundops.runtime import ActorError, Ref
+from fundops.runtime import ActorError, Ref, shown
 from fundops.wire.alert import (
     AlertPage,
     AlertReceipt,
@@ -18,8 +19,11 @@ from fundops.wire.alert import (
     SendAlert,
     TryDelivery,
 )
+from fundops.wire.errors import AlertRefused
+from fundops.wire.foreign import plain_text
 
 __all__ = ["AlertDoor"]
+
 
 # Dedup keys of callers begin with this, those of the fund itself never do: a caller's key "kill"
 # must not silence the kill switch.
@@ -27,6 +31,9 @@ CALLER = "caller:"
 
 # A channel may be busy with a delivery of 10 s before it begins with the test.
 TEST_DEADLINE_S = 30.0
+
+
+E = TypeVar("E", Level, Category)
 
 
 class AlertDoor(Door):
@@ -56,12 +63,20 @@ class AlertDoor(Door):
 
         Keys of callers are apart from those of the fund's own alerts.
 
-        Raises: `AlertRefused`; ValueError for an unknown level or category.
+        Raises: `AlertRefused`, also for an unknown level or category.
         """
-        if isinstance(dedup_key, str) and dedup_key:
-            dedup_key = CALLER + dedup_key
+        key: Any = dedup_key
+        if plain_text(key):
+            key = CALLER + cast(str, plain_text(key))
         return await self._ask(
-            SendAlert(Level(level), Category(category), title, message, strategy, dedup_key)
+            SendAlert(
+                _one_of(Level, level, "level"),
+                _one_of(Category, category, "category"),
+                title,
+                message,
+                strategy,
+                key,
+            )
         )
 
     async def recent(self, limit: int = 50) -> AlertPage:
@@ -90,3 +105,12 @@ class AlertDoor(Door):
         except ActorError as lost:
             error = f"the channel does not answer: {lost}"
         return ChannelTest(name, error is None, error)
+
+
+def _one_of(kind: type[E], value: E | str, field: str) -> E:
+    """The level or category of this name. Raises: `AlertRefused`, naming the field."""
+    try:
+        return value if type(value) is kind else kind(plain_text(value))
+    except ValueError:
+        known = ", ".join(member.value for member in kind)
+        raise AlertRefused(field, f"{shown(value)} is not one of {known}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from fundops.doors.inert import inert
 from fundops.errors import SubsystemDisabled
 from fundops.runtime import Ref, Request
 
@@ -21,6 +22,8 @@ class Door:
     Without an actor every question is a `SubsystemDisabled` naming the setting.
     """
 
+    _strict = False  # whether a subclass of text is refused, as by `inert`
+
     def __init__(self, subsystem: str, switch: str, ref: Ref | None) -> None:
         self._subsystem = subsystem
         self._switch = switch
@@ -29,4 +32,4 @@ class Door:
     async def _ask(self, request: Request[R]) -> R:
         if self._ref is None:
             raise SubsystemDisabled(self._subsystem, self._switch)
-        return await self._ref.ask(request, timeout_s=ANSWER_DEADLINE_S)
+        return await self._ref.ask(inert(request, strict=self._strict), timeout_s=ANSWER_DEADLINE_S)

@@ -15,6 +15,7 @@ from fundops.actors.host import Heard, Host
 from fundops.actors.persistence import backup as copy_database
 from fundops.config import FundConfig
 from fundops.doors.door import ANSWER_DEADLINE_S
+from fundops.doors.inert import inert
 from fundops.doors.ledger import LedgerDoor
 from fundops.moments import day_of
 from fundops.reported import Reported
@@ -33,19 +34,15 @@ from fundops.wire import border
 from fundops.wire.alert import PendingDeliveries
 from fundops.wire.controller import StopReport, StrategyStatus
 from fundops.wire.errors import UnknownStrategy
-from fundops.wire.guard import (
-    ConfirmCounters,
-    Entitlement,
-    PauseStrategy,
-    ResumeStrategy,
-    StopReported,
-)
+from fundops.wire.foreign import plain_text
+from fundops.wire.guard import ConfirmCounters, Entitlement, PauseStrategy, StopReported
 from fundops.wire.oversight import (
     ConfirmClock,
     FundStatus,
     NavHistory,
     NavSample,
     ReadFundStatus,
+    ResumeStrategy,
     Tick,
     TickReport,
 )
@@ -98,7 +95,7 @@ class FundDoor:
     async def _ask(
         self, actor: str, request: Request[R], timeout_s: float = ANSWER_DEADLINE_S
     ) -> R:
-        return await self._supervisor.ref(actor).ask(request, timeout_s=timeout_s)
+        return await self._supervisor.ref(actor).ask(inert(request), timeout_s=timeout_s)
 
     # -- the host's side: callable from any thread, without await
 
@@ -178,7 +175,7 @@ class FundDoor:
         Raises: `ConfigError` for an empty `by` or `reason`.
         """
         for field, text in (("by", by), ("reason", reason)):
-            if not isinstance(text, str) or not text.strip():
+            if not (plain_text(text) or "").strip():
                 raise ConfigError(field, f"{shown(text)} says nothing; a person confirms a clock")
         return await self._ask("oversight", ConfirmClock(by, reason))
 
@@ -317,14 +314,17 @@ class FundDoor:
         Raises: `BadRequest` without a name and a reason; `KillSwitchEngaged`; `HostFault` when the
             engine does not resume it. It then stays paused.
         """
-        return await self._ask("guard", ResumeStrategy(name, by, reason))
+        name = border.name(name, "name")
+        request = ResumeStrategy(name, border.given(by, "by"), border.given(reason, "reason"))
+        return await self._ask("oversight", request)
 
     async def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
         """Confirm that the engine's counters of a strategy restarted; False: that was not in doubt.
 
-        Raises: `BadRequest` without a name and a reason.
+        Raises: `BadRequest` without a name and a reason; `ConfigError` for a strategy that is none.
         """
-        return await self._ask("guard", ConfirmCounters(strategy, by, reason))
+        name = border.name(strategy, "strategy")
+        return await self._ask("guard", ConfirmCounters(name, by, reason))
 
     async def backup(self, target: str) -> dict[str, str | int]:
         """Copy the database as it is now to the new file `target`; writing goes on meanwhile.

@@ -7,14 +7,12 @@ one short method each, and a host looks for all of them on one object.
 from __future__ import annotations
 
 import datetime as dt
-import operator
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -23,8 +21,16 @@ from fundops.actors.ledger.keys import new_key
 from fundops.actors.ledger.verify import Anchor, Verification, verify_file
 from fundops.doors.door import Door
 from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
-from fundops.runtime import ConfigError, FundopsError, Ref, Worker, shown
+from fundops.runtime import (
+    FOREIGN_ERRORS,
+    ConfigError,
+    FundopsError,
+    Ref,
+    Worker,
+    shown,
+)
 from fundops.wire.controller import Fill
+from fundops.wire.foreign import plain_number, plain_text
 from fundops.wire.ledger import (
     BOOKABLE,
     EVENTS_MAX,
@@ -99,6 +105,8 @@ class LedgerDoor(Door):
     booked once. Every write may raise `AmountError`, `IdempotencyConflict`, `PeriodClosed` and
     `LedgerDegraded`.
     """
+
+    _strict = True  # a text is part of an entry's hash, so it is taken as it is or not at all
 
     def __init__(
         self,
@@ -550,15 +558,15 @@ class LedgerDoor(Door):
 
         Raises: `UnbalancedEntry`, `UnknownAccount`.
         """
-        if isinstance(entry, Event | Correct):
+        if issubclass(type(entry), Event | Correct):
             given = {
                 "key": key,
                 "strategy": strategy,
                 "at_us": instant_us("at", at),
-                "memo": memo or None,
+                "memo": None if plain_text(memo) == "" else memo,
             }
             changes = {name: value for name, value in given.items() if value is not None}
-            return await self._send(msgspec.structs.replace(entry, **changes))
+            return await self._send(msgspec.structs.replace(cast(Event, entry), **changes))
         return await self._book(
             Post, _members("entry", entry, Leg), key=key, strategy=strategy, at=at, memo=memo
         )
@@ -753,21 +761,21 @@ class LedgerDoor(Door):
 
 def _whole(value: Any) -> Any:
     """An integer of another library, such as numpy, as an int; anything else as it is."""
-    with suppress(TypeError):
-        return value if isinstance(value, bool) else operator.index(value)
-    return value
+    number = plain_number(value)
+    return number if type(number) is int else value
 
 
 def _members(
-    field: str, value: object, *kinds: type[Any], at_most: int = sys.maxsize
+    field: str, value: Any, *kinds: type[Any], at_most: int = sys.maxsize
 ) -> tuple[Any, ...]:
     """The members of a list.
 
     Raises: `ConfigError` for no list, a long one, or a member of another type.
     """
-    if not isinstance(value, Iterable):
-        raise ConfigError(field, f"{shown(value)} is not a list")
-    members = tuple(value)
+    try:
+        members = tuple(value)
+    except FOREIGN_ERRORS:
+        raise ConfigError(field, f"{shown(value)} is not a list") from None
     if len(members) > at_most:
         raise ConfigError(
             field, f"{len(members):,} are more than {at_most:,} at once: give them in parts"
@@ -776,7 +784,7 @@ def _members(
     if {type(member) for member in members} <= set(kinds):
         return members
     for at, member in enumerate(members):
-        if not isinstance(member, kinds):
+        if not issubclass(type(member), kinds):
             what = kinds[0].__name__ if len(kinds) == 1 else "an event to book"
             raise ConfigError(f"{field}[{at}]", f"{shown(member)} is not {what}")
     return members

@@ -44,16 +44,22 @@ class RecoveryDoor(Door):
     async def reset(self, name: str, *, by: str = "operator") -> bool:
         """Close an open breaker; False when it was not open.
 
-        Raises: `UnmanagedStrategy`, which is a KeyError.
+        Raises: `UnmanagedStrategy`, which is a KeyError; `BadRequest` for a `by` that is no name.
         """
         return await self._ask(BreakerReset(name, by))
 
     async def hold(self, name: str, *, by: str = "operator") -> bool:
-        """Restart the strategy no more until `release`; False when it is held already."""
+        """Restart the strategy no more until `release`; False when it is held already.
+
+        Any `by` is accepted: it is made to fit.
+        """
         return await self._ask(HoldStrategy(name, by))
 
     async def release(self, name: str, *, by: str = "operator") -> bool:
-        """Allow restarts again; False when the strategy was not held."""
+        """Allow restarts again; False when the strategy was not held.
+
+        Raises: `UnmanagedStrategy`; `BadRequest` for a `by` that is no name.
+        """
         return await self._ask(ReleaseStrategy(name, by))
 
     async def statuses(self) -> tuple[RecoveryStatus, ...]:

@@ -45,24 +45,32 @@ def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = Fal
     before = marker.read()
     try:
         marker.write(KillStatus("ENGAGED", f"restored from {source.name}", "fundops", now_us))
-        copied = restore(source, target, MIGRATIONS, replace=replace)
+        copied = restore(
+            source, target, MIGRATIONS, replace=replace, prepare=lambda copy: _fork(copy, now_us)
+        )
     except BaseException:
         marker.remove() if before is None else marker.write(before)
         raise
-    connection = open_database(target, MIGRATIONS)
-    try:
-        rows = Rows(connection)
-        head = rows.row("SELECT seq, hex(hash) FROM entry ORDER BY seq DESC LIMIT 1") or (0, "")
-        fork = {
-            "uuid": str(uuid.uuid4()),
-            "forked_from": meta.read(rows).get("uuid", ""),
-            "forked_at_us": str(now_us),
-            "forked_at_entry": f"{head[0]} {head[1].lower()}",
-        }
-        meta.write(connection, fork)
-    finally:
-        connection.close()
+    open_database(target, MIGRATIONS).close()  # brings the schema up to date
     return copied
+
+
+def _fork(connection: apsw.Connection, now_us: int) -> None:
+    """Give the copy a new uuid, record its origin, and set WAL mode.
+
+    The first writer would switch the mode otherwise. Killed meanwhile, it leaves a journal that a
+    read-only connection cannot undo.
+    """
+    connection.pragma("journal_mode", "wal")
+    rows = Rows(connection)
+    head = rows.row("SELECT seq, hex(hash) FROM entry ORDER BY seq DESC LIMIT 1") or (0, "")
+    fork = {
+        "uuid": str(uuid.uuid4()),
+        "forked_from": meta.read(rows).get("uuid", ""),
+        "forked_at_us": str(now_us),
+        "forked_at_entry": f"{head[0]} {head[1].lower()}",
+    }
+    meta.write(connection, fork)
 
 
 def import_book(path: Path, lines: Iterable[str]) -> Header:

@@ -13,8 +13,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from fundops import AlertSettings, ConfigError, FundConfig, FundopsError, RecoverySettings
+from fundops import (
+    AlertSettings,
+    ConfigError,
+    Criterion,
+    FundConfig,
+    FundopsError,
+    RecoverySettings,
+)
 from fundops.config import home
+from fundops.runtime import settings_of
 
 SECRET = "T00000/B00000/XXXXsecretXXXX"
 WEBHOOK = f"https://hooks.example.com/services/{SECRET}"
@@ -248,6 +256,53 @@ def test_fees_may_be_zero() -> None:
 )
 def test_promotion_criteria_are_finite_numbers_within_their_range(field: str, value: Any) -> None:
     _refused(field, value)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [FundConfig, *FundConfig.parts, AlertSettings, RecoverySettings, Criterion],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_number_of_the_settings_has_two_bounds(kind: type[Any]) -> None:
+    # 1e308 s in microseconds is infinite, and the actor that adds it to an instant crashes.
+    good: dict[str, Any] = {"total_capital": 1} if kind is FundConfig else {}
+    if kind is Criterion:
+        good = {"name": "x", "metric": "days", "op": ">=", "limit": 1}
+    numbers = [
+        setting.name
+        for setting in settings_of(kind)
+        if "number" in setting.allowed and setting.name not in ("total_capital", "account_floors")
+    ]
+    assert numbers
+    for name in numbers:
+        for value in (1e308, -1e308, 10**30, -(10**30)):
+            with pytest.raises(ConfigError):
+                kind(**{**good, name: value})
+
+
+def test_numbers_of_another_library_become_our_own() -> None:
+    class Int64:  # as numpy.int64
+        def __index__(self) -> int:
+            return 20
+
+    class Float32:  # as numpy.float32
+        def __float__(self) -> float:
+            return 20.5
+
+    class Float64(float):  # as numpy.float64
+        pass
+
+    config = FundConfig(
+        total_capital=Int64(),  # type: ignore[arg-type]
+        min_trades=Int64(),  # type: ignore[arg-type]
+        max_fund_drawdown_pct=Float32(),  # type: ignore[arg-type]
+        max_drawdown_pct=Float64(7),
+    )
+    fields = ("total_capital", "min_trades", "max_fund_drawdown_pct", "max_drawdown_pct")
+    found = [getattr(config, field) for field in fields]
+    assert found == [20, 20, 20.5, 7.0]
+    assert [type(value) for value in found] == [int, int, float, float]
+    assert FundConfig(total_capital=Decimal("1.5")).total_capital == Decimal("1.5")
 
 
 # -- choices and texts

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -14,6 +15,7 @@ from fundops.runtime import InlineWorker
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.alert import AlertOutcome, Level
 from fundops.wire.controller import StrategyStatus
+from fundops.wire.errors import AlertRefused
 
 WEBHOOK = "https://hooks.example.com/x"
 
@@ -57,6 +59,20 @@ async def test_fifty_failures_at_once_are_all_heard_and_the_summary_names_some()
         assert "s05: given up, breaker open; s06: " in summary.message
 
 
+async def test_an_alert_that_waits_for_room_is_heard_without_a_tick(
+    autojump_clock: MockClock,
+) -> None:
+    async with virtual_fund(ledger_enabled=True) as world:
+        for number in range(7):
+            await world.fund.alerts.send(
+                "WARNING", "GENERAL", f"{number}", "m", dedup_key=f"{number}"
+            )
+        world.clock.advance(60)
+        await trio.sleep(61)
+        heard = [alert.title for alert in world.sent_alerts()]
+        assert heard == ["0", "1", "2", "3", "4", "2 GENERAL suppressed", "5", "6"]
+
+
 @pytest.mark.parametrize("drills", [1, 20])
 async def test_a_callers_key_never_silences_the_kill_switch(drills: int) -> None:
     controller = FakeController(StrategyStatus("s", "running", equity=1000, allocated=1000))
@@ -75,6 +91,19 @@ async def test_a_callers_key_never_silences_the_kill_switch(drills: int) -> None
             if alert.title.startswith("Kill switch activated")
         ]
         assert killed.level is Level.CRITICAL
+
+
+async def test_a_callers_key_never_silences_the_guards_kill() -> None:
+    controller = FakeController(StrategyStatus("s", "running", equity=1000, allocated=1000))
+    async with virtual_fund(controller, self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        for key in ("kill", "drawdown:fund"):
+            await world.fund.alerts.send("CRITICAL", "KILL_SWITCH", "drill", "m", dedup_key=key)
+        controller.set("s", realized_pnl=-20_000)
+        await ticks(world, 2)
+        titles = [alert.title for alert in world.sent_alerts()]
+        assert titles.count("Kill switch activated") == 1
+        assert titles.count("Fund approaches its drawdown limit") == 1
 
 
 async def test_a_callers_key_is_still_one_key() -> None:
@@ -108,6 +137,17 @@ async def test_two_funds_with_one_webhook_never_send_the_same_id(
             assert await fund.flush_alerts(10)
             await fund.alerts.test()
     assert len(hook.ids) == len(set(hook.ids)) == 4
+
+
+async def test_a_webhook_of_slack_gets_a_text(autojump_clock: MockClock) -> None:
+    hook = Hook()
+    slack = "https://hooks.slack.com/services/T/B/X"
+    async with virtual_fund(transport=hook.transport, alert_webhook_url=slack) as world:
+        await world.fund.alerts.send("CRITICAL", "GENERAL", "title", "message")
+        assert await world.fund.flush_alerts(10)
+    body = json.loads(hook.requests[0].content)
+    assert set(body) == {"level", "category", "title", "message", "timestamp", "text"}
+    assert body["text"] == "CRITICAL GENERAL: title\nmessage"
 
 
 async def test_a_strategy_that_fails_without_self_healing_is_told() -> None:
@@ -156,3 +196,21 @@ async def test_a_hanging_channel_fails_its_test_and_no_other(autojump_clock: Moc
             ("log", True),
         ]
         assert found[0].error == "TooSlowError: not done within 10 s"
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("level", ("CRIT", "GENERAL")),
+        ("level", (5, "GENERAL")),
+        ("category", ("INFO", "DRAWDOWNS")),
+        ("category", ("INFO", None)),
+    ],
+)
+async def test_an_unknown_word_of_a_callers_alert_is_refused_by_name(
+    field: str, words: tuple[Any, Any]
+) -> None:
+    async with virtual_fund(ledger_enabled=True) as world:
+        with pytest.raises(AlertRefused, match="is not one of") as refusal:
+            await world.fund.alerts.send(*words, "t", "m")
+        assert refusal.value.field == field

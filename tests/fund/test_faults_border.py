@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 
-from fundops import ConfigError, FeedStatus, Fund, FundConfig, PromotionStage, StrategyStatus
+from fundops import (
+    ConfigError,
+    FeedStatus,
+    Fund,
+    FundConfig,
+    PromotionStage,
+    StopReport,
+    StrategyStatus,
+)
 from fundops.runtime import InlineWorker
 from fundops.testing import FakeController, VirtualFund, virtual_fund
+from fundops.wire.errors import AlertRefused, AmountError
 
 HEAL: dict[str, Any] = {"self_healing_enabled": True}
 PROMO: dict[str, Any] = {"promotion_enabled": True}
@@ -285,3 +294,138 @@ async def test_an_object_without_any_part_is_refused_at_open(
         async with Fund.open(config, controller, make_worker=lambda _: InlineWorker()):
             pass
     assert os.listdir(tmp_path) == [], "no file was made"
+
+
+# -- classes whose methods raise
+
+
+class Hostile(str):
+    """A subclass of text that raises when it is hashed, compared or measured."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no")
+
+    def __hash__(self) -> int:
+        raise RuntimeError("no")
+
+    def __len__(self) -> int:
+        raise RuntimeError("no")
+
+
+class Exiting:
+    """A plug-in that calls sys.exit when it is asked for a number."""
+
+    def __float__(self) -> float:
+        raise SystemExit(3)
+
+
+class Unreadable(StrategyStatus, frozen=True):
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("no")
+
+
+HOSTILE = {
+    "name": StrategyStatus(Hostile("h"), "running"),
+    "state": StrategyStatus("h", Hostile("running")),  # type: ignore[arg-type]
+    "stage": StrategyStatus("h", "running", stage=Hostile("paper")),
+    "equity": StrategyStatus("h", "running", equity=Exiting()),  # type: ignore[arg-type]
+    "all": Unreadable("h", "running"),
+}
+
+
+@pytest.mark.parametrize("field", HOSTILE)
+async def test_a_class_whose_methods_raise_ends_no_lease_but_its_own(field: str) -> None:
+    async with virtual_fund(_fake()) as world:
+        world.controller.statuses["h"] = HOSTILE[field]
+        for _ in range(3):
+            world.clock.advance(1)
+            assert (await world.tick()).failed == ()
+            assert world.fund.may_trade("s")
+
+
+@pytest.mark.parametrize("call", ["fills", "settlements", "cash_events"])
+@pytest.mark.parametrize("answer", ["abc", b"abc", {"a": 1}], ids=["text", "bytes", "mapping"])
+async def test_a_text_or_a_mapping_is_no_list_of_reports(call: str, answer: Any) -> None:
+    async with virtual_fund(_fake(), ledger_enabled=True) as world:
+        setattr(world.controller, call, lambda after: answer)
+        assert (await world.tick()).failed == ("ledger",)
+        assert await world.fund.ledger.reports_aside() == ()
+
+
+async def test_an_object_made_anew_for_each_answer_is_set_aside_once() -> None:
+    async with virtual_fund(_fake(), ledger_enabled=True) as world:
+        kept: list[object] = []
+
+        def fills(after: str) -> list[Any]:
+            kept.append(object())
+            return kept[-1:]
+
+        world.controller.fills = fills  # type: ignore[method-assign]
+        await _ticks(world, 3)
+        assert len(await world.fund.ledger.reports_aside()) == 1
+        assert len(_told(world, "set aside")) == 1
+
+
+async def test_an_answer_of_stop_all_that_cannot_be_shown_is_no_confirmation() -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            return "\ud800"
+
+    async def stop_all(reason: str, action: str) -> Any:
+        return StopReport(Odd(), 0)  # type: ignore[arg-type]
+
+    async with virtual_fund(_fake()) as world:
+        world.controller.stop_all = stop_all  # type: ignore[method-assign]
+        await world.fund.kill_switch.engage(reason="x", by="ann")
+        await _ticks(world, 1)
+        assert (await world.fund.kill_switch.status()).state == "UNCONFIRMED"
+        assert not any(child.last_crash for child in world.fund.tree())
+
+
+NAMES = [["s"], {"s": 1}, Hostile("x"), Decimal("sNaN"), 10**5_000, 5]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: type(name).__name__)
+async def test_a_name_that_is_no_known_text_crashes_no_actor(name: Any) -> None:
+    async with virtual_fund(_fake(), **PROMO, **HEAL) as world:
+        if isinstance(name, str):  # a name that no strategy has
+            assert not await world.fund.resume(name, by="ann")
+            assert not await world.fund.confirm_counters(name, by="ann", reason="r")
+        else:
+            with pytest.raises(ConfigError, match="strategy"):
+                await world.fund.resume(name, by="ann")
+            with pytest.raises(ConfigError, match="strategy"):
+                await world.fund.confirm_counters(name, by="ann", reason="r")
+        for ask in (
+            world.fund.promotion.snapshot,
+            world.fund.promotion.freeze,
+            world.fund.recovery.reset,
+        ):
+            with pytest.raises(KeyError):
+                await ask(name)
+        assert not any(child.last_crash for child in world.fund.tree())
+
+
+@pytest.mark.parametrize("source", [None, 5, "\ud800", "x" * 2_000], ids=range(4))
+async def test_the_source_of_a_metric_is_a_text(source: Any) -> None:
+    async with virtual_fund(_fake(), **PROMO) as world:
+        number = await world.fund.promotion.register("s")
+        with pytest.raises(ConfigError, match=r"^source: "):
+            await world.fund.promotion.record_metrics(
+                number, PromotionStage.Paper, {"sharpe": 1}, source=source
+            )
+
+
+async def test_an_amount_whose_conversion_raises_is_refused_by_name() -> None:
+    async with virtual_fund(_fake(), ledger_enabled=True) as world:
+        for amount in (Exiting(), Hostile("five")):
+            with pytest.raises(AmountError, match=r"^amount: "):
+                await world.fund.ledger.deposit(amount)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"^memo: "):
+            await world.fund.ledger.deposit(1, memo=Hostile("five"))
+
+
+async def test_an_alert_with_a_title_too_long_to_show_is_refused() -> None:
+    async with virtual_fund(_fake(), **HEAL) as world:
+        with pytest.raises(AlertRefused, match=r"^title: some int is not a text"):
+            await world.fund.alerts.send("INFO", "GENERAL", 10**5_000, "m")  # type: ignore[arg-type]

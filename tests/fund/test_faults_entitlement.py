@@ -15,7 +15,7 @@ from fundops import Fund, FundConfig, PromotionStage, StrategyStatus, VirtualClo
 from fundops.reader import open_reader
 from fundops.runtime import InlineWorker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
-from fundops.wire.errors import BadRequest
+from fundops.wire.errors import BadRequest, HostFault
 
 HEAL: dict[str, Any] = {"self_healing_enabled": True}
 PROMO: dict[str, Any] = {"promotion_enabled": True}
@@ -367,6 +367,91 @@ async def test_a_fund_without_strategies_misses_no_word(tmp_path: Path) -> None:
         assert not (await host.fund.status()).stale
 
 
+# -- resuming
+
+
+class Stubborn(FakeController):
+    """Resumes as its mood lets it."""
+
+    mood = "works"
+
+    async def resume(self, name: str) -> None:
+        if self.mood == "hangs":
+            await trio.sleep_forever()
+        if self.mood == "raises":
+            raise RuntimeError("no")
+        await super().resume(name)
+
+
+async def _paused(world: VirtualFund) -> None:
+    await _ticks(world, 1)
+    world.controller.set("s", equity=700)
+    await _ticks(world, 1)
+    world.controller.set("s", equity=1000)
+    await _ticks(world, 1)
+    assert _held(world) == ("reduce", False, True)
+
+
+def _stubborn() -> Stubborn:
+    return Stubborn(StrategyStatus("s", "running", equity=1000, allocated=1000))
+
+
+@pytest.mark.parametrize("mood", ["raises", "hangs"])
+async def test_an_engine_that_will_not_resume_leaves_the_strategy_paused(
+    autojump_clock: trio.testing.MockClock, mood: str
+) -> None:
+    fake = _stubborn()
+    async with virtual_fund(fake, **HEAL) as world:
+        await _paused(world)
+        fake.mood = mood
+        with pytest.raises(HostFault, match="resume"):
+            await world.fund.resume("s", by="ann")
+        fake.set("s", state="running")
+        await _ticks(world, 1)
+        assert _held(world) == ("reduce", False, True)
+        fake.mood = "works"
+        assert await world.fund.resume("s", by="ann")
+        await _ticks(world, 1)
+        assert _held(world) == ("live", True, True)
+
+
+async def test_the_kill_switch_waits_for_no_resume_and_outlasts_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Slow(FakeController):
+        async def resume(self, name: str) -> None:
+            await trio.sleep(0.5)
+            await super().resume(name)
+
+    fake = Slow(StrategyStatus("s", "running", equity=1000, allocated=1000))
+    async with virtual_fund(fake, **HEAL) as world, trio.open_nursery() as nursery:
+        await _paused(world)
+
+        async def resume() -> None:
+            with pytest.raises(HostFault, match="stopped again"):
+                await world.fund.resume("s", by="ann")
+
+        nursery.start_soon(resume)
+        await trio.testing.wait_all_tasks_blocked()
+        began_s = trio.current_time()
+        await world.fund.kill_switch.engage(reason="x", by="me")
+        assert trio.current_time() == began_s
+        await trio.sleep(1)
+        assert ("stop", "s", "the kill switch was engaged while it resumed") in fake.calls
+        with pytest.raises(HostFault, match="the kill switch is engaged"):
+            await world.fund.resume("s", by="ann")
+        assert [call[0] for call in fake.calls].count("resume") == 1
+
+
+@pytest.mark.parametrize("by", [None, "", " ", 5])
+async def test_only_a_person_with_a_name_resumes(by: Any) -> None:
+    async with virtual_fund(_fake(), **HEAL) as world:
+        await _paused(world)
+        with pytest.raises(BadRequest, match="by"):
+            await world.fund.resume("s", by=by)
+        assert not any(call[0] == "resume" for call in world.controller.calls)
+
+
 # -- counters that restart
 
 
@@ -385,6 +470,31 @@ async def test_a_loss_before_and_after_a_restart_of_the_counters_adds_up() -> No
             await _ticks(world, 1)
             assert (await world.fund.status()).drawdown_pct == 24
             assert (await world.fund.kill_switch.status()).state != "OFF"
+
+
+async def test_a_count_of_trades_that_falls_is_a_restart_of_the_counters() -> None:
+    # The engine is not seen at 0: it has lost 10,000 again before the next look.
+    async with virtual_fund(FakeController(), **HEAL, **NO_FEES) as world:
+        world.controller.set("s", n_trades=40)
+        await _ticks(world, 1)
+        world.controller.set("s", realized_pnl=-14_000)
+        await _ticks(world, 1)
+        world.controller.set("s", realized_pnl=-10_000, n_trades=3)
+        await _ticks(world, 1)
+        status = await world.fund.status()
+        assert (status.nav, status.drawdown_pct, status.kill_switch) == (D(76_000), 24, "ENGAGED")
+        assert _told(world, "s: the engine's counters restarted") == ["CRITICAL"]
+        assert await world.fund.confirm_counters("s", by="ann", reason="it was restarted")
+
+
+async def test_a_count_of_trades_that_is_corrected_carries_nothing_over() -> None:
+    async with virtual_fund(FakeController(), **HEAL, **NO_FEES) as world:
+        world.controller.set("s", n_trades=40, realized_pnl=5_000)
+        await _ticks(world, 1)
+        world.controller.set("s", n_trades=39)
+        await _ticks(world, 2)
+        assert (await world.fund.status()).nav == 105_000
+        assert world.sent_alerts() == []
 
 
 async def test_a_gain_that_restarts_from_zero_is_no_drawdown() -> None:

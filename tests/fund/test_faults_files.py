@@ -153,6 +153,29 @@ def test_a_restore_through_a_link_replaces_the_file_behind_it(tmp_path: Path) ->
         assert reader.nav() == 100_500
 
 
+RESTORED_AND_KILLED = """
+import os, sys
+from pathlib import Path
+from fundops.file import restore
+restore.open_database = lambda *_: os._exit(9)
+restore.restore_fund(Path(sys.argv[1]), Path(sys.argv[2]), 1)
+"""
+
+
+def test_a_restore_that_was_killed_left_a_whole_database_of_its_own(tmp_path: Path) -> None:
+    with manager(tmp_path / "a.db") as fund:
+        fund.ledger.deposit(500)
+    with script(RESTORED_AND_KILLED, tmp_path / "a.db", tmp_path / "b.db", cwd=tmp_path) as process:
+        process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 9
+    assert (tmp_path / "b.db.kill").exists()
+    # In WAL mode from the start, or the next writer would leave a journal when it is killed.
+    assert (tmp_path / "b.db").read_bytes()[18:20] == b"\x02\x02"
+    with open_reader(tmp_path / "a.db") as source, open_reader(tmp_path / "b.db") as reader:
+        assert reader.nav() == 100_500
+        assert reader.meta()["forked_from"] == source.meta()["uuid"] != reader.meta()["uuid"]
+
+
 # -- deleted and replaced while it runs
 
 

@@ -238,6 +238,24 @@ async def test_a_stop_all_that_hangs_leaves_it_engaging_at_once(
         assert await _state(world) == "ENGAGED"
 
 
+async def test_a_stop_all_that_hangs_is_told_by_alert_and_stream_at_once() -> None:
+    fake = SlowRestart()
+    fake.stopped = trio.Event()
+    async with virtual_fund(fake, status_port=0, **HEAL) as world:
+        await _ticks(world, 1)
+        assert await _kill(world) == "ENGAGING"
+        await trio.testing.wait_all_tasks_blocked()
+        assert _kill_alerts(world) == [("CRITICAL", "Kill switch activated")]
+        url = f"ws://127.0.0.1:{await world.fund.status_port()}/ws"
+        token = world.fund.status_token
+        async with open_status(url, token=token, topics=["fund"]) as messages:
+            assert isinstance(await anext(messages), Welcome)
+            snapshot = await anext(messages)
+            assert isinstance(snapshot, Snapshot)
+            assert snapshot.state["kill_switch"] == "ENGAGING"
+        fake.stopped.set()
+
+
 # -- words are formatted before the act
 
 

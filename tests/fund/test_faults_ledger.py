@@ -16,7 +16,7 @@ from fundops import Leg, Statement, open_reader
 from fundops.control.arguments import plain
 from fundops.doors import LedgerDoor
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
-from fundops.wire.controller import StrategyStatus
+from fundops.wire.controller import CashEvent, StrategyStatus
 from fundops.wire.errors import (
     AmountError,
     BadField,
@@ -91,6 +91,22 @@ async def test_fees_are_paid_up_to_what_is_owed() -> None:
         await ledger.post_many([PayFees(100), ChargeManagementFee(5), PayFees(55)])
         sheet = await ledger.balance_sheet()
         assert (sheet["CASH"], sheet["FEES_RECEIVABLE"]) == (D(845), D(0))
+
+
+async def test_explicit_legs_pay_no_more_fees_than_are_owed() -> None:
+    async with books() as (_, ledger):
+        pays = (Leg("CASH", -30), Leg("FEES_RECEIVABLE", 30))
+        with pytest.raises(InsufficientFunds) as refused:
+            await ledger.post(pays)
+        assert (refused.value.account, refused.value.available) == ("FEES_RECEIVABLE", D(0))
+        charge = await ledger.charge_management_fee(40)
+        await ledger.post(pays)
+        with pytest.raises(InsufficientFunds):
+            await ledger.post(pays)
+        # What was charged by mistake and is paid already is owed to the fund.
+        await ledger.reverse(charge.seq, reason="charged twice")
+        await ledger.post((Leg("CASH", 30), Leg("FEES_RECEIVABLE", -30)))
+        assert (await ledger.balance_sheet())["FEES_RECEIVABLE"] == 0
 
 
 # -- what time it is
@@ -305,3 +321,145 @@ async def test_an_exported_text_is_never_a_formula(tmp_path: Path) -> None:
     assert "'@SUM(1)" in line
     assert ",'-1+1," in line
     assert ",-1.00000000," in line  # an amount is a number
+
+
+class Hostile:
+    """An object of a caller that raises whatever is done with it."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    def __float__(self) -> float:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("field", ["amount", "strategy", "memo"])
+async def test_an_object_that_raises_is_refused_by_name(field: str) -> None:
+    async with virtual_fund(ledger_enabled=True) as world:
+        given: dict[str, Any] = {"amount": 1, field: Hostile()}
+        with pytest.raises((AmountError, BadField), match=f"{field}: some Hostile"):
+            await world.fund.ledger.deposit(given.pop("amount"), **given)
+        assert all(child.restarts == 0 for child in world.fund.tree())
+
+
+# -- one NAV
+
+
+async def _navs(world: VirtualFund) -> tuple[Decimal, Decimal]:
+    """The ledger's NAV and the guard's after a tick."""
+    world.clock.advance(1)
+    assert (await world.tick()).failed == ()
+    return await world.fund.ledger.nav(), (await world.fund.status()).nav
+
+
+async def test_what_the_ledger_books_without_a_strategy_moves_the_guards_nav() -> None:
+    async with books() as (world, ledger):
+        await world.tick()
+        await ledger.record_profit(100)
+        assert await _navs(world) == (D(1_100), D(1_100))
+        await ledger.record_loss(40)
+        await ledger.income(5, instrument="X")
+        await ledger.financing(2, instrument="X")
+        assert await _navs(world) == (D(1_063), D(1_063))
+        await ledger.open_position("X", quantity=1, cost=10, fee=1)
+        await ledger.mark("X", value=14)
+        assert await _navs(world) == (D(1_066), D(1_066))
+        world.controller.cash_event_list = [
+            CashEvent("a", "interest", D(7), START_US, cursor="1"),
+            CashEvent("b", "other", D(-3), START_US, cursor="2"),
+            CashEvent("c", "deposit", D(200), START_US, cursor="3"),
+        ]
+        assert await _navs(world) == (D(1_270), D(1_270))
+        for _ in range(10):
+            await world.tick()
+        assert (await world.fund.status()).nav_difference == 0
+
+
+async def test_a_priced_asset_moves_the_ledgers_nav_and_the_guards_alike() -> None:
+    async with books() as (world, ledger):
+        await world.tick()
+        await ledger.convert(200, "USD", 180, "EUR", 1)
+        await ledger.price("EUR", "1.1")
+        assert await _navs(world) == (D(997), D(997))
+        await ledger.price("EUR", "1.2")
+        assert await _navs(world) == (D(1_015), D(1_015))
+        await ledger.price("EUR", 0)
+        assert await _navs(world) == (D(799), D(799))
+        status = await world.fund.status()
+        assert status.kill_switch == "ENGAGED", "21.3% below the peak"
+
+
+async def test_a_price_is_not_rounded_before_it_is_multiplied(tmp_path: Path) -> None:
+    async with books(db_path=tmp_path / "x.db") as (world, ledger):
+        await world.tick()
+        await ledger.convert(100, "USD", 8_000_000_000, "SHIB")
+        for price in (D("0.0000000123456"), 0.0000000123456, "0.0000000123456"):
+            await ledger.price("SHIB", price)
+            assert await _navs(world) == (D("998.7648"), D("998.7648"))
+            assert await ledger.prices() == {"SHIB": D("0.0000000123456")}
+        with open_reader(tmp_path / "x.db") as reader:
+            assert reader.nav() == D("998.7648")
+        posted = await ledger.price("SHIB", "0.0000000123456", key="p")
+        assert (await ledger.price("SHIB", 0.0000000123456, key="p")).seq == posted.seq
+        for wrong in (D("-0.1"), D("1e11"), float("nan"), None):
+            with pytest.raises(AmountError):
+                await ledger.price("SHIB", wrong)  # type: ignore[arg-type]
+    async with books(db_path=tmp_path / "x.db") as (world, ledger):
+        assert await _navs(world) == (D("998.7648"), D("998.7648"))
+
+
+async def test_an_asset_without_a_price_is_named_and_is_no_loss_to_the_guard() -> None:
+    async with books() as (world, ledger):
+        await world.tick()
+        await ledger.convert(300, "USD", 270, "EUR")
+        assert await _navs(world) == (D(700), D(1_000))
+        status = await world.fund.status()
+        assert (status.drawdown_pct, status.kill_switch) == (0, "OFF")
+        (told,) = world.sent_alerts()
+        assert (told.level.value, told.title) == ("WARNING", "Assets without a price")
+        assert told.message.startswith("EUR: ")
+        await ledger.price("EUR", 1)
+        assert await _navs(world) == (D(970), D(970))
+        assert [alert.title for alert in world.sent_alerts()][1:] == ["All assets have a price"]
+
+
+async def test_a_loss_that_no_strategy_made_can_engage_the_kill_switch() -> None:
+    async with books() as (world, ledger):
+        await world.tick()
+        await ledger.record_loss(150)
+        assert await _navs(world) == (D(850), D(850))
+        status = await world.fund.status()
+        assert (status.drawdown_pct, status.kill_switch) == (15, "ENGAGED")
+
+
+async def test_the_period_close_leaves_the_guards_nav_as_it_is(tmp_path: Path) -> None:
+    """The fees and the P&L of a closed period stand in RETAINED, and still count."""
+    path = tmp_path / "x.db"
+    async with books(db_path=path, management_fee_bps=200) as (world, ledger):
+        await world.tick()
+        await ledger.charge_management_fee(30)
+        await ledger.charge_performance_fee(20)
+        await ledger.record_profit(70)
+        await ledger.convert(100, "USD", 100, "EUR")
+        await ledger.price("EUR", "1.5")
+        world.clock.advance(86_400)
+        await world.tick()
+        before = (await world.fund.status()).nav
+        today = dt.datetime.fromtimestamp(world.clock.now_us() / 1e6, dt.UTC).date()
+        await ledger.close_period((today - dt.timedelta(1)).isoformat())
+        assert (await world.tick()).failed == ()
+        after = (await world.fund.status()).nav
+        assert after == before
+        assert after == await ledger.nav()
+        clock = world.clock
+    async with books(db_path=path, management_fee_bps=200, clock=clock) as (world, ledger):
+        await world.tick()
+        assert (await world.fund.status()).nav == before
+        await ledger.reopen_period((today - dt.timedelta(1)).isoformat(), by="ann", reason="late")
+        await world.tick()
+        assert (await world.fund.status()).nav == before

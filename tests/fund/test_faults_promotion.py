@@ -5,6 +5,7 @@ Each test is a way in which a fund once promoted, demoted or entitled a strategy
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -24,12 +25,14 @@ from fundops.wire.errors import (
     MetricError,
     PolicyError,
     StrategyRetired,
+    UnknownStrategy,
 )
 
 P = PromotionStage
 DAYS = [f"2026-{1 + day // 28:02}-{1 + day % 28:02}" for day in range(336)]
 PROMO: dict[str, Any] = {"promotion_enabled": True}
 GOOD = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
+ALL_GOOD = {"sharpe": 3.0, "max_drawdown": 0.01, "n_trades": 100, "win_rate": 0.6}
 
 
 def _controller(**figures: Any) -> FakeController:
@@ -223,6 +226,35 @@ async def test_a_recorded_fall_stands_beside_a_measured_calm() -> None:
         assert (await world.fund.promotion.snapshot("s")).metrics["max_drawdown"] == 0.5
 
 
+async def _after_evidence(world: VirtualFund, *records: tuple[dict[str, float], int]) -> bool:
+    """Whether it may be promoted after these records, each as of so many seconds ago."""
+    await world.fund.promotion.register("s")
+    world.clock.advance(20 * 86_400)
+    for metrics, ago_s in records:
+        at = dt.datetime.fromtimestamp(world.clock.now_us() // 1_000_000 - ago_s, dt.UTC)
+        await world.fund.promotion.record_metrics("s", P.Paper, metrics, as_of=at)
+    return await world.fund.promotion.should_promote("s")
+
+
+@pytest.mark.parametrize(
+    ("records", "passes"),
+    [
+        ([(ALL_GOOD, 0)], True),
+        ([({"sharpe": 0.1, "max_drawdown": 0.30}, 0), (ALL_GOOD, 3_600)], False),
+        ([(ALL_GOOD, 0), (ALL_GOOD, 4 * 86_400)], True),
+        ([(ALL_GOOD, 4 * 86_400)], False),
+        ([({**ALL_GOOD, "max_drawdown": 0.5}, 1), ({"max_drawdown": 0.01}, 0)], False),
+        ([({**ALL_GOOD, "max_drawdown": 0.5}, 3_600), (ALL_GOOD, 0)], False),
+        ([(ALL_GOOD, 0), ({"max_drawdown": 0.5}, 3_600)], False),
+    ],
+)
+async def test_of_several_records_the_newest_counts_and_the_worst_fall(
+    records: list[tuple[dict[str, float], int]], passes: bool
+) -> None:
+    async with virtual_fund(FakeController(), **PROMO) as world:
+        assert await _after_evidence(world, *records) is passes
+
+
 async def test_a_recorded_daily_loss_demotes_at_the_next_tick() -> None:
     async with virtual_fund(_controller(), **PROMO) as world:
         await _adopt(world, P.Live_Small)
@@ -257,6 +289,73 @@ async def test_numbers_of_another_library_are_sampled() -> None:
         await _ticks(world)
         await _days(world, 0, [1001], n_trades=Whole(60), n_wins=Whole(30))
         assert (await world.fund.promotion.snapshot("s")).metrics["n_trades"] == 60
+
+
+async def test_numbers_of_another_library_can_be_recorded() -> None:
+    class Index:
+        def __index__(self) -> int:
+            return 60
+
+    class Float32:
+        def __float__(self) -> float:
+            return 0.5
+
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        given = {"n_trades": Index(), "win_rate": Float32(), "max_drawdown": Decimal("0.1")}
+        await world.fund.promotion.record_metrics("s", P.Paper, given)
+        metrics = (await world.fund.promotion.snapshot("s")).metrics
+        assert metrics == {"n_trades": 60, "win_rate": 0.5, "max_drawdown": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("daily_loss", 6.0),
+        ("daily_loss", -0.06),
+        ("tracking_error", -1),
+        ("tracking_error", Decimal("-0.1")),
+        ("max_drawdown", 8),
+        ("win_rate", 45),
+        ("n_trades", 1.5),
+        ("n_trades", True),
+        ("fills", -1),
+        ("fills", 1.5),
+        ("sharpe", "1"),
+        ("sharpe", float("nan")),
+        ("other", float("inf")),
+    ],
+)
+async def test_a_metric_that_cannot_be_true_is_refused_by_name(field: str, value: Any) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        with pytest.raises(MetricError) as refusal:
+            await world.fund.promotion.record_metrics("s", P.Paper, {field: value, "sharpe_2": 1})
+        assert refusal.value.field == field
+        assert (await world.fund.promotion.snapshot("s")).metrics == {}
+
+
+@pytest.mark.parametrize("source", [None, 5, "\ud800", "x" * 1_025])
+async def test_a_source_that_cannot_be_kept_is_refused_by_name(source: Any) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        with pytest.raises(MetricError, match="source"):
+            await world.fund.promotion.record_metrics("s", P.Paper, {"sharpe": 1}, source=source)
+
+
+@pytest.mark.parametrize("rev", ["1", Decimal("sNaN"), -1, 1.5])
+async def test_a_revision_that_is_no_number_is_refused_by_name(rev: Any) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        for move in (world.fund.promotion.promote, world.fund.promotion.demote):
+            with pytest.raises(MetricError, match="expected_rev"):
+                await move("s", expected_rev=rev)
+
+
+async def test_a_history_longer_than_any_file_is_clamped() -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        assert len(await world.fund.promotion.history(limit=10**30)) == 1
 
 
 @pytest.mark.parametrize(
@@ -295,6 +394,16 @@ async def test_no_wrong_text_stops_a_demotion() -> None:
 
 
 # -- names
+
+
+@pytest.mark.parametrize("name", [[], {}, None, 5])
+async def test_a_name_that_is_no_text_is_unknown_and_crashes_no_actor(name: Any) -> None:
+    async with virtual_fund(promotion_enabled=True) as world:
+        promotion = world.fund.promotion
+        for act in (promotion.freeze, promotion.demote, promotion.retire):
+            with pytest.raises(UnknownStrategy):
+                await act(name, by="ann", reason="r")
+        assert world.fund._supervisor.ref("promotion").epoch == 1
 
 
 async def test_a_name_is_one_strategy_for_ever() -> None:
@@ -489,6 +598,16 @@ async def test_a_session_that_ends_twice_is_sampled_once() -> None:
         assert (await world.tick()).failed == ()
         await _days(world, 2, [1100])
         assert "sharpe" in (await world.fund.promotion.snapshot("s")).metrics
+
+
+@pytest.mark.parametrize(("short_us", "verdict"), [(43, "FAIL"), (0, "PASS")])
+async def test_days_in_a_stage_are_compared_in_microseconds(short_us: int, verdict: str) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        await world.fund.promotion.register("s")
+        world.clock.advance_to(START_US + 14 * 86_400_000_000 - short_us)
+        evaluation = await world.fund.promotion.evaluate("s")
+        [days] = [line for line in evaluation.criteria if line.name == "min_days"]
+        assert days.verdict == verdict
 
 
 async def test_fridays_value_is_fresh_on_monday_and_stale_after_two_sessions() -> None:

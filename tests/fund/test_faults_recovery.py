@@ -1,7 +1,7 @@
 """Recovery in a whole fund: states without an end, clocks that are set, feeds that lie."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -10,10 +10,12 @@ from trio.testing import MockClock
 from fundops.actors.recovery import RecoverySettings
 from fundops.config import FundConfig
 from fundops.fund import Fund
-from fundops.runtime import InlineWorker, VirtualClock
+from fundops.runtime import ConfigError, InlineWorker, VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.alert import Level
 from fundops.wire.controller import FeedStatus, StrategyStatus
+from fundops.wire.errors import BadRequest, UnknownStrategy, UnmanagedStrategy
+from fundops.wire.promotion import PromotionStage
 from fundops.wire.recovery import RecoveryPhase, RecoveryStatus
 
 SECOND = 1_000_000
@@ -57,6 +59,58 @@ async def status(world: VirtualFund, name: str = "s") -> RecoveryStatus:
 
 def titles(world: VirtualFund, level: Level) -> list[str]:
     return [alert.title for alert in world.sent_alerts() if alert.level is level]
+
+
+# -- what people give
+
+
+@pytest.mark.parametrize("by", [ValueError("x"), "\ud800", None, "", 5, "b" * 100_000])
+async def test_a_hold_takes_any_name_and_can_be_released(by: Any) -> None:
+    controller = Restarts()
+    async with virtual_fund(controller, self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        assert await world.fund.recovery.hold("s", by=by)
+        assert (await status(world)).phase is P.HELD
+        controller.set("s", state="failed")
+        await ticks(world, 5)
+        assert controller.restarts == 0
+        assert await world.fund.recovery.release("s", by="ann")
+        assert (await status(world)).phase is not P.HELD
+
+
+@pytest.mark.parametrize("by", [ValueError("x"), "", "  ", None, 5])
+async def test_what_loosens_is_refused_without_a_name(by: Any) -> None:
+    async with virtual_fund(Restarts(), self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        await world.fund.recovery.hold("s", by="ann")
+        world.controller.set("other", equity=1_000, allocated=1_000)
+        await ticks(world, 1)
+        world.controller.set("other", equity=500)
+        await ticks(world, 1)
+        for loosen in (
+            world.fund.recovery.release,
+            world.fund.recovery.reset,
+            world.fund.resume,
+        ):
+            with pytest.raises(BadRequest) as refusal:
+                await loosen("other" if loosen == world.fund.resume else "s", by=by)
+            assert refusal.value.field == "by"
+        assert (await status(world)).phase is P.HELD
+        assert world.controller.statuses["other"].state == "paused"
+
+
+@pytest.mark.parametrize("name", [[], 5, None, "\ud800"])
+async def test_a_name_that_is_none_crashes_no_actor(name: Any) -> None:
+    async with virtual_fund(Restarts(), self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        for order in (world.fund.recovery.hold, world.fund.recovery.release):
+            with pytest.raises(UnmanagedStrategy):
+                await order(name, by="ann")
+        with pytest.raises(ConfigError, match="strategy"):
+            await world.fund.resume(name, by="ann")
+        with pytest.raises(ConfigError, match="strategy"):
+            await world.fund.confirm_counters(name, by="ann", reason="r")
+        assert (await world.tick()).failed == ()
 
 
 # -- a half-open state has an end
@@ -229,3 +283,39 @@ async def test_the_attempts_of_two_funds_at_one_engine_have_different_ids(tmp_pa
             await fund.host.idle()
     assert [one.rpartition("-")[2] for one in ids] == ["s:1:1", "s:1:1"]
     assert len(set(ids)) == 2
+
+
+@pytest.mark.parametrize("by", [None, "", "\ud800", 5, [], "x" * 5_000])
+async def test_no_value_of_by_stops_a_hold_and_only_a_name_ends_it(by: Any) -> None:
+    async with virtual_fund(Restarts(), self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        assert await world.fund.recovery.hold("s", by=by)
+        if not isinstance(by, str) or not by:
+            for end in (world.fund.recovery.release, world.fund.recovery.reset):
+                with pytest.raises(BadRequest, match="by"):
+                    await end("s", by=by)
+        assert await world.fund.recovery.release("s", by="ann")
+        assert all(child.restarts == 0 for child in world.fund.tree())
+
+
+async def test_a_name_that_is_no_text_is_refused_and_no_actor_crashes() -> None:
+    async with virtual_fund(Restarts(), promotion_enabled=True, self_healing_enabled=True) as world:
+        await ticks(world, 1)
+        fund, name = world.fund, cast(Any, [])
+        for asked in (
+            fund.recovery.hold(name),
+            fund.recovery.reset(name),
+            fund.promotion.snapshot(name),
+            fund.promotion.demote(name),
+            fund.promotion.record_metrics(name, PromotionStage.Paper, {}),
+            fund.promotion.history(name),
+        ):
+            with pytest.raises((UnmanagedStrategy, UnknownStrategy)):
+                await asked
+        for asked_of_guard in (
+            fund.resume(name, by="ann"),
+            fund.confirm_counters(name, by="ann", reason="r"),
+        ):
+            with pytest.raises(ConfigError, match="strategy"):
+                await asked_of_guard
+        assert all(child.restarts == 0 for child in fund.tree())

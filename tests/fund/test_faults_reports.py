@@ -53,6 +53,35 @@ async def test_a_bad_fill_never_stops_those_behind_it() -> None:
         assert (aside.kind, aside.id, aside.reason) == ("fill", "2", "fee: None is not a number")
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"fee": None},
+        {"quantity": D(0)},
+        {"quantity": D("1e11")},
+        {"quantity": 1e11},
+        {"quantity": D("1.23e-16")},
+        {"quantity": 1.23e-16},
+        {"price": D("1e11")},
+        {"id": "x" * 129},
+        {"instrument": ""},
+    ],
+    ids=lambda bad: str(bad)[:30],
+)
+async def test_one_bad_fill_of_a_report_is_set_aside_by_name(bad: dict[str, Any]) -> None:
+    c = engine()
+    async with virtual_fund(c, ledger_enabled=True) as w:
+        c.fill_list = [F("1", "1", "10"), F("2", "1", "10", **bad), F("3", "1", "10")]
+        assert await t(w) == ()
+        assert (await sheet(w))["POSITIONS"] == 20
+        (aside,) = await w.fund.ledger.reports_aside()
+        assert (aside.kind, aside.id) == ("fill", bad.get("id", "2")[:128])
+        assert criticals(w) == [f"Fill {aside.id} is set aside"]
+        assert next(iter(bad)) in aside.reason or "price" in bad
+        assert await t(w) == ()
+        assert len(criticals(w)) == 1
+
+
 async def test_a_report_aside_can_be_given_up_by_a_person() -> None:
     c = engine()
     async with virtual_fund(c, ledger_enabled=True) as w:
@@ -198,6 +227,63 @@ async def test_an_id_repeated_in_one_report_is_booked_once_and_told() -> None:
         assert [alert.title for alert in w.sent_alerts()] == ["Fill 1 came twice in one report"]
 
 
+@pytest.mark.parametrize("number", [6_000, 20_001])
+async def test_an_id_repeated_in_a_long_report_is_told(number: int) -> None:
+    """The two are booked in different runs, and the latter in another tick."""
+    c = engine()
+    async with virtual_fund(c, ledger_enabled=True) as w:
+        c.fill_list = [F(str(place), "1", "1") for place in range(1, number + 1)]
+        c.fill_list.append(F("7", "1", "1", cursor=str(number + 1)))
+        for _ in range(2):
+            assert await t(w) == ()
+        assert (await sheet(w))["POSITIONS"] == number
+        assert [alert.title for alert in w.sent_alerts()] == ["Fill 7 came twice in one report"]
+        c.fill_list.append(F("8", "1", "1", cursor=str(number + 2)))
+        await t(w)
+        assert len(w.sent_alerts()) == 1, "a later report may repeat what an earlier one had"
+
+
+async def test_an_id_repeated_in_an_import_is_told() -> None:
+    async with virtual_fund(engine(), ledger_enabled=True) as w:
+        fills = [F(str(place), "1", "1") for place in range(6_000)]
+        await w.fund.ledger.import_fills([*fills, fills[0]])
+        await t(w)
+        assert [alert.title for alert in w.sent_alerts()] == ["Fill 0 came twice in one report"]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_bust_that_comes_before_its_fill_takes_it_back(
+    restart: bool, tmp_path: Any
+) -> None:
+    c, path = engine(), tmp_path / "x.db"
+    bust = F("1", "0", "10", revision=1, cursor="1")
+    async with virtual_fund(c, ledger_enabled=True, db_path=path) as w:
+        c.fill_list = [bust]
+        await t(w)
+        assert criticals(w) == ["Fill 1 is set aside"]
+        if not restart:
+            await _fill_of_the_bust(w)
+    if restart:
+        async with virtual_fund(c, ledger_enabled=True, db_path=path) as w:
+            await _fill_of_the_bust(w)
+
+
+async def _fill_of_the_bust(w: VirtualFund) -> None:
+    fills = w.controller.fill_list
+    fills.append(F("1", "5", "10", cursor="2"))
+    for _ in range(2):
+        assert await t(w) == ()
+    balances = await sheet(w)
+    assert (balances["POSITIONS"], balances["CASH"]) == (D(0), D(100_000))
+    assert await w.fund.ledger.reports_aside() == ()
+    titles = [alert.title for alert in w.sent_alerts()]
+    assert titles == ["Fill 1 is set aside", "Fill 1 is no longer set aside"]
+    fills.append(msgspec.structs.replace(fills[0], cursor="3"))
+    assert await t(w) == ()
+    assert criticals(w) == ["Fill 1 is set aside"]
+    assert (await w.fund.ledger.verify()).ok
+
+
 async def test_a_settlement_closes_the_position_that_its_fills_opened() -> None:
     c = engine()
     async with virtual_fund(c, ledger_enabled=True, total_capital=100) as w:
@@ -207,6 +293,34 @@ async def test_a_settlement_closes_the_position_that_its_fills_opened() -> None:
         balances = await sheet(w)
         assert (balances["CASH"], balances["POSITIONS"]) == (D(160), D(0))
         await w.fund.ledger.withdraw(160)
+
+
+async def test_settlements_wait_for_fills_that_have_come_already() -> None:
+    """A long report takes several ticks; its markets must not be settled before their fills."""
+    c = engine()
+    async with virtual_fund(c, ledger_enabled=True, total_capital=1_000_000) as w:
+        c.fill_list = [F(str(number), "1", "1") for number in range(1, 20_001)]
+        c.fill_list.append(F("20001", "100", "0.40", instrument="WILL-X"))
+        c.settlement_list = [Settlement("a", "WILL-X", "s", D(40), D(100), 0, "1")]
+        for _ in range(2):
+            assert await t(w) == ()
+        balances = await sheet(w)
+        assert (balances["POSITIONS"], balances["CASH"]) == (D(20_000), D(980_060))
+
+
+async def test_the_stage_of_a_fill_is_that_of_now() -> None:
+    """A strategy that was registered or adopted since the last tick is no stranger."""
+    c = engine()
+    async with virtual_fund(c, ledger_enabled=True, promotion_enabled=True) as w:
+        await t(w)
+        await w.fund.promotion.adopt("s", PromotionStage.Live_Small, by="ann", reason="live")
+        await w.fund.promotion.register("young")
+        c.fill_list = [F("1", "1", "10"), F("2", "1", "10", strategy="young")]
+        await t(w)
+        told = [(a.strategy, a.message) for a in w.sent_alerts() if a.level.value == "CRITICAL"]
+        assert told == [
+            ("young", "Its stage is paper. Fill 2 of 1 X at 10 is booked under its name.")
+        ]
 
 
 async def test_fills_without_entitlement_are_booked_and_told_by_name() -> None:

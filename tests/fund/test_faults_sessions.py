@@ -18,7 +18,7 @@ from fundops import Fund, FundConfig, FundManager, PromotionStage
 from fundops.actors.oversight import actor as oversight
 from fundops.actors.oversight import schema
 from fundops.actors.oversight.schema import Memory
-from fundops.actors.persistence import DurableActor, Reader, database
+from fundops.actors.persistence import DurableActor, Reader, database, store
 from fundops.runtime import ConfigError, InlineWorker, VirtualClock
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import Fill, StrategyStatus
@@ -94,6 +94,8 @@ async def fee_keys(world: VirtualFund) -> dict[str, Decimal]:
 def locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Another program holds the write lock for longer than a commit waits."""
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 0)
+    monkeypatch.setattr(store, "LOCK_ATTEMPTS", 1)
+    monkeypatch.setattr(store, "LOCKED_OUT_WAIT_MS", 1)
     other = apsw.Connection(str(path))
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -350,6 +352,58 @@ async def test_promotion_is_told_how_many_sessions_a_year_has(
     assert found == ("2026-01-05", per_year)
 
 
+@pytest.mark.parametrize(
+    ("named", "sharpe"), [(False, 6.57), (True, 5.46)], ids=["UTC days", "named"]
+)
+async def test_sixty_sessions_are_annualised_by_their_calendar(named: bool, sharpe: float) -> None:
+    # Returns alternate around 0.34679%, 1% above and below it.
+    engine, equity = FakeController(running(stage="paper")), 1_000.0
+    async with virtual_fund(engine, promotion_enabled=True) as world:
+        await world.fund.promotion.register("s")
+        await world.tick()
+        for day in range(60):
+            equity *= 1 + 0.0034679 + (0.01 if day % 2 else -0.01)
+            engine.set("s", equity=equity)
+            world.clock.advance(DAY_S)
+            date = dt.date(2026, 1, 5) + dt.timedelta(days=day)
+            report = await world.tick(date if named else None)
+            assert report.sessions == (date.isoformat(),)
+        metrics = (await world.fund.promotion.snapshot("s")).metrics
+        assert metrics["sharpe"] == pytest.approx(sharpe, abs=0.005)
+
+
+async def test_fridays_value_is_fresh_on_monday_of_a_weekday_calendar() -> None:
+    settings: dict[str, Any] = {
+        "session": "weekdays 16:00 America/New_York",
+        "clock": VirtualClock(at_us("2026-01-07 12:00:00")),
+        "promotion_enabled": True,
+        "min_paper_days": 0,
+        "min_trades": 0,
+        "min_sharpe": -1_000,
+    }
+    engine = FakeController(running(stage="paper"))
+    async with virtual_fund(engine, **settings) as world:
+        promotion, clock = world.fund.promotion, world.clock
+        await promotion.register("s")
+        await promotion.freeze("s")  # or the end of a session would promote it
+        for day, equity in (("07", 1_001), ("08", 1_003), ("09", 1_002)):
+            await world.tick()
+            clock.advance_to(at_us(f"2026-01-{day} 21:00:00"))
+            engine.set("s", equity=equity)
+            assert (await world.tick()).sessions == (f"2026-01-{day}",)
+        engine.failures["strategies"] = ConnectionError()
+        clock.advance_to(at_us("2026-01-12 14:00:00"))
+        assert (await world.tick()).sessions == ()
+        evaluation = await promotion.evaluate("s")
+        assert evaluation.verdict == "PASS"
+        ages_s = {line.age_s for line in evaluation.criteria if line.age_s is not None}
+        assert ages_s == {65 * 3_600}
+        for day, verdict in (("12", "PASS"), ("13", "INCONCLUSIVE")):
+            clock.advance_to(at_us(f"2026-01-{day} 21:00:00"))
+            assert (await world.tick()).sessions == (f"2026-01-{day}",)
+            assert (await promotion.evaluate("s")).verdict == verdict
+
+
 @pytest.mark.parametrize("session", ["\ud800", "monday", "2026-1-5", 5])
 async def test_a_name_that_is_no_date_is_refused_and_the_tick_goes_on(session: Any) -> None:
     async with virtual_fund(FakeController(running())) as world:
@@ -469,6 +523,40 @@ async def test_the_figures_of_the_last_tick_are_stored_at_an_orderly_stop(tmp_pa
     assert schema.read_back(after.statuses) == (engine.statuses["s"],)
 
 
+async def test_a_peak_that_is_not_stored_outlives_the_oversight_actor() -> None:
+    engine = FakeController(running(equity=None, allocated=100_000))
+    async with virtual_fund(engine) as world:
+        await world.advance(120)
+        engine.set("s", realized_pnl=99)  # a rise by less than 0.1% is stored at the session's end
+        await world.advance(60)
+        world.fund.drill("oversight")
+        engine.set("s", realized_pnl=-10_000)
+        await world.advance(60)
+        [oversight] = [child for child in world.fund.tree() if child.name == "oversight"]
+        assert oversight.restarts == 1
+        status = await world.fund.status()
+        assert status.drawdown_pct == pytest.approx(100 * (1 - 90_000 / 100_099), abs=1e-6)
+
+
+async def test_a_deposit_that_only_the_guard_remembers_pays_no_performance_fee(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, engine = tmp_path / "fund.db", FakeController(running(equity=None, allocated=100_000))
+    settings: dict[str, Any] = {"ledger_enabled": True, "performance_fee_pct": 20.0}
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 0)  # at the opening, too
+    async with virtual_fund(engine, db_path=path, **settings) as world:
+        await world.advance(60)
+        engine.set("s", realized_pnl=10_000)
+        await world.advance(60)
+        await world.fund.ledger.deposit(108_000)
+        with locked(path, monkeypatch):
+            assert "remember" in (await world.tick()).failed
+        world.fund.drill("oversight")
+        assert (await world.tick()).failed == ()
+        status = await world.fund.status()
+        assert status.total_fees == pytest.approx(D(2_000), abs=D("0.01"))
+
+
 async def test_a_peak_survives_a_crash_to_a_tenth_of_a_percent(tmp_path: Path) -> None:
     engine = FakeController(running())
     path = tmp_path / "fund.db"
@@ -505,6 +593,7 @@ async def test_nav_beyond_the_database_is_refused_by_name_and_nothing_is_lost() 
         for day in (5, 6):
             report = await world.tick(f"2026-01-0{day}")
             assert report.failed == ("guard",)
+            assert (await world.fund.status()).nav == D(4 * 10**10)
         [alert] = [one for one in world.sent_alerts() if "guard" in one.title]
         assert "200,000,000,000.00" in alert.message
         for name in names:
@@ -517,7 +606,10 @@ async def test_nav_beyond_the_database_is_refused_by_name_and_nothing_is_lost() 
             0,
             "OFF",
         )
-        assert [session for session, _, _ in await lines(world)] == ["2026-01-05", "2026-01-06"]
+        assert [(session, nav) for session, nav, _ in await lines(world)] == [
+            ("2026-01-05", D(4 * 10**10)),
+            ("2026-01-06", D(4 * 10**10)),
+        ]
 
 
 async def test_the_fee_of_units_that_leave_is_charged_to_them() -> None:

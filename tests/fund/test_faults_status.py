@@ -97,6 +97,16 @@ async def test_open_breakers_are_published_without_a_question() -> None:
         assert snapshot.state["alerts_24h"] == (await w.fund.status()).alerts_24h > 0
 
 
+async def test_figures_of_strategies_are_decimal_text_whatever_the_engine_reports() -> None:
+    c = FakeController(StrategyStatus("s", "running", equity=1_000, allocated=0.1))
+    async with virtual_fund(c, status_port=0) as w:
+        await w.tick()
+        await until(w, "strategies", lambda rows: "s" in rows)
+        row = (await first_of(w, "strategies")).state["s"]
+        assert (row["equity"], row["allocated"], row["realized_pnl"]) == ("1000", "0.1", "0")
+        assert (row["capital_cap"], row["n_trades"]) == (None, 0)
+
+
 async def test_amounts_of_the_journal_are_decimal_text() -> None:
     async with virtual_fund(FakeController(), ledger_enabled=True, status_port=0) as w:
         await w.fund.ledger.open_position("X", quantity=2, cost=Decimal("10.5"), fee=1)

@@ -708,7 +708,7 @@ async def test_a_level_or_category_that_does_not_exist_is_a_value_error(
     level: Any, category: Any
 ) -> None:
     async with virtual_fund(ledger_enabled=True) as world:
-        with pytest.raises(ValueError, match="is not a valid"):
+        with pytest.raises(ValueError, match="is not one of"):
             await world.fund.alerts.send(level, category, "a", "b")
 
 

@@ -513,6 +513,14 @@ def test_a_gate_without_criteria_proves_nothing(
 def test_a_criterion_that_cannot_be_judged_is_refused(metric: Any, limit: float) -> None:
     with pytest.raises(ConfigError, match="mine"):
         Criterion("mine", metric, ">=", limit)
+    with pytest.raises(ConfigError, match="name"):
+        Criterion("", "sharpe", ">=", 1)
+
+
+@pytest.mark.parametrize("gate", [None, 5, "paper", (Paper, ())])
+def test_a_gate_that_is_none_is_refused_by_name(manager: PromotionManager, gate: Any) -> None:
+    with pytest.raises(ConfigError, match="is not a PromotionGate"):
+        manager.add_gate(gate)
 
 
 def test_settings_of_ones_own_change_the_gate_and_bad_ones_are_refused(tmp_path: Path) -> None:
@@ -766,10 +774,14 @@ def test_the_docstring_names_the_files_and_nothing_of_this_machine() -> None:
 # -- what a caller cannot mean
 
 
-@pytest.mark.parametrize("db_path", [":memory:", "", Path(":memory:")])
-def test_a_database_in_memory_is_refused(db_path: str | Path) -> None:
+@pytest.mark.parametrize(
+    "db_path", [":memory:", "", Path(":memory:"), Path(), "file:x", "a\0b", "\ud800", 5]
+)
+def test_a_path_that_is_no_files_is_refused(db_path: Any) -> None:
     with pytest.raises(ConfigError, match="db_path"):
         PromotionManager(db_path)
+    with pytest.raises(ConfigError, match="db_path"):
+        FundConfig(total_capital=1, db_path=db_path).located()
 
 
 def test_a_relative_path_stays_the_same_file_in_another_folder(

@@ -15,6 +15,7 @@ from fundops import FeedStatus, Fill, Settlement, StrategyStatus, VirtualClock, 
 from fundops.runtime import ConfigError
 from fundops.testing import START_US, FakeController, virtual_fund
 from fundops.wire.controller import (
+    CanGiveStatement,
     CanListCashEvents,
     CanListFeeds,
     CanListFills,
@@ -29,6 +30,7 @@ from fundops.wire.controller import (
 def test_the_fake_controller_has_every_part_a_controller_can_have() -> None:
     engine = FakeController()
     for part in (
+        CanGiveStatement,
         CanRestart,
         CanPause,
         CanStopAll,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fundops.runtime import ConfigError
 from fundops.wire import border
 from fundops.wire.controller import FeedStatus, StopReport, StrategyStatus
+from fundops.wire.foreign import fitted
 
 
 class Text(str):
@@ -90,8 +91,8 @@ def test_a_name_that_could_be_mistaken_is_refused(name: Any) -> None:
     [(None, ""), ("a\ud800b", "a?b"), (ValueError("x"), "x"), (Hostile(), "some Hostile")],
 )
 def test_a_free_text_is_repaired_and_never_refused(value: Any, text: str) -> None:
-    assert border.fitted(value) == text
-    assert border.fitted("x" * 5_000, 10) == "x" * 10
+    assert fitted(value) == text
+    assert fitted("x" * 5_000, 10) == "x" * 10
 
 
 @pytest.mark.parametrize("count", [-1, 1.0, "1", None, True, Hostile(), 2**63])

@@ -99,7 +99,7 @@ def test_a_number_of_any_kind_becomes_an_exact_decimal(given: Any, exact: Decima
         (Decimal("1e50"), "is too large"),
         (10**50, "is too large"),
         (Decimal("1." + "1" * 200), "has more than 128 digits"),
-        (Hostile(), "cannot be read"),
+        (Hostile(), "fee: some Hostile is not a number"),
         ([1], "is not a number"),
     ],
     ids=lambda value: type(value).__name__,

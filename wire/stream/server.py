@@ -54,8 +54,8 @@ __all__ = ["ServerStatistics", "choose_subprotocol", "last_message", "serve_stat
 # Messages per topic that are taken from the hub at once. A client that stalls halfway keeps only
 # these in memory.
 BATCH_MAX = 16
-# Answers to pings and to unknown topics that wait while a client does not read. The rate limit
-# admits no more.
+# Answers to pings and to unknown topics that wait while a client does not read. The oldest beyond
+# them are left out: a client may ask 10 times a second, and has 10 s to take one message.
 NOTICES_MAX = 16
 
 _ABNORMAL = 1006  # RFC 6455, section 7.1.5: the connection ended without a close frame
@@ -71,6 +71,7 @@ class ServerStatistics(msgspec.Struct):
     closed: Counter[int] = msgspec.field(
         default_factory=Counter
     )  # websockets by close code; 1006: no close frame
+    left_out: int = 0  # answers that clients did not take in time
 
 
 def choose_subprotocol(offered: Iterable[str]) -> str | None:
@@ -99,7 +100,8 @@ class _Connection:
         self._websocket: WebSocketConnection | None = None
         self._verdict: Verdict | None = None
         self._authorized = False
-        self._notices: deque[bytes] = deque(maxlen=NOTICES_MAX)
+        self._notices: deque[bytes] = deque()  # at most NOTICES_MAX
+        self._left_out = False  # whether it was logged that an answer was left out
         self._conversation = trio.CancelScope()
 
     def end(self, verdict: Verdict) -> None:
@@ -216,18 +218,30 @@ class _Connection:
             case Sub(topics):
                 unknown = self._server.hub.follow(cursor, topics)
                 if unknown:
-                    self._notices.append(
+                    self._answer(
                         encode(Error(CloseCode.UNKNOWN_TOPIC, f"unknown: {', '.join(unknown)}"))
                     )
             case Unsub(topics):
                 self._server.hub.unfollow(cursor, topics)
             case Ping():
-                self._notices.append(self._heartbeat())
+                self._answer(self._heartbeat())
             case Hello():
                 self.end(Verdict(CloseCode.CONFLICT, "there was a hello already"))
             case _:
                 assert_never(message)
         cursor.wake()
+
+    def _answer(self, notice: bytes) -> None:
+        """Send it when the client takes bytes; for want of room the oldest one is left out."""
+        if len(self._notices) >= NOTICES_MAX:
+            self._notices.popleft()
+            if not self._left_out:
+                self._left_out = True
+                _log.warning(
+                    "a client of the status stream asks more than it reads: answers are left out"
+                )
+            self._server.statistics.left_out += 1
+        self._notices.append(notice)
 
     async def _refuse(self, code: int, reason: str) -> NoReturn:
         self.end(Verdict(code, reason))

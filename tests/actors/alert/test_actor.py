@@ -640,7 +640,7 @@ async def test_a_storage_that_does_not_answer_holds_no_critical_back_and_no_row_
         )
         assert receipt.outcome is UNPERSISTED
         worker.delay_s = 0
-        await trio.sleep(10)  # the commit that nobody waited for has landed meanwhile
+        await trio.sleep(4)  # the commit that nobody waited for has landed meanwhile
         assert history(path) == [("before", QUEUED), ("now", QUEUED)]
         assert (await send(supervisor, "after")).outcome is QUEUED
         await drained(supervisor)
@@ -850,6 +850,71 @@ async def test_a_waiting_critical_leaves_from_memory_while_storage_refuses(
     assert inbox.titles == [*(str(number) for number in range(7)), "2 GENERAL suppressed"]
     unpersisted = [title for title, outcome in history(path) if outcome is UNPERSISTED]
     assert unpersisted == ["5", "6"]
+
+
+# -- without a message
+
+
+async def test_an_alert_that_waits_goes_out_without_another_message(
+    path: Path, clock: VirtualClock, autojump_clock: trio.testing.MockClock
+) -> None:
+    inbox = Inbox()
+    async with tree(path, clock, inbox) as supervisor:
+        for number in range(7):
+            await send(supervisor, str(number), dedup_key=f"k{number}")
+        clock.advance(59)
+        await trio.sleep(59)
+        assert inbox.titles == [str(number) for number in range(5)]
+        clock.advance(1)
+        await trio.sleep(2)
+        assert inbox.titles[5:] == ["2 GENERAL suppressed", "5", "6"]
+
+
+async def test_a_summary_goes_out_without_another_message(
+    path: Path, clock: VirtualClock, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with tree(path, clock, Inbox()) as supervisor:
+        await send_many(supervisor, 7)
+        clock.advance(60)
+        await trio.sleep(61)
+        assert page(path, 1).alerts[0].title == "2 GENERAL suppressed"
+
+
+async def test_a_clock_that_is_set_back_keeps_no_alert_waiting(
+    path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    class SteppedClock(VirtualClock):
+        step_us = 0
+
+        def now_us(self) -> int:
+            return super().now_us() + self.step_us
+
+    inbox, clock = Inbox(), SteppedClock(START_US)
+    async with tree(path, clock, inbox) as supervisor:
+        for number in range(6):
+            await send(supervisor, str(number), dedup_key=f"k{number}")
+        clock.step_us = -3_600_000_000
+        await trio.sleep(61)
+        assert inbox.titles[-1] == "4"
+        clock.step_us = 60_000_000
+        await trio.sleep(61)
+        assert inbox.titles[-1] == "5"
+
+
+async def test_storage_that_heals_is_found_without_another_message(
+    path: Path, clock: VirtualClock, autojump_clock: trio.testing.MockClock
+) -> None:
+    worker = FickleWorker()
+    async with tree(path, clock, Inbox(), worker=lambda: worker) as supervisor:
+        await store(supervisor, alert_request(START_US, INFO, GENERAL, "stored", "m"))
+        worker.refuses = True
+        supervisor.ref("alert").tell_nowait(AlertsWaiting())
+        assert (await send(supervisor, "from memory", CRITICAL)).outcome is UNPERSISTED
+        await trio.sleep(60)
+        assert history(path) == []
+        worker.refuses = False
+        await trio.sleep(5)
+        assert history(path) == [("from memory", UNPERSISTED), ("stored", QUEUED)]
 
 
 # -- ids that leave the process

@@ -263,8 +263,8 @@ def test_a_price_may_take_the_place_of_a_mistake() -> None:
     draft.decide(Deposit(100), "a", NOW_US)
     draft.decide(RecordProfit(100), "b", NOW_US)
     draft.correct(Correct(2, Price("EUR", 2), "it was a price"), "c", NOW_US)
-    assert price_of(draft.entries[-1].request) == ("EUR", 2 * UNIT)
-    assert draft.prices["EUR"].minor == 2 * UNIT
+    assert price_of(draft.entries[-1].request) == ("EUR", Decimal(2))
+    assert draft.prices["EUR"].value == 2
 
 
 def test_the_nav_counts_an_asset_at_its_last_price() -> None:

@@ -11,6 +11,7 @@ import pytest
 from fundops.actors.ledger.book import Book, Draft
 from fundops.actors.ledger.entry import Entry, canonical, request_of
 from fundops.wire.ledger import (
+    BookSettlement,
     ChargeManagementFee,
     ChargePerformanceFee,
     Deposit,
@@ -104,3 +105,14 @@ def test_a_self_describing_entry_keeps_no_copy_of_its_request(kind: Any) -> None
 def test_any_other_entry_keeps_its_request(event: Event) -> None:
     entry = entry_of(event)
     assert entry.request == request_of(entry) == canonical(event)
+
+
+def test_what_was_paid_before_is_compared_by_value() -> None:
+    forms = {
+        canonical(BookSettlement("M", 1, 2, paid=paid, strategy="s"))
+        for paid in (Decimal("0.00000178"), 0.00000178, "0.00000178")
+    }
+    assert len(forms) == 1
+    # As entries of earlier versions have it.
+    assert '"paid":"0.00000178"' in forms.pop()
+    assert '"paid":"40.00000000"' in canonical(BookSettlement("M", 1, 2, paid=40, strategy="s"))

@@ -264,14 +264,14 @@ def ratio_of(value: Any) -> Fraction | None:
 
 def content_of(request: msgspec.Struct) -> object:
     """What makes two requests the same: everything but the key, amounts by what they are worth."""
-    is_fill = isinstance(request, BookFill)
+    factors = {BookFill: ("price", "quantity"), Price: ("value",)}.get(type(request), ())
 
     def plain(name: str, value: Any) -> object:
         if isinstance(value, tuple):
             return [content_of(part) for part in value]
         if isinstance(value, msgspec.Struct):
             return content_of(value)
-        measure = factor if is_fill and name in ("price", "quantity") else exact
+        measure = factor if name in factors else exact
         amount = measure(value) if name in AMOUNTS else None
         if amount is None and isinstance(value, Decimal):
             amount = factor(value)  # a reported figure of many digits
@@ -340,7 +340,7 @@ class Oracle:
 
         What is wrong is left out alone; what was left out before is not tried again.
         """
-        before, aside = len(self.journal), list[str]()
+        before, aside = len(self.journal), dict[str, str]()  # ids by key
         right, left_out = list[str](), list[str]()  # keys
         for one in reports:
             kept = self.copy()
@@ -359,17 +359,21 @@ class Oracle:
                 self.aside = [other for other in self.aside if key_of_report(other[1]) != mine] + [
                     said
                 ]
-                aside.append(one.id)
+                aside[mine] = one.id
                 left_out.append(mine)
             else:
                 right.append(key_of_report(one))
+                for _, late in kept.aside:
+                    if (source, late) not in self.aside:
+                        aside.pop(key_of_report(late), None)
+                        left_out = [key for key in left_out if key != key_of_report(late)]
         # What the engine has put right may be tried as it was before, should it say that again.
         self.aside = [
             other
             for other in self.aside
             if key_of_report(other[1]) not in right or key_of_report(other[1]) in left_out
         ]
-        return len(self.journal) - before, self.cursors.get(source, ""), sorted(set(aside))
+        return len(self.journal) - before, self.cursors.get(source, ""), sorted(set(aside.values()))
 
     def _of_report(self, prefixes: Sequence[str]) -> dict[int, Line]:
         """The lines of one report by revision."""
@@ -410,6 +414,28 @@ class Oracle:
             self.book(back, f"{key}:reversal" if fill.quantity else key, now_us, reported=True)
         if fill.quantity or before is None:
             self.book(event, key, now_us, reported=True)
+        if before is None:
+            self._bust_late(prefix, fill, event, now_us)
+
+    def _bust_late(self, prefix: str, fill: Fill, event: BookFill, now_us: int) -> None:
+        """The busts that came before their fill; those of older revisions are done with."""
+        waiting = [
+            (late.revision, said)
+            for said in self.aside
+            if isinstance(late := said[1], Fill)
+            and key_of_fill(late) == prefix
+            and late.revision
+            and not wrong_report(late)
+            and not late.quantity
+        ]
+        seq = self.journal[-1].seq
+        for revision, said in sorted(waiting, key=lambda one: one[0]):
+            if revision > fill.revision and self.journal[-1].seq == seq:
+                back = msgspec.structs.replace(
+                    event, quantity=-fill.quantity, fee=-fill.fee, takes_back=seq
+                )
+                self.book(back, f"{prefix}{revision}", now_us, reported=True)
+            self.aside.remove(said)
 
     def _report_settlement(self, one: Settlement, now_us: int) -> None:
         booked = self._of_report([f"settlement:{one.id}:"])
@@ -575,7 +601,7 @@ class Oracle:
         if isinstance(event, Price):
             at_us = now_us if event.at_us is None else event.at_us
             if event.asset not in self.prices or self.prices[event.asset][0] <= at_us:
-                self.prices[event.asset] = (at_us, self._amount(event.value))
+                self.prices[event.asset] = (at_us, factor(event.value) or Fraction(0))
         after, nothing = self.positions(), (Fraction(0),) * 3
         moved = {
             key: tuple(
@@ -754,6 +780,10 @@ class Oracle:
                 for asset in ("USD", "EUR"):
                     if self._moving("EXTERNAL", asset) > 0:
                         self._leave_cash(asset)
+                paid = self._moving("FEES_RECEIVABLE", "USD")
+                owed = max(-self.total("FEES_RECEIVABLE"), Fraction(0))
+                if self._moving("CASH", "USD") < 0 and paid > owed:
+                    self._faults.add((InsufficientFunds, "FEES_RECEIVABLE", paid, owed))
             case Split():
                 self._split(event)
             case Rename():
@@ -763,7 +793,9 @@ class Oracle:
             case Convert():
                 self._convert(event)
             case Price():
-                self._amount(event.value)
+                price = factor(event.value)
+                if price is None or not 0 <= price <= LIMIT:
+                    self._faults.add((AmountError,))
                 if event.asset in ("USD", "UNITS"):
                     self._faults.add((ConfigError,))
 
@@ -1097,13 +1129,39 @@ class Oracle:
             if asset in self.prices
         )
 
-    def others(self) -> dict[str, Fraction]:
-        """What the fund has of each other asset."""
+    def others(self, *owners: str | None) -> dict[str, Fraction]:
+        """What the fund, or these owners, have of each other asset."""
         worth: dict[str, Fraction] = defaultdict(Fraction)
-        for (account, _, asset), amount in self.balances.items():
-            if account in WORTH and asset not in ("USD", "UNITS"):
+        for (account, owner, asset), amount in self.balances.items():
+            if account in WORTH and asset not in ("USD", "UNITS") and owner in (owners or [owner]):
                 worth[asset] += amount
         return worth
+
+    def _ever(self, accounts: set[str], *owners: str | None) -> Fraction:
+        """All that was booked there, but for the entries that closed a period."""
+        return summed(
+            amount
+            for line in self.journal
+            if line.kind not in ("period_close", "period_reopen")
+            for (account, owner, asset), amount in line.legs.items()
+            if account in accounts and asset == "USD" and owner in (owners or [owner])
+        )
+
+    def fees(self) -> Fraction:
+        return self._ever({"MANAGEMENT_FEES", "PERFORMANCE_FEES"})
+
+    def earned(self) -> Fraction:
+        pnl = {"REALIZED_PNL", "UNREALIZED_PNL", "TRADING_FEES", "INCOME", "FINANCING"}
+        return -self._ever(pnl, None)
+
+    def converted(self) -> Fraction | None:
+        gain = -self._ever({"CONVERSIONS"}, None)
+        for asset, amount in self.others(None).items():
+            if asset in self.prices:
+                gain += rounded(amount * self.prices[asset][1])
+            elif amount and self.balances["CONVERSIONS", None, asset]:
+                return None
+        return gain
 
     def nav_per_unit(self) -> Fraction:
         units = self._in_issue()
@@ -1770,9 +1828,10 @@ class Anything(RuleBasedStateMachine):
         assert totals.balance_sheet == view.balance_sheet
         assert totals.nav_minor * MINOR == oracle.nav()
         assert totals.external_minor * MINOR == -oracle.total("EXTERNAL")
-        assert totals.fees_minor * MINOR == oracle.total("MANAGEMENT_FEES") + oracle.total(
-            "PERFORMANCE_FEES"
-        )
+        assert totals.fees_minor * MINOR == oracle.fees()
+        assert totals.earned_minor * MINOR == oracle.earned()
+        converted = totals.converted_minor
+        assert oracle.converted() == (None if converted is None else converted * MINOR)
         unpriced = [name for name, amount in oracle.others().items() if amount]
         assert list(totals.unpriced) == sorted(set(unpriced) - oracle.prices.keys())
         assert totals.entries == len(oracle.journal)

@@ -55,6 +55,13 @@ class World:
     def asides_by_key(self, keys: Iterable[str]) -> dict[str, AsideReport]:
         return {key: self.asides[key] for key in keys if key in self.asides}
 
+    def asides_by_prefix(self, prefixes: Iterable[str]) -> list[AsideReport]:
+        return [
+            aside
+            for key, aside in sorted(self.asides.items())
+            if f"{key.rpartition(':')[0]}:" in set(prefixes) and aside.skipped_by is None
+        ]
+
     def draft(self) -> Draft:
         return Draft(self.book, self._original, rules=self.rules)
 
@@ -89,7 +96,7 @@ class World:
         self.take(draft)
         self.asides.update(outcome.asides)
         for key in outcome.cleared:
-            del self.asides[key]
+            self.asides.pop(key, None)
         return outcome
 
     def total(self, account: str) -> Decimal:
@@ -356,6 +363,62 @@ def test_a_bust_takes_the_fill_back_and_may_be_revised() -> None:
     assert len(world.report(fill("1", "1", "2", revision=1)).asides) == 1
     world.report(fill("1", "3", "2", revision=2))
     assert (world.lots(), len(world.journal)) == ([(D(3), D(6))], 3)
+
+
+def bust(revision: int = 1, **more: Any) -> Fill:
+    return fill("1", "0", "2", revision=revision, **more)
+
+
+def test_a_bust_waits_for_its_fill_and_takes_it_back() -> None:
+    world = World()
+    first = world.report(bust(), fill("2", "1", "10", instrument="Y"))
+    assert titles(first) == ["CRITICAL Fill 1 is set aside"]
+    second = world.report(fill("1", "5", "2", fee=D(1)))
+    assert (world.asides, second.asides, second.waiting) == ({}, {}, {})
+    assert titles(second) == ["INFO Fill 1 is no longer set aside"]
+    assert (world.lots(), world.total("CASH"), len(world.journal)) == ([(D(1), D(10))], D(-10), 3)
+    for again in (bust(), bust(price=D(9)), fill("1", "5", "2", fee=D(1))):
+        assert not world.report(again).asides
+    assert len(world.journal) == 3
+
+
+def test_a_bust_before_its_fill_in_one_report_is_never_told() -> None:
+    world = World()
+    outcome = world.report(bust(), fill("1", "5", "2"), bust())
+    assert (outcome.asides, outcome.waiting, world.lots()) == ({}, {}, [])
+    assert [alert for alert in outcome.alerts if alert.level.value == "CRITICAL"] == []
+
+
+def test_a_bust_that_waits_is_done_with_when_a_higher_revision_comes() -> None:
+    world = World()
+    world.report(bust(1), bust(5))
+    world.report(fill("1", "5", "2", revision=3))
+    assert (world.asides, world.lots()) == ({}, [])
+    assert [entry.key.rpartition(":")[2] for entry in world.journal] == ["3", "5"]
+    world.report(fill("1", "6", "2", revision=7))
+    assert world.lots() == [(D(6), D(12))]
+
+
+def test_a_revision_in_the_place_of_a_waiting_bust_is_booked() -> None:
+    world = World()
+    world.report(bust())
+    outcome = world.report(fill("1", "6", "2", revision=1))
+    assert (world.asides, world.lots()) == ({}, [(D(6), D(12))])
+    assert titles(outcome) == ["INFO Fill 1 is no longer set aside"]
+
+
+def test_a_bust_that_is_wrong_again_after_its_fill_is_set_aside() -> None:
+    world = World()
+    outcome = world.report(bust(), fill("1", "5", "2"), fill("1", "0", "NaN", revision=1))
+    assert (len(world.asides), outcome.cleared, world.lots()) == (1, [], [])
+
+
+def test_a_bust_that_a_person_gave_up_takes_nothing_back() -> None:
+    world = World()
+    (key,) = world.report(bust()).asides
+    world.asides[key] = msgspec.structs.replace(world.asides[key], skipped_by="ann")
+    world.report(fill("1", "5", "2"))
+    assert (world.lots(), list(world.asides)) == ([(D(5), D(10))], [key])
 
 
 def test_revisions_in_one_report_are_booked_in_their_order() -> None:

@@ -32,7 +32,7 @@ from fundops.runtime import (
 from fundops.wire.alert import AlertsWaiting, ConsumeAlertRequests, SendAlert
 from fundops.wire.controller import FeedStatus, Fill, Settlement, StopReport, StrategyStatus
 from fundops.wire.errors import OutcomeUnknown, StorageDegraded
-from fundops.wire.guard import EngageKillSwitch, ReadKillSwitch, ResumeStrategy
+from fundops.wire.guard import EngageKillSwitch, ReadKillSwitch
 from fundops.wire.ledger import (
     BalanceSheet,
     Deposit,
@@ -46,6 +46,7 @@ from fundops.wire.oversight import (
     NavHistory,
     NavSample,
     ReadFundStatus,
+    ResumeStrategy,
     Tick,
     TickReport,
 )
@@ -494,7 +495,7 @@ async def test_nobody_is_paused_who_was_resumed_meanwhile(path: Path) -> None:
         tree.engine.raising = {"pause"}
         tree.engine.report(pnl=-2_600)
         await tree.tick()
-        assert await tree.ask("guard", ResumeStrategy("mm", "owner", "checked"))
+        assert await tree.ask("oversight", ResumeStrategy("mm", "owner", "checked"))
         tree.engine.raising = set()
         assert (await tree.tick()).failed == ()
         assert tree.engine.calls == [("resume", "mm")]
@@ -801,7 +802,7 @@ async def test_a_break_between_the_two_navs_is_one_critical_until_it_is_mended(p
         tree.engine.report(pnl=0)
         await tree.tick(day_of(0))
         assert tree.alerts("break") == []
-        await tree.ask("ledger", RecordLoss("10.01"))
+        await tree.ask("ledger", RecordLoss("10.01", strategy="mm"))
         for number in (1, 2, 3):
             await tree.tick(day_of(number), DAY_S)
         await tree.tick()
@@ -816,7 +817,7 @@ async def test_a_basis_point_is_no_break_and_neither_are_fees_or_marks(path: Pat
     async with opened(path, fees=FeeSettings(200, 20.0, 1)) as tree:
         tree.engine.report()
         await tree.tick()
-        await tree.ask("ledger", RecordLoss("9.99"))
+        await tree.ask("ledger", RecordLoss("9.99", strategy="mm"))
         tree.engine.fill_list = [fill(1, 10, 100)]
         for number in range(4):
             tree.engine.report(unrealized_pnl=50.0 * number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from fundops import PromotionStage, StrategyStatus
@@ -135,3 +136,20 @@ def test_the_stream_shows_money_as_text_and_the_stage_of_the_database() -> None:
     row = shown.strategies([status], terms)["mr"]
     assert (row["equity"], row["stage"]) == ("90071992547409.93", "live-small")
     assert shown.strategies([status], {})["mr"]["stage"] == "paper"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1e21, "1" + 21 * "0"), (10**18 + 1, "1000000000000000001"), (0.1, "0.1"), (None, None)],
+)
+def test_every_figure_of_a_strategy_is_shown_as_text(value: float | None, text: str) -> None:
+    figures = ("equity", "allocated", "realized_pnl", "unrealized_pnl", "capital_cap")
+    status = StrategyStatus("mr", "running", **dict.fromkeys((*figures, "twin_equity"), value))
+    row = shown.strategies([status], {})["mr"]
+    assert [row[figure] for figure in (*figures, "twin_equity")] == 6 * [text]
+    money = [
+        field.name
+        for field in msgspec.structs.fields(StrategyStatus)
+        if "Decimal" in str(field.type)
+    ]
+    assert sorted(money) == sorted((*figures, "twin_equity"))

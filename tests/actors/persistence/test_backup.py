@@ -4,6 +4,8 @@ something else unasked.
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -247,6 +249,64 @@ def test_what_an_interrupted_restore_left_is_in_nobodys_way(copy: Path, tmp_path
     restore(copy, tmp_path / "fund.db", SCHEMA)
     assert facts(tmp_path / "fund.db") == 200
     assert not (tmp_path / "fund.db.restoring").exists()
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+def test_the_journal_of_a_killed_restore_is_not_replayed_into_the_next(
+    copy: Path, tmp_path: Path, suffix: str
+) -> None:
+    target = tmp_path / "new" / "fund.db"
+    target.parent.mkdir()
+    target.with_name(f"fund.db.restoring{suffix}").write_bytes(b"of another file")
+    restore(copy, target, SCHEMA)
+    assert facts(target) == 200
+    assert names(target.parent) == {"fund.db"}
+
+
+def test_a_copy_is_prepared_before_it_has_its_name(copy: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "fund.db"
+
+    def prepare(connection: apsw.Connection) -> None:
+        assert not target.exists()
+        connection.pragma("journal_mode", "wal")
+        connection.execute("INSERT INTO fact(value) VALUES ('more')")
+
+    restore(copy, target, SCHEMA, prepare=prepare)
+    assert facts(target) == 201
+
+
+def test_a_restore_whose_preparation_fails_leaves_nothing(copy: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "fund.db"
+
+    def prepare(connection: apsw.Connection) -> None:
+        connection.execute("DELETE FROM x")
+
+    with pytest.raises(DatabaseError, match=r"cannot be written: .*no such table: x"):
+        restore(copy, target, SCHEMA, prepare=prepare)
+    assert names(target.parent) == set()
+
+
+# -- a change that was cut off
+
+
+CUT_OFF = """
+import os, sys, apsw
+connection = apsw.Connection(sys.argv[1])
+connection.pragma("cache_size", 1)
+connection.execute("BEGIN; UPDATE fact SET value = 'x' || value")
+os._exit(9)
+"""
+
+
+def test_a_reader_of_a_file_with_a_change_that_was_cut_off_says_what_to_do(copy: Path) -> None:
+    subprocess.run([sys.executable, "-c", CUT_OFF, str(copy)], check=False)
+    assert copy.with_name("copy.db-journal").exists()
+    with pytest.raises(
+        DatabaseError, match=r"holds a change that was cut off.*start its fund once"
+    ):
+        Reader(copy)
+    open_database(copy, SCHEMA).close()
+    assert facts(copy) == 200
 
 
 @pytest.mark.parametrize("content", [b"", b"text" * 1_000], ids=["empty", "text"])

@@ -186,8 +186,10 @@ async def test_a_broken_constraint_fails_its_own_request_and_no_other(path: Path
         Statement(INSERT, ((2, b"not a text"),)),
         Statement(INSERT, (("not a number", "good"),)),
         Statement(INSERT, ((2**70, "good"),)),
+        Statement(INSERT, ((2, "\ud800"),)),
+        Statement(INSERT, ((2, ValueError("good")),)),
     ],
-    ids=["check", "unique", "reference", "type", "rowid", "overflow"],
+    ids=["check", "unique", "reference", "type", "rowid", "overflow", "surrogate", "object"],
 )
 async def test_all_statements_of_one_request_are_stored_or_none(
     path: Path, offence: Statement

@@ -40,6 +40,7 @@ from fundops.wire.stream.protocol import (
     decode_server,
 )
 from fundops.wire.stream.server import (
+    NOTICES_MAX,
     ServerStatistics,
     _Server,
     choose_subprotocol,
@@ -733,6 +734,24 @@ async def test_a_stalled_reader_is_evicted_while_the_others_see_everything() -> 
             received = await stalled.rest()
             assert b"4408" not in received
             assert struct.pack("!H", 4408) not in received
+        await serves(served)
+
+
+async def test_answers_that_a_client_does_not_take_are_counted_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(messages_per_s=1_000) as served, raw(served, receive_buffer=4_096) as asking:
+        await asking.hello()
+        await until(lambda: served.hub.clients == 1)
+        served.hub.publish_state("fund", {"bulk": "x" * 10_000_000})
+        await asking.take(1)  # the sender is in the middle of the bulk from here on
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(NOTICES_MAX + 5):
+            await asking.send_frame(TEXT, b'{"t":"ping"}')
+        await until(lambda: served.statistics.left_out == 5)
+        assert [one.levelname for one in caplog.records if "left out" in one.getMessage()] == [
+            "WARNING"
+        ]
         await serves(served)
 
 
