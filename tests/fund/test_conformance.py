@@ -105,6 +105,9 @@ class Plain:
 
     settlements = cash_events = fills
 
+    def statement(self) -> None:
+        return None
+
 
 def test_a_controller_of_plain_functions_conforms() -> None:
     assert check_controller(Plain()) == ()
@@ -149,6 +152,7 @@ def test_the_replay_engine_lacks_only_what_it_says() -> None:
     assert check_controller(engine) == (
         "it has no settlements: settlements are not booked automatically",
         "it has no cash_events: cash events are not booked automatically",
+        "it has no statement: the books are not compared with the broker's",
     )
 
 
@@ -179,6 +183,7 @@ def test_missing_parts_are_named_with_what_is_off() -> None:
         "it has no fills: fills are not booked automatically",
         "it has no settlements: settlements are not booked automatically",
         "it has no cash_events: cash events are not booked automatically",
+        "it has no statement: the books are not compared with the broker's",
         "it has no strategies: the host must push its state with fund.report",
     )
 

@@ -389,12 +389,12 @@ NAMES = [["s"], {"s": 1}, Hostile("x"), Decimal("sNaN"), 10**5_000, 5]
 async def test_a_name_that_is_no_known_text_crashes_no_actor(name: Any) -> None:
     async with virtual_fund(_fake(), **PROMO, **HEAL) as world:
         if isinstance(name, str):  # a name that no strategy has
-            assert not await world.fund.resume(name, by="ann")
+            assert not await world.fund.resume(name, by="ann", reason="r")
             assert not await world.fund.confirm_counters(name, by="ann", reason="r")
         else:
-            with pytest.raises(ConfigError, match="strategy"):
-                await world.fund.resume(name, by="ann")
-            with pytest.raises(ConfigError, match="strategy"):
+            with pytest.raises(ConfigError, match=r"^(name|strategy): "):
+                await world.fund.resume(name, by="ann", reason="r")
+            with pytest.raises(ConfigError, match=r"^(name|strategy): "):
                 await world.fund.confirm_counters(name, by="ann", reason="r")
         for ask in (
             world.fund.promotion.snapshot,

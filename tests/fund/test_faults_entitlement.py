@@ -15,7 +15,7 @@ from fundops import Fund, FundConfig, PromotionStage, StrategyStatus, VirtualClo
 from fundops.reader import open_reader
 from fundops.runtime import InlineWorker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
-from fundops.wire.errors import BadRequest, HostFault
+from fundops.wire.errors import BadRequest, HostFault, KillSwitchEngaged
 
 HEAL: dict[str, Any] = {"self_healing_enabled": True}
 PROMO: dict[str, Any] = {"promotion_enabled": True}
@@ -405,12 +405,12 @@ async def test_an_engine_that_will_not_resume_leaves_the_strategy_paused(
         await _paused(world)
         fake.mood = mood
         with pytest.raises(HostFault, match="resume"):
-            await world.fund.resume("s", by="ann")
+            await world.fund.resume("s", by="ann", reason="r")
         fake.set("s", state="running")
         await _ticks(world, 1)
         assert _held(world) == ("reduce", False, True)
         fake.mood = "works"
-        assert await world.fund.resume("s", by="ann")
+        assert await world.fund.resume("s", by="ann", reason="r")
         await _ticks(world, 1)
         assert _held(world) == ("live", True, True)
 
@@ -429,7 +429,7 @@ async def test_the_kill_switch_waits_for_no_resume_and_outlasts_it(
 
         async def resume() -> None:
             with pytest.raises(HostFault, match="stopped again"):
-                await world.fund.resume("s", by="ann")
+                await world.fund.resume("s", by="ann", reason="r")
 
         nursery.start_soon(resume)
         await trio.testing.wait_all_tasks_blocked()
@@ -438,8 +438,8 @@ async def test_the_kill_switch_waits_for_no_resume_and_outlasts_it(
         assert trio.current_time() == began_s
         await trio.sleep(1)
         assert ("stop", "s", "the kill switch was engaged while it resumed") in fake.calls
-        with pytest.raises(HostFault, match="the kill switch is engaged"):
-            await world.fund.resume("s", by="ann")
+        with pytest.raises(KillSwitchEngaged):
+            await world.fund.resume("s", by="ann", reason="r")
         assert [call[0] for call in fake.calls].count("resume") == 1
 
 
@@ -448,7 +448,7 @@ async def test_only_a_person_with_a_name_resumes(by: Any) -> None:
     async with virtual_fund(_fake(), **HEAL) as world:
         await _paused(world)
         with pytest.raises(BadRequest, match="by"):
-            await world.fund.resume("s", by=by)
+            await world.fund.resume("s", by=by, reason="r")
         assert not any(call[0] == "resume" for call in world.controller.calls)
 
 

@@ -87,13 +87,13 @@ async def test_what_loosens_is_refused_without_a_name(by: Any) -> None:
         await ticks(world, 1)
         world.controller.set("other", equity=500)
         await ticks(world, 1)
-        for loosen in (
-            world.fund.recovery.release,
-            world.fund.recovery.reset,
-            world.fund.resume,
+        for loosening in (
+            world.fund.recovery.release("s", by=by),
+            world.fund.recovery.reset("s", by=by),
+            world.fund.resume("other", by=by, reason="r"),
         ):
             with pytest.raises(BadRequest) as refusal:
-                await loosen("other" if loosen == world.fund.resume else "s", by=by)
+                await loosening
             assert refusal.value.field == "by"
         assert (await status(world)).phase is P.HELD
         assert world.controller.statuses["other"].state == "paused"
@@ -106,9 +106,9 @@ async def test_a_name_that_is_none_crashes_no_actor(name: Any) -> None:
         for order in (world.fund.recovery.hold, world.fund.recovery.release):
             with pytest.raises(UnmanagedStrategy):
                 await order(name, by="ann")
-        with pytest.raises(ConfigError, match="strategy"):
-            await world.fund.resume(name, by="ann")
-        with pytest.raises(ConfigError, match="strategy"):
+        with pytest.raises(ConfigError, match=r"^(name|strategy): "):
+            await world.fund.resume(name, by="ann", reason="r")
+        with pytest.raises(ConfigError, match=r"^(name|strategy): "):
             await world.fund.confirm_counters(name, by="ann", reason="r")
         assert (await world.tick()).failed == ()
 
@@ -313,9 +313,9 @@ async def test_a_name_that_is_no_text_is_refused_and_no_actor_crashes() -> None:
             with pytest.raises((UnmanagedStrategy, UnknownStrategy)):
                 await asked
         for asked_of_guard in (
-            fund.resume(name, by="ann"),
+            fund.resume(name, by="ann", reason="r"),
             fund.confirm_counters(name, by="ann", reason="r"),
         ):
-            with pytest.raises(ConfigError, match="strategy"):
+            with pytest.raises(ConfigError, match=r"^(name|strategy): "):
                 await asked_of_guard
         assert all(child.restarts == 0 for child in fund.tree())
