@@ -20,7 +20,7 @@ TEXT_MAX = 1_000
 _OWN_NUMBERS = frozenset((int, float, Decimal))
 
 
-def plain_text(value: object) -> str | None:
+def plain_text(value: Any) -> str | None:
     """The text as a plain `str`; None when the value is no text. Never raises."""
     if type(value) is str:
         return value

@@ -107,10 +107,11 @@ class AlertDoor(Door):
         return ChannelTest(name, error is None, error)
 
 
-def _one_of(kind: type[E], value: E | str, field: str) -> E:
+def _one_of(kind: type[E], value: Any, field: str) -> E:
     """The level or category of this name. Raises: `AlertRefused`, naming the field."""
     try:
-        return value if type(value) is kind else kind(plain_text(value))
+        member: E = value if type(value) is kind else kind(plain_text(value))
     except ValueError:
         known = ", ".join(member.value for member in kind)
         raise AlertRefused(field, f"{shown(value)} is not one of {known}") from None
+    return member
