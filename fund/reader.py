@@ -13,13 +13,16 @@ from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.history import check_kind
 from fundops.actors.ledger.reports import Reports
 from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
+from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Reader
 from fundops.actors.promotion import schema as promotion_schema
+from fundops.actors.promotion.strategy import Strategy
+from fundops.actors.recovery import schema as recovery_schema
 from fundops.control import audit
 from fundops.file import meta
 from fundops.moments import Moment, day_of, moment_of
 from fundops.wire.alert import AlertPage
-from fundops.wire.errors import DatabaseError
+from fundops.wire.errors import DatabaseError, UnknownStrategy
 from fundops.wire.ledger import (
     AsideReport,
     Entry,
@@ -30,8 +33,10 @@ from fundops.wire.ledger import (
     Statement,
 )
 from fundops.wire.money import Amount
+from fundops.wire.oversight import NavSample
 from fundops.wire.paging import checked_limit
 from fundops.wire.promotion import HistoryEntry, PromotionStage
+from fundops.wire.recovery import RecoveryEvent
 
 __all__ = ["FundReader", "open_reader"]
 
@@ -227,9 +232,34 @@ class FundReader:
             strategy.name: strategy.stage for strategy in promotion_schema.load_all(self._reader)
         }
 
-    def promotion_history(self, limit: int = 50) -> tuple[HistoryEntry, ...]:
-        """Changes of all strategies, newest first."""
-        return promotion_schema.history(self._reader, None, checked_limit(limit))
+    def current_stage(self, strategy_id: str) -> PromotionStage:
+        """The stage of one strategy, by its id or its name. Raises: `UnknownStrategy`."""
+        return self._strategy(strategy_id).stage
+
+    def promotion_history(
+        self, limit: int = 50, *, strategy_id: str | None = None
+    ) -> tuple[HistoryEntry, ...]:
+        """Changes of all strategies, or of one, newest first. Raises: `UnknownStrategy`."""
+        found = None if strategy_id is None else self._strategy(strategy_id).id
+        return promotion_schema.history(self._reader, found, checked_limit(limit))
+
+    def _strategy(self, strategy_id: str) -> Strategy:
+        found = promotion_schema.find(self._reader, strategy_id)
+        if found is None:
+            raise UnknownStrategy(strategy_id)
+        return found
+
+    # -- recovery
+
+    def recovery_events(self, limit: int = 20) -> tuple[RecoveryEvent, ...]:
+        """The newest events of recovery, newest first."""
+        return recovery_schema.newest_events(self._reader, checked_limit(limit))
+
+    # -- oversight
+
+    def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
+        """NAV and drawdown at the end of each session, newest first."""
+        return oversight_schema.nav_history(self._reader, checked_limit(limit))
 
 
 def open_reader(path: str | Path) -> FundReader:

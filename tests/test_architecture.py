@@ -336,7 +336,7 @@ def test_the_runtime_alone_loads_neither_database_nor_http_client_nor_fund() -> 
     loaded = _loaded_by("import fundops.runtime")
     assert "fundops.runtime" in loaded
     assert (
-        loaded & {"apsw", "httpx2", "mcp", "rich", "cyclopts", "fundops.fund", "fundops.config"}
+        loaded & {"apsw", "httpx2", "mcp", "rich", "fundops.fund", "fundops.config"}
         == set()
     )
     assert [name for name in loaded if name.startswith(("fundops.wire", "fundops.actors"))] == []

@@ -81,17 +81,23 @@ def test_the_commands_of_the_ledger_run_as_written_on_the_book_of_its_first_snip
     )
 
 
-def test_the_page_of_settings_is_what_the_declarations_say(tmp_path: Path) -> None:
-    # A copy of the script writes its page beside itself, so the checkout stays as it is.
-    script = Path(shutil.copy(DOCS / "generate.py", tmp_path))
+def test_what_is_made_from_declarations_is_what_they_say(tmp_path: Path) -> None:
+    # A copy of the script writes beside itself, so the checkout stays as it is.
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "fund" / "cli").mkdir(parents=True)
+    script = Path(shutil.copy(DOCS / "generate.py", tmp_path / "docs"))
     subprocess.run(
         [sys.executable, "-W", "error", str(script)], check=True, capture_output=True, timeout=60
     )
-    written = (tmp_path / "settings.md").read_text(encoding="utf-8")
+    written = (tmp_path / "docs" / "settings.md").read_text(encoding="utf-8")
     assert "| `lease_s` | a finite number > 0 and <= 86,400 | `30.0` | seconds;" in written
-    assert (DOCS / "settings.md").read_text(encoding="utf-8") == written, (
-        "stale: run `python docs/generate.py`"
-    )
+    commands = (tmp_path / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert "| `fundops ledger deposit AMOUNT` | Book money that comes in" in commands
+    for name in ("docs/settings.md", "docs/commands.md", "fund/cli/verbs.py"):
+        made = (tmp_path / name).read_text(encoding="utf-8")
+        assert (ROOT / name).read_text(encoding="utf-8") == made, (
+            f"{name} is stale: run `python docs/generate.py`"
+        )
 
 
 def test_the_line_for_the_control_socket_has_the_fields_of_a_request() -> None:

@@ -66,7 +66,7 @@ async def test_with_no_fund_it_engages_by_the_marker_and_releases_by_the_files(
     assert command("status")[1]["state"] == "ENGAGED"
     code, said = command("release", "--by", "", "--reason", "well")
     assert code != 0
-    assert said["error"]["text"].startswith("by: ")
+    assert said["error"]["text"].startswith("--by: ")
     code, answer = command("release", "--by", "ann", "--reason", "well")
     assert (code, answer["state"]) == (0, "OFF")
     async with _open(command.db, fake) as fund:
