@@ -121,6 +121,7 @@ class OversightActor(DurableActor):
         self._board = board  # None: there is no stream
         self._booking = Booking(host, lambda request: self._ask("ledger", request))
         self._ticks = 0
+        self._ticked_s: float | None = None  # monotonic end of the last tick; None: no tick yet
         self._failing: dict[str, str] = {}  # steps, and why
         self._alerts: list[AlertDraft] = []
         self._failures = FailureWatch()  # used without self-healing, where recovery tells none
@@ -308,6 +309,7 @@ class OversightActor(DurableActor):
                 await self._ask("alert", ConsumeAlertRequests())
         if self._totals is not None:
             self._balance_sheet = self._totals.balance_sheet
+        self._ticked_s = self._clock.monotonic_s()
         self._publish()
         promotions = sum(one.kind == "promote" for one in transitions)
         return TickReport(
@@ -728,7 +730,13 @@ class OversightActor(DurableActor):
             clock_suspect=self._clock_watch.is_suspect(),
             data_age_s=round(heard.age_s, 3) if self._ticks else None,
             stale=heard.silent and bool(guard.strategies),
+            tick_age_s=self._tick_age_s(),
         )
+
+    def _tick_age_s(self) -> float | None:
+        if self._ticked_s is None:
+            return None
+        return round(self._clock.monotonic_s() - self._ticked_s, 3)
 
     # Read from the file when they are shown: others write these rows, and a value kept here would
     # be as old as the last question.
