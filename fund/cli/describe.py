@@ -361,14 +361,14 @@ def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
 
 
 def _figure(hint: Any) -> str:
-    """The kind of a figure: amount, number, whole, flag, text; "nested" for anything else."""
+    """The kind of a figure: amount, number, whole, flag, word, text; "nested" for anything else."""
     inner = [kind for kind in get_args(hint) if kind is not NoneType]
     if get_origin(hint) in (Union, UnionType):
         if Decimal in inner:
             return "amount"
         return _figure(inner[0])
     if get_origin(hint) is Literal or (isinstance(hint, type) and issubclass(hint, enum.Enum)):
-        return "text"
+        return "word"
     names = {Decimal: "amount", float: "number", int: "whole", bool: "flag", str: "text"}
     return names.get(hint, "nested")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fundops.cli.grammar import Verb
-from fundops.cli.show import Column, amount, moment, pairs, table
+from fundops.cli.show import Column, amount, moment, number, pairs, table, without_empty
 
 __all__ = [
     "alerts",
@@ -63,16 +63,7 @@ def entries_of(answer: list[dict[str, Any]], path: Path) -> list[str]:
         Column("asset", cut="middle"),
         Column("memo", cut="end"),
     )
-    return table(*_without_empty(columns, rows))
-
-
-def _without_empty(
-    columns: Iterable[Column], rows: list[list[str]]
-) -> tuple[list[Column], list[list[str]]]:
-    """The table without the columns that are empty in every row."""
-    kept = [at for at in range(len(rows[0])) if any(row[at] for row in rows)]
-    found = list(columns)
-    return [found[at] for at in kept], [[row[at] for at in kept] for row in rows]
+    return table(*without_empty(columns, rows))
 
 
 def alerts(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
@@ -114,8 +105,8 @@ def _evaluated(answer: dict[str, Any]) -> list[str]:
     rows = [
         [
             criterion["name"],
-            "" if criterion["observed"] is None else f"{criterion['observed']:.6g}",
-            f"{criterion['op']} {criterion['limit']:.6g} {criterion['unit']}".strip(),
+            "" if criterion["observed"] is None else number(criterion["observed"]),
+            f"{criterion['op']} {number(criterion['limit'])} {criterion['unit']}".strip(),
             criterion["verdict"],
             _one_line(criterion["reason"]),
         ]
@@ -145,7 +136,7 @@ def strategy(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
         facts.append(("cooling until", f"{moment(answer['cooldown_until'])} UTC"))
     lines = [*pairs(facts), "", *_evaluated(answer["evaluation"])]
     if answer["metrics"]:
-        metrics = [(name, f"{value:.6g}") for name, value in answer["metrics"].items()]
+        metrics = [(name, number(value)) for name, value in answer["metrics"].items()]
         lines += ["", "metrics:", *pairs(metrics, right=True)]
     if answer["history"]:
         rows = [
@@ -170,8 +161,8 @@ def why(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
         f"{answer['strategy']}: {stage}mode {answer['mode']}, capital {amount(answer['capital'])}",
         f"real orders: {may[answer['may_open']]} open, {may[answer['may_close']]} close",
     ]
-    for number, blocker in enumerate(answer["blockers"], 1):
-        lines.append(f"{number}. {blocker['kind'].replace('_', ' ')}: {_one_line(blocker['text'])}")
+    for place, blocker in enumerate(answer["blockers"], 1):
+        lines.append(f"{place}. {blocker['kind'].replace('_', ' ')}: {_one_line(blocker['text'])}")
         lines.append(f"   lifted by: {_one_line(blocker['lift'])}")
     if not answer["blockers"]:
         lines.append("no blocker")
@@ -200,9 +191,9 @@ def status(_verb: Verb, answer: dict[str, Any], path: Path) -> list[str]:
     identity = meta.read_file(path)
     stages = ", ".join(f"{count} {stage}" for stage, count in answer["strategies_by_stage"].items())
     strategies = f"{answer['running_strategies']} running"
-    age_s = answer["data_age_s"]
-    silent = "; the host is silent" if answer["stale"] else ""
-    last = "no tick yet" if age_s is None else f"{_age(age_s)} old{silent}"
+    ticked_s, age_s = answer["tick_age_s"], answer["data_age_s"]
+    silent = f"; the host is silent, its data {_age(age_s or 0)} old" if answer["stale"] else ""
+    last = "none yet" if ticked_s is None else f"{_age(ticked_s)} ago{silent}"
     doubt = [("clock", "in doubt: `fundops confirm clock`")] if answer["clock_suspect"] else []
     currency = identity.get("currency", "")
     shown = [
@@ -214,9 +205,8 @@ def status(_verb: Verb, answer: dict[str, Any], path: Path) -> list[str]:
         ("strategies", f"{strategies}; {stages}" if stages else strategies),
         ("breakers open", str(answer["breakers_open"])),
         ("alerts in 24 h", str(answer["alerts_24h"])),
-        ("fees", f"{amount(answer['total_fees'])}"),
-        ("ticks", f"{answer['ticks']:,} since the start"),
-        ("data", last),
+        ("fees", amount(answer["total_fees"])),
+        ("last tick", last),
         *doubt,
     ]
     return [*pairs(shown), *_strategies(path)]
@@ -252,7 +242,7 @@ def _strategies(path: Path) -> list[str]:
         Column("recovery"),
         Column("promotion", cut="end"),
     )
-    return ["", *table(*_without_empty(columns, rows))] if rows else []
+    return ["", *table(*without_empty(columns, rows))] if rows else []
 
 
 def _standing(stage: dict[str, Any] | None) -> str:

@@ -11,8 +11,9 @@ An answer arrives as JSON values, and its shape from `fundops.cli.describe`:
 | `("table", struct, fields)` | records, a line each; `fields` are pairs of name and kind |
 | `("record", struct, fields)` | one record |
 
-Kinds: amount, number, whole, flag, text, time (microseconds), and nested, which has no column. The
-printing functions return the exit code 0, so that a command can end with one of them.
+Kinds: amount, number, whole, flag, text, word (one of a few), time (microseconds), and nested,
+which has no column. The printing functions return the exit code 0, so that a command can end with
+one of them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ __all__ = [
     "error_json",
     "error_line",
     "moment",
+    "number",
     "pairs",
     "print_answer",
     "print_json",
@@ -42,11 +44,12 @@ __all__ = [
     "print_table",
     "table",
     "width",
+    "without_empty",
 ]
 
 WIDTH: Final = 80
 # A column of names is not cut below this; a table that is still too wide is printed as pairs.
-NAME_MIN: Final = 8
+NAME_MIN: Final = 7
 PROSE_MIN: Final = 12
 GAP: Final = "  "
 
@@ -151,8 +154,10 @@ def moment(at_us: int) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _number(value: float) -> str:
-    return f"{value:,.2f}" if abs(value) >= 1_000 else f"{value:.6g}"
+def number(value: float) -> str:
+    """A number that is no money, with at most four decimals."""
+    text = f"{value:,.2f}" if abs(value) >= 1_000 else f"{value:.4f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _figure(value: Any, kind: str) -> str:
@@ -169,7 +174,7 @@ def _figure(value: Any, kind: str) -> str:
     if isinstance(value, int):
         return f"{value:,}" if kind != "plain" else str(value)
     if isinstance(value, float):
-        return _number(value)
+        return number(value)
     return _clean(str(value))
 
 
@@ -213,25 +218,15 @@ class Column(NamedTuple):
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table that is no wider than the terminal.
 
-    Names are cut, figures never. Where that is not enough, each row becomes a block of pairs.
+    Names are cut, figures never. Where that is not enough, columns without a value are left out,
+    and then each row becomes a block of pairs.
     """
-    widths = [
-        max(len(column.head), *(len(row[at]) for row in rows), 0) if rows else len(column.head)
-        for at, column in enumerate(columns)
-    ]
-    room = width() - len(GAP) * (len(columns) - 1)
-    while sum(widths) > room:
-        cuttable = [
-            at
-            for at, column in enumerate(columns)
-            if column.cut and widths[at] > max(NAME_MIN, len(column.head))
-        ]
-        if not cuttable:
-            return _blocks(columns, rows)
-        # Prose gives way before names do.
-        prose = [at for at in cuttable if columns[at].cut == "end" and widths[at] > PROSE_MIN]
-        widest = max(prose or cuttable, key=lambda at: widths[at])
-        widths[widest] -= 1
+    widths = _widths(columns, rows)
+    if widths is None and rows:
+        columns, rows = without_empty(columns, rows)
+        widths = _widths(columns, rows)
+    if widths is None:
+        return _blocks(columns, rows)
     lines = []
     for cells in ([column.head for column in columns], *rows):
         fitted = [
@@ -242,9 +237,40 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]
     return lines
 
 
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int] | None:
+    """The width of each column; None where the terminal is too narrow for them."""
+    widths = [
+        max([len(column.head), *(len(row[at]) for row in rows)])
+        for at, column in enumerate(columns)
+    ]
+    room = width() - len(GAP) * (len(columns) - 1)
+    while sum(widths) > room:
+        cuttable = [
+            at
+            for at, column in enumerate(columns)
+            if column.cut and widths[at] > max(NAME_MIN, len(column.head))
+        ]
+        if not cuttable:
+            return None
+        # Prose gives way before names do.
+        prose = [at for at in cuttable if columns[at].cut == "end" and widths[at] > PROSE_MIN]
+        widths[max(prose or cuttable, key=lambda at: widths[at])] -= 1
+    return widths
+
+
+def without_empty(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]]
+) -> tuple[list[Column], list[list[str]]]:
+    """The table without the columns that are empty in every row."""
+    kept = [at for at in range(len(columns)) if any(row[at] for row in rows)]
+    return [columns[at] for at in kept], [[row[at] for at in kept] for row in rows]
+
+
 def _blocks(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
     heads = [column.head for column in columns]
-    blocks = [pairs([*zip(heads, row, strict=True)]) for row in rows]
+    blocks = [
+        pairs([(head, cell) for head, cell in zip(heads, row, strict=True) if cell]) for row in rows
+    ]
     return [line for block in blocks for line in [*block, ""]][:-1]
 
 
@@ -392,7 +418,7 @@ def _head(field: str) -> str:
 
 def _column(field: str, kind: str) -> Column:
     right = kind in ("amount", "quantity", "number", "whole")
-    cut = "" if right or kind in ("time", "flag") or field in WHOLE else "middle"
+    cut = "" if right or kind in ("time", "flag", "word") or field in WHOLE else "middle"
     return Column(_head(field), right, "end" if field in PROSE else cut)
 
 

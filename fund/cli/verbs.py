@@ -27,7 +27,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         live=True,
-        answer=('record', 'FundStatus', (('running', 'flag'), ('total_capital', 'amount'), ('nav', 'amount'), ('drawdown_pct', 'number'), ('high_water_mark', 'amount'), ('running_strategies', 'whole'), ('total_fees', 'amount'), ('kill_switch', 'text'), ('mode', 'text'), ('strategies_by_stage', 'nested'), ('alerts_24h', 'whole'), ('breakers_open', 'whole'), ('ticks', 'whole'), ('nav_difference', 'amount'), ('clock_suspect', 'flag'), ('data_age_s', 'number'), ('stale', 'flag'))),
+        answer=('record', 'FundStatus', (('running', 'flag'), ('total_capital', 'amount'), ('nav', 'amount'), ('drawdown_pct', 'number'), ('high_water_mark', 'amount'), ('running_strategies', 'whole'), ('total_fees', 'amount'), ('kill_switch', 'word'), ('mode', 'text'), ('strategies_by_stage', 'nested'), ('alerts_24h', 'whole'), ('breakers_open', 'whole'), ('ticks', 'whole'), ('nav_difference', 'amount'), ('clock_suspect', 'flag'), ('data_age_s', 'number'), ('stale', 'flag'), ('tick_age_s', 'number'))),
     ),
     V(
         words='nav-history',
@@ -57,7 +57,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         live=True,
-        answer=('record', 'StorageStatus', (('state', 'text'), ('reason', 'text'), ('commits', 'whole'), ('requests', 'whole'), ('wal_bytes', 'whole'))),
+        answer=('record', 'StorageStatus', (('state', 'word'), ('reason', 'text'), ('commits', 'whole'), ('requests', 'whole'), ('wal_bytes', 'whole'))),
     ),
     V(
         words='demo',
@@ -160,7 +160,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
-        answer=('table', 'PromotionSnapshot', (('strategy_id', 'text'), ('name', 'text'), ('stage', 'text'), ('days_in_stage', 'number'), ('rev', 'whole'), ('frozen', 'flag'), ('cooldown_until', 'whole'), ('metrics', 'nested'), ('evaluation', 'nested'), ('history', 'nested'))),
+        answer=('table', 'PromotionSnapshot', (('strategy_id', 'text'), ('name', 'text'), ('stage', 'word'), ('days_in_stage', 'number'), ('rev', 'whole'), ('frozen', 'flag'), ('cooldown_until', 'whole'), ('metrics', 'nested'), ('evaluation', 'nested'), ('history', 'nested'))),
     ),
     V(
         words='strategy show',
@@ -174,7 +174,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
-        answer=('record', 'PromotionSnapshot', (('strategy_id', 'text'), ('name', 'text'), ('stage', 'text'), ('days_in_stage', 'number'), ('rev', 'whole'), ('frozen', 'flag'), ('cooldown_until', 'whole'), ('metrics', 'nested'), ('evaluation', 'nested'), ('history', 'nested'))),
+        answer=('record', 'PromotionSnapshot', (('strategy_id', 'text'), ('name', 'text'), ('stage', 'word'), ('days_in_stage', 'number'), ('rev', 'whole'), ('frozen', 'flag'), ('cooldown_until', 'whole'), ('metrics', 'nested'), ('evaluation', 'nested'), ('history', 'nested'))),
     ),
     V(
         words='strategy stage',
@@ -189,7 +189,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         reader='current_stage',
-        answer=('value', 'text'),
+        answer=('value', 'word'),
     ),
     V(
         words='strategy evaluate',
@@ -203,7 +203,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
-        answer=('record', 'Evaluation', (('id', 'text'), ('strategy', 'text'), ('stage', 'text'), ('target', 'text'), ('episode', 'whole'), ('as_of_us', 'time'), ('criteria', 'nested'), ('verdict', 'text'), ('would_do', 'text'), ('blocked_by', 'text'))),
+        answer=('record', 'Evaluation', (('id', 'text'), ('strategy', 'text'), ('stage', 'word'), ('target', 'word'), ('episode', 'whole'), ('as_of_us', 'time'), ('criteria', 'nested'), ('verdict', 'word'), ('would_do', 'word'), ('blocked_by', 'text'))),
     ),
     V(
         words='strategy history',
@@ -219,7 +219,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         reader='promotion_history',
-        answer=('table', 'HistoryEntry', (('seq', 'whole'), ('strategy', 'text'), ('kind', 'text'), ('from_stage', 'text'), ('to_stage', 'text'), ('effective_us', 'time'), ('by', 'text'), ('reason', 'text'), ('metrics', 'nested'), ('evaluation_id', 'text'), ('rev', 'whole'))),
+        answer=('table', 'HistoryEntry', (('seq', 'whole'), ('strategy', 'text'), ('kind', 'text'), ('from_stage', 'word'), ('to_stage', 'word'), ('effective_us', 'time'), ('by', 'text'), ('reason', 'text'), ('metrics', 'nested'), ('evaluation_id', 'text'), ('rev', 'whole'))),
     ),
     V(
         words='strategy resume',
@@ -311,7 +311,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         signed=True,
-        answer=('record', 'Transition', (('strategy', 'text'), ('kind', 'text'), ('from_stage', 'text'), ('to_stage', 'text'), ('reason', 'text'), ('hard', 'flag'))),
+        answer=('record', 'Transition', (('strategy', 'text'), ('kind', 'word'), ('from_stage', 'word'), ('to_stage', 'word'), ('reason', 'text'), ('hard', 'flag'))),
     ),
     V(
         words='strategy demote',
@@ -330,7 +330,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         signed=True,
-        answer=('record', 'Transition', (('strategy', 'text'), ('kind', 'text'), ('from_stage', 'text'), ('to_stage', 'text'), ('reason', 'text'), ('hard', 'flag'))),
+        answer=('record', 'Transition', (('strategy', 'text'), ('kind', 'word'), ('from_stage', 'word'), ('to_stage', 'word'), ('reason', 'text'), ('hard', 'flag'))),
     ),
     V(
         words='strategy freeze',
@@ -582,7 +582,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         reader='reports_aside',
-        answer=('table', 'AsideReport', (('kind', 'text'), ('key', 'text'), ('id', 'text'), ('content', 'text'), ('reason', 'text'), ('since_us', 'time'), ('skipped_by', 'text'))),
+        answer=('table', 'AsideReport', (('kind', 'word'), ('key', 'text'), ('id', 'text'), ('content', 'text'), ('reason', 'text'), ('since_us', 'time'), ('skipped_by', 'text'))),
     ),
     V(
         words='ledger reconcile',
@@ -1135,7 +1135,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         signed=True,
-        answer=('record', 'AsideReport', (('kind', 'text'), ('key', 'text'), ('id', 'text'), ('content', 'text'), ('reason', 'text'), ('since_us', 'time'), ('skipped_by', 'text'))),
+        answer=('record', 'AsideReport', (('kind', 'word'), ('key', 'text'), ('id', 'text'), ('content', 'text'), ('reason', 'text'), ('since_us', 'time'), ('skipped_by', 'text'))),
     ),
     V(
         words='ledger begin',
@@ -1229,7 +1229,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
-        answer=('record', 'AlertReceipt', (('id', 'whole'), ('outcome', 'text'), ('count', 'whole'))),
+        answer=('record', 'AlertReceipt', (('id', 'whole'), ('outcome', 'word'), ('count', 'whole'))),
     ),
     V(
         words='recovery status',
@@ -1242,7 +1242,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
-        answer=('table', 'RecoveryStatus', (('name', 'text'), ('phase', 'text'), ('attempts', 'whole'), ('due_us', 'time'), ('reason', 'text'))),
+        answer=('table', 'RecoveryStatus', (('name', 'text'), ('phase', 'word'), ('attempts', 'whole'), ('due_us', 'time'), ('reason', 'text'))),
     ),
     V(
         words='recovery events',
@@ -1257,7 +1257,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         reader='recovery_events',
-        answer=('table', 'RecoveryEvent', (('action', 'text'), ('target', 'text'), ('success', 'flag'), ('attempt', 'whole'), ('error', 'text'), ('at_us', 'time'), ('seq', 'whole'), ('by', 'text'))),
+        answer=('table', 'RecoveryEvent', (('action', 'word'), ('target', 'text'), ('success', 'flag'), ('attempt', 'whole'), ('error', 'text'), ('at_us', 'time'), ('seq', 'whole'), ('by', 'text'))),
     ),
     V(
         words='recovery stats',
@@ -1284,7 +1284,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
-        answer=('table', 'RecoveryEvent', (('action', 'text'), ('target', 'text'), ('success', 'flag'), ('attempt', 'whole'), ('error', 'text'), ('at_us', 'time'), ('seq', 'whole'), ('by', 'text'))),
+        answer=('table', 'RecoveryEvent', (('action', 'word'), ('target', 'text'), ('success', 'flag'), ('attempt', 'whole'), ('error', 'text'), ('at_us', 'time'), ('seq', 'whole'), ('by', 'text'))),
     ),
     V(
         words='recovery check-feeds',
@@ -1298,7 +1298,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
-        answer=('table', 'RecoveryEvent', (('action', 'text'), ('target', 'text'), ('success', 'flag'), ('attempt', 'whole'), ('error', 'text'), ('at_us', 'time'), ('seq', 'whole'), ('by', 'text'))),
+        answer=('table', 'RecoveryEvent', (('action', 'word'), ('target', 'text'), ('success', 'flag'), ('attempt', 'whole'), ('error', 'text'), ('at_us', 'time'), ('seq', 'whole'), ('by', 'text'))),
     ),
     V(
         words='recovery hold',
