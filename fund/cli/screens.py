@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fundops.cli.grammar import Verb
-from fundops.cli.show import Column, amount, moment, number, pairs, table, without_empty
+from fundops.cli.show import Column, Whole, amount, moment, number, pairs, table, without_empty
 
 __all__ = [
     "alerts",
@@ -126,7 +126,7 @@ def strategy(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
     """One strategy: its stage, its metrics, the verdict on it, and its last changes."""
     facts = [
         ("strategy", answer["name"]),
-        ("id", answer["strategy_id"]),
+        ("id", Whole(answer["strategy_id"])),
         ("stage", f"{answer['stage']} for {answer['days_in_stage']:,.2f} days"),
         ("revision", str(answer["rev"])),
     ]
@@ -198,14 +198,14 @@ def status(_verb: Verb, answer: dict[str, Any], path: Path) -> list[str]:
     currency = identity.get("currency", "")
     shown = [
         ("fund", identity.get("name", "")),
-        ("NAV", f"{amount(answer['nav'])} {currency}"),
+        ("NAV", Whole(f"{amount(answer['nav'])} {currency}")),
         ("drawdown", f"{answer['drawdown_pct']:.2f} %"),
         ("kill switch", answer["kill_switch"]),
         ("mode", answer["mode"]),
         ("strategies", f"{strategies}; {stages}" if stages else strategies),
         ("breakers open", str(answer["breakers_open"])),
         ("alerts in 24 h", str(answer["alerts_24h"])),
-        ("fees", amount(answer["total_fees"])),
+        ("fees", Whole(amount(answer["total_fees"]))),
         ("last tick", last),
         *doubt,
     ]

@@ -31,6 +31,7 @@ from fundops.cli.grammar import Verb
 __all__ = [
     "NOTES",
     "Column",
+    "Whole",
     "amount",
     "error_json",
     "error_line",
@@ -196,6 +197,10 @@ def _ellipsis() -> str:
 # -- pairs and tables
 
 
+class Whole(str):
+    """A figure or a key: it is never cut, since a part of it would be another one."""
+
+
 class Column(NamedTuple):
     """One column of a table."""
 
@@ -269,7 +274,14 @@ def without_empty(
 def _blocks(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
     heads = [column.head for column in columns]
     blocks = [
-        pairs([(head, cell) for head, cell in zip(heads, row, strict=True) if cell]) for row in rows
+        pairs(
+            [
+                (head, cell if column.cut else Whole(cell))
+                for head, column, cell in zip(heads, columns, row, strict=True)
+                if cell
+            ]
+        )
+        for row in rows
     ]
     return [line for block in blocks for line in [*block, ""]][:-1]
 
@@ -282,10 +294,15 @@ def pairs(found: Iterable[tuple[str, str]], *, right: bool = False) -> list[str]
     room = width()
     if not right:
         name_width = min(name_width, max(NAME_MIN, room // 3))
-        texts = Column("", cut="end")
+        names, texts = Column("", cut="middle"), Column("", cut="end")
+        left = max(room - name_width - len(GAP), NAME_MIN)
         return [
-            f"{Column('', cut='middle').fitted(name, name_width)}{GAP}"
-            f"{texts.fitted(value, max(room - name_width - len(GAP), NAME_MIN)).rstrip()}".rstrip()
+            GAP.join(
+                (
+                    names.fitted(name, name_width),
+                    value if isinstance(value, Whole) else texts.fitted(value, left),
+                )
+            ).rstrip()
             for name, value in shown
         ]
     name_width = min(name_width, max(room - value_width - len(GAP), NAME_MIN))
@@ -395,7 +412,9 @@ def _record(_verb: Verb, answer: Any, asset: Any, _name: str, fields: Any) -> li
         if value is None or value == "" or kind == "nested":
             continue
         unit = f" {asset}" if kind == "amount" else ""
-        shown.append((_head(name), f"{_figure(value, kind)}{unit}"))
+        text = f"{_figure(value, kind)}{unit}"
+        cut = kind == "text" and name not in WHOLE
+        shown.append((_head(name), text if cut else Whole(text)))
     return pairs(shown)
 
 
