@@ -14,6 +14,7 @@ from pathlib import Path
 from fundops.cli.describe import verbs
 from fundops.cli.grammar import GROUPS, Verb
 from fundops.cli.help import usage_of
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import Settings, settings_of
 
 __all__ = ["COMMANDS", "PAGE", "VERBS", "commands_page", "page", "settings_classes", "verbs_module"]
@@ -182,7 +183,7 @@ from typing import Final
 from fundops.cli.grammar import Parameter as P
 from fundops.cli.grammar import Verb as V
 
-__all__ = ["VERBS"]
+__all__ = ["SCHEMA", "VERBS"]
 
 # fmt: off
 # ruff: noqa: E501
@@ -191,7 +192,12 @@ __all__ = ["VERBS"]
 
 def verbs_module() -> str:
     """The text of fund/cli/verbs.py."""
-    lines = ["VERBS: Final[tuple[V, ...]] = ("]
+    lines = [
+        "# The newest schema of a database that this version can read.",
+        f"SCHEMA: Final = {len(MIGRATIONS)}",
+        "",
+        "VERBS: Final[tuple[V, ...]] = (",
+    ]
     for verb in verbs():
         lines.append("    V(")
         for name in Verb._fields:

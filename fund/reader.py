@@ -71,6 +71,10 @@ class FundReader:
         """Name, currency, capital and uuid, and the origin of a restored or imported database."""
         return meta.read(self._reader)
 
+    def schema(self) -> int:
+        """The version of the file's schema."""
+        return int(self._reader.row("PRAGMA user_version")[0])
+
     # -- ledger
 
     def _reports(self) -> Reports:

@@ -10,6 +10,7 @@ terminated. With `--json` an error is one JSON object, on stdout and on stderr a
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -106,7 +107,7 @@ def _worded(error: Exception) -> str:
         if problem[1:2].islower():
             problem = problem[0].lower() + problem[1:]
         return f"{error.filename}: {problem}" if error.filename else problem
-    return str(error)
+    return re.sub(r"\[Errno -?\d+\] ", "", str(error))
 
 
 def _failed(error: Exception, code: int, as_json: bool, *, text: str = "") -> int:

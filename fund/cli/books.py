@@ -12,7 +12,7 @@ from typing import Any, Literal, TextIO
 from fundops.cli import screens
 from fundops.cli.database import owned
 from fundops.cli.grammar import UsageError
-from fundops.cli.run import author, database, existing
+from fundops.cli.run import author, database, existing, opened
 from fundops.cli.show import amount, print_json, print_pairs
 from fundops.wire.money import Amount
 
@@ -92,11 +92,10 @@ def reconcile(
     """
     from fundops.cli.statements import read_statements
     from fundops.control.arguments import plain
-    from fundops.reader import open_reader
 
     where = existing(database(db))
     statements = read_statements(path)
-    with open_reader(where) as reader:
+    with opened(where) as reader:
         answer = reader.reconcile(statements, tolerance=tolerance)
     if json:
         print_json("ledger reconcile", {"ok": answer.ok, **plain(answer)})
@@ -109,9 +108,7 @@ def reconcile(
 
 def anchor(*, db: Path | None = None, json: bool = False) -> int:
     """Number and hash of the newest entry. Kept elsewhere, they detect a truncated journal."""
-    from fundops.reader import open_reader
-
-    with open_reader(existing(database(db))) as reader:
+    with opened(database(db)) as reader:
         seq, head = reader.anchor()
     if json:
         return print_json("ledger anchor", {"seq": seq, "hash": head})
@@ -136,9 +133,7 @@ def verify(
         number and hash of an earlier newest entry, as `ledger anchor` printed them: it must still
         be there
     """
-    from fundops.reader import open_reader
-
-    with open_reader(existing(database(db))) as reader:
+    with opened(database(db)) as reader:
         report = reader.verify(level, anchor=None if anchor is None else _anchor(*anchor))
     if json:
         print_json("ledger verify", report)

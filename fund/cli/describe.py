@@ -325,7 +325,7 @@ def _reader_of(row: Command) -> str:
         return ""
     name = READERS.get(row.name, row.verb)
     method = getattr(FundReader, name, None)
-    if method is None or name in ("close", "snapshot", "meta"):
+    if method is None or name in ("close", "snapshot", "meta", "schema"):
         return ""
     taken = set(inspect.signature(method).parameters)
     return name if set(row.signature.parameters) <= taken else ""

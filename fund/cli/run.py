@@ -8,14 +8,18 @@ made here when none runs, under the owner's lock. A change leaves an audit row i
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fundops.cli.given import arguments_of
 from fundops.cli.grammar import Verb
 
-__all__ = ["answer_of", "author", "database", "existing", "run", "with_labels"]
+if TYPE_CHECKING:
+    from fundops.reader import FundReader
+
+__all__ = ["answer_of", "author", "database", "existing", "opened", "run", "with_labels"]
 
 
 def database(db: Path | None) -> Path:
@@ -34,6 +38,31 @@ def existing(path: Path) -> Path:
         made = f"`fundops ledger begin CAPITAL --db {path}` makes one"
         raise DatabaseError(path, f"there is no such database; {made}")
     return path
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[FundReader]:
+    """A reader of the database, whose errors all name it.
+
+    Raises: `DatabaseError`, also for a file of a newer version.
+    """
+    import apsw
+
+    from fundops.cli.verbs import SCHEMA
+    from fundops.reader import FundReader
+    from fundops.wire.errors import DatabaseError
+
+    with FundReader(existing(path)) as reader:
+        schema = reader.schema()
+        if schema > SCHEMA:
+            problem = f"schema {schema}, this one knows {SCHEMA}"
+            raise DatabaseError(path, f"was written by a newer fundops ({problem})")
+        try:
+            yield reader
+        except apsw.Error as error:
+            old = f"; it has schema {schema}: `fundops migrate --db {path}` brings it up to date"
+            problem = f"cannot be read: {error}{old if schema < SCHEMA else ''}"
+            raise DatabaseError(path, problem) from error
 
 
 def author(by: str | None) -> str:
@@ -91,9 +120,8 @@ def answer_of(verb: Verb, path: Path, given: Mapping[str, Any]) -> Any:
 
 def _stored(verb: Verb, path: Path, arguments: Mapping[str, Any]) -> Any:
     from fundops.control.arguments import bound, plain
-    from fundops.reader import FundReader
 
-    with FundReader(path) as reader:
+    with opened(path) as reader:
         method = getattr(reader, verb.reader)
         return plain(method(**bound(method, arguments)))
 

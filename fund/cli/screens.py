@@ -171,11 +171,11 @@ def why(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
 
 def unpriced(path: Path, given: Mapping[str, Any]) -> str:
     """The assets that the NAV does not count."""
+    from fundops.cli.run import opened
     from fundops.control.arguments import bound
-    from fundops.reader import FundReader
 
     as_of = {"as_of": given["--as-of"]} if "--as-of" in given else {}
-    with FundReader(path) as reader:
+    with opened(path) as reader:
         prices = reader.prices(**bound(reader.prices, as_of))
     names = [asset for asset, price in prices.items() if price is None]
     return f"not counted, without a price: {', '.join(names)}" if names else ""

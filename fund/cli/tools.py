@@ -12,13 +12,13 @@ __all__ = ["bench", "mcp"]
 
 def mcp(*, db: Path | None = None) -> int:
     """Answer an assistant's questions about a fund, over stdio, read-only."""
-    from fundops.cli.run import database, existing
+    from fundops.cli.run import database, opened
     from fundops.mcp.server import serve
-    from fundops.reader import open_reader
 
-    path = existing(database(db)).absolute()
+    path = database(db).absolute()
     # A wrong file is refused now: an assistant would be told only in the answer of each tool.
-    open_reader(path).close()
+    with opened(path):
+        pass
     serve(path)
     return 0
 

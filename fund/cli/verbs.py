@@ -10,10 +10,13 @@ from typing import Final
 from fundops.cli.grammar import Parameter as P
 from fundops.cli.grammar import Verb as V
 
-__all__ = ["VERBS"]
+__all__ = ["SCHEMA", "VERBS"]
 
 # fmt: off
 # ruff: noqa: E501
+# The newest schema of a database that this version can read.
+SCHEMA: Final = 4
+
 VERBS: Final[tuple[V, ...]] = (
     V(
         words='status',
