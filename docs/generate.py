@@ -1,4 +1,4 @@
-"""Writes what is made from declarations: `python docs/generate.py`. The package must be installed.
+"""Writes all that is made from declarations: `python docs/generate.py`; needs the package.
 
 * docs/settings.md, from the declarations of the settings. The page has one table for each class of
   settings that a public package exports, so a class that is added there appears by itself.
@@ -133,7 +133,8 @@ REACHES = {"": "a shell", "process": "the process", "socket": "socket", "page": 
 def commands_page(found: tuple[Verb, ...] | None = None) -> str:
     """The text of docs/commands.md."""
     found = verbs() if found is None else found
-    sections = [_commands(group, text, found) for group, text in GROUPS.items()]
+    groups = dict.fromkeys(verb.group for verb in found)
+    sections = [_commands(group, GROUPS.get(group, ""), found) for group in groups]
     return "\n".join([COMMANDS_OPENING, *sections])
 
 
@@ -147,8 +148,7 @@ def _commands(group: str, text: str, found: tuple[Verb, ...]) -> str:
     lines = [
         f"## {group or 'fundops'}",
         "",
-        f"{text[0].upper()}{text[1:].rstrip('.')}.",
-        "",
+        *([f"{text[0].upper()}{text[1:].rstrip('.')}.", ""] if text else []),
         "| command | meaning | options | effect | who may ask |",
         "|---|---|---|---|---|",
         *rows,

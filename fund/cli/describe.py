@@ -81,7 +81,7 @@ def verbs() -> tuple[Verb, ...]:
     names = {row.words: row for row in COMMANDS.values()}
     found = [described(row) for row in rows.values()]
     found += [_own(words, *own[words], names.get(words)) for words in own]
-    groups = list(GROUPS)
+    groups = [*GROUPS, *sorted({verb.group for verb in found} - set(GROUPS))]
     return tuple(sorted(found, key=lambda verb: (groups.index(verb.group), not verb.reads)))
 
 
@@ -171,7 +171,7 @@ def _plain(text: str, typed: Mapping[str, str]) -> str:
 
 
 def _typed(row: Command, parameters: Sequence[Parameter]) -> dict[str, str]:
-    """What a person types, by the names of Python that a docstring may use."""
+    """The words that a person types, by the names of Python that a docstring may use."""
     verbs = {other.verb: other.words for other in COMMANDS.values() if other.part == row.part}
     return {
         **{verb: f"`fundops {words}`" for verb, words in verbs.items() if words},

@@ -12,7 +12,8 @@ __all__ = ["GROUPS", "OPTION", "Parameter", "UsageError", "Verb"]
 
 OPTION = "--"
 
-# By the first word of their commands, in the order of the help.
+# By the first word of their commands, in the order of the help. A group that is missing here comes
+# last and has no text.
 GROUPS = {
     "": "the fund as a whole",
     "strategy": "Strategies: their stages, their metrics, their history.",
@@ -25,7 +26,7 @@ GROUPS = {
 
 
 class UsageError(Exception):
-    """The command line cannot be understood; the text says what is wrong in one line."""
+    """The command line cannot be understood; the text names the fault in one line."""
 
 
 class Parameter(NamedTuple):

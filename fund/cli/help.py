@@ -28,7 +28,7 @@ def width() -> int:
 def overview(verbs: Sequence[Verb]) -> str:
     """The help of `fundops` itself."""
     alone = [verb for verb in verbs if not verb.group]
-    groups = [(group, text) for group, text in GROUPS.items() if group]
+    groups = [(group, GROUPS.get(group, "")) for group in _groups(verbs) if group]
     return "\n".join(
         [
             "Usage: fundops COMMAND [ARGUMENT ...] [OPTION ...]",
@@ -47,9 +47,15 @@ def overview(verbs: Sequence[Verb]) -> str:
     )
 
 
+def _groups(verbs: Sequence[Verb]) -> list[str]:
+    return list(dict.fromkeys(verb.group for verb in verbs))
+
+
 def group_help(group: str, verbs: Sequence[Verb]) -> str:
     """The help of one group: its commands, a line each, questions before changes."""
-    lines = [f"Usage: fundops {group} COMMAND [ARGUMENT ...] [OPTION ...]", "", GROUPS[group]]
+    lines = [f"Usage: fundops {group} COMMAND [ARGUMENT ...] [OPTION ...]"]
+    if group in GROUPS:
+        lines += ["", GROUPS[group]]
     for kind, title in _KINDS.items():
         found = [
             (verb.words.removeprefix(f"{group} "), verb.help)

@@ -20,6 +20,8 @@ ANSWER_S = 15.0
 def status(*, db: Path | None = None, json: bool = False) -> int:
     """Tell the state of the kill switch, from the fund or from its files."""
     path = database(db)
+    if _marked(path) is None:
+        existing(path)  # OFF would be a wrong answer for a path that was misspelt
     return _print("status", _asked(path, "status", {}) or _stored(path), "", as_json=json)
 
 
@@ -51,6 +53,8 @@ def engage(*, reason: str, by: str = "", db: Path | None = None, json: bool = Fa
     if answer is not None:
         return _print("engage", answer, "", as_json=json)
     told = "the marker is written; no fund answers, and one that runs or starts heeds it"
+    if not path.exists():
+        told = f"the marker is written, but there is no database {path}: is this the fund's path?"
     return _print("engage", _marked(path), told, as_json=json)
 
 

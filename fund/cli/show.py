@@ -334,7 +334,7 @@ def _print(lines: Iterable[str]) -> int:
 
 
 def print_note(target: str, path: Path, given: Mapping[str, Any]) -> None:
-    """Print on stderr what a person should know beside the answer, if there is anything."""
+    """Print a remark on the answer on stderr, if there is one."""
     text = _function(target)(path, given)
     if text:
         print(f"fundops: {text}", file=sys.stderr)

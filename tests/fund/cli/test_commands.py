@@ -247,6 +247,19 @@ def test_a_row_without_words_is_not_on_the_command_line() -> None:
     assert "ledger.post_many" not in {verb.command for verb in VERBS}
 
 
+def test_a_new_group_comes_last_and_needs_no_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = Command("fund.storage", "reads", "socket", "file show")
+    monkeypatch.setitem(COMMANDS, "fund.storage", row)
+    found = describe.verbs()
+    monkeypatch.setattr("fundops.cli.verbs.VERBS", found)
+    assert found[-1].words == "file show"
+    assert run(capsys, monkeypatch, "file")[1].startswith("Usage: fundops file COMMAND")
+    assert "\n  file" in run(capsys, monkeypatch, "--help")[1]
+    assert "## file\n\n| command" in generator().commands_page()
+
+
 def test_every_kind_of_argument_has_a_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that no row has yet."""
 

@@ -144,7 +144,7 @@ def test_records_are_a_table_of_the_columns_that_people_want(
         ("at_us", "time"),
         ("legs", "nested"),
     )
-    row = {
+    row: dict[str, Any] = {
         "strategy": None,
         "instrument": "X",
         "quantity": "10.00000000",
