@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,8 +137,6 @@ def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
     from fundops.replay.report import render
 
     logging.basicConfig(format="fundops: %(message)s", level=logging.WARNING)
-    # The demo crashes two actors on purpose, and its report says so.
-    logging.getLogger("fundops.runtime").addFilter(lambda record: "Drill: " not in str(record.args))
     messages = Console(stderr=True)
     total = len(window_of(next(iter(options.bars.values())), options.start, options.sessions))
     if total < options.sessions:
@@ -177,7 +177,24 @@ def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
         def on_session(done: int) -> None:
             progress.update(bar, completed=done)
 
-        # Ctrl-C reaches the block that runs the fund and never an actor, so the fund stops in
-        # order.
         run = partial(run_demo, options, on_session=on_session, on_ready=say_where, on_report=show)
-        trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+        with _without_drills():
+            # Ctrl-C reaches the block that runs the fund and never an actor, so the fund stops in
+            # order.
+            trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+@contextmanager
+def _without_drills() -> Iterator[None]:
+    """A block in which drills are not logged: the demo's report tells them."""
+    import logging
+
+    def is_none(record: logging.LogRecord) -> bool:
+        return "Drill: " not in str(record.args)
+
+    log = logging.getLogger("fundops.runtime")
+    log.addFilter(is_none)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_none)

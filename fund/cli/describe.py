@@ -208,7 +208,7 @@ def _parameters(
     needed = argument.default is inspect.Parameter.empty
     # A value that may be None is asked for in Python, where leaving it out could be a slip.
     required = needed and not _optional(hint) and argument.kind is not argument.VAR_POSITIONAL
-    label = _label(command, argument, required=required)
+    label, _, place = _label(command, argument, required=required).partition(" ")
     yield Parameter(
         argument.name,
         label,
@@ -218,7 +218,7 @@ def _parameters(
         default="" if needed else _default(argument.default),
         choices=choices,
         many=many or argument.kind is argument.VAR_POSITIONAL,
-        value=_place(label, kind, choices),
+        value=place or _place(label, kind, choices),
     )
 
 
@@ -254,7 +254,7 @@ def _place(label: str, kind: str, choices: tuple[Any, ...]) -> str:
 def _default(value: Any) -> str:
     if isinstance(value, enum.Enum):
         value = value.value
-    return "" if value in (None, False, "", ()) else str(value)
+    return "" if value is None or value is False or value in ("", ()) else str(value)
 
 
 def _optional(hint: Any) -> bool:

@@ -113,8 +113,8 @@ MEANINGS: Final[dict[str, str]] = {
     "dedup_key": "an alert with a key that is open already is counted and not sent",
 }
 
-# As it is typed. Other arguments are typed by their names: in their order in capitals, or as
-# options.
+# As it is typed; after an option its value's place may follow. Other arguments are typed by their
+# names: in their order in capitals, or as options.
 LABELS: Final[dict[str, str]] = {
     "strategy_id": "NAME",
     "strategy_name": "NAME",
@@ -123,6 +123,8 @@ LABELS: Final[dict[str, str]] = {
     "metrics": "METRIC=VALUE",
     "promotion.register:initial_stage": "--stage",
     "promotion.history:strategy_id": "NAME",
+    "promotion.promote:to": "--to STAGE",
+    "promotion.demote:to": "--to STAGE",
     "ledger.entries:after_seq": "--after",
     "ledger.opening_balances:cash": "CASH",
     "ledger.opening_balances:positions": "--position",
