@@ -250,10 +250,9 @@ def _standing(stage: dict[str, Any] | None) -> str:
         return ""
     if stage["frozen"]:
         return "frozen"
-    judged = stage["evaluation"]
+    would_do, blocked_by = (str(stage["evaluation"][fact]) for fact in ("would_do", "blocked_by"))
     words = {"promote": "is promoted next", "ready": "waits for a person", "demote": "is demoted"}
-    told: str = words.get(judged["would_do"], judged["blocked_by"])
-    return told
+    return words.get(would_do, blocked_by)
 
 
 def _asked(path: Path, command: str) -> list[dict[str, Any]]:

@@ -402,10 +402,13 @@ def _pairs(verb: Verb, answer: Any, asset: Any, kind: str) -> list[str]:
     return pairs([*head, *shown], right=True)
 
 
-def _record(_verb: Verb, answer: Any, asset: Any, _name: str, fields: Any) -> list[str]:
+Fields = Sequence[tuple[str, str]]
+
+
+def _record(_verb: Verb, answer: Any, asset: Any, _name: str, fields: Fields) -> list[str]:
     if answer is None:
         return ["none"]
-    kinds: dict[str, str] = dict(fields)
+    kinds = dict(fields)
     shown = []
     for name, value in answer.items():
         kind = KINDS.get(name, kinds.get(name, "text"))
@@ -418,7 +421,7 @@ def _record(_verb: Verb, answer: Any, asset: Any, _name: str, fields: Any) -> li
     return pairs(shown)
 
 
-def _table(_verb: Verb, answer: Any, asset: Any, name: str, fields: Any) -> list[str]:
+def _table(_verb: Verb, answer: Any, asset: Any, name: str, fields: Fields) -> list[str]:
     if not answer:
         return ["none"]
     kinds = {field: KINDS.get(field, kind) for field, kind in fields}
