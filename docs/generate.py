@@ -1,7 +1,9 @@
-"""Writes what is made from the declarations in the code: `python docs/generate.py`.
+"""Writes all that is made from declarations: `python docs/generate.py`; needs the package.
 
-docs/settings.md has one table for each class of settings that a public package exports, so a class
-that is added there appears on the page by itself. The package must be installed.
+* docs/settings.md, from the declarations of the settings. The page has one table for each class of
+  settings that a public package exports, so a class that is added there appears by itself.
+* docs/commands.md and fund/cli/verbs.py, from the table of commands. A new row appears by itself.
+* fund/faces.pyi, from the same table, by `stubs.py`.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ from pathlib import Path
 
 from stubs import stub
 
+from fundops.cli.describe import verbs
+from fundops.cli.grammar import GROUPS, Verb
+from fundops.cli.help import usage_of
+from fundops.file.database import MIGRATIONS
 from fundops.runtime import Settings, settings_of
 
-__all__ = ["PRODUCTS", "page", "product", "settings_classes"]
+__all__ = ["PRODUCTS", "commands_page", "page", "product", "settings_classes", "verbs_module"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -98,17 +104,145 @@ def _without_bars(text: str) -> str:
     return text.replace("|", r"\|")
 
 
+# -- commands
+
+COMMANDS_OPENING = """\
+# Commands
+
+This page is made from the table of commands; `python docs/generate.py` writes it anew. `fundops
+COMMAND --help` shows the same text, with the meaning of each argument.
+
+Every command has `--db PATH` (`~/.fundops/fund.db` if not given) and `--json`, which prints one
+object on one line, with amounts as decimal text; the tables leave both out. A change has `--by
+NAME` too: the name for the audit table, `$USER` if not given.
+
+A question that the database answers is read from the file, whether the fund runs or not. The other
+questions need a running fund, and so does a change, but for one of the books: those can be worked
+on while no fund runs. The effect says what a change does to trading: *tightens* allows less,
+*loosens* allows more. The last column names the farthest caller that may ask: a program of the same
+user by the control socket, or a client of the status port with its token.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | refused, or a check has found something |
+| 2 | wrong usage or configuration |
+| 3 | the command needs a running fund, and none runs |
+| 130, 143 | interrupted, terminated |
+"""
+
+REACHES = {"": "a shell", "process": "the process", "socket": "socket", "page": "socket, token"}
+
+
+def commands_page(found: tuple[Verb, ...] | None = None) -> str:
+    """The text of docs/commands.md."""
+    found = verbs() if found is None else found
+    groups = dict.fromkeys(verb.group for verb in found)
+    sections = [_commands(group, GROUPS.get(group, ""), found) for group in groups]
+    return "\n".join([COMMANDS_OPENING, *sections])
+
+
+def _commands(group: str, text: str, found: tuple[Verb, ...]) -> str:
+    rows = [
+        f"| `fundops {_without_bars(_usage(verb))}` | {_cell(verb.help)} | {_options(verb)} |"
+        f" {verb.effect} | {REACHES[verb.reach]} |"
+        for verb in found
+        if verb.group == group
+    ]
+    lines = [
+        f"## {group or 'fundops'}",
+        "",
+        *([f"{text[0].upper()}{text[1:].rstrip('.')}.", ""] if text else []),
+        "| command | meaning | options | effect | who may ask |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _usage(verb: Verb) -> str:
+    return usage_of(verb).removesuffix(" [OPTION ...]")
+
+
+def _options(verb: Verb) -> str:
+    return ", ".join(
+        f"`{parameter.label}`"
+        for parameter in verb.parameters
+        if parameter.is_option
+        and not parameter.required
+        and parameter.name not in ("db", "json", "by")
+    )
+
+
+VERBS_OPENING = '''\
+"""Every command of the command line as data, so that its help needs neither trio nor the doors.
+
+Made from the table of commands: `python docs/generate.py` writes it anew.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fundops.cli.grammar import Parameter as P
+from fundops.cli.grammar import Verb as V
+
+__all__ = ["SCHEMA", "VERBS"]
+
+# fmt: off
+# ruff: noqa: E501
+'''
+
+
+def verbs_module() -> str:
+    """The text of fund/cli/verbs.py."""
+    lines = [
+        "# The newest schema of a database that this version can read.",
+        f"SCHEMA: Final = {len(MIGRATIONS)}",
+        "",
+        "VERBS: Final[tuple[V, ...]] = (",
+    ]
+    for verb in verbs():
+        lines.append("    V(")
+        for name in Verb._fields:
+            value = getattr(verb, name)
+            if value == Verb._field_defaults.get(name, None):
+                continue
+            if name == "parameters":
+                lines.append("        parameters=(")
+                lines += [f"            {_literal(parameter, 'P')}," for parameter in value]
+                lines.append("        ),")
+            else:
+                lines.append(f"        {name}={value!r},")
+        lines.append("    ),")
+    return VERBS_OPENING + "\n".join([*lines, ")", ""])
+
+
+def _literal(value: tuple[object, ...], name: str) -> str:
+    """A named tuple as Python text, without the fields that have their defaults."""
+    defaults: dict[str, object] = type(value)._field_defaults  # type: ignore[attr-defined]
+    fields: dict[str, object] = value._asdict()  # type: ignore[attr-defined]
+    parts = [
+        f"{field}={given!r}" if field in defaults else repr(given)
+        for field, given in fields.items()
+        if field not in defaults or given != defaults[field]
+    ]
+    return f"{name}({', '.join(parts)})"
+
+
 # The files that this script writes, from the root of the project, with what makes their text.
 PRODUCTS: Mapping[str, Callable[[], str]] = {
     "docs/settings.md": page,
+    "docs/commands.md": commands_page,
+    "fund/cli/verbs.py": verbs_module,
     "fund/faces.pyi": stub,
 }
 
 
 def product(path: str) -> str:
-    """The text of one file, formatted as the project's code where it is code."""
+    """The text of one file, formatted where it is a stub."""
     text = PRODUCTS[path]()
-    if not path.endswith((".py", ".pyi")):
+    if not path.endswith(".pyi"):
         return text
     text = _by_ruff(text, path, "check", "--select", "I", "--fix")
     return _by_ruff(text, path, "format")

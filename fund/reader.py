@@ -1,4 +1,8 @@
-"""Read a fund's database from any process, whether the fund runs or not."""
+"""Read a fund's database from any process, whether the fund runs or not.
+
+The modules of a subsystem are imported by the methods that need them: a tool asks one question and
+ends, and should not wait for the others.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fundops.actors.alert import recent
 from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.history import check_kind
 from fundops.actors.ledger.reports import Reports
 from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
 from fundops.actors.persistence import Reader
-from fundops.actors.promotion import schema as promotion_schema
 from fundops.control import audit
 from fundops.file import meta
 from fundops.file.why import stored_why
 from fundops.moments import Moment, day_of, moment_of
 from fundops.wire.alert import AlertPage
-from fundops.wire.errors import DatabaseError
+from fundops.wire.errors import DatabaseError, UnknownStrategy
 from fundops.wire.ledger import (
     AsideReport,
     Entry,
@@ -31,9 +34,14 @@ from fundops.wire.ledger import (
     Statement,
 )
 from fundops.wire.money import Amount
+from fundops.wire.oversight import NavSample
 from fundops.wire.paging import checked_limit
 from fundops.wire.promotion import HistoryEntry, PromotionStage
+from fundops.wire.recovery import RecoveryEvent
 from fundops.wire.why import Why
+
+if TYPE_CHECKING:
+    from fundops.actors.promotion.strategy import Strategy
 
 __all__ = ["FundReader", "open_reader"]
 
@@ -64,6 +72,10 @@ class FundReader:
     def meta(self) -> Mapping[str, str]:
         """Name, currency, capital and uuid, and the origin of a restored or imported database."""
         return meta.read(self._reader)
+
+    def schema(self) -> int:
+        """The version of the file's schema."""
+        return int(self._reader.row("PRAGMA user_version")[0])
 
     # -- ledger
 
@@ -231,19 +243,54 @@ class FundReader:
 
     def recent_alerts(self, limit: int = 50) -> AlertPage:
         """The newest alerts, newest first, with counts over the whole history."""
+        from fundops.actors.alert import recent
+
         return recent(self._reader, checked_limit(limit))
 
     # -- promotion
 
     def stages(self) -> dict[str, PromotionStage]:
         """The current stage of every strategy, by name."""
-        return {
-            strategy.name: strategy.stage for strategy in promotion_schema.load_all(self._reader)
-        }
+        from fundops.actors.promotion import schema
 
-    def promotion_history(self, limit: int = 50) -> tuple[HistoryEntry, ...]:
-        """Changes of all strategies, newest first."""
-        return promotion_schema.history(self._reader, None, checked_limit(limit))
+        return {strategy.name: strategy.stage for strategy in schema.load_all(self._reader)}
+
+    def current_stage(self, strategy_id: str) -> PromotionStage:
+        """The stage of one strategy, by its id or its name. Raises: `UnknownStrategy`."""
+        return self._strategy(strategy_id).stage
+
+    def promotion_history(
+        self, limit: int = 50, *, strategy_id: str | None = None
+    ) -> tuple[HistoryEntry, ...]:
+        """Changes of all strategies, or of one, newest first. Raises: `UnknownStrategy`."""
+        from fundops.actors.promotion import schema
+
+        found = None if strategy_id is None else self._strategy(strategy_id).id
+        return schema.history(self._reader, found, checked_limit(limit))
+
+    def _strategy(self, strategy_id: str) -> Strategy:
+        from fundops.actors.promotion import schema
+
+        found = schema.find(self._reader, strategy_id)
+        if found is None:
+            raise UnknownStrategy(strategy_id)
+        return found
+
+    # -- recovery
+
+    def recovery_events(self, limit: int = 20) -> tuple[RecoveryEvent, ...]:
+        """The newest events of recovery, newest first."""
+        from fundops.actors.recovery import schema
+
+        return schema.newest_events(self._reader, checked_limit(limit))
+
+    # -- oversight
+
+    def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
+        """NAV and drawdown at the end of each session, newest first."""
+        from fundops.actors.oversight import schema
+
+        return schema.nav_history(self._reader, checked_limit(limit))
 
 
 def open_reader(path: str | Path) -> FundReader:

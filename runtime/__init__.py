@@ -3,7 +3,8 @@
 This package knows nothing of funds and can be used alone.
 """
 
-from .actor import Actor, Context, handles, handles_batch
+from typing import TYPE_CHECKING
+
 from .clock import DAY_US, Clock, SystemClock, VirtualClock
 from .errors import (
     FOREIGN_ERRORS,
@@ -26,23 +27,8 @@ from .errors import (
     WrongMessage,
     WrongThread,
 )
-from .groups import bare_errors, leaf_of
-from .mailbox import MailboxStatistics
+from .lazy import lazy
 from .message import Request
-from .records import (
-    ChildStatus,
-    CleanupFailed,
-    Crashed,
-    DeadLetter,
-    Event,
-    Log,
-    Quarantined,
-    Replaced,
-    Restarted,
-    Stuck,
-    Terminated,
-)
-from .ref import Ref
 from .settings import (
     COUNT_MAX,
     DAYS_MAX,
@@ -53,10 +39,65 @@ from .settings import (
     settings_of,
     shown,
 )
-from .spec import Backoff, ChildSpec, SupervisorSpec
-from .supervisor import Supervisor, Watch, open_supervisor
-from .timer import Timer
-from .worker import InlineWorker, ThreadWorker, Worker
+
+# Loaded when first used: see `runtime.lazy`.
+if TYPE_CHECKING:
+    from .actor import Actor as Actor
+    from .actor import Context as Context
+    from .actor import handles as handles
+    from .actor import handles_batch as handles_batch
+    from .groups import bare_errors as bare_errors
+    from .groups import leaf_of as leaf_of
+    from .mailbox import MailboxStatistics as MailboxStatistics
+    from .records import ChildStatus as ChildStatus
+    from .records import CleanupFailed as CleanupFailed
+    from .records import Crashed as Crashed
+    from .records import DeadLetter as DeadLetter
+    from .records import Event as Event
+    from .records import Log as Log
+    from .records import Quarantined as Quarantined
+    from .records import Replaced as Replaced
+    from .records import Restarted as Restarted
+    from .records import Stuck as Stuck
+    from .records import Terminated as Terminated
+    from .ref import Ref as Ref
+    from .spec import Backoff as Backoff
+    from .spec import ChildSpec as ChildSpec
+    from .spec import SupervisorSpec as SupervisorSpec
+    from .supervisor import Supervisor as Supervisor
+    from .supervisor import Watch as Watch
+    from .supervisor import open_supervisor as open_supervisor
+    from .timer import Timer as Timer
+    from .worker import InlineWorker as InlineWorker
+    from .worker import ThreadWorker as ThreadWorker
+    from .worker import Worker as Worker
+else:
+    __getattr__ = lazy(
+        __name__,
+        {
+            "actor": ("Actor", "Context", "handles", "handles_batch"),
+            "groups": ("bare_errors", "leaf_of"),
+            "mailbox": ("MailboxStatistics",),
+            "records": (
+                "ChildStatus",
+                "CleanupFailed",
+                "Crashed",
+                "DeadLetter",
+                "Event",
+                "Log",
+                "Quarantined",
+                "Replaced",
+                "Restarted",
+                "Stuck",
+                "Terminated",
+            ),
+            "ref": ("Ref",),
+            "spec": ("Backoff", "ChildSpec", "SupervisorSpec"),
+            "supervisor": ("Supervisor", "Watch", "open_supervisor"),
+            "timer": ("Timer",),
+            "worker": ("InlineWorker", "ThreadWorker", "Worker"),
+        },
+    )
 
 __all__ = [
     "COUNT_MAX",

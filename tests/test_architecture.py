@@ -238,6 +238,38 @@ def test_type_checkers_see_at_the_front_door_the_names_that_are_loaded() -> None
     assert seen == homes
 
 
+LAZY = sorted(
+    name
+    for name, path in MODULES.items()
+    if path.name == "__init__.py" and "= lazy(" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_names_that_are_loaded_when_first_used_are_those_that_type_checkers_see(
+    package: str,
+) -> None:
+    tree = _tree(MODULES[package])
+    [branch] = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        (str(node.module), alias.name)
+        for node in branch.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    [assignment] = branch.orelse
+    assert isinstance(assignment, ast.Assign)
+    assert isinstance(assignment.value, ast.Call)
+    homes: dict[str, tuple[str, ...]] = ast.literal_eval(assignment.value.args[1])
+    assert seen == {(module, name) for module, names in homes.items() for name in names}
+    modules = {name.rpartition(".")[2] for name in MODULES if name.startswith(f"{package}.")}
+    # A module that was imported would be found in place of the name.
+    assert {name for _, name in seen} & modules == set()
+    for module, name in seen:
+        loaded = getattr(import_module(package), name)
+        assert loaded is getattr(import_module(f"{package}.{module}"), name)
+
+
 def test_every_exported_name_has_a_docstring() -> None:
     """Classes with their public methods and properties; an overriding method may inherit it."""
     silent = set()
@@ -336,10 +368,7 @@ def _loaded_by(statement: str) -> set[str]:
 def test_the_runtime_alone_loads_neither_database_nor_http_client_nor_fund() -> None:
     loaded = _loaded_by("import fundops.runtime")
     assert "fundops.runtime" in loaded
-    assert (
-        loaded & {"apsw", "httpx2", "mcp", "rich", "cyclopts", "fundops.fund", "fundops.config"}
-        == set()
-    )
+    assert loaded & {"apsw", "httpx2", "mcp", "rich", "fundops.fund", "fundops.config"} == set()
     assert [name for name in loaded if name.startswith(("fundops.wire", "fundops.actors"))] == []
 
 
@@ -362,4 +391,20 @@ def test_help_loads_neither_trio_nor_mcp_nor_the_database(arguments: list[str]) 
         "try:\n    main()\nexcept SystemExit as ended:\n    assert ended.code == 0, ended.code"
     )
     assert "fundops.cli.app" in loaded
+    assert "fundops.doors" not in loaded
     assert loaded & {"trio", "mcp", "apsw", "httpx2", "fundops.fund", "fundops.mcp"} == set()
+
+
+def test_a_question_to_the_file_loads_neither_trio_nor_the_doors(tmp_path: Path) -> None:
+    from fundops.file.database import prepare
+
+    path = tmp_path / "x.db"
+    prepare(path, {"name": "fund", "currency": "USD", "total_capital": "1"})
+    for words in ("ledger nav", "ledger entries", "alerts list", "strategy history"):
+        loaded = _loaded_by(
+            f"sys.argv = ['fundops', *{words.split()!r}, '--db', {str(path)!r}]\n"
+            "from fundops.__main__ import main\n"
+            "try:\n    main()\nexcept SystemExit as ended:\n    assert ended.code == 0, ended.code"
+        )
+        assert "apsw" in loaded
+        assert loaded & {"trio", "rich", "httpx2", "fundops.doors", "fundops.fund"} == set()

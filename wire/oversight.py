@@ -97,6 +97,7 @@ class FundStatus(msgspec.Struct, frozen=True):
     clock_suspect: bool = False
     data_age_s: float | None = None  # of the host's newest word; None: no tick yet
     stale: bool = False  # the host is silent, so its figures are those of that age
+    tick_age_s: float | None = None  # since the end of the last tick; None: no tick yet
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name."""

@@ -2,9 +2,17 @@
 no database.
 """
 
-from .actor import GuardActor
+from typing import TYPE_CHECKING
+
+from ...runtime.lazy import lazy
 from .core import GuardSettings
 from .latch import KillLatch
 from .leases import Leases
+
+# Loaded when first used: see `runtime.lazy`.
+if TYPE_CHECKING:
+    from .actor import GuardActor as GuardActor
+else:
+    __getattr__ = lazy(__name__, {"actor": ("GuardActor",)})
 
 __all__ = ["GuardActor", "GuardSettings", "KillLatch", "Leases"]

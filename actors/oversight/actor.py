@@ -132,6 +132,7 @@ class OversightActor(DurableActor):
         self._board = board  # None: there is no stream
         self._booking = Booking(host, lambda request: self._ask("ledger", request))
         self._ticks = 0
+        self._ticked_s: float | None = None  # monotonic end of the last tick; None: no tick yet
         self._failing: dict[str, str] = {}  # steps, and why
         self._told_steps: set[str] = set()  # those of them with an alert
         self._alerts: list[AlertDraft] = []
@@ -349,6 +350,7 @@ class OversightActor(DurableActor):
                 await self._ask("alert", ConsumeAlertRequests())
         if self._totals is not None:
             self._balance_sheet = self._totals.balance_sheet
+        self._ticked_s = self._clock.monotonic_s()
         self._publish()
         promotions = sum(one.kind == "promote" for one in transitions)
         return TickReport(
@@ -814,6 +816,7 @@ class OversightActor(DurableActor):
             clock_suspect=self._clock_watch.is_suspect(),
             data_age_s=round(heard.age_s, 3) if self._ticks else None,
             stale=heard.silent and bool(guard.strategies),
+            tick_age_s=self._tick_age_s(),
         )
 
     def _nav_minor(self) -> int:
@@ -821,6 +824,11 @@ class OversightActor(DurableActor):
 
     def _paid_in_minor(self) -> int:
         return self._capital_minor if self._totals is None else self._totals.nav_minor
+
+    def _tick_age_s(self) -> float | None:
+        if self._ticked_s is None:
+            return None
+        return round(self._clock.monotonic_s() - self._ticked_s, 3)
 
     # Read from the file when they are shown: others write these rows, and a value kept here would
     # be as old as the last question.

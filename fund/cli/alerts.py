@@ -1,78 +1,34 @@
-"""The command line of alerts: `fundops alerts ...`."""
+"""`fundops alerts test`: a test alert through each channel of the running fund."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from cyclopts import App
+from fundops.cli.run import database, existing
+from fundops.cli.show import Column, print_json, print_table
 
-from fundops.cli.options import Source
-from fundops.cli.show import plain, print_json, print_table
-
-__all__ = ["app"]
-
-app = App(name="alerts", help="Read a fund's alerts, and test the channels that deliver them.")
+__all__ = ["try_channels"]
 
 
-@app.command
-def recent(*, limit: int = 50, source: Source | None = None) -> int:
-    """The newest alerts first, read from the file, whether the fund runs or not.
+def try_channels(*, db: Path | None = None, json: bool = False) -> int:
+    """Send a test alert through each channel, and say which of them delivered it.
 
-    Parameters
-    ----------
-    limit
-        At most this many.
+    It is no part of the history. The exit code is 1 unless all channels delivered it.
     """
-    from fundops.reader import open_reader
+    from fundops.control.client import call
 
-    where = source or Source()
-    with open_reader(where.path) as reader:
-        page = reader.recent_alerts(limit)
-    if where.json:
-        return print_json(page)
-    rows = [
-        (
-            _instant(alert.at_us),
-            alert.level.value,
-            alert.category.value,
-            alert.outcome.value,
-            alert.title,
-        )
-        for alert in page.alerts
-    ]
-    print_table(("time (UTC)", "level", "category", "outcome", "title"), rows)
-    suppressed = sum(page.suppressed_by_category.values())
-    if suppressed:
-        print(f"{suppressed} alerts of the whole history were held back by the rate limit")
-    return 0
-
-
-@app.command(name="test")
-def try_channels(*, source: Source | None = None) -> int:
-    """Send a test alert through each channel of the running fund, and say what became of it.
-
-    Ends with 1 unless all channels delivered it.
-    """
-    from fundops.control import call
-
-    where = source or Source()
-    tests: list[dict[str, Any]] = call(where.path, "alerts.test")
+    tests: list[dict[str, Any]] = call(existing(database(db)), "alerts.test")
     delivered = bool(tests) and all(test["delivered"] for test in tests)
-    if where.json:
-        print_json(plain(tests))
+    if json:
+        print_json("alerts test", tests)
     elif tests:
-        results = [
-            (test["channel"], "delivered" if test["delivered"] else "failed", test["error"] or "")
+        columns = (Column("channel", cut="middle"), Column("result"), Column("error", cut="end"))
+        rows = [
+            [test["channel"], "delivered" if test["delivered"] else "failed", test["error"] or ""]
             for test in tests
         ]
-        print_table(("channel", "result", "error"), results)
+        print_table(columns, rows)
     else:
         print("the fund has no channel; set alert_webhook_url or alert_log")
     return 0 if delivered else 1
-
-
-def _instant(at_us: int) -> str:
-    from datetime import UTC, datetime, timedelta
-
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
-    return moment.strftime("%Y-%m-%d %H:%M:%S")

@@ -1,122 +1,80 @@
 """The command `fundops` and its exit codes.
 
-Commands import their modules when they run, so `--help` is quick.
+Modules are imported when a command needs them, so `--help` is quick.
 
-Exit codes: 0 done, 1 refused, 2 wrong usage, 130 interrupted, 143 terminated. With `--json` an
-error is also one JSON object on stdout: {"error": {"type", "text", "key", "outcome"}}.
+Exit codes: 0 done, 1 refused, 2 wrong usage or configuration, 3 no fund runs, 130 interrupted, 143
+terminated. With `--json` an error is one JSON object, on stdout and on stderr alike:
+{"error": {"type", "text", "key", "outcome"}}.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Annotated, Any
+from importlib import import_module
+from typing import Any, Final
 
-from cyclopts import App, Parameter
+from fundops.cli.grammar import UsageError, Verb
+from fundops.cli.help import group_help, overview, verb_help
+from fundops.cli.parse import parsed, verb_of
 
-from fundops.cli.show import usage
+__all__ = ["main"]
 
-__all__ = ["app", "main"]
-
-app = App(
-    name="fundops",
-    help="The operations crew of a trading fund.",
-    version_flags=["--version"],
-    suppress_keyboard_interrupt=False,  # `main` reports it, as it reports every error
-)
+REFUSED: Final = 1
+USAGE: Final = 2
+NOT_RUNNING: Final = 3
 
 
-@app.command
-def mcp(*, db: Path | None = None) -> int:
-    """Answer an assistant's questions about a fund, over stdio, read-only.
+def _verbs() -> Sequence[Verb]:
+    from fundops.cli.verbs import VERBS
 
-    Parameters
-    ----------
-    db
-        The fund's database; ~/.fundops/fund.db by default.
-    """
-    from fundops.config import home
-    from fundops.mcp.server import serve
-    from fundops.reader import open_reader
-
-    path = (db if db is not None else home() / "fund.db").absolute()
-    # A wrong path is refused now: an assistant would be told only in the answer of each tool.
-    open_reader(path).close()
-    serve(path)
-    return 0
+    return VERBS
 
 
-@app.command
-def bench(
-    *names: str, scale: float = 1.0, json: Annotated[bool, Parameter(name="--json")] = False
-) -> int:
-    """Measure fundops against its peers and the physical limit, in the same run.
+def _dispatch(words: Sequence[str]) -> int:
+    """Run the command that the words name. Raises: `UsageError`; the command's own errors."""
+    if words and words[0] == "--version":
+        from fundops import __version__
 
-    Parameters
-    ----------
-    names
-        Which benches to run: messaging, supervision, ledger, growth, embedding. All of them
-        without a name.
-    scale
-        Size of each bench; 0.01 is a smoke test.
-    json
-        Print the results as one JSON object.
-    """
-    from importlib import import_module
+        print(__version__)
+        return 0
+    verb, group, left = verb_of(words, _verbs())
+    if verb is None:
+        if left and left[0] not in ("--help", "-h"):
+            raise UsageError(f"there is no option {left[0]}; `fundops --help` lists the commands")
+        print(group_help(group, _verbs()) if group else overview(_verbs()))
+        return 0
+    called = parsed(verb, left)
+    if called.help:
+        print(verb_help(verb))
+        return 0
+    if not verb.run:
+        from fundops.cli.run import run
 
-    import msgspec
+        return run(verb, called.values)
+    module, _, name = verb.run.partition(":")
+    names = {parameter.label: parameter.name for parameter in verb.parameters}
+    given = {names[label]: value for label, value in called.values.items()}
+    from fundops.cli.run import with_labels
 
-    from fundops.bench import BENCHES
-    from fundops.bench.harness import table
-
-    unknown = [name for name in names if name not in BENCHES]
-    if unknown:
-        return usage(f"there is no bench {unknown[0]!r}; known: {', '.join(BENCHES)}")
-    if not 0 < scale <= 100:
-        return usage(f"--scale: {scale} is not between 0 and 100")
-    results = {}
-    for name in names or BENCHES:
-        results[name] = import_module(f"fundops.bench.{name}").run(scale)
-        if not json:
-            print(table(results[name]))
-    if json:
-        print(msgspec.json.encode(results).decode())
-    return 0
+    with with_labels(verb):
+        code: int = getattr(import_module(module), name)(**given)
+    return code
 
 
-# Given by import path: a module is loaded when one of its commands runs or shows its help.
-app.command(
-    "fundops.cli.demo:demo",
-    name="demo",
-    help="Run a fund's operations over real market prices, from paper to live and back.",
-)
-app.command("fundops.cli.ledger:app", name="ledger", help="Book and read the double-entry ledger.")
-app.command(
-    "fundops.cli.alerts:app",
-    name="alerts",
-    help="Read a fund's alerts, and test the channels that deliver them.",
-)
-app.command(
-    "fundops.cli.kill_switch:app",
-    name="kill-switch",
-    help="Stop all trading of a fund, and let it start again.",
-)
-app.command(
-    "fundops.cli.database:backup",
-    name="backup",
-    help="Copy a fund's database, while it runs or not.",
-)
-app.command(
-    "fundops.cli.database:restore", name="restore", help="Put a backup in a database's place."
-)
-app.command(
-    "fundops.cli.database:migrate", name="migrate", help="Bring a fund's database up to date."
-)
+# The classes in an except clause are looked up only after an error, so a command that needs no
+# trio does not load it.
+
+
+def _not_running() -> tuple[type[Exception], ...]:
+    from fundops.errors import NobodyListens
+
+    return (NobodyListens,)
 
 
 def _usage_errors() -> tuple[type[Exception], ...]:
@@ -149,20 +107,40 @@ def _worded(error: Exception) -> str:
         if problem[1:2].islower():
             problem = problem[0].lower() + problem[1:]
         return f"{error.filename}: {problem}" if error.filename else problem
-    return str(error)
+    return re.sub(r"\[Errno -?\d+\] ", "", str(error))
 
 
-def _told(error: Exception) -> None:
-    """Print the error as JSON too, for a program that asked for JSON."""
-    if "--json" not in sys.argv:
-        return
-    import msgspec
+def _failed(error: Exception, code: int, as_json: bool, *, text: str = "") -> int:
+    """Tell the error, for a program as JSON too, and return the exit code."""
+    from fundops.cli.show import error_json, error_line
 
-    facts: dict[str, str | None] = {"type": type(error).__name__, "text": _worded(error)}
+    text = text or _worded(error)
+    if not as_json:
+        print(error_line(f"{text}{_again(error)}"), file=sys.stderr)
+        return code
+    facts: dict[str, Any] = {"type": type(error).__name__, "text": text}
     for fact in ("key", "outcome"):
         facts[fact] = getattr(error, fact, None)
+    told = error_json(facts)
     with suppress(OSError):  # the error itself may be that stdout cannot be written
-        print(msgspec.json.encode({"error": facts}).decode())
+        print(told, flush=True)
+    print(told, file=sys.stderr)
+    return code
+
+
+def _advised(words: Sequence[str], error: Exception) -> str:
+    """The refusal of a command that needs a running fund, with the way to one."""
+    verb, _, left = verb_of(words, _verbs())
+    from fundops.cli.run import database
+
+    path = database(None)
+    if verb is not None:
+        path = database(parsed(verb, left).values.get("--db"))
+        return (
+            f"no fund runs on {path}, and `fundops {verb.words}` needs one: start its program"
+            " (a fund with control_socket=False is not heard)"
+        )
+    return str(error)
 
 
 @contextmanager
@@ -192,36 +170,38 @@ def _terminated_in_order() -> Iterator[list[int]]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _run(terminations: list[int]) -> int:
-    # The classes in an except clause are looked up only after an error, so `--help` loads none of
-    # them.
+def _run(words: Sequence[str], terminations: list[int]) -> int:
+    as_json = "--json" in words
     try:
-        code = app(sys.argv[1:], result_action="return_value")
+        return _dispatch(words)
     except KeyboardInterrupt:
         print(f"fundops: {'terminated' if terminations else 'interrupted'}", file=sys.stderr)
         return 128 + (terminations[0] if terminations else signal.SIGINT)
     except BrokenPipeError:
         return 0  # the reader of our output has closed it
+    except UsageError as error:
+        return _failed(error, USAGE, as_json)
+    except _not_running() as error:
+        return _failed(error, NOT_RUNNING, as_json, text=_advised(words, error))
     except _usage_errors() as error:
-        _told(error)
-        return usage(str(error))
+        return _failed(error, USAGE, as_json)
     except _refusals() as error:
-        _told(error)
-        print(f"fundops: {_worded(error)}{_again(error)}", file=sys.stderr)
-        return 1
-    return code if isinstance(code, int) else 0
+        return _failed(error, REFUSED, as_json)
 
 
 def main() -> None:
-    """Run the `fundops` command and exit: 0 done, 1 refused, 2 wrong usage, 130 interrupted."""
+    """Run the `fundops` command and exit.
+
+    0 done, 1 refused, 2 wrong usage, 3 no fund runs, 130 interrupted.
+    """
     with _terminated_in_order() as terminations:
-        code = _run(terminations)
+        code = _run(sys.argv[1:], terminations)
     try:
         sys.stdout.flush()
     except OSError as error:
         if not code and not isinstance(error, BrokenPipeError):
             print(f"fundops: {_worded(error)}", file=sys.stderr)
-            code = 1
+            code = REFUSED
         # The rest of the buffer would fail again when the interpreter flushes it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

@@ -5,39 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from cyclopts import Parameter
-
-from fundops.cli.options import Source
-from fundops.cli.show import plain, print_json, print_pairs
+from fundops.cli.run import database, existing
+from fundops.cli.show import print_json, print_pairs
 
 __all__ = ["backup", "migrate", "owned", "restore"]
 
 LOCK_WAIT_S = 5.0
 
 
-def backup(path: Path, /, *, source: Source | None = None) -> int:
+def backup(path: Path, *, db: Path | None = None, json: bool = False) -> int:
     """Copy a fund's database as it is now, whether the fund runs or not.
 
     Parameters
     ----------
     path
-        The file to make.
+        the file to make
     """
     from fundops.actors.persistence import backup as copy_database
 
-    where = source or Source()
-    copied = copy_database(where.path, path)
-    return print_json(copied) if where.json else print_pairs(plain(copied))
+    return _told("backup", copy_database(existing(database(db)), path), json=json)
 
 
 def restore(
-    path: Path,
-    /,
-    *,
-    replace: Annotated[bool, Parameter(negative="")] = False,
-    source: Source | None = None,
+    path: Path, *, replace: bool = False, db: Path | None = None, json: bool = False
 ) -> int:
     """Put a backup in the place of a fund's database. The fund must not be running.
 
@@ -46,26 +38,26 @@ def restore(
     Parameters
     ----------
     path
-        The backup.
+        the backup
     replace
-        Also when there is a database already.
+        also when there is a database already
     """
     from fundops.file.restore import restore_fund
     from fundops.runtime import SystemClock
 
-    where = source or Source()
-    with owned(where.path):
-        copied = restore_fund(path, where.path, SystemClock().now_us(), replace=replace)
-    if where.json:
-        return print_json(copied)
-    print_pairs(plain(copied))
-    print("the kill switch is engaged; release it once what has happened since the backup is known")
+    where = database(db)
+    with owned(where):
+        copied = restore_fund(path, where, SystemClock().now_us(), replace=replace)
+    _told("restore", copied, json=json)
+    if not json:
+        print(
+            "the kill switch is engaged; release it once what has happened since the backup is"
+            " known"
+        )
     return 0
 
 
-def migrate(
-    *, check: Annotated[bool, Parameter(negative="")] = False, source: Source | None = None
-) -> int:
+def migrate(*, check: bool = False, db: Path | None = None, json: bool = False) -> int:
     """Bring a fund's database up to this version's schema; a fund does so too when it starts.
 
     A file of an older schema is copied first, beside itself. The fund must not be running.
@@ -73,22 +65,25 @@ def migrate(
     Parameters
     ----------
     check
-        Only say what would be done, and whether there is room for the copy; ends with 1 if there is
-        not.
+        only say what would be done, and whether there is room for the copy; the exit code is 1
+        when there is none
     """
     from fundops.file.database import migrate_fund, migration_of
 
-    where = source or Source()
-    plan = migration_of(where.path)
+    where = existing(database(db))
+    plan = migration_of(where)
     if not check and plan.pending:
-        with owned(where.path):
-            migrate_fund(where.path)
-        plan = migration_of(where.path)
-    if where.json:
-        print_json(plan)
-    else:
-        print_pairs(plain(plan))
+        with owned(where):
+            migrate_fund(where)
+        plan = migration_of(where)
+    _told("migrate", plan, json=json)
     return 0 if plan.room else 1
+
+
+def _told(words: str, answer: Any, *, json: bool) -> int:
+    from fundops.control.arguments import plain
+
+    return print_json(words, answer) if json else print_pairs(plain(answer))
 
 
 @contextmanager

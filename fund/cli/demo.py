@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from fundops.cli.show import usage
+from fundops.cli.grammar import UsageError
 
 if TYPE_CHECKING:
     from fundops.fund import Fund
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 DEMO_PORT = 8711
+PORT_MAX = 65_535
 
 
 def demo(
@@ -31,36 +33,43 @@ def demo(
     serve: bool = False,
     hold: bool = False,
     port: int = DEMO_PORT,
-    json: Annotated[bool, Parameter(name="--json")] = False,
+    json: bool = False,
 ) -> int:
     """Run a fund's operations over real market prices, from paper to live and back.
 
     Parameters
     ----------
     start
-        First session, YYYY-MM-DD; the default window begins 2009-03-02.
+        the first session, YYYY-MM-DD; the default window begins 2009-03-02
     sessions
-        How many sessions to replay; 1000 by default.
+        how many sessions to replay; 1000 if not given
     seed
-        Where the troubles fall, and the identity of the database.
+        where the troubles fall, and the identity of the database
     db
-        The database file to make. Without it a temporary one is made, and deleted at the end.
+        the database file to make; if not given, a temporary one that is deleted at the end
     keep
-        Keep the temporary database and name it.
+        keep the temporary database and name it
     prices
-        A CSV file of daily prices (date, open, high, low, close, volume) instead of the bundled
-        indices.
+        a CSV file of daily prices (date, open, high, low, close, volume) instead of the bundled
+        indices
     serve
-        Serve the status stream while it runs, and stay up at the end.
+        serve the status stream while it runs, and stay up at the end
     hold
-        Stay up at the end, with the status stream, until interrupted.
+        stay up at the end, with the status stream, until interrupted
     port
-        Port of the status stream on 127.0.0.1; 0 takes a free one.
+        the port of the status stream on 127.0.0.1; 0 takes a free one
     json
-        Print the report as one JSON object.
+        print the report as one JSON object
     """
     import tempfile
     from contextlib import ExitStack
+
+    if sessions is not None and sessions < 1:
+        raise UsageError(f"--sessions: {sessions} is not a positive number")
+    if not 0 <= port <= PORT_MAX:
+        raise UsageError(f"--port: {port} is not between 0 and {PORT_MAX}")
+    if serve or hold:
+        _check_free(port)
 
     from fundops.replay.demo import Options
     from fundops.replay.lineup import DEFAULT_SESSIONS, DEFAULT_START
@@ -85,19 +94,28 @@ def demo(
                 / "demo.db"
             )
         elif path.exists():
-            return usage(f"--db: {path} exists; the demo makes a new database")
+            raise UsageError(f"--db: {path} exists; the demo makes a new database")
         stream = serve or hold
         options = Options(
             bars, start, sessions or DEFAULT_SESSIONS, seed, path, port if stream else None
         )
-        if sessions is not None and sessions < 1:
-            return usage(f"--sessions: {sessions} is not a positive number")
         try:
             _run_demo(options, as_json=json, stay=stream)
         finally:
             if path.exists() and (keep or db is not None):
                 print(f"database kept: {path}", file=sys.stderr)
     return 0
+
+
+def _check_free(port: int) -> None:
+    """Refuse a port that is taken: a fund would start without its stream and try again."""
+    import socket
+
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        problem = os.strerror(error.errno or 0).lower()
+        raise OSError(error.errno, f"cannot be listened on: {problem}", f"--port {port}") from None
 
 
 def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
@@ -119,10 +137,15 @@ def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
     from fundops.replay.report import render
 
     logging.basicConfig(format="fundops: %(message)s", level=logging.WARNING)
-    # The demo crashes two actors on purpose, and its report says so.
-    logging.getLogger("fundops.runtime").addFilter(lambda record: "Drill: " not in str(record.args))
     messages = Console(stderr=True)
     total = len(window_of(next(iter(options.bars.values())), options.start, options.sessions))
+    if total < options.sessions:
+        messages.print(
+            f"fundops: the prices have {total:,} sessions from {options.start} on, so {total:,} are"
+            f" replayed and not {options.sessions:,}",
+            soft_wrap=True,
+            highlight=False,
+        )
 
     async def say_where(fund: Fund) -> None:
         if options.port is not None:
@@ -154,7 +177,24 @@ def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
         def on_session(done: int) -> None:
             progress.update(bar, completed=done)
 
-        # Ctrl-C reaches the block that runs the fund and never an actor, so the fund stops in
-        # order.
         run = partial(run_demo, options, on_session=on_session, on_ready=say_where, on_report=show)
-        trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+        with _without_drills():
+            # Ctrl-C reaches the block that runs the fund and never an actor, so the fund stops in
+            # order.
+            trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+@contextmanager
+def _without_drills() -> Iterator[None]:
+    """A block in which drills are not logged: the demo's report tells them."""
+    import logging
+
+    def is_none(record: logging.LogRecord) -> bool:
+        return "Drill: " not in str(record.args)
+
+    log = logging.getLogger("fundops.runtime")
+    log.addFilter(is_none)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_none)

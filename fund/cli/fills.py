@@ -8,8 +8,8 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from fundops.cli.options import instant
-from fundops.moments import instant_us
+from fundops.control.arguments import converted
+from fundops.moments import Instant, instant_us
 from fundops.runtime import ConfigError, shown
 
 __all__ = ["fills_of"]
@@ -84,7 +84,7 @@ def _revision(where: str, text: str) -> int:
 
 def _at_us(where: str, text: str) -> int:
     try:
-        at_us = instant_us(where, instant("at", text))
+        at_us = instant_us(where, converted(text, Instant, "at"))
     except ConfigError as wrong:
         raise ConfigError(where, f"at {shown(text)}: {wrong}") from None
     assert at_us is not None

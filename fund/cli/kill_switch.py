@@ -6,105 +6,103 @@ not answer, and for one that does not run.
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from cyclopts import App, Parameter
+from fundops.cli.run import author, database, existing
+from fundops.cli.show import moment, print_json, print_pairs
 
-from fundops.cli.options import Source
-from fundops.cli.show import plain, print_json, print_pairs
-
-__all__ = ["app"]
+__all__ = ["engage", "release", "status"]
 
 ANSWER_S = 15.0
 
-app = App(name="kill-switch", help="Stop all trading of a fund, and let it start again.")
 
-
-@app.command
-def status(*, source: Source | None = None) -> int:
+def status(*, db: Path | None = None, json: bool = False) -> int:
     """Tell the state of the kill switch, from the fund or from its files."""
-    where = source or Source()
-    return _print(where, _asked(where.path, "status", {}) or _stored(where.path), "")
+    path = database(db)
+    if _marked(path) is None:
+        existing(path)  # OFF would be a wrong answer for a path that was misspelt
+    return _print("status", _asked(path, "status", {}) or _stored(path), "", as_json=json)
 
 
-@app.command
-def engage(*, reason: str, by: str = "", source: Source | None = None) -> int:
+def engage(*, reason: str, by: str = "", db: Path | None = None, json: bool = False) -> int:
     """Stop all trading now. The marker is written before the fund is asked.
 
     Parameters
     ----------
     reason
-        Why; told in the alert.
-    by
-        The name of the person who decides; $USER by default.
+        why; told in the alert
     """
     from fundops.actors.guard.marker import Marker, marker_of
     from fundops.runtime import FundopsError, SystemClock
     from fundops.wire.foreign import fitted
     from fundops.wire.guard import KillStatus
 
-    where = source or Source()
-    person = by or getpass.getuser()
-    marker = Marker(marker_of(where.path))
+    path = database(db)
+    person = by or author(None)
+    marker = Marker(marker_of(path))
     if not marker.exists():
         now_us = SystemClock().now_us()
         marker.write(KillStatus("ENGAGING", fitted(reason), fitted(person), now_us))
     try:
-        answer = _asked(where.path, "engage", {"reason": reason, "by": person})
+        answer = _asked(path, "engage", {"reason": reason, "by": person})
     except (FundopsError, OSError) as error:
         # A damaged file, for example. The marker counts nevertheless.
-        return _print(where, _marked(where.path), f"the marker is written; the fund said: {error}")
+        told = f"the marker is written; the fund said: {error}"
+        return _print("engage", _marked(path), told, as_json=json)
     if answer is not None:
-        return _print(where, answer, "")
+        return _print("engage", answer, "", as_json=json)
     told = "the marker is written; no fund answers, and one that runs or starts heeds it"
-    return _print(where, _marked(where.path), told)
+    if not path.exists():
+        told = f"the marker is written, but there is no database {path}: is this the fund's path?"
+    return _print("engage", _marked(path), told, as_json=json)
 
 
-@app.command
 def release(
     *,
     by: str,
     reason: str,
     rearm: Literal["from_current_nav", "keep_peak"] = "from_current_nav",
-    accept_open_orders: Annotated[bool, Parameter(negative="")] = False,
-    source: Source | None = None,
+    accept_open_orders: bool = False,
+    db: Path | None = None,
+    json: bool = False,
 ) -> int:
     """Allow trading again. Refused while the stop is not confirmed.
+
+    Strategies that the switch stopped stay stopped until a person starts them.
 
     Parameters
     ----------
     by
-        The name of the person who decides.
+        the name of the person who decides
     reason
-        Why it is safe.
+        why it is safe
     rearm
-        Measure the drawdown from the present NAV, or keep the peak.
+        measure the drawdown from the present NAV, or keep the peak
     accept_open_orders
-        Also when the engine has not confirmed that it stopped.
+        also when the engine has not confirmed that it stopped
     """
     from fundops.cli.database import owned
     from fundops.file.release import release_stored
 
-    where = source or Source()
+    path = existing(database(db))
     given: dict[str, Any] = {
         "by": by,
         "reason": reason,
         "rearm": rearm,
         "accept_open_orders": accept_open_orders,
     }
-    answer = _asked(where.path, "release", given)
+    answer = _asked(path, "release", given)
     if answer is None:
-        with owned(where.path):
-            release_stored(where.path, **given)
-        answer = _stored(where.path)
-    return _print(where, answer, "")
+        with owned(path):
+            release_stored(path, **given)
+        answer = _stored(path)
+    return _print("release", answer, "", as_json=json)
 
 
 def _asked(path: Path, method: str, arguments: dict[str, Any]) -> Any:
     """The fund's answer; None when no fund answers. Raises: the fund's refusal."""
-    from fundops.control import call
+    from fundops.control.client import call
     from fundops.errors import ControlError
 
     if not path.exists():
@@ -131,10 +129,15 @@ def _stored(path: Path) -> Any:
     return stored_status(path)
 
 
-def _print(where: Source, answer: Any, told: str) -> int:
+def _print(word: str, answer: Any, told: str, *, as_json: bool) -> int:
+    from fundops.control.arguments import plain
+
     shown = plain(answer)
-    if where.json:
-        return print_json(shown)
+    if as_json:
+        return print_json(f"kill-switch {word}", shown)
+    at_us = shown.pop("at_us", None)
+    if at_us is not None:
+        shown["since"] = f"{moment(at_us)} UTC"
     print_pairs({name: value for name, value in shown.items() if value not in (None, "")})
     if told:
         print(told)

@@ -465,7 +465,7 @@ def test_a_full_disk_ends_it_with_the_reason(size: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert done.returncode == 1
     assert "disk is full" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("fundops: ")
+    assert done.stderr.splitlines()[-1] == done.stdout.strip()
     assert set(json.loads(done.stdout)) == {"error"}, "no report is made of half a replay"
 
 

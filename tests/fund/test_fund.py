@@ -880,14 +880,18 @@ async def test_the_status_of_a_fund_is_the_documented_one() -> None:
             "clock_suspect": False,
             "data_age_s": 0.0,
             "stale": False,
+            "tick_age_s": 0.0,
         }
         assert status.nav + status.total_fees == 100_500
+        world.clock.advance(7)
+        assert (await world.fund.status()).tick_age_s == 7.0
 
 
 async def test_before_its_first_tick_a_fund_is_worth_its_capital() -> None:
     async with virtual_fund(ledger_enabled=True) as world:
         status = await world.fund.status()
         assert (status.nav, status.drawdown_pct, status.ticks) == (Decimal(100_000), 0, 0)
+        assert status.tick_age_s is None
 
 
 async def test_every_day_that_ends_leaves_one_line_of_nav_newest_first() -> None:

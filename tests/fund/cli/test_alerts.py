@@ -48,21 +48,21 @@ def test_the_newest_alerts_are_read_from_the_file(command: Command) -> None:
     with fund(alert_log=True) as running:
         for number in range(7):
             running.alerts.send("WARNING", "GENERAL", f"alert {number}", "m")
-        code, out, err = command("recent", "--limit", "3")
+        code, out, err = command("list", "--limit", "3")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].split() == ["time", "(UTC)", "level", "category", "outcome", "title"]
     assert [line[-7:] for line in lines[1:4]] == ["alert 6", "alert 5", "alert 4"]
     assert "RATE_SUPPRESSED" in lines[1]
     assert lines[4].startswith("2 alerts of the whole history were held back")
-    code, out, _ = command("recent", "--json")
+    code, out, _ = command("list", "--json")
     assert code == 0
     assert [alert["title"] for alert in json.loads(out)["alerts"]][-1] == "alert 0"
 
 
 def test_a_negative_limit_is_refused(command: Command) -> None:
     with fund(alert_log=True):
-        code, out, err = command("recent", "--limit", "-1")
+        code, out, err = command("list", "--limit", "-1")
     assert (code, out) == (2, "")
     assert "limit" in err
 
@@ -76,7 +76,7 @@ def test_a_test_alert_goes_through_each_channel_of_the_running_fund(command: Com
         )
         code, out, _ = command("test", "--json")
     assert code == 0
-    assert json.loads(out) == [{"channel": "log", "delivered": True, "error": None}]
+    assert json.loads(out) == {"test": [{"channel": "log", "delivered": True, "error": None}]}
 
 
 def test_a_fund_without_a_channel_fails_the_test(command: Command) -> None:
@@ -91,5 +91,6 @@ def test_without_a_running_fund_there_is_nothing_to_test(command: Command) -> No
     with fund(alert_log=True):
         pass
     code, out, err = command("test")
-    assert (code, out) == (1, "")
-    assert "no running fund" in err
+    assert (code, out) == (3, "")
+    assert err.startswith("fundops: no fund runs on ")
+    assert "`fundops alerts test` needs one" in err

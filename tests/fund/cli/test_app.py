@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,12 +11,17 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import apsw
 import pytest
 
 import fundops
-from fundops import FundConfig, FundManager
+from fundops import FundConfig, FundManager, open_reader
+from fundops.actors.persistence import open_database
 from fundops.cli import app as cli
+from fundops.control import standalone
+from fundops.file.database import MIGRATIONS
 
 DEADLINE_S = 120
 
@@ -125,7 +131,6 @@ def test_the_installed_command_is_the_same_one() -> None:
         [command, "--version"], capture_output=True, text=True, timeout=DEADLINE_S, check=True
     )
     assert done.stdout.strip() == fundops.__version__
-    assert cli.app.name == ("fundops",)
 
 
 # -- wrong usage
@@ -140,13 +145,14 @@ def test_the_installed_command_is_the_same_one() -> None:
         (["demo", "--sessions", "0"], "--sessions"),
         (["demo", "--sessions", "-3"], "--sessions"),
         (["demo", "--sessions", "many"], "--sessions"),
+        (["demo", "--sessions", "1.5"], "--sessions: '1.5' is not a whole number"),
         (["demo", "--sessions"], "--sessions"),
         (["demo", "--start", "2009-13-01"], "--start"),
         (["demo", "--start", "yesterday"], "--start"),
         (["demo", "--start", "2050-01-01"], "2018-12-31"),
         (["demo", "--seed", "x"], "--seed"),
-        (["demo", "--port", "99999", "--serve", "--sessions", "1"], "99999"),
-        (["demo", "--port", "-1", "--serve", "--sessions", "1"], "-1"),
+        (["demo", "--port", "99999", "--serve", "--sessions", "1"], "--port: 99999"),
+        (["demo", "--port", "-1", "--serve", "--sessions", "1"], "--port: -1"),
         (["demo", "--prices", "nosuch.csv"], "nosuch.csv"),
         (["bench", "nosuch"], "nosuch"),
         (["bench", "--scale", "0"], "--scale"),
@@ -230,10 +236,9 @@ def test_a_place_where_no_database_can_be_made_is_named(command: Command, tmp_pa
 def test_a_port_that_is_taken_is_named(command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = command("demo", "--serve", "--port", str(port), "--sessions", "1", "--json")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("fundops: ")
+        done = command("demo", "--serve", "--port", str(port), "--sessions", "1")
+    said = f"fundops: --port {port}: cannot be listened on: address already in use\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
 
 
 def test_a_full_device_for_stdout_is_one_line_and_no_traceback() -> None:
@@ -242,7 +247,7 @@ def test_a_full_device_for_stdout_is_one_line_and_no_traceback() -> None:
         pytest.skip("there is no /dev/full here")
     with full.open("w") as out:
         done = subprocess.run(
-            [sys.executable, "-m", "fundops", "demo", "--sessions", "1", "--json"],
+            [sys.executable, "-m", "fundops", "demo", "--sessions", "1"],
             stdout=out,
             stderr=subprocess.PIPE,
             text=True,
@@ -294,9 +299,117 @@ def test_a_refusal_is_json_where_json_was_asked_for(command: Command, tmp_path: 
         pass
     ended = command("ledger", "withdraw", "500000", "--db", "fund.db", "--key", "k", "--json")
     assert ended.returncode == 1
-    assert "CASH has 1000" in ended.stderr
+    assert ended.stdout == ended.stderr
     told = json.loads(ended.stdout)["error"]
+    assert told["text"].startswith("CASH has 1000")
     assert (told["type"], told["key"], told["outcome"]) == ("InsufficientFunds", "k", "done")
+
+
+def test_a_wrong_usage_is_json_where_json_was_asked_for(command: Command) -> None:
+    for words in (["nosuch"], ["ledger", "deposit"], ["ledger", "nav", "--as-of"]):
+        ended = command(*words, "--json")
+        assert (ended.returncode, ended.stdout) == (2, ended.stderr)
+        assert ended.stdout.count("\n") == 1
+        told = json.loads(ended.stdout)["error"]
+        assert [*told] == ["type", "text", "key", "outcome"]
+        assert told["type"] == "UsageError"
+
+
+def test_more_sessions_than_there_are_prices_are_said(command: Command, tmp_path: Path) -> None:
+    rows = [f"2026-01-{day:02},1,2,0.5,1,10" for day in (5, 6, 7)]
+    path = _csv(tmp_path / "mine.csv", *rows)
+    done = command("demo", "--prices", str(path), "--sessions", "100000", "--json")
+    assert (done.returncode, json.loads(done.stdout)["sessions"]) == (0, 3)
+    assert done.stderr == (
+        "fundops: the prices have 3 sessions from 2026-01-05 on, so 3 are replayed and not"
+        " 100,000\n"
+    )
+
+
+def test_a_reader_that_closes_its_end_is_no_error(tmp_path: Path) -> None:
+    with FundManager(_config(tmp_path)):
+        pass
+    with subprocess.Popen(
+        [sys.executable, "-m", "fundops", "ledger", "trial", "--db", str(tmp_path / "fund.db")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as asking:
+        assert asking.stdout is not None
+        assert asking.stderr is not None
+        asking.stdout.close()
+        said = asking.stderr.read()
+    assert (asking.returncode, said) == (0, "")
+
+
+def test_an_interrupt_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fundops.cli.run.run", interrupted)
+    ended = command("ledger", "nav")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "fundops: interrupted\n")
+
+
+def test_a_database_of_a_newer_version_is_refused_in_one_line(
+    command: Command, tmp_path: Path
+) -> None:
+    with FundManager(_config(tmp_path)):
+        pass
+    connection = apsw.Connection(str(tmp_path / "fund.db"))
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    for words in (["ledger", "nav"], ["ledger", "deposit", "5"], ["migrate"], ["alerts", "list"]):
+        ended = command(*words, "--db", "fund.db")
+        _one_line(ended, 1, "fund.db: was written by a newer fundops (schema 99, this one knows")
+
+
+def test_a_question_that_an_older_file_cannot_answer_names_the_way_to_a_newer_one(
+    command: Command, tmp_path: Path
+) -> None:
+    connection = open_database(tmp_path / "old.db", MIGRATIONS[:1])
+    connection.execute("INSERT INTO meta VALUES ('uuid', '0')")
+    connection.close()
+    assert command("alerts", "list", "--db", "old.db").stdout == "none\n"
+    ended = command("nav-history", "--db", "old.db")
+    _one_line(ended, 1, "old.db: cannot be read: ", "`fundops migrate --db old.db`")
+
+
+def test_a_folder_that_cannot_be_written_is_named_in_one_line(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FundManager(_config(tmp_path)):
+        pass
+    opened = os.open
+
+    def read_only(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR) and str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", read_only)
+    ended = command("ledger", "deposit", "5", "--db", "fund.db")
+    _one_line(ended, 1, "fund.db: cannot be locked: Permission denied: ")
+
+
+def test_a_deposit_beside_another_writer_is_refused_in_time(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FundManager(_config(tmp_path)):
+        pass
+    # Both waits together are within the 10 s that a caller is promised.
+    assert 2 * standalone.LOCK_WAIT_S < 10
+    monkeypatch.setattr("fundops.control.standalone.LOCK_WAIT_S", 0.05)
+    other = apsw.Connection(str(tmp_path / "fund.db"))
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        ended = command("ledger", "deposit", "5", "--db", "fund.db")
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    _one_line(ended, 1, "another program has held its write lock")
+    with open_reader(tmp_path / "fund.db") as reader:
+        assert reader.audit() == ()
 
 
 def test_a_terminated_demo_removes_its_temporary_database(tmp_path: Path) -> None:

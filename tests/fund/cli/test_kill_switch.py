@@ -66,11 +66,20 @@ async def test_with_no_fund_it_engages_by_the_marker_and_releases_by_the_files(
     assert command("status")[1]["state"] == "ENGAGED"
     code, said = command("release", "--by", "", "--reason", "well")
     assert code != 0
-    assert said["error"]["text"].startswith("by: ")
+    assert said["error"]["text"].startswith("--by: ")
     code, answer = command("release", "--by", "ann", "--reason", "well")
     assert (code, answer["state"]) == (0, "OFF")
     async with _open(command.db, fake) as fund:
         assert (await fund.kill_switch.status()).state == "OFF"
+
+
+def test_a_path_without_a_database_is_told(command: Command) -> None:
+    code, said = command("status")
+    assert (code, "there is no such database" in said["error"]["text"]) == (1, True)
+    code, said = command("release", "--by", "ann", "--reason", "well")
+    assert (code, "there is no such database" in said["error"]["text"]) == (1, True)
+    command("engage", "--reason", "x")
+    assert command("status")[1]["state"] == "ENGAGING", "by the marker"
 
 
 async def test_a_link_to_the_database_engages_the_fund_of_the_file(command: Command) -> None:

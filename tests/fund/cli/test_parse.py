@@ -1,0 +1,166 @@
+"""From words to a command and its values: what is taken, and what is refused in one line."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fundops.cli.given import arguments_of
+from fundops.cli.grammar import UsageError, Verb
+from fundops.cli.parse import parsed, verb_of
+from fundops.cli.verbs import VERBS
+from fundops.wire.errors import AmountError
+
+BY_WORDS = {verb.words: verb for verb in VERBS}
+
+
+def values(line: str) -> dict[str, Any]:
+    verb, _, left = verb_of(line.split(), VERBS)
+    assert verb is not None
+    return parsed(verb, left).values
+
+
+def arguments(line: str) -> dict[str, Any]:
+    verb, _, left = verb_of(line.split(), VERBS)
+    assert verb is not None
+    return arguments_of(verb, parsed(verb, left).values)
+
+
+def refusal(line: str) -> str:
+    with pytest.raises(UsageError) as refused:
+        arguments(line)
+    text = str(refused.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ledger deposit 5", {"AMOUNT": "5"}),
+        ("ledger deposit -5", {"AMOUNT": "-5"}),
+        ("ledger deposit -.5 --memo=--rent--", {"AMOUNT": "-.5", "--memo": "--rent--"}),
+        ("ledger deposit --memo rent 5", {"AMOUNT": "5", "--memo": "rent"}),
+        ("ledger deposit --json -- -5", {"AMOUNT": "-5", "--json": True}),
+        ("ledger deposit 5 --memo=", {"AMOUNT": "5", "--memo": ""}),
+        ("ledger post --debit A=1 --debit B=2", {"--debit": ["A=1", "B=2"]}),
+        ("ledger verify --level 3", {"--level": 3}),
+        ("ledger verify --anchor 7 ab", {"--anchor": ["7", "ab"]}),
+        ("ledger entries --after -1 --limit 3", {"--after": -1, "--limit": 3}),
+        ("strategy history", {}),
+        ("strategy history trend", {"NAME": "trend"}),
+        ("strategy register a --stage shadow", {"NAME": "a", "--stage": "shadow"}),
+        (
+            "strategy record a paper x=1 y=2",
+            {"NAME": "a", "STAGE": "paper", "METRIC=VALUE": ["x=1", "y=2"]},
+        ),
+        ("demo --start 2010-01-04", {"--start": dt.date(2010, 1, 4)}),
+        ("backup x.db", {"PATH": Path("x.db")}),
+        ("bench a b --scale 0.5", {"NAME": ["a", "b"], "--scale": 0.5}),
+    ],
+)
+def test_words_are_taken_as_they_are_meant(line: str, expected: dict[str, Any]) -> None:
+    assert values(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("ledger deposit", "AMOUNT: is missing: how much"),
+        ("ledger deposit 5 6", "'6' is one word too many; see `fundops ledger deposit --help`"),
+        ("ledger deposit 5 -k", "there is no option -k; `fundops ledger deposit --help` lists"),
+        ("ledger deposit 5 --ke v", "there is no option --ke; `fundops ledger deposit"),
+        ("ledger deposit 5 --key", "--key: needs a value, TEXT"),
+        ("ledger deposit 5 --key --json", "--key: needs a value, TEXT"),
+        ("ledger deposit 5 --key a --key b", "--key: is given twice"),
+        ("ledger deposit 5 --json=yes", "--json: takes no value"),
+        ("ledger verify --level 9", "--level: '9' is none of 0, 1, 2, 3"),
+        ("ledger verify --anchor 7", "--anchor: needs a value, ENTRY HASH"),
+        ("ledger entries --limit 1.5", "--limit: '1.5' is not a whole number"),
+        ("ledger entries --limit ٣", "--limit: '٣' is not a whole number"),
+        ("bench --scale nan", "--scale: 'nan' is not a number"),
+        ("demo --start 2009-13-01", "--start: '2009-13-01' is not a date, YYYY-MM-DD"),
+        ("strategy promote a --to top", "--to: 'top' is none of paper, shadow, live-small,"),
+        ("strategy record a paper", "METRIC=VALUE: is missing: metrics, such as sharpe=1.2"),
+        ("strategy record a paper sharpe", "METRIC=VALUE: 'sharpe' is not NAME=NUMBER"),
+        ("strategy record a paper s=x", "METRIC=VALUE: 's=x' is not NAME=NUMBER"),
+        ("strategy record a paper s=1 s=2", "METRIC=VALUE: 's' is given twice"),
+        ("ledger reverse 5", "--reason: is missing: why, for the record"),
+        ("ledger post --debit CASH", "--debit: 'CASH' is not ACCOUNT=AMOUNT"),
+        ("ledger correct 1 { --reason x", "ENTRY: '{' is not JSON: "),
+        ("ledger opening-balances 1 --position X=1", "--position: 'X=1' is not INSTRUMENT=QUAN"),
+        ("ledger opening-balances 1 --position 1,2", "--position: '1,2' is not INSTRUMENT=QUA"),
+    ],
+)
+def test_a_refusal_names_the_argument_as_it_is_typed(line: str, text: str) -> None:
+    assert refusal(line).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("nosuch", "there is no command 'nosuch'; `fundops --help` lists them all"),
+        ("statis", "there is no command 'statis'; did you mean `fundops status`?"),
+        ("ledgr", "there is no command 'ledgr'; did you mean `fundops ledger`?"),
+        ("ledger depsit 5", "there is no command 'ledger depsit'; did you mean `fundops ledger de"),
+        ("ledger zzz", "there is no command 'ledger zzz'; `fundops ledger --help` lists them"),
+    ],
+)
+def test_an_unknown_command_is_told_with_a_similar_one(line: str, text: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        verb_of(line.split(), VERBS)
+    assert str(refused.value).startswith(text)
+
+
+def test_help_is_given_whatever_else_is_typed() -> None:
+    verb = BY_WORDS["ledger deposit"]
+    assert parsed(verb, ["--nosuch", "--help"]).help
+    assert parsed(verb, ["-h"]).help
+    assert not parsed(verb, ["--", "-h"]).help
+
+
+def test_the_values_are_as_the_commands_take_them() -> None:
+    assert arguments("strategy record a paper sharpe=1.2 max_drawdown=.08") == {
+        "strategy_id": "a",
+        "stage": "paper",
+        "metrics": {"sharpe": 1.2, "max_drawdown": 0.08},
+    }
+    assert arguments("ledger post --credit EXTERNAL=5 --debit CASH=5 --memo m") == {
+        "entry": [
+            {"account": "CASH", "amount": "5.00000000"},
+            {"account": "EXTERNAL", "amount": "-5.00000000"},
+        ],
+        "memo": "m",
+    }
+    assert arguments("ledger opening-balances 9 --position A=B=-1,50 --position X=1,2,3") == {
+        "cash": "9",
+        "positions": [
+            {"instrument": "A=B", "quantity": "-1", "cost": "50"},
+            {"instrument": "X", "quantity": "1", "cost": "2", "value": "3"},
+        ],
+    }
+    assert arguments('ledger correct 2 {"type":"profit","amount":"1"} --reason x') == {
+        "seq": 2,
+        "entry": {"type": "profit", "amount": "1"},
+        "reason": "x",
+    }
+    # Python asks for these two, where leaving them out could be a slip.
+    assert arguments("ledger transfer X 5 --to-strategy a") == {
+        "instrument": "X",
+        "quantity": "5",
+        "from_strategy": None,
+        "to_strategy": "a",
+    }
+    with pytest.raises(AmountError, match="CASH: "):
+        arguments("ledger post --debit CASH=-5 --credit EXTERNAL=5")
+
+
+def test_the_words_of_a_command_do_not_begin_another() -> None:
+    def taken(words: str) -> Verb | None:
+        return verb_of(words.split(), VERBS)[0]
+
+    for verb in VERBS:
+        assert taken(verb.words) is verb
