@@ -132,7 +132,7 @@ def error_line(text: str) -> str:
 
 def width() -> int:
     """The columns to print in: the terminal's, or 80 where there is none."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():  # None: it is closed
         return WIDTH
     return max(20, shutil.get_terminal_size((WIDTH, 24)).columns)
 
