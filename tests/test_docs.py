@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import shutil
@@ -14,6 +15,8 @@ import msgspec
 import pytest
 
 from fundops import AlertSettings, FundConfig, RecoverySettings
+from fundops.cli.parse import verb_of
+from fundops.cli.verbs import VERBS
 from fundops.control.rendezvous import VERSION, Request
 
 ROOT = Path(__file__).parent.parent
@@ -103,6 +106,19 @@ def test_what_is_made_from_declarations_is_what_they_say(tmp_path: Path) -> None
         assert (ROOT / name).read_text(encoding="utf-8") == product.read_text(encoding="utf-8"), (
             f"{name} is stale: run `python docs/generate.py`"
         )
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_a_page_names_only_commands_that_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return  # it tells of commands that have other words by now
+    text = " ".join(page.read_text().split())
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S)
+    shells = [found for block in blocks for found in re.findall(r"\bfundops (.*)", block)]
+    for line in [*re.findall(r"`fundops ([^`]+)`", text), *shells]:
+        words = [*itertools.takewhile(re.compile(r"[a-z-]+\Z").match, line.split())]
+        if words and not words[0].startswith("-"):
+            verb_of(words, VERBS)  # refuses a command that does not exist
 
 
 def test_the_line_for_the_control_socket_has_the_fields_of_a_request() -> None:

@@ -197,7 +197,8 @@ def main() -> None:
     with _terminated_in_order() as terminations:
         code = _run(sys.argv[1:], terminations)
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: the caller has closed it
+            sys.stdout.flush()
     except OSError as error:
         if not code and not isinstance(error, BrokenPipeError):
             print(f"fundops: {_worded(error)}", file=sys.stderr)

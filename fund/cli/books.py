@@ -13,7 +13,7 @@ from fundops.cli import screens
 from fundops.cli.database import owned
 from fundops.cli.grammar import UsageError
 from fundops.cli.run import author, database, existing, opened
-from fundops.cli.show import amount, print_json, print_pairs
+from fundops.cli.show import amount, counted, print_json, print_pairs
 from fundops.wire.money import Amount
 
 __all__ = [
@@ -100,8 +100,7 @@ def reconcile(
     if json:
         print_json("ledger reconcile", {"ok": answer.ok, **plain(answer)})
     else:
-        print(answer)
-        for line in screens.entries_of(plain(answer.entries), where) if answer.entries else ():
+        for line in screens.reconciled(plain(answer), where):
             print(line)
     return 0 if answer.ok else 1
 
@@ -138,15 +137,13 @@ def verify(
     if json:
         print_json("ledger verify", report)
     else:
-        print(
-            f"{report.entries:,} entries looked over at level {report.level};"
-            f" the last is {report.seq} {report.hash}"
-        )
+        print(f"{counted(report.entries, 'entry', 'entries')} checked at level {report.level}")
+        print(f"anchor: {report.seq} {report.hash}")
         for name in report.judges:
             print(f"asked: {name}")
         for finding in report.findings:
             print(finding)
-        print("nothing is wrong" if report.ok else f"{len(report.findings)} findings")
+        print("nothing is wrong" if report.ok else counted(len(report.findings), "finding"))
     return 0 if report.ok else 1
 
 
@@ -183,7 +180,8 @@ def import_fills(
     if json:
         print_json("ledger import-fills", {"new": new, "aside": aside})
     else:
-        print(f"{new:,} entries booked, {len(aside):,} fills set aside")
+        booked_now = counted(new, "entry", "entries")
+        print(f"{booked_now} booked, {counted(len(aside), 'fill')} set aside")
         for report in aside:
             print(f"{report['id']}: {report['reason']}  key {report['key']}")
     return 1 if aside else 0

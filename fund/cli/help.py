@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from fundops.cli.grammar import GROUPS, Parameter, Verb
+from fundops.cli.show import width
 
-__all__ = ["group_help", "overview", "usage_of", "verb_help", "width"]
+__all__ = ["group_help", "overview", "usage_of", "verb_help"]
 
 WIDTH_MAX: Final = 100
-WIDTH: Final = 80
 
 _KINDS: Final = {"reads": "Questions", "changes": "Changes"}
-
-
-def width() -> int:
-    """The columns to print in: the terminal's, or 80 where there is none."""
-    if not sys.stdout.isatty():
-        return WIDTH
-    return max(20, shutil.get_terminal_size((WIDTH, 24)).columns)
 
 
 def overview(verbs: Sequence[Verb]) -> str:

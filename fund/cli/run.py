@@ -72,7 +72,7 @@ def author(by: str | None) -> str:
     import getpass
 
     try:
-        return getpass.getuser()
+        return os.environ.get("USER") or getpass.getuser()
     except (KeyError, OSError):  # the user has no name
         return ""
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from fundops.cli.grammar import Verb
-from fundops.cli.show import Column, Whole, amount, moment, number, pairs, table, without_empty
+from fundops.cli.show import (
+    Column,
+    Whole,
+    amount,
+    counted,
+    moment,
+    number,
+    pairs,
+    table,
+    without_empty,
+)
 
 __all__ = [
     "alerts",
@@ -15,6 +26,7 @@ __all__ = [
     "entries_of",
     "evaluation",
     "posted",
+    "reconciled",
     "skipped",
     "status",
     "strategy",
@@ -29,7 +41,8 @@ _NO_LEG = {"account": "", "amount": "", "asset": None}
 def posted(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
     """One line for an entry that is booked."""
     again = " (booked before)" if answer["replayed"] else ""
-    return [f"entry {answer['seq']}{again}  key {answer['key']}  hash {answer['hash']}"]
+    # The whole hash is with the entry and in `ledger anchor`; its beginning fits on the line.
+    return [f"entry {answer['seq']}{again}  key {answer['key']}  hash {answer['hash'][:12]}"]
 
 
 def skipped(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
@@ -66,6 +79,34 @@ def entries_of(answer: list[dict[str, Any]], path: Path) -> list[str]:
     return table(*without_empty(columns, rows))
 
 
+def reconciled(answer: dict[str, Any], path: Path) -> list[str]:
+    """The figures that differ between the books and a broker's statements, and the entries."""
+    if answer["differs"] is None:
+        return [f"books and statements agree on all of {counted(answer['days'], 'day')}"]
+    agreed = "on no day before" if answer["agreed"] is None else f"last on {answer['agreed']}"
+    columns = (
+        Column("figure", cut="middle"),
+        Column("books", right=True),
+        Column("statement", right=True),
+        Column("difference", right=True),
+    )
+    rows = [
+        [
+            figure["name"],
+            *(amount(figure[side]) for side in ("books", "statement")),
+            amount(str(Decimal(figure["books"]) - Decimal(figure["statement"]))),
+        ]
+        for figure in answer["breaks"]
+    ]
+    between = len(answer["entries"]) + answer["entries_left_out"]
+    lines = [
+        f"books and statement differ on {answer['differs']} and agreed {agreed}",
+        *("", *table(columns, rows), ""),
+        f"{counted(between, 'entry', 'entries')} between",
+    ]
+    return lines + (entries_of(answer["entries"], path) if answer["entries"] else [])
+
+
 def alerts(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
     """The newest alerts, and how many were held back."""
     columns = (
@@ -88,7 +129,8 @@ def alerts(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
     lines = table(columns, rows) if rows else ["none"]
     held_back = sum(answer["suppressed_by_category"].values())
     if held_back:
-        lines.append(f"{held_back:,} alerts of the whole history were held back by the rate limit")
+        told = counted(held_back, "alert")
+        lines.append(f"held back by the rate limit, of the whole history: {told}")
     return lines
 
 

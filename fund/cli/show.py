@@ -33,6 +33,7 @@ __all__ = [
     "Column",
     "Whole",
     "amount",
+    "counted",
     "error_json",
     "error_line",
     "moment",
@@ -131,7 +132,7 @@ def error_line(text: str) -> str:
 
 def width() -> int:
     """The columns to print in: the terminal's, or 80 where there is none."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():  # None: it is closed
         return WIDTH
     return max(20, shutil.get_terminal_size((WIDTH, 24)).columns)
 
@@ -153,6 +154,11 @@ def moment(at_us: int) -> str:
     except OverflowError:
         return str(at_us)
     return at.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """A number with its noun, such as "1 entry" or "2,000 entries"."""
+    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
 
 
 def number(value: float) -> str:

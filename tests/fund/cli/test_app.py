@@ -342,6 +342,21 @@ def test_a_reader_that_closes_its_end_is_no_error(tmp_path: Path) -> None:
     assert (asking.returncode, said) == (0, "")
 
 
+def test_a_closed_output_is_no_error(tmp_path: Path) -> None:
+    with FundManager(_config(tmp_path)):
+        pass
+    ask = f"{sys.executable} -m fundops ledger trial --db {tmp_path / 'fund.db'}"
+    for closed, code in ((">&-", 0), (">&- 2>&-", 0)):
+        done = subprocess.run(
+            ["sh", "-c", f"{ask} {closed}"],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
 def test_an_interrupt_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
