@@ -126,7 +126,7 @@ def _of_reason(reason: Reason, facts: Facts) -> Blocker:
             return Blocker(kind, text, _right_status(text))
         case "not_registered":
             register = _command("strategy register", facts)
-            adopt = _command("strategy adopt", facts, f"--stage STAGE {_PERSON}")
+            adopt = _command("strategy adopt", facts, f"STAGE {_PERSON}")
             return Blocker(kind, text, adopt if facts.entitlement.may_close else register)
         case "above_entitlement":
             lift = "the engine must take the stage and the cap that set_stage gives it at each tick"

@@ -314,7 +314,7 @@ async def test_a_strategy_that_nobody_registered_is_told_how() -> None:
     async with virtual_fund(fake, **PROMO) as world:
         await _ticks(world, 2)
         text = "it is not registered with promotion"
-        adopt = f"fundops strategy adopt s --stage STAGE {PERSON}"
+        adopt = f"fundops strategy adopt s STAGE {PERSON}"
         assert _only(await _why(world)) == Blocker("not_registered", text, adopt)
         register = "fundops strategy register p"
         assert _only(await _why(world, "p")) == Blocker("not_registered", text, register)

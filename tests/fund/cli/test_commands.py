@@ -57,7 +57,8 @@ def run(
     return ended.value.code, out, err
 
 
-def generator() -> ModuleType:
+def generator(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "docs")
     spec = util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
@@ -215,7 +216,7 @@ def test_a_new_verb_is_on_the_command_line_behind_the_socket_and_in_the_audit(
     assert "Greet a strategy with an amount." in text
     assert re.search(r"^  --twice +greet it two times$", text, re.M)
     assert "\n  greet  " in run(capsys, monkeypatch, "ledger", "--help")[1]
-    page = generator().commands_page()
+    page = generator(monkeypatch).commands_page()
     assert (
         "| `fundops ledger greet NAME --amount AMOUNT` | Greet a strategy with an amount. |" in page
     )
@@ -257,7 +258,7 @@ def test_a_new_group_comes_last_and_needs_no_text(
     assert found[-1].words == "file show"
     assert run(capsys, monkeypatch, "file")[1].startswith("Usage: fundops file COMMAND")
     assert "\n  file" in run(capsys, monkeypatch, "--help")[1]
-    assert "## file\n\n| command" in generator().commands_page()
+    assert "## file\n\n| command" in generator(monkeypatch).commands_page()
 
 
 def test_every_kind_of_argument_has_a_form(monkeypatch: pytest.MonkeyPatch) -> None:

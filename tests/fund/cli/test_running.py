@@ -129,7 +129,7 @@ def test_a_person_confirms_and_resumes(command: Command, fund: FundManager) -> N
         "nothing changed: it was not suspect\n",
     )
     assert command("confirm counters trend --reason looked")[1].startswith("nothing changed: ")
-    assert command("strategy resume trend")[1].startswith("nothing changed: ")
+    assert command("strategy resume trend --reason calm")[1].startswith("nothing changed: ")
     assert json.loads(command("confirm clock --reason looked --json")[1]) == {"clock": False}
     assert command("confirm clock")[2] == "fundops: --reason: is missing: why, for the record\n"
 
