@@ -702,15 +702,18 @@ class OversightActor(DurableActor):
         self._alerts += alerts
 
     async def _recover(self) -> None:
-        """Every few ticks the check; a queue that is due is worked off every tick."""
+        """Look for new failures and stale feeds at the first tick and every few ticks from then on;
+        go on with the known failures at each.
+        """
         killed, heard = self._host.latch.engaged, self._engine.heard
         # The age of the last word, when there is no instant of an answer: a host that was never
         # heard has listed nothing, which is no news about a strategy.
         heard_us = self._clock.now_us() - round(heard.age_s * 1_000_000)
         if heard.at_us is not None:
             heard_us = heard.at_us
-        await self._ask("recovery", CheckStrategies(heard.statuses, killed, heard_us))
-        if self._ticks % self._settings.recovery_every_ticks == 0:
+        discover = (self._ticks - 1) % self._settings.recovery_every_ticks == 0
+        await self._ask("recovery", CheckStrategies(heard.statuses, killed, heard_us, discover))
+        if discover:
             await self._ask("recovery", CheckFeeds(self._engine.feeds))
 
     async def _remember(self) -> None:

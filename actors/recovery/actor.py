@@ -188,7 +188,13 @@ class RecoveryActor(DurableActor):
         events = await self._note_jumps()
         events += await self._work_off()
         now_us = self._now_us()
-        draft = self._book.check(request.statuses, self._book.kill, now_us, read_us=request.at_us)
+        draft = self._book.check(
+            request.statuses,
+            self._book.kill,
+            now_us,
+            read_us=request.at_us,
+            discover=request.discover,
+        )
         return events + await self._carry_out(draft)
 
     @handles(AttemptEnded, AttemptLate)

@@ -34,6 +34,7 @@ __all__ = ["Book", "Draft", "StartOrder"]
 
 COOLDOWN = RecoveryPhase.COOLDOWN
 RESTARTING = RecoveryPhase.RESTARTING
+HEALTHY = RecoveryPhase.HEALTHY
 PROBATION = RecoveryPhase.PROBATION
 OPEN = RecoveryPhase.OPEN
 HELD = RecoveryPhase.HELD
@@ -131,11 +132,13 @@ class Book:
         at_us: int,
         *,
         read_us: int | None = None,
+        discover: bool = True,
     ) -> Draft:
         """A check of all strategies, which begins at most `restart_concurrency` restarts.
 
         `read_us` is the instant when the statuses were read from the engine, for those without
-        their own; None: just now.
+        their own; None: just now. Without `discover` healthy and unknown strategies are not looked
+        at: the check goes on with the failures that are known.
         """
         draft = self._draft(at_us)
         self.kill = draft.kill = kill
@@ -150,7 +153,7 @@ class Book:
                 self._calm.pop(name, None)
         calm = self._calm.get
         for status in statuses:
-            if calm(status.name) != status.state:
+            if calm(status.name) != status.state and (discover or self._is_at_work(status.name)):
                 self._look_at(draft, status, read_us)
         self._judge_unlisted(draft, statuses, at_us, read_us)
         if turned and not kill:
@@ -160,6 +163,10 @@ class Book:
         if not kill:
             self._start_due(draft, statuses, at_us)
         return draft
+
+    def _is_at_work(self, name: str) -> bool:
+        record = self.records.get(name)
+        return record is not None and record.phase is not HEALTHY
 
     def _look_at(self, draft: Draft, status: StrategyStatus, read_us: int | None) -> None:
         name = status.name

@@ -372,9 +372,16 @@ def schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def checked(kind: type[msgspec.Struct], given: Mapping[str, Any] | None) -> msgspec.Struct:
-    """The arguments as a checked `kind`. Raises: `ConfigError` naming the wrong one."""
+    """The arguments as a checked `kind`. Raises: `ConfigError` naming the wrong one.
+
+    A number without a fraction is an integer in JSON Schema, also when it is written as 5.0.
+    """
+    whole = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in (given or {}).items()
+    }
     try:
-        return msgspec.convert(given or {}, kind)
+        return msgspec.convert(whole, kind)
     except msgspec.ValidationError as error:
         problem, _, where = str(error).partition(" - at `$.")
         raise ConfigError(where.rstrip("`") or "arguments", problem) from None

@@ -150,7 +150,8 @@ def test_the_recovery_events_have_the_printed_shape(run: Any) -> None:
     config = FundConfig(total_capital=100_000, self_healing_enabled=True, tick_interval_s=None)
     with FundManager(config, engine) as fund:
         fund.tick()
-        fund.recovery.check_strategies()
+        while not fund.recovery.stats()["successes"]:  # the engine is called in a thread
+            fund.recovery.check_strategies()
         text = re.sub(r"^# ?", "", EVENTS, flags=re.M)
         [call] = re.findall(r"RecoveryEvent\(.*?\)", text, re.S)
         printed = eval(call, {"RecoveryEvent": RecoveryEvent})  # our own text, above

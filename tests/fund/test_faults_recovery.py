@@ -319,3 +319,34 @@ async def test_a_name_that_is_no_text_is_refused_and_no_actor_crashes() -> None:
             with pytest.raises(ConfigError, match=r"^(name|strategy): "):
                 await asked_of_guard
         assert all(child.restarts == 0 for child in fund.tree())
+
+
+# -- a setting does what it says
+
+
+async def test_new_failures_are_looked_for_every_few_ticks_and_known_ones_at_each() -> None:
+    controller = Restarts()
+    async with virtual_fund(
+        controller, self_healing_enabled=True, recovery_every_ticks=10
+    ) as world:
+        await ticks(world, 1)
+        controller.set("s", state="failed")
+        await ticks(world, 9)
+        assert controller.restarts == 0
+        await ticks(world, 1)
+        assert controller.restarts == 1
+        # It runs again, and relapses within its probation: that is seen at the next tick.
+        await ticks(world, 1)
+        controller.set("s", state="failed")
+        await ticks(world, 1)
+        assert (await status(world)).phase is P.COOLDOWN
+
+
+async def test_a_failure_before_the_first_tick_is_found_by_it() -> None:
+    controller = Restarts()
+    controller.set("s", state="failed")
+    async with virtual_fund(
+        controller, self_healing_enabled=True, recovery_every_ticks=1_000
+    ) as world:
+        await ticks(world, 1)
+        assert controller.restarts == 1

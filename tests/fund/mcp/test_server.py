@@ -295,6 +295,7 @@ async def test_a_limit_is_clamped_to_1_and_1000(tmp_path: Path) -> None:
             (0, 1),
             (1, 1),
             (7, 7),
+            (7.0, 7),  # an integer in JSON Schema
             (1_000, 1_000),
             (1_001, 1_000),
             (10**30, 1_000),
