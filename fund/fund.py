@@ -46,6 +46,8 @@ from fundops.runtime import (
     Worker,
     bare_errors,
     open_supervisor,
+    run_undisturbed,
+    undisturbed,
 )
 from fundops.tree import Parts, TreeView, channel_names, fund_tree, status_token
 from fundops.wire.controller import CanStopAll, Controller
@@ -179,6 +181,10 @@ async def _open(
         view = TreeView()
         with bare_errors(), _status_port(config) as port:
             async with trio.open_nursery() as nursery:
+
+                def spawn(function: Callable[..., Any], *arguments: Any) -> None:
+                    nursery.start_soon(run_undisturbed, function, *arguments)
+
                 host = Host(
                     controller,
                     nursery,
@@ -231,7 +237,7 @@ async def _open(
                         clock,
                         reported,
                         make_worker,
-                        nursery.start_soon,
+                        spawn,
                     )
                     if config.ledger_enabled:
                         await fund.ledger.deposit(
@@ -304,6 +310,7 @@ def _tell_crashes(supervisor: Supervisor, crashes: CrashWatch) -> None:
     supervisor.events.subscribe(hear)
 
 
+@undisturbed
 async def _keep_ticking(fund: Fund, interval_s: float, ticking: trio.CancelScope) -> None:
     """Tick at each interval; ticks that were missed are skipped, so they never pile up."""
     with ticking:

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from .actor import handles_batch as handles_batch
     from .groups import bare_errors as bare_errors
     from .groups import leaf_of as leaf_of
+    from .interrupts import run_undisturbed as run_undisturbed
+    from .interrupts import undisturbed as undisturbed
     from .mailbox import MailboxStatistics as MailboxStatistics
     from .records import ChildStatus as ChildStatus
     from .records import CleanupFailed as CleanupFailed
@@ -77,6 +79,7 @@ else:
         {
             "actor": ("Actor", "Context", "handles", "handles_batch"),
             "groups": ("bare_errors", "leaf_of"),
+            "interrupts": ("run_undisturbed", "undisturbed"),
             "mailbox": ("MailboxStatistics",),
             "records": (
                 "ChildStatus",
@@ -159,6 +162,8 @@ __all__ = [
     "handles_batch",
     "leaf_of",
     "open_supervisor",
+    "run_undisturbed",
     "settings_of",
     "shown",
+    "undisturbed",
 ]

@@ -19,6 +19,7 @@ from typing import Protocol
 import trio
 
 from .envelope import WAITING, Envelope
+from .interrupts import undisturbed
 
 __all__ = ["Deadlines", "Due"]
 
@@ -101,6 +102,7 @@ class Deadlines:
         self._wake_at = at
         self._sleep.deadline = at
 
+    @undisturbed
     async def run(self) -> None:
         """Expire deadlines until `stop`, also while the tree itself is stopping."""
         self.now = (

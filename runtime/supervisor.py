@@ -52,6 +52,7 @@ from .errors import (
     text_of,
 )
 from .groups import bare_errors, leaf_of
+from .interrupts import undisturbed
 from .life import Seat, fail_askers, live, starts_at_once
 from .mailbox import NOTHING, Mailbox, MailboxStatistics, message_of
 from .message import key_of
@@ -530,6 +531,7 @@ class Supervisor:
 
     # -- the manager: one task that handles events in order
 
+    @undisturbed
     async def run(self, ready: Callable[[], None]) -> None:
         """Start the children, call `ready`, then supervise until told to stop or cancelled.
 
@@ -901,6 +903,7 @@ class Supervisor:
                 self._note_ready(child)
         self._nursery.start_soon(self._life, child, epoch, run, name=f"{child.name}#{epoch}")
 
+    @undisturbed
     async def _life(self, child: _Child, epoch: int, run: Callable[[], Awaitable[None]]) -> None:
         """Run one life and turn its end into an event; no `Exception` reaches the nursery."""
         error: Exception | None = None

@@ -16,12 +16,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from decimal import Decimal
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import trio
 
-from ...runtime import ActorError, Clock, ConfigError, SystemClock, shown
+from ...runtime import ActorError, Clock, ConfigError, SystemClock, run_undisturbed, shown
 from ...wire import border
 from ...wire.border_reports import Problem, checked_statement
 from ...wire.controller import (
@@ -162,8 +161,11 @@ class Host:
 
     def _start(self, function: Callable[..., Any], *arguments: Any, name: str) -> None:
         """Run a coroutine function as a task beside the actors."""
-        begin = partial(self._nursery.start_soon, name=name)
-        self._context.copy().run(begin, function, *arguments)
+
+        def begin() -> None:
+            self._nursery.start_soon(run_undisturbed, function, *arguments, name=name)
+
+        self._context.copy().run(begin)
 
     def missing(self) -> tuple[str, ...]:
         """The optional parts that this controller lacks, for the start-up log."""

@@ -35,6 +35,7 @@ from ...runtime import (
     Worker,
     handles,
     handles_batch,
+    undisturbed,
 )
 from ...runtime.errors import text_of
 from ...wire.alert import Level
@@ -261,6 +262,7 @@ class StatusActor(Actor):
             self._retry_s = RETRY_MIN_S
             await self._nursery.start(self._serve, listener)
 
+    @undisturbed
     async def _serve(
         self, listener: trio.SocketListener, *, task_status: trio.TaskStatus[int]
     ) -> None:

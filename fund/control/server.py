@@ -33,7 +33,7 @@ from fundops.control.rendezvous import (
 )
 from fundops.control.runner import CommandRunner
 from fundops.errors import ControlError
-from fundops.runtime import FundopsError
+from fundops.runtime import FundopsError, undisturbed
 
 __all__ = ["ControlServer"]
 
@@ -73,6 +73,7 @@ class ControlServer:
         self._idle = trio.Event()
         self.path: Path | None = None  # of the socket; None: not listening
 
+    @undisturbed
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and serve until cancelled.
 
@@ -133,6 +134,7 @@ class ControlServer:
             else:
                 nursery.start_soon(self._attend, connection)
 
+    @undisturbed
     async def _attend(self, connection: Any) -> None:
         try:
             with connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -24,6 +25,7 @@ from fundops.runtime import (
     SupervisorEscalated,
     SupervisorSpec,
     handles,
+    open_supervisor,
 )
 
 Supervise = Callable[..., AbstractAsyncContextManager[Supervisor]]
@@ -475,6 +477,26 @@ async def test_an_interrupt_in_a_handler_restarts_nobody_and_comes_out(
         await scenario()
     assert log[:3] == ["+a", "+b", "+c"]
     assert log[3:] == ["-b crashed", "-c supervisor stopped", "-a supervisor stopped"]
+
+
+def test_ctrl_c_during_a_handler_lets_it_end_and_is_raised_in_the_main_task() -> None:
+    log: Log = []
+
+    class Pressed(Child):
+        @handles(Interrupt)
+        def interrupt(self, message: Interrupt) -> None:
+            signal.raise_signal(signal.SIGINT)
+            self.log.append("went on")
+
+    async def main() -> None:
+        async with open_supervisor([child("a", log, Pressed)]) as supervisor:
+            await supervisor.ref("a").ask(Interrupt())
+            log.append("answered")
+            await trio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert log == ["+a", "went on", "answered", "-a supervisor stopped"]
 
 
 async def test_an_interrupt_deep_in_the_tree_comes_out_as_itself(supervise: Supervise) -> None:
