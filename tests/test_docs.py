@@ -106,9 +106,9 @@ def test_what_is_made_from_declarations_is_what_they_say(tmp_path: Path) -> None
     made = {path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert len(made - given) == 4
     for product in made - given:
-        name = product.relative_to(tmp_path)
-        assert (ROOT / name).read_text(encoding="utf-8") == product.read_text(encoding="utf-8"), (
-            f"{name} is stale: run `python docs/generate.py`"
+        path = product.relative_to(tmp_path)
+        assert (ROOT / path).read_text(encoding="utf-8") == product.read_text(encoding="utf-8"), (
+            f"{path} is stale: run `python docs/generate.py`"
         )
 
 

@@ -81,7 +81,9 @@ def test_the_examples_of_the_documentation_work_as_they_are_written() -> None:
     fund.ledger.charge_management_fee(200)
     fund.ledger.charge_performance_fee(100)
     bs = fund.ledger.balance_sheet()
-    assert (bs["CASH"], bs["POSITIONS"], bs["MANAGEMENT_FEES"]) == (95000.0, 5000.0, 200.0)
+    assert bs["CASH"] == 95000.0
+    assert bs["POSITIONS"] == 5000.0
+    assert bs["MANAGEMENT_FEES"] == 200.0
     inc = fund.ledger.income_statement()
     assert inc == {
         "REALIZED_PNL": 1500.0,
@@ -302,7 +304,7 @@ def test_refusals_reach_the_caller_as_they_are() -> None:
         with pytest.raises(ValueError, match="amount"):
             fund.ledger.deposit(-1)
         with pytest.raises(TypeError, match="deposit"):
-            fund.ledger.deposit()
+            fund.ledger.deposit()  # type: ignore[call-arg]
         assert fund.ledger.balance_sheet()["CASH"] == 100_000
 
 

@@ -231,8 +231,6 @@ async def test_why_is_asked_of_the_running_fund_and_else_read_from_the_file(
 ) -> None:
     path = tmp_path / "fund.db"
     async with Fund.open(config(path)) as fund:
-        if "fund.why" not in fund.commands:
-            fund.commands.add("fund.why", fund.why, change=False)
         await fund.promotion.adopt("s", PromotionStage.Live_Small, by="ada", reason="r")
         fund.report(StrategyStatus("s", "running", 1000, 1000, stage="live-small"))
         await fund.tick()
