@@ -402,7 +402,7 @@ class _TrioLoop:
 
     async def _run(self, job: _Job) -> None:
         with trio.CancelScope() as scope:
-            job.cancel = partial(self._token.run_sync_soon, scope.cancel)
+            job.cancel = lambda: self._token.run_sync_soon(scope.cancel)
             await job.run()
         if scope.cancelled_caught:
             job.results.put(outcome.Error(TimeoutError()))
@@ -434,7 +434,7 @@ class _AsyncioLoop:
         task = self._loop.create_task(job.run())
         self._tasks.add(task)  # the loop itself holds it weakly
         task.add_done_callback(self._tasks.discard)
-        job.cancel = partial(self._loop.call_soon_threadsafe, task.cancel)
+        job.cancel = lambda: self._loop.call_soon_threadsafe(task.cancel)
 
     def close(self) -> None:
         with suppress(RuntimeError):  # it is closed

@@ -166,7 +166,11 @@ class ThreadPlace:
             await turns.acquire_on_behalf_of(away)
         if waiting.cancelled_caught:
             raise CutOff
-        work = partial(copy_context().run, away.in_thread, call)
+        context = copy_context()
+
+        def work() -> Any:
+            return context.run(away.in_thread, call)
+
         trio.lowlevel.start_thread_soon(work, away.end, f"fundops-controller-{part}")
         return await away.wait(max(0.0, waiting.deadline - trio.current_time()))
 
