@@ -34,6 +34,7 @@ grid-template-columns:repeat(auto-fit,minmax(260px,1fr))}
 .wide{overflow-x:auto}.wide:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 .wide svg{display:block;width:100%;min-width:720px;height:auto}
 table{border-collapse:collapse;width:100%}
+table.broad{min-width:760px}
 th,td{text-align:left;padding:6px 12px 6px 0;border-top:1px solid var(--line);\
 vertical-align:top}
 thead th{border-top:0;color:var(--ink2);font-size:12px;line-height:16px;font-weight:400}
@@ -41,6 +42,8 @@ td:nth-child(2){white-space:nowrap}
 tbody th{font-weight:400;min-width:110px;overflow-wrap:anywhere}
 .figure{text-align:right;white-space:nowrap}
 """
+# A table of more columns is scrolled on a phone, where its prose would become one word wide.
+BROAD: Final = 3
 _MARKS: Final = {"done": "✓", "look": "▲", "wrong": "✕"}
 
 Cells = Sequence[str]
@@ -178,7 +181,8 @@ def _table(title: str, heads: Cells, rows: Sequence[Cells], figures: int = 0) ->
         return ' class="figure"' if column >= first_figure else ""
 
     yield f"<section><h2>{escape(title)}</h2>"
-    yield f'<div class="wide" tabindex="0" role="group" aria-label="{escape(title)}"><table>'
+    yield f'<div class="wide" tabindex="0" role="group" aria-label="{escape(title)}">'
+    yield '<table class="broad">' if len(heads) > BROAD else "<table>"
     cells = "".join(
         f'<th scope="col"{style(column)}>{escape(head)}</th>' for column, head in enumerate(heads)
     )

@@ -1,8 +1,8 @@
 """The demo's report for a person, as lines of text: the proof first, then one row a strategy.
 
 No line is wider than asked for, down to 40 columns: names are cut in the middle, prose is wrapped,
-figures are never cut. Amber marks what a person should look at, red what is wrong; a good result
-has no colour.
+figures are never cut. Amber asks a person to look, red says that it is wrong; a good result has no
+colour.
 """
 
 from __future__ import annotations

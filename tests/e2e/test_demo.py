@@ -458,9 +458,10 @@ def test_a_piped_demo_serves_by_default_and_ends_by_itself(tmp_path: Path) -> No
 
 
 def test_a_demo_on_a_terminal_stays_up_until_ctrl_c(tmp_path: Path) -> None:
-    """On a pseudo-terminal, as a person runs it."""
+    """On a pseudo-terminal, as a person runs it who wants no colours."""
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "dumb", "COLUMNS": "80", "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "TMPDIR": str(tmp_path)}
+    environment["NO_COLOR"] = "1"
     with _demo(
         *("--port", "0", "--sessions", "2"),
         stdout=theirs,
@@ -473,6 +474,8 @@ def test_a_demo_on_a_terminal_stays_up_until_ctrl_c(tmp_path: Path) -> None:
         while "Ctrl-C ends it" not in said:
             said += os.read(ours, 4096).decode()
         assert "PAPER 13" in said
+        assert "■ broken stays down" in said
+        assert not re.search(r"\x1b\[[0-9;]*\b3[0-7]\b", said), "no colours"
         assert len([*tmp_path.iterdir()]) == 1, "its temporary database is there"
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_S) == 0
