@@ -143,7 +143,8 @@ def _svg(parts: Sequence[str], height: float, title: str, description: str) -> s
     inner = "\n".join(parts)
     named = f"<title>{escape(title)}</title>\n<desc>{escape(description)}</desc>"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="demo" viewBox="0 0 {WIDTH} {_n(height)}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="demo" width="{WIDTH}"'
+        f' height="{_n(height)}" viewBox="0 0 {WIDTH} {_n(height)}"'
         f' role="img" aria-label="{escape(f"{title}. {description}")}">\n{named}\n'
         f"<style>\n{STYLE}</style>\n"
         f'<rect class="panel" width="{WIDTH}" height="{_n(height)}" rx="10"/>\n{inner}\n</svg>\n'

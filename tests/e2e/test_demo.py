@@ -159,6 +159,8 @@ def test_the_report_has_everything_it_promises(ended: dict[str, Ended]) -> None:
         report["recovery"]["total_attempts"]
         == report["recovery"]["successes"] + report["recovery"]["failures"]
     )
+    assert {len(column) for column in report["nav_history"].values()} == {60}
+    assert report["nav_history"]["nav"][-1] == report["nav"]
     assert report["actor_restarts"] >= 2
     assert report["wall_s"] > 0
     assert report["fills"] == report["fills_booked"]
