@@ -123,7 +123,7 @@ def demo(
 def _free_port(port: int) -> int | None:
     """This port, or 0 for any free one where it is taken, or None where none can be had.
 
-    A page is no reason for the demo to fail, so it says what it does instead.
+    The demo never fails for want of a port: it says on stderr how it goes on.
     """
     import socket
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from html import escape
 from typing import Final
 
+from fundops.replay.charts import UNICODE, cut
 from fundops.replay.figures import DemoReport, StrategyFigures
 from fundops.replay.picture import comparison, story
 from fundops.replay.report import by_stage, gates_told, money, proofs, real_pnl
@@ -39,11 +40,12 @@ th,td{text-align:left;padding:6px 12px 6px 0;border-top:1px solid var(--line);\
 vertical-align:top}
 thead th{border-top:0;color:var(--ink2);font-size:12px;line-height:16px;font-weight:400}
 td:nth-child(2){white-space:nowrap}
-tbody th{font-weight:400;min-width:110px;overflow-wrap:anywhere}
+tbody th{font-weight:400;white-space:nowrap}
 .figure{text-align:right;white-space:nowrap}
 """
 # A table of more columns is scrolled on a phone, where its prose would become one word wide.
 BROAD: Final = 3
+NAME_MAX: Final = 40
 _MARKS: Final = {"done": "✓", "look": "▲", "wrong": "✕"}
 
 Cells = Sequence[str]
@@ -191,5 +193,7 @@ def _table(title: str, heads: Cells, rows: Sequence[Cells], figures: int = 0) ->
         cells = "".join(
             f"<td{style(column)}>{escape(cell)}</td>" for column, cell in enumerate(others, 1)
         )
-        yield f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
+        shown = cut(name, NAME_MAX, UNICODE)
+        title = f' title="{escape(name)}"' if shown != name else ""
+        yield f'<tr><th scope="row"{title}>{escape(shown)}</th>{cells}</tr>'
     yield "</tbody></table></div></section>"

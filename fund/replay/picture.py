@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Final, NamedTuple
 
+from fundops.replay.charts import UNICODE, cut
 from fundops.replay.figures import DemoReport, StrategyFigures
 from fundops.replay.report import by_stage, money, real_pnl
 
@@ -187,10 +188,7 @@ def _legend() -> Iterator[str]:
 def _timeline(report: DemoReport, rows: Sequence[StrategyFigures]) -> Iterator[str]:
     for number, strategy in enumerate(rows):
         base = TOP + ROW * (number + 1) - 4
-        name = strategy.name
-        if len(name) > NAME_MAX:
-            name = f"{name[:18]}…{name[-15:]}"
-        yield _text(16, base - 2, name, "ink")
+        yield _text(16, base - 2, cut(strategy.name, NAME_MAX, UNICODE), "ink")
         yield from _stays(report, strategy, base)
         yield _text(WIDTH - 16, base - 2, real_pnl(strategy), "end")
 

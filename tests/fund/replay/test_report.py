@@ -282,6 +282,13 @@ def test_the_page_says_what_the_text_says(report: DemoReport) -> None:
         assert account in words
 
 
+def test_a_long_name_on_the_page_is_cut_and_whole_in_its_title(report: DemoReport) -> None:
+    name = "n" * 60 + "m" * 60
+    renamed = msgspec.structs.replace(report.strategies[0], name=name)
+    text = page(msgspec.structs.replace(report, strategies=(renamed,)))
+    assert f'title="{name}">{"n" * 20}…{"m" * 19}</th>' in text
+
+
 def test_hostile_names_stay_text(report: DemoReport) -> None:
     name = "<script>alert('x')</script>&\"]]>"
     hostile = msgspec.structs.replace(
