@@ -106,7 +106,7 @@ def test_the_two_set_up_commands_are_what_ci_reads_out_and_runs() -> None:
     assert next(line for line in README.splitlines() if "/fundops demo" in line) == demo
 
 
-@pytest.mark.parametrize("line", [line for line in PLAIN if "serve" not in line])
+@pytest.mark.parametrize("line", [line for line in PLAIN if "--hold" not in line])
 def test_a_command_runs_as_written(line: str, folder: Path, refusal: str) -> None:
     done = subprocess.run(
         command(line),
@@ -121,7 +121,7 @@ def test_a_command_runs_as_written(line: str, folder: Path, refusal: str) -> Non
         assert json.loads(done.stdout)["trial_balance"] == "0.00000000"
 
 
-@pytest.mark.parametrize("line", [line for line in PLAIN if "serve" in line])
+@pytest.mark.parametrize("line", [line for line in PLAIN if "--hold" in line])
 def test_a_command_that_stays_up_ends_at_an_interrupt(line: str, folder: Path) -> None:
     with subprocess.Popen(
         command(line), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -14,12 +14,15 @@ from fundops.cli.grammar import UsageError
 
 if TYPE_CHECKING:
     from fundops.fund import Fund
-    from fundops.replay.demo import DemoReport, Options
+    from fundops.replay.demo import Options
+    from fundops.replay.figures import DemoReport, Happening
 
 __all__ = ["demo"]
 
 DEMO_PORT = 8711
 PORT_MAX = 65_535
+# Another program may take the port before the fund does; the demo does not wait for it.
+PAGE_DEADLINE_S = 5.0
 
 
 def demo(
@@ -30,12 +33,17 @@ def demo(
     db: Path | None = None,
     keep: bool = False,
     prices: Path | None = None,
-    serve: bool = False,
+    no_serve: bool = False,
     hold: bool = False,
     port: int = DEMO_PORT,
+    html: Path | None = None,
     json: bool = False,
 ) -> int:
     """Run a fund's operations over real market prices, from paper to live and back.
+
+    While it runs, the status page and its stream are served on 127.0.0.1, at the address that it
+    prints. At the end a demo whose output is a terminal stays up until Ctrl-C, so the page can
+    be read; one whose output is piped ends.
 
     Parameters
     ----------
@@ -52,12 +60,15 @@ def demo(
     prices
         a CSV file of daily prices (date, open, high, low, close, volume) instead of the bundled
         indices
-    serve
-        serve the status stream while it runs, and stay up at the end
+    no_serve
+        serve no status page
     hold
-        stay up at the end, with the status stream, until interrupted
+        stay up at the end until interrupted, also where the output is piped
     port
-        the port of the status stream on 127.0.0.1; 0 takes a free one
+        the port of the status page on 127.0.0.1; 0 takes a free one, and so does a port that is
+        taken
+    html
+        a new file for the report as one page, with the picture of every strategy's stages
     json
         print the report as one JSON object
     """
@@ -68,8 +79,11 @@ def demo(
         raise UsageError(f"--sessions: {sessions} is not a positive number")
     if not 0 <= port <= PORT_MAX:
         raise UsageError(f"--port: {port} is not between 0 and {PORT_MAX}")
-    if serve or hold:
-        _check_free(port)
+    if hold and no_serve:
+        raise UsageError("--hold: with --no-serve there is nothing to stay up for")
+    if html is not None and (html.exists() or not html.absolute().parent.is_dir()):
+        problem = "exists; the demo makes a new file" if html.exists() else "its folder is missing"
+        raise UsageError(f"--html: {html}: {problem}")
 
     from fundops.replay.demo import Options
     from fundops.replay.lineup import DEFAULT_SESSIONS, DEFAULT_START
@@ -95,30 +109,36 @@ def demo(
             )
         elif path.exists():
             raise UsageError(f"--db: {path} exists; the demo makes a new database")
-        stream = serve or hold
-        options = Options(
-            bars, start, sessions or DEFAULT_SESSIONS, seed, path, port if stream else None
-        )
+        served = None if no_serve else _free_port(port)
+        options = Options(bars, start, sessions or DEFAULT_SESSIONS, seed, path, served)
+        stay = served is not None and (hold or sys.stdout.isatty())
         try:
-            _run_demo(options, as_json=json, stay=stream)
+            _run_demo(options, as_json=json, stay=stay, html=html)
         finally:
             if path.exists() and (keep or db is not None):
                 print(f"database kept: {path}", file=sys.stderr)
     return 0
 
 
-def _check_free(port: int) -> None:
-    """Refuse a port that is taken: a fund would start without its stream and try again."""
+def _free_port(port: int) -> int | None:
+    """This port, or 0 for any free one where it is taken, or None where none can be had.
+
+    The demo never fails for want of a port: it says on stderr how it goes on.
+    """
     import socket
 
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError as error:
-        problem = os.strerror(error.errno or 0).lower()
-        raise OSError(error.errno, f"cannot be listened on: {problem}", f"--port {port}") from None
+    for tried, instead in ((port, "the status page takes a free port"), (0, "no page is served")):
+        try:
+            socket.create_server(("127.0.0.1", tried)).close()
+        except OSError as error:
+            problem = os.strerror(error.errno or 0).lower()
+            print(f"fundops: --port {tried}: {problem}, so {instead}", file=sys.stderr)
+        else:
+            return tried
+    return None
 
 
-def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
+def _run_demo(options: Options, *, as_json: bool, stay: bool, html: Path | None) -> None:
     import logging
     import signal
     from functools import partial
@@ -134,38 +154,45 @@ def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
     )
 
     from fundops.replay.demo import run_demo, window_of
-    from fundops.replay.report import render
+    from fundops.replay.report import render, told
 
     logging.basicConfig(format="fundops: %(message)s", level=logging.WARNING)
     messages = Console(stderr=True)
+    say = partial(messages.print, soft_wrap=True, highlight=False, markup=False)
     total = len(window_of(next(iter(options.bars.values())), options.start, options.sessions))
     if total < options.sessions:
-        messages.print(
+        say(
             f"fundops: the prices have {total:,} sessions from {options.start} on, so {total:,} are"
-            f" replayed and not {options.sessions:,}",
-            soft_wrap=True,
-            highlight=False,
+            f" replayed and not {options.sessions:,}"
         )
+    page: list[str] = []  # its address, once it is known
 
     async def say_where(fund: Fund) -> None:
         if options.port is not None:
-            port = await fund.status_port()
-            token = fund.status_token
-            messages.print(
-                f"status stream: ws://127.0.0.1:{port}/ws token {token}",
-                soft_wrap=True,
-                highlight=False,
-            )
+            page.extend(await _served(fund))
+            for line in page or ["fundops: the status page does not answer; the demo goes on"]:
+                say(line)
+
+    def on_event(happening: Happening) -> None:
+        # A program that reads JSON finds them in the report.
+        if not as_json:
+            ascii_only = messages.options.ascii_only
+            say(told(happening, messages.width, ascii_only=ascii_only))
 
     async def show(report: DemoReport, _: Fund) -> None:
         progress.stop()
+        if html is not None:
+            _write_page(report, html)
         if as_json:
             print(report.as_json().decode(), flush=True)
         else:
-            Console().print(render(report))
-        if stay:
+            console = Console()
+            lines = render(report, console.width, ascii_only=console.options.ascii_only)
+            for line in lines:
+                console.print(line, soft_wrap=True, highlight=False)
+        if stay and page:
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                messages.print("staying up; Ctrl-C ends it", highlight=False)
+                say(f"staying up: {page[0]}; Ctrl-C ends it")
                 await anext(aiter(signals))
 
     columns = (TextColumn("sessions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -177,11 +204,44 @@ def _run_demo(options: Options, *, as_json: bool, stay: bool) -> None:
         def on_session(done: int) -> None:
             progress.update(bar, completed=done)
 
-        run = partial(run_demo, options, on_session=on_session, on_ready=say_where, on_report=show)
+        run = partial(
+            run_demo,
+            options,
+            on_session=on_session,
+            on_event=on_event,
+            on_ready=say_where,
+            on_report=show,
+        )
         with _without_drills():
             # Ctrl-C reaches the block that runs the fund and never an actor, so the fund stops in
             # order.
             trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+async def _served(fund: Fund) -> list[str]:
+    """The addresses of the page and of its stream; empty where the port cannot be had."""
+    import trio
+
+    from fundops.runtime import FundopsError
+
+    with trio.move_on_after(PAGE_DEADLINE_S):
+        try:
+            port, token = await fund.status_port(), fund.status_token
+        except FundopsError:
+            return []
+        return [
+            f"status page: http://127.0.0.1:{port}/#token={token}",
+            f"status stream: ws://127.0.0.1:{port}/ws token {token}",
+        ]
+    return []
+
+
+def _write_page(report: DemoReport, path: Path) -> None:
+    """Write the page. A file that was made meanwhile is left as it is. Raises: `OSError`."""
+    from fundops.replay.page import page
+
+    with path.open("x", encoding="utf-8") as file:
+        file.write(page(report))
 
 
 @contextmanager

@@ -13,27 +13,24 @@ import random
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 
 from fundops.config import FundConfig
 from fundops.fund import Fund
-from fundops.reader import open_reader
 from fundops.replay.endpoint import open_endpoint
 from fundops.replay.engine import Crash, ReplayEngine, Script, session_open_us
+from fundops.replay.events import Events
+from fundops.replay.figures import DemoReport, Happening
+from fundops.replay.gather import Curves, Run, gathered
 from fundops.replay.lineup import LINE_UP, Strategy
 from fundops.replay.prices import Bar
 from fundops.replay.rules import named
 from fundops.replay.run import replay
-from fundops.runtime import ChildStatus, ConfigError, FundopsError, VirtualClock
-from fundops.wire.alert import AlertPage
-from fundops.wire.money import text_of
-from fundops.wire.oversight import FundStatus
-from fundops.wire.promotion import HistoryEntry, PromotionSnapshot
+from fundops.runtime import ConfigError, FundopsError, VirtualClock
 
-__all__ = ["CAPITAL", "DemoReport", "Options", "run_demo", "window_of"]
+__all__ = ["CAPITAL", "Options", "run_demo", "window_of"]
 
 CAPITAL = 1_200_000
 LEASE_S = 90.0  # ticks are a minute apart
@@ -53,73 +50,6 @@ class Options(msgspec.Struct, frozen=True):
     seed: int
     db: Path
     port: int | None = None  # of the status stream; None: no stream
-
-
-class DemoReport(msgspec.Struct, frozen=True):
-    """The results of a demo, for a person or a program."""
-
-    sessions: int
-    first: str
-    last: str
-    seed: int
-    status: FundStatus
-    strategies: tuple[PromotionSnapshot, ...]
-    history: tuple[HistoryEntry, ...]
-    alerts: AlertPage
-    delivered: int
-    recovery: Mapping[str, int]
-    balance_sheet: Mapping[str, Decimal]
-    income_statement: Mapping[str, Decimal]
-    trial_balance: Decimal
-    entries: int
-    fills: int
-    fills_booked: int
-    drilled: tuple[str, ...]
-    tree: tuple[ChildStatus, ...]
-    actor_restarts: int
-    uuid: str
-    wall_s: float
-
-    def as_json(self) -> bytes:
-        """One object; money as decimal text."""
-        outcomes = self.alerts.by_outcome
-        return msgspec.json.encode(
-            {
-                "sessions": self.sessions,
-                "first_session": self.first,
-                "last_session": self.last,
-                "seed": self.seed,
-                "nav": text_of(self.status.nav),
-                "strategies": [
-                    {
-                        "name": snapshot.name,
-                        "stage": snapshot.stage.value,
-                        "days_in_stage": round(snapshot.days_in_stage, 6),
-                    }
-                    for snapshot in self.strategies
-                ],
-                "promotions": sum(line.kind == "promote" for line in self.history),
-                "demotions": sum(line.kind == "demote" for line in self.history),
-                "alerts": {
-                    "sent": outcomes.get("QUEUED", 0),
-                    "suppressed": outcomes.get("RATE_SUPPRESSED", 0),
-                    "by_category": self.alerts.by_category,
-                },
-                "recovery": self.recovery,
-                "balance_sheet": _texts(self.balance_sheet),
-                "income_statement": _texts(self.income_statement),
-                "trial_balance": text_of(self.trial_balance),
-                "entries": self.entries,
-                "fills": self.fills,
-                "fills_booked": self.fills_booked,
-                "actor_restarts": self.actor_restarts,
-                "wall_s": round(self.wall_s, 3),
-            }
-        )
-
-
-def _texts(books: Mapping[str, Decimal]) -> dict[str, str]:
-    return {account: text_of(amount) for account, amount in books.items()}
 
 
 def window_of(bars: Sequence[Bar], start: dt.date, sessions: int) -> range:
@@ -161,10 +91,15 @@ async def run_demo(
     options: Options,
     *,
     on_session: Callable[[int], None] = lambda _: None,
+    on_event: Callable[[Happening], None] = lambda _: None,
     on_ready: Callable[[Fund], Awaitable[None]] | None = None,
     on_report: Callable[[DemoReport, Fund], Awaitable[None]] | None = None,
 ) -> DemoReport:
-    """Replay the window and report. `on_report` runs before the fund stops, and may ask it more."""
+    """Replay the window and report.
+
+    `on_event` hears of each move, breaker and kill switch as it happens. `on_report` runs before
+    the fund stops, and may ask it more.
+    """
     begun = time.perf_counter()
     rng = random.Random(options.seed)
     symbols = sorted(options.bars)
@@ -203,63 +138,33 @@ async def run_demo(
                 await fund.promotion.register(strategy.name, budget=engine.share)
             if on_ready is not None:
                 await on_ready(fund)
-            await replay(fund, engine, clock, bars, drills=drills, on_session=on_session)
+            events, curves = Events(fund, bars, on_event), Curves(engine)
+
+            def session_done(number: int) -> None:
+                curves.add()
+                on_session(number)
+
+            await replay(
+                fund,
+                engine,
+                clock,
+                bars,
+                drills=drills,
+                on_tick=events.look,
+                on_session=session_done,
+            )
             if not await fund.flush_alerts(FLUSH_S):
                 raise FundopsError(
                     f"alerts could not be delivered to the demo's own endpoint within {FLUSH_S:g} s"
                 )
-            report = await _report(
-                fund, engine, bars, options.seed, drilled, endpoint.received, begun
+            report = await gathered(
+                fund,
+                Run(bars, options.seed, drilled, begun),
+                events,
+                curves,
+                fills=engine.fill_count,
+                delivered=endpoint.received,
             )
             if on_report is not None:
                 await on_report(report, fund)
     return report
-
-
-async def _report(
-    fund: Fund,
-    engine: ReplayEngine,
-    bars: Sequence[Bar],
-    seed: int,
-    drilled: tuple[str, ...],
-    delivered: int,
-    begun: float,
-) -> DemoReport:
-    stats = await fund.recovery.stats()
-    trial = await fund.ledger.trial_balance()
-    newest = await fund.ledger.recent_entries(1)
-    tree = fund.tree()
-    with open_reader(fund.config.path) as reader:
-        fills_booked, uuid = reader.entry_count("fill"), reader.meta()["uuid"]
-    return DemoReport(
-        sessions=len(bars),
-        first=bars[0].day.isoformat(),
-        last=bars[-1].day.isoformat(),
-        seed=seed,
-        status=await fund.status(),
-        strategies=await fund.promotion.strategies(),
-        history=await fund.promotion.history(limit=100_000),
-        alerts=await fund.alerts.recent(20),
-        delivered=delivered,
-        recovery={
-            key: stats[key]
-            for key in ("total_attempts", "successes", "failures", "circuit_breakers_open")
-        },
-        balance_sheet=await fund.ledger.balance_sheet(),
-        income_statement=await fund.ledger.income_statement(),
-        trial_balance=sum(trial.values(), Decimal(0)),
-        entries=newest[0].seq,
-        fills=engine.fill_count,
-        fills_booked=fills_booked,
-        drilled=drilled,
-        tree=tree,
-        actor_restarts=sum(actor.restarts for actor in _leaves(tree)),
-        uuid=uuid,
-        wall_s=time.perf_counter() - begun,
-    )
-
-
-def _leaves(tree: Sequence[ChildStatus]) -> list[ChildStatus]:
-    return [
-        leaf for child in tree for leaf in (_leaves(child.children) if child.children else [child])
-    ]

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, time
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 
@@ -33,7 +34,14 @@ from fundops.wire.controller import (
 )
 from fundops.wire.money import from_minor, to_minor
 
-__all__ = ["TICKS_PER_SESSION", "Crash", "ReplayEngine", "Script", "session_open_us"]
+__all__ = [
+    "TICKS_PER_SESSION",
+    "Crash",
+    "ReplayEngine",
+    "Result",
+    "Script",
+    "session_open_us",
+]
 
 TICKS_PER_SESSION = 10
 TICK_US = 60_000_000
@@ -59,6 +67,15 @@ class Script(msgspec.Struct, frozen=True):
     silent_feed: str | None = None
     silent_from: int = 0
     silent_sessions: int = 0
+
+
+class Result(NamedTuple):
+    """The cumulative P&L of one strategy after the costs of its fills, in minor units."""
+
+    real_minor: int
+    """Made with real money."""
+    full_size_minor: int
+    """Of every session, in each stage, as if its whole share had been real from the first one."""
 
 
 class RestartRefused(FundopsError):
@@ -92,6 +109,9 @@ class _Book:
         self.n_trades = 0
         self.n_wins = 0
         self.comes_back = True
+        self.counted_minor = 0  # cumulative P&L that `count` has seen
+        self.real_minor = 0  # its part made with real money
+        self.full_size_minor = 0  # all of it, as if the allocation had always been the full one
 
     @property
     def live(self) -> bool:
@@ -104,6 +124,15 @@ class _Book:
     @property
     def equity_minor(self) -> int:
         return self.allocated_minor + self.realized_minor + self.unrealized_minor - self.base_minor
+
+    def count(self) -> None:
+        """Credit the P&L since the last count to the present stage and allocation."""
+        pnl_minor = self.realized_minor + self.unrealized_minor
+        gain, self.counted_minor = pnl_minor - self.counted_minor, pnl_minor
+        if self.live:
+            self.real_minor += gain
+        if self.allocated_minor:
+            self.full_size_minor += gain * self.full_minor // self.allocated_minor
 
     def status(self) -> StrategyStatus:
         return StrategyStatus(
@@ -239,6 +268,17 @@ class ReplayEngine:
             )
         return fee
 
+    # -- results
+
+    def results(self) -> Mapping[str, Result]:
+        """The cumulative P&L of each strategy by its name, positions at their last mark."""
+        for book in self._books.values():
+            book.count()
+        return {
+            name: Result(book.real_minor, book.full_size_minor)
+            for name, book in self._books.items()
+        }
+
     # -- the controller
 
     @property
@@ -302,6 +342,7 @@ class ReplayEngine:
         else:
             book.realized_minor += book.unrealized_minor
             book.quantity, book.entry_minor, book.target = 0, 0, 0.0
+        book.count()
         book.stage = stage
         book.base_minor = book.realized_minor
         book.allocated_minor = book.full_minor

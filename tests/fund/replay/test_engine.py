@@ -273,6 +273,26 @@ async def test_a_hypothetical_position_is_forgotten_at_its_mark_when_the_stage_c
     assert market.status.n_trades == 0, "what was not closed is no round trip"
 
 
+async def test_results_part_real_money_from_the_rest_and_scale_both_to_full_size() -> None:
+    market = Market([(100, 110), (100, 90), (100, 105)], [1, 1, 1], flat_at_close=True)
+    market.ticks(0)
+    [paper] = market.engine.results().values()
+    assert paper.real_minor == 0
+    assert from_minor(paper.full_size_minor) == market.status.realized_pnl > 0
+    # A tenth of the share: the loss is a tenth as large, and as large as before at full size.
+    await market.engine.set_stage("on-X", "live-small", Decimal(100))
+    _, before, _ = _money(market.status)
+    market.ticks(1)
+    [small] = market.engine.results().values()
+    assert from_minor(small.real_minor) == _money(market.status)[1] - before < 0
+    assert small.full_size_minor - paper.full_size_minor == 10 * small.real_minor
+    await market.engine.set_stage("on-X", "shadow", None)
+    market.ticks(2)
+    [shadow] = market.engine.results().values()
+    assert shadow.real_minor == small.real_minor
+    assert shadow.full_size_minor > small.full_size_minor
+
+
 async def test_a_real_position_is_sold_when_the_stage_changes() -> None:
     market = Market([(100, 110)], [1])
     await market.engine.set_stage("on-X", "live-scaled", Decimal(500))
