@@ -38,6 +38,7 @@ from .protocol import (
     ClientMessage,
     CloseCode,
     Error,
+    Get,
     Heartbeat,
     Hello,
     Ping,
@@ -215,7 +216,7 @@ class _Connection:
 
     def _handle(self, message: ClientMessage, cursor: Cursor) -> None:
         match message:
-            case Sub(topics):
+            case Sub(topics=topics):
                 unknown = self._server.hub.follow(cursor, topics)
                 if unknown:
                     self._answer(
@@ -223,6 +224,8 @@ class _Connection:
                     )
             case Unsub(topics):
                 self._server.hub.unfollow(cursor, topics)
+            case Get(series=name):
+                self._answer(encode(Error(CloseCode.UNKNOWN_TOPIC, f"there is no series {name!r}")))
             case Ping():
                 self._answer(self._heartbeat())
             case Hello():

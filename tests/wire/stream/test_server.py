@@ -341,8 +341,8 @@ async def test_the_websockets_library_reads_the_stream_too() -> None:
         },
         {"t": "snapshot", "topic": "fund", "seq": 1, "state": {"nav": "100.00"}},
         {"t": "event", "topic": "alerts", "seq": 1, "data": {"title": "first"}},
-        {"t": "delta", "topic": "fund", "seq": 2, "key": "nav", "value": "99.50"},
-        {"t": "delta", "topic": "fund", "seq": 3, "key": "halted", "value": True},
+        {"t": "delta", "topic": "fund", "seq": 2, "key": "nav", "value": "99.50", "wall_us": 0},
+        {"t": "delta", "topic": "fund", "seq": 3, "key": "halted", "value": True, "wall_us": 0},
     ]
 
 
