@@ -355,13 +355,22 @@ def _has_unknown_tag(text: str | bytes) -> bool:
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of the messages of each side, `client` and `server`, generated from the types."""
-    (client, server), components = msgspec.json.schema_components(
-        (ClientMessage, ServerMessage), ref_template="#/$defs/{name}"
+    """JSON Schema of the messages of each side and of the records, generated from the types.
+
+    `client` and `server` are the messages; `states` and `events` name the record of each topic.
+    """
+    from .records import EVENTS, STATES, PromotionFull
+
+    records = [*STATES.values(), *EVENTS.values(), PromotionFull]
+    (client, server, *found), components = msgspec.json.schema_components(
+        (ClientMessage, ServerMessage, *records), ref_template="#/$defs/{name}"
     )
+    refs = dict(zip(records, found, strict=True))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": PROTOCOL,
         "properties": {"client": client, "server": server},
+        "states": {topic: refs[record] for topic, record in STATES.items()},
+        "events": {topic: refs[record] for topic, record in EVENTS.items()},
         "$defs": components,
     }

@@ -26,7 +26,15 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 from ...runtime import ConfigError
 from ..errors import BadMessage
 from .frames import FrameStream
-from .http import HttpRefusal, is_admitted, read_request
+from .http import (
+    HttpRefusal,
+    PlainRequest,
+    UpgradeRequest,
+    check_token,
+    encode_answer,
+    is_admitted,
+    read_request,
+)
 from .hub import Cursor, Hub
 from .limits import ServerLimits
 from .listening import HeldPort
@@ -49,6 +57,7 @@ from .protocol import (
     decode_client,
     encode,
 )
+from .site import Site, answer
 
 __all__ = ["ServerStatistics", "choose_subprotocol", "last_message", "serve_status"]
 
@@ -59,6 +68,10 @@ BATCH_MAX = 16
 # them are left out: a client may ask 10 times a second, and has 10 s to take one message.
 NOTICES_MAX = 16
 
+# Requests on one connection that are answered. A client that asks more often connects again, so
+# that the cap on connections bounds its work too.
+REQUESTS_MAX = 100
+
 _ABNORMAL = 1006  # RFC 6455, section 7.1.5: the connection ended without a close frame
 
 _log = logging.getLogger("fundops.status")
@@ -68,7 +81,8 @@ class ServerStatistics(msgspec.Struct):
     """Counters since the server started, kept up to date in place."""
 
     connections: int = 0  # open now, handshakes included
-    refused: int = 0  # ended before they became a websocket
+    refused: int = 0  # ended before they became a websocket or got an answer
+    answered: int = 0  # plain requests, as for the page
     closed: Counter[int] = msgspec.field(
         default_factory=Counter
     )  # websockets by close code; 1006: no close frame
@@ -101,6 +115,7 @@ class _Connection:
         self._websocket: WebSocketConnection | None = None
         self._verdict: Verdict | None = None
         self._authorized = False
+        self.answered = False  # a plain request was answered
         self._notices: deque[bytes] = deque()  # at most NOTICES_MAX
         self._left_out = False  # whether it was logged that an answer was left out
         self._conversation = trio.CancelScope()
@@ -150,9 +165,8 @@ class _Connection:
     async def _shake_hands(self, nursery: trio.Nursery) -> bool:
         """Whether the connection became a websocket; False: it was refused, or took too long."""
         with trio.move_on_after(self._limits.handshake_s) as deadline:
-            request = await read_request(self._stream, self._limits.head_bytes)
-            if isinstance(request, HttpRefusal):
-                await _send_refusal(self._stream, request)
+            request = await self._answer_requests(deadline)
+            if request is None:
                 return False
             self._authorized = self._server.admits(request.token)
             self._frames = FrameStream(self._stream, request.head, self._limits, self.end)
@@ -172,6 +186,38 @@ class _Connection:
                 )
             return True
         return False
+
+    async def _answer_requests(self, deadline: trio.CancelScope) -> UpgradeRequest | None:
+        """Answer plain requests until one asks for the websocket; None: the connection ends."""
+        site, left = self._server.site, b""
+        for number in range(1, REQUESTS_MAX + 1):
+            request = await read_request(
+                self._stream, self._limits.head_bytes, site.hosts, begun=left
+            )
+            match request:
+                case UpgradeRequest():
+                    return request
+                case HttpRefusal():
+                    await _send_refusal(self._stream, request)
+                    return None
+                case PlainRequest(path, host, token, keeps, left):
+                    admitted = self._server.admits(token)
+                    refusal = check_token(path, admitted=admitted)
+                    found = None if refusal is not None else answer(site, path, host)
+                    if found is None:
+                        nothing = HttpRefusal(HTTPStatus.NOT_FOUND, f"there is no {path} here")
+                        await _send_refusal(self._stream, refusal or nothing)
+                        return None
+                    keeps = keeps and number < REQUESTS_MAX
+                    self.answered = True
+                    self._server.statistics.answered += 1
+                    await self._stream.send_all(encode_answer(found, keeps=keeps))
+                    if not keeps:
+                        return None
+                    deadline.deadline = trio.current_time() + self._limits.handshake_s
+                case _:
+                    assert_never(request)
+        return None
 
     async def _converse(self) -> None:
         hello = await self._expect_hello()
@@ -318,7 +364,9 @@ class _Server:
         now_us: Callable[[], int],
         limits: ServerLimits,
         statistics: ServerStatistics,
+        site: Site = Site(),  # noqa: B008  frozen
     ) -> None:
+        self.site = site
         self.hub = hub
         self.epoch = epoch
         self.now_us = now_us
@@ -362,7 +410,7 @@ class _Server:
             self._connections.discard(connection)
             self.statistics.connections -= 1
             if connection.close_code is None:
-                self.statistics.refused += 1
+                self.statistics.refused += not connection.answered
             else:
                 self.statistics.closed[connection.close_code] += 1
 
@@ -382,9 +430,10 @@ async def serve_status(
     now_us: Callable[[], int],
     limits: ServerLimits = ServerLimits(),  # noqa: B008  frozen
     statistics: ServerStatistics | None = None,
+    site: Site = Site(),  # noqa: B008  frozen
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve the stream on 127.0.0.1 until cancelled.
+    """Serve the stream, and the `site` beside it, on 127.0.0.1 until cancelled.
 
     `port` 0 takes a free one, and a listener that is given is closed at the end; `nursery.start`
     returns the real port.
@@ -407,7 +456,7 @@ async def serve_status(
             raise ConfigError("port", str(error.strerror)) from error
         finally:
             held.close()
-    server = _Server(hub, token, epoch, now_us, limits, statistics or ServerStatistics())
+    server = _Server(hub, token, epoch, now_us, limits, statistics or ServerStatistics(), site)
     async with trio.open_nursery() as connections:
         try:
             task_status.started(listener.socket.getsockname()[1])

@@ -41,12 +41,14 @@ from fundops.wire.stream.protocol import (
 )
 from fundops.wire.stream.server import (
     NOTICES_MAX,
+    REQUESTS_MAX,
     ServerStatistics,
     _Server,
     choose_subprotocol,
     last_message,
     serve_status,
 )
+from fundops.wire.stream.site import Readiness, Site
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 # No test takes near this long; a hang is to be a failure with a traceback.
@@ -69,7 +71,7 @@ class Served(NamedTuple):
 
 @asynccontextmanager
 async def serving(
-    token: str | None = None, hub: Hub | None = None, **limits: Any
+    token: str | None = None, hub: Hub | None = None, site: Site | None = None, **limits: Any
 ) -> AsyncIterator[Served]:
     hub, statistics = hub or Hub(), ServerStatistics()
     serve = partial(
@@ -81,6 +83,7 @@ async def serving(
         now_us=lambda: 42,
         limits=ServerLimits(**{"close_s": 0.2} | limits),
         statistics=statistics,
+        site=site or Site(),
     )
     with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
@@ -542,6 +545,80 @@ async def test_connections_beyond_the_cap_are_refused_and_room_is_reused() -> No
             assert served.statistics.connections == 1
         await until(lambda: not served.statistics.connections)
         await serves(served)
+
+
+# -- the site
+
+
+def get(path: str, *headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def answered(client: Raw) -> tuple[bytes, bytes]:
+    """Head and body of one answer."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await client.take(1)
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    return head, await client.take(length)
+
+
+async def test_one_connection_gets_page_health_and_then_the_stream() -> None:
+    async with serving(site=Site(page=lambda: b"<p>hi")) as served, raw(served) as client:
+        await client.send(get("/") + get("/healthz"))
+        head, body = await answered(client)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"Content-Security-Policy: default-src 'none'" in head
+        assert body == b"<p>hi"
+        assert (await answered(client))[1] == b"ok\n"
+        await client.hello()
+        await client.next_message(Welcome)
+        assert served.statistics.answered == 2
+        assert served.statistics.refused == 0
+
+
+async def test_a_fund_that_is_not_ready_answers_503_and_keeps_the_connection() -> None:
+    site = Site(readiness=lambda: Readiness(False, {}, "failed", None, "OFF", ("storage",)))
+    async with serving(site=site) as served, raw(served) as client:
+        for _ in range(2):
+            await client.send(get("/readyz"))
+            head, body = await answered(client)
+            assert head.startswith(b"HTTP/1.1 503 ")
+            assert b'"problems":["storage"]' in body
+
+
+async def test_the_schema_is_given_for_the_token_in_the_header_alone() -> None:
+    async with serving(token="secret") as served:
+        async with raw(served) as client:
+            await client.send(get("/schema.json"))
+            assert (await client.rest()).startswith(b"HTTP/1.1 401 ")
+        async with raw(served) as client:
+            await client.send(get("/schema.json", "Authorization: Bearer secret"))
+            assert b'"$defs"' in (await answered(client))[1]
+
+
+async def test_a_token_in_the_url_is_refused_even_when_it_is_right() -> None:
+    async with serving(token="secret") as served, raw(served) as client:
+        await client.send(request(path="/ws?token=secret"))
+        answer = await client.rest()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"secret" not in answer
+
+
+async def test_an_idle_connection_is_closed_by_the_handshake_deadline() -> None:
+    async with serving(handshake_s=0.05) as served, raw(served) as client:
+        await client.send(get("/healthz"))
+        assert (await answered(client))[1] == b"ok\n"
+        assert await client.rest() == b""
+
+
+async def test_requests_on_one_connection_have_an_end() -> None:
+    async with serving() as served, raw(served) as client:
+        await client.send(get("/healthz") * (REQUESTS_MAX + 1))
+        answers = await client.rest()
+        assert answers.count(b"HTTP/1.1 200 ") == REQUESTS_MAX
+        assert answers.count(b"Connection: close") == 1
 
 
 # -- what a websocket may not say
