@@ -19,7 +19,7 @@ from fundops.wire.alert import AlertRecord, Category, Level, SendAlert
 from fundops.wire.controller import FeedStatus, StrategyStatus
 from fundops.wire.errors import PortTaken, StatusClosed
 from fundops.wire.stream.client import open_status
-from fundops.wire.stream.protocol import Delta, Snapshot
+from fundops.wire.stream.protocol import Delta, Patch, Snapshot
 
 
 def about_crashes(fund: VirtualFund) -> list[AlertRecord]:
@@ -197,6 +197,8 @@ async def until(w: VirtualFund, topic: str, found: Callable[[Any], bool]) -> Non
                         state.update(message.state)
                     case Delta():
                         state[message.key] = message.value
+                    case Patch():
+                        state[message.key] = {**state[message.key], **message.value}
                 if found(state):
                     return
 

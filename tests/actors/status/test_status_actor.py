@@ -31,7 +31,16 @@ from fundops.wire.stream.client import open_status
 from fundops.wire.stream.hub import RING_SIZE
 from fundops.wire.stream.limits import ServerLimits
 from fundops.wire.stream.listening import HeldPort
-from fundops.wire.stream.protocol import Bye, Delta, Event, Gap, ServerMessage, Snapshot, Welcome
+from fundops.wire.stream.protocol import (
+    Bye,
+    Delta,
+    Event,
+    Gap,
+    Resumed,
+    ServerMessage,
+    Snapshot,
+    Welcome,
+)
 from fundops.wire.stream.server import serve_status
 
 NOW_US = 1_700_000_000_000_000
@@ -135,7 +144,7 @@ async def until_restarted(fund: Running) -> None:
 
 
 async def events_of(url: str, topic: str, count: int) -> list[ServerMessage]:
-    async with open_status(url, topics=[topic]) as messages:
+    async with open_status(url, topics=[topic], backlog=RING_SIZE) as messages:
         assert isinstance(await anext(messages), Welcome)
         return [await anext(messages) for _ in range(count)]
 
@@ -150,7 +159,9 @@ async def test_what_is_published_reaches_the_clients(path: Path) -> None:
             assert await anext(messages) == Welcome("fund.status.v1", "e1", NOW_US, ("fund",))
             assert await anext(messages) == Snapshot("fund", 1, {"nav": "100.00"})
             fund.board.publish({"fund": {"nav": "99.00"}})
-            assert await anext(messages) == Delta("fund", 2, "nav", "99.00")
+            delta = await anext(messages)
+            assert isinstance(delta, Delta)
+            assert (delta.seq, delta.key, delta.value) == (2, "nav", "99.00")
 
 
 # -- events
@@ -279,6 +290,7 @@ async def test_late_clients_get_recent_history_and_the_rest_has_a_name(path: Pat
             fund.url, topics=["alerts"], epoch="e1", since={"alerts": 10}
         ) as messages:
             await anext(messages)
+            assert await anext(messages) == Resumed("alerts", 11, RING_SIZE + 50)
             assert await anext(messages) == Gap("alerts", 11, 50)
 
 
@@ -360,6 +372,7 @@ async def test_a_crashed_actor_serves_again_on_its_port_and_clients_resume(path:
             fund.url, topics=["alerts"], epoch=welcome.epoch, since={"alerts": 2}
         ) as messages:
             await anext(messages)
+            assert isinstance(await anext(messages), Resumed)
             event = await anext(messages)
             assert isinstance(event, Event)
             assert event.seq == 3
