@@ -135,6 +135,7 @@ class Strategy(msgspec.Struct, frozen=True):
     paused: bool  # by the guard or a person
     paused_by: str  # the person; "": none paused it
     paused_why: str
+    counters_restarted: bool  # the engine's counters seem to have restarted; a person must confirm
     error: str | None  # why it failed
     retryable: bool  # False: a restart cannot help
     heartbeat_us: int | None
@@ -214,7 +215,7 @@ class Recovery(msgspec.Struct, frozen=True):
     due_us: int | None  # the next attempt, or the end of the probation
     reason: str | None
     episode: int  # number of failure episodes so far
-    since_us: int | None  # when this episode began; None: not known
+    since_us: int | None  # when it was first seen in this episode; None: it is healthy
     breaker_open: bool
     held_by: str | None = None  # the person who holds it
 
@@ -255,9 +256,8 @@ class Channel(msgspec.Struct, frozen=True):
     state: Literal["ok", "failing"]
     pending: int  # alerts that wait
     error: str | None  # of the last delivery; None: it arrived, or there was none
-    delivered: int  # since the database was made
-    failed: int
-    last_us: int | None  # the newest delivery that ended, by the instant of its alert
+    delivered: int  # alerts, since the database was made
+    failed: int  # alerts that did not arrive, or of which it is not known
 
 
 class Attention(msgspec.Struct, frozen=True):
@@ -299,8 +299,7 @@ class AlertEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
     strategy: str | None = None
     outcome: str = "QUEUED"  # one of `AlertOutcome`
-    dedup_key: str | None = None
-    resolved: bool = False  # it closes `dedup_key`: the trouble is over
+    dedup_key: str | None = None  # the same for an alert and for the one that says it is over
 
 
 class Leg(msgspec.Struct, frozen=True, array_like=True):
@@ -325,7 +324,6 @@ class JournalEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     result: str = "0"  # income less expenses in the fund's currency
     memo: str = ""
     reverses: int | None = None  # the entry that it negates
-    key: str = ""  # left out when it is only a number of the engine's stream
 
 
 class PromotionEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -354,7 +352,6 @@ class RecoveryEventRow(msgspec.Struct, frozen=True, omit_defaults=True):
     attempt: int = 0
     error: str | None = None
     by: str | None = None
-    episode: int | None = None  # of the strategy; None: of a feed or the clock
 
 
 class NavEvent(msgspec.Struct, frozen=True):
