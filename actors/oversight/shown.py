@@ -135,9 +135,10 @@ def strategies(
     for status in statuses:
         entitled = terms.get(status.name)
         book = guard.strategies.get(status.name, StrategyBook())
+        reported: dict[str, Any] = {field: getattr(status, field) for field in _AS_REPORTED}
+        reported |= {field: _money(getattr(status, field)) for field in _MONEY}
         record = Strategy(
-            **{field: getattr(status, field) for field in _AS_REPORTED},
-            **{field: _money(getattr(status, field)) for field in _MONEY},
+            **reported,
             stage=entitled.stage.value if entitled is not None else status.stage,
             mode=None if entitled is None else entitled.mode,
             real=book.real,

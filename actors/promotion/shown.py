@@ -84,7 +84,7 @@ def _words(criterion: CriterionResult) -> str:
 
 
 def _floored(value: float, places: int) -> float:
-    scale = 10**places
+    scale = float(10**places)
     return math.floor(value * scale) / scale
 
 

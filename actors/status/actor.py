@@ -250,9 +250,10 @@ class StatusActor(Actor):
         actors, mailboxes = flat(tree)
         self._publish("actors", actors)
         self._publish("mailboxes", mailboxes)
-        self._known = self._known._replace(
-            **{topic: self._published.get(topic, {}) for topic in _FROM_BOARD}, actors=actors
-        )
+        from_board: dict[str, Any] = {
+            topic: self._published.get(topic, {}) for topic in _FROM_BOARD
+        }
+        self._known = self._known._replace(**from_board, actors=actors)
         self._publish("recovery", self._known.recovery)
         self._publish("channels", self._known.channels)
         self._publish_attention()

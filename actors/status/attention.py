@@ -30,7 +30,7 @@ ROWS_MAX = 200  # no person reads more; a fund may have 10,000 strategies
 class Aside(NamedTuple):
     """The reports of the engine that could not be booked and wait."""
 
-    count: int = 0
+    waiting: int = 0
     key: str = ""  # of the oldest
     reason: str = ""  # of the oldest
     since_us: int | None = None
@@ -133,9 +133,9 @@ def _channels(channels: Mapping[str, Channel]) -> Iterator[tuple[str, Attention]
 
 
 def _aside(aside: Aside) -> Iterator[tuple[str, Attention]]:
-    if aside.count:
-        more = f", and {aside.count - 1} more" if aside.count > 1 else ""
-        title = f"{aside.count} report{'s are' if aside.count > 1 else ' is'} not booked"
+    if aside.waiting:
+        more = f", and {aside.waiting - 1} more" if aside.waiting > 1 else ""
+        title = f"{aside.waiting} report{'s are' if aside.waiting > 1 else ' is'} not booked"
         why = f"{aside.key}: {aside.reason}{more}"
         yield (
             "reports_aside",
