@@ -149,7 +149,7 @@ def _recovery(recovery: Mapping[str, Recovery]) -> Iterator[tuple[str, Attention
             why = f"{record.attempts} of {record.max} restarts failed"
             if record.reason:
                 why += f": {record.reason}"
-            command = f"fundops recovery reset {shlex.quote(name)} --by NAME"
+            command = f"fundops recovery reset {shlex.quote(name)}"
             yield (
                 f"breaker:{name}",
                 Attention("WARNING", f"{name} stays down", why, command, record.since_us, name),

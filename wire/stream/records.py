@@ -1,9 +1,9 @@
 """The records of the stream `fund.status.v1`: the values of its state topics and its events.
 
-A state topic maps a key to a record. The key is named at each record; the topics `fund` and
-`balances` map each of their fields to its value, and `Fund` is the whole of `fund`. A state record
-always has every field, so that a patch can name any of them. An event leaves out the fields that
-have their default.
+A state topic maps a key to a record. The key is named at each record. A state record always has
+every field, so that a patch can name any of them. The topics `fund` and `balances` map each of
+their fields to its value: `Fund` is the whole of `fund`, and a field of it that is None has no key.
+An event leaves out the fields that have their default.
 
 Money is decimal text in the fund's currency, with a minus sign below zero. Instants are int
 microseconds since the Unix epoch (`_us`, UTC), durations and ages seconds (`_s`), percentages end

@@ -90,10 +90,10 @@ def test_every_thing_that_waits_has_its_row_and_command() -> None:
         "actor:ledger": "fundops status",
         "channel:webhook": "fundops alerts test",
         "reports_aside": "fundops ledger reports-aside",
-        "breaker:b": "fundops recovery reset b --by NAME",
+        "breaker:b": "fundops recovery reset b",
         "paused:p": "fundops strategy resume p --by NAME --reason TEXT",
         "counters:c": "fundops confirm counters c --by NAME --reason TEXT",
-        "ready:r": "fundops strategy promote r --to live-small --by NAME --reason TEXT",
+        "ready:r": "fundops strategy promote r --to live-small",
         "feed:x": "",
     }
     assert found["breaker:b"].why == "3 of 3 restarts failed: boom"
