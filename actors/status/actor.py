@@ -183,6 +183,7 @@ class StatusActor(Actor):
         await self._catch_up()
         # The states change without a tick too, as the queues of the actors do.
         self.context.every(REFRESH_EVERY_S, _Refresh())
+        self._ask_oversight()
         await self.listen(_Listen())
 
     async def on_stop(self, reason: str) -> None:

@@ -178,7 +178,7 @@ def _ready(promotion: Mapping[str, PromotionBrief]) -> Iterator[tuple[str, Atten
     for name, record in promotion.items():
         if record.would_do == "ready":
             why = f"its gate passes; {record.target} is more real money, which a person allows"
-            command = f"fundops strategy promote {shlex.quote(name)} --to {record.target} {_PERSON}"
+            command = f"fundops strategy promote {shlex.quote(name)} --to {record.target}"
             yield f"ready:{name}", Attention("INFO", f"{name} may rise", why, command, None, name)
 
 
