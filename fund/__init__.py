@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from fundops.wire.ledger import Statement as Statement
     from fundops.wire.promotion import PromotionStage as PromotionStage
     from fundops.wire.recovery import RecoveryEvent as RecoveryEvent
+    from fundops.wire.stream.following import StatusClient as StatusClient
     from fundops.wire.why import Blocker as Blocker
     from fundops.wire.why import Why as Why
 
@@ -174,6 +175,7 @@ _HOMES = {
     "RecoveryEvent": "fundops.wire.recovery",
     "RecoverySettings": "fundops.actors.recovery",
     "Settlement": "fundops.wire.controller",
+    "StatusClient": "fundops.wire.stream.following",
     "StopReport": "fundops.wire.controller",
     "StrategyStatus": "fundops.wire.controller",
     "SubsystemDisabled": "fundops.errors",

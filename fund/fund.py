@@ -38,6 +38,7 @@ from fundops.reported import Reported
 from fundops.runtime import (
     ActorError,
     Clock,
+    Crashed,
     Event,
     Ref,
     Supervisor,
@@ -54,10 +55,14 @@ from fundops.wire.controller import CanStopAll, Controller
 from fundops.wire.money import from_minor
 from fundops.wire.oversight import CrashesHeard
 from fundops.wire.stream.listening import HeldPort
+from fundops.wire.stream.records import RestartEvent
 
 __all__ = ["Fund"]
 
 log = logging.getLogger("fundops")
+
+# Of a crash's error that the stream shows; the log has all of it.
+CRASH_TEXT_MAX = 500
 # Without a handler the logging module would print warnings to the stderr of a host that configured
 # no logging.
 log.addHandler(logging.NullHandler())
@@ -226,7 +231,7 @@ async def _open(
                     fund_tree(parts), strategy="rest_for_one", name=config.name
                 ) as supervisor:
                     view.supervisor = supervisor
-                    _tell_crashes(supervisor, crashes)
+                    _tell_crashes(supervisor, crashes, board, clock)
                     if port is not None:
                         board.status = supervisor.ref("status")
                     fund = Fund(
@@ -298,11 +303,16 @@ def _status_port(config: FundConfig) -> Iterator[HeldPort | None]:
         port.close()
 
 
-def _tell_crashes(supervisor: Supervisor, crashes: CrashWatch) -> None:
+def _tell_crashes(
+    supervisor: Supervisor, crashes: CrashWatch, board: StatusBoard, clock: Clock
+) -> None:
     """Let oversight tell the crashes of actors; what it cannot take now it tells at its tick."""
     oversight = supervisor.ref("oversight")
 
     def hear(event: Event) -> None:
+        if isinstance(event, Crashed):
+            error = event.error[:CRASH_TEXT_MAX]
+            board.crashed(RestartEvent(event.name, event.epoch, error, clock.now_us()))
         if crashes.hear(event):
             with suppress(ActorError):
                 oversight.tell_nowait(CrashesHeard())

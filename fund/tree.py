@@ -22,16 +22,19 @@ from fundops.actors.alert import AlertActor, ChannelActor
 from fundops.actors.alert.delivery import LogDelivery, WebhookDelivery
 from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardActor, Leases
+from fundops.actors.guard.core import WARN_AT
 from fundops.actors.guard.marker import marker_of
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.oversight import ClockWatch, OversightActor
 from fundops.actors.oversight.crashes import CrashWatch
+from fundops.actors.oversight.shown import FundFace
 from fundops.actors.persistence import PersistenceActor, StorageBoard
 from fundops.actors.promotion import PromotionActor
 from fundops.actors.recovery import RecoveryActor
 from fundops.actors.status import StatusActor
 from fundops.actors.status.board import StatusBoard
+from fundops.actors.status.face import StatusFace
 from fundops.config import FundConfig
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
@@ -41,6 +44,7 @@ from fundops.runtime import (
     Clock,
     Supervisor,
     SupervisorSpec,
+    VirtualClock,
     Worker,
 )
 from fundops.wire.stream.listening import HeldPort
@@ -179,8 +183,23 @@ def _oversight(parts: Parts) -> ChildSpec:
         parts.storage,
         parts.crashes,
         parts.board if parts.port is not None else None,
+        _face(parts),
     )
     return ChildSpec("oversight", actor, grace_s=15.0)
+
+
+def _face(parts: Parts) -> FundFace:
+    config, guard = parts.config, parts.config.guard_settings()
+    return FundFace(
+        name=config.name,
+        currency=config.currency,
+        clock="driven" if isinstance(parts.clock, VirtualClock) else "system",
+        tick_interval_s=config.tick_interval_s,
+        lease_s=config.lease_s,
+        kill_limit_pct=guard.max_fund_drawdown_pct,
+        warn_pct=round(WARN_AT * guard.max_fund_drawdown_pct, 6),
+        strategy_limit_pct=guard.max_strategy_drawdown_pct,
+    )
 
 
 def _viewers(parts: Parts, port: HeldPort) -> SupervisorSpec:
@@ -204,6 +223,16 @@ def _status(parts: Parts, port: HeldPort) -> ChildSpec:
         status_token(parts.config),
         nursery=parts.nursery,
         board=parts.board,
+        tree=parts.view,
+        face=StatusFace(
+            currency=parts.config.currency,
+            tick_interval_s=parts.config.tick_interval_s,
+            attempts_max=parts.config.recovery.attempts_max
+            if parts.config.self_healing_enabled
+            else None,
+            channels=channel_names(parts.config),
+            ledger=parts.config.ledger_enabled,
+        ),
         make_worker=partial(parts.make_worker, "fundops-status-reader"),
     )
     return ChildSpec("status", actor)

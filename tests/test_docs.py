@@ -47,6 +47,8 @@ PRINTED = {
     "runtime-5": "feed is gone: market closed\nmarket closed",
     "runtime-6": "Divide crashed: ZeroDivisionError\nCrashed divider\nRestarted divider\n"
     "<Supervisor root: divider running#2> ZeroDivisionError: division by zero\nTerminated divider",
+    "status-stream-0": "deposit 1000.00 CASH",
+    "status-stream-1": "stopped: a drill",
 }
 
 

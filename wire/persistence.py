@@ -56,6 +56,7 @@ class StorageStatus(msgspec.Struct, frozen=True):
     commits: int
     requests: int  # several may share a commit
     wal_bytes: int  # size of the write-ahead log
+    commit_ms: float | None = None  # duration of the last commit, in milliseconds; None: no commit
 
 
 class StorageStatistics(Request[StorageStatus], frozen=True):

@@ -1,12 +1,18 @@
-"""The status actor: the messages that it takes. The stream that it serves is in `wire/stream/`."""
+"""The status actor: the messages that it takes, and those that others are asked for its states.
+
+The stream that it serves is in `wire/stream/`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import msgspec
 
 from ..runtime import Request
+from .stream.records import PromotionFull
 
-__all__ = ["StatusNews", "StatusPort"]
+__all__ = ["ShowPromotion", "StatusNews", "StatusPort"]
 
 
 class StatusNews(msgspec.Struct, frozen=True, tag=True):
@@ -18,3 +24,7 @@ class StatusPort(Request[int], frozen=True):
 
     Refused with: `PortTaken` while the port cannot be bound.
     """
+
+
+class ShowPromotion(Request[Mapping[str, PromotionFull]], frozen=True):
+    """Every strategy as the stream shows its promotion, by name. Asked of the promotion actor."""

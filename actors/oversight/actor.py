@@ -13,6 +13,8 @@ publish.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -51,7 +53,7 @@ from ...wire.ledger import (
     PostMany,
     ReadTotals,
 )
-from ...wire.money import from_minor
+from ...wire.money import from_minor, to_minor
 from ...wire.oversight import (
     ConfirmClock,
     CrashesHeard,
@@ -69,6 +71,8 @@ from ...wire.paging import checked_limit
 from ...wire.persistence import COMMIT_DEADLINE_S, Statement
 from ...wire.promotion import EntitlementTerms, Observe, Transition
 from ...wire.recovery import CheckFeeds, CheckStrategies, RecoveryPhase
+from ...wire.status import ShowPromotion
+from ...wire.stream.records import PromotionFull
 from ..alert import told_keys
 from ..alert.requests import alert_ref, requested, wake_alerts
 from ..guard.schema import load_latch
@@ -104,6 +108,11 @@ ORDERLY_STOP = "supervisor stopped"
 _UNPRICED = "unpriced"  # dedup key
 # The stream can wait for the next refresh, and the next tick cannot wait for the stream.
 SHOW_DEADLINE_S = 1.0
+SHOW_EVERY_S = 0.25  # the shortest time between the states of two ticks
+# Gates are judged for the stream once a second at most, and for a twentieth of the time at most: a
+# thousand of them take a tenth of a second.
+PROMOTION_EVERY_S = 1.0
+PROMOTION_SHARE = 20
 
 
 class OversightActor(DurableActor):
@@ -121,6 +130,7 @@ class OversightActor(DurableActor):
         storage: StorageBoard | None = None,
         crashes: CrashWatch | None = None,
         board: StatusBoard | None = None,
+        face: shown.FundFace = shown.FundFace(),  # noqa: B008  frozen
     ) -> None:
         super().__init__(path)
         self._clock = clock
@@ -130,9 +140,17 @@ class OversightActor(DurableActor):
         self._tree = tree
         self._crashes = crashes or CrashWatch()
         self._board = board  # None: there is no stream
+        self._face = face
+        self._published_s = -math.inf  # on trio's clock
+        self._unshown: dict[str, str] = {}  # topics that cannot be shown, and why
+        self._promotion: Mapping[str, PromotionFull] | None = None  # as it is shown
+        self._ask_promotion_s = -math.inf  # on trio's clock: not asked again before it
+        self._nav_open: tuple[str, int | None] | None = None  # session, NAV at its end
+        self._storage_board = storage or StorageBoard()
         self._booking = Booking(host, lambda request: self._ask("ledger", request))
         self._ticks = 0
         self._ticked_s: float | None = None  # monotonic end of the last tick; None: no tick yet
+        self._ticked_us: int | None = None  # the domain's time of it
         self._failing: dict[str, str] = {}  # steps, and why
         self._told_steps: set[str] = set()  # those of them with an alert
         self._alerts: list[AlertDraft] = []
@@ -168,7 +186,7 @@ class OversightActor(DurableActor):
         self._terms: Mapping[str, EntitlementTerms] | None = None
         self._totals: LedgerTotals | None = None
         self._balance_sheet: Mapping[str, Any] | None = None  # as it is shown
-        self._storage = StorageWatch(storage or StorageBoard(), alerts=settings.alerts_enabled)
+        self._storage = StorageWatch(self._storage_board, alerts=settings.alerts_enabled)
 
     def load(self) -> None:
         """The memory as it is on disk. The one in hand is newer and stays."""
@@ -350,8 +368,8 @@ class OversightActor(DurableActor):
                 await self._ask("alert", ConsumeAlertRequests())
         if self._totals is not None:
             self._balance_sheet = self._totals.balance_sheet
-        self._ticked_s = self._clock.monotonic_s()
-        self._publish()
+        self._ticked_s, self._ticked_us = self._clock.monotonic_s(), self._clock.now_us()
+        self._publish_tick()
         promotions = sum(one.kind == "promote" for one in transitions)
         return TickReport(
             self._ticks,
@@ -750,23 +768,57 @@ class OversightActor(DurableActor):
 
     # -- showing
 
-    def _publish(self) -> None:
+    def _publish_tick(self) -> None:
+        """Show the states after a tick, unless they were shown just now.
+
+        A replay ticks a thousand times a second, and the status actor has them refreshed anyway.
+        """
+        if self._board is not None:
+            self._board.ticked_s = self._ticked_s
+            if trio.current_time() >= self._published_s + SHOW_EVERY_S:
+                self._publish()
+
+    def _publish(self, *, urgent: bool = False) -> None:
         """Show the states of now. The stream is optional, so no error of it fails a tick."""
         if self._board is None:
             return
-        try:
-            self._board.publish(self._states())
-        except Exception as error:  # noqa: BLE001  what is shown comes from outside in part
-            log.error("status stream: %s", text_of(error))
+        states = {}
+        for topic, state in self._states().items():
+            try:
+                states[topic] = state()
+            except Exception as error:  # noqa: BLE001  what is shown comes from outside in part
+                text = text_of(error)
+                if self._unshown.get(topic) != text:  # once, and not at every tick
+                    self._unshown[topic] = text
+                    log.error("status stream, topic %s: %s", topic, text)
+            else:
+                self._unshown.pop(topic, None)
+        self._published_s = trio.current_time()
+        details = None if self._promotion is None else {"promotion": self._promotion}
+        self._board.ticked_s = self._ticked_s
+        self._board.publish(states, details=details, urgent=urgent)
 
     @handles(ShowStatus)
     async def show_status(self, _: ShowStatus) -> None:
-        """Show the states between two ticks, with the balances of now."""
+        """Show the states between two ticks, with the balances and the gates of now."""
         if self._totals is not None:
             with suppress(FundopsError):  # then those of the last tick stand
                 totals = await self._ref("ledger").ask(ReadTotals(), timeout_s=SHOW_DEADLINE_S)
                 self._balance_sheet = totals.balance_sheet
+        await self._look_at_promotion()
         self._publish()
+
+    async def _look_at_promotion(self) -> None:
+        """Have the gates judged for the stream, at the rate that their number allows."""
+        begun_s = trio.current_time()
+        if not self._settings.promotion_enabled or begun_s < self._ask_promotion_s:
+            return
+        taken_s = time.perf_counter()
+        with suppress(FundopsError):
+            promotion = self._ref("promotion")
+            self._promotion = await promotion.ask(ShowPromotion(), timeout_s=SHOW_DEADLINE_S)
+        taken_s = time.perf_counter() - taken_s
+        self._ask_promotion_s = begun_s + max(PROMOTION_EVERY_S, PROMOTION_SHARE * taken_s)
 
     def _latch_changed(self) -> None:
         if self._board is not None and not self._showing:
@@ -778,18 +830,45 @@ class OversightActor(DurableActor):
         for _ in range(3):
             await trio.lowlevel.checkpoint()
         self._showing = False
-        self._publish()
+        self._publish(urgent=True)
 
-    def _states(self) -> dict[str, dict[str, Any]]:
-        states = {
-            "fund": shown.texts(self._fund_status().as_dict()),
-            "strategies": shown.strategies(self._engine.statuses, self._terms or {}),
-            "feeds": {feed.name: msgspec.structs.asdict(feed) for feed in self._engine.feeds},
-            "actors": {child.name: msgspec.to_builtins(child) for child in self._tree()},
+    def _states(self) -> dict[str, Callable[[], Mapping[str, Any]]]:
+        """How each topic is made. One that fails, for a value from outside, hides no other."""
+        guard, statuses, terms = self._memory.guard, self._engine.statuses, self._terms or {}
+        states: dict[str, Callable[[], Mapping[str, Any]]] = {
+            "fund": self._shown_fund,
+            "strategies": lambda: shown.strategies(statuses, terms, guard),
+            "feeds": lambda: shown.feeds(self._engine.feeds, self._clock.now_us()),
         }
-        if self._balance_sheet is not None:
-            states["balances"] = shown.texts(self._balance_sheet)
+        if (balances := self._balance_sheet) is not None:
+            states["balances"] = lambda: shown.texts(balances)
+        if (promotion := self._promotion) is not None:
+            states["promotion"] = lambda: shown.briefs(promotion)
         return states
+
+    def _shown_fund(self) -> dict[str, Any]:
+        heard = self._host.heard()
+        now_us = self._clock.now_us()
+        return shown.fund(
+            self._fund_status(),
+            self._memory.guard,
+            self._face,
+            self._host.latch.status,
+            self._storage_board.read(),
+            now_us=now_us,
+            tick_us=self._ticked_us,
+            data_us=now_us - round(heard.age_s * 1_000_000) if self._ticks else None,
+            nav_open_minor=self._nav_at_open(),
+        )
+
+    def _nav_at_open(self) -> int | None:
+        """NAV at the end of the last session that is stored; None: none is."""
+        session = self._stored.session
+        if self._nav_open is None or self._nav_open[0] != session:
+            newest = schema.nav_history(self._reader, 1)
+            minor = to_minor(newest[0].nav).minor if newest else None
+            self._nav_open = (session, minor)
+        return self._nav_open[1]
 
     @handles(ReadFundStatus)
     def fund_status(self, _: ReadFundStatus) -> FundStatus:

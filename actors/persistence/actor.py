@@ -11,6 +11,7 @@ at the path.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -76,6 +77,7 @@ class PersistenceActor(Actor):
         self._probing: Timer | None = None  # while degraded
         self._commits = 0
         self._requests = 0
+        self._commit_ms: float | None = None
 
     async def on_start(self) -> None:
         """Open the database in the writer thread. Raises: `DatabaseError`."""
@@ -117,7 +119,9 @@ class PersistenceActor(Actor):
         assert self._worker is not None
         assert self._store is not None
         self._committing = True
+        begun_s = time.perf_counter()
         answers = await self._worker.run(partial(commit_batch, self._store, batch))
+        self._commit_ms = round((time.perf_counter() - begun_s) * 1_000, 3)
         self._committing = False
         # A storage fault is the same for the whole batch.
         self._note(answers[0])
@@ -160,6 +164,7 @@ class PersistenceActor(Actor):
             commits=self._commits,
             requests=self._requests,
             wal_bytes=wal_bytes,
+            commit_ms=self._commit_ms,
         )
 
     def _look(self) -> None:

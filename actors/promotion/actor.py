@@ -43,10 +43,12 @@ from ...wire.promotion import (
     Retire,
     Transition,
 )
+from ...wire.status import ShowPromotion
+from ...wire.stream.records import PromotionFull
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..host import Host
 from ..persistence import DurableActor
-from . import core, gate, schema
+from . import core, gate, schema, shown
 from .metrics import Reading, Sample, canonical_metrics, count_of, figure_of
 from .settings import PromotionSettings
 from .strategy import Change, Rules, Strategy, terms_of
@@ -83,6 +85,7 @@ class PromotionActor(DurableActor):
         self._entitled_minor = 0  # the real capital of all strategies together
         self._looked_us = 0  # at the last look within a session
         self._alert: Ref | None = None
+        self._moves: dict[str, HistoryEntry] = {}  # the last one of each strategy, by id
 
     def load(self) -> None:
         """All strategies, as they are on disk."""
@@ -482,6 +485,30 @@ class PromotionActor(DurableActor):
         now_us = self._clock.now_us()
         ordered = sorted(self._strategies.values(), key=lambda strategy: strategy.name)
         return tuple(self._snapshot(strategy, now_us, ()) for strategy in ordered)
+
+    @handles(ShowPromotion)
+    def show(self, _: ShowPromotion) -> dict[str, PromotionFull]:
+        """All strategies as the status stream shows them, by name; nothing is written."""
+        now_us = self._clock.now_us()
+        ordered = sorted(self._strategies.values(), key=lambda strategy: strategy.name)
+        return {
+            strategy.name: shown.full(
+                strategy,
+                self._evaluate(strategy, now_us),
+                self._rules,
+                now_us,
+                self._last_move(strategy),
+            )
+            for strategy in ordered
+        }
+
+    def _last_move(self, strategy: Strategy) -> HistoryEntry | None:
+        known = self._moves.get(strategy.id)
+        if known is None or known.rev != strategy.rev:
+            known = schema.move_of(self._reader, strategy)
+            if known is not None:
+                self._moves[strategy.id] = known
+        return known
 
     @handles(PromotionHistory)
     def history(self, request: PromotionHistory) -> tuple[HistoryEntry, ...]:

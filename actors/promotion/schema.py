@@ -26,6 +26,7 @@ __all__ = [
     "find",
     "history",
     "load_all",
+    "move_of",
     "recorded",
     "recorded_before",
     "sampled",
@@ -203,6 +204,16 @@ def history(rows: Rows, strategy_id: str | None, limit: int) -> tuple[HistoryEnt
         (strategy_id, limit),
     )
     return tuple(_line(*row) for row in found)
+
+
+def move_of(rows: Rows, strategy: Strategy) -> HistoryEntry | None:
+    """The line of history that made the strategy's present revision; None: it is not stored."""
+    row = rows.row(
+        'SELECT seq, strategy, kind, from_stage, to_stage, effective_us, "by", reason, metrics,'
+        " evaluation, rev FROM promotion_history WHERE strategy_id = ? AND rev = ?",
+        (strategy.id, strategy.rev),
+    )
+    return None if row is None else _line(*row)
 
 
 def _line(

@@ -1,11 +1,14 @@
 """The status actor: streams published states and durable events to the clients.
 
-Nothing that it streams arrives as a message. States stand on a board, where a newer one takes the
-place of an older one. Events are rows: after each commit the actor gets `StatusNews`, and reads the
-new rows of the tables behind the event topics itself, page by page. So no client sees an event
-before its transaction committed, and none is lost on the way here.
+Nothing that it streams arrives as a message. States of oversight stand on a board, where a newer
+one takes the place of an older one; the actors and their mailboxes are read from the tree; recovery
+and the channels are read from the database. Events are rows: after each commit the actor gets
+`StatusNews`, and reads the new rows of the tables behind the event topics itself, page by page. So
+no client sees an event before its transaction committed, and none is lost on the way here.
 
-It has the states refreshed after commits and once a second, so they are as of now without a tick.
+States are published once a second at most, so a fund that ticks a thousand times a second costs its
+clients no more than others do. Urgent ones, as the kill switch, leave at once. They are refreshed
+after commits and once a second, so they are as of now without a tick.
 
 The stream's server runs in a nursery of the owner that outlives the actor, on a port that the owner
 holds. A port that is taken, a read that fails and a value that cannot be sent do not crash the
@@ -20,7 +23,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import apsw
 import msgspec
@@ -29,6 +32,7 @@ import trio
 from ...runtime import (
     Actor,
     ActorError,
+    ChildStatus,
     Clock,
     ThreadWorker,
     Timer,
@@ -40,16 +44,31 @@ from ...runtime import (
 from ...runtime.errors import text_of
 from ...wire.alert import Level
 from ...wire.errors import DatabaseError, PortTaken
-from ...wire.money import from_minor
 from ...wire.oversight import ShowStatus
 from ...wire.status import StatusNews, StatusPort
 from ...wire.stream.hub import RING_SIZE, Hub
 from ...wire.stream.limits import ServerLimits
 from ...wire.stream.listening import HeldPort
-from ...wire.stream.protocol import EventTopic
+from ...wire.stream.protocol import EventTopic, Get, Series
+from ...wire.stream.records import AlertEvent, NavEvent, Recovery
 from ...wire.stream.server import ServerStatistics, serve_status
-from ..persistence import Reader, meta
+from ...wire.stream.site import Readiness, Site
+from ..persistence import Reader, Rows, meta
+from .attention import Known, attention
 from .board import StatusBoard
+from .face import StatusFace
+from .rows import (
+    SOURCES,
+    Outbox,
+    Source,
+    aside,
+    channels,
+    delivery_events,
+    outbox,
+    recovery,
+    series_of,
+)
+from .tree import flat
 
 __all__ = ["PAGE_ROWS", "StatusActor"]
 
@@ -65,71 +84,30 @@ REFRESH_EVERY_S, REFRESH_MIN_S = 1.0, 0.2
 # Oversight may crash over the question. Then it is asked again.
 ANSWER_S = 5.0
 
-_JSON_COLUMNS = frozenset({"payload", "metrics", "evaluation"})
+# States leave at this interval at most, unless they are urgent.
+PUBLISH_MIN_S = 1.0
+
+# A fund is not ready when the last tick is older than so many intervals, and than this.
+TICKS_MISSED_MAX, TICK_AGE_MAX_S = 3, 10.0
+
+_FROM_BOARD = ("fund", "strategies", "promotion", "feeds")
 _LEVELS = {level.value: level for level in Level}
 
 _log = logging.getLogger("fundops.status")
+
+T = TypeVar("T")
 
 
 class _Refresh(msgspec.Struct, frozen=True):
     """Have the states published as they are now."""
 
 
+class _Due(msgspec.Struct, frozen=True):
+    """Publish the states that wait for their interval."""
+
+
 class _Listen(msgspec.Struct, frozen=True):
     """Try to take the port and to serve."""
-
-
-class _Figures(msgspec.Struct):
-    """The fields of a journal payload that hold amounts, as the ledger stores them."""
-
-    # account, strategy, asset, minor units
-    legs: list[tuple[str, str | None, str, int]]
-    # strategy, instrument, id, then quantity, cost and mark in units of 1e-8
-    lots: list[tuple[str | None, str, int, int, int, int]] = []
-
-
-_FIGURES = msgspec.json.Decoder(_Figures)
-
-
-class _Source(NamedTuple):
-    """The table behind an event topic."""
-
-    topic: EventTopic
-    table: str
-    seq: str  # the rowid's column
-    columns: tuple[str, ...] | None = None  # None: all that the table has
-
-
-_SOURCES = (
-    _Source(
-        "alerts",
-        "alert",
-        "id",
-        ("id", "at_us", "level", "category", "title", "message", "strategy", "outcome"),
-    ),
-    _Source(
-        "journal",
-        "entry",
-        "seq",
-        ("seq", "key", "recorded_us", "day", "kind", "strategy", "payload"),
-    ),
-    _Source("promotions", "promotion_history", "seq"),
-    _Source("recovery_events", "recovery_event", "seq"),
-)
-
-
-class _Feed(NamedTuple):
-    """A source whose columns were read from the database."""
-
-    source: _Source
-    columns: tuple[str, ...]
-
-    @property
-    def page_sql(self) -> str:
-        """The query for the page of rows after a seq, oldest first."""
-        table, seq = self.source.table, self.source.seq
-        names = ", ".join(f'"{name}"' for name in (seq, *self.columns))
-        return f'SELECT {names} FROM "{table}" WHERE "{seq}" > ? ORDER BY 1 LIMIT {PAGE_ROWS}'
 
 
 def _reader_thread() -> Worker:
@@ -141,7 +119,7 @@ class StatusActor(Actor):
 
     `nursery`, `board` and `port` must outlive the actor. With `token` None or empty every client
     that reaches the port may listen. The database must have its uuid in `meta` when the actor
-    starts.
+    starts. `tree` gives the actors of the fund, `face` what the stream needs of its settings.
     """
 
     def __init__(
@@ -153,6 +131,9 @@ class StatusActor(Actor):
         *,
         nursery: trio.Nursery,
         board: StatusBoard,
+        tree: Callable[[], tuple[ChildStatus, ...]] = tuple,
+        face: StatusFace = StatusFace(),  # noqa: B008  frozen
+        page: Callable[[], bytes] | None = None,
         limits: ServerLimits = ServerLimits(),  # noqa: B008  frozen
         make_worker: Callable[[], Worker] = _reader_thread,
     ) -> None:
@@ -162,15 +143,25 @@ class StatusActor(Actor):
         self._token = token
         self._nursery = nursery
         self._board = board
+        self._tree = tree
+        self._face = face
+        self._site = Site(page, self.readiness, frozenset(face.hosts))
         self._limits = limits
         self._make_worker = make_worker
         self._worker: Worker | None = None
         self._reader: Reader | None = None
         self._hub = Hub()
-        self._feeds: dict[str, _Feed] = {}
+        self._begun: set[str] = set()  # event topics whose table was read
         self._faults: dict[str, str] = {}  # by topic; "": of the port
         self._published: dict[str, Mapping[str, Any]] = {}
+        self._known = Known()
+        self._outbox = Outbox({}, {})
+        self._seen_us: dict[str, dict[Any, int]] = {}  # when a row was first seen, by topic and key
+        self._crashes = 0  # those that were published
+        self._nav: tuple[str, float] | None = None  # of the newest point
         self._soon: Timer | None = None
+        self._later: Timer | None = None
+        self._shown_s = -math.inf
         self._asked_s = -math.inf
         self._asked_at_shown = -1
         self._epoch = ""
@@ -188,10 +179,12 @@ class StatusActor(Actor):
         self._reader = await self._worker.run(partial(Reader, self._path))
         self._epoch = await self._worker.run(partial(_uuid, self._reader, self._path))
         # Before the first client can ask.
+        await self._read_states()
         self._publish_states()
         await self._catch_up()
         # The states change without a tick too, as the queues of the actors do.
         self.context.every(REFRESH_EVERY_S, _Refresh())
+        self._ask_oversight()
         await self.listen(_Listen())
 
     async def on_stop(self, reason: str) -> None:
@@ -206,8 +199,8 @@ class StatusActor(Actor):
 
     @handles_batch(StatusNews)
     async def look(self, messages: list[StatusNews]) -> list[None]:
-        """Publish the states that changed and all new rows, and have the states refreshed soon."""
-        self._publish_states()
+        """Publish all new rows, and the states when they are due; have them refreshed soon."""
+        self._show_states()
         await self._catch_up()
         # A commit changes what the states are made of. A busy fund commits a thousand times a
         # second, so they are refreshed a few times a second at most.
@@ -216,8 +209,13 @@ class StatusActor(Actor):
         return [None] * len(messages)
 
     @handles(_Refresh)
-    def refresh(self, _: _Refresh) -> None:
-        """Have oversight publish the states as they are now, unless it is asked already."""
+    async def refresh(self, _: _Refresh) -> None:
+        """Read the states of the database, and have oversight publish its own as they are now."""
+        self._ask_oversight()
+        await self._read_states()
+        self._show_states()
+
+    def _ask_oversight(self) -> None:
         now_s = trio.current_time()
         unanswered = self._asked_at_shown == self._board.shown
         if unanswered and now_s < self._asked_s + ANSWER_S:
@@ -226,17 +224,169 @@ class StatusActor(Actor):
             self.context.ref("oversight").tell_nowait(ShowStatus())
             self._asked_s, self._asked_at_shown = now_s, self._board.shown
 
+    # -- the states
+
+    def _show_states(self) -> None:
+        """Publish the states, or see to it that they are when they are due."""
+        states, now_s = self._board.read(), trio.current_time()
+        due_s = self._shown_s + PUBLISH_MIN_S
+        # A first state of a topic is no repetition: it waits for nothing.
+        if self._board.is_urgent() or now_s >= due_s or states.keys() - self._published.keys():
+            self._publish_states()
+        elif self._later is None or not self._later.active:
+            self._later = self.context.after(due_s - now_s, _Due())
+
+    @handles(_Due)
+    def show_when_due(self, _: _Due) -> None:
+        """Publish the states that have waited for their interval."""
+        self._later = None
+        self._show_states()
+
     def _publish_states(self) -> None:
+        self._shown_s = trio.current_time()
         for topic, values in self._board.read().items():
-            if self._published.get(topic) is values:
-                continue
-            self._published[topic] = values
-            try:
-                self._hub.publish_state(topic, values)
-            except Exception as error:  # noqa: BLE001  a value from outside may fail in any way
-                self._note(topic, f"cannot be sent: {text_of(error)}")
-            else:
-                self._faults.pop(topic, None)
+            if self._published.get(topic) is not values:
+                self._published[topic] = values
+                self._publish(topic, values, self._board.details(topic))
+        tree = self._tree()
+        actors, mailboxes = flat(tree)
+        self._publish("actors", actors)
+        self._publish("mailboxes", mailboxes)
+        from_board: dict[str, Any] = {
+            topic: self._published.get(topic, {}) for topic in _FROM_BOARD
+        }
+        self._known = self._known._replace(**from_board, actors=actors)
+        self._publish("recovery", self._known.recovery)
+        self._publish("channels", self._known.channels)
+        self._publish_attention()
+        self._publish_nav()
+        self._publish_crashes()
+
+    def _publish(
+        self, topic: str, values: Mapping[str, Any], details: Mapping[str, Any] | None = None
+    ) -> None:
+        try:
+            self._hub.publish_state(topic, values, details=details)
+        except Exception as error:  # noqa: BLE001  a value from outside may fail in any way
+            self._note(topic, f"cannot be sent: {text_of(error)}")
+        else:
+            self._forgive(topic)
+
+    def _publish_attention(self) -> None:
+        now_us = self._clock.now_us()
+        try:
+            rows = attention(self._known, self._seen_us.get("attention", {}), now_us)
+        except Exception as error:  # noqa: BLE001  a value from outside may fail in any way
+            self._note("attention", f"cannot be made: {text_of(error)}")
+            return
+        self._seen_us["attention"] = {key: row.since_us or now_us for key, row in rows.items()}
+        self._publish("attention", rows)
+
+    def _publish_nav(self) -> None:
+        fund = self._known.fund
+        at_us = fund.get("tick_us")
+        if at_us is None:
+            return
+        point = (str(fund["nav"]), float(fund["drawdown_pct"]))
+        if point != self._nav:
+            self._nav = point
+            self._publish_event("nav", NavEvent(at_us, *point))
+
+    def _publish_crashes(self) -> None:
+        for crash in self._board.crashes_after(self._crashes):
+            self._publish_event("restarts", crash)
+        self._crashes = self._board.crashes
+
+    def _publish_event(self, topic: EventTopic, data: msgspec.Struct) -> None:
+        """An event without a row: its number is of this life alone."""
+        self._hub.publish_event(topic, self._hub.newest_seq(topic) + 1, data)
+
+    async def _read_states(self) -> None:
+        """Read the states that are rows. They are published with the others."""
+        if self._face.attempts_max is not None:
+            attempts_max = self._face.attempts_max
+            found = await self._query("recovery", partial(recovery, attempts_max=attempts_max))
+            if found is not None:
+                self._known = self._known._replace(recovery=self._with_since(found))
+        if self._face.channels:
+            now = await self._query("channels", outbox)
+            if now is not None:
+                for event in delivery_events(self._outbox, now):
+                    self._publish_event("deliveries", event)
+                self._outbox = now
+                self._known = self._known._replace(channels=channels(now, self._face.channels))
+        if self._face.ledger:
+            waiting = await self._query("attention", aside)
+            if waiting is not None:
+                self._known = self._known._replace(aside=waiting)
+
+    def _with_since(self, found: Mapping[str, Recovery]) -> dict[str, Recovery]:
+        """The records with the instant at which their episode was first seen here."""
+        before, now_us = self._seen_us.get("recovery", {}), self._clock.now_us()
+        seen = {
+            (name, record.episode): before.get((name, record.episode), now_us)
+            for name, record in found.items()
+            if record.phase != "HEALTHY"
+        }
+        self._seen_us["recovery"] = seen
+        return {
+            name: msgspec.structs.replace(record, since_us=seen.get((name, record.episode)))
+            for name, record in found.items()
+        }
+
+    async def _query(self, topic: str, query: Callable[[Rows], T]) -> T | None:
+        """The answer of a query in the reader thread; None when it failed, which is logged."""
+        assert self._worker is not None
+        assert self._reader is not None
+        try:
+            answer = await self._worker.run(partial(query, self._reader))
+        except apsw.Error as error:
+            self._note(f"rows of {topic}", f"cannot be read: {type(error).__name__}: {error}")
+            return None
+        self._forgive(f"rows of {topic}")
+        return answer
+
+    # -- questions
+
+    def readiness(self) -> Readiness:
+        """Whether the fund works, with every reason why not. The kill switch is none."""
+        actors, _ = flat(self._tree())
+        states = {path: actor.state for path, actor in actors.items() if actor.kind == "actor"}
+        problems = [
+            f"actor {path} is {state}" for path, state in states.items() if state != "running"
+        ]
+        fund = self._board.read().get("fund", {})
+        storage, kill, age_s = fund.get("storage"), fund.get("kill"), self._tick_age_s()
+        storage_state = (storage.state if storage is not None else None) or "unknown"
+        if storage_state != "ok":
+            problems.append(f"storage is {storage_state}")
+        interval_s = self._face.tick_interval_s
+        if interval_s is not None:
+            most_s = max(TICKS_MISSED_MAX * interval_s, TICK_AGE_MAX_S)
+            if age_s is None:
+                problems.append("no tick yet")
+            elif age_s > most_s:
+                problems.append(f"the last tick is {age_s:.0f} s old")
+        return Readiness(
+            not problems,
+            states,
+            storage_state,
+            age_s,
+            "OFF" if kill is None else kill.state,
+            tuple(problems),
+        )
+
+    def _tick_age_s(self) -> float | None:
+        ticked_s = self._board.ticked_s
+        if ticked_s is None:
+            return None
+        return round(max(0.0, self._clock.monotonic_s() - ticked_s), 3)
+
+    async def series(self, get: Get) -> Series | None:
+        """The answer to a client's `Get`; None when there is no such series, or it cannot be
+        read.
+        """
+        return await self._query("series", partial(series_of, get=get, now_us=self._clock.now_us()))
 
     @handles(StatusPort)
     def port(self, _: StatusPort) -> int:
@@ -258,7 +408,7 @@ class StatusActor(Actor):
             self.context.after(self._retry_s, _Listen())
             self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
         else:
-            self._faults.pop("", None)
+            self._forgive("")
             self._retry_s = RETRY_MIN_S
             await self._nursery.start(self._serve, listener)
 
@@ -277,6 +427,9 @@ class StatusActor(Actor):
                     now_us=self._clock.now_us,
                     limits=self._limits,
                     statistics=self.statistics,
+                    site=self._site,
+                    tick_age_s=self._tick_age_s,
+                    series=self.series,
                     task_status=task_status,
                 )
         # In the owner's nursery any error would end the fund. Stop this actor instead: its next
@@ -290,13 +443,13 @@ class StatusActor(Actor):
     # -- the events
 
     async def _catch_up(self) -> None:
-        for source in _SOURCES:
+        for source in SOURCES:
             try:
                 await self._read_new(source)
             except apsw.Error as error:
                 self._note(source.topic, f"cannot be read: {type(error).__name__}: {error}")
             else:
-                self._faults.pop(source.topic, None)
+                self._forgive(source.topic)
 
     def _note(self, topic: str, fault: str) -> None:
         # Logged once per fault: each commit reads again, and a busy fund commits a thousand times a
@@ -306,28 +459,30 @@ class StatusActor(Actor):
             what = f"topic {topic!r}" if topic else "the status stream"
             _log.warning("%s %s", what, fault)
 
-    async def _read_new(self, source: _Source) -> None:
+    def _forgive(self, topic: str) -> None:
+        self._faults.pop(topic, None)
+
+    async def _read_new(self, source: Source) -> None:
         assert self._worker is not None
         assert self._reader is not None
-        if source.topic not in self._feeds:
-            feed, newest = await self._worker.run(partial(_open_feed, self._reader, source))
+        if source.topic not in self._begun:
+            newest = await self._worker.run(partial(_newest, self._reader, source))
             # Clients that connect later still get recent history: as much as the ring holds.
             self._hub.begin_events(source.topic, max(0, newest - RING_SIZE))
-            self._feeds[source.topic] = feed
-        feed = self._feeds[source.topic]
-        more = True
+            self._begun.add(source.topic)
+        query, more = source.page_sql(PAGE_ROWS), True
         while more:
             after = self._hub.newest_seq(source.topic)
-            rows = await self._worker.run(partial(self._reader.rows, feed.page_sql, (after,)))
+            rows = await self._worker.run(partial(self._reader.rows, query, (after,)))
             for seq, *values in rows:
-                self._publish_row(source.topic, seq, dict(zip(feed.columns, values, strict=True)))
+                self._publish_row(source, seq, tuple(values))
             more = len(rows) == PAGE_ROWS
 
-    def _publish_row(self, topic: str, seq: int, row: Mapping[str, Any]) -> None:
+    def _publish_row(self, source: Source, seq: int, row: tuple[Any, ...]) -> None:
+        record = source.record(seq, row, self._face.currency)
         # None for a level that only a newer fundops knows: every client gets such an alert.
-        level = _LEVELS.get(row["level"]) if topic == "alerts" else None
-        data = dict(_on_the_wire(*item) for item in row.items())
-        self._hub.publish_event(topic, seq, data, level=level)
+        level = _LEVELS.get(record.level) if isinstance(record, AlertEvent) else None
+        self._hub.publish_event(source.topic, seq, record, level=level)
 
 
 def _uuid(reader: Reader, path: Path) -> str:
@@ -337,44 +492,7 @@ def _uuid(reader: Reader, path: Path) -> str:
     return uuid
 
 
-def _open_feed(reader: Reader, source: _Source) -> tuple[_Feed, int]:
-    """The feed of a source, and the newest seq of its table (0 when it is empty)."""
-    columns = source.columns
-    if columns is None:
-        names = reader.rows("SELECT name FROM pragma_table_info(?) ORDER BY cid", (source.table,))
-        columns = tuple(name for (name,) in names)
+def _newest(reader: Reader, source: Source) -> int:
+    """The newest seq of the table; 0 when it is empty."""
     (newest,) = reader.row(f'SELECT max("{source.seq}") FROM "{source.table}"')
-    return _Feed(source, columns), newest or 0
-
-
-def _on_the_wire(column: str, value: Any) -> tuple[str, Any]:
-    """The name and value to send: money as decimal text, hashes as hex, stored JSON unchanged."""
-    if column.endswith("_minor"):
-        return column.removesuffix("_minor"), None if value is None else _decimal(value)
-    if column in _JSON_COLUMNS and isinstance(value, str):
-        # Invalid JSON would break the message, so it is sent as text. A crash would repeat at every
-        # start.
-        with suppress(msgspec.DecodeError):
-            if column == "payload":
-                return column, _payload(value)
-            return column, msgspec.json.decode(value, type=msgspec.Raw)
-    return column, value.hex() if isinstance(value, bytes) else value
-
-
-def _payload(text: str) -> Any:
-    """A journal payload with the amounts of its legs and lots as decimal text.
-
-    A reader in JavaScript has no integers above 2**53, which is 90,071,992.54 in minor units.
-    """
-    raw: msgspec.Raw = msgspec.json.decode(text, type=msgspec.Raw)
-    with suppress(msgspec.ValidationError):
-        figures = _FIGURES.decode(text)
-        fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        legs = [(*place, _decimal(minor)) for *place, minor in figures.legs]
-        lots = [(*lot[:3], *map(_decimal, lot[3:])) for lot in figures.lots]
-        return {**fields, "legs": legs, "lots": lots}
-    return raw
-
-
-def _decimal(minor: int) -> str:
-    return f"{from_minor(minor):f}"
+    return newest or 0

@@ -76,7 +76,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         live=True,
-        answer=('record', 'StorageStatus', (('state', 'word'), ('reason', 'text'), ('commits', 'whole'), ('requests', 'whole'), ('wal_bytes', 'whole'))),
+        answer=('record', 'StorageStatus', (('state', 'word'), ('reason', 'text'), ('commits', 'whole'), ('requests', 'whole'), ('wal_bytes', 'whole'), ('commit_ms', 'number'))),
     ),
     V(
         words='demo',

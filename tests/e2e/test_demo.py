@@ -364,7 +364,7 @@ def test_the_stream_shows_the_fund_and_what_was_seen_on_it_outlives_a_kill(tmp_p
             match message["t"]:
                 case "snapshot":
                     snapshots[message["topic"]] = message["state"]
-                case "delta":
+                case "delta" | "patch":
                     deltas.add(message["topic"])
                 case "event" if message["topic"] == "journal":
                     journal[message["seq"]] = message["data"]
@@ -384,16 +384,17 @@ def test_the_stream_shows_the_fund_and_what_was_seen_on_it_outlives_a_kill(tmp_p
     _check(db)
 
 
-def _as_shown(payload: str) -> dict[str, Any]:
-    """A stored payload with its amounts as the decimal text of the stream."""
-
-    def text(minor: int) -> str:
-        return f"{Decimal(minor).scaleb(-8):.8f}"
-
-    shown: dict[str, Any] = json.loads(payload)
-    shown["legs"] = [[*leg[:3], text(leg[3])] for leg in shown["legs"]]
-    shown["lots"] = [[*lot[:3], *map(text, lot[3:])] for lot in shown["lots"]]
-    return shown
+def _as_shown(payload: str, strategy: str | None) -> list[list[Any]]:
+    """The legs of a stored payload as they are on the stream, with amounts as numbers."""
+    return [
+        [
+            account,
+            Decimal(minor).scaleb(-8),
+            None if owner == strategy else owner,
+            None if asset == "USD" else asset,
+        ]
+        for account, owner, asset, minor in json.loads(payload)["legs"]
+    ]
 
 
 def _acknowledged_is_stored(
@@ -402,9 +403,9 @@ def _acknowledged_is_stored(
     connection = apsw.Connection(str(db))
     try:
         stored = {
-            seq: {"key": key, "kind": kind, "day": day, "payload": _as_shown(payload)}
-            for seq, key, kind, day, payload in connection.execute(
-                "SELECT seq, key, kind, day, payload FROM entry"
+            seq: (kind, day, strategy, _as_shown(payload, strategy))
+            for seq, kind, day, strategy, payload in connection.execute(
+                "SELECT seq, kind, day, strategy, payload FROM entry"
             )
         }
         titles = dict(connection.execute("SELECT id, title FROM alert"))
@@ -412,7 +413,8 @@ def _acknowledged_is_stored(
         connection.close()
     assert journal
     for seq, seen in journal.items():
-        assert {name: seen[name] for name in ("key", "kind", "day", "payload")} == stored[seq]
+        legs = [[account, Decimal(amount), *of] for account, amount, *of in seen["legs"]]
+        assert (seen["kind"], seen["day"], seen.get("strategy"), legs) == stored[seq]
     assert {seq: seen["title"] for seq, seen in alerts.items()} == {
         seq: titles[seq] for seq in alerts
     }

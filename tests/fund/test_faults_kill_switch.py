@@ -16,7 +16,7 @@ from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import StopNotConfirmed
 from fundops.wire.recovery import RecoveryPhase
 from fundops.wire.stream.client import open_status
-from fundops.wire.stream.protocol import Delta, Snapshot, Welcome
+from fundops.wire.stream.protocol import Delta, Patch, Snapshot, Welcome
 
 HEAL: dict[str, Any] = {"self_healing_enabled": True}
 
@@ -192,12 +192,12 @@ async def test_the_stream_shows_the_switch_without_a_tick() -> None:
             assert isinstance(await anext(messages), Welcome)
             snapshot = await anext(messages)
             assert isinstance(snapshot, Snapshot)
-            assert snapshot.state["kill_switch"] == "OFF"
+            assert snapshot.state["kill"]["state"] == "OFF"
             await _kill(world)
             with trio.fail_after(10):
                 async for message in messages:
-                    if isinstance(message, Delta) and message.key == "kill_switch":
-                        assert message.value in ("ENGAGING", "ENGAGED")
+                    if isinstance(message, Delta | Patch) and message.key == "kill":
+                        assert message.value["state"] in ("ENGAGING", "ENGAGED")
                         break
 
 
@@ -252,7 +252,7 @@ async def test_a_stop_all_that_hangs_is_told_by_alert_and_stream_at_once() -> No
             assert isinstance(await anext(messages), Welcome)
             snapshot = await anext(messages)
             assert isinstance(snapshot, Snapshot)
-            assert snapshot.state["kill_switch"] == "ENGAGING"
+            assert snapshot.state["kill"]["state"] == "ENGAGING"
         fake.stopped.set()
 
 

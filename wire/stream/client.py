@@ -29,7 +29,15 @@ from wsproto.utilities import LocalProtocolError
 from ...runtime import ConfigError
 from ..alert import Level
 from ..errors import BadMessage, StatusClosed
-from .protocol import SUBPROTOCOL_JSON, CloseCode, Hello, ServerMessage, decode_server, encode
+from .protocol import (
+    BACKLOG,
+    SUBPROTOCOL_JSON,
+    CloseCode,
+    Hello,
+    ServerMessage,
+    decode_server,
+    encode,
+)
 
 __all__ = ["open_status", "parse_url"]
 
@@ -51,20 +59,22 @@ async def open_status(
     epoch: str | None = None,
     since: Mapping[str, int] | None = None,
     min_level: Level | None = None,
+    backlog: int = BACKLOG,
 ) -> AsyncIterator[AsyncIterator[ServerMessage]]:
     """An iterator over the server's messages, beginning with its `Welcome`.
 
     Unknown tags are skipped.
 
     `topics` None: all. `since` holds the last seq seen, by event topic, and counts when `epoch` is
-    still the server's. Alerts below `min_level` are left out. The iteration ends with a normal
-    close by the server.
+    still the server's. An event topic that is not resumed begins with its `backlog` newest events.
+    Alerts below `min_level` are left out. The iteration ends with a normal close by the server.
 
     Raises: `StatusClosed` when connecting fails, and from the iteration when the connection ends
     otherwise; `ConfigError` for a URL that is not ``ws://host:port/path``.
     """
     host, port, path = parse_url(url)
-    hello = Hello(token, epoch, since or {}, None if topics is None else tuple(topics), min_level)
+    wanted = None if topics is None else tuple(topics)
+    hello = Hello(token, epoch, since or {}, wanted, min_level, backlog)
     from_caller: BaseException | None = None
     try:
         # The library's own open_websocket leaves the socket open when the server closes first.

@@ -4,6 +4,10 @@
 after a send that was cut off, because half a frame may be on the line; it ends clients that take no
 bytes; and it passes each inbound byte through a `FrameMeter` before the library parses it.
 
+A server's frame is not masked, so `frame_of` encodes a message once for all clients. The library
+sends the handshake, the control frames and the close; whole batches of frames go past it, one after
+the other with its own.
+
 Times are seconds on trio's clock. Nothing here parses or keeps the payload of a frame.
 """
 
@@ -17,10 +21,36 @@ import trio
 from .limits import ServerLimits
 from .protocol import CloseCode, Verdict
 
-__all__ = ["FrameHeader", "FrameMeter", "FrameStream", "header_bytes", "parse_header"]
+__all__ = [
+    "FrameHeader",
+    "FrameMeter",
+    "FrameStream",
+    "frame_of",
+    "header_bytes",
+    "parse_header",
+    "payload_of",
+]
 
 _MASK_BYTES = 4  # the library refuses a client that sends no mask
 _LENGTH_BYTES = {126: 2, 127: 8}  # of the extended length, by the 7-bit length
+
+
+_TEXT_WHOLE = 0x81  # a text frame that is the whole message
+
+
+def frame_of(payload: bytes) -> bytes:
+    """The server's text frame with this payload (RFC 6455, section 5.2)."""
+    length = len(payload)
+    if length < 126:
+        return bytes((_TEXT_WHOLE, length)) + payload
+    if length < 65_536:
+        return b"\x81\x7e" + length.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + length.to_bytes(8, "big") + payload
+
+
+def payload_of(frame: bytes) -> bytes:
+    """The payload of a frame that `frame_of` made."""
+    return frame[2 + _LENGTH_BYTES.get(frame[1], 0) :]
 
 
 class FrameHeader(NamedTuple):
@@ -137,28 +167,31 @@ class FrameStream(trio.abc.Stream):
         self._limits = limits
         self._meter = FrameMeter(limits, trio.current_time())
         self._end = end
+        self._turn = trio.Lock()  # of those that send: the library and the fan-out
         self.broken = False  # half a frame may be on the line
         self.stalled = False  # `broken`, because the client took no bytes in time
         self.on_close: Callable[[], None] = lambda: None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send one frame within `send_s`.
+        """Send whole frames within `send_s`.
 
         Raises: `trio.BrokenResourceError`, now and from every later call.
         """
-        if self.broken:
-            raise trio.BrokenResourceError("half a frame is on the line: nothing can follow it")
-        # A cancellation is delivered here, before the first byte, where it leaves the line whole.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self.broken = True  # until all bytes are sent, however the send ends
-        with trio.move_on_after(self._limits.send_s) as deadline:
-            await self._stream.send_all(data)
-            self.broken = False
-        if deadline.cancelled_caught:
-            self.stalled = True
-            raise trio.BrokenResourceError(
-                f"the client took no bytes for {self._limits.send_s:g} s"
-            )
+        async with self._turn:
+            if self.broken:
+                raise trio.BrokenResourceError("half a frame is on the line: nothing can follow it")
+            # A cancellation is delivered here, before the first byte, where it leaves the line
+            # whole.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self.broken = True  # until all bytes are sent, however the send ends
+            with trio.move_on_after(self._limits.send_s) as deadline:
+                await self._stream.send_all(data)
+                self.broken = False
+            if deadline.cancelled_caught:
+                self.stalled = True
+                raise trio.BrokenResourceError(
+                    f"the client took no bytes for {self._limits.send_s:g} s"
+                )
 
     async def wait_send_all_might_not_block(self) -> None:
         """As of the socket."""

@@ -1,38 +1,47 @@
-"""The HTTP part of the stream: the request for the websocket, the checks on it, and refusals.
+"""The HTTP part of the port: requests on one connection, the checks on them, and their answers.
 
-A request is accepted when it names a loopback host, comes from no foreign page, and upgrades `PATH`
-to a websocket. The checks are pure functions: each returns the `HttpRefusal` to answer with, or
-None. The upgrade itself is the websocket library's: it gets the bytes of the request again.
+A request is accepted when it names a host of ours, comes from no foreign page, and has no token in
+its URL. A GET of `PATH` that upgrades to a websocket ends the HTTP part: the websocket library gets
+the bytes of that request again. The checks are pure functions: each returns the `HttpRefusal` to
+answer with, or None. A refusal closes the connection, an answer keeps it.
 """
 
 from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
+from urllib.parse import parse_qs
 
 import h11
 import trio
 
+from .site import NEEDS_TOKEN, PATHS, HttpAnswer
+
 __all__ = [
     "PATH",
     "HttpRefusal",
+    "PlainRequest",
     "RequestReader",
     "UpgradeRequest",
     "bearer_token",
     "check_source",
+    "check_target",
+    "check_token",
     "check_upgrade",
+    "encode_answer",
     "is_admitted",
     "read_request",
 ]
 
 PATH = "/ws"
 
-# After DNS rebinding the Host header holds the attacker's own name, so only loopback names are
-# accepted. Any port is accepted, since a forwarded port differs from ours.
-_OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")
+# After DNS rebinding the Host header holds the attacker's own name, so only loopback names and the
+# configured ones are accepted. Any port is accepted, since a forwarded port differs from ours.
+_HOST = re.compile(r"([a-z0-9.-]+)(:[0-9]{1,5})?")
+_OWN = frozenset({"127.0.0.1", "localhost"})
 
 
 class HttpRefusal(NamedTuple):
@@ -48,6 +57,8 @@ class HttpRefusal(NamedTuple):
             f"HTTP/1.1 {self.status.value} {self.status.phrase}",
             "Content-Type: text/plain; charset=utf-8",
             f"Content-Length: {len(self.text) + 1}",
+            "X-Content-Type-Options: nosniff",
+            "Cache-Control: no-store",
             "Connection: close",
             *self.headers,
         )
@@ -61,14 +72,25 @@ class UpgradeRequest(NamedTuple):
     token: str | None  # of the Authorization header; None: it has no bearer token
 
 
+class PlainRequest(NamedTuple):
+    """An accepted GET that is no upgrade."""
+
+    path: str
+    host: str  # the Host header, in lower case
+    token: str | None  # of the Authorization header
+    keeps: bool  # the client keeps the connection for another request
+    left: bytes  # the beginning of the next request
+
+
 class RequestReader:
     """Reads one HTTP request from the bytes that are fed to it. No I/O."""
 
-    def __init__(self, head_bytes_max: int) -> None:
+    def __init__(self, head_bytes_max: int, hosts: Collection[str] = ()) -> None:
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=head_bytes_max)
+        self._hosts = hosts
         self._head = b""
 
-    def feed(self, data: bytes) -> UpgradeRequest | HttpRefusal | None:
+    def feed(self, data: bytes) -> UpgradeRequest | PlainRequest | HttpRefusal | None:
         """Take the next bytes.
 
         Returns the request or its refusal; None while the request is incomplete.
@@ -77,42 +99,76 @@ class RequestReader:
         try:
             self._parser.receive_data(data)
             event = self._parser.next_event()
+            if not isinstance(event, h11.Request):
+                return None
+            return self._judge(event)
         except h11.RemoteProtocolError as error:
             return HttpRefusal(
                 HTTPStatus(error.error_status_hint), "the request is not valid HTTP/1.1"
             )
-        if not isinstance(event, h11.Request):
-            return None
-        if self._parser.trailing_data[0]:
-            return HttpRefusal(HTTPStatus.BAD_REQUEST, "data before the upgrade")
-        host = "".join(_values(event, b"host"))  # at most one: h11 refuses a second
-        refusal = check_source(host, _values(event, b"origin")) or check_upgrade(
-            event.method, event.target, _values(event, b"upgrade")
+
+    def _judge(self, request: h11.Request) -> UpgradeRequest | PlainRequest | HttpRefusal:
+        # At most one: h11 refuses a second.
+        host = "".join(_values(request, b"host")).lower()
+        path = request.target.partition(b"?")[0].decode("latin-1")
+        refusal = check_source(host, _values(request, b"origin"), self._hosts) or check_target(
+            request.method, request.target
         )
         if refusal is not None:
             return refusal
-        return UpgradeRequest(
-            self._head, bearer_token(next(iter(_values(event, b"authorization")), ""))
-        )
+        token = bearer_token(next(iter(_values(request, b"authorization")), ""))
+        if path == PATH:
+            if self._parser.trailing_data[0]:
+                return HttpRefusal(HTTPStatus.BAD_REQUEST, "data before the upgrade")
+            refusal = check_upgrade(request.method, request.target, _values(request, b"upgrade"))
+            return refusal or UpgradeRequest(self._head, token)
+        if not isinstance(self._parser.next_event(), h11.EndOfMessage):
+            return HttpRefusal(HTTPStatus.BAD_REQUEST, "a GET has no body here")
+        keeps = self._parser.their_state is h11.DONE
+        return PlainRequest(path, host, token, keeps, self._parser.trailing_data[0])
 
 
 def _values(request: h11.Request, name: bytes) -> list[str]:
     return [value.decode("latin-1") for found, value in request.headers if found == name]
 
 
-def check_source(host: str, origins: Sequence[str]) -> HttpRefusal | None:
+def check_source(
+    host: str, origins: Sequence[str], hosts: Collection[str] = ()
+) -> HttpRefusal | None:
     """Refuse foreign host names and pages of a foreign origin.
 
-    Any page of the web can connect to a port of its reader's machine, so the loopback address alone
-    protects nothing.
+    `hosts` are names that are ours beside the loopback ones, as those of a proxy with TLS. Any page
+    of the web can connect to a port of its reader's machine, so the loopback address alone protects
+    nothing.
     """
     host = host.lower()
-    if not _OWN_HOST.fullmatch(host):
+    match = _HOST.fullmatch(host)
+    if match is None or not (match[1] in _OWN or match[1] in hosts):
         return HttpRefusal(
             HTTPStatus.MISDIRECTED_REQUEST, "the Host header must be 127.0.0.1 or localhost"
         )
-    if any(origin.lower() != f"http://{host}" for origin in origins):
+    schemes = ("http", "https") if match[1] in hosts else ("http",)
+    ours = {f"{scheme}://{host}" for scheme in schemes}
+    if any(origin.lower() not in ours for origin in origins):
         return HttpRefusal(HTTPStatus.FORBIDDEN, "pages of another origin may not read this stream")
+    return None
+
+
+def check_target(method: bytes, target: bytes) -> HttpRefusal | None:
+    """Refuse unknown paths, other methods than GET, and a token in the URL.
+
+    A URL ends in histories, logs and the Referer header, so a token in it is no secret any more.
+    """
+    path, _, query = target.partition(b"?")
+    if path.decode("latin-1") not in (PATH, *PATHS):
+        return HttpRefusal(HTTPStatus.NOT_FOUND, f"there is only {PATH} here")
+    if method != b"GET":
+        return HttpRefusal(HTTPStatus.METHOD_NOT_ALLOWED, "the stream takes GET", ("Allow: GET",))
+    if "token" in parse_qs(query.decode("latin-1"), keep_blank_values=True):
+        return HttpRefusal(
+            HTTPStatus.BAD_REQUEST,
+            "the token belongs in the hello or the Authorization header, never in the URL",
+        )
     return None
 
 
@@ -148,18 +204,38 @@ def is_admitted(shown: str | None, token: str | None) -> bool:
     return shown is not None and hmac.compare_digest(shown.encode(), token.encode())
 
 
+def check_token(path: str, *, admitted: bool) -> HttpRefusal | None:
+    """Refuse a path that needs the token to a request without it."""
+    if admitted or path not in NEEDS_TOKEN:
+        return None
+    return HttpRefusal(
+        HTTPStatus.UNAUTHORIZED, "the token is missing or wrong", ("WWW-Authenticate: Bearer",)
+    )
+
+
+def encode_answer(answer: HttpAnswer, *, keeps: bool) -> bytes:
+    """The answer as bytes; without `keeps` the connection is to be closed after it."""
+    lines = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}"]
+    lines += [f"{name}: {value}" for name, value in answer.headers()]
+    lines.append(f"Connection: {'keep-alive' if keeps else 'close'}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + answer.body
+
+
 async def read_request(
-    stream: trio.abc.ReceiveStream, head_bytes_max: int
-) -> UpgradeRequest | HttpRefusal:
-    """Read one request from a new connection.
+    stream: trio.abc.ReceiveStream,
+    head_bytes_max: int,
+    hosts: Collection[str] = (),
+    begun: bytes = b"",
+) -> UpgradeRequest | PlainRequest | HttpRefusal:
+    """Read one request from a connection; `begun` are bytes of it that were read before.
 
     Raises: `ConnectionResetError` when the client leaves before it.
     """
-    reader = RequestReader(head_bytes_max)
-    while True:
+    reader = RequestReader(head_bytes_max, hosts)
+    answer = reader.feed(begun) if begun else None
+    while answer is None:
         data = bytes(await stream.receive_some(head_bytes_max))
         if not data:
             raise ConnectionResetError("the client left before its request")
         answer = reader.feed(data)
-        if answer is not None:
-            return answer
+    return answer

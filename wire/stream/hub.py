@@ -1,20 +1,23 @@
-"""The hub: fan-out of states and events to all clients, each message encoded once.
+"""The hub: fan-out of states and events to all clients, each message encoded and framed once.
 
 There is no queue per client. A client is a `Cursor`: for each topic, the last seq that it was
 given. `Hub.pending` returns the messages with higher seqs. So a client that reads nothing for an
 hour costs a few integers, and gets the latest values when it reads again.
 
-A *state* topic holds the latest value of each key, ordered by its last change. An *event* topic is
-a ring of the newest events; a client that is behind the ring gets one `Gap` for the events that
-left it. Seqs rise strictly within a topic and have no meaning across topics.
+A *state* topic holds the latest value of each key, ordered by its last change. A client that has
+the value before it gets the changed fields, every other one the whole value. A key may have a full
+record beside its value, which only the clients get that ask for it by name. An *event* topic is a
+ring of the newest events; a client that is behind the ring gets one `Gap` for the events that left
+it. Seqs rise strictly within a topic and have no meaning across topics.
 Nothing here does I/O or starts a task.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -23,7 +26,19 @@ import trio
 
 from ...runtime import ConfigError
 from ..alert import Level
-from .protocol import EVENT_TOPICS, STATE_TOPICS, Delta, Event, Gap, Snapshot, encode
+from .frames import frame_of
+from .protocol import (
+    EVENT_TOPICS,
+    PROCESS_TOPICS,
+    STATE_TOPICS,
+    Delta,
+    Event,
+    Gap,
+    Patch,
+    Resumed,
+    Snapshot,
+    encode,
+)
 
 __all__ = ["RING_SIZE", "Cursor", "Hub"]
 
@@ -37,6 +52,12 @@ REMOVED_MAX = 1_024
 _RANKS: dict[Level | None, int] = {None: 0} | {level: rank for rank, level in enumerate(Level)}
 _UNRANKED = len(_RANKS)  # an event without a level passes every filter
 
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _wall_us() -> int:
+    return time.time_ns() // 1_000
+
 
 class Cursor:
     """The position of one client in its topics.
@@ -44,13 +65,20 @@ class Cursor:
     Made by `Hub.attach`, which keeps it until `Hub.detach`.
     """
 
-    __slots__ = ("_bell", "rank_min", "seqs")
+    __slots__ = ("_bell", "details", "notices", "rank_min", "seqs", "synced", "turn")
 
     def __init__(self, min_level: Level | None = None) -> None:
         self.seqs: dict[
             str, int | None
         ] = {}  # by followed topic; None: a state topic without a snapshot yet
+        # By state topic: the seq when all of it was given. Between two such moments a client may
+        # miss a value below `seqs`, because a newer one of the same key took its place.
+        self.synced: dict[str, int] = {}
         self.rank_min = _RANKS[min_level]
+        # By topic and name: the seq of the full record that was given; None: none was.
+        self.details: dict[str, dict[str, int | None]] = {}
+        self.notices: list[bytes] = []  # to send before everything else
+        self.turn = 0  # index of the topic that comes first, so that none starves behind another
         self._bell = trio.Event()
 
     def wake(self) -> None:
@@ -67,17 +95,64 @@ class Cursor:
         self._bell = trio.Event()
 
 
-class _Change(NamedTuple):
-    seq: int
-    encoded: bytes
+class _Change:
+    """The last change of one key, framed when it is first asked for."""
+
+    __slots__ = ("_whole", "before", "key", "patch", "seq", "topic", "value", "wall_us")
+
+    def __init__(
+        self,
+        topic: str,
+        seq: int,
+        key: str,
+        value: bytes | None,
+        before: int,
+        patch: bytes | None,
+        wall_us: int,
+    ) -> None:
+        self.topic = topic
+        self.seq = seq
+        self.key = key
+        self.value = value  # encoded; None: the key was removed
+        self.before = before  # seq of the value that the patch follows on
+        self.patch = patch  # framed; None: there is only the whole value
+        self.wall_us = wall_us
+        self._whole: bytes | None = None
+
+    def frame_for(self, seq: int) -> bytes:
+        """The message for a client that had all values at this seq."""
+        return self.patch if self.patch is not None and self.before <= seq else self.whole()
+
+    def whole(self) -> bytes:
+        if self._whole is None:
+            value = None if self.value is None else msgspec.Raw(self.value)
+            self._whole = frame_of(
+                encode(Delta(self.topic, self.seq, self.key, value, self.wall_us))
+            )
+        return self._whole
+
+
+def _changed_fields(before: bytes, after: bytes) -> dict[str, msgspec.Raw] | None:
+    """The fields of one encoded record that differ; None when a patch cannot tell the change.
+
+    A patch has no word for a field that is gone, and saves nothing when all fields changed.
+    """
+    if not (before.startswith(b"{") and after.startswith(b"{")):
+        return None
+    old, new = _fields.decode(before), _fields.decode(after)
+    if old.keys() != new.keys():
+        return None
+    changed = {name: raw for name, raw in new.items() if bytes(raw) != bytes(old[name])}
+    return changed if len(changed) < len(new) else None
 
 
 class _State:
     """One state topic."""
 
-    def __init__(self, topic: str, removed_max: int) -> None:
+    def __init__(self, topic: str, removed_max: int, wall_us: Callable[[], int]) -> None:
         self.topic = topic
         self.removed_max = removed_max
+        self.wall_us = wall_us
         self.seq = 0  # of the newest change
         self.forgotten_seq = 0  # removals up to this seq are no longer remembered
         self.values: dict[str, bytes] = {}  # encoded, by key
@@ -85,48 +160,81 @@ class _State:
             str, _Change
         ] = {}  # the last change of each present or remembered key, ordered by seq
         self.removed: dict[str, int] = {}  # seq of the removal, by key, oldest first
-        self._snapshot: bytes | None = None  # encoded; None: not asked for since the last change
+        self.details: dict[str, _Change] = {}  # the full records, by key
+        self._snapshot: bytes | None = None  # framed; None: not asked for since the last change
 
-    def publish(self, values: Mapping[str, Any]) -> bool:
-        """Replace the values. Returns whether any changed."""
+    def publish(self, values: Mapping[str, Any], details: Mapping[str, Any] | None = None) -> bool:
+        """Replace the values, and the full records when there are any. Returns whether any
+        changed.
+        """
         # Encode all values before changing any, so that a value that cannot be encoded leaves the
         # topic unchanged.
-        fresh = {
-            key: msgspec.json.encode(value) for key, value in values.items() if value is not None
-        }
+        fresh = _encoded(values)
+        full = None if details is None else _encoded(details)
         before = self.seq
         for key in [key for key in self.values if key not in fresh]:
             del self.values[key]
-            self._change(key, None)
+            self._change(key, None, None)
             self.removed[key] = self.seq
         for key, value in fresh.items():
-            if self.values.get(key) != value:
+            old = self.values.get(key)
+            if old != value:
                 self.values[key] = value
                 self.removed.pop(key, None)
-                self._change(key, msgspec.Raw(value))
+                self._change(key, value, old)
+        if full is not None:
+            self._publish_details(full)
         while len(self.removed) > self.removed_max:
             oldest = next(iter(self.removed))
             self.forgotten_seq = self.removed.pop(oldest)
             del self.changes[oldest]
         return self.seq != before
 
-    def _change(self, key: str, value: msgspec.Raw | None) -> None:
-        self.seq += 1
-        self.changes.pop(key, None)  # a dict keeps the place of a key that is set again
-        self.changes[key] = _Change(self.seq, encode(Delta(self.topic, self.seq, key, value)))
+    def _publish_details(self, full: Mapping[str, bytes]) -> None:
+        for key in [key for key in self.details if key not in full]:
+            del self.details[key]
+        for key, value in full.items():
+            known = self.details.get(key)
+            if known is None or known.value != value:
+                old = None if known is None else known.value
+                seq = 0 if known is None else known.seq
+                self.details[key] = self._next_change(key, value, old, seq)
+
+    def _change(self, key: str, value: bytes | None, old: bytes | None) -> None:
+        # A dict keeps the place of a key that is set again.
+        known = self.changes.pop(key, None)
+        before = self.seq if known is None else known.seq
+        self.changes[key] = self._next_change(key, value, old, before)
         self._snapshot = None
+
+    def _next_change(
+        self, key: str, value: bytes | None, old: bytes | None, before: int
+    ) -> _Change:
+        self.seq += 1
+        wall_us, patch = self.wall_us(), None
+        if value is not None and old is not None:
+            fields = _changed_fields(old, value)
+            if fields is not None:
+                patch = frame_of(encode(Patch(self.topic, self.seq, key, fields, wall_us)))
+        return _Change(self.topic, self.seq, key, value, before, patch, wall_us)
 
     def snapshot(self) -> bytes:
         if self._snapshot is None:
             state = {key: msgspec.Raw(value) for key, value in self.values.items()}
-            self._snapshot = encode(Snapshot(self.topic, self.seq, state))
+            self._snapshot = frame_of(encode(Snapshot(self.topic, self.seq, state)))
         return self._snapshot
 
-    def pending(self, cursor: Cursor, limit: int | None) -> list[bytes]:
-        seq = cursor.seqs[self.topic]
+    def pending(
+        self, cursor: Cursor, limit: int | None, room: int | None
+    ) -> tuple[list[bytes], bool]:
+        """The messages, and whether they are all that there are."""
+        seq, asked = cursor.seqs[self.topic], cursor.details.get(self.topic)
         if seq is None or seq < self.forgotten_seq:
-            cursor.seqs[self.topic] = self.seq
-            return [self.snapshot()]
+            cursor.seqs[self.topic] = cursor.synced[self.topic] = self.seq
+            if asked:  # the snapshot has replaced the full records
+                cursor.details[self.topic] = dict.fromkeys(asked)
+            return [self.snapshot()], not asked
+        synced = cursor.synced[self.topic]
         newer: list[_Change] = []
         for change in reversed(self.changes.values()):
             if change.seq <= seq:
@@ -134,10 +242,48 @@ class _State:
             newer.append(change)
         # Oldest changes first, so that a key that changes all the time does not delay the others.
         newer.reverse()
-        batch = newer[:limit]
-        if batch:
-            cursor.seqs[self.topic] = batch[-1].seq
-        return [change.encoded for change in batch]
+        messages: list[bytes] = []
+        for change in newer:
+            if len(messages) == limit or (room is not None and room <= 0):
+                return messages, False
+            cursor.seqs[self.topic] = change.seq
+            if asked is not None and change.key in asked and change.key in self.details:
+                continue  # the full record says it too
+            frame = change.frame_for(synced)
+            messages.append(frame)
+            if room is not None:
+                room -= len(frame)
+        cursor.seqs[self.topic] = cursor.synced[self.topic] = self.seq
+        if asked:
+            messages += self._pending_details(asked)
+        return messages, True
+
+    def _pending_details(self, asked: dict[str, int | None]) -> list[bytes]:
+        messages = []
+        for key, given in asked.items():
+            change = self.details.get(key)
+            if change is None:
+                asked[key] = None
+            elif given is None or given < change.seq:
+                messages.append(change.whole() if given is None else change.frame_for(given))
+                asked[key] = change.seq
+        return messages
+
+    def ask(self, cursor: Cursor, names: Iterable[str]) -> None:
+        """Give the cursor the full records of these names, instead of those before."""
+        before = cursor.details.pop(self.topic, {})
+        wanted = {name: before.get(name) for name in names}
+        if wanted:
+            cursor.details[self.topic] = wanted
+        for name in before.keys() - wanted.keys():
+            # Its patches were left out while the full record told them.
+            change = self.changes.get(name)
+            if change is not None and cursor.seqs.get(self.topic) is not None:
+                cursor.notices.append(change.whole())
+
+
+def _encoded(values: Mapping[str, Any]) -> dict[str, bytes]:
+    return {key: msgspec.json.encode(value) for key, value in values.items() if value is not None}
 
 
 class _Item(NamedTuple):
@@ -166,7 +312,7 @@ class _Ring:
                 "seq", f"{seq} of an event in {self.topic!r} does not come after {self.newest_seq}"
             )
         rank = _UNRANKED if level is None else _RANKS[level]
-        self.items.append(_Item(seq, encode(Event(self.topic, seq, data)), rank))
+        self.items.append(_Item(seq, frame_of(encode(Event(self.topic, seq, data))), rank))
         self.newest_seq = seq
         if len(self.items) > self.size:
             self.dropped_seq = self.items.popleft().seq
@@ -178,56 +324,95 @@ class _Ring:
             )
         self.dropped_seq = self.newest_seq = seq
 
-    def start_for(self, since: int | None) -> int:
-        """The seq after which a client begins.
+    def resumes(self, since: int | None) -> bool:
+        """Whether a client that has seen `since` goes on from there.
 
         A `since` beyond the newest seq comes from a database that was restored since then: begin as
         a new client.
         """
-        return self.dropped_seq if since is None or since > self.newest_seq else since
+        known = since is not None and since <= self.newest_seq
+        return known and self.topic not in PROCESS_TOPICS
 
-    def pending(self, cursor: Cursor, limit: int | None) -> list[bytes]:
+    def start_of(self, backlog: int | None, rank_min: int) -> int:
+        """The seq after which a new client begins, to get its `backlog` newest events.
+
+        None: all that are held.
+        """
+        if backlog is None:
+            return self.dropped_seq
+        if not backlog:
+            return self.newest_seq
+        left = backlog
+        for item in reversed(self.items):
+            left -= item.rank >= rank_min
+            if not left:
+                return item.seq - 1
+        return self.dropped_seq
+
+    def pending(
+        self, cursor: Cursor, limit: int | None, room: int | None
+    ) -> tuple[list[bytes], bool]:
+        """The messages, and whether they are all that there are."""
         seq = cursor.seqs[self.topic]
         assert seq is not None
+        if seq == self.newest_seq:
+            return [], True
         messages: list[bytes] = []
         if seq < self.dropped_seq:
-            messages.append(encode(Gap(self.topic, seq + 1, self.dropped_seq)))
+            messages.append(frame_of(encode(Gap(self.topic, seq + 1, self.dropped_seq))))
             seq = self.dropped_seq
         start = bisect_right(self.items, seq, key=_seq_of)
+        done = True
         for item in islice(self.items, start, None):
-            if len(messages) == limit:
+            if len(messages) == limit or (room is not None and room <= 0):
+                done = False
                 break
             seq = item.seq
             if item.rank >= cursor.rank_min:
                 messages.append(item.encoded)
+                if room is not None:
+                    room -= len(item.encoded)
         cursor.seqs[self.topic] = seq
-        return messages
+        return messages, done
 
 
 class Hub:
-    """The state topics, the event topics, and the cursors of the clients that follow them."""
+    """The state topics, the event topics, and the cursors of the clients that follow them.
 
-    def __init__(self, *, ring_size: int = RING_SIZE, removed_max: int = REMOVED_MAX) -> None:
+    `wall_us` gives the real time in microseconds that state changes are stamped with.
+    """
+
+    def __init__(
+        self,
+        *,
+        ring_size: int = RING_SIZE,
+        removed_max: int = REMOVED_MAX,
+        wall_us: Callable[[], int] = _wall_us,
+    ) -> None:
         self._states: dict[str, _State] = {
-            topic: _State(topic, removed_max) for topic in STATE_TOPICS
+            topic: _State(topic, removed_max, wall_us) for topic in STATE_TOPICS
         }
         self._rings: dict[str, _Ring] = {topic: _Ring(topic, ring_size) for topic in EVENT_TOPICS}
         self._topics: dict[str, _State | _Ring] = {**self._states, **self._rings}
         self._cursors: set[Cursor] = set()
+        self.wall_us = wall_us
 
     # -- publishing
 
-    def publish_state(self, topic: str, values: Mapping[str, Any]) -> None:
+    def publish_state(
+        self, topic: str, values: Mapping[str, Any], *, details: Mapping[str, Any] | None = None
+    ) -> None:
         """Replace the values of a state topic.
 
-        A key that is missing, or whose value is None, is removed.
+        A key that is missing, or whose value is None, is removed. `details` are the full records,
+        by key, for the clients that ask for them; None: those of before.
 
         Each key that changed gets the next seq of the topic.
 
         Raises: `ConfigError` when `topic` is not a state topic; `TypeError` for a value that cannot
         be encoded, and the topic is then unchanged.
         """
-        if self._state(topic).publish(values):
+        if self._state(topic).publish(values, details):
             self._wake(topic)
 
     def publish_event(self, topic: str, seq: int, data: Any, *, level: Level | None = None) -> None:
@@ -268,30 +453,43 @@ class Hub:
         *,
         since: Mapping[str, int] | None = None,
         min_level: Level | None = None,
+        backlog: int | None = None,
     ) -> Cursor:
         """A new cursor that follows these topics; unknown ones are left out.
 
-        `since` holds the last seq seen, by event topic. Without one an event topic begins with the
-        oldest event held.
+        `since` holds the last seq seen, by event topic: such a topic is resumed, which the client
+        is told first. Every other event topic begins with its `backlog` newest events; None: with
+        the oldest event held.
         """
         cursor = Cursor(min_level)
         self._cursors.add(cursor)
-        self.follow(cursor, topics, since=since)
+        self.follow(cursor, topics, since=since, backlog=backlog)
         return cursor
 
     def follow(
-        self, cursor: Cursor, topics: Iterable[str], *, since: Mapping[str, int] | None = None
+        self,
+        cursor: Cursor,
+        topics: Iterable[str],
+        *,
+        since: Mapping[str, int] | None = None,
+        backlog: int | None = None,
     ) -> list[str]:
         """Add topics to a cursor.
 
-        Returns the names that are not topics. `since` as for `attach`.
+        Returns the names that are not topics. `since` and `backlog` as for `attach`.
         """
         unknown = []
         for topic in topics:
             if topic in cursor.seqs:
                 continue
             if topic in self._rings:
-                cursor.seqs[topic] = self._ring(topic).start_for((since or {}).get(topic))
+                ring, seen = self._rings[topic], (since or {}).get(topic)
+                if seen is not None and ring.resumes(seen):
+                    cursor.seqs[topic] = seen
+                    notice = Resumed(topic, seen + 1, ring.newest_seq)
+                    cursor.notices.append(frame_of(encode(notice)))
+                else:
+                    cursor.seqs[topic] = ring.start_of(backlog, cursor.rank_min)
             elif topic in self._states:
                 cursor.seqs[topic] = None
             else:
@@ -303,26 +501,58 @@ class Hub:
         """Remove topics from a cursor. Topics that it does not follow are ignored."""
         for topic in topics:
             cursor.seqs.pop(topic, None)
+            cursor.details.pop(topic, None)
+
+    def ask(self, cursor: Cursor, keys: Mapping[str, Iterable[str]]) -> list[str]:
+        """Give a cursor the full records of these names, by topic, instead of those before.
+
+        Returns the topics that are no state topics that it follows.
+        """
+        unknown = []
+        for topic, names in keys.items():
+            if topic in self._states and topic in cursor.seqs:
+                self._states[topic].ask(cursor, names)
+            else:
+                unknown.append(topic)
+        cursor.wake()
+        return unknown
 
     def detach(self, cursor: Cursor) -> None:
         """Forget the cursor. Idempotent."""
         self._cursors.discard(cursor)
 
-    def pending(self, cursor: Cursor, *, limit: int | None = None) -> list[bytes]:
-        """The encoded messages after the cursor, in the order to send them.
+    def pending(
+        self, cursor: Cursor, *, limit: int | None = None, bytes_max: int | None = None
+    ) -> list[bytes]:
+        """The frames of the messages after the cursor, in the order to send them.
 
         The cursor moves past them.
 
-        With a `limit` there are at most that many per topic; the caller asks again until none is
-        pending.
+        With a `limit` there are at most that many per topic, with `bytes_max` no frame begins
+        beyond so many bytes; the caller asks again until none is pending.
         """
-        messages: list[bytes] = []
-        for topic in cursor.seqs:
-            messages += self._topics[topic].pending(cursor, limit)
+        messages, cursor.notices = cursor.notices, []
+        room = bytes_max
+        topics = list(cursor.seqs)
+        for step in range(len(topics)):
+            turn = (cursor.turn + step) % len(topics)
+            if room is not None and room <= 0:
+                cursor.turn = turn
+                return messages
+            found, done = self._topics[topics[turn]].pending(cursor, limit, room)
+            messages += found
+            if room is not None:
+                room -= sum(map(len, found))
+                if not done:
+                    # The others come before the rest of this one.
+                    cursor.turn = (turn + 1) % len(topics)
+                    if room <= 0:
+                        return messages
+        cursor.turn = 0
         return messages
 
     def snapshot(self, topic: str) -> bytes:
-        """The encoded snapshot of a state topic. Raises: `ConfigError`."""
+        """The framed snapshot of a state topic. Raises: `ConfigError`."""
         return self._state(topic).snapshot()
 
     def _state(self, topic: str) -> _State:

@@ -19,11 +19,9 @@ class ServerLimits(Settings, frozen=True):
     ] = 5.0
     hello_s: Annotated[float, Meta(gt=0, description="seconds from there to the hello")] = 5.0
     send_s: Annotated[
-        float, Meta(gt=0, description="seconds for a client to take the bytes of one message")
+        float, Meta(gt=0, description="seconds for a client to take the bytes of one batch")
     ] = 10.0
-    heartbeat_s: Annotated[
-        float, Meta(gt=0, description="seconds without a message, then a heartbeat is sent")
-    ] = 5.0
+    heartbeat_s: Annotated[float, Meta(gt=0, description="seconds between two heartbeats")] = 1.0
     ping_s: Annotated[float, Meta(gt=0, description="seconds between two websocket pings")] = 15.0
     pong_s: Annotated[float, Meta(gt=0, description="seconds from a ping to its pong")] = 10.0
     close_s: Annotated[

@@ -2,8 +2,9 @@
 
 State topics are conflated: a client that falls behind gets the latest value of each key and none of
 the values before it. Events are never conflated: the seq of an event is the rowid of its SQLite
-row, and a `Gap` names the seqs of events that the server no longer holds. The stream is read-only:
-no message changes the fund.
+row, and a `Gap` names the seqs of events that the server no longer holds. The topics `nav`,
+`deliveries` and `restarts` have no rows: a process numbers them anew, and they are never resumed.
+The stream is read-only: no message changes the fund. The values are in `records.py`.
 
 Instants are int microseconds since the Unix epoch (UTC); money is decimal text. A client skips
 messages with an unknown tag, and unknown fields, so both can be added without a new version.
@@ -20,7 +21,10 @@ from ..alert import Level
 from ..errors import BadMessage
 
 __all__ = [
+    "BACKLOG",
     "EVENT_TOPICS",
+    "POINTS_MAX",
+    "PROCESS_TOPICS",
     "PROTOCOL",
     "STATE_TOPICS",
     "SUBPROTOCOL_JSON",
@@ -34,9 +38,13 @@ __all__ = [
     "Event",
     "EventTopic",
     "Gap",
+    "Get",
     "Heartbeat",
     "Hello",
+    "Patch",
     "Ping",
+    "Resumed",
+    "Series",
     "ServerMessage",
     "Snapshot",
     "StateTopic",
@@ -53,12 +61,31 @@ __all__ = [
 PROTOCOL = "fund.status.v1"
 SUBPROTOCOL_JSON = f"{PROTOCOL}+json"
 
-StateTopic = Literal["fund", "strategies", "promotion", "recovery", "feeds", "balances", "actors"]
-EventTopic = Literal["alerts", "journal", "promotions", "recovery_events"]
+StateTopic = Literal[
+    "fund",
+    "strategies",
+    "promotion",
+    "recovery",
+    "feeds",
+    "balances",
+    "actors",
+    "mailboxes",
+    "channels",
+    "attention",
+]
+EventTopic = Literal[
+    "alerts", "journal", "promotions", "recovery_events", "nav", "deliveries", "restarts"
+]
 
 STATE_TOPICS: tuple[StateTopic, ...] = get_args(StateTopic)
 EVENT_TOPICS: tuple[EventTopic, ...] = get_args(EventTopic)
 TOPICS: tuple[str, ...] = (*STATE_TOPICS, *EVENT_TOPICS)
+# Their seqs are of one process, so a client cannot resume them in another one.
+PROCESS_TOPICS: frozenset[str] = frozenset({"nav", "deliveries", "restarts"})
+
+BACKLOG = 50  # newest events per topic that a new client gets, unless it asks for another number
+POINTS_MAX = 1_500  # of a series: more than a chart has pixels
+KEYS_MAX = 64  # full records per topic that a client follows
 
 # Far above the number of topics, so that newer clients can ask older servers, and low enough to
 # bound the work of one message.
@@ -66,6 +93,11 @@ TOPICS_MAX = 64
 
 TopicNames = Annotated[tuple[str, ...], msgspec.Meta(max_length=TOPICS_MAX)]
 Seq = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Keys = Annotated[
+    Mapping[str, Annotated[tuple[str, ...], msgspec.Meta(max_length=KEYS_MAX)]],
+    msgspec.Meta(max_length=TOPICS_MAX),
+]
+Points = Annotated[int, msgspec.Meta(ge=1, le=POINTS_MAX)]
 
 
 class CloseCode:
@@ -109,12 +141,22 @@ class Hello(msgspec.Struct, frozen=True, tag_field="t", tag="hello", omit_defaul
         None  # None: all; the welcome leaves out those that the server does not know
     )
     min_level: Level | None = None  # alerts below it are left out; None: all are sent
+    # The newest events per topic to begin with, where nothing is resumed. At most the server's
+    # ring of 1,024 is held.
+    backlog: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = BACKLOG
 
 
-class Sub(msgspec.Struct, frozen=True, tag_field="t", tag="sub"):
+class Sub(msgspec.Struct, frozen=True, tag_field="t", tag="sub", omit_defaults=True):
     """Follow these topics too. Topics that are followed already continue unchanged."""
 
-    topics: TopicNames
+    topics: TopicNames = ()
+    # Of these keys the full records are sent; the names replace those of before for their topic.
+    # Only `promotion` has full records. The topic must be followed.
+    keys: Keys = {}
+
+    def __post_init__(self) -> None:
+        if not self.topics and not self.keys:
+            raise ValueError("a sub names topics or keys")
 
 
 class Unsub(msgspec.Struct, frozen=True, tag_field="t", tag="unsub"):
@@ -127,7 +169,15 @@ class Ping(msgspec.Struct, frozen=True, tag_field="t", tag="ping"):
     """Asks for a `Heartbeat`; for clients that cannot send websocket pings, such as browsers."""
 
 
-ClientMessage = Hello | Sub | Unsub | Ping
+class Get(msgspec.Struct, frozen=True, tag_field="t", tag="get", omit_defaults=True):
+    """Asks for one `Series`."""
+
+    series: str  # "nav" is the only one
+    range: str = "all"  # days back from now, as "30d", or "all"
+    points: Points = POINTS_MAX  # at most as many; of each stretch the lowest and highest are kept
+
+
+ClientMessage = Hello | Sub | Unsub | Get | Ping
 
 
 # -- server to client
@@ -160,6 +210,20 @@ class Delta(msgspec.Struct, frozen=True, tag_field="t", tag="delta"):
     seq: int
     key: str
     value: Any  # None: the key was removed
+    wall_us: int = 0  # the real time at which the server published it
+
+
+class Patch(msgspec.Struct, frozen=True, tag_field="t", tag="patch"):
+    """Fields of one record of a state topic have new values; its other fields stay.
+
+    It follows on the value that the server sent before for the key.
+    """
+
+    topic: str
+    seq: int
+    key: str
+    value: Mapping[str, Any]  # the changed fields
+    wall_us: int = 0  # the real time at which the server published it
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="t", tag="event"):
@@ -184,10 +248,30 @@ class Gap(msgspec.Struct, frozen=True, tag_field="t", tag="gap"):
     to_seq: int = msgspec.field(name="to")
 
 
-class Heartbeat(msgspec.Struct, frozen=True, tag_field="t", tag="heartbeat"):
-    """Sent when no other message was due for a while, and as the answer to a `Ping`."""
+class Resumed(msgspec.Struct, frozen=True, tag_field="t", tag="resumed"):
+    """An event topic goes on after the `since` of the client; its missing events follow."""
 
-    server_time_us: int
+    topic: str
+    from_seq: int = msgspec.field(name="from")  # the first seq that may follow
+    seq: int  # the newest one
+
+
+class Series(msgspec.Struct, frozen=True, tag_field="t", tag="series"):
+    """The answer to `Get`: columns of equal length, oldest first."""
+
+    series: str
+    range: str
+    at_us: tuple[int, ...]
+    nav: tuple[str, ...]  # decimal text
+    drawdown_pct: tuple[float, ...]
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag_field="t", tag="heartbeat"):
+    """Sent each second, and as the answer to a `Ping`."""
+
+    server_time_us: int  # the domain's time: a replay drives it
+    wall_us: int = 0  # the real time
+    tick_age_s: float | None = None  # since the fund's last tick; None: no tick yet
 
 
 class Error(msgspec.Struct, frozen=True, tag_field="t", tag="error"):
@@ -207,7 +291,9 @@ class Bye(msgspec.Struct, frozen=True, tag_field="t", tag="bye"):
     retry_after_s: float
 
 
-ServerMessage = Welcome | Snapshot | Delta | Event | Gap | Heartbeat | Error | Bye
+ServerMessage = (
+    Welcome | Snapshot | Delta | Patch | Event | Series | Resumed | Gap | Heartbeat | Error | Bye
+)
 
 
 # -- encoding
@@ -269,13 +355,22 @@ def _has_unknown_tag(text: str | bytes) -> bool:
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of the messages of each side, `client` and `server`, generated from the types."""
-    (client, server), components = msgspec.json.schema_components(
-        (ClientMessage, ServerMessage), ref_template="#/$defs/{name}"
+    """JSON Schema of the messages of each side and of the records, generated from the types.
+
+    `client` and `server` are the messages; `states` and `events` name the record of each topic.
+    """
+    from .records import EVENTS, STATES, PromotionFull
+
+    records = [*STATES.values(), *EVENTS.values(), PromotionFull]
+    (client, server, *found), components = msgspec.json.schema_components(
+        (ClientMessage, ServerMessage, *records), ref_template="#/$defs/{name}"
     )
+    refs = dict(zip(records, found, strict=True))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": PROTOCOL,
         "properties": {"client": client, "server": server},
+        "states": {topic: refs[record] for topic, record in STATES.items()},
+        "events": {topic: refs[record] for topic, record in EVENTS.items()},
         "$defs": components,
     }

@@ -1,10 +1,11 @@
 """The server of the status stream on 127.0.0.1: accepting, one conversation per client, shutdown.
 
-trio-websocket does the handshake, the framing, control frames and the close. Its `serve_websocket`
-is not used: there one handler's exception, or a ping after our close, ends the server for every
-client. Here each connection has its own nursery. That nursery is shielded from the server's
-cancellation, so that the client still gets a last message and a close, and every wait in it has a
-deadline.
+trio-websocket does the handshake, inbound frames, control frames and the close. Its
+`serve_websocket` is not used: there one handler's exception, or a ping after our close, ends the
+server for every client. Its `send_message` is not used either: it frames each message for each
+client, and the hub has framed them once for all. Here each connection has its own nursery. That
+nursery is shielded from the server's cancellation, so that the client still gets a last message and
+a close, and every wait in it has a deadline.
 
 Durations are seconds on trio's clock. The domain's clock is read only for the timestamps that are
 sent.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import NoReturn, assert_never
@@ -25,12 +26,21 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 
 from ...runtime import ConfigError
 from ..errors import BadMessage
-from .frames import FrameStream
-from .http import HttpRefusal, is_admitted, read_request
+from .frames import FrameStream, frame_of
+from .http import (
+    HttpRefusal,
+    PlainRequest,
+    UpgradeRequest,
+    check_token,
+    encode_answer,
+    is_admitted,
+    read_request,
+)
 from .hub import Cursor, Hub
 from .limits import ServerLimits
 from .listening import HeldPort
 from .protocol import (
+    BACKLOG,
     PROTOCOL,
     SUBPROTOCOL_JSON,
     TOPICS,
@@ -38,9 +48,11 @@ from .protocol import (
     ClientMessage,
     CloseCode,
     Error,
+    Get,
     Heartbeat,
     Hello,
     Ping,
+    Series,
     Sub,
     Unsub,
     Verdict,
@@ -48,15 +60,21 @@ from .protocol import (
     decode_client,
     encode,
 )
+from .site import Site, answer
 
 __all__ = ["ServerStatistics", "choose_subprotocol", "last_message", "serve_status"]
 
-# Messages per topic that are taken from the hub at once. A client that stalls halfway keeps only
-# these in memory.
-BATCH_MAX = 16
+# Bytes that are taken from the hub at once, if no single message is larger. A client that stalls
+# halfway keeps only these in memory.
+BATCH_BYTES = 64 * 1024
 # Answers to pings and to unknown topics that wait while a client does not read. The oldest beyond
 # them are left out: a client may ask 10 times a second, and has 10 s to take one message.
 NOTICES_MAX = 16
+NOTICES_BYTES = 128 * 1024  # one long series, and some answers beside it
+
+# Requests on one connection that are answered. A client that asks more often connects again, so
+# that the cap on connections bounds its work too.
+REQUESTS_MAX = 100
 
 _ABNORMAL = 1006  # RFC 6455, section 7.1.5: the connection ended without a close frame
 
@@ -67,7 +85,8 @@ class ServerStatistics(msgspec.Struct):
     """Counters since the server started, kept up to date in place."""
 
     connections: int = 0  # open now, handshakes included
-    refused: int = 0  # ended before they became a websocket
+    refused: int = 0  # ended before they became a websocket or got an answer
+    answered: int = 0  # plain requests, as for the page
     closed: Counter[int] = msgspec.field(
         default_factory=Counter
     )  # websockets by close code; 1006: no close frame
@@ -100,7 +119,10 @@ class _Connection:
         self._websocket: WebSocketConnection | None = None
         self._verdict: Verdict | None = None
         self._authorized = False
-        self._notices: deque[bytes] = deque()  # at most NOTICES_MAX
+        self.answered = False  # a plain request was answered
+        self._cursor: Cursor | None = None  # during the conversation
+        self._beat: bytes | None = None  # the heartbeat that waits
+        self._notices: deque[bytes] = deque()  # framed; at most NOTICES_MAX
         self._left_out = False  # whether it was logged that an answer was left out
         self._conversation = trio.CancelScope()
 
@@ -149,9 +171,8 @@ class _Connection:
     async def _shake_hands(self, nursery: trio.Nursery) -> bool:
         """Whether the connection became a websocket; False: it was refused, or took too long."""
         with trio.move_on_after(self._limits.handshake_s) as deadline:
-            request = await read_request(self._stream, self._limits.head_bytes)
-            if isinstance(request, HttpRefusal):
-                await _send_refusal(self._stream, request)
+            request = await self._answer_requests(deadline)
+            if request is None:
                 return False
             self._authorized = self._server.admits(request.token)
             self._frames = FrameStream(self._stream, request.head, self._limits, self.end)
@@ -172,21 +193,57 @@ class _Connection:
             return True
         return False
 
+    async def _answer_requests(self, deadline: trio.CancelScope) -> UpgradeRequest | None:
+        """Answer plain requests until one asks for the websocket; None: the connection ends."""
+        site, left = self._server.site, b""
+        for number in range(1, REQUESTS_MAX + 1):
+            request = await read_request(
+                self._stream, self._limits.head_bytes, site.hosts, begun=left
+            )
+            match request:
+                case UpgradeRequest():
+                    return request
+                case HttpRefusal():
+                    await _send_refusal(self._stream, request)
+                    return None
+                case PlainRequest(path, host, token, keeps, left):
+                    admitted = self._server.admits(token)
+                    refusal = check_token(path, admitted=admitted)
+                    found = None if refusal is not None else answer(site, path, host)
+                    if found is None:
+                        nothing = HttpRefusal(HTTPStatus.NOT_FOUND, f"there is no {path} here")
+                        await _send_refusal(self._stream, refusal or nothing)
+                        return None
+                    keeps = keeps and number < REQUESTS_MAX
+                    self.answered = True
+                    self._server.statistics.answered += 1
+                    await self._stream.send_all(encode_answer(found, keeps=keeps))
+                    if not keeps:
+                        return None
+                    deadline.deadline = trio.current_time() + self._limits.handshake_s
+                case _:
+                    assert_never(request)
+        return None
+
     async def _converse(self) -> None:
         hello = await self._expect_hello()
         server = self._server
         # The seqs that a client saw in another database do not apply to this one.
         since = hello.since if hello.epoch == server.epoch else None
         topics = TOPICS if hello.topics is None else hello.topics
-        cursor = server.hub.attach(topics, since=since, min_level=hello.min_level)
+        cursor = server.hub.attach(
+            topics, since=since, min_level=hello.min_level, backlog=hello.backlog
+        )
+        self._cursor = cursor
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send, cursor)
                 nursery.start_soon(self._ping)
                 # Always receiving, because pongs and closes arrive here too.
                 while True:
-                    self._handle(await self._next_message(), cursor)
+                    await self._handle(await self._next_message(), cursor)
         finally:
+            self._cursor = None
             server.hub.detach(cursor)
 
     # -- receiving
@@ -213,35 +270,46 @@ class _Connection:
         except BadMessage as error:
             await self._refuse(CloseCode.BAD_MESSAGE, str(error))
 
-    def _handle(self, message: ClientMessage, cursor: Cursor) -> None:
+    async def _handle(self, message: ClientMessage, cursor: Cursor) -> None:
+        hub = self._server.hub
         match message:
-            case Sub(topics):
-                unknown = self._server.hub.follow(cursor, topics)
+            case Sub(topics=topics, keys=keys):
+                unknown = hub.follow(cursor, topics, backlog=BACKLOG) + hub.ask(cursor, keys)
                 if unknown:
-                    self._answer(
-                        encode(Error(CloseCode.UNKNOWN_TOPIC, f"unknown: {', '.join(unknown)}"))
-                    )
+                    self._tell_unknown(f"unknown: {', '.join(unknown)}")
             case Unsub(topics):
-                self._server.hub.unfollow(cursor, topics)
+                hub.unfollow(cursor, topics)
+            case Get():
+                series = await self._server.series(message)
+                if series is None:
+                    self._tell_unknown(f"no series {message.series!r} over {message.range!r}")
+                else:
+                    self._answer(encode(series))
             case Ping():
-                self._answer(self._heartbeat())
+                self._answer(self._server.heartbeat())
             case Hello():
                 self.end(Verdict(CloseCode.CONFLICT, "there was a hello already"))
             case _:
                 assert_never(message)
         cursor.wake()
 
+    def _tell_unknown(self, text: str) -> None:
+        self._answer(encode(Error(CloseCode.UNKNOWN_TOPIC, text)))
+
     def _answer(self, notice: bytes) -> None:
         """Send it when the client takes bytes; for want of room the oldest one is left out."""
-        if len(self._notices) >= NOTICES_MAX:
-            self._notices.popleft()
+        waiting = sum(map(len, self._notices))
+        while self._notices and (
+            len(self._notices) >= NOTICES_MAX or waiting + len(notice) > NOTICES_BYTES
+        ):
+            waiting -= len(self._notices.popleft())
             if not self._left_out:
                 self._left_out = True
                 _log.warning(
                     "a client of the status stream asks more than it reads: answers are left out"
                 )
             self._server.statistics.left_out += 1
-        self._notices.append(notice)
+        self._notices.append(frame_of(notice))
 
     async def _refuse(self, code: int, reason: str) -> NoReturn:
         self.end(Verdict(code, reason))
@@ -251,29 +319,37 @@ class _Connection:
 
     async def _send(self, cursor: Cursor) -> None:
         """The only task that sends messages during the conversation."""
-        hub = self._server.hub
-        messages = [
-            encode(Welcome(PROTOCOL, self._server.epoch, self._server.now_us(), tuple(cursor.seqs)))
-        ]
+        server, hub = self._server, self._server.hub
+        welcome = Welcome(PROTOCOL, server.epoch, server.now_us(), tuple(cursor.seqs))
+        frames = [frame_of(encode(welcome))]
         while True:
-            for message in messages:
-                await self._send_message(message)
+            if frames:
+                await self._send_frames(b"".join(frames))
+            else:
+                await cursor.wait()
             # No await between this line and `cursor.wait()`, so nothing is published unnoticed
             # between them.
-            messages = [*self._notices, *hub.pending(cursor, limit=BATCH_MAX)]
+            frames = [*self._notices, *hub.pending(cursor, bytes_max=BATCH_BYTES)]
             self._notices.clear()
-            if not messages:
-                with trio.move_on_after(self._limits.heartbeat_s) as quiet:
-                    await cursor.wait()
-                if quiet.cancelled_caught:
-                    messages = [self._heartbeat()]
+            if self._beat is not None:
+                frames.append(self._beat)
+                self._beat = None
 
-    async def _send_message(self, message: bytes) -> None:
+    async def _send_frames(self, frames: bytes) -> None:
+        """Raises: `ConnectionClosed`, when the library or the socket has closed."""
         assert self._websocket is not None
-        await self._websocket.send_message(message.decode())
+        assert self._frames is not None
+        if self._websocket.closed is None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._frames.send_all(frames)
+                return
+        raise ConnectionClosed(self._websocket.closed)
 
-    def _heartbeat(self) -> bytes:
-        return encode(Heartbeat(self._server.now_us()))
+    def beat(self, frame: bytes) -> None:
+        """Send this heartbeat next; one that still waits is replaced."""
+        if self._cursor is not None:
+            self._beat = frame
+            self._cursor.wake()
 
     async def _ping(self) -> None:
         assert self._websocket is not None
@@ -292,7 +368,7 @@ class _Connection:
         if self._verdict is None or self._websocket is None:
             return
         with trio.move_on_after(self._limits.close_s), suppress(ConnectionClosed):
-            await self._send_message(encode(last_message(self._verdict)))
+            await self._send_frames(frame_of(encode(last_message(self._verdict))))
             await self._websocket.aclose(self._verdict.code, self._verdict.reason)
 
 
@@ -315,7 +391,13 @@ class _Server:
         now_us: Callable[[], int],
         limits: ServerLimits,
         statistics: ServerStatistics,
+        site: Site = Site(),  # noqa: B008  frozen
+        tick_age_s: Callable[[], float | None] = lambda: None,
+        series: Callable[[Get], Awaitable[Series | None]] | None = None,
     ) -> None:
+        self.site = site
+        self._tick_age_s = tick_age_s
+        self._series = series
         self.hub = hub
         self.epoch = epoch
         self.now_us = now_us
@@ -328,6 +410,22 @@ class _Server:
     def admits(self, token: str | None) -> bool:
         """Whether a client that shows this token may listen."""
         return is_admitted(token, self._token)
+
+    async def series(self, get: Get) -> Series | None:
+        """The answer to `Get`; None: there is no such series."""
+        return None if self._series is None else await self._series(get)
+
+    def heartbeat(self) -> bytes:
+        """The encoded heartbeat of now."""
+        return encode(Heartbeat(self.now_us(), self.hub.wall_us(), self._tick_age_s()))
+
+    async def beat(self) -> None:
+        """Send every client the same heartbeat at each interval."""
+        while True:
+            await trio.sleep(self.limits.heartbeat_s)
+            frame = frame_of(self.heartbeat())
+            for connection in self._connections:
+                connection.beat(frame)
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection.
@@ -359,7 +457,7 @@ class _Server:
             self._connections.discard(connection)
             self.statistics.connections -= 1
             if connection.close_code is None:
-                self.statistics.refused += 1
+                self.statistics.refused += not connection.answered
             else:
                 self.statistics.closed[connection.close_code] += 1
 
@@ -379,9 +477,12 @@ async def serve_status(
     now_us: Callable[[], int],
     limits: ServerLimits = ServerLimits(),  # noqa: B008  frozen
     statistics: ServerStatistics | None = None,
+    site: Site = Site(),  # noqa: B008  frozen
+    tick_age_s: Callable[[], float | None] = lambda: None,
+    series: Callable[[Get], Awaitable[Series | None]] | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve the stream on 127.0.0.1 until cancelled.
+    """Serve the stream, and the `site` beside it, on 127.0.0.1 until cancelled.
 
     `port` 0 takes a free one, and a listener that is given is closed at the end; `nursery.start`
     returns the real port.
@@ -389,7 +490,8 @@ async def serve_status(
     When cancelled, it takes up to `limits.close_s` to send each client a `Bye` and a close. With no
     `token` (None or empty) every client that reaches the port may listen. `now_us` gives the
     domain's time for the messages, `epoch` names the database that the event seqs belong to.
-    `statistics`, if given, is kept up to date.
+    `tick_age_s` gives the age of the fund's last tick for the heartbeats, `series` answers a `Get`
+    (None: there are no series). `statistics`, if given, is kept up to date.
 
     Raises: `ConfigError` when the port is out of range or cannot be bound; `OSError` when the
     system refuses to accept any more connections.
@@ -404,10 +506,12 @@ async def serve_status(
             raise ConfigError("port", str(error.strerror)) from error
         finally:
             held.close()
-    server = _Server(hub, token, epoch, now_us, limits, statistics or ServerStatistics())
+    kept = statistics or ServerStatistics()
+    server = _Server(hub, token, epoch, now_us, limits, kept, site, tick_age_s, series)
     async with trio.open_nursery() as connections:
         try:
             task_status.started(listener.socket.getsockname()[1])
+            connections.start_soon(server.beat)
             await trio.serve_listeners(server.serve, [listener], handler_nursery=connections)
         finally:
             # The listener is closed now. The connections are shielded, so the nursery waits for

@@ -31,7 +31,17 @@ from fundops.wire.stream.client import open_status
 from fundops.wire.stream.hub import RING_SIZE
 from fundops.wire.stream.limits import ServerLimits
 from fundops.wire.stream.listening import HeldPort
-from fundops.wire.stream.protocol import Bye, Delta, Event, Gap, ServerMessage, Snapshot, Welcome
+from fundops.wire.stream.protocol import (
+    Bye,
+    Delta,
+    Event,
+    Gap,
+    Heartbeat,
+    Resumed,
+    ServerMessage,
+    Snapshot,
+    Welcome,
+)
 from fundops.wire.stream.server import serve_status
 
 NOW_US = 1_700_000_000_000_000
@@ -42,20 +52,24 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 INSERT INTO meta VALUES ('uuid', 'e1');
 CREATE TABLE alert (
     id INTEGER PRIMARY KEY, at_us INTEGER, level TEXT, category TEXT, title TEXT, message TEXT,
-    strategy TEXT, outcome TEXT, in_budget INTEGER
+    strategy TEXT, outcome TEXT, in_budget INTEGER, dedup_key TEXT
 ) STRICT;
 CREATE TABLE entry (
     seq INTEGER PRIMARY KEY, key TEXT, recorded_us INTEGER, day TEXT, kind TEXT, strategy TEXT,
-    payload TEXT, hash BLOB
+    reverses INTEGER, payload TEXT, hash BLOB
 ) STRICT;
 CREATE TABLE promotion_history (
-    seq INTEGER PRIMARY KEY, strategy TEXT, to_stage TEXT, cap_minor INTEGER, metrics TEXT,
-    hash BLOB
+    seq INTEGER PRIMARY KEY, strategy TEXT, kind TEXT, from_stage TEXT, to_stage TEXT,
+    effective_us INTEGER, "by" TEXT, reason TEXT, rev INTEGER, metrics TEXT
 ) STRICT;
 """
-RECOVERY_TABLE = (
-    "CREATE TABLE recovery_event (seq INTEGER PRIMARY KEY, action TEXT, success INTEGER) STRICT;"
-)
+RECOVERY_TABLE = """
+CREATE TABLE recovery_event (
+    seq INTEGER PRIMARY KEY, at_us INTEGER, action TEXT, target TEXT, success INTEGER,
+    attempt INTEGER, error TEXT, "by" TEXT
+) STRICT;
+"""
+ADD_RECOVERY = "INSERT INTO recovery_event VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Running(NamedTuple):
@@ -86,13 +100,13 @@ def write(writer: apsw.Connection, sql: str, *rows: tuple[Any, ...]) -> None:
 
 def alerts(first: int, last: int, level: str = "INFO") -> list[tuple[Any, ...]]:
     return [
-        (seq, NOW_US, level, "GENERAL", f"alert {seq}", "text", None, "QUEUED", 1)
+        (seq, NOW_US, level, "GENERAL", f"alert {seq}", "text", None, "QUEUED", 1, None)
         for seq in range(first, last + 1)
     ]
 
 
-ADD_ALERT = "INSERT INTO alert VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-ADD_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+ADD_ALERT = "INSERT INTO alert VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ADD_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 @pytest.fixture
@@ -135,7 +149,7 @@ async def until_restarted(fund: Running) -> None:
 
 
 async def events_of(url: str, topic: str, count: int) -> list[ServerMessage]:
-    async with open_status(url, topics=[topic]) as messages:
+    async with open_status(url, topics=[topic], backlog=RING_SIZE) as messages:
         assert isinstance(await anext(messages), Welcome)
         return [await anext(messages) for _ in range(count)]
 
@@ -150,7 +164,11 @@ async def test_what_is_published_reaches_the_clients(path: Path) -> None:
             assert await anext(messages) == Welcome("fund.status.v1", "e1", NOW_US, ("fund",))
             assert await anext(messages) == Snapshot("fund", 1, {"nav": "100.00"})
             fund.board.publish({"fund": {"nav": "99.00"}})
-            assert await anext(messages) == Delta("fund", 2, "nav", "99.00")
+            delta = await anext(messages)
+            while isinstance(delta, Heartbeat):
+                delta = await anext(messages)
+            assert isinstance(delta, Delta)
+            assert (delta.seq, delta.key, delta.value) == (2, "nav", "99.00")
 
 
 # -- events
@@ -160,7 +178,8 @@ async def test_a_committed_row_becomes_an_event(path: Path) -> None:
     async with running(path) as fund, open_status(fund.url, topics=["alerts"]) as messages:
         await anext(messages)
         await fund.commit(
-            ADD_ALERT, (1, NOW_US, "WARNING", "DRAWDOWN", "Drawdown", "10%", "alpha", "QUEUED", 1)
+            ADD_ALERT,
+            (1, NOW_US, "WARNING", "DRAWDOWN", "Drawdown", "10%", "alpha", "DEDUPED", 1, "dd"),
         )
         assert await anext(messages) == Event(
             "alerts",
@@ -173,7 +192,8 @@ async def test_a_committed_row_becomes_an_event(path: Path) -> None:
                 "title": "Drawdown",
                 "message": "10%",
                 "strategy": "alpha",
-                "outcome": "QUEUED",
+                "outcome": "DEDUPED",
+                "dedup_key": "dd",
             },
         )
 
@@ -192,61 +212,81 @@ async def test_what_is_not_committed_is_never_seen(path: Path) -> None:
         assert message.seq == 2
 
 
-async def test_a_journal_payload_is_passed_through_as_the_json_it_is(path: Path) -> None:
-    payload = '{"legs":[{"amount":"0.10"}],"big":12345678901234567890}'
+async def test_an_entry_is_lean_with_each_leg_once_as_text(path: Path) -> None:
+    payload = (
+        '{"legs":[["CASH","alpha","USD",9007199254740993],["REALIZED_PNL","alpha","USD",'
+        '-9007199254740993],["CASH",null,"EUR",100000000]],"memo":"m","lots":[[1]]}'
+    )
     async with running(path) as fund:
         await fund.commit(
-            ADD_ENTRY, (1, "k1", NOW_US, "2024-01-02", "deposit", None, payload, b"\x00")
+            ADD_ENTRY, (1, "k1", NOW_US, "2024-01-02", "profit", "alpha", None, payload, b"\x00")
         )
         [event] = await events_of(fund.url, "journal", 1)
     assert isinstance(event, Event)
     assert event.data == {
         "seq": 1,
-        "key": "k1",
         "recorded_us": NOW_US,
         "day": "2024-01-02",
-        "kind": "deposit",
-        "strategy": None,
-        "payload": {"legs": [{"amount": "0.10"}], "big": 12345678901234567890},
+        "kind": "profit",
+        "strategy": "alpha",
+        "legs": [
+            ["CASH", "90071992.54740993", None, None],
+            ["REALIZED_PNL", "-90071992.54740993", None, None],
+            ["CASH", "1.00", None, "EUR"],
+        ],
+        "cash": "90071992.54740993",
+        "result": "90071992.54740993",
+        "memo": "m",
     }
 
 
-async def test_a_payload_that_is_no_json_is_shown_as_text(path: Path) -> None:
+async def test_a_payload_that_is_no_json_is_shown_without_legs(path: Path) -> None:
     async with running(path) as fund:
         await fund.commit(
-            ADD_ENTRY, (1, "k1", NOW_US, "2024-01-02", "deposit", None, '{"cut off', b"")
+            ADD_ENTRY, (1, "k1", NOW_US, "2024-01-02", "deposit", None, 7, '{"cut off', b"")
         )
         [event] = await events_of(fund.url, "journal", 1)
     assert isinstance(event, Event)
-    assert event.data["payload"] == '{"cut off'
+    assert event.data["legs"] == []
+    assert event.data["reverses"] == 7
 
 
-async def test_other_tables_are_sent_by_their_column_names_with_money_as_text(path: Path) -> None:
+async def test_moves_and_recoveries_are_sent_as_their_records(path: Path) -> None:
     async with running(path) as fund:
+        move = (1, "alpha", "promote", "shadow", "live-small", NOW_US, "ann", "ok", 3, "{}")
         await fund.commit(
-            "INSERT INTO promotion_history VALUES (?, ?, ?, ?, ?, ?)",
-            (1, "alpha", "shadow", 1, '{"sharpe":1.5}', b"\xff\x00"),
-            (2, "alpha", "live", None, "{}", None),
+            "INSERT INTO promotion_history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", move
         )
-        first, second = await events_of(fund.url, "promotions", 2)
-        await fund.commit("INSERT INTO recovery_event VALUES (?, ?, ?)", (1, "restart_strategy", 1))
+        [promotion] = await events_of(fund.url, "promotions", 1)
+        await fund.commit(ADD_RECOVERY, (1, NOW_US, "restart_strategy", "alpha", 1, 2, None, None))
         [restart] = await events_of(fund.url, "recovery_events", 1)
-    assert first == Event(
+    assert promotion == Event(
         "promotions",
         1,
         {
             "seq": 1,
             "strategy": "alpha",
-            "to_stage": "shadow",
-            "cap": "0.00000001",
-            "metrics": {"sharpe": 1.5},
-            "hash": "ff00",
+            "kind": "promote",
+            "from_stage": "shadow",
+            "to_stage": "live-small",
+            "effective_us": NOW_US,
+            "by": "ann",
+            "reason": "ok",
+            "rev": 3,
+            "real": True,
         },
     )
-    assert isinstance(second, Event)
-    assert second.data["cap"] is None
     assert restart == Event(
-        "recovery_events", 1, {"seq": 1, "action": "restart_strategy", "success": 1}
+        "recovery_events",
+        1,
+        {
+            "seq": 1,
+            "at_us": NOW_US,
+            "action": "restart_strategy",
+            "target": "alpha",
+            "success": True,
+            "attempt": 2,
+        },
     )
 
 
@@ -279,6 +319,7 @@ async def test_late_clients_get_recent_history_and_the_rest_has_a_name(path: Pat
             fund.url, topics=["alerts"], epoch="e1", since={"alerts": 10}
         ) as messages:
             await anext(messages)
+            assert await anext(messages) == Resumed("alerts", 11, RING_SIZE + 50)
             assert await anext(messages) == Gap("alerts", 11, 50)
 
 
@@ -323,10 +364,10 @@ async def test_a_table_that_cannot_be_read_delays_no_other_and_is_tried_again(pa
         await fund.commit(ADD_ALERT, *alerts(1, 1))
         await events_of(fund.url, "alerts", 1)
         fund.writer.execute(RECOVERY_TABLE)
-        await fund.commit("INSERT INTO recovery_event VALUES (?, ?, ?)", (1, "opened", None))
-        assert await events_of(fund.url, "recovery_events", 1) == [
-            Event("recovery_events", 1, {"seq": 1, "action": "opened", "success": None})
-        ]
+        await fund.commit(ADD_RECOVERY, (1, NOW_US, "opened", "alpha", None, 3, None, None))
+        [event] = await events_of(fund.url, "recovery_events", 1)
+        assert isinstance(event, Event)
+        assert event.data["action"] == "opened"
         assert fund.ref.epoch == 1
 
 
@@ -360,6 +401,7 @@ async def test_a_crashed_actor_serves_again_on_its_port_and_clients_resume(path:
             fund.url, topics=["alerts"], epoch=welcome.epoch, since={"alerts": 2}
         ) as messages:
             await anext(messages)
+            assert isinstance(await anext(messages), Resumed)
             event = await anext(messages)
             assert isinstance(event, Event)
             assert event.seq == 3

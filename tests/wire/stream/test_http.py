@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 
 from fundops.wire.stream.http import (
     HttpRefusal,
+    PlainRequest,
     RequestReader,
     UpgradeRequest,
     bearer_token,
     check_source,
+    check_target,
+    check_token,
     check_upgrade,
     is_admitted,
     read_request,
@@ -88,11 +91,73 @@ def test_only_an_upgrade_of_the_path_is_accepted(
     assert (refusal and refusal.status) == status
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        (b"GET", b"/", None),
+        (b"GET", b"/readyz?verbose=1", None),
+        (b"HEAD", b"/", HTTPStatus.METHOD_NOT_ALLOWED),
+        (b"POST", b"/act", HTTPStatus.NOT_FOUND),
+        (b"GET", b"/../etc/passwd", HTTPStatus.NOT_FOUND),
+        (b"GET", b"/\xff", HTTPStatus.NOT_FOUND),
+        (b"GET", b"/ws?token=secret", HTTPStatus.BAD_REQUEST),
+        (b"GET", b"/?a=1&token", HTTPStatus.BAD_REQUEST),
+        (b"GET", b"/ws?%74oken=secret", HTTPStatus.BAD_REQUEST),
+    ],
+)
+def test_unknown_paths_other_methods_and_tokens_in_the_url_are_refused(
+    method: bytes, target: bytes, status: HTTPStatus | None
+) -> None:
+    refusal = check_target(method, target)
+    assert (refusal and refusal.status) == status
+    assert refusal is None or "secret" not in refusal.text
+
+
+def test_a_configured_host_may_come_through_a_proxy_with_tls() -> None:
+    hosts = {"fund.example"}
+    assert check_source("fund.example", ["https://fund.example"], hosts) is None
+    assert check_source("fund.example:8443", [], hosts) is None
+    refusal = check_source("fund.example.evil", [], hosts)
+    assert refusal is not None
+    assert refusal.status == HTTPStatus.MISDIRECTED_REQUEST
+    refusal = check_source("fund.example", ["https://evil.example"], hosts)
+    assert refusal is not None
+    assert refusal.status == HTTPStatus.FORBIDDEN
+
+
+def test_only_the_schema_needs_the_token_in_the_header() -> None:
+    assert check_token("/", admitted=False) is None
+    assert check_token("/readyz", admitted=False) is None
+    assert check_token("/schema.json", admitted=True) is None
+    refusal = check_token("/schema.json", admitted=False)
+    assert refusal is not None
+    assert refusal.status == HTTPStatus.UNAUTHORIZED
+
+
+def test_what_follows_a_plain_request_begins_the_next_one() -> None:
+    get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert RequestReader(8_192).feed(get + get[:9]) == PlainRequest(
+        "/healthz", "localhost", None, keeps=True, left=get[:9]
+    )
+    closing = get.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    request = RequestReader(8_192).feed(closing)
+    assert isinstance(request, PlainRequest)
+    assert not request.keeps
+
+
+def test_a_get_with_a_body_is_refused() -> None:
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
+    refusal = RequestReader(8_192).feed(request)
+    assert isinstance(refusal, HttpRefusal)
+    assert refusal.status == HTTPStatus.BAD_REQUEST
+
+
 def test_a_refusal_says_its_length_and_closes() -> None:
     refusal = HttpRefusal(HTTPStatus.METHOD_NOT_ALLOWED, "the stream takes GET", ("Allow: GET",))
     assert refusal.encode() == (
         b"HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        b"Content-Length: 21\r\nConnection: close\r\nAllow: GET\r\n\r\nthe stream takes GET\n"
+        b"Content-Length: 21\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
+        b"Connection: close\r\nAllow: GET\r\n\r\nthe stream takes GET\n"
     )
 
 

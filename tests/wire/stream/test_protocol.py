@@ -19,9 +19,13 @@ from fundops.wire.stream.protocol import (
     Error,
     Event,
     Gap,
+    Get,
     Heartbeat,
     Hello,
+    Patch,
     Ping,
+    Resumed,
+    Series,
     ServerMessage,
     Snapshot,
     Sub,
@@ -36,17 +40,24 @@ from fundops.wire.stream.protocol import (
 FROM_CLIENTS: list[ClientMessage] = [
     Hello(),
     Hello("secret", "e1", {"alerts": 7}, ("fund", "alerts"), Level.WARNING),
+    Hello(backlog=0),
     Sub(("fund",)),
+    Sub(keys={"promotion": ("a", "b")}),
+    Get("nav", "30d", 500),
     Unsub(("fund", "journal")),
     Ping(),
 ]
 FROM_SERVERS: list[ServerMessage] = [
     Welcome("fund.status.v1", "e1", 1, ("fund",)),
     Snapshot("fund", 3, {"nav": "100.00"}),
-    Delta("fund", 4, "nav", None),
+    Delta("fund", 4, "nav", None, 9),
+    Patch("strategies", 5, "a", {"n_trades": 4}, 9),
+    Resumed("alerts", 5, 9),
+    Series("nav", "all", (1, 2), ("1.00", "2.00"), (0.0, 0.5)),
     Event("alerts", 5, {"title": "hello"}),
     Gap("alerts", 6, 9),
     Heartbeat(2),
+    Heartbeat(2, 3, 0.4),
     Error(4400, "no"),
     Bye("the server stops", 1.0),
 ]
@@ -70,9 +81,14 @@ def test_every_message_has_its_example_here() -> None:
 def test_the_wire_form_is_the_one_of_the_contract() -> None:
     assert encode(Hello()) == b'{"t":"hello"}'
     assert (
-        encode(Delta("fund", 4, "nav", None))
-        == b'{"t":"delta","topic":"fund","seq":4,"key":"nav","value":null}'
+        encode(Delta("fund", 4, "nav", None, 7))
+        == b'{"t":"delta","topic":"fund","seq":4,"key":"nav","value":null,"wall_us":7}'
     )
+    assert (
+        encode(Patch("fund", 4, "nav", {"a": 1}, 7))
+        == b'{"t":"patch","topic":"fund","seq":4,"key":"nav","value":{"a":1},"wall_us":7}'
+    )
+    assert encode(Resumed("alerts", 5, 9)) == b'{"t":"resumed","topic":"alerts","from":5,"seq":9}'
     assert encode(Gap("alerts", 6, 9)) == b'{"t":"gap","topic":"alerts","from":6,"to":9}'
     assert encode(Bye("x", 1.5)) == b'{"t":"bye","reason":"x","retry_after_s":1.5}'
     assert SUBPROTOCOL_JSON == "fund.status.v1+json"
@@ -100,6 +116,10 @@ def test_money_is_decimal_text() -> None:
         '{"t":"welcome"}',
         '{"t":"sub"}',
         '{"t":"sub","topics":"fund"}',
+        '{"t":"get"}',
+        '{"t":"get","series":"nav","points":0}',
+        '{"t":"get","series":"nav","points":1501}',
+        '{"t":"hello","backlog":-1}',
         '{"t":"hello","token":"\\ud800"}',
         '{"t":"hello","min_level":"LOUD"}',
         '{"t":"hello","since":{"alerts":-1}}',

@@ -21,6 +21,7 @@ from fundops.runtime import ConfigError
 from fundops.wire.alert import Level
 from fundops.wire.errors import StatusClosed
 from fundops.wire.stream.client import open_status
+from fundops.wire.stream.frames import FrameStream
 from fundops.wire.stream.hub import Hub
 from fundops.wire.stream.limits import ServerLimits
 from fundops.wire.stream.protocol import (
@@ -32,7 +33,10 @@ from fundops.wire.stream.protocol import (
     Error,
     Event,
     Gap,
+    Get,
     Heartbeat,
+    Resumed,
+    Series,
     ServerMessage,
     Snapshot,
     Verdict,
@@ -41,16 +45,19 @@ from fundops.wire.stream.protocol import (
 )
 from fundops.wire.stream.server import (
     NOTICES_MAX,
+    REQUESTS_MAX,
     ServerStatistics,
     _Server,
     choose_subprotocol,
     last_message,
     serve_status,
 )
+from fundops.wire.stream.site import Readiness, Site
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 # No test takes near this long; a hang is to be a failure with a traceback.
 PATIENCE_S = 10.0
+QUIET_S = 600.0  # no heartbeat comes between the messages of a test
 M = TypeVar("M")
 
 
@@ -69,9 +76,14 @@ class Served(NamedTuple):
 
 @asynccontextmanager
 async def serving(
-    token: str | None = None, hub: Hub | None = None, **limits: Any
+    token: str | None = None,
+    hub: Hub | None = None,
+    site: Site | None = None,
+    series: Any = None,
+    tick_age_s: Callable[[], float | None] = lambda: None,
+    **limits: Any,
 ) -> AsyncIterator[Served]:
-    hub, statistics = hub or Hub(), ServerStatistics()
+    hub, statistics = hub or Hub(wall_us=lambda: 0), ServerStatistics()
     serve = partial(
         serve_status,
         hub,
@@ -79,8 +91,11 @@ async def serving(
         token=token,
         epoch="e1",
         now_us=lambda: 42,
-        limits=ServerLimits(**{"close_s": 0.2} | limits),
+        limits=ServerLimits(**{"close_s": 0.2, "heartbeat_s": QUIET_S} | limits),
         statistics=statistics,
+        site=site or Site(),
+        series=series,
+        tick_age_s=tick_age_s,
     )
     with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
@@ -235,18 +250,20 @@ async def test_topics_the_server_does_not_know_are_missing_from_the_welcome() ->
 
 
 async def test_a_client_resumes_its_events_when_the_epoch_is_the_same() -> None:
-    async with serving(hub=Hub(ring_size=2)) as served:
+    async with serving(hub=Hub(ring_size=2, wall_us=lambda: 0)) as served:
         for seq in range(1, 6):
             served.hub.publish_event("journal", seq, seq)
         async with open_status(
             served.url, topics=["journal"], epoch="e1", since={"journal": 4}
         ) as messages:
             await anext(messages)
+            assert await anext(messages) == Resumed("journal", 5, 5)
             assert await anext(messages) == Event("journal", 5, 5)
         async with open_status(
             served.url, topics=["journal"], epoch="e1", since={"journal": 1}
         ) as messages:
             await anext(messages)
+            assert await anext(messages) == Resumed("journal", 2, 5)
             assert await anext(messages) == Gap("journal", 2, 3)
         async with open_status(
             served.url, topics=["journal"], epoch="e0", since={"journal": 4}
@@ -280,6 +297,113 @@ async def test_a_client_changes_its_topics_on_the_way() -> None:
         served.hub.publish_state("fund", {"a": 1})
         served.hub.publish_state("feeds", {"b": 2})
         assert await client.next_message(Delta) == Delta("feeds", 1, "b", 2)
+
+
+async def test_a_client_asks_for_full_records_by_name() -> None:
+    async with serving() as served, raw(served) as client:
+        brief = {"a": {"n": 1}, "b": {"n": 2}}
+        served.hub.publish_state("promotion", brief, details={"a": {"n": 1, "x": 1}})
+        await client.hello('{"t":"hello","topics":["promotion"]}')
+        await client.next_message(Welcome)
+        assert await client.next_message(Snapshot) == Snapshot("promotion", 3, brief)
+        await client.send_frame(TEXT, b'{"t":"sub","keys":{"promotion":["a"],"fund":["b"]}}')
+        assert await client.next_message(Error) == Error(CloseCode.UNKNOWN_TOPIC, "unknown: fund")
+        assert await client.next_message(Delta) == Delta("promotion", 3, "a", {"n": 1, "x": 1})
+
+
+async def test_a_series_is_answered_and_an_unknown_one_named() -> None:
+    answer = Series("nav", "all", (1, 2), ("1.00", "2.00"), (0.0, 0.5))
+
+    async def series(get: Get) -> Series | None:
+        return answer if get.series == "nav" else None
+
+    async with serving(series=series) as served, raw(served) as client:
+        await client.hello('{"t":"hello","topics":[]}')
+        await client.next_message(Welcome)
+        await client.send_frame(TEXT, b'{"t":"get","series":"nav"}')
+        assert await client.next_message(Series) == answer
+        await client.send_frame(TEXT, b'{"t":"get","series":"weather"}')
+        assert await client.next_message(Error) == Error(
+            CloseCode.UNKNOWN_TOPIC, "no series 'weather' over 'all'"
+        )
+
+
+async def test_a_heartbeat_says_both_times_and_the_age_of_the_tick() -> None:
+    hub = Hub(wall_us=lambda: 7)
+    async with (
+        serving(hub=hub, heartbeat_s=0.01, tick_age_s=lambda: 0.4) as served,
+        open_status(served.url, topics=[]) as messages,
+    ):
+        await anext(messages)
+        assert await anext(messages) == Heartbeat(42, 7, 0.4)
+
+
+async def test_a_busy_client_gets_its_heartbeats_too() -> None:
+    async with (
+        serving(heartbeat_s=0.02) as served,
+        open_status(served.url, topics=["fund"]) as messages,
+    ):
+        beats = 0
+        number = 0
+        while beats < 3:
+            number += 1
+            served.hub.publish_state("fund", {"n": number})
+            beats += isinstance(await anext(messages), Heartbeat)
+
+
+async def test_a_new_client_gets_fifty_events_unless_it_asks_for_more() -> None:
+    async with serving() as served:
+        for seq in range(1, 101):
+            served.hub.publish_event("alerts", seq, seq)
+        async with open_status(served.url, topics=["alerts"]) as messages:
+            await anext(messages)
+            assert await anext(messages) == Event("alerts", 51, 51)
+        async with open_status(served.url, topics=["alerts"], backlog=1) as messages:
+            await anext(messages)
+            assert await anext(messages) == Event("alerts", 100, 100)
+
+
+async def test_changes_of_one_moment_leave_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[int] = []
+    send_all = FrameStream.send_all
+
+    async def counted(self: FrameStream, data: bytes) -> None:
+        writes.append(len(data))
+        await send_all(self, data)
+
+    async with serving() as served, open_status(served.url, topics=["fund", "alerts"]) as messages:
+        await anext(messages)
+        await anext(messages)
+        monkeypatch.setattr(FrameStream, "send_all", counted)
+        served.hub.publish_state("fund", {str(key): key for key in range(40)})
+        for seq in range(1, 11):
+            served.hub.publish_event("alerts", seq, seq)
+        for _ in range(50):
+            await anext(messages)
+        assert len(writes) == 1
+
+
+async def test_the_library_sends_each_frame_of_its_own_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pieces: list[bytes] = []
+    send_all = FrameStream.send_all
+
+    async def kept(self: FrameStream, data: bytes) -> None:
+        pieces.append(bytes(data))
+        await send_all(self, data)
+
+    monkeypatch.setattr(FrameStream, "send_all", kept)
+    async with serving(ping_s=0.01, pong_s=PATIENCE_S) as served, raw(served) as client:
+        await client.hello()
+        await client.send_frame(PING, b"x")
+        await until(lambda: len(pieces) >= 5)
+    # The handshake, our batches, and whole pings, pongs and closes: so frames never mix.
+    assert pieces[0].endswith(b"\r\n\r\n")
+    for piece in pieces[1:]:
+        if piece[0] & 0x0F != TEXT:
+            assert piece[0] & 0x80
+            assert len(piece) == 2 + piece[1]
 
 
 async def test_silence_is_filled_with_heartbeats() -> None:
@@ -341,8 +465,8 @@ async def test_the_websockets_library_reads_the_stream_too() -> None:
         },
         {"t": "snapshot", "topic": "fund", "seq": 1, "state": {"nav": "100.00"}},
         {"t": "event", "topic": "alerts", "seq": 1, "data": {"title": "first"}},
-        {"t": "delta", "topic": "fund", "seq": 2, "key": "nav", "value": "99.50"},
-        {"t": "delta", "topic": "fund", "seq": 3, "key": "halted", "value": True},
+        {"t": "delta", "topic": "fund", "seq": 2, "key": "nav", "value": "99.50", "wall_us": 0},
+        {"t": "delta", "topic": "fund", "seq": 3, "key": "halted", "value": True, "wall_us": 0},
     ]
 
 
@@ -542,6 +666,80 @@ async def test_connections_beyond_the_cap_are_refused_and_room_is_reused() -> No
             assert served.statistics.connections == 1
         await until(lambda: not served.statistics.connections)
         await serves(served)
+
+
+# -- the site
+
+
+def get(path: str, *headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def answered(client: Raw) -> tuple[bytes, bytes]:
+    """Head and body of one answer."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await client.take(1)
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    return head, await client.take(length)
+
+
+async def test_one_connection_gets_page_health_and_then_the_stream() -> None:
+    async with serving(site=Site(page=lambda: b"<p>hi")) as served, raw(served) as client:
+        await client.send(get("/") + get("/healthz"))
+        head, body = await answered(client)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"Content-Security-Policy: default-src 'none'" in head
+        assert body == b"<p>hi"
+        assert (await answered(client))[1] == b"ok\n"
+        await client.hello()
+        await client.next_message(Welcome)
+        assert served.statistics.answered == 2
+        assert served.statistics.refused == 0
+
+
+async def test_a_fund_that_is_not_ready_answers_503_and_keeps_the_connection() -> None:
+    site = Site(readiness=lambda: Readiness(False, {}, "failed", None, "OFF", ("storage",)))
+    async with serving(site=site) as served, raw(served) as client:
+        for _ in range(2):
+            await client.send(get("/readyz"))
+            head, body = await answered(client)
+            assert head.startswith(b"HTTP/1.1 503 ")
+            assert b'"problems":["storage"]' in body
+
+
+async def test_the_schema_is_given_for_the_token_in_the_header_alone() -> None:
+    async with serving(token="secret") as served:
+        async with raw(served) as client:
+            await client.send(get("/schema.json"))
+            assert (await client.rest()).startswith(b"HTTP/1.1 401 ")
+        async with raw(served) as client:
+            await client.send(get("/schema.json", "Authorization: Bearer secret"))
+            assert b'"$defs"' in (await answered(client))[1]
+
+
+async def test_a_token_in_the_url_is_refused_even_when_it_is_right() -> None:
+    async with serving(token="secret") as served, raw(served) as client:
+        await client.send(request(path="/ws?token=secret"))
+        answer = await client.rest()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"secret" not in answer
+
+
+async def test_an_idle_connection_is_closed_by_the_handshake_deadline() -> None:
+    async with serving(handshake_s=0.05) as served, raw(served) as client:
+        await client.send(get("/healthz"))
+        assert (await answered(client))[1] == b"ok\n"
+        assert await client.rest() == b""
+
+
+async def test_requests_on_one_connection_have_an_end() -> None:
+    async with serving() as served, raw(served) as client:
+        await client.send(get("/healthz") * (REQUESTS_MAX + 1))
+        answers = await client.rest()
+        assert answers.count(b"HTTP/1.1 200 ") == REQUESTS_MAX
+        assert answers.count(b"Connection: close") == 1
 
 
 # -- what a websocket may not say
