@@ -20,7 +20,6 @@ from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
 from fundops.actors.persistence import Reader
 from fundops.control import audit
 from fundops.file import meta
-from fundops.file.why import stored_why
 from fundops.moments import Moment, day_of, moment_of
 from fundops.wire.alert import AlertPage
 from fundops.wire.errors import DatabaseError, UnknownStrategy
@@ -231,6 +230,8 @@ class FundReader:
 
         Raises: `ConfigError` when `name` is no name.
         """
+        from fundops.file.why import stored_why
+
         return stored_why(self._reader, self._path, name)
 
     # -- audit

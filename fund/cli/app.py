@@ -20,8 +20,8 @@ from importlib import import_module
 from typing import Any, Final
 
 from fundops.cli.grammar import UsageError, Verb
-from fundops.cli.help import group_help, overview, verb_help
-from fundops.cli.parse import parsed, verb_of
+from fundops.cli.help import group_help, overview
+from fundops.cli.parse import values_of, verb_of
 
 __all__ = ["main"]
 
@@ -49,17 +49,14 @@ def _dispatch(words: Sequence[str]) -> int:
             raise UsageError(f"there is no option {left[0]}; `fundops --help` lists the commands")
         print(group_help(group, _verbs()) if group else overview(_verbs()))
         return 0
-    called = parsed(verb, left)
-    if called.help:
-        print(verb_help(verb))
-        return 0
+    values = values_of(verb, left)
     if not verb.run:
         from fundops.cli.run import run
 
-        return run(verb, called.values)
+        return run(verb, values)
     module, _, name = verb.run.partition(":")
     names = {parameter.label: parameter.name for parameter in verb.parameters}
-    given = {names[label]: value for label, value in called.values.items()}
+    given = {names[label]: value for label, value in values.items()}
     from fundops.cli.run import with_labels
 
     with with_labels(verb):
@@ -135,7 +132,7 @@ def _advised(words: Sequence[str], error: Exception) -> str:
 
     path = database(None)
     if verb is not None:
-        path = database(parsed(verb, left).values.get("--db"))
+        path = database(values_of(verb, left).get("--db"))
         return (
             f"no fund runs on {path}, and `fundops {verb.words}` needs one: start its program"
             " (a fund with control_socket=False is not heard)"
@@ -174,6 +171,8 @@ def _run(words: Sequence[str], terminations: list[int]) -> int:
     as_json = "--json" in words
     try:
         return _dispatch(words)
+    except SystemExit:  # argparse has shown the help of a command
+        return 0
     except KeyboardInterrupt:
         print(f"fundops: {'terminated' if terminations else 'interrupted'}", file=sys.stderr)
         return 128 + (terminations[0] if terminations else signal.SIGINT)

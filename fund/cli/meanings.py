@@ -90,7 +90,6 @@ MEANINGS: Final[dict[str, str]] = {
     "strategy_id": "the strategy, by its name or its id",
     "strategy_name": "the name of the strategy",
     "name": "the name of the strategy",
-    "fund.resume:strategy": "the name of the strategy",
     "fund.confirm_counters:strategy": "the name of the strategy",
     "initial_stage": "the stage to begin in",
     "budget": "its capital at full size; the fund's capital if not given",
