@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from fundops.cli.grammar import UsageError, Verb
 from fundops.cli.help import group_help, overview
@@ -77,8 +77,9 @@ def _not_running() -> tuple[type[Exception], ...]:
 def _usage_errors() -> tuple[type[Exception], ...]:
     from fundops.replay.prices import PricesError
     from fundops.runtime import ConfigError
+    from fundops.wire.errors import AmountError
 
-    return (ConfigError, PricesError)
+    return (AmountError, ConfigError, PricesError)
 
 
 def _refusals() -> tuple[type[Exception], ...]:
@@ -104,7 +105,9 @@ def _worded(error: Exception) -> str:
         if problem[1:2].islower():
             problem = problem[0].lower() + problem[1:]
         return f"{error.filename}: {problem}" if error.filename else problem
-    return re.sub(r"\[Errno -?\d+\] ", "", str(error))
+    text = re.sub(r"\[Errno -?\d+\] ", "", str(error))
+    # Values as they are typed, and not as Python has them: Decimal('-1'), <Stage.Live: 'live'>.
+    return re.sub(r"Decimal\(('[^']*')\)|<\w+\.\w+: ('[^']*')>", r"\1\2", text)
 
 
 def _failed(error: Exception, code: int, as_json: bool, *, text: str = "") -> int:
@@ -113,7 +116,7 @@ def _failed(error: Exception, code: int, as_json: bool, *, text: str = "") -> in
 
     text = text or _worded(error)
     if not as_json:
-        print(error_line(f"{text}{_again(error)}"), file=sys.stderr)
+        _tell(error_line(f"{text}{_again(error)}"))
         return code
     facts: dict[str, Any] = {"type": type(error).__name__, "text": text}
     for fact in ("key", "outcome"):
@@ -121,7 +124,7 @@ def _failed(error: Exception, code: int, as_json: bool, *, text: str = "") -> in
     told = error_json(facts)
     with suppress(OSError):  # the error itself may be that stdout cannot be written
         print(told, flush=True)
-    print(told, file=sys.stderr)
+    _tell(told)
     return code
 
 
@@ -138,6 +141,31 @@ def _advised(words: Sequence[str], error: Exception) -> str:
             " (a fund with control_socket=False is not heard)"
         )
     return str(error)
+
+
+def _with_streams() -> None:
+    """Put /dev/null in the place of each standard stream that is closed.
+
+    Otherwise the stream is None and, worse, the next file that is opened takes its number.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _discard(stream: TextIO) -> None:
+    """Let the rest of the buffer go: it would fail again at the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _tell(text: str) -> None:
+    """Print a line on stderr. A stderr that cannot be written must not change the exit code."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 @contextmanager
@@ -174,7 +202,7 @@ def _run(words: Sequence[str], terminations: list[int]) -> int:
     except SystemExit:  # argparse has shown the help of a command
         return 0
     except KeyboardInterrupt:
-        print(f"fundops: {'terminated' if terminations else 'interrupted'}", file=sys.stderr)
+        _tell(f"fundops: {'terminated' if terminations else 'interrupted'}")
         return 128 + (terminations[0] if terminations else signal.SIGINT)
     except BrokenPipeError:
         return 0  # the reader of our output has closed it
@@ -193,14 +221,19 @@ def main() -> None:
 
     0 done, 1 refused, 2 wrong usage, 3 no fund runs, 130 interrupted.
     """
+    _with_streams()
     with _terminated_in_order() as terminations:
         code = _run(sys.argv[1:], terminations)
     try:
         sys.stdout.flush()
     except OSError as error:
         if not code and not isinstance(error, BrokenPipeError):
-            print(f"fundops: {_worded(error)}", file=sys.stderr)
+            # The command itself is done: a change must not be made again for want of its answer.
+            _tell(f"fundops: the command is done, but stdout cannot be written: {_worded(error)}")
             code = REFUSED
-        # The rest of the buffer would fail again when the interpreter flushes it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
     sys.exit(code)

@@ -199,6 +199,12 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError(text)  # "" would be the current folder
+    return Path(text)
+
+
 def _number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
@@ -218,7 +224,7 @@ KINDS: Final[dict[str, Callable[[str], Any]]] = {
     "credit": str,
     "position": str,
     "anchor": str,
-    "file": Path,
+    "file": _read(_path, "a path"),
     "whole": _read(_whole, "a whole number"),
     "number": _read(_number, "a number"),
     "date": _read(dt.date.fromisoformat, "a date, YYYY-MM-DD"),
