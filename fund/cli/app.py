@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 from fundops.cli.grammar import UsageError, Verb
@@ -106,8 +107,19 @@ def _worded(error: Exception) -> str:
             problem = problem[0].lower() + problem[1:]
         return f"{error.filename}: {problem}" if error.filename else problem
     text = re.sub(r"\[Errno -?\d+\] ", "", str(error))
+    path = getattr(error, "path", None)
+    if "disk I/O error" in text and isinstance(path, Path) and _is_full(path.parent):
+        text += "; its disk is full, and SQLite needs room even to read"
     # Values as they are typed, and not as Python has them: Decimal('-1'), <Stage.Live: 'live'>.
     return re.sub(r"Decimal\(('[^']*')\)|<\w+\.\w+: ('[^']*')>", r"\1\2", text)
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the disk has less room than the index of a write-ahead log takes."""
+    with suppress(OSError):
+        room = os.statvfs(folder)
+        return room.f_bavail * room.f_frsize < 32 * 1024
+    return False
 
 
 def _failed(error: Exception, code: int, as_json: bool, *, text: str = "") -> int:

@@ -238,9 +238,9 @@ def export(
 
 def _write_new(output: Path, lines: Iterable[str]) -> None:
     """Write a new file, readable by its owner alone, that has its name only once it is whole."""
+    _refuse_to_overwrite(output)
     part = output.with_name(f"{output.name}.part")
     try:
-        _refuse_to_overwrite(output)
         with open(
             os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
         ) as file:

@@ -20,10 +20,20 @@ ANSWER_S = 15.0
 
 def status(*, db: Path | None = None, json: bool = False) -> int:
     """Tell the state of the kill switch, from the fund or from its files."""
+    from fundops.wire.errors import DatabaseError
+
     path = database(db)
-    if _marked(path) is None:
+    marked = _marked(path)
+    if marked is None:
         existing(path)  # OFF would be a wrong answer for a path that was misspelt
-    return _print("status", _asked(path, "status", {}) or _stored(path), "", as_json=json)
+    try:
+        answer = _asked(path, "status", {})
+    except DatabaseError:
+        # On a full disk SQLite cannot even read; the marker alone means engaged.
+        if marked is None:
+            raise
+        answer = None
+    return _print("status", answer or _stored(path), "", as_json=json)
 
 
 def engage(*, reason: str, by: str = "", db: Path | None = None, json: bool = False) -> int:

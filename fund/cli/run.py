@@ -192,7 +192,11 @@ class with_labels:
     """A block in which an error names an argument as it was typed, and not as Python has it."""
 
     def __init__(self, verb: Verb) -> None:
-        self._labels = {parameter.name: parameter.label for parameter in verb.parameters}
+        self._labels: dict[str, str] = {}
+        for parameter in verb.parameters:
+            # The debits and the credits of an entry are two options of one argument.
+            before = self._labels.get(parameter.name)
+            self._labels[parameter.name] = f"{before or ''}{'/' if before else ''}{parameter.label}"
 
     def __enter__(self) -> None:
         return

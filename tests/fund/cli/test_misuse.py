@@ -19,6 +19,7 @@ from fundops.actors.guard.marker import Marker, marker_of
 from fundops.cli import app as cli
 from fundops.cli import show
 from fundops.errors import NobodyListens
+from fundops.wire.errors import DatabaseError
 
 DEADLINE_S = 60
 
@@ -299,3 +300,68 @@ def test_a_long_text_of_a_record_is_wrapped_and_not_cut(monkeypatch: pytest.Monk
     assert max(map(len, lines)) <= 30
     assert [line[:9].strip() for line in lines] == ["state", "problem", "", "", ""]
     assert " ".join(line[9:] for line in lines[1:]) == problem
+
+
+# -- files that are read
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe,\n", b"x" * 200_000], ids=["no text", "long"])
+@pytest.mark.parametrize("words", ["reconcile", "import-fills"])
+def test_a_file_that_is_no_csv_is_refused_by_its_line(
+    command: Command, db: Path, tmp_path: Path, content: bytes, words: str
+) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    ended = command("ledger", words, "x.csv")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(
+        {
+            "reconcile": "fundops: x.csv:1: cannot be read: ",
+            "import-fills": "fundops: line 1: cannot be read: ",
+        }[words]
+    )
+
+
+def test_a_revision_of_thousands_of_digits_is_refused(
+    command: Command, db: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_text(
+        "id,at,strategy,instrument,quantity,price,fee,revision\n"
+        f"a,2026-01-05,s,X,1,1,0,{'9' * 5_000}\n"
+    )
+    ended = command("ledger", "import-fills", "x.csv")
+    assert (ended.code, ended.out) == (2, "")
+    assert "line 2: revision '99" in ended.err
+
+
+def test_an_export_to_a_folder_is_refused(command: Command, db: Path) -> None:
+    for output in (".", "..", "/"):
+        ended = command("ledger", "export", "--output", output)
+        assert ended == (
+            1,
+            "",
+            f"fundops: {output}: exists already, and an export never overwrites\n",
+        )
+
+
+def test_an_entry_without_legs_names_both_options(command: Command, db: Path) -> None:
+    ended = command("ledger", "post")
+    assert (ended.code, ended.err) == (2, "fundops: --debit/--credit: is missing\n")
+
+
+def test_on_a_full_disk_the_marker_tells_the_state_and_the_error_the_cause(
+    command: Command, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(path: Path) -> Any:
+        raise DatabaseError(path, "cannot be read: disk I/O error")
+
+    monkeypatch.setattr("fundops.file.meta.read_file", unreadable)
+    monkeypatch.setattr(cli, "_is_full", lambda _folder: True)
+    ended = command("kill-switch", "status")
+    assert ended.code == 1
+    assert ended.err.endswith(
+        "disk I/O error; its disk is full, and SQLite needs room even to read\n"
+    )
+    marker_of(db).touch()
+    ended = command("kill-switch", "status")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("state   ENGAGED\n")
