@@ -121,7 +121,7 @@ async def _open(
     config: FundConfig, controller: Controller | None, clock: Clock | None, transport: Any
 ) -> AsyncIterator[AsyncioFund]:
     _check_runs_on_asyncio()
-    located = config.located()
+    located = FundConfig.checked(config)
     loop = asyncio.get_running_loop()
     bridge: Bridge[Fund] = Bridge(
         lambda: Fund.open(

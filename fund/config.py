@@ -204,6 +204,13 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         """The database file."""
         return Path(self.db_path) if self.db_path is not None else home() / f"{self.name}.db"
 
+    @classmethod
+    def checked(cls, config: object) -> FundConfig:
+        """The settings that a fund was given, `located`. Raises: `ConfigError`."""
+        if not isinstance(config, cls):
+            raise ConfigError("config", f"{shown(config)} is not a FundConfig")
+        return config.located()
+
     def located(self) -> FundConfig:
         """The same settings with `db_path` absolute and without links.
 

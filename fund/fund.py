@@ -161,7 +161,7 @@ async def _open(
     _check_runs_on_trio()
     if controller is not None:
         checked_controller(controller)
-    config = config.located()
+    config = FundConfig.checked(config)
     path = config.path
     reported = Reported(clock)
     identity = meta.identity(config.name, config.currency, config.capital_minor)

@@ -49,7 +49,7 @@ class FundManager(Hosted, SyncVerbs):
         transport: Any = None,
     ) -> None:
         # Located now: `start` may come after a change of the working folder.
-        config = config.located()
+        config = FundConfig.checked(config)
         bridge: Bridge[Fund] = Bridge(
             lambda: Fund.open(
                 config, controller, clock=clock, transport=transport, place=ThreadPlace()

@@ -33,7 +33,8 @@ def instant_us(field: str, at: Instant | None) -> int | None:
             field, f"{shown(at)} is not a date, an aware datetime, or microseconds since the epoch"
         )
     if given.tzinfo is None:
-        raise ConfigError(field, f"{shown(at)} has no timezone")
+        text = at.isoformat() if type(at) is dt.datetime else shown(at)
+        raise ConfigError(field, f"{text} has no timezone, such as Z or +02:00")
     since: dt.timedelta = given - _EPOCH
     return since // dt.timedelta(microseconds=1)
 

@@ -172,7 +172,7 @@ def _right_status(problem: str) -> str:
 def _lease(text: str, facts: Facts) -> Blocker:
     host = facts.host
     if host is None:
-        return Blocker("lease", text, "the fund must run: fundops run CONFIG.toml")
+        return Blocker("lease", text, "the fund's program must run")
     if host.silent:
         return Blocker("lease", f"{text}: {_silence(host)}", _must_speak(host))
     if host.ticks:

@@ -17,11 +17,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 from fundops.cli.grammar import UsageError, Verb
-from fundops.cli.help import group_help, overview, verb_help
-from fundops.cli.parse import parsed, verb_of
+from fundops.cli.help import group_help, overview
+from fundops.cli.parse import values_of, verb_of
 
 __all__ = ["main"]
 
@@ -49,17 +50,14 @@ def _dispatch(words: Sequence[str]) -> int:
             raise UsageError(f"there is no option {left[0]}; `fundops --help` lists the commands")
         print(group_help(group, _verbs()) if group else overview(_verbs()))
         return 0
-    called = parsed(verb, left)
-    if called.help:
-        print(verb_help(verb))
-        return 0
+    values = values_of(verb, left)
     if not verb.run:
         from fundops.cli.run import run
 
-        return run(verb, called.values)
+        return run(verb, values)
     module, _, name = verb.run.partition(":")
     names = {parameter.label: parameter.name for parameter in verb.parameters}
-    given = {names[label]: value for label, value in called.values.items()}
+    given = {names[label]: value for label, value in values.items()}
     from fundops.cli.run import with_labels
 
     with with_labels(verb):
@@ -80,8 +78,9 @@ def _not_running() -> tuple[type[Exception], ...]:
 def _usage_errors() -> tuple[type[Exception], ...]:
     from fundops.replay.prices import PricesError
     from fundops.runtime import ConfigError
+    from fundops.wire.errors import AmountError
 
-    return (ConfigError, PricesError)
+    return (AmountError, ConfigError, PricesError)
 
 
 def _refusals() -> tuple[type[Exception], ...]:
@@ -107,7 +106,20 @@ def _worded(error: Exception) -> str:
         if problem[1:2].islower():
             problem = problem[0].lower() + problem[1:]
         return f"{error.filename}: {problem}" if error.filename else problem
-    return re.sub(r"\[Errno -?\d+\] ", "", str(error))
+    text = re.sub(r"\[Errno -?\d+\] ", "", str(error))
+    path = getattr(error, "path", None)
+    if "disk I/O error" in text and isinstance(path, Path) and _is_full(path.parent):
+        text += "; its disk is full, and SQLite needs room even to read"
+    # Values as they are typed, and not as Python has them: Decimal('-1'), <Stage.Live: 'live'>.
+    return re.sub(r"Decimal\(('[^']*')\)|<\w+\.\w+: ('[^']*')>", r"\1\2", text)
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the disk has less room than the index of a write-ahead log takes."""
+    with suppress(OSError):
+        room = os.statvfs(folder)
+        return room.f_bavail * room.f_frsize < 32 * 1024
+    return False
 
 
 def _failed(error: Exception, code: int, as_json: bool, *, text: str = "") -> int:
@@ -116,7 +128,7 @@ def _failed(error: Exception, code: int, as_json: bool, *, text: str = "") -> in
 
     text = text or _worded(error)
     if not as_json:
-        print(error_line(f"{text}{_again(error)}"), file=sys.stderr)
+        _tell(error_line(f"{text}{_again(error)}"))
         return code
     facts: dict[str, Any] = {"type": type(error).__name__, "text": text}
     for fact in ("key", "outcome"):
@@ -124,7 +136,7 @@ def _failed(error: Exception, code: int, as_json: bool, *, text: str = "") -> in
     told = error_json(facts)
     with suppress(OSError):  # the error itself may be that stdout cannot be written
         print(told, flush=True)
-    print(told, file=sys.stderr)
+    _tell(told)
     return code
 
 
@@ -135,12 +147,37 @@ def _advised(words: Sequence[str], error: Exception) -> str:
 
     path = database(None)
     if verb is not None:
-        path = database(parsed(verb, left).values.get("--db"))
+        path = database(values_of(verb, left).get("--db"))
         return (
             f"no fund runs on {path}, and `fundops {verb.words}` needs one: start its program"
             " (a fund with control_socket=False is not heard)"
         )
     return str(error)
+
+
+def _with_streams() -> None:
+    """Put /dev/null in the place of each standard stream that is closed.
+
+    Otherwise the stream is None and, worse, the next file that is opened takes its number.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _discard(stream: TextIO) -> None:
+    """Let the rest of the buffer go: it would fail again at the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _tell(text: str) -> None:
+    """Print a line on stderr. A stderr that cannot be written must not change the exit code."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 @contextmanager
@@ -174,8 +211,10 @@ def _run(words: Sequence[str], terminations: list[int]) -> int:
     as_json = "--json" in words
     try:
         return _dispatch(words)
+    except SystemExit:  # argparse has shown the help of a command
+        return 0
     except KeyboardInterrupt:
-        print(f"fundops: {'terminated' if terminations else 'interrupted'}", file=sys.stderr)
+        _tell(f"fundops: {'terminated' if terminations else 'interrupted'}")
         return 128 + (terminations[0] if terminations else signal.SIGINT)
     except BrokenPipeError:
         return 0  # the reader of our output has closed it
@@ -194,6 +233,7 @@ def main() -> None:
 
     0 done, 1 refused, 2 wrong usage, 3 no fund runs, 130 interrupted.
     """
+    _with_streams()
     with _terminated_in_order() as terminations:
         code = _run(sys.argv[1:], terminations)
     try:
@@ -201,8 +241,12 @@ def main() -> None:
             sys.stdout.flush()
     except OSError as error:
         if not code and not isinstance(error, BrokenPipeError):
-            print(f"fundops: {_worded(error)}", file=sys.stderr)
+            # The command itself is done: a change must not be made again for want of its answer.
+            _tell(f"fundops: the command is done, but stdout cannot be written: {_worded(error)}")
             code = REFUSED
-        # The rest of the buffer would fail again when the interpreter flushes it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
     sys.exit(code)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TextIO
 from fundops.cli import screens
 from fundops.cli.database import owned
 from fundops.cli.grammar import UsageError
-from fundops.cli.run import author, database, existing, opened
+from fundops.cli.run import author, checked, database, existing, opened
 from fundops.cli.show import amount, counted, print_json, print_pairs
 from fundops.wire.money import Amount
 
@@ -65,7 +65,13 @@ def begin(
         if path.exists():
             raise DatabaseError(path, "exists already, and a book is begun only once")
         identity = meta.identity(config.name, config.currency, config.capital_minor)
-        prepare(path, identity, rules=config.ledger_rules())
+        try:
+            prepare(path, identity, rules=config.ledger_rules())
+        except BaseException:
+            # An unfinished file would be taken for a book that has been begun.
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            raise
     asked = {"amount": identity["total_capital"], "key": "opening", "memo": "total capital"}
     posted: dict[str, Any] = run_command(path, "ledger.deposit", asked, author(by))
     if json:
@@ -219,7 +225,7 @@ def export(
         "beancount": books.beancount,
         "ledger": books.ledger,
     }
-    with Reader(existing(database(db))) as rows, rows.snapshot():
+    with Reader(checked(database(db))) as rows, rows.snapshot():
         lines = writers[format](rows)
         if output is None:
             _write_lines(sys.stdout, lines)
@@ -230,9 +236,9 @@ def export(
 
 def _write_new(output: Path, lines: Iterable[str]) -> None:
     """Write a new file, readable by its owner alone, that has its name only once it is whole."""
+    _refuse_to_overwrite(output)
     part = output.with_name(f"{output.name}.part")
     try:
-        _refuse_to_overwrite(output)
         with open(
             os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
         ) as file:

@@ -41,7 +41,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
             _check_columns(columns)
             return [_fill(rows.line_num, row) for row in rows]
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ConfigError(f"line {rows.line_num}", f"cannot be read: {error}") from None
+            where = f"line {max(rows.line_num, 1)}"
+            raise ConfigError(where, f"cannot be read: {error}") from None
 
 
 def _check_columns(columns: list[str]) -> None:
@@ -77,7 +78,8 @@ def _number(where: str, name: str, text: str) -> str:
 
 
 def _revision(where: str, text: str) -> int:
-    if not text.strip().isdecimal():
+    # Python refuses to read a number of thousands of digits.
+    if not text.strip().isdecimal() or len(text) > 18:
         raise ConfigError(where, f"revision {shown(text)} is not a whole number")
     return int(text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -47,9 +48,13 @@ def _figures(parameter: Parameter, texts: Sequence[str]) -> dict[str, float]:
         if name in figures:
             raise UsageError(f"{parameter.label}: {name!r} is given twice")
         try:
-            figures[name] = float(figure)
+            number = float(figure)
         except ValueError:
             raise UsageError(f"{parameter.label}: {text!r} is not NAME=NUMBER") from None
+        if not math.isfinite(number):
+            # JSON has no such number, so it would arrive as "not measured".
+            raise UsageError(f"{parameter.label}: {text!r} is not a finite number")
+        figures[name] = number
     return figures
 
 

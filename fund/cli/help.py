@@ -1,4 +1,7 @@
-"""The help of the command line: every command in one line, every argument with its meaning."""
+"""The help of the command line: every command in one line, which argparse cannot do.
+
+The help of one command is argparse's; this module gives it the texts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Final
 from fundops.cli.grammar import GROUPS, Parameter, Verb
 from fundops.cli.show import width
 
-__all__ = ["group_help", "overview", "usage_of", "verb_help"]
+__all__ = ["WIDTH_MAX", "group_help", "meaning_of", "overview", "usage_of"]
 
 WIDTH_MAX: Final = 100
 
@@ -72,27 +75,8 @@ def usage_of(verb: Verb) -> str:
     return " ".join(parts)
 
 
-def verb_help(verb: Verb) -> str:
-    """The help of one command."""
-    wide = min(width(), WIDTH_MAX)
-    lines = [*textwrap.wrap(f"Usage: fundops {usage_of(verb)}", wide, subsequent_indent="  ")]
-    for paragraph in (verb.help, *verb.more.split("\n\n")):
-        lines += ["", *textwrap.wrap(paragraph, wide)] if paragraph else []
-    for title, options in (("Arguments", False), ("Options", True)):
-        found = [parameter for parameter in verb.parameters if parameter.is_option == options]
-        if found:
-            rows = [(_typed(parameter), _told(parameter)) for parameter in found]
-            lines += ["", f"{title}:", *_explained(rows, wide)]
-    return "\n".join(lines)
-
-
-def _typed(parameter: Parameter) -> str:
-    if parameter.is_option:
-        return f"{parameter.label} {parameter.value}".rstrip()
-    return f"{parameter.label} ..." if parameter.many else parameter.label
-
-
-def _told(parameter: Parameter) -> str:
+def meaning_of(parameter: Parameter) -> str:
+    """The meaning of an argument with its choices and its default, as a text for argparse."""
     text = parameter.meaning
     if parameter.choices and "|" not in parameter.value:
         text += f": {', '.join(map(str, parameter.choices))}"
@@ -100,20 +84,7 @@ def _told(parameter: Parameter) -> str:
         text += " (required)"
     if parameter.default:
         text += f" (default: {parameter.default})"
-    return text
-
-
-def _explained(rows: Sequence[tuple[str, str]], wide: int) -> Iterator[str]:
-    """Names and texts in two columns; a text of several lines stays in its column."""
-    left = min(max(len(name) for name, _ in rows), 24) + 4
-    for name, text in rows:
-        first = f"  {name}".ljust(left)
-        if len(first) > left or first.rstrip() == first:
-            yield first.rstrip()
-            first = " " * left
-        yield from textwrap.wrap(
-            text, max(wide, left + 20), initial_indent=first, subsequent_indent=" " * left
-        )
+    return text.replace("%", "%%")
 
 
 def _columns(rows: Iterable[tuple[str, str]]) -> Iterator[str]:

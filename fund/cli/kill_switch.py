@@ -6,10 +6,11 @@ not answer, and for one that does not run.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
-from fundops.cli.run import author, database, existing
+from fundops.cli.run import author, checked, database, existing, quiet
 from fundops.cli.show import moment, print_json, print_pairs
 
 __all__ = ["engage", "release", "status"]
@@ -19,10 +20,20 @@ ANSWER_S = 15.0
 
 def status(*, db: Path | None = None, json: bool = False) -> int:
     """Tell the state of the kill switch, from the fund or from its files."""
+    from fundops.wire.errors import DatabaseError
+
     path = database(db)
-    if _marked(path) is None:
+    marked = _marked(path)
+    if marked is None:
         existing(path)  # OFF would be a wrong answer for a path that was misspelt
-    return _print("status", _asked(path, "status", {}) or _stored(path), "", as_json=json)
+    try:
+        answer = _asked(path, "status", {})
+    except DatabaseError:
+        # On a full disk SQLite cannot even read; the marker alone means engaged.
+        if marked is None:
+            raise
+        answer = None
+    return _print("status", answer or _stored(path), "", as_json=json)
 
 
 def engage(*, reason: str, by: str = "", db: Path | None = None, json: bool = False) -> int:
@@ -41,19 +52,29 @@ def engage(*, reason: str, by: str = "", db: Path | None = None, json: bool = Fa
     path = database(db)
     person = by or author(None)
     marker = Marker(marker_of(path))
-    if not marker.exists():
+    failure: OSError | None = None
+    # `Marker.exists` takes a folder that cannot be read for a marker.
+    if not os.path.lexists(marker.path):
         now_us = SystemClock().now_us()
-        marker.write(KillStatus("ENGAGING", fitted(reason), fitted(person), now_us))
+        try:
+            marker.write(KillStatus("ENGAGING", fitted(reason), fitted(person), now_us))
+        except OSError as error:
+            failure = error  # on a full disk, for example: the fund is asked nevertheless
+    written = os.path.lexists(marker.path)
     try:
         answer = _asked(path, "engage", {"reason": reason, "by": person})
     except (FundopsError, OSError) as error:
+        if not written:
+            raise failure or error from None
         # A damaged file, for example. The marker counts nevertheless.
         told = f"the marker is written; the fund said: {error}"
         return _print("engage", _marked(path), told, as_json=json)
+    if answer is None and not written and failure is not None:
+        raise failure
     if answer is not None:
         return _print("engage", answer, "", as_json=json)
     told = "the marker is written; no fund answers, and one that runs or starts heeds it"
-    if not path.exists():
+    if not path.is_file():
         told = f"the marker is written, but there is no database {path}: is this the fund's path?"
     return _print("engage", _marked(path), told, as_json=json)
 
@@ -94,6 +115,7 @@ def release(
     }
     answer = _asked(path, "release", given)
     if answer is None:
+        quiet()
         with owned(path):
             release_stored(path, **given)
         answer = _stored(path)
@@ -105,7 +127,7 @@ def _asked(path: Path, method: str, arguments: dict[str, Any]) -> Any:
     from fundops.control.client import call
     from fundops.errors import ControlError
 
-    if not path.exists():
+    if not path.is_file():
         return None
     by = str(arguments.get("by", ""))
     try:
@@ -126,6 +148,8 @@ def _marked(path: Path) -> Any:
 def _stored(path: Path) -> Any:
     from fundops.file.release import stored_status
 
+    if path.is_file() and _marked(path) is None:
+        checked(path)  # a newer version may keep its latch in another place
     return stored_status(path)
 
 

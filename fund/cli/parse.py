@@ -1,32 +1,28 @@
 """From the words of a command line to a command and its values.
 
-It loads neither trio nor the database, so that help and refusals are quick.
+The parser is argparse's, made from the data of the one command that the words name, so that no
+other command costs anything at the start. Neither trio nor the database is loaded, so that help and
+refusals are quick.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NoReturn
 
-from fundops.cli.grammar import OPTION, Parameter, UsageError, Verb
+from fundops.cli.grammar import Parameter, UsageError, Verb
+from fundops.cli.help import WIDTH_MAX, meaning_of, usage_of
+from fundops.cli.show import width
 
-__all__ = ["KINDS", "Call", "parsed", "verb_of"]
+__all__ = ["KINDS", "parser_of", "values_of", "verb_of"]
 
-HELP: Final = ("--help", "-h")
-
-_NEGATIVE = re.compile(r"-[\d.]")
-
-
-class Call(NamedTuple):
-    """A command as it was typed."""
-
-    verb: Verb
-    values: dict[str, Any]  # by the label of the argument; those that were given alone
-    help: bool = False  # its help is asked for, and the values are not looked at
+SAID_MAX: Final = 300
 
 
 def verb_of(words: Sequence[str], verbs: Sequence[Verb]) -> tuple[Verb | None, str, list[str]]:
@@ -60,115 +56,154 @@ def _unknown(words: str, by_words: dict[str, Verb], groups: set[str]) -> UsageEr
     close = get_close_matches(words.removeprefix(f"{group} "), known, 1)
     like = f"did you mean `fundops {known[close[0]]}`?" if close else ""
     all_of_them = f"`fundops {f'{group} ' if group else ''}--help` lists them all"
-    return UsageError(f"there is no command {words!r}; {like or all_of_them}")
+    return UsageError(f"there is no command {_shown(words)}; {like or all_of_them}")
 
 
-def parsed(verb: Verb, words: Sequence[str]) -> Call:
-    """The values of a command's arguments and options.
+def values_of(verb: Verb, words: Sequence[str]) -> dict[str, Any]:
+    """The values of a command's arguments and options that were given, by their labels.
 
-    Raises: `UsageError` naming the argument or the option as it is typed.
+    Raises: `UsageError` naming the argument as it is typed; `SystemExit` after the help was shown.
     """
-    if any(word in HELP for word in _before_the_end(words)):
-        return Call(verb, {}, help=True)
-    options = {parameter.label: parameter for parameter in verb.parameters if parameter.is_option}
+    return vars(parser_of(verb).parse_args(words))
+
+
+def parser_of(verb: Verb) -> argparse.ArgumentParser:
+    """The parser of one command, which also formats its help."""
+    parser = _Parser(verb)
     places = [parameter for parameter in verb.parameters if not parameter.is_option]
-    texts: dict[str, list[str]] = {}
-    loose: list[str] = []
-    left = list(words)
-    while left:
-        word = left.pop(0)
-        if word == OPTION:
-            loose += left
-            break
-        if _is_loose(word):
-            loose.append(word)
-            continue
-        label, equals, value = word.partition("=")
-        parameter = options.get(label)
-        if parameter is None:
-            raise UsageError(
-                f"there is no option {label}; `fundops {verb.words} --help` lists them all"
+    if places:
+        arguments = parser.add_argument_group("Arguments")
+        for parameter in places:
+            arguments.add_argument(
+                parameter.label,
+                nargs=_NUMBERS[parameter.required, parameter.many],
+                metavar=parameter.label,
+                type=_reader_of(parameter),
+                choices=parameter.choices or None,
+                help=meaning_of(parameter),
             )
-        if label in texts and not parameter.many:
-            raise UsageError(f"{label}: is given twice")
-        texts.setdefault(label, []).extend(_values(parameter, value if equals else None, left))
-    _place(verb, places, loose, texts)
-    return Call(verb, dict(_converted(verb, texts)))
-
-
-def _before_the_end(words: Sequence[str]) -> Iterator[str]:
-    for word in words:
-        if word == OPTION:
-            return
-        yield word
-
-
-def _is_loose(word: str) -> bool:
-    """Whether it is no option: a negative number is an argument."""
-    return not word.startswith("-") or word == "-" or _NEGATIVE.match(word) is not None
-
-
-def _values(parameter: Parameter, value: str | None, left: list[str]) -> list[str]:
-    """The texts of one option, taken from the words that are left."""
-    if parameter.kind == "flag":
-        if value is not None:
-            raise UsageError(f"{parameter.label}: takes no value")
-        return [""]
-    if value is not None:
-        return [value]
-    texts = []
-    for _ in range(len(parameter.value.split())):
-        if not left or left[0].startswith(OPTION):
-            raise UsageError(f"{parameter.label}: needs a value, {parameter.value}")
-        texts.append(left.pop(0))
-    return texts
-
-
-def _place(
-    verb: Verb, places: Sequence[Parameter], loose: Sequence[str], texts: dict[str, list[str]]
-) -> None:
-    left = list(loose)
-    for parameter in places:
-        if left:
-            texts[parameter.label] = left if parameter.many else [left.pop(0)]
-            left = [] if parameter.many else left
-    if left:
-        raise UsageError(f"{left[0]!r} is one word too many; see `fundops {verb.words} --help`")
-
-
-def _converted(verb: Verb, texts: dict[str, list[str]]) -> Iterator[tuple[str, Any]]:
+    options = parser.add_argument_group("Options")
     for parameter in verb.parameters:
-        if parameter.label not in texts:
-            if parameter.required:
-                raise UsageError(f"{parameter.label}: is missing: {parameter.meaning}")
-            continue
-        given = [_value(parameter, text) for text in texts[parameter.label]]
-        single = not parameter.many and len(given) == 1
-        yield parameter.label, given[0] if single else given
+        if parameter.is_option:
+            _add_option(options, parameter)
+    options.add_argument("-h", "--help", action="help", help="show this help")
+    return parser
 
 
-def _value(parameter: Parameter, text: str) -> Any:
+# By whether the argument is required, and whether it takes all words that are left.
+_NUMBERS: Final = {(True, False): None, (False, False): "?", (True, True): "+", (False, True): "*"}
+
+
+def _add_option(options: argparse._ArgumentGroup, parameter: Parameter) -> None:
+    label = parameter.label
+    told = meaning_of(parameter)
+    if parameter.kind == "flag":
+        options.add_argument(label, dest=label, action="store_true", help=told)
+        return
+    places = tuple(parameter.value.split())
+    options.add_argument(
+        label,
+        dest=label,
+        action="append" if parameter.many else _Once,
+        nargs=len(places) if len(places) > 1 else None,
+        metavar=places if len(places) > 1 else parameter.value,
+        type=_reader_of(parameter),
+        choices=parameter.choices or None,
+        required=parameter.required,
+        help=told,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """One command's parser: a fault is raised in one line, and no option is ever abbreviated."""
+
+    def __init__(self, verb: Verb) -> None:
+        wide = min(width(), WIDTH_MAX)
+        paragraphs = [textwrap.fill(text, wide) for text in (verb.help, *verb.more.split("\n\n"))]
+        usage = textwrap.fill(f"{_USAGE}fundops {usage_of(verb)}", wide, subsequent_indent="  ")
+        super().__init__(
+            prog=f"fundops {verb.words}",
+            usage=usage.removeprefix(_USAGE).replace("%", "%%"),
+            description="\n\n".join(filter(None, paragraphs)).replace("%", "%%"),
+            formatter_class=_Formatter,
+            argument_default=argparse.SUPPRESS,
+            add_help=False,
+            allow_abbrev=False,
+        )
+        # argparse's own expression does not take "-1e3" for a negative number before Python 3.14.
+        self._negative_number_matcher = re.compile(r"-[\d.]")
+
+    def error(self, message: str) -> NoReturn:
+        """Raises: `UsageError` with the message in one line."""
+        text = " ".join(message.removeprefix("argument ").split())
+        if len(text) > SAID_MAX:
+            text = f"{text[:SAID_MAX]}..."
+        raise UsageError(f"{text}; `{self.prog} --help` explains it")
+
+
+_USAGE: Final = "Usage: "
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help in the columns of the terminal."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=min(width(), WIDTH_MAX))
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        """The first line, which begins as that of every other help."""
+        super().add_usage(usage, actions, groups, prefix or _USAGE)
+
+
+class _Once(argparse.Action):
+    """An option whose second value is refused: argparse's own takes the last one without a word."""
+
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, values: Any, _option: object = None
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            raise argparse.ArgumentError(self, "is given twice")
+        setattr(namespace, self.dest, values)
+
+
+# -- values
+
+
+def _reader_of(parameter: Parameter) -> Callable[[str], Any]:
     if parameter.choices:
-        for choice in parameter.choices:
-            if text == str(choice):
-                return choice
-        known = ", ".join(map(str, parameter.choices))
-        raise UsageError(f"{parameter.label}: {_shown(text)} is none of {known}")
-    convert, noun = KINDS[parameter.kind]
-    try:
-        return convert(text)
-    except ValueError:
-        raise UsageError(f"{parameter.label}: {_shown(text)} is not {noun}") from None
+        choices = {str(choice): choice for choice in parameter.choices}
+        return lambda text: choices.get(text, _cut(text))
+    return KINDS[parameter.kind]
+
+
+def _read(convert: Callable[[str], Any], noun: str) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return convert(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is not {noun}") from None
+
+    return read
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _shown(text: str) -> str:
-    return repr(text if len(text) <= 80 else f"{text[:80]}...")
+    return repr(_cut(text))
 
 
 def _whole(text: str) -> int:
     if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) is None:
         raise ValueError(text)
     return int(text)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError(text)  # "" would be the current folder
+    return Path(text)
 
 
 def _number(text: str) -> float:
@@ -180,19 +215,19 @@ def _number(text: str) -> float:
 
 # How the text of each kind is read. A text of a "moment" or an "amount" is judged by its receiver,
 # and so is that of a "json", a "leg" and the like: `fundops.cli.given` reads them.
-KINDS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
-    "text": (str, "a text"),
-    "amount": (str, "an amount"),
-    "moment": (str, "a time"),
-    "json": (str, "JSON"),
-    "figure": (str, "a figure"),
-    "debit": (str, "a leg"),
-    "credit": (str, "a leg"),
-    "position": (str, "a position"),
-    "anchor": (str, "an anchor"),
-    "file": (Path, "a path"),
-    "whole": (_whole, "a whole number"),
-    "number": (_number, "a number"),
-    "date": (dt.date.fromisoformat, "a date, YYYY-MM-DD"),
-    "flag": (lambda _: True, "a flag"),
+KINDS: Final[dict[str, Callable[[str], Any]]] = {
+    "text": str,
+    "amount": str,
+    "moment": str,
+    "json": str,
+    "figure": str,
+    "debit": str,
+    "credit": str,
+    "position": str,
+    "anchor": str,
+    "file": _read(_path, "a path"),
+    "whole": _read(_whole, "a whole number"),
+    "number": _read(_number, "a number"),
+    "date": _read(dt.date.fromisoformat, "a date, YYYY-MM-DD"),
+    "flag": bool,
 }

@@ -7,37 +7,85 @@ made here when none runs, under the owner's lock. A change leaves an audit row i
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fundops.cli.given import arguments_of
-from fundops.cli.grammar import Verb
+from fundops.cli.grammar import UsageError, Verb
 
 if TYPE_CHECKING:
     from fundops.reader import FundReader
 
-__all__ = ["answer_of", "author", "database", "existing", "opened", "run", "with_labels"]
+__all__ = [
+    "answer_of",
+    "author",
+    "checked",
+    "database",
+    "existing",
+    "opened",
+    "quiet",
+    "run",
+    "with_labels",
+]
+
+
+# A fund that works answers a question in milliseconds; one that is stopped never does.
+ANSWER_S: Final = 15.0
 
 
 def database(db: Path | None) -> Path:
     """The database's path as given: the shell expands `~`, the system follows links."""
     if db is not None:
+        if db.is_symlink():
+            _check_links(db)
         return db
     # As `fundops.config.home`, which would load every setting.
     return Path(os.environ.get("FUNDOPS_HOME") or Path.home() / ".fundops") / "fund.db"
 
 
+def _check_links(path: Path) -> None:
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise  # `Path.resolve` would raise a RuntimeError
+
+
 def existing(path: Path) -> Path:
     """The path of a database that is there. Raises: `DatabaseError`."""
+    if path.exists() and not path.is_file():
+        from fundops.wire.errors import DatabaseError
+
+        raise DatabaseError(path, f"is no file but {'a folder' if path.is_dir() else 'a device'}")
     if not path.exists():
         from fundops.wire.errors import DatabaseError
 
         made = f"`fundops ledger begin CAPITAL --db {path}` makes one"
         raise DatabaseError(path, f"there is no such database; {made}")
     return path
+
+
+def checked(path: Path) -> Path:
+    """The path of a database that this version can read. Raises: `DatabaseError`."""
+    from fundops.actors.persistence import Reader
+
+    with Reader(existing(path)) as reader:
+        _check_schema(path, int(reader.row("PRAGMA user_version")[0]))
+    return path
+
+
+def _check_schema(path: Path, schema: int) -> None:
+    from fundops.cli.verbs import SCHEMA
+    from fundops.wire.errors import DatabaseError
+
+    if schema > SCHEMA:
+        problem = f"schema {schema}, this one knows {SCHEMA}"
+        raise DatabaseError(path, f"was written by a newer fundops ({problem})")
 
 
 @contextmanager
@@ -54,9 +102,7 @@ def opened(path: Path) -> Iterator[FundReader]:
 
     with FundReader(existing(path)) as reader:
         schema = reader.schema()
-        if schema > SCHEMA:
-            problem = f"schema {schema}, this one knows {SCHEMA}"
-            raise DatabaseError(path, f"was written by a newer fundops ({problem})")
+        _check_schema(path, schema)
         try:
             yield reader
         except apsw.Error as error:
@@ -65,9 +111,24 @@ def opened(path: Path) -> Iterator[FundReader]:
             raise DatabaseError(path, problem) from error
 
 
+def quiet() -> None:
+    """Keep log records off stderr in a command that tells its outcome itself.
+
+    Without a handler Python prints warnings and the traceback of an actor that did not start.
+    """
+    import logging
+
+    logging.getLogger("fundops").addHandler(logging.NullHandler())
+
+
 def author(by: str | None) -> str:
-    """The name for the audit table: the one that was given, or the user's."""
+    """The name for the audit table: the one that was given, or the user's.
+
+    Raises: `UsageError` for an empty name.
+    """
     if by is not None:
+        if not by.strip():
+            raise UsageError("--by: is empty; leave it out for the name of the user")
         return by
     import getpass
 
@@ -104,6 +165,7 @@ def answer_of(verb: Verb, path: Path, given: Mapping[str, Any]) -> Any:
         if not verb.reads:
             from fundops.control.standalone import run_command
 
+            quiet()
             return run_command(path, verb.command, arguments, by)
         if verb.reader and not verb.live:
             return _stored(verb, path, arguments)
@@ -111,7 +173,7 @@ def answer_of(verb: Verb, path: Path, given: Mapping[str, Any]) -> Any:
         from fundops.errors import NobodyListens
 
         try:
-            return call(path, verb.command, arguments)
+            return call(path, verb.command, arguments, timeout_s=ANSWER_S)
         except NobodyListens:
             if not verb.reader:
                 raise
@@ -130,13 +192,27 @@ class with_labels:
     """A block in which an error names an argument as it was typed, and not as Python has it."""
 
     def __init__(self, verb: Verb) -> None:
-        self._labels = {parameter.name: parameter.label for parameter in verb.parameters}
+        self._labels: dict[str, str] = {}
+        for parameter in verb.parameters:
+            # The debits and the credits of an entry are two options of one argument.
+            before = self._labels.get(parameter.name)
+            self._labels[parameter.name] = f"{before or ''}{'/' if before else ''}{parameter.label}"
 
     def __enter__(self) -> None:
         return
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         field = getattr(error, "field", None)
-        label = self._labels.get(field) if isinstance(field, str) else None
-        if error is not None and label is not None and str(error).startswith(f"{field}: "):
-            error.args = (f"{label}: {str(error).removeprefix(f'{field}: ')}", *error.args[1:])
+        # A moment's error has the name of its microseconds.
+        names = (field, field.removesuffix("_us")) if isinstance(field, str) else ()
+        label = next((self._labels[name] for name in names if name in self._labels), None)
+        if error is None:
+            return
+        text = str(error)
+        if label is not None and text.startswith(f"{field}: "):
+            text = f"{label}: {text.removeprefix(f'{field}: ')}"
+        for name, typed in self._labels.items():
+            if "_" in name:  # any other name may be a word of the sentence
+                text = re.sub(rf"\b{name}\b", typed, text)
+        if text != str(error):
+            error.args = (text, *error.args[1:])

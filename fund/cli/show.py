@@ -21,6 +21,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -244,7 +245,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]
             column.fitted(cell, room)
             for column, cell, room in zip(columns, cells, widths, strict=True)
         ]
-        lines.append(GAP.join(fitted).rstrip())
+        lines.append(_clean(GAP.join(fitted).rstrip()))
     return lines
 
 
@@ -292,8 +293,13 @@ def _blocks(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[st
     return [line for block in blocks for line in [*block, ""]][:-1]
 
 
-def pairs(found: Iterable[tuple[str, str]], *, right: bool = False) -> list[str]:
-    """The lines of names and values in two columns; `right` aligns the values as figures."""
+def pairs(
+    found: Iterable[tuple[str, str]], *, right: bool = False, wrapped: bool = False
+) -> list[str]:
+    """The lines of names and values in two columns.
+
+    `right` aligns the values as figures; `wrapped` breaks a long text over lines and cuts nothing.
+    """
     shown = list(found)
     value_width = max((len(value) for _, value in shown), default=0)
     name_width = max((len(name) for name, _ in shown), default=0)
@@ -302,15 +308,14 @@ def pairs(found: Iterable[tuple[str, str]], *, right: bool = False) -> list[str]
         name_width = min(name_width, max(NAME_MIN, room // 3))
         names, texts = Column("", cut="middle"), Column("", cut="end")
         left = max(room - name_width - len(GAP), NAME_MIN)
-        return [
-            GAP.join(
-                (
-                    names.fitted(name, name_width),
-                    value if isinstance(value, Whole) else texts.fitted(value, left),
-                )
-            ).rstrip()
-            for name, value in shown
-        ]
+        lines = []
+        for name, value in shown:
+            parts = [value if isinstance(value, Whole) else texts.fitted(value, left)]
+            if wrapped and not isinstance(value, Whole):
+                parts = textwrap.wrap(value, left) or [""]
+            heads = [names.fitted(name, name_width), *[" " * name_width] * (len(parts) - 1)]
+            lines += [GAP.join(line).rstrip() for line in zip(heads, parts, strict=True)]
+        return lines
     name_width = min(name_width, max(room - value_width - len(GAP), NAME_MIN))
     names = Column("", cut="middle")
     return [
@@ -325,7 +330,7 @@ def print_pairs(found: Mapping[str, Any]) -> int:
         for name, value in found.items()
         if value is not None
     ]
-    return _print(pairs(shown))
+    return _print(pairs(shown, wrapped=True))
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
@@ -335,7 +340,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int
 
 def _print(lines: Iterable[str]) -> int:
     for line in lines:
-        print(line)
+        print(_clean(line))
     return 0
 
 
@@ -424,7 +429,7 @@ def _record(_verb: Verb, answer: Any, asset: Any, _name: str, fields: Fields) ->
         text = f"{_figure(value, kind)}{unit}"
         cut = kind == "text" and name not in WHOLE
         shown.append((_head(name), text if cut else Whole(text)))
-    return pairs(shown)
+    return pairs(shown, wrapped=True)
 
 
 def _table(_verb: Verb, answer: Any, asset: Any, name: str, fields: Fields) -> list[str]:

@@ -21,16 +21,17 @@ def read_statements(path: Path) -> list[Statement]:
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.DictReader(file, strict=True)
-        columns = [name.strip() for name in lines.fieldnames or ()]
-        if "day" not in columns or not set(columns) <= set(_COLUMNS):
-            raise ConfigError(
-                str(path), f"needs a first line with the columns {','.join(_COLUMNS)}"
-            )
-        lines.fieldnames = columns
         try:
+            columns = [name.strip() for name in lines.fieldnames or ()]
+            if "day" not in columns or not set(columns) <= set(_COLUMNS):
+                raise ConfigError(
+                    str(path), f"needs a first line with the columns {','.join(_COLUMNS)}"
+                )
+            lines.fieldnames = columns
             return _statements(path, lines, "instrument" in columns)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}:{lines.line_num}", f"cannot be read: {error}") from None
+            where = f"{path}:{max(lines.line_num, 1)}"
+            raise ConfigError(where, f"cannot be read: {error}") from None
 
 
 def _statements(path: Path, lines: csv.DictReader[str], lists_positions: bool) -> list[Statement]:

@@ -85,7 +85,7 @@ def _named(fund: Path | str) -> tuple[str, str | None]:
             return str(UUID(fund)), None
     from fundops.file import meta  # loads apsw, which a caller with a uuid does not need
 
-    path = Path(fund).resolve()
+    path = Path(os.path.realpath(fund))
     uuid = meta.read_file(path).get("uuid")
     if uuid is None:
         raise ConfigError("db", f"{path} is not the database of a fund")

@@ -66,7 +66,7 @@ def run_command(
     `DatabaseInUse` when the owner does not listen;
     `StorageDegraded`; `DatabaseError`.
     """
-    db = db.resolve()
+    db = Path(os.path.realpath(db))
     asked = dict(arguments or {})
     check_carried({**asked, "by": by})
     row = COMMANDS.get(command)

@@ -331,11 +331,15 @@ class FundDoor:
 
         Raises: `ConfigError` when `target` is no absolute path; `DatabaseError`; OSError.
         """
-        if not Path(target).is_absolute():
+        try:
+            path = Path(target)
+        except TypeError:
+            raise ConfigError("target", f"{shown(target)} is not the path of a file") from None
+        if not path.is_absolute():
             problem = f"{target!r} is not absolute, and this fund may run in another folder"
             raise ConfigError("target", problem)
-        copied = await trio.to_thread.run_sync(copy_database, self.config.path, Path(target))
-        return {"target": target, "schema": copied.schema, "size_bytes": copied.size_bytes}
+        copied = await trio.to_thread.run_sync(copy_database, self.config.path, path)
+        return {"target": str(path), "schema": copied.schema, "size_bytes": copied.size_bytes}
 
     # -- the actors
 

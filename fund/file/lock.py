@@ -40,8 +40,9 @@ class OwnerLock:
     """The right to write one database, from `acquire` to `release` or the end of the process."""
 
     def __init__(self, database: Path) -> None:
-        # A link is another name of the same database and must not admit a second owner.
-        self._database = database.resolve()
+        # A link is another name of the same database and must not admit a second owner. A loop of
+        # links, for which `Path.resolve` raises a RuntimeError, fails when the file is opened.
+        self._database = Path(os.path.realpath(database))
         self._path = self._database.with_name(self._database.name + ".lock")
         self._descriptor: int | None = None
         self._file: FileId | None = None  # of the database, once it is locked as a file

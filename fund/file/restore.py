@@ -5,6 +5,7 @@ Either one is a new database: it gets its own uuid and remembers which database 
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,7 +40,9 @@ def restore_fund(source: Path, target: Path, now_us: int, *, replace: bool = Fal
 
     Raises: `DatabaseError`.
     """
-    target = target.resolve()  # a link would be replaced, and the file behind it left as it was
+    target = Path(
+        os.path.realpath(target)
+    )  # a link would be replaced, and the file behind it left as it was
     marker = Marker(marker_of(target))
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = marker.read()
@@ -83,7 +86,7 @@ def import_book(path: Path, lines: Iterable[str]) -> Header:
 
     Raises: `JournalDamaged`; `DatabaseError` when the database has entries already.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     if path.exists():
         return _import_into(path, lines)
     part = path.with_name(f"{path.name}.importing")

@@ -20,6 +20,7 @@ import uvloop
 from fundops import (
     AmountError,
     AsyncioFund,
+    ConfigError,
     DatabaseInUse,
     Fund,
     FundConfig,
@@ -142,6 +143,15 @@ def test_refusals_reach_the_caller_as_they_are(run: Run) -> None:
                 await fund.promotion.strategies()
 
     run(main())
+
+
+def test_a_config_that_is_none_is_refused(run: Run) -> None:
+    async def main() -> None:
+        async with AsyncioFund.open(None):  # type: ignore[arg-type]
+            raise AssertionError
+
+    with pytest.raises(ConfigError, match="config: None is not a FundConfig"):
+        run(main())
 
 
 def test_a_thousand_calls_at_once_are_all_answered(run: Run) -> None:

@@ -544,6 +544,22 @@ def test_a_fund_that_died_can_be_started_again() -> None:
     fund.stop()
 
 
+@pytest.mark.parametrize("config", [None, {}, FundConfig, "fund.toml"])
+def test_a_config_that_is_none_is_refused_at_once(config: Any) -> None:
+    with pytest.raises(ConfigError, match="is not a FundConfig") as refused:
+        FundManager(config)
+    assert refused.value.field == "config"
+
+
+def test_a_target_of_a_backup_that_is_no_path_is_refused(tmp_path: Path) -> None:
+    with FundManager(_config(ledger_enabled=True)) as fund:
+        for target in (None, 5, b"x", ["x"]):
+            with pytest.raises(ConfigError, match=r"target: .* is not the path of a file"):
+                fund.backup(target)  # type: ignore[arg-type]
+        told = fund.backup(tmp_path / "copy.db")  # type: ignore[arg-type]
+    assert told["target"] == str(tmp_path / "copy.db")
+
+
 # -- the bridge alone
 
 

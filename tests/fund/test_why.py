@@ -685,7 +685,7 @@ async def test_the_file_tells_what_is_stored_of_a_fund_that_does_not_run(tmp_pat
         assert (why.mode, why.may_open, why.may_close) == ("reduce", False, True)
         assert (why.stage, why.capital) == ("live-small", Decimal(0))
         assert why.blockers[0].text.startswith("the kill switch is ENGAGED")
-        assert why.blockers[3].lift == "the fund must run: fundops run CONFIG.toml"
+        assert why.blockers[3].lift == "the fund's program must run"
         young = reader.why("young")
         assert _kinds(young)[:3] == ["kill_switch", "frozen", "gate"]
         assert young.notes == (

@@ -101,7 +101,7 @@ async def test_with_no_fund_an_unconfirmed_stop_is_not_released_by_default(
         pass
     command("engage", "--reason", "x")
     code, said = command("release", "--by", "ann", "--reason", "well")
-    assert (code, "accept_open_orders" in said["error"]["text"]) == (1, True)
+    assert (code, "--accept-open-orders" in said["error"]["text"]) == (1, True)
     code, answer = command("release", "--by", "ann", "--reason", "well", "--accept-open-orders")
     assert (code, answer["state"]) == (0, "OFF")
 

@@ -359,11 +359,11 @@ def test_a_refusal_is_one_line_and_ends_with_one(command: Command, owned: bool, 
 
 
 @pytest.mark.parametrize("amount", ["-5", "0", "many", "nan", "1.000000001", "1e30"])
-def test_an_amount_that_cannot_be_booked_is_refused(
+def test_an_amount_that_cannot_be_booked_is_wrong_usage(
     command: Command, db: Path, amount: str
 ) -> None:
     done = command("ledger", "deposit", amount)
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.out) == (2, "")
     assert done.err.startswith("fundops: AMOUNT: ")
     assert command("ledger", "nav").out == "100,000.00 USD\n"
 

@@ -10,7 +10,7 @@ import pytest
 
 from fundops.cli.given import arguments_of
 from fundops.cli.grammar import UsageError, Verb
-from fundops.cli.parse import parsed, verb_of
+from fundops.cli.parse import parser_of, values_of, verb_of
 from fundops.cli.verbs import VERBS
 from fundops.wire.errors import AmountError
 
@@ -20,13 +20,13 @@ BY_WORDS = {verb.words: verb for verb in VERBS}
 def values(line: str) -> dict[str, Any]:
     verb, _, left = verb_of(line.split(), VERBS)
     assert verb is not None
-    return parsed(verb, left).values
+    return values_of(verb, left)
 
 
 def arguments(line: str) -> dict[str, Any]:
     verb, _, left = verb_of(line.split(), VERBS)
     assert verb is not None
-    return arguments_of(verb, parsed(verb, left).values)
+    return arguments_of(verb, values_of(verb, left))
 
 
 def refusal(line: str) -> str:
@@ -43,7 +43,18 @@ def refusal(line: str) -> str:
         ("ledger deposit 5", {"AMOUNT": "5"}),
         ("ledger deposit -5", {"AMOUNT": "-5"}),
         ("ledger deposit -.5 --memo=--rent--", {"AMOUNT": "-.5", "--memo": "--rent--"}),
+        ("ledger deposit -1e3", {"AMOUNT": "-1e3"}),
+        ("ledger deposit --memo -1e3 5", {"AMOUNT": "5", "--memo": "-1e3"}),
+        ("ledger deposit --memo=-x 5", {"AMOUNT": "5", "--memo": "-x"}),
+        ("ledger deposit --memo=--json 5", {"AMOUNT": "5", "--memo": "--json"}),
         ("ledger deposit --memo rent 5", {"AMOUNT": "5", "--memo": "rent"}),
+        ("ledger deposit --json --memo m -- -x", {"AMOUNT": "-x", "--memo": "m", "--json": True}),
+        ("strategy history --limit 3 trend", {"NAME": "trend", "--limit": 3}),
+        (
+            "strategy history --json trend --limit 3",
+            {"NAME": "trend", "--limit": 3, "--json": True},
+        ),
+        ("strategy history -- --trend", {"NAME": "--trend"}),
         ("ledger deposit --json -- -5", {"AMOUNT": "-5", "--json": True}),
         ("ledger deposit 5 --memo=", {"AMOUNT": "5", "--memo": ""}),
         ("ledger post --debit A=1 --debit B=2", {"--debit": ["A=1", "B=2"]}),
@@ -69,26 +80,32 @@ def test_words_are_taken_as_they_are_meant(line: str, expected: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("ledger deposit", "AMOUNT: is missing: how much"),
-        ("ledger deposit 5 6", "'6' is one word too many; see `fundops ledger deposit --help`"),
-        ("ledger deposit 5 -k", "there is no option -k; `fundops ledger deposit --help` lists"),
-        ("ledger deposit 5 --ke v", "there is no option --ke; `fundops ledger deposit"),
-        ("ledger deposit 5 --key", "--key: needs a value, TEXT"),
-        ("ledger deposit 5 --key --json", "--key: needs a value, TEXT"),
+        ("ledger deposit", "the following arguments are required: AMOUNT; `fundops ledger dep"),
+        ("ledger deposit 5 6", "unrecognized arguments: 6; `fundops ledger deposit --help` exp"),
+        ("ledger deposit 5 -k", "unrecognized arguments: -k; `fundops ledger deposit --help`"),
+        ("ledger deposit 5 --ke v", "unrecognized arguments: --ke v; `fundops ledger deposit"),
+        ("ledger deposit 5 --no-json", "unrecognized arguments: --no-json; "),
+        ("ledger deposit 5 --memo -x", "--memo: expected one argument; "),
+        ("ledger deposit 5 --key", "--key: expected one argument; `fundops ledger deposit"),
+        ("ledger deposit 5 --key --json", "--key: expected one argument; "),
         ("ledger deposit 5 --key a --key b", "--key: is given twice"),
-        ("ledger deposit 5 --json=yes", "--json: takes no value"),
-        ("ledger verify --level 9", "--level: '9' is none of 0, 1, 2, 3"),
-        ("ledger verify --anchor 7", "--anchor: needs a value, ENTRY HASH"),
+        ("ledger deposit 5 --json=yes", "--json: ignored explicit argument 'yes'"),
+        ("ledger verify --level 9", "--level: invalid choice: '9' (choose from 0, 1, 2, 3)"),
+        ("ledger verify --anchor 7", "--anchor: expected 2 arguments"),
+        ("ledger verify --anchor 7 a --anchor 8 b", "--anchor: is given twice"),
         ("ledger entries --limit 1.5", "--limit: '1.5' is not a whole number"),
         ("ledger entries --limit ٣", "--limit: '٣' is not a whole number"),
+        ("ledger entries --limit " + "9" * 500, f"--limit: '{'9' * 80}...' is not a whole num"),
         ("bench --scale nan", "--scale: 'nan' is not a number"),
         ("demo --start 2009-13-01", "--start: '2009-13-01' is not a date, YYYY-MM-DD"),
-        ("strategy promote a --to top", "--to: 'top' is none of paper, shadow, live-small,"),
-        ("strategy record a paper", "METRIC=VALUE: is missing: metrics, such as sharpe=1.2"),
+        ("strategy promote a --to top", "--to: invalid choice: 'top' (choose from "),
+        ("strategy promote a --to " + "x" * 99, f"--to: invalid choice: '{'x' * 80}...' ("),
+        ("strategy record a top x=1", "STAGE: invalid choice: 'top' (choose from "),
+        ("strategy record a paper", "the following arguments are required: METRIC=VALUE; "),
         ("strategy record a paper sharpe", "METRIC=VALUE: 'sharpe' is not NAME=NUMBER"),
         ("strategy record a paper s=x", "METRIC=VALUE: 's=x' is not NAME=NUMBER"),
         ("strategy record a paper s=1 s=2", "METRIC=VALUE: 's' is given twice"),
-        ("ledger reverse 5", "--reason: is missing: why, for the record"),
+        ("ledger reverse 5", "the following arguments are required: --reason"),
         ("ledger post --debit CASH", "--debit: 'CASH' is not ACCOUNT=AMOUNT"),
         ("ledger correct 1 { --reason x", "ENTRY: '{' is not JSON: "),
         ("ledger opening-balances 1 --position X=1", "--position: 'X=1' is not INSTRUMENT=QUAN"),
@@ -115,11 +132,22 @@ def test_an_unknown_command_is_told_with_a_similar_one(line: str, text: str) -> 
     assert str(refused.value).startswith(text)
 
 
-def test_help_is_given_whatever_else_is_typed() -> None:
+def test_help_is_given_although_the_rest_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     verb = BY_WORDS["ledger deposit"]
-    assert parsed(verb, ["--nosuch", "--help"]).help
-    assert parsed(verb, ["-h"]).help
-    assert not parsed(verb, ["--", "-h"]).help
+    for words in (["--nosuch", "--help"], ["-h"], ["5", "--help", "6"]):
+        with pytest.raises(SystemExit) as ended:
+            values_of(verb, words)
+        assert ended.value.code == 0
+        assert capsys.readouterr().out == parser_of(verb).format_help()
+    assert values_of(verb, ["--", "-h"]) == {"AMOUNT": "-h"}
+
+
+def test_a_long_refusal_is_cut_and_stays_one_line() -> None:
+    text = refusal("ledger deposit 5 " + "6 " * 1000)
+    assert len(text) < 400
+    assert text.endswith("...; `fundops ledger deposit --help` explains it")
+    with pytest.raises(UsageError, match="unrecognized arguments: a b; "):
+        values_of(BY_WORDS["ledger deposit"], ["5", "a\nb"])
 
 
 def test_the_values_are_as_the_commands_take_them() -> None:
