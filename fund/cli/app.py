@@ -237,8 +237,7 @@ def main() -> None:
     with _terminated_in_order() as terminations:
         code = _run(sys.argv[1:], terminations)
     try:
-        if sys.stdout is not None:  # None: the caller has closed it
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError as error:
         if not code and not isinstance(error, BrokenPipeError):
             # The command itself is done: a change must not be made again for want of its answer.
