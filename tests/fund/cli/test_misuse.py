@@ -159,10 +159,10 @@ def test_a_newer_database_is_refused_by_those_that_read_files_themselves(
     connection = apsw.Connection(str(db))
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    for words in (["ledger", "export"], ["kill-switch", "status"]):
+    for words in (["ledger", "export"], ["kill-switch", "status"], ["ledger", "deposit", "5"]):
         ended = command(*words)
         assert (ended.code, ended.out) == (1, "")
-        assert "was written by a newer fundops (schema 99" in ended.err
+        assert ended.err.startswith(f"fundops: {db}: was written by a newer fundops (schema 99")
     # The marker alone says that it is engaged.
     assert command("kill-switch", "engage", "--reason", "r").code == 0
     assert "ENGAGING" in command("kill-switch", "status").out
