@@ -9,6 +9,7 @@ terminated. With `--json` an error is one JSON object, on stdout and on stderr a
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -80,7 +81,8 @@ def _usage_errors() -> tuple[type[Exception], ...]:
     from fundops.runtime import ConfigError
     from fundops.wire.errors import AmountError
 
-    return (AmountError, ConfigError, PricesError)
+    # A text of the environment, such as FUNDOPS_HOME, that is not UTF-8.
+    return (AmountError, ConfigError, PricesError, UnicodeEncodeError)
 
 
 def _refusals() -> tuple[type[Exception], ...]:
@@ -167,6 +169,8 @@ def _with_streams() -> None:
                 os.dup2(opened, number)
                 os.close(opened)
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not have every letter
 
 
 def _discard(stream: TextIO) -> None:

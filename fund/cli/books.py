@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterable
@@ -228,6 +229,8 @@ def export(
     with Reader(checked(database(db))) as rows, rows.snapshot():
         lines = writers[format](rows)
         if output is None:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8")  # as in a file: it is read by programs
             _write_lines(sys.stdout, lines)
         else:
             _write_new(output, lines)

@@ -203,6 +203,7 @@ def _whole(text: str) -> int:
 def _path(text: str) -> Path:
     if not text:
         raise ValueError(text)  # "" would be the current folder
+    text.encode()  # SQLite takes only names that are UTF-8; the error is a ValueError
     return Path(text)
 
 

@@ -166,6 +166,7 @@ def answer_of(verb: Verb, path: Path, given: Mapping[str, Any]) -> Any:
             from fundops.control.standalone import run_command
 
             quiet()
+            checked(path)
             return run_command(path, verb.command, arguments, by)
         if verb.reader and not verb.live:
             return _stored(verb, path, arguments)

@@ -112,7 +112,14 @@ def print_json(words: str, answer: Any) -> int:
     told = plain(answer)
     if not isinstance(told, dict):
         told = {words.rpartition(" ")[2].replace("-", "_"): told}
-    print(msgspec.json.encode(told).decode())
+    text = msgspec.json.encode(told).decode()
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        import json
+
+        text = json.dumps(msgspec.json.decode(text), separators=(",", ":"))  # in ASCII
+    print(text)
     return 0
 
 

@@ -159,10 +159,10 @@ def test_a_newer_database_is_refused_by_those_that_read_files_themselves(
     connection = apsw.Connection(str(db))
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    for words in (["ledger", "export"], ["kill-switch", "status"]):
+    for words in (["ledger", "export"], ["kill-switch", "status"], ["ledger", "deposit", "5"]):
         ended = command(*words)
         assert (ended.code, ended.out) == (1, "")
-        assert "was written by a newer fundops (schema 99" in ended.err
+        assert ended.err.startswith(f"fundops: {db}: was written by a newer fundops (schema 99")
     # The marker alone says that it is engaged.
     assert command("kill-switch", "engage", "--reason", "r").code == 0
     assert "ENGAGING" in command("kill-switch", "status").out
@@ -365,3 +365,38 @@ def test_on_a_full_disk_the_marker_tells_the_state_and_the_error_the_cause(
     ended = command("kill-switch", "status")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("state   ENGAGED\n")
+
+
+# -- encodings
+
+
+def test_a_terminal_without_a_letter_gets_another_one_and_json_keeps_it(db: Path) -> None:
+    deposited = in_a_shell("ledger deposit 5 --memo '🚀 ü'", cwd=db.parent)
+    assert deposited.returncode == 0
+    for line, said in (
+        ("ledger entries --limit 1", "? ?"),
+        ("ledger entries --limit 1 --json", '"memo":"\\ud83d\\ude80 \\u00fc"'),
+        ("ledger export", "🚀 ü"),
+        ("ledger begin 5 --name x --db 'ü.db'", "?.db: the book of 'x' begins with 5.00 USD"),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "{sys.executable}" -W error -m fundops {line}'],
+            capture_output=True,
+            timeout=DEADLINE_S,
+            cwd=db.parent,
+            env={**os.environ, "FUNDOPS_HOME": str(db.parent), "PYTHONIOENCODING": "ascii"},
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b""), line
+        assert said in done.stdout.decode()
+
+
+def test_a_path_that_is_no_utf8_is_wrong_usage(
+    command: Command, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (["ledger", "nav", "--db"], ["ledger", "deposit", "5", "--db"], ["backup"]):
+        ended = command(*words, "\udcff.db")
+        assert (ended.code, ended.out) == (2, "")
+        assert "'\\udcff.db' is not a path; " in ended.err
+    monkeypatch.setenv("FUNDOPS_HOME", "\udcff")
+    assert command("ledger", "begin", "5").code == 2
