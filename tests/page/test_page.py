@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -414,6 +415,12 @@ def test_the_page_is_one_small_file() -> None:
     assert text.count("<style>") == text.count("<script>") == text.count("<canvas") == 1
     assert " style=" not in text
     assert [url for url in ("http://", "https://") if url in text.replace(SVG, "")] == []
+
+
+def test_the_pictures_of_the_docs_are_small() -> None:
+    pictures = list((Path(__file__).parents[2] / "docs").glob("page-*.png"))
+    assert len(pictures) == 4
+    assert max(picture.stat().st_size for picture in pictures) <= 300_000
 
 
 # -- what others wrote
