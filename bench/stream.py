@@ -2,8 +2,8 @@
 
 A delivery is one message of about 1 KB at one client; a hundred clients read in another process.
 STOCK is trio-websocket with a loop of `send_message`, and `websockets.broadcast` is the peer on
-asyncio. All send the same bytes. A server that publishes eight messages at a time shows what a
-batch saves. Rates are of wall time, ratios of the server's CPU time.
+asyncio. All send the same bytes. The last case publishes eight messages at a time, which shows the
+saving of a batch. Rates are of wall time, ratios of the server's CPU time.
 
 The latency is that of 500 messages a second with three more clients that read nothing; it is the
 time from the publishing to the reading in the other process. The bytes are those of a fund with 40
@@ -318,7 +318,7 @@ def _resident_bytes() -> int:
 
 
 def _bytes() -> list[Figure]:
-    """What a client of a fund with 40 strategies is sent."""
+    """The bytes for a client of a fund with 40 strategies."""
     hub = Hub()
     entry = {"seq": 1, "recorded_us": 1, "day": "2026-01-02", "kind": "fill", "legs": []}
     for seq in range(1, RING_SIZE + 1):

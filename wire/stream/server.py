@@ -347,7 +347,7 @@ class _Connection:
         return b"".join(frames)
 
     def push(self) -> None:
-        """Send what is pending as far as the socket takes it; the sender does the rest.
+        """Send pending frames as far as the socket takes them; the sender does the rest.
 
         A wake-up of each client's task would cost more than its write.
         """
