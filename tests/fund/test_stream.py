@@ -339,7 +339,7 @@ async def test_a_replay_sends_states_once_a_second_and_not_at_every_tick() -> No
             def settled(found: StatusClient, message: ServerMessage) -> bool:
                 nonlocal counted
                 counted += isinstance(message, Snapshot | Delta | Patch) and message.topic == "fund"
-                return found.states["fund"]["ticks"] == 301
+                return bool(found.states["fund"]["ticks"] == 301)
 
             await until(client, settled)
         fields = len(Fund.__struct_fields__)

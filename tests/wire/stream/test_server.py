@@ -780,6 +780,31 @@ async def test_a_token_in_the_url_is_refused_even_when_it_is_right() -> None:
         assert b"secret" not in answer
 
 
+async def test_a_reader_that_takes_no_page_is_ended_by_the_deadline() -> None:
+    site = Site(page=lambda: b"x" * 20_000_000)
+    async with serving(site=site, handshake_s=0.2) as served:
+        async with raw(served, receive_buffer=4_096) as client:
+            await client.send(get("/"))
+            await until(lambda: served.statistics.answered == 1)
+            await until(lambda: not served.statistics.connections)
+        await serves(served)
+
+
+async def test_a_flood_of_upgrades_without_a_hello_leaves_room_again() -> None:
+    async with serving(connections=20, hello_s=0.1) as served:
+        async with trio.open_nursery() as nursery:
+
+            async def idle() -> None:
+                async with raw(served) as client:
+                    with suppress(trio.BrokenResourceError):
+                        await client.send(request())
+                    await client.rest()
+
+            for _ in range(60):
+                nursery.start_soon(idle)
+        await serves(served)
+
+
 async def test_an_idle_connection_is_closed_by_the_handshake_deadline() -> None:
     async with serving(handshake_s=0.05) as served, raw(served) as client:
         await client.send(get("/healthz"))
