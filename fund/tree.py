@@ -18,6 +18,7 @@ from typing import Any
 
 import trio
 
+from fundops import page
 from fundops.actors.alert import AlertActor, ChannelActor
 from fundops.actors.alert.delivery import LogDelivery, WebhookDelivery
 from fundops.actors.alert.secret_url import SecretUrl
@@ -233,6 +234,7 @@ def _status(parts: Parts, port: HeldPort) -> ChildSpec:
             channels=channel_names(parts.config),
             ledger=parts.config.ledger_enabled,
         ),
+        page=page.html,
         make_worker=partial(parts.make_worker, "fundops-status-reader"),
     )
     return ChildSpec("status", actor)

@@ -53,7 +53,8 @@ def fund(
     nav_open_minor: int | None,
 ) -> dict[str, Any]:
     """The topic `fund`: each field of `Fund` by its name."""
-    peak = from_minor(round(guard.peak_per_unit * guard.units))
+    # Before the first look of the guard there are no units, and NAV is its own peak.
+    peak = from_minor(round(guard.peak_per_unit * guard.units)) if guard.units else status.nav
     floor = peak * (1 - Decimal(str(face.kill_limit_pct)) / 100)
     money = {
         "total_capital": status.total_capital,

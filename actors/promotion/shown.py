@@ -1,6 +1,6 @@
 """Promotion as the status stream shows it. Pure functions over one strategy and its evaluation.
 
-Figures are rounded to what a person reads, so that a value is published only when that changes.
+Figures are rounded as a person reads them, so that a value is published only when that changes.
 """
 
 from __future__ import annotations

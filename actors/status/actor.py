@@ -119,7 +119,7 @@ class StatusActor(Actor):
 
     `nursery`, `board` and `port` must outlive the actor. With `token` None or empty every client
     that reaches the port may listen. The database must have its uuid in `meta` when the actor
-    starts. `tree` gives the actors of the fund, `face` what the stream needs of its settings.
+    starts. `tree` gives the actors of the fund, `face` the settings that the stream needs.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class StatusActor(Actor):
         self._board = board
         self._tree = tree
         self._face = face
-        self._site = Site(page, self.readiness, frozenset(face.hosts))
+        self._site = Site(page, self.readiness)
         self._limits = limits
         self._make_worker = make_worker
         self._worker: Worker | None = None
@@ -202,7 +202,7 @@ class StatusActor(Actor):
         """Publish all new rows, and the states when they are due; have them refreshed soon."""
         self._show_states()
         await self._catch_up()
-        # A commit changes what the states are made of. A busy fund commits a thousand times a
+        # A commit changes the figures of the states. A busy fund commits a thousand times a
         # second, so they are refreshed a few times a second at most.
         if self._soon is None or not self._soon.active:
             self._soon = self.context.after(REFRESH_MIN_S, _Refresh())

@@ -1,6 +1,6 @@
-"""What waits for a person: one row for each thing, made from the records of the other topics. Pure.
+"""Rows of things that wait for a person, made from the records of the other topics. Pure.
 
-A row says what is so, why, and the command to copy into a shell. NAME and TEXT stand for the
+A row has a title, the reason, and the command to copy into a shell. NAME and TEXT stand for the
 person's own words.
 """
 
@@ -52,8 +52,8 @@ class Known(NamedTuple):
 def attention(known: Known, since_us: Mapping[str, int], now_us: int) -> dict[str, Attention]:
     """The rows by id, the most urgent first.
 
-    `since_us` has the instant of each row that was there before; a row without an instant of its
-    own gets it, or `now_us`.
+    `since_us` has the instant of each row that was there before; a row that has no instant
+    yet gets it, or `now_us`.
     """
     order = {"CRITICAL": 0, "WARNING": 1, "INFO": 2}
     rows = list(_rows(known))
@@ -90,18 +90,12 @@ def _fund(fund: Mapping[str, Any]) -> Iterator[tuple[str, Attention]]:
             ),
         )
     if fund.get("stale"):
-        age_s = fund.get("data_age_s") or 0.0
-        why = f"its last word was {age_s:.0f} s old when it was noticed; leases of real money end"
-        yield "stale", Attention("CRITICAL", "The engine is silent", _steady(why), "", None)
+        why = "the figures are those of its last word, and the leases of real money end"
+        yield "stale", Attention("CRITICAL", "The engine is silent", why, "", fund.get("data_us"))
     if fund.get("clock_suspect"):
         why = "the wall clock has jumped: no session ends, fees and promotions wait"
         command = f"fundops confirm clock {_PERSON}"
         yield "clock", Attention("WARNING", "The clock is suspect", why, command, None)
-
-
-def _steady(why: str) -> str:
-    """The text without the age, which would make the row new each second."""
-    return why.partition("; ")[2]
 
 
 def _kill_switch(kill: Kill) -> Attention:
@@ -148,7 +142,8 @@ def _recovery(recovery: Mapping[str, Recovery]) -> Iterator[tuple[str, Attention
         if record.breaker_open:
             why = f"{record.attempts} of {record.max} restarts failed"
             if record.reason:
-                why += f": {record.reason}"
+                # The reason of recovery counts the attempts, too.
+                why += f": {record.reason.partition('the last: ')[2] or record.reason}"
             command = f"fundops recovery reset {shlex.quote(name)}"
             yield (
                 f"breaker:{name}",

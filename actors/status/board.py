@@ -1,7 +1,7 @@
 """The newest states for the status stream, written by oversight and read by the status actor.
 
 They are not messages. A fund that ticks faster than the stream publishes would fill the mailbox
-with states that nobody sees any more, and lose the events of commits among them. Here a newer state
+with outdated states, and lose the events of commits among them. Here a newer state
 takes the place of an older one, and at most one wake-up is on its way.
 """
 

@@ -83,7 +83,7 @@ _payload = msgspec.json.Decoder(_Payload)
 def lean_entry(seq: int, row: tuple[Any, ...], currency: str) -> JournalEvent:
     """An entry with each leg once, as decimal text: minor units pass what JavaScript can hold.
 
-    A payload that this version cannot read has no legs; the entry is shown all the same.
+    A payload that this version cannot read has no legs; the rest of the entry is shown.
     """
     recorded_us, day, kind, strategy, reverses, text = row
     try:

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from fundops import StatusClient
+from fundops import StatusClient, page
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import FeedStatus, StrategyStatus
 from fundops.wire.stream import following
@@ -34,6 +34,7 @@ from fundops.wire.stream.records import (
     PromotionFull,
     RestartEvent,
 )
+from fundops.wire.stream.site import content_security_policy
 
 ALL: dict[str, Any] = {
     "ledger_enabled": True,
@@ -303,6 +304,15 @@ async def test_a_fund_whose_ticks_stopped_is_not_ready() -> None:
         status, body = await http(world, "/readyz")
         assert status == 503
         assert b"the last tick is 10801 s old" in body
+
+
+async def test_the_page_is_served_with_a_policy_for_its_own_script() -> None:
+    async with virtual_fund(FakeController(running()), **ALL) as world:
+        status, body = await http(world, "/")
+        assert (status, body) == (200, page.html())
+        policy = content_security_policy(body, "localhost")
+        assert "script-src 'sha256-" in policy
+        assert "style-src 'sha256-" in policy
 
 
 async def test_the_schema_needs_the_token() -> None:

@@ -116,7 +116,7 @@ class StatusClient:
         self._rng = rng or random.Random()
         self._stack = AsyncExitStack()
         self._inbox: trio.MemoryReceiveChannel[ServerMessage | StatusClosed] | None = None
-        self._since: dict[str, int] = {}  # of what was taken from the server, by event topic
+        self._since: dict[str, int] = {}  # the last seq taken from the server, by event topic
         self._retry_after_s = 0.0
         self.epoch: str | None = None  # of the database; None: never connected
         self.connected = False

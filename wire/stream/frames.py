@@ -13,6 +13,7 @@ Times are seconds on trio's clock. Nothing here parses or keeps the payload of a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -167,13 +168,16 @@ class FrameStream(trio.abc.Stream):
         self._limits = limits
         self._meter = FrameMeter(limits, trio.current_time())
         self._end = end
+        # None: not a socket, so nothing is sent without waiting.
+        self._descriptor = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
+        self._left = b""  # whole frames, or the end of one that is on the line in part
         self._turn = trio.Lock()  # of those that send: the library and the fan-out
         self.broken = False  # half a frame may be on the line
         self.stalled = False  # `broken`, because the client took no bytes in time
         self.on_close: Callable[[], None] = lambda: None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send whole frames within `send_s`.
+        """Send whole frames within `send_s`, after the bytes that `send_now` left.
 
         Raises: `trio.BrokenResourceError`, now and from every later call.
         """
@@ -183,6 +187,8 @@ class FrameStream(trio.abc.Stream):
             # A cancellation is delivered here, before the first byte, where it leaves the line
             # whole.
             await trio.lowlevel.checkpoint_if_cancelled()
+            if self._left:
+                data, self._left = self._left + data, b""
             self.broken = True  # until all bytes are sent, however the send ends
             with trio.move_on_after(self._limits.send_s) as deadline:
                 await self._stream.send_all(data)
@@ -192,6 +198,23 @@ class FrameStream(trio.abc.Stream):
                 raise trio.BrokenResourceError(
                     f"the client took no bytes for {self._limits.send_s:g} s"
                 )
+
+    def send_now(self, data: bytes) -> bool:
+        """Send whole frames as far as the socket takes them without waiting.
+
+        Returns whether all are sent. The rest goes before the next `send_all`, which the caller
+        must see to.
+        """
+        if self._descriptor is None or self.broken or self._left or self._turn.locked():
+            self._left += data
+            return False
+        try:
+            sent = os.write(self._descriptor, data)
+        # Full, or closed: `send_all` waits, or raises.
+        except OSError:
+            sent = 0
+        self._left = data[sent:]
+        return not self._left
 
     async def wait_send_all_might_not_block(self) -> None:
         """As of the socket."""
@@ -217,4 +240,5 @@ class FrameStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Call `on_close`, then close the socket."""
         self.on_close()
+        self._descriptor = None  # the system may give its number to another file
         await self._stream.aclose()

@@ -15,10 +15,8 @@ Nothing here does I/O or starts a task.
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -65,9 +63,11 @@ class Cursor:
     Made by `Hub.attach`, which keeps it until `Hub.detach`.
     """
 
-    __slots__ = ("_bell", "details", "notices", "rank_min", "seqs", "synced", "turn")
+    __slots__ = ("_bell", "details", "notices", "on_wake", "rank_min", "seqs", "synced", "turn")
 
     def __init__(self, min_level: Level | None = None) -> None:
+        # Called instead of letting `wait` return; None: `wait` returns.
+        self.on_wake: Callable[[], None] | None = None
         self.seqs: dict[
             str, int | None
         ] = {}  # by followed topic; None: a state topic without a snapshot yet
@@ -83,7 +83,10 @@ class Cursor:
 
     def wake(self) -> None:
         """Let `wait` return, because messages may be pending."""
-        self._bell.set()
+        if self.on_wake is not None:
+            self.on_wake()
+        else:
+            self._bell.set()
 
     async def wait(self) -> None:
         """Return once `wake` was called since the last `wait`.
@@ -218,6 +221,10 @@ class _State:
                 patch = frame_of(encode(Patch(self.topic, self.seq, key, fields, wall_us)))
         return _Change(self.topic, self.seq, key, value, before, patch, wall_us)
 
+    @property
+    def newest_seq(self) -> int:
+        return self.seq
+
     def snapshot(self) -> bytes:
         if self._snapshot is None:
             state = {key: msgspec.Raw(value) for key, value in self.values.items()}
@@ -292,10 +299,6 @@ class _Item(NamedTuple):
     rank: int
 
 
-def _seq_of(item: _Item) -> int:
-    return item.seq
-
-
 class _Ring:
     """One event topic: a ring of its newest events."""
 
@@ -361,9 +364,14 @@ class _Ring:
         if seq < self.dropped_seq:
             messages.append(frame_of(encode(Gap(self.topic, seq + 1, self.dropped_seq))))
             seq = self.dropped_seq
-        start = bisect_right(self.items, seq, key=_seq_of)
+        # From the newest backwards: a client is near the end, and a deque is slow in its middle.
+        newer: list[_Item] = []
+        for item in reversed(self.items):
+            if item.seq <= seq:
+                break
+            newer.append(item)
         done = True
-        for item in islice(self.items, start, None):
+        for item in reversed(newer):
             if len(messages) == limit or (room is not None and room <= 0):
                 done = False
                 break
@@ -539,7 +547,11 @@ class Hub:
             if room is not None and room <= 0:
                 cursor.turn = turn
                 return messages
-            found, done = self._topics[topics[turn]].pending(cursor, limit, room)
+            name = topics[turn]
+            topic = self._topics[name]
+            if cursor.seqs[name] == topic.newest_seq and name not in cursor.details:
+                continue
+            found, done = topic.pending(cursor, limit, room)
             messages += found
             if room is not None:
                 room -= sum(map(len, found))

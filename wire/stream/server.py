@@ -17,6 +17,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import NoReturn, assert_never
 
@@ -67,6 +68,8 @@ __all__ = ["ServerStatistics", "choose_subprotocol", "last_message", "serve_stat
 # Bytes that are taken from the hub at once, if no single message is larger. A client that stalls
 # halfway keeps only these in memory.
 BATCH_BYTES = 64 * 1024
+# Connections that are pushed to before other tasks have their turn: about half a millisecond.
+PUSHES_MAX = 64
 # Answers to pings and to unknown topics that wait while a client does not read. The oldest beyond
 # them are left out: a client may ask 10 times a second, and has 10 s to take one message.
 NOTICES_MAX = 16
@@ -122,6 +125,8 @@ class _Connection:
         self.answered = False  # a plain request was answered
         self._cursor: Cursor | None = None  # during the conversation
         self._beat: bytes | None = None  # the heartbeat that waits
+        self._idle = False  # the sender waits, so `push` may send
+        self._pushed = trio.Event()  # the sender is to go on
         self._notices: deque[bytes] = deque()  # framed; at most NOTICES_MAX
         self._left_out = False  # whether it was logged that an answer was left out
         self._conversation = trio.CancelScope()
@@ -235,6 +240,7 @@ class _Connection:
             topics, since=since, min_level=hello.min_level, backlog=hello.backlog
         )
         self._cursor = cursor
+        cursor.on_wake = partial(server.ready, self)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send, cursor)
@@ -243,7 +249,7 @@ class _Connection:
                 while True:
                     await self._handle(await self._next_message(), cursor)
         finally:
-            self._cursor = None
+            self._cursor, self._idle = None, False
             server.hub.detach(cursor)
 
     # -- receiving
@@ -318,22 +324,42 @@ class _Connection:
     # -- sending
 
     async def _send(self, cursor: Cursor) -> None:
-        """The only task that sends messages during the conversation."""
-        server, hub = self._server, self._server.hub
+        """Send the welcome and then what `push` could not send without waiting."""
+        server = self._server
         welcome = Welcome(PROTOCOL, server.epoch, server.now_us(), tuple(cursor.seqs))
-        frames = [frame_of(encode(welcome))]
+        await self._send_frames(frame_of(encode(welcome)))
         while True:
-            if frames:
-                await self._send_frames(b"".join(frames))
-            else:
-                await cursor.wait()
-            # No await between this line and `cursor.wait()`, so nothing is published unnoticed
-            # between them.
-            frames = [*self._notices, *hub.pending(cursor, bytes_max=BATCH_BYTES)]
-            self._notices.clear()
-            if self._beat is not None:
-                frames.append(self._beat)
-                self._beat = None
+            # No await between the look and the wait, so nothing is published unnoticed between
+            # them.
+            frames = self._pending(cursor)
+            if not frames:
+                self._idle = True
+                await self._pushed.wait()
+                self._pushed = trio.Event()
+            await self._send_frames(frames)
+
+    def _pending(self, cursor: Cursor) -> bytes:
+        frames = [*self._notices, *self._server.hub.pending(cursor, bytes_max=BATCH_BYTES)]
+        self._notices.clear()
+        if self._beat is not None:
+            frames.append(self._beat)
+            self._beat = None
+        return b"".join(frames)
+
+    def push(self) -> None:
+        """Send pending frames as far as the socket takes them; the sender does the rest.
+
+        A wake-up of each client's task would cost more than its write.
+        """
+        if not self._idle or self._cursor is None:
+            return  # the sender looks again when it is done
+        assert self._websocket is not None
+        assert self._frames is not None
+        while frames := self._pending(self._cursor):
+            if self._websocket.closed is not None or not self._frames.send_now(frames):
+                self._idle = False
+                self._pushed.set()
+                return
 
     async def _send_frames(self, frames: bytes) -> None:
         """Raises: `ConnectionClosed`, when the library or the socket has closed."""
@@ -405,6 +431,8 @@ class _Server:
         self.statistics = statistics
         self._token = token
         self._connections: set[_Connection] = set()
+        self._ready: dict[_Connection, None] = {}  # those with news, in order
+        self._news = trio.Event()
         self._stopping = False
 
     def admits(self, token: str | None) -> bool:
@@ -418,6 +446,21 @@ class _Server:
     def heartbeat(self) -> bytes:
         """The encoded heartbeat of now."""
         return encode(Heartbeat(self.now_us(), self.hub.wall_us(), self._tick_age_s()))
+
+    def ready(self, connection: _Connection) -> None:
+        """Let the fan-out push to this connection."""
+        self._ready[connection] = None
+        self._news.set()
+
+    async def fan_out(self) -> None:
+        """Push to the connections with news: all of them in one turn of the loop, or in a few."""
+        while True:
+            await self._news.wait()
+            self._news, ready, self._ready = trio.Event(), self._ready, {}
+            for number, connection in enumerate(ready, start=1):
+                connection.push()
+                if number % PUSHES_MAX == 0:
+                    await trio.lowlevel.checkpoint()
 
     async def beat(self) -> None:
         """Send every client the same heartbeat at each interval."""
@@ -512,6 +555,7 @@ async def serve_status(
         try:
             task_status.started(listener.socket.getsockname()[1])
             connections.start_soon(server.beat)
+            connections.start_soon(server.fan_out)
             await trio.serve_listeners(server.serve, [listener], handler_nursery=connections)
         finally:
             # The listener is closed now. The connections are shielded, so the nursery waits for

@@ -1,4 +1,4 @@
-"""What the port answers beside the stream: the page, liveness, readiness and the schema. Pure.
+"""The answers of the port beside the stream: the page, liveness, readiness and the schema. Pure.
 
 Every answer forbids sniffing and storing. The page may run its own inline script and style, named
 by their hashes, and connect to its own origin; nothing else is loaded by it, or frames it.

@@ -14,6 +14,7 @@ from fundops.wire.stream.records import (
 )
 
 NOW_US, BEFORE_US = 2_000, 1_000
+REASON = "3 failed attempts; the last: boom"
 
 
 def rows(**known: Any) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def test_every_thing_that_waits_has_its_row_and_command() -> None:
             "c": strategy(counters_restarted=True),
         },
         promotion={"r": brief("ready")},
-        recovery={"b": Recovery("OPEN", 3, 3, None, "boom", 1, BEFORE_US, True)},
+        recovery={"b": Recovery("OPEN", 3, 3, None, REASON, 1, BEFORE_US, True)},
         feeds={"x": Feed("x", 5, 300.0, True)},
         channels={"webhook": Channel("failing", 2, "timeout", 0, 1)},
         actors={"ledger": ActorLine("stuck", 1, 0, None, None)},

@@ -1,19 +1,25 @@
 """The meter and the stream between socket and library, by plain calls and in virtual time."""
 
+import socket
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
 
 from fundops.wire.stream.frames import (
     FrameHeader,
     FrameMeter,
     FrameStream,
+    frame_of,
     header_bytes,
     parse_header,
+    payload_of,
 )
 from fundops.wire.stream.limits import ServerLimits
 from fundops.wire.stream.protocol import CloseCode, Verdict
@@ -170,3 +176,64 @@ async def test_a_verdict_ends_the_client_and_discards_the_rest() -> None:
     await theirs.send_eof()
     assert await stream.receive_some() == b""
     assert verdicts == [Verdict(CloseCode.TOO_LARGE, "a message has more than 2 bytes")]
+
+
+# -- sending without waiting
+
+
+@asynccontextmanager
+async def a_socket_pair(
+    receive_buffer: int = 4_096,
+) -> AsyncIterator[tuple[FrameStream, trio.SocketStream]]:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    async with (
+        listener,
+        await trio.testing.open_stream_to_socket_listener(listener) as ours,
+        await listener.accept() as theirs,
+    ):
+        yield FrameStream(ours, b"", ServerLimits(send_s=0.2), lambda _: None), theirs
+
+
+async def test_a_small_frame_leaves_at_once() -> None:
+    async with a_socket_pair() as (frames, client):
+        assert frames.send_now(frame_of(b"hi"))
+        assert await client.receive_some() == b"\x81\x02hi"
+
+
+async def test_bytes_that_were_left_go_before_all_others() -> None:
+    big, small = frame_of(b"x" * 3_000_000), frame_of(b"y")
+    async with a_socket_pair() as (frames, client):
+        assert not frames.send_now(big)
+        assert not frames.send_now(small), "nothing may pass the rest"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(frames.send_all, b"\x8a\x00")
+            received = b""
+            while len(received) < len(big) + len(small) + 2:
+                received += await client.receive_some()
+        assert received == big + small + b"\x8a\x00"
+        assert frames.send_now(small)
+
+
+async def test_a_rest_that_is_not_taken_breaks_the_stream() -> None:
+    async with a_socket_pair() as (frames, _):
+        assert not frames.send_now(frame_of(b"x" * 30_000_000))
+        with pytest.raises(trio.BrokenResourceError):
+            await frames.send_all(b"")
+        assert frames.stalled
+        assert not frames.send_now(frame_of(b"hi"))
+
+
+async def test_a_closed_socket_takes_nothing_and_raises_nothing() -> None:
+    async with a_socket_pair() as (frames, _):
+        await frames.aclose()
+        assert not frames.send_now(frame_of(b"hi"))
+        with pytest.raises(trio.ClosedResourceError):
+            await frames.send_all(b"")
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 200_000])
+def test_a_frame_is_the_one_that_libraries_make(size: int) -> None:
+    payload = b"x" * size
+    assert frame_of(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)
+    assert payload_of(frame_of(payload)) == payload

@@ -365,22 +365,75 @@ async def test_a_new_client_gets_fifty_events_unless_it_asks_for_more() -> None:
 
 async def test_changes_of_one_moment_leave_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     writes: list[int] = []
-    send_all = FrameStream.send_all
+    send_now = FrameStream.send_now
 
-    async def counted(self: FrameStream, data: bytes) -> None:
+    def counted(self: FrameStream, data: bytes) -> bool:
         writes.append(len(data))
-        await send_all(self, data)
+        return send_now(self, data)
 
     async with serving() as served, open_status(served.url, topics=["fund", "alerts"]) as messages:
         await anext(messages)
         await anext(messages)
-        monkeypatch.setattr(FrameStream, "send_all", counted)
+        await trio.testing.wait_all_tasks_blocked()
+        monkeypatch.setattr(FrameStream, "send_now", counted)
         served.hub.publish_state("fund", {str(key): key for key in range(40)})
         for seq in range(1, 11):
             served.hub.publish_event("alerts", seq, seq)
         for _ in range(50):
             await anext(messages)
         assert len(writes) == 1
+
+
+async def test_what_the_socket_does_not_take_at_once_follows_whole() -> None:
+    size, count = 100_000, 40
+    async with serving() as served, raw(served, receive_buffer=4_096) as client:
+        await client.hello('{"t":"hello","topics":["alerts"]}')
+        await client.next_message(Welcome)
+        for seq in range(1, count + 1):
+            served.hub.publish_event("alerts", seq, f"{seq:06}" + "x" * size)
+            await trio.lowlevel.checkpoint()
+        await client.send_frame(PING, b"still there")
+        pongs = 0
+        seen: list[int] = []
+        while len(seen) < count or not pongs:
+            opcode, payload = await client.next_frame()
+            if opcode == PONG:
+                pongs += 1
+                continue
+            assert opcode == TEXT
+            event = decode_server(payload)
+            assert isinstance(event, Event)
+            seen.append(int(event.data[:6]))
+        assert seen == list(range(1, count + 1))
+
+
+async def test_a_page_that_fails_ends_only_its_own_request() -> None:
+    def broken() -> bytes:
+        raise OSError("no such file")
+
+    async with serving(site=Site(page=broken)) as served:
+        async with open_status(served.url, topics=[]) as messages, raw(served) as client:
+            await anext(messages)
+            await client.send(get("/"))
+            assert await client.rest() == b""
+        await serves(served)
+
+
+async def test_a_series_that_takes_long_starves_no_other_client() -> None:
+    never = trio.Event()
+
+    async def series(_: Get) -> Series | None:
+        await never.wait()
+        return None
+
+    async with serving(series=series) as served, raw(served) as asking:
+        await asking.hello()
+        await asking.next_message(Welcome)
+        await asking.next_message(Snapshot)
+        await asking.send_frame(TEXT, b'{"t":"get","series":"nav"}')
+        served.hub.publish_state("fund", {"a": 1})
+        assert await asking.next_message(Delta) == Delta("fund", 1, "a", 1)
+        await serves(served)
 
 
 async def test_the_library_sends_each_frame_of_its_own_in_one_piece(
@@ -725,6 +778,31 @@ async def test_a_token_in_the_url_is_refused_even_when_it_is_right() -> None:
         answer = await client.rest()
         assert answer.startswith(b"HTTP/1.1 400 ")
         assert b"secret" not in answer
+
+
+async def test_a_reader_that_takes_no_page_is_ended_by_the_deadline() -> None:
+    site = Site(page=lambda: b"x" * 20_000_000)
+    async with serving(site=site, handshake_s=0.2) as served:
+        async with raw(served, receive_buffer=4_096) as client:
+            await client.send(get("/"))
+            await until(lambda: served.statistics.answered == 1)
+            await until(lambda: not served.statistics.connections)
+        await serves(served)
+
+
+async def test_a_flood_of_upgrades_without_a_hello_leaves_room_again() -> None:
+    async with serving(connections=20, hello_s=0.1) as served:
+        async with trio.open_nursery() as nursery:
+
+            async def idle() -> None:
+                async with raw(served) as client:
+                    with suppress(trio.BrokenResourceError):
+                        await client.send(request())
+                    await client.rest()
+
+            for _ in range(60):
+                nursery.start_soon(idle)
+        await serves(served)
 
 
 async def test_an_idle_connection_is_closed_by_the_handshake_deadline() -> None:
