@@ -50,8 +50,7 @@ def test_a_fund_serves_its_page_from_its_first_second_to_the_kill_switch(
 ) -> None:
     settings = config(ledger_enabled=True, promotion_enabled=True)
     engine = FakeController(StrategyStatus("swing", "running", equity=5_000, allocated=4_000))
-    # The functions that the test waits for are evaluated in the page, so its policy is not obeyed
-    # here; the console shows what the policy would refuse.
+    # The functions that the test waits for are evaluated in the page, which its policy refuses.
     context = browser.new_context(bypass_csp=True)
     context.set_default_timeout(15_000)
     page = context.new_page()
