@@ -570,6 +570,19 @@ def test_a_keyboard_does_all(seen: Seen) -> None:
     assert page.locator("#help").is_hidden()
 
 
+def test_a_finger_finds_every_target(seen: Seen) -> None:
+    page = seen.live()
+    page.set_viewport_size({"width": 390, "height": 844})
+    _card(page, NAME).click()
+    page.wait_for_selector("#dr .cmd")
+    small = """[...document.querySelectorAll('button, a[href], input')]
+        .map(target => target.classList.contains('row') ? target.closest('tr') : target)
+        .filter(target => target.checkVisibility() && target.className !== 'skip')
+        .filter(target => target.getBoundingClientRect().height < 43.5)
+        .map(target => target.outerHTML)"""
+    assert page.evaluate(small) == []
+
+
 def test_keys_of_one_letter_can_be_switched_off(seen: Seen) -> None:
     page = seen.live()
     theme = page.evaluate("document.documentElement.dataset.theme")

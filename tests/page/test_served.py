@@ -1,0 +1,95 @@
+"""The page as a fund serves it: its own server, policy, token and stream, in a real browser."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fundops import FundConfig, FundManager, StrategyStatus
+from fundops.testing import FakeController
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytest.importorskip("fundops.wire.stream.site", reason="this server has no page")
+TOKEN = "of/a+fund"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., FundConfig]:
+    """A configuration that serves the page."""
+
+    def made(**more: Any) -> FundConfig:
+        return FundConfig(
+            name="north",
+            currency="EUR",
+            total_capital=1_000_000,
+            db_path=tmp_path / "north.db",
+            status_port=_free_port(),
+            status_token=TOKEN,
+            control_socket=False,
+            **more,
+        )
+
+    return made
+
+
+def test_a_fund_serves_its_page_from_its_first_second_to_the_kill_switch(
+    browser: Browser, config: Callable[..., FundConfig]
+) -> None:
+    settings = config(ledger_enabled=True, promotion_enabled=True)
+    engine = FakeController(StrategyStatus("swing", "running", equity=5_000, allocated=4_000))
+    # The functions that the test waits for are evaluated in the page, which its policy refuses.
+    context = browser.new_context(bypass_csp=True)
+    context.set_default_timeout(15_000)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    url = f"http://127.0.0.1:{settings.status_port}/"
+    # Playwright runs an event loop in this thread, and a FundManager warns of calls from one.
+    with FundManager(settings, engine) as fund, ThreadPoolExecutor(1) as thread:
+        page.goto(f"{url}#token=of%2Fa%2Bfund")
+        page.wait_for_selector(".st >> text=swing")
+        assert page.url == url
+        assert page.inner_text("#fund") == "north"
+        assert page.inner_text("#cur") == "EUR"
+        thread.submit(fund.ledger.deposit, 1_000_000).result()
+        page.wait_for_function("document.querySelector('#jn').textContent === '1 entry'")
+        thread.submit(fund.kill_switch.engage, reason="a <b>drill</b>", by="ann").result()
+        page.wait_for_function("document.body.classList.contains('kill')")
+        page.wait_for_function("document.querySelector('#mode').textContent.endsWith('by ann')")
+        assert "a <b>drill</b>" in page.inner_text("#att li >> nth=0")
+        thread.submit(fund.kill_switch.release, by="ann", reason="it was a drill").result()
+        page.wait_for_function("!document.body.classList.contains('kill')")
+    page.wait_for_function("document.body.dataset.s === 'off'")
+    context.close()
+    assert [error for error in errors if "WebSocket connection to" not in error] == []
+
+
+def test_the_page_of_a_fund_obeys_its_policy(
+    browser: Browser, config: Callable[..., FundConfig]
+) -> None:
+    settings = config()
+    context = browser.new_context()
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    with FundManager(settings):
+        page.goto(f"http://127.0.0.1:{settings.status_port}/#token=of%2Fa%2Bfund")
+        page.locator("h1 >> text=Ready for the first strategy").wait_for()
+        page.keyboard.press("t")
+        page.wait_for_timeout(100)
+        context.close()
+    assert errors == []
