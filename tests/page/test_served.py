@@ -66,7 +66,7 @@ def test_a_fund_serves_its_page_from_its_first_second_to_the_kill_switch(
         assert page.inner_text("#fund") == "north"
         assert page.inner_text("#cur") == "EUR"
         thread.submit(fund.ledger.deposit, 1_000_000).result()
-        page.wait_for_function("document.querySelector('#jn').textContent === '1 entry'")
+        page.wait_for_function("document.querySelector('#jn').textContent === '2 entries'")
         thread.submit(fund.kill_switch.engage, reason="a <b>drill</b>", by="ann").result()
         page.wait_for_function("document.body.classList.contains('kill')")
         page.wait_for_function("document.querySelector('#mode').textContent.endsWith('by ann')")

@@ -156,7 +156,7 @@ class _State:
         self.topic = topic
         self.removed_max = removed_max
         self.wall_us = wall_us
-        self.seq = 0  # of the newest change
+        self.newest_seq = 0  # of the newest change
         self.forgotten_seq = 0  # removals up to this seq are no longer remembered
         self.values: dict[str, bytes] = {}  # encoded, by key
         self.changes: dict[
@@ -174,11 +174,11 @@ class _State:
         # topic unchanged.
         fresh = _encoded(values)
         full = None if details is None else _encoded(details)
-        before = self.seq
+        before = self.newest_seq
         for key in [key for key in self.values if key not in fresh]:
             del self.values[key]
             self._change(key, None, None)
-            self.removed[key] = self.seq
+            self.removed[key] = self.newest_seq
         for key, value in fresh.items():
             old = self.values.get(key)
             if old != value:
@@ -191,7 +191,7 @@ class _State:
             oldest = next(iter(self.removed))
             self.forgotten_seq = self.removed.pop(oldest)
             del self.changes[oldest]
-        return self.seq != before
+        return self.newest_seq != before
 
     def _publish_details(self, full: Mapping[str, bytes]) -> None:
         for key in [key for key in self.details if key not in full]:
@@ -206,29 +206,25 @@ class _State:
     def _change(self, key: str, value: bytes | None, old: bytes | None) -> None:
         # A dict keeps the place of a key that is set again.
         known = self.changes.pop(key, None)
-        before = self.seq if known is None else known.seq
+        before = self.newest_seq if known is None else known.seq
         self.changes[key] = self._next_change(key, value, old, before)
         self._snapshot = None
 
     def _next_change(
         self, key: str, value: bytes | None, old: bytes | None, before: int
     ) -> _Change:
-        self.seq += 1
+        self.newest_seq += 1
         wall_us, patch = self.wall_us(), None
         if value is not None and old is not None:
             fields = _changed_fields(old, value)
             if fields is not None:
-                patch = frame_of(encode(Patch(self.topic, self.seq, key, fields, wall_us)))
-        return _Change(self.topic, self.seq, key, value, before, patch, wall_us)
-
-    @property
-    def newest_seq(self) -> int:
-        return self.seq
+                patch = frame_of(encode(Patch(self.topic, self.newest_seq, key, fields, wall_us)))
+        return _Change(self.topic, self.newest_seq, key, value, before, patch, wall_us)
 
     def snapshot(self) -> bytes:
         if self._snapshot is None:
             state = {key: msgspec.Raw(value) for key, value in self.values.items()}
-            self._snapshot = frame_of(encode(Snapshot(self.topic, self.seq, state)))
+            self._snapshot = frame_of(encode(Snapshot(self.topic, self.newest_seq, state)))
         return self._snapshot
 
     def pending(
@@ -237,7 +233,7 @@ class _State:
         """The messages, and whether they are all that there are."""
         seq, asked = cursor.seqs[self.topic], cursor.details.get(self.topic)
         if seq is None or seq < self.forgotten_seq:
-            cursor.seqs[self.topic] = cursor.synced[self.topic] = self.seq
+            cursor.seqs[self.topic] = cursor.synced[self.topic] = self.newest_seq
             if asked:  # the snapshot has replaced the full records
                 cursor.details[self.topic] = dict.fromkeys(asked)
             return [self.snapshot()], not asked
@@ -260,7 +256,7 @@ class _State:
             messages.append(frame)
             if room is not None:
                 room -= len(frame)
-        cursor.seqs[self.topic] = cursor.synced[self.topic] = self.seq
+        cursor.seqs[self.topic] = cursor.synced[self.topic] = self.newest_seq
         if asked:
             messages += self._pending_details(asked)
         return messages, True
@@ -541,25 +537,27 @@ class Hub:
         """
         messages, cursor.notices = cursor.notices, []
         room = bytes_max
-        topics = list(cursor.seqs)
-        for step in range(len(topics)):
-            turn = (cursor.turn + step) % len(topics)
+        seqs, count = cursor.seqs, len(cursor.seqs)
+        # Only those with news, which are few: this runs for each client at each change.
+        news = [
+            (turn, topic)
+            for turn, (name, seq) in enumerate(seqs.items())
+            if (topic := self._topics[name]).newest_seq != seq or name in cursor.details
+        ]
+        if cursor.turn:
+            news.sort(key=lambda item: (item[0] - cursor.turn) % count)
+        for turn, topic in news:
             if room is not None and room <= 0:
                 cursor.turn = turn
                 return messages
-            name = topics[turn]
-            topic = self._topics[name]
-            if cursor.seqs[name] == topic.newest_seq and name not in cursor.details:
-                continue
             found, done = topic.pending(cursor, limit, room)
             messages += found
             if room is not None:
                 room -= sum(map(len, found))
-                if not done:
+                if not done and room <= 0:
                     # The others come before the rest of this one.
-                    cursor.turn = (turn + 1) % len(topics)
-                    if room <= 0:
-                        return messages
+                    cursor.turn = (turn + 1) % count
+                    return messages
         cursor.turn = 0
         return messages
 

@@ -339,12 +339,14 @@ class _Connection:
             await self._send_frames(frames)
 
     def _pending(self, cursor: Cursor) -> bytes:
-        frames = [*self._notices, *self._server.hub.pending(cursor, bytes_max=BATCH_BYTES)]
-        self._notices.clear()
+        frames = self._server.hub.pending(cursor, bytes_max=BATCH_BYTES)
+        if self._notices:
+            frames = [*self._notices, *frames]
+            self._notices.clear()
         if self._beat is not None:
             frames.append(self._beat)
             self._beat = None
-        return b"".join(frames)
+        return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def push(self) -> None:
         """Send pending frames as far as the socket takes them; the sender does the rest.
@@ -360,6 +362,8 @@ class _Connection:
                 self._idle = False
                 self._pushed.set()
                 return
+            if len(frames) < BATCH_BYTES and not self._cursor.details:
+                return  # these were all
 
     async def _send_frames(self, frames: bytes) -> None:
         """Raises: `ConnectionClosed`, when the library or the socket has closed."""

@@ -183,7 +183,7 @@ async def test_a_verdict_ends_the_client_and_discards_the_rest() -> None:
 
 @asynccontextmanager
 async def a_socket_pair(
-    receive_buffer: int = 4_096,
+    send_s: float = 60.0, receive_buffer: int = 4_096
 ) -> AsyncIterator[tuple[FrameStream, trio.SocketStream]]:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -192,7 +192,7 @@ async def a_socket_pair(
         await trio.testing.open_stream_to_socket_listener(listener) as ours,
         await listener.accept() as theirs,
     ):
-        yield FrameStream(ours, b"", ServerLimits(send_s=0.2), lambda _: None), theirs
+        yield FrameStream(ours, b"", ServerLimits(send_s=send_s), lambda _: None), theirs
 
 
 async def test_a_small_frame_leaves_at_once() -> None:
@@ -216,7 +216,7 @@ async def test_bytes_that_were_left_go_before_all_others() -> None:
 
 
 async def test_a_rest_that_is_not_taken_breaks_the_stream() -> None:
-    async with a_socket_pair() as (frames, _):
+    async with a_socket_pair(send_s=0.2) as (frames, _):
         assert not frames.send_now(frame_of(b"x" * 30_000_000))
         with pytest.raises(trio.BrokenResourceError):
             await frames.send_all(b"")
