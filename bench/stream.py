@@ -154,6 +154,7 @@ async def _ours(
     burst: int, body: str = BODY, hub: Hub | None = None, **limits: Any
 ) -> AsyncIterator[tuple[int, Publish]]:
     hub = hub or Hub()
+    settings: dict[str, Any] = {"heartbeat_s": 600.0, "close_s": 0.1, **limits}
     async with trio.open_nursery() as nursery:
         port = await nursery.start(
             partial(
@@ -162,7 +163,7 @@ async def _ours(
                 0,
                 epoch="bench",
                 now_us=lambda: 0,
-                limits=ServerLimits(**{"heartbeat_s": 600.0, "close_s": 0.1} | limits),
+                limits=ServerLimits(**settings),
             )
         )
 
