@@ -8,7 +8,9 @@ subsystem that uses it (`parts`).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +30,9 @@ from fundops.wire.errors import AmountError
 from fundops.wire.money import Amount, positive_minor, to_minor
 
 __all__ = ["FundConfig", "home", "is_file_path"]
+
+# As in a Host header, which browsers write in lower case.
+HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 def home() -> Path:
@@ -145,6 +150,17 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         str | None,
         Meta(description="asked of its readers; None: made at first start; '': none", extra=SECRET),
     ] = None
+    status_host: Annotated[
+        str,
+        Meta(description="the address of IPv4 that the status port is bound to"),
+    ] = "127.0.0.1"
+    status_hosts: Annotated[
+        tuple[str, ...],
+        Meta(description="names under which a proxy offers the status port, in lower case"),
+    ] = ()
+    status_behind_proxy: Annotated[
+        bool, Meta(description="a proxy with TLS stands before a status_host beyond loopback")
+    ] = False
     control_socket: Annotated[
         bool, Meta(description="take commands from other processes of the same user")
     ] = True
@@ -181,10 +197,37 @@ class FundConfig(Settings, frozen=True, kw_only=True):
                 f"{getattr(self, field):g} is less than 1 percent; 15 percent is 15."
                 " allow_tight_limits=True accepts it",
             )
+        self._check_status_host()
         if isinstance(self.alert_webhook_url, str):
             # A config is printed and logged, and the path of the URL is a credential.
             url = SecretUrl(self.alert_webhook_url)
             msgspec.structs.force_setattr(self, "alert_webhook_url", url)
+
+    def _check_status_host(self) -> None:
+        """The token travels in clear, so it stays on this machine or behind TLS."""
+        try:
+            address = IPv4Address(self.status_host)
+        except ValueError:
+            raise ConfigError(
+                "status_host", f"{shown(self.status_host)} is no address of IPv4"
+            ) from None
+        if not address.is_loopback:
+            if not self.status_behind_proxy:
+                problem = "is beyond loopback, and needs status_behind_proxy=True: a proxy with TLS"
+                raise ConfigError("status_host", f"{self.status_host} {problem}")
+            if self.status_token == "":
+                problem = "may be empty on loopback only: anyone could read the fund"
+                raise ConfigError("status_token", problem)
+        for name in self.status_hosts:
+            if HOST_NAME.fullmatch(name) is None:
+                problem = f"{shown(name)} is no name of a host in lower case, without a port"
+                raise ConfigError("status_hosts", problem)
+
+    @property
+    def status_names(self) -> frozenset[str]:
+        """The names of the status port beside those of loopback."""
+        bound = () if IPv4Address(self.status_host).is_loopback else (self.status_host,)
+        return frozenset((*self.status_hosts, *bound))
 
     @property
     def tight_limits(self) -> tuple[str, ...]:

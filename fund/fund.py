@@ -293,7 +293,7 @@ def _status_port(config: FundConfig) -> Iterator[HeldPort | None]:
     if config.status_port is None:
         yield None
         return
-    port = HeldPort(config.status_port)
+    port = HeldPort(config.status_port, config.status_host)
     try:
         # A port that is taken does not stop the fund; the status actor tries it again.
         with suppress(OSError):

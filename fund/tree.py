@@ -235,6 +235,7 @@ def _status(parts: Parts, port: HeldPort) -> ChildSpec:
             ledger=parts.config.ledger_enabled,
         ),
         page=page.html,
+        hosts=parts.config.status_names,
         make_worker=partial(parts.make_worker, "fundops-status-reader"),
     )
     return ChildSpec("status", actor)

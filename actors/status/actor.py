@@ -119,7 +119,8 @@ class StatusActor(Actor):
 
     `nursery`, `board` and `port` must outlive the actor. With `token` None or empty every client
     that reaches the port may listen. The database must have its uuid in `meta` when the actor
-    starts. `tree` gives the actors of the fund, `face` the settings that the stream needs.
+    starts. `tree` gives the actors of the fund, `face` the settings that the stream needs. `hosts`
+    are accepted in the Host header beside the loopback names.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class StatusActor(Actor):
         tree: Callable[[], tuple[ChildStatus, ...]] = tuple,
         face: StatusFace = StatusFace(),  # noqa: B008  frozen
         page: Callable[[], bytes] | None = None,
+        hosts: frozenset[str] = frozenset(),
         limits: ServerLimits = ServerLimits(),  # noqa: B008  frozen
         make_worker: Callable[[], Worker] = _reader_thread,
     ) -> None:
@@ -145,7 +147,7 @@ class StatusActor(Actor):
         self._board = board
         self._tree = tree
         self._face = face
-        self._site = Site(page, self.readiness)
+        self._site = Site(page, self.readiness, hosts)
         self._limits = limits
         self._make_worker = make_worker
         self._worker: Worker | None = None

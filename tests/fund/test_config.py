@@ -91,6 +91,9 @@ def test_all_subsystems_are_off_and_the_defaults_are_the_documented_ones() -> No
         "max_drawdown_pct": 20.0,
         "min_win_rate": 0.45,
         "status_port": None,
+        "status_host": "127.0.0.1",
+        "status_hosts": (),
+        "status_behind_proxy": False,
         "status_token": None,
         "control_socket": True,
         "alert_log": False,
@@ -482,3 +485,35 @@ def test_a_setting_of_a_part_has_the_default_of_the_part() -> None:
         for field in msgspec.structs.fields(part):
             if field.name in FundConfig.__struct_fields__:
                 assert getattr(config, field.name) == field.default, field.name
+
+
+# -- the address of the status port
+
+
+@pytest.mark.parametrize("host", ["localhost", "", "::1", "256.1.1.1", "10.0.0.1:80"])
+def test_the_status_port_is_bound_to_an_address(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"^status_host: "):
+        FundConfig(total_capital=1, status_host=host)
+
+
+def test_beyond_loopback_the_status_port_needs_a_proxy_and_a_token() -> None:
+    with pytest.raises(ConfigError, match="needs status_behind_proxy=True"):
+        FundConfig(total_capital=1, status_host="0.0.0.0")
+    with pytest.raises(ConfigError, match=r"^status_token: may be empty on loopback only"):
+        FundConfig(
+            total_capital=1, status_host="10.1.2.3", status_behind_proxy=True, status_token=""
+        )
+    config = FundConfig(
+        total_capital=1,
+        status_host="10.1.2.3",
+        status_behind_proxy=True,
+        status_hosts=("fund.example",),
+    )
+    assert config.status_names == {"fund.example", "10.1.2.3"}
+    assert FundConfig(total_capital=1, status_host="127.0.0.2").status_names == frozenset()
+
+
+@pytest.mark.parametrize("name", ["Fund.example", "", "a b", "fund.example:8711", "-x", "x" * 254])
+def test_a_name_of_the_status_port_is_one_of_a_host(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^status_hosts: "):
+        FundConfig(total_capital=1, status_hosts=(name,))

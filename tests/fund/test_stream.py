@@ -261,7 +261,9 @@ async def test_deliveries_of_alerts_are_told() -> None:
 
 async def http(world: VirtualFund, path: str, *headers: str) -> tuple[int, bytes]:
     stream = await trio.open_tcp_stream("127.0.0.1", await world.fund.status_port())
-    lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers]
+    named = any(header.lower().startswith("host:") for header in headers)
+    host = () if named else ("Host: localhost",)
+    lines = [f"GET {path} HTTP/1.1", *host, "Connection: close", *headers]
     async with stream:
         await stream.send_all(("\r\n".join(lines) + "\r\n\r\n").encode())
         data = b""
@@ -344,3 +346,22 @@ async def test_a_replay_sends_states_once_a_second_and_not_at_every_tick() -> No
             await until(client, settled)
         fields = len(Fund.__struct_fields__)
         assert counted <= fields * (taken_s + 3)
+
+
+async def test_a_proxy_offers_the_port_under_its_own_names_and_no_other() -> None:
+    async with virtual_fund(status_hosts=("fund.example",), **ALL) as world:
+        page_of = "Host: fund.example"
+        assert (await http(world, "/", page_of))[0] == 200
+        assert (await http(world, "/", page_of, "Origin: https://fund.example"))[0] == 200
+        assert (await http(world, "/", page_of, "Origin: https://evil.example"))[0] == 403
+        assert (await http(world, "/", "Host: evil.example"))[0] == 421
+        assert (await http(world, "/"))[0] == 200
+
+
+async def test_the_port_is_bound_to_the_address_that_was_given() -> None:
+    async with virtual_fund(status_host="127.0.0.2", **ALL) as world:
+        port = await world.fund.status_port()
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await trio.open_tcp_stream("127.0.0.1", port)
+        stream = await trio.open_tcp_stream("127.0.0.2", port)
+        await stream.aclose()

@@ -19,12 +19,15 @@ _BACKLOG = 1_024
 
 
 class HeldPort:
-    """A port on 127.0.0.1, free for others until `take` and after `close`. 0 takes any free one."""
+    """A port of this machine, free for others until `take` and after `close`. 0 takes any free one.
 
-    def __init__(self, port: int) -> None:
+    `host` is the address that it is bound to, of IPv4.
+    """
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         if not 0 <= port <= 65_535:  # the resolver would silently take it modulo 65,536
             raise ConfigError("port", f"{port!r} is not between 0 and 65535")
-        self._wanted = port
+        self._wanted, self._host = port, host
         self._socket: socket.socket | None = None
 
     @property
@@ -36,9 +39,9 @@ class HeldPort:
         """Hold the port, and return it. Idempotent. Raises: `OSError` when it cannot be bound."""
         if self._socket is None:
             try:
-                self._socket = socket.create_server(("127.0.0.1", self._wanted), backlog=_BACKLOG)
+                self._socket = socket.create_server((self._host, self._wanted), backlog=_BACKLOG)
             except OSError as error:
-                text = f"127.0.0.1:{self._wanted} cannot be bound: {error.strerror or error}"
+                text = f"{self._host}:{self._wanted} cannot be bound: {error.strerror or error}"
                 raise OSError(error.errno, text) from error
         number = self.number
         assert number is not None
