@@ -39,11 +39,19 @@ def _engine(kind: type[FakeController] = FakeController) -> Any:
     return engine
 
 
-def _faults(deadline_s: float | None = None, **parts: Any) -> tuple[str, ...]:
+def _faults(**parts: Any) -> tuple[str, ...]:
     """Of a whole controller with these parts in the place of its own."""
+    return check_controller(_with(parts))
+
+
+def _faults_soon(**parts: Any) -> tuple[str, ...]:
+    """As `_faults`, with a short deadline for parts that hang."""
+    return check_controller(_with(parts), deadline_s=SHORT_S)
+
+
+def _with(parts: dict[str, Any]) -> Any:
     methods = {name: part for name, part in parts.items() if callable(part)}
-    engine = _engine(type("Engine", (FakeController,), methods))
-    return check_controller(engine, deadline_s=deadline_s)
+    return _engine(type("Engine", (FakeController,), methods))
 
 
 @pytest.fixture(autouse=True)
@@ -377,14 +385,14 @@ async def _hang_trio(self: Any, *args: Any) -> None:
 
 
 def test_a_coroutine_that_hangs_is_named_and_the_rest_is_checked() -> None:
-    assert _faults(SHORT_S, pause=_hang_trio, feeds=lambda self: "x") == (
+    assert _faults_soon(pause=_hang_trio, feeds=lambda self: "x") == (
         "feeds: it answered a str, not a list",
         "pause: it did not answer within 0.05 s",
     )
 
 
 def test_a_plain_function_that_blocks_is_named_and_the_rest_is_checked() -> None:
-    assert _faults(SHORT_S, feeds=lambda self: time.sleep(0.5), stop=_hang_trio) == (
+    assert _faults_soon(feeds=lambda self: time.sleep(0.5), stop=_hang_trio) == (
         "feeds: it did not answer within 0.05 s",
         "feeds: it cannot be ended, and would hold up what calls it",
         "stop: it did not answer within 0.05 s",
