@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ import trio
 
 from fundops.errors import FundClosed, FundNotRunning
 
-__all__ = ["Bridge", "Call"]
+__all__ = ["Bridge", "Call", "in_asyncio_loop"]
 
 # How long a program that ends without calling `stop` waits for the fund to stop.
 EXIT_S: Final = 10.0
@@ -297,6 +298,18 @@ class Bridge(Generic[F]):
             closed = FundClosed("the fund stopped during the call")
             closed.__cause__ = self._error
             self._close(call, None, closed)
+
+
+def in_asyncio_loop() -> bool:
+    """Whether an asyncio loop runs in this thread. It does not load asyncio to say so."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 _bridges: WeakSet[Bridge[Any]] = WeakSet()

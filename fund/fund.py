@@ -7,7 +7,6 @@ async with Fund.open(FundConfig(total_capital=100_000, ledger_enabled=True)) as 
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any
@@ -19,6 +18,7 @@ from fundops.actors.host import Host, Place, checked_controller
 from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.promotion.schema import check_stages
 from fundops.actors.status.board import StatusBoard
+from fundops.bridge import in_asyncio_loop
 from fundops.config import FundConfig
 from fundops.control.runner import CommandRunner
 from fundops.control.server import ControlServer
@@ -269,22 +269,13 @@ def _check_runs_on_trio() -> None:
     """Raises: `NeedsTrio`, before anything was started or a file was made."""
     if trio.lowlevel.in_trio_run():
         return
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and _has_loop(asyncio):
+    if in_asyncio_loop():
         raise NeedsTrio(
             "Fund.open needs trio, and this is asyncio; AsyncioFund.open has the same names"
         )
     raise NeedsTrio(
         "Fund.open needs a trio run, and there is none; FundManager needs no event loop"
     )
-
-
-def _has_loop(asyncio: Any) -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from any thread and waits for its answer. The first call starts the fund, unless
 
 from __future__ import annotations
 
-import sys
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
@@ -18,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from fundops.actors.host import ThreadPlace
-from fundops.bridge import Bridge
+from fundops.bridge import Bridge, in_asyncio_loop
 from fundops.config import FundConfig
 from fundops.errors import FundClosed
 from fundops.faces import (
@@ -106,7 +105,7 @@ class FundManager(Hosted, SyncVerbs):
 
         Raises: `FundNotRunning` after `stop`, `FundClosed`, and the errors of `function`.
         """
-        if not self._warned and _in_event_loop():
+        if not self._warned and in_asyncio_loop():
             self._warned = True
             warnings.warn(
                 f"FundManager.{verb.removeprefix('fund.')} blocks the event loop that runs here;"
@@ -117,14 +116,3 @@ class FundManager(Hosted, SyncVerbs):
         if self._last is None and not self._bridge.inherited:
             self.start()
         return self._bridge.call(function)
-
-
-def _in_event_loop() -> bool:
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return False
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
