@@ -10,6 +10,7 @@ and a look into the file; they never wait, and make nothing durable.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence, Set
 from hashlib import sha256
 from typing import Any, Generic, Protocol, TypeVar
@@ -100,7 +101,7 @@ class Outcome:
         self.alerts: list[AlertDraft] = []
 
 
-class Reports(Generic[R]):
+class Reports(ABC, Generic[R]):
     """How one kind of report is checked, found again and booked.
 
     One object decides one run. It knows the entries booked before, in the file and in this run.
@@ -119,28 +120,28 @@ class Reports(Generic[R]):
 
     # -- different for each kind
 
+    @abstractmethod
     def check(self, report: object) -> R | Problem:
         """The report in exact types, or its problem."""
-        raise NotImplementedError
 
+    @abstractmethod
     def key_of(self, report: R) -> str:
         """The key under which this revision of the report is booked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def key_of_bad(self, report: object) -> str | None:
         """The key of a report with another wrong field; None: it cannot be read either."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look_up(self, reports: Sequence[R]) -> None:
         """Find the entries of these reports that were booked before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def book(self, report: R) -> Sequence[Entry]:
         """Add the entries of a report to the draft; none when it is booked already.
 
         Raises: a refusal, with nothing added.
         """
-        raise NotImplementedError
 
     def tell(self, report: R, booked: Sequence[Entry]) -> Iterable[AlertDraft]:
         """The alerts about a report that was booked."""
