@@ -16,7 +16,6 @@ from fundops.testing import FakeController
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytest.importorskip("fundops.wire.stream.site", reason="this server has no page")
 TOKEN = "of/a+fund"
 
 

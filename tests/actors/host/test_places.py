@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+import uvloop
 
 from fundops.actors.host import places
 from fundops.actors.host.places import (
@@ -290,8 +291,6 @@ async def test_tasks_cancelled_by_the_host_are_errors_of_the_call() -> None:
 
 
 async def test_another_event_loop_works_too() -> None:
-    uvloop = pytest.importorskip("uvloop")
-
     async def nap() -> str:
         await asyncio.sleep(0)
         return type(asyncio.get_running_loop()).__module__
