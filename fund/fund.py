@@ -175,7 +175,7 @@ async def _open(
         lock.claim_file()
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
         if config.promotion_enabled:
-            check_stages(path, config.promotion_settings())
+            check_stages(path, config.promotion_rules())
         for setting in config.tight_limits:
             log.warning(
                 "%s is %g%%: less than a day's noise may stop trading",

@@ -20,9 +20,19 @@ from typing import Any, TypeVar
 import msgspec
 
 from fundops.actors.persistence import Reader, Rows, Store, commit_batch
-from fundops.actors.promotion import PromotionGate, PromotionSettings, core, gate, schema
+from fundops.actors.promotion import (
+    Capital,
+    PromotionGate,
+    PromotionPolicy,
+    core,
+    policy_of,
+    schema,
+    with_gate,
+)
+from fundops.actors.promotion.capital import terms_of
+from fundops.actors.promotion.evaluation import evaluate
 from fundops.actors.promotion.metrics import canonical_metrics
-from fundops.actors.promotion.strategy import Change, Rules, Strategy, terms_of
+from fundops.actors.promotion.strategy import Change, Strategy
 from fundops.config import home, is_file_path
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
@@ -61,10 +71,10 @@ class PromotionManager:
         self,
         db_path: str | Path | None = None,
         *,
-        settings: PromotionSettings = PromotionSettings(),  # noqa: B008  frozen
+        policy: PromotionPolicy | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """`db_path` None: promotion.db in the home folder.
+        """`db_path` None: promotion.db in the home folder. `policy` None: `policy_of("guarded")`.
 
         Raises: `DatabaseError`; `ConfigError` for a name that is no file; `PolicyError` naming a
         strategy whose stage the ladder lacks.
@@ -75,30 +85,27 @@ class PromotionManager:
         # Located once: the working folder may change between two calls.
         path = Path(db_path) if db_path is not None else home() / "promotion.db"
         self._path = Path(os.path.realpath(path))
-        self._settings = settings
+        self._policy = policy_of() if policy is None else policy
         self._clock = clock or SystemClock()
-        self._gates: dict[PromotionStage, PromotionGate] = {}
-        self._rules = Rules(settings)
         # One call at a time: the connection is opened for each, but two threads would fight over
         # the file's lock.
         self._turn = threading.Lock()
         if not _is_made(self._path):
             with self._writing():
                 pass  # the file exists, and is ours, from here on
-        self._read(lambda file: core.check_on_ladder(schema.load_all(file.rows), self._rules))
+        self._read(lambda file: core.check_on_ladder(schema.load_all(file.rows), self._policy))
 
     # -- gates
 
     def add_gate(self, gate: PromotionGate) -> None:
         """Replace the criteria that guard the way up from the gate's stage.
 
-        Raises: `UnknownStage`; `ConfigError` for an object that is no gate.
+        Raises: `UnknownStage`; `ConfigError` for an object that is no gate; `PolicyError` naming
+            the criterion that makes no sense.
         """
         if not isinstance(gate, PromotionGate):
             raise ConfigError("gate", f"{shown(gate)} is not a PromotionGate")
-        self._rules.stage(gate.stage)
-        self._gates[gate.stage] = gate
-        self._rules = Rules(self._settings, tuple(self._gates.values()))
+        self._policy = with_gate(self._policy, gate)
 
     # -- registering and recording
 
@@ -117,7 +124,7 @@ class PromotionManager:
         Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for the name,
         `AmountError` for the budget; `Conflict` for another strategy's id or another budget.
         """
-        stage = self._rules.stage(initial_stage)
+        stage = self._policy.stage(initial_stage)
         core.check_name(strategy_name)
         budget_minor = _minor_of(budget)
         with self._writing() as file:
@@ -152,7 +159,7 @@ class PromotionManager:
         `by` or `reason`; `AmountError` for the budget.
         """
         core.check_name(name)
-        found = self._rules.stage(stage)
+        found = self._policy.stage(stage)
         budget_minor = _minor_of(budget)
         with self._writing() as file:
             known = schema.find(file.rows, name)
@@ -192,7 +199,7 @@ class PromotionManager:
             now_us = self._clock.now_us()
             as_of_us = now_us if explicit_us is None else explicit_us
             strategy = file.find(strategy_id)
-            core.check_evidence(strategy, self._rules.stage(stage), as_of_us, now_us)
+            core.check_evidence(strategy, self._policy.stage(stage), as_of_us, now_us)
             core.check_source(source)
             before = (
                 schema.recorded_before(file.rows, strategy, as_of_us, source)
@@ -213,9 +220,9 @@ class PromotionManager:
     # -- deciding
 
     def evaluate(self, strategy_id: str) -> Evaluation:
-        """The verdict of the rules now; writes nothing."""
+        """The verdict of the policy now; writes nothing."""
         strategy = self._read(lambda file: file.find(strategy_id))
-        return gate.evaluate(strategy, self._rules, self._clock.now_us())
+        return evaluate(strategy, self._policy, self._clock.now_us(), capital=Capital())
 
     def should_promote(self, strategy_id: str) -> bool:
         """Whether `promote` would go through now."""
@@ -299,14 +306,14 @@ class PromotionManager:
 
         strategy, newest_first = self._read(read)
         return core.snapshot(
-            strategy, self._rules, self._clock.now_us(), tuple(reversed(newest_first))
+            strategy, self._policy, self._clock.now_us(), tuple(reversed(newest_first))
         )
 
     def strategies(self) -> tuple[PromotionSnapshot, ...]:
         """All of them, by name, without their history."""
         now_us = self._clock.now_us()
         found = self._read(lambda file: schema.load_all(file.rows))
-        return tuple(core.snapshot(strategy, self._rules, now_us, ()) for strategy in found)
+        return tuple(core.snapshot(strategy, self._policy, now_us, ()) for strategy in found)
 
     def history(self, strategy_id: str | None = None, limit: int = 50) -> tuple[HistoryEntry, ...]:
         """Newest first."""
@@ -324,8 +331,8 @@ class PromotionManager:
     def require(self, strategy_id: str, *, at_least: PromotionStage) -> PromotionStage:
         """The current stage. Raises: `StageTooLow` when it is below `at_least`, `UnknownStage`."""
         stage = self.current_stage(strategy_id)
-        needed = self._rules.ladder.rank(self._rules.stage(at_least))
-        if stage is PromotionStage.Retired or self._rules.ladder.rank(stage) < needed:
+        needed = self._policy.rank(self._policy.stage(at_least))
+        if stage is PromotionStage.Retired or self._policy.rank(stage) < needed:
             raise StageTooLow(f"{strategy_id} is in {stage.value}; this run needs {at_least.value}")
         return stage
 
@@ -346,7 +353,7 @@ class PromotionManager:
         else:
             budget_minor = positive_minor(budget, "budget").minor
         sized = msgspec.structs.replace(strategy, budget_minor=budget_minor)
-        terms = terms_of(sized, self._rules)
+        terms = terms_of(sized, self._policy)
         notional = from_minor(budget_minor if terms.mode in ("paper", "shadow") else 0)
         live = terms.mode == "live"
         capital = capital_of(terms, 0) if live else notional
@@ -357,10 +364,10 @@ class PromotionManager:
     def _move(
         self, rule: Callable[..., Change], strategy_id: str, to: PromotionStage | None, **how: Any
     ) -> Transition:
-        target = None if to is None else self._rules.stage(to)
+        target = None if to is None else self._policy.stage(to)
         change = self._change(
             strategy_id,
-            lambda strategy, now_us: rule(strategy, self._rules, now_us, to=target, **how),
+            lambda strategy, now_us: rule(strategy, self._policy, now_us, to=target, **how),
         )
         assert change is not None
         return core.transition_of(change)

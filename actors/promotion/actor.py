@@ -48,10 +48,13 @@ from ...wire.stream.records import PromotionFull
 from ..alert.requests import alert_ref, alert_request, wake_alerts
 from ..host import Host
 from ..persistence import DurableActor
-from . import core, gate, schema, shown
+from . import core, schema, shown
+from .capital import Capital, entitled_minor, terms_of
+from .evaluation import evaluate as judge
+from .limits import breach
 from .metrics import Reading, Sample, canonical_metrics, count_of, figure_of
-from .settings import PromotionSettings
-from .strategy import Change, Rules, Strategy, terms_of
+from .policy import PromotionPolicy
+from .strategy import Change, Strategy
 
 __all__ = ["PromotionActor"]
 
@@ -67,18 +70,18 @@ _STAGES = {stage.value for stage in PromotionStage}
 class PromotionActor(DurableActor):
     """Keeps the record of each strategy and moves it between stages.
 
-    `capital_minor` is the fund's: the budget of a strategy without its own, and the bound of all
-    entitlements together.
+    `capital` is the budget of a strategy without its own, and the bound of all entitlements
+    together.
     """
 
     def __init__(
-        self, path: Path, clock: Clock, host: Host, settings: PromotionSettings, capital_minor: int
+        self, path: Path, clock: Clock, host: Host, policy: PromotionPolicy, capital: Capital
     ) -> None:
         super().__init__(path)
         self._clock = clock
         self._host = host
-        self._rules = Rules(settings, capital_minor=capital_minor)
-        self._capital_minor = capital_minor
+        self._policy = policy
+        self._capital = capital
         self._strategies: dict[str, Strategy] = {}  # by id
         self._saved: dict[str, Strategy] = {}  # by id; as they are on disk
         self._ids: dict[str, str] = {}  # by name
@@ -90,13 +93,13 @@ class PromotionActor(DurableActor):
     def load(self) -> None:
         """All strategies, as they are on disk."""
         strategies = schema.load_all(self._reader)
-        core.check_on_ladder(strategies, self._rules)
+        core.check_on_ladder(strategies, self._policy)
         self._apply(strategies)
 
     async def begin(self) -> None:
         """Find the alert actor, if the tree has one."""
         self._alert = alert_ref(self.context)
-        room_minor = self._rules.room_minor(self._entitled_minor)
+        room_minor = self._capital.room_minor(self._entitled_minor)
         if room_minor is not None and room_minor < 0:
             log.warning("the strategies are entitled to more than max_total_entitlement_pct allows")
 
@@ -110,14 +113,17 @@ class PromotionActor(DurableActor):
         """Keep the record in memory, where it may be newer than on disk."""
         before = self._strategies.get(strategy.id)
         if before is None or before.stage is not strategy.stage:
-            self._entitled_minor += self._rules.entitled_minor(strategy)
+            self._entitled_minor += self._entitled(strategy)
             if before is not None:
-                self._entitled_minor -= self._rules.entitled_minor(before)
+                self._entitled_minor -= self._entitled(before)
         self._strategies[strategy.id] = strategy
 
     def _others_minor(self, strategy: Strategy) -> int:
         """The real capital that all other strategies are entitled to."""
-        return self._entitled_minor - self._rules.entitled_minor(strategy)
+        return self._entitled_minor - self._entitled(strategy)
+
+    def _entitled(self, strategy: Strategy) -> int:
+        return entitled_minor(strategy, self._policy, self._capital)
 
     def _find(self, id_or_name: object) -> Strategy:
         if not isinstance(id_or_name, str):  # a list would crash the look-up, and the actor
@@ -144,7 +150,7 @@ class PromotionActor(DurableActor):
     async def register(self, request: Register) -> str:
         """Register a strategy; the same name again gives the same id."""
         core.check_name(request.name)
-        stage = self._rules.stage(request.stage)
+        stage = self._policy.stage(request.stage)
         known = self._known(request.name)
         if known is not None:
             return core.repeated(known, request.name, request.budget_minor)
@@ -163,7 +169,7 @@ class PromotionActor(DurableActor):
     async def adopt(self, request: Adopt) -> str:
         """Register a strategy that trades already, at any stage. Raises: `Conflict`."""
         core.check_name(request.name)
-        stage = self._rules.stage(request.stage)
+        stage = self._policy.stage(request.stage)
         known = self._known(request.name)
         if known is not None:
             core.repeated(known, request.name, None)
@@ -178,7 +184,9 @@ class PromotionActor(DurableActor):
             budget_minor=request.budget_minor,
         )
         if not request.over_capital:
-            core.check_capital(change.after, stage, self._rules, self._entitled_minor)
+            core.check_capital(
+                change.after, stage, self._policy, self._capital, self._entitled_minor
+            )
         await self._save((change.after,), schema.changed((change,)))
         return change.after.id
 
@@ -192,7 +200,7 @@ class PromotionActor(DurableActor):
         now_us = self._clock.now_us()
         strategy = self._find(request.strategy_id)
         as_of_us = now_us if request.as_of_us is None else request.as_of_us
-        core.check_evidence(strategy, self._rules.stage(request.stage), as_of_us, now_us)
+        core.check_evidence(strategy, self._policy.stage(request.stage), as_of_us, now_us)
         values, source = canonical_metrics(request.metrics), core.check_source(request.source)
         explicit = request.as_of_us is not None
         before = (
@@ -211,11 +219,17 @@ class PromotionActor(DurableActor):
 
     @handles(Evaluate)
     def evaluate(self, request: Evaluate) -> Evaluation:
-        """The verdict of the rules now; nothing is written."""
+        """The verdict of the policy now; nothing is written."""
         return self._evaluate(self._find(request.strategy_id), self._clock.now_us())
 
     def _evaluate(self, strategy: Strategy, now_us: int) -> Evaluation:
-        return gate.evaluate(strategy, self._rules, now_us, self._others_minor(strategy))
+        return judge(
+            strategy,
+            self._policy,
+            now_us,
+            capital=self._capital,
+            others_minor=self._others_minor(strategy),
+        )
 
     @handles(Promote)
     async def promote(self, request: Promote) -> Transition:
@@ -223,12 +237,13 @@ class PromotionActor(DurableActor):
         strategy = self._find(request.strategy_id)
         change = core.promoted(
             strategy,
-            self._rules,
+            self._policy,
             self._clock.now_us(),
-            to=None if request.to is None else self._rules.stage(request.to),
+            to=None if request.to is None else self._policy.stage(request.to),
             by=request.by,
             reason=request.reason,
             expected_rev=request.expected_rev,
+            capital=self._capital,
             others_minor=self._others_minor(strategy),
         )
         return (await self._move([change]))[0]
@@ -238,9 +253,9 @@ class PromotionActor(DurableActor):
         """Down, also a frozen or cooling strategy."""
         change = core.demoted(
             self._find(request.strategy_id),
-            self._rules,
+            self._policy,
             self._clock.now_us(),
-            to=None if request.to is None else self._rules.stage(request.to),
+            to=None if request.to is None else self._policy.stage(request.to),
             by=request.by,
             reason=request.reason,
             expected_rev=request.expected_rev,
@@ -321,7 +336,7 @@ class PromotionActor(DurableActor):
             after,
             request.session,
             now_us,
-            self._rules.settings,
+            self._policy,
             measured=reading is not None and not begins,
             periods_per_year=request.periods_per_year,
         )
@@ -334,32 +349,39 @@ class PromotionActor(DurableActor):
 
     def _decide(self, reported: Sequence[Strategy], now_us: int, *, evaluate: bool) -> list[Change]:
         """Demotions first: the capital that they free counts for the promotions."""
-        entitled_minor = self._rules.entitled_minor
         total_minor, changes, staying = self._entitled_minor, [], []
         for strategy in reported:
-            down = gate.breach(strategy, self._rules)
-            if down is None or not (down[1] or evaluate):
+            down = breach(strategy, self._policy)
+            if down is None or not (down.hard or evaluate):
                 staying.append(strategy)
                 continue
-            reason, hard = down
             change = core.demoted(
-                strategy, self._rules, now_us, by="promotion", reason=reason, hard=hard
+                strategy,
+                self._policy,
+                now_us,
+                to=down.to,
+                by="promotion",
+                reason=down.reason,
+                hard=down.hard,
             )
-            total_minor += entitled_minor(change.after) - entitled_minor(strategy)
+            total_minor += self._entitled(change.after) - self._entitled(strategy)
             changes.append(change)
         for strategy in staying if evaluate else ():
-            others_minor = total_minor - entitled_minor(strategy)
-            evaluation = gate.evaluate(strategy, self._rules, now_us, others_minor)
-            if evaluation.would_do == "promote":
+            others_minor = total_minor - self._entitled(strategy)
+            found = judge(
+                strategy, self._policy, now_us, capital=self._capital, others_minor=others_minor
+            )
+            if found.would_do == "promote":
                 change = core.promoted(
                     strategy,
-                    self._rules,
+                    self._policy,
                     now_us,
                     by="promotion",
                     reason="gate passed",
+                    capital=self._capital,
                     others_minor=others_minor,
                 )
-                total_minor = others_minor + entitled_minor(change.after)
+                total_minor = others_minor + self._entitled(change.after)
                 changes.append(change)
         return changes
 
@@ -407,7 +429,8 @@ class PromotionActor(DurableActor):
 
     async def _set_stage(self, strategy: Strategy) -> None:
         """Tell the engine. If it does not listen, the tick's reconciliation tells it again."""
-        cap = capital_of(terms_of(strategy, self._rules), self._capital_minor)
+        terms = terms_of(strategy, self._policy)
+        cap = capital_of(terms, self._capital.fund_minor or 0)
         try:
             await self._host.set_stage(strategy.name, strategy.stage.value, cap)
         except HostFault as fault:
@@ -446,7 +469,7 @@ class PromotionActor(DurableActor):
         )
 
     def _ready_note(self, strategy: Strategy) -> Statement:
-        target = self._rules.ladder.above(strategy.stage)
+        target = self._policy.above(strategy.stage)
         return alert_request(
             self._clock.now_us(),
             Level.INFO,
@@ -459,7 +482,8 @@ class PromotionActor(DurableActor):
     def terms(self) -> dict[str, EntitlementTerms]:
         """The terms of each strategy's stage, by name."""
         return {
-            strategy.name: terms_of(strategy, self._rules) for strategy in self._strategies.values()
+            strategy.name: terms_of(strategy, self._policy)
+            for strategy in self._strategies.values()
         }
 
     # -- questions
@@ -477,7 +501,7 @@ class PromotionActor(DurableActor):
         self, strategy: Strategy, now_us: int, history: tuple[HistoryEntry, ...]
     ) -> PromotionSnapshot:
         others_minor = self._others_minor(strategy)
-        return core.snapshot(strategy, self._rules, now_us, history, others_minor)
+        return core.snapshot(strategy, self._policy, now_us, history, self._capital, others_minor)
 
     @handles(ReadStrategies)
     def strategies(self, _: ReadStrategies) -> tuple[PromotionSnapshot, ...]:
@@ -495,7 +519,7 @@ class PromotionActor(DurableActor):
             strategy.name: shown.full(
                 strategy,
                 self._evaluate(strategy, now_us),
-                self._rules,
+                self._policy,
                 now_us,
                 self._last_move(strategy),
             )

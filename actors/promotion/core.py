@@ -37,10 +37,13 @@ from ...wire.promotion import (
     PromotionStage,
     Transition,
 )
-from .gate import evaluate, latest
+from .capital import Capital, entitled_minor
+from .evaluation import evaluate
+from .limits import without_money
 from .metrics import WORST, Reading, canonical_metrics, count_of
-from .settings import PromotionSettings
-from .strategy import REMEMBERED_SESSIONS, Change, Metric, Rules, Strategy
+from .observation import value_of
+from .policy import PromotionPolicy
+from .strategy import REMEMBERED_SESSIONS, Change, Metric, Strategy
 
 __all__ = [
     "check_evidence",
@@ -167,26 +170,30 @@ def repeated(known: Strategy, name: str, budget_minor: int | None) -> str:
 
 
 def check_capital(
-    strategy: Strategy, stage: PromotionStage, rules: Rules, others_minor: int
+    strategy: Strategy,
+    stage: PromotionStage,
+    policy: PromotionPolicy,
+    capital: Capital,
+    others_minor: int,
 ) -> None:
     """Whether the fund's capital allows the stage beside the others. Raises: `CapitalExceeded`."""
-    room_minor = rules.room_minor(others_minor)
-    wanted_minor = rules.entitled_minor(strategy, stage)
+    room_minor = capital.room_minor(others_minor)
+    wanted_minor = entitled_minor(strategy, policy, capital, stage)
     if room_minor is not None and wanted_minor and wanted_minor > room_minor:
         raise CapitalExceeded(
             strategy.name, stage.value, from_minor(wanted_minor), from_minor(room_minor)
         )
 
 
-def check_on_ladder(strategies: Iterable[Strategy], rules: Rules) -> None:
+def check_on_ladder(strategies: Iterable[Strategy], policy: PromotionPolicy) -> None:
     """Whether each strategy stands on a stage of the ladder. Raises: `PolicyError`."""
-    stages = {rung.stage for rung in rules.ladder.rungs} | {PromotionStage.Retired}
+    stages = {rung.stage for rung in policy.rungs} | {PromotionStage.Retired}
     for strategy in strategies:
         if strategy.stage not in stages:
             raise PolicyError(
                 "promotion_ladder",
-                f"{strategy.name} is in {strategy.stage.value}, which {rules.ladder.name!r} lacks;"
-                f" its stages are {', '.join(rules.ladder.names())}",
+                f"{strategy.name} is in {strategy.stage.value}, which {policy.ladder!r} lacks;"
+                f" its stages are {', '.join(policy.names())}",
             )
 
 
@@ -230,7 +237,7 @@ def session_ended(
     strategy: Strategy,
     session: str,
     now_us: int,
-    settings: PromotionSettings,
+    policy: PromotionPolicy,
     *,
     measured: bool,
     periods_per_year: float,
@@ -245,18 +252,19 @@ def session_ended(
     # Sessions only go forward: a clock that stepped back must not end yesterday again.
     if session <= last if both_dated else session == last:
         return strategy
+    keep = policy.rung(strategy.stage).keep.drawdown
     track = strategy.track.ended(
         session,
         measured=measured,
-        soft_drawdown=settings.max_drawdown_pct / 100,
-        remembered=settings.soft_sessions,
+        soft_drawdown=1.0 if keep is None else keep,
+        remembered=policy.soft.sessions,
     )
     after = msgspec.structs.replace(
         strategy, track=track, closes_us=(*strategy.closes_us, now_us)[-REMEMBERED_SESSIONS:]
     )
     if track.sessions == strategy.track.sessions:
         return after
-    values = track.metrics(periods_per_year)
+    values = track.metrics(policy.periods_per_year or periods_per_year)
     return msgspec.structs.replace(
         after,
         measured={name: Metric(value, now_us) for name, value in values.items()},
@@ -283,13 +291,14 @@ def _check_movable(strategy: Strategy, expected_rev: int | None) -> None:
 
 def promoted(
     strategy: Strategy,
-    rules: Rules,
+    policy: PromotionPolicy,
     now_us: int,
     *,
     to: PromotionStage | None = None,
     by: str,
     reason: str = "",
     expected_rev: int | None = None,
+    capital: Capital = Capital(),  # noqa: B008  frozen
     others_minor: int = 0,
 ) -> Change:
     """One stage up, on a current PASS. There is no way around the gate.
@@ -299,10 +308,10 @@ def promoted(
     """
     by, reason = _allowing(by, reason)
     _check_movable(strategy, expected_rev)
-    target = rules.ladder.above(strategy.stage)
+    target = policy.above(strategy.stage)
     if target is None:
         raise SkipRefused(f"{strategy.name} is at the top stage, {strategy.stage.value}")
-    if to is not None and rules.stage(to) is not target:
+    if to is not None and policy.stage(to) is not target:
         raise SkipRefused(
             f"{strategy.name} can go from {strategy.stage.value} to {target.value},"
             f" not to {to.value}"
@@ -311,10 +320,12 @@ def promoted(
         raise StrategyFrozen(f"{strategy.name} is frozen")
     if strategy.cooldown_until_us is not None and now_us < strategy.cooldown_until_us:
         raise CoolingDown(strategy.name, strategy.cooldown_until_us)
-    evaluation = evaluate(strategy, rules, now_us, others_minor)
+    evaluation = evaluate(strategy, policy, now_us, capital=capital, others_minor=others_minor)
     if evaluation.verdict != "PASS" or evaluation.would_do == "demote":
         raise GateNotPassed(evaluation)
-    check_capital(strategy, target, rules, others_minor)
+    check_capital(strategy, target, policy, capital, others_minor)
+    if evaluation.would_do == "none":
+        raise GateNotPassed(evaluation)
     after = _moved(strategy, target, now_us)
     return Change(
         after, "promote", strategy.stage, now_us, by, reason, evaluation, _values(strategy)
@@ -323,7 +334,7 @@ def promoted(
 
 def demoted(
     strategy: Strategy,
-    rules: Rules,
+    policy: PromotionPolicy,
     now_us: int,
     *,
     to: PromotionStage | None = None,
@@ -332,9 +343,9 @@ def demoted(
     hard: bool = False,
     expected_rev: int | None = None,
 ) -> Change:
-    """Down to `to`, or where the rules send it; frozen and cooling strategies too.
+    """Down to `to`, or one stage; frozen and cooling strategies too.
 
-    A hard demotion from real money goes to shadow, any other one stage down. Each demotion starts a
+    A hard demotion leaves real money, any other one goes one stage down. Each demotion starts a
     cooldown, which doubles with each one in the window, and too many of them freeze the strategy
     until a person acts.
 
@@ -342,24 +353,22 @@ def demoted(
     """
     by, reason = _tightening(by, reason)
     _check_movable(strategy, expected_rev)
-    settings = rules.settings
-    below = rules.ladder.below(strategy.stage)
+    cooldowns = policy.cooldowns
+    below = policy.below(strategy.stage)
     if below is None:
         raise SkipRefused(f"{strategy.name} is in the lowest stage, {strategy.stage.value}")
-    target = below
+    target = without_money(strategy.stage, policy) if hard else below
     if to is not None:
-        target = rules.stage(to)
-        if rules.ladder.rank(target) >= rules.ladder.rank(strategy.stage):
+        target = policy.stage(to)
+        if policy.rank(target) >= policy.rank(strategy.stage):
             raise SkipRefused(
                 f"{target.value} is not below {strategy.stage.value}, where {strategy.name} is"
             )
-    elif hard and strategy.stage.is_live:
-        target = PromotionStage.Shadow
-    window_us = int(settings.freeze_window_days * DAY_US)
+    window_us = int(cooldowns.freeze_window_days * DAY_US)
     recent = tuple(at for at in strategy.demotions_us if at > now_us - window_us)
-    days = settings.hard_cooldown_days if hard else settings.soft_cooldown_days
-    days = min(settings.cooldown_max_days, days * 2 ** len(recent))
-    freeze = len(recent) + 1 >= settings.freeze_after_demotions
+    days = cooldowns.hard_days if hard else cooldowns.soft_days
+    days = min(cooldowns.max_days, days * 2 ** len(recent))
+    freeze = len(recent) + 1 >= cooldowns.freeze_after
     after = msgspec.structs.replace(
         _moved(strategy, target, now_us),
         # A second demotion never shortens what the first one ordered.
@@ -439,10 +448,9 @@ def _moved(strategy: Strategy, stage: PromotionStage, now_us: int) -> Strategy:
 
 
 def _values(strategy: Strategy) -> dict[str, float]:
-    found = {
-        name: latest(strategy, name) for name in sorted({*strategy.metrics, *strategy.measured})
-    }
-    return {name: metric.value for name, metric in found.items() if metric is not None}
+    names = sorted({*strategy.metrics, *strategy.measured})
+    found = {name: value_of(name, strategy) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 # -- showing
@@ -450,9 +458,10 @@ def _values(strategy: Strategy) -> dict[str, float]:
 
 def snapshot(
     strategy: Strategy,
-    rules: Rules,
+    policy: PromotionPolicy,
     now_us: int,
     history: tuple[HistoryEntry, ...],
+    capital: Capital = Capital(),  # noqa: B008  frozen
     others_minor: int = 0,
 ) -> PromotionSnapshot:
     """The record as people see it. Days in stage exclude frozen time."""
@@ -465,6 +474,6 @@ def snapshot(
         frozen=strategy.frozen,
         cooldown_until=strategy.cooldown_until_us,
         metrics=_values(strategy),
-        evaluation=evaluate(strategy, rules, now_us, others_minor),
+        evaluation=evaluate(strategy, policy, now_us, capital=capital, others_minor=others_minor),
         history=history,
     )

@@ -15,8 +15,8 @@ from ...wire.promotion import HistoryEntry, PromotionStage
 from ..persistence import Reader, Rows
 from .core import check_on_ladder
 from .metrics import Sample
-from .settings import PromotionSettings
-from .strategy import Change, Rules, Strategy
+from .policy import PromotionPolicy
+from .strategy import Change, Strategy
 
 __all__ = [
     "SCHEMA",
@@ -181,10 +181,10 @@ def load_all(rows: Rows) -> list[Strategy]:
     return [msgspec.json.decode(record, type=Strategy) for (record,) in records]
 
 
-def check_stages(path: Path, settings: PromotionSettings) -> None:
+def check_stages(path: Path, policy: PromotionPolicy) -> None:
     """Whether the ladder has the stage of each strategy in the file. Raises: `PolicyError`."""
     with Reader(path) as reader:
-        check_on_ladder(load_all(reader), Rules(settings))
+        check_on_ladder(load_all(reader), policy)
 
 
 def find(rows: Rows, id_or_name: str) -> Strategy | None:

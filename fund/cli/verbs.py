@@ -223,7 +223,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
-        answer=('record', 'Evaluation', (('id', 'text'), ('strategy', 'text'), ('stage', 'word'), ('target', 'word'), ('episode', 'whole'), ('as_of_us', 'time'), ('criteria', 'nested'), ('verdict', 'word'), ('would_do', 'word'), ('blocked_by', 'text'))),
+        answer=('record', 'Evaluation', (('id', 'text'), ('strategy', 'text'), ('version', 'text'), ('stage', 'word'), ('target', 'word'), ('episode', 'whole'), ('as_of_us', 'time'), ('policy', 'text'), ('inputs', 'nested'), ('criteria', 'nested'), ('verdict', 'word'), ('reasons', 'nested'), ('advisories', 'nested'), ('would_do', 'word'), ('blocked_by', 'nested'), ('why', 'text'), ('next_possible_us', 'time'))),
     ),
     V(
         words='strategy history',
