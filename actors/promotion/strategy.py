@@ -102,11 +102,11 @@ class Change(msgspec.Struct, frozen=True):
     by: str
     reason: str
     evaluation: Evaluation | None = None
-    metrics: Mapping[str, float] = {}  # at that moment, of the episode that ends
     hard: bool = False  # a demotion by a hard limit
     request_id: str | None = None
     request: str = ""  # digest of what was asked with that id
     voids: int | None = None  # the line of history that it undoes
+    undone: Strategy | None = None  # the record that voiding it returns to; None: `before`
 
     @property
     def from_stage(self) -> PromotionStage | None:

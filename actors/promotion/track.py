@@ -156,9 +156,13 @@ class Track(msgspec.Struct, frozen=True):
             added_up=reading.adds_up,
         )
 
-    def interrupted(self) -> Track:
-        """The track of an episode that is taken up again: the time between is no evidence."""
-        return msgspec.structs.replace(self, resumes=True) if self.is_begun else self
+    def interrupted(self, meanwhile: Track) -> Track:
+        """The track of an episode that is taken up again after `meanwhile` in another stage.
+
+        The time between is no evidence. A session that ended then does not end again.
+        """
+        session = max(self.session, meanwhile.session)
+        return msgspec.structs.replace(self, resumes=self.is_begun, session=session)
 
     def _resuming(self, reading: Reading) -> Track:
         """What happened since the last status was in another stage: opening and peak move with
