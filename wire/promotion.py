@@ -202,8 +202,8 @@ class Register(Request[str], frozen=True):
     name: str
     stage: PromotionStage = PromotionStage.Paper
     by: str = "operator"
-    family: str | None = None  # variants of one idea; None: it is alone
     budget_minor: int | None = None  # capital at full size; None: the fund's capital
+    family: str | None = None  # variants of one idea; None: it is alone
 
 
 class Adopt(Request[str], frozen=True):
@@ -216,9 +216,9 @@ class Adopt(Request[str], frozen=True):
     stage: PromotionStage
     by: str
     reason: str
-    family: str | None = None  # variants of one idea; None: it is alone
     budget_minor: int | None = None  # capital at full size; None: the fund's capital
     over_capital: bool = False  # adopt beyond `max_total_entitlement_pct` too
+    family: str | None = None  # variants of one idea; None: it is alone
 
 
 class RecordMetrics(Request[None], frozen=True):

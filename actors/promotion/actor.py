@@ -133,12 +133,14 @@ class PromotionActor(DurableActor):
         """Carry out one request. Raises: its refusal, or that of the storage."""
         decided = self._desk.handle(request, self._roster, self._clock.now_us())
         await self._commit(decided)
-        return decided.answer
+        answer: T = decided.answer
+        return answer
 
     @handles(Evaluate, ReadSnapshot, PromotionHistory, StateAsOf, ReadTerms, Require)
     def answer(self, request: Request[T]) -> T:
         """Answer one question; nothing is written."""
-        return self._desk.handle(request, self._roster, self._clock.now_us()).answer
+        answer: T = self._desk.handle(request, self._roster, self._clock.now_us()).answer
+        return answer
 
     async def _commit(self, decided: Decided, notes: Iterable[AlertDraft] = ()) -> None:
         """Commit all of it in one transaction, cutting capital before and raising it after.

@@ -42,7 +42,9 @@ def fraction_of(strategy: Strategy, policy: PromotionPolicy) -> float:
     if strategy.stage is PromotionStage.Retired:
         return 0.0
     rung = policy.rung(strategy.stage)
-    return rung.real_capital_cap if strategy.cap is None else min(strategy.cap, rung.real_capital_cap)
+    return (
+        rung.real_capital_cap if strategy.cap is None else min(strategy.cap, rung.real_capital_cap)
+    )
 
 
 def terms_of(
@@ -77,7 +79,7 @@ def entitled_minor(
 def check_capital(
     after: Strategy, policy: PromotionPolicy, capital: Capital, others_minor: int
 ) -> None:
-    """Whether the fund's capital allows this record beside the others. Raises: `CapitalExceeded`."""
+    """Whether the fund's capital allows this beside the others. Raises: `CapitalExceeded`."""
     room_minor = capital.room_minor(others_minor)
     wanted_minor = entitled_minor(after, policy, capital)
     if room_minor is not None and wanted_minor and wanted_minor > room_minor:

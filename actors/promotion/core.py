@@ -257,7 +257,9 @@ def voided(
     """The strategy as it was before its newest transition, which was at `moved_us`.
 
     `earlier` is the record of then. The time since does not count as time in the stage, and what
-    the engine did since is no evidence. Raises: `StrategyRetired`, `CapitalExceeded`, `PolicyError`.
+    the engine did since is no evidence.
+
+    Raises: `StrategyRetired`, `CapitalExceeded`, `PolicyError`; `MetricError` for `by` or `reason`.
     """
     by, reason = loosening(by, reason, why=True)
     movable(strategy)

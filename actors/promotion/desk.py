@@ -34,6 +34,7 @@ from ...wire.promotion import (
     PromotionSnapshot,
     PromotionStage,
     ReadSnapshot,
+    ReadStrategies,
     ReadTerms,
     RecordMetrics,
     Register,
@@ -53,7 +54,7 @@ from .evidence import Record, check_evidence, refolded, values_of, with_record
 from .metrics import WORST, canonical_metrics, count_of
 from .policy import PromotionPolicy, with_gate
 from .strategy import Change, Strategy
-from .texts import check_name, check_request_id, check_source, loosening, tightening
+from .texts import check_name, check_request_id, check_source, loosening
 
 __all__ = ["BY_THE_RULES", "Book", "Decided", "Desk", "snapshot"]
 
@@ -67,6 +68,10 @@ class Book(Protocol):
     @property
     def rows(self) -> Rows:
         """The file, for history and records."""
+        ...
+
+    def by_name(self) -> Sequence[Strategy]:
+        """All strategies, in the order of their names."""
         ...
 
     def known(self, name: str) -> Strategy | None:
@@ -175,9 +180,7 @@ class Desk:
         stage = self.policy.stage(request.stage)
         known = book.known(request.name)
         if known is not None:
-            return Decided(
-                core.repeated(known, request.name, request.family, request.budget_minor)
-            )
+            return Decided(core.repeated(known, request.name, request.family, request.budget_minor))
         change = core.registered(
             request.name,
             stage,
@@ -228,9 +231,7 @@ class Desk:
             check_source(request.source),
             request.cumulative_since is not None,
         )
-        known = (
-            schema.record_of(book.rows, strategy, as_of_us, record.source) if explicit else None
-        )
+        known = schema.record_of(book.rows, strategy, as_of_us, record.source) if explicit else None
         if known == record:
             return Decided(None)
         if known is not None:
@@ -289,7 +290,10 @@ class Desk:
             cap=request.cap,
         )
         if request_id is not None:
-            change = msgspec.structs.replace(change, request_id=request_id, request=asked)
+            outcome = self.transition(change, schema.next_seq(book.rows))
+            change = msgspec.structs.replace(
+                change, request_id=request_id, request=asked, outcome=outcome
+            )
         return self.moved(change, book, now_us)
 
     def _target(self, strategy: Strategy, to: object) -> PromotionStage:
@@ -338,7 +342,9 @@ class Desk:
         if below is None:
             if not integrity or strategy.frozen:
                 return Decided(None)
-            frozen = core.frozen(strategy, now_us, freeze=True, by=request.by, reason=request.reason)
+            frozen = core.frozen(
+                strategy, now_us, freeze=True, by=request.by, reason=request.reason
+            )
             assert frozen is not None
             return self.changed(None, (frozen,), book, now_us)
         change = core.demoted_automatically(
@@ -450,6 +456,9 @@ class Desk:
         """The record as people see it."""
         return snapshot(strategy, self.evaluate(strategy, book, now_us), now_us, history)
 
+    def _strategies(self, _: ReadStrategies, book: Book, now_us: int) -> Decided:
+        return Decided(tuple(self.snapshot(strategy, book, now_us) for strategy in book.by_name()))
+
     def _history(self, request: PromotionHistory, book: Book, _: int) -> Decided:
         asked = request.strategy_id
         strategy_id = None if asked is None else book.find(asked).id
@@ -465,9 +474,7 @@ class Desk:
         strategy = book.find(request.strategy_id)
         stage, needed = strategy.stage, self.policy.stage(request.at_least)
         if stage is PromotionStage.Retired or self.policy.rank(stage) < self.policy.rank(needed):
-            raise StageTooLow(
-                f"{strategy.name} is in {stage.value}; this run needs {needed.value}"
-            )
+            raise StageTooLow(f"{strategy.name} is in {stage.value}; this run needs {needed.value}")
         return Decided(stage)
 
 
@@ -486,7 +493,7 @@ def snapshot(
         rev=strategy.rev,
         frozen=strategy.frozen,
         cooldown_until=strategy.cooldown_until_us,
-        metrics=values_of(strategy.episode),
+        metrics=values_of(strategy),
         evaluation=evaluation,
         history=history,
         family=strategy.family,
@@ -505,9 +512,7 @@ def _reaches(record: Record, limits: dict[str, float | None]) -> bool:
 
 
 def _digest(request: Request[Any]) -> str:
-    return hashlib.blake2b(
-        msgspec.json.encode(request, enc_hook=repr), digest_size=12
-    ).hexdigest()
+    return hashlib.blake2b(msgspec.json.encode(request, enc_hook=repr), digest_size=12).hexdigest()
 
 
 _Decide = Callable[[Desk, Any, Book, int], Decided]
@@ -527,6 +532,7 @@ _DECIDES: Final[dict[type, _Decide]] = {
     AddGate: Desk._add_gate,
     Evaluate: Desk._evaluate,
     ReadSnapshot: Desk._snapshot,
+    ReadStrategies: Desk._strategies,
     PromotionHistory: Desk._history,
     StateAsOf: Desk._state_as_of,
     ReadTerms: Desk._terms,

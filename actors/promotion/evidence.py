@@ -8,8 +8,8 @@ engine's reports or from a recorded series, is kept beside the recorded one.
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from itertools import pairwise
 from typing import Final
 
@@ -18,13 +18,14 @@ import msgspec
 from ...wire.errors import MetricError, StrategyRetired
 from ...wire.promotion import PromotionStage
 from .metrics import SERIES, WORST, Metrics, drawdown_of, sharpe_of
+from .observation import value_of
+from .statistics import NO_MOMENTS, Moments
 from .strategy import REMEMBERED_SESSIONS, Episode, Metric, Strategy
 from .track import Reading
 
 __all__ = [
     "Record",
     "check_evidence",
-    "latest",
     "refolded",
     "seen",
     "session_ended",
@@ -88,9 +89,7 @@ def refolded(strategy: Strategy, records: Iterable[Record], periods_per_year: fl
     return found
 
 
-def _folded(
-    episode: Episode, metrics: Metrics, record: Record, periods_per_year: float
-) -> Episode:
+def _folded(episode: Episode, metrics: Metrics, record: Record, periods_per_year: float) -> Episode:
     recorded = dict(episode.recorded)
     for name, value in metrics.items():
         if not isinstance(value, list):
@@ -137,15 +136,9 @@ def _with_series(
 
 
 def _measured_from(returns: list[float], periods_per_year: float) -> dict[str, float]:
-    n = len(returns)
     values = {"max_drawdown": drawdown_of(returns)}
-    if n > 1:
-        mean = statistics.fmean(returns)
-        m2 = sum((change - mean) ** 2 for change in returns)
-        sharpe = sharpe_of(n, mean, m2, periods_per_year)
-        if sharpe is not None:
-            values["sharpe"] = sharpe
-    return values
+    sharpe = sharpe_of(reduce(Moments.after, returns, NO_MOMENTS), periods_per_year)
+    return values if sharpe is None else {**values, "sharpe": sharpe}
 
 
 # -- counted since the registration
@@ -203,9 +196,7 @@ def seen(strategy: Strategy, reading: Reading) -> Strategy:
     track = episode.track.seen(reading)
     if track is episode.track:
         return strategy
-    return msgspec.structs.replace(
-        strategy, episode=msgspec.structs.replace(episode, track=track)
-    )
+    return msgspec.structs.replace(strategy, episode=msgspec.structs.replace(episode, track=track))
 
 
 def session_ended(
@@ -257,33 +248,8 @@ def _measured(episode: Episode, at_us: int, periods_per_year: float) -> Episode:
     return msgspec.structs.replace(episode, measured=values, undefined=undefined)
 
 
-# -- what counts
-
-
-def latest(episode: Episode, name: str) -> Metric | None:
-    """The value of one metric that counts: the measured one, or else the recorded one.
-
-    A worst value is the worse of both, and includes the running session.
-    """
-    if name in episode.undefined:
-        return None
-    measured, recorded = episode.measured.get(name), episode.recorded.get(name)
-    if name not in WORST:
-        return measured or recorded
-    found = [metric for metric in (measured, recorded) if metric is not None]
-    if not found:
-        return None
-    values = [metric.value for metric in found]
-    if name == "max_drawdown":
-        values.append(min(1.0, episode.track.max_drawdown))
-    worst = max(found, key=lambda metric: metric.value)
-    return msgspec.structs.replace(
-        worst, value=max(values), as_of_us=max(metric.as_of_us for metric in found)
-    )
-
-
-def values_of(episode: Episode) -> dict[str, float]:
-    """The values that count, by name."""
-    names = sorted({*episode.recorded, *episode.measured})
-    found = {name: latest(episode, name) for name in names}
-    return {name: metric.value for name, metric in found.items() if metric is not None}
+def values_of(strategy: Strategy) -> dict[str, float]:
+    """The values that count in the episode, by name."""
+    names = sorted({*strategy.episode.recorded, *strategy.episode.measured})
+    found = {name: value_of(name, strategy) for name in names}
+    return {name: value for name, value in found.items() if value is not None}

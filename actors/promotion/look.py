@@ -6,7 +6,6 @@ one transition in a look, and is evaluated at most once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -68,6 +67,10 @@ class Look:
     def rows(self) -> Rows:
         """The file."""
         return self._roster.rows
+
+    def by_name(self) -> list[Strategy]:
+        """The strategies before this look."""
+        return self._roster.by_name()
 
     def known(self, name: str) -> Strategy | None:
         """The strategy before this look."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ...runtime import FOREIGN_ERRORS
 from ...wire.errors import MetricError
 from ...wire.foreign import plain_number, plain_text
+from .statistics import Moments
 
 __all__ = [
     "SERIES",
@@ -139,14 +140,14 @@ def count_of(value: object) -> int | None:
     return count if type(count) is int and 0 <= count < _COUNT_MAX else None
 
 
-def sharpe_of(n: int, mean: float, m2: float, periods_per_year: float) -> float | None:
-    """sqrt(periods a year) mean/sd of `n` session returns, sd with n - 1; None where it is
-    undefined, never infinite. `m2` is their sum of squared distances from the mean.
+def sharpe_of(moments: Moments, periods_per_year: float) -> float | None:
+    """sqrt(periods a year) mean/sd of session returns, sd with n - 1; None where it is undefined,
+    never infinite.
     """
-    if n < 2:
+    if moments.n < 2:
         return None
-    sd = math.sqrt(m2 / (n - 1))
-    return None if sd < _SD_FLOOR else math.sqrt(periods_per_year) * mean / sd
+    sd = math.sqrt(moments.m2 / (moments.n - 1))
+    return None if sd < _SD_FLOOR else math.sqrt(periods_per_year) * moments.mean / sd
 
 
 def drawdown_of(returns: list[float]) -> float:

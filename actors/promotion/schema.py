@@ -43,9 +43,9 @@ __all__ = [
     "saved",
     "state_as_of",
     "stored_policy",
-    "trials",
-    "was_version",
+    "versions_by_family",
     "voided_already",
+    "was_version",
 ]
 
 SCHEMA = """
@@ -115,6 +115,7 @@ ALTER TABLE promotion_history ADD COLUMN hard INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE promotion_history ADD COLUMN voids INTEGER;
 ALTER TABLE promotion_history ADD COLUMN request_id TEXT;
 ALTER TABLE promotion_history ADD COLUMN request TEXT;
+ALTER TABLE promotion_history ADD COLUMN outcome TEXT;
 CREATE UNIQUE INDEX promotion_history_request ON promotion_history (request_id)
 WHERE request_id IS NOT NULL;
 CREATE UNIQUE INDEX promotion_history_voids ON promotion_history (voids) WHERE voids IS NOT NULL;
@@ -157,8 +158,9 @@ _SAVE = "INSERT OR REPLACE INTO promotions VALUES (?, ?, ?, ?, ?, ?)"
 _HISTORY = (
     "INSERT INTO promotion_history (seq, strategy_id, strategy, kind, from_stage, to_stage,"
     ' effective_us, "by", reason, metrics, evaluation, rev, recorded_us, cap_before, cap_after,'
-    " policy, version, record, before, hard, voids, request_id, request)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " policy, version, record, before, hard, voids, request_id, request,"
+    " outcome)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _METRICS = (
     "INSERT INTO promotion_metrics"
@@ -172,6 +174,8 @@ _LINE = (
     " json_extract(evaluation, '$.id'), rev, coalesce(recorded_us, effective_us), cap_before,"
     " cap_after, coalesce(policy, ''), version FROM promotion_history"
 )
+# Kinds of lines that keep the record before them too.
+_TOLD_WITH_BEFORE = ("promote", "demote", "version")
 # Kinds of lines that a person can undo.
 _MOVES = "('promote', 'demote')"
 
@@ -216,16 +220,13 @@ def find(rows: Rows, id_or_name: str) -> Strategy | None:
     return None if row is None else msgspec.json.decode(row[0], type=Strategy)
 
 
-def trials(rows: Rows, strategy: Strategy) -> int:
-    """The versions of the strategy's family that were ever evaluated, retired ones too."""
-    if strategy.family is None:
-        return strategy.versions
-    row = rows.row(
-        "SELECT sum(json_extract(record, '$.versions')) FROM promotions"
-        " WHERE json_extract(record, '$.family') = ?",
-        (strategy.family,),
+def versions_by_family(rows: Rows) -> dict[str, int]:
+    """The versions of each family that were ever evaluated, those of retired strategies too."""
+    found = rows.rows(
+        "SELECT json_extract(record, '$.family'), sum(json_extract(record, '$.versions'))"
+        " FROM promotions WHERE json_extract(record, '$.family') IS NOT NULL GROUP BY 1"
     )
-    return int(row[0] or strategy.versions)
+    return dict(found)
 
 
 # -- history
@@ -249,9 +250,7 @@ def changed(
     )
 
 
-def _history_row(
-    change: Change, policy: PromotionPolicy, seq: int, now_us: int
-) -> tuple[Any, ...]:
+def _history_row(change: Change, policy: PromotionPolicy, seq: int, now_us: int) -> tuple[Any, ...]:
     before, after = change.before, change.after
     return (
         seq,
@@ -263,7 +262,7 @@ def _history_row(
         change.at_us,
         change.by,
         change.reason,
-        _text({} if before is None else values_of(before.episode)),
+        _text({} if before is None else values_of(before)),
         None if change.evaluation is None else _text(change.evaluation),
         after.rev,
         now_us,
@@ -273,11 +272,12 @@ def _history_row(
         after.version,
         _text(after),
         # Before a transition the track is longer than in the line before: `void` returns to it.
-        _text(change.undone or before) if change.kind in ("promote", "demote") else None,
+        _text(change.undone or before) if change.kind in _TOLD_WITH_BEFORE else None,
         int(change.hard),
         change.voids,
         change.request_id,
         change.request or None,
+        None if change.outcome is None else _text(change.outcome),
     )
 
 
@@ -350,22 +350,16 @@ def _state(
         family=strategy.family,
         version=strategy.version,
         cap=strategy.cap,
-        metrics=values_of(strategy.episode),
+        metrics=values_of(strategy),
     )
 
 
 def requested(rows: Rows, request_id: str) -> tuple[str, Transition] | None:
     """The digest of what was asked with this id, and its outcome; None: it was not used."""
     row = rows.row(
-        "SELECT request, strategy, kind, from_stage, to_stage, reason, hard, rev, seq"
-        " FROM promotion_history WHERE request_id = ?",
-        (request_id,),
+        "SELECT request, outcome FROM promotion_history WHERE request_id = ?", (request_id,)
     )
-    if row is None:
-        return None
-    request, strategy, kind, from_stage, to_stage, reason, hard, rev, seq = row
-    stages = PromotionStage(from_stage), PromotionStage(to_stage)
-    return request, Transition(strategy, kind, *stages, reason, bool(hard), rev, seq)
+    return None if row is None else (row[0], msgspec.json.decode(row[1], type=Transition))
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -389,9 +383,9 @@ def line(rows: Rows, seq: object) -> Line | None:
     )
     if row is None:
         return None
-    *told, hard, before = row
+    number, strategy_id, kind, effective_us, by, hard, before = row
     record = None if before is None else msgspec.json.decode(before, type=Strategy)
-    return Line(*told, bool(hard), record)
+    return Line(number, strategy_id, kind, effective_us, by, bool(hard), record)
 
 
 def newest_move(rows: Rows, strategy_id: str) -> int | None:
@@ -411,7 +405,8 @@ def voided_already(rows: Rows, seq: int) -> bool:
 def was_version(rows: Rows, strategy: Strategy, version: str) -> bool:
     """Whether the strategy had this version before."""
     row = rows.row(
-        "SELECT 1 FROM promotion_history WHERE strategy_id = ? AND version = ? LIMIT 1",
+        "SELECT 1 FROM promotion_history WHERE strategy_id = ?1"
+        " AND (version = ?2 OR json_extract(before, '$.version') = ?2) LIMIT 1",
         (strategy.id, version),
     )
     return row is not None

@@ -12,8 +12,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from ...wire.promotion import Evaluation, PromotionStage
-from .metrics import Track
+from ...wire.promotion import Evaluation, PromotionStage, Transition
+from .track import Track
 
 __all__ = ["REMEMBERED_SESSIONS", "Change", "Episode", "Metric", "Strategy"]
 
@@ -105,6 +105,7 @@ class Change(msgspec.Struct, frozen=True):
     hard: bool = False  # a demotion by a hard limit
     request_id: str | None = None
     request: str = ""  # digest of what was asked with that id
+    outcome: Transition | None = None  # that a repeat of the request gives
     voids: int | None = None  # the line of history that it undoes
     undone: Strategy | None = None  # the record that voiding it returns to; None: `before`
 

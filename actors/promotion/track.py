@@ -5,12 +5,12 @@ Sessions are the samples: returns run from close to close, the first one from th
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import msgspec
 
 from .metrics import sharpe_of
+from .statistics import Moments
 
 __all__ = ["Reading", "Sample", "Track"]
 
@@ -58,14 +58,13 @@ class Track(msgspec.Struct, frozen=True):
     takes the end of a session, one step each, so that a thousand sessions cost no more than one.
 
     Capital given or taken is no performance: a change d of the allocation at equity e multiplies
-    the session's opening equity and the peak by (e + d) / e. The moments follow Welford (1962) and
-    Pébay (2008), which do not cancel digits away as sums of powers do.
+    the session's opening equity and the peak by (e + d) / e.
     """
 
     sessions: int = 0
     session: str = ""  # the last one that ended, of this episode or the one before
     mean: float = 0.0
-    m2: float = 0.0  # sums of powers of the distance from the mean: the second, ...
+    m2: float = 0.0  # sums of powers of the deviations from the mean, as in `Moments`
     m3: float = 0.0
     m4: float = 0.0
     equity: float = 0.0  # as last seen
@@ -131,6 +130,11 @@ class Track(msgspec.Struct, frozen=True):
             added_up=reading.adds_up,
             **self._counted(reading, new_run=new_run),
         )
+
+    @property
+    def moments(self) -> Moments:
+        """The moments of the session returns."""
+        return Moments(self.sessions, self.mean, self.m2, self.m3, self.m4)
 
     @property
     def is_begun(self) -> bool:
@@ -257,32 +261,22 @@ class Track(msgspec.Struct, frozen=True):
         if not measured or not self.begun or not self.opening > 0:
             return msgspec.structs.replace(self, session=session)
         change = self.equity / self.opening - 1
-        sessions = self.sessions + 1
+        moments = self.moments.after(change)
         drawdown = max(0.0, 1 - self.equity / self.peak) if self.peak > 0 else 0.0
         breaches = (*self.breaches, round(drawdown, 9) > round(soft_drawdown, 9))[-remembered:]
         return msgspec.structs.replace(
             self,
-            sessions=sessions,
+            sessions=moments.n,
             session=session,
-            **self._moments(change),
+            mean=moments.mean,
+            m2=moments.m2,
+            m3=moments.m3,
+            m4=moments.m4,
             opening=self.equity,
             last_return=change,
             between=True,
             breaches=breaches,
         )
-
-    def _moments(self, change: float) -> dict[str, float]:
-        """Mean and central moments with one more sample. (Pébay 2008, equations 2.1 to 2.3)"""
-        n = self.sessions + 1
-        step = (change - self.mean) / n
-        square = step * (change - self.mean) * (n - 1)
-        return {
-            "mean": self.mean + step,
-            "m2": self.m2 + square,
-            "m3": self.m3 + step * (square * (n - 2) - 3 * self.m2),
-            "m4": self.m4
-            + step * (step * (square * (n * n - 3 * n + 3) + 6 * self.m2) - 4 * self.m3),
-        }
 
     def is_worth_saving(self, saved: Track) -> bool:
         """Whether what changed since `saved` must outlive a crash before the session ends."""
@@ -303,7 +297,7 @@ class Track(msgspec.Struct, frozen=True):
         """sqrt(periods a year) mean/sd of session returns, sd with n - 1; None where it is
         undefined, never infinite.
         """
-        return sharpe_of(self.sessions, self.mean, self.m2, periods_per_year)
+        return sharpe_of(self.moments, periods_per_year)
 
     def metrics(self, periods_per_year: float) -> dict[str, float]:
         """The canonical metrics; undefined ones are left out. Break-evens count in the win
