@@ -15,7 +15,6 @@ from ...wire.promotion import Evaluation, EvaluationInputs, Move, PromotionStage
 from .advisories import advisories_of
 from .capital import Capital, entitled_minor
 from .criteria import PromotionGate
-from .facts import episode_number, streak_of, track_of, version_of
 from .limits import breach
 from .policy import PromotionPolicy
 from .strategy import Strategy
@@ -54,10 +53,10 @@ def evaluate(
     inputs = EvaluationInputs(
         rev=strategy.rev,
         active_us=strategy.active_us(now_us),
-        sessions=track_of(strategy).sessions,
+        sessions=strategy.episode.track.sessions,
         frozen=strategy.frozen,
         cooldown_until_us=strategy.cooldown_until_us,
-        streak=streak_of(strategy),
+        streak=strategy.streak,
         trials=trials,
         trial_variance=trial_variance,
         capital_minor=capital.fund_minor,
@@ -75,10 +74,10 @@ def evaluate(
     unsigned = Evaluation(
         id="",
         strategy=strategy.name,
-        version=version_of(strategy),
+        version=strategy.version,
         stage=stage,
         target=target,
-        episode=episode_number(strategy),
+        episode=strategy.episode.number,
         as_of_us=now_us,
         policy=policy.hash,
         inputs=inputs,

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from ...wire.promotion import PromotionStage
 from .criteria import DECIMALS
-from .facts import recorded_of, track_of
 from .policy import PromotionPolicy
 from .strategy import Strategy
 
@@ -34,7 +33,7 @@ def breach(strategy: Strategy, policy: PromotionPolicy) -> Breach | None:
     below = policy.below(strategy.stage)
     if below is None:
         return None
-    rung, track = policy.rung(strategy.stage), track_of(strategy)
+    rung, track = policy.rung(strategy.stage), strategy.episode.track
     hard = rung.hard
     drawdown = worst(strategy, "max_drawdown")
     if hard.drawdown is not None and _reaches(drawdown, hard.drawdown):
@@ -54,7 +53,7 @@ def breach(strategy: Strategy, policy: PromotionPolicy) -> Breach | None:
 
 def worst(strategy: Strategy, metric: str) -> float:
     """The worst drawdown, or loss of a session, that was seen or recorded in the episode."""
-    track, recorded = track_of(strategy), recorded_of(strategy).get(metric)
+    track, recorded = strategy.episode.track, strategy.episode.recorded.get(metric)
     seen = track.max_drawdown if metric == "max_drawdown" else track.loss
     return max(seen, 0.0 if recorded is None else recorded.value)
 

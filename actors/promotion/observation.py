@@ -12,7 +12,6 @@ from typing import Final, Literal, NamedTuple
 
 from ..oversight.sessions import End, calendar_of
 from .criteria import DAYS, Criterion
-from .facts import count_behind, measured_of, recorded_of, track_of, undefined_of
 from .metrics import WORST
 from .policy import PromotionPolicy
 from .strategy import Metric, Strategy
@@ -54,9 +53,9 @@ def value_of(name: str, strategy: Strategy) -> float | None:
 
 
 def _metric(name: str, strategy: Strategy, now_us: int) -> Observation:
-    recorded = recorded_of(strategy).get(name)
-    measured = measured_of(strategy).get(name)
-    if measured is None and name not in undefined_of(strategy):
+    recorded = strategy.episode.recorded.get(name)
+    measured = strategy.episode.measured.get(name)
+    if measured is None and name not in strategy.episode.undefined:
         return _NOTHING if recorded is None else _recorded(recorded, now_us)
     if name in WORST and measured is not None:
         return _worst(name, strategy, measured, recorded, now_us)
@@ -72,10 +71,13 @@ def _days(strategy: Strategy, now_us: int) -> Observation:
 def _measured(
     name: str, strategy: Strategy, measured: Metric | None, recorded: Metric | None, now_us: int
 ) -> Observation:
-    track = track_of(strategy)
+    track = strategy.episode.track
+    n = None if measured is None else measured.n
+    if n is None:
+        n = track.trades if name in ("n_trades", "win_rate") else track.sessions or None
     return Observation(
         None if measured is None else measured.value,
-        track.trades if name in ("n_trades", "win_rate") else track.sessions,
+        n,
         None if measured is None else now_us - measured.as_of_us,
         measured is None,
         "measured",
@@ -86,7 +88,7 @@ def _measured(
 def _recorded(recorded: Metric, now_us: int) -> Observation:
     return Observation(
         recorded.value,
-        count_behind(recorded),
+        recorded.n,
         now_us - recorded.as_of_us,
         False,
         "recorded",
@@ -98,7 +100,7 @@ def _worst(
     name: str, strategy: Strategy, measured: Metric, recorded: Metric | None, now_us: int
 ) -> Observation:
     """The worse of the measured and the recorded value, the running session included."""
-    track = track_of(strategy)
+    track = strategy.episode.track
     worst, as_of_us = measured.value, measured.as_of_us
     if name == "max_drawdown":
         worst = max(worst, track.max_drawdown)
@@ -106,7 +108,7 @@ def _worst(
         worst, as_of_us = max(worst, recorded.value), max(as_of_us, recorded.as_of_us)
     return Observation(
         min(1.0, worst),
-        track.sessions,
+        track.sessions if measured.n is None else measured.n,
         now_us - as_of_us,
         False,
         "measured",

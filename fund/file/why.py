@@ -16,9 +16,10 @@ from fundops.actors.guard.entitle import grant, in_order
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Reader
 from fundops.actors.promotion import Capital, PromotionPolicy, policy_of
-from fundops.actors.promotion import core as promotion_core
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.actors.promotion.capital import entitled_minor, terms_of
+from fundops.actors.promotion.desk import snapshot as snapshot_of
+from fundops.actors.promotion.evaluation import evaluate
 from fundops.actors.promotion.strategy import Strategy
 from fundops.actors.recovery import RecoverySettings
 from fundops.actors.recovery import schema as recovery_schema
@@ -61,7 +62,7 @@ def stored_why(reader: Reader, path: Path, name: str) -> Why:
     book = guard.strategies.get(name, StrategyBook())
     clock = SystemClock()
     capital_minor = to_minor(Decimal(meta.read(reader).get("total_capital", "0"))).minor
-    policy = _policy(strategies)
+    policy = _policy(reader, strategies, notes)
     capital = Capital(capital_minor, 100.0)
     leases = Leases(clock, KillLatch())
     leases.latch.set(stored_status(path))
@@ -104,8 +105,12 @@ def _last_word(name: str, book: StrategyBook) -> StrategyStatus | None:
     return StrategyStatus(name, cast(StrategyState, book.state))
 
 
-def _policy(strategies: Sequence[Strategy]) -> PromotionPolicy:
-    """The default policy, on the ladder on which the strategies stand."""
+def _policy(reader: Reader, strategies: Sequence[Strategy], notes: list[str]) -> PromotionPolicy:
+    """The policy that the file stores, or else the default one on the strategies' ladder."""
+    stored = promotion_schema.stored_policy(reader)
+    if stored is not None:
+        return stored.policy
+    notes.append(_GATE_NOTE)
     three = any(strategy.stage is PromotionStage.Live for strategy in strategies)
     return policy_of(ladder="three-stage" if three else "four-stage")
 
@@ -118,15 +123,14 @@ def _snapshot(
     now_us: int,
     notes: list[str],
 ) -> PromotionSnapshot | None:
-    if not (found.stage.is_live or found.stage is PromotionStage.Retired):
-        notes.append(_GATE_NOTE)
     try:
         others = sum(
             entitled_minor(strategy, policy, capital)
             for strategy in strategies
             if strategy is not found
         )
-        return promotion_core.snapshot(found, policy, now_us, (), capital, others)
+        evaluation = evaluate(found, policy, now_us, capital=capital, others_minor=others)
+        return snapshot_of(found, evaluation, now_us)
     except PolicyError as problem:  # stages of two ladders in one file
         notes.append(f"the gate cannot be judged: {problem}")
         return None

@@ -23,7 +23,9 @@ from fundops.actors.promotion import (
     core,
     policy_of,
 )
-from fundops.actors.promotion.capital import entitled_minor
+from fundops.actors.promotion.capital import check_capital, entitled_minor
+from fundops.actors.promotion.evaluation import evaluate
+from fundops.actors.promotion.evidence import Record, with_record
 from fundops.actors.promotion.strategy import Strategy
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
@@ -60,6 +62,7 @@ from fundops.wire.persistence import Commit
 from fundops.wire.promotion import (
     Adopt,
     Demote,
+    DemoteAutomatically,
     Evaluate,
     Evaluation,
     Freeze,
@@ -88,7 +91,7 @@ Paper, Shadow, Small, Scaled, Live, Retired = (
 )
 T0 = 1_700_000_000_000_000
 CAPITAL_MINOR = 100_000 * 10**8
-GREEN = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
+GREEN: dict[str, float | list[float]] = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
 GUARDED = policy_of()
 LITERAL = policy_of("literal")
 BOUND = Capital(CAPITAL_MINOR, 100.0)
@@ -500,7 +503,7 @@ async def test_a_hard_drawdown_demotes_in_that_tick_though_frozen_cooling_and_wi
 ) -> None:
     async with opened(path) as tree:
         await tree.register(stage=Scaled)
-        await tree.ask(Demote("mm"))
+        await tree.ask(DemoteAutomatically("mm", "soft", "recovery", "it fails to start"))
         await tree.ask(Freeze("mm", True))
         await tree.ask(RecordMetrics("mm", Small, {"max_drawdown": 0.20}))
         assert await tree.look(evaluate=False) == [("mm", Small, Shadow, True)]
@@ -542,7 +545,7 @@ async def test_three_soft_breaches_of_the_last_five_sessions_demote_by_one_stage
 async def test_a_demoted_strategy_that_is_green_next_day_waits_for_its_cooldown(path: Path) -> None:
     async with opened(path, policy_of("literal", min_paper_days=0)) as tree:
         await tree.register(stage=Small)
-        await tree.ask(Demote("mm"))
+        await tree.ask(DemoteAutomatically("mm", "soft", "recovery", "it fails to start"))
         await tree.green(days=1)
         assert await tree.look() == []
         snapshot = await tree.snapshot()
@@ -787,11 +790,12 @@ def test_no_order_of_moves_entitles_beyond_the_capital(moves: list[tuple[str, in
                 after = core.registered(
                     f"s{number}", Small, T0, by="x", adopt=True, reason="x", budget_minor=4 * 10**12
                 ).after
-                core.check_capital(after, Small, policy, BOUND, others)
+                check_capital(after, policy, BOUND, others)
             elif kind == "promote":
-                green = core.with_metrics(held[number], GREEN, T0)
+                green = with_record(held[number], Record(GREEN, T0), 252)
+                found = evaluate(green, policy, T0, capital=BOUND, others_minor=others)
                 after = core.promoted(
-                    green, policy, T0, by="x", capital=BOUND, others_minor=others
+                    green, policy, found, T0, by="x", capital=BOUND, others_minor=others
                 ).after
             else:
                 after = core.demoted(held[number], policy, T0, by="x", reason="").after
