@@ -88,7 +88,7 @@ def test_all_criteria_at_their_limits_pass_and_a_second_less_fails_by_a_second()
     subject = strategy(recorded=AT_LIMIT)
     passed = judged(subject)
     assert (passed.verdict, passed.reasons, passed.would_do) == ("PASS", (), "promote")
-    short = judged(msgspec.structs.replace(subject), now_us=T0 - 1_000_000)
+    short = judged(subject, now_us=T0 - 1_000_000)
     days = line(short, "min_days")
     assert (short.verdict, days.verdict, days.reason) == ("FAIL", "FAIL", "1 seconds to go")
     assert days.margin == pytest.approx(-1 / 86_400)
@@ -148,11 +148,8 @@ def test_a_declared_metric_is_judged_in_its_own_unit() -> None:
     gate = PromotionGate(Paper, (Criterion("min_capacity", "capacity", ">=", 500),))
     found = judged(strategy(recorded={"capacity": 400.0}), with_gate(policy, gate))
     capacity = line(found, "min_capacity")
-    assert (capacity.unit, capacity.margin, found.why) == (
-        "USD",
-        -100.0,
-        "capacity 400.00 of 500.00",
-    )
+    assert (capacity.unit, capacity.margin) == ("USD", -100.0)
+    assert found.why == "capacity 400.00 of 500.00"
 
 
 def test_a_clock_before_the_stage_began_is_inconclusive() -> None:
@@ -221,7 +218,7 @@ def test_a_cooldown_alone_says_when_it_ends() -> None:
 
 
 def test_more_real_capital_than_the_others_leave_is_named_with_the_figures() -> None:
-    subject = strategy(Small, recorded=AT_LIMIT, budget_minor=100 * UNIT)
+    subject = strategy(Small, recorded=GREEN, budget_minor=100 * UNIT)
     capital = Capital(100 * UNIT, 100.0)
     found = judged(subject, capital=capital, others_minor=100 * UNIT)
     assert (found.verdict, found.would_do) == ("PASS", "none")
