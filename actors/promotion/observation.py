@@ -119,10 +119,10 @@ def stale(age_us: int, strategy: Strategy, policy: PromotionPolicy, now_us: int)
     Age is counted in sessions, since a strategy of weekdays has no newer value on a Monday. Where
     no end of a session was seen, as in a file without a fund, the policy's calendar has them.
     """
-    as_of_us = now_us - age_us
-    if strategy.closes_us:
-        missed = sum(ended_us > as_of_us for ended_us in strategy.closes_us)
-        if missed >= STALE_SESSIONS:
+    as_of_us, closes_us = now_us - age_us, strategy.closes_us
+    if closes_us:
+        if len(closes_us) >= STALE_SESSIONS and closes_us[-STALE_SESSIONS] > as_of_us:
+            missed = sum(ended_us > as_of_us for ended_us in closes_us)
             return f"stale: {missed} sessions ended since"
         unseen = age_us > SESSIONS_UNSEEN_US
         return f"stale: {age_us / 86_400_000_000:.1f} days old" if unseen else ""
