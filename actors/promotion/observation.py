@@ -72,9 +72,12 @@ def _measured(
     name: str, strategy: Strategy, measured: Metric | None, recorded: Metric | None, now_us: int
 ) -> Observation:
     track = strategy.episode.track
+    n = None if measured is None else measured.n
+    if n is None:
+        n = track.trades if name in ("n_trades", "win_rate") else track.sessions or None
     return Observation(
         None if measured is None else measured.value,
-        track.trades if name in ("n_trades", "win_rate") else track.sessions,
+        n,
         None if measured is None else now_us - measured.as_of_us,
         measured is None,
         "measured",
@@ -105,7 +108,7 @@ def _worst(
         worst, as_of_us = max(worst, recorded.value), max(as_of_us, recorded.as_of_us)
     return Observation(
         min(1.0, worst),
-        track.sessions,
+        track.sessions if measured.n is None else measured.n,
         now_us - as_of_us,
         False,
         "measured",

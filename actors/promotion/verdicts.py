@@ -29,7 +29,7 @@ def judge(
         return _days(criterion, seen)
     if seen.value is None:
         # A win rate of no trades was never measured; a Sharpe ratio of constant returns was.
-        if not criterion.required and not (seen.undefined and seen.n):
+        if not criterion.required and (not seen.undefined or seen.n == 0):
             return None
         why = "undefined" if seen.undefined else "missing"
         return _result(criterion, policy, seen, None, None, "INCONCLUSIVE", why)
