@@ -24,6 +24,7 @@ __all__ = [
     "alerts",
     "entries",
     "entries_of",
+    "evaluated",
     "evaluation",
     "posted",
     "reconciled",
@@ -136,10 +137,11 @@ def alerts(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
 
 def evaluation(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
     """The verdict on a strategy, and each criterion of its gate."""
-    return _evaluated(answer)
+    return evaluated(answer)
 
 
-def _evaluated(answer: dict[str, Any]) -> list[str]:
+def evaluated(answer: dict[str, Any]) -> list[str]:
+    """The lines of an evaluation."""
     target = answer["target"] or "no higher stage"
     lines = [f"{answer['strategy']}: {answer['stage']} to {target}: {answer['verdict']}"]
     if answer["blocked_by"]:
@@ -176,7 +178,7 @@ def strategy(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
         facts.append(("frozen", "yes: it is not promoted"))
     if answer["cooldown_until"] is not None:
         facts.append(("cooling until", f"{moment(answer['cooldown_until'])} UTC"))
-    lines = [*pairs(facts), "", *_evaluated(answer["evaluation"])]
+    lines = [*pairs(facts), "", *evaluated(answer["evaluation"])]
     if answer["metrics"]:
         metrics = [(name, number(value)) for name, value in answer["metrics"].items()]
         lines += ["", "metrics:", *pairs(metrics, right=True)]
