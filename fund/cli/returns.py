@@ -11,6 +11,7 @@ import csv
 import datetime as dt
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import BinaryIO, Final, NamedTuple
 
 from fundops.actors.promotion.statistics import NO_MOMENTS, Moments
@@ -96,13 +97,13 @@ def read_returns(file: BinaryIO, name: str) -> Series:
     Raises: `ConfigError` naming the line and the column that is wrong, or the file when it has
         fewer than two returns; OSError.
     """
-    rows = _rows(file, name)
+    rows: Iterator[tuple[int, list[str]]] = _rows(file, name)
     line, cells = next(rows, (0, []))
     if not line:
         raise ConfigError(name, "is empty")
     layout, series, before = _layout(f"{name}:{line}", cells), Series(), None
     if not layout.names:
-        rows = _with_first((line, cells), rows)
+        rows = chain([(line, cells)], rows)
     for line, cells in rows:
         where = f"{name}:{line}"
         if len(cells) != layout.width:
@@ -150,13 +151,6 @@ def _rows(file: BinaryIO, name: str) -> Iterator[tuple[int, list[str]]]:
             raise ConfigError(f"{name}:{rows.line_num}", f"is not CSV: {error}") from None
         if any(cell.strip() for cell in cells):
             yield rows.line_num, [cell.strip() for cell in cells]
-
-
-def _with_first(
-    first: tuple[int, list[str]], rows: Iterator[tuple[int, list[str]]]
-) -> Iterator[tuple[int, list[str]]]:
-    yield first
-    yield from rows
 
 
 # -- columns
