@@ -196,9 +196,11 @@ def _lines(
 ) -> list[str]:
     n = series.moments.n
     dated = "" if series.first is None else f" from {series.first} to {series.last}"
+    judged = plain(evaluation)
     lines = [
-        # The verdict of the gate is the only blocker of a file, and it is said already.
-        *screens.evaluated({**plain(evaluation), "blocked_by": ""}),
+        f"{evaluation.strategy}: {judged['stage']} to {judged['target']}: {evaluation.verdict}",
+        "",
+        *screens.criteria(judged),
         "",
         f"{counted(n, 'return')}{dated}, {periods:g} a year",
     ]

@@ -22,9 +22,9 @@ from fundops.cli.show import (
 
 __all__ = [
     "alerts",
+    "criteria",
     "entries",
     "entries_of",
-    "evaluated",
     "evaluation",
     "posted",
     "reconciled",
@@ -137,15 +137,19 @@ def alerts(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
 
 def evaluation(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
     """The verdict on a strategy, and each criterion of its gate."""
-    return evaluated(answer)
+    return _evaluated(answer)
 
 
-def evaluated(answer: dict[str, Any]) -> list[str]:
-    """The lines of an evaluation."""
+def _evaluated(answer: dict[str, Any]) -> list[str]:
     target = answer["target"] or "no higher stage"
     lines = [f"{answer['strategy']}: {answer['stage']} to {target}: {answer['verdict']}"]
     if answer["blocked_by"]:
         lines.append(f"not promoted: {answer['blocked_by']}")
+    return [*lines, *(["", *criteria(answer)] if answer["criteria"] else [])]
+
+
+def criteria(answer: dict[str, Any]) -> list[str]:
+    """The table of the criteria of an evaluation."""
     rows = [
         [
             criterion["name"],
@@ -163,7 +167,7 @@ def evaluated(answer: dict[str, Any]) -> list[str]:
         Column("verdict"),
         Column("reason", cut="end"),
     )
-    return [*lines, *(["", *table(columns, rows)] if rows else [])]
+    return table(columns, rows)
 
 
 def strategy(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
@@ -178,7 +182,7 @@ def strategy(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
         facts.append(("frozen", "yes: it is not promoted"))
     if answer["cooldown_until"] is not None:
         facts.append(("cooling until", f"{moment(answer['cooldown_until'])} UTC"))
-    lines = [*pairs(facts), "", *evaluated(answer["evaluation"])]
+    lines = [*pairs(facts), "", *_evaluated(answer["evaluation"])]
     if answer["metrics"]:
         metrics = [(name, number(value)) for name, value in answer["metrics"].items()]
         lines += ["", "metrics:", *pairs(metrics, right=True)]
