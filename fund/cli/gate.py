@@ -153,23 +153,16 @@ def _days(series: Series, periods: float) -> float:
 def _advisories(series: Series, periods: float, evaluation: Evaluation) -> dict[str, float | None]:
     """How much the Sharpe ratio proves. None: it is undefined, or no length is enough."""
     found = series.moments
-    # The chance of luck needs only the limit and the number of sessions.
-    limit = next(result.limit for result in evaluation.criteria if result.name == "min_sharpe")
-    chance = p_pass_without_skill(limit / math.sqrt(periods), found.n)
     if found.sharpe is None or found.skew is None or found.kurtosis is None:
-        return {
-            "se_sharpe": None,
-            "psr": None,
-            "min_trl": None,
-            "p_pass_without_skill": chance,
-        }
-    shape = (found.skew, found.kurtosis)
+        return dict.fromkeys(("se_sharpe", "psr", "min_trl", "p_pass_without_skill"))
+    root, shape = math.sqrt(periods), (found.skew, found.kurtosis)
     length = minimum_track_record_length(found.sharpe, 0.0, CONFIDENCE, *shape)
+    limit = next(result.limit for result in evaluation.criteria if result.name == "min_sharpe")
     return {
-        "se_sharpe": sharpe_standard_error(found.sharpe, found.n, *shape) * math.sqrt(periods),
+        "se_sharpe": sharpe_standard_error(found.sharpe, found.n, *shape) * root,
         "psr": probabilistic_sharpe_ratio(found.sharpe, 0.0, found.n, *shape),
         "min_trl": length if math.isfinite(length) else None,
-        "p_pass_without_skill": chance,
+        "p_pass_without_skill": p_pass_without_skill(limit / root, found.n),
     }
 
 
@@ -204,21 +197,18 @@ def _lines(
         "",
         f"{counted(n, 'return')}{dated}, {periods:g} a year",
     ]
-    error, psr, length = (advisories[name] for name in ("se_sharpe", "psr", "min_trl"))
-    if error is not None and psr is not None:
-        lines += [
-            f"standard error of the Sharpe ratio: {number(error)}",
-            f"probability that the true Sharpe ratio is above 0: {_percent(psr)}",
-            f"returns needed to show it with {CONFIDENCE:.0%}: "
-            + ("no number of them" if length is None else f"{math.ceil(length):,}"),
-        ]
-    chance = advisories["p_pass_without_skill"]
-    assert chance is not None
-    lines.append(
+    error, psr, length, chance = advisories.values()
+    if error is None or psr is None or chance is None:
+        return lines
+    return [
+        *lines,
+        f"standard error of the Sharpe ratio: {number(error)}",
+        f"probability that the true Sharpe ratio is above 0: {_percent(psr)}",
+        f"returns needed to show it with {CONFIDENCE:.0%}: "
+        + ("no number of them" if length is None else f"{math.ceil(length):,}"),
         f"a strategy without skill passes this with {_percent(chance)}"
-        f" (min_sharpe, in one look after {counted(n, 'return')})"
-    )
-    return lines
+        f" (min_sharpe, in one look after {counted(n, 'return')})",
+    ]
 
 
 def _percent(probability: float) -> str:
