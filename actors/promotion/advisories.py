@@ -22,7 +22,7 @@ from .statistics import (
 )
 from .strategy import Strategy
 
-__all__ = ["advisories_of"]
+__all__ = ["CONFIDENCE", "advisories_of"]
 
 # At which a track record counts as long enough.
 CONFIDENCE: Final = 0.95

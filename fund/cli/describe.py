@@ -33,6 +33,7 @@ __all__ = ["OWN", "described", "verbs"]
 # row of the table with the same words gives way to the function, which asks for it in its own way.
 OWN: Final = (
     ("demo", "fundops.cli.demo:demo", "reads"),
+    ("gate", "fundops.cli.gate:gate", "reads"),
     ("mcp", "fundops.cli.tools:mcp", "reads"),
     ("bench", "fundops.cli.tools:bench", "reads"),
     ("backup", "fundops.cli.database:backup", "reads"),

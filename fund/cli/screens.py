@@ -22,6 +22,7 @@ from fundops.cli.show import (
 
 __all__ = [
     "alerts",
+    "criteria",
     "entries",
     "entries_of",
     "evaluation",
@@ -144,6 +145,11 @@ def _evaluated(answer: dict[str, Any]) -> list[str]:
     lines = [f"{answer['strategy']}: {answer['stage']} to {target}: {answer['verdict']}"]
     blocked = answer["would_do"] in ("none", "demote")
     lines.append(f"not promoted: {answer['why']}" if blocked else answer["why"])
+    return [*lines, *(["", *criteria(answer)] if answer["criteria"] else [])]
+
+
+def criteria(answer: dict[str, Any]) -> list[str]:
+    """The table of the criteria of an evaluation."""
     rows = [
         [
             criterion["name"],
@@ -161,7 +167,7 @@ def _evaluated(answer: dict[str, Any]) -> list[str]:
         Column("verdict"),
         Column("reason", cut="end"),
     )
-    return [*lines, *(["", *table(columns, rows)] if rows else [])]
+    return table(columns, rows)
 
 
 def strategy(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:

@@ -101,6 +101,22 @@ VERBS: Final[tuple[V, ...]] = (
         run='fundops.cli.demo:demo',
     ),
     V(
+        words='gate',
+        command='',
+        effect='reads',
+        reach='',
+        help='Judge the returns in a CSV file by the default gate, without a fund or an engine.',
+        more='The file has one column of returns as fractions (1% is 0.01), or dates and returns, or a column named equity. Each row is one session. The exit code is 0 for PASS, 1 for FAIL, 4 for INCONCLUSIVE and 2 for a file that cannot be read.',
+        parameters=(
+            P('returns', 'RETURNS', 'file', 'the CSV file; - is standard input', required=True),
+            P('trades', '--trades', 'whole', 'closed round trips of that time; without them min_trades is INCONCLUSIVE', value='NUMBER'),
+            P('wins', '--wins', 'whole', 'those of the trades that were won', value='NUMBER'),
+            P('periods_per_year', '--periods-per-year', 'number', 'rows in a year; if not given, 365 for dates with weekends and 252 for others', value='NUMBER'),
+            P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
+        ),
+        run='fundops.cli.gate:gate',
+    ),
+    V(
         words='mcp',
         command='',
         effect='reads',
@@ -120,7 +136,7 @@ VERBS: Final[tuple[V, ...]] = (
         help='Measure fundops against its peers and the physical limit, in the same run.',
         more='',
         parameters=(
-            P('names', 'NAME', 'text', 'the benches to run: messaging, supervision, ledger, growth; all of them if none is named', many=True),
+            P('names', 'NAME', 'text', 'the benches to run: messaging, supervision, ledger, growth, embedding, stream, luck; all of them if none is named', many=True),
             P('scale', '--scale', 'number', 'the size of each bench; 0.01 is a smoke test', default='1.0', value='NUMBER'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),

@@ -93,7 +93,7 @@ def test_each_argument_has_a_meaning_a_kind_and_a_label_of_its_own(verb: Verb) -
         assert parameter.is_option or parameter.label.isupper()
         # A default is told once.
         assert "default" not in parameter.meaning or not parameter.default
-    assert {"--db", "--json"} <= set(labels) or verb.words in ("mcp", "bench")
+    assert {"--db", "--json"} <= set(labels) or verb.words in ("gate", "mcp", "bench")
     assert "--by" in labels or verb.reads or verb.run
 
 
