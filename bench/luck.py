@@ -6,8 +6,8 @@ sessions, or a look at the end of each session from the 14th to the 90th, which 
 them does. Each stage judges new evidence, so three gates in a row are three independent ones.
 
 The second question is put to the rules themselves: paths of 252 sessions with a true Sharpe ratio
-of 1 go through `evidence.seen`, `evidence.session_ended` and `limits.breach` of promotion under its default
-settings, and end at the first demotion. Each session has two statuses, its low and its close.
+of 1 go through `evidence.seen`, `evidence.session_ended` and `limits.breach` of promotion under its
+default policy, and end at the first demotion. Each session has two statuses, its low and its close.
 
 Normal returns are independent, with the low of a Brownian path that ends at the close. Real returns
 are those of the bundled S&P 500 of 1999 to 2018, close to close, with the low of the day. They are
