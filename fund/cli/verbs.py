@@ -15,7 +15,7 @@ __all__ = ["SCHEMA", "VERBS"]
 # fmt: off
 # ruff: noqa: E501
 # The newest schema of a database that this version can read.
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 
 VERBS: Final[tuple[V, ...]] = (
     V(
