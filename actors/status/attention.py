@@ -24,6 +24,7 @@ from ...wire.stream.records import (
 __all__ = ["Aside", "Known", "attention"]
 
 _PERSON = "--by NAME --reason TEXT"
+ERROR_MAX = 60  # characters of an error: a row is read at a glance
 ROWS_MAX = 200  # no person reads more; a fund may have 10,000 strategies
 
 
@@ -70,7 +71,7 @@ def _rows(known: Known) -> Iterator[tuple[str, Attention]]:
     yield from _actors(known.actors)
     yield from _channels(known.channels)
     yield from _aside(known.aside)
-    yield from _recovery(known.recovery)
+    yield from _recovery(known.recovery, known.strategies)
     yield from _strategies(known.strategies)
     yield from _ready(known.promotion)
     yield from _feeds(known.feeds)
@@ -137,18 +138,32 @@ def _aside(aside: Aside) -> Iterator[tuple[str, Attention]]:
         )
 
 
-def _recovery(recovery: Mapping[str, Recovery]) -> Iterator[tuple[str, Attention]]:
+def _recovery(
+    recovery: Mapping[str, Recovery], strategies: Mapping[str, Any]
+) -> Iterator[tuple[str, Attention]]:
     for name, record in recovery.items():
         if record.breaker_open:
-            why = f"{record.attempts} of {record.max} restarts failed"
-            if record.reason:
-                # The reason of recovery counts the attempts, too.
-                why += f": {record.reason.partition('the last: ')[2] or record.reason}"
+            why = _breaker(record)
+            if name in strategies:
+                why += f"; it has {'' if strategies[name]['real'] else 'no '}real money"
             command = f"fundops recovery reset {shlex.quote(name)}"
             yield (
                 f"breaker:{name}",
                 Attention("WARNING", f"{name} stays down", why, command, record.since_us, name),
             )
+
+
+def _breaker(record: Recovery) -> str:
+    """Why it is open, in one short line: the whole error is in the alert and in the events."""
+    cause, _, error = (record.reason or "").partition(": ")
+    # A remark in brackets is often an id, which tells a person nothing.
+    brief = error.partition("\n")[0].partition(" (")[0]
+    if len(brief) > ERROR_MAX:
+        brief = brief[: ERROR_MAX - 1] + "…"
+    told = f": {brief}" if brief else ""
+    if record.attempts < record.max and cause:  # the number of attempts did not open it
+        return f"{cause}{told}"
+    return f"{record.attempts} of {record.max} restarts failed{told}"
 
 
 def _strategies(strategies: Mapping[str, Any]) -> Iterator[tuple[str, Attention]]:

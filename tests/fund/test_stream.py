@@ -365,3 +365,34 @@ async def test_the_port_is_bound_to_the_address_that_was_given() -> None:
             await trio.open_tcp_stream("127.0.0.1", port)
         stream = await trio.open_tcp_stream("127.0.0.2", port)
         await stream.aclose()
+
+
+async def test_the_port_may_have_an_address_of_ipv6() -> None:
+    async with virtual_fund(status_host="::1", **ALL) as world:
+        port = await world.fund.status_port()
+        url = f"ws://[::1]:{port}/ws"
+        async with StatusClient(url, token=world.fund.status_token, topics=["fund"]) as client:
+            await until(client, lambda found, _: "kill" in found.states.get("fund", {}))
+
+
+async def test_a_head_has_the_headers_of_the_page_and_no_body() -> None:
+    async with virtual_fund(**ALL) as world:
+        status, page = await http(world, "/")
+        assert status == 200
+        async with await trio.open_tcp_stream(
+            "127.0.0.1", await world.fund.status_port()
+        ) as stream:
+            head = "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            asks = head + head.replace("HEAD /", "GET /healthz").replace(
+                "\r\n\r\n", "\r\nConnection: close\r\n\r\n"
+            )
+            await stream.send_all(asks.encode())
+            answer = b""
+            with trio.fail_after(PATIENCE_S):
+                async for part in stream:
+                    answer += part
+        first, second, third = answer.split(b"\r\n\r\n")
+        assert first.startswith(b"HTTP/1.1 200 ")
+        assert f"Content-Length: {len(page)}".encode() in first
+        assert second.startswith(b"HTTP/1.1 200 ")
+        assert third == b"ok\n"
