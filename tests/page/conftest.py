@@ -290,7 +290,7 @@ class Stage:
         connection.send(json.dumps({**beat, "tick_age_s": self.tick_age_s}))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def _stage() -> Iterator[Stage]:
     stage = Stage()
     yield stage
@@ -309,9 +309,9 @@ def _chromium() -> str | None:
     return next((path for path in map(shutil.which, names) if path), None)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all tests of a module."""
+    """One Chromium for all tests."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = _chromium()
     if path is None:
