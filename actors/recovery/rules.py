@@ -93,8 +93,12 @@ def not_retryable(record: Record, occasion: Occasion, settings: RecoverySettings
     alerts = (
         () if record.failure_told or record.attempts else (failed_alert(record, occasion.error),)
     )
+    known = record.attempts or record.phase is COOLDOWN
+    since_us = record.since_us if known else occasion.at_us
     opened = _open(
-        replace(record, failure_told=True), occasion, _not_retryable_reason(occasion.error)
+        replace(record, failure_told=True, since_us=since_us),
+        occasion,
+        _not_retryable_reason(occasion.error),
     )
     return replace(opened, alerts=(*alerts, *opened.alerts))
 

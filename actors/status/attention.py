@@ -24,7 +24,7 @@ from ...wire.stream.records import (
 __all__ = ["Aside", "Known", "attention"]
 
 _PERSON = "--by NAME --reason TEXT"
-ERROR_MAX = 60  # characters of an error: a row is read at a glance
+REASON_MAX = 80  # characters: a row is read at a glance
 ROWS_MAX = 200  # no person reads more; a fund may have 10,000 strategies
 
 
@@ -90,7 +90,8 @@ def _fund(fund: Mapping[str, Any]) -> Iterator[tuple[str, Attention]]:
                 "CRITICAL", f"Storage is {storage.state}", storage.reason or "", command, None
             ),
         )
-    if fund.get("stale"):
+    # In a replay each step of the time is longer than an engine may be silent.
+    if fund.get("stale") and fund.get("clock") != "driven":
         why = "the figures are those of its last word, and the leases of real money end"
         yield "stale", Attention("CRITICAL", "The engine is silent", why, "", fund.get("data_us"))
     if fund.get("clock_suspect"):
@@ -145,7 +146,8 @@ def _recovery(
         if record.breaker_open:
             why = _breaker(record)
             if name in strategies:
-                why += f"; it has {'' if strategies[name]['real'] else 'no '}real money"
+                real = strategies[name]["real"]
+                why += f". {'It holds real money' if real else 'No real money in it'}."
             command = f"fundops recovery reset {shlex.quote(name)}"
             yield (
                 f"breaker:{name}",
@@ -154,16 +156,12 @@ def _recovery(
 
 
 def _breaker(record: Recovery) -> str:
-    """Why it is open, in one short line: the whole error is in the alert and in the events."""
-    cause, _, error = (record.reason or "").partition(": ")
+    """Why it is open, in one short line: the errors are in the alerts and events of recovery."""
+    if record.attempts >= record.max:
+        return f"{record.attempts} of {record.max} restarts failed, the breaker is open"
     # A remark in brackets is often an id, which tells a person nothing.
-    brief = error.partition("\n")[0].partition(" (")[0]
-    if len(brief) > ERROR_MAX:
-        brief = brief[: ERROR_MAX - 1] + "…"
-    told = f": {brief}" if brief else ""
-    if record.attempts < record.max and cause:  # the number of attempts did not open it
-        return f"{cause}{told}"
-    return f"{record.attempts} of {record.max} restarts failed{told}"
+    reason = (record.reason or "the breaker is open").partition("\n")[0].partition(" (")[0]
+    return reason if len(reason) <= REASON_MAX else f"{reason[: REASON_MAX - 1]}…"
 
 
 def _strategies(strategies: Mapping[str, Any]) -> Iterator[tuple[str, Attention]]:

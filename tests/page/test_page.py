@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -520,6 +521,30 @@ def test_money_beyond_the_floats_is_exact(seen: Seen, stage: Stage) -> None:
     assert _card(page, NAME).locator(".pnl").inner_text() == "−9,007,199,254,740,994"
     _card(page, NAME).click()
     assert "−9,007,199,254,740,993.51" in page.inner_text("#dr")
+
+
+def test_after_the_close_the_result_of_the_last_session_is_told(seen: Seen, stage: Stage) -> None:
+    fund = stage.states["fund"]
+    page = seen.live()
+    assert page.inner_text("#today").startswith("+868.48 today")
+    stage.show("fund", "nav_open", fund["nav"])
+    change = Decimal(fund["nav"]) - Decimal(stage.series["nav"][-2])
+    shown = f"{change:+,.2f}".replace("-", "−")
+    page.wait_for_function(
+        "text => document.querySelector('#today').textContent.startsWith(text)",
+        arg=f"{shown} last session",
+    )
+
+
+def test_a_replay_asks_again_for_the_sessions_that_it_skipped(seen: Seen, stage: Stage) -> None:
+    stage.states["fund"]["clock"] = "driven"
+    page = seen.live()
+    for column, values in stage.series.items():
+        values += [values[-1] + 86_400_000_000 if column == "at_us" else values[-1]] * 3
+    stage.happen("nav", at_us=stage.series["at_us"][-1], nav="1.00", drawdown_pct=14.0)
+    page.wait_for_function("document.querySelector('#plot').ariaValueMax === '1002'")
+    gets = [message for message in stage.heard if message["t"] == "get"]
+    assert len(gets) == 2
 
 
 def test_deliveries_are_told_in_words(seen: Seen, stage: Stage) -> None:

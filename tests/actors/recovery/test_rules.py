@@ -36,6 +36,9 @@ def test_an_episode_begins_at_its_first_failure_and_keeps_that_instant(
     failed = occur(typical[P.HEALTHY], Input.SEEN_FAILED, at_s=7).record
     assert (failed.episode, failed.since_us) == (typical[P.HEALTHY].episode + 1, 7_000_000)
     assert occur(failed, Input.DUE, at_s=9).record.since_us == 7_000_000
+    hopeless = occur(typical[P.HEALTHY], Input.SEEN_NOT_RETRYABLE, at_s=8).record
+    assert (hopeless.phase, hopeless.since_us) == (P.OPEN, 8_000_000)
+    assert occur(failed, Input.SEEN_NOT_RETRYABLE, at_s=9).record.since_us == 7_000_000
     again = occur(typical[P.OPEN], Input.RESET, at_s=11).record
     assert again.since_us == 11_000_000
 

@@ -17,6 +17,7 @@ from fundops.wire.stream.records import (
 
 NOW_US, BEFORE_US = 2_000, 1_000
 REASON = "3 failed attempts; the last: boom"
+FAILED = "3 of 3 restarts failed, the breaker is open"
 
 
 def rows(**known: Any) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def test_every_thing_that_waits_has_its_row_and_command() -> None:
         "ready:r": "fundops strategy promote r --to live-small",
         "feed:x": "",
     }
-    assert found["breaker:b"].why == "3 of 3 restarts failed: boom"
+    assert found["breaker:b"].why == FAILED
     assert found["paused:p"].why == "by ann: news"
     assert found["reports_aside"].title == "3 reports are not booked"
 
@@ -119,9 +120,11 @@ def test_every_thing_that_waits_has_its_row_and_command() -> None:
 @pytest.mark.parametrize(
     ("attempts", "reason", "why"),
     [
-        (3, "3 failed attempts; the last: E: no (a1-b2:1:3)", "3 of 3 restarts failed: E: no"),
-        (3, "3 failed attempts; the last: E: one\ntwo", "3 of 3 restarts failed: E: one"),
-        (3, None, "3 of 3 restarts failed"),
+        (3, "3 failed attempts; the last: E: no (a1-b2:1:3)", FAILED),
+        (3, None, FAILED),
+        (2, "2 failed attempts; the last: E: no (a1-b2:1:2)", "2 failed attempts; the last: E: no"),
+        (0, "not retryable: E: one\ntwo", "not retryable: E: one"),
+        (0, None, "the breaker is open"),
         (0, "not retryable: E: no key", "not retryable: E: no key"),
         (1, "intensity: 9 restarts within 24 h", "intensity: 9 restarts within 24 h"),
     ],
@@ -132,11 +135,16 @@ def test_a_breaker_says_why_in_one_short_line(attempts: int, reason: str | None,
 
 
 def test_a_breaker_says_whether_real_money_is_behind_it() -> None:
-    recovery = {"b": Recovery("OPEN", 3, 3, None, "x: " + "y" * 900, 1, BEFORE_US, True)}
-    for real, words in ((True, "; it has real money"), (False, "; it has no real money")):
+    recovery = {"b": Recovery("OPEN", 0, 3, None, "x: " + "y" * 900, 1, BEFORE_US, True)}
+    for real, words in ((True, "…. It holds real money."), (False, "…. No real money in it.")):
         row = rows(recovery=recovery, strategies={"b": strategy(real=real)})["breaker:b"]
         assert row.why.endswith(words)
         assert len(row.why) < 120
+
+
+def test_a_replay_has_no_silent_engine() -> None:
+    assert "stale" in rows(fund={"stale": True, "clock": "system"})
+    assert rows(fund={"stale": True, "clock": "driven"}) == {}
 
 
 def test_a_hostile_name_cannot_leave_its_quotes() -> None:
