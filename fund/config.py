@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -178,7 +178,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     ] = None
     status_host: Annotated[
         str,
-        Meta(description="the address of IPv4 that the status port is bound to"),
+        Meta(description="the IP address that the status port is bound to, as 127.0.0.1 or ::1"),
     ] = "127.0.0.1"
     status_hosts: Annotated[
         tuple[str, ...],
@@ -262,11 +262,11 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     def _check_status_host(self) -> None:
         """The token travels in clear, so it stays on this machine or behind TLS."""
         try:
-            address = IPv4Address(self.status_host)
+            address = self._status_address
         except ValueError:
-            raise ConfigError(
-                "status_host", f"{shown(self.status_host)} is no address of IPv4"
-            ) from None
+            # A name may have several addresses, and others tomorrow.
+            problem = f"{shown(self.status_host)} is no IP address, as 127.0.0.1 or ::1"
+            raise ConfigError("status_host", problem) from None
         if not address.is_loopback:
             if not self.status_behind_proxy:
                 problem = "is beyond loopback, and needs status_behind_proxy=True: a proxy with TLS"
@@ -282,8 +282,15 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     @property
     def status_names(self) -> frozenset[str]:
         """The names of the status port beside those of loopback."""
-        bound = () if IPv4Address(self.status_host).is_loopback else (self.status_host,)
-        return frozenset((*self.status_hosts, *bound))
+        address = self._status_address
+        # In a URL an address of IPv6 stands in brackets, in its short form.
+        name = str(address) if address.version == 4 else f"[{address.compressed}]"
+        return frozenset((*self.status_hosts, *(() if address.is_loopback else (name,))))
+
+    @property
+    def _status_address(self) -> IPv4Address | IPv6Address:
+        """Raises: `ValueError`."""
+        return ip_address(self.status_host)
 
     @property
     def tight_limits(self) -> tuple[str, ...]:

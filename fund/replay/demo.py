@@ -126,6 +126,7 @@ async def run_demo(
             promotion_every_ticks=10,
             promotion_policy="literal",
             lease_s=LEASE_S,
+            host_silent_s=LEASE_S,
             management_fee_bps=MANAGEMENT_FEE_BPS,
             performance_fee_pct=PERFORMANCE_FEE_PCT,
             status_port=options.port,

@@ -498,7 +498,7 @@ def test_a_setting_of_a_part_has_the_default_of_the_part() -> None:
 # -- the address of the status port
 
 
-@pytest.mark.parametrize("host", ["localhost", "", "::1", "256.1.1.1", "10.0.0.1:80"])
+@pytest.mark.parametrize("host", ["localhost", "", "[::1]", "::g", "256.1.1.1", "10.0.0.1:80"])
 def test_the_status_port_is_bound_to_an_address(host: str) -> None:
     with pytest.raises(ConfigError, match=r"^status_host: "):
         FundConfig(total_capital=1, status_host=host)
@@ -507,6 +507,8 @@ def test_the_status_port_is_bound_to_an_address(host: str) -> None:
 def test_beyond_loopback_the_status_port_needs_a_proxy_and_a_token() -> None:
     with pytest.raises(ConfigError, match="needs status_behind_proxy=True"):
         FundConfig(total_capital=1, status_host="0.0.0.0")
+    with pytest.raises(ConfigError, match="needs status_behind_proxy=True"):
+        FundConfig(total_capital=1, status_host="::")
     with pytest.raises(ConfigError, match=r"^status_token: may be empty on loopback only"):
         FundConfig(
             total_capital=1, status_host="10.1.2.3", status_behind_proxy=True, status_token=""
@@ -519,6 +521,9 @@ def test_beyond_loopback_the_status_port_needs_a_proxy_and_a_token() -> None:
     )
     assert config.status_names == {"fund.example", "10.1.2.3"}
     assert FundConfig(total_capital=1, status_host="127.0.0.2").status_names == frozenset()
+    assert FundConfig(total_capital=1, status_host="::1").status_names == frozenset()
+    long = FundConfig(total_capital=1, status_host="2001:DB8:0::7", status_behind_proxy=True)
+    assert long.status_names == {"[2001:db8::7]"}
 
 
 @pytest.mark.parametrize("name", ["Fund.example", "", "a b", "fund.example:8711", "-x", "x" * 254])
