@@ -12,7 +12,7 @@ wrong is set aside by name, and the others count.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from decimal import Decimal
@@ -449,6 +449,10 @@ class Host:
             self._withheld[part, name] = Withheld(part, name, call)
         return True
 
+    def withhold_restart(self, name: str) -> None:
+        """Name the restart that recovery would begin now."""
+        self._withholds("restart", name, name=name)
+
     def take_withheld(self) -> tuple[Withheld, ...]:
         """The acts that were kept from the engine since the last call, each told once."""
         taken = tuple(self._withheld.values())
@@ -600,21 +604,21 @@ class Host:
         if late:
             part, problem = next(iter(late.items()))
             self._emergencies += self._reacts
-            self._call_emergency(f"controller.{part} {problem}")
+            self._call_emergency(self._emergencies, f"controller.{part} {problem}")
         self._reacts = not late
 
     def _on_stuck_loop(self) -> None:
-        self._call_emergency(f"its event loop has not turned for {LOOP_TURN_S:g} s")
+        self._call_emergency("loop", f"its event loop has not turned for {LOOP_TURN_S:g} s")
 
     def start_emergency_stop(self, why: str) -> None:
         """Call `emergency_stop` once without the kill switch, if the engine has it."""
         if self._emergency is not None:
             self._emergencies += 1
-            self._call_emergency(why)
+            self._call_emergency(self._emergencies, why)
 
-    def _call_emergency(self, why: str) -> None:
+    def _call_emergency(self, cause: Hashable, why: str) -> None:
         if self._emergency is not None and not self._withholds("emergency_stop"):
-            self._emergency.call((self.latch.engagements, self._emergencies), why)
+            self._emergency.call((self.latch.engagements, cause), why)
 
     def _end_loop_watch(self) -> None:
         if self._loop_watch is not None:
