@@ -19,7 +19,7 @@ from ...wire.alert import Category, Level
 from ...wire.border import NAME_MAX
 from ...wire.controller import StrategyStatus
 from ...wire.entitlement import capital_of
-from ...wire.errors import Conflict, HostFault, UnknownStrategy
+from ...wire.errors import Conflict, HostFault, OutcomeUnknown, UnknownStrategy
 from ...wire.foreign import fitted
 from ...wire.paging import checked_limit
 from ...wire.persistence import Statement
@@ -97,14 +97,14 @@ class PromotionActor(DurableActor):
         self._moves: dict[str, HistoryEntry] = {}  # the last one of each strategy, by id
 
     def load(self) -> None:
-        """All strategies, as they are on disk."""
+        """All strategies, as they are on disk, with their leases limited to it."""
         strategies = schema.load_all(self._reader)
         core.check_on_ladder(strategies, self._rules)
         self._apply(strategies)
+        self._limit(strategies)
 
     async def begin(self) -> None:
-        """Find the alert actor, if the tree has one, and limit the leases to what is stored."""
-        self._limit(self._strategies.values())
+        """Find the alert actor, if the tree has one."""
         self._alert = alert_ref(self.context)
         room_minor = self._rules.room_minor(self._entitled_minor)
         if room_minor is not None and room_minor < 0:
@@ -141,8 +141,9 @@ class PromotionActor(DurableActor):
         """Append the strategies and the statements, then apply. Raises: the storage's refusal."""
         refusal = await self.append((schema.saved(strategies), *statements))
         if refusal is not None:
-            # A demotion has lowered its limit, and is not stored.
-            self._limit(self._saved[one.id] for one in strategies if one.id in self._saved)
+            if not isinstance(refusal, OutcomeUnknown):  # `load` tells what is stored
+                # A demotion has lowered its limit, and is not stored.
+                self._limit(self._saved[one.id] for one in strategies if one.id in self._saved)
             raise refusal
         self._apply(strategies)
 
