@@ -157,7 +157,9 @@ def _ledger(parts: Parts) -> ChildSpec:
 
 def _promotion(parts: Parts) -> ChildSpec:
     policy, capital = parts.config.promotion_rules(), parts.config.promotion_capital()
-    actor = partial(PromotionActor, parts.path, parts.clock, parts.host, policy, capital)
+    actor = partial(
+        PromotionActor, parts.path, parts.clock, parts.host, policy, capital, parts.leases
+    )
     return ChildSpec("promotion", actor)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,7 +18,7 @@ import trio
 from ...runtime import Clock, Ref, Request, handles
 from ...wire.alert import AlertDraft
 from ...wire.entitlement import capital_of
-from ...wire.errors import HostFault
+from ...wire.errors import HostFault, OutcomeUnknown
 from ...wire.promotion import (
     AddGate,
     Adopt,
@@ -48,6 +49,7 @@ from ...wire.promotion import (
 from ...wire.status import ShowPromotion
 from ...wire.stream.records import PromotionFull
 from ..alert.requests import alert_ref, requested, wake_alerts
+from ..guard import Leases
 from ..host import Host
 from ..persistence import DurableActor
 from . import schema, shown
@@ -78,11 +80,18 @@ class PromotionActor(DurableActor):
     """
 
     def __init__(
-        self, path: Path, clock: Clock, host: Host, policy: PromotionPolicy, capital: Capital
+        self,
+        path: Path,
+        clock: Clock,
+        host: Host,
+        policy: PromotionPolicy,
+        capital: Capital,
+        leases: Leases | None = None,
     ) -> None:
         super().__init__(path)
         self._clock = clock
         self._host = host
+        self._leases = leases or Leases(clock)
         self._given = policy
         self._capital = capital
         self._desk = Desk(policy, capital)
@@ -92,13 +101,14 @@ class PromotionActor(DurableActor):
         self._moves: dict[str, HistoryEntry] = {}  # the last one of each strategy, by id
 
     def load(self) -> None:
-        """All strategies, as they are on disk."""
+        """All strategies, as they are on disk, with their leases limited to it."""
         stored = schema.stored_policy(self._reader)
         if stored is not None and stored.comes_from(self._given):
             self._desk = Desk(stored.policy, self._capital, stored.base)
         strategies = schema.load_all(self._reader)
         check_on_ladder(strategies, self._desk.policy)
         self._roster = self._new_roster(strategies)
+        self._limit(strategies)
 
     def _new_roster(self, strategies: Iterable[Strategy]) -> Roster:
         roster = Roster(self._reader, self._desk.policy, self._capital)
@@ -153,6 +163,9 @@ class PromotionActor(DurableActor):
         statements = (*decided.statements, *requested(self._clock.now_us(), drafts))
         refusal = await self.append(statements)
         if refusal is not None:
+            if not isinstance(refusal, OutcomeUnknown):  # `load` tells what is stored
+                # A demotion has lowered its limit, and is not stored.
+                self._limit(change.before for change in cuts if change.before is not None)
             raise refusal
         if decided.policy is not None:
             self._desk = self._desk.with_policy(decided.policy)
@@ -177,18 +190,28 @@ class PromotionActor(DurableActor):
         return moves and not self._cuts(change)
 
     async def _tell_engine(self, changes: Sequence[Change]) -> None:
-        """Put the stages in force. If the engine does not listen, the tick's reconciliation tells
-        it again.
+        """Limit the leases and put the stages in force. If the engine does not listen, the tick's
+        reconciliation tells it again.
         """
         if changes:
+            self._limit(change.after for change in changes)
             await self._host.each(self._set_stage, [(change.after,) for change in changes])
 
     async def _set_stage(self, strategy: Strategy) -> None:
-        cap = capital_of(terms_of(strategy, self._desk.policy), self._capital.fund_minor or 0)
         try:
-            await self._host.set_stage(strategy.name, strategy.stage.value, cap)
+            await self._host.set_stage(
+                strategy.name, strategy.stage.value, self._capital_of(strategy)
+            )
         except HostFault as fault:
             log.warning("stage of %s not taken: %s", strategy.name, fault)
+
+    def _limit(self, strategies: Iterable[Strategy]) -> None:
+        """Limit the leases to what these stages allow, at once and not at the next tick."""
+        self._leases.limit({strategy.name: self._capital_of(strategy) for strategy in strategies})
+
+    def _capital_of(self, strategy: Strategy) -> Decimal:
+        """The real capital that its stage allows."""
+        return capital_of(terms_of(strategy, self._desk.policy), self._capital.fund_minor or 0)
 
     # -- the tick
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -27,6 +27,9 @@ class HandPlace:
     """A place in which calls wait until `come_back`. They cannot be cut off, as in a thread."""
 
     settle_s = 0.0
+
+    def turn(self, own: trio.lowlevel.TrioToken) -> None:
+        """No loop to watch."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[str, Callable[[], Any], trio.Event]] = []
@@ -92,7 +95,7 @@ async def test_a_coroutine_that_only_computes_is_there_after_settling(
         world.host.ask_feeds()
         await world.host.settle()
         assert world.host.heard().statuses == (RUNNING,)
-        assert world.host.feeds_heard() == (FeedStatus("f", 1),)
+        assert world.host.feeds_heard() == (FeedStatus("f", 1, 300.0),)
 
 
 async def test_an_answer_that_comes_later_has_the_age_of_its_coming(autojump_clock: Clock) -> None:
@@ -385,7 +388,7 @@ async def test_a_part_that_hangs_costs_many_acts_two_seconds(autojump_clock: Clo
 
 def _stops(world: World) -> tuple[list[StopEnded], Callable[[], bool]]:
     told: list[StopEnded] = []
-    return told, lambda: world.host.start_stop_all("why", "halt", told.append)
+    return told, lambda: world.host.start_stop_all("why", "halt", ("a",), told.append)
 
 
 async def test_a_stop_is_never_called_twice_at_once(autojump_clock: Clock) -> None:
@@ -400,7 +403,7 @@ async def test_a_stop_is_never_called_twice_at_once(autojump_clock: Clock) -> No
 
 async def test_a_plain_stop_counts_as_any_other(autojump_clock: Clock) -> None:
     class Engine(FakeController):
-        def stop_all(self, reason: str, action: str) -> StopReport:  # type: ignore[override]
+        def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:  # type: ignore[override]
             return StopReport(0, 0)
 
     async with _world(Engine(), inline=True) as world:
