@@ -98,6 +98,9 @@ class FundStatus(msgspec.Struct, frozen=True):
     data_age_s: float | None = None  # of the host's newest word; None: no tick yet
     stale: bool = False  # the host is silent, so its figures are those of that age
     tick_age_s: float | None = None  # since the end of the last tick; None: no tick yet
+    # How often each step of the tick has failed since oversight started; a step that never did is
+    # not listed.
+    step_failures: Mapping[str, int] = {}
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name."""

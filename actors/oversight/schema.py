@@ -19,6 +19,7 @@ __all__ = [
     "SCHEMA_4",
     "Ending",
     "Memory",
+    "begun",
     "kept",
     "load",
     "must_remember",
@@ -96,6 +97,19 @@ def read_back(statuses: Sequence[msgspec.Raw]) -> tuple[StrategyStatus, ...]:
         except msgspec.MsgspecError:
             continue
     return tuple(found)
+
+
+def begun(memory: Memory, now_us: int) -> Memory:
+    """The memory of a fund that has started once at least."""
+    fee, since_us = memory.fees, memory.since_us or memory.fees.at_us or now_us
+    return msgspec.structs.replace(
+        memory,
+        since_us=since_us,
+        tick_us=memory.tick_us or fee.at_us,
+        statuses=(),
+        heard_us=0,
+        fees=msgspec.structs.replace(fee, crystallised_us=fee.crystallised_us or since_us),
+    )
 
 
 def must_remember(memory: Memory, stored: Memory) -> bool:

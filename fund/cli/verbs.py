@@ -30,7 +30,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         live=True,
-        answer=('record', 'FundStatus', (('running', 'flag'), ('total_capital', 'amount'), ('nav', 'amount'), ('drawdown_pct', 'number'), ('high_water_mark', 'amount'), ('running_strategies', 'whole'), ('total_fees', 'amount'), ('kill_switch', 'word'), ('mode', 'text'), ('strategies_by_stage', 'nested'), ('alerts_24h', 'whole'), ('breakers_open', 'whole'), ('ticks', 'whole'), ('nav_difference', 'amount'), ('clock_suspect', 'flag'), ('data_age_s', 'number'), ('stale', 'flag'), ('tick_age_s', 'number'))),
+        answer=('record', 'FundStatus', (('running', 'flag'), ('total_capital', 'amount'), ('nav', 'amount'), ('drawdown_pct', 'number'), ('high_water_mark', 'amount'), ('running_strategies', 'whole'), ('total_fees', 'amount'), ('kill_switch', 'word'), ('mode', 'text'), ('strategies_by_stage', 'nested'), ('alerts_24h', 'whole'), ('breakers_open', 'whole'), ('ticks', 'whole'), ('nav_difference', 'amount'), ('clock_suspect', 'flag'), ('data_age_s', 'number'), ('stale', 'flag'), ('tick_age_s', 'number'), ('step_failures', 'nested'))),
     ),
     V(
         words='why',
