@@ -126,6 +126,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     management_fee_bps: int = 0
     performance_fee_pct: float = 0.0
     crystallise_every_days: float = 30.0
+    fee_posting: Literal["session", "tick"] = "session"
 
     promotion_ladder: Annotated[
         Literal["four-stage", "three-stage"],
@@ -268,6 +269,11 @@ class FundConfig(Settings, frozen=True, kw_only=True):
             return msgspec.structs.replace(self, db_path=Path(os.path.realpath(self.path)))
         except OSError as error:
             raise ConfigError("db_path", f"{self.path} cannot be located: {error}") from error
+
+    @property
+    def charges_fees(self) -> bool:
+        """Whether the ledger books fees of the fund itself."""
+        return self.ledger_enabled and bool(self.management_fee_bps or self.performance_fee_pct)
 
     @property
     def alerts_enabled(self) -> bool:

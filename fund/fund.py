@@ -89,7 +89,11 @@ class Fund(FundDoor):
             return supervisor.ref(name) if enabled else None
 
         ledger = LedgerDoor(
-            ref("ledger", enabled=config.ledger_enabled), clock.now_us, config.path, make_worker
+            ref("ledger", enabled=config.ledger_enabled),
+            clock.now_us,
+            config.path,
+            make_worker,
+            ref("oversight", enabled=config.charges_fees),
         )
         super().__init__(
             config, supervisor, host, leases, clock, reported, ledger, channel_names(config)

@@ -11,6 +11,7 @@ import msgspec
 
 from ..runtime import ConfigError, Request, shown
 from .guard import KillState
+from .ledger import Posted, Withdraw
 
 __all__ = [
     "ConfirmClock",
@@ -18,7 +19,9 @@ __all__ = [
     "FundStatus",
     "NavHistory",
     "NavSample",
+    "PostFees",
     "ReadFundStatus",
+    "Redeem",
     "RememberGuard",
     "ResumeStrategy",
     "ShowStatus",
@@ -109,6 +112,19 @@ class FundStatus(msgspec.Struct, frozen=True):
 
 class RememberGuard(Request[None], frozen=True):
     """Store the state of the guard now, instead of at the end of the next tick."""
+
+
+class Redeem(Request[Posted], frozen=True):
+    """Book a withdrawal, and before it the fees of the units that leave.
+
+    Refused as the ledger refuses it.
+    """
+
+    event: Withdraw
+
+
+class PostFees(Request[None], frozen=True):
+    """Book the management fee that has accrued up to now."""
 
 
 class ResumeStrategy(Request[bool], frozen=True):

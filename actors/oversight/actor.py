@@ -17,13 +17,16 @@ from msgspec.structs import replace
 from ...runtime import ActorError, Clock, FundopsError, Request, handles
 from ...wire.errors import KillSwitchEngaged
 from ...wire.guard import ReadGuard, RestoreGuard, StrategyResumed
+from ...wire.ledger import Posted
 from ...wire.oversight import (
     ConfirmClock,
     CrashesHeard,
     FundStatus,
     NavHistory,
     NavSample,
+    PostFees,
     ReadFundStatus,
+    Redeem,
     RememberGuard,
     ResumeStrategy,
     ShowStatus,
@@ -42,11 +45,13 @@ from ..status.board import StatusBoard
 from . import closing, schema, shown
 from .clocks import ClockWatch
 from .crashes import CRASHED, CrashWatch
-from .round import Round
+from .round import Round, applied
 from .runner import Runner
 from .settings import OversightSettings
 from .showing import Showing
 from .steps import Ports, Step, steps_of
+from .steps.fees import FeesStep
+from .steps.withdrawals import withdrawn
 
 __all__ = ["OversightActor"]
 
@@ -87,6 +92,7 @@ class OversightActor(DurableActor):
         self._runner = Runner()
         self._round = Round(heard=host.heard())
         self._steps: tuple[Step, ...] = ()
+        self._of_life: Ports
         self._showing: Showing
         self._forget_latch: Callable[[], None] = lambda: None
 
@@ -102,7 +108,7 @@ class OversightActor(DurableActor):
         """Hand the guard its state, and learn what the stages allow."""
         started_us = self._clock.now_us()
         ports = self._ports(started_us)
-        self._steps = steps_of(ports)
+        self._steps, self._of_life = steps_of(ports), ports
         self._showing = Showing(
             ports, self._board, self._face, lambda: self._round, lambda: self._runner.counts
         )
@@ -154,6 +160,7 @@ class OversightActor(DurableActor):
             await super().on_stop(reason)
 
     async def _remember_all(self) -> None:
+        self._post_management()
         tick = self._round
         guard = tick.memory.guard
         with suppress(ActorError):
@@ -167,6 +174,9 @@ class OversightActor(DurableActor):
         enabled = self._settings.alerts_enabled
         alerts = requested(self._clock.now_us(), tick.alerts) if enabled else ()
         await self._save((schema.remembered(memory), *tick.lines, *alerts))
+        # A fee that is not booked now stays owed, and the next life books it under the same key.
+        self._round = replace(tick, memory=memory, stored=memory)
+        await self._charge()
 
     async def _ask(self, name: str, request: Request[R]) -> R:
         # A tick waits for whatever its steps wait for, such as a commit behind a busy disk.
@@ -243,6 +253,41 @@ class OversightActor(DurableActor):
     def fund_status(self, _: ReadFundStatus) -> FundStatus:
         """The fund as of its last tick, with the alerts and the open breakers of now."""
         return self._showing.status()
+
+    # -- fees between two ticks
+
+    @handles(Redeem)
+    async def redeem(self, request: Redeem) -> Posted:
+        """Book a withdrawal after the fees of the units that leave, in one commit of the ledger.
+
+        Refused as by the ledger; nothing is then booked.
+        """
+        posted, effects = await withdrawn(self._of_life, self._round, request.event)
+        self._round = applied(self._round, effects)
+        if isinstance(posted, FundopsError):
+            raise posted
+        return posted
+
+    @handles(PostFees)
+    async def post_fees(self, _: PostFees) -> None:
+        """Book the management fee up to now. Refused with what storage and ledger refuse."""
+        self._post_management()
+        memory = self._round.memory
+        await self._save((schema.remembered(memory),))
+        self._round = replace(self._round, stored=memory)
+        await self._charge()
+
+    async def _charge(self) -> None:
+        if self._settings.ledger_enabled:
+            effects = await FeesStep(self._of_life).run(self._round)
+            self._round = applied(self._round, effects)
+
+    def _post_management(self) -> None:
+        if self._clock_watch.is_suspect():
+            return  # an instant of a wrong clock is no end of an accrual
+        now_us = self._clock.now_us()
+        memory = closing.with_management(self._round.memory, self._settings, now_us)
+        self._round = replace(self._round, memory=memory)
 
     @handles(RememberGuard)
     async def remember_guard(self, _: RememberGuard) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "SCHEMA",
     "SCHEMA_4",
     "Ending",
+    "Leaving",
     "Memory",
     "begun",
     "kept",
@@ -58,6 +59,19 @@ class Ending(msgspec.Struct, frozen=True):
     statuses: tuple[msgspec.Raw, ...] = ()  # the engine's figures for it
 
 
+class Leaving(msgspec.Struct, frozen=True):
+    """A withdrawal that is being booked together with the fees of the units that leave.
+
+    The record has it before the ledger is asked. After a crash the withdrawal's key tells whether
+    both are booked: they are one commit of the ledger.
+    """
+
+    key: str  # of the withdrawal
+    amount_minor: int
+    fees: tuple[Owed, ...]
+    after: FeeState  # once they are booked
+
+
 class Memory(msgspec.Struct, frozen=True):
     """The record."""
 
@@ -75,6 +89,10 @@ class Memory(msgspec.Struct, frozen=True):
     earned_minor: int = 0  # P&L that the ledger booked without a strategy
     agreed: str = ""  # the last day on which the books and the broker's statement agreed
     converted_minor: int = 0  # gain of other assets without a strategy, when all had a price
+    leaving: Leaving | None = None  # None: no withdrawal is being booked
+    # Withdrawals whose fee is booked and that the guard has not seen; the last one's entry.
+    redeemed_minor: int = 0
+    redeemed_seq: int = 0
 
 
 def kept(statuses: Sequence[StrategyStatus]) -> tuple[msgspec.Raw, ...]:
@@ -135,7 +153,9 @@ def _facts(memory: Memory) -> tuple[object, ...]:
     waiting = [(ending.session, ending.sample, ending.marks) for ending in memory.ending]
     mark = memory.fees.mark_per_unit
     agreed = memory.agreed
-    return (memory.session, memory.since_us, memory.named, memory.owed, waiting, mark, agreed)
+    redeemed = (memory.leaving, memory.redeemed_minor)
+    facts = (memory.session, memory.since_us, memory.named, memory.owed, waiting, mark, agreed)
+    return (*facts, *redeemed)
 
 
 def _flags(guard: GuardState) -> tuple[object, ...]:

@@ -8,11 +8,12 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from ....wire.errors import IdempotencyConflict
-from ....wire.ledger import ChargeManagementFee, ChargePerformanceFee, ReadTotals
-from ....wire.money import from_minor
-from ..round import Effects, Round
+from ....wire.ledger import ReadTotals
+from ..fees import charge_of
+from ..round import Effects, Round, applied, joined
 from ..settings import OversightSettings
 from .step import Step
+from .withdrawals import settled
 
 __all__ = ["FeesStep", "OwedFeesStep"]
 
@@ -39,10 +40,8 @@ class FeesStep(Step):
         if not memory.owed or tick.stored.owed != memory.owed:
             return Effects()
         for fee in memory.owed:
-            charge = ChargeManagementFee if fee.kind == "management" else ChargePerformanceFee
-            key = f"fee:{fee.kind}:{fee.session}"
             try:
-                await self.ports.ask("ledger", charge(from_minor(fee.amount_minor), key=key))
+                await self.ports.ask("ledger", charge_of(fee))
             except IdempotencyConflict as booked:
                 log.warning("session %s was charged before: %s", fee.session, booked)
         totals = await self.ports.ask("ledger", ReadTotals())
@@ -53,3 +52,8 @@ class OwedFeesStep(FeesStep):
     """Books what an earlier tick or life has left, before NAV is taken: the ledger's totals say
     whether a fee is booked, and the record whether it is owed.
     """
+
+    async def run(self, tick: Round) -> Effects:
+        """Settle a withdrawal whose answer was lost, then book. Raises: `FundopsError`."""
+        found = await settled(self.ports, tick)
+        return joined(found, await super().run(applied(tick, found)))

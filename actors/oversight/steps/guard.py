@@ -38,7 +38,9 @@ class GuardStep(Step):
         """One look. Raises: `ActorError`."""
         memory, totals, settings = tick.memory, tick.totals, self.ports.settings
         external = self._external_minor(tick)
-        if memory.guard.units and not tick.suspect:
+        # A withdrawal that these totals do not show is not in this flow either.
+        is_shown = totals is None or totals.entries >= memory.redeemed_seq
+        if memory.guard.units and not tick.suspect and is_shown:
             flow = external - memory.guard.external_minor
             memory = closing.with_flow(memory, settings, flow, tick.now_us)
         posted, owed = memory.fees.posted_minor, 0
