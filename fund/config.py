@@ -97,6 +97,8 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     tick_interval_s: float | None = 1.0
     session: str = "UTC day"
     break_tolerance: float = 0.01
+    max_correlation: float = 0.85
+    var_budget: float | None = None
     recovery_every_ticks: int = 10
     promotion_every_ticks: int = 60
 

@@ -19,11 +19,13 @@ from ...wire.errors import KillSwitchEngaged
 from ...wire.guard import ReadGuard, RestoreGuard, StrategyResumed
 from ...wire.ledger import Posted
 from ...wire.oversight import (
+    AttributePnl,
     ConfirmClock,
     CrashesHeard,
     FundStatus,
     NavHistory,
     NavSample,
+    PnlAttribution,
     PostFees,
     ReadFundStatus,
     Redeem,
@@ -43,6 +45,7 @@ from ..host import Host
 from ..persistence import DurableActor, StorageBoard
 from ..status.board import StatusBoard
 from . import closing, schema, shown
+from .attribution import attribution
 from .clocks import ClockWatch
 from .crashes import CRASHED, CrashWatch
 from .round import Round, applied
@@ -173,7 +176,8 @@ class OversightActor(DurableActor):
         )
         enabled = self._settings.alerts_enabled
         alerts = requested(self._clock.now_us(), tick.alerts) if enabled else ()
-        await self._save((schema.remembered(memory), *tick.lines, *alerts))
+        lines = (*tick.lines, *schema.minute_lines(tick.minutes))
+        await self._save((schema.remembered(memory), *lines, *alerts))
         # A fee that is not booked now stays owed, and the next life books it under the same key.
         self._round = replace(tick, memory=memory, stored=memory)
         await self._charge()
@@ -317,5 +321,14 @@ class OversightActor(DurableActor):
 
     @handles(NavHistory)
     def nav_history(self, request: NavHistory) -> tuple[NavSample, ...]:
-        """NAV and drawdown at the end of each session, newest first."""
-        return schema.nav_history(self._reader, checked_limit(request.limit))
+        """NAV and drawdown at the end of each session, or of each minute, newest first."""
+        limit = checked_limit(request.limit)
+        if request.every == "session":
+            return schema.nav_history(self._reader, limit)
+        waiting = self._round.minutes[::-1]
+        return (*waiting, *schema.nav_minutes(self._reader, limit))[:limit]
+
+    @handles(AttributePnl)
+    def attribute_pnl(self, _: AttributePnl) -> PnlAttribution:
+        """The P&L of each strategy as of the last tick, with its trading fees as booked."""
+        return attribution(self._round.memory, schema.trading_fees(self._reader))

@@ -20,6 +20,7 @@ from ...wire.alert import AlertDraft
 from ...wire.controller import FeedStatus, StrategyStatus
 from ...wire.guard import Pause
 from ...wire.ledger import LedgerTotals
+from ...wire.oversight import NavSample
 from ...wire.persistence import Statement
 from ...wire.promotion import EntitlementTerms, Transition
 from ..host import Heard
@@ -74,6 +75,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     figures: Mapping[str, tuple[StrategyStatus, ...]] = {}
     alerts: tuple[AlertDraft, ...] = ()
     lines: tuple[Statement, ...] = ()  # of NAV
+    minutes: tuple[NavSample, ...] = ()  # which wait for a commit of something else
+    minute_us: int = 0  # the newest of them, on disk or not
 
     @property
     def statuses(self) -> tuple[StrategyStatus, ...]:
@@ -97,11 +100,13 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 class Effects(msgspec.Struct, frozen=True, kw_only=True):
     """The changes that one step makes to fields of the round of the same name; UNSET: none.
 
-    `alerts`, `lines`, `pauses` and `transitions` are added to those of the steps before it.
+    `alerts`, `lines`, `minutes`, `pauses` and `transitions` are added to those of earlier steps.
     """
 
     alerts: tuple[AlertDraft, ...] = ()
     lines: tuple[Statement, ...] = ()
+    minutes: tuple[NavSample, ...] = ()
+    minute_us: int | UnsetType = UNSET
     pauses: tuple[Pause, ...] = ()
     transitions: tuple[Transition, ...] = ()
     suspect: bool | UnsetType = UNSET
@@ -122,10 +127,11 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True):
     figures: Mapping[str, tuple[StrategyStatus, ...]] | UnsetType = UNSET
     committed_alerts: int = 0  # the oldest ones, which are on disk now
     committed_lines: int = 0
+    committed_minutes: int = 0
     fault: FundopsError | None = None  # why the step did only a part of its work
 
 
-_ADDED = ("alerts", "lines", "pauses", "transitions")
+_ADDED = ("alerts", "lines", "minutes", "pauses", "transitions")
 _SET = tuple(
     name
     for name in Effects.__struct_fields__
@@ -145,6 +151,8 @@ def applied(tick: Round, effects: Effects) -> Round:
         changes["alerts"] = tick.alerts[effects.committed_alerts :]
     if effects.committed_lines:
         changes["lines"] = tick.lines[effects.committed_lines :]
+    if effects.committed_minutes:
+        changes["minutes"] = tick.minutes[effects.committed_minutes :]
     return msgspec.structs.replace(tick, **changes) if changes else tick
 
 

@@ -36,6 +36,23 @@ class OversightSettings(Settings, frozen=True):
             " the NAV of the ledger and of the engine differ",
         ),
     ] = 0.01
+    max_correlation: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="of the P&L per session of two strategies; a higher one is told; 1: off",
+        ),
+    ] = 0.85
+    var_budget: Annotated[
+        float | None,
+        Meta(
+            ge=0,
+            le=1e12,
+            description="units of the currency; a higher value at risk of a session (historical,"
+            " 95%) is told; None: off",
+        ),
+    ] = None
     recovery_every_ticks: Annotated[
         int,
         Meta(

@@ -15,7 +15,7 @@ __all__ = ["SCHEMA", "VERBS"]
 # fmt: off
 # ruff: noqa: E501
 # The newest schema of a database that this version can read.
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 
 VERBS: Final[tuple[V, ...]] = (
     V(
@@ -53,16 +53,31 @@ VERBS: Final[tuple[V, ...]] = (
         command='fund.nav_history',
         effect='reads',
         reach='socket',
-        help='NAV and drawdown at the end of each session, newest first.',
-        more='',
+        help='NAV and drawdown at the end of each session or of each minute, newest first.',
+        more='Sessions are kept without end, minutes for a month.',
         parameters=(
             P('limit', '--limit', 'whole', 'list at most this many', default='100', value='NUMBER'),
+            P('every', '--every', 'text', 'at the end of each session, or of each minute of the last month', default='session', choices=('session', 'minute'), value='session|minute'),
             P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
         reader='nav_history',
         live=True,
         answer=('table', 'NavSample', (('at_us', 'time'), ('session', 'text'), ('nav', 'amount'), ('drawdown_pct', 'number'), ('missed', 'flag'))),
+    ),
+    V(
+        words='pnl',
+        command='fund.pnl_attribution',
+        effect='reads',
+        reach='socket',
+        help="The fund's P&L by its sources: each strategy, the ledger, the fund's fees.",
+        more='',
+        parameters=(
+            P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
+            P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
+        ),
+        live=True,
+        answer=('record', 'PnlAttribution', (('strategies', 'nested'), ('other', 'amount'), ('fund_fees', 'amount'), ('total', 'amount'))),
     ),
     V(
         words='storage',
@@ -706,7 +721,7 @@ VERBS: Final[tuple[V, ...]] = (
         effect='changes',
         reach='socket',
         help='Book money that leaves the fund: EXTERNAL / CASH.',
-        more='',
+        more='Before it the fees are booked: the management fee up to now, and the performance fee of the units that leave. All of it is one commit.',
         parameters=(
             P('amount', 'AMOUNT', 'amount', 'how much', required=True),
             P('key', '--key', 'text', 'idempotency key: the same key with the same content is booked once', value='TEXT'),
@@ -1005,7 +1020,7 @@ VERBS: Final[tuple[V, ...]] = (
         effect='changes',
         reach='socket',
         help='Book the revenue up to the end of DAY into RETAINED and lock that time.',
-        more='',
+        more='The management fee up to now is booked before it.',
         parameters=(
             P('day', 'DAY', 'moment', 'the last day, YYYY-MM-DD', required=True),
             P('key', '--key', 'text', 'idempotency key: the same key with the same content is booked once', value='TEXT'),

@@ -5,9 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
-from fundops.runtime import VirtualClock
-from fundops.testing import FakeController, virtual_fund
-from fundops.wire.controller import StrategyStatus
+import pytest
+
+from fundops.reader import open_reader
+from fundops.runtime import ConfigError, VirtualClock
+from fundops.testing import START_US, FakeController, virtual_fund
+from fundops.wire.controller import Fill, StrategyStatus
+from fundops.wire.oversight import StrategyPnl
 
 D = Decimal
 
@@ -57,3 +61,67 @@ async def test_weekday_sessions_end_at_the_close_of_new_york() -> None:
         ("2026-03-06", us("2026-03-06 21:00")),
         ("2026-03-09", us("2026-03-09 20:00")),
     ]
+
+
+async def test_nav_of_each_minute_is_kept_for_a_month() -> None:
+    engine = FakeController(StrategyStatus("s", "running", 1_000, 1_000))
+    async with virtual_fund(engine) as world:
+        world.clock.advance(30)
+        for number in range(40):
+            engine.set("s", realized_pnl=number)
+            world.clock.advance(30)
+            await world.tick()
+        minutes = await world.fund.nav_history(every="minute")
+        assert [sample.nav for sample in minutes[:2]] == [100_038, 100_036]
+        assert len(minutes) == 20
+        assert [b.at_us - a.at_us for a, b in zip(minutes[1:], minutes, strict=False)] == [
+            60_000_000
+        ] * 19
+        assert await world.fund.nav_history(every="minute", limit=3) == minutes[:3]
+        assert await world.fund.nav_history() == ()
+        with pytest.raises(ConfigError, match="every"):
+            await world.fund.nav_history(every="day")  # type: ignore[arg-type]
+        with open_reader(world.fund.config.path) as reader:
+            assert minutes[4:] == reader.nav_history(every="minute"), "the rest waits for a commit"
+        world.clock.advance(32 * 86_400)
+        await world.tick()
+        await world.fund.kill_switch.engage(reason="r", by="ann")  # a commit
+        await world.tick()
+        assert len(await world.fund.nav_history(every="minute")) == 1
+
+
+async def test_the_attribution_adds_up_to_the_change_of_nav() -> None:
+    engine = FakeController(
+        StrategyStatus("a", "running", 50_000, 50_000), StrategyStatus("b", "running", 1_000, 1_000)
+    )
+    async with virtual_fund(engine, ledger_enabled=True, performance_fee_pct=10) as world:
+        await world.tick()
+        engine.set("a", realized_pnl=-400, unrealized_pnl=100)
+        engine.set("b", realized_pnl=700)
+        fill = Fill("f", "a", "X", D(1), D(10), D("0.5"), at_us=START_US, cursor="1")
+        engine.fill_list = [fill]
+        await world.fund.ledger.record_profit(50)
+        await world.fund.ledger.deposit(1_000)
+        await world.tick()
+        found = await world.fund.pnl_attribution()
+        assert found.strategies == (
+            StrategyPnl("a", D(-300), D("0.5"), D(0)),
+            StrategyPnl("b", D(700), D(0), D(0)),
+        )
+        assert (found.other, found.fund_fees, found.total) == (D(50), D(45), D(405))
+        status = await world.fund.status()
+        assert status.nav == 101_000 + found.total
+        await world.fund.ledger.close_period("2026-01-04")
+        assert (await world.fund.pnl_attribution()).strategies == found.strategies
+
+
+async def test_what_was_made_on_paper_is_attributed_as_hypothetical() -> None:
+    engine = FakeController(StrategyStatus("s", "running", 1_000, 1_000, stage="paper"))
+    async with virtual_fund(engine, promotion_enabled=True) as world:
+        await world.fund.promotion.register("s")
+        await world.tick()
+        engine.set("s", realized_pnl=70)
+        await world.tick()
+        found = await world.fund.pnl_attribution()
+        assert found.strategies == (StrategyPnl("s", D(0), D(0), D(70)),)
+        assert found.total == 0

@@ -15,11 +15,13 @@ from .fees import FeesStep, OwedFeesStep
 from .guard import GuardStep
 from .ledger import LedgerStep
 from .marks import MarksStep
+from .minutes import MinutesStep
 from .pauses import PausesStep
 from .promotion import PromotionStep, SampleStep
 from .reconcile import ReconcileStep
 from .recovery import RecoveryStep
 from .remember import RememberAgainStep, RememberStep
+from .risk import RiskStep
 from .sessions import CloseStep, SessionsStep
 from .statement import StatementStep
 from .step import Ports, Step
@@ -43,6 +45,8 @@ STEPS: tuple[type[Step], ...] = (
     PromotionStep,
     ReconcileStep,
     CloseStep,
+    MinutesStep,
+    RiskStep,
     RecoveryStep,
     RememberStep,
     # The consumers of what that commit says.

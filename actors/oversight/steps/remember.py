@@ -14,6 +14,11 @@ from .step import Step
 __all__ = ["RememberAgainStep", "RememberStep"]
 
 
+# Samples of NAV by the minute that wait for a commit; a commit each minute would be the only one
+# of a quiet fund.
+MINUTES_MAX = 15
+
+
 class RememberStep(Step):
     """Commits what the steps before it have left."""
 
@@ -26,10 +31,15 @@ class RememberStep(Step):
         so the record is then read again.
         """
         memory, statements, ports = tick.memory, list(tick.lines), self.ports
-        first = tick.number == 1
-        must = bool(statements) or first or schema.must_remember(memory, tick.stored)
+        must = (
+            bool(statements)
+            or tick.number == 1
+            or len(tick.minutes) >= MINUTES_MAX
+            or schema.must_remember(memory, tick.stored)
+        )
+        minutes = tick.minutes if must else ()
         if must:
-            statements.append(schema.remembered(memory))
+            statements += [schema.remembered(memory), *schema.minute_lines(minutes)]
         crashes = ports.crashes.ready()
         if ports.settings.alerts_enabled:
             statements += requested(ports.clock.now_us(), [*crashes, *tick.alerts])
@@ -37,7 +47,11 @@ class RememberStep(Step):
         if refusal is not None:
             return Effects(stored=schema.load(ports.rows), fault=refusal)
         ports.crashes.committed(len(crashes))
-        committed = Effects(committed_alerts=len(tick.alerts), committed_lines=len(tick.lines))
+        committed = Effects(
+            committed_minutes=len(minutes),
+            committed_alerts=len(tick.alerts),
+            committed_lines=len(tick.lines),
+        )
         return replace(committed, stored=memory) if must else committed
 
 
