@@ -42,6 +42,7 @@ from fundops.runtime import (
     Event,
     Ref,
     Supervisor,
+    SupervisorEscalated,
     SystemClock,
     ThreadWorker,
     Worker,
@@ -135,6 +136,7 @@ class Fund(FundDoor):
         make_worker: Callable[[str], Worker] = ThreadWorker,
         seed: int | None = None,
         place: Place | None = None,
+        on_fund_lost: Callable[[SupervisorEscalated], None] | None = None,
     ) -> AbstractAsyncContextManager[Fund]:
         """Start a fund, and stop it in order when the block is left.
 
@@ -142,13 +144,22 @@ class Fund(FundDoor):
         schedule of the domain, `transport` replaces the network of webhooks, `make_worker` the
         threads that use the database, and `seed` makes the uuid of a new database repeatable.
         `place` is where the controller is called, for doors of other hosts; None: on this loop.
+        `on_fund_lost` is called on this loop when the fund ends because its actors could not be
+        kept alive: by then every lease has ended.
 
         Raises: `NeedsTrio` outside a trio run; `ConfigError`, `DatabaseInUse`, `DatabaseError`;
         `PolicyError` naming a strategy whose stage the ladder lacks; `SupervisorEscalated` out of
         the block when an actor cannot be kept alive.
         """
         return _open(
-            config, controller, clock or SystemClock(), transport, make_worker, seed, place
+            config,
+            controller,
+            clock or SystemClock(),
+            transport,
+            make_worker,
+            seed,
+            place,
+            on_fund_lost,
         )
 
 
@@ -161,6 +172,7 @@ async def _open(
     make_worker: Callable[[str], Worker],
     seed: int | None,
     place: Place | None,
+    on_fund_lost: Callable[[SupervisorEscalated], None] | None,
 ) -> AsyncIterator[Fund]:
     _check_runs_on_trio()
     if controller is not None:
@@ -188,7 +200,7 @@ async def _open(
             )
         leases = Leases(clock, KillLatch())
         view = TreeView()
-        with bare_errors(), _status_port(config) as port:
+        with bare_errors(), _status_port(config) as port, _telling(on_fund_lost):
             async with trio.open_nursery() as nursery:
 
                 def spawn(function: Callable[..., Any], *arguments: Any) -> None:
@@ -267,6 +279,23 @@ async def _open(
                         await fund.commands.finish()
                         await host.finish_stop()
                 nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def _telling(on_fund_lost: Callable[[SupervisorEscalated], None] | None) -> Iterator[None]:
+    """Tell the host that the root supervisor gave up."""
+    try:
+        yield
+    except BaseException as error:
+        lost = error
+        while isinstance(lost, BaseExceptionGroup) and len(lost.exceptions) == 1:
+            lost = lost.exceptions[0]
+        if isinstance(lost, SupervisorEscalated) and on_fund_lost is not None:
+            try:
+                on_fund_lost(lost)
+            except Exception:
+                log.exception("on_fund_lost raised")
+        raise
 
 
 def _check_runs_on_trio() -> None:
