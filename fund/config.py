@@ -22,7 +22,7 @@ from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardSettings
 from fundops.actors.ledger.accounts import ACCOUNTS, UNITS
 from fundops.actors.ledger.events import Rules
-from fundops.actors.oversight import FeeSettings, OversightSettings, calendar_of
+from fundops.actors.oversight import FeeSettings, OversightSettings
 from fundops.actors.promotion import PromotionSettings
 from fundops.actors.recovery import RecoverySettings
 from fundops.runtime import SECRET, ConfigError, Settings, shown
@@ -99,6 +99,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     break_tolerance: float = 0.01
     max_correlation: float = 0.85
     var_budget: float | None = None
+    max_failed_strategies: str | int | None = "max(3, 5%)"
     recovery_every_ticks: int = 10
     promotion_every_ticks: int = 60
 
@@ -186,7 +187,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError(error.field, f"{shown(error.value)} {error.problem}") from None
         if self.currency == UNITS:
             raise ConfigError("currency", f"{UNITS} counts the shares in a fund: choose another")
-        calendar_of(self.session)
+        self.oversight_settings()  # a rule of its own is checked there
         if self.tick_interval_s is not None and self.lease_s < 2 * self.tick_interval_s:
             raise ConfigError(
                 "lease_s",

@@ -52,6 +52,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     due: tuple[End, ...] = ()  # sessions that this tick ends
     pauses: tuple[Pause, ...] = ()  # that the guard has ordered in this tick
     transitions: tuple[Transition, ...] = ()
+    failed_together: frozenset[str] = frozenset()  # strategies that one alert names
 
     # -- of the last words
     heard: Heard
@@ -110,6 +111,7 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True):
     pauses: tuple[Pause, ...] = ()
     transitions: tuple[Transition, ...] = ()
     suspect: bool | UnsetType = UNSET
+    failed_together: frozenset[str] | UnsetType = UNSET
     answered: bool | UnsetType = UNSET
     due: tuple[End, ...] | UnsetType = UNSET
     heard: Heard | UnsetType = UNSET

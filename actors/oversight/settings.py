@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from ...runtime import COUNT_MAX, Settings
 from .fees import FeeSettings
+from .many import limit_of
 from .sessions import calendar_of
 
 __all__ = ["OversightSettings"]
@@ -53,6 +54,13 @@ class OversightSettings(Settings, frozen=True):
             " 95%) is told; None: off",
         ),
     ] = None
+    max_failed_strategies: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)] | str | None,
+        Meta(
+            description="so many that fail within 30 s are one alert: a number, or 'max(3, 5%)' of"
+            " those pending, running or failed; None: off"
+        ),
+    ] = "max(3, 5%)"
     recovery_every_ticks: Annotated[
         int,
         Meta(
@@ -79,3 +87,4 @@ class OversightSettings(Settings, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         calendar_of(self.session)
+        limit_of(self.max_failed_strategies)

@@ -34,7 +34,8 @@ class RecoveryStep(Step):
             heard_us = heard.at_us
         discover = (tick.number - 1) % self.ports.settings.recovery_every_ticks == 0
         killed = self.ports.host.latch.engaged
-        await ask("recovery", CheckStrategies(heard.statuses, killed, heard_us, discover))
+        check = CheckStrategies(heard.statuses, killed, heard_us, discover, tick.failed_together)
+        await ask("recovery", check)
         if discover:
             await ask("recovery", CheckFeeds(tick.feeds))
         return Effects()
