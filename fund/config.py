@@ -94,6 +94,10 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         str | Path | None,
         Meta(description="the database file; None: <name>.db in FUNDOPS_HOME or ~/.fundops"),
     ] = None
+    mode: Annotated[
+        Literal["act", "observe"],
+        Meta(description="'observe' keeps the books and tells the engine nothing"),
+    ] = "act"
     tick_interval_s: float | None = 1.0
     session: str = "UTC day"
     break_tolerance: float = 0.01
@@ -312,5 +316,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         return self.part(
             OversightSettings,
             alerts_enabled=self.alerts_enabled,
+            # A log reaches a person only who reads it.
+            reaches_a_person=self.alert_webhook_url is not None,
             fees=self.part(FeeSettings),
         )

@@ -32,8 +32,9 @@ from fundops.doors import (
 )
 from fundops.errors import NeedsTrio
 from fundops.file import meta
-from fundops.file.database import prepare
+from fundops.file.database import exchange_limits, prepare
 from fundops.file.lock import OwnerLock
+from fundops.limits import limits_of, loosened, told
 from fundops.reported import Reported
 from fundops.runtime import (
     ActorError,
@@ -192,6 +193,20 @@ async def _open(
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
         if config.promotion_enabled:
             check_stages(path, config.promotion_settings())
+        crashes, board = CrashWatch(), StatusBoard()
+        limits = limits_of(config)
+        for limit in loosened(exchange_limits(path, limits), limits):
+            crashes.drafts.append(told(limit))
+            log.warning("%s: %s", crashes.drafts[-1].title, crashes.drafts[-1].message)
+        if (
+            config.promotion_policy == "literal"
+            and isinstance(clock, SystemClock)
+            and (controller is not None)
+        ):
+            log.warning(
+                "promotion_policy='literal' with a real controller: strategies get more real money"
+                " without a person's word"
+            )
         for setting in config.tight_limits:
             log.warning(
                 "%s is %g%%: less than a day's noise may stop trading",
@@ -228,7 +243,6 @@ async def _open(
                     log.info(
                         "the controller lacks %s; what needs them is off", ", ".join(host.missing())
                     )
-                crashes, board = CrashWatch(), StatusBoard()
                 parts = Parts(
                     config,
                     path,

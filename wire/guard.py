@@ -139,6 +139,7 @@ class Watch(Request[GuardReport], frozen=True):
     session: str = ""  # the last one that ended
     listed: bool = True  # the statuses are a whole list, so a missing strategy has left it
     earned_minor: int = 0  # P&L that the ledger booked without a strategy
+    opening_nav_minor: int | None = None  # NAV when the session that runs now began; None: unknown
 
 
 class RenewLeases(Request[None], frozen=True):

@@ -251,6 +251,7 @@ class Observe(Request[Observed], frozen=True):
     session: str | None = None  # ISO day: this look ends that session; None: within one
     evaluate: bool = False  # whether gates are evaluated for promotions
     periods_per_year: float = 252  # sessions in a year, for the Sharpe ratio
+    act: bool = True  # False: an engine is only observed, so evidence is kept and nothing moves
 
 
 class ReadSnapshot(Request[PromotionSnapshot], frozen=True):

@@ -162,6 +162,7 @@ def close(
         fees=fee,
         session=end.session,
         ended_us=end.at_us,
+        opening_minor=nav_minor,
         ending=(*memory.ending, ending) if is_taken else memory.ending,
     )
     line = nav_line(end.at_us, end.session, nav_minor, guard.drawdown, missed=end.missed)

@@ -49,7 +49,8 @@ def limit_of(setting: str | int | None) -> AtOnce | None:
 class ManyWatch:
     """The strategies that have failed, and since when.
 
-    `told`: the alert of an earlier life is open. Of a strategy that was failed when this life began no instant is known, so it is no news.
+    `told`: the alert of an earlier life is open. Of a strategy that was failed when this life
+    began no instant is known, so it is no news.
     """
 
     def __init__(self, rule: AtOnce | None, *, told: bool) -> None:

@@ -110,6 +110,7 @@ class Memory(msgspec.Struct, frozen=True):
     earned_minor: int = 0  # P&L that the ledger booked without a strategy
     agreed: str = ""  # the last day on which the books and the broker's statement agreed
     converted_minor: int = 0  # gain of other assets without a strategy, when all had a price
+    opening_minor: int | None = None  # NAV when the running session began; None: not known
     leaving: Leaving | None = None  # None: no withdrawal is being booked
     # Withdrawals whose fee is booked and that the guard has not seen; the last one's entry.
     redeemed_minor: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -81,7 +81,9 @@ class OversightSettings(Settings, frozen=True):
     self_healing_enabled: Annotated[
         bool, Meta(description="restart failed strategies, watch feeds")
     ] = False
+    mode: Literal["act", "observe"] = "act"
     alerts_enabled: bool = False
+    reaches_a_person: bool = True  # a channel of the alerts
     fees: FeeSettings = FeeSettings()
 
     def __post_init__(self) -> None:

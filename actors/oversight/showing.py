@@ -85,7 +85,7 @@ class Showing:
             running_strategies=sum(status.state == "running" for status in tick.statuses),
             total_fees=from_minor(fee.posted_minor + fee.accrued_minor),
             kill_switch=ports.host.latch.status.state,
-            mode="act",
+            mode=ports.settings.mode,
             strategies_by_stage=by_stage,
             alerts_24h=self._count_alerts(),
             breakers_open=self._count_breakers(),

@@ -64,6 +64,7 @@ def test_all_subsystems_are_off_and_the_defaults_are_the_documented_ones() -> No
         "name": "fund",
         "currency": "USD",
         "db_path": None,
+        "mode": "act",
         "tick_interval_s": 1.0,
         "session": "UTC day",
         "break_tolerance": 0.01,

@@ -18,6 +18,7 @@ from .marks import MarksStep
 from .minutes import MinutesStep
 from .pauses import PausesStep
 from .promotion import PromotionStep, SampleStep
+from .reach import ReachStep
 from .reconcile import ReconcileStep
 from .recovery import RecoveryStep
 from .remember import RememberAgainStep, RememberStep
@@ -41,6 +42,7 @@ STEPS: tuple[type[Step], ...] = (
     TotalsStep,
     GuardStep,
     PausesStep,
+    ReachStep,
     LedgerStep,
     PromotionStep,
     ReconcileStep,

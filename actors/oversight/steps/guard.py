@@ -64,6 +64,7 @@ class GuardStep(Step):
                 session=memory.session,
                 listed=tick.heard.listed,
                 earned_minor=earned,
+                opening_nav_minor=memory.opening_minor,
             ),
         )
         seen = Effects(pauses=report.pauses, alerts=(*alerts, *report.alerts))
@@ -82,7 +83,8 @@ class GuardStep(Step):
         fee = replace(memory.fees, performance_minor=report.performance_minor)
         if not fee.at_us and not tick.suspect:
             fee = fees.accrue(fee, self.ports.settings.fees, tick.now_us, nav_minor=0)
-        return replace(memory, fees=fee, guard=report.state)
+        opening = report.state.nav_minor if memory.opening_minor is None else memory.opening_minor
+        return replace(memory, fees=fee, guard=report.state, opening_minor=opening)
 
     def _external_minor(self, tick: Round) -> int:
         """Deposits less withdrawals; while the ledger is silent, those of the last look."""

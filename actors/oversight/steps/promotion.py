@@ -47,6 +47,7 @@ class _Observing(Step):
                 session,
                 evaluate and not tick.suspect,
                 NAMED_PERIODS_PER_YEAR if named else calendar.periods_per_year,
+                act=ports.settings.mode == "act",
             ),
         )
         before, terms = tick.terms or {}, observed.terms
