@@ -22,7 +22,7 @@ from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardSettings
 from fundops.actors.ledger.accounts import ACCOUNTS, UNITS
 from fundops.actors.ledger.events import Rules
-from fundops.actors.oversight import FeeSettings, OversightSettings, calendar_of
+from fundops.actors.oversight import FeeSettings, OversightSettings
 from fundops.actors.promotion import (
     Capital,
     DefaultCriteria,
@@ -120,6 +120,9 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     tick_interval_s: float | None = 1.0
     session: str = "UTC day"
     break_tolerance: float = 0.01
+    max_correlation: float = 0.85
+    var_budget: float | None = None
+    max_failed_strategies: str | int | None = "max(3, 5%)"
     recovery_every_ticks: int = 10
     promotion_every_ticks: int = 60
 
@@ -155,6 +158,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     management_fee_bps: int = 0
     performance_fee_pct: float = 0.0
     crystallise_every_days: float = 30.0
+    fee_posting: Literal["session", "tick"] = "session"
 
     promotion_ladder: Annotated[
         Literal["four-stage", "three-stage"],
@@ -225,7 +229,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError(error.field, f"{shown(error.value)} {error.problem}") from None
         if self.currency == UNITS:
             raise ConfigError("currency", f"{UNITS} counts the shares in a fund: choose another")
-        calendar_of(self.session)
+        self.oversight_settings()  # a rule of its own is checked there
         self._check_promotion()
         if self.tick_interval_s is not None and self.lease_s < 2 * self.tick_interval_s:
             raise ConfigError(
@@ -344,6 +348,11 @@ class FundConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError("db_path", f"{self.path} cannot be located: {error}") from error
 
     @property
+    def charges_fees(self) -> bool:
+        """Whether the ledger books fees of the fund itself."""
+        return self.ledger_enabled and bool(self.management_fee_bps or self.performance_fee_pct)
+
+    @property
     def alerts_enabled(self) -> bool:
         """True with a channel, or with any subsystem that can raise an alert."""
         channels = self.alert_webhook_url is not None or self.alert_log
@@ -387,5 +396,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         return self.part(
             OversightSettings,
             alerts_enabled=self.alerts_enabled,
+            # A log reaches a person only who reads it.
+            reaches_a_person=self.alert_webhook_url is not None,
             fees=self.part(FeeSettings),
         )

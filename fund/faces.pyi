@@ -29,7 +29,7 @@ from fundops.wire.ledger import (
     Statement,
 )
 from fundops.wire.money import Amount
-from fundops.wire.oversight import FundStatus, NavSample, TickReport
+from fundops.wire.oversight import FundStatus, NavSample, PnlAttribution, TickReport
 from fundops.wire.persistence import StorageStatus
 from fundops.wire.promotion import (
     Evaluation,
@@ -95,8 +95,18 @@ class SyncVerbs(SyncFace):
         Raises: `ConfigError` when `name` is no name.
         """
 
-    def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
-        """NAV and drawdown at the end of each session, newest first."""
+    def nav_history(
+        self, limit: int = 100, every: Literal["session", "minute"] = "session"
+    ) -> tuple[NavSample, ...]:
+        """NAV and drawdown at the end of each session or of each minute, newest first.
+
+        Sessions are kept without end, minutes for a month.
+
+        Raises: `ConfigError` for another `every`.
+        """
+
+    def pnl_attribution(self) -> PnlAttribution:
+        """The fund's P&L by its sources: each strategy, the ledger, the fund's fees."""
 
     def storage(self) -> StorageStatus:
         """Whether the database can be written, the size of its log in bytes, and counters."""
@@ -297,7 +307,13 @@ class SyncLedger(SyncFace):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Book money that leaves the fund: EXTERNAL / CASH. Raises: `InsufficientFunds`."""
+        """Book money that leaves the fund: EXTERNAL / CASH.
+
+        Before it the fees are booked: the management fee up to now, and the performance fee of the
+        units that leave. All of it is one commit.
+
+        Raises: `InsufficientFunds`.
+        """
 
     def record_profit(
         self,
@@ -486,6 +502,8 @@ class SyncLedger(SyncFace):
 
     def close_period(self, day: dt.date | str, *, key: str | None = None, memo: str = "") -> Posted:
         """Book the revenue up to the end of `day` into RETAINED and lock that time.
+
+        The management fee up to now is booked before it.
 
         Raises: `PeriodClosed`.
         """
@@ -925,8 +943,18 @@ class AsyncioVerbs(AsyncioFace):
         Raises: `ConfigError` when `name` is no name.
         """
 
-    async def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
-        """NAV and drawdown at the end of each session, newest first."""
+    async def nav_history(
+        self, limit: int = 100, every: Literal["session", "minute"] = "session"
+    ) -> tuple[NavSample, ...]:
+        """NAV and drawdown at the end of each session or of each minute, newest first.
+
+        Sessions are kept without end, minutes for a month.
+
+        Raises: `ConfigError` for another `every`.
+        """
+
+    async def pnl_attribution(self) -> PnlAttribution:
+        """The fund's P&L by its sources: each strategy, the ledger, the fund's fees."""
 
     async def storage(self) -> StorageStatus:
         """Whether the database can be written, the size of its log in bytes, and counters."""
@@ -1127,7 +1155,13 @@ class AsyncioLedger(AsyncioFace):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Book money that leaves the fund: EXTERNAL / CASH. Raises: `InsufficientFunds`."""
+        """Book money that leaves the fund: EXTERNAL / CASH.
+
+        Before it the fees are booked: the management fee up to now, and the performance fee of the
+        units that leave. All of it is one commit.
+
+        Raises: `InsufficientFunds`.
+        """
 
     async def record_profit(
         self,
@@ -1318,6 +1352,8 @@ class AsyncioLedger(AsyncioFace):
         self, day: dt.date | str, *, key: str | None = None, memo: str = ""
     ) -> Posted:
         """Book the revenue up to the end of `day` into RETAINED and lock that time.
+
+        The management fee up to now is booked before it.
 
         Raises: `PeriodClosed`.
         """

@@ -181,7 +181,6 @@ def _oversight(parts: Parts) -> ChildSpec:
         parts.host,
         settings,
         capital,
-        parts.view,
         watch,
         parts.storage,
         parts.crashes,

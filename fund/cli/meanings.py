@@ -17,6 +17,7 @@ MEANINGS: Final[dict[str, str]] = {
     "by": "the name of the person who decides, for the audit table",
     "reason": "why, for the record",
     "limit": "list at most this many",
+    "every": "at the end of each session, or of each minute of the last month",
     # of bookings
     "amount": "how much",
     "key": "idempotency key: the same key with the same content is booked once",

@@ -102,6 +102,7 @@ _ROWS: Final[tuple[tuple[str, Any, Any, str], ...]] = (
     ("fund.status", _READS, _SOCKET, "status"),
     ("fund.why", _READS, _SOCKET, "why"),
     ("fund.nav_history", _READS, _SOCKET, "nav-history"),
+    ("fund.pnl_attribution", _READS, _SOCKET, "pnl"),
     ("fund.storage", _READS, _SOCKET, "storage"),
     ("fund.status_port", _READS, _SOCKET, ""),
     ("fund.flush_alerts", _READS, _PROCESS, ""),

@@ -258,7 +258,7 @@ async def opened(
             ),
             ChildSpec(
                 "oversight",
-                lambda: OversightActor(path, clock, host, settings, capital, lambda: ()),
+                lambda: OversightActor(path, clock, host, settings, capital),
             ),
         ]
         async with open_supervisor(children) as supervisor:
@@ -482,7 +482,7 @@ async def test_a_pause_is_told_to_the_engine_until_it_listens_and_to_all_others_
         for name in ("a", "b"):
             tree.engine.report(name, -2_600)
         for _ in range(2):
-            assert (await tree.tick()).failed == ("guard",)
+            assert (await tree.tick()).failed == ("pauses",)
         assert tree.engine.calls == [("pause", "b")]
         assert not tree.leases.may_trade("a")
         tree.engine.raising = set()

@@ -1,0 +1,63 @@
+"""The step `remember`: one commit of the record, the lines of NAV and the alerts asked for."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from msgspec.structs import replace
+
+from ...alert.requests import requested
+from .. import schema
+from ..round import Effects, Round
+from .step import Step
+
+__all__ = ["RememberAgainStep", "RememberStep"]
+
+
+# Samples of NAV by the minute that wait for a commit; a commit each minute would be the only one
+# of a quiet fund.
+MINUTES_MAX = 15
+
+
+class RememberStep(Step):
+    """Commits what the steps before it have left."""
+
+    name: ClassVar[str] = "remember"
+
+    async def run(self, tick: Round) -> Effects:
+        """One commit: alerts, the record when it matters, the lines of ended sessions.
+
+        What storage refuses waits for the next commit. It may be on disk without our knowledge,
+        so the record is then read again.
+        """
+        memory, statements, ports = tick.memory, list(tick.lines), self.ports
+        must = (
+            bool(statements)
+            or tick.number == 1
+            or len(tick.minutes) >= MINUTES_MAX
+            or schema.must_remember(memory, tick.stored)
+        )
+        minutes = tick.minutes if must else ()
+        if must:
+            statements += [schema.remembered(memory), *schema.minute_lines(minutes)]
+        crashes = ports.crashes.ready()
+        if ports.settings.alerts_enabled:
+            statements += requested(ports.clock.now_us(), [*crashes, *tick.alerts])
+        refusal = await ports.append(statements)
+        if refusal is not None:
+            return Effects(stored=schema.load(ports.rows), fault=refusal)
+        ports.crashes.committed(len(crashes))
+        committed = Effects(
+            committed_minutes=len(minutes),
+            committed_alerts=len(tick.alerts),
+            committed_lines=len(tick.lines),
+        )
+        return replace(committed, stored=memory) if must else committed
+
+
+class RememberAgainStep(RememberStep):
+    """Commits what the consumers of ended sessions have left, and the alerts that followed."""
+
+    def is_due(self, tick: Round) -> bool:
+        """Whether there is something to commit."""
+        return bool(tick.due or tick.alerts)
