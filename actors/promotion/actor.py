@@ -159,7 +159,9 @@ class PromotionActor(DurableActor):
         """
         cuts = [change for change in decided.changes if self._cuts(change)]
         await self._tell_engine(cuts)
-        drafts = [*notes_of(decided.changes), *notes] if self._alert is not None else []
+        drafts: list[AlertDraft] = []
+        if self._alert is not None:
+            drafts = [*notes_of(decided.changes, schema.next_seq(self._reader)), *notes]
         statements = (*decided.statements, *requested(self._clock.now_us(), drafts))
         refusal = await self.append(statements)
         if refusal is not None:

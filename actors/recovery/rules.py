@@ -6,11 +6,13 @@ it. The rules of holds are in `holds.py`.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from ...runtime import DAY_US
+from ...wire.aftermath import NOT_KNOWN, aftermath
 from ...wire.alert import AlertDraft, Level
 from ...wire.recovery import RecoveryEvent, RecoveryPhase
 from .facts import NO_REASON, event, failed_alert, failure_over, recovery_alert, recovery_over
@@ -130,9 +132,13 @@ def _set_back(record: Record, occasion: Occasion, settings: RecoverySettings) ->
 
 
 def _open(record: Record, occasion: Occasion, reason: str) -> Decision:
-    alert = recovery_alert(
-        Level.CRITICAL, record, "given up, breaker open", f"{reason}; reset it to try again"
+    text = aftermath(
+        (record.name,),
+        left_open=NOT_KNOWN,
+        next_act="none; it is not restarted by itself",
+        undo=f"fundops recovery reset {shlex.quote(record.name)} --by NAME",
     )
+    alert = recovery_alert(Level.CRITICAL, record, "given up, breaker open", f"{reason}. {text}")
     return Decision(
         replace(record, phase=OPEN, due_us=None, reason=reason, recovery_told=True),
         (event("opened", record, occasion, error=reason),),

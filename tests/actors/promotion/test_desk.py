@@ -19,11 +19,12 @@ from fundops.actors.promotion import (
 )
 from fundops.actors.promotion.desk import Decided, Desk
 from fundops.actors.promotion.look import Look
+from fundops.actors.promotion.notes import notes_of
 from fundops.actors.promotion.roster import Roster
 from fundops.actors.promotion.strategy import Strategy
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import DAY_US, Request
-from fundops.wire.alert import AlertDraft
+from fundops.wire.alert import AlertDraft, Level
 from fundops.wire.controller import StrategyStatus
 from fundops.wire.errors import (
     CapitalExceeded,
@@ -314,19 +315,42 @@ def test_ready_is_told_resolved_and_told_again(office: Office) -> None:
 
 
 def test_ready_ends_when_it_is_approved(office: Office) -> None:
-    from fundops.actors.promotion.notes import notes_of
-
     office.ask(Register("mm", Shadow))
     office.green(Shadow)
     office.look(status())
     decided = office.desk.handle(Approve("mm", "ann"), office.roster(), office.now_us)
-    assert [(note.title, note.resolves) for note in notes_of(decided.changes)] == [
+    assert [(note.title, note.resolves) for note in notes_of(decided.changes, 1)] == [
         ("mm waits for no person", True),
         ("mm promoted to live-small", False),
     ]
 
 
 # -- demotion by a person, and by the rules
+
+
+def test_the_alert_of_a_demotion_ends_with_what_follows_and_how_to_undo_it(office: Office) -> None:
+    office.adopted(Scaled)
+    request = DemoteAutomatically("mm", "soft", "recovery", "it fails")
+    decided = office.desk.handle(request, office.roster(), office.now_us)
+    (note,) = notes_of(decided.changes, 2)
+    assert note.level is Level.CRITICAL
+    assert note.message == (
+        "from live-scaled by recovery: it fails. Stopped: mm. Left open: not known yet. Next"
+        " automatic act: none before its cooldown ends at 2023-11-21 22:14. To undo: fundops"
+        " strategy void 2 --by NAME --reason TEXT."
+    )
+
+
+def test_demotions_from_real_money_at_once_are_one_alert_with_each_number(office: Office) -> None:
+    changes = []
+    for name in ("mm", "xs"):
+        office.ask(Adopt(name, Scaled, "ann", "it trades", over_capital=True))
+        request = DemoteAutomatically(name, "soft", "recovery", "it fails")
+        changes += office.desk.handle(request, office.roster(), office.now_us).changes
+    (note,) = notes_of(changes, 7)
+    assert note.title == "2 strategies demoted from real money"
+    assert "Stopped: mm, xs." in note.message
+    assert "void SEQ --by NAME --reason TEXT, for each of 7, 8." in note.message
 
 
 def test_three_demotions_by_a_person_leave_it_promotable(office: Office) -> None:
@@ -675,12 +699,10 @@ def test_a_new_version_with_real_money_is_frozen_and_its_episode_goes_on(office:
     strategy = office.strategy()
     assert (strategy.stage, strategy.frozen, strategy.episode.number) == (Scaled, True, 1)
     assert (strategy.versions, strategy.episode.track.equity) == (2, 101.0)
-    from fundops.actors.promotion.notes import notes_of
-
     request = Observe((status(101.0, version="v3"),))
     look = Look(office.desk, office.roster(), request, office.now_us, 0)
     look.see(strategy)
-    (note,) = notes_of(look.decided()[0].changes)
+    (note,) = notes_of(look.decided()[0].changes, 1)
     assert (note.level.value, "new version" in note.title) == ("WARNING", True)
 
 
