@@ -33,6 +33,7 @@ from fundops.control.arguments import converted, plain
 from fundops.control.audit import Caller, audited
 from fundops.control.client import call
 from fundops.control.commands import Command
+from fundops.control.policy import commit, keep_policy, policy_in
 from fundops.doors import PromotionDoor
 from fundops.doors.inert import inert
 from fundops.errors import DatabaseInUse, NobodyListens
@@ -40,7 +41,6 @@ from fundops.faces import Asked, SyncPromotion
 from fundops.file import meta
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
-from fundops.file.policy import commit, keep_policy, policy_in
 from fundops.runtime import Clock, ConfigError, Request, SystemClock, shown
 from fundops.wire.errors import DatabaseError, UnknownStrategy
 from fundops.wire.money import from_minor, positive_minor, text_of
