@@ -21,7 +21,6 @@ import pytest
 from fundops import PromotionStage, VirtualClock
 from fundops.actors.persistence import Reader
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
-from fundops.wire.controller import StrategyStatus
 
 Paper, Shadow = PromotionStage.Paper, PromotionStage.Shadow
 Small, Scaled = PromotionStage.Live_Small, PromotionStage.Live_Scaled
@@ -30,6 +29,7 @@ CAPS = {
     "shadow": Decimal(0),
     "live-small": Decimal(1_000),
     "live-scaled": Decimal(100_000),
+    "retired": Decimal(0),
 }
 GOOD = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
 SETTINGS: dict[str, Any] = {"promotion_enabled": True, "promotion_every_ticks": 1}
@@ -101,25 +101,35 @@ async def transition(
     return clock, lines_of(path)
 
 
-async def reopened(
-    folder: Path, files: dict[str, bytes], clock: VirtualClock, told: Told
-) -> tuple[str, list[tuple[str, str, int]], FakeController]:
-    """Stage and history that a new fund finds, and its engine after two ticks."""
+class Left(NamedTuple):
+    """A new fund on what the death left."""
+
+    stage: str
+    lines: list[tuple[str, str, int]]
+    later: str  # the stage two ticks later
+    told: tuple[str | None, Decimal | None]  # the engine's then
+
+
+def restored(folder: Path, files: dict[str, bytes]) -> Path:
     for file in folder.iterdir():
         file.unlink()
     for name, content in files.items():
         (folder / name).write_bytes(content)
+    return folder / "fund.db"
+
+
+async def reopened(path: Path, clock: VirtualClock, told: Told) -> Left:
     engine = FakeController()
     engine.set("a", stage=told.stage, capital_cap=told.cap)
-    path = folder / "fund.db"
     async with virtual_fund(engine, clock=clock, db_path=path, **SETTINGS) as world:
         found = await world.fund.promotion.snapshot("a")
         lines = [(line.kind, line.to_stage.value, line.rev) for line in found.history]
         assert found.rev == len(lines)
         await world.tick()
         await world.tick()
-        stage = await world.fund.promotion.current_stage("a")
-    return found.stage.value, lines, engine.statuses["a"], stage.value
+        later = await world.fund.promotion.current_stage("a")
+    status = engine.statuses["a"]
+    return Left(found.stage.value, lines, later.value, (status.stage, status.capital_cap))
 
 
 @pytest.mark.parametrize(
@@ -154,13 +164,14 @@ async def test_a_death_at_any_step_leaves_the_old_or_the_new_stage(
         told = words[-1] if words else Told(old.value, CAPS[old.value])
         disk.events[:] = [step for step in steps[:until] if not isinstance(step, Told)]
         files = disk.image(len(disk.events), damage, random.Random(0))
-        stage, lines, status, later = await reopened(tmp_path / "left", files, clock, told)
-        seen.add(stage)
-        assert (stage, lines) in ((old.value, before), (new, after))
+        left = await reopened(restored(tmp_path / "left", files), clock, told)
+        seen.add(left.stage)
+        assert (left.stage, left.lines) in ((old.value, before), (new, after))
         # The engine never had more than the file allows, and has the file's stage in the end.
-        assert told.cap <= max(CAPS.get(stage, Decimal(0)), Decimal(0))
-        assert (status.stage, status.capital_cap) == (later, CAPS.get(later, Decimal(0)))
-        assert later == stage or act is demoted_by_a_limit  # which holds at the next tick too
+        assert told.cap <= CAPS[left.stage]
+        assert left.told == (left.later, CAPS[left.later])
+        # A limit that was reached holds at the next tick too.
+        assert left.later == left.stage or act is demoted_by_a_limit
     assert seen == {old.value, new}
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from fundops import FundConfig, FundManager, PromotionManager, PromotionStage, VirtualClock
 from fundops.actors.persistence import Reader
+from fundops.runtime import Rejected
 from fundops.testing import START_US, FakeController
 
 DAY_US = 86_400_000_000
@@ -65,7 +66,7 @@ def race(path: Path, now_us: int, count: int, racers: int) -> list[Counter[str]]
     # Read while they run: a pipe that is full would stop its racer.
     outcomes: list[str] = []
     readers = [
-        threading.Thread(target=lambda process=process: outcomes.append(process.communicate("\n")[0]))
+        threading.Thread(target=lambda one=process: outcomes.append(one.communicate("\n")[0]))
         for process in processes
     ]
     for reader in readers:
@@ -86,8 +87,8 @@ def promotions(path: Path) -> list[tuple[str, int, str]]:
         return [
             (strategy, rev, by)
             for strategy, rev, by in rows.rows(
-                'SELECT strategy, rev, "by" FROM promotion_history WHERE kind = ? ORDER BY strategy',
-                ("promote",),
+                'SELECT strategy, rev, "by" FROM promotion_history'
+                " WHERE kind = 'promote' ORDER BY strategy"
             )
         ]
 
@@ -138,7 +139,7 @@ def test_managers_beside_a_running_fund_write_through_it(
             for number in range(count):
                 try:
                     fund.promotion.promote(f"s{number:04}", by="fund", expected_rev=1)
-                except Exception as refusal:
+                except Rejected as refusal:
                     here[type(refusal).__name__] += 1
                 else:
                     here["promoted"] += 1
