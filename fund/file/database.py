@@ -65,6 +65,7 @@ MIGRATIONS: tuple[str, ...] = (
     + ledger_schema.SCHEMA_4
     + ledger_prices.SCHEMA_4
     + oversight_schema.SCHEMA_4,
+    promotion_schema.SCHEMA_5,
 )
 
 

@@ -1,0 +1,114 @@
+"""Whether a policy makes sense: each refusal names the place, as "gates.paper.min_trades"."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ...runtime import ConfigError, shown
+from ...wire.errors import PolicyError
+from ...wire.promotion import PromotionStage
+from ..oversight.sessions import calendar_of
+from .criteria import DAYS, LIVE_METRICS, METRICS, Criterion
+from .policy import PromotionPolicy, Rung
+
+__all__ = ["entry_ceiling", "lint"]
+
+# Series and other names that are recorded and are no figure of their own.
+_SERIES: Final = ("returns", "equity")
+
+
+def lint(policy: PromotionPolicy) -> None:
+    """Refuse a policy that cannot do what it says. Raises: `PolicyError` naming the place."""
+    _check_ladder(policy)
+    _check_metrics(policy)
+    for rank, rung in enumerate(policy.rungs):
+        below = policy.rungs[rank - 1] if rank else None
+        _check_limits(rung, below)
+        for criterion in rung.gate.criteria if rung.gate else ():
+            _check_criterion(policy, rung, criterion)
+
+
+def entry_ceiling(rung: Rung) -> float | None:
+    """The drawdown with which a strategy may leave this rung upwards; None: any."""
+    criteria = rung.gate.criteria if rung.gate else ()
+    limits = [
+        criterion.limit
+        for criterion in criteria
+        if criterion.metric == "max_drawdown" and criterion.op == "<="
+    ]
+    return min(limits, default=None)
+
+
+def _check_ladder(policy: PromotionPolicy) -> None:
+    stages = [rung.stage for rung in policy.rungs]
+    if len(stages) < 2:
+        raise PolicyError("order", "a ladder has two stages or more")
+    if PromotionStage.Retired in stages:
+        raise PolicyError("order", "retired is no stage of a ladder")
+    for stage in stages:
+        if stages.count(stage) > 1:
+            raise PolicyError("order", f"{stage.value} is there twice")
+    if policy.rungs[0].mode == "live":
+        raise PolicyError("order", f"{stages[0].value} is the lowest stage, and has real money")
+    for lower, higher in zip(policy.rungs, policy.rungs[1:], strict=False):
+        if higher.real_capital_cap < lower.real_capital_cap:
+            raise PolicyError(
+                f"stages.{higher.stage.value}.real_capital_cap",
+                f"{higher.real_capital_cap:g} is less than the {lower.real_capital_cap:g} of"
+                f" {lower.stage.value}, which is below it",
+            )
+    for rung in policy.rungs:
+        if rung.mode != "live" and rung.real_capital_cap:
+            raise PolicyError(
+                f"stages.{rung.stage.value}.real_capital_cap",
+                f"{rung.mode} has no real capital",
+            )
+
+
+def _check_metrics(policy: PromotionPolicy) -> None:
+    try:
+        calendar_of(policy.calendar)
+    except ConfigError as error:
+        raise PolicyError("calendar", error.problem) from None
+    for name in policy.metrics:
+        if name in METRICS or name in _SERIES or name in (DAYS, "max_drawdown_pct"):
+            raise PolicyError(f"metrics.{name}", "is a metric of fundops already")
+
+
+def _check_limits(rung: Rung, below: Rung | None) -> None:
+    place, hard = f"stages.{rung.stage.value}", rung.hard.drawdown
+    if below is None:
+        return
+    entry = entry_ceiling(below)
+    if entry is not None and rung.keep.drawdown is not None and rung.keep.drawdown > entry:
+        raise PolicyError(
+            f"{place}.keep_drawdown",
+            f"{rung.keep.drawdown:.4g} is looser than the ceiling of the gate into"
+            f" {rung.stage.value}, {entry:.4g}",
+        )
+    for gated in (below, rung):
+        ceiling = entry_ceiling(gated)
+        if hard is not None and ceiling is not None and hard < ceiling:
+            raise PolicyError(
+                f"{place}.hard_drawdown",
+                f"{hard:.4g} is below max_drawdown of the gate of {gated.stage.value},"
+                f" {ceiling:.4g}; equal is allowed",
+            )
+
+
+def _check_criterion(policy: PromotionPolicy, rung: Rung, criterion: Criterion) -> None:
+    place = f"gates.{rung.stage.value}.{criterion.name}"
+    metric = criterion.metric
+    if metric in _SERIES:
+        raise PolicyError(place, f"{metric} is a series; its figures are sharpe and max_drawdown")
+    unit = METRICS.get(metric) or policy.metrics.get(metric)
+    if metric != DAYS and unit is None:
+        known = ", ".join((DAYS, *METRICS, *policy.metrics))
+        raise PolicyError(place, f"there is no metric {shown(metric)}; there are {known}")
+    if metric in LIVE_METRICS and rung.mode != "live":
+        raise PolicyError(place, f"{metric} needs real trading, which {rung.stage.value} lacks")
+    if metric == "fills" and rung.mode == "paper":
+        raise PolicyError(place, f"{metric} are counted from shadow on, not in {rung.stage.value}")
+    if unit == "fraction" and not -1 <= criterion.limit <= 1:
+        hint = "; percent goes into max_drawdown_pct" if metric == "max_drawdown" else ""
+        raise PolicyError(place, f"{criterion.limit:g} is no fraction{hint}")
