@@ -23,16 +23,34 @@ from fundops.actors.guard import GuardSettings
 from fundops.actors.ledger.accounts import ACCOUNTS, UNITS
 from fundops.actors.ledger.events import Rules
 from fundops.actors.oversight import FeeSettings, OversightSettings, calendar_of
-from fundops.actors.promotion import PromotionSettings
+from fundops.actors.promotion import (
+    Capital,
+    DefaultCriteria,
+    PromotionPolicy,
+    PromotionSettings,
+    policy_from,
+)
 from fundops.actors.recovery import RecoverySettings
 from fundops.runtime import SECRET, ConfigError, Settings, shown
-from fundops.wire.errors import AmountError
+from fundops.wire.errors import AmountError, PolicyError
 from fundops.wire.money import Amount, positive_minor, to_minor
 
 __all__ = ["FundConfig", "home", "is_file_path"]
 
 # As in a Host header, which browsers write in lower case.
 HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+# Settings that choose the policy, in whose place a whole one may stand.
+_WHOLE = ("promotion_ladder", "promotion_policy")
+
+# The metric that each setting limits in the default gates.
+_METRIC_OF = {
+    "min_paper_days": "days",
+    "min_trades": "n_trades",
+    "min_sharpe": "sharpe",
+    "max_drawdown_pct": "max_drawdown",
+    "min_win_rate": "win_rate",
+}
 
 
 def home() -> Path:
@@ -57,7 +75,7 @@ def is_file_path(path: object) -> bool:
 class FundConfig(Settings, frozen=True, kw_only=True):
     """Settings of one fund. Raises: `ConfigError` naming the field."""
 
-    parts = (GuardSettings, FeeSettings, PromotionSettings, OversightSettings)
+    parts = (GuardSettings, FeeSettings, DefaultCriteria, OversightSettings)
 
     total_capital: Annotated[
         Amount, Meta(description="units of the currency; the money that the fund begins with")
@@ -135,7 +153,15 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         Literal["guarded", "literal"],
         Meta(description="'guarded': more real money waits for a person; 'literal': it does not"),
     ] = "guarded"
-    max_total_entitlement_pct: float | None = 100.0
+    max_total_entitlement_pct: Annotated[
+        float | None,
+        Meta(
+            gt=0,
+            le=1_000_000,
+            description="percent of the fund's capital that all strategies together are entitled"
+            " to at most; None: no bound",
+        ),
+    ] = 100.0
     min_paper_days: float = 14
     min_trades: int = 50
     min_sharpe: float = 1.0
@@ -174,6 +200,11 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         RecoverySettings()
     )
 
+    promotion: Annotated[
+        PromotionSettings | PromotionPolicy,
+        Meta(description="what differs from promotion_policy, or a policy in its place"),
+    ] = PromotionSettings()
+
     def __post_init__(self) -> None:
         super().__post_init__()
         try:
@@ -184,6 +215,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         if self.currency == UNITS:
             raise ConfigError("currency", f"{UNITS} counts the shares in a fund: choose another")
         calendar_of(self.session)
+        self._check_promotion()
         if self.tick_interval_s is not None and self.lease_s < 2 * self.tick_interval_s:
             raise ConfigError(
                 "lease_s",
@@ -202,6 +234,30 @@ class FundConfig(Settings, frozen=True, kw_only=True):
             # A config is printed and logged, and the path of the URL is a credential.
             url = SecretUrl(self.alert_webhook_url)
             msgspec.structs.force_setattr(self, "alert_webhook_url", url)
+
+    def _check_promotion(self) -> None:
+        """A limit is given in one place, so that no reader wonders which one counts."""
+        flat = [
+            field.name
+            for field in msgspec.structs.fields(type(self))
+            if (field.name in DefaultCriteria.__struct_fields__ or field.name in _WHOLE)
+            and getattr(self, field.name) != field.default
+        ]
+        if isinstance(self.promotion, PromotionPolicy):
+            if flat:
+                raise ConfigError(flat[0], "is given beside a whole policy in promotion")
+            return
+        for stage, gate in self.promotion.gates.items():
+            own = {criterion.metric for criterion in gate.criteria or ()}
+            for field in flat:
+                if _METRIC_OF.get(field) in own:
+                    raise ConfigError(field, f"is given beside the same in promotion.gates.{stage}")
+        try:
+            self.promotion_rules()
+        except PolicyError as error:
+            if error.field in self.__struct_fields__:
+                raise
+            raise PolicyError(f"promotion.{error.field}", error.problem) from None
 
     def _check_status_host(self) -> None:
         """The token travels in clear, so it stays on this machine or behind TLS."""
@@ -292,11 +348,21 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         """The limits of the guard."""
         return self.part(GuardSettings)
 
-    def promotion_settings(self) -> PromotionSettings:
-        """The ladder, the policy and the default criteria."""
-        return self.part(
-            PromotionSettings, ladder=self.promotion_ladder, policy=self.promotion_policy
+    def promotion_rules(self) -> PromotionPolicy:
+        """The policy of promotion. Raises: `PolicyError` naming the place that makes no sense."""
+        if isinstance(self.promotion, PromotionPolicy):
+            return self.promotion
+        return policy_from(
+            self.promotion_policy,
+            self.promotion_ladder,
+            self.part(DefaultCriteria),
+            self.promotion,
+            calendar=self.session,
         )
+
+    def promotion_capital(self) -> Capital:
+        """The fund's capital, and the bound of all entitlements together."""
+        return Capital(self.capital_minor, self.max_total_entitlement_pct)
 
     def oversight_settings(self) -> OversightSettings:
         """The tick's cadences, the fees, and which subsystems there are."""

@@ -16,7 +16,6 @@ import trio
 from fundops.actors.guard import KillLatch, Leases
 from fundops.actors.host import Host, Place, checked_controller
 from fundops.actors.oversight.crashes import CrashWatch
-from fundops.actors.promotion.schema import check_stages
 from fundops.actors.status.board import StatusBoard
 from fundops.bridge import in_asyncio_loop
 from fundops.config import FundConfig
@@ -34,6 +33,7 @@ from fundops.errors import NeedsTrio
 from fundops.file import meta
 from fundops.file.database import prepare
 from fundops.file.lock import OwnerLock
+from fundops.file.policy import keep_policy
 from fundops.reported import Reported
 from fundops.runtime import (
     ActorError,
@@ -175,7 +175,7 @@ async def _open(
         lock.claim_file()
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
         if config.promotion_enabled:
-            check_stages(path, config.promotion_settings())
+            keep_policy(path, config.promotion_rules(), clock, "process")
         for setting in config.tight_limits:
             log.warning(
                 "%s is %g%%: less than a day's noise may stop trading",

@@ -156,8 +156,8 @@ def _ledger(parts: Parts) -> ChildSpec:
 
 
 def _promotion(parts: Parts) -> ChildSpec:
-    settings, capital = parts.config.promotion_settings(), parts.config.capital_minor
-    actor = partial(PromotionActor, parts.path, parts.clock, parts.host, settings, capital)
+    policy, capital = parts.config.promotion_rules(), parts.config.promotion_capital()
+    actor = partial(PromotionActor, parts.path, parts.clock, parts.host, policy, capital)
     return ChildSpec("promotion", actor)
 
 

@@ -18,6 +18,7 @@ from .controller import StrategyStatus
 __all__ = [
     "AddGate",
     "Adopt",
+    "Advisories",
     "Approve",
     "CriterionResult",
     "Demote",
@@ -26,6 +27,7 @@ __all__ = [
     "EntitlementTerms",
     "Evaluate",
     "Evaluation",
+    "EvaluationInputs",
     "Freeze",
     "HistoryEntry",
     "Observe",
@@ -84,25 +86,71 @@ class CriterionResult(msgspec.Struct, frozen=True):
     unit: str
     margin: float | None  # from the limit, in `unit`; negative: missed; None: not comparable
     verdict: Verdict
-    reason: str  # why it is not a PASS; "" for a PASS
+    # Why it is not a PASS, "" for a PASS. Of an INCONCLUSIVE the first word is missing, stale,
+    # undefined, insufficient_n, clock, coverage or config.
+    reason: str
     age_s: float | None  # of the metric; None: it has no age
     source: Literal["measured", "recorded", ""] = ""  # of `observed`; "": neither
     recorded: float | None = None  # in `unit`; shown beside a measured value; None: never recorded
+    n_obs: int | None = None  # sessions or trades behind `observed`; None: unknown
+
+
+class EvaluationInputs(msgspec.Struct, frozen=True):
+    """The facts beside the metrics that an evaluation rests on."""
+
+    rev: int  # of the strategy
+    active_us: int  # in the stage, without frozen time
+    sessions: int  # measured in this stay in the stage
+    frozen: bool
+    cooldown_until_us: int | None  # None: never demoted
+    streak: int  # sessions in a row at whose end the gate passed
+    trials: int  # versions that the family ever had evaluated, this one included
+    trial_variance: float | None  # of the Sharpe ratios of the trials, per session; None: unknown
+    capital_minor: int | None  # the fund's; None: unknown
+    others_minor: int  # the real capital that all other strategies are entitled to
+    wanted_minor: int  # the real capital of the next stage
+
+
+class Advisories(msgspec.Struct, frozen=True):
+    """How much the Sharpe ratio proves. They inform; no gate judges them.
+
+    None where there are too few sessions, or where the Sharpe ratio is undefined.
+    """
+
+    se_sharpe: float | None = None  # standard error of the annual Sharpe ratio
+    psr: float | None = None  # confidence that the true Sharpe ratio is above 0
+    min_trl: float | None = None  # sessions at which `psr` reaches 0.95; None too: none suffices
+    dsr: float | None = None  # `psr` against the best of `n_trials` trials without skill
+    n_trials: int = 1  # versions that the family ever had evaluated
+    # Chance that a strategy without skill shows the Sharpe ratio that the gate asks for, at one
+    # look after this many sessions; None too: the gate asks for none.
+    p_pass_without_skill: float | None = None
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """The judgement of the rules on one strategy at one instant."""
+    """The judgement of a policy on one strategy at one instant."""
 
     id: str  # hash of all other fields, so equal evaluations have equal ids
     strategy: str
+    version: str | None  # of the strategy's code; None: unknown
     stage: PromotionStage
     target: PromotionStage | None  # the next stage up; None: no higher stage
     episode: int  # a number for each stay in a stage
     as_of_us: int
+    policy: str  # hash of the policy
+    inputs: EvaluationInputs
     criteria: tuple[CriterionResult, ...]
     verdict: Verdict  # of the whole gate
-    would_do: Move  # "ready": waits for a person
-    blocked_by: str  # why it is not promoted, such as "gate" or "capital: ..."; "": not blocked
+    reasons: tuple[str, ...]  # why it is not a PASS, one for each criterion; (): it is
+    advisories: Advisories
+    would_do: Move  # "promote" and "ready": `promote` would succeed; "ready" waits for a person
+    # Every reason why the policy does not promote it. The first word is gate, config, streak,
+    # limit, frozen, cooldown, capital, approval or top.
+    blocked_by: tuple[str, ...]
+    why: str  # the blockers in one line, for a person
+    # When the gate could pass, or the cooldown end, by time alone; the instant of the evaluation:
+    # it passes now. None: it depends on more than time, such as trades or a person's unfreeze.
+    next_possible_us: int | None
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):

@@ -6,18 +6,18 @@ Real capital is in minor units of the fund's currency. Caps are fractions of a b
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 
-from ...wire.entitlement import capital_of
 from ...wire.errors import CapitalExceeded, MetricError
-from ...wire.money import from_minor, to_minor
+from ...wire.money import fraction_of, from_minor, to_minor
 from ...wire.promotion import EntitlementTerms, PromotionStage
 from .metrics import figure_of
 from .policy import PromotionPolicy
 from .strategy import Strategy
 
-__all__ = ["Capital", "check_capital", "checked_cap", "entitled_minor", "fraction_of", "terms_of"]
+__all__ = ["Capital", "cap_of", "check_capital", "checked_cap", "entitled_minor", "terms_of"]
 
 
 class Capital(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Capital(msgspec.Struct, frozen=True):
         return int(self.fund_minor * Decimal(str(percent)) / 100) - others_minor
 
 
-def fraction_of(strategy: Strategy, policy: PromotionPolicy) -> float:
+def cap_of(strategy: Strategy, policy: PromotionPolicy) -> float:
     """The fraction of its budget that the strategy may use for real: its rung's, or less."""
     if strategy.stage is PromotionStage.Retired:
         return 0.0
@@ -60,7 +60,7 @@ def terms_of(
         strategy.name,
         strategy.stage,
         rung.mode,
-        fraction_of(strategy, policy),
+        cap_of(strategy, policy),
         strategy.budget_minor,
         rung.notional_cap,
     )
@@ -73,7 +73,16 @@ def entitled_minor(
     stage: PromotionStage | None = None,
 ) -> int:
     """The real capital of the strategy in a stage; None: in its own."""
-    return to_minor(capital_of(terms_of(strategy, policy, stage), capital.fund_minor or 0)).minor
+    terms = terms_of(strategy, policy, stage)
+    budget_minor = terms.budget_minor
+    if budget_minor is None:
+        budget_minor = capital.fund_minor or 0
+    return _part_minor(budget_minor, terms.real_capital_fraction)
+
+
+@lru_cache(maxsize=4_096)
+def _part_minor(budget_minor: int, fraction: float) -> int:
+    return to_minor(fraction_of(budget_minor, fraction)).minor if fraction else 0
 
 
 def check_capital(

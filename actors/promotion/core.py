@@ -25,7 +25,7 @@ from ...wire.errors import (
     StrategyRetired,
 )
 from ...wire.promotion import Evaluation, PromotionStage
-from .capital import Capital, check_capital, checked_cap, fraction_of
+from .capital import Capital, cap_of, check_capital, checked_cap
 from .metrics import count_of
 from .policy import PromotionPolicy
 from .strategy import Change, Episode, Kind, Strategy
@@ -377,7 +377,7 @@ def capped(
     """
     movable(strategy)
     fraction = checked_cap(cap, strategy.stage, policy)
-    before = fraction_of(strategy, policy)
+    before = cap_of(strategy, policy)
     if fraction == before:
         return None
     raises = fraction > before

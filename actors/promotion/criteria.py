@@ -111,7 +111,7 @@ class PromotionGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         msgspec.structs.force_setattr(self, "criteria", tuple(self.criteria))
 
 
-class DefaultCriteria(Settings, frozen=True, kw_only=True):
+class DefaultCriteria(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The limits of the five criteria that guard every transition without a gate of its own."""
 
     min_paper_days: Annotated[

@@ -1,7 +1,8 @@
-"""Whether a policy makes sense: each refusal names the place, as "gates.paper.min_trades"."""
+"""Whether a policy makes sense: each refusal names the place, as "gates.paper.criteria[0]"."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 from ...runtime import ConfigError, shown
@@ -24,8 +25,11 @@ def lint(policy: PromotionPolicy) -> None:
     for rank, rung in enumerate(policy.rungs):
         below = policy.rungs[rank - 1] if rank else None
         _check_limits(rung, below)
-        for criterion in rung.gate.criteria if rung.gate else ():
-            _check_criterion(policy, rung, criterion)
+        for number, criterion in enumerate(rung.gate.criteria if rung.gate else ()):
+            place = f"gates.{rung.stage.value}.criteria[{number}]"
+            problem = _problem_of(criterion, policy, rung)
+            if problem is not None:
+                raise PolicyError(place, f"{criterion.name}: {problem}")
 
 
 def entry_ceiling(rung: Rung) -> float | None:
@@ -50,7 +54,7 @@ def _check_ladder(policy: PromotionPolicy) -> None:
             raise PolicyError("order", f"{stage.value} is there twice")
     if policy.rungs[0].mode == "live":
         raise PolicyError("order", f"{stages[0].value} is the lowest stage, and has real money")
-    for lower, higher in zip(policy.rungs, policy.rungs[1:], strict=False):
+    for lower, higher in pairwise(policy.rungs):
         if higher.real_capital_cap < lower.real_capital_cap:
             raise PolicyError(
                 f"stages.{higher.stage.value}.real_capital_cap",
@@ -96,19 +100,20 @@ def _check_limits(rung: Rung, below: Rung | None) -> None:
             )
 
 
-def _check_criterion(policy: PromotionPolicy, rung: Rung, criterion: Criterion) -> None:
-    place = f"gates.{rung.stage.value}.{criterion.name}"
+def _problem_of(criterion: Criterion, policy: PromotionPolicy, rung: Rung) -> str | None:
+    """Why the criterion can never be met in its stage, or judged at all; None: it can."""
     metric = criterion.metric
     if metric in _SERIES:
-        raise PolicyError(place, f"{metric} is a series; its figures are sharpe and max_drawdown")
+        return f"{metric} is a series; its figures are sharpe and max_drawdown"
     unit = METRICS.get(metric) or policy.metrics.get(metric)
     if metric != DAYS and unit is None:
         known = ", ".join((DAYS, *METRICS, *policy.metrics))
-        raise PolicyError(place, f"there is no metric {shown(metric)}; there are {known}")
+        return f"there is no metric {shown(metric)}; there are {known}"
     if metric in LIVE_METRICS and rung.mode != "live":
-        raise PolicyError(place, f"{metric} needs real trading, which {rung.stage.value} lacks")
+        return f"{metric} needs real trading, which {rung.stage.value} lacks"
     if metric == "fills" and rung.mode == "paper":
-        raise PolicyError(place, f"{metric} are counted from shadow on, not in {rung.stage.value}")
+        return f"{metric} are counted from shadow on, not in {rung.stage.value}"
     if unit == "fraction" and not -1 <= criterion.limit <= 1:
         hint = "; percent goes into max_drawdown_pct" if metric == "max_drawdown" else ""
-        raise PolicyError(place, f"{criterion.limit:g} is no fraction{hint}")
+        return f"{criterion.limit:g} is no fraction{hint}"
+    return None

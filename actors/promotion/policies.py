@@ -6,16 +6,19 @@ itself. Both guard each transition with the same five criteria.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final, Literal, TypeVar
 
 import msgspec
 
 from ...runtime import ConfigError, shown
+from ...wire.errors import PolicyError
 from ...wire.promotion import PromotionStage
 from .criteria import Approval, Criterion, DefaultCriteria, PromotionGate
 from .lint import entry_ceiling, lint
-from .overrides import PromotionSettings, StageSettings
 from .policy import HardLimits, PromotionPolicy, Rung, SoftLimits
+from .settings import GateSettings, PromotionSettings, StageName, StageSettings
 
 T = TypeVar("T")
 
@@ -106,6 +109,7 @@ def policy_from(
         above = order[rank + 1] if rank + 1 < len(order) else None
         ceiling = entry_ceiling(rungs[-1]) if rungs else None
         rungs.append(_rung(stage, above, name, ceiling, default, settings))
+    _check_ceiling(criteria.max_drawdown_pct, default, rungs)
     policy = PromotionPolicy(
         name=name,
         ladder=ladder if settings.order is None else "own",
@@ -129,7 +133,9 @@ def _rung(
     default: tuple[Criterion, ...],
     settings: PromotionSettings,
 ) -> Rung:
-    bare, given, own = _BARE[stage], settings.stages.of(stage), settings.gates.of(stage)
+    bare = _BARE[stage]
+    given = _of(settings.stages, stage, StageSettings())
+    own = _of(settings.gates, stage, GateSettings())
     waits = name == "guarded" and above is not None and above.is_live
     approval: Approval = own.approval or ("manual" if waits else "auto")
     gate = None
@@ -146,6 +152,24 @@ def _rung(
     )
 
 
+def _check_ceiling(
+    ceiling_pct: float, default: tuple[Criterion, ...], rungs: Sequence[Rung]
+) -> None:
+    """Whether the default ceiling allows what a hard limit beside its gate forbids: `lint` would
+    name that limit, and the user gave the ceiling.
+    """
+    for lower, higher in pairwise(rungs):
+        for rung in (lower, higher):
+            hard = rung.hard.drawdown
+            is_default = lower.gate is not None and lower.gate.criteria == default
+            if is_default and hard is not None and ceiling_pct > round(hard * 100, 9):
+                raise PolicyError(
+                    "max_drawdown_pct",
+                    f"{ceiling_pct:g} is above the hard limit of {rung.stage.value},"
+                    f" {hard * 100:g}; equal is allowed",
+                )
+
+
 def _hard(bare: Rung, given: StageSettings, ceiling: float | None) -> HardLimits:
     drawdown = bare.hard.drawdown
     if bare.stage is PromotionStage.Live_Small:
@@ -155,6 +179,10 @@ def _hard(bare: Rung, given: StageSettings, ceiling: float | None) -> HardLimits
         drawdown if given.hard_drawdown is None else given.hard_drawdown,
         bare.hard.session_loss if given.hard_session_loss is None else given.hard_session_loss,
     )
+
+
+def _of(settings: Mapping[StageName, T], stage: PromotionStage, default: T) -> T:
+    return next((one for name, one in settings.items() if name == stage.value), default)
 
 
 def _given(value: float | None, otherwise: T) -> float | T:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,6 +20,7 @@ from msgspec import Meta
 from ...runtime import COUNT_MAX, DAYS_MAX, ConfigError, Settings
 from ...wire.errors import PolicyError, UnknownStage
 from ...wire.promotion import PromotionStage
+from ..oversight.sessions import calendar_of
 from .criteria import Approval, PromotionGate
 
 __all__ = [
@@ -113,7 +115,7 @@ class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PromotionPolicy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
-    """All rules of promotion. Build one with `policy_of`."""
+    """All rules of promotion. Build one with `policy_of` or `PromotionPolicy.from_toml`."""
 
     name: str  # of the policy that it began as, such as "guarded"
     ladder: str  # "four-stage", "three-stage" or "own"
@@ -169,6 +171,11 @@ class PromotionPolicy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fie
     def _ranks(self) -> dict[PromotionStage, int]:
         return {rung.stage: rank for rank, rung in enumerate(self.rungs)}
 
+    @cached_property
+    def sessions_per_year(self) -> float:
+        """`periods_per_year`, or the sessions of the calendar in a year."""
+        return self.periods_per_year or calendar_of(self.calendar).periods_per_year
+
     # -- as bytes
 
     def encode(self) -> bytes:
@@ -191,6 +198,20 @@ class PromotionPolicy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fie
     def hash(self) -> str:
         """The name of these rules: a hash of `encode`, 24 hexadecimal digits."""
         return hashlib.blake2b(self.encode(), digest_size=12).hexdigest()
+
+    # -- from a file
+
+    @classmethod
+    def from_toml(cls, source: Path | str) -> PromotionPolicy:
+        """The policy of a TOML file, or of a TOML text.
+
+        A text of one line that ends in ".toml" is a path.
+
+        Raises: `PolicyError` whose field is the key, with the line in its text.
+        """
+        from .policy_toml import policy_from_toml
+
+        return policy_from_toml(source)
 
 
 def with_gate(policy: PromotionPolicy, gate: PromotionGate) -> PromotionPolicy:

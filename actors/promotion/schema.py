@@ -12,7 +12,7 @@ import msgspec
 from ...wire.persistence import Statement
 from ...wire.promotion import HistoryEntry, PromotionStage, StrategyState, Transition
 from ..persistence import Rows
-from .capital import fraction_of
+from .capital import cap_of
 from .evidence import Record, values_of
 from .policy import PromotionPolicy
 from .strategy import Change, Strategy
@@ -266,8 +266,8 @@ def _history_row(change: Change, policy: PromotionPolicy, seq: int, now_us: int)
         None if change.evaluation is None else _text(change.evaluation),
         after.rev,
         now_us,
-        None if before is None else fraction_of(before, policy),
-        fraction_of(after, policy),
+        None if before is None else cap_of(before, policy),
+        cap_of(after, policy),
         policy.hash,
         after.version,
         _text(after),

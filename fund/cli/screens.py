@@ -142,8 +142,8 @@ def evaluation(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
 def _evaluated(answer: dict[str, Any]) -> list[str]:
     target = answer["target"] or "no higher stage"
     lines = [f"{answer['strategy']}: {answer['stage']} to {target}: {answer['verdict']}"]
-    if answer["blocked_by"]:
-        lines.append(f"not promoted: {answer['blocked_by']}")
+    blocked = answer["would_do"] in ("none", "demote")
+    lines.append(f"not promoted: {answer['why']}" if blocked else answer["why"])
     rows = [
         [
             criterion["name"],
@@ -290,11 +290,7 @@ def _strategies(path: Path) -> list[str]:
 def _standing(stage: dict[str, Any] | None) -> str:
     if stage is None:
         return ""
-    if stage["frozen"]:
-        return "frozen"
-    would_do, blocked_by = (str(stage["evaluation"][fact]) for fact in ("would_do", "blocked_by"))
-    words = {"promote": "is promoted next", "ready": "waits for a person", "demote": "is demoted"}
-    return words.get(would_do, blocked_by)
+    return str(stage["evaluation"]["why"])
 
 
 def _asked(path: Path, command: str) -> list[dict[str, Any]]:

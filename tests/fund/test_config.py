@@ -19,6 +19,7 @@ from fundops import (
     Criterion,
     FundConfig,
     FundopsError,
+    PromotionSettings,
     RecoverySettings,
 )
 from fundops.config import home
@@ -101,6 +102,7 @@ def test_all_subsystems_are_off_and_the_defaults_are_the_documented_ones() -> No
         "account_floors": {},
         "alerts": AlertSettings(),
         "recovery": RecoverySettings(),
+        "promotion": PromotionSettings(),
     }
 
 
@@ -122,7 +124,9 @@ def test_each_subsystem_gets_the_settings_of_its_own_fields() -> None:
     )
     assert config.capital_minor == 25_000_050_000_000
     assert config.guard_settings().max_fund_drawdown_pct == 9
-    assert config.promotion_settings().min_trades == 7
+    gate = config.promotion_rules().rungs[0].gate
+    assert gate is not None
+    assert [item.limit for item in gate.criteria if item.name == "min_trades"] == [7]
     oversight = config.oversight_settings()
     assert (oversight.promotion_every_ticks, oversight.fees.management_fee_bps) == (5, 150)
     assert (oversight.ledger_enabled, oversight.promotion_enabled) == (True, False)

@@ -156,7 +156,9 @@ class PromotionBrief(msgspec.Struct, frozen=True):
     nearest: str  # the criterion that lacks the least, as "14 of 50 trades"; "": nothing is missed
     missed: int  # criteria that do not pass, the nearest one included
     would_do: str  # promote, ready (waits for a person), demote or none
-    blocked_by: str  # gate, frozen, cooldown or "capital: ..."; "": not blocked
+    # Every reason why it is not promoted, such as "gate", "frozen" or "capital: ..."; (): none.
+    blocked_by: tuple[str, ...]
+    why: str  # the same in one line, as "36 of 50 trades; 2 more days, at the earliest 2026-03-14"
     until_us: int | None  # end of the cooldown; None: it is not cooling down
     frozen: bool
     days_in_stage: float  # without frozen time

@@ -2,14 +2,13 @@
 
 import pytest
 
-from fundops.actors.promotion import shown
-from fundops.actors.promotion.gate import evaluate
-from fundops.actors.promotion.settings import PromotionSettings
-from fundops.actors.promotion.strategy import Metric, Rules, Strategy
+from fundops.actors.promotion import Capital, policy_of, shown
+from fundops.actors.promotion.evaluation import evaluate
+from fundops.actors.promotion.strategy import Metric, Strategy
 from fundops.runtime import DAY_US
 from fundops.wire.promotion import CriterionResult, PromotionStage
 
-RULES = Rules(PromotionSettings())
+POLICY = policy_of()
 
 
 def result(
@@ -65,18 +64,19 @@ def test_a_record_has_the_gate_and_the_limits_that_demote() -> None:
         cooldown_until_us=now_us + 1,
         metrics={"max_drawdown": Metric(0.07, now_us)},
     )
-    record = shown.full(strategy, evaluate(strategy, RULES, now_us), RULES, now_us, None)
+    found = evaluate(strategy, POLICY, now_us, capital=Capital())
+    record = shown.full(strategy, found, POLICY, now_us, None)
     assert (record.stage, record.target) == ("live-small", "live-scaled")
     assert len(record.segments) == len(record.criteria) == record.passed + record.missed
     assert record.until_us == now_us + 1
     assert record.days_in_stage == 20.0
     assert [(limit.name, limit.limit_pct, limit.observed_pct) for limit in record.keep_limits] == [
-        ("drawdown", 10.0, 7.0),
+        ("drawdown", 20.0, 7.0),
         ("session_loss", 5.0, 0.0),
     ]
 
 
 def test_a_retired_strategy_has_no_gate_and_no_limits() -> None:
     strategy = Strategy("id", "a", PromotionStage.Retired, 0, 0)
-    record = shown.full(strategy, evaluate(strategy, RULES, 1), RULES, 1, None)
+    record = shown.full(strategy, evaluate(strategy, POLICY, 1, capital=Capital()), POLICY, 1, None)
     assert (record.target, record.segments, record.keep_limits) == (None, (), ())

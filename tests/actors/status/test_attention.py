@@ -23,7 +23,7 @@ def rows(**known: Any) -> dict[str, Any]:
 
 def brief(would_do: str) -> PromotionBrief:
     return PromotionBrief(
-        "shadow", "live-small", "PASS", 5, (1.0,) * 5, "", 0, would_do, "", None, False, 20.0, 3
+        "shadow", "live-small", "PASS", 5, (1.0,) * 5, "", 0, would_do, (), "", None, False, 20.0, 3
     )
 
 

@@ -80,7 +80,7 @@ def test_a_strategy_is_led_through_its_life(command: Command, fund: FundManager)
     ]
     assert "…" in out.splitlines()[1]
     code, out, _ = command("strategy evaluate trend")
-    assert out.startswith("trend: paper to shadow: FAIL\nnot promoted: gate\n")
+    assert out.startswith("trend: paper to shadow: FAIL\nnot promoted: trades: missing; 14 more")
     assert "min_days" in out
     assert "days to go" in out
     code, out, err = command("strategy promote trend --reason now")
