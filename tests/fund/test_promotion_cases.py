@@ -639,3 +639,25 @@ def test_case_30_a_clock_before_the_stage_is_inconclusive(tmp_path: Path) -> Non
     assert days.verdict == "INCONCLUSIVE"
     assert days.reason.startswith("clock")
     assert manager.snapshot("s").days_in_stage == 0
+
+
+# -- sessions that are told late
+
+
+async def test_sessions_that_are_told_late_ended_before_the_values_of_today() -> None:
+    """No tick for two weeks: their sessions ended then, not at the tick that hears of them."""
+    async with virtual_fund(FakeController(StrategyStatus("s", "running")), **PROMO) as world:
+        promotion = world.fund.promotion
+        await promotion.register("s", Shadow)
+        world.clock.advance(14 * DAY_S)
+        await promotion.record_metrics("s", Shadow, GOOD)
+        world.clock.advance(3_600)
+        await world.tick()
+        assert (await promotion.evaluate("s")).verdict == "PASS"
+        world.clock.advance(2 * DAY_S - 3_601)
+        await world.tick()
+        assert (await promotion.evaluate("s")).verdict == "PASS"
+        world.clock.advance(1)
+        await world.tick()
+        sharpe = criterion(await promotion.evaluate("s"), "min_sharpe")
+        assert sharpe.reason.startswith("stale: 2 sessions")
