@@ -424,6 +424,7 @@ class Observe(Request[Observed], frozen=True):
     session: str | None = None  # ISO day: this look ends that session; None: within one
     evaluate: bool = False  # whether gates are evaluated for promotions
     periods_per_year: float = 252  # sessions in a year, for the Sharpe ratio
+    ended_us: int | None = None  # when that session ended, if it is told later; None: now
 
 
 class ReadSnapshot(Request[PromotionSnapshot], frozen=True):

@@ -490,7 +490,12 @@ class OversightActor(DurableActor):
         return await self._observe(statuses, None, evaluate=evaluate)
 
     async def _observe(
-        self, statuses: Sequence[StrategyStatus], session: str | None, *, evaluate: bool
+        self,
+        statuses: Sequence[StrategyStatus],
+        session: str | None,
+        *,
+        evaluate: bool,
+        ended_us: int | None = None,
     ) -> tuple[Transition, ...]:
         named = self._memory.named
         observed = await self._ask(
@@ -500,6 +505,7 @@ class OversightActor(DurableActor):
                 session,
                 evaluate and not self._clock_watch.is_suspect(),
                 NAMED_PERIODS_PER_YEAR if named else self._calendar.periods_per_year,
+                ended_us,
             ),
         )
         before, self._terms = self._terms or {}, observed.terms
@@ -641,7 +647,10 @@ class OversightActor(DurableActor):
             if ending.sample:
                 figures = self._figures_of(ending)
                 transitions += await self._observe(
-                    figures, ending.session, evaluate=not ending.missed and bool(figures)
+                    figures,
+                    ending.session,
+                    evaluate=not ending.missed and bool(figures),
+                    ended_us=ending.at_us,
                 )
                 self._taken(ending.session, "sample")
 

@@ -202,7 +202,7 @@ def seen(strategy: Strategy, reading: Reading) -> Strategy:
 def session_ended(
     strategy: Strategy,
     session: str,
-    now_us: int,
+    ended_us: int,
     *,
     measured: bool,
     periods_per_year: float,
@@ -225,10 +225,10 @@ def session_ended(
         soft_drawdown=1.0 if soft_drawdown is None else soft_drawdown,
         remembered=remembered,
     )
-    closes_us = (*strategy.closes_us, now_us)[-REMEMBERED_SESSIONS:]
+    closes_us = (*strategy.closes_us, ended_us)[-REMEMBERED_SESSIONS:]
     ended = msgspec.structs.replace(episode, track=track)
     if track.sessions != episode.track.sessions:
-        ended = _measured(ended, now_us, periods_per_year)
+        ended = _measured(ended, ended_us, periods_per_year)
     return msgspec.structs.replace(strategy, episode=ended, closes_us=closes_us)
 
 

@@ -64,8 +64,8 @@ def _metric(name: str, strategy: Strategy, now_us: int) -> Observation:
 
 def _days(strategy: Strategy, now_us: int) -> Observation:
     """Active time in the stage, in microseconds; no value while now lies before its beginning."""
-    active_us = strategy.active_us(now_us)
-    return Observation(None if active_us < 0 else active_us, None, None, False, "")
+    early = now_us < strategy.episode.entered_us
+    return Observation(None if early else strategy.active_us(now_us), None, None, False, "")
 
 
 def _measured(
