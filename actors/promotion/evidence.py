@@ -19,6 +19,7 @@ from ...wire.errors import MetricError, StrategyRetired
 from ...wire.promotion import PromotionStage
 from .metrics import SERIES, WORST, Metrics, drawdown_of, sharpe_of
 from .observation import value_of
+from .policy import PromotionPolicy
 from .statistics import NO_MOMENTS, Moments
 from .strategy import REMEMBERED_SESSIONS, Episode, Metric, Strategy
 from .track import Reading
@@ -203,16 +204,15 @@ def session_ended(
     strategy: Strategy,
     session: str,
     ended_us: int,
+    policy: PromotionPolicy,
     *,
     measured: bool,
     periods_per_year: float,
-    soft_drawdown: float | None,
-    remembered: int,
 ) -> Strategy:
     """The record at the end of a session, once for each session.
 
     Not `measured`: the engine said nothing of the strategy, so the session gives no sample, and
-    the earlier ones age by one. `soft_drawdown` None: the stage has no such limit.
+    the earlier ones age by one.
     """
     episode, last = strategy.episode, strategy.episode.track.session
     both_dated = _ISO_DATE.fullmatch(session) and _ISO_DATE.fullmatch(last)
@@ -222,8 +222,8 @@ def session_ended(
     track = episode.track.ended(
         session,
         measured=measured,
-        soft_drawdown=1.0 if soft_drawdown is None else soft_drawdown,
-        remembered=remembered,
+        soft_drawdown=policy.rung(strategy.stage).keep.drawdown,
+        remembered=policy.soft.sessions,
     )
     closes_us = (*strategy.closes_us, ended_us)[-REMEMBERED_SESSIONS:]
     ended = msgspec.structs.replace(episode, track=track)

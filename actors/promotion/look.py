@@ -147,10 +147,9 @@ class Look:
             strategy,
             session,
             self._ended_us,
+            policy,
             measured=reading is not None and not begins,
             periods_per_year=policy.periods_per_year or self._request.periods_per_year,
-            soft_drawdown=rung.keep.drawdown,
-            remembered=policy.soft.sessions,
         )
         if reading is None or after.episode.track.sessions == track.sessions:
             return after

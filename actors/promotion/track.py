@@ -251,7 +251,7 @@ class Track(msgspec.Struct, frozen=True):
         return max(base, 0.0), max(base, 0.0)
 
     def ended(
-        self, session: str, *, measured: bool, soft_drawdown: float, remembered: int
+        self, session: str, *, measured: bool, soft_drawdown: float | None, remembered: int
     ) -> Track:
         """The track at the end of a session. Not `measured`: no status was seen at its end.
 
@@ -263,7 +263,8 @@ class Track(msgspec.Struct, frozen=True):
         change = self.equity / self.opening - 1
         moments = self.moments.after(change)
         drawdown = max(0.0, 1 - self.equity / self.peak) if self.peak > 0 else 0.0
-        breaches = (*self.breaches, round(drawdown, 9) > round(soft_drawdown, 9))[-remembered:]
+        beyond = soft_drawdown is not None and round(drawdown, 9) > round(soft_drawdown, 9)
+        breaches = (*self.breaches, beyond)[-remembered:]
         return msgspec.structs.replace(
             self,
             sessions=moments.n,

@@ -587,9 +587,7 @@ def test_constant_returns_have_no_sharpe_ratio(office: Office) -> None:
     office.ask(Register("mm"))
     office.days(14)
     office.ask(RecordMetrics("mm", Paper, {"returns": [0.01] * 14, "n_trades": 60}))
-    sharpe = next(
-        one for one in office.ask(Evaluate("mm")).criteria if one.name == "min_sharpe"
-    )
+    sharpe = next(one for one in office.ask(Evaluate("mm")).criteria if one.name == "min_sharpe")
     assert (sharpe.verdict, sharpe.reason) == ("INCONCLUSIVE", "undefined")
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from fundops.actors.promotion import Capital, policy_of, shown
 from fundops.actors.promotion.evaluation import evaluate
-from fundops.actors.promotion.strategy import Metric, Strategy
+from fundops.actors.promotion.strategy import Episode, Metric, Strategy
 from fundops.runtime import DAY_US
 from fundops.wire.promotion import CriterionResult, PromotionStage
 
@@ -60,9 +60,8 @@ def test_a_record_has_the_gate_and_the_limits_that_demote() -> None:
         "a",
         PromotionStage.Live_Small,
         0,
-        0,
+        Episode(1, 0, recorded={"max_drawdown": Metric(0.07, now_us)}),
         cooldown_until_us=now_us + 1,
-        metrics={"max_drawdown": Metric(0.07, now_us)},
     )
     found = evaluate(strategy, POLICY, now_us, capital=Capital())
     record = shown.full(strategy, found, POLICY, now_us, None)
@@ -77,6 +76,6 @@ def test_a_record_has_the_gate_and_the_limits_that_demote() -> None:
 
 
 def test_a_retired_strategy_has_no_gate_and_no_limits() -> None:
-    strategy = Strategy("id", "a", PromotionStage.Retired, 0, 0)
+    strategy = Strategy("id", "a", PromotionStage.Retired, 0, Episode(1, 0))
     record = shown.full(strategy, evaluate(strategy, POLICY, 1, capital=Capital()), POLICY, 1, None)
     assert (record.target, record.segments, record.keep_limits) == (None, (), ())
