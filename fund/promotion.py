@@ -94,8 +94,11 @@ class PromotionFile:
         policy: PromotionPolicy | None = None,
         clock: Clock | None = None,
         door: str = _DOOR,
+        by: str = "",
     ) -> None:
+        """`door` and `by` are for the audit table; a verb's own `by` counts before that one."""
         self._path = path
+        self._by = by
         self._clock = clock or SystemClock()
         self._door = door
         # One call at a time: the connection is opened for each, but two threads would fight over
@@ -162,10 +165,9 @@ class PromotionFile:
             door = _FileDoor(Rows(store.connection), self._clock)
             answer = _on(door, asked)
             if door.statements:
-                caller = Caller(
-                    self._door, os.getuid(), os.getpid(), str(asked.kwargs.get("by", ""))
-                )
                 arguments = plain(asked.named())
+                by = str(arguments.get("by", self._by))
+                caller = Caller(self._door, os.getuid(), os.getpid(), by)
                 row = audited(
                     self._clock.now_us(),
                     caller,
@@ -191,7 +193,7 @@ class PromotionFile:
             raise owned
         arguments = _carried(asked.named())
         command = asked.command
-        answer = call(self._path, command.name, arguments, by=str(arguments.get("by", "")))
+        answer = call(self._path, command.name, arguments, by=str(arguments.get("by", self._by)))
         return converted(answer, get_type_hints(command.method)["return"], "answer")
 
 

@@ -1,7 +1,7 @@
 """How much a strategy's Sharpe ratio proves, beside the verdict of its gate. Pure.
 
-The ratio is the measured one of the episode, or else a recorded one that says how many sessions
-it rests on; then the returns count as normally distributed.
+The ratio is the one that counts in the episode. Of one that the engine's reports did not give only
+the number of sessions is known, if at all; then the returns count as normally distributed.
 """
 
 from __future__ import annotations
@@ -71,16 +71,19 @@ def advisories_of(
 
 
 def _sample(strategy: Strategy, root: float) -> _Sample | None:
-    if "sharpe" in strategy.episode.measured:
-        found = strategy.episode.track.moments
+    episode = strategy.episode
+    if "sharpe" in episode.undefined:
+        return None
+    measured = episode.measured.get("sharpe")
+    if measured is not None and measured.source == "engine":
+        found = episode.track.moments
         if found.sharpe is None or found.skew is None or found.kurtosis is None:
             return None
         return _Sample(found.sharpe, found.n, found.skew, found.kurtosis)
-    recorded = strategy.episode.recorded.get("sharpe")
-    n = None if recorded is None else recorded.n
-    if recorded is None or n is None or n < 2:
+    known = measured or episode.recorded.get("sharpe")
+    if known is None or known.n is None or known.n < 2:
         return None
-    return _Sample(recorded.value / root, n, 0.0, 3.0)
+    return _Sample(known.value / root, known.n, 0.0, 3.0)
 
 
 def _asked(gate: PromotionGate) -> float | None:

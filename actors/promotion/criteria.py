@@ -18,6 +18,7 @@ from ...wire.promotion import PromotionStage
 
 __all__ = [
     "DAYS",
+    "DECIMALS",
     "LIVE_METRICS",
     "METRICS",
     "Approval",
@@ -27,6 +28,9 @@ __all__ = [
 ]
 
 Approval = Literal["auto", "manual"]
+
+# Of limits and values in their canonical units, before they are compared and shown.
+DECIMALS: Final = 9
 
 # The criterion on time in the stage; every other one is on a metric.
 DAYS: Final = "days"
@@ -69,9 +73,12 @@ class Criterion(Settings, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        limit = float(self.limit)
         if self.metric == "max_drawdown_pct":
             msgspec.structs.force_setattr(self, "metric", "max_drawdown")
-            msgspec.structs.force_setattr(self, "limit", round(self.limit / 100, 12))
+            limit /= 100
+        # As values are before they are compared: 0.07 * 100 is 7.000000000000001.
+        msgspec.structs.force_setattr(self, "limit", round(limit, DECIMALS))
 
     def _called(self, field: str) -> str:
         return f"{shown(self.name)}.{field}"
@@ -133,11 +140,10 @@ class DefaultCriteria(Settings, frozen=True, kw_only=True, forbid_unknown_fields
 
     def criteria(self, *, win_rate_required: bool) -> tuple[Criterion, ...]:
         """The five criteria, in the order in which they are shown."""
-        ceiling = round(self.max_drawdown_pct / 100, 12)
         return (
             Criterion("min_days", DAYS, ">=", self.min_paper_days),
             Criterion("min_trades", "n_trades", ">=", self.min_trades),
             Criterion("min_sharpe", "sharpe", ">=", self.min_sharpe),
-            Criterion("max_drawdown", "max_drawdown", "<=", ceiling),
+            Criterion("max_drawdown", "max_drawdown_pct", "<=", self.max_drawdown_pct),
             Criterion("min_win_rate", "win_rate", ">=", self.min_win_rate, win_rate_required),
         )

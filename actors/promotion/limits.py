@@ -7,16 +7,14 @@ policy's window counts them. A short-window Sharpe ratio never demotes.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ...wire.promotion import PromotionStage
+from .criteria import DECIMALS
 from .policy import PromotionPolicy
 from .strategy import Strategy
 
 __all__ = ["Breach", "breach", "without_money", "worst"]
-
-# Of a limit and a value before they are compared, as in the verdict of a gate.
-DECIMALS: Final = 9
 
 
 class Breach(NamedTuple):

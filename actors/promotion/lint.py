@@ -54,18 +54,18 @@ def _check_ladder(policy: PromotionPolicy) -> None:
             raise PolicyError("order", f"{stage.value} is there twice")
     if policy.rungs[0].mode == "live":
         raise PolicyError("order", f"{stages[0].value} is the lowest stage, and has real money")
+    for rung in policy.rungs:
+        if rung.mode != "live" and rung.real_capital_cap:
+            raise PolicyError(
+                f"stages.{rung.stage.value}.real_capital_cap",
+                f"{rung.mode} has no real capital",
+            )
     for lower, higher in pairwise(policy.rungs):
         if higher.real_capital_cap < lower.real_capital_cap:
             raise PolicyError(
                 f"stages.{higher.stage.value}.real_capital_cap",
                 f"{higher.real_capital_cap:g} is less than the {lower.real_capital_cap:g} of"
                 f" {lower.stage.value}, which is below it",
-            )
-    for rung in policy.rungs:
-        if rung.mode != "live" and rung.real_capital_cap:
-            raise PolicyError(
-                f"stages.{rung.stage.value}.real_capital_cap",
-                f"{rung.mode} has no real capital",
             )
 
 
@@ -90,14 +90,12 @@ def _check_limits(rung: Rung, below: Rung | None) -> None:
             f"{rung.keep.drawdown:.4g} is looser than the ceiling of the gate into"
             f" {rung.stage.value}, {entry:.4g}",
         )
-    for gated in (below, rung):
-        ceiling = entry_ceiling(gated)
-        if hard is not None and ceiling is not None and hard < ceiling:
-            raise PolicyError(
-                f"{place}.hard_drawdown",
-                f"{hard:.4g} is below max_drawdown of the gate of {gated.stage.value},"
-                f" {ceiling:.4g}; equal is allowed",
-            )
+    if entry is not None and hard is not None and hard < entry:
+        raise PolicyError(
+            f"{place}.hard_drawdown",
+            f"{hard:.4g} is below the ceiling of the gate into {rung.stage.value}, {entry:.4g};"
+            " equal is allowed",
+        )
 
 
 def _problem_of(criterion: Criterion, policy: PromotionPolicy, rung: Rung) -> str | None:

@@ -72,9 +72,12 @@ def _measured(
     name: str, strategy: Strategy, measured: Metric | None, recorded: Metric | None, now_us: int
 ) -> Observation:
     track = strategy.episode.track
+    n = None if measured is None else measured.n
+    if n is None:
+        n = track.trades if name in ("n_trades", "win_rate") else track.sessions or None
     return Observation(
         None if measured is None else measured.value,
-        track.trades if name in ("n_trades", "win_rate") else track.sessions,
+        n,
         None if measured is None else now_us - measured.as_of_us,
         measured is None,
         "measured",
@@ -105,7 +108,7 @@ def _worst(
         worst, as_of_us = max(worst, recorded.value), max(as_of_us, recorded.as_of_us)
     return Observation(
         min(1.0, worst),
-        track.sessions,
+        track.sessions if measured.n is None else measured.n,
         now_us - as_of_us,
         False,
         "measured",
@@ -119,10 +122,10 @@ def stale(age_us: int, strategy: Strategy, policy: PromotionPolicy, now_us: int)
     Age is counted in sessions, since a strategy of weekdays has no newer value on a Monday. Where
     no end of a session was seen, as in a file without a fund, the policy's calendar has them.
     """
-    as_of_us = now_us - age_us
-    if strategy.closes_us:
-        missed = sum(ended_us > as_of_us for ended_us in strategy.closes_us)
-        if missed >= STALE_SESSIONS:
+    as_of_us, closes_us = now_us - age_us, strategy.closes_us
+    if closes_us:
+        if len(closes_us) >= STALE_SESSIONS and closes_us[-STALE_SESSIONS] > as_of_us:
+            missed = sum(ended_us > as_of_us for ended_us in closes_us)
             return f"stale: {missed} sessions ended since"
         unseen = age_us > SESSIONS_UNSEEN_US
         return f"stale: {age_us / 86_400_000_000:.1f} days old" if unseen else ""

@@ -104,10 +104,14 @@ def policy_from(
         _LADDERS[ladder] if settings.order is None else tuple(map(PromotionStage, settings.order))
     )
     default = criteria.criteria(win_rate_required=ladder == "three-stage")
+    default_ceiling = next(item.limit for item in default if item.metric == "max_drawdown")
     rungs: list[Rung] = []
     for rank, stage in enumerate(order):
         above = order[rank + 1] if rank + 1 < len(order) else None
-        ceiling = entry_ceiling(rungs[-1]) if rungs else None
+        ceiling = None
+        if rungs:
+            ceiling = entry_ceiling(rungs[-1])
+            ceiling = default_ceiling if ceiling is None else ceiling
         rungs.append(_rung(stage, above, name, ceiling, default, settings))
     _check_ceiling(criteria.max_drawdown_pct, default, rungs)
     policy = PromotionPolicy(
@@ -159,15 +163,14 @@ def _check_ceiling(
     name that limit, and the user gave the ceiling.
     """
     for lower, higher in pairwise(rungs):
-        for rung in (lower, higher):
-            hard = rung.hard.drawdown
-            is_default = lower.gate is not None and lower.gate.criteria == default
-            if is_default and hard is not None and ceiling_pct > round(hard * 100, 9):
-                raise PolicyError(
-                    "max_drawdown_pct",
-                    f"{ceiling_pct:g} is above the hard limit of {rung.stage.value},"
-                    f" {hard * 100:g}; equal is allowed",
-                )
+        is_default = lower.gate is not None and lower.gate.criteria == default
+        ceiling, hard = entry_ceiling(lower), higher.hard.drawdown
+        if is_default and hard is not None and ceiling is not None and ceiling > hard:
+            raise PolicyError(
+                "max_drawdown_pct",
+                f"{ceiling_pct:g} is above the hard limit of {higher.stage.value}, {hard * 100:g};"
+                " equal is allowed",
+            )
 
 
 def _hard(bare: Rung, given: StageSettings, ceiling: float | None) -> HardLimits:

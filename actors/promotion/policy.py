@@ -217,9 +217,11 @@ class PromotionPolicy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fie
 def with_gate(policy: PromotionPolicy, gate: PromotionGate) -> PromotionPolicy:
     """The policy with this gate in place of the one that leads up from the same stage.
 
+    Limits of the next stage that were the ceiling of the old gate become that of the new one.
+
     Raises: `UnknownStage`; `PolicyError` naming the place that makes no sense.
     """
-    from .lint import lint
+    from .lint import entry_ceiling, lint
 
     rank = policy.rank(policy.stage(gate.transition))
     if rank == len(policy.rungs) - 1:
@@ -227,10 +229,25 @@ def with_gate(policy: PromotionPolicy, gate: PromotionGate) -> PromotionPolicy:
         raise PolicyError(f"gates.{stage}", f"{stage} is the top of {policy.ladder!r}: no way up")
     rung = policy.rungs[rank]
     replaced = msgspec.structs.replace(rung, gate=gate, approval=gate.approval or rung.approval)
-    rungs = (*policy.rungs[:rank], replaced, *policy.rungs[rank + 1 :])
+    above = _following(policy.rungs[rank + 1], entry_ceiling(rung), entry_ceiling(replaced))
+    rungs = (*policy.rungs[:rank], replaced, above, *policy.rungs[rank + 2 :])
     changed = msgspec.structs.replace(policy, rungs=rungs)
     lint(changed)
     return changed
+
+
+def _following(rung: Rung, before: float | None, ceiling: float | None) -> Rung:
+    """The rung with this entry ceiling. Without one its limits stay: a gate that says nothing of
+    the drawdown takes no protection away.
+    """
+    if not ceiling or ceiling > 1:  # more than 1 is refused, as a criterion
+        return rung
+    keep, hard = rung.keep, rung.hard
+    if keep.drawdown == before:
+        keep = SoftLimits(ceiling)
+    if rung.stage is PromotionStage.Live_Small and hard.drawdown == before:
+        hard = HardLimits(ceiling, hard.session_loss)
+    return msgspec.structs.replace(rung, keep=keep, hard=hard)
 
 
 def _without_signed_zeros(value: Any) -> Any:
@@ -240,7 +257,7 @@ def _without_signed_zeros(value: Any) -> Any:
             return value + 0.0
         case dict():
             return {name: _without_signed_zeros(item) for name, item in value.items()}
-        case list():
+        case list() | tuple():
             return [_without_signed_zeros(item) for item in value]
         case _:
             return value

@@ -9,8 +9,7 @@ from typing import Final
 
 from ...runtime import DAY_US
 from ...wire.promotion import CriterionResult, Verdict
-from .criteria import DAYS, METRICS, Criterion
-from .limits import DECIMALS
+from .criteria import DAYS, DECIMALS, METRICS, Criterion
 from .observation import Observation, observe, stale
 from .policy import PromotionPolicy
 from .strategy import Strategy
@@ -30,21 +29,21 @@ def judge(
         return _days(criterion, seen)
     if seen.value is None:
         # A win rate of no trades was never measured; a Sharpe ratio of constant returns was.
-        if not criterion.required and not (seen.undefined and seen.n):
+        if not criterion.required and (not seen.undefined or seen.n == 0):
             return None
         why = "undefined" if seen.undefined else "missing"
-        return _result(criterion, policy, seen, "INCONCLUSIVE", why)
+        return _result(criterion, policy, seen, None, None, "INCONCLUSIVE", why)
     assert seen.age_us is not None
+    # The limit was rounded when its criterion was made.
+    value, limit = round(seen.value, DECIMALS), criterion.limit
     too_old = stale(seen.age_us, strategy, policy, now_us)
     if too_old:
-        return _result(criterion, policy, seen, "INCONCLUSIVE", too_old)
-    # Both sides to 9 decimals, compared and shown so: 0.07 * 100 is 7.000000000000001.
-    value, limit = round(seen.value, DECIMALS), round(criterion.limit, DECIMALS)
+        return _result(criterion, policy, seen, value, None, "INCONCLUSIVE", too_old)
     margin = round(value - limit if criterion.op == ">=" else limit - value, DECIMALS)
     if margin >= 0:
-        return _result(criterion, policy, seen, "PASS", "", margin)
+        return _result(criterion, policy, seen, value, margin, "PASS", "")
     why = f"{value:g} is not {criterion.op} {limit:g}"
-    return _result(criterion, policy, seen, "FAIL", why, margin)
+    return _result(criterion, policy, seen, value, margin, "FAIL", why)
 
 
 def _days(criterion: Criterion, seen: Observation) -> CriterionResult:
@@ -92,17 +91,17 @@ def _result(
     criterion: Criterion,
     policy: PromotionPolicy,
     seen: Observation,
+    value: float | None,
+    margin: float | None,
     verdict: Verdict,
     why: str,
-    margin: float | None = None,
 ) -> CriterionResult:
-    unit = METRICS.get(criterion.metric) or policy.metrics.get(criterion.metric, "")
     return CriterionResult(
         criterion.name,
         criterion.op,
-        round(criterion.limit, DECIMALS),
-        None if seen.value is None else round(seen.value, DECIMALS),
-        unit,
+        criterion.limit,
+        value,
+        METRICS.get(criterion.metric) or policy.metrics.get(criterion.metric, ""),
         margin,
         verdict,
         why,

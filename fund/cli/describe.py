@@ -42,6 +42,7 @@ OWN: Final = (
     ("kill-switch engage", "fundops.cli.kill_switch:engage", "tightens"),
     ("kill-switch release", "fundops.cli.kill_switch:release", "loosens"),
     ("alerts test", "fundops.cli.alerts:try_channels", "reads"),
+    ("strategy record", "fundops.cli.strategies:record", "changes"),
     ("ledger reconcile", "fundops.cli.books:reconcile", "reads"),
     ("ledger verify", "fundops.cli.books:verify", "reads"),
     ("ledger anchor", "fundops.cli.books:anchor", "reads"),

@@ -128,6 +128,7 @@ LABELS: Final[dict[str, str]] = {
     "strategy": "NAME",
     "to_amount": "TO-AMOUNT",
     "metrics": "METRIC=VALUE",
+    "strategy record:metrics": "METRIC=VALUE",
     "promotion.register:initial_stage": "--stage",
     "promotion.history:strategy_id": "NAME",
     "promotion.promote:to": "--to STAGE",

@@ -1,8 +1,9 @@
 """Runs a command of the table: a question from the file or by the fund, a change by the fund.
 
 A question that the database answers is read from the file, whether the fund runs or not. The other
-questions are put to the running fund. A change goes to the running fund; a change of the books is
-made here when none runs, under the owner's lock. A change leaves an audit row in both cases.
+questions are put to the running fund. A change goes to the running fund; a change of the books or
+of promotion is made here when none runs, under the owner's lock. A change leaves an audit row in
+both cases.
 """
 
 from __future__ import annotations
@@ -174,11 +175,26 @@ def answer_of(verb: Verb, path: Path, given: Mapping[str, Any]) -> Any:
         from fundops.errors import NobodyListens
 
         try:
+            if verb.command.startswith("promotion."):
+                _check_is_a_funds(path)
             return call(path, verb.command, arguments, timeout_s=ANSWER_S)
         except NobodyListens:
-            if not verb.reader:
+            if verb.reader:
+                return _stored(verb, path, arguments)
+            if not verb.command.startswith("promotion."):
                 raise
-            return _stored(verb, path, arguments)
+            from fundops.control.standalone import run_command
+
+            return run_command(path, verb.command, arguments)
+
+
+def _check_is_a_funds(path: Path) -> None:
+    """The file of a `PromotionManager` alone has no fund. Raises: `NobodyListens`."""
+    from fundops.errors import NobodyListens
+    from fundops.file import meta
+
+    if "uuid" not in meta.read_file(checked(path)):
+        raise NobodyListens("the file is no fund's")
 
 
 def _stored(verb: Verb, path: Path, arguments: Mapping[str, Any]) -> Any:

@@ -61,7 +61,16 @@ GAP: Final = "  "
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "AsideReport": ("kind", "id", "key", "reason"),
     "ChannelTest": ("channel", "delivered", "error"),
-    "HistoryEntry": ("effective_us", "strategy", "kind", "from_stage", "to_stage", "by", "reason"),
+    "HistoryEntry": (
+        "seq",
+        "effective_us",
+        "strategy",
+        "kind",
+        "from_stage",
+        "to_stage",
+        "by",
+        "reason",
+    ),
     "NavSample": ("session", "nav", "drawdown_pct", "missed"),
     "PromotionSnapshot": ("name", "stage", "days_in_stage", "evaluation.why"),
     "RecoveryEvent": ("at_us", "target", "action", "attempt", "success", "by", "error"),

@@ -1,5 +1,6 @@
 """Promotion as the stream shows it: segments, the nearest miss in words, limits that demote."""
 
+import msgspec
 import pytest
 
 from fundops.actors.promotion import Capital, policy_of, shown
@@ -53,15 +54,15 @@ def test_the_nearest_miss_is_the_one_that_lacks_the_least() -> None:
     assert shown.nearest((passed,)) == ""
 
 
+def made(stage: PromotionStage, now_us: int, **recorded: float) -> Strategy:
+    metrics = {name: Metric(value, now_us) for name, value in recorded.items()}
+    return Strategy("id", "a", stage, 0, Episode(1, 0, recorded=metrics))
+
+
 def test_a_record_has_the_gate_and_the_limits_that_demote() -> None:
     now_us = 20 * DAY_US
-    strategy = Strategy(
-        "id",
-        "a",
-        PromotionStage.Live_Small,
-        0,
-        Episode(1, 0, recorded={"max_drawdown": Metric(0.07, now_us)}),
-        cooldown_until_us=now_us + 1,
+    strategy = msgspec.structs.replace(
+        made(PromotionStage.Live_Small, now_us, max_drawdown=0.07), cooldown_until_us=now_us + 1
     )
     found = evaluate(strategy, POLICY, now_us, capital=Capital())
     record = shown.full(strategy, found, POLICY, now_us, None)
@@ -69,6 +70,7 @@ def test_a_record_has_the_gate_and_the_limits_that_demote() -> None:
     assert len(record.segments) == len(record.criteria) == record.passed + record.missed
     assert record.until_us == now_us + 1
     assert record.days_in_stage == 20.0
+    assert (record.blocked_by, record.why) == (found.blocked_by, found.why)
     assert [(limit.name, limit.limit_pct, limit.observed_pct) for limit in record.keep_limits] == [
         ("drawdown", 20.0, 7.0),
         ("session_loss", 5.0, 0.0),
@@ -76,6 +78,7 @@ def test_a_record_has_the_gate_and_the_limits_that_demote() -> None:
 
 
 def test_a_retired_strategy_has_no_gate_and_no_limits() -> None:
-    strategy = Strategy("id", "a", PromotionStage.Retired, 0, Episode(1, 0))
-    record = shown.full(strategy, evaluate(strategy, POLICY, 1, capital=Capital()), POLICY, 1, None)
+    strategy = made(PromotionStage.Retired, 1)
+    found = evaluate(strategy, POLICY, 1, capital=Capital())
+    record = shown.full(strategy, found, POLICY, 1, None)
     assert (record.target, record.segments, record.keep_limits) == (None, (), ())
