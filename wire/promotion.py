@@ -424,7 +424,8 @@ class Observe(Request[Observed], frozen=True):
     session: str | None = None  # ISO day: this look ends that session; None: within one
     evaluate: bool = False  # whether gates are evaluated for promotions
     periods_per_year: float = 252  # sessions in a year, for the Sharpe ratio
-    ended_us: int | None = None  # when that session ended, if it is told later; None: now
+    # When that session ended by the calendar; None: the host names its sessions, and it ends now.
+    ended_us: int | None = None
 
 
 class ReadSnapshot(Request[PromotionSnapshot], frozen=True):

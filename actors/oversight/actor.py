@@ -650,7 +650,7 @@ class OversightActor(DurableActor):
                     figures,
                     ending.session,
                     evaluate=not ending.missed and bool(figures),
-                    ended_us=ending.at_us,
+                    ended_us=None if self._memory.named else ending.at_us,
                 )
                 self._taken(ending.session, "sample")
 

@@ -149,6 +149,7 @@ class Look:
             self._ended_us,
             policy,
             measured=reading is not None and not begins,
+            named=self._request.ended_us is None,
             periods_per_year=policy.periods_per_year or self._request.periods_per_year,
         )
         if reading is None or after.episode.track.sessions == track.sessions:

@@ -120,7 +120,7 @@ def stale(age_us: int, strategy: Strategy, policy: PromotionPolicy, now_us: int)
     """Why a value of this age does not count any more; "": it does.
 
     Age is counted in sessions, since a strategy of weekdays has no newer value on a Monday. Where
-    no end of a session was seen, as in a file without a fund, the policy's calendar has them.
+    the host names no sessions, the policy's calendar has them.
     """
     as_of_us, closes_us = now_us - age_us, strategy.closes_us
     if closes_us:

@@ -83,7 +83,8 @@ class Strategy(msgspec.Struct, frozen=True):
     cap: float | None = None  # fraction of the budget, set for this stage; None: the rung's
     budget_minor: int | None = None  # capital at full size; None: the fund's capital
     streak: int = 0  # sessions in a row at whose end the gate passed
-    closes_us: tuple[int, ...] = ()  # when the last few sessions ended, in any episode
+    # When the last few sessions ended that the host named, in any episode; (): a calendar says it.
+    closes_us: tuple[int, ...] = ()
     # The newest counts and lengths of series that were recorded as since the registration.
     since_registration: Mapping[str, float] = {}
 

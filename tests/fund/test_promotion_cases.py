@@ -661,3 +661,16 @@ async def test_sessions_that_are_told_late_ended_before_the_values_of_today() ->
         await world.tick()
         sharpe = criterion(await promotion.evaluate("s"), "min_sharpe")
         assert sharpe.reason.startswith("stale: 2 sessions")
+
+
+async def test_a_value_is_stale_although_no_tick_told_of_the_sessions_since() -> None:
+    async with virtual_fund(FakeController(StrategyStatus("s", "running")), **PROMO) as world:
+        promotion = world.fund.promotion
+        await promotion.register("s", Shadow)
+        world.clock.advance(14 * DAY_S)
+        await world.tick()
+        await promotion.record_metrics("s", Shadow, GOOD)
+        assert (await promotion.evaluate("s")).verdict == "PASS"
+        world.clock.advance(2 * DAY_S)
+        with pytest.raises(GateNotPassed, match="2 sessions"):
+            await promotion.promote("s", by="ann")
