@@ -141,10 +141,10 @@ def _strategies(count: int, stage: PromotionStage) -> list[Strategy]:
             seen(begun, reading),
             f"day {session:03}",
             at_us,
+            POLICY,
             measured=session > 0,
+            named=False,
             periods_per_year=POLICY.sessions_per_year,
-            soft_drawdown=None,
-            remembered=POLICY.soft.sessions,
         )
     return [
         msgspec.structs.replace(begun, id=f"{number:016x}", name=f"s{number:05}")

@@ -286,6 +286,17 @@ def test_case_15_a_request_id_has_one_outcome(desk: Desk) -> None:
     assert [line.kind for line in desk.manager.history("s")] == ["promote", "register"]
 
 
+async def test_case_15_a_fund_repeats_the_outcome_with_its_capital() -> None:
+    async with trading(Shadow) as world:
+        promotion = world.fund.promotion
+        world.clock.advance(14 * DAY_S)
+        await promotion.record_metrics("s", Shadow, {**GOOD, "sharpe": 2.0})
+        first = await promotion.promote("s", by="ann", request_id="r1")
+        assert (first.capital_before, first.capital_after) == (0, 1_000)
+        world.clock.advance(DAY_S)
+        assert await promotion.promote("s", by="ann", request_id="r1") == first
+
+
 def test_case_15_a_refusal_does_not_use_a_request_id_up(desk: Desk) -> None:
     with pytest.raises(GateNotPassed):
         desk.manager.promote("s", request_id="r1")
@@ -551,24 +562,21 @@ async def test_case_35_ready_is_told_resolved_and_told_again() -> None:
         promotion = world.fund.promotion
         await promotion.register("s", Shadow)
 
-        async def ready() -> list[tuple[str, str]]:
+        async def told() -> list[str]:
             world.clock.advance(60)
             await world.tick()
-            return [
-                (alert.title, alert.resolved)
-                for alert in world.sent_alerts()
-                if alert.key == "promotion:s"
-            ]
+            return [alert.title for alert in world.sent_alerts() if "ready" in alert.title]
 
         world.clock.advance(14 * DAY_S)
         await promotion.record_metrics("s", Shadow, GOOD)
-        assert len(await ready()) == 1
+        assert len(await told()) == 1
         await promotion.record_metrics("s", Shadow, {"sharpe": 0.5})
         assert (await promotion.evaluate("s")).would_do == "none"
-        assert len(await ready()) == 2
-        assert len(await ready()) == 2
+        assert len(await told()) == 2
+        assert len(await told()) == 2
         await promotion.record_metrics("s", Shadow, {"sharpe": 1.5})
-        assert len(await ready()) == 3
+        fired, resolved, again = await told()
+        assert fired == again != resolved
 
 
 async def test_case_37_an_approval_beyond_the_capital_is_blocked_with_the_figures(
