@@ -76,7 +76,7 @@ Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Move = Literal["promote", "ready", "demote", "none"]
 
 
-class CriterionResult(msgspec.Struct, frozen=True):
+class CriterionResult(msgspec.Struct, frozen=True, gc=False):
     """The result of one criterion of a gate."""
 
     name: str
@@ -95,7 +95,7 @@ class CriterionResult(msgspec.Struct, frozen=True):
     n_obs: int | None = None  # sessions or trades behind `observed`; None: unknown
 
 
-class EvaluationInputs(msgspec.Struct, frozen=True):
+class EvaluationInputs(msgspec.Struct, frozen=True, gc=False):
     """The facts beside the metrics that an evaluation rests on."""
 
     rev: int  # of the strategy
@@ -111,7 +111,7 @@ class EvaluationInputs(msgspec.Struct, frozen=True):
     wanted_minor: int  # the real capital of the next stage
 
 
-class Advisories(msgspec.Struct, frozen=True):
+class Advisories(msgspec.Struct, frozen=True, gc=False):
     """How much the Sharpe ratio proves. They inform; no gate judges them.
 
     None where there are too few sessions, or where the Sharpe ratio is undefined.
@@ -127,7 +127,7 @@ class Advisories(msgspec.Struct, frozen=True):
     p_pass_without_skill: float | None = None
 
 
-class Evaluation(msgspec.Struct, frozen=True):
+class Evaluation(msgspec.Struct, frozen=True, gc=False):
     """The judgement of a policy on one strategy at one instant."""
 
     id: str  # hash of all other fields, so equal evaluations have equal ids
@@ -424,6 +424,7 @@ class Observe(Request[Observed], frozen=True):
     session: str | None = None  # ISO day: this look ends that session; None: within one
     evaluate: bool = False  # whether gates are evaluated for promotions
     periods_per_year: float = 252  # sessions in a year, for the Sharpe ratio
+    act: bool = True  # False: an engine is only observed, so evidence is kept and nothing moves
     # When that session ended by the calendar; None: the host names its sessions, and it ends now.
     ended_us: int | None = None
 

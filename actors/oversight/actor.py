@@ -505,7 +505,7 @@ class OversightActor(DurableActor):
                 session,
                 evaluate and not self._clock_watch.is_suspect(),
                 NAMED_PERIODS_PER_YEAR if named else self._calendar.periods_per_year,
-                ended_us,
+                ended_us=ended_us,
             ),
         )
         before, self._terms = self._terms or {}, observed.terms

@@ -73,16 +73,19 @@ def entitled_minor(
     stage: PromotionStage | None = None,
 ) -> int:
     """The real capital of the strategy in a stage; None: in its own."""
-    terms = terms_of(strategy, policy, stage)
-    budget_minor = terms.budget_minor
+    if stage is None or stage is strategy.stage:
+        cap = cap_of(strategy, policy)
+    else:
+        cap = policy.rung(stage).real_capital_cap
+    budget_minor = strategy.budget_minor
     if budget_minor is None:
         budget_minor = capital.fund_minor or 0
-    return _part_minor(budget_minor, terms.real_capital_fraction)
+    return _part_minor(budget_minor, cap) if cap else 0
 
 
 @lru_cache(maxsize=4_096)
 def _part_minor(budget_minor: int, fraction: float) -> int:
-    return to_minor(fraction_of(budget_minor, fraction)).minor if fraction else 0
+    return to_minor(fraction_of(budget_minor, fraction)).minor
 
 
 def check_capital(

@@ -169,6 +169,8 @@ class Look:
 
     def to_demote(self) -> list[Strategy]:
         """Those that report, as they are after `see`."""
+        if not self._request.act:
+            return []
         return [after for after in self._after.values() if after.name in self._statuses]
 
     def demote(self, strategy: Strategy) -> None:
@@ -194,7 +196,7 @@ class Look:
 
     def to_judge(self) -> list[Strategy]:
         """Those that stay and report, wait for a person, or may be overdue."""
-        if not self._request.evaluate:
+        if not (self._request.evaluate and self._request.act):
             return []
         policy = self._desk.policy
         found = []

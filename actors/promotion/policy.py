@@ -133,9 +133,8 @@ class PromotionPolicy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fie
         """A stage of this ladder, from the enum or its value. Raises: `UnknownStage`."""
         try:
             found = PromotionStage(value)
+            self.rank(found)
         except ValueError:
-            found = None
-        if found is None or found not in self._ranks:
             raise UnknownStage(value, self.names()) from None
         return found
 
@@ -144,10 +143,11 @@ class PromotionPolicy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fie
 
         Raises: `PolicyError` (a ValueError) for a stage that this ladder lacks.
         """
-        found = self._ranks.get(stage)
-        if found is None:
-            raise PolicyError("promotion_ladder", f"{self.ladder!r} has no stage {stage.value}")
-        return found
+        # Not by a dict: the hash of an enum member costs more than the few steps.
+        for rank, rung in enumerate(self.rungs):
+            if rung.stage is stage:
+                return rank
+        raise PolicyError("promotion_ladder", f"{self.ladder!r} has no stage {stage.value}")
 
     def rung(self, stage: PromotionStage) -> Rung:
         """The rung of a stage. Raises: `PolicyError` for one that this ladder lacks."""
@@ -166,10 +166,6 @@ class PromotionPolicy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fie
     def names(self) -> list[str]:
         """The values of the stages, from the lowest to the highest."""
         return [rung.stage.value for rung in self.rungs]
-
-    @cached_property
-    def _ranks(self) -> dict[PromotionStage, int]:
-        return {rung.stage: rank for rank, rung in enumerate(self.rungs)}
 
     @cached_property
     def sessions_per_year(self) -> float:

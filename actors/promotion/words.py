@@ -13,7 +13,7 @@ from .criteria import DAYS
 
 __all__ = ["date_time", "floored", "missed_words", "next_possible_us", "why"]
 
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_EPOCH_ORDINAL: Final = dt.date(1970, 1, 1).toordinal()
 _HOUR_US: Final = 3_600_000_000
 _MINUTE_US: Final = 60_000_000
 
@@ -40,7 +40,7 @@ def why(
     left_us = _left_us(missed)
     if left_us:
         earliest_us = max(now_us + left_us, inputs.cooldown_until_us or 0)
-        parts.append(f"{_more(left_us)}, at the earliest {_moment(earliest_us):%Y-%m-%d}")
+        parts.append(f"{_more(left_us)}, at the earliest {_date(earliest_us)}")
     if parts:
         return "; ".join(parts)
     if blocked_by:
@@ -92,11 +92,12 @@ def floored(value: float, places: int) -> float:
 def date_time(at_us: int) -> str:
     """An instant to the minute, in UTC; rounded up, so that it is over by then."""
     minutes = -(-at_us // _MINUTE_US)
-    return f"{_moment(minutes * _MINUTE_US):%Y-%m-%d %H:%M}"
+    hours, minute = divmod(minutes, 60)
+    return f"{_date(minutes * _MINUTE_US)} {hours % 24:02}:{minute:02}"
 
 
-def _moment(at_us: int) -> dt.datetime:
-    return _EPOCH + dt.timedelta(microseconds=at_us)
+def _date(at_us: int) -> str:
+    return dt.date.fromordinal(_EPOCH_ORDINAL + at_us // DAY_US).isoformat()
 
 
 def _kind(blocker: str) -> str:

@@ -1,28 +1,36 @@
-"""The promotion bench at smoke size: all are judged, moved and raced for. No figure of speed."""
+"""The promotion bench at smoke size: every strategy is judged. No figure of speed."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 
 from fundops.bench import promotion
-from fundops.bench.harness import Result, table
+from fundops.bench.harness import Result
 
 
 @pytest.fixture(scope="module")
-def result() -> Result:
-    return promotion.run(0.005)
+def result() -> Iterator[Result]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(promotion, "REPETITIONS", 2)
+        yield promotion.run(scale=0.02)
 
 
-def test_every_strategy_is_judged_by_both(result: Result) -> None:
-    assert [row.name for row in result.rows] == [promotion.EVALUATE, promotion.LOOK]
-    assert {row.messages for row in result.rows} == {50}
-    assert {row.checksum for row in result.rows} == {50}
+def test_every_case_judges_every_strategy(result: Result) -> None:
+    assert [row.name for row in result.rows] == [promotion.EVALUATED, promotion.LIMITS]
+    assert {row.messages for row in result.rows} == {200}
+    assert result.figure(promotion.ALL) > 0
 
 
-def test_the_figures_say_what_they_are_of(result: Result) -> None:
-    assert result.figure("transition over bare commit, p50") > 0
-    assert result.figure("transition p50") <= result.figure("transition p99")
-    assert result.figure("piece of a look p99") <= result.figure("piece of a look, longest")
-    assert result.figure("start, memory") > 0
-    assert result.figure("race of two for 10 promotions") > 0
-    assert "start with 50 strategies" in table(result)
+def test_the_strategies_are_the_same_each_time_and_of_all_verdicts() -> None:
+    subjects = promotion.strategies(500)
+    assert subjects == promotion.strategies(500)
+    assert {subject.stage for subject in subjects} == set(promotion.STAGES)
+    found = {
+        promotion.evaluate(
+            subject, promotion.POLICY, promotion.NOW_US, capital=promotion.CAPITAL
+        ).would_do
+        for subject in subjects
+    }
+    assert found == {"promote", "ready", "demote", "none"}

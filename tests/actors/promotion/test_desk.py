@@ -404,6 +404,28 @@ def test_an_automatic_demotion_tells_the_evaluation_of_then(office: Office) -> N
     )
 
 
+def test_an_engine_that_is_only_observed_leaves_evidence_and_no_transition(office: Office) -> None:
+    office.adopted(Small)
+    office.ask(RecordMetrics("mm", Small, {"daily_loss": 0.9}))
+    statuses = (status(100.0), status(90.0))
+    for number, one in enumerate(statuses):
+        look = Look(
+            office.desk,
+            office.roster(),
+            Observe((one,), f"2026-01-0{number + 1}", True, act=False),
+            office.now_us,
+            0,
+        )
+        for due, step in ((look.to_see, look.see), (look.to_demote, look.demote)):
+            for strategy in due():
+                step(strategy)
+        assert look.to_judge() == []
+        office._commit(look.decided()[0])
+    strategy = office.strategy()
+    assert (strategy.stage, strategy.episode.track.sessions) == (Small, 1)
+    assert [line.kind for line in office.ask(PromotionHistory())] == ["adopt"]
+
+
 # -- void
 
 
