@@ -159,3 +159,44 @@ def test_managers_beside_a_running_fund_write_through_it(
         assert {(f"s{number:04}", "shadow"): 1 for number in range(count)}.items() <= told.items()
         assert {one.stage for one in beside.strategies()} == {PromotionStage.Shadow}
         assert {one.rev for one in fund.promotion.strategies()} == {2}
+
+
+OPENER = """
+import sys
+from fundops import PromotionManager
+
+print("ready", flush=True)
+sys.stdin.readline()
+manager = PromotionManager(sys.argv[1])
+print(manager.register(sys.argv[2]), manager.register("shared"))
+"""
+
+
+def test_processes_that_open_a_new_file_at_once_share_it(tmp_path: Path) -> None:
+    path = tmp_path / "promotion.db"
+    openers = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENER, str(path), f"own{number}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    for opener in openers:
+        assert opener.stdout is not None
+        assert opener.stdout.readline() == "ready\n"
+    for opener in openers:
+        assert opener.stdin is not None
+        opener.stdin.write("\n")
+        opener.stdin.flush()
+    told = [opener.communicate(timeout=DEADLINE_S)[0].split() for opener in openers]
+    assert [opener.returncode for opener in openers] == [0] * 4
+    assert len({shared for _, shared in told}) == 1
+    assert {one.name for one in PromotionManager(path).strategies()} == {
+        "own0",
+        "own1",
+        "own2",
+        "own3",
+        "shared",
+    }
