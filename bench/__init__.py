@@ -13,4 +13,5 @@ BENCHES = (
     "stream",
     "promotion",
     "luck",
+    "transitions",
 )

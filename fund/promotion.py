@@ -105,7 +105,10 @@ class PromotionFile:
         # the file's lock.
         self._turn = threading.Lock()
         if not self._is_kept(policy):
-            with self._turn, _Locked(path):
+            # Other tools may open the file at the same time. In an event loop waiting could stop the
+            # fund that owns it.
+            wait_s = 0.0 if _in_loop() else LOCK_WAIT_S
+            with self._turn, _Locked(path, wait_s):
                 keep_policy(path, policy, self._clock, door)
 
     def _is_kept(self, given: PromotionPolicy | None) -> bool:
@@ -188,8 +191,7 @@ class PromotionFile:
         """
         if "uuid" not in meta.read_file(self._path):
             raise NobodyListens("the file is not a fund's")
-        in_loop = trio.lowlevel.in_trio_run() or in_asyncio_loop()
-        if in_loop and owned.owner == "this process":
+        if _in_loop() and owned.owner == "this process":
             raise owned
         arguments = _carried(asked.named())
         command = asked.command
@@ -252,16 +254,22 @@ class _FileBook:
 
 
 class _Locked:
-    """The owner's lock, tried once, for the length of a block. Raises: `DatabaseInUse`."""
+    """The owner's lock for the length of a block. Raises: `DatabaseInUse`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait_s: float = 0.0) -> None:
         self._lock = OwnerLock(path)
+        self._wait_s = wait_s
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self._lock.acquire(self._wait_s)
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def _in_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    return trio.lowlevel.in_trio_run() or in_asyncio_loop()
 
 
 def _on(door: PromotionDoor, asked: Asked) -> Any:

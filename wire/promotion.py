@@ -425,6 +425,8 @@ class Observe(Request[Observed], frozen=True):
     evaluate: bool = False  # whether gates are evaluated for promotions
     periods_per_year: float = 252  # sessions in a year, for the Sharpe ratio
     act: bool = True  # False: an engine is only observed, so evidence is kept and nothing moves
+    # When that session ended by the calendar; None: the host names its sessions, and it ends now.
+    ended_us: int | None = None
 
 
 class ReadSnapshot(Request[PromotionSnapshot], frozen=True):

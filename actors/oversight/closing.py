@@ -155,6 +155,7 @@ def close(
         sample=settings.promotion_enabled,
         marks=settings.ledger_enabled and bool(statuses),
         statuses=kept(statuses),
+        at_us=end.at_us,
     )
     is_taken = ending.sample or ending.marks
     after = msgspec.structs.replace(

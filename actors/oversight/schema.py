@@ -78,6 +78,7 @@ class Ending(msgspec.Struct, frozen=True):
     sample: bool  # promotion has not taken its sample
     marks: bool  # the ledger has not taken its marks
     statuses: tuple[msgspec.Raw, ...] = ()  # the engine's figures for it
+    at_us: int | None = None  # when it ended; None: written by an older fundops
 
 
 class Leaving(msgspec.Struct, frozen=True):

@@ -139,7 +139,7 @@ class Desk:
         self, answer: Any, changes: Sequence[Change], book: Book, now_us: int, *more: Statement
     ) -> Decided:
         """These changes with their rows."""
-        saved = tuple(change.after for change in changes)
+        saved = tuple(change.after.stored(now_us) for change in changes)
         first_seq = schema.next_seq(book.rows)
         lines = schema.changed(changes, self.policy, first_seq, now_us)
         return Decided(answer, (schema.saved(saved), lines, *more), saved, tuple(changes))
@@ -239,7 +239,7 @@ class Desk:
                 f"{strategy.name} has other metrics recorded as of {as_of_us} from"
                 f" {record.source!r}; discard those first"
             )
-        after = with_record(strategy, record, self._periods())
+        after = with_record(strategy, record, self._periods()).stored(now_us)
         stored = schema.recorded(strategy, record, explicit=explicit)
         return Decided(None, (schema.saved((after,)), stored), (after,))
 
@@ -489,7 +489,7 @@ def snapshot(
         strategy_id=strategy.id,
         name=strategy.name,
         stage=strategy.stage,
-        days_in_stage=max(0.0, strategy.active_us(now_us) / DAY_US),
+        days_in_stage=strategy.active_us(now_us) / DAY_US,
         rev=strategy.rev,
         frozen=strategy.frozen,
         cooldown_until=strategy.cooldown_until_us,

@@ -82,8 +82,10 @@ def with_record(strategy: Strategy, record: Record, periods_per_year: float) -> 
 def refolded(strategy: Strategy, records: Iterable[Record], periods_per_year: float) -> Strategy:
     """The strategy with these records alone, in the order of their arrival."""
     bare = msgspec.structs.replace(strategy.episode, recorded={}, measured={}, undefined=())
-    if bare.track.sessions and strategy.closes_us:
-        bare = _measured(bare, strategy.closes_us[-1], periods_per_year)
+    known = strategy.episode.measured.values()
+    measured_us = next((metric.as_of_us for metric in known if metric.source == "engine"), None)
+    if measured_us is not None:
+        bare = _measured(bare, measured_us, periods_per_year)
     found = msgspec.structs.replace(strategy, episode=bare)
     for record in records:
         found = with_record(found, record, periods_per_year)
@@ -203,14 +205,16 @@ def seen(strategy: Strategy, reading: Reading) -> Strategy:
 def session_ended(
     strategy: Strategy,
     session: str,
-    now_us: int,
+    ended_us: int,
     policy: PromotionPolicy,
     *,
     measured: bool,
+    named: bool = True,
     periods_per_year: float,
 ) -> Strategy:
     """The record at the end of a session, once for each session.
 
+    `named`: the host names its sessions, so that no calendar tells how many ended since a value.
     Not `measured`: the engine said nothing of the strategy, so the session gives no sample, and
     the earlier ones age by one.
     """
@@ -225,10 +229,11 @@ def session_ended(
         soft_drawdown=policy.rung(strategy.stage).keep.drawdown,
         remembered=policy.soft.sessions,
     )
-    closes_us = (*strategy.closes_us, now_us)[-REMEMBERED_SESSIONS:]
+    # The calendar knows when its own sessions ended.
+    closes_us = (*strategy.closes_us, ended_us)[-REMEMBERED_SESSIONS:] if named else ()
     ended = msgspec.structs.replace(episode, track=track)
     if track.sessions != episode.track.sessions:
-        ended = _measured(ended, now_us, periods_per_year)
+        ended = _measured(ended, ended_us, periods_per_year)
     return msgspec.structs.replace(strategy, episode=ended, closes_us=closes_us)
 
 

@@ -47,6 +47,8 @@ class Look:
         self._roster = roster
         self._request = request
         self._now_us = now_us
+        # A session that is told late is no later for it.
+        self._ended_us = now_us if request.ended_us is None else min(request.ended_us, now_us)
         # A plain look that came just before may know newer figures than these.
         self._is_same_tick = 0 <= now_us - looked_us < SAME_TICK_US
         self._statuses = {
@@ -144,9 +146,10 @@ class Look:
         after = evidence.session_ended(
             strategy,
             session,
-            self._now_us,
+            self._ended_us,
             policy,
             measured=reading is not None and not begins,
+            named=self._request.ended_us is None,
             periods_per_year=policy.periods_per_year or self._request.periods_per_year,
         )
         if reading is None or after.episode.track.sessions == track.sessions:
@@ -264,7 +267,7 @@ class Look:
         """The transitions with all rows to commit, and the alerts beside those of the changes."""
         changed = {change.after.id for change in self._changes}
         saved = tuple(
-            after
+            after.stored(self._now_us)
             for after in self._after.values()
             if after.id in changed or after.id in self._flagged or self._is_worth_saving(after)
         )

@@ -108,7 +108,7 @@ def fired(strategy: Strategy, policy: PromotionPolicy, capital_minor: int) -> Al
 
 def lapsed(strategy: Strategy, why: str) -> AlertDraft:
     """The end of `fired`."""
-    title = f"{strategy.name} waits for no person"
+    title = f"{strategy.name} is no longer ready for more real money"
     return AlertDraft(
         Level.INFO, Category.PROMOTION, title, why, strategy.name, _key(strategy), resolves=True
     )

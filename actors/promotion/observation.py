@@ -64,8 +64,8 @@ def _metric(name: str, strategy: Strategy, now_us: int) -> Observation:
 
 def _days(strategy: Strategy, now_us: int) -> Observation:
     """Active time in the stage, in microseconds; no value while now lies before its beginning."""
-    active_us = strategy.active_us(now_us)
-    return Observation(None if active_us < 0 else active_us, None, None, False, "")
+    early = now_us < strategy.episode.entered_us
+    return Observation(None if early else strategy.active_us(now_us), None, None, False, "")
 
 
 def _measured(
@@ -120,7 +120,7 @@ def stale(age_us: int, strategy: Strategy, policy: PromotionPolicy, now_us: int)
     """Why a value of this age does not count any more; "": it does.
 
     Age is counted in sessions, since a strategy of weekdays has no newer value on a Monday. Where
-    no end of a session was seen, as in a file without a fund, the policy's calendar has them.
+    the host names no sessions, the policy's calendar has them.
     """
     as_of_us, closes_us = now_us - age_us, strategy.closes_us
     if closes_us:

@@ -41,7 +41,7 @@ def full(
         why=evaluation.why,
         until_us=None if cooldown_us is None or cooldown_us <= now_us else cooldown_us,
         frozen=strategy.frozen,
-        days_in_stage=floored(max(0, strategy.active_us(now_us)) / DAY_US, 2),
+        days_in_stage=floored(strategy.active_us(now_us) / DAY_US, 2),
         rev=strategy.rev,
         criteria=tuple(map(_criterion, criteria)),
         keep_limits=_keep_limits(strategy, policy),

@@ -51,6 +51,7 @@ class Episode(msgspec.Struct, frozen=True):
     number: int
     entered_us: int  # the stage
     frozen_us: int = 0  # time that does not count as time in the stage: frozen, or voided
+    active_us: int = 0  # time in the stage when the record was last stored
     track: Track = Track()  # what the engine reported
     recorded: Mapping[str, Metric] = {}  # by others
     measured: Mapping[str, Metric] = {}  # by fundops, from the track or from a recorded series
@@ -82,14 +83,23 @@ class Strategy(msgspec.Struct, frozen=True):
     cap: float | None = None  # fraction of the budget, set for this stage; None: the rung's
     budget_minor: int | None = None  # capital at full size; None: the fund's capital
     streak: int = 0  # sessions in a row at whose end the gate passed
-    closes_us: tuple[int, ...] = ()  # when the last few sessions ended, in any episode
+    # When the last few sessions ended that the host named, in any episode; (): a calendar says it.
+    closes_us: tuple[int, ...] = ()
     # The newest counts and lengths of series that were recorded as since the registration.
     since_registration: Mapping[str, float] = {}
 
     def active_us(self, now_us: int) -> int:
-        """Time in the stage, frozen time excluded; negative when now lies before its beginning."""
+        """Time in the stage, frozen time excluded. A clock that steps back takes nothing of what
+        was stored.
+        """
         frozen_now = now_us - self.frozen_since_us if self.frozen_since_us is not None else 0
-        return now_us - self.episode.entered_us - self.episode.frozen_us - frozen_now
+        active_us = now_us - self.episode.entered_us - self.episode.frozen_us - frozen_now
+        return max(self.episode.active_us, active_us)
+
+    def stored(self, now_us: int) -> Strategy:
+        """The record as it is stored now."""
+        episode = msgspec.structs.replace(self.episode, active_us=self.active_us(now_us))
+        return msgspec.structs.replace(self, episode=episode)
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -35,6 +35,7 @@ class _Observing(Step):
         session: str | None,
         *,
         evaluate: bool,
+        ended_us: int | None = None,
     ) -> Effects:
         """The transitions of one look, with the leases renewed by the terms after it."""
         ports = self.ports
@@ -48,6 +49,7 @@ class _Observing(Step):
                 evaluate and not tick.suspect,
                 NAMED_PERIODS_PER_YEAR if named else calendar.periods_per_year,
                 act=ports.settings.mode == "act",
+                ended_us=ended_us,
             ),
         )
         before, terms = tick.terms or {}, observed.terms
@@ -90,7 +92,13 @@ class SampleStep(_Observing):
             figures = figures_of(tick, ending)
             evaluate = not ending.missed and bool(figures)
             try:
-                taken = await self.observe(tick, figures, ending.session, evaluate=evaluate)
+                taken = await self.observe(
+                    tick,
+                    figures,
+                    ending.session,
+                    evaluate=evaluate,
+                    ended_us=None if tick.memory.named else ending.at_us,
+                )
             except FundopsError as fault:
                 return joined(found, Effects(fault=fault))
             memory = closing.taken(tick.memory, ending.session, "sample")

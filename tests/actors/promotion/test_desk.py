@@ -320,7 +320,7 @@ def test_ready_ends_when_it_is_approved(office: Office) -> None:
     office.look(status())
     decided = office.desk.handle(Approve("mm", "ann"), office.roster(), office.now_us)
     assert [(note.title, note.resolves) for note in notes_of(decided.changes, 1)] == [
-        ("mm waits for no person", True),
+        ("mm is no longer ready for more real money", True),
         ("mm promoted to live-small", False),
     ]
 
