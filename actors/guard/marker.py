@@ -54,9 +54,7 @@ class Marker:
         return True
 
     def write(self, status: KillStatus) -> None:
-        """Durable on return. Raises: OSError; where there is only no room for what it says, the
-        marker is there.
-        """
+        """Durable on return. Raises: OSError; on a full disk an empty marker may exist then."""
         os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
         draft = self.path.with_suffix(self.path.suffix + ".new")
         try:
