@@ -172,7 +172,5 @@ async def test_a_critical_alert_leaves_once_although_nothing_can_be_committed(
         for _ in range(4):
             world.clock.advance(10)
             assert {"guard", "remember"} <= set((await world.tick()).failed)
-        told = [
-            line for line in caplog.messages if "CRITICAL GENERAL: Oversight step guard" in line
-        ]
+        told = [line for line in caplog.messages if "GENERAL: Oversight step guard" in line]
         assert len(told) == 1
