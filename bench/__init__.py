@@ -15,3 +15,4 @@ BENCHES = (
     "luck",
     "transitions",
 )
+BENCHES = ("messaging", "supervision", "ledger", "growth", "embedding", "stream", "oversight")

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from itertools import combinations
-from operator import mul
+from operator import add, mul
 from typing import NamedTuple
 
 __all__ = ["LOOKBACK", "SAMPLES_MIN", "Pair", "Series", "value_at_risk", "worst_pair"]
@@ -21,8 +20,11 @@ TAIL_PERCENT = 5
 # Pairs grow with the square of the strategies. Of more than these the ones with the largest P&L are
 # compared.
 CORRELATED_MAX = 500
+# The part of the sessions that settles most pairs: those in which the strategies moved most.
+HEAD_PART = 3
 # Pairs between two yields: a third of a millisecond.
 PAIRS_AT_ONCE = 128
+SERIES_AT_ONCE = 8
 
 
 class Pair(NamedTuple):
@@ -101,27 +103,35 @@ def _worst_of(
     known: Mapping[str, Sequence[int]], length: int, above: float
 ) -> Generator[None, None, Pair | None]:
     """The worst pair of which the shorter series has this length."""
-    units = _units(known, length)
+    units = yield from _units(known, length)
+    # Pairs of two longer series are compared over more sessions.
+    exact, longer = [unit for unit in units if unit.exact], [u for u in units if not u.exact]
     found: Pair | None = None
-    for done, (first, second) in enumerate(combinations(units, 2), 1):
-        if not done % PAIRS_AT_ONCE:
+    done = 0
+    for place, first in enumerate(exact):
+        others = [*exact[place + 1 :], *longer]
+        done += len(others)
+        if done >= PAIRS_AT_ONCE:
+            done = 0
             yield
-        if not (first.exact or second.exact):
-            continue  # compared over more sessions
-        correlation = sum(map(mul, first.head, second.head))
-        # The tails add no more than the product of their lengths, which settles most pairs.
-        if correlation + first.rest * second.rest <= above:
-            continue
-        correlation += sum(map(mul, first.tail, second.tail))
-        if correlation > above:
-            above, found = correlation, Pair(first.name, second.name, min(1.0, correlation))
+        head, rest = first.head, first.rest
+        products = [sum(map(mul, head, other.head)) for other in others]
+        for other, product in zip(others, products, strict=True):
+            # The tails add no more than the product of their lengths, which settles most pairs.
+            if product + rest * other.rest > above:
+                correlation = product + sum(map(mul, first.tail, other.tail))
+                if correlation > above:
+                    above, found = correlation, Pair(first.name, other.name, min(1.0, correlation))
     return found
 
 
-def _units(known: Mapping[str, Sequence[int]], length: int) -> list[_Unit]:
+def _units(known: Mapping[str, Sequence[int]], length: int) -> Generator[None, None, list[_Unit]]:
     """The series that have so many sessions, each with its largest sessions first."""
     centred: dict[str, list[float]] = {}
-    for name, pnl in known.items():
+    energy = [0.0] * length  # of each session, over all strategies
+    for done, (name, pnl) in enumerate(known.items(), 1):
+        if not done % SERIES_AT_ONCE:
+            yield
         if len(pnl) < length:
             continue
         newest = pnl[-length:]
@@ -130,13 +140,15 @@ def _units(known: Mapping[str, Sequence[int]], length: int) -> list[_Unit]:
         size = math.hypot(*around)
         if size > 0:
             centred[name] = [value / size for value in around]
-    energy = [sum(value * value for value in column) for column in zip(*centred.values())]  # noqa: B905  equal
-    order = sorted(range(len(energy)), key=lambda session: -energy[session])
-    cut = length // 4
-    units = []
+            energy = list(map(add, energy, map(mul, centred[name], centred[name])))
+    order = sorted(range(length), key=lambda session: -energy[session])
+    cut = length // HEAD_PART
+    units: list[_Unit] = []
     for name, values in centred.items():
-        ordered = tuple(values[session] for session in order)
-        head, tail = ordered[:cut], ordered[cut:]
+        if not len(units) % SERIES_AT_ONCE:
+            yield
+        ordered = [values[session] for session in order]
+        head, tail = tuple(ordered[:cut]), tuple(ordered[cut:])
         exact = len(known[name]) == length
         units.append(_Unit(name, exact, head, tail, math.hypot(*tail)))
     return units

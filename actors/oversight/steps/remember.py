@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
+from ....runtime import FundopsError
+from ....wire.alert import AlertDraft, Level, SendAlert
 from ...alert.requests import requested
 from .. import schema
 from ..round import Effects, Round
@@ -45,7 +49,9 @@ class RememberStep(Step):
             statements += requested(ports.clock.now_us(), [*crashes, *tick.alerts])
         refusal = await ports.append(statements)
         if refusal is not None:
+            await self._send(tick.alerts)
             return Effects(stored=schema.load(ports.rows), fault=refusal)
+        ports.sent.clear()
         ports.crashes.committed(len(crashes))
         committed = Effects(
             committed_minutes=len(minutes),
@@ -53,6 +59,16 @@ class RememberStep(Step):
             committed_lines=len(tick.lines),
         )
         return replace(committed, stored=memory) if must else committed
+
+    async def _send(self, alerts: Sequence[AlertDraft]) -> None:
+        """Let the CRITICAL ones leave from memory, once; the commit of them is still to come."""
+        if not self.ports.settings.alerts_enabled:
+            return
+        for alert in alerts:
+            if alert.level is Level.CRITICAL and alert not in self.ports.sent:
+                self.ports.sent.add(alert)
+                with suppress(FundopsError):
+                    await self.ports.ask("alert", SendAlert(*astuple(alert)))
 
 
 class RememberAgainStep(RememberStep):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, TypeVar
 
 from ....runtime import Clock, Request
@@ -51,6 +51,8 @@ class Ports:
     clock_watch: ClockWatch
     crashes: CrashWatch
     storage: StorageBoard
+    # CRITICAL alerts that left from memory, since storage refused them.
+    sent: set[AlertDraft] = field(default_factory=set)
 
 
 class Step(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,3 +159,18 @@ async def test_without_the_guards_step_a_person_is_woken_each_minute_and_the_lea
             if "step guard" in alert.title
         ]
         assert told == [("CRITICAL", 10), ("CRITICAL", 70), ("CRITICAL", 130), ("INFO", 140)]
+
+
+async def test_a_critical_alert_leaves_once_although_nothing_can_be_committed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "fund.db"
+    async with virtual_fund(_running(), db_path=path, alert_log=True) as world:
+        await world.tick()
+        path.unlink()
+        _break(monkeypatch, "guard", FundopsError("no"))
+        for _ in range(4):
+            world.clock.advance(10)
+            assert {"guard", "remember"} <= set((await world.tick()).failed)
+        told = [line for line in caplog.messages if "GENERAL: Oversight step guard" in line]
+        assert len(told) == 1
