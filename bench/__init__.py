@@ -4,4 +4,4 @@
 """
 
 # In the order in which they run. Each is a module here with `run(scale) -> Result`.
-BENCHES = ("messaging", "supervision", "ledger", "growth", "embedding", "stream")
+BENCHES = ("messaging", "supervision", "ledger", "growth", "embedding", "stream", "kill_latency")
