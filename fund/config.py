@@ -117,6 +117,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     ] = False
     kill_confirm_ticks: int = 1
     kill_action: Literal["halt", "flatten", "freeze"] = "halt"
+    kill_scope: Literal["live", "all"] = "live"
     flatten_confirm_ticks: int = 3
     lease_s: float = 30.0
     host_silent_s: float = 10.0

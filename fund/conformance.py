@@ -31,7 +31,7 @@ from fundops.actors.host.calls import (
 from fundops.actors.host.parts import FEATURES, lacks
 from fundops.runtime import ConfigError, SystemClock
 from fundops.wire import border, border_reports
-from fundops.wire.controller import KillAction, StrategyStatus
+from fundops.wire.controller import KillAction, StopReport, StrategyStatus
 from fundops.wire.foreign import fitted
 
 __all__ = ["Runner", "check_controller"]
@@ -68,7 +68,7 @@ def check_controller(
     * each call answers in time, and the idempotent parts answer a second time;
     * a cursor gives the same reports again, and never one that it has passed;
     * a strategy runs after its restart has returned;
-    * `stop_all` leaves no order open.
+    * `stop_all` leaves no order open, and under "flatten" no position either.
 
     Never raises for a wrong controller. A call that cannot be ended is left behind in its thread.
     """
@@ -109,7 +109,7 @@ class _Check:
         self._check_statement()
         self._check_acts(statuses)
         self._check_restart(statuses)
-        self._check_stop_all()
+        self._check_stop_all(statuses)
 
     def _fault(self, part: str, text: str) -> None:
         sentence = f"{part} {text}" if part == "it" else f"{part}: {text}"
@@ -284,32 +284,42 @@ class _Check:
                 now = states[0] if states else "not listed"
                 self._fault("restart", f"it returned, and {name} is {now}, not running")
 
-    def _check_stop_all(self) -> None:
+    def _check_stop_all(self, statuses: Sequence[StrategyStatus]) -> None:
+        names = tuple(status.name for status in statuses)
         actions: tuple[KillAction, ...] = ("freeze", "halt", "flatten")
         for action in actions:
-            self._stop_all(action)
+            self._stop_all(action, names)
             if action != "freeze":
-                self._check_stopped(action)
-        self._stop_all("flatten")
+                self._check_stopped(action, names)
+        self._stop_all("flatten", names)
+        self._stop_all("halt", ())
 
-    def _stop_all(self, action: KillAction) -> int:
-        """The orders still open."""
-        for answer in self._answer("stop_all", "a check", action):
+    def _stop_all(self, action: KillAction, names: tuple[str, ...]) -> StopReport:
+        """The report, which is one of nothing where it is wrong, or where there is none."""
+        for answer in self._answer("stop_all", "a check", action, names):
             try:
-                return border.stop_report(answer).open_orders
+                return border.stop_report(answer)
             except ConfigError as wrong:
                 self._fault("stop_all", str(wrong))
-        return 0
+        return StopReport(0, 0)
 
-    def _check_stopped(self, action: KillAction) -> None:
-        """A fund repeats the call while orders are open; here for the deadline of one call."""
+    def _check_stopped(self, action: KillAction, names: tuple[str, ...]) -> None:
+        """A fund repeats the call until it is confirmed; here for the deadline of one call."""
         until_s = time.monotonic() + (self._deadline_s or STOP_ALL_DEADLINE_S)
-        while left := self._stop_all(action):
+        while left := _left_open(self._stop_all(action, names), action):
             if time.monotonic() > until_s:
-                orders = "1 order" if left == 1 else f"{left} orders"
-                self._fault("stop_all", f'it leaves {orders} open under "{action}"')
+                self._fault("stop_all", f'it leaves {left} open under "{action}"')
                 return
             time.sleep(_REPEAT_S)
+
+
+def _left_open(report: StopReport, action: KillAction) -> str:
+    """What this action must not leave open, as a fund judges it; "": nothing is."""
+    orders, positions = report.open_orders, report.open_positions
+    left = [f"{orders} order{'' if orders == 1 else 's'}"] if orders else []
+    if positions and action == "flatten":
+        left.append(f"{positions} position{'' if positions == 1 else 's'}")
+    return " and ".join(left)
 
 
 def _key(row: object) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -126,9 +126,11 @@ class FakeController:
         self._called("stop", name, reason)
         self.set(name, state="stopped")
 
-    async def stop_all(self, reason: str, action: KillAction) -> StopReport:
+    async def stop_all(
+        self, reason: str, action: KillAction, strategies: Sequence[str]
+    ) -> StopReport:
         """Note the call and report `open_orders`."""
-        self._called("stop_all", reason, action)
+        self._called("stop_all", reason, action, tuple(strategies))
         return StopReport(self.open_orders, 0)
 
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:

@@ -145,7 +145,7 @@ class CashEvent(msgspec.Struct, frozen=True):
 
 
 class StopReport(msgspec.Struct, frozen=True):
-    """The orders and positions still open after `stop_all`, which is repeated while orders are."""
+    """The orders and positions of the strategies in scope that are open after `stop_all`."""
 
     open_orders: int  # those that may add risk
     open_positions: int
@@ -189,11 +189,13 @@ class CanPause(Protocol):
 class CanStopAll(Protocol):
     """The part that the kill switch uses."""
 
-    def stop_all(self, reason: str, action: KillAction) -> Awaitable[StopReport] | StopReport:
-        """Stop all trading and cancel all orders; "flatten" closes the positions too, and
-        "freeze" touches nothing.
+    def stop_all(
+        self, reason: str, action: KillAction, strategies: Sequence[str]
+    ) -> Awaitable[StopReport] | StopReport:
+        """Stop these strategies, and report what they still have open.
 
-        Idempotent.
+        "halt" cancels their orders that may add risk, "flatten" closes their positions too, and
+        "freeze" touches nothing. Idempotent, and repeated until the report confirms the stop.
         """
         ...
 

@@ -33,6 +33,7 @@ __all__ = [
     "ReleaseKillSwitch",
     "RenewLeases",
     "RestoreGuard",
+    "SecondPassed",
     "StopEnded",
     "StopReported",
     "StrategyBook",
@@ -176,6 +177,7 @@ class KillStatus(msgspec.Struct, frozen=True):
     problem: str = ""  # why the stop is not confirmed; "": it is, or has not been answered yet
     # The one in force now; "flatten" may begin as "halt". None: as the fund is configured.
     action: KillAction | None = None
+    protective_orders: int | None = None  # reduce-only ones, which stay under "halt"
 
 
 class EngageKillSwitch(Request[KillStatus], frozen=True):
@@ -195,12 +197,17 @@ class StopEnded(msgspec.Struct, frozen=True, tag=True):
     report: StopReport | None  # None: it failed, was late, or was no report
     problem: str = ""  # why there is no report
     engagement: int = 0  # number of the engagement under which the call began
+    strategies: tuple[str, ...] = ()  # that the call named
 
 
 class StopReported(msgspec.Struct, frozen=True, tag=True):
     """Sent when a host that pushes its state reports its open orders and positions."""
 
     report: StopReport
+
+
+class SecondPassed(msgspec.Struct, frozen=True, tag=True):
+    """Sent by the guard to itself each second."""
 
 
 class LatchStored(msgspec.Struct, frozen=True, tag=True):

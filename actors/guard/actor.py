@@ -1,10 +1,10 @@
 """The guard actor: acts first, reports afterwards.
 
-It starts before the database and outlives it. Engaging happens in this order: the latch in memory,
-the end of every lease, the marker on disk, the start of `stop_all` beside the actors, the answer to
-the caller, the latch in the database, the alert. No text is formatted before the leases have ended,
-and nothing waits for the engine: its report arrives as a message, and until it confirms the stop it
-is asked again at each look.
+It starts before the database and outlives it. `switch` decides each move of the kill switch; this
+actor sets the shared latch and carries out the acts. Engaging happens in this order: the latch in
+memory, the end of the leases, the marker on disk, the start of `stop_all` beside the actors, the
+answer to the caller, the latch in the database, the alert. No text is formatted before the leases
+have ended, and nothing waits for the engine: its report arrives as a message.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from msgspec.structs import astuple, replace
 
 from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild, handles
 from ...wire.alert import Category, Level, SendAlert
-from ...wire.controller import CanPause, CanStopAll, KillAction, StopReport, StrategyStatus
+from ...wire.controller import CanStopAll, KillAction, StrategyStatus
 from ...wire.errors import (
     BadRequest,
     HostFault,
-    KillSwitchNotEngaged,
-    StopNotConfirmed,
     StorageDegraded,
     UnknownStrategy,
 )
@@ -43,6 +41,7 @@ from ...wire.guard import (
     ReleaseKillSwitch,
     RenewLeases,
     RestoreGuard,
+    SecondPassed,
     StopEnded,
     StopReported,
     StrategyBook,
@@ -54,18 +53,19 @@ from ...wire.persistence import COMMIT_DEADLINE_S
 from ...wire.promotion import EntitlementTerms
 from ...wire.why import Reason
 from ..persistence import Writer
-from . import core, schema
+from . import core, schema, switch
 from .core import GuardSettings
 from .entitle import after_pause, after_resume, grant, in_order, stops
-from .latch import OFF
 from .leases import Grant, Leases
 from .marker import Marker
+from .scope import spared
+from .switch import Switch, SwitchRules
 
 __all__ = ["GuardActor", "GuardHost"]
 
 log = logging.getLogger("fundops.guard")
 
-REPEAT_S = 60.0  # between two alerts that a stop is not confirmed
+LOOK_S = 1.0  # between two looks at marker and stop, however rarely the host drives the ticks
 REASON_MAX = 500  # characters
 BY_MAX = 128
 
@@ -77,8 +77,16 @@ class GuardHost(Protocol):
         """Whether the controller has this optional part."""
         ...
 
+    def names(self) -> tuple[str, ...]:
+        """The strategies of the host's last words."""
+        ...
+
     def start_stop_all(
-        self, reason: str, action: KillAction, tell: Callable[[StopEnded], None]
+        self,
+        reason: str,
+        action: KillAction,
+        strategies: tuple[str, ...],
+        tell: Callable[[StopEnded], None],
     ) -> bool:
         """Begin to stop all trading and return at once; False: the call before has not ended."""
         ...
@@ -118,16 +126,12 @@ class GuardActor(Actor):
         self._state = GuardState()
         self._restored = False  # this life has taken its stored memory
         self._own: Ref
-        # False: the last write of the marker failed, so the next look writes it again.
-        self._marked = True
-        self._asked = False  # this life has told the engine to stop: it may have started anew since
-        self._told_s: float | None = None  # when it was told last that the stop is not confirmed
-        self._stored: KillStatus | None = None  # the latch as it is in the database
-        self._storing = False
-        # Strategies that were seen, and told to stop, since the switch engaged; and those of them
-        # that were seen running again.
-        self._seen: set[str] = set()
-        self._running: tuple[str, ...] = ()
+        rules = SwitchRules(
+            settings.kill_action, settings.flatten_confirm_ticks, host.can(CanStopAll)
+        )
+        # The latch outlives this actor.
+        self._switch = Switch(rules, self._latch.status, self._latch.engagements)
+        self._mover = ""  # the end of the alert that the switch engaged
         self._warned_undivided = False
         self._session = ""  # the last one that ended, as of the last look
         self._registered: frozenset[str] = frozenset()  # with promotion, as of the last look
@@ -135,17 +139,16 @@ class GuardActor(Actor):
 
     @property
     def _kill(self) -> KillStatus:
-        return self._latch.status
+        return self._switch.status
 
     async def on_start(self) -> None:
         self._own = self.context.ref(self.context.name)
         found = self._marker.read()
-        if found is not None and not self._latch.engaged:
-            # A marker means engaged, also one that cannot be read.
-            self._latch.set(self._with_action(found))
+        if found is not None:  # a marker means engaged, also one that cannot be read
+            self._move(switch.Found(found))
         if self._latch.engaged:
-            self._leases.end_all()
             log.critical("kill switch is engaged since before this start: %s", self._kill.reason)
+        self.context.every(LOOK_S, SecondPassed())
 
     @handles(RestoreGuard)
     def restore(self, request: RestoreGuard) -> GuardState:
@@ -158,14 +161,16 @@ class GuardActor(Actor):
             return self._state
         self._restored = True
         self._state = self._with_pauses(request.state)
-        self._stored = request.latch
         stored = request.latch
-        if not self._latch.engaged and stored is not None and stored.state != "OFF":
-            self._engaged(self._with_action(stored))
-        elif not self._latch.engaged and request.state.kill_state != "OFF":
+        self._switch = replace(self._switch, stored=stored)
+        if stored is not None and stored.state != "OFF":
+            self._move(switch.Found(stored))
+        elif request.state.kill_state != "OFF":
             text = "engaged according to the database"
-            status = KillStatus("ENGAGED", text, "fundops", self._clock.now_us())
-            self._engaged(self._with_action(status))
+            found = KillStatus("ENGAGED", text, "fundops", self._clock.now_us())
+            self._move(switch.Found(found))
+        if self._latch.engaged:
+            self._pass()
         no_tick = Reason("lease", "no tick has renewed its lease")
         remembered = {
             name: Grant(
@@ -198,7 +203,7 @@ class GuardActor(Actor):
     @handles(Watch)
     def watch(self, request: Watch) -> GuardReport:
         """One look at the fund. A breach has stopped everything before this is answered."""
-        self._heed_marker()
+        self._pass()
         found = core.look(
             self._state,
             self._settings,
@@ -218,7 +223,7 @@ class GuardActor(Actor):
         if not self._latch.engaged:
             if found.kill is not None:
                 mover = f"; {found.mover} lowered NAV most at that look" if found.mover else ""
-                self._engage(found.kill, "guard", more=mover, by_itself=True)
+                self._engage(found.kill, "guard", mover=mover, by_itself=True)
         else:
             self._keep_stopped(request)
         if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
@@ -248,6 +253,10 @@ class GuardActor(Actor):
     ) -> None:
         self._session = session
         self._registered = frozenset(terms_by_name or ())
+        books = self._state.strategies
+        now_spared = spared(self._settings.kill_scope, books, terms_by_name)
+        if now_spared != self._latch.spared:
+            self._latch.spared = now_spared
         if terms_by_name is None and len(statuses) > 1 and not self._warned_undivided:
             self._warned_undivided = True
             log.warning(
@@ -267,208 +276,131 @@ class GuardActor(Actor):
                 doubt=doubts.get(name),
                 session=session,
             )
-        if self._latch.engaged:
-            self._leases.recall(grants)
-        else:
-            self._leases.replace(grants, self._settings.lease_s)
+        self._leases.replace(grants, self._settings.lease_s)
 
-    # -- engaging
-
-    def _with_action(self, found: KillStatus) -> KillStatus:
-        """A switch found engaged, with the action in force. A person's "flatten" is one at once;
-        what fundops itself concluded sells nothing.
-        """
-        action = found.action
-        if action is None:
-            configured = self._settings.kill_action
-            by_itself = found.by == "fundops" and configured == "flatten"
-            action = "halt" if by_itself else configured
-        state = "ENGAGED" if found.state == "OFF" else found.state
-        return replace(found, state=state, action=action)
+    # -- the kill switch
 
     @handles(EngageKillSwitch)
     def engage(self, request: EngageKillSwitch) -> KillStatus:
         """Stop all trading. Reason and name may be any objects."""
-        if not self._latch.engaged:
-            self._engage(request.reason, request.by)
+        self._engage(request.reason, request.by)
         return self._kill
 
     def _engage(
-        self, reason: object, by: object, *, more: str = "", by_itself: bool = False
+        self, reason: object, by: object, *, mover: str = "", by_itself: bool = False
     ) -> None:
-        # By itself it flattens only when the breach stands: one bad print must not sell the book.
-        action = self._settings.kill_action
-        begun: KillAction = "halt" if action == "flatten" and by_itself else action
-        self._latch.set(KillStatus("ENGAGING", "", "", self._clock.now_us(), action=begun))
-        self._leases.end_all()
-        status = replace(
-            self._kill,
-            reason=fitted(reason, REASON_MAX) or "no reason given",
-            by=fitted(by, BY_MAX) or "unknown",
+        self._mover = mover
+        self._move(switch.Engage(self._clock.now_us(), by_itself))
+        self._move(switch.Worded(fitted(reason, REASON_MAX), fitted(by, BY_MAX)))
+
+    def _keep_stopped(self, request: Watch) -> None:
+        """Repeat the stop until it is confirmed, and stop strategies that were started again."""
+        running = tuple(
+            status.name
+            for status in request.statuses
+            if status.state == "running" and self._latch.stops(status.name)
         )
-        self._engaged(status)
-        self._tell(Level.CRITICAL, "Kill switch activated", f"{status.reason}{more}")
-        if self._kill.state == "UNCONFIRMED":
-            self._tell_unconfirmed()
+        silent = bool(request.blind_s)
+        self._move(switch.Looked(self._in_scope(), running, self._state.breaches, silent))
 
-    def _engaged(self, status: KillStatus) -> None:
-        """The latch with its texts: end the leases, write the marker, tell the engine, store it."""
-        self._leases.end_all()
-        self._seen, self._running, self._told_s, self._asked = set(), (), None, False
-        self._set(status)
-        self._stop_all()
+    @handles(SecondPassed)
+    def hear_second(self, _: SecondPassed) -> None:
+        """Look for a marker, and keep a stop going, also when no tick comes."""
+        self._pass()
 
-    def _set(self, status: KillStatus) -> None:
-        before = self._kill
-        self._latch.set(status)
-        if (before.state, before.action, before.reason) != (
-            status.state,
-            status.action,
-            status.reason,
-        ):
-            self._write_marker()
-            self._store()
-
-    def _write_marker(self) -> None:
-        try:
-            self._marker.write(self._kill)
-            self._marked = True
-        except OSError as error:
-            # The latch in memory and in the database must do until the next look.
-            self._marked = False
-            log.critical("kill switch marker cannot be written: %s", type(error).__name__)
-
-    def _heed_marker(self) -> None:
-        """A marker made by hand, or by the command line of a fund that does not answer, counts."""
-        there = self._marker.exists()
-        if there and not self._latch.engaged:
-            found = self._marker.read()
-            if found is not None:
-                self._engage(found.reason or "the marker file was made", found.by or "marker file")
-        elif self._latch.engaged and not (there and self._marked):
-            self._write_marker()
-        if self._stored != self._kill and (self._latch.engaged or self._stored is not None):
-            self._store()
-
-    def _stop_all(self) -> None:
-        if not self._host.can(CanStopAll):
-            if self._kill.state == "ENGAGING":
-                problem = "the controller has no stop_all, so it cannot confirm the stop"
-                self._set(replace(self._kill, state="UNCONFIRMED", problem=problem))
-            return
-        self._asked = True
-        action = self._kill.action or self._settings.kill_action
-        self._host.start_stop_all(self._kill.reason, action, self._own.tell_nowait)
+    def _pass(self) -> None:
+        self._move(switch.Passed(self._marker.exists()))
 
     @handles(StopEnded)
     def hear_stop(self, ended: StopEnded) -> None:
         """The end of one call of `stop_all`."""
-        if ended.engagement != self._latch.engagements or ended.action != self._kill.action:
-            return  # of an earlier engagement, or of the halt before a flatten
-        if not self._latch.engaged:
-            return
-        if ended.report is None:
-            self._unconfirmed(ended.problem)
-        else:
-            self._judge(ended.report)
+        self._move(ended)
 
     @handles(StopReported)
     def hear_report(self, told: StopReported) -> None:
         """A pushing host reports the open orders and positions."""
-        if self._latch.engaged:
-            self._judge(told.report)
+        self._move(told)
 
-    def _judge(self, report: StopReport) -> None:
-        action = self._kill.action
-        counted = replace(
-            self._kill, open_orders=report.open_orders, open_positions=report.open_positions
-        )
-        still_open = []
-        if action != "freeze" and report.open_orders:
-            still_open.append(f"{report.open_orders} orders")
-        if action == "flatten" and report.open_positions:
-            still_open.append(f"{report.open_positions} positions")
-        if still_open:
-            self._latch.set(counted)
-            self._unconfirmed(f"{' and '.join(still_open)} still open")
-        elif self._running:
-            self._latch.set(counted)
+    @handles(LatchStored)
+    def hear_stored(self, stored: LatchStored) -> None:
+        """The end of a commit of the latch; a refused one is tried again a second later."""
+        if stored.problem is not None:
+            log.error("the kill switch is not in the database yet: %s", stored.problem)
+        self._move(stored)
+
+    def _move(self, event: switch.Event) -> None:
+        """The latch first: the engine may ask in the same moment whether it may trade."""
+        before = self._kill.state
+        self._switch, acts = switch.decide(self._switch, event, self._clock.monotonic_s())
+        if self._latch.status is not self._kill:
+            self._latch.set(self._kill)
+        for act in acts:
+            self._carry_out(act)
+        if before != self._kill.state == "UNCONFIRMED":
+            log.critical("kill switch: the stop is not confirmed: %s", self._kill.problem)
+
+    def _carry_out(self, act: switch.Act) -> None:
+        match act:
+            case switch.EndLeases():
+                self._leases.end_in_scope()
+            case switch.WriteMarker():
+                self._write_marker()
+            case switch.ReadMarker():
+                self._read_marker()
+            case switch.StopAll(action):
+                self._stop_all(action)
+            case switch.StopStrategies(names):
+                for name in names:
+                    self._host.start_stop(name, "the kill switch is engaged")
+            case switch.Commit():
+                self._commit()
+            case switch.TellEngaged():
+                text = f"{self._kill.reason}{self._mover}"
+                self._tell(Level.CRITICAL, "Kill switch activated", text)
+            case switch.TellUnconfirmed():
+                self._tell_unconfirmed()
+            case switch.TellConfirmed():
+                self._tell_confirmed()
+            case _:
+                assert_never(act)
+
+    def _write_marker(self) -> None:
+        try:
+            self._marker.write(self._kill)
+        except OSError as error:
+            # The latch in memory and in the database must do until it can be written.
+            if self._switch.marked:
+                log.critical("kill switch marker cannot be written: %s", type(error).__name__)
+            self._move(switch.Marked(done=False))
         else:
-            self._confirmed(counted, report.protective_orders)
+            self._move(switch.Marked(done=True))
 
-    def _confirmed(self, status: KillStatus, protective: int) -> None:
-        was = self._kill.state
-        self._set(replace(status, state="ENGAGED", problem=""))
-        if was == "UNCONFIRMED":
-            kept = f"; {protective} protective orders stay" if protective else ""
-            log.warning("kill switch: the stop is confirmed%s", kept)
-            text = f"{status.open_orders} orders and {status.open_positions} positions open{kept}"
-            self._send(
-                SendAlert(Level.INFO, Category.KILL_SWITCH, "Kill switch: stop confirmed", text)
-            )
-        self._told_s = None
+    def _read_marker(self) -> None:
+        """A marker made by hand, or by the command line of a fund that does not answer, counts."""
+        found = self._marker.read()
+        if found is not None:
+            self._engage(found.reason or "the marker file was made", found.by or "marker file")
 
-    def _unconfirmed(self, problem: str) -> None:
-        if self._kill.state != "UNCONFIRMED":
-            log.critical("kill switch: the stop is not confirmed: %s", problem)
-        self._set(replace(self._kill, state="UNCONFIRMED", problem=problem))
-        self._tell_unconfirmed()
+    def _stop_all(self, action: KillAction) -> None:
+        names, told = self._in_scope(), self._own.tell_nowait
+        if self._host.start_stop_all(self._kill.reason, action, names, told):
+            self._move(switch.Asked(frozenset(names)))
 
-    def _tell_unconfirmed(self) -> None:
-        """At once and every 60 s, without a key: no gate may drop it as told already."""
-        now_s = self._clock.monotonic_s()
-        if self._told_s is not None and now_s - self._told_s < REPEAT_S:
-            return
-        self._told_s = now_s
-        text = f"{self._kill.problem}; engaged by {self._kill.by}: {self._kill.reason}"
-        title = "Kill switch activated, stop not confirmed"
-        self._send(SendAlert(Level.CRITICAL, Category.KILL_SWITCH, title, text))
+    def _in_scope(self) -> tuple[str, ...]:
+        """The strategies that the switch stops, with those that the host has named just now."""
+        known = dict.fromkeys((*self._state.strategies, *self._registered, *self._host.names()))
+        return tuple(name for name in known if name not in self._latch.spared)
 
-    def _keep_stopped(self, request: Watch) -> None:
-        """Repeat the stop until it is confirmed, and stop strategies that were started again."""
-        kill, settings = self._kill, self._settings
-        stands = self._state.breaches >= settings.flatten_confirm_ticks
-        if settings.kill_action == "flatten" and kill.action == "halt" and stands:
-            self._set(replace(kill, state="ENGAGING", action="flatten", problem=""))
-        if not request.blind_s and self._kill.action != "freeze":
-            self._stop_running(request.statuses)
-        if self._kill.state != "ENGAGED" or not self._asked:
-            self._stop_all()
-        if self._kill.state == "UNCONFIRMED":
-            self._tell_unconfirmed()
-
-    def _stop_running(self, statuses: Sequence[StrategyStatus]) -> None:
-        """A halted engine may call its strategies running: each is told to stop once. One that
-        runs after that was started again, or does not obey.
-        """
-        running = [status.name for status in statuses if status.state == "running"]
-        again = tuple(name for name in running if name in self._seen)
-        for name in running:
-            self._host.start_stop(name, "the kill switch is engaged")
-        self._seen.update(status.name for status in statuses)
-        fresh = set(again) - set(self._running)
-        self._running = again
-        if again:
-            if fresh:
-                self._told_s = None  # news, whenever the last alert was
-            self._unconfirmed(f"{', '.join(again)} running under the kill switch")
-            if not self._host.can(CanPause):
-                self._stop_all()
-
-    # -- the latch in the database
-
-    def _store(self) -> None:
+    def _commit(self) -> None:
         """Commit the latch beside the actors: a database that hangs must not keep the guard."""
-        if self._storing:
-            return  # when this commit ends, a later change is stored
         try:
             writer = Writer(self.context.ref("persistence"))
-        except UnknownChild:
-            return
-        self._storing = True
-        self._host.spawn(self._commit, writer, self._kill)
+        except UnknownChild as missing:
+            self._move(LatchStored(self._kill, str(missing)))
+        else:
+            self._host.spawn(self._append, writer, self._kill)
 
-    async def _commit(self, writer: Writer, status: KillStatus) -> None:
+    async def _append(self, writer: Writer, status: KillStatus) -> None:
         problem: str | None = None
         try:
             refusal = await writer.append((schema.latched(status),))
@@ -478,16 +410,19 @@ class GuardActor(Actor):
         with suppress(ActorError):
             self._own.tell_nowait(LatchStored(status, problem))
 
-    @handles(LatchStored)
-    def hear_stored(self, stored: LatchStored) -> None:
-        """The end of a commit of the latch; a refused one is tried again at the next look."""
-        self._storing = False
-        if stored.problem is not None:
-            log.error("the kill switch is not in the database yet: %s", stored.problem)
-            return
-        self._stored = stored.status
-        if stored.status != self._kill:
-            self._store()
+    def _tell_unconfirmed(self) -> None:
+        """Without a key: no gate may drop it as told already."""
+        text = f"{self._kill.problem}; engaged by {self._kill.by}: {self._kill.reason}"
+        title = "Kill switch activated, stop not confirmed"
+        self._send(SendAlert(Level.CRITICAL, Category.KILL_SWITCH, title, text))
+
+    def _tell_confirmed(self) -> None:
+        status = self._kill
+        kept = f"; {status.protective_orders} protective orders stay"
+        text = f"{status.open_orders} orders and {status.open_positions} positions open"
+        text += kept if status.protective_orders else ""
+        log.warning("kill switch: the stop is confirmed: %s", text)
+        self._send(SendAlert(Level.INFO, Category.KILL_SWITCH, "Kill switch: stop confirmed", text))
 
     # -- releasing
 
@@ -498,10 +433,10 @@ class GuardActor(Actor):
         rearm = plain_text(request.rearm)
         if rearm not in ("from_current_nav", "keep_peak"):
             raise BadRequest("rearm", "is neither 'from_current_nav' nor 'keep_peak'")
-        if not self._latch.engaged:
-            raise KillSwitchNotEngaged("the kill switch is not engaged")
-        if self._kill.state != "ENGAGED" and request.accept_open_orders is not True:
-            raise StopNotConfirmed(self._kill.state, self._kill.problem)
+        accepted = request.accept_open_orders is True
+        refusal = switch.release_refusal(self._kill, accept_open_orders=accepted)
+        if refusal is not None:
+            raise refusal
         try:
             self._marker.remove()
         except OSError as error:
@@ -509,8 +444,7 @@ class GuardActor(Actor):
             raise StorageDegraded(
                 f"the marker {self._marker.path} cannot be removed: {error}"
             ) from error
-        self._latch.set(OFF)
-        self._store()
+        self._move(switch.Released())
         state = self._state
         if rearm == "from_current_nav":
             per_unit = state.nav_minor / state.units if state.units > 0 else 0.0

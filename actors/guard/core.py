@@ -22,6 +22,7 @@ from ...wire.guard import FeeTerms, GuardState, Pause, StrategyBook
 from ...wire.money import from_minor, minor_of_float
 from ...wire.promotion import EntitlementTerms
 from .entitle import above, is_real
+from .scope import KillScope
 
 __all__ = ["GuardSettings", "Look", "closed", "counters_confirmed", "look", "performance_fee"]
 
@@ -56,6 +57,13 @@ class GuardSettings(Settings, frozen=True):
             " nothing"
         ),
     ] = "halt"
+    kill_scope: Annotated[
+        KillScope,
+        Meta(
+            description="'live' stops strategies with real money, and paper and shadow go on;"
+            " 'all' stops all"
+        ),
+    ] = "live"
     flatten_confirm_ticks: Annotated[
         int,
         Meta(

@@ -1,4 +1,4 @@
-"""The kill switch's latch: one shared object, written by the guard alone.
+"""The kill switch's latch and its scope: one shared object, written by the guard alone.
 
 Recovery, the host port, the doors and the stream read it at the moment when they act or answer, so
 all of them give the same state at once, without a tick. A write replaces one frozen value, so a
@@ -27,12 +27,19 @@ class KillLatch:
         # A caller that saw OFF before a wait compares this after it: the switch may have been
         # engaged and released meanwhile.
         self.engagements = 0
+        # The strategies that it does not stop, as of the guard's last look. A name that the guard
+        # does not know is stopped.
+        self.spared: frozenset[str] = frozenset()
         self._readers: list[Callable[[], None]] = []
 
     @property
     def engaged(self) -> bool:
         """Whether trading is stopped, confirmed by the engine or not."""
         return self.status.state != "OFF"
+
+    def stops(self, name: str) -> bool:
+        """Whether it is engaged with this strategy in its scope."""
+        return self.engaged and name not in self.spared
 
     def set(self, status: KillStatus) -> None:
         """For the guard alone. Each reader is called after the change, and cannot prevent it."""

@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from ...runtime import Clock
+from ...wire.foreign import plain_text
 from ...wire.guard import Entitlement
 from ...wire.why import Reason, rank
 from .latch import KillLatch
@@ -61,15 +62,21 @@ class Leases:
         self._grants: Mapping[str, Grant] = {}
         self._until_s = float("-inf")  # monotonic
         self._until_us = 0
+        # The kill switch ended the leases in its scope, and no tick without it has renewed them.
+        self._ended = False
 
     def replace(self, grants: Mapping[str, Grant], lease_s: float) -> None:
-        """New permissions of all strategies, and leases that begin now."""
+        """New permissions of all strategies, and leases that begin now.
+
+        Under the kill switch the strategies in its scope get none.
+        """
         self._grants = grants
+        self._ended = self.latch.engaged
         self._until_us = self._clock.now_us() + int(lease_s * 1_000_000)
         self._until_s = self._clock.monotonic_s() + lease_s
 
     def recall(self, grants: Mapping[str, Grant]) -> None:
-        """New permissions without leases, as after a restart or under the kill switch."""
+        """New permissions without leases, as after a restart."""
         self._grants = grants
 
     def change(self, name: str, grant: Grant) -> None:
@@ -88,27 +95,31 @@ class Leases:
         """The strategies that were reported at any time."""
         return tuple(self._grants)
 
+    def end_in_scope(self) -> None:
+        """End the leases in the kill switch's scope at once: its first act."""
+        self._ended = True
+
     def end_all(self) -> None:
-        """End all leases at once: the first act of the kill switch."""
+        """End all leases at once, as when the fund stops."""
         self._until_s = float("-inf")
         self._until_us = min(self._until_us, self._clock.now_us())
 
     def entitlement(self, name: str) -> Entitlement:
         """The permission of `name` now; mode "none" for an unknown strategy."""
-        grant = self._grants.get(name, _UNKNOWN)
+        grant = self._grant_of(name)
         mode = grant.mode
-        if self.latch.engaged:
-            mode = "reduce" if grant.had_real and not self._frozen() else "none"
-        elif mode == "live" and not self._valid():
+        if self._stops(name):
+            mode = "reduce" if grant.had_real and not self._frozen(name) else "none"
+        elif mode == "live" and not self._valid(name):
             mode = "reduce"
-        reasons = self._reasons(grant)
+        reasons = self.reasons(name)
         return Entitlement(
             grant.stage,
             mode,
             Decimal(0) if mode in ("reduce", "none") else grant.capital,
             self._until_us if grant is not _UNKNOWN else 0,
             mode == "live",
-            grant.had_real and not self._frozen(),
+            grant.had_real and not self._frozen(name),
             reasons[0].text if reasons else "",
         )
 
@@ -117,31 +128,35 @@ class Leases:
 
         The first one is `Entitlement.why`.
         """
-        return self._reasons(self._grants.get(name, _UNKNOWN))
-
-    def _reasons(self, grant: Grant) -> tuple[Reason, ...]:
+        grant = self._grant_of(name)
         reasons = grant.reasons
-        if self.latch.engaged:  # it has ended all leases, which is no reason beside it
+        if self._stops(name):  # it has ended the lease, which is no reason beside it
             text = f"the kill switch is {self.latch.status.state}"
             return (Reason("kill_switch", text), *reasons)
-        if grant is _UNKNOWN or self._valid() or any(kind == "lease" for kind, _ in reasons):
+        if grant is _UNKNOWN or self._valid(name) or any(kind == "lease" for kind, _ in reasons):
             return reasons
         return with_reason(reasons, _RAN_OUT)
 
     def may_trade(self, name: str) -> bool:
-        """Whether `name` may send real orders that add risk now."""
-        grant = self._grants.get(name)
-        return (
-            grant is not None and grant.mode == "live" and not self.latch.engaged and self._valid()
-        )
+        """Whether `name` may send real orders that add risk now; False also for no name at all."""
+        return self._grant_of(name).mode == "live" and not self._stops(name) and self._valid(name)
 
     def may_close(self, name: str) -> bool:
         """Whether `name` may send real orders that only reduce its risk."""
-        grant = self._grants.get(name)
-        return grant is not None and grant.had_real and not self._frozen()
+        return self._grant_of(name).had_real and not self._frozen(name)
 
-    def _valid(self) -> bool:
-        return self._clock.monotonic_s() <= self._until_s
+    def _grant_of(self, name: object) -> Grant:
+        # A host may ask with anything, such as a list, which no mapping can look up.
+        text = plain_text(name)
+        return _UNKNOWN if text is None else self._grants.get(text, _UNKNOWN)
 
-    def _frozen(self) -> bool:
-        return self.latch.engaged and self.latch.status.action == "freeze"
+    def _valid(self, name: str) -> bool:
+        if self._clock.monotonic_s() > self._until_s:
+            return False
+        return not self._ended or name in self.latch.spared
+
+    def _stops(self, name: object) -> bool:
+        return self.latch.engaged and plain_text(name) not in self.latch.spared
+
+    def _frozen(self, name: object) -> bool:
+        return self.latch.status.action == "freeze" and self._stops(name)

@@ -410,15 +410,19 @@ class Host:
         Under the kill switch nothing is resumed, and a strategy that is while the switch engages is
         told to stop.
         """
-        if self.latch.engaged:
+        if self.latch.stops(name):
             raise HostFault("resume", "is not called, since the kill switch is engaged")
         if not self.can(CanPause):
             return
         engagements = self.latch.engagements
         await self._calls.begin("resume", name).in_time()
-        if self.latch.engagements != engagements:
+        if self._was_stopped(name, engagements):
             self.start_stop(name, "the kill switch was engaged while it resumed")
             raise HostFault("resume", "returned under the kill switch, so it is stopped again")
+
+    def _was_stopped(self, name: str, engagements: int) -> bool:
+        """Whether the kill switch engaged since, with this strategy in its scope."""
+        return self.latch.engagements != engagements and name not in self.latch.spared
 
     async def stop(self, name: str, reason: str) -> None:
         """Stop a strategy; nothing without that part. Raises: `HostFault`."""
@@ -460,10 +464,19 @@ class Host:
 
     # -- stops
 
+    def names(self) -> tuple[str, ...]:
+        """The strategies of the last words, however old."""
+        words = self._words if self._pushed is None else self._pushed.words()
+        return tuple(words)
+
     def start_stop_all(
-        self, reason: str, action: KillAction, tell: Callable[[StopEnded], None]
+        self,
+        reason: str,
+        action: KillAction,
+        strategies: tuple[str, ...],
+        tell: Callable[[StopEnded], None],
     ) -> bool:
-        """Begin to stop all trading and return at once; `tell` gets the end of the call.
+        """Begin to stop these strategies and return at once; `tell` gets the end of the call.
 
         False: the call before has not ended, so none was begun. One that is past its deadline is
         left behind, up to four.
@@ -471,16 +484,20 @@ class Host:
         if self._stopping or not self._calls.can_begin("stop_all"):
             return False
         self._stopping = True
-        self._start(self._stop_all, reason, action, tell, name="stop_all")
+        self._start(self._stop_all, reason, action, strategies, tell, name="stop_all")
         return True
 
     async def _stop_all(
-        self, reason: str, action: KillAction, tell: Callable[[StopEnded], None]
+        self,
+        reason: str,
+        action: KillAction,
+        strategies: tuple[str, ...],
+        tell: Callable[[StopEnded], None],
     ) -> None:
         engagement = self.latch.engagements
         call: Call | None = None
         try:
-            call = self._calls.begin("stop_all", reason, action)
+            call = self._calls.begin("stop_all", reason, action, strategies)
             report, problem = _stopped(await call.in_time())
         except HostFault as fault:
             report, problem = None, str(fault)
@@ -488,14 +505,14 @@ class Host:
             self._stopping = False
             stopped, self._stopped = self._stopped, trio.Event()
             stopped.set()
-        _told(tell, StopEnded(action, report, problem, engagement))
+        _told(tell, StopEnded(action, report, problem, engagement, strategies))
         if call is not None and not call.is_ended:
             # Late, and told so. Its report still counts when it comes; a failure is no news.
             await call.wait()
             with suppress(HostFault):
                 report, problem = _stopped(call.answer())
                 if report is not None:
-                    _told(tell, StopEnded(action, report, problem, engagement))
+                    _told(tell, StopEnded(action, report, problem, engagement, strategies))
 
     async def finish_stop(self) -> None:
         """Wait for a `stop_all` in flight, at most for its deadline, also when cancelled."""
@@ -544,7 +561,7 @@ class Host:
         engagements = self.latch.engagements
         try:
             error, retryable = await self._restarted(name, attempt_id, tell)
-            if error is None and self.latch.engagements != engagements:
+            if error is None and self._was_stopped(name, engagements):
                 # Engaged since it began, and maybe released again: it runs against a person's word.
                 await self._stop(name, "the kill switch was engaged while it restarted")
         finally:
@@ -560,7 +577,7 @@ class Host:
         try:
             if not self.can(CanRestart):
                 raise HostFault("restart", "is not implemented by this controller")
-            if self.latch.engaged:
+            if self.latch.stops(name):
                 raise HostFault("restart", "is not called, since the kill switch is engaged")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._report_late, name, attempt_id, tell)

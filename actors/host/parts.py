@@ -56,7 +56,7 @@ METHODS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "pause": (("name", "reason"), ()),
     "resume": (("name",), ()),
     "stop": (("name", "reason"), ()),
-    "stop_all": (("reason", "action"), ()),
+    "stop_all": (("reason", "action", "strategies"), ()),
     "set_stage": (("name", "stage", "capital_cap"), ()),
     "feeds": ((), ()),
     "fills": (("after",), ()),

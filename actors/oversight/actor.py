@@ -945,7 +945,7 @@ class OversightActor(DurableActor):
         book = guard.strategies.get(request.strategy)
         if book is None or not (book.paused or book.paused_by):
             return False
-        if self._host.latch.engaged:
+        if self._host.latch.stops(request.strategy):
             raise KillSwitchEngaged(self._host.latch.status.state)
         await self._host.resume(request.strategy)
         return await self._ask(

@@ -211,6 +211,7 @@ class RecoveryActor(DurableActor):
     def _read_latch(self) -> None:
         """See the kill switch as it is now, and not as the last check was told."""
         self._book.kill = self._book.kill or self._latch.engaged
+        self._book.spared = self._latch.spared
 
     async def _work_off(self) -> tuple[RecoveryEvent, ...]:
         """Make the pending reports of restart calls durable, oldest first."""

@@ -58,7 +58,8 @@ class Draft:
         self.alerts: list[AlertDraft] = []
         self.starts: list[StartOrder] = []
         self.stops: list[str] = []
-        self.kill: bool | None = None  # whether the kill switch is engaged; None: not from a check
+        # Whether the kill switch is engaged, and the spared strategies; None: not from a check.
+        self.kill: tuple[bool, frozenset[str]] | None = None
         self._before = records
         self.at_us = at_us
         self._settings = settings
@@ -93,8 +94,8 @@ class Draft:
 class Book:
     """The records of all strategies in memory. `check`, `hear` and `order` decide; `apply` changes.
 
-    `kill` and the states that the last check saw are observations, not facts: they are kept at
-    once. `records` and `counts` are the stored ones.
+    `kill`, `spared` and the states that the last check saw are observations, not facts: they are
+    kept at once. `records` and `counts` are the stored ones.
     """
 
     def __init__(
@@ -106,7 +107,9 @@ class Book:
         self.settings = settings
         self.records = {record.name: record for record in records}
         self.kill = any(record.kill for record in self.records.values())
-        self._kill_applied: bool | None = None  # as of the last applied check; None: none yet
+        self.spared: frozenset[str] = frozenset()  # strategies that the kill switch does not stop
+        # Kill switch and spared strategies as of the last applied check; None: none yet.
+        self._kill_applied: tuple[bool, frozenset[str]] | None = None
         self._counts: Counter[tuple[str, bool | None]] = Counter(counts or {})
         self._seen: dict[str, Input] = {}  # state at the last check, by strategy
         # The heartbeat that was no sign of life, by strategy. After a clock that went back it would
@@ -141,12 +144,13 @@ class Book:
         at: the check goes on with the failures that are known.
         """
         draft = self._draft(at_us)
-        self.kill = draft.kill = kill
-        turned = kill is not self._kill_applied
+        self.kill = kill
+        draft.kill = kill, self.spared if kill else frozenset()
+        turned = draft.kill != self._kill_applied
         if turned:
             self._calm.clear()
-            if kill:
-                for name in self.records:
+            for name in self.records:
+                if self._stops(name):
                     draft.decide(name, Input.KILL_ENGAGED)
         for name, due_us in self._proving.items():
             if due_us <= at_us:
@@ -156,13 +160,15 @@ class Book:
             if calm(status.name) != status.state and (discover or self._is_at_work(status.name)):
                 self._look_at(draft, status, read_us)
         self._judge_unlisted(draft, statuses, at_us, read_us)
-        if turned and not kill:
+        if turned:
             for name, record in self.records.items():
-                if record.kill:
+                if record.kill and not self._stops(name):
                     self._decide_with_seen(draft, name, Input.KILL_RELEASED)
-        if not kill:
-            self._start_due(draft, statuses, at_us)
+        self._start_due(draft, statuses, at_us)
         return draft
+
+    def _stops(self, name: str) -> bool:
+        return self.kill and name not in self.spared
 
     def _is_at_work(self, name: str) -> bool:
         record = self.records.get(name)
@@ -172,7 +178,7 @@ class Book:
         name = status.name
         if name not in self.records:
             self.records[name] = Record(name)  # an untouched record is no fact, and needs no row
-            if self.kill:
+            if self._stops(name):
                 draft.decide(name, Input.KILL_ENGAGED)
         what = self._seen_as(draft[name], status, draft.at_us, read_us)
         if what is None:
@@ -243,7 +249,7 @@ class Book:
         due = [
             (due_us, name)
             for name, due_us in self._cooling.items()
-            if due_us <= at_us and name not in draft.records
+            if due_us <= at_us and name not in draft.records and not self._stops(name)
         ]
         for record in draft.records.values():
             if record.phase is COOLDOWN and record.due_us is not None and record.due_us <= at_us:
@@ -281,7 +287,7 @@ class Book:
         record = self.records.get(report.name)
         if record is None or attempt_id(record) != report.attempt_id:
             return draft
-        if self.kill:
+        if self._stops(report.name):
             # Storage may have refused the check that saw the kill switch engage. The strategy must
             # be stopped nevertheless.
             draft.decide(report.name, Input.KILL_ENGAGED)

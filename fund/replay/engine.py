@@ -169,7 +169,6 @@ class ReplayEngine:
         self._script = script
         self._fills: list[Fill] = []
         self._feeds = dict.fromkeys(bars, 0)
-        self._halted = False
         self.may_trade: Callable[[str], bool] = lambda _: False
 
     @property
@@ -201,7 +200,7 @@ class ReplayEngine:
 
     def after_tick(self, session: int, tick: int) -> None:
         """Fill the orders that were decided on the closes before this session, at its open."""
-        if tick != 1 or self._halted:
+        if tick != 1:
             return
         for symbol, bars in self._bars.items():
             index = self._first + session
@@ -319,18 +318,17 @@ class ReplayEngine:
         self._books[name].state = "stopped"
         self._close(self._books[name])
 
-    async def stop_all(self, reason: str, action: KillAction) -> StopReport:
-        """Send no more orders; with "flatten" close all positions."""
-        self._halted = True
-        for book in self._books.values():
-            if book.state == "running":
+    async def stop_all(
+        self, reason: str, action: KillAction, strategies: Sequence[str]
+    ) -> StopReport:
+        """Send no more orders of these strategies; with "flatten" close their positions."""
+        books = [self._books[name] for name in strategies if name in self._books]
+        for book in books:
+            if action != "freeze" and book.state == "running":
                 book.state = "stopped"
-        if action == "flatten":
-            for book in self._books.values():
+            if action == "flatten":
                 self._close(book)
-        return StopReport(
-            open_orders=0, open_positions=sum(bool(book.quantity) for book in self._books.values())
-        )
+        return StopReport(open_orders=0, open_positions=sum(bool(book.quantity) for book in books))
 
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
         """Begin the stage flat: a real position is sold, a hypothetical one ends at its mark."""

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,9 @@ def test_the_bot_trades_is_booked_restarted_told_of_and_stopped_from_another_pro
             self.restarts += 1
             await super().restart(name, attempt_id=attempt_id)
 
-        async def stop_all(self, reason: str, action: str) -> Any:
+        async def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> Any:
             self.stopped.set()
-            return await super().stop_all(reason, action)
+            return await super().stop_all(reason, action, strategies)
 
     bot["Bot"] = Watched
     entitled: list[bool] = []

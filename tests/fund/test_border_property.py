@@ -316,7 +316,7 @@ class Engine(FakeController):
     def cash_events(self, after: str) -> Any:
         return self._answer("cash_events", CashEvent("h", "interest", D(2), START_US))
 
-    async def stop_all(self, reason: str, action: Any) -> Any:
+    async def stop_all(self, reason: str, action: Any, strategies: Sequence[str]) -> Any:
         self.stops += 1
         self.state = "stopped"
         return self.whole.get("stop_all", StopReport(0, 0))

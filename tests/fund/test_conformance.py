@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -102,7 +102,7 @@ class Plain:
     def stop(self, name: str, reason: str) -> None: ...
     def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None: ...
 
-    def stop_all(self, reason: str, action: str) -> StopReport:
+    def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
         return StopReport(0, 0)
 
     def feeds(self) -> list[FeedStatus]:
@@ -173,12 +173,12 @@ def test_an_object_that_is_no_controller_is_one_sentence() -> None:
     (sentence,) = check_controller(FakeController)
     assert "FakeController is a class" in sentence
     (sentence,) = _faults(stop_all=lambda self: None)
-    assert "cannot be called as stop_all(reason, action)" in sentence
+    assert "cannot be called as stop_all(reason, action, strategies)" in sentence
 
 
 def test_missing_parts_are_named_with_what_is_off() -> None:
     class Small:
-        def stop_all(self, reason: str, action: str) -> StopReport:
+        def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
             return StopReport(0, 0)
 
         def pause(self, name: str, reason: str) -> None: ...
@@ -361,7 +361,7 @@ def test_a_stop_that_leaves_an_order_open_is_named() -> None:
 
 def test_a_stop_that_takes_some_calls_conforms() -> None:
     class Slow(FakeController):
-        async def stop_all(self, reason: str, action: str) -> StopReport:
+        async def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
             if action == "halt":
                 self.open_orders = max(0, self.open_orders - 1)
             return StopReport(self.open_orders, 0)
@@ -373,7 +373,7 @@ def test_a_stop_that_takes_some_calls_conforms() -> None:
 
 @pytest.mark.parametrize("answer", [None, (0, 0), StopReport(-1, 0)])
 def test_a_stop_that_answers_no_report_is_named(answer: Any) -> None:
-    (sentence,) = _faults(stop_all=lambda self, reason, action: answer)
+    (sentence,) = _faults(stop_all=lambda self, reason, action, strategies: answer)
     assert sentence.startswith("stop_all: ")
 
 

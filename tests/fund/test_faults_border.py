@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -371,7 +372,7 @@ async def test_an_answer_of_stop_all_that_cannot_be_shown_is_no_confirmation() -
         def __repr__(self) -> str:
             return "\ud800"
 
-    async def stop_all(reason: str, action: str) -> Any:
+    async def stop_all(reason: str, action: str, strategies: Sequence[str]) -> Any:
         return StopReport(Odd(), 0)  # type: ignore[arg-type]
 
     async with virtual_fund(_fake()) as world:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ class SlowRestart(FakeController):
         await self.up.wait()
         await super().restart(name, attempt_id=attempt_id)
 
-    async def stop_all(self, reason: str, action: Any) -> StopReport:
-        report = await super().stop_all(reason, action)
+    async def stop_all(self, reason: str, action: Any, strategies: Sequence[str]) -> StopReport:
+        report = await super().stop_all(reason, action, strategies)
         await self.stopped.wait()
         return report
 
@@ -155,6 +156,7 @@ async def test_a_strategy_that_the_engine_starts_by_itself_is_stopped_again() ->
         assert await _state(world) == "ENGAGED"
         assert _kill_alerts(world) == [
             ("CRITICAL", "Kill switch activated"),
+            ("INFO", "Kill switch: stop confirmed"),
             ("CRITICAL", "Kill switch activated, stop not confirmed"),
             ("INFO", "Kill switch: stop confirmed"),
         ]
@@ -349,7 +351,7 @@ async def test_a_count_that_is_no_whole_number_confirms_nothing(count: Any) -> N
 
 async def test_a_plain_stop_all_confirms_too() -> None:
     class Plain(FakeController):
-        def stop_all(self, reason: str, action: Any) -> StopReport:  # type: ignore[override]
+        def stop_all(self, reason: str, action: Any, strategies: Sequence[str]) -> StopReport:  # type: ignore[override]
             self._called("stop_all", reason, action)
             return StopReport(0, 0)
 

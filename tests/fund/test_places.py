@@ -9,7 +9,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -124,7 +124,7 @@ class OnAsyncio:
         # Two at a time, so that the cursor has to move.
         return fills[int(after or 0) :][:2]
 
-    async def stop_all(self, reason: str, action: str) -> StopReport:
+    async def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
         await self._called("stop_all")
         return StopReport(0, 0)
 
@@ -136,7 +136,7 @@ class Hung(FakeController):
         super().__init__(RUNNING)
         self.begun = threading.Event()
 
-    async def stop_all(self, reason: str, action: str) -> StopReport:
+    async def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
         self.begun.set()
         if trio.lowlevel.in_trio_run():
             await trio.sleep_forever()
@@ -173,7 +173,7 @@ def test_engage_answers_at_once_though_the_stop_blocks_a_thread(tmp_path: Path) 
     go_on, begun = threading.Event(), threading.Event()
 
     class Blocked(FakeController):
-        def stop_all(self, reason: str, action: str) -> StopReport:  # type: ignore[override]
+        def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:  # type: ignore[override]
             begun.set()
             go_on.wait(SOON_S)
             return StopReport(0, 0)
@@ -207,7 +207,7 @@ def test_a_stop_that_bridges_to_the_loop_of_the_caller_is_no_deadlock(tmp_path: 
         loop = asyncio.get_running_loop()
 
         class Bridging(FakeController):
-            def stop_all(self, reason: str, action: str) -> StopReport:  # type: ignore[override]
+            def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:  # type: ignore[override]
                 return asyncio.run_coroutine_threadsafe(self._stop(), loop).result(SOON_S)
 
             async def _stop(self) -> StopReport:
@@ -303,7 +303,7 @@ def test_a_synchronous_engine_is_called_in_other_threads(tmp_path: Path) -> None
             names.add(threading.current_thread().name)
             return super().strategies()
 
-        async def stop_all(self, reason: str, action: str) -> StopReport:
+        async def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
             await asyncio.sleep(0)  # in a loop of its own
             return StopReport(0, 0)
 
@@ -465,7 +465,7 @@ async def test_a_plain_stop_is_confirmed_and_not_asked_again() -> None:
     calls: list[str] = []
 
     class Plain(FakeController):
-        def stop_all(self, reason: str, action: str) -> StopReport:  # type: ignore[override]
+        def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:  # type: ignore[override]
             calls.append(action)
             return StopReport(0, 0)
 

@@ -52,7 +52,7 @@ async def test_the_fake_controller_does_as_it_is_told_and_writes_it_down() -> No
     await engine.stop("b", "enough")
     await engine.set_stage("a", "shadow", Decimal(5))
     engine.open_orders = 2
-    report = await engine.stop_all("kill", "flatten")
+    report = await engine.stop_all("kill", "flatten", ("a",))
     assert (report.open_orders, report.open_positions) == (2, 0)
     assert [status.state for status in engine.strategies()] == ["running", "stopped"]
     assert engine.statuses["a"] == StrategyStatus(
@@ -79,7 +79,7 @@ async def test_every_call_of_the_fake_controller_can_be_made_to_fail() -> None:
         lambda: engine.pause("a", ""),
         lambda: engine.resume("a"),
         lambda: engine.stop("a", ""),
-        lambda: engine.stop_all("", "halt"),
+        lambda: engine.stop_all("", "halt", ()),
         lambda: engine.set_stage("a", "paper", None),
     )
     for call in calls:

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -56,6 +56,7 @@ class Engine:
         self.open_orders: Any = 0
         self.open_positions = 3
         self.stops: list[tuple[str, str]] = []
+        self.calls: list[tuple[str, str, tuple[str, ...]]] = []
         self.stopped: list[str] = []
         self.on_stop: Callable[[], None] = lambda: None
         self.mood = "works"
@@ -69,8 +70,9 @@ class Engine:
         if self.mood == "raises":
             raise RuntimeError("no")
 
-    async def stop_all(self, reason: str, action: KillAction) -> Any:
+    async def stop_all(self, reason: str, action: KillAction, strategies: Sequence[str]) -> Any:
         self.stops.append((reason, action))
+        self.calls.append((reason, action, tuple(strategies)))
         self.on_stop()
         await self._behave()
         report = StopReport(self.open_orders, self.open_positions)
@@ -267,7 +269,8 @@ async def test_engaging_ends_leases_and_writes_the_marker_before_the_engine_is_t
         assert (then.state, then.reason) == ("ENGAGING", "bad feeling")
         assert engine.stops == [("bad feeling", "halt")]
         assert await tree.alerts() == [
-            (Level.CRITICAL, "Kill switch activated", "bad feeling", False)
+            (Level.CRITICAL, "Kill switch activated", "bad feeling", False),
+            (Level.INFO, "Kill switch: stop confirmed", "0 orders and 3 positions open", False),
         ]
         assert stat.S_IMODE(os.stat(marker).st_mode) == 0o600
         again: KillStatus = await tree.ask(EngageKillSwitch("another", "guard"))
@@ -290,7 +293,7 @@ async def test_the_limit_engages_before_the_look_is_answered(marker: Path, engin
         assert tree.leases.latch.status.state == "ENGAGED"
         assert engine.stops == [("Fund drawdown 15.2% reached its limit 15.0%", "halt")]
         assert not tree.leases.may_trade("mm")
-        level, title, message, _ = (await tree.alerts())[-1]
+        level, title, message, _ = (await tree.alerts())[-2]
         assert (level, title) == (Level.CRITICAL, "Kill switch activated")
         assert message == "Fund drawdown 15.2% reached its limit 15.0%"
 
@@ -299,7 +302,7 @@ async def test_the_alert_names_the_strategy_that_lowered_nav(marker: Path, engin
     async with opened(marker, engine) as tree:
         await tree.watch()
         await tree.watch(-15_200)
-        message = (await tree.alerts())[-1][2]
+        message = (await tree.alerts())[-2][2]
         assert message == (
             "Fund drawdown 15.2% reached its limit 15.0%; mm lowered NAV most at that look"
         )
@@ -439,7 +442,8 @@ async def test_it_stays_engaged_over_a_restart_and_a_crash(marker: Path, engine:
         await tree.watch()
         assert not tree.leases.may_trade("mm")
         assert (await tree.watch()).state.kill_state == "ENGAGED"
-        assert len(engine.stops) == 2, "a new process asks anew"
+        # Before its first look a new process knows no name; the look brings one.
+        assert [names for *_, names in engine.calls[1:]] == [(), ("mm",)]
 
 
 async def test_a_crash_before_the_stop_was_confirmed_tries_again(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -385,7 +385,7 @@ async def test_a_part_that_hangs_costs_many_acts_two_seconds(autojump_clock: Clo
 
 def _stops(world: World) -> tuple[list[StopEnded], Callable[[], bool]]:
     told: list[StopEnded] = []
-    return told, lambda: world.host.start_stop_all("why", "halt", told.append)
+    return told, lambda: world.host.start_stop_all("why", "halt", ("a",), told.append)
 
 
 async def test_a_stop_is_never_called_twice_at_once(autojump_clock: Clock) -> None:
@@ -400,7 +400,7 @@ async def test_a_stop_is_never_called_twice_at_once(autojump_clock: Clock) -> No
 
 async def test_a_plain_stop_counts_as_any_other(autojump_clock: Clock) -> None:
     class Engine(FakeController):
-        def stop_all(self, reason: str, action: str) -> StopReport:  # type: ignore[override]
+        def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:  # type: ignore[override]
             return StopReport(0, 0)
 
     async with _world(Engine(), inline=True) as world:

@@ -30,7 +30,7 @@ def test_a_whole_controller_passes() -> None:
 
 
 def test_one_part_is_enough() -> None:
-    checked_controller(_with(stop_all=lambda reason, action: None))
+    checked_controller(_with(stop_all=lambda reason, action, strategies: None))
 
 
 def test_an_object_without_any_part_is_refused() -> None:
@@ -59,10 +59,10 @@ def test_a_part_that_cannot_be_read_is_refused() -> None:
 @pytest.mark.parametrize(
     ("part", "call"),
     [
-        (lambda: None, "stop_all(reason, action)"),
-        (lambda reason: None, "stop_all(reason, action)"),
-        (lambda reason, action, why: None, "stop_all(reason, action)"),
-        (lambda *, reason, action: None, "stop_all(reason, action)"),
+        (lambda: None, "stop_all(reason, action, strategies)"),
+        (lambda reason: None, "stop_all(reason, action, strategies)"),
+        (lambda reason, action, strategies, why: None, "stop_all(reason, action, strategies)"),
+        (lambda *, reason, action, strategies: None, "stop_all(reason, action, strategies)"),
     ],
 )
 def test_a_part_with_another_signature_is_refused_with_the_call(part: Any, call: str) -> None:

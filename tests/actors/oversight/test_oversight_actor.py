@@ -3,7 +3,7 @@ fails and restarts.
 """
 
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -107,7 +107,7 @@ class Engine:
     async def stop(self, name: str, reason: str) -> None:
         self._called("stop", name)
 
-    async def stop_all(self, reason: str, action: str) -> StopReport:
+    async def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
         self._called("stop_all", reason)
         return StopReport(0, 0)
 

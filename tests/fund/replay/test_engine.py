@@ -388,7 +388,7 @@ async def test_a_paused_strategy_is_flat_and_stays_so_until_it_goes_on() -> None
 async def test_after_a_stop_nothing_new_is_opened(action: Any, left: int) -> None:
     market = Market([(100, 110)] * 2, [1, -1])
     market.ticks(0)
-    report = await market.engine.stop_all("test", action)
+    report = await market.engine.stop_all("test", action, ("on-X",))
     assert (report.open_orders, report.open_positions) == (0, left)
     before = market.status.n_trades
     market.ticks(1)
