@@ -21,7 +21,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fundops import PromotionStage, StopReport, StrategyStatus, VirtualClock
+from fundops import PromotionStage, StopReport, VirtualClock
 from fundops.actors.guard import marker as marker_file
 from fundops.actors.persistence import database, store
 from fundops.runtime import FundopsError
@@ -427,7 +427,6 @@ class Life:
             self.latched, self.engine.confirmed = True, False
         await world.fund.tick()
         await wait_all_tasks_blocked()
-        await trio.sleep(0)
         status = await world.fund.kill_switch.status()
         if before not in ("OFF", "ENGAGED"):
             assert len(self.engine.told("stop_all")) > asked or self._waits(), "asked at each tick"

@@ -82,7 +82,7 @@ async def test_it_engages_at_the_last_of_the_ticks_in_a_row_that_are_asked_for()
 
 
 @pytest.fixture
-def broken_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+def broken_database(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Neither the database nor the marker can be written while the list is not empty."""
     broken: list[bool] = []
     opened, written = store.Store.__init__, Marker.write
@@ -101,7 +101,7 @@ def broken_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
 
     monkeypatch.setattr(store.Store, "__init__", open_store)
     monkeypatch.setattr(Marker, "write", write)
-    yield broken
+    return broken
 
 
 @pytest.mark.parametrize("by", ["a person", "the guard"])
@@ -279,8 +279,10 @@ def running(folder: Path) -> Iterator[Process]:
 def command(folder: Path, *words: str) -> Any:
     """Run `fundops kill-switch` in a shell's place; its answer, which must be a success."""
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND, "kill-switch", *words]
-        + ["--db", str(folder / "fund.db"), "--json"],
+        [
+            *(sys.executable, "-c", COMMAND, "kill-switch", *words),
+            *("--db", str(folder / "fund.db"), "--json"),
+        ],
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
