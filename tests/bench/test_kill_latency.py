@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from fundops.bench import kill_latency
 from fundops.bench.harness import Result, table
