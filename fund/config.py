@@ -25,7 +25,8 @@ from fundops.actors.ledger.events import Rules
 from fundops.actors.oversight import FeeSettings, OversightSettings, calendar_of
 from fundops.actors.promotion import PromotionSettings
 from fundops.actors.recovery import RecoverySettings
-from fundops.runtime import SECRET, ConfigError, Settings, shown
+from fundops.runtime import SECRET, YEAR_S, ConfigError, Settings, shown
+from fundops.wire.controller import STALE_FEED_S
 from fundops.wire.errors import AmountError
 from fundops.wire.money import Amount, positive_minor, to_minor
 
@@ -94,6 +95,10 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         str | Path | None,
         Meta(description="the database file; None: <name>.db in FUNDOPS_HOME or ~/.fundops"),
     ] = None
+    mode: Annotated[
+        Literal["act", "observe"],
+        Meta(description="'observe' keeps the books and tells the engine nothing"),
+    ] = "act"
     tick_interval_s: float | None = 1.0
     session: str = "UTC day"
     break_tolerance: float = 0.01
@@ -123,6 +128,11 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     host_silent_s: float = 10.0
     max_blind_s: float = 60.0
     on_blind: Literal["reduce", "kill"] = "reduce"
+    max_daily_loss_pct: float | None = None
+    stale_feed_s: Annotated[
+        float,
+        Meta(gt=0, le=YEAR_S, description="seconds without data, of a feed without its own limit"),
+    ] = STALE_FEED_S
 
     management_fee_bps: int = 0
     performance_fee_pct: float = 0.0

@@ -130,7 +130,8 @@ class _Check:
             call = partial(listing, self._controller, part, *args)
         else:
             call = partial(getattr(self._controller, part), *args, **kwargs)
-        result = self.line.call(call, deadline_s)
+        line = _in_thread if part == "emergency_stop" else self.line.call
+        result = line(call, deadline_s)
         if result is None:
             self._late.add(part)
             self._fault(part, f"it did not answer within {deadline_s:g} s")
@@ -257,12 +258,15 @@ class _Check:
         running = [status.name for status in statuses if status.state == "running"]
         name = next(iter((*running, *(status.name for status in statuses), _MADE_UP)))
         why = "" if statuses else "; it lists no strategy that could be named"
+        soon_us = SystemClock().now_us() + 30_000_000
         acts: tuple[tuple[Any, ...], ...] = (
+            ("keep_alive", soon_us),
             ("pause", name, "a check"),
             ("resume", name),
             ("set_stage", name, "paper", None),
             ("set_stage", name, "live-small", Decimal(1_000)),
             ("stop", name, "a check"),
+            ("emergency_stop",),
         )
         for part, *args in acts:
             for _ in self._answer(part, *args, why=why):
@@ -320,6 +324,15 @@ def _left_open(report: StopReport, action: KillAction) -> str:
     if positions and action == "flatten":
         left.append(f"{positions} position{'' if positions == 1 else 's'}")
     return " and ".join(left)
+
+
+def _in_thread(call: Callable[[], Any], deadline_s: float) -> outcome.Outcome[Any] | None:
+    """The outcome of a call in a thread of its own; None after its deadline."""
+    results: queue.SimpleQueue[outcome.Outcome[Any]] = queue.SimpleQueue()
+    _begun(lambda: results.put(outcome.capture(call)))
+    with suppress(queue.Empty):
+        return results.get(timeout=deadline_s)
+    return None
 
 
 def _key(row: object) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from fundops.fund import Fund
 from fundops.moments import Instant, Moment
 from fundops.wire.alert import AlertPage, AlertReceipt, Category, ChannelTest, Level
 from fundops.wire.controller import Fill
-from fundops.wire.guard import KillStatus
+from fundops.wire.guard import KillStatus, Released
 from fundops.wire.ledger import (
     AsideReport,
     Booked,
@@ -806,8 +806,11 @@ class SyncKillSwitch(SyncFace):
         reason: str,
         rearm: Literal["from_current_nav", "keep_peak"] = "from_current_nav",
         accept_open_orders: bool = False,
-    ) -> KillStatus:
+    ) -> Released:
         """Allow trading again, by a person who gives a name and a reason.
+
+        The answer states the NAV of the next stop, and its distance below the highest peak: each
+        release from the present NAV allows a further loss of the whole limit.
 
         "from_current_nav" measures the drawdown from the present NAV; "keep_peak" keeps the peak,
         so a drawdown that is still over the limit engages the switch again at the next tick.
@@ -1564,8 +1567,11 @@ class AsyncioKillSwitch(AsyncioFace):
         reason: str,
         rearm: Literal["from_current_nav", "keep_peak"] = "from_current_nav",
         accept_open_orders: bool = False,
-    ) -> KillStatus:
+    ) -> Released:
         """Allow trading again, by a person who gives a name and a reason.
+
+        The answer states the NAV of the next stop, and its distance below the highest peak: each
+        release from the present NAV allows a further loss of the whole limit.
 
         "from_current_nav" measures the drawdown from the present NAV; "keep_peak" keeps the peak,
         so a drawdown that is still over the limit engages the switch again at the next tick.

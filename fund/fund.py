@@ -44,6 +44,7 @@ from fundops.runtime import (
     Supervisor,
     SystemClock,
     ThreadWorker,
+    VirtualClock,
     Worker,
     bare_errors,
     open_supervisor,
@@ -202,6 +203,10 @@ async def _open(
                     restart_deadline_s=config.recovery.restart_deadline_s,
                     origin=uuid,
                     place=place,
+                    observing=config.mode == "observe",
+                    stale_feed_s=config.stale_feed_s,
+                    # In virtual time the loop may stand still between two steps.
+                    watch_loop=not isinstance(clock, VirtualClock),
                 )
                 if controller is not None and not host.can(CanStopAll):
                     log.warning(

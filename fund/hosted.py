@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from msgspec import UNSET, UnsetType
+
 from fundops.bridge import Bridge
 from fundops.config import FundConfig
 from fundops.fund import Fund
@@ -61,6 +63,18 @@ class Hosted:
         Raises: `ConfigError` naming the count that is no whole number.
         """
         self.now().report_stopped(report)
+
+    def report_feed(
+        self, name: str, at_us: int | None = None, stale_after_s: float | UnsetType | None = UNSET
+    ) -> None:
+        """Push the instant of a feed's newest data; None: now.
+
+        `stale_after_s` UNSET: the setting `stale_feed_s`; None: it brings rare events, and is never
+        stale.
+
+        Raises: `ConfigError` naming the field that is wrong; the older word then stands.
+        """
+        self.now().report_feed(name, at_us, stale_after_s)
 
     def may_trade(self, name: str) -> bool:
         """Whether the strategy `name` may send real orders that add risk now.

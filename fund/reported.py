@@ -1,13 +1,15 @@
-"""The words of a host that pushes its state."""
+"""The words of a host that pushes its state: its strategies, and its feeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fundops.actors.host import STRATEGIES_MAX, Word, refuse_future
+from msgspec import UNSET, UnsetType
+
+from fundops.actors.host import FEEDS_MAX, STRATEGIES_MAX, Word, refuse_future
 from fundops.runtime import Clock, ConfigError
 from fundops.wire import border
-from fundops.wire.controller import StrategyStatus
+from fundops.wire.controller import FeedStatus, StrategyStatus
 
 __all__ = ["Reported"]
 
@@ -18,6 +20,7 @@ class Reported:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._words: dict[str, Word] = {}
+        self._feeds: dict[str, FeedStatus] = {}
 
     def report(self, status: StrategyStatus) -> None:
         """Keep the status in place of an older one, with the instant at which it was given.
@@ -34,3 +37,23 @@ class Reported:
     def words(self) -> Mapping[str, Word]:
         """The last word about each strategy, in the order of the first ones."""
         return self._words.copy()
+
+    def report_feed(
+        self, name: str, at_us: int | None = None, stale_after_s: float | UnsetType | None = UNSET
+    ) -> None:
+        """Keep the word about a feed; `at_us` is that of its newest data, None: now.
+
+        Raises: `ConfigError` naming the field that is wrong; the older word then stands.
+        """
+        now_us = self._clock.now_us()
+        feed = border.feed_status(
+            FeedStatus(name, now_us if at_us is None else at_us, stale_after_s)
+        )
+        refuse_future(feed, now_us)
+        if len(self._feeds) >= FEEDS_MAX and feed.name not in self._feeds:
+            raise ConfigError("name", f"at most {FEEDS_MAX} feeds are watched")
+        self._feeds[feed.name] = feed
+
+    def feeds(self) -> Mapping[str, FeedStatus]:
+        """The last word about each feed, in the order of the first ones."""
+        return self._feeds.copy()

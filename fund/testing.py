@@ -56,6 +56,9 @@ class FakeController:
         self.calls: list[tuple[Any, ...]] = []
         self.failures: dict[str, Exception] = {}
         self.open_orders = 0
+        self.open_positions = 0
+        self.protective_orders = 0
+        self.alive_until_us: int | None = None  # as `keep_alive` said last
         self.feed_statuses: list[FeedStatus] = []
         self.fill_list: list[Fill] = []
         self.settlement_list: list[Settlement] = []
@@ -129,9 +132,19 @@ class FakeController:
     async def stop_all(
         self, reason: str, action: KillAction, strategies: Sequence[str]
     ) -> StopReport:
-        """Note the call and report `open_orders`."""
+        """Note the call and report `open_orders`, `open_positions` and `protective_orders`."""
         self._called("stop_all", reason, action, tuple(strategies))
-        return StopReport(self.open_orders, 0)
+        return StopReport(self.open_orders, self.open_positions, self.protective_orders)
+
+    def emergency_stop(self) -> None:
+        """Note the call."""
+        self._called("emergency_stop")
+
+    async def keep_alive(self, until_us: int) -> None:
+        """Keep `alive_until_us`. It is called each tick, so it is not noted in `calls`."""
+        if "keep_alive" in self.failures:
+            raise self.failures["keep_alive"]
+        self.alive_until_us = until_us
 
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
         """Note the call and set the strategy's stage and capital cap."""

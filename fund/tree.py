@@ -157,7 +157,9 @@ def _ledger(parts: Parts) -> ChildSpec:
 
 def _promotion(parts: Parts) -> ChildSpec:
     settings, capital = parts.config.promotion_settings(), parts.config.capital_minor
-    actor = partial(PromotionActor, parts.path, parts.clock, parts.host, settings, capital)
+    actor = partial(
+        PromotionActor, parts.path, parts.clock, parts.host, settings, capital, parts.leases
+    )
     return ChildSpec("promotion", actor)
 
 

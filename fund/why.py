@@ -114,6 +114,8 @@ def _of_reason(reason: Reason, facts: Facts) -> Blocker:
             return Blocker(kind, text, resume)
         case "pause":
             return Blocker(kind, f"{text} at its drawdown limit", resume)
+        case "daily_loss":
+            return Blocker(kind, text, "the next session lifts it")
         case "retired":
             return Blocker(kind, text, "nothing: register its successor under another name")
         case "stage":

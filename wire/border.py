@@ -13,6 +13,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar, cast
 
+from msgspec import UNSET
+
 from ..runtime import FOREIGN_ERRORS, ConfigError, shown
 from .controller import FeedStatus, StopReport, StrategyState, StrategyStatus, stage_risk
 from .errors import BadRequest
@@ -140,6 +142,9 @@ def feed_status(value: Any) -> FeedStatus:
 
 
 def _feed_status(value: FeedStatus) -> FeedStatus:
+    if value.stale_after_s is UNSET:
+        last_us = _instant(value.last_data_us, "last_data_us")
+        return FeedStatus(name(value.name, "name"), last_us)
     after_s = _optional(value.stale_after_s, "stale_after_s")
     if after_s is not None and after_s <= 0:
         raise ConfigError("stale_after_s", f"{shown(value.stale_after_s)} is not above zero")

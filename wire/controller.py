@@ -5,10 +5,11 @@ a separate Protocol below, recognised by its method names; a function of fundops
 missing part is disabled, and the start-up log names the missing parts. A host that pushes its state
 with `fund.report` needs no `strategies`.
 
-Each method may be a plain `def` or an `async def`. `Fund` calls both on its own trio loop, where a
-plain one must return within 1 ms, since the loop waits for it. An asyncio host is called on its own
-loop. `FundManager` calls in worker threads: a plain method there may block, a coroutine runs by
-`asyncio.run`, and several methods may run at once. Every call has a deadline: 1 s, for `restart`
+Each method may be a plain `def` or an `async def`, except `emergency_stop`, which is plain and runs
+in a thread of its own. `Fund` calls both on its own trio loop, where a plain one must return within
+1 ms, since the loop waits for it. An asyncio host is called on its own loop. `FundManager` calls in
+worker threads: a plain method there may block, a coroutine runs by `asyncio.run`, and several
+methods may run at once. Every call has a deadline: 1 s, for `restart`
 the setting `restart_deadline_s`, for `stop_all` 10 s. A coroutine is ended at its deadline, except
 `restart`. A part that is late is not called again before it comes back, except `stop_all`.
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:  # that module needs this one
     from .ledger import Statement
 
 __all__ = [
+    "STALE_FEED_S",
     "CanGiveStatement",
+    "CanKeepAlive",
     "CanListCashEvents",
     "CanListFeeds",
     "CanListFills",
@@ -38,6 +41,7 @@ __all__ = [
     "CanRestart",
     "CanSetStage",
     "CanStopAll",
+    "CanStopInEmergency",
     "CashEvent",
     "CashKind",
     "Controller",
@@ -56,6 +60,8 @@ KillAction = Literal["halt", "flatten", "freeze"]
 CashKind = Literal[
     "funding", "interest", "dividend", "borrow", "fee", "deposit", "withdrawal", "other"
 ]
+
+STALE_FEED_S = 300.0  # the default of the setting `stale_feed_s`
 
 _RISK = {"retired": 0, "paper": 0, "shadow": 0, "live-small": 1, "live-scaled": 2, "live": 2}
 
@@ -96,7 +102,16 @@ class FeedStatus(msgspec.Struct, frozen=True):
 
     name: str
     last_data_us: int | None  # None: no data yet
-    stale_after_s: float | None = 300.0  # None: a feed of rare events, which is never stale
+    # None: a feed of rare events, which is never stale. UNSET: the setting `stale_feed_s`.
+    stale_after_s: float | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def limit_s(self) -> float | None:
+        """Seconds without data after which it is stale; None: never.
+
+        The host port puts the setting in the place of UNSET; anywhere else UNSET is its default.
+        """
+        return STALE_FEED_S if self.stale_after_s is msgspec.UNSET else self.stale_after_s
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -198,6 +213,28 @@ class CanStopAll(Protocol):
         "freeze" touches nothing. Idempotent, and repeated until the report confirms the stop.
         """
         ...
+
+
+@runtime_checkable
+class CanStopInEmergency(Protocol):
+    """The part that the kill switch uses when the host does not react."""
+
+    def emergency_stop(self) -> None:
+        """Stop all real money. Plain, thread-safe, and called from a thread of its own.
+
+        It confirms nothing: `stop_all` or `fund.report_stopped` does.
+        """
+
+
+@runtime_checkable
+class CanKeepAlive(Protocol):
+    """The part that lets the venue cancel orders when fundops or the host is gone."""
+
+    def keep_alive(self, until_us: int) -> Awaitable[None] | None:
+        """Called each tick with the end of the leases.
+
+        The engine sets its venue's cancel-after timer to it, for orders that may add risk only.
+        """
 
 
 @runtime_checkable

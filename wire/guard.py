@@ -31,6 +31,7 @@ __all__ = [
     "ReadGuard",
     "ReadKillSwitch",
     "ReleaseKillSwitch",
+    "Released",
     "RenewLeases",
     "RestoreGuard",
     "SecondPassed",
@@ -39,6 +40,7 @@ __all__ = [
     "StrategyBook",
     "StrategyResumed",
     "Watch",
+    "Withheld",
 ]
 
 KillState = Literal["OFF", "ENGAGING", "ENGAGED", "UNCONFIRMED"]
@@ -71,6 +73,7 @@ class StrategyBook(msgspec.Struct, frozen=True):
     peak_minor: int = 0  # highest equity, scaled when capital was given or taken
     warned: bool = False  # of a drawdown near its limit
     paused: bool = False  # by the guard
+    would_pause: bool = False  # mode observe: it was told that the guard would pause it
     paused_by: str = ""  # the person who paused it; "": no person did
     paused_why: str = ""  # the reason that the person gave
     had_real: bool = False  # traded, or was allowed to trade, real money at any time
@@ -98,6 +101,12 @@ class GuardState(msgspec.Struct, frozen=True):
     kill_state: KillState = "OFF"
     silent: bool = False  # the host's silence was told
     blind: bool = False  # and that it lasts too long with real money live
+    limit_pct: float = 0.0  # of the fund's drawdown, as of the last look; 0: no look yet
+    highest_per_unit: float = 0.0  # NAV per unit at its highest; no release lowers it
+    would_kill: bool = False  # mode observe: it was told that the kill switch would engage
+    opening_session: str | None = None  # the last one that ended when `opening_per_unit` was taken
+    opening_per_unit: float = 0.0  # NAV per unit when the session that runs now began
+    loss_session: str | None = None  # the daily loss was reached when this was the last that ended
     strategies: Mapping[str, StrategyBook] = {}
 
 
@@ -140,6 +149,7 @@ class Watch(Request[GuardReport], frozen=True):
     session: str = ""  # the last one that ended
     listed: bool = True  # the statuses are a whole list, so a missing strategy has left it
     earned_minor: int = 0  # P&L that the ledger booked without a strategy
+    opening_nav_minor: int | None = None  # NAV when the session that runs now began; None: unknown
 
 
 class RenewLeases(Request[None], frozen=True):
@@ -180,6 +190,17 @@ class KillStatus(msgspec.Struct, frozen=True):
     protective_orders: int | None = None  # reduce-only ones, which stay under "halt"
 
 
+class Released(KillStatus, frozen=True):
+    """The kill switch after its release, with the next stop of the guard.
+
+    Each release from the current NAV allows a further loss of the whole limit, so the next stop
+    lies deeper below the peak.
+    """
+
+    next_stop_nav: Decimal | None = None  # NAV at which it engages again; None: no tick yet
+    next_stop_below_peak_pct: float | None = None  # that NAV below the highest one per unit
+
+
 class EngageKillSwitch(Request[KillStatus], frozen=True):
     """Engage the kill switch: end all leases and stop all trading. Again: no change.
 
@@ -210,6 +231,14 @@ class SecondPassed(msgspec.Struct, frozen=True, tag=True):
     """Sent by the guard to itself each second."""
 
 
+class Withheld(msgspec.Struct, frozen=True):
+    """An act that mode "observe" kept from the engine."""
+
+    part: str  # of the controller
+    strategy: str  # "": the act is for no single one
+    call: str  # as it would have been made
+
+
 class LatchStored(msgspec.Struct, frozen=True, tag=True):
     """Sent when the commit of the latch ended."""
 
@@ -217,7 +246,7 @@ class LatchStored(msgspec.Struct, frozen=True, tag=True):
     problem: str | None  # None: it is on disk
 
 
-class ReleaseKillSwitch(Request[KillStatus], frozen=True):
+class ReleaseKillSwitch(Request[Released], frozen=True):
     """Release the kill switch. Only a person does.
 
     Refused with: `BadRequest` naming the field, `KillSwitchNotEngaged`, `StopNotConfirmed`, and

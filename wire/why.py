@@ -23,6 +23,7 @@ BlockerKind = Literal[
     "hold",  # recovery holds it and does not restart it
     "breaker",  # recovery gave it up, or waits for the next attempt
     "pause",  # the guard paused it at its drawdown limit
+    "daily_loss",  # the fund lost too much in this session
     "frozen",  # not promoted until a person unfreezes it
     "cooldown",  # not promoted for some days after a demotion
     "gate",  # one criterion of its gate that is not met

@@ -19,7 +19,8 @@ from typing import Any, Protocol, assert_never
 from msgspec.structs import astuple, replace
 
 from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild, handles
-from ...wire.alert import Category, Level, SendAlert
+from ...wire.alert import AlertDraft, SendAlert
+from ...wire.border import given
 from ...wire.controller import CanStopAll, KillAction, StrategyStatus
 from ...wire.errors import (
     BadRequest,
@@ -38,6 +39,7 @@ from ...wire.guard import (
     PauseStrategy,
     ReadGuard,
     ReadKillSwitch,
+    Released,
     ReleaseKillSwitch,
     RenewLeases,
     RestoreGuard,
@@ -47,13 +49,14 @@ from ...wire.guard import (
     StrategyBook,
     StrategyResumed,
     Watch,
+    Withheld,
 )
 from ...wire.oversight import RememberGuard
 from ...wire.persistence import COMMIT_DEADLINE_S
 from ...wire.promotion import EntitlementTerms
 from ...wire.why import Reason
 from ..persistence import Writer
-from . import core, schema, switch
+from . import alerts, core, schema, switch
 from .core import GuardSettings
 from .entitle import after_pause, after_resume, grant, in_order, stops
 from .leases import Grant, Leases
@@ -73,9 +76,24 @@ BY_MAX = 128
 class GuardHost(Protocol):
     """The part of the host port that the guard needs. `Host` implements it."""
 
+    observing: bool  # no acting part of the controller is called
+
     def can(self, part: type) -> bool:
         """Whether the controller has this optional part."""
         ...
+
+    def take_withheld(self) -> tuple[Withheld, ...]:
+        """The acts that mode observe kept from the engine since the last call."""
+        ...
+
+    def watch_stop(self) -> None:
+        """Call `emergency_stop` when the host does not react under the kill switch."""
+
+    def start_emergency_stop(self, why: str) -> None:
+        """Begin to call `emergency_stop` without the kill switch, and return at once."""
+
+    def start_keep_alive(self, until_us: int) -> None:
+        """Begin to tell the engine until when the leases last, and return at once."""
 
     def names(self) -> tuple[str, ...]:
         """The strategies of the host's last words."""
@@ -126,12 +144,15 @@ class GuardActor(Actor):
         self._state = GuardState()
         self._restored = False  # this life has taken its stored memory
         self._own: Ref
-        rules = SwitchRules(
-            settings.kill_action, settings.flatten_confirm_ticks, host.can(CanStopAll)
+        self._rules = SwitchRules(
+            settings.kill_action,
+            settings.flatten_confirm_ticks,
+            host.can(CanStopAll),
+            host.observing,
         )
         # The latch outlives this actor.
-        self._switch = Switch(rules, self._latch.status, self._latch.engagements)
-        self._mover = ""  # the end of the alert that the switch engaged
+        self._switch = Switch(self._rules, self._latch.status, self._latch.engagements)
+        self._mover = ""  # the strategy that lowered NAV most when the switch engaged; "": none
         self._warned_undivided = False
         self._session = ""  # the last one that ended, as of the last look
         self._registered: frozenset[str] = frozenset()  # with promotion, as of the last look
@@ -218,26 +239,38 @@ class GuardActor(Actor):
             capital_minor=self._capital_minor,
             session=request.session,
             listed=request.listed,
+            opening_nav_minor=request.opening_nav_minor,
+            observing=self._host.observing,
         )
         self._state = found.state
         if not self._latch.engaged:
             if found.kill is not None:
-                mover = f"; {found.mover} lowered NAV most at that look" if found.mover else ""
-                self._engage(found.kill, "guard", mover=mover, by_itself=True)
+                self._engage(found.kill, "guard", mover=found.mover, by_itself=True)
         else:
             self._keep_stopped(request)
+        if found.emergency:
+            self._host.start_emergency_stop(found.emergency)
         if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
             self._renew_leases(request.statuses, request.terms, request.doubts, request.session)
             self._keep_paused(request.statuses)
+            self._keep_alive()
         self._state = replace(self._state, kill_state=self._kill.state)
         return GuardReport(
             self._state,
             found.gross_minor,
             found.pauses,
-            found.alerts,
+            (*found.alerts, *(alerts.withheld(act) for act in self._host.take_withheld())),
             found.performance_minor,
             found.problem,
         )
+
+    def _keep_alive(self) -> None:
+        """Resting orders live as long as the leases; under the kill switch, while any are open."""
+        kill = self._kill
+        closed = kill.open_orders == 0 and kill.open_positions == 0
+        if not (self._latch.engaged and closed):
+            lease_us = int(self._settings.lease_s * 1_000_000)
+            self._host.start_keep_alive(self._clock.now_us() + lease_us)
 
     @handles(RenewLeases)
     def renew(self, request: RenewLeases) -> None:
@@ -265,6 +298,7 @@ class GuardActor(Actor):
                 len(statuses),
             )
         by_name = {status.name: status for status in statuses}
+        lost = self._state.loss_session == session and not self._host.observing
         grants: dict[str, Grant] = {}
         for name in (*by_name, *(name for name in self._state.strategies if name not in by_name)):
             grants[name] = grant(
@@ -275,6 +309,7 @@ class GuardActor(Actor):
                 capital_minor=self._capital_minor,
                 doubt=doubts.get(name),
                 session=session,
+                daily_loss=lost,
             )
         self._leases.replace(grants, self._settings.lease_s)
 
@@ -292,6 +327,7 @@ class GuardActor(Actor):
         self._mover = mover
         self._move(switch.Engage(self._clock.now_us(), by_itself))
         self._move(switch.Worded(fitted(reason, REASON_MAX), fitted(by, BY_MAX)))
+        self._host.watch_stop()
 
     def _keep_stopped(self, request: Watch) -> None:
         """Repeat the stop until it is confirmed, and stop strategies that were started again."""
@@ -310,6 +346,7 @@ class GuardActor(Actor):
 
     def _pass(self) -> None:
         self._move(switch.Passed(self._marker.exists()))
+        self._host.watch_stop()
 
     @handles(StopEnded)
     def hear_stop(self, ended: StopEnded) -> None:
@@ -355,12 +392,13 @@ class GuardActor(Actor):
             case switch.Commit():
                 self._commit()
             case switch.TellEngaged():
-                text = f"{self._kill.reason}{self._mover}"
-                self._tell(Level.CRITICAL, "Kill switch activated", text)
+                names = self._in_scope()
+                self._send(alerts.engaged(self._kill, self._rules, names, self._mover))
             case switch.TellUnconfirmed():
-                self._tell_unconfirmed()
+                self._send(alerts.unconfirmed(self._kill, self._rules, self._in_scope()))
             case switch.TellConfirmed():
-                self._tell_confirmed()
+                log.warning("kill switch: the stop is confirmed")
+                self._send(alerts.confirmed(self._kill, self._rules, self._in_scope()))
             case _:
                 assert_never(act)
 
@@ -410,31 +448,17 @@ class GuardActor(Actor):
         with suppress(ActorError):
             self._own.tell_nowait(LatchStored(status, problem))
 
-    def _tell_unconfirmed(self) -> None:
-        """Without a key: no gate may drop it as told already."""
-        text = f"{self._kill.problem}; engaged by {self._kill.by}: {self._kill.reason}"
-        title = "Kill switch activated, stop not confirmed"
-        self._send(SendAlert(Level.CRITICAL, Category.KILL_SWITCH, title, text))
-
-    def _tell_confirmed(self) -> None:
-        status = self._kill
-        kept = f"; {status.protective_orders} protective orders stay"
-        text = f"{status.open_orders} orders and {status.open_positions} positions open"
-        text += kept if status.protective_orders else ""
-        log.warning("kill switch: the stop is confirmed: %s", text)
-        self._send(SendAlert(Level.INFO, Category.KILL_SWITCH, "Kill switch: stop confirmed", text))
-
     # -- releasing
 
     @handles(ReleaseKillSwitch)
-    def release(self, request: ReleaseKillSwitch) -> KillStatus:
+    def release(self, request: ReleaseKillSwitch) -> Released:
         """Trading resumes only as the leases are renewed by the next tick."""
-        by, reason = _required("by", request.by), _required("reason", request.reason)
+        by, reason = given(request.by, "by"), given(request.reason, "reason", REASON_MAX)
         rearm = plain_text(request.rearm)
         if rearm not in ("from_current_nav", "keep_peak"):
             raise BadRequest("rearm", "is neither 'from_current_nav' nor 'keep_peak'")
-        accepted = request.accept_open_orders is True
-        refusal = switch.release_refusal(self._kill, accept_open_orders=accepted)
+        accepted, before = request.accept_open_orders is True, self._kill
+        refusal = switch.release_refusal(before, accept_open_orders=accepted)
         if refusal is not None:
             raise refusal
         try:
@@ -445,14 +469,12 @@ class GuardActor(Actor):
                 f"the marker {self._marker.path} cannot be removed: {error}"
             ) from error
         self._move(switch.Released())
-        state = self._state
-        if rearm == "from_current_nav":
-            per_unit = state.nav_minor / state.units if state.units > 0 else 0.0
-            state = replace(state, peak_per_unit=per_unit)
-        self._state = replace(state, breaches=0, warned=False, kill_state="OFF")
+        self._host.watch_stop()
+        self._state = core.rearmed(self._state, keep_peak=rearm == "keep_peak")
+        answer = core.released(self._state, self._kill)
         log.warning("kill switch released by %s: %s", by, reason)
-        self._tell(Level.INFO, f"Kill switch released by {by}", reason, resolves=True)
-        return self._kill
+        self._send(alerts.released(answer, before, by, reason))
+        return answer
 
     # -- questions and a person's words
 
@@ -473,7 +495,7 @@ class GuardActor(Actor):
         Its lease ends at once. The engine is told by a task, and again at each look while it
         reports the strategy running; the commit follows. Neither is waited for.
         """
-        by, reason = _required("by", request.by, BY_MAX), _required("reason", request.reason)
+        by, reason = given(request.by, "by"), given(request.reason, "reason", REASON_MAX)
         name = request.strategy
         book = self._book(name)
         if book is None:
@@ -488,6 +510,8 @@ class GuardActor(Actor):
         self._pause_engine(name, reason)
         self._host.spawn(self._remember)
         log.warning("strategy %s paused by %s: %s", name, by, reason)
+        observing = self._host.observing
+        self._send(alerts.paused_by_person(name, by, reason, observing=observing))
         return True
 
     def _keep_paused(self, statuses: Sequence[StrategyStatus]) -> None:
@@ -500,7 +524,7 @@ class GuardActor(Actor):
                     self._pause_engine(status.name, book.paused_why)
 
     def _pause_engine(self, name: str, reason: str) -> None:
-        frozen = self._latch.engaged and self._kill.action == "freeze"
+        frozen = self._latch.stops(name) and self._kill.action == "freeze"
         if name not in self._pausing and not frozen:  # under "freeze" it must touch nothing
             self._pausing.add(name)
             self._host.spawn(self._tell_pause, name, reason)
@@ -540,11 +564,13 @@ class GuardActor(Actor):
         book = self._book(name)
         if book is None or not (book.paused or book.paused_by):
             return False
+        if book.paused_by:
+            self._send(alerts.resumed(name, request.by, request.reason))
         resumed = replace(book, paused_by="", paused_why="")
         if book.paused:
             resumed = replace(resumed, paused=False, warned=False, peak_minor=0)
             for draft in core.closed(name, f"resumed by {request.by}"):
-                self._send(SendAlert(*astuple(draft)))
+                self._send(draft)
         self._keep(name, resumed)
         self._leases.change(name, after_resume(self._leases.grant(name)))
         self._host.spawn(self._remember)
@@ -554,13 +580,13 @@ class GuardActor(Actor):
     @handles(ConfirmCounters)
     def confirm_counters(self, request: ConfirmCounters) -> bool:
         """A person says that the counters did restart; refused without a name and a reason."""
-        by, reason = _required("by", request.by), _required("reason", request.reason)
+        by, reason = given(request.by, "by"), given(request.reason, "reason", REASON_MAX)
         book = self._book(request.strategy)
         if book is None or not book.restarted:
             return False
         self._keep(request.strategy, replace(book, restarted=False))
         log.warning("counters of %s confirmed by %s: %s", request.strategy, by, reason)
-        self._send(SendAlert(*astuple(core.counters_confirmed(request.strategy, by))))
+        self._send(core.counters_confirmed(request.strategy, by))
         return True
 
     def _book(self, name: object) -> StrategyBook | None:
@@ -571,24 +597,9 @@ class GuardActor(Actor):
 
     # -- alerts
 
-    def _tell(self, level: Level, title: str, message: str, *, resolves: bool = False) -> None:
-        self._send(
-            SendAlert(
-                level, Category.KILL_SWITCH, title, message, dedup_key="kill", resolves=resolves
-            )
-        )
-
-    def _send(self, alert: SendAlert) -> None:
+    def _send(self, alert: AlertDraft) -> None:
         """A CRITICAL leaves even when the database cannot be written; and nothing here waits for
         it.
         """
         with suppress(ActorError):
-            self.context.ref("alert").tell_nowait(alert)
-
-
-def _required(field: str, value: object, most: int = REASON_MAX) -> str:
-    """A person's name or reason, as text. Raises: `BadRequest`."""
-    text = fitted(plain_text(value), most).strip()
-    if not text:
-        raise BadRequest(field, "is missing: a person's name and a reason are needed")
-    return text
+            self.context.ref("alert").tell_nowait(SendAlert(*astuple(alert)))

@@ -9,6 +9,7 @@ Without a denominator no drawdown is said.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence, Set
 from typing import Annotated, Literal, NamedTuple
 
@@ -16,15 +17,26 @@ import msgspec
 from msgspec import Meta
 
 from ...runtime import COUNT_MAX, Settings
+from ...wire.aftermath import NOT_KNOWN, aftermath
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import KillAction, StrategyStatus
-from ...wire.guard import FeeTerms, GuardState, Pause, StrategyBook
+from ...wire.guard import FeeTerms, GuardState, KillStatus, Pause, Released, StrategyBook
 from ...wire.money import from_minor, minor_of_float
 from ...wire.promotion import EntitlementTerms
+from .daily import judge_daily_loss, opened
 from .entitle import above, is_real
 from .scope import KillScope
 
-__all__ = ["GuardSettings", "Look", "closed", "counters_confirmed", "look", "performance_fee"]
+__all__ = [
+    "GuardSettings",
+    "Look",
+    "closed",
+    "counters_confirmed",
+    "look",
+    "performance_fee",
+    "rearmed",
+    "released",
+]
 
 # Warn from 80% of a limit, and call it over below 75%: one alert per approach, not one per wobble.
 WARN_AT = 0.80
@@ -97,6 +109,15 @@ class GuardSettings(Settings, frozen=True):
         Literal["reduce", "kill"],
         Meta(description="'reduce' lets the leases run out; 'kill' engages the kill switch"),
     ] = "reduce"
+    max_daily_loss_pct: Annotated[
+        float | None,
+        Meta(
+            gt=0,
+            le=100,
+            description="percent of the NAV at the session's opening; no new risk until the next"
+            " session; None: off",
+        ),
+    ] = None
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -110,6 +131,7 @@ class Look(msgspec.Struct, frozen=True):
     mover: str = ""  # the strategy whose figures lowered NAV most at this look; "": none
     performance_minor: int = 0  # the performance fee accrued at these figures
     problem: str = ""  # why NAV could not be taken, and the one before stands; "": it was taken
+    emergency: str = ""  # why the engine must be stopped without the kill switch; "": it must not
 
 
 class _Books(NamedTuple):
@@ -142,17 +164,22 @@ def look(
     capital_minor: int,
     session: str = "",
     listed: bool = True,
+    opening_nav_minor: int | None = None,
+    observing: bool = False,
 ) -> Look:
     """The state after this look, and the acts that it demands.
 
     `blind_s` is the age of the host's last word while it is silent, else 0; `session` the last
     session that ended; `earned_minor` the P&L of no strategy. `listed` False: the statuses are no
-    whole list, so none has left it.
+    whole list, so none has left it. `observing`: nothing is paused or stopped, and the alerts say
+    that it would be.
     """
     if blind_s:  # a host that says nothing changes nothing: it must never look like a profit
         found = _Books(state.strategies, (), (), "")
     else:
-        found = _look_at_all(state.strategies, settings, statuses, terms, capital_minor, session)
+        found = _look_at_all(
+            state.strategies, settings, statuses, terms, capital_minor, session, observing
+        )
         if listed:
             found = _with_leavers(found, {status.name for status in statuses})
     books = found.books
@@ -161,14 +188,38 @@ def look(
     fund, kill, fund_notes, performance, problem = _worth(
         state, settings, external_minor, gross, gross - accrued_fees_minor, fees
     )
+    if not problem:
+        per_unit = _per_unit(fund)
+        opening = opened(state, session, opening_nav_minor, per_unit)
+        fund = msgspec.structs.replace(
+            fund,
+            opening_session=opening.opening_session,
+            opening_per_unit=opening.opening_per_unit,
+        )
+        limit_pct = settings.max_daily_loss_pct
+        daily = judge_daily_loss(fund, per_unit, session, limit_pct, observing=observing)
+        fund, fund_notes = daily.state, [*fund_notes, *daily.alerts]
     any_live = any(book.real and not book.left for book in books.values())
     # A fund without strategies, such as one that keeps books alone, misses no word of a host.
     told, silence_notes = _silence(fund, settings, blind_s if books else 0.0, any_live=any_live)
-    if told.blind and settings.on_blind == "kill":
+    emergency = ""
+    if told.blind:
         limit_s = settings.max_blind_s
-        kill = f"host silent for {blind_s:.0f} s with real money live, limit {limit_s:.0f} s"
+        why = f"host silent for {blind_s:.0f} s with real money live, limit {limit_s:.0f} s"
+        if settings.on_blind == "kill":
+            kill = why
+        elif not state.blind:
+            emergency = why
+    if observing:
+        told, kill, kill_notes = _would_kill(told, kill)
+        silence_notes += kill_notes
     return Look(
-        msgspec.structs.replace(told, strategies=books),
+        msgspec.structs.replace(
+            told,
+            strategies=books,
+            limit_pct=settings.max_fund_drawdown_pct,
+            highest_per_unit=max(state.highest_per_unit, told.peak_per_unit),
+        ),
         gross,
         kill,
         tuple(found.pauses),
@@ -176,6 +227,54 @@ def look(
         found.mover,
         performance,
         problem,
+        emergency,
+    )
+
+
+def _would_kill(state: GuardState, kill: str | None) -> tuple[GuardState, None, list[AlertDraft]]:
+    """Mode observe: tell once that the kill switch would engage, and once that it no more would."""
+    if (kill is not None) == state.would_kill:
+        return state, None, []
+    note = (
+        _over(Category.KILL_SWITCH, "Kill switch would no longer engage", None, "kill")
+        if kill is None
+        else AlertDraft(
+            Level.CRITICAL,
+            Category.KILL_SWITCH,
+            "Kill switch would engage",
+            f"{kill}; mode is observe, so the leases and the engine go on",
+            None,
+            "kill",
+        )
+    )
+    return msgspec.structs.replace(state, would_kill=kill is not None), None, [note]
+
+
+def _per_unit(state: GuardState) -> float:
+    return state.nav_minor / state.units if state.units > 0 else state.peak_per_unit
+
+
+def rearmed(state: GuardState, *, keep_peak: bool) -> GuardState:
+    """The memory after a release: the drawdown begins anew, or the peak stays."""
+    peak = state.peak_per_unit
+    if not keep_peak:
+        peak = _per_unit(state) if state.units > 0 else 0.0
+    return msgspec.structs.replace(
+        state, peak_per_unit=peak, breaches=0, warned=False, kill_state="OFF"
+    )
+
+
+def released(state: GuardState, status: KillStatus) -> Released:
+    """The answer to a release: the NAV of the next stop, and how far it is below the peak."""
+    fields = msgspec.structs.asdict(status)
+    highest = max(state.highest_per_unit, state.peak_per_unit)
+    if state.units <= 0 or highest <= 0 or not state.limit_pct:
+        return Released(**fields)
+    stop_per_unit = state.peak_per_unit * (1 - state.limit_pct / 100)
+    return Released(
+        **fields,
+        next_stop_nav=from_minor(round(stop_per_unit * state.units)),
+        next_stop_below_peak_pct=round(_percent_below(stop_per_unit, highest), 6),
     )
 
 
@@ -212,6 +311,7 @@ def _look_at_all(
     terms_by_name: Mapping[str, EntitlementTerms] | None,
     capital_minor: int,
     session: str,
+    observing: bool,
 ) -> _Books:
     books = dict(before_by_name)
     pauses: list[Pause] = []
@@ -222,7 +322,7 @@ def _look_at_all(
         terms = None if terms_by_name is None else terms_by_name.get(name)
         before = books.get(name, StrategyBook())
         real = terms_by_name is None or is_real(status, terms)
-        after, pause, notes = _strategy(before, status, real, settings)
+        after, pause, notes = _strategy(before, status, real, settings, observing=observing)
         beyond = above(status, terms, capital_minor) if terms is not None else ""
         after = msgspec.structs.replace(
             after,
@@ -238,7 +338,8 @@ def _look_at_all(
         alerts += notes
         if before.left:
             alerts.append(_over(Category.GENERAL, f"{name} is listed again", name, f"left:{name}"))
-        if before.real and not after.real and (before.paused or before.warned):
+        told = before.paused or before.warned or before.would_pause
+        if before.real and not after.real and told:
             alerts += closed(name, "has no real money left to lose")
         pauses += [Pause(name, pause)] if pause else []
         made = after.real_pnl_minor - before.real_pnl_minor
@@ -374,7 +475,12 @@ def _figures(status: StrategyStatus) -> _Figures | None:
 
 
 def _strategy(
-    before: StrategyBook, status: StrategyStatus, real: bool, settings: GuardSettings
+    before: StrategyBook,
+    status: StrategyStatus,
+    real: bool,
+    settings: GuardSettings,
+    *,
+    observing: bool,
 ) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
     """The strategy's book, why to pause it (None: it may go on), and what to say."""
     figures = _figures(status)
@@ -404,6 +510,7 @@ def _strategy(
         worth_minor=worth or 0,
         peak_minor=peak,
         paused=before.paused and real,  # a stage without real money is a way out
+        would_pause=before.would_pause and real and observing,
         state=status.state,
         realized_minor=figures.realized,
         n_trades=status.n_trades,
@@ -411,7 +518,8 @@ def _strategy(
     )
     if worth is None:
         return after, None, notes
-    judged, pause, drawdown_notes = _judge_drawdown(after, status.name, worth, settings)
+    judge = _judge_unacted if observing else _judge_drawdown
+    judged, pause, drawdown_notes = judge(after, status.name, worth, settings)
     return judged, pause, [*notes, *drawdown_notes]
 
 
@@ -465,8 +573,14 @@ def _judge_drawdown(
         return msgspec.structs.replace(book, warned=False), None, []
     if drawdown >= limit and not book.paused:
         reason = f"drawdown {drawdown:.2f}% reached its limit {limit:g}%"
+        text = f"{reason}. " + aftermath(
+            (name,),
+            left_open=NOT_KNOWN,
+            next_act="the engine is told to pause it; promotion may demote it at its next look",
+            undo=f"fundops strategy resume {shlex.quote(name)} --by NAME --reason TEXT",
+        )
         note = AlertDraft(
-            Level.WARNING, Category.DRAWDOWN, f"{name} paused", reason, name, f"paused:{name}"
+            Level.WARNING, Category.DRAWDOWN, f"{name} paused", text, name, f"paused:{name}"
         )
         return msgspec.structs.replace(book, paused=True, warned=True), reason, [note]
     if drawdown >= WARN_AT * limit and not book.warned:
@@ -486,6 +600,29 @@ def _judge_drawdown(
         )
         return msgspec.structs.replace(book, warned=False), None, [note]
     return book, None, []
+
+
+def _judge_unacted(
+    book: StrategyBook, name: str, worth: int, settings: GuardSettings
+) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
+    """As `_judge_drawdown` in mode observe: it tells once what would be done, and does nothing."""
+    judged, reason, notes = _judge_drawdown(book, name, worth, settings)
+    if reason is None:
+        over = book.would_pause and not judged.warned
+        notes = closed(name, "would no longer be paused") if over else notes
+        return (
+            msgspec.structs.replace(judged, would_pause=book.would_pause and not over),
+            None,
+            notes,
+        )
+    judged = msgspec.structs.replace(judged, paused=False, would_pause=True)
+    if book.would_pause:
+        return judged, None, []
+    text = f"{reason}; mode is observe, so its lease and the engine go on"
+    note = AlertDraft(
+        Level.WARNING, Category.DRAWDOWN, f"{name} would be paused", text, name, f"paused:{name}"
+    )
+    return judged, None, [note]
 
 
 def _with_flows(state: GuardState, external_minor: int) -> GuardState:

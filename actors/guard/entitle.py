@@ -15,6 +15,7 @@ from .leases import Grant, with_reason
 __all__ = ["above", "after_pause", "after_resume", "grant", "in_order", "is_real", "stops"]
 
 _NONE = Decimal(0)
+_DAILY_LOSS = Reason("daily_loss", "the fund's daily loss limit was reached in this session")
 
 
 def is_real(status: StrategyStatus, terms: EntitlementTerms | None) -> bool:
@@ -76,14 +77,18 @@ def grant(
     capital_minor: int,
     doubt: str | None,
     session: str,
+    daily_loss: bool = False,
 ) -> Grant:
     """The permission that follows from this look, with every reason against opening, in order.
 
-    `session` is the last one that ended; `doubt` None: no doubt.
+    `session` is the last one that ended; `doubt` None: no doubt; `daily_loss`: the fund has lost
+    too much in the session that runs.
     """
     real = book.had_real or book.real
     stopped = stops(book)
     faults = _faults(status, doubt, stopped=bool(stopped))
+    if daily_loss and (not promotion or (terms is not None and terms.mode == "live")):
+        faults = (_DAILY_LOSS, *faults)
     if not promotion:  # every strategy is real
         reasons = (*stopped, *faults)
         if not reasons:

@@ -3,6 +3,9 @@
 A lease runs out by itself unless the tick renews it, so a live strategy opens nothing when fundops
 is gone. It lasts on monotonic time, so no step of the wall clock prolongs it. The permission to
 close never runs out for a strategy that had real money.
+
+The guard writes the permissions, and the promotion actor the limits: a demotion lowers the limit
+before it is committed, and so acts at once, also while a tick works with the terms of before it.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from .latch import KillLatch
 __all__ = ["Grant", "Leases", "with_reason"]
 
 _RAN_OUT = Reason("lease", "its lease ran out")
+_DEMOTED = Reason("stage", "it was demoted since the last tick")
+_SOME = Decimal(1)
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -52,14 +57,14 @@ def with_reason(reasons: tuple[Reason, ...], added: Reason) -> tuple[Reason, ...
 
 
 class Leases:
-    """Written by the guard alone, read from any thread. A write replaces the whole mapping, so
-    a read is one look-up.
-    """
+    """Read from any thread. A write replaces a whole mapping, so a read is one look-up."""
 
     def __init__(self, clock: Clock, latch: KillLatch | None = None) -> None:
         self._clock = clock
         self.latch = latch or KillLatch()
         self._grants: Mapping[str, Grant] = {}
+        # The most real capital of each strategy; of one without an entry its permission says it.
+        self._limits: Mapping[str, Decimal] = {}
         self._until_s = float("-inf")  # monotonic
         self._until_us = 0
         # The kill switch ended the leases in its scope, and no tick without it has renewed them.
@@ -82,6 +87,13 @@ class Leases:
     def change(self, name: str, grant: Grant) -> None:
         """A new permission of one strategy between two ticks, such as a pause."""
         self._grants = {**self._grants, name: grant}
+
+    def limit(self, limits: Mapping[str, Decimal]) -> None:
+        """For promotion alone: the most real capital of these strategies from now on.
+
+        0 ends a live lease at once.
+        """
+        self._limits = {**self._limits, **limits}
 
     def grant(self, name: str) -> Grant:
         """The permission of `name` as it was given last, whether or not it still holds."""
@@ -110,13 +122,13 @@ class Leases:
         mode = grant.mode
         if self._stops(name):
             mode = "reduce" if grant.had_real and not self._frozen(name) else "none"
-        elif mode == "live" and not self._valid(name):
+        elif mode == "live" and not (self._valid(name) and self._is_allowed(name)):
             mode = "reduce"
         reasons = self.reasons(name)
         return Entitlement(
             grant.stage,
             mode,
-            Decimal(0) if mode in ("reduce", "none") else grant.capital,
+            Decimal(0) if mode in ("reduce", "none") else self._capital(name, grant),
             self._until_us if grant is not _UNKNOWN else 0,
             mode == "live",
             grant.had_real and not self._frozen(name),
@@ -133,13 +145,20 @@ class Leases:
         if self._stops(name):  # it has ended the lease, which is no reason beside it
             text = f"the kill switch is {self.latch.status.state}"
             return (Reason("kill_switch", text), *reasons)
+        if grant.mode == "live" and not self._is_allowed(name):
+            reasons = with_reason(reasons, _DEMOTED)
         if grant is _UNKNOWN or self._valid(name) or any(kind == "lease" for kind, _ in reasons):
             return reasons
         return with_reason(reasons, _RAN_OUT)
 
     def may_trade(self, name: str) -> bool:
         """Whether `name` may send real orders that add risk now; False also for no name at all."""
-        return self._grant_of(name).mode == "live" and not self._stops(name) and self._valid(name)
+        return (
+            self._grant_of(name).mode == "live"
+            and not self._stops(name)
+            and self._valid(name)
+            and self._is_allowed(name)
+        )
 
     def may_close(self, name: str) -> bool:
         """Whether `name` may send real orders that only reduce its risk."""
@@ -149,6 +168,12 @@ class Leases:
         # A host may ask with anything, such as a list, which no mapping can look up.
         text = plain_text(name)
         return _UNKNOWN if text is None else self._grants.get(text, _UNKNOWN)
+
+    def _is_allowed(self, name: str) -> bool:
+        return self._limits.get(name, _SOME) > 0
+
+    def _capital(self, name: str, grant: Grant) -> Decimal:
+        return min(grant.capital, self._limits.get(name, grant.capital))
 
     def _valid(self, name: str) -> bool:
         if self._clock.monotonic_s() > self._until_s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .host import (
+    FEEDS_MAX,
     RESTART_DEADLINE_S,
     STRATEGIES_MAX,
     Heard,
@@ -14,6 +15,7 @@ from .parts import checked_controller
 from .places import AsyncioPlace, InlinePlace, Place, ThreadPlace
 
 __all__ = [
+    "FEEDS_MAX",
     "RESTART_DEADLINE_S",
     "STRATEGIES_MAX",
     "AsyncioPlace",

@@ -12,19 +12,22 @@ wrong is set aside by name, and the others count.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
 import trio
+from msgspec import UNSET
 
 from ...runtime import ActorError, Clock, ConfigError, SystemClock, run_undisturbed, shown
 from ...wire import border
 from ...wire.border_reports import Problem, checked_statement
 from ...wire.controller import (
+    STALE_FEED_S,
     CanGiveStatement,
+    CanKeepAlive,
     CanListCashEvents,
     CanListFeeds,
     CanListFills,
@@ -32,6 +35,7 @@ from ...wire.controller import (
     CanPause,
     CanRestart,
     CanSetStage,
+    CanStopInEmergency,
     CashEvent,
     FeedStatus,
     Fill,
@@ -42,15 +46,17 @@ from ...wire.controller import (
 )
 from ...wire.errors import HostFault, NotRetryable
 from ...wire.foreign import field_of, fitted, plain_text
-from ...wire.guard import StopEnded
+from ...wire.guard import StopEnded, Withheld
 from ...wire.ledger import Statement
 from ...wire.recovery import AttemptEnded, AttemptLate
 from ..guard.latch import KillLatch
 from .calls import CALL_DEADLINE_S, STOP_ALL_DEADLINE_S, Asked, Call, Calls, Listed, Reports
+from .emergency import LOOP_TURN_S, Emergency, LoopWatch
 from .parts import FEATURES, lacks, offers
 from .places import InlinePlace, Place
 
 __all__ = [
+    "FEEDS_MAX",
     "RESTART_DEADLINE_S",
     "STRATEGIES_MAX",
     "Heard",
@@ -63,6 +69,7 @@ log = logging.getLogger("fundops.host")
 
 RESTART_DEADLINE_S = 30.0  # then the restart is reported late; it is not cancelled
 STRATEGIES_MAX = 10_000
+FEEDS_MAX = 10_000
 # Clocks of two machines differ by less; an instant further ahead is a fault.
 FUTURE_MAX_US = 300_000_000
 STALLS_MAX = 16  # remembered; a word older than so many stalls is silent anyway
@@ -94,6 +101,10 @@ class Heard(NamedTuple):
 class Pushed(Protocol):
     """The words of a host that pushes its state."""
 
+    def feeds(self) -> Mapping[str, FeedStatus]:
+        """The last word about each feed."""
+        ...
+
     def words(self) -> Mapping[str, Word]:
         """The last word about each strategy, in the order of the first ones."""
         ...
@@ -107,6 +118,9 @@ class Host:
     `latch` is read in the moment of acting. `tick_interval_s` None: the host drives the ticks. A
     restart is reported late after `restart_deadline_s`, and goes on. `origin` precedes the ids of
     restart attempts, since the engine may serve several funds, or this one after a fresh start.
+    `observing`: no acting part is called. `stale_feed_s` is the limit of a feed without its own.
+    `watch_loop` False: no thread watches the host's loop, as in virtual time, where it may stand
+    still.
     """
 
     def __init__(
@@ -123,7 +137,11 @@ class Host:
         restart_deadline_s: float = RESTART_DEADLINE_S,
         origin: str = "",
         place: Place | None = None,
+        observing: bool = False,
+        stale_feed_s: float = STALE_FEED_S,
+        watch_loop: bool = False,
     ) -> None:
+        self.observing = observing
         self._controller = controller
         self._parts = frozenset(feature.part for feature in FEATURES if offers(controller, feature))
         self._nursery = nursery
@@ -135,6 +153,20 @@ class Host:
         self._place = place or InlinePlace()
         self._calls = Calls(controller, self._place, self._start, self._clock, restart_deadline_s)
         self.latch = latch or KillLatch()
+        self._pushed_feeds = pushed
+        self._stale_feed_s = stale_feed_s
+        self._emergency: Emergency | None = None
+        if self.can(CanStopInEmergency):
+            stop: Callable[[], object] = getattr(controller, "emergency_stop")  # noqa: B009
+            self._emergency = Emergency(stop)
+        self._reacts = True  # no call was late at the last look under the kill switch
+        self._emergencies = 0  # counts the times that the host ceased to react
+        own = trio.lowlevel.current_trio_token()
+        self._turn = self._place.turn(own) if watch_loop else None
+        self._loop_watch: LoopWatch | None = None
+        self._alive: Call | None = None  # the last call of keep_alive
+        self._withheld: dict[tuple[str, str], Withheld] = {}  # not taken yet
+        self._told_withheld: set[str] = set()
         self._pushed = pushed if not hasattr(controller, "strategies") else None
         self._interval_s = tick_interval_s
         self._silent_after_s = max(host_silent_s, 3 * (tick_interval_s or 0.0))
@@ -317,7 +349,7 @@ class Host:
             self._feeds.ask()
 
     def feeds_heard(self) -> tuple[FeedStatus, ...]:
-        """The last good status of each feed; empty without that part.
+        """The last good status of each feed, asked for or pushed.
 
         A feed with a wrong status is named in `feed_doubts`, and its last good one stands.
 
@@ -342,7 +374,15 @@ class Host:
         problem = self._feeds.problem
         if problem is not None:
             raise problem
-        return tuple(self._feed_words.values())
+        words = dict(self._feed_words)
+        if self._pushed_feeds is not None:
+            words |= self._pushed_feeds.feeds()
+        return tuple(self._with_threshold(feed) for feed in words.values())
+
+    def _with_threshold(self, feed: FeedStatus) -> FeedStatus:
+        if feed.stale_after_s is not UNSET:
+            return feed
+        return FeedStatus(feed.name, feed.last_data_us, self._stale_feed_s)
 
     async def feeds_now(self) -> tuple[FeedStatus, ...]:
         """As `feeds_heard`, after asking and waiting for the answer. Raises: `HostFault`."""
@@ -399,9 +439,29 @@ class Host:
 
     # -- orders
 
+    def _withholds(self, part: str, *args: object, name: str = "") -> bool:
+        """Whether mode "observe" keeps this act from the engine: the one place that refuses it."""
+        if not self.observing:
+            return False
+        call = f"{part}({', '.join(map(shown, args))})"
+        if call not in self._told_withheld:
+            self._told_withheld.add(call)
+            self._withheld[part, name] = Withheld(part, name, call)
+        return True
+
+    def withhold_restart(self, name: str) -> None:
+        """Name the restart that recovery would begin now."""
+        self._withholds("restart", name, name=name)
+
+    def take_withheld(self) -> tuple[Withheld, ...]:
+        """The acts that were kept from the engine since the last call, each told once."""
+        taken = tuple(self._withheld.values())
+        self._withheld.clear()
+        return taken
+
     async def pause(self, name: str, reason: str) -> None:
         """Pause a strategy; nothing without that part. Raises: `HostFault`."""
-        if self.can(CanPause):
+        if self.can(CanPause) and not self._withholds("pause", name, reason, name=name):
             await self._calls.begin("pause", name, reason).in_time()
 
     async def resume(self, name: str) -> None:
@@ -412,7 +472,7 @@ class Host:
         """
         if self.latch.stops(name):
             raise HostFault("resume", "is not called, since the kill switch is engaged")
-        if not self.can(CanPause):
+        if not self.can(CanPause) or self._withholds("resume", name, name=name):
             return
         engagements = self.latch.engagements
         await self._calls.begin("resume", name).in_time()
@@ -426,13 +486,26 @@ class Host:
 
     async def stop(self, name: str, reason: str) -> None:
         """Stop a strategy; nothing without that part. Raises: `HostFault`."""
-        if self.can(CanPause):
+        if self.can(CanPause) and not self._withholds("stop", name, reason, name=name):
             await self._calls.begin("stop", name, reason).in_time()
 
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
         """Put a stage in force; nothing without that part. Raises: `HostFault`."""
-        if self.can(CanSetStage):
+        if self.can(CanSetStage) and not self._withholds(
+            "set_stage", name, stage, capital_cap, name=name
+        ):
             await self._calls.begin("set_stage", name, stage, capital_cap).in_time()
+
+    def start_keep_alive(self, until_us: int) -> None:
+        """Begin to tell the engine that fundops lives, and return at once; never twice at once."""
+        if not self.can(CanKeepAlive) or self._withholds("keep_alive"):
+            return
+        if self._alive is not None and not self._alive.is_ended:
+            return  # past its deadline it is named as any other part
+        self._alive = self._calls.begin("keep_alive", until_us)
+        if self._alive.is_ended:
+            with suppress(HostFault):
+                self._alive.answer()
 
     async def each(
         self, act: Callable[..., Awaitable[None]], arguments: Sequence[tuple[Any, ...]]
@@ -481,6 +554,8 @@ class Host:
         False: the call before has not ended, so none was begun. One that is past its deadline is
         left behind, up to four.
         """
+        if self._withholds("stop_all", reason, action, strategies):
+            return False
         if self._stopping or not self._calls.can_begin("stop_all"):
             return False
         self._stopping = True
@@ -514,8 +589,45 @@ class Host:
                 if report is not None:
                     _told(tell, StopEnded(action, report, problem, engagement, strategies))
 
+    def watch_stop(self) -> None:
+        """Call `emergency_stop` when the host does not react under the kill switch.
+
+        To be called when the switch engages and each second. It does not react while a call is past
+        its deadline, or its event loop does not turn, which a thread watches.
+        """
+        if not self.latch.engaged or self._emergency is None or self.observing:
+            self._end_loop_watch()
+            return
+        if self._turn is not None and self._loop_watch is None:
+            self._loop_watch = LoopWatch(self._turn, self._on_stuck_loop)
+        late = self._calls.late()
+        if late:
+            part, problem = next(iter(late.items()))
+            self._emergencies += self._reacts
+            self._call_emergency(self._emergencies, f"controller.{part} {problem}")
+        self._reacts = not late
+
+    def _on_stuck_loop(self) -> None:
+        self._call_emergency("loop", f"its event loop has not turned for {LOOP_TURN_S:g} s")
+
+    def start_emergency_stop(self, why: str) -> None:
+        """Call `emergency_stop` once without the kill switch, if the engine has it."""
+        if self._emergency is not None:
+            self._emergencies += 1
+            self._call_emergency(self._emergencies, why)
+
+    def _call_emergency(self, cause: Hashable, why: str) -> None:
+        if self._emergency is not None and not self._withholds("emergency_stop"):
+            self._emergency.call((self.latch.engagements, cause), why)
+
+    def _end_loop_watch(self) -> None:
+        if self._loop_watch is not None:
+            self._loop_watch.end()
+            self._loop_watch = None
+
     async def finish_stop(self) -> None:
         """Wait for a `stop_all` in flight, at most for its deadline, also when cancelled."""
+        self._end_loop_watch()
         with trio.move_on_after(STOP_ALL_DEADLINE_S + 1, shield=True):
             while self._stopping:
                 await self._stopped.wait()
@@ -577,6 +689,8 @@ class Host:
         try:
             if not self.can(CanRestart):
                 raise HostFault("restart", "is not implemented by this controller")
+            if self._withholds("restart", name, name=name):
+                raise HostFault("restart", "is not called in mode observe")
             if self.latch.stops(name):
                 raise HostFault("restart", "is not called, since the kill switch is engaged")
             async with trio.open_nursery() as nursery:
@@ -599,9 +713,14 @@ class Host:
         _told(tell, AttemptLate(name, attempt_id))
 
 
-def refuse_future(status: StrategyStatus, now_us: int) -> None:
+def refuse_future(status: StrategyStatus | FeedStatus, now_us: int) -> None:
     """Refuse a status from the future: its age could not be said. Raises: `ConfigError`."""
-    for field, at_us in (("at_us", status.at_us), ("heartbeat_us", status.heartbeat_us)):
+    instants: tuple[tuple[str, int | None], ...] = (
+        (("at_us", status.last_data_us),)
+        if isinstance(status, FeedStatus)
+        else (("at_us", status.at_us), ("heartbeat_us", status.heartbeat_us))
+    )
+    for field, at_us in instants:
         if at_us is not None and at_us > now_us + FUTURE_MAX_US:
             raise ConfigError(field, f"{at_us} lies {(at_us - now_us) / 1e6:.0f} s in the future")
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from ...runtime import ConfigError, shown
 from ...wire.controller import (
     CanGiveStatement,
+    CanKeepAlive,
     CanListCashEvents,
     CanListFeeds,
     CanListFills,
@@ -21,6 +22,7 @@ from ...wire.controller import (
     CanRestart,
     CanSetStage,
     CanStopAll,
+    CanStopInEmergency,
 )
 from ...wire.foreign import fitted
 
@@ -41,6 +43,14 @@ FEATURES: Final = (
         CanPause, ("pause", "resume", "stop"), "no strategy is paused at its limits, nor stopped"
     ),
     Feature(CanStopAll, ("stop_all",), "only fund.report_stopped can confirm the kill switch"),
+    Feature(
+        CanStopInEmergency,
+        ("emergency_stop",),
+        "an engine that does not react is stopped by the end of its leases alone",
+    ),
+    Feature(
+        CanKeepAlive, ("keep_alive",), "orders that a dead host leaves resting are not cancelled"
+    ),
     Feature(CanSetStage, ("set_stage",), "promotions are not put in force at the engine"),
     Feature(CanListFeeds, ("feeds",), "stale feeds are not noticed"),
     Feature(CanListFills, ("fills",), "fills are not booked automatically"),
@@ -57,6 +67,8 @@ METHODS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "resume": (("name",), ()),
     "stop": (("name", "reason"), ()),
     "stop_all": (("reason", "action", "strategies"), ()),
+    "emergency_stop": ((), ()),
+    "keep_alive": (("until_us",), ()),
     "set_stage": (("name", "stage", "capital_cap"), ()),
     "feeds": ((), ()),
     "fills": (("after",), ()),
@@ -112,6 +124,10 @@ def _check_method(name: str, method: Any) -> None:
         raise ConfigError("controller", f"its {name} is not a method")
     if inspect.isasyncgenfunction(method):
         raise ConfigError("controller", f"its {name} is an async generator; it must return a list")
+    if name == "emergency_stop" and inspect.iscoroutinefunction(method):
+        raise ConfigError(
+            "controller", "its emergency_stop is a coroutine function; it must be a plain one"
+        )
     try:
         accepted = inspect.signature(method)
     except (TypeError, ValueError):

@@ -34,6 +34,7 @@ __all__ = [
     "InlinePlace",
     "Place",
     "ThreadPlace",
+    "Turn",
 ]
 
 log = logging.getLogger("fundops.host")
@@ -57,6 +58,10 @@ LOOP_LOOK_S = 1.0  # between two looks whether a loop was closed during a call
 RAISED: Final = (*FOREIGN_ERRORS, BaseExceptionGroup)
 
 
+# Has an event loop call a function at its next turn.
+Turn = Callable[[Callable[[], None]], object]
+
+
 class CutOff(Exception):
     """The call was ended at its deadline, or could not begin before it."""
 
@@ -72,6 +77,13 @@ class Place(Protocol):
 
         `part` is the name of the controller's method. The context of the caller is that of the
         call. Raises, at once or from the awaitable: the error of the call; `CutOff`.
+        """
+        ...
+
+    def turn(self, own: trio.lowlevel.TrioToken) -> Turn | None:
+        """The way to have the host's event loop call a function, from any thread.
+
+        `own` is the fund's loop. None: the host has no loop.
         """
         ...
 
@@ -101,6 +113,10 @@ class InlinePlace:
             else:
                 self._in_a_row.pop(part, None)
         return _until(answer, cut_after_s) if inspect.isawaitable(answer) else answer
+
+    def turn(self, own: trio.lowlevel.TrioToken) -> Turn | None:
+        """See `Place`."""
+        return own.run_sync_soon
 
     def _count_slow(self, part: str, took_s: float) -> None:
         self.slow[part] = self.slow.get(part, 0) + 1
@@ -138,6 +154,10 @@ class AsyncioPlace:
         self._loop.call_soon_threadsafe(partial(away.begin, self._loop, call), context=context)
         return away.wait(cut_after_s)
 
+    def turn(self, own: trio.lowlevel.TrioToken) -> Turn | None:
+        """See `Place`."""
+        return self._loop.call_soon_threadsafe
+
     def _look(self) -> None:
         if self._loop.is_closed():
             raise RuntimeError("the host's asyncio loop is closed")
@@ -158,6 +178,10 @@ class ThreadPlace:
     def __call__(self, part: str, call: Callable[[], Any], cut_after_s: float) -> Any:
         """See `Place`."""
         return self._run(part, call, cut_after_s)
+
+    def turn(self, own: trio.lowlevel.TrioToken) -> Turn | None:
+        """See `Place`. A synchronous host has no loop."""
+        return None
 
     async def _run(self, part: str, call: Callable[[], Any], cut_after_s: float) -> Any:
         turns = self._turns.setdefault(part, trio.CapacityLimiter(THREADS_PER_PART))

@@ -131,11 +131,15 @@ def _flags(guard: GuardState) -> tuple[object, ...]:
         guard.silent,
         guard.blind,
         guard.external_minor,
+        guard.would_kill,
+        guard.opening_session,
+        guard.loss_session,
         tuple(
             (
                 name,
                 book.paused,
                 book.paused_by,
+                book.would_pause,
                 book.warned,
                 book.real,
                 book.had_real,

@@ -181,7 +181,7 @@ def feeds(statuses: Sequence[FeedStatus], now_us: int) -> dict[str, Feed]:
     """The topic `feeds`."""
     found = {}
     for status in statuses:
-        after_s, last_us = status.stale_after_s, status.last_data_us
+        after_s, last_us = status.limit_s, status.last_data_us
         stale = after_s is not None and (last_us is None or now_us - last_us > after_s * 1_000_000)
         found[status.name] = Feed(status.name, last_us, after_s, stale)
     return found

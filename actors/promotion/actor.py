@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ from ...wire.alert import Category, Level
 from ...wire.border import NAME_MAX
 from ...wire.controller import StrategyStatus
 from ...wire.entitlement import capital_of
-from ...wire.errors import Conflict, HostFault, UnknownStrategy
+from ...wire.errors import Conflict, HostFault, OutcomeUnknown, UnknownStrategy
 from ...wire.foreign import fitted
 from ...wire.paging import checked_limit
 from ...wire.persistence import Statement
@@ -46,6 +47,7 @@ from ...wire.promotion import (
 from ...wire.status import ShowPromotion
 from ...wire.stream.records import PromotionFull
 from ..alert.requests import alert_ref, alert_request, wake_alerts
+from ..guard import Leases
 from ..host import Host
 from ..persistence import DurableActor
 from . import core, gate, schema, shown
@@ -72,11 +74,18 @@ class PromotionActor(DurableActor):
     """
 
     def __init__(
-        self, path: Path, clock: Clock, host: Host, settings: PromotionSettings, capital_minor: int
+        self,
+        path: Path,
+        clock: Clock,
+        host: Host,
+        settings: PromotionSettings,
+        capital_minor: int,
+        leases: Leases | None = None,
     ) -> None:
         super().__init__(path)
         self._clock = clock
         self._host = host
+        self._leases = leases or Leases(clock)
         self._rules = Rules(settings, capital_minor=capital_minor)
         self._capital_minor = capital_minor
         self._strategies: dict[str, Strategy] = {}  # by id
@@ -88,10 +97,11 @@ class PromotionActor(DurableActor):
         self._moves: dict[str, HistoryEntry] = {}  # the last one of each strategy, by id
 
     def load(self) -> None:
-        """All strategies, as they are on disk."""
+        """All strategies, as they are on disk, with their leases limited to it."""
         strategies = schema.load_all(self._reader)
         core.check_on_ladder(strategies, self._rules)
         self._apply(strategies)
+        self._limit(strategies)
 
     async def begin(self) -> None:
         """Find the alert actor, if the tree has one."""
@@ -131,6 +141,9 @@ class PromotionActor(DurableActor):
         """Append the strategies and the statements, then apply. Raises: the storage's refusal."""
         refusal = await self.append((schema.saved(strategies), *statements))
         if refusal is not None:
+            if not isinstance(refusal, OutcomeUnknown):  # `load` tells what is stored
+                # A demotion has lowered its limit, and is not stored.
+                self._limit(self._saved[one.id] for one in strategies if one.id in self._saved)
             raise refusal
         self._apply(strategies)
 
@@ -406,12 +419,21 @@ class PromotionActor(DurableActor):
         return look.closes_us != saved.closes_us or look.track.is_worth_saving(saved.track)
 
     async def _set_stage(self, strategy: Strategy) -> None:
-        """Tell the engine. If it does not listen, the tick's reconciliation tells it again."""
-        cap = capital_of(terms_of(strategy, self._rules), self._capital_minor)
+        """Limit the lease and tell the engine; if it does not listen, reconciliation repeats it."""
+        cap = self._capital(strategy)
+        self._limit((strategy,))
         try:
             await self._host.set_stage(strategy.name, strategy.stage.value, cap)
         except HostFault as fault:
             log.warning("stage of %s not taken: %s", strategy.name, fault)
+
+    def _limit(self, strategies: Iterable[Strategy]) -> None:
+        """Limit the leases to what these stages allow, at once and not at the next tick."""
+        self._leases.limit({strategy.name: self._capital(strategy) for strategy in strategies})
+
+    def _capital(self, strategy: Strategy) -> Decimal:
+        """The real capital that its stage allows."""
+        return capital_of(terms_of(strategy, self._rules), self._capital_minor)
 
     def _notes(self, changes: Sequence[Change]) -> list[Statement]:
         """One alert for each change, but one for all that lose real money at once: the rate limit

@@ -62,6 +62,11 @@ Report = AttemptEnded | AttemptLate
 class RecoveryHost(Protocol):
     """The part of the host port that recovery needs. `Host` implements it. Hashable by identity."""
 
+    observing: bool  # nothing is restarted
+
+    def withhold_restart(self, name: str) -> None:
+        """Name a restart that would begin."""
+
     def start_restart(self, name: str, attempt_id: str, tell: Callable[[Report], None]) -> None:
         """Begin the restart call and return at once; `tell` gets its lateness and its end."""
 
@@ -195,6 +200,8 @@ class RecoveryActor(DurableActor):
             read_us=request.at_us,
             discover=request.discover,
         )
+        for name in draft.withheld:
+            self._host.withhold_restart(name)
         return events + await self._carry_out(draft)
 
     @handles(AttemptEnded, AttemptLate)
@@ -212,6 +219,7 @@ class RecoveryActor(DurableActor):
         """See the kill switch as it is now, and not as the last check was told."""
         self._book.kill = self._book.kill or self._latch.engaged
         self._book.spared = self._latch.spared
+        self._book.observing = self._host.observing
 
     async def _work_off(self) -> tuple[RecoveryEvent, ...]:
         """Make the pending reports of restart calls durable, oldest first."""

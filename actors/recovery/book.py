@@ -58,6 +58,7 @@ class Draft:
         self.alerts: list[AlertDraft] = []
         self.starts: list[StartOrder] = []
         self.stops: list[str] = []
+        self.withheld: list[str] = []  # strategies whose restart is due and not begun
         # Whether the kill switch is engaged, and the spared strategies; None: not from a check.
         self.kill: tuple[bool, frozenset[str]] | None = None
         self._before = records
@@ -107,6 +108,7 @@ class Book:
         self.settings = settings
         self.records = {record.name: record for record in records}
         self.kill = any(record.kill for record in self.records.values())
+        self.observing = False  # a restart that is due is named, and not begun
         self.spared: frozenset[str] = frozenset()  # strategies that the kill switch does not stop
         # Kill switch and spared strategies as of the last applied check; None: none yet.
         self._kill_applied: tuple[bool, frozenset[str]] | None = None
@@ -262,6 +264,9 @@ class Book:
             _, name = heapq.heappop(due)
             # A strategy that the engine no longer lists, or is starting now, keeps its place.
             if name in reported and self._down(draft[name], at_us):
+                if self.observing:
+                    draft.withheld.append(name)
+                    continue
                 begun = len(draft.starts)
                 draft.decide(name, Input.DUE)
                 if len(draft.starts) > begun:

@@ -103,7 +103,7 @@ class FeedWatch:
         feed = self._feeds.get(name) or Feed(name, at_us)
         if fault is not None:
             return replace(feed, fault=fault)
-        told_us, after_s = status.last_data_us, status.stale_after_s
+        told_us, after_s = status.last_data_us, status.limit_s
         if told_us == feed.reported_us:
             return replace(feed, stale_after_s=after_s, fault=None)
         data_us = feed.data_us
@@ -152,8 +152,8 @@ def _named(status: FeedStatus, listed: set[str]) -> tuple[str, str | None]:
         return f"{name} (listed twice)", "another feed of the list has its name"
     if status.last_data_us is not None and not _is_number(status.last_data_us, int):
         return name, f"last_data_us {shown(status.last_data_us)} is no count of microseconds"
-    if status.stale_after_s is not None and not _is_number(status.stale_after_s, int | float):
-        return name, f"stale_after_s {shown(status.stale_after_s)} is no number of seconds"
+    if status.limit_s is not None and not _is_number(status.limit_s, int | float):
+        return name, f"stale_after_s {shown(status.limit_s)} is no number of seconds"
     return name, None
 
 

@@ -117,8 +117,7 @@ def release(
     if answer is None:
         quiet()
         with owned(path):
-            release_stored(path, **given)
-        answer = _stored(path)
+            answer = release_stored(path, **given)
     return _print("release", answer, "", as_json=json)
 
 

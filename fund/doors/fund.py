@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import trio
+from msgspec import UNSET, UnsetType
 
 from fundops.actors.guard import Leases
 from fundops.actors.host import Heard, Host
@@ -105,6 +106,18 @@ class FundDoor:
         Raises: `ConfigError` naming the field that is wrong; the older status then stands.
         """
         self._reported.report(status)
+
+    def report_feed(
+        self, name: str, at_us: int | None = None, stale_after_s: float | UnsetType | None = UNSET
+    ) -> None:
+        """Push the instant of a feed's newest data; None: now.
+
+        `stale_after_s` UNSET: the setting `stale_feed_s`; None: it brings rare events, and is never
+        stale.
+
+        Raises: `ConfigError` naming the field that is wrong; the older word then stands.
+        """
+        self._reported.report_feed(name, at_us, stale_after_s)
 
     def report_stopped(self, report: StopReport) -> None:
         """Push what is still open under the kill switch, which confirms the stop when nothing is.

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from fundops.actors.guard import KillLatch
 from fundops.doors.door import ANSWER_DEADLINE_S
 from fundops.runtime import ActorError, Ref, Rejected, Request
-from fundops.wire.guard import EngageKillSwitch, KillStatus, ReleaseKillSwitch
+from fundops.wire.guard import EngageKillSwitch, KillStatus, Released, ReleaseKillSwitch
 from fundops.wire.oversight import RememberGuard
 
 __all__ = ["KillSwitchDoor"]
@@ -45,8 +45,11 @@ class KillSwitchDoor:
         reason: str,
         rearm: Literal["from_current_nav", "keep_peak"] = "from_current_nav",
         accept_open_orders: bool = False,
-    ) -> KillStatus:
+    ) -> Released:
         """Allow trading again, by a person who gives a name and a reason.
+
+        The answer states the NAV of the next stop, and its distance below the highest peak: each
+        release from the present NAV allows a further loss of the whole limit.
 
         "from_current_nav" measures the drawdown from the present NAV; "keep_peak" keeps the peak,
         so a drawdown that is still over the limit engages the switch again at the next tick.

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import msgspec
 
+from fundops.actors.guard.core import rearmed, released
 from fundops.actors.guard.latch import OFF
 from fundops.actors.guard.marker import Marker, marker_of
 from fundops.actors.guard.schema import latched, load_latch
-from fundops.actors.guard.switch import as_found
+from fundops.actors.guard.switch import as_found, release_refusal
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Reader, Rows, open_database
 from fundops.file.database import MIGRATIONS
-from fundops.wire.errors import BadRequest, KillSwitchNotEngaged, StopNotConfirmed
-from fundops.wire.guard import KillStatus
+from fundops.wire.border import given
+from fundops.wire.guard import GuardState, KillStatus, Released
 
 __all__ = ["release_stored", "stored_status"]
 
@@ -46,30 +47,26 @@ def _of_database(rows: Rows) -> KillStatus:
 
 def release_stored(
     path: Path, *, by: str, reason: str, rearm: str, accept_open_orders: bool
-) -> None:
+) -> Released:
     """Release it in the files. The caller holds the owner's lock.
 
     The marker goes last: until then a crash leaves the switch engaged.
 
     Raises: `BadRequest`, `KillSwitchNotEngaged`, `StopNotConfirmed`.
     """
-    for field, value in (("by", by), ("reason", reason)):
-        if not value.strip():
-            raise BadRequest(field, "is missing: a name and a reason are needed to release")
+    by, reason = given(by, "by"), given(reason, "reason")
     status = stored_status(path)
-    if status.state == "OFF":
-        raise KillSwitchNotEngaged("the kill switch is not engaged")
-    if status.state != "ENGAGED" and not accept_open_orders:
-        raise StopNotConfirmed(status.state, status.problem or "no fund runs to confirm the stop")
+    if not status.problem:
+        status = msgspec.structs.replace(status, problem="no fund runs to confirm the stop")
+    refusal = release_refusal(status, accept_open_orders=accept_open_orders)
+    if refusal is not None:
+        raise refusal
+    guard = GuardState()
     if path.exists():
         connection = open_database(path, MIGRATIONS)
         try:
             memory = oversight_schema.load(Rows(connection))
-            guard = memory.guard
-            changes: dict[str, object] = {"kill_state": "OFF", "breaches": 0, "warned": False}
-            if rearm == "from_current_nav" and guard.units > 0:
-                changes["peak_per_unit"] = guard.nav_minor / guard.units
-            guard = msgspec.structs.replace(guard, **changes)
+            guard = rearmed(memory.guard, keep_peak=rearm == "keep_peak")
             with connection:
                 for statement in (
                     latched(OFF),
@@ -80,3 +77,4 @@ def release_stored(
             connection.close()
     Marker(marker_of(path)).remove()
     log.warning("kill switch released by %s: %s", by, reason)
+    return released(guard, OFF)

@@ -84,7 +84,7 @@ def test_every_part_is_called_and_the_idempotent_ones_twice() -> None:
     assert [call[1] for call in engine.calls if call[0] == "restart"] == ["b"], "the failed one"
 
 
-_PARTS = ("restart", "pause", "resume", "stop", "stop_all", "set_stage")
+_PARTS = ("restart", "pause", "resume", "stop", "stop_all", "set_stage", "emergency_stop")
 
 
 class Plain:
@@ -101,6 +101,8 @@ class Plain:
     def resume(self, name: str) -> None: ...
     def stop(self, name: str, reason: str) -> None: ...
     def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None: ...
+    def keep_alive(self, until_us: int) -> None: ...
+    def emergency_stop(self) -> None: ...
 
     def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
         return StopReport(0, 0)
@@ -130,7 +132,8 @@ def test_a_controller_of_coroutines_conforms_on_its_own_loop(runner: Any) -> Non
 
         return call
 
-    parts = {name: later(part) for name, part in vars(Plain).items() if not name.startswith("_")}
+    plain = {name: part for name, part in vars(Plain).items() if not name.startswith("_")}
+    parts = {name: later(part) for name, part in plain.items() if name != "emergency_stop"}
     assert check_controller(type("Later", (Plain,), parts)(), runner=runner) == ()
 
 
@@ -158,6 +161,9 @@ def test_the_replay_engine_lacks_only_what_it_says() -> None:
     bars: dict[str, Any] = {}
     engine = ReplayEngine([Strategy("hold", "SPX", BuyAndHold())], bars, 0, 10**13, lambda: AT_US)
     assert check_controller(engine) == (
+        "it has no emergency_stop: an engine that does not react is stopped by the end of its"
+        " leases alone",
+        "it has no keep_alive: orders that a dead host leaves resting are not cancelled",
         "it has no settlements: settlements are not booked automatically",
         "it has no cash_events: cash events are not booked automatically",
         "it has no statement: the books are not compared with the broker's",
@@ -186,6 +192,9 @@ def test_missing_parts_are_named_with_what_is_off() -> None:
     assert check_controller(Small()) == (
         "it has no restart: failed strategies are not restarted",
         "it has no resume and stop: no strategy is paused at its limits, nor stopped",
+        "it has no emergency_stop: an engine that does not react is stopped by the end of its"
+        " leases alone",
+        "it has no keep_alive: orders that a dead host leaves resting are not cancelled",
         "it has no set_stage: promotions are not put in force at the engine",
         "it has no feeds: stale feeds are not noticed",
         "it has no fills: fills are not booked automatically",

@@ -539,4 +539,4 @@ async def test_a_bad_print_halts_and_flattens_nothing() -> None:
         actions = {call[2] for call in fake.calls if call[0] == "stop_all"}
         assert actions == {"halt"}
         (alert,) = [a for a in world.sent_alerts() if a.title == "Kill switch activated"]
-        assert alert.message.endswith("; s lowered NAV most at that look")
+        assert "; s lowered NAV most at that look. Stopped: s. " in alert.message

@@ -268,10 +268,22 @@ async def test_engaging_ends_leases_and_writes_the_marker_before_the_engine_is_t
         assert not may_trade
         assert (then.state, then.reason) == ("ENGAGING", "bad feeling")
         assert engine.stops == [("bad feeling", "halt")]
-        assert await tree.alerts() == [
-            (Level.CRITICAL, "Kill switch activated", "bad feeling", False),
-            (Level.INFO, "Kill switch: stop confirmed", "0 orders and 3 positions open", False),
-        ]
+        told, confirmed = await tree.alerts()
+        assert told == (
+            Level.CRITICAL,
+            "Kill switch activated",
+            "bad feeling. Stopped: mm. Left open: not known yet. Next automatic act: stop_all is"
+            " called at each tick until the stop is confirmed. To undo: fundops kill-switch release"
+            " --by NAME --reason TEXT.",
+            False,
+        )
+        assert confirmed == (
+            Level.INFO,
+            "Kill switch: stop confirmed",
+            "Stopped: mm. Left open: 0 orders, 3 positions, 0 protective orders. Next automatic"
+            " act: none. To undo: fundops kill-switch release --by NAME --reason TEXT.",
+            False,
+        )
         assert stat.S_IMODE(os.stat(marker).st_mode) == 0o600
         again: KillStatus = await tree.ask(EngageKillSwitch("another", "guard"))
         assert again == status
@@ -295,7 +307,7 @@ async def test_the_limit_engages_before_the_look_is_answered(marker: Path, engin
         assert not tree.leases.may_trade("mm")
         level, title, message, _ = (await tree.alerts())[-2]
         assert (level, title) == (Level.CRITICAL, "Kill switch activated")
-        assert message == "Fund drawdown 15.2% reached its limit 15.0%"
+        assert message.startswith("Fund drawdown 15.2% reached its limit 15.0%. Stopped: mm. ")
 
 
 async def test_the_alert_names_the_strategy_that_lowered_nav(marker: Path, engine: Engine) -> None:
@@ -303,8 +315,8 @@ async def test_the_alert_names_the_strategy_that_lowered_nav(marker: Path, engin
         await tree.watch()
         await tree.watch(-15_200)
         message = (await tree.alerts())[-2][2]
-        assert message == (
-            "Fund drawdown 15.2% reached its limit 15.0%; mm lowered NAV most at that look"
+        assert message.startswith(
+            "Fund drawdown 15.2% reached its limit 15.0%; mm lowered NAV most at that look. "
         )
 
 
@@ -609,9 +621,12 @@ async def test_only_a_person_releases_it_and_the_drawdown_begins_anew(
         assert status.state == "OFF"
         assert Marker(marker).read() is None
         assert not tree.leases.may_trade("mm")  # not before the next look
-        assert await tree.alerts() == [
-            (Level.INFO, "Kill switch released by owner", "understood", True)
-        ]
+        assert (status.next_stop_nav, status.next_stop_below_peak_pct) == (68_000, 32.0)
+        ((level, title, message, resolves),) = await tree.alerts()
+        assert (level, title, resolves) == (Level.INFO, "Kill switch released by owner", True)
+        assert message.startswith(
+            "understood. The next stop is at NAV 68,000.00, 32.0% below the peak. Stopped: none. "
+        )
         tree.engine_state = "running"
         report = await tree.watch(-20_000)
         assert (report.state.kill_state, report.state.drawdown) == ("OFF", 0)

@@ -28,6 +28,9 @@ class HandPlace:
 
     settle_s = 0.0
 
+    def turn(self, own: trio.lowlevel.TrioToken) -> None:
+        """No loop to watch."""
+
     def __init__(self) -> None:
         self.waiting: list[tuple[str, Callable[[], Any], trio.Event]] = []
         self.made: list[str] = []
@@ -92,7 +95,7 @@ async def test_a_coroutine_that_only_computes_is_there_after_settling(
         world.host.ask_feeds()
         await world.host.settle()
         assert world.host.heard().statuses == (RUNNING,)
-        assert world.host.feeds_heard() == (FeedStatus("f", 1),)
+        assert world.host.feeds_heard() == (FeedStatus("f", 1, 300.0),)
 
 
 async def test_an_answer_that_comes_later_has_the_age_of_its_coming(autojump_clock: Clock) -> None:

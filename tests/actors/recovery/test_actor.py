@@ -82,6 +82,11 @@ class Engine:
         self.stop_fails = False
         self._tell: dict[str, Callable[[AttemptEnded | AttemptLate], None]] = {}
 
+    observing = False
+
+    def withhold_restart(self, name: str) -> None:
+        raise AssertionError("nothing is withheld")
+
     def start_restart(
         self, name: str, attempt_id: str, tell: Callable[[AttemptEnded | AttemptLate], None]
     ) -> None:

@@ -290,7 +290,10 @@ def test_the_log_does_not_repeat_what_the_command_says(
     refused = command(*words)
     assert refused.code == 1
     assert "; --accept-open-orders releases it anyway" in refused.err
-    assert command(*words, "--accept-open-orders") == (0, "state  OFF\n", "")
+    released = command(*words, "--accept-open-orders")
+    assert (released.code, released.err) == (0, "")
+    assert released.out.split()[:2] == ["state", "OFF"]
+    assert "next stop nav" in released.out
 
 
 def test_a_long_text_of_a_record_is_wrapped_and_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:

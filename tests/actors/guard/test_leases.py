@@ -1,0 +1,124 @@
+"""Leases: what a host may do now, by local memory, whatever it asks with."""
+
+from __future__ import annotations
+
+import threading
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from fundops import VirtualClock
+from fundops.actors.guard import KillLatch, Leases
+from fundops.actors.guard.leases import Grant
+from fundops.wire.guard import KillStatus
+from fundops.wire.why import Reason
+
+T0 = 1_700_000_000_000_000
+LIVE = Grant("live-small", "live", Decimal(1_000), had_real=True)
+PAPER = Grant("paper", "paper", Decimal(0), False, (Reason("stage", "its stage is paper"),))
+
+
+def _leases(clock: VirtualClock | None = None, **grants: Grant) -> Leases:
+    leases = Leases(clock or VirtualClock(T0), KillLatch())
+    leases.replace(grants, 30)
+    return leases
+
+
+class Raising:
+    """Not even its hash can be asked for."""
+
+    def __hash__(self) -> int:
+        raise RuntimeError("no hash")
+
+
+@pytest.mark.parametrize("name", [[], {}, None, 3, b"a", Raising(), object()])
+def test_a_name_that_is_none_may_do_nothing(name: Any) -> None:
+    leases = _leases(a=LIVE)
+    assert leases.may_trade(name) is False
+    assert leases.may_close(name) is False
+    held = leases.entitlement(name)
+    assert (held.mode, held.may_open, held.may_close, held.capital) == ("none", False, False, 0)
+    leases.latch.set(KillStatus("ENGAGED", "r", "ann", T0, action="freeze"))
+    assert leases.may_trade(name) is leases.may_close(name) is False
+
+
+def test_a_text_of_another_class_is_a_name() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    assert _leases(a=LIVE).may_trade(Text("a"))
+
+
+# -- the kill switch's scope
+
+
+def test_the_switch_ends_the_leases_in_its_scope_and_no_other() -> None:
+    leases = _leases(a=LIVE, c=PAPER)
+    leases.latch.spared = frozenset("c")
+    leases.latch.set(KillStatus("ENGAGED", "r", "ann", T0, action="halt"))
+    leases.end_in_scope()
+    assert (leases.entitlement("a").mode, leases.entitlement("c").mode) == ("reduce", "paper")
+    assert leases.reasons("c") == PAPER.reasons
+    leases.replace({"a": LIVE, "c": PAPER}, 30)
+    assert not leases.may_trade("a")
+
+
+def test_after_a_release_a_lease_waits_for_the_next_tick() -> None:
+    leases = _leases(a=LIVE)
+    leases.latch.set(KillStatus("ENGAGED", "r", "ann", T0, action="halt"))
+    leases.end_in_scope()
+    leases.replace({"a": LIVE}, 30)
+    leases.latch.set(KillStatus("OFF", "", "", None))
+    assert not leases.may_trade("a")
+    assert leases.entitlement("a").why == "its lease ran out"
+    leases.replace({"a": LIVE}, 30)
+    assert leases.may_trade("a")
+
+
+def test_an_unknown_name_is_in_scope() -> None:
+    latch = KillLatch()
+    latch.spared = frozenset("c")
+    latch.set(KillStatus("ENGAGED", "r", "ann", T0))
+    assert latch.stops("anything")
+    assert not latch.stops("c")
+
+
+# -- promotion's limits
+
+
+def test_a_limit_of_zero_ends_a_lease_at_once_and_outlasts_a_stale_tick() -> None:
+    leases = _leases(a=LIVE)
+    leases.limit({"a": Decimal(0)})
+    for _ in range(2):
+        held = leases.entitlement("a")
+        assert (held.mode, held.may_open, held.may_close, held.capital) == (
+            "reduce",
+            False,
+            True,
+            0,
+        )
+        assert held.why == "it was demoted since the last tick"
+        assert not leases.may_trade("a")
+        leases.replace({"a": LIVE}, 30)  # by terms of before the demotion
+    leases.limit({"a": Decimal(500)})
+    assert leases.may_trade("a")
+    assert leases.entitlement("a").capital == 500
+    leases.limit({"a": Decimal(9_000)})
+    assert leases.entitlement("a").capital == 1_000, "the tick gives more, and no one else"
+
+
+def test_another_thread_sees_the_latch_at_once() -> None:
+    leases = _leases(a=LIVE)
+    asked, answers = threading.Event(), list[bool]()
+
+    def host() -> None:
+        asked.wait(5)
+        answers.append(leases.may_trade("a"))
+
+    thread = threading.Thread(target=host)
+    thread.start()
+    leases.latch.set(KillStatus("ENGAGING", "", "", T0))
+    asked.set()
+    thread.join(5)
+    assert answers == [False]

@@ -1,0 +1,134 @@
+"""Mode observe: the books go on, the engine is told nothing, and the alerts say what would be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio.testing
+
+from fundops import PromotionStage, StopReport, StrategyStatus
+from fundops.testing import FakeController, VirtualFund, virtual_fund
+from fundops.wire.errors import StopNotConfirmed
+
+OBSERVE: dict[str, Any] = {"mode": "observe", "alert_log": True}
+
+
+def _fake(**more: Any) -> FakeController:
+    return FakeController(
+        StrategyStatus("s", "running", **{"equity": 1_000, "allocated": 1_000, **more})
+    )
+
+
+async def _ticks(world: VirtualFund, count: int) -> None:
+    for _ in range(count):
+        world.clock.advance(1)
+        assert (await world.tick()).failed == ()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+def _titles(world: VirtualFund) -> list[str]:
+    return [alert.title for alert in world.sent_alerts()]
+
+
+async def test_a_breach_engages_nothing_and_is_told_once() -> None:
+    fake = _fake(equity=None, allocated=0)
+    async with virtual_fund(fake, **OBSERVE) as world:
+        await _ticks(world, 1)
+        fake.set("s", realized_pnl=-20_000)
+        await _ticks(world, 5)
+        assert (await world.fund.kill_switch.status()).state == "OFF"
+        assert world.fund.may_trade("s")
+        assert fake.calls == []
+        assert _titles(world).count("Kill switch would engage") == 1
+        fake.set("s", realized_pnl=-1)
+        await _ticks(world, 2)
+        assert _titles(world).count("Kill switch would no longer engage") == 1
+
+
+async def test_a_strategy_at_its_limit_is_not_paused_and_told_once() -> None:
+    fake = _fake()
+    async with virtual_fund(fake, **OBSERVE) as world:
+        await _ticks(world, 1)
+        fake.set("s", equity=700, realized_pnl=-300)
+        await _ticks(world, 5)
+        assert world.fund.may_trade("s")
+        assert fake.calls == []
+        assert _titles(world).count("s would be paused") == 1
+
+
+async def test_a_person_latches_and_ends_leases_and_hears_that_the_engine_was_not_told() -> None:
+    fake = _fake()
+    async with virtual_fund(fake, **OBSERVE) as world:
+        await _ticks(world, 1)
+        await world.fund.kill_switch.engage(reason="x", by="ann")
+        assert not world.fund.may_trade("s")
+        await _ticks(world, 3)
+        world.fund.report_stopped(StopReport(0, 0))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        status = await world.fund.kill_switch.status()
+        assert (status.state, status.problem) == (
+            "UNCONFIRMED",
+            "mode is observe, so the engine was not told to stop",
+        )
+        assert fake.calls == []
+        (told,) = [a for a in world.sent_alerts() if a.title == "Kill switch activated"]
+        assert "none: mode is observe, so a person must stop the engine" in told.message
+        with pytest.raises(StopNotConfirmed):
+            await world.fund.kill_switch.release(by="ann", reason="r")
+        await world.fund.kill_switch.release(by="ann", reason="r", accept_open_orders=True)
+        await _ticks(world, 1)
+        assert world.fund.may_trade("s")
+
+
+async def test_a_failed_strategy_is_not_restarted_and_its_breaker_stays_closed() -> None:
+    fake = _fake()
+    async with virtual_fund(
+        fake, self_healing_enabled=True, recovery_every_ticks=1, **OBSERVE
+    ) as world:
+        await _ticks(world, 1)
+        fake.set("s", state="failed")
+        await _ticks(world, 400)
+        assert fake.calls == []
+        assert (await world.fund.status()).breakers_open == 0
+        assert _titles(world).count("Mode observe: restart was not called") == 1
+
+
+async def test_a_stage_that_differs_is_left_alone_and_named_once() -> None:
+    fake = _fake(stage="paper")
+    async with virtual_fund(fake, promotion_enabled=True, **OBSERVE) as world:
+        await world.fund.promotion.adopt("s", PromotionStage.Live_Small, by="a", reason="r")
+        await _ticks(world, 5)
+        assert fake.calls == []
+        assert _titles(world).count("Mode observe: set_stage was not called") == 1
+        (told,) = [a for a in world.sent_alerts() if "set_stage" in a.title]
+        assert "set_stage('s', 'live-small', Decimal('1000" in told.message
+
+
+async def test_a_silent_host_is_no_emergency() -> None:
+    fake = _fake()
+    async with virtual_fund(fake, **OBSERVE) as world:
+        await _ticks(world, 1)
+        fake.failures["strategies"] = RuntimeError("gone")
+        for _ in range(70):
+            world.clock.advance(1)
+            await world.tick()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert fake.calls == []
+
+
+async def test_a_daily_loss_leaves_the_leases_alone() -> None:
+    fake = _fake(equity=None, allocated=0)
+    async with virtual_fund(fake, max_daily_loss_pct=2, **OBSERVE) as world:
+        await _ticks(world, 1)
+        fake.set("s", realized_pnl=-2_500)
+        await _ticks(world, 2)
+        assert world.fund.may_trade("s")
+        assert _titles(world).count("Daily loss limit reached") == 1
+
+
+async def test_the_venue_hears_nothing_of_the_leases() -> None:
+    fake = _fake()
+    async with virtual_fund(fake, **OBSERVE) as world:
+        await _ticks(world, 2)
+        assert fake.alive_until_us is None
