@@ -496,6 +496,24 @@ async def test_a_marker_that_cannot_be_read_means_engaged(
         assert not tree.leases.may_trade("mm")
 
 
+def test_a_marker_is_never_seen_half_written(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, seen, sync = KillStatus("ENGAGING", "loss", "ann", 1), [], os.fsync
+
+    def look(descriptor: int) -> None:
+        seen.append(Marker(marker).read())
+        # Another process writes it too, such as the command line beside a fund that heeds it.
+        other = [path for path in marker.parent.iterdir() if path != marker]
+        assert all(str(os.getpid()) in path.name for path in other)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    Marker(marker).write(status)
+    assert seen[0] in (None, status)
+    assert seen[-1] == status
+    Marker(marker).remove()
+    assert [*marker.parent.iterdir()] == []
+
+
 @given(st.binary(max_size=60))
 def test_no_content_of_a_marker_makes_reading_it_fail(content: bytes) -> None:
     class Fake:
