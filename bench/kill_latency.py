@@ -16,6 +16,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ class HangingEngine:
         await trio.sleep_forever()
         raise AssertionError
 
-    async def stop_all(self, reason: str, action: KillAction) -> StopReport:
+    async def stop_all(
+        self, reason: str, action: KillAction, strategies: Sequence[str]
+    ) -> StopReport:
         """Note the time, and hang until `let_go`."""
         if not self.told.is_set():
             self.told_s = time.perf_counter()

@@ -37,10 +37,10 @@ def test_the_figures_are_the_median_and_the_worst_percent_of_each_row(result: Re
 async def test_the_engine_notes_only_the_first_call_and_hangs_until_it_is_let_go() -> None:
     engine = kill_latency.HangingEngine(2)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(engine.stop_all, "a test", "halt")
+        nursery.start_soon(engine.stop_all, "a test", "halt", ())
         await engine.told.wait()
         first_s = engine.told_s
-        nursery.start_soon(engine.stop_all, "a test", "halt")
+        nursery.start_soon(engine.stop_all, "a test", "halt", ())
         await trio.testing.wait_all_tasks_blocked()
         assert engine.told_s == first_s
         assert len(nursery.child_tasks) == 2
