@@ -12,7 +12,8 @@ BENCHES = (
     "embedding",
     "stream",
     "promotion",
-    "luck",
     "transitions",
+    "luck",
+    "oversight",
+    "kill_latency",
 )
-BENCHES = ("messaging", "supervision", "ledger", "growth", "embedding", "stream", "oversight")

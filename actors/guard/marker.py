@@ -54,9 +54,12 @@ class Marker:
         return True
 
     def write(self, status: KillStatus) -> None:
-        """Durable on return. Raises: OSError; on a full disk an empty marker may exist then."""
-        os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
-        draft = self.path.with_suffix(self.path.suffix + ".new")
+        """Durable on return. Raises: OSError; where there is only no room for what it says, the
+        marker is there.
+        """
+        # Named by the process: the command line may write beside a fund that heeds the marker, and
+        # neither may read the other's draft, which would lose a person's words.
+        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
         try:
             with os.fdopen(
                 os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
@@ -67,6 +70,7 @@ class Marker:
             draft.replace(self.path)
         except OSError:
             draft.unlink(missing_ok=True)
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
             raise
         finally:
             self._sync_folder()

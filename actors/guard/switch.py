@@ -48,6 +48,7 @@ __all__ = [
     "TellUnconfirmed",
     "Worded",
     "WriteMarker",
+    "as_found",
     "decide",
     "release_refusal",
 ]
@@ -307,8 +308,19 @@ def _found(switch: Switch, status: KillStatus) -> Step:
         # A person's "flatten" is one at once; what fundops itself concluded sells nothing.
         by_itself = status.by == "fundops" and switch.rules.action == "flatten"
         action = "halt" if by_itself else switch.rules.action
-    state = "ENGAGED" if status.state == "OFF" else status.state
-    return _begun(switch, replace(status, state=state, action=action)), (EndLeases(),)
+    return _begun(switch, replace(as_found(status), action=action)), (EndLeases(),)
+
+
+def as_found(status: KillStatus) -> KillStatus:
+    """The status of a switch that a file says is engaged, whatever else the file says.
+
+    ENGAGED stays only with the counts of the report that confirmed it: a marker made by hand, or
+    one that cannot be read, confirms nothing.
+    """
+    confirmed = status.state == "ENGAGED" and status.open_orders is not None
+    if confirmed or status.state == "UNCONFIRMED":
+        return status
+    return replace(status, state="ENGAGING")
 
 
 # -- each look, and each second

@@ -11,7 +11,7 @@ from fundops.actors.guard.core import rearmed, released
 from fundops.actors.guard.latch import OFF
 from fundops.actors.guard.marker import Marker, marker_of
 from fundops.actors.guard.schema import latched, load_latch
-from fundops.actors.guard.switch import release_refusal
+from fundops.actors.guard.switch import as_found, release_refusal
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Reader, Rows, open_database
 from fundops.file.database import MIGRATIONS
@@ -27,7 +27,7 @@ def stored_status(path: Path) -> KillStatus:
     """The state as the marker and the database tell it; either of them alone means engaged."""
     found = Marker(marker_of(path)).read()
     if found is not None:
-        return found if found.state != "OFF" else msgspec.structs.replace(found, state="ENGAGED")
+        return as_found(found)
     if not path.exists():
         return OFF
     with Reader(path) as reader:
@@ -39,9 +39,9 @@ def _of_database(rows: Rows) -> KillStatus:
     has_latch = rows.row("SELECT 1 FROM sqlite_master WHERE name = 'kill_latch'")
     latch = load_latch(rows) if has_latch else None
     if latch is not None and latch.state != "OFF":
-        return latch
+        return as_found(latch)
     if oversight_schema.load(rows).guard.kill_state != "OFF":
-        return KillStatus("ENGAGED", "engaged according to the database", "fundops", None)
+        return as_found(KillStatus("ENGAGED", "engaged according to the database", "fundops", None))
     return OFF
 
 

@@ -370,9 +370,11 @@ def test_a_refused_commit_is_tried_again_a_second_later() -> None:
 @pytest.mark.parametrize(
     ("found", "state", "action"),
     [
-        (KillStatus("ENGAGED", "r", "ann", 1), "ENGAGED", "flatten"),
-        (KillStatus("OFF", "r", "ann", 1), "ENGAGED", "flatten"),
-        (KillStatus("ENGAGED", "r", "fundops", 1), "ENGAGED", "halt"),
+        (KillStatus("ENGAGED", "r", "ann", 1, 0, 2), "ENGAGED", "flatten"),
+        # Without the counts of a report no engine has confirmed it.
+        (KillStatus("ENGAGED", "r", "ann", 1), "ENGAGING", "flatten"),
+        (KillStatus("OFF", "r", "ann", 1), "ENGAGING", "flatten"),
+        (KillStatus("ENGAGED", "r", "fundops", 1), "ENGAGING", "halt"),
         (KillStatus("UNCONFIRMED", "r", "ann", 1, action="freeze"), "UNCONFIRMED", "freeze"),
     ],
 )

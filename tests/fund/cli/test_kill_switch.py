@@ -106,6 +106,17 @@ async def test_with_no_fund_an_unconfirmed_stop_is_not_released_by_default(
     assert (code, answer["state"]) == (0, "OFF")
 
 
+async def test_a_marker_made_by_hand_confirms_no_stop(command: Command) -> None:
+    async with _open(command.db, FakeController()):
+        pass
+    command.db.with_name(command.db.name + ".kill").touch()
+    assert command("status")[1]["state"] == "ENGAGING"
+    code, said = command("release", "--by", "ann", "--reason", "well")
+    assert (code, "--accept-open-orders" in said["error"]["text"]) == (1, True)
+    code, answer = command("release", "--by", "ann", "--reason", "well", "--accept-open-orders")
+    assert (code, answer["state"]) == (0, "OFF")
+
+
 async def test_a_running_fund_is_asked_after_the_marker_is_written(command: Command) -> None:
     fake = FakeController(StrategyStatus("s", "running"))
     async with _open(command.db, fake) as fund:
