@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -324,6 +324,26 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     def path(self) -> Path:
         """The database file."""
         return Path(self.db_path) if self.db_path is not None else home() / f"{self.name}.db"
+
+    @classmethod
+    def literal(cls, **settings: Any) -> FundConfig:
+        """A config that follows the description to the letter, where the defaults are stricter.
+
+        `settings` are those of `FundConfig`, and win. docs/decisions.md lists what it sets.
+
+        Raises: `ConfigError`.
+        """
+        switches: dict[str, Any] = {
+            "promotion_policy": "literal",
+            "promotion_ladder": "three-stage",
+            "max_total_entitlement_pct": None,
+            "fee_posting": "tick",
+            "alerts": AlertSettings(critical_lane="shared", suppression_summary=False),
+            "recovery": RecoverySettings(
+                probation_s=0, max_starts_per_day=None, first_attempt="after_cooldown"
+            ),
+        }
+        return cls(**{**switches, **settings})
 
     @classmethod
     def checked(cls, config: object) -> FundConfig:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from fundops.cli.parse import verb_of
 from fundops.cli.verbs import VERBS
 from fundops.control.rendezvous import VERSION, Request
 from fundops.replay.prices import bundled
+from fundops.runtime import ConfigError
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -175,9 +177,37 @@ def test_each_switch_back_is_a_setting_that_changes_a_default() -> None:
         "FundConfig": FundConfig,
         "RecoverySettings": RecoverySettings,
     }
+    default = FundConfig(total_capital=1)
+    literal = msgspec.to_builtins(FundConfig.literal(total_capital=1))
+    named: set[tuple[str, ...]] = set()
     for switch in switches:
         config = eval(f"FundConfig(total_capital=1, {switch})", names)
-        assert config != FundConfig(total_capital=1), switch
+        assert config != default, switch
+        for place, value in _changed(msgspec.to_builtins(default), msgspec.to_builtins(config)):
+            assert _at(literal, place) == value, switch
+            named.add(place)
+    changed = _changed(msgspec.to_builtins(default), literal)
+    assert {place for place, _ in changed} == named  # and the page names all that it sets
+
+
+def _changed(before: Any, after: Any, *at: str) -> list[tuple[tuple[str, ...], Any]]:
+    """The settings that differ, nested ones too, with their new values."""
+    if not isinstance(after, dict):
+        return [] if before == after else [(at, after)]
+    return [found for name in after for found in _changed(before[name], after[name], *at, name)]
+
+
+def _at(config: Any, place: tuple[str, ...]) -> Any:
+    for name in place:
+        config = config[name]
+    return config
+
+
+def test_a_setting_that_is_given_wins_over_the_literal_one() -> None:
+    config = FundConfig.literal(total_capital=1, promotion_ladder="four-stage")
+    assert (config.promotion_ladder, config.promotion_policy) == ("four-stage", "literal")
+    with pytest.raises(ConfigError, match="total_capital"):
+        FundConfig.literal(total_capital=0)
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
