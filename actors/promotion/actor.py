@@ -1,8 +1,8 @@
 """The promotion actor: keeps every strategy's record, looks at all of them each tick, and commits
-what the desk decides.
+the decisions of the desk.
 
-Real capital is cut before a change is committed and raised only after it is: at every instant the
-engine may use at most what the database allows.
+Real capital is cut before a change is committed and raised only after it is, so the engine never
+has more in force than the database allows.
 """
 
 from __future__ import annotations
