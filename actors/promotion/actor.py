@@ -225,6 +225,8 @@ class PromotionActor(DurableActor):
         look = Look(self._desk, self._roster, request, now_us, self._looked_us)
         if request.session is None:
             self._looked_us = now_us
+        if request.statuses:
+            self._roster.reported = {status.name for status in request.statuses}
         steps = (
             (look.to_see, look.see),
             (look.to_demote, look.demote),
