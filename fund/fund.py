@@ -19,6 +19,7 @@ from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.status.board import StatusBoard
 from fundops.bridge import in_asyncio_loop
 from fundops.config import FundConfig
+from fundops.control.policy import keep_policy
 from fundops.control.runner import CommandRunner
 from fundops.control.server import ControlServer
 from fundops.doors import (
@@ -33,7 +34,6 @@ from fundops.errors import NeedsTrio
 from fundops.file import meta
 from fundops.file.database import prepare
 from fundops.file.lock import OwnerLock
-from fundops.file.policy import keep_policy
 from fundops.reported import Reported
 from fundops.runtime import (
     ActorError,

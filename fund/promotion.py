@@ -23,8 +23,8 @@ import trio
 
 from fundops.actors.persistence import Reader, Rows, Store
 from fundops.actors.promotion import Capital, PromotionPolicy, schema
-from fundops.actors.promotion.core import check_on_ladder
 from fundops.actors.promotion.desk import Desk
+from fundops.actors.promotion.evidence import variance_of
 from fundops.actors.promotion.metrics import canonical_metrics
 from fundops.actors.promotion.strategy import Strategy
 from fundops.bridge import in_asyncio_loop
@@ -33,6 +33,7 @@ from fundops.control.arguments import converted, plain
 from fundops.control.audit import Caller, audited
 from fundops.control.client import call
 from fundops.control.commands import Command
+from fundops.control.policy import commit, is_kept, keep_policy, policy_in
 from fundops.doors import PromotionDoor
 from fundops.doors.inert import inert
 from fundops.errors import DatabaseInUse, NobodyListens
@@ -40,7 +41,6 @@ from fundops.faces import Asked, SyncPromotion
 from fundops.file import meta
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
-from fundops.file.policy import commit, keep_policy, policy_in
 from fundops.runtime import Clock, ConfigError, Request, SystemClock, shown
 from fundops.wire.errors import DatabaseError, UnknownStrategy
 from fundops.wire.money import from_minor, positive_minor, text_of
@@ -124,11 +124,7 @@ class PromotionFile:
         with reader:
             if reader.row("PRAGMA user_version")[0] != len(MIGRATIONS):
                 return False
-            found, stored = policy_in(reader, given), schema.stored_policy(reader)
-            if stored is None or stored.policy.hash != found.policy.hash:
-                return False
-            check_on_ladder(schema.load_all(reader), found.policy)
-            return True
+            return is_kept(reader, given)
 
     def now(self) -> Any:
         """No verb of promotion needs a fund without waiting."""
@@ -251,6 +247,12 @@ class _FileBook:
         if strategy.family is None:
             return strategy.versions
         return self._families.get(strategy.family, strategy.versions)
+
+    def trial_variance(self, strategy: Strategy, periods_per_year: float) -> float | None:
+        """The variance of the Sharpe ratios of its family, per session; None: unknown."""
+        if strategy.family is None:
+            return None
+        return variance_of(schema.family(self.rows, strategy.family), periods_per_year)
 
 
 class _Locked:

@@ -25,7 +25,6 @@ from ...wire.promotion import (
     Demote,
     DemoteAutomatically,
     DiscardMetrics,
-    EntitlementTerms,
     Evaluate,
     Freeze,
     HistoryEntry,
@@ -205,6 +204,7 @@ class PromotionActor(DurableActor):
             (look.to_see, look.see),
             (look.to_demote, look.demote),
             (look.to_judge, look.judge),
+            (look.to_keep, look.keep),
         )
         for due, step in steps:
             for place, strategy in enumerate(due()):
@@ -212,12 +212,7 @@ class PromotionActor(DurableActor):
                 step(strategy)
         decided, notes = look.decided()
         await self._commit(decided, notes)
-        return Observed(decided.answer, self.terms())
-
-    def terms(self) -> dict[str, EntitlementTerms]:
-        """The terms of each strategy's stage, by name."""
-        policy = self._desk.policy
-        return {strategy.name: terms_of(strategy, policy) for strategy in self._roster}
+        return Observed(decided.answer, self._roster.terms())
 
     # -- all strategies at once
 

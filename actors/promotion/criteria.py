@@ -85,7 +85,7 @@ class Criterion(Settings, frozen=True, forbid_unknown_fields=True):
 
 
 class PromotionGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The gate of one transition: what must hold before a strategy leaves a stage upwards.
+    """The gate of one transition: the criteria that a strategy meets before it leaves a stage.
 
     `transition` is the stage that is left. `approval` "manual" waits for a person; None: as the
     policy has it. `streak` is the number of sessions in a row at whose end the criteria pass.
@@ -119,7 +119,7 @@ class PromotionGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DefaultCriteria(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The limits of the five criteria that guard every transition without a gate of its own."""
+    """The limits of the five default criteria of each gate."""
 
     min_paper_days: Annotated[
         float, Meta(ge=0, le=DAYS_MAX, description="days that a strategy stays in a stage at least")

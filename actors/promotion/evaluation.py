@@ -37,7 +37,7 @@ def evaluate(
     trials: int = 1,
     trial_variance: float | None = None,
 ) -> Evaluation:
-    """The verdict of the policy's gate, what the policy would do now, and all that prevents more.
+    """The verdict of the gate, the move that the policy would make now, and each blocker.
 
     `others_minor` is the real capital that all other strategies are entitled to. `trials` counts
     the versions that the strategy's family ever had evaluated, and `trial_variance` is that of

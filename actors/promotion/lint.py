@@ -19,7 +19,7 @@ _SERIES: Final = ("returns", "equity")
 
 
 def lint(policy: PromotionPolicy) -> None:
-    """Refuse a policy that cannot do what it says. Raises: `PolicyError` naming the place."""
+    """Refuse a policy whose parts contradict each other. Raises: `PolicyError` naming the place."""
     _check_ladder(policy)
     _check_metrics(policy)
     for rank, rung in enumerate(policy.rungs):

@@ -1,4 +1,4 @@
-"""What is known of a strategy for one criterion: the value that counts, its age and its source.
+"""The observation of a strategy for one criterion: the value that counts, its age, its source.
 
 A value that fundops measured beats a recorded one, which is shown beside it. Of a worst value, such
 as the drawdown, the worse of both counts. Pure; instants in microseconds. No data is never a value:
@@ -27,7 +27,7 @@ SESSIONS_UNSEEN_US: Final = 7 * 86_400_000_000
 
 
 class Observation(NamedTuple):
-    """What is known for one criterion, in the unit of its metric; days are in microseconds."""
+    """The value for one criterion, in the unit of its metric; days are in microseconds."""
 
     value: float | None  # None: missing or undefined
     n: int | None  # sessions or trades behind it; None: unknown

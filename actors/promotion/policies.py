@@ -159,8 +159,8 @@ def _rung(
 def _check_ceiling(
     ceiling_pct: float, default: tuple[Criterion, ...], rungs: Sequence[Rung]
 ) -> None:
-    """Whether the default ceiling allows what a hard limit beside its gate forbids: `lint` would
-    name that limit, and the user gave the ceiling.
+    """Refuse a default ceiling above the hard limit behind its gate, by the name of the ceiling:
+    `lint` would name the limit, which the user may not have given.
     """
     for lower, higher in pairwise(rungs):
         is_default = lower.gate is not None and lower.gate.criteria == default

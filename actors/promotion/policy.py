@@ -1,4 +1,4 @@
-"""The policy of promotion, as one value: the stages, the way up from each, and what leads down.
+"""The policy of promotion, as one value: stages, the gate up from each, limits that demote.
 
 A policy is data. `guarded` and `literal` are two such values (`policies`), not branches in the
 code. Its hash is its name in every evaluation and every line of history, and equal policies have
@@ -101,7 +101,7 @@ class Cooldowns(Settings, frozen=True, forbid_unknown_fields=True):
 
 
 class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One stage of a ladder: what it allows, what leads up from it, and what leads down."""
+    """One stage of a ladder: its capital, the gate up from it, and the limits that demote."""
 
     stage: PromotionStage
     mode: Mode
@@ -125,7 +125,7 @@ class PromotionPolicy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fie
     calendar: str = "UTC day"  # as the setting `session`; counts the sessions that make stale
     periods_per_year: float | None = None  # sessions in a year; None: those of the calendar
     metrics: Mapping[str, str] = {}  # declared beside the known ones: name to unit
-    on_new_version: OnNewVersion = "freeze"  # what a new version in a live stage does
+    on_new_version: OnNewVersion = "freeze"  # the effect of a new version in a live stage
 
     # -- the ladder
 

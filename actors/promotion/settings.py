@@ -58,7 +58,7 @@ class GateSettings(Settings, frozen=True, forbid_unknown_fields=True):
 
 
 class PromotionSettings(Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What differs from the chosen policy."""
+    """Changes to the chosen policy."""
 
     order: Annotated[
         tuple[StageName, ...] | None,

@@ -67,7 +67,7 @@ def next_possible_us(
 
 
 def missed_words(criterion: CriterionResult) -> str:
-    """What a criterion that does not pass lacks, as "36 of 50 trades"."""
+    """The lack of a criterion that does not pass, as "36 of 50 trades"."""
     observed, limit, unit = criterion.observed, criterion.limit, criterion.unit
     name = criterion.name.removeprefix("min_").removeprefix("max_").replace("_", " ")
     called = "Sharpe" if name == "sharpe" else name

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "answer_of",
+    "asked",
     "author",
     "checked",
     "database",
@@ -164,28 +165,44 @@ def answer_of(verb: Verb, path: Path, given: Mapping[str, Any]) -> Any:
         arguments["by"] = by
     with with_labels(verb):
         if not verb.reads:
-            from fundops.control.standalone import run_command
-
             quiet()
             checked(path)
-            return run_command(path, verb.command, arguments, by)
+            return asked(path, verb.command, arguments, by)
         if verb.reader and not verb.live:
             return _stored(verb, path, arguments)
         from fundops.control.client import call
         from fundops.errors import NobodyListens
 
         try:
-            if verb.command.startswith("promotion."):
+            if _is_of_promotion(verb.command):
                 _check_is_a_funds(path)
             return call(path, verb.command, arguments, timeout_s=ANSWER_S)
         except NobodyListens:
             if verb.reader:
                 return _stored(verb, path, arguments)
-            if not verb.command.startswith("promotion."):
+            if not _is_of_promotion(verb.command):
                 raise
-            from fundops.control.standalone import run_command
+            return asked(path, verb.command, arguments, "")
 
-            return run_command(path, verb.command, arguments)
+
+def asked(path: Path, command: str, arguments: Mapping[str, Any], by: str) -> Any:
+    """The answer of a command, by the running fund or, where none runs, from the file itself."""
+    if not _is_of_promotion(command):
+        from fundops.control.standalone import run_command
+
+        return run_command(path, command, arguments, by)
+    from fundops.control.arguments import bound, check_carried, plain
+    from fundops.control.commands import COMMANDS
+    from fundops.promotion import PromotionFile
+
+    check_carried({**arguments, "by": by})
+    row = COMMANDS[command]
+    file = PromotionFile(path, door="standalone", by=by)
+    return plain(file.run(row, bound(row.method, arguments)))
+
+
+def _is_of_promotion(command: str) -> bool:
+    return command.startswith("promotion.")
 
 
 def _check_is_a_funds(path: Path) -> None:

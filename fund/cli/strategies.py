@@ -9,7 +9,7 @@ from typing import Any
 
 from fundops.cli.given import figures_of
 from fundops.cli.grammar import UsageError
-from fundops.cli.run import author, checked, database, existing, quiet
+from fundops.cli.run import asked, author, checked, database, existing, quiet
 from fundops.cli.show import print_json
 
 __all__ = ["record"]
@@ -44,27 +44,25 @@ def record(
     since_registration
         counts and returns began when it was registered, and not with its stage
     """
-    from fundops.control.standalone import run_command
-
-    quiet()
-    path = checked(existing(database(db)))
     given: dict[str, Any] = {**figures_of("METRIC=VALUE", metrics)}
     if returns is not None:
         given["returns"] = _returns_in(returns)
     if not given:
         raise UsageError("METRIC=VALUE: give a metric, such as sharpe=1.2, or --returns FILE")
-    asked: dict[str, Any] = {
-        "strategy_id": strategy_id,
-        "stage": stage
-        or run_command(path, "promotion.current_stage", {"strategy_id": strategy_id}),
+    quiet()
+    path = checked(existing(database(db)))
+    named = {"strategy_id": strategy_id}
+    wanted: dict[str, Any] = {
+        **named,
+        "stage": stage or asked(path, "promotion.current_stage", named, ""),
         "metrics": given,
         "source": source,
     }
     if as_of is not None:
-        asked["as_of"] = as_of
+        wanted["as_of"] = as_of
     if since_registration:
-        asked["cumulative_since"] = "registration"
-    answer = run_command(path, "promotion.record_metrics", asked, author(by))
+        wanted["cumulative_since"] = "registration"
+    answer = asked(path, "promotion.record_metrics", wanted, author(by))
     if json:
         return print_json("strategy record", answer)
     print("done")

@@ -1,8 +1,7 @@
 """One command for one database: sent to the fund that runs on it, or executed here when none runs.
 
-Without an owner a command of the books takes the owner's lock, starts persistence and the ledger,
-runs, and stops; one of promotion is decided on the file itself. Neither starts a guard, alerts or a
-tick: those belong to a running fund.
+Without an owner the command takes the owner's lock, starts persistence and the ledger, runs, and
+stops. It starts no guard, no alerts and no tick: those belong to a running fund.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ import trio
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.ledger.keys import new_key
 from fundops.actors.persistence import PersistenceActor, check_writable
-from fundops.control.arguments import bound, check_carried, plain
+from fundops.control.arguments import check_carried
 from fundops.control.audit import Caller
 from fundops.control.client import call
-from fundops.control.commands import COMMANDS, Command
+from fundops.control.commands import COMMANDS
 from fundops.control.runner import CommandRunner
 from fundops.doors import LedgerDoor
 from fundops.errors import DatabaseInUse, NobodyListens
@@ -73,8 +72,6 @@ def run_command(
     row = COMMANDS.get(command)
     if row is not None and row.keyed and asked.get("key") is None:
         asked["key"] = new_key(SystemClock().now_us())
-    if row is not None and row.part == "promotion" and db.is_file():
-        return _on_file(db, row, asked, by)
     deadline = time.monotonic() + wait_s
     identity = meta.read_file(db)
     if not {"name", "currency", "total_capital", "uuid"} <= identity.keys():
@@ -103,14 +100,6 @@ def run_command(
             return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)
         finally:
             lock.release()
-
-
-def _on_file(db: Path, row: Command, arguments: Mapping[str, Any], by: str) -> Any:
-    """A command of promotion; the fund that owns the file carries out the changes."""
-    from fundops.promotion import PromotionFile
-
-    file = PromotionFile(db, door="standalone", by=by)
-    return plain(file.run(row, bound(row.method, arguments)))
 
 
 async def _alone(

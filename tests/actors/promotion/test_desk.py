@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,6 +103,7 @@ class Office:
             (look.to_see, look.see),
             (look.to_demote, look.demote),
             (look.to_judge, look.judge),
+            (look.to_keep, look.keep),
         ):
             for strategy in due():
                 step(strategy)
@@ -416,10 +418,11 @@ def test_an_engine_that_is_only_observed_leaves_evidence_and_no_transition(offic
             office.now_us,
             0,
         )
-        for due, step in ((look.to_see, look.see), (look.to_demote, look.demote)):
+        assert look.to_demote() == look.to_judge() == []
+        for due, step in ((look.to_see, look.see), (look.to_keep, look.keep)):
             for strategy in due():
                 step(strategy)
-        assert look.to_judge() == []
+        assert look.to_demote() == look.to_judge() == []
         office._commit(look.decided()[0])
     strategy = office.strategy()
     assert (strategy.stage, strategy.episode.track.sessions) == (Small, 1)
@@ -709,6 +712,19 @@ def test_a_family_counts_every_version_of_every_variant_and_never_falls(office: 
     assert office.ask(Evaluate("alone")).inputs.trials == 1
     office.ask(Retire("a"))
     assert office.ask(Evaluate("b")).inputs.trials == 3
+
+
+def test_the_sharpe_ratios_of_a_family_tell_how_far_its_best_may_be_luck(office: Office) -> None:
+    returns = {"a": [0.01, 0.02, -0.01, 0.015], "b": [0.0, 0.01, -0.02, 0.01], "c": [0.01, 0.03]}
+    for name, series in returns.items():
+        office.ask(Register(name, family="mm"))
+        office.ask(RecordMetrics(name, Paper, {"returns": series}))
+    found = office.ask(Evaluate("a"))
+    sharpes = [statistics.fmean(one) / statistics.stdev(one) for one in returns.values()]
+    assert found.inputs.trial_variance == pytest.approx(statistics.variance(sharpes))
+    assert found.inputs.trials == 3
+    office.ask(Register("alone"))
+    assert office.ask(Evaluate("alone")).inputs.trial_variance is None
 
 
 def test_a_strategy_registered_again_stays_in_its_family(office: Office) -> None:

@@ -1,4 +1,4 @@
-"""The policy as one value: ladders, gates, limits, the canonical encoding, and what is refused."""
+"""The policy as one value: ladders, gates, limits, the canonical encoding, and refusals."""
 
 from __future__ import annotations
 

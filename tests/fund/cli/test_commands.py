@@ -128,7 +128,11 @@ def test_no_meaning_is_left_over() -> None:
     }
     ours = {"db", "json", "by", "debit", "credit"}
     assert set(meanings.MEANINGS) - names == ours - names
-    own = {f"{words}:{name}" for words, *_ in describe.OWN for name in ("total_capital", "names")}
+    own = {
+        f"{words}:{name}"
+        for words, *_ in describe.OWN
+        for name in ("total_capital", "names", "metrics")
+    }
     assert set(meanings.LABELS) - names - own == set()
     assert {f"{command}:{name}" for command, name in meanings.CHOICES} <= names
     assert set(meanings.READERS) <= set(COMMANDS)
