@@ -1,8 +1,8 @@
 """The promotion actor: keeps every strategy's record, looks at all of them each tick, and commits
-what the desk decides.
+the decisions of the desk.
 
-Real capital is cut before a change is committed and raised only after it is: at every instant the
-engine may use at most what the database allows.
+Real capital is cut before a change is committed and raised only after it is, so the engine never
+has more in force than the database allows.
 """
 
 from __future__ import annotations
@@ -200,6 +200,8 @@ class PromotionActor(DurableActor):
         look = Look(self._desk, self._roster, request, now_us, self._looked_us)
         if request.session is None:
             self._looked_us = now_us
+        if request.statuses:
+            self._roster.reported = {status.name for status in request.statuses}
         steps = (
             (look.to_see, look.see),
             (look.to_demote, look.demote),

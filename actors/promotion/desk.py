@@ -96,7 +96,7 @@ class Book(Protocol):
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """What a request comes to. Nothing of it is done yet."""
+    """The decision on a request. Nothing of it is done yet."""
 
     answer: Any
     statements: tuple[Statement, ...] = ()  # to commit in one transaction

@@ -1,4 +1,4 @@
-"""Evidence of an episode: what others record and what fundops measures. Pure functions.
+"""Evidence of an episode: recorded values and measured ones. Pure functions.
 
 Only the running episode counts. Among records of a metric the newest instant counts, the later
 arrival among equals, and a worst value never falls. A value that fundops measures, from the

@@ -276,7 +276,7 @@ class Look:
         return list(self._after.values())
 
     def keep(self, strategy: Strategy) -> None:
-        """Make its row, if what is new of it must outlive a crash."""
+        """Make its row, if the news of it must outlive a crash."""
         if strategy.id in self._noted or self._is_worth_saving(strategy):
             stored = strategy.stored(self._now_us)
             self._saved.append(stored)

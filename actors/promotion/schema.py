@@ -372,7 +372,7 @@ def _state(
 
 
 def requested(rows: Rows, request_id: str) -> tuple[str, Transition] | None:
-    """The digest of what was asked with this id, and its outcome; None: it was not used."""
+    """The digest of the request with this id, and its outcome; None: the id was not used."""
     row = rows.row(
         "SELECT request, outcome FROM promotion_history WHERE request_id = ?", (request_id,)
     )

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import apsw
+import msgspec
 import pytest
 
 from fundops.actors.persistence import Rows, Store, commit_batch
@@ -20,6 +22,7 @@ from fundops.actors.promotion import (
 )
 from fundops.actors.promotion.desk import Decided, Desk
 from fundops.actors.promotion.look import Look
+from fundops.actors.promotion.notes import notes_of
 from fundops.actors.promotion.roster import Roster
 from fundops.actors.promotion.strategy import Strategy
 from fundops.file.database import MIGRATIONS
@@ -153,6 +156,13 @@ def status(equity: float = 100.0, name: str = "mm", **more: Any) -> StrategyStat
     return StrategyStatus(name, "running", equity=equity, **{"allocated": 100.0, **more})
 
 
+def step_of(moved: Transition) -> tuple[int, int]:
+    """The real capital before and after, in whole units."""
+    assert moved.capital_before is not None
+    assert moved.capital_after is not None
+    return int(moved.capital_before), int(moved.capital_after)
+
+
 # -- request ids and revisions
 
 
@@ -221,7 +231,7 @@ def test_a_cap_limits_the_capital_of_its_stage_and_ends_with_it(office: Office) 
     office.adopted(Small)
     office.green(Small)
     moved = office.ask(Promote("mm", by="ann", cap=0.25))
-    assert (moved.capital_before, moved.capital_after) == (1_000, 25_000)
+    assert step_of(moved) == (1_000, 25_000)
     assert office.ask(ReadTerms("mm")).real_capital_fraction == 0.25
     assert office.ask(ReadSnapshot("mm")).cap == 0.25
     office.ask(Demote("mm"))
@@ -279,8 +289,8 @@ def test_a_cap_lets_a_promotion_through_that_the_whole_budget_would_not(office: 
     office.green(Small)
     with pytest.raises(CapitalExceeded) as refusal:
         office.ask(Approve("mm", "ann"))
-    assert (refusal.value.wanted, refusal.value.left) == (100_000, 40_000)
-    assert office.ask(Approve("mm", "ann", 0.4)).capital_after == 40_000
+    assert (int(refusal.value.wanted), int(refusal.value.left)) == (100_000, 40_000)
+    assert step_of(office.ask(Approve("mm", "ann", 0.4))) == (1_000, 40_000)
 
 
 # -- approve
@@ -296,7 +306,7 @@ def test_an_approval_evaluates_the_gate_again(office: Office) -> None:
         office.ask(Approve("mm", "ann"))
     office.ask(RecordMetrics("mm", Small, GREEN))
     moved = office.ask(Approve("mm", "ann", 0.5))
-    assert (moved.to_stage, moved.capital_before, moved.capital_after) == (Scaled, 1_000, 50_000)
+    assert (moved.to_stage, step_of(moved)) == (Scaled, (1_000, 50_000))
     (line, *_) = office.ask(PromotionHistory("mm"))
     assert (line.by, line.cap_after) == ("ann", 0.5)
     assert line.evaluation_id
@@ -316,8 +326,6 @@ def test_ready_is_told_resolved_and_told_again(office: Office) -> None:
 
 
 def test_ready_ends_when_it_is_approved(office: Office) -> None:
-    from fundops.actors.promotion.notes import notes_of
-
     office.ask(Register("mm", Shadow))
     office.green(Shadow)
     office.look(status())
@@ -348,26 +356,6 @@ def test_automatic_demotions_double_the_cooldown_and_the_third_freezes(office: O
         strategy = office.strategy()
         assert strategy.cooldown_until_us == office.now_us + days * DAY_US
         assert strategy.frozen is (number == 3)
-
-
-def test_a_cooldown_grows_to_its_bound(path: Path) -> None:
-    policy = policy_of(min_paper_days=0)
-    office = Office(path, policy, Capital())
-    office.adopted(Scaled)
-    for days in (30, 60, 90):
-        office.ask(RecordMetrics("mm", office.strategy().stage, {"max_drawdown": 0.3}))
-        office.look(status())
-        assert office.strategy().cooldown_until_us == office.now_us + days * DAY_US
-        office.ask(Freeze("mm", False, "ann"))
-        office.days(1)
-        (seq,) = [line.seq for line in office.ask(PromotionHistory("mm", 2))][1:]
-        if days < 90:
-            # Up again, by another way than the gate: as a new adoption would be.
-            office.store.connection.execute(
-                "UPDATE promotions SET record = json_set(record, '$.stage', 'live-scaled')"
-            )
-        assert seq
-    office.store.close()
 
 
 def test_a_promotion_by_a_person_within_a_cooldown_is_refused(office: Office) -> None:
@@ -495,7 +483,7 @@ def test_a_voided_promotion_ends_the_real_capital(office: Office) -> None:
     moved = office.ask(Promote("mm", by="ann"))
     office.days(1)
     voided = office.ask(Void(moved.seq, "ann", "too early"))
-    assert (voided.to_stage, voided.capital_before, voided.capital_after) == (Shadow, 1_000, 0)
+    assert (voided.to_stage, step_of(voided)) == (Shadow, (1_000, 0))
     assert office.ask(ReadSnapshot("mm")).metrics == GREEN
     # Its days count on from where they were.
     assert office.ask(ReadSnapshot("mm")).days_in_stage == 14
@@ -575,7 +563,8 @@ def test_a_series_is_measured_and_beats_what_was_recorded(office: Office) -> Non
     assert snapshot.metrics["max_drawdown"] == pytest.approx(0.02)
     sharpe = next(one for one in snapshot.evaluation.criteria if one.name == "min_sharpe")
     assert (sharpe.source, sharpe.recorded) == ("measured", 9.0)
-    assert sharpe.observed == pytest.approx(2.549510, rel=1e-4) or sharpe.observed is not None
+    deviation = statistics.stdev(returns)
+    assert sharpe.observed == pytest.approx(365**0.5 * statistics.fmean(returns) / deviation)
     equity = [100.0]
     for change in returns:
         equity.append(equity[-1] * (1 + change))
@@ -678,8 +667,6 @@ def test_a_new_version_with_real_money_is_frozen_and_its_episode_goes_on(office:
     strategy = office.strategy()
     assert (strategy.stage, strategy.frozen, strategy.episode.number) == (Scaled, True, 1)
     assert (strategy.versions, strategy.episode.track.equity) == (2, 101.0)
-    from fundops.actors.promotion.notes import notes_of
-
     request = Observe((status(101.0, version="v3"),))
     look = Look(office.desk, office.roster(), request, office.now_us, 0)
     look.see(strategy)
@@ -751,8 +738,6 @@ def test_a_strategy_that_reports_and_is_not_registered_is_told_so(office: Office
 
 
 def test_a_stage_that_lasts_too_long_is_told_once(path: Path) -> None:
-    import msgspec
-
     policy = policy_of()
     paper = msgspec.structs.replace(policy.rungs[0], max_days=30)
     policy = msgspec.structs.replace(policy, rungs=(paper, *policy.rungs[1:]))
@@ -781,12 +766,9 @@ def test_the_state_of_then_is_what_the_history_says(office: Office) -> None:
         (state,) = office.ask(StateAsOf(at_us))
         assert (state.stage, state.rev, state.frozen) == (snapshot.stage, snapshot.rev, False)
     assert office.ask(StateAsOf(T0 - 1)) == ()
-    assert [state.stage for _, s in seen[:1] for state in office.ask(StateAsOf(T0 + 1))] == [Paper]
 
 
 def test_history_is_never_changed_or_deleted(office: Office) -> None:
-    import apsw
-
     office.ask(Register("mm"))
     for sql in ("UPDATE promotion_history SET cap_after = 1", "DELETE FROM promotion_history"):
         with pytest.raises(apsw.ConstraintError, match="never"):
@@ -826,5 +808,6 @@ def test_an_evaluation_writes_nothing_and_is_the_same_twice(office: Office) -> N
     first, second = office.ask(Evaluate("mm")), office.ask(Evaluate("mm"))
     assert first == second
     assert office.store.connection.total_changes() == changes
-    (line, *_) = [office.ask(Promote("mm")), *office.ask(PromotionHistory("mm", 1))][1:]
+    office.ask(Promote("mm"))
+    (line,) = office.ask(PromotionHistory("mm", 1))
     assert line.evaluation_id == first.id
