@@ -54,7 +54,7 @@ __all__ = ["PromotionFile", "PromotionManager"]
 T = TypeVar("T")
 
 LOCK_WAIT_S: Final = 5.0
-_POLL_S: Final = 0.02
+_POLL_S: Final = 0.02  # between two looks for a fund that listens
 _DOOR: Final = "manager"  # in the audit table
 
 
@@ -144,10 +144,10 @@ class PromotionFile:
         return self.wait(command.name, asked)
 
     def _write(self, asked: Asked) -> Any:
-        deadline = time.monotonic() + LOCK_WAIT_S
+        deadline, wait_s = time.monotonic() + LOCK_WAIT_S, 0.0
         while True:
             try:
-                with self._turn, _Locked(self._path):
+                with self._turn, _Locked(self._path, wait_s):
                     return self._written(asked)
             except DatabaseInUse as owned:
                 try:
@@ -156,7 +156,7 @@ class PromotionFile:
                     # Another tool is writing, or a fund is starting or stopping.
                     if time.monotonic() >= deadline:
                         raise owned from None
-            time.sleep(_POLL_S)
+                    wait_s = _POLL_S
 
     def _written(self, asked: Asked) -> Any:
         store = Store(self._path, MIGRATIONS)
