@@ -13,7 +13,7 @@ from ....wire.controller import StrategyStatus
 from .. import closing
 from ..round import Effects, Round, applied, joined, nav_minor, paid_in_minor
 from ..sessions import End, calendar_of
-from .step import READ_DEADLINE_S, Ports, Step
+from .step import Ports, Step
 
 __all__ = ["CloseStep", "SessionsStep"]
 
@@ -22,7 +22,7 @@ class SessionsStep(Step):
     """Accrues the fees up to now, and ends the sessions whose end was missed."""
 
     name: ClassVar[str] = "sessions"
-    deadline_s: ClassVar[float] = READ_DEADLINE_S
+    deadline_s: ClassVar[float | None] = None
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)
@@ -62,6 +62,7 @@ class CloseStep(Step):
     """Ends the sessions that end with this tick's figures, and notes the tick."""
 
     name: ClassVar[str] = "session"
+    deadline_s: ClassVar[float | None] = None
 
     async def run(self, tick: Round) -> Effects:
         """End the due sessions. An instant of a wrong clock notes no tick."""

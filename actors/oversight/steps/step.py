@@ -62,8 +62,8 @@ class Step(ABC):
     """
 
     name: ClassVar[str]
-    # A step that takes longer is cancelled, and counts as failed.
-    deadline_s: ClassVar[float] = STEP_DEADLINE_S
+    # A step that takes longer is cancelled, and counts as failed; None: it waits for nothing.
+    deadline_s: ClassVar[float | None] = STEP_DEADLINE_S
     # Of the alert that it fails.
     level: ClassVar[Level] = Level.WARNING
     # Seconds after which that alert is repeated; None: it is told once until the step works again.

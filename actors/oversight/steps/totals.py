@@ -16,7 +16,7 @@ class TotalsStep(Step):
     """Reads what has been booked so far; while the ledger is silent the last totals stand."""
 
     name: ClassVar[str] = "totals"
-    deadline_s: ClassVar[float] = READ_DEADLINE_S
+    deadline_s: ClassVar[float | None] = READ_DEADLINE_S
 
     @classmethod
     def serves(cls, settings: OversightSettings) -> bool:
@@ -25,4 +25,4 @@ class TotalsStep(Step):
 
     async def run(self, tick: Round) -> Effects:
         """Ask the ledger. Raises: `ActorError`."""
-        return Effects(totals=await self.ports.ask("ledger", ReadTotals()))
+        return Effects(totals=await self.ports.ask("ledger", ReadTotals()), totals_tick=tick.number)
