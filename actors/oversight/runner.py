@@ -34,7 +34,7 @@ class StepBroken(FundopsError):
 
 
 class Runner:
-    """Remembers which steps fail, how often each has failed, and what was told."""
+    """Remembers the failing steps, their counts, and the alerts that are open."""
 
     def __init__(self) -> None:
         self._failing: dict[str, str] = {}  # steps, and why

@@ -13,7 +13,7 @@ __all__ = ["TotalsStep"]
 
 
 class TotalsStep(Step):
-    """Reads what has been booked so far; while the ledger is silent the last totals stand."""
+    """Reads the ledger's totals of now; while the ledger is silent the last totals stand."""
 
     name: ClassVar[str] = "totals"
     deadline_s: ClassVar[float | None] = READ_DEADLINE_S
