@@ -49,8 +49,9 @@ class FeesStep(Step):
 
 
 class OwedFeesStep(FeesStep):
-    """Books the fees of an earlier tick or life before NAV is taken, which counts a fee as booked by
-    the ledger's totals and as owed by the record.
+    """Books the fees of an earlier tick or life before NAV is taken.
+
+    NAV counts a fee as booked by the ledger's totals, and as owed by the record.
     """
 
     async def run(self, tick: Round) -> Effects:

@@ -55,7 +55,7 @@ class SessionsStep(Step):
             now_us=tick.now_us,
             capital_minor=paid_in_minor(tick, self.ports.capital_minor),
         )
-        return Effects(due=due, memory=memory, lines=lines, figures=figures, named=())
+        return Effects(due=due, memory=memory, lines=lines, figures=figures)
 
 
 class CloseStep(Step):
@@ -104,7 +104,8 @@ def _awaited(tick: Round) -> Mapping[str, tuple[StrategyStatus, ...]]:
 
 def _noted(tick: Round) -> Effects:
     tick_us = max(tick.memory.tick_us, tick.now_us)
-    noted = Effects(memory=replace(tick.memory, tick_us=tick_us))
+    # The names of sessions are forgotten here, and not before their sessions have ended.
+    noted = Effects(memory=replace(tick.memory, tick_us=tick_us), named=())
     if not tick.is_heard:
         return noted
     return joined(noted, Effects(heard_before=tick.statuses, heard_before_us=tick.now_us))
