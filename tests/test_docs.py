@@ -22,8 +22,8 @@ from fundops.control.rendezvous import VERSION, Request
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
-# The bot runs until it is stopped; tests/e2e/test_bot.py runs it, and stops it.
-ELSEWHERE = ("embedding-0",)
+# Programs that run until they are stopped: tests/e2e/test_bot.py and tests/test_drills.py do so.
+ELSEWHERE = ("embedding-0", "operations-1")
 SNIPPETS = [
     pytest.param(source, id=f"{page.stem}-{number}")
     for page in sorted(DOCS.glob("*.md"))
