@@ -31,7 +31,7 @@ from fundops.actors.host.calls import (
 from fundops.actors.host.parts import FEATURES, lacks
 from fundops.runtime import ConfigError, SystemClock
 from fundops.wire import border, border_reports
-from fundops.wire.controller import KillAction, StopReport, StrategyStatus
+from fundops.wire.controller import KillAction, StrategyStatus
 from fundops.wire.foreign import fitted
 
 __all__ = ["Runner", "check_controller"]
@@ -68,7 +68,7 @@ def check_controller(
     * each call answers in time, and the idempotent parts answer a second time;
     * a cursor gives the same reports again, and never one that it has passed;
     * a strategy runs after its restart has returned;
-    * `stop_all` leaves no order open, and under "flatten" no position either.
+    * `stop_all` leaves no order open.
 
     Never raises for a wrong controller. A call that cannot be ended is left behind in its thread.
     """
@@ -298,32 +298,24 @@ class _Check:
         self._stop_all("flatten", names)
         self._stop_all("halt", ())
 
-    def _stop_all(self, action: KillAction, names: tuple[str, ...]) -> StopReport:
-        """The report, which is one of nothing where it is wrong, or where there is none."""
+    def _stop_all(self, action: KillAction, names: tuple[str, ...]) -> int:
+        """The orders still open."""
         for answer in self._answer("stop_all", "a check", action, names):
             try:
-                return border.stop_report(answer)
+                return border.stop_report(answer).open_orders
             except ConfigError as wrong:
                 self._fault("stop_all", str(wrong))
-        return StopReport(0, 0)
+        return 0
 
     def _check_stopped(self, action: KillAction, names: tuple[str, ...]) -> None:
-        """A fund repeats the call until it is confirmed; here for the deadline of one call."""
+        """A fund repeats the call while orders are open; here for the deadline of one call."""
         until_s = time.monotonic() + (self._deadline_s or STOP_ALL_DEADLINE_S)
-        while left := _left_open(self._stop_all(action, names), action):
+        while left := self._stop_all(action, names):
             if time.monotonic() > until_s:
-                self._fault("stop_all", f'it leaves {left} open under "{action}"')
+                orders = "1 order" if left == 1 else f"{left} orders"
+                self._fault("stop_all", f'it leaves {orders} open under "{action}"')
                 return
             time.sleep(_REPEAT_S)
-
-
-def _left_open(report: StopReport, action: KillAction) -> str:
-    """What this action must not leave open, as a fund judges it; "": nothing is."""
-    orders, positions = report.open_orders, report.open_positions
-    left = [f"{orders} order{'' if orders == 1 else 's'}"] if orders else []
-    if positions and action == "flatten":
-        left.append(f"{positions} position{'' if positions == 1 else 's'}")
-    return " and ".join(left)
 
 
 def _in_thread(call: Callable[[], Any], deadline_s: float) -> outcome.Outcome[Any] | None:

@@ -58,7 +58,7 @@ class Hosted:
         self.now().report(status)
 
     def report_stopped(self, report: StopReport) -> None:
-        """Push what is still open under the kill switch, which confirms the stop when nothing is.
+        """Push the open orders and positions under the kill switch; none of them confirms the stop.
 
         Raises: `ConfigError` naming the count that is no whole number.
         """

@@ -21,6 +21,7 @@ class Reported:
         self._clock = clock
         self._words: dict[str, Word] = {}
         self._feeds: dict[str, FeedStatus] = {}
+        self._spoken: tuple[float, int | None] | None = None
 
     def report(self, status: StrategyStatus) -> None:
         """Keep the status in place of an older one, with the instant at which it was given.
@@ -53,6 +54,15 @@ class Reported:
         if len(self._feeds) >= FEEDS_MAX and feed.name not in self._feeds:
             raise ConfigError("name", f"at most {FEEDS_MAX} feeds are watched")
         self._feeds[feed.name] = feed
+        self.speak(at_us)
+
+    def speak(self, at_us: int | None = None) -> None:
+        """The host has said something that is no status, at its own instant `at_us`; None: now."""
+        self._spoken = self._clock.monotonic_s(), at_us
+
+    def spoken(self) -> tuple[float, int | None] | None:
+        """The last word that is no status: its monotonic instant, and the host's own instant."""
+        return self._spoken
 
     def feeds(self) -> Mapping[str, FeedStatus]:
         """The last word about each feed, in the order of the first ones."""

@@ -1,6 +1,6 @@
 """The four sentences that end an alert of a kill, pause, open breaker, demotion or release.
 
-They answer the first questions of a person who is woken by the alert.
+They answer the first questions of the person on call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NOT_KNOWN: Final = "not known yet"
 def aftermath(stopped: Sequence[str], *, left_open: str, next_act: str, undo: str) -> str:
     """Four sentences: the stopped strategies, what stays open, the next automatic act, the undoing.
 
-    `undo` is the command that a person types, or in words what must happen.
+    `undo` is the command that a person types, or a sentence that says how.
     """
     return (
         f"Stopped: {listed(stopped)}. Left open: {left_open}. Next automatic act: {next_act}."

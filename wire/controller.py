@@ -5,8 +5,8 @@ a separate Protocol below, recognised by its method names; a function of fundops
 missing part is disabled, and the start-up log names the missing parts. A host that pushes its state
 with `fund.report` needs no `strategies`.
 
-Each method may be a plain `def` or an `async def`, except `emergency_stop`, which is plain and runs
-in a thread of its own. `Fund` calls both on its own trio loop, where a plain one must return within
+Each method may be a plain `def` or an `async def`, except `emergency_stop`, which is plain and has
+its own thread. `Fund` calls both on its own trio loop, where a plain one must return within
 1 ms, since the loop waits for it. An asyncio host is called on its own loop. `FundManager` calls in
 worker threads: a plain method there may block, a coroutine runs by `asyncio.run`, and several
 methods may run at once. Every call has a deadline: 1 s, for `restart`
@@ -207,7 +207,7 @@ class CanStopAll(Protocol):
     def stop_all(
         self, reason: str, action: KillAction, strategies: Sequence[str]
     ) -> Awaitable[StopReport] | StopReport:
-        """Stop these strategies, and report what they still have open.
+        """Stop these strategies, and report their open orders and positions.
 
         "halt" cancels their orders that may add risk, "flatten" closes their positions too, and
         "freeze" touches nothing. Idempotent, and repeated until the report confirms the stop.
@@ -220,7 +220,7 @@ class CanStopInEmergency(Protocol):
     """The part that the kill switch uses when the host does not react."""
 
     def emergency_stop(self) -> None:
-        """Stop all real money. Plain, thread-safe, and called from a thread of its own.
+        """Stop all real money. It must be plain and thread-safe: its own thread calls it.
 
         It confirms nothing: `stop_all` or `fund.report_stopped` does.
         """

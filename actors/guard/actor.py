@@ -82,6 +82,9 @@ class GuardHost(Protocol):
         """Whether the controller has this optional part."""
         ...
 
+    def pulse(self) -> None:
+        """A second has passed."""
+
     def take_withheld(self) -> tuple[Withheld, ...]:
         """The acts that mode observe kept from the engine since the last call."""
         ...
@@ -342,6 +345,7 @@ class GuardActor(Actor):
     @handles(SecondPassed)
     def hear_second(self, _: SecondPassed) -> None:
         """Look for a marker, and keep a stop going, also when no tick comes."""
+        self._host.pulse()
         self._pass()
 
     def _pass(self) -> None:

@@ -1,4 +1,4 @@
-"""The alerts of the kill switch and of pauses by people, as pure functions of what they tell."""
+"""The alerts of the kill switch and of pauses by people, as pure functions."""
 
 from __future__ import annotations
 

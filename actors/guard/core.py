@@ -430,9 +430,7 @@ def _silence(
 
 
 def closed(name: str, why: str) -> list[AlertDraft]:
-    """What ends a strategy's alerts, so that the next ones are heard; a key that is not open
-    stays silent.
-    """
+    """The alerts that resolve those of a strategy; one whose key is not open stays silent."""
     return [
         AlertDraft(
             Level.INFO,

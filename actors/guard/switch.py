@@ -2,8 +2,8 @@
 
 `decide` takes the switch, one event and the monotonic time, and gives the switch after it and the
 acts that follow, in their order. The actor sets the shared latch to `Switch.status` first, then
-carries out the acts, and feeds back what they gave as further events. Nothing else changes the
-state of the switch.
+carries out the acts. Their results come back as further events. Nothing else changes the state of
+the switch.
 
 Three rules hold in each state. Only `Released` leads to OFF. ENGAGED means that the engine, or a
 host that pushes its state, reported the stop of every strategy that the last call named. A stop
@@ -68,7 +68,7 @@ class SwitchRules(msgspec.Struct, frozen=True):
 
 
 class Switch(msgspec.Struct, frozen=True):
-    """The kill switch: its public state, and what it must remember to go on."""
+    """The kill switch: its public state, and the memory that the next moves need."""
 
     rules: SwitchRules = SwitchRules()
     status: KillStatus = OFF
@@ -170,7 +170,7 @@ class WriteMarker(msgspec.Struct, frozen=True):
 
 
 class ReadMarker(msgspec.Struct, frozen=True):
-    """Engage by what the marker says."""
+    """Read the marker, and engage with its reason."""
 
 
 class StopAll(msgspec.Struct, frozen=True):
@@ -438,7 +438,7 @@ def _judged(switch: Switch, report: StopReport, now_s: float, *, covers: bool) -
 
 
 def _left_open(report: StopReport, action: KillAction | None) -> str:
-    """What this action must not leave open, and is; "": nothing is."""
+    """The open orders and positions that this action must close; "": there are none."""
     left = []
     if action != "freeze" and report.open_orders:
         left.append(f"{report.open_orders} orders")

@@ -1,4 +1,4 @@
-"""The last way to stop an engine that does not react: `emergency_stop`, in a thread of its own.
+"""The last way to stop an engine that does not react: `emergency_stop`, in its own thread.
 
 It stops all real money and confirms nothing. A call that returned is not made again in the same
 emergency; one that raised is.

@@ -21,7 +21,15 @@ from typing import Any, NamedTuple, Protocol
 import trio
 from msgspec import UNSET
 
-from ...runtime import ActorError, Clock, ConfigError, SystemClock, run_undisturbed, shown
+from ...runtime import (
+    ActorError,
+    Clock,
+    ConfigError,
+    SystemClock,
+    VirtualClock,
+    run_undisturbed,
+    shown,
+)
 from ...wire import border
 from ...wire.border_reports import Problem, checked_statement
 from ...wire.controller import (
@@ -72,6 +80,8 @@ STRATEGIES_MAX = 10_000
 FEEDS_MAX = 10_000
 # Clocks of two machines differ by less; an instant further ahead is a fault.
 FUTURE_MAX_US = 300_000_000
+PULSE_S = 1.0  # between two calls of `pulse`
+STALL_S = 3.0  # a pulse so late was delayed by a suspended machine or a stopped process
 STALLS_MAX = 16  # remembered; a word older than so many stalls is silent anyway
 
 # Parts whose lateness recovery and the kill switch tell, each in an alert that says more.
@@ -103,6 +113,10 @@ class Pushed(Protocol):
 
     def feeds(self) -> Mapping[str, FeedStatus]:
         """The last word about each feed."""
+        ...
+
+    def spoken(self) -> tuple[float, int | None] | None:
+        """The last word that is no status: its monotonic instant, and the host's own instant."""
         ...
 
     def words(self) -> Mapping[str, Word]:
@@ -186,7 +200,7 @@ class Host:
         self._aside: dict[str, str] = {}
         self._feed_words: dict[str, FeedStatus] = {}
         self.feed_doubts: dict[str, str] = {}
-        self._began_s = self._heard_s = self._ticked_s = self._clock.monotonic_s()
+        self._heard_s = self._ticked_s = self._pulsed_s = self._clock.monotonic_s()
         self._heard_us: int | None = None
         # Spans of monotonic time in which this process did not run.
         self._stalls: list[tuple[float, float]] = []
@@ -213,8 +227,7 @@ class Host:
         """Ask for the strategies, once a tick. A plain controller has answered on return."""
         now_s = self._clock.monotonic_s()
         if self._interval_s is not None and now_s - self._ticked_s > 3 * self._interval_s:
-            # A suspended machine or a stopped process: the host may have spoken to no one.
-            self._stalls = [*self._stalls, (self._ticked_s + self._interval_s, now_s)][-STALLS_MAX:]
+            self._stalled(self._ticked_s + self._interval_s, now_s)
         self._ticked_s = now_s
         if self._pushed is None:
             self._strategies.ask()
@@ -259,20 +272,42 @@ class Host:
         newest_s: float | None = None  # age of the newest word
         for name, word in self._words.items():
             status = word.status
-            age_s = self._age_s(word.at_s, now_s)
-            if status.at_us is not None:
-                age_s = max(age_s, (now_us - status.at_us) / 1_000_000)
+            age_s = self._word_age_s(word.at_s, status.at_us, now_s, now_us)
             newest_s = age_s if newest_s is None else min(newest_s, age_s)
             if status.heartbeat_us is not None and status.state == "running":
                 beat_s = (now_us - status.heartbeat_us) / 1_000_000
                 if beat_s > self._heartbeat_max_s:
                     lapsed.setdefault(name, f"its last heartbeat is {beat_s:.0f} s old")
+        spoken = None if self._pushed_feeds is None else self._pushed_feeds.spoken()
+        if spoken is not None:
+            age_s = self._word_age_s(*spoken, now_s, now_us)
+            newest_s = age_s if newest_s is None else min(newest_s, age_s)
         if newest_s is None:  # an engine without strategies has spoken when it answered
             newest_s = self._age_s(self._heard_s, now_s)
         silent = newest_s > self._silent_after_s or self._strategies.is_late
         statuses = tuple(word.status for word in self._words.values())
         listed = self._heard_us is not None
         return Heard(statuses, doubts, lapsed, newest_s, silent, self._heard_us, listed)
+
+    def _word_age_s(self, at_s: float, at_us: int | None, now_s: float, now_us: int) -> float:
+        """By the monotonic clock, and by the host's own instant if that makes the word older."""
+        age_s = self._age_s(at_s, now_s)
+        return age_s if at_us is None else max(age_s, (now_us - at_us) / 1_000_000)
+
+    def pulse(self) -> None:
+        """A second has passed. Where the host drives the ticks, a longer one is our own stall.
+
+        Virtual time passes in jumps of any length, so there it is none.
+        """
+        now_s, before_s = self._clock.monotonic_s(), self._pulsed_s
+        self._pulsed_s = now_s
+        driven = self._interval_s is None and not isinstance(self._clock, VirtualClock)
+        if driven and now_s - before_s > STALL_S:
+            self._stalled(before_s + PULSE_S, now_s)
+
+    def _stalled(self, begin_s: float, end_s: float) -> None:
+        """Remember a span in which this process did not run: the host may have spoken to no one."""
+        self._stalls = [*self._stalls, (begin_s, end_s)][-STALLS_MAX:]
 
     def _age_s(self, at_s: float, now_s: float) -> float:
         if not self._stalls:

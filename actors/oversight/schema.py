@@ -132,7 +132,6 @@ def _flags(guard: GuardState) -> tuple[object, ...]:
         guard.blind,
         guard.external_minor,
         guard.would_kill,
-        guard.opening_session,
         guard.loss_session,
         tuple(
             (

@@ -120,11 +120,12 @@ class FundDoor:
         self._reported.report_feed(name, at_us, stale_after_s)
 
     def report_stopped(self, report: StopReport) -> None:
-        """Push what is still open under the kill switch, which confirms the stop when nothing is.
+        """Push the open orders and positions under the kill switch; none of them confirms the stop.
 
         Raises: `ConfigError` naming the count that is no whole number.
         """
         told = StopReported(border.stop_report(report))
+        self._reported.speak()
         self._loop.run_sync_soon(self._tell_guard, told)
 
     def _tell_guard(self, told: StopReported) -> None:

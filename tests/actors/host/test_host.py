@@ -14,6 +14,7 @@ import trio.testing
 from fundops import FeedStatus, Fill, StrategyStatus, VirtualClock
 from fundops.actors.host import Host
 from fundops.actors.host.places import CutOff
+from fundops.reported import Reported
 from fundops.testing import FakeController
 from fundops.wire.controller import StopReport
 from fundops.wire.errors import HostFault, HostLate
@@ -502,3 +503,52 @@ async def test_a_call_that_the_place_cut_off_is_late(autojump_clock: Clock) -> N
         with pytest.raises(HostLate, match="did not answer within 1 s"):
             await host.pause("a", "")
         assert host.late() == {"pause": "did not answer within 1 s"}
+
+
+# -- silence
+
+
+class Wall:
+    """A system clock that is moved by hand: time in it is not virtual for the host port."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def now_us(self) -> int:
+        return int(self.now_s * 1_000_000)
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+
+async def test_a_stall_of_ours_is_no_silence_of_a_host_that_drives_the_ticks() -> None:
+    wall = Wall()
+    async with trio.open_nursery() as nursery:
+        host = Host(FakeController(), nursery, clock=wall)
+        host.ask()
+        for _ in range(5):
+            wall.now_s += 1
+            host.pulse()
+        assert host.heard().age_s == pytest.approx(5)
+        wall.now_s += 3_600  # the machine was suspended
+        host.pulse()
+        assert host.heard().age_s == pytest.approx(6)
+        assert not host.heard().silent
+        for _ in range(5):
+            wall.now_s += 1
+            host.pulse()
+        assert host.heard().silent
+
+
+async def test_a_pushed_word_about_a_feed_counts_as_a_word_of_the_host() -> None:
+    clock = VirtualClock(1_000_000_000)
+    reported = Reported(clock)
+    async with trio.open_nursery() as nursery:
+        host = Host(None, nursery, clock=clock, pushed=reported)
+        reported.report(RUNNING)
+        clock.advance(20)
+        assert host.heard().silent
+        reported.report_feed("prices")
+        assert (host.heard().silent, host.heard().age_s) == (False, 0)
+        reported.report_feed("prices", clock.now_us() - 15_000_000)
+        assert host.heard().silent, "its own instant makes it older"
