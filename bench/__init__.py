@@ -4,4 +4,16 @@
 """
 
 # In the order in which they run. Each is a module here with `run(scale) -> Result`.
-BENCHES = ("messaging", "supervision", "ledger", "growth", "embedding", "stream", "kill_latency")
+BENCHES = (
+    "messaging",
+    "supervision",
+    "ledger",
+    "growth",
+    "embedding",
+    "stream",
+    "promotion",
+    "transitions",
+    "luck",
+    "oversight",
+    "kill_latency",
+)

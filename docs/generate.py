@@ -128,6 +128,7 @@ user by the control socket, or a client of the status port with its token.
 | 1 | refused, or a check has found something |
 | 2 | wrong usage or configuration |
 | 3 | the command needs a running fund, and none runs |
+| 4 | a gate that was asked for its verdict is INCONCLUSIVE |
 | 130, 143 | interrupted, terminated |
 """
 

@@ -45,6 +45,19 @@ class Posts(Protocol):
     async def post(self, function: Callable[[Fund], Awaitable[Any]]) -> Any: ...
     def now(self) -> Fund: ...
 
+class Asked:
+    """One call of a verb, to be made on the fund."""
+
+    command: Command
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def __init__(
+        self, command: Command, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None: ...
+    async def __call__(self, fund: Fund) -> Any: ...
+    def named(self) -> dict[str, Any]: ...
+
 class SyncFace:
     """One part of a fund, with its verbs as plain calls. Each waits for its answer."""
 
@@ -60,7 +73,8 @@ def asyncio_face(part: str, name: str) -> type[AsyncioFace]: ...
 def plain_methods(part: str) -> tuple[str, ...]: ...
 '''
 IMPORTS: Final = (
-    "from collections.abc import Awaitable, Callable",
+    "from collections.abc import Awaitable, Callable, Mapping",
+    "from fundops.control.commands import Command",
     "from typing import Any, Protocol",
     "from fundops.fund import Fund",
 )

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any
 # Type checkers read these imports, and editors complete from them; the table below is what runs.
 if TYPE_CHECKING:
     from fundops.actors.alert import AlertSettings as AlertSettings
+    from fundops.actors.promotion import Cooldowns as Cooldowns
     from fundops.actors.promotion import Criterion as Criterion
+    from fundops.actors.promotion import GateSettings as GateSettings
     from fundops.actors.promotion import PromotionGate as PromotionGate
+    from fundops.actors.promotion import PromotionPolicy as PromotionPolicy
     from fundops.actors.promotion import PromotionSettings as PromotionSettings
+    from fundops.actors.promotion import SoftWindow as SoftWindow
+    from fundops.actors.promotion import StageSettings as StageSettings
+    from fundops.actors.promotion import policy_of as policy_of
     from fundops.actors.recovery import RecoverySettings as RecoverySettings
     from fundops.asyncio_fund import AsyncioFund as AsyncioFund
     from fundops.config import FundConfig as FundConfig
@@ -82,6 +88,7 @@ __all__ = [
     "ConfigError",
     "ControlError",
     "Controller",
+    "Cooldowns",
     "Criterion",
     "DatabaseError",
     "DatabaseInUse",
@@ -95,6 +102,7 @@ __all__ = [
     "FundNotRunning",
     "FundReader",
     "FundopsError",
+    "GateSettings",
     "HostFault",
     "IdempotencyConflict",
     "InsufficientFunds",
@@ -110,11 +118,14 @@ __all__ = [
     "Posted",
     "PromotionGate",
     "PromotionManager",
+    "PromotionPolicy",
     "PromotionSettings",
     "PromotionStage",
     "RecoveryEvent",
     "RecoverySettings",
     "Settlement",
+    "SoftWindow",
+    "StageSettings",
     "StopReport",
     "StrategyStatus",
     "SubsystemDisabled",
@@ -125,6 +136,7 @@ __all__ = [
     "Why",
     "__version__",
     "open_reader",
+    "policy_of",
 ]
 
 # The module of each public name.
@@ -141,6 +153,7 @@ _HOMES = {
     "ConfigError": "fundops.runtime",
     "ControlError": "fundops.errors",
     "Controller": "fundops.wire.controller",
+    "Cooldowns": "fundops.actors.promotion",
     "Criterion": "fundops.actors.promotion",
     "DatabaseError": "fundops.wire.errors",
     "DatabaseInUse": "fundops.errors",
@@ -152,8 +165,9 @@ _HOMES = {
     "FundConfig": "fundops.config",
     "FundManager": "fundops.manager",
     "FundNotRunning": "fundops.errors",
-    "FundReader": "fundops.reader",
     "FundopsError": "fundops.runtime",
+    "FundReader": "fundops.reader",
+    "GateSettings": "fundops.actors.promotion",
     "HostFault": "fundops.wire.errors",
     "IdempotencyConflict": "fundops.wire.errors",
     "InsufficientFunds": "fundops.wire.errors",
@@ -163,18 +177,23 @@ _HOMES = {
     "Leg": "fundops.wire.ledger",
     "Level": "fundops.wire.alert",
     "NotRetryable": "fundops.wire.errors",
+    "open_reader": "fundops.reader",
     "OpeningPosition": "fundops.wire.ledger",
     "OutcomeUnknown": "fundops.wire.errors",
     "PeriodClosed": "fundops.wire.errors",
+    "policy_of": "fundops.actors.promotion",
     "Posted": "fundops.wire.ledger",
-    "Statement": "fundops.wire.ledger",
     "PromotionGate": "fundops.actors.promotion",
     "PromotionManager": "fundops.promotion",
+    "PromotionPolicy": "fundops.actors.promotion",
     "PromotionSettings": "fundops.actors.promotion",
     "PromotionStage": "fundops.wire.promotion",
     "RecoveryEvent": "fundops.wire.recovery",
     "RecoverySettings": "fundops.actors.recovery",
     "Settlement": "fundops.wire.controller",
+    "SoftWindow": "fundops.actors.promotion",
+    "StageSettings": "fundops.actors.promotion",
+    "Statement": "fundops.wire.ledger",
     "StatusClient": "fundops.wire.stream.following",
     "StopReport": "fundops.wire.controller",
     "StrategyStatus": "fundops.wire.controller",
@@ -184,7 +203,6 @@ _HOMES = {
     "UnknownAccount": "fundops.wire.errors",
     "VirtualClock": "fundops.runtime",
     "Why": "fundops.wire.why",
-    "open_reader": "fundops.reader",
 }
 
 

@@ -30,7 +30,7 @@ from fundops.faces import (
 )
 from fundops.fund import Fund
 from fundops.hosted import Hosted
-from fundops.runtime import Clock
+from fundops.runtime import Clock, SupervisorEscalated
 from fundops.wire.controller import Controller
 
 __all__ = ["AsyncioFund"]
@@ -68,17 +68,18 @@ class AsyncioFund(Hosted, AsyncioVerbs):
         *,
         clock: Clock | None = None,
         transport: Any = None,
+        on_fund_lost: Callable[[SupervisorEscalated], None] | None = None,
     ) -> AbstractAsyncContextManager[AsyncioFund]:
         """Start a fund, and stop it in order when the block is left.
 
-        Arguments are those of `Fund.open`. The controller's methods are called on this loop: plain
-        ones inline, coroutines as tasks.
+        Arguments are those of `Fund.open`. The controller's methods and `on_fund_lost` are called
+        on this loop: plain ones inline, coroutines as tasks.
 
         Raises: `NeedsAsyncio` outside an asyncio loop; `ConfigError`, `DatabaseInUse`,
         `DatabaseError`; `PolicyError`; out of the block `FundClosed` with its cause when the fund
         has stopped by itself.
         """
-        return _open(config, controller, clock, transport)
+        return _open(config, controller, clock, transport, on_fund_lost)
 
     async def post(self, function: Callable[[Fund], Awaitable[Any]]) -> Any:
         """Run a function of the fund in its thread; cancelling the caller cancels it there.
@@ -118,14 +119,23 @@ class AsyncioFund(Hosted, AsyncioVerbs):
 
 @asynccontextmanager
 async def _open(
-    config: FundConfig, controller: Controller | None, clock: Clock | None, transport: Any
+    config: FundConfig,
+    controller: Controller | None,
+    clock: Clock | None,
+    transport: Any,
+    on_fund_lost: Callable[[SupervisorEscalated], None] | None,
 ) -> AsyncIterator[AsyncioFund]:
     _check_runs_on_asyncio()
     located = FundConfig.checked(config)
     loop = asyncio.get_running_loop()
     bridge: Bridge[Fund] = Bridge(
         lambda: Fund.open(
-            located, controller, clock=clock, transport=transport, place=AsyncioPlace(loop)
+            located,
+            controller,
+            clock=clock,
+            transport=transport,
+            place=AsyncioPlace(loop),
+            on_fund_lost=None if on_fund_lost is None else _on_loop(loop, on_fund_lost),
         )
     )
     opened, ended = asyncio.Event(), asyncio.Event()
@@ -148,6 +158,16 @@ def _setter(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> Callable[[
             loop.call_soon_threadsafe(event.set)
 
     return set_it
+
+
+def _on_loop(
+    loop: asyncio.AbstractEventLoop, tell: Callable[[SupervisorEscalated], None]
+) -> Callable[[SupervisorEscalated], None]:
+    def tell_it(lost: SupervisorEscalated) -> None:
+        with suppress(RuntimeError):  # the loop is closed, so no one waits
+            loop.call_soon_threadsafe(tell, lost)
+
+    return tell_it
 
 
 async def _stopped(

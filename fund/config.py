@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -22,18 +22,36 @@ from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardSettings
 from fundops.actors.ledger.accounts import ACCOUNTS, UNITS
 from fundops.actors.ledger.events import Rules
-from fundops.actors.oversight import FeeSettings, OversightSettings, calendar_of
-from fundops.actors.promotion import PromotionSettings
+from fundops.actors.oversight import FeeSettings, OversightSettings
+from fundops.actors.promotion import (
+    Capital,
+    DefaultCriteria,
+    PromotionPolicy,
+    PromotionSettings,
+    policy_from,
+)
 from fundops.actors.recovery import RecoverySettings
 from fundops.runtime import SECRET, YEAR_S, ConfigError, Settings, shown
 from fundops.wire.controller import STALE_FEED_S
-from fundops.wire.errors import AmountError
+from fundops.wire.errors import AmountError, PolicyError
 from fundops.wire.money import Amount, positive_minor, to_minor
 
 __all__ = ["FundConfig", "home", "is_file_path"]
 
 # As in a Host header, which browsers write in lower case.
 HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+# Settings that choose the policy, in whose place a whole one may stand.
+_WHOLE = ("promotion_ladder", "promotion_policy")
+
+# The metric that each setting limits in the default gates.
+_METRIC_OF = {
+    "min_paper_days": "days",
+    "min_trades": "n_trades",
+    "min_sharpe": "sharpe",
+    "max_drawdown_pct": "max_drawdown",
+    "min_win_rate": "win_rate",
+}
 
 
 def home() -> Path:
@@ -58,7 +76,7 @@ def is_file_path(path: object) -> bool:
 class FundConfig(Settings, frozen=True, kw_only=True):
     """Settings of one fund. Raises: `ConfigError` naming the field."""
 
-    parts = (GuardSettings, FeeSettings, PromotionSettings, OversightSettings)
+    parts = (GuardSettings, FeeSettings, DefaultCriteria, OversightSettings)
 
     total_capital: Annotated[
         Amount, Meta(description="units of the currency; the money that the fund begins with")
@@ -102,6 +120,9 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     tick_interval_s: float | None = 1.0
     session: str = "UTC day"
     break_tolerance: float = 0.01
+    max_correlation: float = 0.85
+    var_budget: float | None = None
+    max_failed_strategies: str | int | None = "max(3, 5%)"
     recovery_every_ticks: int = 10
     promotion_every_ticks: int = 60
 
@@ -137,6 +158,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     management_fee_bps: int = 0
     performance_fee_pct: float = 0.0
     crystallise_every_days: float = 30.0
+    fee_posting: Literal["session", "tick"] = "session"
 
     promotion_ladder: Annotated[
         Literal["four-stage", "three-stage"],
@@ -146,7 +168,15 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         Literal["guarded", "literal"],
         Meta(description="'guarded': more real money waits for a person; 'literal': it does not"),
     ] = "guarded"
-    max_total_entitlement_pct: float | None = 100.0
+    max_total_entitlement_pct: Annotated[
+        float | None,
+        Meta(
+            gt=0,
+            le=1_000_000,
+            description="percent of the fund's capital that all strategies together are entitled"
+            " to at most; None: no bound",
+        ),
+    ] = 100.0
     min_paper_days: float = 14
     min_trades: int = 50
     min_sharpe: float = 1.0
@@ -163,7 +193,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     ] = None
     status_host: Annotated[
         str,
-        Meta(description="the address of IPv4 that the status port is bound to"),
+        Meta(description="the IP address that the status port is bound to, as 127.0.0.1 or ::1"),
     ] = "127.0.0.1"
     status_hosts: Annotated[
         tuple[str, ...],
@@ -185,6 +215,11 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         RecoverySettings()
     )
 
+    promotion: Annotated[
+        PromotionSettings | PromotionPolicy,
+        Meta(description="what differs from promotion_policy, or a policy in its place"),
+    ] = PromotionSettings()
+
     def __post_init__(self) -> None:
         super().__post_init__()
         try:
@@ -194,7 +229,8 @@ class FundConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError(error.field, f"{shown(error.value)} {error.problem}") from None
         if self.currency == UNITS:
             raise ConfigError("currency", f"{UNITS} counts the shares in a fund: choose another")
-        calendar_of(self.session)
+        self.oversight_settings()  # a rule of its own is checked there
+        self._check_promotion()
         if self.tick_interval_s is not None and self.lease_s < 2 * self.tick_interval_s:
             raise ConfigError(
                 "lease_s",
@@ -214,14 +250,38 @@ class FundConfig(Settings, frozen=True, kw_only=True):
             url = SecretUrl(self.alert_webhook_url)
             msgspec.structs.force_setattr(self, "alert_webhook_url", url)
 
+    def _check_promotion(self) -> None:
+        """A limit is given in one place, so that no reader wonders which one counts."""
+        flat = [
+            field.name
+            for field in msgspec.structs.fields(type(self))
+            if (field.name in DefaultCriteria.__struct_fields__ or field.name in _WHOLE)
+            and getattr(self, field.name) != field.default
+        ]
+        if isinstance(self.promotion, PromotionPolicy):
+            if flat:
+                raise ConfigError(flat[0], "is given beside a whole policy in promotion")
+            return
+        for stage, gate in self.promotion.gates.items():
+            own = {criterion.metric for criterion in gate.criteria or ()}
+            for field in flat:
+                if _METRIC_OF.get(field) in own:
+                    raise ConfigError(field, f"is given beside the same in promotion.gates.{stage}")
+        try:
+            self.promotion_rules()
+        except PolicyError as error:
+            if error.field in self.__struct_fields__:
+                raise
+            raise PolicyError(f"promotion.{error.field}", error.problem) from None
+
     def _check_status_host(self) -> None:
         """The token travels in clear, so it stays on this machine or behind TLS."""
         try:
-            address = IPv4Address(self.status_host)
+            address = self._status_address
         except ValueError:
-            raise ConfigError(
-                "status_host", f"{shown(self.status_host)} is no address of IPv4"
-            ) from None
+            # A name may have several addresses, and others tomorrow.
+            problem = f"{shown(self.status_host)} is no IP address, as 127.0.0.1 or ::1"
+            raise ConfigError("status_host", problem) from None
         if not address.is_loopback:
             if not self.status_behind_proxy:
                 problem = "is beyond loopback, and needs status_behind_proxy=True: a proxy with TLS"
@@ -237,8 +297,15 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     @property
     def status_names(self) -> frozenset[str]:
         """The names of the status port beside those of loopback."""
-        bound = () if IPv4Address(self.status_host).is_loopback else (self.status_host,)
-        return frozenset((*self.status_hosts, *bound))
+        address = self._status_address
+        # In a URL an address of IPv6 stands in brackets, in its short form.
+        name = str(address) if address.version == 4 else f"[{address.compressed}]"
+        return frozenset((*self.status_hosts, *(() if address.is_loopback else (name,))))
+
+    @property
+    def _status_address(self) -> IPv4Address | IPv6Address:
+        """Raises: `ValueError`."""
+        return ip_address(self.status_host)
 
     @property
     def tight_limits(self) -> tuple[str, ...]:
@@ -257,6 +324,26 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     def path(self) -> Path:
         """The database file."""
         return Path(self.db_path) if self.db_path is not None else home() / f"{self.name}.db"
+
+    @classmethod
+    def literal(cls, **settings: Any) -> FundConfig:
+        """A config that follows the description to the letter, where the defaults are stricter.
+
+        `settings` are those of `FundConfig`, and win. docs/decisions.md lists what it sets.
+
+        Raises: `ConfigError`.
+        """
+        switches: dict[str, Any] = {
+            "promotion_policy": "literal",
+            "promotion_ladder": "three-stage",
+            "max_total_entitlement_pct": None,
+            "fee_posting": "tick",
+            "alerts": AlertSettings(critical_lane="shared", suppression_summary=False),
+            "recovery": RecoverySettings(
+                probation_s=0, max_starts_per_day=None, first_attempt="after_cooldown"
+            ),
+        }
+        return cls(**{**switches, **settings})
 
     @classmethod
     def checked(cls, config: object) -> FundConfig:
@@ -281,6 +368,11 @@ class FundConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError("db_path", f"{self.path} cannot be located: {error}") from error
 
     @property
+    def charges_fees(self) -> bool:
+        """Whether the ledger books fees of the fund itself."""
+        return self.ledger_enabled and bool(self.management_fee_bps or self.performance_fee_pct)
+
+    @property
     def alerts_enabled(self) -> bool:
         """True with a channel, or with any subsystem that can raise an alert."""
         channels = self.alert_webhook_url is not None or self.alert_log
@@ -303,16 +395,28 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         """The limits of the guard."""
         return self.part(GuardSettings)
 
-    def promotion_settings(self) -> PromotionSettings:
-        """The ladder, the policy and the default criteria."""
-        return self.part(
-            PromotionSettings, ladder=self.promotion_ladder, policy=self.promotion_policy
+    def promotion_rules(self) -> PromotionPolicy:
+        """The policy of promotion. Raises: `PolicyError` naming the place that makes no sense."""
+        if isinstance(self.promotion, PromotionPolicy):
+            return self.promotion
+        return policy_from(
+            self.promotion_policy,
+            self.promotion_ladder,
+            self.part(DefaultCriteria),
+            self.promotion,
+            calendar=self.session,
         )
+
+    def promotion_capital(self) -> Capital:
+        """The fund's capital, and the bound of all entitlements together."""
+        return Capital(self.capital_minor, self.max_total_entitlement_pct)
 
     def oversight_settings(self) -> OversightSettings:
         """The tick's cadences, the fees, and which subsystems there are."""
         return self.part(
             OversightSettings,
             alerts_enabled=self.alerts_enabled,
+            # A log reaches a person only who reads it.
+            reaches_a_person=self.alert_webhook_url is not None,
             fees=self.part(FeeSettings),
         )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from fundops.control.commands import FUND, PARTS, Command, commands_of
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fundops.fund import Fund
 
 __all__ = [
+    "Asked",
     "AsyncioAlerts",
     "AsyncioFace",
     "AsyncioKillSwitch",
@@ -102,11 +103,28 @@ def plain_methods(part: str) -> tuple[str, ...]:
     )
 
 
+class Asked(NamedTuple):
+    """One call of a verb, to be made on the fund."""
+
+    command: Command
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    async def __call__(self, fund: Fund) -> Any:
+        """The answer of the verb."""
+        door = fund if self.command.part == FUND else getattr(fund, self.command.part)
+        return await getattr(door, self.command.verb)(*self.args, **self.kwargs)
+
+    def named(self) -> dict[str, Any]:
+        """The arguments by name. Raises: TypeError for those that the verb does not take."""
+        return dict(self.command.signature.bind(*self.args, **self.kwargs).arguments)
+
+
 def _waiting(command: Command) -> Callable[..., Any]:
     @wraps(command.method)
     def call(self: SyncFace, *args: Any, **kwargs: Any) -> Any:
         name = f"{command.part}.{command.verb}"
-        return self._way.wait(name, partial(_asked, command, args, kwargs))
+        return self._way.wait(name, Asked(command, args, kwargs))
 
     return call
 
@@ -114,7 +132,7 @@ def _waiting(command: Command) -> Callable[..., Any]:
 def _posting(command: Command) -> Callable[..., Any]:
     @wraps(command.method)
     async def call(self: AsyncioFace, *args: Any, **kwargs: Any) -> Any:
-        return await self._way.post(partial(_asked, command, args, kwargs))
+        return await self._way.post(Asked(command, args, kwargs))
 
     return call
 
@@ -125,13 +143,6 @@ def _plain(part: str, name: str) -> Callable[..., Any]:
         return getattr(getattr(self._way.now(), part), name)(*args, **kwargs)
 
     return call
-
-
-async def _asked(
-    command: Command, args: tuple[Any, ...], kwargs: Mapping[str, Any], fund: Fund
-) -> Any:
-    door = fund if command.part == FUND else getattr(fund, command.part)
-    return await getattr(door, command.verb)(*args, **kwargs)
 
 
 SyncVerbs: Final = sync_face(FUND, "SyncVerbs")

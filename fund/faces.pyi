@@ -6,11 +6,13 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 from fundops.actors.ledger.verify import Anchor, Verification
+from fundops.actors.promotion import PromotionGate
+from fundops.control.commands import Command
 from fundops.fund import Fund
 from fundops.moments import Instant, Moment
 from fundops.wire.alert import AlertPage, AlertReceipt, Category, ChannelTest, Level
 from fundops.wire.controller import Fill
-from fundops.wire.guard import KillStatus, Released
+from fundops.wire.guard import Entitlement, KillStatus, Released
 from fundops.wire.ledger import (
     AsideReport,
     Booked,
@@ -27,13 +29,14 @@ from fundops.wire.ledger import (
     Statement,
 )
 from fundops.wire.money import Amount
-from fundops.wire.oversight import FundStatus, NavSample, TickReport
+from fundops.wire.oversight import FundStatus, NavSample, PnlAttribution, TickReport
 from fundops.wire.persistence import StorageStatus
 from fundops.wire.promotion import (
     Evaluation,
     HistoryEntry,
     PromotionSnapshot,
     PromotionStage,
+    StrategyState,
     Transition,
 )
 from fundops.wire.recovery import RecoveryEvent, RecoveryStatus
@@ -50,6 +53,19 @@ class Posts(Protocol):
 
     async def post(self, function: Callable[[Fund], Awaitable[Any]]) -> Any: ...
     def now(self) -> Fund: ...
+
+class Asked:
+    """One call of a verb, to be made on the fund."""
+
+    command: Command
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def __init__(
+        self, command: Command, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None: ...
+    async def __call__(self, fund: Fund) -> Any: ...
+    def named(self) -> dict[str, Any]: ...
 
 class SyncFace:
     """One part of a fund, with its verbs as plain calls. Each waits for its answer."""
@@ -79,8 +95,18 @@ class SyncVerbs(SyncFace):
         Raises: `ConfigError` when `name` is no name.
         """
 
-    def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
-        """NAV and drawdown at the end of each session, newest first."""
+    def nav_history(
+        self, limit: int = 100, every: Literal["session", "minute"] = "session"
+    ) -> tuple[NavSample, ...]:
+        """NAV and drawdown at the end of each session or of each minute, newest first.
+
+        Sessions are kept without end, minutes for a month.
+
+        Raises: `ConfigError` for another `every`.
+        """
+
+    def pnl_attribution(self) -> PnlAttribution:
+        """The fund's P&L by its sources: each strategy, the ledger, the fund's fees."""
 
     def storage(self) -> StorageStatus:
         """Whether the database can be written, the size of its log in bytes, and counters."""
@@ -281,7 +307,13 @@ class SyncLedger(SyncFace):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Book money that leaves the fund: EXTERNAL / CASH. Raises: `InsufficientFunds`."""
+        """Book money that leaves the fund: EXTERNAL / CASH.
+
+        Before it the fees are booked: the management fee up to now, and the performance fee of the
+        units that leave. All of it is one commit.
+
+        Raises: `InsufficientFunds`.
+        """
 
     def record_profit(
         self,
@@ -471,6 +503,8 @@ class SyncLedger(SyncFace):
     def close_period(self, day: dt.date | str, *, key: str | None = None, memo: str = "") -> Posted:
         """Book the revenue up to the end of `day` into RETAINED and lock that time.
 
+        The management fee up to now is booked before it.
+
         Raises: `PeriodClosed`.
         """
 
@@ -628,20 +662,39 @@ class SyncPromotion(SyncFace):
     def history(self, strategy_id: str | None = None, limit: int = 50) -> tuple[HistoryEntry, ...]:
         """Changes of one strategy, or of all of them, newest first."""
 
+    def state_as_of(self, t: Instant) -> tuple[StrategyState, ...]:
+        """All strategies as they were at an instant, in the order of their names."""
+
+    def require(self, strategy_id: str, *, at_least: PromotionStage) -> PromotionStage:
+        """The current stage, if it is `at_least` that. Raises: `StageTooLow`, `UnknownStage`."""
+
+    def entitlement(self, strategy_id: str, budget: Amount | None = None) -> Entitlement:
+        """Mode and capital of the current stage, of a full budget.
+
+        A live stage has its part of the budget for real, paper and shadow have all of it as the
+        notional that they trade with. Without `budget` it is the one that the strategy was
+        registered with, or 100,000.
+
+        Raises: `UnknownStrategy`, `AmountError` for the budget.
+        """
+
     def register(
         self,
         strategy_name: str,
         initial_stage: PromotionStage = PromotionStage.Paper,
         *,
+        family: str | None = None,
         budget: Amount | None = None,
     ) -> str:
         """Register a strategy and return its id; the same name again gives the same id.
 
-        `budget` is its capital at full size, in units of the currency, of which each stage allows a
-        part; None: the fund's capital.
+        `family` names the idea of which it is a variant: its variants count as trials of one
+        another. `budget` is its capital at full size, in units of the currency, of which each stage
+        allows a part; None: the fund's capital.
 
-        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for the name,
-        `AmountError` for the budget; `Conflict` for another strategy's id or another budget.
+        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for a name,
+        `AmountError` for the budget; `Conflict` for another strategy's id, another family or
+        another budget.
         """
 
     def adopt(
@@ -651,15 +704,16 @@ class SyncPromotion(SyncFace):
         *,
         by: str,
         reason: str,
+        family: str | None = None,
         budget: Amount | None = None,
         over_capital: bool = False,
     ) -> str:
         """Register a strategy that already trades, at any stage; returns its id.
 
-        `budget` is as in `register`. With `over_capital` the capital of all strategies together may
-        exceed `max_total_entitlement_pct`.
+        `family` and `budget` are as in `register`. With `over_capital` the capital of all
+        strategies together may exceed `max_total_entitlement_pct`.
 
-        Raises: `Conflict`, `StrategyRetired`, `CapitalExceeded`; `MetricError` for the name, `by`
+        Raises: `Conflict`, `StrategyRetired`, `CapitalExceeded`; `MetricError` for a name, `by`
         or `reason`; `AmountError` for the budget.
         """
 
@@ -671,13 +725,27 @@ class SyncPromotion(SyncFace):
         *,
         as_of: Instant | None = None,
         source: str = "",
+        cumulative_since: Literal["registration"] | None = None,
     ) -> None:
         """Record the metrics of the current stage so far.
 
-        A value that the fund measures itself counts before a recorded one. Among records the newest
-        `as_of` counts for each metric, and a worst value such as `max_drawdown` never falls.
+        `returns` or `equity` is a list with one value for each session of the stage, from which
+        Sharpe ratio and drawdown are measured. A measured value counts before a recorded one. Among
+        records the newest `as_of` counts for each metric, and a worst value such as `max_drawdown`
+        never falls. With `cumulative_since="registration"` counts and series began when the
+        strategy was registered, and the part before this stage is left out.
 
         Raises: `MetricError` naming the field, `Conflict`.
+        """
+
+    def discard_metrics(
+        self, strategy_id: str, as_of: Instant, source: str, *, by: str, reason: str
+    ) -> None:
+        """Discard what was recorded in this stage for one instant and source.
+
+        The records are kept, with the person and the reason, and count no more.
+
+        Raises: `MetricError` where there is none.
         """
 
     def promote(
@@ -688,11 +756,34 @@ class SyncPromotion(SyncFace):
         by: str = "operator",
         reason: str = "",
         expected_rev: int | None = None,
+        request_id: str | None = None,
+        cap: float | None = None,
     ) -> Transition:
         """Promote one stage, if the gate passes now.
 
+        `to` "live" is the next stage with real money. `cap` is the fraction of the budget that it
+        may use there; None: all that the stage allows. A repeat with the same `request_id` gives
+        the first outcome.
+
         Raises: `GateNotPassed` with the evaluation, `CapitalExceeded`, `CoolingDown`,
-        `StrategyFrozen`, `StrategyRetired`, `SkipRefused`, `StaleRevision`.
+        `StrategyFrozen`, `StrategyRetired`, `SkipRefused`, `StaleRevision`; `Conflict` for a
+        `request_id` that asked for something else; `MetricError` for the cap.
+        """
+
+    def approve(self, strategy_id: str, *, by: str, cap: float | None = None) -> Transition:
+        """Carry out a promotion that is ready. The gate is evaluated again.
+
+        `cap` is as in `promote`. The answer tells the step in real capital.
+
+        Raises: as `promote`.
+        """
+
+    def set_cap(self, strategy_id: str, cap: float, *, by: str, reason: str) -> None:
+        """Set the fraction of the budget that a strategy may use for real in its stage.
+
+        Lower is possible at any time, higher up to what the stage allows. It ends with the stage.
+
+        Raises: `MetricError` for the cap, `CapitalExceeded`, `StrategyRetired`.
         """
 
     def demote(
@@ -704,9 +795,25 @@ class SyncPromotion(SyncFace):
         reason: str = "",
         expected_rev: int | None = None,
     ) -> Transition:
-        """Demote one stage, or to the lower stage `to`.
+        """Demote one stage, or to the lower stage `to`. It starts no cooldown.
 
         Raises: `SkipRefused`, `StaleRevision`, `StrategyRetired`.
+        """
+
+    def void(self, transition_seq: int, *, by: str, reason: str) -> Transition:
+        """Undo the newest transition of a strategy, once, by its number in the history.
+
+        Stage, evidence, cooldown and the count of demotions are as before it. A record that caused
+        a demotion is discarded.
+
+        Raises: `Conflict` for any other line of history, `CapitalExceeded`, `StrategyRetired`;
+        `MetricError` for `by` or `reason`.
+        """
+
+    def add_gate(self, gate: PromotionGate) -> None:
+        """Replace the gate of one transition. It is stored with the policy.
+
+        Raises: `PolicyError` for a gate that makes no sense, `UnknownStage`.
         """
 
     def freeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
@@ -836,8 +943,18 @@ class AsyncioVerbs(AsyncioFace):
         Raises: `ConfigError` when `name` is no name.
         """
 
-    async def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
-        """NAV and drawdown at the end of each session, newest first."""
+    async def nav_history(
+        self, limit: int = 100, every: Literal["session", "minute"] = "session"
+    ) -> tuple[NavSample, ...]:
+        """NAV and drawdown at the end of each session or of each minute, newest first.
+
+        Sessions are kept without end, minutes for a month.
+
+        Raises: `ConfigError` for another `every`.
+        """
+
+    async def pnl_attribution(self) -> PnlAttribution:
+        """The fund's P&L by its sources: each strategy, the ledger, the fund's fees."""
 
     async def storage(self) -> StorageStatus:
         """Whether the database can be written, the size of its log in bytes, and counters."""
@@ -1038,7 +1155,13 @@ class AsyncioLedger(AsyncioFace):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Book money that leaves the fund: EXTERNAL / CASH. Raises: `InsufficientFunds`."""
+        """Book money that leaves the fund: EXTERNAL / CASH.
+
+        Before it the fees are booked: the management fee up to now, and the performance fee of the
+        units that leave. All of it is one commit.
+
+        Raises: `InsufficientFunds`.
+        """
 
     async def record_profit(
         self,
@@ -1230,6 +1353,8 @@ class AsyncioLedger(AsyncioFace):
     ) -> Posted:
         """Book the revenue up to the end of `day` into RETAINED and lock that time.
 
+        The management fee up to now is booked before it.
+
         Raises: `PeriodClosed`.
         """
 
@@ -1389,20 +1514,39 @@ class AsyncioPromotion(AsyncioFace):
     ) -> tuple[HistoryEntry, ...]:
         """Changes of one strategy, or of all of them, newest first."""
 
+    async def state_as_of(self, t: Instant) -> tuple[StrategyState, ...]:
+        """All strategies as they were at an instant, in the order of their names."""
+
+    async def require(self, strategy_id: str, *, at_least: PromotionStage) -> PromotionStage:
+        """The current stage, if it is `at_least` that. Raises: `StageTooLow`, `UnknownStage`."""
+
+    async def entitlement(self, strategy_id: str, budget: Amount | None = None) -> Entitlement:
+        """Mode and capital of the current stage, of a full budget.
+
+        A live stage has its part of the budget for real, paper and shadow have all of it as the
+        notional that they trade with. Without `budget` it is the one that the strategy was
+        registered with, or 100,000.
+
+        Raises: `UnknownStrategy`, `AmountError` for the budget.
+        """
+
     async def register(
         self,
         strategy_name: str,
         initial_stage: PromotionStage = PromotionStage.Paper,
         *,
+        family: str | None = None,
         budget: Amount | None = None,
     ) -> str:
         """Register a strategy and return its id; the same name again gives the same id.
 
-        `budget` is its capital at full size, in units of the currency, of which each stage allows a
-        part; None: the fund's capital.
+        `family` names the idea of which it is a variant: its variants count as trials of one
+        another. `budget` is its capital at full size, in units of the currency, of which each stage
+        allows a part; None: the fund's capital.
 
-        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for the name,
-        `AmountError` for the budget; `Conflict` for another strategy's id or another budget.
+        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for a name,
+        `AmountError` for the budget; `Conflict` for another strategy's id, another family or
+        another budget.
         """
 
     async def adopt(
@@ -1412,15 +1556,16 @@ class AsyncioPromotion(AsyncioFace):
         *,
         by: str,
         reason: str,
+        family: str | None = None,
         budget: Amount | None = None,
         over_capital: bool = False,
     ) -> str:
         """Register a strategy that already trades, at any stage; returns its id.
 
-        `budget` is as in `register`. With `over_capital` the capital of all strategies together may
-        exceed `max_total_entitlement_pct`.
+        `family` and `budget` are as in `register`. With `over_capital` the capital of all
+        strategies together may exceed `max_total_entitlement_pct`.
 
-        Raises: `Conflict`, `StrategyRetired`, `CapitalExceeded`; `MetricError` for the name, `by`
+        Raises: `Conflict`, `StrategyRetired`, `CapitalExceeded`; `MetricError` for a name, `by`
         or `reason`; `AmountError` for the budget.
         """
 
@@ -1432,13 +1577,27 @@ class AsyncioPromotion(AsyncioFace):
         *,
         as_of: Instant | None = None,
         source: str = "",
+        cumulative_since: Literal["registration"] | None = None,
     ) -> None:
         """Record the metrics of the current stage so far.
 
-        A value that the fund measures itself counts before a recorded one. Among records the newest
-        `as_of` counts for each metric, and a worst value such as `max_drawdown` never falls.
+        `returns` or `equity` is a list with one value for each session of the stage, from which
+        Sharpe ratio and drawdown are measured. A measured value counts before a recorded one. Among
+        records the newest `as_of` counts for each metric, and a worst value such as `max_drawdown`
+        never falls. With `cumulative_since="registration"` counts and series began when the
+        strategy was registered, and the part before this stage is left out.
 
         Raises: `MetricError` naming the field, `Conflict`.
+        """
+
+    async def discard_metrics(
+        self, strategy_id: str, as_of: Instant, source: str, *, by: str, reason: str
+    ) -> None:
+        """Discard what was recorded in this stage for one instant and source.
+
+        The records are kept, with the person and the reason, and count no more.
+
+        Raises: `MetricError` where there is none.
         """
 
     async def promote(
@@ -1449,11 +1608,34 @@ class AsyncioPromotion(AsyncioFace):
         by: str = "operator",
         reason: str = "",
         expected_rev: int | None = None,
+        request_id: str | None = None,
+        cap: float | None = None,
     ) -> Transition:
         """Promote one stage, if the gate passes now.
 
+        `to` "live" is the next stage with real money. `cap` is the fraction of the budget that it
+        may use there; None: all that the stage allows. A repeat with the same `request_id` gives
+        the first outcome.
+
         Raises: `GateNotPassed` with the evaluation, `CapitalExceeded`, `CoolingDown`,
-        `StrategyFrozen`, `StrategyRetired`, `SkipRefused`, `StaleRevision`.
+        `StrategyFrozen`, `StrategyRetired`, `SkipRefused`, `StaleRevision`; `Conflict` for a
+        `request_id` that asked for something else; `MetricError` for the cap.
+        """
+
+    async def approve(self, strategy_id: str, *, by: str, cap: float | None = None) -> Transition:
+        """Carry out a promotion that is ready. The gate is evaluated again.
+
+        `cap` is as in `promote`. The answer tells the step in real capital.
+
+        Raises: as `promote`.
+        """
+
+    async def set_cap(self, strategy_id: str, cap: float, *, by: str, reason: str) -> None:
+        """Set the fraction of the budget that a strategy may use for real in its stage.
+
+        Lower is possible at any time, higher up to what the stage allows. It ends with the stage.
+
+        Raises: `MetricError` for the cap, `CapitalExceeded`, `StrategyRetired`.
         """
 
     async def demote(
@@ -1465,9 +1647,25 @@ class AsyncioPromotion(AsyncioFace):
         reason: str = "",
         expected_rev: int | None = None,
     ) -> Transition:
-        """Demote one stage, or to the lower stage `to`.
+        """Demote one stage, or to the lower stage `to`. It starts no cooldown.
 
         Raises: `SkipRefused`, `StaleRevision`, `StrategyRetired`.
+        """
+
+    async def void(self, transition_seq: int, *, by: str, reason: str) -> Transition:
+        """Undo the newest transition of a strategy, once, by its number in the history.
+
+        Stage, evidence, cooldown and the count of demotions are as before it. A record that caused
+        a demotion is discarded.
+
+        Raises: `Conflict` for any other line of history, `CapitalExceeded`, `StrategyRetired`;
+        `MetricError` for `by` or `reason`.
+        """
+
+    async def add_gate(self, gate: PromotionGate) -> None:
+        """Replace the gate of one transition. It is stored with the policy.
+
+        Raises: `PolicyError` for a gate that makes no sense, `UnknownStage`.
         """
 
     async def freeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:

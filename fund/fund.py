@@ -16,10 +16,10 @@ import trio
 from fundops.actors.guard import KillLatch, Leases
 from fundops.actors.host import Host, Place, checked_controller
 from fundops.actors.oversight.crashes import CrashWatch
-from fundops.actors.promotion.schema import check_stages
 from fundops.actors.status.board import StatusBoard
 from fundops.bridge import in_asyncio_loop
 from fundops.config import FundConfig
+from fundops.control.policy import keep_policy
 from fundops.control.runner import CommandRunner
 from fundops.control.server import ControlServer
 from fundops.doors import (
@@ -32,8 +32,9 @@ from fundops.doors import (
 )
 from fundops.errors import NeedsTrio
 from fundops.file import meta
-from fundops.file.database import prepare
+from fundops.file.database import exchange_limits, prepare
 from fundops.file.lock import OwnerLock
+from fundops.limits import limits_of, loosened, told
 from fundops.reported import Reported
 from fundops.runtime import (
     ActorError,
@@ -42,6 +43,7 @@ from fundops.runtime import (
     Event,
     Ref,
     Supervisor,
+    SupervisorEscalated,
     SystemClock,
     ThreadWorker,
     VirtualClock,
@@ -90,7 +92,11 @@ class Fund(FundDoor):
             return supervisor.ref(name) if enabled else None
 
         ledger = LedgerDoor(
-            ref("ledger", enabled=config.ledger_enabled), clock.now_us, config.path, make_worker
+            ref("ledger", enabled=config.ledger_enabled),
+            clock.now_us,
+            config.path,
+            make_worker,
+            ref("oversight", enabled=config.charges_fees),
         )
         super().__init__(
             config, supervisor, host, leases, clock, reported, ledger, channel_names(config)
@@ -132,6 +138,7 @@ class Fund(FundDoor):
         make_worker: Callable[[str], Worker] = ThreadWorker,
         seed: int | None = None,
         place: Place | None = None,
+        on_fund_lost: Callable[[SupervisorEscalated], None] | None = None,
     ) -> AbstractAsyncContextManager[Fund]:
         """Start a fund, and stop it in order when the block is left.
 
@@ -139,13 +146,22 @@ class Fund(FundDoor):
         schedule of the domain, `transport` replaces the network of webhooks, `make_worker` the
         threads that use the database, and `seed` makes the uuid of a new database repeatable.
         `place` is where the controller is called, for doors of other hosts; None: on this loop.
+        `on_fund_lost` is called on this loop when the fund ends because its actors could not be
+        kept alive: by then every lease has ended.
 
         Raises: `NeedsTrio` outside a trio run; `ConfigError`, `DatabaseInUse`, `DatabaseError`;
         `PolicyError` naming a strategy whose stage the ladder lacks; `SupervisorEscalated` out of
         the block when an actor cannot be kept alive.
         """
         return _open(
-            config, controller, clock or SystemClock(), transport, make_worker, seed, place
+            config,
+            controller,
+            clock or SystemClock(),
+            transport,
+            make_worker,
+            seed,
+            place,
+            on_fund_lost,
         )
 
 
@@ -158,6 +174,7 @@ async def _open(
     make_worker: Callable[[str], Worker],
     seed: int | None,
     place: Place | None,
+    on_fund_lost: Callable[[SupervisorEscalated], None] | None,
 ) -> AsyncIterator[Fund]:
     _check_runs_on_trio()
     if controller is not None:
@@ -176,7 +193,21 @@ async def _open(
         lock.claim_file()
         log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
         if config.promotion_enabled:
-            check_stages(path, config.promotion_settings())
+            keep_policy(path, config.promotion_rules(), clock, "process")
+        crashes, board = CrashWatch(), StatusBoard()
+        limits = limits_of(config)
+        for limit in loosened(exchange_limits(path, limits), limits):
+            crashes.drafts.append(told(limit))
+            log.warning("%s: %s", crashes.drafts[-1].title, crashes.drafts[-1].message)
+        if (
+            config.promotion_policy == "literal"
+            and isinstance(clock, SystemClock)
+            and (controller is not None)
+        ):
+            log.warning(
+                "promotion_policy='literal' with a real controller: strategies get more real money"
+                " without a person's word"
+            )
         for setting in config.tight_limits:
             log.warning(
                 "%s is %g%%: less than a day's noise may stop trading",
@@ -185,7 +216,7 @@ async def _open(
             )
         leases = Leases(clock, KillLatch())
         view = TreeView()
-        with bare_errors(), _status_port(config) as port:
+        with bare_errors(), _status_port(config) as port, _telling(on_fund_lost):
             async with trio.open_nursery() as nursery:
 
                 def spawn(function: Callable[..., Any], *arguments: Any) -> None:
@@ -217,7 +248,6 @@ async def _open(
                     log.info(
                         "the controller lacks %s; what needs them is off", ", ".join(host.missing())
                     )
-                crashes, board = CrashWatch(), StatusBoard()
                 parts = Parts(
                     config,
                     path,
@@ -268,6 +298,23 @@ async def _open(
                         await fund.commands.finish()
                         await host.finish_stop()
                 nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def _telling(on_fund_lost: Callable[[SupervisorEscalated], None] | None) -> Iterator[None]:
+    """Tell the host that the root supervisor gave up."""
+    try:
+        yield
+    except BaseException as error:
+        lost = error
+        while isinstance(lost, BaseExceptionGroup) and len(lost.exceptions) == 1:
+            lost = lost.exceptions[0]
+        if isinstance(lost, SupervisorEscalated) and on_fund_lost is not None:
+            try:
+                on_fund_lost(lost)
+            except Exception:
+                log.exception("on_fund_lost raised")
+        raise
 
 
 def _check_runs_on_trio() -> None:

@@ -30,7 +30,7 @@ from fundops.faces import (
 )
 from fundops.fund import Fund
 from fundops.hosted import Hosted
-from fundops.runtime import Clock
+from fundops.runtime import Clock, SupervisorEscalated
 from fundops.wire.controller import Controller
 
 __all__ = ["FundManager"]
@@ -46,12 +46,19 @@ class FundManager(Hosted, SyncVerbs):
         *,
         clock: Clock | None = None,
         transport: Any = None,
+        on_fund_lost: Callable[[SupervisorEscalated], None] | None = None,
     ) -> None:
+        """`on_fund_lost` is called in the fund's thread, as `Fund.open` describes it."""
         # Located now: `start` may come after a change of the working folder.
         config = FundConfig.checked(config)
         bridge: Bridge[Fund] = Bridge(
             lambda: Fund.open(
-                config, controller, clock=clock, transport=transport, place=ThreadPlace()
+                config,
+                controller,
+                clock=clock,
+                transport=transport,
+                place=ThreadPlace(),
+                on_fund_lost=on_fund_lost,
             )
         )
         Hosted.__init__(self, config, bridge)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.history import check_kind
@@ -33,7 +33,7 @@ from fundops.wire.ledger import (
     Statement,
 )
 from fundops.wire.money import Amount
-from fundops.wire.oversight import NavSample
+from fundops.wire.oversight import NavHistory, NavSample
 from fundops.wire.paging import checked_limit
 from fundops.wire.promotion import HistoryEntry, PromotionStage
 from fundops.wire.recovery import RecoveryEvent
@@ -287,11 +287,21 @@ class FundReader:
 
     # -- oversight
 
-    def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
-        """NAV and drawdown at the end of each session, newest first."""
+    def nav_history(
+        self, limit: int = 100, every: Literal["session", "minute"] = "session"
+    ) -> tuple[NavSample, ...]:
+        """NAV and drawdown at the end of each session or of each minute, newest first.
+
+        Minutes are written every quarter of an hour at least.
+
+        Raises: `ConfigError` for another `every`.
+        """
         from fundops.actors.oversight import schema
 
-        return schema.nav_history(self._reader, checked_limit(limit))
+        request = NavHistory(checked_limit(limit), every)
+        if request.every == "minute":
+            return schema.nav_minutes(self._reader, request.limit)
+        return schema.nav_history(self._reader, request.limit)
 
 
 def open_reader(path: str | Path) -> FundReader:

@@ -156,9 +156,9 @@ def _ledger(parts: Parts) -> ChildSpec:
 
 
 def _promotion(parts: Parts) -> ChildSpec:
-    settings, capital = parts.config.promotion_settings(), parts.config.capital_minor
+    policy, capital = parts.config.promotion_rules(), parts.config.promotion_capital()
     actor = partial(
-        PromotionActor, parts.path, parts.clock, parts.host, settings, capital, parts.leases
+        PromotionActor, parts.path, parts.clock, parts.host, policy, capital, parts.leases
     )
     return ChildSpec("promotion", actor)
 
@@ -181,7 +181,6 @@ def _oversight(parts: Parts) -> ChildSpec:
         parts.host,
         settings,
         capital,
-        parts.view,
         watch,
         parts.storage,
         parts.crashes,

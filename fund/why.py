@@ -273,9 +273,10 @@ def _by_promotion(facts: Facts, notes: list[str]) -> Iterator[Blocker]:
         if not evaluation.criteria:
             text = f"the gate out of {snapshot.stage.value} has no criterion that proves anything"
             yield Blocker("gate", text, "its configuration must name one")
-    if evaluation.blocked_by.startswith("capital"):
-        lift = "other strategies must give up capital, or max_total_entitlement_pct must rise"
-        yield Blocker("capital", evaluation.blocked_by.removeprefix("capital: "), lift)
+    for blocker in evaluation.blocked_by:
+        if blocker.startswith("capital"):
+            lift = "other strategies must give up capital, or max_total_entitlement_pct must rise"
+            yield Blocker("capital", blocker.removeprefix("capital: "), lift)
     if not any(kind == "stage" for kind, _ in facts.reasons):
         yield _stage(f"its stage is {snapshot.stage.value}", facts)
 

@@ -25,8 +25,18 @@ ROOF = ("fundops.cli", "fundops.__main__")
 # The rooms of `fund/`: an import may stay in its room or go to one before it.
 ROOMS = (
     *("errors", "moments", "reported", "bridge", "config", "why", "page"),
-    *("file", "doors", "control", "reader", "promotion"),
-    *("tree", "fund", "faces", "hosted", "manager", "asyncio_fund", "conformance", "testing"),
+    *("file", "doors", "control", "reader"),
+    *(
+        "tree",
+        "fund",
+        "faces",
+        "promotion",
+        "hosted",
+        "manager",
+        "asyncio_fund",
+        "conformance",
+        "testing",
+    ),
     *("replay", "mcp"),
     *("cli", "__main__"),
 )

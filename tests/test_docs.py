@@ -11,16 +11,20 @@ import sys
 import tomllib
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from fundops import AlertSettings, FundConfig, RecoverySettings
 from fundops.actors.persistence import open_database
+from fundops.bench import BENCHES
 from fundops.cli.parse import verb_of
 from fundops.cli.verbs import VERBS
 from fundops.control.rendezvous import VERSION, Request
 from fundops.file.database import MIGRATIONS
+from fundops.replay.prices import bundled
+from fundops.runtime import ConfigError
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -41,6 +45,7 @@ PRINTED = {
     "PERFORMANCE_FEES 100\nREALIZED_PNL -1500\nUNREALIZED_PNL 0\nNAV 99700 True",
     "ledger-1": "2024-12-31 is closed: the book is closed up to 2024-12-31\n50.00000000",
     "operations-0": "2 1500.00\nprices look wrong\nOFF",
+    "promotion-0": "10 0.42\n14 0.41\n90 0.28\n252 0.16",
     "runtime-0": "3",
     "runtime-1": "halt\nSPY 999.0",
     "runtime-2": "life 2 uploaded first\nlife 5 uploaded last\n"
@@ -91,6 +96,33 @@ def test_the_commands_of_the_ledger_run_as_written_on_the_book_of_its_first_snip
         (tmp_path / name).exists()
         for name in ("fund.beancount", "again.db", "copy.db", "restored.db")
     )
+
+
+def test_the_commands_of_promotion_print_what_the_page_shows(tmp_path: Path) -> None:
+    page = (DOCS / "promotion.md").read_text()
+    bench, gate = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
+    [shown] = re.findall(r"^```text\n(.*?)^```", page, re.M | re.S)
+    changes = [
+        (bar.day, bar.close_cents / before.close_cents - 1)
+        for before, bar in itertools.pairwise(bundled("sp500"))
+    ]
+    held = [
+        f"{day},{change if before < 0 else 0.0:.6f}"
+        for (_, before), (day, change) in itertools.pairwise(changes)
+        if day.year == 2016
+    ]
+    (tmp_path / "returns.csv").write_text("\n".join(["date,return", *held]))
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(gate)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, shown, "")
+    # tests/bench/test_luck.py runs the bench; here it must only be one that exists.
+    assert shlex.split(bench)[:3] == ["fundops", "bench", "luck"]
+    assert "luck" in BENCHES
 
 
 def test_what_is_made_from_declarations_is_what_they_say(tmp_path: Path) -> None:
@@ -160,9 +192,37 @@ def test_each_switch_back_is_a_setting_that_changes_a_default() -> None:
         "FundConfig": FundConfig,
         "RecoverySettings": RecoverySettings,
     }
+    default = FundConfig(total_capital=1)
+    literal = msgspec.to_builtins(FundConfig.literal(total_capital=1))
+    named: set[tuple[str, ...]] = set()
     for switch in switches:
         config = eval(f"FundConfig(total_capital=1, {switch})", names)
-        assert config != FundConfig(total_capital=1), switch
+        assert config != default, switch
+        for place, value in _changed(msgspec.to_builtins(default), msgspec.to_builtins(config)):
+            assert _at(literal, place) == value, switch
+            named.add(place)
+    changed = _changed(msgspec.to_builtins(default), literal)
+    assert {place for place, _ in changed} == named  # and the page names all that it sets
+
+
+def _changed(before: Any, after: Any, *at: str) -> list[tuple[tuple[str, ...], Any]]:
+    """The settings that differ, nested ones too, with their new values."""
+    if not isinstance(after, dict):
+        return [] if before == after else [(at, after)]
+    return [found for name in after for found in _changed(before[name], after[name], *at, name)]
+
+
+def _at(config: Any, place: tuple[str, ...]) -> Any:
+    for name in place:
+        config = config[name]
+    return config
+
+
+def test_a_setting_that_is_given_wins_over_the_literal_one() -> None:
+    config = FundConfig.literal(total_capital=1, promotion_ladder="four-stage")
+    assert (config.promotion_ladder, config.promotion_policy) == ("four-stage", "literal")
+    with pytest.raises(ConfigError, match="total_capital"):
+        FundConfig.literal(total_capital=0)
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])

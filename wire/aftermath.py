@@ -10,7 +10,7 @@ from typing import Final
 
 __all__ = ["NOT_KNOWN", "aftermath", "listed"]
 
-NAMES_MAX: Final = 5  # told by name; the others are counted
+NAMES_MAX: Final = 10  # told by name; the others are counted
 NOT_KNOWN: Final = "not known yet"
 
 

@@ -339,11 +339,12 @@ class PromotionError(Rejected):
 
 
 class UnknownStrategy(PromotionError, KeyError):
-    """No strategy has that id."""
+    """No strategy has that id. `reports`: an engine reports it, and it is not registered."""
 
-    def __init__(self, strategy_id: str) -> None:
-        super().__init__(f"there is no strategy {shown(strategy_id)}")
-        self.strategy_id = strategy_id
+    def __init__(self, strategy_id: str, *, reports: bool = False) -> None:
+        known = "; the engine reports it, so register or adopt it" if reports else ""
+        super().__init__(f"there is no strategy {shown(strategy_id)}{known}")
+        self.strategy_id, self.reports = strategy_id, reports
 
     __str__ = Exception.__str__  # KeyError would show the repr of the text
 

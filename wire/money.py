@@ -75,6 +75,8 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     # The usual case, in the shortest way.
     if type(value) is int and -_INT_MAX <= value <= _INT_MAX:
         return Minor(value * MINOR_PER_UNIT, False)
+    if type(value) is float and floats == "round" and -_INT_MAX <= value <= _INT_MAX:
+        return _minor_of_binary(value)
     value = _own_number(value, field, floats)
     if isinstance(value, int):
         # Not by way of text: Python refuses to convert very long integers.
@@ -98,6 +100,18 @@ def to_minor(value: Amount, field: str = "amount", *, floats: str = "round") -> 
     if abs(minor) > MINOR_MAX:
         raise AmountError(field, value, "is larger than 2^62 minor units")
     return Minor(minor, rounded)
+
+
+def _minor_of_binary(value: float) -> Minor:
+    """Minor units of a finite float's exact value, half-even. Integers take a third of the time of
+    decimals, and each tick converts the figures of all strategies.
+    """
+    above, below = value.as_integer_ratio()
+    minor, rest = divmod(above * MINOR_PER_UNIT, below)
+    twice = 2 * rest
+    if twice > below or (twice == below and minor & 1):
+        minor += 1
+    return Minor(minor, rest != 0)
 
 
 def _own_number(value: Any, field: str, floats: str) -> Any:
@@ -266,6 +280,8 @@ def minor_of_float(value: Decimal | float) -> int | None:
     None must make the caller fail closed. A Decimal is rounded like a float, since the result of a
     division has more digits than the scale.
     """
+    if type(value) is float and -_INT_MAX <= value <= _INT_MAX:
+        return _minor_of_binary(value).minor
     if isinstance(value, float) and not math.isfinite(value):
         return None
     try:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from ..runtime import ConfigError, Request, shown
 from .guard import KillState
+from .ledger import Posted, Withdraw
 
 __all__ = [
+    "AttributePnl",
     "ConfirmClock",
     "CrashesHeard",
     "FundStatus",
     "NavHistory",
     "NavSample",
+    "PnlAttribution",
+    "PostFees",
     "ReadFundStatus",
+    "Redeem",
     "RememberGuard",
     "ResumeStrategy",
     "ShowStatus",
+    "StrategyPnl",
     "Tick",
     "TickReport",
 ]
@@ -98,6 +104,9 @@ class FundStatus(msgspec.Struct, frozen=True):
     data_age_s: float | None = None  # of the host's newest word; None: no tick yet
     stale: bool = False  # the host is silent, so its figures are those of that age
     tick_age_s: float | None = None  # since the end of the last tick; None: no tick yet
+    # How often each step of the tick has failed since oversight started; a step that never did is
+    # not listed.
+    step_failures: Mapping[str, int] = {}
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name."""
@@ -106,6 +115,19 @@ class FundStatus(msgspec.Struct, frozen=True):
 
 class RememberGuard(Request[None], frozen=True):
     """Store the state of the guard now, instead of at the end of the next tick."""
+
+
+class Redeem(Request[Posted], frozen=True):
+    """Book a withdrawal, and before it the fees of the units that leave.
+
+    Refused as the ledger refuses it.
+    """
+
+    event: Withdraw
+
+
+class PostFees(Request[None], frozen=True):
+    """Book the management fee that has accrued up to now."""
 
 
 class ResumeStrategy(Request[bool], frozen=True):
@@ -125,16 +147,46 @@ class ReadFundStatus(Request[FundStatus], frozen=True):
 
 
 class NavSample(msgspec.Struct, frozen=True):
-    """The NAV at the end of one session."""
+    """The NAV at the end of one session, or within one minute."""
 
     at_us: int
-    session: str  # ISO day
+    session: str  # ISO day; of a minute: the last session that had ended, "" before the first
     nav: Decimal
     drawdown_pct: float
     missed: bool = False  # its end fell into downtime: NAV is the last known one, after fees
 
 
 class NavHistory(Request[tuple[NavSample, ...]], frozen=True):
-    """The NAV of the newest sessions, newest first. 0 gives none, a negative limit is refused."""
+    """The NAV of the newest sessions, newest first. 0 gives none, a negative limit is refused.
+
+    Sessions are kept for ever, minutes for a month. Raises: `ConfigError` for another `every`.
+    """
 
     limit: int = 100
+    every: Literal["session", "minute"] = "session"
+
+    def __post_init__(self) -> None:
+        if self.every not in ("session", "minute"):
+            raise ConfigError("every", f"{shown(self.every)} is neither 'session' nor 'minute'")
+
+
+class StrategyPnl(msgspec.Struct, frozen=True):
+    """The share of one strategy in the fund's P&L. Money in the fund's currency."""
+
+    strategy: str
+    pnl: Decimal  # made with real money, trading fees included
+    fees: Decimal  # trading fees, as the ledger booked them; 0 without a ledger
+    hypothetical_pnl: Decimal  # made on paper or as a shadow; no part of NAV
+
+
+class PnlAttribution(msgspec.Struct, frozen=True):
+    """The fund's P&L by its sources, as of the last tick."""
+
+    strategies: tuple[StrategyPnl, ...]  # every one that was ever reported, by name
+    other: Decimal  # that the ledger booked without a strategy
+    fund_fees: Decimal  # management and performance fees, posted and accrued
+    total: Decimal  # P&L of the strategies and the other, less the fund's fees
+
+
+class AttributePnl(Request[PnlAttribution], frozen=True):
+    """The fund's P&L by its sources."""

@@ -89,6 +89,7 @@ class CheckStrategies(Request[tuple[RecoveryEvent, ...]], frozen=True):
     kill_engaged: bool | None = None  # None: unknown to the caller, so as in the last check
     at_us: int | None = None  # when the statuses were read from the engine; None: just now
     discover: bool = True  # False: go on with the failures that are known, and look for no new one
+    told: frozenset[str] = frozenset()  # strategies whose failure an alert has named already
 
 
 class CheckFeeds(Request[tuple[RecoveryEvent, ...]], frozen=True):

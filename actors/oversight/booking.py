@@ -28,7 +28,7 @@ from ...wire.promotion import EntitlementTerms
 from ..host import Host
 from ..persistence import Rows
 
-__all__ = ["RUNS_PER_TICK", "Booking", "entitled_again"]
+__all__ = ["RUNS_PER_TICK", "Booked", "Booking", "entitled_again"]
 
 # Runs of one kind in a tick, so that a long report delays the rest of the tick by a second or two
 # at most. The rest of it is booked in the next ticks.
@@ -49,6 +49,13 @@ class _Answer(NamedTuple):
     begins: bool  # whether the first of them is the first of the answer
 
 
+class Booked(NamedTuple):
+    """The ledger's totals after a step, and the first fault of it."""
+
+    totals: LedgerTotals
+    fault: FundopsError | None  # None: all kinds of reports were tried without one
+
+
 class Booking:
     """Reads reports from the host and has the ledger book them.
 
@@ -59,19 +66,17 @@ class Booking:
         self._host = host
         self._ask = ask
         self._left: dict[str, _Answer] = {}  # by source: reports read and not yet booked
-        self.totals: LedgerTotals | None = None  # as of the last step; None: the ledger was silent
 
     async def book(
         self, terms: Mapping[str, EntitlementTerms] | None, renew: Renew | None = None
-    ) -> None:
+    ) -> Booked:
         """Book the new reports. `terms` are those in force; None: every strategy trades real money.
 
         `renew` gets the terms of now. It is called when a fill is not entitled by those given.
 
-        Raises: the first fault, after all kinds were tried.
+        Raises: `ActorError` when the ledger cannot be asked.
         """
         totals: LedgerTotals = await self._ask(ReadTotals())
-        self.totals = totals
 
         async def fills(run: tuple[Any, ...], begins: bool, ends: bool) -> BookFills:
             unentitled = _unentitled(run, terms)
@@ -114,9 +119,8 @@ class Booking:
                 # The stored cursor says how far the ledger came; the rest is read again.
                 faults[source] = fault
         if asked:
-            self.totals = await self._ask(ReadTotals())
-        if faults:
-            raise next(iter(faults.values()))
+            totals = await self._ask(ReadTotals())
+        return Booked(totals, next(iter(faults.values()), None))
 
     def _read(
         self,

@@ -19,11 +19,24 @@ from ...wire.persistence import Statement
 from ..guard.core import performance_fee
 from . import fees
 from .fees import Owed
-from .schema import Ending, Memory, kept, nav_line
+from .schema import Ending, Leaving, Memory, kept, nav_line
 from .sessions import Calendar, End
 from .settings import OversightSettings
 
-__all__ = ["Closing", "begin", "close", "ends", "had_tick", "taken", "took_place", "with_flow"]
+__all__ = [
+    "Closing",
+    "begin",
+    "close",
+    "ends",
+    "had_tick",
+    "leaving_with",
+    "left",
+    "nav_minor",
+    "taken",
+    "took_place",
+    "with_flow",
+    "with_management",
+]
 
 # The end of a session is known this exactly at least; a slower ticker knows it by its interval.
 LATE_S = 60.0
@@ -114,6 +127,8 @@ def begin(
     if memory.guard.units:
         fee = fees.accrue(memory.fees, settings.fees, now_us, nav_minor=basis)
         memory = _valued(msgspec.structs.replace(memory, fees=fee), settings, net)
+    if settings.fees.fee_posting == "tick" and not due:
+        memory = with_management(memory, settings, now_us)
     return Closing(memory, tuple(lines))
 
 
@@ -140,6 +155,7 @@ def close(
         sample=settings.promotion_enabled,
         marks=settings.ledger_enabled and bool(statuses),
         statuses=kept(statuses),
+        at_us=end.at_us,
     )
     is_taken = ending.sample or ending.marks
     after = msgspec.structs.replace(
@@ -147,21 +163,76 @@ def close(
         fees=fee,
         session=end.session,
         ended_us=end.at_us,
+        opening_minor=nav_minor,
         ending=(*memory.ending, ending) if is_taken else memory.ending,
     )
     line = nav_line(end.at_us, end.session, nav_minor, guard.drawdown, missed=end.missed)
     return Closing(_owing(after, settings, Owed("performance", final, end.session)), (line,))
 
 
-def with_flow(memory: Memory, settings: OversightSettings, flow_minor: int, now_us: int) -> Memory:
-    """The memory with the performance fee of the units that left since the last look owed."""
-    guard = memory.guard
-    amount, fee = fees.with_flow(
-        memory.fees, flow_minor, nav_minor=guard.nav_minor, units=guard.units
-    )
-    day = dt.datetime.fromtimestamp(now_us // 1_000_000, dt.UTC).date().isoformat()
+def with_management(memory: Memory, settings: OversightSettings, now_us: int) -> Memory:
+    """The memory with the management fee up to now owed, between two ends of sessions."""
+    if not memory.guard.units:
+        return memory
+    fee = fees.accrue(memory.fees, settings.fees, now_us, nav_minor=memory.guard.nav_minor)
+    amount, fee = fees.post_management(fee)
     after = msgspec.structs.replace(memory, fees=fee)
-    return _owing(after, settings, Owed("performance", amount, f"{day}:{now_us}"))
+    return _owing(after, settings, Owed("management", amount, _between(now_us)))
+
+
+def leaving_with(
+    memory: Memory, settings: OversightSettings, amount_minor: int, key: str, now_us: int
+) -> Leaving | None:
+    """The fees that are booked with a withdrawal: the management fee in full, the performance fee
+    of the units that leave. None: there are none.
+    """
+    guard = memory.guard
+    if not guard.units:
+        return None
+    net = _net_minor(memory)
+    fee = fees.accrue(memory.fees, settings.fees, now_us, nav_minor=guard.nav_minor)
+    memory = _valued(msgspec.structs.replace(memory, fees=fee), settings, net)
+    management, fee = fees.post_management(memory.fees)
+    performance, fee = fees.with_flow(
+        fee, -amount_minor, nav_minor=memory.guard.nav_minor, units=guard.units
+    )
+    session = _between(now_us)
+    owed = (Owed("management", management, session), Owed("performance", performance, session))
+    due = tuple(fee for fee in owed if fee.amount_minor)
+    return Leaving(key, amount_minor, due, fee) if due else None
+
+
+def left(memory: Memory, leaving: Leaving, seq: int) -> Memory:
+    """The memory once this withdrawal is booked, as entry `seq`."""
+    return msgspec.structs.replace(
+        memory,
+        fees=leaving.after,
+        leaving=None,
+        redeemed_minor=memory.redeemed_minor + leaving.amount_minor,
+        redeemed_seq=seq,
+    )
+
+
+def _between(now_us: int) -> str:
+    """The name of a fee between two ends of sessions, for its key."""
+    day = dt.datetime.fromtimestamp(now_us // 1_000_000, dt.UTC).date().isoformat()
+    return f"{day}:{now_us}"
+
+
+def with_flow(memory: Memory, settings: OversightSettings, flow_minor: int, now_us: int) -> Memory:
+    """The memory with the performance fee of the units that left since the last look owed.
+
+    Units of withdrawals whose fee is booked have left already.
+    """
+    guard, redeemed = memory.guard, memory.redeemed_minor
+    amount, fee = fees.with_flow(
+        memory.fees,
+        flow_minor + redeemed,
+        nav_minor=guard.nav_minor - redeemed,
+        units=_staying_units(memory),
+    )
+    after = msgspec.structs.replace(memory, fees=fee, redeemed_minor=0)
+    return _owing(after, settings, Owed("performance", amount, _between(now_us)))
 
 
 def taken(memory: Memory, session: str, consumer: Literal["sample", "marks"]) -> Memory:
@@ -180,15 +251,21 @@ def _net_minor(memory: Memory) -> int:
     return memory.guard.nav_minor + memory.fees.accrued_minor
 
 
+def _staying_units(memory: Memory) -> float:
+    """The units without those of withdrawals that the guard has not seen."""
+    guard, redeemed = memory.guard, memory.redeemed_minor
+    return guard.units * (1 - redeemed / guard.nav_minor if guard.nav_minor > 0 else 1.0)
+
+
 def _valued(memory: Memory, settings: OversightSettings, net_minor: int) -> Memory:
     """The memory with NAV after the fees of now, at the last known P&L."""
     net_minor -= memory.fees.management_minor
-    rule, guard = fees.terms(memory.fees, settings.fees), memory.guard
-    performance = performance_fee(rule, net_minor, guard.units)
+    rule, units = fees.terms(memory.fees, settings.fees), _staying_units(memory)
+    performance = performance_fee(rule, net_minor - memory.redeemed_minor, units)
     return msgspec.structs.replace(
         memory,
         fees=msgspec.structs.replace(memory.fees, performance_minor=performance),
-        guard=msgspec.structs.replace(guard, nav_minor=net_minor - performance),
+        guard=msgspec.structs.replace(memory.guard, nav_minor=net_minor - performance),
     )
 
 

@@ -6,7 +6,7 @@ A state that is not known counts as failed, and a strategy that only starts has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import get_args
 
 from ...runtime import shown
@@ -29,11 +29,15 @@ class FailureWatch:
         self._told = {key.removeprefix(FAILED) for key in told}
 
     def look(
-        self, statuses: Sequence[StrategyStatus], terms: Mapping[str, EntitlementTerms] | None
+        self,
+        statuses: Sequence[StrategyStatus],
+        terms: Mapping[str, EntitlementTerms] | None,
+        together: Set[str] = frozenset(),
     ) -> list[AlertDraft]:
         """The alerts of one look at all strategies; CRITICAL for one with real money.
 
-        `terms` are the entitlements by name; None: promotion is off, and all money is real.
+        `terms` are the entitlements by name; None: promotion is off, and all money is real. Those
+        in `together` are told by an alert that names them all.
         """
         alerts: list[AlertDraft] = []
         for status in statuses:
@@ -41,6 +45,8 @@ class FailureWatch:
             if state not in _HARMLESS:
                 if name not in self._told:
                     self._told.add(name)
+                    if name in together:
+                        continue
                     alerts.append(_failed(status, is_real=_is_real(name, terms)))
             elif name in self._told and state != "pending":
                 self._told.discard(name)

@@ -16,12 +16,15 @@ from msgspec import Meta
 
 from ...runtime import DAY_US, DAYS_MAX, Settings
 from ...wire.guard import FeeTerms
+from ...wire.ledger import ChargeManagementFee, ChargePerformanceFee
+from ...wire.money import from_minor
 
 __all__ = [
     "FeeSettings",
     "FeeState",
     "Owed",
     "accrue",
+    "charge_of",
     "crystallise",
     "due",
     "post_management",
@@ -46,6 +49,13 @@ class FeeSettings(Settings, frozen=True):
     crystallise_every_days: Annotated[
         float, Meta(gt=0, le=DAYS_MAX, description="days; after them the performance fee is final")
     ] = 30.0
+    fee_posting: Annotated[
+        Literal["session", "tick"],
+        Meta(
+            description="'session': the management fee is booked when a session ends; 'tick': at"
+            " each tick, which makes an entry for each"
+        ),
+    ] = "session"
 
 
 class FeeState(msgspec.Struct, frozen=True):
@@ -75,6 +85,12 @@ class Owed(msgspec.Struct, frozen=True):
     kind: Literal["management", "performance"]
     amount_minor: int
     session: str  # between sessions with the instant, so that the ledger's key is unique
+
+
+def charge_of(fee: Owed) -> ChargeManagementFee | ChargePerformanceFee:
+    """The event that books the fee. Its key is the same whenever it is asked for."""
+    charge = ChargeManagementFee if fee.kind == "management" else ChargePerformanceFee
+    return charge(from_minor(fee.amount_minor), key=f"fee:{fee.kind}:{fee.session}")
 
 
 class Posting(NamedTuple):

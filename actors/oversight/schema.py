@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from ...runtime import DAY_US
 from ...wire.controller import StrategyStatus
 from ...wire.guard import GuardState
-from ...wire.money import from_minor
+from ...wire.money import from_minor, to_minor
 from ...wire.oversight import NavSample
 from ...wire.persistence import Statement
 from ..persistence import Rows
 from .fees import FeeState, Owed
+from .risk import LOOKBACK
 
 __all__ = [
     "SCHEMA",
     "SCHEMA_4",
+    "SCHEMA_5",
     "Ending",
+    "Leaving",
     "Memory",
+    "SessionTotals",
+    "begun",
     "kept",
     "load",
+    "minute_lines",
     "must_remember",
     "nav_history",
     "nav_line",
+    "nav_minutes",
     "read_back",
     "remembered",
+    "session_line",
+    "session_totals",
 ]
 
 SCHEMA = """
@@ -38,6 +48,19 @@ CREATE TABLE nav_history (
 ) STRICT;
 """
 SCHEMA_4 = "ALTER TABLE nav_history ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;\n"
+
+# The totals of the last sessions, for risk; and NAV by the minute.
+SCHEMA_5 = """
+CREATE TABLE session_total (session TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
+CREATE TABLE nav_minute (
+    at_us INTEGER PRIMARY KEY,
+    session TEXT NOT NULL,
+    nav_minor INTEGER NOT NULL,
+    drawdown_pct REAL NOT NULL
+) STRICT;
+"""
+
+MONTH_US = 31 * DAY_US  # how long NAV by the minute is kept
 
 # A peak is stored when it has risen by this much, so a crash never forgets more of it.
 PEAK_STEP = 1.001
@@ -55,6 +78,20 @@ class Ending(msgspec.Struct, frozen=True):
     sample: bool  # promotion has not taken its sample
     marks: bool  # the ledger has not taken its marks
     statuses: tuple[msgspec.Raw, ...] = ()  # the engine's figures for it
+    at_us: int | None = None  # when it ended; None: written by an older fundops
+
+
+class Leaving(msgspec.Struct, frozen=True):
+    """A withdrawal that is being booked together with the fees of the units that leave.
+
+    The record has it before the ledger is asked. After a crash the withdrawal's key tells whether
+    both are booked: they are one commit of the ledger.
+    """
+
+    key: str  # of the withdrawal
+    amount_minor: int
+    fees: tuple[Owed, ...]
+    after: FeeState  # once they are booked
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -74,6 +111,11 @@ class Memory(msgspec.Struct, frozen=True):
     earned_minor: int = 0  # P&L that the ledger booked without a strategy
     agreed: str = ""  # the last day on which the books and the broker's statement agreed
     converted_minor: int = 0  # gain of other assets without a strategy, when all had a price
+    opening_minor: int | None = None  # NAV when the running session began; None: not known
+    leaving: Leaving | None = None  # None: no withdrawal is being booked
+    # Withdrawals whose fee is booked and that the guard has not seen; the last one's entry.
+    redeemed_minor: int = 0
+    redeemed_seq: int = 0
 
 
 def kept(statuses: Sequence[StrategyStatus]) -> tuple[msgspec.Raw, ...]:
@@ -96,6 +138,19 @@ def read_back(statuses: Sequence[msgspec.Raw]) -> tuple[StrategyStatus, ...]:
         except msgspec.MsgspecError:
             continue
     return tuple(found)
+
+
+def begun(memory: Memory, now_us: int) -> Memory:
+    """The memory of a fund that has started once at least."""
+    fee, since_us = memory.fees, memory.since_us or memory.fees.at_us or now_us
+    return msgspec.structs.replace(
+        memory,
+        since_us=since_us,
+        tick_us=memory.tick_us or fee.at_us,
+        statuses=(),
+        heard_us=0,
+        fees=msgspec.structs.replace(fee, crystallised_us=fee.crystallised_us or since_us),
+    )
 
 
 def must_remember(memory: Memory, stored: Memory) -> bool:
@@ -121,7 +176,9 @@ def _facts(memory: Memory) -> tuple[object, ...]:
     waiting = [(ending.session, ending.sample, ending.marks) for ending in memory.ending]
     mark = memory.fees.mark_per_unit
     agreed = memory.agreed
-    return (memory.session, memory.since_us, memory.named, memory.owed, waiting, mark, agreed)
+    redeemed = (memory.leaving, memory.redeemed_minor)
+    facts = (memory.session, memory.since_us, memory.named, memory.owed, waiting, mark, agreed)
+    return (*facts, *redeemed)
 
 
 def _flags(guard: GuardState) -> tuple[object, ...]:
@@ -182,6 +239,79 @@ def nav_line(
         " VALUES (?, ?, ?, ?, ?)",
         ((at_us, session, nav_minor, drawdown_pct, int(missed)),),
     )
+
+
+class SessionTotals(msgspec.Struct, frozen=True):
+    """Cumulative P&L at the end of a session: of the fund, and of strategies with real money."""
+
+    fund_minor: int
+    strategies: Mapping[str, int]
+
+
+def session_line(session: str, totals: SessionTotals) -> tuple[Statement, ...]:
+    """The totals of one session, in place of those that no lookback needs any more."""
+    record = msgspec.json.encode(totals).decode()
+    return (
+        Statement("INSERT OR REPLACE INTO session_total VALUES (?, ?)", ((session, record),)),
+        Statement(
+            "DELETE FROM session_total WHERE session <= coalesce((SELECT session FROM"
+            " session_total ORDER BY session DESC LIMIT 1 OFFSET ?), '')",
+            ((LOOKBACK + 1,),),
+        ),
+    )
+
+
+def session_totals(rows: Rows) -> tuple[SessionTotals, ...]:
+    """The totals of the last sessions, oldest first."""
+    found = rows.rows("SELECT record FROM session_total ORDER BY session")
+    return tuple(msgspec.json.decode(record, type=SessionTotals) for (record,) in found)
+
+
+def minute_lines(minutes: Sequence[NavSample]) -> tuple[Statement, ...]:
+    """NAV by the minute, in place of what is older than a month."""
+    if not minutes:
+        return ()
+    rows = tuple(
+        (sample.at_us, sample.session, to_minor(sample.nav).minor, sample.drawdown_pct)
+        for sample in minutes
+    )
+    return (
+        Statement("INSERT OR REPLACE INTO nav_minute VALUES (?, ?, ?, ?)", rows),
+        Statement("DELETE FROM nav_minute WHERE at_us < ?", ((minutes[-1].at_us - MONTH_US,),)),
+    )
+
+
+def nav_minutes(rows: Rows, limit: int) -> tuple[NavSample, ...]:
+    """NAV by the minute, newest first."""
+    found = rows.rows(
+        "SELECT at_us, session, nav_minor, drawdown_pct FROM nav_minute"
+        " ORDER BY at_us DESC LIMIT ?",
+        (limit,),
+    )
+    return tuple(
+        NavSample(at_us, session, from_minor(nav), drawdown)
+        for at_us, session, nav, drawdown in found
+    )
+
+
+# A close of the books moves what was booked up to it, which is a fee all the same.
+_TRADING_FEES = """
+WITH fee(strategy, minor) AS (
+    SELECT strategy, amount_minor FROM balance
+    WHERE account = 'TRADING_FEES' AND asset = (SELECT value FROM meta WHERE key = 'currency')
+    UNION ALL
+    SELECT coalesce(posting.strategy, ''), -amount_minor
+    FROM entry JOIN posting ON posting.entry = entry.seq
+    WHERE kind IN ('period_close', 'period_reopen') AND account = 'TRADING_FEES'
+    AND asset = (SELECT value FROM meta WHERE key = 'currency')
+)
+SELECT strategy, sum(minor) FROM fee GROUP BY strategy
+"""
+
+
+def trading_fees(rows: Rows) -> dict[str, int]:
+    """The trading fees that the ledger has booked in the fund's currency, by strategy."""
+    return dict(rows.rows(_TRADING_FEES))
 
 
 def load(rows: Rows) -> Memory:

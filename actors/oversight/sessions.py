@@ -53,6 +53,10 @@ class Calendar:
         (_, began_us), (newest, ended_us) = ended[-2:]
         return End(newest.isoformat(), began_us, ended_us)
 
+    def ended_between(self, since_us: int, until_us: int) -> int:
+        """The number of sessions that ended after the first instant, up to the second."""
+        return self._number(self.newest(until_us)) - self._number(self.newest(since_us))
+
     def after(self, session: str, until_us: int) -> Iterator[End]:
         """The sessions after this one that had ended at `until_us`, oldest first."""
         day = dt.date.fromisoformat(session)
@@ -72,6 +76,15 @@ class Calendar:
         for back in range(6, -1, -1):
             if self._has(day - back * _DAY):
                 yield day - back * _DAY, self._end_us(day - back * _DAY)
+
+    def _number(self, end: End) -> int:
+        """The position of a session among all sessions of the calendar."""
+        day = dt.date.fromisoformat(end.session).toordinal()
+        if not self._weekdays:
+            return day
+        # Ordinal 1 was a Monday, so that Monday to Friday have the remainders 0 to 4.
+        weeks, weekday = divmod(day - 1, 7)
+        return 5 * weeks + weekday
 
     def _has(self, day: dt.date) -> bool:
         return not self._weekdays or day.weekday() <= _FRIDAY

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from ...runtime import COUNT_MAX, Settings
 from .fees import FeeSettings
+from .many import limit_of
 from .sessions import calendar_of
 
 __all__ = ["OversightSettings"]
@@ -36,6 +37,30 @@ class OversightSettings(Settings, frozen=True):
             " the NAV of the ledger and of the engine differ",
         ),
     ] = 0.01
+    max_correlation: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="of the P&L per session of two strategies; a higher one is told; 1: off",
+        ),
+    ] = 0.85
+    var_budget: Annotated[
+        float | None,
+        Meta(
+            ge=0,
+            le=1e12,
+            description="units of the currency; a higher value at risk of a session (historical,"
+            " 95%) is told; None: off",
+        ),
+    ] = None
+    max_failed_strategies: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)] | str | None,
+        Meta(
+            description="so many that fail within 30 s are one alert: a number, or 'max(3, 5%)' of"
+            " those pending, running or failed; None: off"
+        ),
+    ] = "max(3, 5%)"
     recovery_every_ticks: Annotated[
         int,
         Meta(
@@ -56,9 +81,12 @@ class OversightSettings(Settings, frozen=True):
     self_healing_enabled: Annotated[
         bool, Meta(description="restart failed strategies, watch feeds")
     ] = False
+    mode: Literal["act", "observe"] = "act"
     alerts_enabled: bool = False
+    reaches_a_person: bool = True  # a channel of the alerts
     fees: FeeSettings = FeeSettings()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         calendar_of(self.session)
+        limit_of(self.max_failed_strategies)

@@ -3,8 +3,11 @@
 from typing import TYPE_CHECKING
 
 from ...runtime.lazy import lazy
-from .ladder import Criterion, PromotionGate
-from .settings import PromotionSettings
+from .capital import Capital
+from .criteria import Criterion, DefaultCriteria, PromotionGate
+from .policies import policy_from, policy_of
+from .policy import Cooldowns, PromotionPolicy, SoftWindow, with_gate
+from .settings import GateSettings, PromotionSettings, StageSettings
 
 # Loaded when first used: see `runtime.lazy`.
 if TYPE_CHECKING:
@@ -12,4 +15,19 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazy(__name__, {"actor": ("PromotionActor",)})
 
-__all__ = ["Criterion", "PromotionActor", "PromotionGate", "PromotionSettings"]
+__all__ = [
+    "Capital",
+    "Cooldowns",
+    "Criterion",
+    "DefaultCriteria",
+    "GateSettings",
+    "PromotionActor",
+    "PromotionGate",
+    "PromotionPolicy",
+    "PromotionSettings",
+    "SoftWindow",
+    "StageSettings",
+    "policy_from",
+    "policy_of",
+    "with_gate",
+]

@@ -1,24 +1,19 @@
-"""The transitions of promotion: pure functions over one strategy's record. No I/O, no clock.
+"""The changes of promotion: pure functions over one strategy's record. No I/O, no clock.
 
-Only observations of the running *episode* count: days, trades, Sharpe and drawdown start anew at
-every transition, from the first status of the episode. `gate` says what a gate makes of them.
-
-Precedence within one look: hard demotion, soft demotion, frozen, cooldown, promotion; at most one
-transition.
+Each function gives the record after the change and the line of history that says why, or raises
+the refusal. Every transition begins a new episode, so no evidence of the stage before counts.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
-from ...runtime import DAY_US, shown
+from ...runtime import DAY_US
 from ...wire.errors import (
-    CapitalExceeded,
     Conflict,
     CoolingDown,
     GateNotPassed,
@@ -29,93 +24,33 @@ from ...wire.errors import (
     StrategyFrozen,
     StrategyRetired,
 )
-from ...wire.foreign import plain_text
-from ...wire.money import from_minor
-from ...wire.promotion import (
-    HistoryEntry,
-    PromotionSnapshot,
-    PromotionStage,
-    Transition,
-)
-from .gate import evaluate, latest
-from .metrics import WORST, Reading, canonical_metrics, count_of
-from .settings import PromotionSettings
-from .strategy import REMEMBERED_SESSIONS, Change, Metric, Rules, Strategy
+from ...wire.promotion import Evaluation, PromotionStage
+from .capital import Capital, cap_of, check_capital, checked_cap
+from .metrics import count_of
+from .policy import PromotionPolicy
+from .strategy import Change, Episode, Kind, Strategy
+from .texts import check_family, check_name, loosening, tightening
 
 __all__ = [
-    "check_evidence",
-    "check_name",
+    "capped",
     "check_on_ladder",
-    "check_source",
     "demoted",
+    "demoted_automatically",
     "frozen",
+    "movable",
+    "newly_versioned",
+    "noted",
     "promoted",
     "registered",
     "repeated",
     "retired",
-    "seen",
-    "session_ended",
-    "snapshot",
-    "transition_of",
-    "with_metrics",
+    "voided",
 ]
 
-# How far the clock of the program that records metrics may differ from ours.
-CLOCK_TOLERANCE_US: Final = 300_000_000
+_BEGINNINGS: Final = (PromotionStage.Paper, PromotionStage.Shadow)
 
 
-BY_MAX: Final = 128  # characters
-REASON_MAX: Final = 4_096
-SOURCE_MAX: Final = 1_024
-_ISO_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
-
-
-# -- what people give
-
-
-def check_name(name: object) -> str:
-    """Raises: `MetricError` naming the field."""
-    if not isinstance(name, str) or not 1 <= len(name) <= 128 or not name.isprintable():
-        raise MetricError("strategy_name", name, "is not a printable text of 1 to 128 characters")
-    if name != name.strip():
-        raise MetricError("strategy_name", name, "begins or ends with a space")
-    return name
-
-
-def _allowing(by: object, reason: object, *, why: bool = False) -> tuple[str, str]:
-    """The person and the reason of an act that allows more. With `why` a reason must be given.
-
-    Raises: `MetricError` naming the field.
-    """
-    if not isinstance(by, str) or not by.strip() or len(by) > BY_MAX or not by.isprintable():
-        raise MetricError("by", by, f"is not a printable text of 1 to {BY_MAX} characters")
-    if not isinstance(reason, str) or len(reason) > REASON_MAX or _repaired(reason) != reason:
-        raise MetricError("reason", reason, f"is not a text of at most {REASON_MAX} characters")
-    if why and not reason.strip():
-        raise MetricError("reason", reason, "is empty; say why")
-    return by, reason
-
-
-def _tightening(by: object, reason: object) -> tuple[str, str]:
-    """The person and the reason of an act that allows less, which no wrong text may stop."""
-    return _repaired(by)[:BY_MAX], _repaired(reason)[:REASON_MAX]
-
-
-def _repaired(text: object) -> str:
-    if not isinstance(text, str):
-        text = "" if text is None else shown(text)
-    return text.encode("utf-8", "replace").decode()
-
-
-def check_source(source: object) -> str:
-    """The name of the program that records metrics. Raises: `MetricError`."""
-    text = plain_text(source)
-    if text is None or len(text) > SOURCE_MAX or _repaired(text) != text:
-        raise MetricError("source", source, f"is not a text of at most {SOURCE_MAX} characters")
-    return text
-
-
-# -- registering and recording
+# -- registering
 
 
 def registered(
@@ -126,6 +61,7 @@ def registered(
     by: str,
     adopt: bool,
     reason: str = "",
+    family: str | None = None,
     budget_minor: int | None = None,
 ) -> Change:
     """A new strategy. Only an adopted one may begin where real money is.
@@ -133,8 +69,8 @@ def registered(
     Raises: `SkipRefused`, `MetricError`.
     """
     check_name(name)
-    by, reason = _allowing(by, reason, why=adopt)
-    if not adopt and stage not in (PromotionStage.Paper, PromotionStage.Shadow):
+    by, reason = loosening(by, reason, why=adopt)
+    if not adopt and stage not in _BEGINNINGS:
         raise SkipRefused(
             f"{name} cannot be registered at {stage.value}: start in paper or shadow, or adopt it"
         )
@@ -144,16 +80,17 @@ def registered(
         name,
         stage,
         registered_us=now_us,
-        entered_us=now_us,
+        episode=Episode(1, now_us),
+        family=check_family(family),
         budget_minor=budget_minor,
     )
     return Change(strategy, "adopt" if adopt else "register", None, now_us, by, reason)
 
 
-def repeated(known: Strategy, name: str, budget_minor: int | None) -> str:
+def repeated(known: Strategy, name: str, family: str | None, budget_minor: int | None) -> str:
     """The id of a strategy that is registered again.
 
-    Raises: `Conflict` for a name that is another strategy's id, or another budget;
+    Raises: `Conflict` for a name that is another strategy's id, another family or another budget;
         `StrategyRetired`.
     """
     if known.name != name:
@@ -163,227 +100,235 @@ def repeated(known: Strategy, name: str, budget_minor: int | None) -> str:
     if budget_minor is not None and budget_minor != known.budget_minor:
         before = "the fund's capital" if known.budget_minor is None else "another budget"
         raise Conflict(f"{name} is registered already, with {before}")
+    if family is not None and family != known.family:
+        raise Conflict(f"{name} is registered already, in family {known.family!r}")
     return known.id
 
 
-def check_capital(
-    strategy: Strategy, stage: PromotionStage, rules: Rules, others_minor: int
-) -> None:
-    """Whether the fund's capital allows the stage beside the others. Raises: `CapitalExceeded`."""
-    room_minor = rules.room_minor(others_minor)
-    wanted_minor = rules.entitled_minor(strategy, stage)
-    if room_minor is not None and wanted_minor and wanted_minor > room_minor:
-        raise CapitalExceeded(
-            strategy.name, stage.value, from_minor(wanted_minor), from_minor(room_minor)
-        )
-
-
-def check_on_ladder(strategies: Iterable[Strategy], rules: Rules) -> None:
+def check_on_ladder(strategies: Iterable[Strategy], policy: PromotionPolicy) -> None:
     """Whether each strategy stands on a stage of the ladder. Raises: `PolicyError`."""
-    stages = {rung.stage for rung in rules.ladder.rungs} | {PromotionStage.Retired}
+    stages = {rung.stage for rung in policy.rungs} | {PromotionStage.Retired}
     for strategy in strategies:
         if strategy.stage not in stages:
             raise PolicyError(
                 "promotion_ladder",
-                f"{strategy.name} is in {strategy.stage.value}, which {rules.ladder.name!r} lacks;"
-                f" its stages are {', '.join(rules.ladder.names())}",
+                f"{strategy.name} is in {strategy.stage.value}, which {policy.ladder!r} of policy"
+                f" {policy.name!r} lacks; its stages are {', '.join(policy.names())}",
             )
-
-
-def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now_us: int) -> None:
-    """Whether something observed at `as_of_us` in `stage` may be recorded. Raises:
-    `StrategyRetired`, `MetricError`.
-    """
-    if strategy.stage is PromotionStage.Retired:
-        raise StrategyRetired(f"{strategy.name} is retired")
-    if stage is not strategy.stage:
-        raise MetricError("stage", stage.value, f"is not the current stage, {strategy.stage.value}")
-    if as_of_us > now_us + CLOCK_TOLERANCE_US:
-        raise MetricError("as_of", as_of_us, "lies in the future")
-    if as_of_us < min(strategy.entered_us, now_us) - CLOCK_TOLERANCE_US:
-        raise MetricError("as_of", as_of_us, "lies before the strategy entered its stage")
-
-
-def with_metrics(strategy: Strategy, metrics: Mapping[str, object], as_of_us: int) -> Strategy:
-    """The record with these metrics. For each the newest instant counts, the later arrival among
-    equals; a worst value never falls. Raises: `MetricError`.
-    """
-    known = dict(strategy.metrics)
-    for name, value in canonical_metrics(metrics).items():
-        before = known.get(name)
-        if before is None:
-            known[name] = Metric(value, as_of_us)
-        elif name in WORST:
-            known[name] = Metric(max(value, before.value), max(as_of_us, before.as_of_us))
-        elif as_of_us >= before.as_of_us:
-            known[name] = Metric(value, as_of_us)
-    return msgspec.structs.replace(strategy, metrics=known)
-
-
-def seen(strategy: Strategy, reading: Reading) -> Strategy:
-    """The record after one status of the engine; the same object when it says nothing new."""
-    track = strategy.track.seen(reading)
-    return strategy if track is strategy.track else msgspec.structs.replace(strategy, track=track)
-
-
-def session_ended(
-    strategy: Strategy,
-    session: str,
-    now_us: int,
-    settings: PromotionSettings,
-    *,
-    measured: bool,
-    periods_per_year: float,
-) -> Strategy:
-    """The record at the end of a session, once for each session.
-
-    Not `measured`: the engine said nothing of the strategy, so the session gives no sample, and
-    the earlier ones age by one.
-    """
-    last = strategy.track.session
-    both_dated = _ISO_DATE.fullmatch(session) and _ISO_DATE.fullmatch(last)
-    # Sessions only go forward: a clock that stepped back must not end yesterday again.
-    if session <= last if both_dated else session == last:
-        return strategy
-    track = strategy.track.ended(
-        session,
-        measured=measured,
-        soft_drawdown=settings.max_drawdown_pct / 100,
-        remembered=settings.soft_sessions,
-    )
-    after = msgspec.structs.replace(
-        strategy, track=track, closes_us=(*strategy.closes_us, now_us)[-REMEMBERED_SESSIONS:]
-    )
-    if track.sessions == strategy.track.sessions:
-        return after
-    values = track.metrics(periods_per_year)
-    return msgspec.structs.replace(
-        after,
-        measured={name: Metric(value, now_us) for name, value in values.items()},
-        undefined=tuple(name for name in ("sharpe", "win_rate") if name not in values),
-    )
-
-
-# -- evaluating
 
 
 # -- transitions
 
 
-def _check_movable(strategy: Strategy, expected_rev: int | None) -> None:
+def movable(strategy: Strategy, expected_rev: int | None = None) -> Strategy:
+    """The strategy, if it can change. Raises: `StrategyRetired`, `StaleRevision`, `MetricError`."""
     if strategy.stage is PromotionStage.Retired:
         raise StrategyRetired(f"{strategy.name} is retired")
     if expected_rev is None:
-        return
+        return strategy
     if count_of(expected_rev) is None:
         raise MetricError("expected_rev", expected_rev, "is not a whole number >= 0")
     if count_of(expected_rev) != strategy.rev:
         raise StaleRevision(expected_rev, strategy.rev)
+    return strategy
 
 
 def promoted(
     strategy: Strategy,
-    rules: Rules,
+    policy: PromotionPolicy,
+    evaluation: Evaluation,
     now_us: int,
     *,
+    capital: Capital,
+    others_minor: int = 0,
     to: PromotionStage | None = None,
     by: str,
     reason: str = "",
     expected_rev: int | None = None,
-    others_minor: int = 0,
+    cap: float | None = None,
 ) -> Change:
-    """One stage up, on a current PASS. There is no way around the gate.
+    """One stage up, on a PASS of this evaluation of now. There is no way around the gate.
 
     Raises: `StrategyRetired`, `StaleRevision`, `SkipRefused`, `StrategyFrozen`, `CoolingDown`,
-    `GateNotPassed`, `CapitalExceeded`; `MetricError` for `by` or `reason`.
+    `GateNotPassed`, `CapitalExceeded`; `MetricError` for `by`, `reason` or `cap`.
     """
-    by, reason = _allowing(by, reason)
-    _check_movable(strategy, expected_rev)
-    target = rules.ladder.above(strategy.stage)
+    by, reason = loosening(by, reason)
+    movable(strategy, expected_rev)
+    target = policy.above(strategy.stage)
     if target is None:
         raise SkipRefused(f"{strategy.name} is at the top stage, {strategy.stage.value}")
-    if to is not None and rules.stage(to) is not target:
+    if to is not None and policy.stage(to) is not target:
         raise SkipRefused(
             f"{strategy.name} can go from {strategy.stage.value} to {target.value},"
             f" not to {to.value}"
         )
+    cap = None if cap is None else checked_cap(cap, target, policy)
     if strategy.frozen:
         raise StrategyFrozen(f"{strategy.name} is frozen")
     if strategy.cooldown_until_us is not None and now_us < strategy.cooldown_until_us:
         raise CoolingDown(strategy.name, strategy.cooldown_until_us)
-    evaluation = evaluate(strategy, rules, now_us, others_minor)
-    if evaluation.verdict != "PASS" or evaluation.would_do == "demote":
+    waits = any(blocker.startswith("streak") for blocker in evaluation.blocked_by)
+    if evaluation.verdict != "PASS" or evaluation.would_do == "demote" or waits:
         raise GateNotPassed(evaluation)
-    check_capital(strategy, target, rules, others_minor)
-    after = _moved(strategy, target, now_us)
-    return Change(
-        after, "promote", strategy.stage, now_us, by, reason, evaluation, _values(strategy)
-    )
+    after = msgspec.structs.replace(_moved(strategy, target, now_us), cap=cap)
+    check_capital(after, policy, capital, others_minor)
+    return Change(after, "promote", strategy, now_us, by, reason, evaluation)
 
 
 def demoted(
     strategy: Strategy,
-    rules: Rules,
+    policy: PromotionPolicy,
     now_us: int,
     *,
     to: PromotionStage | None = None,
     by: str,
     reason: str,
-    hard: bool = False,
     expected_rev: int | None = None,
 ) -> Change:
-    """Down to `to`, or where the rules send it; frozen and cooling strategies too.
-
-    A hard demotion from real money goes to shadow, any other one stage down. Each demotion starts a
-    cooldown, which doubles with each one in the window, and too many of them freeze the strategy
-    until a person acts.
+    """Down by a person, one stage or to `to`; frozen and cooling strategies too. It starts no
+    cooldown and is no strike.
 
     Raises: `StrategyRetired`, `StaleRevision`, `SkipRefused`, `UnknownStage`.
     """
-    by, reason = _tightening(by, reason)
-    _check_movable(strategy, expected_rev)
-    settings = rules.settings
-    below = rules.ladder.below(strategy.stage)
-    if below is None:
+    by, reason = tightening(by, reason)
+    movable(strategy, expected_rev)
+    target = policy.below(strategy.stage)
+    if target is None:
         raise SkipRefused(f"{strategy.name} is in the lowest stage, {strategy.stage.value}")
-    target = below
     if to is not None:
-        target = rules.stage(to)
-        if rules.ladder.rank(target) >= rules.ladder.rank(strategy.stage):
+        target = policy.stage(to)
+        if policy.rank(target) >= policy.rank(strategy.stage):
             raise SkipRefused(
                 f"{target.value} is not below {strategy.stage.value}, where {strategy.name} is"
             )
-    elif hard and strategy.stage.is_live:
-        target = PromotionStage.Shadow
-    window_us = int(settings.freeze_window_days * DAY_US)
+    return Change(_moved(strategy, target, now_us), "demote", strategy, now_us, by, reason)
+
+
+def demoted_automatically(
+    strategy: Strategy,
+    policy: PromotionPolicy,
+    now_us: int,
+    *,
+    to: PromotionStage,
+    hard: bool,
+    by: str,
+    reason: str,
+    freeze: bool = False,
+    evaluation: Evaluation | None = None,
+) -> Change:
+    """Down by the rules. It starts a cooldown, which doubles with each one in the window, and too
+    many of them freeze the strategy until a person acts; `freeze` does so at once.
+
+    Raises: `StrategyRetired`.
+    """
+    by, reason = tightening(by, reason)
+    movable(strategy)
+    rules = policy.cooldowns
+    window_us = int(rules.freeze_window_days * DAY_US)
     recent = tuple(at for at in strategy.demotions_us if at > now_us - window_us)
-    days = settings.hard_cooldown_days if hard else settings.soft_cooldown_days
-    days = min(settings.cooldown_max_days, days * 2 ** len(recent))
-    freeze = len(recent) + 1 >= settings.freeze_after_demotions
+    days = rules.hard_days if hard else rules.soft_days
+    # The power is bounded: a window that holds many demotions would overflow a float.
+    days = min(rules.max_days, days * 2 ** min(len(recent), 32))
+    freeze = strategy.frozen or freeze or len(recent) + 1 >= rules.freeze_after
     after = msgspec.structs.replace(
-        _moved(strategy, target, now_us),
-        # A second demotion never shortens what the first one ordered.
+        _moved(strategy, to, now_us),
+        # A second demotion never shortens the cooldown of the first one.
         cooldown_until_us=max(strategy.cooldown_until_us or 0, now_us + int(days * DAY_US)),
         demotions_us=(*recent, now_us),
-        frozen=strategy.frozen or freeze,
-        frozen_since_us=now_us if strategy.frozen or freeze else None,
+        frozen=freeze,
+        frozen_since_us=now_us if freeze else None,
     )
+    return Change(after, "demote", strategy, now_us, by, reason, evaluation, hard)
+
+
+def voided(
+    strategy: Strategy,
+    earlier: Strategy,
+    policy: PromotionPolicy,
+    now_us: int,
+    *,
+    moved_us: int,
+    seq: int,
+    capital: Capital,
+    others_minor: int,
+    by: str,
+    reason: str,
+) -> Change:
+    """The strategy as it was before its newest transition, which was at `moved_us`.
+
+    `earlier` is the record of then. The time since does not count as time in the stage, and what
+    the engine did since is no evidence.
+
+    Raises: `StrategyRetired`, `CapitalExceeded`, `PolicyError`; `MetricError` for `by` or `reason`.
+    """
+    by, reason = loosening(by, reason, why=True)
+    movable(strategy)
+    policy.rank(earlier.stage)
+    was_frozen_us = moved_us - earlier.frozen_since_us if earlier.frozen_since_us is not None else 0
+    episode = msgspec.structs.replace(
+        earlier.episode,
+        frozen_us=earlier.episode.frozen_us + max(0, was_frozen_us) + max(0, now_us - moved_us),
+        track=earlier.episode.track.interrupted(strategy.episode.track),
+        ready=False,
+    )
+    after = msgspec.structs.replace(
+        strategy,
+        stage=earlier.stage,
+        episode=episode,
+        rev=strategy.rev + 1,
+        frozen=earlier.frozen,
+        frozen_since_us=now_us if earlier.frozen else None,
+        cooldown_until_us=earlier.cooldown_until_us,
+        demotions_us=earlier.demotions_us,
+        cap=earlier.cap,
+        streak=earlier.streak,
+    )
+    check_capital(after, policy, capital, others_minor)
+    return Change(after, "void", strategy, now_us, by, reason, voids=seq)
+
+
+def retired(strategy: Strategy, now_us: int, *, by: str, reason: str) -> Change:
+    """The strategy retired, which cannot be undone. Raises: `StrategyRetired`."""
+    by, reason = tightening(by, reason)
+    movable(strategy)
+    after = _moved(strategy, PromotionStage.Retired, now_us)
+    return Change(after, "retire", strategy, now_us, by, reason)
+
+
+def _moved(strategy: Strategy, stage: PromotionStage, now_us: int) -> Strategy:
+    """The strategy in another stage, with a new episode; a cap ends with its stage."""
+    return _new_episode(
+        msgspec.structs.replace(strategy, stage=stage, cap=None, rev=strategy.rev + 1), now_us
+    )
+
+
+def _new_episode(strategy: Strategy, now_us: int) -> Strategy:
+    """Nothing observed before it counts any more."""
+    number = strategy.episodes + 1  # no number comes twice, not even after a void
+    episode = Episode(
+        number,
+        now_us,
+        track=strategy.episode.track.next_episode(),
+        base=strategy.since_registration,
+    )
+    return msgspec.structs.replace(
+        strategy,
+        episode=episode,
+        episodes=number,
+        frozen_since_us=now_us if strategy.frozen else None,
+        streak=0,
+    )
+
+
+# -- within a stage
+
+
+def noted(
+    kind: Kind, strategy: Strategy, after: Strategy, now_us: int, *, by: str, reason: str
+) -> Change:
+    """A change of the evidence, told by a line of history."""
     return Change(
-        after, "demote", strategy.stage, now_us, by, reason, None, _values(strategy), hard
-    )
-
-
-def transition_of(change: Change) -> Transition:
-    """A promotion or a demotion as callers hear of it, once it is committed."""
-    assert change.from_stage is not None
-    assert change.kind in ("promote", "demote")
-    return Transition(
-        change.after.name,
-        change.kind,
-        change.from_stage,
-        change.after.stage,
-        change.reason,
-        change.hard,
+        msgspec.structs.replace(after, rev=strategy.rev + 1), kind, strategy, now_us, by, reason
     )
 
 
@@ -393,78 +338,77 @@ def frozen(strategy: Strategy, now_us: int, *, freeze: bool, by: str, reason: st
 
     Raises: `StrategyRetired`; `MetricError` for `by` or `reason` of an unfreeze.
     """
-    by, reason = _tightening(by, reason) if freeze else _allowing(by, reason)
-    _check_movable(strategy, None)
+    by, reason = tightening(by, reason) if freeze else loosening(by, reason)
+    movable(strategy)
     if strategy.frozen == freeze:
         return None
-    spent = (
-        now_us - strategy.frozen_since_us
-        if strategy.frozen_since_us is not None and not freeze
-        else 0
-    )
-    after = msgspec.structs.replace(
-        strategy,
-        frozen=freeze,
-        frozen_since_us=(strategy.frozen_since_us or now_us) if freeze else None,
-        frozen_us=strategy.frozen_us + spent,
-        rev=strategy.rev + 1,
-    )
-    return Change(after, "freeze" if freeze else "unfreeze", strategy.stage, now_us, by, reason)
+    after = msgspec.structs.replace(_with_frozen(strategy, now_us, freeze), rev=strategy.rev + 1)
+    return Change(after, "freeze" if freeze else "unfreeze", strategy, now_us, by, reason)
 
 
-def retired(strategy: Strategy, now_us: int, *, by: str, reason: str) -> Change:
-    """The strategy retired, which cannot be undone. Raises: `StrategyRetired`."""
-    by, reason = _tightening(by, reason)
-    _check_movable(strategy, None)
-    after = _moved(strategy, PromotionStage.Retired, now_us)
-    return Change(after, "retire", strategy.stage, now_us, by, reason, None, _values(strategy))
-
-
-def _moved(strategy: Strategy, stage: PromotionStage, now_us: int) -> Strategy:
-    """A new episode: nothing observed before it counts any more."""
+def _with_frozen(strategy: Strategy, now_us: int, freeze: bool) -> Strategy:
+    since_us, episode = strategy.frozen_since_us, strategy.episode
+    if not freeze and since_us is not None:
+        spent_us = now_us - since_us
+        episode = msgspec.structs.replace(episode, frozen_us=episode.frozen_us + spent_us)
     return msgspec.structs.replace(
         strategy,
-        stage=stage,
-        entered_us=now_us,
-        episode=strategy.episode + 1,
-        rev=strategy.rev + 1,
-        frozen_since_us=now_us if strategy.frozen else None,
-        frozen_us=0,
-        ready_alerted=False,
-        metrics={},
-        measured={},
-        undefined=(),
-        track=strategy.track.next_episode(),
+        frozen=freeze,
+        frozen_since_us=(since_us or now_us) if freeze else None,
+        episode=episode,
     )
 
 
-def _values(strategy: Strategy) -> dict[str, float]:
-    found = {
-        name: latest(strategy, name) for name in sorted({*strategy.metrics, *strategy.measured})
-    }
-    return {name: metric.value for name, metric in found.items() if metric is not None}
-
-
-# -- showing
-
-
-def snapshot(
+def capped(
     strategy: Strategy,
-    rules: Rules,
+    cap: object,
+    policy: PromotionPolicy,
     now_us: int,
-    history: tuple[HistoryEntry, ...],
-    others_minor: int = 0,
-) -> PromotionSnapshot:
-    """The record as people see it. Days in stage exclude frozen time."""
-    return PromotionSnapshot(
-        strategy_id=strategy.id,
-        name=strategy.name,
-        stage=strategy.stage,
-        days_in_stage=max(0.0, strategy.active_us(now_us) / DAY_US),
-        rev=strategy.rev,
-        frozen=strategy.frozen,
-        cooldown_until=strategy.cooldown_until_us,
-        metrics=_values(strategy),
-        evaluation=evaluate(strategy, rules, now_us, others_minor),
-        history=history,
+    *,
+    capital: Capital,
+    others_minor: int,
+    by: str,
+    reason: str,
+) -> Change | None:
+    """The strategy with another cap, which ends with the stage. None: it has it already.
+
+    Lower is possible at any time, higher up to the rung's cap and the fund's capital. Raises:
+    `StrategyRetired`, `MetricError`, `CapitalExceeded`.
+    """
+    movable(strategy)
+    fraction = checked_cap(cap, strategy.stage, policy)
+    before = cap_of(strategy, policy)
+    if fraction == before:
+        return None
+    raises = fraction > before
+    by, reason = loosening(by, reason, why=True) if raises else tightening(by, reason)
+    after = msgspec.structs.replace(strategy, cap=fraction, rev=strategy.rev + 1)
+    if raises:
+        check_capital(after, policy, capital, others_minor)
+    return Change(after, "cap", strategy, now_us, by, reason)
+
+
+def newly_versioned(
+    strategy: Strategy, version: str, policy: PromotionPolicy, now_us: int, *, is_new: bool
+) -> Change | Strategy:
+    """The strategy with another version, as its engine reports it.
+
+    The first known version is no new one. In paper and shadow a new version begins a new episode;
+    in a live stage it freezes the strategy, and the episode goes on; or it goes to shadow, where
+    the policy says so. `is_new`: it was never seen before, so it is one more trial of the family.
+    """
+    known = msgspec.structs.replace(strategy, version=version)
+    if strategy.version is None:
+        return known
+    known = msgspec.structs.replace(
+        known, versions=strategy.versions + is_new, rev=strategy.rev + 1
     )
+    reason = f"version {version} after {strategy.version}"
+    if not strategy.stage.is_live:
+        after = _new_episode(known, now_us)
+    elif policy.on_new_version == "shadow":
+        moved = msgspec.structs.replace(known, stage=PromotionStage.Shadow, cap=None)
+        reason, after = f"superseded: {reason}", _new_episode(moved, now_us)
+    else:
+        after = _with_frozen(known, now_us, freeze=True)
+    return Change(after, "version", strategy, now_us, "promotion", reason)

@@ -1,36 +1,51 @@
-"""Promotion's tables: one row per strategy, its history without end, and the samples behind its
-metrics.
+"""Promotion's tables: one row per strategy, its history without end, and the records and samples
+behind its metrics. The policy that judges them is stored beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from ...wire.persistence import Statement
-from ...wire.promotion import HistoryEntry, PromotionStage
-from ..persistence import Reader, Rows
-from .core import check_on_ladder
-from .metrics import Sample
-from .settings import PromotionSettings
-from .strategy import Change, Rules, Strategy
+from ...wire.promotion import HistoryEntry, PromotionStage, StrategyState, Transition
+from ..persistence import Rows
+from .capital import cap_of
+from .evidence import Record, values_of
+from .policy import PromotionPolicy
+from .strategy import Change, Strategy
+from .track import Sample
 
 __all__ = [
     "SCHEMA",
     "SCHEMA_3",
+    "SCHEMA_5",
+    "Line",
+    "StoredPolicy",
+    "StoredRecord",
     "changed",
-    "check_stages",
+    "discarded",
     "find",
     "history",
+    "line",
     "load_all",
     "move_of",
+    "newest_move",
+    "next_seq",
+    "policy_stored",
+    "record_of",
     "recorded",
-    "recorded_before",
+    "records",
+    "requested",
     "sampled",
     "saved",
+    "state_as_of",
+    "stored_policy",
+    "versions_by_family",
+    "voided_already",
+    "was_version",
 ]
 
 SCHEMA = """
@@ -87,22 +102,89 @@ BEGIN SELECT raise(ABORT, 'promotion history is never deleted'); END;
 
 SCHEMA_3 = 'ALTER TABLE promotion_history RENAME COLUMN actor TO "by";'
 
+# A record of before holds the evidence in the strategy itself; from here on it is the episode's.
+SCHEMA_5 = """
+ALTER TABLE promotion_history ADD COLUMN recorded_us INTEGER;
+ALTER TABLE promotion_history ADD COLUMN cap_before REAL;
+ALTER TABLE promotion_history ADD COLUMN cap_after REAL;
+ALTER TABLE promotion_history ADD COLUMN policy TEXT;
+ALTER TABLE promotion_history ADD COLUMN version TEXT;
+ALTER TABLE promotion_history ADD COLUMN record TEXT;
+ALTER TABLE promotion_history ADD COLUMN before TEXT;
+ALTER TABLE promotion_history ADD COLUMN hard INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE promotion_history ADD COLUMN voids INTEGER;
+ALTER TABLE promotion_history ADD COLUMN request_id TEXT;
+ALTER TABLE promotion_history ADD COLUMN request TEXT;
+ALTER TABLE promotion_history ADD COLUMN outcome TEXT;
+CREATE UNIQUE INDEX promotion_history_request ON promotion_history (request_id)
+WHERE request_id IS NOT NULL;
+CREATE UNIQUE INDEX promotion_history_voids ON promotion_history (voids) WHERE voids IS NOT NULL;
+ALTER TABLE promotion_metrics ADD COLUMN cumulative INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE promotion_metrics ADD COLUMN discarded_us INTEGER;
+ALTER TABLE promotion_metrics ADD COLUMN discarded_by TEXT;
+ALTER TABLE promotion_metrics ADD COLUMN discarded_reason TEXT;
+DROP INDEX promotion_metrics_once;
+CREATE UNIQUE INDEX promotion_metrics_once
+ON promotion_metrics (strategy_id, episode, as_of_us, source)
+WHERE explicit = 1 AND discarded_us IS NULL;
+CREATE INDEX promotion_metrics_episode ON promotion_metrics (strategy_id, episode);
+CREATE TABLE promotion_policy (
+    hash TEXT PRIMARY KEY,
+    policy TEXT NOT NULL,
+    base TEXT NOT NULL,
+    stored_us INTEGER NOT NULL,
+    current INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+UPDATE promotions SET record = json_remove(
+    json_set(
+        record,
+        '$.episodes', coalesce(json_extract(record, '$.episode'), 1),
+        '$.episode', json_object(
+            'number', coalesce(json_extract(record, '$.episode'), 1),
+            'entered_us', json_extract(record, '$.entered_us'),
+            'frozen_us', coalesce(json_extract(record, '$.frozen_us'), 0),
+            'track', json(coalesce(json_extract(record, '$.track'), '{}')),
+            'recorded', json(coalesce(json_extract(record, '$.metrics'), '{}')),
+            'measured', json(coalesce(json_extract(record, '$.measured'), '{}')),
+            'undefined', json(coalesce(json_extract(record, '$.undefined'), '[]'))
+        )
+    ),
+    '$.entered_us', '$.frozen_us', '$.metrics', '$.measured', '$.undefined', '$.track',
+    '$.ready_alerted'
+);
+"""
+
 _SAVE = "INSERT OR REPLACE INTO promotions VALUES (?, ?, ?, ?, ?, ?)"
 _HISTORY = (
-    "INSERT INTO promotion_history (strategy_id, strategy, kind, from_stage, to_stage,"
-    ' effective_us, "by", reason, metrics, evaluation, rev)'
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO promotion_history (seq, strategy_id, strategy, kind, from_stage, to_stage,"
+    ' effective_us, "by", reason, metrics, evaluation, rev, recorded_us, cap_before, cap_after,'
+    " policy, version, record, before, hard, voids, request_id, request,"
+    " outcome)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _METRICS = (
-    "INSERT INTO promotion_metrics (strategy_id, episode, as_of_us, source, explicit, metrics)"
-    " VALUES (?, ?, ?, ?, ?, ?)"
+    "INSERT INTO promotion_metrics"
+    " (strategy_id, episode, as_of_us, source, explicit, metrics, cumulative)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 # A session is sampled once: a sample that is there already stands.
 _SAMPLE = "INSERT OR IGNORE INTO promotion_sample VALUES (?, ?, ?, ?, ?, ?, ?)"
+_LINE = (
+    'SELECT seq, strategy, kind, from_stage, to_stage, effective_us, "by", reason, metrics,'
+    " json_extract(evaluation, '$.id'), rev, coalesce(recorded_us, effective_us), cap_before,"
+    " cap_after, coalesce(policy, ''), version FROM promotion_history"
+)
+# Kinds of lines that keep the record before them too.
+_TOLD_WITH_BEFORE = ("promote", "demote", "version")
+# Kinds of lines that a person can undo.
+_MOVES = "('promote', 'demote')"
 
 
 def _text(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
+
+
+# -- strategies
 
 
 def saved(strategies: Iterable[Strategy]) -> Statement:
@@ -113,7 +195,7 @@ def saved(strategies: Iterable[Strategy]) -> Statement:
             strategy.name,
             strategy.stage.value,
             strategy.rev,
-            strategy.entered_us,
+            strategy.episode.entered_us,
             _text(strategy),
         )
         for strategy in strategies
@@ -121,70 +203,13 @@ def saved(strategies: Iterable[Strategy]) -> Statement:
     return Statement(_SAVE, rows)
 
 
-def changed(changes: Iterable[Change]) -> Statement:
-    """The lines of history."""
-    rows = [
-        (
-            change.after.id,
-            change.after.name,
-            change.kind,
-            change.from_stage.value if change.from_stage else None,
-            change.after.stage.value,
-            change.at_us,
-            change.by,
-            change.reason,
-            _text(change.metrics),
-            _text(change.evaluation) if change.evaluation else None,
-            change.after.rev,
-        )
-        for change in changes
-    ]
-    return Statement(_HISTORY, rows)
-
-
-def recorded(
-    strategy: Strategy, metrics: Mapping[str, float], as_of_us: int, source: str, *, explicit: bool
-) -> Statement:
-    """One record of metrics. With an explicit `as_of` it is unique within the episode."""
-    return Statement(
-        _METRICS,
-        ((strategy.id, strategy.episode, as_of_us, source, int(explicit), _text(metrics)),),
-    )
-
-
-def recorded_before(
-    rows: Rows, strategy: Strategy, as_of_us: int, source: str
-) -> dict[str, float] | None:
-    """The metrics recorded under the same key, or None."""
-    row = rows.row(
-        "SELECT metrics FROM promotion_metrics"
-        " WHERE strategy_id = ? AND episode = ? AND as_of_us = ? AND source = ? AND explicit = 1",
-        (strategy.id, strategy.episode, as_of_us, source),
-    )
-    return None if row is None else msgspec.json.decode(row[0], type=dict[str, float])
-
-
-def sampled(samples: Iterable[tuple[Strategy, Sample]]) -> Statement:
-    """The evidence of one session."""
-    return Statement(
-        _SAMPLE,
-        [
-            (strategy.id, strategy.episode, *msgspec.structs.astuple(sample))
-            for strategy, sample in samples
-        ],
-    )
-
-
 def load_all(rows: Rows) -> list[Strategy]:
     """Every strategy, by name."""
-    records = rows.rows("SELECT record FROM promotions ORDER BY strategy")
-    return [msgspec.json.decode(record, type=Strategy) for (record,) in records]
-
-
-def check_stages(path: Path, settings: PromotionSettings) -> None:
-    """Whether the ladder has the stage of each strategy in the file. Raises: `PolicyError`."""
-    with Reader(path) as reader:
-        check_on_ladder(load_all(reader), Rules(settings))
+    decoder = msgspec.json.Decoder(Strategy)
+    return [
+        decoder.decode(record)
+        for (record,) in rows.each("SELECT record FROM promotions ORDER BY strategy")
+    ]
 
 
 def find(rows: Rows, id_or_name: str) -> Strategy | None:
@@ -195,12 +220,71 @@ def find(rows: Rows, id_or_name: str) -> Strategy | None:
     return None if row is None else msgspec.json.decode(row[0], type=Strategy)
 
 
+def versions_by_family(rows: Rows) -> dict[str, int]:
+    """The versions of each family that were ever evaluated, those of retired strategies too."""
+    found = rows.rows(
+        "SELECT json_extract(record, '$.family'), sum(json_extract(record, '$.versions'))"
+        " FROM promotions WHERE json_extract(record, '$.family') IS NOT NULL GROUP BY 1"
+    )
+    return dict(found)
+
+
+# -- history
+
+
+def next_seq(rows: Rows) -> int:
+    """The number of the next line of history; none is ever deleted."""
+    return int(rows.row("SELECT coalesce(max(seq), 0) + 1 FROM promotion_history")[0])
+
+
+def changed(
+    changes: Sequence[Change], policy: PromotionPolicy, first_seq: int, now_us: int
+) -> Statement:
+    """The lines of history, numbered from `first_seq` on."""
+    return Statement(
+        _HISTORY,
+        [
+            _history_row(change, policy, first_seq + place, now_us)
+            for place, change in enumerate(changes)
+        ],
+    )
+
+
+def _history_row(change: Change, policy: PromotionPolicy, seq: int, now_us: int) -> tuple[Any, ...]:
+    before, after = change.before, change.after
+    return (
+        seq,
+        after.id,
+        after.name,
+        change.kind,
+        None if before is None else before.stage.value,
+        after.stage.value,
+        change.at_us,
+        change.by,
+        change.reason,
+        _text({} if before is None else values_of(before)),
+        None if change.evaluation is None else _text(change.evaluation),
+        after.rev,
+        now_us,
+        None if before is None else cap_of(before, policy),
+        cap_of(after, policy),
+        policy.hash,
+        after.version,
+        _text(after),
+        # Before a transition the track is longer than in the line before: `void` returns to it.
+        _text(change.undone or before) if change.kind in _TOLD_WITH_BEFORE else None,
+        int(change.hard),
+        change.voids,
+        change.request_id,
+        change.request or None,
+        None if change.outcome is None else _text(change.outcome),
+    )
+
+
 def history(rows: Rows, strategy_id: str | None, limit: int) -> tuple[HistoryEntry, ...]:
     """The newest lines, newest first, of one strategy or of all."""
     found = rows.rows(
-        'SELECT seq, strategy, kind, from_stage, to_stage, effective_us, "by", reason, metrics,'
-        " evaluation, rev FROM promotion_history WHERE ?1 IS NULL OR strategy_id = ?1"
-        " ORDER BY seq DESC LIMIT ?2",
+        f"{_LINE} WHERE ?1 IS NULL OR strategy_id = ?1 ORDER BY seq DESC LIMIT ?2",
         (strategy_id, limit),
     )
     return tuple(_line(*row) for row in found)
@@ -208,11 +292,7 @@ def history(rows: Rows, strategy_id: str | None, limit: int) -> tuple[HistoryEnt
 
 def move_of(rows: Rows, strategy: Strategy) -> HistoryEntry | None:
     """The line of history that made the strategy's present revision; None: it is not stored."""
-    row = rows.row(
-        'SELECT seq, strategy, kind, from_stage, to_stage, effective_us, "by", reason, metrics,'
-        " evaluation, rev FROM promotion_history WHERE strategy_id = ? AND rev = ?",
-        (strategy.id, strategy.rev),
-    )
+    row = rows.row(f"{_LINE} WHERE strategy_id = ? AND rev = ?", (strategy.id, strategy.rev))
     return None if row is None else _line(*row)
 
 
@@ -226,19 +306,223 @@ def _line(
     by: str,
     reason: str,
     metrics: str,
-    evaluation: str | None,
-    rev: int,
+    evaluation_id: str | None,
+    *rest: Any,
 ) -> HistoryEntry:
     return HistoryEntry(
-        seq=seq,
-        strategy=strategy,
-        kind=kind,
-        from_stage=PromotionStage(from_stage) if from_stage else None,
-        to_stage=PromotionStage(to_stage),
-        effective_us=effective_us,
-        by=by,
-        reason=reason,
-        metrics=msgspec.json.decode(metrics, type=dict[str, float]),
-        evaluation_id=msgspec.json.decode(evaluation)["id"] if evaluation else "",
-        rev=rev,
+        seq,
+        strategy,
+        kind,
+        PromotionStage(from_stage) if from_stage else None,
+        PromotionStage(to_stage),
+        effective_us,
+        by,
+        reason,
+        msgspec.json.decode(metrics, type=dict[str, float]),
+        evaluation_id or "",
+        *rest,
+    )
+
+
+def state_as_of(rows: Rows, at_us: int) -> tuple[StrategyState, ...]:
+    """Every strategy that was registered by then, as its newest line of then says, by name."""
+    found = rows.rows(
+        "SELECT strategy_id, strategy, to_stage, rev, effective_us, kind, record"
+        " FROM promotion_history WHERE seq IN (SELECT max(seq) FROM promotion_history"
+        " WHERE effective_us <= ? GROUP BY strategy_id) ORDER BY strategy",
+        (at_us,),
+    )
+    return tuple(_state(*row) for row in found)
+
+
+def _state(
+    strategy_id: str, name: str, stage: str, rev: int, since_us: int, kind: str, record: str | None
+) -> StrategyState:
+    told = StrategyState(strategy_id, name, PromotionStage(stage), rev, since_us, kind)
+    if record is None:
+        return told
+    strategy = msgspec.json.decode(record, type=Strategy)
+    return msgspec.structs.replace(
+        told,
+        frozen=strategy.frozen,
+        cooldown_until=strategy.cooldown_until_us,
+        episode=strategy.episode.number,
+        family=strategy.family,
+        version=strategy.version,
+        cap=strategy.cap,
+        metrics=values_of(strategy),
+    )
+
+
+def requested(rows: Rows, request_id: str) -> tuple[str, Transition] | None:
+    """The digest of what was asked with this id, and its outcome; None: it was not used."""
+    row = rows.row(
+        "SELECT request, outcome FROM promotion_history WHERE request_id = ?", (request_id,)
+    )
+    return None if row is None else (row[0], msgspec.json.decode(row[1], type=Transition))
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A transition that may be undone."""
+
+    seq: int
+    strategy_id: str
+    kind: str
+    effective_us: int
+    by: str
+    hard: bool
+    before: Strategy | None  # None: an older file does not tell
+
+
+def line(rows: Rows, seq: object) -> Line | None:
+    """The line of history with this number, if it is a transition."""
+    row = rows.row(
+        'SELECT seq, strategy_id, kind, effective_us, "by", hard, before'
+        f" FROM promotion_history WHERE seq = ? AND kind IN {_MOVES}",
+        (seq,),
+    )
+    if row is None:
+        return None
+    number, strategy_id, kind, effective_us, by, hard, before = row
+    record = None if before is None else msgspec.json.decode(before, type=Strategy)
+    return Line(number, strategy_id, kind, effective_us, by, bool(hard), record)
+
+
+def newest_move(rows: Rows, strategy_id: str) -> int | None:
+    """The number of the strategy's newest transition; None: it has none."""
+    row = rows.row(
+        f"SELECT max(seq) FROM promotion_history WHERE strategy_id = ? AND kind IN {_MOVES}",
+        (strategy_id,),
+    )
+    return None if row is None else row[0]
+
+
+def voided_already(rows: Rows, seq: int) -> bool:
+    """Whether a later line undoes this one."""
+    return rows.row("SELECT 1 FROM promotion_history WHERE voids = ?", (seq,)) is not None
+
+
+def was_version(rows: Rows, strategy: Strategy, version: str) -> bool:
+    """Whether the strategy had this version before."""
+    row = rows.row(
+        "SELECT 1 FROM promotion_history WHERE strategy_id = ?1"
+        " AND (version = ?2 OR json_extract(before, '$.version') = ?2) LIMIT 1",
+        (strategy.id, version),
+    )
+    return row is not None
+
+
+# -- metrics
+
+
+class StoredRecord(msgspec.Struct, frozen=True):
+    """One record of metrics as it is stored."""
+
+    id: int
+    record: Record
+
+
+def recorded(strategy: Strategy, record: Record, *, explicit: bool) -> Statement:
+    """One record of metrics. With an explicit `as_of` it is unique within the episode."""
+    row = (
+        strategy.id,
+        strategy.episode.number,
+        record.as_of_us,
+        record.source,
+        int(explicit),
+        _text(record.metrics),
+        int(record.cumulative),
+    )
+    return Statement(_METRICS, (row,))
+
+
+def records(rows: Rows, strategy: Strategy, episode: int) -> list[StoredRecord]:
+    """The records of an episode that were not discarded, in the order of their arrival."""
+    found = rows.rows(
+        "SELECT id, metrics, as_of_us, source, cumulative FROM promotion_metrics"
+        " WHERE strategy_id = ? AND episode = ? AND discarded_us IS NULL ORDER BY id",
+        (strategy.id, episode),
+    )
+    return [
+        StoredRecord(
+            number,
+            Record(
+                msgspec.json.decode(metrics, type=dict[str, float | list[float]]),
+                as_of_us,
+                source,
+                bool(cumulative),
+            ),
+        )
+        for number, metrics, as_of_us, source, cumulative in found
+    ]
+
+
+def record_of(rows: Rows, strategy: Strategy, as_of_us: int, source: str) -> Record | None:
+    """The record under the same key, if its instant was given; None: there is none."""
+    row = rows.row(
+        "SELECT metrics, cumulative FROM promotion_metrics WHERE strategy_id = ? AND episode = ?"
+        " AND as_of_us = ? AND source = ? AND explicit = 1 AND discarded_us IS NULL",
+        (strategy.id, strategy.episode.number, as_of_us, source),
+    )
+    if row is None:
+        return None
+    metrics = msgspec.json.decode(row[0], type=dict[str, float | list[float]])
+    return Record(metrics, as_of_us, source, bool(row[1]))
+
+
+def discarded(found: Iterable[StoredRecord], now_us: int, by: str, reason: str) -> Statement:
+    """Records that count no more. They are kept, with who discarded them and why."""
+    return Statement(
+        "UPDATE promotion_metrics SET discarded_us = ?, discarded_by = ?, discarded_reason = ?"
+        " WHERE id = ?",
+        [(now_us, by, reason, stored.id) for stored in found],
+    )
+
+
+def sampled(samples: Iterable[tuple[Strategy, Sample]]) -> Statement:
+    """The evidence of one session."""
+    return Statement(
+        _SAMPLE,
+        [
+            (strategy.id, strategy.episode.number, *msgspec.structs.astuple(sample))
+            for strategy, sample in samples
+        ],
+    )
+
+
+# -- the policy
+
+
+class StoredPolicy(msgspec.Struct, frozen=True):
+    """The policy in force when the file was written last.
+
+    `base` is the hash of the one that was given at open, before gates were added to it.
+    """
+
+    policy: PromotionPolicy
+    base: str
+
+    def comes_from(self, given: PromotionPolicy) -> bool:
+        """Whether it is the given policy, or that one with gates added."""
+        return given.hash in (self.policy.hash, self.base)
+
+
+def stored_policy(rows: Rows) -> StoredPolicy | None:
+    """The policy in force; None: none was stored.
+
+    Raises: `PolicyError` for one that this program cannot read.
+    """
+    row = rows.row("SELECT policy, base FROM promotion_policy WHERE current = 1")
+    return None if row is None else StoredPolicy(PromotionPolicy.decode(row[0]), row[1])
+
+
+def policy_stored(policy: PromotionPolicy, base: str, now_us: int) -> tuple[Statement, ...]:
+    """The policy in force from now on. Earlier ones are kept, since history names them."""
+    return (
+        Statement("UPDATE promotion_policy SET current = 0 WHERE current = 1"),
+        Statement(
+            "INSERT INTO promotion_policy VALUES (?, ?, ?, ?, 1) ON CONFLICT (hash)"
+            " DO UPDATE SET current = 1, base = excluded.base, stored_us = excluded.stored_us",
+            ((policy.hash, policy.encode().decode(), base, now_us),),
+        ),
     )

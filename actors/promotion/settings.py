@@ -1,84 +1,93 @@
-"""The settings of promotion: the default criteria of the gates, and how demotion works."""
+"""The settings of promotion: how stages, gates and limits differ from those of the chosen policy.
+
+None keeps the policy's own value.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ...runtime import COUNT_MAX, DAYS_MAX, YEAR_S, Settings
-from .ladder import LadderName, Policy
+from ...runtime import COUNT_MAX, DAYS_MAX, Settings
+from .criteria import Approval, Criterion
+from .policy import Cooldowns, Fraction, HardLimit, OnNewVersion, SoftWindow
 
-__all__ = ["PromotionSettings"]
+__all__ = ["GateSettings", "PromotionSettings", "StageName", "StageSettings"]
+
+StageName = Literal["paper", "shadow", "live-small", "live-scaled", "live"]
 
 
-class PromotionSettings(Settings, frozen=True):
-    """The default criteria of every gate, and how demotion works."""
+class StageSettings(Settings, frozen=True, forbid_unknown_fields=True):
+    """One stage. None: as the policy has it."""
 
-    ladder: Annotated[
-        LadderName,
-        Meta(description="paper, shadow, live-small, live-scaled; or paper, shadow, live"),
-    ] = "four-stage"
-    policy: Annotated[
-        Policy,
-        Meta(description="'guarded': more real money waits for a person; 'literal': it does not"),
-    ] = "guarded"
-    min_paper_days: Annotated[
-        float, Meta(ge=0, le=DAYS_MAX, description="days that a strategy stays in a stage at least")
-    ] = 14
-    min_trades: Annotated[
-        int,
-        Meta(ge=0, le=COUNT_MAX, description="closed round trips that a stage needs at least"),
-    ] = 50
-    min_sharpe: Annotated[
-        float, Meta(ge=-1_000, le=1_000, description="annual Sharpe ratio of the stage at least")
-    ] = 1.0
-    max_drawdown_pct: Annotated[
-        float, Meta(ge=0, le=100, description="percent; drawdown within the stage at most")
-    ] = 20.0
-    min_win_rate: Annotated[
-        float, Meta(ge=0, le=1, description="fraction of round trips that were won at least")
-    ] = 0.45
-    max_total_entitlement_pct: Annotated[
-        float | None,
-        Meta(
-            gt=0,
-            le=1_000_000,
-            description="percent of the fund's capital that all strategies together are entitled"
-            " to at most; None: no bound",
-        ),
-    ] = 100.0
-    metric_max_age_s: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=YEAR_S,
-            description="seconds; a metric older than this blocks, where no sessions are counted;"
-            " where they are, two sessions that ended since it do",
-        ),
-    ] = 172_800.0
-    soft_sessions: Annotated[
-        int, Meta(ge=0, le=COUNT_MAX, description="sessions that the soft limits look back over")
-    ] = 5
-    soft_breaches: Annotated[
-        int, Meta(ge=0, le=COUNT_MAX, description="breached sessions among them that demote")
-    ] = 3
-    soft_min_sessions: Annotated[
-        int, Meta(ge=0, le=COUNT_MAX, description="sessions in a stage before the soft limits hold")
-    ] = 20
-    soft_cooldown_days: Annotated[
-        float, Meta(ge=0, le=DAYS_MAX, description="days without promotion after a soft demotion")
-    ] = 7
-    hard_cooldown_days: Annotated[
-        float, Meta(ge=0, le=DAYS_MAX, description="days without promotion after a hard demotion")
-    ] = 30
-    cooldown_max_days: Annotated[
-        float, Meta(ge=0, le=DAYS_MAX, description="days; the longest that a cooldown grows to")
-    ] = 90
-    freeze_after_demotions: Annotated[
-        int,
-        Meta(ge=0, le=COUNT_MAX, description="demotions within the window that freeze a strategy"),
-    ] = 3
-    freeze_window_days: Annotated[
-        float, Meta(ge=0, le=DAYS_MAX, description="days; that window")
-    ] = 180
+    real_capital_cap: Annotated[
+        Fraction | None, Meta(description="fraction of the budget that is real at most")
+    ] = None
+    hard_drawdown: Annotated[
+        HardLimit | None,
+        Meta(description="fraction below the peak that demotes at once"),
+    ] = None
+    hard_session_loss: Annotated[
+        HardLimit | None,
+        Meta(description="fraction lost in one session that demotes at once"),
+    ] = None
+    keep_drawdown: Annotated[
+        Fraction | None,
+        Meta(description="fraction below the peak that demotes when it is sustained"),
+    ] = None
+    max_days: Annotated[
+        Annotated[float, Meta(gt=0, le=DAYS_MAX)] | None,
+        Meta(description="days without a PASS before a warning"),
+    ] = None
+
+
+class GateSettings(Settings, frozen=True, forbid_unknown_fields=True):
+    """The way up from one stage. None: as the policy has it."""
+
+    criteria: Annotated[
+        tuple[Criterion, ...] | None, Meta(description="in place of the default criteria")
+    ] = None
+    approval: Annotated[
+        Approval | None, Meta(description="'manual': a person must approve; 'auto': none must")
+    ] = None
+    streak: Annotated[
+        int, Meta(ge=1, le=COUNT_MAX, description="sessions in a row at whose end it passes")
+    ] = 1
+
+
+class PromotionSettings(Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Changes to the chosen policy."""
+
+    order: Annotated[
+        tuple[StageName, ...] | None,
+        Meta(description="the stages from the lowest to the highest; None: those of the ladder"),
+    ] = None
+    stages: Annotated[
+        Mapping[StageName, StageSettings], Meta(description="caps and limits of single stages")
+    ] = {}
+    gates: Annotated[
+        Mapping[StageName, GateSettings],
+        Meta(description="criteria and approval of gates, by the stage each leads up from"),
+    ] = {}
+    soft: Annotated[SoftWindow, Meta(description="how long a soft limit must be exceeded")] = (
+        SoftWindow()
+    )
+    cooldowns: Annotated[Cooldowns, Meta(description="how long demotion blocks promotion")] = (
+        Cooldowns()
+    )
+    calendar: Annotated[
+        str | None,
+        Meta(description="'UTC day' or 'weekdays HH:MM Area/City'; None: the fund's session"),
+    ] = None
+    periods_per_year: Annotated[
+        Annotated[float, Meta(gt=0, le=100_000)] | None,
+        Meta(description="sessions in a year; None: those of the calendar"),
+    ] = None
+    metrics: Annotated[
+        Mapping[str, str], Meta(description="metrics of one's own: name to unit")
+    ] = {}
+    on_new_version: Annotated[
+        OnNewVersion, Meta(description="what a new version in a live stage does to a strategy")
+    ] = "freeze"

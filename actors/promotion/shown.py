@@ -10,7 +10,10 @@ import math
 from ...runtime import DAY_US
 from ...wire.promotion import CriterionResult, Evaluation, HistoryEntry, PromotionStage
 from ...wire.stream.records import Criterion, KeepLimit, Move, PromotionFull
-from .strategy import Rules, Strategy
+from .limits import worst
+from .policy import PromotionPolicy
+from .strategy import Strategy
+from .words import floored, missed_words
 
 __all__ = ["full", "nearest", "segment"]
 
@@ -18,7 +21,7 @@ __all__ = ["full", "nearest", "segment"]
 def full(
     strategy: Strategy,
     evaluation: Evaluation,
-    rules: Rules,
+    policy: PromotionPolicy,
     now_us: int,
     last_move: HistoryEntry | None,
 ) -> PromotionFull:
@@ -35,12 +38,13 @@ def full(
         missed=sum(criterion.verdict != "PASS" for criterion in criteria),
         would_do=evaluation.would_do,
         blocked_by=evaluation.blocked_by,
+        why=evaluation.why,
         until_us=None if cooldown_us is None or cooldown_us <= now_us else cooldown_us,
         frozen=strategy.frozen,
-        days_in_stage=_floored(max(0, strategy.active_us(now_us)) / DAY_US, 2),
+        days_in_stage=floored(strategy.active_us(now_us) / DAY_US, 2),
         rev=strategy.rev,
         criteria=tuple(map(_criterion, criteria)),
-        keep_limits=_keep_limits(strategy, rules),
+        keep_limits=_keep_limits(strategy, policy),
         last_move=None if last_move is None else _move(last_move),
     )
 
@@ -55,7 +59,7 @@ def segment(criterion: CriterionResult) -> float | None:
     part, whole = (observed, limit) if criterion.op == ">=" else (limit, observed)
     if not (part > 0 and whole > 0):
         return 0.0
-    return min(0.99, _floored(part / whole, 2))
+    return min(0.99, floored(part / whole, 2))
 
 
 def nearest(criteria: tuple[CriterionResult, ...]) -> str:
@@ -64,28 +68,7 @@ def nearest(criteria: tuple[CriterionResult, ...]) -> str:
     if not missed:
         return ""
     # Without evidence a criterion is as far away as it can be.
-    return _words(max(missed, key=lambda criterion: segment(criterion) or 0.0))
-
-
-def _words(criterion: CriterionResult) -> str:
-    observed, limit, unit = criterion.observed, criterion.limit, criterion.unit
-    name = criterion.name.removeprefix("min_").removeprefix("max_").replace("_", " ")
-    called = "Sharpe" if name == "sharpe" else name
-    if observed is None or criterion.verdict == "INCONCLUSIVE":
-        return f"{called}: {criterion.reason or 'no evidence'}"
-    join = "of" if criterion.op == ">=" else "over"
-    if unit == "trades":
-        return f"{observed:.0f} {join} {limit:g} trades"
-    if unit == "days":
-        return f"{_floored(observed, 1):g} {join} {limit:g} days"
-    if unit == "fraction":
-        return f"{called} {observed:.1%} {join} {limit * 100:.4g}%"
-    return f"{called} {observed:.2f} {join} {limit:.2f}"
-
-
-def _floored(value: float, places: int) -> float:
-    scale = float(10**places)
-    return math.floor(value * scale) / scale
+    return missed_words(max(missed, key=lambda criterion: segment(criterion) or 0.0))
 
 
 def _criterion(criterion: CriterionResult) -> Criterion:
@@ -112,22 +95,20 @@ def _optional(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else _figure(value)
 
 
-def _keep_limits(strategy: Strategy, rules: Rules) -> tuple[KeepLimit, ...]:
+def _keep_limits(strategy: Strategy, policy: PromotionPolicy) -> tuple[KeepLimit, ...]:
     """The hard limits of the stage, with the worst values of this stay in it."""
     if strategy.stage is PromotionStage.Retired:
         return ()
-    rung, track = rules.ladder.rung(strategy.stage), strategy.track
+    rung = policy.rung(strategy.stage)
     limits = (
-        ("drawdown", rung.hard_drawdown, "max_drawdown", track.max_drawdown),
-        ("session_loss", rung.hard_session_loss, "daily_loss", track.loss),
+        ("drawdown", rung.hard.drawdown, "max_drawdown"),
+        ("session_loss", rung.hard.session_loss, "daily_loss"),
     )
-    found = []
-    for name, limit, metric, measured in limits:
-        if limit is not None:
-            recorded = strategy.metrics.get(metric)
-            worst = max(measured, recorded.value if recorded else 0.0)
-            found.append(KeepLimit(name, _figure(limit * 100), _optional(worst * 100)))
-    return tuple(found)
+    return tuple(
+        KeepLimit(name, _figure(limit * 100), _optional(worst(strategy, metric) * 100))
+        for name, limit, metric in limits
+        if limit is not None
+    )
 
 
 def _move(entry: HistoryEntry) -> Move:

@@ -1,94 +1,38 @@
-"""The records of promotion: a strategy, its latest metrics, a change of its stage, and the rules.
+"""The records of promotion: the identity of a strategy, its episode, and a change of its stage.
 
-Immutable values. Instants are int microseconds, UTC.
+A *strategy* is who it is: name, family, version, revision, cooldown, demotions. An *episode* is one
+stay in a stage with the evidence of that stay alone. Immutable values. Instants are int
+microseconds, UTC.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Final, Literal
 
 import msgspec
 
-from ...wire.entitlement import capital_of
-from ...wire.errors import (
-    UnknownStage,
-)
-from ...wire.money import to_minor
-from ...wire.promotion import (
-    EntitlementTerms,
-    Evaluation,
-    PromotionStage,
-)
-from .ladder import (
-    Criterion,
-    Ladder,
-    PromotionGate,
-    default_criteria,
-    ladder,
-)
-from .metrics import Track
-from .settings import PromotionSettings
+from ...wire.promotion import Evaluation, PromotionStage, Transition
+from .track import Track
 
-__all__ = ["REMEMBERED_SESSIONS", "Change", "Metric", "Rules", "Strategy", "terms_of"]
+__all__ = ["REMEMBERED_SESSIONS", "Change", "Episode", "Metric", "Strategy"]
 
 # Ends of sessions that a record keeps, to tell how many came after a value.
 REMEMBERED_SESSIONS: Final = 5
 
-
-class Rules:
-    """Settings, ladder and gates, ready to use.
-
-    `capital_minor` is the fund's capital; None: it is not known, and then entitlements have no
-    bound.
-    """
-
-    def __init__(
-        self,
-        settings: PromotionSettings,
-        gates: tuple[PromotionGate, ...] = (),
-        capital_minor: int | None = None,
-    ) -> None:
-        self.settings = settings
-        self._capital_minor = capital_minor
-        self.ladder: Ladder = ladder(settings.ladder)
-        criteria = default_criteria(
-            min_days=settings.min_paper_days,
-            min_trades=settings.min_trades,
-            min_sharpe=settings.min_sharpe,
-            max_drawdown_pct=settings.max_drawdown_pct,
-            min_win_rate=settings.min_win_rate,
-            win_rate_required=settings.ladder == "three-stage",
-        )
-        self._gates = {rung.stage: criteria for rung in self.ladder.rungs} | {
-            gate.stage: gate.criteria for gate in gates
-        }
-
-    def criteria(self, stage: PromotionStage) -> tuple[Criterion, ...]:
-        """The criteria that a strategy must meet to leave this stage upwards."""
-        return self._gates[stage]
-
-    def stage(self, value: object) -> PromotionStage:
-        """A stage of this ladder, from the enum or its value. Raises: `UnknownStage`."""
-        try:
-            found = PromotionStage(value)
-            self.ladder.rank(found)
-        except ValueError:
-            raise UnknownStage(value, self.ladder.names()) from None
-        return found
-
-    def entitled_minor(self, strategy: Strategy, stage: PromotionStage | None = None) -> int:
-        """The real capital of the strategy in a stage; None: in its own."""
-        terms = terms_of(strategy, self, stage)
-        return to_minor(capital_of(terms, self._capital_minor or 0)).minor
-
-    def room_minor(self, others_minor: int) -> int | None:
-        """The real capital that the other strategies leave to one; None: there is no bound."""
-        percent = self.settings.max_total_entitlement_pct
-        if self._capital_minor is None or percent is None:
-            return None
-        return int(self._capital_minor * Decimal(str(percent)) / 100) - others_minor
+Kind = Literal[
+    "register",
+    "adopt",
+    "promote",
+    "demote",
+    "void",
+    "cap",
+    "version",
+    "freeze",
+    "unfreeze",
+    "discard",
+    "retire",
+]
 
 
 class Metric(msgspec.Struct, frozen=True):
@@ -96,61 +40,86 @@ class Metric(msgspec.Struct, frozen=True):
 
     value: float
     as_of_us: int
+    # "engine": from its reports; "returns" or "equity": from that series; else the recorder's name.
+    source: str = ""
+    n: int | None = None  # sessions behind the value; None: unknown
+
+
+class Episode(msgspec.Struct, frozen=True):
+    """One stay in a stage, and the evidence of it."""
+
+    number: int
+    entered_us: int  # the stage
+    frozen_us: int = 0  # time that does not count as time in the stage: frozen, or voided
+    active_us: int = 0  # time in the stage when the record was last stored
+    track: Track = Track()  # what the engine reported
+    recorded: Mapping[str, Metric] = {}  # by others
+    measured: Mapping[str, Metric] = {}  # by fundops, from the track or from a recorded series
+    # Metrics that were computed and have no value, such as a Sharpe of constant returns.
+    undefined: tuple[str, ...] = ()
+    # Counts and lengths of series since the registration, as they were when the episode began.
+    base: Mapping[str, float] = {}
+    ready: bool = False  # the alert says that it waits for a person
+    overdue: bool = False  # the alert says that it is in the stage for longer than planned
 
 
 class Strategy(msgspec.Struct, frozen=True):
-    """Everything the rules know of one strategy."""
+    """Everything the policy knows of one strategy."""
 
     id: str
     name: str
     stage: PromotionStage
     registered_us: int
-    entered_us: int  # the stage
-    episode: int = 1
-    rev: int = 1
+    episode: Episode
+    episodes: int = 1  # the highest number of an episode so far
+    rev: int = 1  # rises with each line of history
+    family: str | None = None  # variants of one idea; None: it is alone
+    version: str | None = None  # of code and configuration, as the engine reports it; None: unknown
+    versions: int = 1  # that were ever evaluated
     frozen: bool = False
     frozen_since_us: int | None = None
-    frozen_us: int = 0  # spent frozen in this episode; it does not count as days in stage
     cooldown_until_us: int | None = None
-    demotions_us: tuple[int, ...] = ()
-    ready_alerted: bool = False  # "ready and waiting for a person" was said in this episode
-    metrics: Mapping[str, Metric] = {}  # recorded by others in this episode
-    undefined: tuple[
-        str, ...
-    ] = ()  # metrics that were computed and have no value, such as a Sharpe of constant returns
-    track: Track = Track()
-    measured: Mapping[str, Metric] = {}  # by fundops at the last session's end
-    closes_us: tuple[int, ...] = ()  # when the last few sessions ended, in any episode
+    demotions_us: tuple[int, ...] = ()  # automatic ones within the window, oldest first
+    cap: float | None = None  # fraction of the budget, set for this stage; None: the rung's
     budget_minor: int | None = None  # capital at full size; None: the fund's capital
+    streak: int = 0  # sessions in a row at whose end the gate passed
+    # When the last few sessions ended that the host named, in any episode; (): a calendar says it.
+    closes_us: tuple[int, ...] = ()
+    # The newest counts and lengths of series that were recorded as since the registration.
+    since_registration: Mapping[str, float] = {}
 
     def active_us(self, now_us: int) -> int:
-        """Time in the stage, frozen time excluded."""
+        """Time in the stage, frozen time excluded. A clock that steps back takes nothing of what
+        was stored.
+        """
         frozen_now = now_us - self.frozen_since_us if self.frozen_since_us is not None else 0
-        return now_us - self.entered_us - self.frozen_us - frozen_now
+        active_us = now_us - self.episode.entered_us - self.episode.frozen_us - frozen_now
+        return max(self.episode.active_us, active_us)
+
+    def stored(self, now_us: int) -> Strategy:
+        """The record as it is stored now."""
+        episode = msgspec.structs.replace(self.episode, active_us=self.active_us(now_us))
+        return msgspec.structs.replace(self, episode=episode)
 
 
 class Change(msgspec.Struct, frozen=True):
     """A decided change: the record after it, and the line of history that says why."""
 
     after: Strategy
-    kind: Literal["register", "adopt", "promote", "demote", "freeze", "unfreeze", "retire"]
-    from_stage: PromotionStage | None
+    kind: Kind
+    before: Strategy | None  # None: it is new
     at_us: int
     by: str
     reason: str
     evaluation: Evaluation | None = None
-    metrics: Mapping[str, float] = {}  # at that moment, of the episode that ends
     hard: bool = False  # a demotion by a hard limit
+    request_id: str | None = None
+    request: str = ""  # digest of what was asked with that id
+    outcome: Transition | None = None  # that a repeat of the request gives
+    voids: int | None = None  # the line of history that it undoes
+    undone: Strategy | None = None  # the record that voiding it returns to; None: `before`
 
-
-def terms_of(
-    strategy: Strategy, rules: Rules, stage: PromotionStage | None = None
-) -> EntitlementTerms:
-    """The terms of the strategy in a stage; None: in its own."""
-    stage = stage or strategy.stage
-    if stage is PromotionStage.Retired:
-        return EntitlementTerms(strategy.name, stage, "none", 0.0, strategy.budget_minor)
-    rung = rules.ladder.rung(stage)
-    return EntitlementTerms(
-        strategy.name, stage, rung.mode, rung.real_capital, strategy.budget_minor
-    )
+    @property
+    def from_stage(self) -> PromotionStage | None:
+        """The stage before; None: it is new."""
+        return None if self.before is None else self.before.stage

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ...runtime.lazy import lazy
-from .schema import SCHEMA, SCHEMA_3
+from .schema import SCHEMA, SCHEMA_3, SCHEMA_5
 from .settings import RecoverySettings
 
 # Loaded when first used: see `runtime.lazy`.
@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazy(__name__, {"actor": ("RecoveryActor",)})
 
-__all__ = ["SCHEMA", "SCHEMA_3", "RecoveryActor", "RecoverySettings"]
+__all__ = ["SCHEMA", "SCHEMA_3", "SCHEMA_5", "RecoveryActor", "RecoverySettings"]

@@ -12,7 +12,7 @@ the actor: a new life neither forgets a call nor counts a running one as lost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 
 from ...runtime import Clock, Ref, Rejected, handles
-from ...wire.alert import AlertDraft
+from ...wire.alert import AlertDraft, Category
 from ...wire.border import NAME_MAX, given
 from ...wire.errors import HostFault, UnmanagedStrategy
 from ...wire.foreign import fitted
@@ -202,6 +202,7 @@ class RecoveryActor(DurableActor):
         )
         for name in draft.withheld:
             self._host.withhold_restart(name)
+        draft.alerts = [alert for alert in draft.alerts if not _is_told(alert, request.told)]
         return events + await self._carry_out(draft)
 
     @handles(AttemptEnded, AttemptLate)
@@ -336,3 +337,9 @@ class RecoveryActor(DurableActor):
     def statuses(self, _: RecoveryStatuses) -> tuple[RecoveryStatus, ...]:
         """The status of every strategy that recovery knows, by name."""
         return self._book.statuses()
+
+
+def _is_told(alert: AlertDraft, told: Set[str]) -> bool:
+    """Whether this tells a failure that another alert has named already."""
+    is_failure = alert.category is Category.STRATEGY_FAILURE and not alert.resolves
+    return is_failure and alert.strategy in told

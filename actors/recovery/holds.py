@@ -112,7 +112,7 @@ def _free(record: Record, occasion: Occasion, settings: RecoverySettings) -> Dec
         return Decision(record)
     # Earlier attempts stay counted; but recovery could not act under the hold, so this is no
     # relapse.
-    failed = record if record.attempts else begin_episode(record)
+    failed = record if record.attempts else begin_episode(record, occasion)
     told = record.failure_told or record.attempts
     alerts = () if told else (failed_alert(record, occasion.error),)
     cooling = replace(

@@ -37,6 +37,7 @@ class Record(msgspec.Struct, frozen=True):
     kill: bool = False  # held by the kill switch
     held_by: str | None = None  # the person who holds it; None: no person does
     episode: int = 0  # number of failure episodes so far
+    since_us: int | None = None  # when the latest episode began; None: there was none
     attempts: int = 0  # begun in the current episode
     due_us: int | None = None  # COOLDOWN: the next attempt; PROBATION: its end; None otherwise
     restarted_us: int | None = None  # heartbeats are a sign of life only when later than this

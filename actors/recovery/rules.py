@@ -6,11 +6,13 @@ it. The rules of holds are in `holds.py`.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from ...runtime import DAY_US
+from ...wire.aftermath import NOT_KNOWN, aftermath
 from ...wire.alert import AlertDraft, Level
 from ...wire.recovery import RecoveryEvent, RecoveryPhase
 from .facts import NO_REASON, event, failed_alert, failure_over, recovery_alert, recovery_over
@@ -64,12 +66,12 @@ def ignored(record: Record, occasion: Occasion, settings: RecoverySettings) -> D
 # -- failing
 
 
-def begin_episode(record: Record) -> Record:
+def begin_episode(record: Record, occasion: Occasion) -> Record:
     """The record under a new episode number, with no attempts.
 
     Attempts count from 0 only under a new number, so that no attempt id is used twice.
     """
-    return replace(record, episode=record.episode + 1, attempts=0)
+    return replace(record, episode=record.episode + 1, since_us=occasion.at_us, attempts=0)
 
 
 def first_failure(record: Record, occasion: Occasion, settings: RecoverySettings) -> Decision:
@@ -79,7 +81,7 @@ def first_failure(record: Record, occasion: Occasion, settings: RecoverySettings
     """
     alerts = () if record.failure_told else (failed_alert(record, occasion.error),)
     cooling = replace(
-        begin_episode(record),
+        begin_episode(record, occasion),
         phase=COOLDOWN,
         due_us=occasion.at_us + cooldown_us(settings, 0),
         reason=occasion.error,
@@ -93,8 +95,12 @@ def not_retryable(record: Record, occasion: Occasion, settings: RecoverySettings
     alerts = (
         () if record.failure_told or record.attempts else (failed_alert(record, occasion.error),)
     )
+    known = record.attempts or record.phase is COOLDOWN
+    since_us = record.since_us if known else occasion.at_us
     opened = _open(
-        replace(record, failure_told=True), occasion, _not_retryable_reason(occasion.error)
+        replace(record, failure_told=True, since_us=since_us),
+        occasion,
+        _not_retryable_reason(occasion.error),
     )
     return replace(opened, alerts=(*alerts, *opened.alerts))
 
@@ -126,9 +132,13 @@ def _set_back(record: Record, occasion: Occasion, settings: RecoverySettings) ->
 
 
 def _open(record: Record, occasion: Occasion, reason: str) -> Decision:
-    alert = recovery_alert(
-        Level.CRITICAL, record, "given up, breaker open", f"{reason}; reset it to try again"
+    text = aftermath(
+        (record.name,),
+        left_open=NOT_KNOWN,
+        next_act="none; it is not restarted by itself",
+        undo=f"fundops recovery reset {shlex.quote(record.name)} --by NAME",
     )
+    alert = recovery_alert(Level.CRITICAL, record, "given up, breaker open", f"{reason}. {text}")
     return Decision(
         replace(record, phase=OPEN, due_us=None, reason=reason, recovery_told=True),
         (event("opened", record, occasion, error=reason),),
@@ -338,5 +348,5 @@ def reset(record: Record, occasion: Occasion, settings: RecoverySettings) -> Dec
             failure_told=False,
         )
         return Decision(healthy, (closing,), alerts)
-    cooling = replace(begin_episode(closed), phase=COOLDOWN, due_us=occasion.at_us)
+    cooling = replace(begin_episode(closed, occasion), phase=COOLDOWN, due_us=occasion.at_us)
     return Decision(cooling, (closing,), alerts)

@@ -65,13 +65,24 @@ BEGIN SELECT raise(ABORT, 'recovery events are never deleted'); END;
 
 SCHEMA_3 = 'ALTER TABLE recovery_event RENAME COLUMN actor TO "by";'
 
+# An episode that is already open began with the first event since the strategy was last well.
+SCHEMA_5 = """
+ALTER TABLE recovery_state ADD COLUMN since_us INTEGER;
+UPDATE recovery_state SET since_us = (
+    SELECT min(at_us) FROM recovery_event WHERE target = name AND seq > (
+        SELECT coalesce(max(seq), 0) FROM recovery_event
+        WHERE target = name AND action IN ('confirmed', 'reset')
+    )
+);
+"""
+
 _COLUMNS = (
     "name, phase, beneath, kill, held_by, episode, attempts, due_us, restarted_us, starts, reason,"
-    " operator, stalled, stop_owed, failure_told, recovery_told"
+    " operator, stalled, stop_owed, failure_told, recovery_told, since_us"
 )
 _SAVE = (
     f"INSERT OR REPLACE INTO recovery_state({_COLUMNS})"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _ADD = (
     'INSERT INTO recovery_event(seq, at_us, action, target, success, attempt, error, "by")'
@@ -118,6 +129,7 @@ def _row(record: Record) -> tuple[object, ...]:
         int(record.stop_owed),
         int(record.failure_told),
         int(record.recovery_told),
+        record.since_us,
     )
 
 
@@ -169,6 +181,7 @@ def _record(
     stop_owed: int,
     failure_told: int,
     recovery_told: int,
+    since_us: int | None,
 ) -> Record:
     return Record(
         name=name,
@@ -187,6 +200,7 @@ def _record(
         stop_owed=bool(stop_owed),
         failure_told=bool(failure_told),
         recovery_told=bool(recovery_told),
+        since_us=since_us,
     )
 
 

@@ -50,7 +50,7 @@ from ...wire.stream.hub import RING_SIZE, Hub
 from ...wire.stream.limits import ServerLimits
 from ...wire.stream.listening import HeldPort
 from ...wire.stream.protocol import EventTopic, Get, Series
-from ...wire.stream.records import AlertEvent, NavEvent, Recovery
+from ...wire.stream.records import AlertEvent, NavEvent
 from ...wire.stream.server import ServerStatistics, serve_status
 from ...wire.stream.site import Readiness, Site
 from ..persistence import Reader, Rows, meta
@@ -158,7 +158,6 @@ class StatusActor(Actor):
         self._published: dict[str, Mapping[str, Any]] = {}
         self._known = Known()
         self._outbox = Outbox({}, {})
-        self._seen_us: dict[str, dict[Any, int]] = {}  # when a row was first seen, by topic and key
         self._crashes = 0  # those that were published
         self._nav: tuple[str, float] | None = None  # of the newest point
         self._soon: Timer | None = None
@@ -277,11 +276,11 @@ class StatusActor(Actor):
     def _publish_attention(self) -> None:
         now_us = self._clock.now_us()
         try:
-            rows = attention(self._known, self._seen_us.get("attention", {}), now_us)
+            rows = attention(self._known, self._board.waiting_since_us, now_us)
         except Exception as error:  # noqa: BLE001  a value from outside may fail in any way
             self._note("attention", f"cannot be made: {text_of(error)}")
             return
-        self._seen_us["attention"] = {key: row.since_us or now_us for key, row in rows.items()}
+        self._board.waiting_since_us = {key: row.since_us or now_us for key, row in rows.items()}
         self._publish("attention", rows)
 
     def _publish_nav(self) -> None:
@@ -289,7 +288,7 @@ class StatusActor(Actor):
         at_us = fund.get("tick_us")
         if at_us is None:
             return
-        point = (str(fund["nav"]), float(fund["drawdown_pct"]))
+        point = (str(fund["nav"]), round(float(fund["drawdown_pct"]), 4))
         if point != self._nav:
             self._nav = point
             self._publish_event("nav", NavEvent(at_us, *point))
@@ -309,7 +308,7 @@ class StatusActor(Actor):
             attempts_max = self._face.attempts_max
             found = await self._query("recovery", partial(recovery, attempts_max=attempts_max))
             if found is not None:
-                self._known = self._known._replace(recovery=self._with_since(found))
+                self._known = self._known._replace(recovery=found)
         if self._face.channels:
             now = await self._query("channels", outbox)
             if now is not None:
@@ -321,20 +320,6 @@ class StatusActor(Actor):
             waiting = await self._query("attention", aside)
             if waiting is not None:
                 self._known = self._known._replace(aside=waiting)
-
-    def _with_since(self, found: Mapping[str, Recovery]) -> dict[str, Recovery]:
-        """The records with the instant at which their episode was first seen here."""
-        before, now_us = self._seen_us.get("recovery", {}), self._clock.now_us()
-        seen = {
-            (name, record.episode): before.get((name, record.episode), now_us)
-            for name, record in found.items()
-            if record.phase != "HEALTHY"
-        }
-        self._seen_us["recovery"] = seen
-        return {
-            name: msgspec.structs.replace(record, since_us=seen.get((name, record.episode)))
-            for name, record in found.items()
-        }
 
     async def _query(self, topic: str, query: Callable[[Rows], T]) -> T | None:
         """The answer of a query in the reader thread; None when it failed, which is logged."""
@@ -481,7 +466,7 @@ class StatusActor(Actor):
             more = len(rows) == PAGE_ROWS
 
     def _publish_row(self, source: Source, seq: int, row: tuple[Any, ...]) -> None:
-        record = source.record(seq, row, self._face.currency)
+        record = source.record(row, self._face.currency)
         # None for a level that only a newer fundops knows: every client gets such an alert.
         level = _LEVELS.get(record.level) if isinstance(record, AlertEvent) else None
         self._hub.publish_event(source.topic, seq, record, level=level)

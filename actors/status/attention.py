@@ -24,6 +24,7 @@ from ...wire.stream.records import (
 __all__ = ["Aside", "Known", "attention"]
 
 _PERSON = "--by NAME --reason TEXT"
+REASON_MAX = 80  # characters: a row is read at a glance
 ROWS_MAX = 200  # no person reads more; a fund may have 10,000 strategies
 
 
@@ -70,7 +71,7 @@ def _rows(known: Known) -> Iterator[tuple[str, Attention]]:
     yield from _actors(known.actors)
     yield from _channels(known.channels)
     yield from _aside(known.aside)
-    yield from _recovery(known.recovery)
+    yield from _recovery(known.recovery, known.strategies)
     yield from _strategies(known.strategies)
     yield from _ready(known.promotion)
     yield from _feeds(known.feeds)
@@ -89,7 +90,8 @@ def _fund(fund: Mapping[str, Any]) -> Iterator[tuple[str, Attention]]:
                 "CRITICAL", f"Storage is {storage.state}", storage.reason or "", command, None
             ),
         )
-    if fund.get("stale"):
+    # In a replay each step of the time is longer than an engine may be silent.
+    if fund.get("stale") and fund.get("clock") != "driven":
         why = "the figures are those of its last word, and the leases of real money end"
         yield "stale", Attention("CRITICAL", "The engine is silent", why, "", fund.get("data_us"))
     if fund.get("clock_suspect"):
@@ -137,18 +139,29 @@ def _aside(aside: Aside) -> Iterator[tuple[str, Attention]]:
         )
 
 
-def _recovery(recovery: Mapping[str, Recovery]) -> Iterator[tuple[str, Attention]]:
+def _recovery(
+    recovery: Mapping[str, Recovery], strategies: Mapping[str, Any]
+) -> Iterator[tuple[str, Attention]]:
     for name, record in recovery.items():
         if record.breaker_open:
-            why = f"{record.attempts} of {record.max} restarts failed"
-            if record.reason:
-                # The reason of recovery counts the attempts, too.
-                why += f": {record.reason.partition('the last: ')[2] or record.reason}"
+            why = _breaker(record)
+            if name in strategies:
+                real = strategies[name]["real"]
+                why += f". {'It holds real money' if real else 'No real money in it'}."
             command = f"fundops recovery reset {shlex.quote(name)}"
             yield (
                 f"breaker:{name}",
                 Attention("WARNING", f"{name} stays down", why, command, record.since_us, name),
             )
+
+
+def _breaker(record: Recovery) -> str:
+    """Why it is open, in one short line: the errors are in the alerts and events of recovery."""
+    if record.attempts >= record.max:
+        return f"{record.attempts} of {record.max} restarts failed, the breaker is open"
+    # A remark in brackets is often an id, which tells a person nothing.
+    reason = (record.reason or "the breaker is open").partition("\n")[0].partition(" (")[0]
+    return reason if len(reason) <= REASON_MAX else f"{reason[: REASON_MAX - 1]}…"
 
 
 def _strategies(strategies: Mapping[str, Any]) -> Iterator[tuple[str, Attention]]:

@@ -29,6 +29,8 @@ class StatusBoard:
         self.status: Ref | None = None  # set once the tree was declared; until then nothing is told
         self.shown = 0  # how often states were published; tells whether a refresh was answered
         self.ticked_s: float | None = None  # monotonic end of the last tick; None: no tick yet
+        # When each row of attention was first seen; a new life of the actor goes on with it.
+        self.waiting_since_us: Mapping[str, int] = {}
         self.crashes = 0  # since the process started
         self._kept_crashes: deque[RestartEvent] = deque(maxlen=CRASHES_MAX)
         self._states: dict[str, Mapping[str, Any]] = {}

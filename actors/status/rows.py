@@ -5,6 +5,7 @@ The status actor runs the queries in its reader thread. Every one is bounded, or
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,18 +20,16 @@ from ...wire.stream.records import (
     AlertEvent,
     Channel,
     DeliveryEvent,
-    JournalEvent,
-    Leg,
     PromotionEvent,
     Recovery,
     RecoveryEventRow,
 )
-from ..ledger.accounts import CASH, REVENUE
 from ..persistence import Rows
 from .attention import Aside
 
 __all__ = [
     "SOURCES",
+    "LeanEntry",
     "Outbox",
     "Source",
     "aside",
@@ -54,7 +53,7 @@ class Source(NamedTuple):
     table: str
     seq: str  # the rowid's column
     columns: tuple[str, ...]  # without `seq`
-    record: Callable[[int, tuple[Any, ...], str], msgspec.Struct]
+    record: Callable[[tuple[Any, ...], str], msgspec.Struct]  # of a row and the fund's currency
 
     def page_sql(self, rows: int) -> str:
         """The query for the page of rows after a seq, oldest first."""
@@ -65,8 +64,11 @@ class Source(NamedTuple):
 # -- events
 
 
-def _alert(seq: int, row: tuple[Any, ...], _: str) -> AlertEvent:
-    return AlertEvent(seq, *row)
+def _alert(row: tuple[Any, ...], _: str) -> AlertEvent:
+    at_us, level, category, title, message, strategy, outcome, dedup_key = row
+    # msgspec compares a field with its default by identity.
+    outcome = sys.intern(outcome)
+    return AlertEvent(at_us, level, category, title, message, strategy, outcome, dedup_key)
 
 
 class _Payload(msgspec.Struct):
@@ -80,8 +82,20 @@ class _Payload(msgspec.Struct):
 _payload = msgspec.json.Decoder(_Payload)
 
 
-def lean_entry(seq: int, row: tuple[Any, ...], currency: str) -> JournalEvent:
-    """An entry with each leg once, as decimal text: minor units pass what JavaScript can hold.
+class LeanEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A `JournalEvent` as it is sent: a leg is the list of its fields, without trailing None."""
+
+    recorded_us: int
+    day: str
+    kind: str
+    legs: tuple[tuple[str | None, ...], ...]
+    strategy: str | None = None
+    memo: str = ""
+    reverses: int | None = None
+
+
+def lean_entry(row: tuple[Any, ...], currency: str) -> LeanEntry:
+    """An entry with decimal text for its amounts: minor units pass what JavaScript can hold.
 
     A payload that this version cannot read has no legs; the rest of the entry is shown.
     """
@@ -90,27 +104,24 @@ def lean_entry(seq: int, row: tuple[Any, ...], currency: str) -> JournalEvent:
         payload = _payload.decode(text)
     except (msgspec.MsgspecError, UnicodeError):
         payload = _Payload()
-    cash = result = 0
-    legs = []
-    for account, owner, asset, minor in payload.legs:
-        ours = asset == currency
-        cash += minor if ours and account == CASH else 0
-        result -= minor if ours and account in REVENUE else 0
-        amount = _short(minor)
-        other_owner = None if owner == strategy else owner
-        legs.append(Leg(account, amount, other_owner, None if ours else asset))
-    return JournalEvent(
-        seq,
-        recorded_us,
-        day,
-        kind,
-        tuple(legs),
-        strategy,
-        _short(cash),
-        _short(result),
-        payload.memo,
-        reverses,
+    legs = tuple(
+        _lean_leg(
+            account,
+            _short(minor),
+            None if owner == strategy else owner,
+            None if asset == currency else asset,
+        )
+        for account, owner, asset, minor in payload.legs
     )
+    return LeanEntry(recorded_us, day, kind, legs, strategy, payload.memo, reverses)
+
+
+def _lean_leg(
+    account: str, amount: str, owner: str | None, asset: str | None
+) -> tuple[str | None, ...]:
+    if asset is not None:
+        return (account, amount, owner, asset)
+    return (account, amount) if owner is None else (account, amount, owner)
 
 
 def _short(minor: int) -> str:
@@ -121,22 +132,20 @@ def _short(minor: int) -> str:
     return f"{whole}.{places.rstrip('0'):0<2}"
 
 
-def _promotion(seq: int, row: tuple[Any, ...], _: str) -> PromotionEvent:
+def _promotion(row: tuple[Any, ...], _: str) -> PromotionEvent:
     strategy, kind, from_stage, to_stage, effective_us, by, reason, rev = row
     real = any(_is_real(stage) for stage in (from_stage, to_stage))
-    return PromotionEvent(
-        seq, strategy, kind, to_stage, effective_us, by, from_stage, reason, rev, real
-    )
+    return PromotionEvent(strategy, kind, to_stage, effective_us, by, from_stage, reason, rev, real)
 
 
 def _is_real(stage: str | None) -> bool:
     return stage is not None and stage.startswith(PromotionStage.Live.value)
 
 
-def _recovery_event(seq: int, row: tuple[Any, ...], _: str) -> RecoveryEventRow:
+def _recovery_event(row: tuple[Any, ...], _: str) -> RecoveryEventRow:
     at_us, action, target, success, attempt, error, by = row
     told = None if success is None else bool(success)
-    return RecoveryEventRow(seq, at_us, action, target, told, attempt, error, by)
+    return RecoveryEventRow(at_us, action, target, told, attempt, error, by)
 
 
 SOURCES = (
@@ -177,7 +186,7 @@ SOURCES = (
 def recovery(rows: Rows, attempts_max: int) -> dict[str, Recovery]:
     """The recovery of every strategy to which something happened, by name."""
     found = rows.rows(
-        "SELECT name, phase, beneath, episode, attempts, due_us, reason, held_by"
+        "SELECT name, phase, beneath, episode, since_us, attempts, due_us, reason, held_by"
         " FROM recovery_state ORDER BY name"
     )
     opened = RecoveryPhase.OPEN.value
@@ -189,11 +198,11 @@ def recovery(rows: Rows, attempts_max: int) -> dict[str, Recovery]:
             due_us,
             reason,
             episode,
-            None,
+            None if phase == RecoveryPhase.HEALTHY.value else since_us,
             opened in (phase, beneath),
             held_by,
         )
-        for name, phase, beneath, episode, attempts, due_us, reason, held_by in found
+        for name, phase, beneath, episode, since_us, attempts, due_us, reason, held_by in found
     }
 
 
@@ -250,7 +259,7 @@ def channels(found: Outbox, names: tuple[str, ...]) -> dict[str, Channel]:
 def delivery_events(before: Outbox, after: Outbox) -> list[DeliveryEvent]:
     """The deliveries whose state has changed. A failed one is not tried again."""
     return [
-        DeliveryEvent(alert, channel, state, attempts, error, None)
+        DeliveryEvent(alert, channel, state, attempts, error)
         for (alert, channel), (state, attempts, error) in after.newest.items()
         if before.newest.get((alert, channel)) != (state, attempts, error)
     ]

@@ -2,9 +2,9 @@
 
 Modules are imported when a command needs them, so `--help` is quick.
 
-Exit codes: 0 done, 1 refused, 2 wrong usage or configuration, 3 no fund runs, 130 interrupted, 143
-terminated. With `--json` an error is one JSON object, on stdout and on stderr alike:
-{"error": {"type", "text", "key", "outcome"}}.
+Exit codes: 0 done, 1 refused, 2 wrong usage or configuration, 3 no fund runs, 4 INCONCLUSIVE (of
+`fundops gate`), 130 interrupted, 143 terminated. With `--json` an error is one JSON object, on
+stdout and on stderr alike: {"error": {"type", "text", "key", "outcome"}}.
 """
 
 from __future__ import annotations

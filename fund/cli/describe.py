@@ -33,6 +33,7 @@ __all__ = ["OWN", "described", "verbs"]
 # row of the table with the same words gives way to the function, which asks for it in its own way.
 OWN: Final = (
     ("demo", "fundops.cli.demo:demo", "reads"),
+    ("gate", "fundops.cli.gate:gate", "reads"),
     ("mcp", "fundops.cli.tools:mcp", "reads"),
     ("bench", "fundops.cli.tools:bench", "reads"),
     ("backup", "fundops.cli.database:backup", "reads"),
@@ -42,6 +43,7 @@ OWN: Final = (
     ("kill-switch engage", "fundops.cli.kill_switch:engage", "tightens"),
     ("kill-switch release", "fundops.cli.kill_switch:release", "loosens"),
     ("alerts test", "fundops.cli.alerts:try_channels", "reads"),
+    ("strategy record", "fundops.cli.strategies:record", "changes"),
     ("ledger reconcile", "fundops.cli.books:reconcile", "reads"),
     ("ledger verify", "fundops.cli.books:verify", "reads"),
     ("ledger anchor", "fundops.cli.books:anchor", "reads"),

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fundops.cli.grammar import Parameter, UsageError, Verb
 
-__all__ = ["arguments_of"]
+__all__ = ["arguments_of", "figures_of"]
 
 
 def arguments_of(verb: Verb, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,20 +40,25 @@ def _json(parameter: Parameter, text: str) -> Any:
 
 
 def _figures(parameter: Parameter, texts: Sequence[str]) -> dict[str, float]:
+    return figures_of(parameter.label, texts)
+
+
+def figures_of(label: str, texts: Sequence[str]) -> dict[str, float]:
+    """Figures by name, from words such as sharpe=1.2. Raises: `UsageError` naming the word."""
     figures: dict[str, float] = {}
     for text in texts:
         name, equals, figure = text.partition("=")
         if not (name and equals):
-            raise UsageError(f"{parameter.label}: {text!r} is not NAME=NUMBER")
+            raise UsageError(f"{label}: {text!r} is not NAME=NUMBER")
         if name in figures:
-            raise UsageError(f"{parameter.label}: {name!r} is given twice")
+            raise UsageError(f"{label}: {name!r} is given twice")
         try:
             number = float(figure)
         except ValueError:
-            raise UsageError(f"{parameter.label}: {text!r} is not NAME=NUMBER") from None
+            raise UsageError(f"{label}: {text!r} is not NAME=NUMBER") from None
         if not math.isfinite(number):
             # JSON has no such number, so it would arrive as "not measured".
-            raise UsageError(f"{parameter.label}: {text!r} is not a finite number")
+            raise UsageError(f"{label}: {text!r} is not a finite number")
         figures[name] = number
     return figures
 

@@ -124,7 +124,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(
             prog=f"fundops {verb.words}",
             usage=usage.removeprefix(_USAGE).replace("%", "%%"),
-            description="\n\n".join(filter(None, paragraphs)).replace("%", "%%"),
+            description="\n\n".join(filter(None, paragraphs)),
             formatter_class=_Formatter,
             argument_default=argparse.SUPPRESS,
             add_help=False,

@@ -1,8 +1,9 @@
 """Runs a command of the table: a question from the file or by the fund, a change by the fund.
 
 A question that the database answers is read from the file, whether the fund runs or not. The other
-questions are put to the running fund. A change goes to the running fund; a change of the books is
-made here when none runs, under the owner's lock. A change leaves an audit row in both cases.
+questions are put to the running fund. A change goes to the running fund; a change of the books or
+of promotion is made here when none runs, under the owner's lock. A change leaves an audit row in
+both cases.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "answer_of",
+    "asked",
     "author",
     "checked",
     "database",
@@ -163,22 +165,53 @@ def answer_of(verb: Verb, path: Path, given: Mapping[str, Any]) -> Any:
         arguments["by"] = by
     with with_labels(verb):
         if not verb.reads:
-            from fundops.control.standalone import run_command
-
             quiet()
             checked(path)
-            return run_command(path, verb.command, arguments, by)
+            return asked(path, verb.command, arguments, by)
         if verb.reader and not verb.live:
             return _stored(verb, path, arguments)
         from fundops.control.client import call
         from fundops.errors import NobodyListens
 
         try:
+            if _is_of_promotion(verb.command):
+                _check_is_a_funds(path)
             return call(path, verb.command, arguments, timeout_s=ANSWER_S)
         except NobodyListens:
-            if not verb.reader:
+            if verb.reader:
+                return _stored(verb, path, arguments)
+            if not _is_of_promotion(verb.command):
                 raise
-            return _stored(verb, path, arguments)
+            return asked(path, verb.command, arguments, "")
+
+
+def asked(path: Path, command: str, arguments: Mapping[str, Any], by: str) -> Any:
+    """The answer of a command, by the running fund or, where none runs, from the file itself."""
+    if not _is_of_promotion(command):
+        from fundops.control.standalone import run_command
+
+        return run_command(path, command, arguments, by)
+    from fundops.control.arguments import bound, check_carried, plain
+    from fundops.control.commands import COMMANDS
+    from fundops.promotion import PromotionFile
+
+    check_carried({**arguments, "by": by})
+    row = COMMANDS[command]
+    file = PromotionFile(path, door="standalone", by=by)
+    return plain(file.run(row, bound(row.method, arguments)))
+
+
+def _is_of_promotion(command: str) -> bool:
+    return command.startswith("promotion.")
+
+
+def _check_is_a_funds(path: Path) -> None:
+    """The file of a `PromotionManager` alone has no fund. Raises: `NobodyListens`."""
+    from fundops.errors import NobodyListens
+    from fundops.file import meta
+
+    if "uuid" not in meta.read_file(checked(path)):
+        raise NobodyListens("the file is no fund's")
 
 
 def _stored(verb: Verb, path: Path, arguments: Mapping[str, Any]) -> Any:

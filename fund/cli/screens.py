@@ -22,6 +22,7 @@ from fundops.cli.show import (
 
 __all__ = [
     "alerts",
+    "criteria",
     "entries",
     "entries_of",
     "evaluation",
@@ -142,8 +143,13 @@ def evaluation(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
 def _evaluated(answer: dict[str, Any]) -> list[str]:
     target = answer["target"] or "no higher stage"
     lines = [f"{answer['strategy']}: {answer['stage']} to {target}: {answer['verdict']}"]
-    if answer["blocked_by"]:
-        lines.append(f"not promoted: {answer['blocked_by']}")
+    blocked = answer["would_do"] in ("none", "demote")
+    lines.append(f"not promoted: {answer['why']}" if blocked else answer["why"])
+    return [*lines, *(["", *criteria(answer)] if answer["criteria"] else [])]
+
+
+def criteria(answer: dict[str, Any]) -> list[str]:
+    """The table of the criteria of an evaluation."""
     rows = [
         [
             criterion["name"],
@@ -161,7 +167,7 @@ def _evaluated(answer: dict[str, Any]) -> list[str]:
         Column("verdict"),
         Column("reason", cut="end"),
     )
-    return [*lines, *(["", *table(columns, rows)] if rows else [])]
+    return table(columns, rows)
 
 
 def strategy(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
@@ -290,11 +296,7 @@ def _strategies(path: Path) -> list[str]:
 def _standing(stage: dict[str, Any] | None) -> str:
     if stage is None:
         return ""
-    if stage["frozen"]:
-        return "frozen"
-    would_do, blocked_by = (str(stage["evaluation"][fact]) for fact in ("would_do", "blocked_by"))
-    words = {"promote": "is promoted next", "ready": "waits for a person", "demote": "is demoted"}
-    return words.get(would_do, blocked_by)
+    return str(stage["evaluation"]["why"])
 
 
 def _asked(path: Path, command: str) -> list[dict[str, Any]]:

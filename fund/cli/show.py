@@ -56,14 +56,23 @@ NAME_MIN: Final = 7
 PROSE_MIN: Final = 12
 GAP: Final = "  "
 
-# The columns of a table by the class of its records, in this order. Other records have a column for
-# each field that is not nested.
+# The columns of a table by the class of its records, in this order; "a.b" is a text in a nested
+# record. Other records have a column for each field that is not nested.
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "AsideReport": ("kind", "id", "key", "reason"),
     "ChannelTest": ("channel", "delivered", "error"),
-    "HistoryEntry": ("effective_us", "strategy", "kind", "from_stage", "to_stage", "by", "reason"),
+    "HistoryEntry": (
+        "seq",
+        "effective_us",
+        "strategy",
+        "kind",
+        "from_stage",
+        "to_stage",
+        "by",
+        "reason",
+    ),
     "NavSample": ("session", "nav", "drawdown_pct", "missed"),
-    "PromotionSnapshot": ("name", "stage", "days_in_stage", "frozen", "cooldown_until"),
+    "PromotionSnapshot": ("name", "stage", "days_in_stage", "evaluation.why"),
     "RecoveryEvent": ("at_us", "target", "action", "attempt", "success", "by", "error"),
     "RecoveryStatus": ("name", "phase", "attempts", "due_us", "reason"),
 }
@@ -73,6 +82,7 @@ HEADS: Final = {
     "days_in_stage": "days",
     "due_us": "due (UTC)",
     "effective_us": "time (UTC)",
+    "evaluation.why": "why",
     "from_stage": "from",
     "to_stage": "to",
     "drawdown_pct": "drawdown %",
@@ -80,7 +90,7 @@ HEADS: Final = {
 # Instants without the suffix, and quantities, which are no money.
 KINDS: Final = {"cooldown_until": "time", "quantity": "quantity"}
 # Cut at their end and not in the middle.
-PROSE: Final = {"reason", "memo", "title", "message", "error", "problem", "text"}
+PROSE: Final = {"evaluation.why", "reason", "memo", "title", "message", "error", "problem", "text"}
 # Typed again in another command, so never cut.
 WHOLE: Final = {"key", "hash", "id"}
 
@@ -442,14 +452,20 @@ def _record(_verb: Verb, answer: Any, asset: Any, _name: str, fields: Fields) ->
 def _table(_verb: Verb, answer: Any, asset: Any, name: str, fields: Fields) -> list[str]:
     if not answer:
         return ["none"]
-    kinds = {field: KINDS.get(field, kind) for field, kind in fields}
-    names = [
-        field for field in COLUMNS.get(name, tuple(kinds)) if kinds.get(field, "nested") != "nested"
-    ]
+    chosen = COLUMNS.get(name, ())
+    kinds = {field: "text" for field in chosen if "." in field}
+    kinds |= {field: KINDS.get(field, kind) for field, kind in fields}
+    names = [field for field in chosen or kinds if kinds.get(field, "nested") != "nested"]
     columns = [_column(field, kinds[field]) for field in names]
-    rows = [[_figure(row.get(field), kinds[field]) for field in names] for row in answer]
+    rows = [[_figure(_within(row, field), kinds[field]) for field in names] for row in answer]
     in_money = [f"in {asset}"] if "amount" in {kinds[field] for field in names} else []
     return [*in_money, *table(columns, rows)]
+
+
+def _within(row: Any, field: str) -> Any:
+    for part in field.split("."):
+        row = row.get(part)
+    return row
 
 
 def _head(field: str) -> str:

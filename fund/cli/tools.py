@@ -29,7 +29,8 @@ def bench(*, names: Sequence[str] = (), scale: float = 1.0, json: bool = False) 
     Parameters
     ----------
     names
-        the benches to run: messaging, supervision, ledger, growth; all of them if none is named
+        the benches to run: messaging, supervision, ledger, growth, embedding, stream, luck; all of
+        them if none is named
     scale
         the size of each bench; 0.01 is a smoke test
     """

@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import trio
 from msgspec import UNSET, UnsetType
@@ -38,10 +38,12 @@ from fundops.wire.errors import UnknownStrategy
 from fundops.wire.foreign import plain_text
 from fundops.wire.guard import ConfirmCounters, Entitlement, PauseStrategy, StopReported
 from fundops.wire.oversight import (
+    AttributePnl,
     ConfirmClock,
     FundStatus,
     NavHistory,
     NavSample,
+    PnlAttribution,
     ReadFundStatus,
     ResumeStrategy,
     Tick,
@@ -201,9 +203,20 @@ class FundDoor:
         """Whether the database can be written, the size of its log in bytes, and counters."""
         return await self._ask("persistence", StorageStatistics())
 
-    async def nav_history(self, limit: int = 100) -> tuple[NavSample, ...]:
-        """NAV and drawdown at the end of each session, newest first."""
-        return await self._ask("oversight", NavHistory(limit))
+    async def nav_history(
+        self, limit: int = 100, every: Literal["session", "minute"] = "session"
+    ) -> tuple[NavSample, ...]:
+        """NAV and drawdown at the end of each session or of each minute, newest first.
+
+        Sessions are kept without end, minutes for a month.
+
+        Raises: `ConfigError` for another `every`.
+        """
+        return await self._ask("oversight", NavHistory(limit, every))
+
+    async def pnl_attribution(self) -> PnlAttribution:
+        """The fund's P&L by its sources: each strategy, the ledger, the fund's fees."""
+        return await self._ask("oversight", AttributePnl())
 
     async def why(self, name: str) -> Why:
         """Every blocker between a strategy and real orders, each with the command that lifts it.

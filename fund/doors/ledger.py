@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,15 @@ import msgspec
 from fundops.actors.ledger.book import RUN
 from fundops.actors.ledger.keys import new_key
 from fundops.actors.ledger.verify import Anchor, Verification, verify_file
-from fundops.doors.door import Door
+from fundops.doors.door import ANSWER_DEADLINE_S, Door
+from fundops.doors.inert import inert
 from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
 from fundops.runtime import (
     FOREIGN_ERRORS,
     ConfigError,
     FundopsError,
     Ref,
+    Request,
     Worker,
     shown,
 )
@@ -90,10 +92,12 @@ from fundops.wire.ledger import (
     Withdraw,
 )
 from fundops.wire.money import Amount
+from fundops.wire.oversight import PostFees, Redeem
 
 __all__ = ["LedgerDoor"]
 
 R = TypeVar("R")
+E = TypeVar("E", bound=Event | Correct)
 
 
 class LedgerDoor(Door):
@@ -114,8 +118,10 @@ class LedgerDoor(Door):
         now_us: Callable[[], int],
         path: Path,
         make_worker: Callable[[str], Worker],
+        fees: Ref | None = None,
     ) -> None:
         super().__init__("ledger", "ledger_enabled=True", ref)
+        self._fees = fees  # the actor that books the fund's fees; None: it charges none
         self._now_us = now_us
         self._path = path
         self._make_worker = make_worker
@@ -149,14 +155,21 @@ class LedgerDoor(Door):
         # The key is made before sending, so that a caller whose answer got lost can ask again with
         # it.
         event = self._keyed(event)
-        try:
-            posted: Posted = await self._ask(event)
-        except FundopsError as error:
-            error.key = event.key  # type: ignore[attr-defined]
-            raise
-        return posted
+        return await self._keeping(event.key, self._ask(event))
 
-    def _keyed(self, event: Event | Correct) -> Event | Correct:
+    async def _keeping(self, key: str | None, answer: Awaitable[Posted]) -> Posted:
+        """The answer; an error of it carries the key to ask again with."""
+        try:
+            return await answer
+        except FundopsError as error:
+            error.key = key  # type: ignore[attr-defined]
+            raise
+
+    async def _ask_fees(self, request: Request[R]) -> R:
+        assert self._fees is not None
+        return await self._fees.ask(inert(request), timeout_s=ANSWER_DEADLINE_S)
+
+    def _keyed(self, event: E) -> E:
         return msgspec.structs.replace(event, key=self.new_key()) if event.key is None else event
 
     async def deposit(
@@ -180,8 +193,19 @@ class LedgerDoor(Door):
         at: Instant | None = None,
         memo: str = "",
     ) -> Posted:
-        """Book money that leaves the fund: EXTERNAL / CASH. Raises: `InsufficientFunds`."""
-        return await self._book(Withdraw, amount, key=key, strategy=strategy, at=at, memo=memo)
+        """Book money that leaves the fund: EXTERNAL / CASH.
+
+        Before it the fees are booked: the management fee up to now, and the performance fee of the
+        units that leave. All of it is one commit.
+
+        Raises: `InsufficientFunds`.
+        """
+        event = self._keyed(
+            Withdraw(amount, key=key, strategy=strategy, at_us=instant_us("at", at), memo=memo)
+        )
+        if self._fees is None:
+            return await self._send(event)
+        return await self._keeping(event.key, self._ask_fees(Redeem(event)))
 
     async def record_profit(
         self,
@@ -425,8 +449,12 @@ class LedgerDoor(Door):
     ) -> Posted:
         """Book the revenue up to the end of `day` into RETAINED and lock that time.
 
+        The management fee up to now is booked before it.
+
         Raises: `PeriodClosed`.
         """
+        if self._fees is not None:
+            await self._ask_fees(PostFees())
         return await self._book(
             ClosePeriod, day_of("day", day), key=key, strategy=None, at=None, memo=memo
         )

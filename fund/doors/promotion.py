@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, Literal
 
+from fundops.actors.promotion import PromotionGate
 from fundops.doors.door import Door
 from fundops.moments import Instant, instant_us
 from fundops.runtime import Ref
-from fundops.wire.money import Amount, positive_minor
+from fundops.wire.guard import Entitlement
+from fundops.wire.money import Amount, fraction_of, positive_minor
 from fundops.wire.promotion import (
+    AddGate,
     Adopt,
+    Approve,
     Demote,
+    DiscardMetrics,
     Evaluate,
     Evaluation,
     Freeze,
@@ -22,13 +27,22 @@ from fundops.wire.promotion import (
     PromotionStage,
     ReadSnapshot,
     ReadStrategies,
+    ReadTerms,
     RecordMetrics,
     Register,
+    Require,
     Retire,
+    SetCap,
+    StateAsOf,
+    StrategyState,
     Transition,
+    Void,
 )
 
 __all__ = ["PromotionDoor"]
+
+BUDGET: Final = 100_000  # units of the currency; of a strategy that was registered without one
+FOR_EVER_US: Final = 2**62  # a stage is no lease
 
 
 class PromotionDoor(Door):
@@ -42,18 +56,21 @@ class PromotionDoor(Door):
         strategy_name: str,
         initial_stage: PromotionStage = PromotionStage.Paper,
         *,
+        family: str | None = None,
         budget: Amount | None = None,
     ) -> str:
         """Register a strategy and return its id; the same name again gives the same id.
 
-        `budget` is its capital at full size, in units of the currency, of which each stage allows a
-        part; None: the fund's capital.
+        `family` names the idea of which it is a variant: its variants count as trials of one
+        another. `budget` is its capital at full size, in units of the currency, of which each stage
+        allows a part; None: the fund's capital.
 
-        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for the name,
-        `AmountError` for the budget; `Conflict` for another strategy's id or another budget.
+        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for a name,
+        `AmountError` for the budget; `Conflict` for another strategy's id, another family or
+        another budget.
         """
         return await self._ask(
-            Register(strategy_name, initial_stage, budget_minor=_minor_of(budget))
+            Register(strategy_name, initial_stage, family=family, budget_minor=_minor_of(budget))
         )
 
     async def adopt(
@@ -63,18 +80,21 @@ class PromotionDoor(Door):
         *,
         by: str,
         reason: str,
+        family: str | None = None,
         budget: Amount | None = None,
         over_capital: bool = False,
     ) -> str:
         """Register a strategy that already trades, at any stage; returns its id.
 
-        `budget` is as in `register`. With `over_capital` the capital of all strategies together may
-        exceed `max_total_entitlement_pct`.
+        `family` and `budget` are as in `register`. With `over_capital` the capital of all
+        strategies together may exceed `max_total_entitlement_pct`.
 
-        Raises: `Conflict`, `StrategyRetired`, `CapitalExceeded`; `MetricError` for the name, `by`
+        Raises: `Conflict`, `StrategyRetired`, `CapitalExceeded`; `MetricError` for a name, `by`
         or `reason`; `AmountError` for the budget.
         """
-        return await self._ask(Adopt(name, stage, by, reason, _minor_of(budget), over_capital))
+        return await self._ask(
+            Adopt(name, stage, by, reason, _minor_of(budget), over_capital, family)
+        )
 
     async def record_metrics(
         self,
@@ -84,17 +104,35 @@ class PromotionDoor(Door):
         *,
         as_of: Instant | None = None,
         source: str = "",
+        cumulative_since: Literal["registration"] | None = None,
     ) -> None:
         """Record the metrics of the current stage so far.
 
-        A value that the fund measures itself counts before a recorded one. Among records the newest
-        `as_of` counts for each metric, and a worst value such as `max_drawdown` never falls.
+        `returns` or `equity` is a list with one value for each session of the stage, from which
+        Sharpe ratio and drawdown are measured. A measured value counts before a recorded one. Among
+        records the newest `as_of` counts for each metric, and a worst value such as `max_drawdown`
+        never falls. With `cumulative_since="registration"` counts and series began when the
+        strategy was registered, and the part before this stage is left out.
 
         Raises: `MetricError` naming the field, `Conflict`.
         """
+        as_of_us = instant_us("as_of", as_of)
         await self._ask(
-            RecordMetrics(strategy_id, stage, metrics, instant_us("as_of", as_of), source)
+            RecordMetrics(strategy_id, stage, metrics, as_of_us, source, cumulative_since)
         )
+
+    async def discard_metrics(
+        self, strategy_id: str, as_of: Instant, source: str, *, by: str, reason: str
+    ) -> None:
+        """Discard what was recorded in this stage for one instant and source.
+
+        The records are kept, with the person and the reason, and count no more.
+
+        Raises: `MetricError` where there is none.
+        """
+        as_of_us = instant_us("as_of", as_of)
+        assert as_of_us is not None
+        await self._ask(DiscardMetrics(strategy_id, as_of_us, source, by, reason))
 
     async def evaluate(self, strategy_id: str) -> Evaluation:
         """The rules' present verdict on one strategy. Nothing is written."""
@@ -116,13 +154,38 @@ class PromotionDoor(Door):
         by: str = "operator",
         reason: str = "",
         expected_rev: int | None = None,
+        request_id: str | None = None,
+        cap: float | None = None,
     ) -> Transition:
         """Promote one stage, if the gate passes now.
 
+        `to` "live" is the next stage with real money. `cap` is the fraction of the budget that it
+        may use there; None: all that the stage allows. A repeat with the same `request_id` gives
+        the first outcome.
+
         Raises: `GateNotPassed` with the evaluation, `CapitalExceeded`, `CoolingDown`,
-        `StrategyFrozen`, `StrategyRetired`, `SkipRefused`, `StaleRevision`.
+        `StrategyFrozen`, `StrategyRetired`, `SkipRefused`, `StaleRevision`; `Conflict` for a
+        `request_id` that asked for something else; `MetricError` for the cap.
         """
-        return await self._ask(Promote(strategy_id, to, by, reason, expected_rev))
+        return await self._ask(Promote(strategy_id, to, by, reason, expected_rev, request_id, cap))
+
+    async def approve(self, strategy_id: str, *, by: str, cap: float | None = None) -> Transition:
+        """Carry out a promotion that is ready. The gate is evaluated again.
+
+        `cap` is as in `promote`. The answer tells the step in real capital.
+
+        Raises: as `promote`.
+        """
+        return await self._ask(Approve(strategy_id, by, cap))
+
+    async def set_cap(self, strategy_id: str, cap: float, *, by: str, reason: str) -> None:
+        """Set the fraction of the budget that a strategy may use for real in its stage.
+
+        Lower is possible at any time, higher up to what the stage allows. It ends with the stage.
+
+        Raises: `MetricError` for the cap, `CapitalExceeded`, `StrategyRetired`.
+        """
+        await self._ask(SetCap(strategy_id, cap, by, reason))
 
     async def demote(
         self,
@@ -133,11 +196,22 @@ class PromotionDoor(Door):
         reason: str = "",
         expected_rev: int | None = None,
     ) -> Transition:
-        """Demote one stage, or to the lower stage `to`.
+        """Demote one stage, or to the lower stage `to`. It starts no cooldown.
 
         Raises: `SkipRefused`, `StaleRevision`, `StrategyRetired`.
         """
         return await self._ask(Demote(strategy_id, to, by, reason, expected_rev))
+
+    async def void(self, transition_seq: int, *, by: str, reason: str) -> Transition:
+        """Undo the newest transition of a strategy, once, by its number in the history.
+
+        Stage, evidence, cooldown and the count of demotions are as before it. A record that caused
+        a demotion is discarded.
+
+        Raises: `Conflict` for any other line of history, `CapitalExceeded`, `StrategyRetired`;
+        `MetricError` for `by` or `reason`.
+        """
+        return await self._ask(Void(transition_seq, by, reason))
 
     async def freeze(self, strategy_id: str, *, by: str = "operator", reason: str = "") -> None:
         """Forbid promotion until `unfreeze`. Demotion still works.
@@ -171,6 +245,42 @@ class PromotionDoor(Door):
     ) -> tuple[HistoryEntry, ...]:
         """Changes of one strategy, or of all of them, newest first."""
         return await self._ask(PromotionHistory(strategy_id, limit))
+
+    async def state_as_of(self, t: Instant) -> tuple[StrategyState, ...]:
+        """All strategies as they were at an instant, in the order of their names."""
+        at_us = instant_us("t", t)
+        assert at_us is not None
+        return await self._ask(StateAsOf(at_us))
+
+    # -- before a run
+
+    async def add_gate(self, gate: PromotionGate) -> None:
+        """Replace the gate of one transition. It is stored with the policy.
+
+        Raises: `PolicyError` for a gate that makes no sense, `UnknownStage`.
+        """
+        await self._ask(AddGate(gate))
+
+    async def require(self, strategy_id: str, *, at_least: PromotionStage) -> PromotionStage:
+        """The current stage, if it is `at_least` that. Raises: `StageTooLow`, `UnknownStage`."""
+        return await self._ask(Require(strategy_id, at_least))
+
+    async def entitlement(self, strategy_id: str, budget: Amount | None = None) -> Entitlement:
+        """Mode and capital of the current stage, of a full budget.
+
+        A live stage has its part of the budget for real, paper and shadow have all of it as the
+        notional that they trade with. Without `budget` it is the one that the strategy was
+        registered with, or 100,000.
+
+        Raises: `UnknownStrategy`, `AmountError` for the budget.
+        """
+        given_minor = _minor_of(budget)
+        terms = await self._ask(ReadTerms(strategy_id))
+        budget_minor = given_minor or terms.budget_minor or positive_minor(BUDGET).minor
+        live = terms.mode == "live"
+        fraction = terms.real_capital_fraction if live else terms.notional_fraction
+        capital = fraction_of(budget_minor, fraction)
+        return Entitlement(terms.stage.value, terms.mode, capital, FOR_EVER_US, live, live)
 
 
 def _minor_of(budget: Amount | None) -> int | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 import msgspec
@@ -22,10 +23,11 @@ from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.actors.recovery import schema as recovery_schema
 from fundops.file import meta
+from fundops.limits import decoded
 from fundops.runtime import ConfigError
 from fundops.wire.errors import DatabaseError
 
-__all__ = ["MIGRATIONS", "Migration", "migrate_fund", "migration_of", "prepare"]
+__all__ = ["MIGRATIONS", "Migration", "exchange_limits", "migrate_fund", "migration_of", "prepare"]
 
 log = logging.getLogger("fundops")
 
@@ -65,6 +67,7 @@ MIGRATIONS: tuple[str, ...] = (
     + ledger_schema.SCHEMA_4
     + ledger_prices.SCHEMA_4
     + oversight_schema.SCHEMA_4,
+    promotion_schema.SCHEMA_5 + recovery_schema.SCHEMA_5 + oversight_schema.SCHEMA_5,
 )
 
 
@@ -110,6 +113,25 @@ def migrate_fund(path: Path) -> None:
     Raises: `DatabaseError`.
     """
     open_database(path, MIGRATIONS).close()
+
+
+def exchange_limits(path: Path, limits: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Store the limits of this run in a file that is prepared; returns those of the last one.
+
+    Raises: `DatabaseError`.
+    """
+    try:
+        connection = open_database(path, MIGRATIONS)
+        try:
+            text = msgspec.json.encode(limits, order="sorted").decode()
+            stored = meta.read(Rows(connection)).get("limits")
+            if stored != text:
+                meta.write(connection, {"limits": text})
+            return decoded(stored)
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise DatabaseError(path, f"cannot be used: {error}") from error
 
 
 def prepare(

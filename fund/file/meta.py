@@ -5,6 +5,7 @@
 | name, currency, total_capital | as configured at the first start; the capital is decimal text |
 | uuid | made with the file |
 | ledger_rules | the ledger's rules of the last run, as JSON |
+| limits | the limits of the last run, as JSON |
 | forked_from | uuid of the database that this one was restored or imported from |
 | forked_at_us, forked_at_entry | time of a restore; number and hash of the last entry taken over |
 """

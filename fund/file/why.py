@@ -15,10 +15,12 @@ from fundops.actors.guard import KillLatch, Leases
 from fundops.actors.guard.entitle import grant, in_order
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Reader
-from fundops.actors.promotion import PromotionSettings
-from fundops.actors.promotion import core as promotion_core
+from fundops.actors.promotion import Capital, PromotionPolicy, policy_of
 from fundops.actors.promotion import schema as promotion_schema
-from fundops.actors.promotion.strategy import Rules, Strategy, terms_of
+from fundops.actors.promotion.capital import entitled_minor, terms_of
+from fundops.actors.promotion.desk import snapshot as snapshot_of
+from fundops.actors.promotion.evaluation import evaluate
+from fundops.actors.promotion.strategy import Strategy
 from fundops.actors.recovery import RecoverySettings
 from fundops.actors.recovery import schema as recovery_schema
 from fundops.actors.recovery.book import Book
@@ -60,14 +62,15 @@ def stored_why(reader: Reader, path: Path, name: str) -> Why:
     book = guard.strategies.get(name, StrategyBook())
     clock = SystemClock()
     capital_minor = to_minor(Decimal(meta.read(reader).get("total_capital", "0"))).minor
-    rules = _rules(strategies, capital_minor)
+    policy = _policy(reader, strategies, notes)
+    capital = Capital(capital_minor, 100.0)
     leases = Leases(clock, KillLatch())
     leases.latch.set(stored_status(path))
     if name in names:
         given = grant(
             book,
             _last_word(name, book),
-            None if found is None else terms_of(found, rules),
+            None if found is None else terms_of(found, policy),
             promotion=bool(strategies),
             capital_minor=capital_minor,
             doubt=None,
@@ -75,7 +78,9 @@ def stored_why(reader: Reader, path: Path, name: str) -> Why:
         )
         reasons = in_order(*given.reasons, Reason("lease", NO_FUND))
         leases.recall({name: given.with_reasons(reasons)})
-    snapshot = None if found is None else _snapshot(found, strategies, rules, clock.now_us(), notes)
+    snapshot = None
+    if found is not None:
+        snapshot = _snapshot(found, strategies, policy, capital, clock.now_us(), notes)
     return why_of(
         Facts(
             name,
@@ -100,23 +105,32 @@ def _last_word(name: str, book: StrategyBook) -> StrategyStatus | None:
     return StrategyStatus(name, cast(StrategyState, book.state))
 
 
-def _rules(strategies: Sequence[Strategy], capital_minor: int) -> Rules:
-    """The default rules, on the ladder on which the strategies stand."""
+def _policy(reader: Reader, strategies: Sequence[Strategy], notes: list[str]) -> PromotionPolicy:
+    """The policy that the file stores, or else the default one on the strategies' ladder."""
+    stored = promotion_schema.stored_policy(reader)
+    if stored is not None:
+        return stored.policy
+    notes.append(_GATE_NOTE)
     three = any(strategy.stage is PromotionStage.Live for strategy in strategies)
-    settings = PromotionSettings(ladder="three-stage" if three else "four-stage")
-    return Rules(settings, capital_minor=capital_minor)
+    return policy_of(ladder="three-stage" if three else "four-stage")
 
 
 def _snapshot(
-    found: Strategy, strategies: Sequence[Strategy], rules: Rules, now_us: int, notes: list[str]
+    found: Strategy,
+    strategies: Sequence[Strategy],
+    policy: PromotionPolicy,
+    capital: Capital,
+    now_us: int,
+    notes: list[str],
 ) -> PromotionSnapshot | None:
-    if not (found.stage.is_live or found.stage is PromotionStage.Retired):
-        notes.append(_GATE_NOTE)
     try:
         others = sum(
-            rules.entitled_minor(strategy) for strategy in strategies if strategy is not found
+            entitled_minor(strategy, policy, capital)
+            for strategy in strategies
+            if strategy is not found
         )
-        return promotion_core.snapshot(found, rules, now_us, (), others)
+        evaluation = evaluate(found, policy, now_us, capital=capital, others_minor=others)
+        return snapshot_of(found, evaluation, now_us)
     except PolicyError as problem:  # stages of two ladders in one file
         notes.append(f"the gate cannot be judged: {problem}")
         return None

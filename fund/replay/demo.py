@@ -17,6 +17,12 @@ from pathlib import Path
 
 import msgspec
 
+from fundops.actors.promotion import (
+    DefaultCriteria,
+    GateSettings,
+    PromotionSettings,
+    StageSettings,
+)
 from fundops.config import FundConfig
 from fundops.fund import Fund
 from fundops.replay.endpoint import open_endpoint
@@ -37,6 +43,15 @@ LEASE_S = 90.0  # ticks are a minute apart
 MANAGEMENT_FEE_BPS = 200  # a fund charges nothing unless it says so; the demo shows fees
 PERFORMANCE_FEE_PCT = 20.0
 FLUSH_S = 30.0
+# Live-small demotes at a drawdown of 10 percent, so the gate into it asks for no more than that.
+LIMITS = PromotionSettings(
+    stages={"live-small": StageSettings(hard_drawdown=0.1)},
+    gates={
+        "shadow": GateSettings(
+            DefaultCriteria(max_drawdown_pct=10).criteria(win_rate_required=False)
+        )
+    },
+)
 # The strategy that never recovers. It hardly trades, so its rule does not matter.
 BROKEN = "broken"
 
@@ -125,7 +140,9 @@ async def run_demo(
             recovery_every_ticks=1,
             promotion_every_ticks=10,
             promotion_policy="literal",
+            promotion=LIMITS,
             lease_s=LEASE_S,
+            host_silent_s=LEASE_S,
             management_fee_bps=MANAGEMENT_FEE_BPS,
             performance_fee_pct=PERFORMANCE_FEE_PCT,
             status_port=options.port,

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from fundops.actors.promotion.ladder import ladder
 from fundops.fund import Fund
 from fundops.reader import open_reader
 from fundops.replay.engine import ReplayEngine, Result
@@ -136,7 +135,7 @@ async def gathered(
     nav = await _nav(fund, curves)
     with open_reader(config.path) as reader:
         fills_booked = reader.entry_count("fill")
-    rungs = ladder(config.promotion_ladder)
+    policy = config.promotion_rules()
     return DemoReport(
         sessions=len(run.window),
         first_session=run.window[0].day.isoformat(),
@@ -160,7 +159,7 @@ async def gathered(
                 snapshot,
                 events.happenings,
                 curves,
-                limit_pct_of(rungs.rung(snapshot.stage), config),
+                limit_pct_of(policy.rung(snapshot.stage), config),
                 breaker_open=snapshot.name in events.open_breakers,
             )
             for snapshot in await fund.promotion.strategies()

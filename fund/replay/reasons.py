@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fundops.actors.promotion.ladder import Rung
+from fundops.actors.promotion.policy import Rung
 from fundops.config import FundConfig
 from fundops.wire.promotion import CriterionResult, PromotionSnapshot
 
@@ -21,9 +21,9 @@ _FRACTIONS = ("max_drawdown", "min_win_rate")
 
 def limit_pct_of(rung: Rung, config: FundConfig) -> float | None:
     """The lowest drawdown that takes a strategy out of this stage, in percent; None: none does."""
-    if rung.hard_drawdown is None or not rung.real_capital:
+    if rung.hard.drawdown is None or not rung.real_capital_cap:
         return None
-    return min(rung.hard_drawdown * 100, config.max_drawdown_pct, config.max_strategy_drawdown_pct)
+    return min(rung.hard.drawdown * 100, config.max_drawdown_pct, config.max_strategy_drawdown_pct)
 
 
 def reason_of(
@@ -36,7 +36,7 @@ def reason_of(
     if evaluation.target is None:
         return _kept(snapshot, limit_pct)
     missed = [_missed(result) for result in evaluation.criteria if result.reason]
-    lacks = ", ".join(missed) or evaluation.blocked_by or "passes its gate"
+    lacks = ", ".join(missed) or "; ".join(evaluation.blocked_by) or "passes its gate"
     return f"{demoted}; now {lacks}" if demoted else lacks
 
 

@@ -16,10 +16,15 @@ import pytest
 from fundops import (
     AlertSettings,
     ConfigError,
+    Cooldowns,
     Criterion,
     FundConfig,
     FundopsError,
+    GateSettings,
+    PromotionSettings,
     RecoverySettings,
+    StageSettings,
+    policy_of,
 )
 from fundops.config import home
 from fundops.runtime import settings_of
@@ -68,6 +73,9 @@ def test_all_subsystems_are_off_and_the_defaults_are_the_documented_ones() -> No
         "tick_interval_s": 1.0,
         "session": "UTC day",
         "break_tolerance": 0.01,
+        "max_correlation": 0.85,
+        "max_failed_strategies": "max(3, 5%)",
+        "var_budget": None,
         "allow_tight_limits": False,
         "recovery_every_ticks": 10,
         "promotion_every_ticks": 60,
@@ -86,6 +94,7 @@ def test_all_subsystems_are_off_and_the_defaults_are_the_documented_ones() -> No
         "management_fee_bps": 0,
         "performance_fee_pct": 0.0,
         "crystallise_every_days": 30.0,
+        "fee_posting": "session",
         "promotion_ladder": "four-stage",
         "promotion_policy": "guarded",
         "max_total_entitlement_pct": 100.0,
@@ -105,6 +114,7 @@ def test_all_subsystems_are_off_and_the_defaults_are_the_documented_ones() -> No
         "account_floors": {},
         "alerts": AlertSettings(),
         "recovery": RecoverySettings(),
+        "promotion": PromotionSettings(),
     }
 
 
@@ -126,7 +136,9 @@ def test_each_subsystem_gets_the_settings_of_its_own_fields() -> None:
     )
     assert config.capital_minor == 25_000_050_000_000
     assert config.guard_settings().max_fund_drawdown_pct == 9
-    assert config.promotion_settings().min_trades == 7
+    gate = config.promotion_rules().rungs[0].gate
+    assert gate is not None
+    assert [item.limit for item in gate.criteria if item.name == "min_trades"] == [7]
     oversight = config.oversight_settings()
     assert (oversight.promotion_every_ticks, oversight.fees.management_fee_bps) == (5, 150)
     assert (oversight.ledger_enabled, oversight.promotion_enabled) == (True, False)
@@ -494,7 +506,7 @@ def test_a_setting_of_a_part_has_the_default_of_the_part() -> None:
 # -- the address of the status port
 
 
-@pytest.mark.parametrize("host", ["localhost", "", "::1", "256.1.1.1", "10.0.0.1:80"])
+@pytest.mark.parametrize("host", ["localhost", "", "[::1]", "::g", "256.1.1.1", "10.0.0.1:80"])
 def test_the_status_port_is_bound_to_an_address(host: str) -> None:
     with pytest.raises(ConfigError, match=r"^status_host: "):
         FundConfig(total_capital=1, status_host=host)
@@ -503,6 +515,8 @@ def test_the_status_port_is_bound_to_an_address(host: str) -> None:
 def test_beyond_loopback_the_status_port_needs_a_proxy_and_a_token() -> None:
     with pytest.raises(ConfigError, match="needs status_behind_proxy=True"):
         FundConfig(total_capital=1, status_host="0.0.0.0")
+    with pytest.raises(ConfigError, match="needs status_behind_proxy=True"):
+        FundConfig(total_capital=1, status_host="::")
     with pytest.raises(ConfigError, match=r"^status_token: may be empty on loopback only"):
         FundConfig(
             total_capital=1, status_host="10.1.2.3", status_behind_proxy=True, status_token=""
@@ -515,9 +529,93 @@ def test_beyond_loopback_the_status_port_needs_a_proxy_and_a_token() -> None:
     )
     assert config.status_names == {"fund.example", "10.1.2.3"}
     assert FundConfig(total_capital=1, status_host="127.0.0.2").status_names == frozenset()
+    assert FundConfig(total_capital=1, status_host="::1").status_names == frozenset()
+    long = FundConfig(total_capital=1, status_host="2001:DB8:0::7", status_behind_proxy=True)
+    assert long.status_names == {"[2001:db8::7]"}
 
 
 @pytest.mark.parametrize("name", ["Fund.example", "", "a b", "fund.example:8711", "-x", "x" * 254])
 def test_a_name_of_the_status_port_is_one_of_a_host(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^status_hosts: "):
         FundConfig(total_capital=1, status_hosts=(name,))
+
+
+# -- promotion
+
+
+def test_nested_promotion_settings_shape_the_policy() -> None:
+    config = FundConfig(
+        total_capital=100_000,
+        min_sharpe=1.5,
+        session="weekdays 16:00 America/New_York",
+        promotion=PromotionSettings(
+            stages={"live-small": StageSettings(real_capital_cap=0.05)},
+            gates={"shadow": GateSettings((Criterion("t", "n_trades", ">=", 99),), "auto")},
+            cooldowns=Cooldowns(hard_days=60),
+        ),
+    )
+    policy = config.promotion_rules()
+    shadow, small = policy.rungs[1:3]
+    assert (small.real_capital_cap, shadow.approval, policy.cooldowns.hard_days) == (
+        0.05,
+        "auto",
+        60,
+    )
+    assert shadow.gate is not None
+    assert [criterion.limit for criterion in shadow.gate.criteria] == [99]
+    assert policy.sessions_per_year == 252
+    capital = config.promotion_capital()
+    assert (capital.fund_minor, capital.max_total_entitlement_pct) == (config.capital_minor, 100.0)
+
+
+def test_a_whole_policy_takes_the_place_of_all_flat_settings() -> None:
+    policy = policy_of("literal", min_trades=7)
+    assert FundConfig(total_capital=1, promotion=policy).promotion_rules() is policy
+    for flat in ({"min_trades": 8}, {"promotion_ladder": "three-stage"}):
+        with pytest.raises(ConfigError, match="beside a whole policy") as refusal:
+            FundConfig(total_capital=1, promotion=policy, **flat)  # type: ignore[arg-type]
+        assert refusal.value.field == next(iter(flat))
+
+
+@pytest.mark.parametrize(
+    ("flat", "criterion"),
+    [
+        ({"min_paper_days": 20}, Criterion("d", "days", ">=", 20)),
+        ({"min_trades": 60}, Criterion("t", "n_trades", ">=", 60)),
+        ({"min_sharpe": 1.5}, Criterion("s", "sharpe", ">=", 1.5)),
+        ({"max_drawdown_pct": 15}, Criterion("m", "max_drawdown_pct", "<=", 15)),
+        ({"min_win_rate": 0.5}, Criterion("w", "win_rate", ">=", 0.5)),
+    ],
+)
+def test_a_flat_criterion_beside_a_nested_gate_for_the_same_is_refused(
+    flat: dict[str, Any], criterion: Criterion
+) -> None:
+    nested = PromotionSettings(gates={"paper": GateSettings((criterion,))})
+    with pytest.raises(ConfigError, match=r"promotion\.gates\.paper") as refusal:
+        FundConfig(total_capital=1, promotion=nested, **flat)
+    assert refusal.value.field == next(iter(flat))
+    FundConfig(total_capital=1, promotion=nested)
+    FundConfig(total_capital=1, **flat)
+
+
+def test_a_drawdown_above_a_hard_limit_is_refused_and_equal_is_allowed() -> None:
+    with pytest.raises(ConfigError, match="above the hard limit of shadow, 25") as refusal:
+        FundConfig(total_capital=1, max_drawdown_pct=25.1)
+    assert refusal.value.field == "max_drawdown_pct"
+    config = FundConfig(total_capital=1, max_drawdown_pct=25)
+    assert [rung.hard.drawdown for rung in config.promotion_rules().rungs[1:]] == [0.25] * 3
+
+
+def test_a_nested_setting_that_makes_no_sense_is_named_with_its_place() -> None:
+    for nested, place in (
+        (PromotionSettings(calendar="lunar"), "promotion.calendar"),
+        (
+            PromotionSettings(gates={"paper": GateSettings((Criterion("x", "sharp", ">=", 1),))}),
+            "promotion.gates.paper.criteria[0]",
+        ),
+    ):
+        with pytest.raises(ConfigError) as refusal:
+            FundConfig(total_capital=1, promotion=nested)
+        assert refusal.value.field == place
+    with pytest.raises(ConfigError, match="promotion"):
+        FundConfig(total_capital=1, promotion="guarded")  # type: ignore[arg-type]

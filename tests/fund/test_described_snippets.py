@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fundops import FundConfig, FundManager, RecoveryEvent, StrategyStatus
+from fundops import FundConfig, FundManager, RecoveryEvent, StrategyStatus, VirtualClock
 from fundops.testing import FakeController
 from fundops.wire.promotion import HistoryEntry, PromotionStage
 
@@ -276,3 +276,22 @@ def test_the_workflow_and_its_wiring_run_from_paper(run: Any) -> None:
     run(WIRING)
     assert hz.runs[-1] == {"mode": "paper", "venues": {"alpaca": 100_000}, "days": 1}
     assert len(hz.runs) == 31
+
+
+def test_thirty_days_of_the_workflow_end_in_shadow(
+    run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = VirtualClock(1_767_571_200_000_000)
+    monkeypatch.setattr("fundops.promotion.SystemClock", lambda: clock)
+
+    class Days(Engine):
+        def run(self, **how: Any) -> SimpleNamespace:
+            clock.advance(86_400.0)
+            return super().run(**how)
+
+    hz = Days()
+    names = run("from fundops import PromotionManager, PromotionStage\n")
+    names.update({"hz": hz, "MyStrategy": object, "Alpaca": lambda budget_usd: budget_usd})
+    run(WORKFLOW + WIRING)
+    assert capsys.readouterr().out == "Advanced to shadow\n"
+    assert hz.runs[-1]["mode"] == "shadow"

@@ -28,7 +28,7 @@ from fundops import (
     open_reader,
 )
 from fundops.actors.guard.marker import Marker
-from fundops.actors.oversight import storage
+from fundops.actors.oversight.steps import storage
 from fundops.control.standalone import run_command
 from fundops.errors import FundNotRunning, NeedsTrio
 from fundops.file.restore import restore_fund

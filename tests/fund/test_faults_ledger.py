@@ -374,6 +374,7 @@ async def test_what_the_ledger_books_without_a_strategy_moves_the_guards_nav() -
             CashEvent("b", "other", D(-3), START_US, cursor="2"),
             CashEvent("c", "deposit", D(200), START_US, cursor="3"),
         ]
+        await world.tick()  # books them; the guard has looked by then
         assert await _navs(world) == (D(1_270), D(1_270))
         for _ in range(10):
             await world.tick()

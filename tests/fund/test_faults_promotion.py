@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fundops import FundConfig, PromotionManager, PromotionSettings, PromotionStage
+from fundops import FundConfig, PromotionManager, PromotionStage, policy_of
 from fundops.fund import Fund
 from fundops.runtime import VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
@@ -470,7 +470,7 @@ async def test_a_promotion_beyond_the_capital_waits_and_says_the_figures() -> No
         evaluation = await promotion.evaluate("b")
         assert (evaluation.verdict, evaluation.would_do) == ("PASS", "none")
         assert evaluation.blocked_by == (
-            "capital: 40,000.01 wanted, the other strategies leave 40,000.00"
+            "capital: 40,000.01 wanted, the other strategies leave 40,000.00",
         )
         assert not await promotion.should_promote("b")
         with pytest.raises(CapitalExceeded):
@@ -580,7 +580,7 @@ async def test_a_ladder_without_a_strategys_stage_is_refused_before_any_actor_st
             pass
     assert refusal.value.field == "promotion_ladder"
     with pytest.raises(PolicyError, match="mm is in live-small"):
-        PromotionManager(path, settings=PromotionSettings(ladder="three-stage"))
+        PromotionManager(path, policy=policy_of(ladder="three-stage"))
 
 
 # -- sessions

@@ -15,9 +15,9 @@ import apsw
 import pytest
 
 from fundops import Fund, FundConfig, FundManager, PromotionStage
-from fundops.actors.oversight import actor as oversight
 from fundops.actors.oversight import schema
 from fundops.actors.oversight.schema import Memory
+from fundops.actors.oversight.steps import promotion
 from fundops.actors.persistence import DurableActor, Reader, database, store
 from fundops.runtime import ConfigError, InlineWorker, VirtualClock
 from fundops.testing import FakeController, VirtualFund, virtual_fund
@@ -343,7 +343,7 @@ async def test_promotion_is_told_how_many_sessions_a_year_has(
         told.append((request.session, request.periods_per_year))
         return request
 
-    monkeypatch.setattr(oversight, "Observe", noted)
+    monkeypatch.setattr(promotion, "Observe", noted)
     async with virtual_fund(FakeController(running()), promotion_enabled=True, **settings) as world:
         if session is None:
             await world.advance(DAY_S, step_s=3_600)

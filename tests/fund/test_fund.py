@@ -890,6 +890,7 @@ async def test_the_status_of_a_fund_is_the_documented_one() -> None:
             "data_age_s": 0.0,
             "stale": False,
             "tick_age_s": 0.0,
+            "step_failures": {},
         }
         assert status.nav + status.total_fees == 100_500
         world.clock.advance(7)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -365,3 +367,105 @@ async def test_the_port_is_bound_to_the_address_that_was_given() -> None:
             await trio.open_tcp_stream("127.0.0.1", port)
         stream = await trio.open_tcp_stream("127.0.0.2", port)
         await stream.aclose()
+
+
+async def test_the_port_may_have_an_address_of_ipv6() -> None:
+    async with virtual_fund(status_host="::1", **ALL) as world:
+        port = await world.fund.status_port()
+        url = f"ws://[::1]:{port}/ws"
+        async with StatusClient(url, token=world.fund.status_token, topics=["fund"]) as client:
+            await until(client, lambda found, _: "kill" in found.states.get("fund", {}))
+
+
+async def test_a_head_has_the_headers_of_the_page_and_no_body() -> None:
+    async with virtual_fund(**ALL) as world:
+        status, page = await http(world, "/")
+        assert status == 200
+        async with await trio.open_tcp_stream(
+            "127.0.0.1", await world.fund.status_port()
+        ) as stream:
+            head = "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            asks = head + head.replace("HEAD /", "GET /healthz").replace(
+                "\r\n\r\n", "\r\nConnection: close\r\n\r\n"
+            )
+            await stream.send_all(asks.encode())
+            answer = b""
+            with trio.fail_after(PATIENCE_S):
+                async for part in stream:
+                    answer += part
+        first, second, third = answer.split(b"\r\n\r\n")
+        assert first.startswith(b"HTTP/1.1 200 ")
+        assert f"Content-Length: {len(page)}".encode() in first
+        assert second.startswith(b"HTTP/1.1 200 ")
+        assert third == b"ok\n"
+
+
+async def test_a_client_follows_one_fund_over_its_restarts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "RETRY_MIN_S", 0.05)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    listener.close()
+    seen: list[int] = []
+    url = f"ws://127.0.0.1:{port}/ws"
+
+    async def booked(client: StatusClient, last: int) -> None:
+        def collected(_: StatusClient, message: ServerMessage) -> bool:
+            if isinstance(message, Event):
+                seen.append(message.seq)
+            return seen[-1:] == [last]
+
+        await until(client, collected)
+
+    def opened() -> Any:
+        settings: dict[str, Any] = {**ALL, "status_port": port, "status_token": "t"}
+        return virtual_fund(FakeController(running("a")), db_path=tmp_path / "x.db", **settings)
+
+    async with StatusClient(url, token="t", topics=["journal"]) as client:
+        async with opened() as world:
+            await world.fund.ledger.deposit(1)
+            await booked(client, 2)
+            epoch = client.epoch
+        async with opened() as world:
+            for _ in range(3):
+                await world.fund.ledger.deposit(1)
+            await booked(client, 5)
+        assert client.epoch == epoch
+        assert client.connections == 2
+    assert seen == [1, 2, 3, 4, 5]
+
+
+async def test_what_waits_keeps_its_instant_over_the_lives_of_the_status_actor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "RETRY_MIN_S", 0.05)
+    engine = FakeController(running("a"), running("b"))
+    async with virtual_fund(engine, **ALL) as world:
+        for name in "ab":
+            await world.fund.promotion.register(name)
+        engine.set("a", state="failed", retryable=False)
+        await world.tick()
+        await world.fund.pause("b", by="ann", reason="news")
+        keys = {"breaker:a", "paused:b"}
+        async with await client_of(world, "attention", "recovery") as client:
+            await until(
+                client,
+                lambda found, _: (
+                    keys <= found.states.get("attention", {}).keys()
+                    and bool(found.states.get("recovery"))
+                ),
+            )
+            before = {key: client.record("attention", key).since_us for key in keys}
+            assert client.record("recovery", "a").since_us == before["breaker:a"]
+            await world.advance(3_600)
+            world.fund.drill("status")
+            await until(
+                client,
+                lambda found, message: (
+                    found.connections == 2
+                    and isinstance(message, Snapshot)
+                    and keys <= found.states["attention"].keys()
+                ),
+            )
+            assert {key: client.record("attention", key).since_us for key in keys} == before

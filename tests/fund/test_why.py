@@ -250,13 +250,13 @@ async def test_the_gate_tells_each_criterion_with_what_it_lacks() -> None:
 async def test_frozen_and_cooldown_block_a_strategy_without_real_money() -> None:
     async with virtual_fund(_fake(stage="shadow"), **PROMO) as world:
         await _adopt(world, P.Shadow)
-        await world.fund.promotion.demote("s", by="ann", reason="slippage")
+        await world.fund.promotion.record_metrics("s", P.Shadow, {"max_drawdown": 0.25})
         await world.fund.promotion.freeze("s", by="ann", reason="look")
         await _ticks(world)
         why = await _why(world)
         assert _kinds(why)[:2] == ["frozen", "cooldown"]
         assert why.blockers[0].lift == "fundops strategy unfreeze s"
-        assert why.blockers[1].lift == "6.999988 days to go: 2026-01-12"
+        assert why.blockers[1].lift == "30 days to go: 2026-02-04"
         await world.fund.promotion.unfreeze("s", by="ann", reason="seen")
         assert _kinds(await _why(world))[0] == "cooldown"
 
@@ -426,7 +426,8 @@ async def test_several_blockers_come_in_order() -> None:
     settings = {**PROMO, **HEAL, "max_strategy_drawdown_pct": 100}
     async with virtual_fund(_fake(stage="shadow"), **settings) as world:
         await _adopt(world, P.Shadow)
-        await world.fund.promotion.demote("s", by="ann", reason="r")
+        await world.fund.promotion.record_metrics("s", P.Shadow, {"max_drawdown": 0.25})
+        await _ticks(world)
         await world.fund.promotion.freeze("s", by="ann", reason="r")
         await world.fund.recovery.hold("s", by="ann")
         await world.fund.pause("s", by="bob", reason="night")
@@ -688,9 +689,7 @@ async def test_the_file_tells_what_is_stored_of_a_fund_that_does_not_run(tmp_pat
         assert why.blockers[3].lift == "the fund's program must run"
         young = reader.why("young")
         assert _kinds(young)[:3] == ["kill_switch", "frozen", "gate"]
-        assert young.notes == (
-            "the gate is judged by the default criteria: those of the fund are not stored",
-        )
+        assert young.notes == (), "its gate is judged by the policy that the file stores"
         unknown = reader.why("yuong")
         assert unknown.blockers[-1].text == "there is no strategy 'yuong'; did you mean 'young'?"
         with pytest.raises(ConfigError, match="name"):

@@ -56,6 +56,17 @@ def policy(html: bytes) -> str:
     )
 
 
+def _lean(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as the protocol has it: a field without a value is left out."""
+    return {field: value for field, value in record.items() if value is not None}
+
+
+def _event(topic: str, event: Mapping[str, Any]) -> dict[str, Any]:
+    """The message about a recorded event, whose number stands beside its data."""
+    data = {field: value for field, value in event.items() if field != "seq"}
+    return {"t": "event", "topic": topic, "seq": event["seq"], "data": data}
+
+
 class Stage:
     """One fund: its states and events, and the connections that follow them."""
 
@@ -131,6 +142,7 @@ class Stage:
 
     def show(self, topic: str, key: str, value: Any) -> None:
         """A state has a new value; None removes it."""
+        value = _lean(value) if isinstance(value, dict) else value
         with self._lock:
             if value is None:
                 self.states[topic].pop(key, None)
@@ -141,18 +153,17 @@ class Stage:
     def patch(self, topic: str, key: str, value: Mapping[str, Any]) -> None:
         """Fields of a record have new values."""
         with self._lock:
-            self.states[topic][key] |= value
+            self.states[topic][key] = _lean({**self.states[topic][key], **value})
             self.say({"t": "patch", "topic": topic, "seq": 1, "key": key, "value": value})
 
     def happen(self, topic: str, **data: Any) -> int:
         """An event; it has the next seq of its topic."""
         with self._lock:
             events = self.events.setdefault(topic, [])
-            seq = events[-1]["seq" if "seq" in events[-1] else "id"] + 1 if events else 1
-            data |= {"id" if topic == "alerts" else "seq": seq}
-            events.append(data)
-            self.say({"t": "event", "topic": topic, "seq": seq, "data": data})
-        return int(seq)
+            seq = int(events[-1]["seq"]) + 1 if events else 1
+            events.append({**_lean(data), "seq": seq})
+            self.say(_event(topic, events[-1]))
+        return seq
 
     def engage(self, state: str = "ENGAGED", **more: Any) -> None:
         """The kill switch acts: drawdown 15.02 %."""
@@ -262,13 +273,11 @@ class Stage:
             after = since.get(topic)
             kept = events[-int(hello["backlog"]) :]
             if after is not None and topic in DURABLE:
-                kept = [event for event in events if event.get("seq", event.get("id")) > after]
+                kept = [event for event in events if event["seq"] > after]
                 resumed = {"t": "resumed", "topic": topic, "from": after + 1, "seq": after}
                 connection.send(json.dumps(resumed))
             for event in kept:
-                seq = event.get("seq", event.get("id"))
-                message = {"t": "event", "topic": topic, "seq": seq, "data": event}
-                connection.send(json.dumps(message))
+                connection.send(json.dumps(_event(topic, event)))
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
@@ -281,7 +290,7 @@ class Stage:
         connection.send(json.dumps({**beat, "tick_age_s": self.tick_age_s}))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def _stage() -> Iterator[Stage]:
     stage = Stage()
     yield stage
@@ -300,9 +309,9 @@ def _chromium() -> str | None:
     return next((path for path in map(shutil.which, names) if path), None)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all tests of a module."""
+    """One Chromium for all tests."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = _chromium()
     if path is None:

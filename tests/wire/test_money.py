@@ -316,3 +316,18 @@ def test_a_ratio_is_exact(value: Any, ratio: tuple[int, int]) -> None:
 def test_a_ratio_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(AmountError, match="ratio"):
         to_ratio(value)
+
+
+@given(
+    st.one_of(
+        st.floats(-1e10, 1e10),
+        st.integers(-(2**60), 2**60).map(lambda steps: steps / 2**30),
+        # Exactly half of a minor unit beyond an even or an odd one.
+        st.integers(-(10**6), 10**6).map(lambda halves: halves * 5 * 2.0**-9),
+    )
+)
+def test_a_float_is_rounded_half_even_from_its_exact_value(value: float) -> None:
+    exact = Decimal(value) * 10**8
+    expected = int(exact.to_integral_value(ROUND_HALF_EVEN))
+    assert to_minor(value) == (expected, exact != expected)
+    assert minor_of_float(value) == expected

@@ -83,7 +83,7 @@ async def open_status(
                 websocket = await wrap_client_stream(
                     nursery,
                     stream,
-                    f"{host}:{port}",
+                    f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
                     path,
                     subprotocols=[SUBPROTOCOL_JSON],
                     max_message_size=MESSAGE_MAX_BYTES,

@@ -83,7 +83,12 @@ def merged(state: Mapping[str, Any], message: Snapshot | Delta | Patch) -> dict[
         case Delta(key=key, value=value):
             return {**state, key: value}
         case Patch(key=key, value=fields):
-            return {**state, key: {**state.get(key, {}), **fields}}
+            record = {**state.get(key, {}), **fields}
+            # A null gives the field its default, as if it had been left out.
+            return {
+                **state,
+                key: {name: value for name, value in record.items() if value is not None},
+            }
 
 
 class StatusClient:
@@ -174,7 +179,7 @@ class StatusClient:
     def fund(self) -> Fund | None:
         """The topic `fund`; None before its first snapshot. Raises: as `record`."""
         state = self.states.get("fund")
-        return None if not state else msgspec.convert(_whole(state), Fund)
+        return None if not state else msgspec.convert(state, Fund)
 
     # -- the connection
 
@@ -241,8 +246,3 @@ def _typed(topic: str, data: Any) -> Any:
         return msgspec.convert(data, EVENTS[topic]) if topic in EVENTS else data
     except msgspec.ValidationError:
         return data
-
-
-def _whole(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `fund`; one whose value is None has no key on the stream."""
-    return {**dict.fromkeys(Fund.__struct_fields__), **state}

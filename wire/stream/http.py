@@ -40,8 +40,8 @@ PATH = "/ws"
 
 # After DNS rebinding the Host header holds the attacker's own name, so only loopback names and the
 # configured ones are accepted. Any port is accepted, since a forwarded port differs from ours.
-_HOST = re.compile(r"([a-z0-9.-]+)(:[0-9]{1,5})?")
-_OWN = frozenset({"127.0.0.1", "localhost"})
+_HOST = re.compile(r"([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_OWN = frozenset({"127.0.0.1", "[::1]", "localhost"})
 
 
 class HttpRefusal(NamedTuple):
@@ -50,6 +50,7 @@ class HttpRefusal(NamedTuple):
     status: HTTPStatus
     text: str  # ASCII; the body
     headers: tuple[str, ...] = ()  # whole lines, beside those that every refusal has
+    has_body: bool = True  # False: the request was a HEAD
 
     def encode(self) -> bytes:
         """The response as bytes."""
@@ -62,7 +63,8 @@ class HttpRefusal(NamedTuple):
             "Connection: close",
             *self.headers,
         )
-        return ("\r\n".join(lines) + f"\r\n\r\n{self.text}\n").encode("ascii")
+        body = f"{self.text}\n" if self.has_body else ""
+        return ("\r\n".join(lines) + f"\r\n\r\n{body}").encode("ascii")
 
 
 class UpgradeRequest(NamedTuple):
@@ -73,13 +75,14 @@ class UpgradeRequest(NamedTuple):
 
 
 class PlainRequest(NamedTuple):
-    """An accepted GET that is no upgrade."""
+    """An accepted GET or HEAD that is no upgrade."""
 
     path: str
     host: str  # the Host header, in lower case
     token: str | None  # of the Authorization header
     keeps: bool  # the client keeps the connection for another request
     left: bytes  # the beginning of the next request
+    wants_body: bool = True  # False: a HEAD
 
 
 class RequestReader:
@@ -108,6 +111,12 @@ class RequestReader:
             )
 
     def _judge(self, request: h11.Request) -> UpgradeRequest | PlainRequest | HttpRefusal:
+        answer = self._checked(request)
+        if isinstance(answer, HttpRefusal):
+            return answer._replace(has_body=request.method != b"HEAD")
+        return answer
+
+    def _checked(self, request: h11.Request) -> UpgradeRequest | PlainRequest | HttpRefusal:
         # At most one: h11 refuses a second.
         host = "".join(_values(request, b"host")).lower()
         path = request.target.partition(b"?")[0].decode("latin-1")
@@ -123,9 +132,10 @@ class RequestReader:
             refusal = check_upgrade(request.method, request.target, _values(request, b"upgrade"))
             return refusal or UpgradeRequest(self._head, token)
         if not isinstance(self._parser.next_event(), h11.EndOfMessage):
-            return HttpRefusal(HTTPStatus.BAD_REQUEST, "a GET has no body here")
+            return HttpRefusal(HTTPStatus.BAD_REQUEST, "a request has no body here")
         keeps = self._parser.their_state is h11.DONE
-        return PlainRequest(path, host, token, keeps, self._parser.trailing_data[0])
+        wants_body = request.method == b"GET"
+        return PlainRequest(path, host, token, keeps, self._parser.trailing_data[0], wants_body)
 
 
 def _values(request: h11.Request, name: bytes) -> list[str]:
@@ -145,7 +155,7 @@ def check_source(
     match = _HOST.fullmatch(host)
     if match is None or not (match[1] in _OWN or match[1] in hosts):
         return HttpRefusal(
-            HTTPStatus.MISDIRECTED_REQUEST, "the Host header must be 127.0.0.1 or localhost"
+            HTTPStatus.MISDIRECTED_REQUEST, "the Host header must be 127.0.0.1, [::1] or localhost"
         )
     schemes = ("http", "https") if match[1] in hosts else ("http",)
     ours = {f"{scheme}://{host}" for scheme in schemes}
@@ -155,15 +165,17 @@ def check_source(
 
 
 def check_target(method: bytes, target: bytes) -> HttpRefusal | None:
-    """Refuse unknown paths, other methods than GET, and a token in the URL.
+    """Refuse unknown paths, other methods than GET and HEAD, and a token in the URL.
 
     A URL ends in histories, logs and the Referer header, so a token in it is no secret any more.
     """
     path, _, query = target.partition(b"?")
     if path.decode("latin-1") not in (PATH, *PATHS):
         return HttpRefusal(HTTPStatus.NOT_FOUND, f"there is only {PATH} here")
-    if method != b"GET":
-        return HttpRefusal(HTTPStatus.METHOD_NOT_ALLOWED, "the stream takes GET", ("Allow: GET",))
+    if method not in (b"GET", b"HEAD"):
+        return HttpRefusal(
+            HTTPStatus.METHOD_NOT_ALLOWED, "this port takes GET and HEAD", ("Allow: GET, HEAD",)
+        )
     if "token" in parse_qs(query.decode("latin-1"), keep_blank_values=True):
         return HttpRefusal(
             HTTPStatus.BAD_REQUEST,
@@ -213,12 +225,16 @@ def check_token(path: str, *, admitted: bool) -> HttpRefusal | None:
     )
 
 
-def encode_answer(answer: HttpAnswer, *, keeps: bool) -> bytes:
-    """The answer as bytes; without `keeps` the connection is to be closed after it."""
+def encode_answer(answer: HttpAnswer, *, keeps: bool, has_body: bool = True) -> bytes:
+    """The answer as bytes; without `keeps` the connection is to be closed after it.
+
+    Without a body, the headers are still those of the body.
+    """
     lines = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}"]
     lines += [f"{name}: {value}" for name, value in answer.headers()]
     lines.append(f"Connection: {'keep-alive' if keeps else 'close'}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + answer.body
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    return head + answer.body if has_body else head
 
 
 async def read_request(

@@ -51,6 +51,7 @@ _RANKS: dict[Level | None, int] = {None: 0} | {level: rank for rank, level in en
 _UNRANKED = len(_RANKS)  # an event without a level passes every filter
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NULL = msgspec.Raw(b"null")
 
 
 def _wall_us() -> int:
@@ -136,16 +137,15 @@ class _Change:
 
 
 def _changed_fields(before: bytes, after: bytes) -> dict[str, msgspec.Raw] | None:
-    """The fields of one encoded record that differ; None when a patch cannot tell the change.
+    """The fields of one encoded record that differ, null for one that is gone.
 
-    A patch has no word for a field that is gone, and saves nothing when all fields changed.
+    None: the values are no records, or a patch saves nothing because all fields changed.
     """
     if not (before.startswith(b"{") and after.startswith(b"{")):
         return None
     old, new = _fields.decode(before), _fields.decode(after)
-    if old.keys() != new.keys():
-        return None
-    changed = {name: raw for name, raw in new.items() if bytes(raw) != bytes(old[name])}
+    changed = {name: raw for name, raw in new.items() if raw != old.get(name)}
+    changed |= {name: _NULL for name in old if name not in new}
     return changed if len(changed) < len(new) else None
 
 
@@ -286,7 +286,16 @@ class _State:
 
 
 def _encoded(values: Mapping[str, Any]) -> dict[str, bytes]:
-    return {key: msgspec.json.encode(value) for key, value in values.items() if value is not None}
+    """The values without those that are None, and records without such fields."""
+    return {
+        key: msgspec.json.encode(_without_nones(value) if isinstance(value, dict) else value)
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _without_nones(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if value is not None}
 
 
 class _Item(NamedTuple):
@@ -408,7 +417,8 @@ class Hub:
     ) -> None:
         """Replace the values of a state topic.
 
-        A key that is missing, or whose value is None, is removed. `details` are the full records,
+        A key that is missing, or whose value is None, is removed. So is a field of a dict that is
+        None; a Struct leaves such fields out with `omit_defaults`. `details` are the full records,
         by key, for the clients that ask for them; None: those of before.
 
         Each key that changed gets the next seq of the topic.

@@ -21,7 +21,7 @@ _BACKLOG = 1_024
 class HeldPort:
     """A port of this machine, free for others until `take` and after `close`. 0 takes any free one.
 
-    `host` is the address that it is bound to, of IPv4.
+    `host` is the IP address that it is bound to.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -39,9 +39,14 @@ class HeldPort:
         """Hold the port, and return it. Idempotent. Raises: `OSError` when it cannot be bound."""
         if self._socket is None:
             try:
-                self._socket = socket.create_server((self._host, self._wanted), backlog=_BACKLOG)
+                self._socket = socket.create_server(
+                    (self._host, self._wanted),
+                    family=socket.AF_INET6 if ":" in self._host else socket.AF_INET,
+                    backlog=_BACKLOG,
+                )
             except OSError as error:
-                text = f"{self._host}:{self._wanted} cannot be bound: {error.strerror or error}"
+                host = f"[{self._host}]" if ":" in self._host else self._host
+                text = f"{host}:{self._wanted} cannot be bound: {error.strerror or error}"
                 raise OSError(error.errno, text) from error
         number = self.number
         assert number is not None

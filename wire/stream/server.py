@@ -1,4 +1,4 @@
-"""The server of the status stream on 127.0.0.1: accepting, one conversation per client, shutdown.
+"""The server of the status stream: accepting, one conversation per client, shutdown.
 
 trio-websocket does the handshake, inbound frames, control frames and the close. Its
 `serve_websocket` is not used: there one handler's exception, or a ping after our close, ends the
@@ -211,18 +211,21 @@ class _Connection:
                 case HttpRefusal():
                     await _send_refusal(self._stream, request)
                     return None
-                case PlainRequest(path, host, token, keeps, left):
+                case PlainRequest(path, host, token, keeps, left, wants_body):
                     admitted = self._server.admits(token)
                     refusal = check_token(path, admitted=admitted)
                     found = None if refusal is not None else answer(site, path, host)
                     if found is None:
                         nothing = HttpRefusal(HTTPStatus.NOT_FOUND, f"there is no {path} here")
-                        await _send_refusal(self._stream, refusal or nothing)
+                        refusal = (refusal or nothing)._replace(has_body=wants_body)
+                        await _send_refusal(self._stream, refusal)
                         return None
                     keeps = keeps and number < REQUESTS_MAX
                     self.answered = True
                     self._server.statistics.answered += 1
-                    await self._stream.send_all(encode_answer(found, keeps=keeps))
+                    await self._stream.send_all(
+                        encode_answer(found, keeps=keeps, has_body=wants_body)
+                    )
                     if not keeps:
                         return None
                     deadline.deadline = trio.current_time() + self._limits.handshake_s

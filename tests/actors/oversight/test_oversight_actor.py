@@ -17,7 +17,7 @@ from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.oversight import FeeSettings, OversightActor, OversightSettings
 from fundops.actors.persistence import PersistenceActor, Reader
-from fundops.actors.promotion import PromotionActor, PromotionSettings
+from fundops.actors.promotion import Capital, PromotionActor, PromotionPolicy, policy_of
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
     Actor,
@@ -231,7 +231,7 @@ async def opened(
     promotion: bool = False,
     fees: FeeSettings = NO_FEES,
     guard: GuardSettings = GuardSettings(),  # noqa: B008  frozen
-    rules: PromotionSettings = PromotionSettings(),  # noqa: B008  frozen
+    policy: PromotionPolicy | None = None,
 ) -> AsyncIterator[Tree]:
     engine, clock, script = engine or Engine(), clock or VirtualClock(T0), script or Script()
     leases, capital = Leases(clock, KillLatch()), CAPITAL * UNIT
@@ -250,10 +250,15 @@ async def opened(
             ChildSpec("persistence", lambda: Storage(path, script)),
             ChildSpec("alert", Inbox),
             ChildSpec("ledger", lambda: LedgerActor(path, clock, "USD", make_worker=InlineWorker)),
-            ChildSpec("promotion", lambda: PromotionActor(path, clock, host, rules, capital)),
+            ChildSpec(
+                "promotion",
+                lambda: PromotionActor(
+                    path, clock, host, policy or policy_of(), Capital(capital, 100.0)
+                ),
+            ),
             ChildSpec(
                 "oversight",
-                lambda: OversightActor(path, clock, host, settings, capital, lambda: ()),
+                lambda: OversightActor(path, clock, host, settings, capital),
             ),
         ]
         async with open_supervisor(children) as supervisor:
@@ -395,10 +400,8 @@ async def test_an_engine_that_never_answered_since_the_start_is_a_silent_one(pat
 
 
 async def test_a_dead_engine_proves_nothing_and_never_looks_like_a_profit(path: Path) -> None:
-    rules = PromotionSettings(
-        policy="literal", min_paper_days=3, min_trades=0, min_sharpe=-99, metric_max_age_s=3_600
-    )
-    async with opened(path, promotion=True, rules=rules) as tree:
+    policy = policy_of("literal", min_paper_days=3, min_trades=0, min_sharpe=-99)
+    async with opened(path, promotion=True, policy=policy) as tree:
         await tree.ask("promotion", Register("mm"))
         tree.engine.report(stage="paper", equity=10_000.0)
         await tree.tick()  # the base of its episode
@@ -479,7 +482,7 @@ async def test_a_pause_is_told_to_the_engine_until_it_listens_and_to_all_others_
         for name in ("a", "b"):
             tree.engine.report(name, -2_600)
         for _ in range(2):
-            assert (await tree.tick()).failed == ("guard",)
+            assert (await tree.tick()).failed == ("pauses",)
         assert tree.engine.calls == [("pause", "b")]
         assert not tree.leases.may_trade("a")
         tree.engine.raising = set()

@@ -13,13 +13,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fundops.actors.promotion.metrics import (
-    Reading,
-    Track,
-    canonical_metrics,
-    count_of,
-    figure_of,
-)
+from fundops.actors.promotion.metrics import canonical_metrics, count_of, figure_of
+from fundops.actors.promotion.track import Reading, Track
 from fundops.wire.errors import MetricError
 
 equities = st.lists(st.floats(1.0, 1e9), min_size=1, max_size=60)

@@ -16,8 +16,17 @@ from hypothesis import strategies as st
 
 from fundops.actors.host import Host
 from fundops.actors.persistence import PersistenceActor, Reader
-from fundops.actors.promotion import PromotionActor, PromotionSettings, core
-from fundops.actors.promotion.strategy import Rules, Strategy
+from fundops.actors.promotion import (
+    Capital,
+    PromotionActor,
+    PromotionPolicy,
+    core,
+    policy_of,
+)
+from fundops.actors.promotion.capital import check_capital, entitled_minor
+from fundops.actors.promotion.evaluation import evaluate
+from fundops.actors.promotion.evidence import Record, with_record
+from fundops.actors.promotion.strategy import Strategy
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import (
     DAY_US,
@@ -53,6 +62,7 @@ from fundops.wire.persistence import Commit
 from fundops.wire.promotion import (
     Adopt,
     Demote,
+    DemoteAutomatically,
     Evaluate,
     Evaluation,
     Freeze,
@@ -81,8 +91,10 @@ Paper, Shadow, Small, Scaled, Live, Retired = (
 )
 T0 = 1_700_000_000_000_000
 CAPITAL_MINOR = 100_000 * 10**8
-GREEN = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
-LITERAL = PromotionSettings(policy="literal")
+GREEN: dict[str, float | list[float]] = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
+GUARDED = policy_of()
+LITERAL = policy_of("literal")
+BOUND = Capital(CAPITAL_MINOR, 100.0)
 
 
 class Engine:
@@ -197,7 +209,7 @@ def path(tmp_path: Path) -> Path:
 @asynccontextmanager
 async def opened(
     path: Path,
-    settings: PromotionSettings = PromotionSettings(),  # noqa: B008  frozen
+    policy: PromotionPolicy = GUARDED,
     *,
     alerts: bool = True,
     clock: VirtualClock | None = None,
@@ -209,9 +221,7 @@ async def opened(
         children = [
             ChildSpec("persistence", lambda: Storage(path, mood)),
             *([ChildSpec("alert", Bell)] if alerts else []),
-            ChildSpec(
-                "promotion", lambda: PromotionActor(path, clock, host, settings, CAPITAL_MINOR)
-            ),
+            ChildSpec("promotion", lambda: PromotionActor(path, clock, host, policy, BOUND)),
         ]
         async with open_supervisor(children) as supervisor:
             yield Tree(supervisor, engine, clock, mood)
@@ -335,7 +345,7 @@ async def test_the_example_of_the_documentation_reaches_shadow_after_14_days(pat
 
 
 async def test_in_three_stages_the_same_example_waits_for_a_win_rate(path: Path) -> None:
-    async with opened(path, PromotionSettings(ladder="three-stage")) as tree:
+    async with opened(path, policy_of(ladder="three-stage")) as tree:
         await tree.register()
         await tree.green()
         with pytest.raises(GateNotPassed, match=r"min_win_rate \(missing\)"):
@@ -493,9 +503,9 @@ async def test_a_hard_drawdown_demotes_in_that_tick_though_frozen_cooling_and_wi
 ) -> None:
     async with opened(path) as tree:
         await tree.register(stage=Scaled)
-        await tree.ask(Demote("mm"))
+        await tree.ask(DemoteAutomatically("mm", "soft", "recovery", "it fails to start"))
         await tree.ask(Freeze("mm", True))
-        await tree.ask(RecordMetrics("mm", Small, {"max_drawdown": 0.10}))
+        await tree.ask(RecordMetrics("mm", Small, {"max_drawdown": 0.20}))
         assert await tree.look(evaluate=False) == [("mm", Small, Shadow, True)]
         snapshot = await tree.snapshot()
         assert (snapshot.stage, snapshot.frozen) == (Shadow, True)
@@ -533,14 +543,14 @@ async def test_three_soft_breaches_of_the_last_five_sessions_demote_by_one_stage
 
 
 async def test_a_demoted_strategy_that_is_green_next_day_waits_for_its_cooldown(path: Path) -> None:
-    async with opened(path, PromotionSettings(policy="literal", min_paper_days=0)) as tree:
+    async with opened(path, policy_of("literal", min_paper_days=0)) as tree:
         await tree.register(stage=Small)
-        await tree.ask(Demote("mm"))
+        await tree.ask(DemoteAutomatically("mm", "soft", "recovery", "it fails to start"))
         await tree.green(days=1)
         assert await tree.look() == []
         snapshot = await tree.snapshot()
         assert (snapshot.evaluation.blocked_by, snapshot.cooldown_until) == (
-            "cooldown",
+            ("cooldown until 2023-11-21 22:14",),
             T0 + 7 * DAY_US,
         )
         with pytest.raises(CoolingDown):
@@ -615,9 +625,7 @@ async def test_a_strategy_with_broken_books_proves_nothing_and_holds_nobody_up(
 
 
 async def test_nobody_is_called_ready_in_the_tick_that_demotes_him(path: Path) -> None:
-    async with opened(
-        path, PromotionSettings(min_paper_days=0, min_trades=0, min_sharpe=-99)
-    ) as tree:
+    async with opened(path, policy_of(min_paper_days=0, min_trades=0, min_sharpe=-99)) as tree:
         await tree.register(stage=Shadow)
         assert await tree.look(status(equity=101.0), session="d1", evaluate=False) == []
         assert await tree.look(status(equity=101.5), session="d2", evaluate=False) == []
@@ -769,26 +777,30 @@ async def test_small_moves_within_a_session_are_not_written(path: Path) -> None:
     )
 )
 def test_no_order_of_moves_entitles_beyond_the_capital(moves: list[tuple[str, int]]) -> None:
-    rules = Rules(
-        PromotionSettings(min_paper_days=0, min_trades=0, min_sharpe=0),
-        capital_minor=CAPITAL_MINOR,
-    )
+    policy = policy_of(min_paper_days=0, min_trades=0, min_sharpe=0)
+
+    def entitled(one: Strategy) -> int:
+        return entitled_minor(one, policy, BOUND)
+
     held: dict[int, Strategy] = {}
     for kind, number in moves:
-        others = sum(rules.entitled_minor(one) for key, one in held.items() if key != number)
+        others = sum(entitled(one) for key, one in held.items() if key != number)
         with suppress(CapitalExceeded, KeyError, SkipRefused, CoolingDown, StrategyFrozen):
             if kind == "adopt" and number not in held:
                 after = core.registered(
                     f"s{number}", Small, T0, by="x", adopt=True, reason="x", budget_minor=4 * 10**12
                 ).after
-                core.check_capital(after, Small, rules, others)
+                check_capital(after, policy, BOUND, others)
             elif kind == "promote":
-                green = core.with_metrics(held[number], GREEN, T0)
-                after = core.promoted(green, rules, T0, by="x", others_minor=others).after
+                green = with_record(held[number], Record(GREEN, T0), 252)
+                found = evaluate(green, policy, T0, capital=BOUND, others_minor=others)
+                after = core.promoted(
+                    green, policy, found, T0, by="x", capital=BOUND, others_minor=others
+                ).after
             else:
-                after = core.demoted(held[number], rules, T0, by="x", reason="").after
+                after = core.demoted(held[number], policy, T0, by="x", reason="").after
             held[number] = after
-        assert sum(map(rules.entitled_minor, held.values())) <= CAPITAL_MINOR
+        assert sum(map(entitled, held.values())) <= CAPITAL_MINOR
 
 
 async def test_a_commit_of_unknown_outcome_is_looked_up(path: Path) -> None:

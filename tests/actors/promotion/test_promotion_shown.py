@@ -1,15 +1,15 @@
 """Promotion as the stream shows it: segments, the nearest miss in words, limits that demote."""
 
+import msgspec
 import pytest
 
-from fundops.actors.promotion import shown
-from fundops.actors.promotion.gate import evaluate
-from fundops.actors.promotion.settings import PromotionSettings
-from fundops.actors.promotion.strategy import Metric, Rules, Strategy
+from fundops.actors.promotion import Capital, policy_of, shown
+from fundops.actors.promotion.evaluation import evaluate
+from fundops.actors.promotion.strategy import Episode, Metric, Strategy
 from fundops.runtime import DAY_US
 from fundops.wire.promotion import CriterionResult, PromotionStage
 
-RULES = Rules(PromotionSettings())
+POLICY = policy_of()
 
 
 def result(
@@ -54,29 +54,31 @@ def test_the_nearest_miss_is_the_one_that_lacks_the_least() -> None:
     assert shown.nearest((passed,)) == ""
 
 
+def made(stage: PromotionStage, now_us: int, **recorded: float) -> Strategy:
+    metrics = {name: Metric(value, now_us) for name, value in recorded.items()}
+    return Strategy("id", "a", stage, 0, Episode(1, 0, recorded=metrics))
+
+
 def test_a_record_has_the_gate_and_the_limits_that_demote() -> None:
     now_us = 20 * DAY_US
-    strategy = Strategy(
-        "id",
-        "a",
-        PromotionStage.Live_Small,
-        0,
-        0,
-        cooldown_until_us=now_us + 1,
-        metrics={"max_drawdown": Metric(0.07, now_us)},
+    strategy = msgspec.structs.replace(
+        made(PromotionStage.Live_Small, now_us, max_drawdown=0.07), cooldown_until_us=now_us + 1
     )
-    record = shown.full(strategy, evaluate(strategy, RULES, now_us), RULES, now_us, None)
+    found = evaluate(strategy, POLICY, now_us, capital=Capital())
+    record = shown.full(strategy, found, POLICY, now_us, None)
     assert (record.stage, record.target) == ("live-small", "live-scaled")
     assert len(record.segments) == len(record.criteria) == record.passed + record.missed
     assert record.until_us == now_us + 1
     assert record.days_in_stage == 20.0
+    assert (record.blocked_by, record.why) == (found.blocked_by, found.why)
     assert [(limit.name, limit.limit_pct, limit.observed_pct) for limit in record.keep_limits] == [
-        ("drawdown", 10.0, 7.0),
+        ("drawdown", 20.0, 7.0),
         ("session_loss", 5.0, 0.0),
     ]
 
 
 def test_a_retired_strategy_has_no_gate_and_no_limits() -> None:
-    strategy = Strategy("id", "a", PromotionStage.Retired, 0, 0)
-    record = shown.full(strategy, evaluate(strategy, RULES, 1), RULES, 1, None)
+    strategy = made(PromotionStage.Retired, 1)
+    found = evaluate(strategy, POLICY, 1, capital=Capital())
+    record = shown.full(strategy, found, POLICY, 1, None)
     assert (record.target, record.segments, record.keep_limits) == (None, (), ())

@@ -13,7 +13,14 @@ from trio.testing import MockClock
 from fundops.actors.host import Host
 from fundops.actors.persistence import PersistenceActor, Reader
 from fundops.actors.persistence import schema as persistence_schema
-from fundops.actors.recovery import SCHEMA, SCHEMA_3, RecoveryActor, RecoverySettings, schema
+from fundops.actors.recovery import (
+    SCHEMA,
+    SCHEMA_3,
+    SCHEMA_5,
+    RecoveryActor,
+    RecoverySettings,
+    schema,
+)
 from fundops.actors.recovery.actor import calls_of
 from fundops.actors.recovery.feeds import Feed
 from fundops.actors.recovery.record import Record
@@ -123,7 +130,7 @@ class MoodyPersistence(PersistenceActor):
     def __init__(self, path: Path, mood: dict[str, Any]) -> None:
         super().__init__(
             path,
-            (persistence_schema.SCHEMA, SCHEMA + SCHEMA_3, ALERT_SCHEMA),
+            (persistence_schema.SCHEMA, SCHEMA + SCHEMA_3 + SCHEMA_5, ALERT_SCHEMA),
             make_worker=InlineWorker,
         )
         self._mood = mood
@@ -881,6 +888,7 @@ RECORDS = [
         kill=True,
         held_by="ann",
         episode=3,
+        since_us=4,
         attempts=2,
         due_us=17,
         restarted_us=5,
@@ -904,6 +912,27 @@ async def test_a_record_is_read_as_it_was_saved_and_replaces_the_one_before(tmp_
         await persistence.ask(Commit((schema.save_records(RECORDS),)))
         with Reader(world.path) as reader:
             assert sorted(schema.records(reader), key=str) == sorted(RECORDS, key=str)
+
+
+def test_an_episode_of_before_the_migration_began_with_its_first_event() -> None:
+    connection = apsw.Connection(":memory:")
+    connection.execute(SCHEMA + SCHEMA_3)
+    for name in ("open", "reset", "well"):
+        connection.execute(
+            "INSERT INTO recovery_state VALUES"
+            " (?, 'OPEN', NULL, 0, NULL, 1, 3, NULL, NULL, '[]', 'x', NULL, 0, 0, 0, 0)",
+            (name,),
+        )
+    log = ["open restart_strategy", "open opened", "reset opened", "reset reset", "reset opened"]
+    for number, line in enumerate(log, 1):
+        name, action = line.split()
+        connection.execute(
+            "INSERT INTO recovery_event VALUES (?, ?, ?, ?, NULL, 1, NULL, NULL)",
+            (number, number * 10, action, name),
+        )
+    connection.execute(SCHEMA_5)
+    found = connection.execute("SELECT name, since_us FROM recovery_state ORDER BY name").fetchall()
+    assert found == [("open", 10), ("reset", 50), ("well", None)]
 
 
 async def test_only_feeds_whose_last_word_was_a_warning_are_found_stale(tmp_path: Path) -> None:

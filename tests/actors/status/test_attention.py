@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from fundops.actors.status.attention import ROWS_MAX, Aside, Known, attention
 from fundops.wire.stream.records import (
     ActorLine,
@@ -15,6 +17,7 @@ from fundops.wire.stream.records import (
 
 NOW_US, BEFORE_US = 2_000, 1_000
 REASON = "3 failed attempts; the last: boom"
+FAILED = "3 of 3 restarts failed, the breaker is open"
 
 
 def rows(**known: Any) -> dict[str, Any]:
@@ -23,7 +26,17 @@ def rows(**known: Any) -> dict[str, Any]:
 
 def brief(would_do: str) -> PromotionBrief:
     return PromotionBrief(
-        "shadow", "live-small", "PASS", 5, (1.0,) * 5, "", 0, would_do, "", None, False, 20.0, 3
+        stage="shadow",
+        target="live-small",
+        verdict="PASS",
+        passed=5,
+        segments=(1.0,) * 5,
+        nearest="",
+        missed=0,
+        would_do=would_do,
+        frozen=False,
+        days_in_stage=20.0,
+        rev=3,
     )
 
 
@@ -33,6 +46,7 @@ def strategy(**changed: Any) -> dict[str, Any]:
         "paused_by": "",
         "paused_why": "",
         "counters_restarted": False,
+        "real": False,
     } | changed
 
 
@@ -97,9 +111,39 @@ def test_every_thing_that_waits_has_its_row_and_command() -> None:
         "ready:r": "fundops strategy promote r --to live-small",
         "feed:x": "",
     }
-    assert found["breaker:b"].why == "3 of 3 restarts failed: boom"
+    assert found["breaker:b"].why == FAILED
     assert found["paused:p"].why == "by ann: news"
     assert found["reports_aside"].title == "3 reports are not booked"
+
+
+@pytest.mark.parametrize(
+    ("attempts", "reason", "why"),
+    [
+        (3, "3 failed attempts; the last: E: no (a1-b2:1:3)", FAILED),
+        (3, None, FAILED),
+        (2, "2 failed attempts; the last: E: no (a1-b2:1:2)", "2 failed attempts; the last: E: no"),
+        (0, "not retryable: E: one\ntwo", "not retryable: E: one"),
+        (0, None, "the breaker is open"),
+        (0, "not retryable: E: no key", "not retryable: E: no key"),
+        (1, "intensity: 9 restarts within 24 h", "intensity: 9 restarts within 24 h"),
+    ],
+)
+def test_a_breaker_says_why_in_one_short_line(attempts: int, reason: str | None, why: str) -> None:
+    open_ = Recovery("OPEN", attempts, 3, None, reason, 1, BEFORE_US, True)
+    assert rows(recovery={"b": open_})["breaker:b"].why == why
+
+
+def test_a_breaker_says_whether_real_money_is_behind_it() -> None:
+    recovery = {"b": Recovery("OPEN", 0, 3, None, "x: " + "y" * 900, 1, BEFORE_US, True)}
+    for real, words in ((True, "…. It holds real money."), (False, "…. No real money in it.")):
+        row = rows(recovery=recovery, strategies={"b": strategy(real=real)})["breaker:b"]
+        assert row.why.endswith(words)
+        assert len(row.why) < 120
+
+
+def test_a_replay_has_no_silent_engine() -> None:
+    assert "stale" in rows(fund={"stale": True, "clock": "system"})
+    assert rows(fund={"stale": True, "clock": "driven"}) == {}
 
 
 def test_a_hostile_name_cannot_leave_its_quotes() -> None:

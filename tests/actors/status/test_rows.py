@@ -1,10 +1,14 @@
 """Rows as records: the outbox and its changes, the series and its thinning, the flat tree."""
 
+from decimal import Decimal
+
 import apsw
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fundops.actors.ledger.accounts import REVENUE
 from fundops.actors.persistence import Rows
 from fundops.actors.status.attention import Aside
 from fundops.actors.status.rows import (
@@ -12,6 +16,7 @@ from fundops.actors.status.rows import (
     aside,
     channels,
     delivery_events,
+    lean_entry,
     outbox,
     recovery,
     series_of,
@@ -19,8 +24,16 @@ from fundops.actors.status.rows import (
 )
 from fundops.actors.status.tree import flat
 from fundops.runtime import DAY_US, ChildStatus, MailboxStatistics
-from fundops.wire.stream.protocol import Get, Series
-from fundops.wire.stream.records import ActorLine, Channel, DeliveryEvent, Mailbox
+from fundops.wire.stream.protocol import Event, Get, Series, encode
+from fundops.wire.stream.records import (
+    RESULT_ACCOUNTS,
+    ActorLine,
+    Channel,
+    DeliveryEvent,
+    JournalEvent,
+    Leg,
+    Mailbox,
+)
 
 
 def rows(*scripts: str) -> Rows:
@@ -78,13 +91,15 @@ def test_the_oldest_report_that_waits_is_named() -> None:
 def test_a_breaker_under_a_hold_is_open_too() -> None:
     found = rows(
         "CREATE TABLE recovery_state (name TEXT, phase TEXT, beneath TEXT, episode INTEGER,"
-        " attempts INTEGER, due_us INTEGER, reason TEXT, held_by TEXT)",
-        "INSERT INTO recovery_state VALUES ('a', 'HELD', 'OPEN', 2, 3, NULL, 'x', 'ann'),"
-        " ('b', 'COOLDOWN', NULL, 1, 1, 9, 'y', NULL)",
+        " attempts INTEGER, due_us INTEGER, reason TEXT, held_by TEXT, since_us INTEGER)",
+        "INSERT INTO recovery_state VALUES ('a', 'HELD', 'OPEN', 2, 3, NULL, 'x', 'ann', 4),"
+        " ('b', 'COOLDOWN', NULL, 1, 1, 9, 'y', NULL, 5), ('c', 'HEALTHY', NULL, 1, 0, NULL, NULL,"
+        " NULL, 3)",
     )
     shown = recovery(found, 3)
     assert (shown["a"].breaker_open, shown["b"].breaker_open) == (True, False)
     assert (shown["b"].max, shown["b"].due_us, shown["b"].episode) == (3, 9, 1)
+    assert [shown[name].since_us for name in "abc"] == [4, 5, None]
 
 
 NAV = "CREATE TABLE nav_history (at_us INTEGER, nav_minor INTEGER, drawdown_pct REAL)"
@@ -166,3 +181,60 @@ def test_the_tree_is_flat_by_path_with_its_mailboxes_apart() -> None:
         "guard": Mailbox(3, 7, 256, 0.2, 2),
         "subsystems/ledger": Mailbox(3, 7, 256, 2.3, 2),
     }
+
+
+# -- entries
+
+
+def entry(legs: list[list[object]], **more: object) -> bytes:
+    return msgspec.json.encode({"legs": legs, **more})
+
+
+FILL: list[list[object]] = [
+    ["TRADING_FEES", "a", "USD", 260169103],
+    ["CASH", "a", "USD", -10407024284103],
+    ["POSITIONS", "a", "USD", 10406764115000],
+]
+
+
+def test_a_leg_has_no_trailing_fields_without_a_value() -> None:
+    legs = [["CASH", "a", "USD", 1], ["CASH", None, "USD", 2], ["CASH", "b", "EUR", 300000000]]
+    lean = lean_entry((1, "2026-01-02", "transfer", "a", None, entry([*legs, *FILL])), "USD")
+    assert lean.legs[:3] == (
+        ("CASH", "0.00000001"),
+        ("CASH", "0.00000002"),
+        ("CASH", "3.00", "b", "EUR"),
+    )
+    other = lean_entry((1, "2026-01-02", "transfer", None, None, entry(legs)), "USD")
+    assert other.legs[:2] == (("CASH", "0.00000001", "a"), ("CASH", "0.00000002"))
+
+
+def test_a_client_reads_the_entry_that_was_sent() -> None:
+    row = (1, "2026-01-02", "fill", "a", 7, entry([*FILL, ["CASH", "b", "EUR", 1]], memo="m"))
+    sent = msgspec.json.encode(lean_entry(row, "USD"))
+    read = msgspec.json.decode(sent, type=JournalEvent)
+    assert read == JournalEvent(
+        1,
+        "2026-01-02",
+        "fill",
+        (
+            Leg("TRADING_FEES", "2.60169103"),
+            Leg("CASH", "-104070.24284103"),
+            Leg("POSITIONS", "104067.64115"),
+            Leg("CASH", "0.00000001", "b", "EUR"),
+        ),
+        "a",
+        "m",
+        7,
+    )
+    assert read.cash == Decimal("-104070.24284103")
+    assert read.result == Decimal("-2.60169103")
+
+
+def test_the_result_is_of_the_accounts_that_a_period_close_moves() -> None:
+    assert RESULT_ACCOUNTS == REVENUE
+
+
+def test_a_fill_takes_few_bytes() -> None:
+    row = (1360852260000000, "2013-02-14", "fill", "a", None, entry(FILL))
+    assert len(encode(Event("journal", 4951, lean_entry(row, "USD")))) <= 230

@@ -185,7 +185,6 @@ async def test_a_committed_row_becomes_an_event(path: Path) -> None:
             "alerts",
             1,
             {
-                "id": 1,
                 "at_us": NOW_US,
                 "level": "WARNING",
                 "category": "DRAWDOWN",
@@ -224,18 +223,15 @@ async def test_an_entry_is_lean_with_each_leg_once_as_text(path: Path) -> None:
         [event] = await events_of(fund.url, "journal", 1)
     assert isinstance(event, Event)
     assert event.data == {
-        "seq": 1,
         "recorded_us": NOW_US,
         "day": "2024-01-02",
         "kind": "profit",
         "strategy": "alpha",
         "legs": [
-            ["CASH", "90071992.54740993", None, None],
-            ["REALIZED_PNL", "-90071992.54740993", None, None],
+            ["CASH", "90071992.54740993"],
+            ["REALIZED_PNL", "-90071992.54740993"],
             ["CASH", "1.00", None, "EUR"],
         ],
-        "cash": "90071992.54740993",
-        "result": "90071992.54740993",
         "memo": "m",
     }
 
@@ -264,7 +260,6 @@ async def test_moves_and_recoveries_are_sent_as_their_records(path: Path) -> Non
         "promotions",
         1,
         {
-            "seq": 1,
             "strategy": "alpha",
             "kind": "promote",
             "from_stage": "shadow",
@@ -280,7 +275,6 @@ async def test_moves_and_recoveries_are_sent_as_their_records(path: Path) -> Non
         "recovery_events",
         1,
         {
-            "seq": 1,
             "at_us": NOW_US,
             "action": "restart_strategy",
             "target": "alpha",

@@ -238,7 +238,7 @@ def test_engaging_on_an_impossible_path_is_refused(command: Command, db: Path) -
 def test_a_metric_that_json_cannot_carry_is_refused(
     command: Command, db: Path, figure: str
 ) -> None:
-    ended = command("strategy", "record", "a", "paper", f"sharpe={figure}")
+    ended = command("strategy", "record", "a", f"sharpe={figure}")
     assert (ended.code, ended.err) == (
         2,
         f"fundops: METRIC=VALUE: 'sharpe={figure}' is not a finite number\n",

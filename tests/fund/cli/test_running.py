@@ -70,7 +70,7 @@ def test_a_strategy_is_led_through_its_life(command: Command, fund: FundManager)
     )
     adopt = f"strategy adopt {LONG} live-small --reason traded --by bob"
     assert command(adopt)[0] == 0
-    assert command("strategy record trend paper sharpe=1.2 max_drawdown=0.08")[:2] == (0, "done\n")
+    assert command("strategy record trend sharpe=1.2 max_drawdown=0.08")[:2] == (0, "done\n")
     assert fund.promotion.snapshot("trend").metrics["sharpe"] == 1.2
     code, out, _ = command("strategy status")
     assert [line.split()[:3] for line in out.splitlines()] == [
@@ -80,7 +80,7 @@ def test_a_strategy_is_led_through_its_life(command: Command, fund: FundManager)
     ]
     assert "…" in out.splitlines()[1]
     code, out, _ = command("strategy evaluate trend")
-    assert out.startswith("trend: paper to shadow: FAIL\nnot promoted: gate\n")
+    assert out.startswith("trend: paper to shadow: FAIL\nnot promoted: trades: missing; 14 more")
     assert "min_days" in out
     assert "days to go" in out
     code, out, err = command("strategy promote trend --reason now")
@@ -194,10 +194,6 @@ def test_with_no_fund_the_file_answers_and_the_rest_ends_with_three(
     for line in (
         "status",
         "storage",
-        "strategy status",
-        "strategy show trend",
-        "strategy promote trend",
-        "strategy freeze trend",
         "recovery status",
         "recovery hold trend",
         "alerts test",
@@ -207,7 +203,7 @@ def test_with_no_fund_the_file_answers_and_the_rest_ends_with_three(
         code, out, err = command(line)
         assert (code, out) == (3, "")
         assert err.startswith(f"fundops: no fund runs on {path}, and `fundops {words}` needs one")
-    code, out, err = command("strategy freeze trend --json")
+    code, out, err = command("recovery hold trend --json")
     assert (code, out) == (3, err)
     assert json.loads(err)["error"]["type"] == "NobodyListens"
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import msgspec
 import pytest
 
 from fundops import FundConfig, PromotionStage
-from fundops.actors.promotion.ladder import ladder
+from fundops.actors.promotion import Capital, policy_of
+from fundops.actors.promotion.evaluation import evaluate
+from fundops.actors.promotion.strategy import Strategy
 from fundops.replay.reasons import limit_pct_of, reason_of
-from fundops.wire.promotion import CriterionResult, Evaluation, PromotionSnapshot
+from fundops.wire.promotion import CriterionResult, PromotionSnapshot
 
 Op = Literal[">=", "<="]
 
@@ -18,11 +21,16 @@ Op = Literal[">=", "<="]
 def _snapshot(
     *criteria: CriterionResult,
     target: PromotionStage | None = PromotionStage.Shadow,
-    blocked_by: str = "gate",
+    blocked_by: tuple[str, ...] = ("gate",),
     metrics: Mapping[str, float] | None = None,
 ) -> PromotionSnapshot:
     stage = PromotionStage.Paper
-    evaluation = Evaluation("", "trend", stage, target, 1, 0, criteria, "FAIL", "none", blocked_by)
+    evaluation = msgspec.structs.replace(
+        evaluate(Strategy("id", "trend", stage, 0, 0), policy_of(), 0, capital=Capital()),
+        target=target,
+        criteria=criteria,
+        blocked_by=blocked_by,
+    )
     return PromotionSnapshot(
         "id", "trend", stage, 20.0, 1, False, None, metrics or {}, evaluation, ()
     )
@@ -74,8 +82,8 @@ def test_the_demotion_that_led_to_the_stage_comes_first() -> None:
 
 
 def test_a_gate_that_passes_says_what_else_it_waits_for() -> None:
-    assert _reason(_snapshot(blocked_by="cooling down")) == "cooling down"
-    assert _reason(_snapshot(blocked_by="")) == "passes its gate"
+    assert _reason(_snapshot(blocked_by=("cooling down",))) == "cooling down"
+    assert _reason(_snapshot(blocked_by=())) == "passes its gate"
 
 
 def test_an_open_breaker_comes_before_everything_else() -> None:
@@ -102,6 +110,7 @@ def test_the_top_stage_names_the_limit_and_the_way_to_it(
 
 def test_the_lowest_limit_of_real_money_counts() -> None:
     config = FundConfig(total_capital=1)
-    rungs = ladder("four-stage")
-    limits = {rung.stage.value: limit_pct_of(rung, config) for rung in rungs.rungs}
-    assert limits == {"paper": None, "shadow": None, "live-small": 10.0, "live-scaled": 20.0}
+    limits = {
+        rung.stage.value: limit_pct_of(rung, config) for rung in config.promotion_rules().rungs
+    }
+    assert limits == {"paper": None, "shadow": None, "live-small": 20.0, "live-scaled": 20.0}

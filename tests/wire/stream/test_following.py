@@ -86,7 +86,7 @@ async def test_states_follow_the_messages_and_events_are_records(fund: Fund) -> 
         await next_of(client, Snapshot)
         assert client.states["strategies"] == {"a": {"n": 1, "m": 2}}
         event = await next_of(client, Event)
-        assert event.data == AlertEvent(1, 2, "WARNING", "GENERAL", "t")
+        assert event.data == AlertEvent(2, "WARNING", "GENERAL", "t")
         fund.hub.publish_state("strategies", {"a": {"n": 1, "m": 3}, "b": {"n": 0, "m": 0}})
         await next_of(client, Patch)
         await next_of(client, Delta)
@@ -203,6 +203,7 @@ def test_a_url_of_another_form_is_refused_at_once() -> None:
 def test_messages_change_a_copy_of_the_state() -> None:
     before = {"a": {"x": 1}, "b": 2}
     assert merged(before, Delta("t", 1, "b", None)) == {"a": {"x": 1}}
-    assert merged(before, Patch("t", 1, "a", {"y": None})) == {"a": {"x": 1, "y": None}, "b": 2}
+    assert merged(before, Patch("t", 1, "a", {"y": 3})) == {"a": {"x": 1, "y": 3}, "b": 2}
+    assert merged(before, Patch("t", 1, "a", {"x": None})) == {"a": {}, "b": 2}
     assert merged(before, Snapshot("t", 1, {})) == {}
     assert before == {"a": {"x": 1}, "b": 2}

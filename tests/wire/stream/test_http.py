@@ -59,6 +59,10 @@ def test_a_request_that_breaks_a_rule_is_answered_with_its_status(
     [
         ("localhost", [], None),
         ("127.0.0.1:1", [], None),
+        ("[::1]:8711", ["http://[::1]:8711"], None),
+        ("[::1]", ["http://localhost"], HTTPStatus.FORBIDDEN),
+        ("[::2]:8711", [], HTTPStatus.MISDIRECTED_REQUEST),
+        ("::1", [], HTTPStatus.MISDIRECTED_REQUEST),
         ("LOCALHOST:8711", ["http://localhost:8711"], None),
         ("", [], HTTPStatus.MISDIRECTED_REQUEST),
         ("localhost.evil.example", [], HTTPStatus.MISDIRECTED_REQUEST),
@@ -80,6 +84,7 @@ def test_only_loopback_hosts_and_our_own_pages_may_ask(
         (b"GET", b"/ws?x=1", ["websocket"], None),
         (b"GET", b"/wss", ["websocket"], HTTPStatus.NOT_FOUND),
         (b"POST", b"/ws", ["websocket"], HTTPStatus.METHOD_NOT_ALLOWED),
+        (b"HEAD", b"/ws", ["websocket"], HTTPStatus.METHOD_NOT_ALLOWED),
         (b"GET", b"/ws", [], HTTPStatus.UPGRADE_REQUIRED),
         (b"GET", b"/ws", ["h2c"], HTTPStatus.UPGRADE_REQUIRED),
     ],
@@ -96,7 +101,9 @@ def test_only_an_upgrade_of_the_path_is_accepted(
     [
         (b"GET", b"/", None),
         (b"GET", b"/readyz?verbose=1", None),
-        (b"HEAD", b"/", HTTPStatus.METHOD_NOT_ALLOWED),
+        (b"HEAD", b"/", None),
+        (b"PUT", b"/", HTTPStatus.METHOD_NOT_ALLOWED),
+        (b"HEAD", b"/?token=secret", HTTPStatus.BAD_REQUEST),
         (b"POST", b"/act", HTTPStatus.NOT_FOUND),
         (b"GET", b"/../etc/passwd", HTTPStatus.NOT_FOUND),
         (b"GET", b"/\xff", HTTPStatus.NOT_FOUND),
@@ -150,6 +157,16 @@ def test_a_get_with_a_body_is_refused() -> None:
     refusal = RequestReader(8_192).feed(request)
     assert isinstance(refusal, HttpRefusal)
     assert refusal.status == HTTPStatus.BAD_REQUEST
+
+
+def test_a_head_is_answered_as_a_get_without_its_body() -> None:
+    asked = b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    request = RequestReader(8_192).feed(asked)
+    assert request == PlainRequest("/healthz", "localhost", None, True, b"", wants_body=False)
+    refusal = RequestReader(8_192).feed(asked.replace(b"/healthz", b"/nothing"))
+    assert isinstance(refusal, HttpRefusal)
+    assert refusal.encode().startswith(b"HTTP/1.1 404 ")
+    assert refusal.encode().endswith(b"\r\n\r\n")
 
 
 def test_a_refusal_says_its_length_and_closes() -> None:

@@ -25,6 +25,7 @@ from fundops.wire.stream.protocol import (
     Snapshot,
     decode_server,
 )
+from fundops.wire.stream.records import DeliveryEvent, Recovery
 
 
 def decoded(messages: Iterable[bytes]) -> list[ServerMessage]:
@@ -180,18 +181,45 @@ def test_a_client_that_missed_a_change_gets_the_whole_record() -> None:
     hub.pending(cursor)
     hub.publish_state("strategies", record(state="failed"))
     hub.publish_state("strategies", record(state="failed", pnl="2.00"))
-    assert read(hub, cursor) == [
-        Delta("strategies", 3, "a", record(state="failed", pnl="2.00")["a"])
-    ]
+    assert read(hub, cursor) == [Delta("strategies", 3, "a", {"state": "failed", "pnl": "2.00"})]
 
 
-def test_a_field_that_is_gone_makes_a_whole_record() -> None:
+def test_a_field_that_is_gone_is_null_in_the_patch() -> None:
     hub = a_hub()
-    hub.publish_state("strategies", {"a": {"x": 1, "y": 2}})
+    hub.publish_state("strategies", {"a": {"w": 0, "x": 1, "y": 2}})
     cursor = hub.attach(["strategies"])
     hub.pending(cursor)
-    hub.publish_state("strategies", {"a": {"x": 1}})
-    assert read(hub, cursor) == [Delta("strategies", 2, "a", {"x": 1})]
+    hub.publish_state("strategies", {"a": {"w": 0, "x": 1}})
+    assert read(hub, cursor) == [Patch("strategies", 2, "a", {"y": None})]
+    hub.publish_state("strategies", {"a": {"w": 0, "x": 1, "z": 3}})
+    assert read(hub, cursor) == [Patch("strategies", 3, "a", {"z": 3})]
+
+
+def test_a_field_without_a_value_is_not_sent() -> None:
+    hub = a_hub()
+    hub.publish_state("strategies", record(), details=record())
+    cursor = hub.attach(["strategies"])
+    sent = {"state": "running", "pnl": "1.00"}
+    assert read(hub, cursor) == [Snapshot("strategies", 2, {"a": sent})]
+    hub.ask(cursor, {"strategies": ["a"]})
+    assert read(hub, cursor) == [Delta("strategies", 2, "a", sent)]
+    hub.publish_state("strategies", {"a": {"state": "running", "pnl": "1.00"}})
+    assert read(hub, cursor) == []
+
+
+def test_records_leave_out_the_fields_that_have_their_default() -> None:
+    hub = a_hub()
+    cursor = hub.attach(["recovery", "deliveries"])
+    hub.publish_state("recovery", {"a": Recovery("HEALTHY", 0, 3)})
+    hub.publish_event("deliveries", 1, DeliveryEvent(7, "log", "PENDING", 0))
+    assert read(hub, cursor) == [
+        Snapshot("recovery", 1, {"a": {"phase": "HEALTHY", "attempts": 0, "max": 3}}),
+        Event(
+            "deliveries",
+            1,
+            {"alert_id": 7, "channel": "log", "state": "PENDING", "attempts": 0},
+        ),
+    ]
 
 
 def test_a_patch_is_framed_once_for_all_clients() -> None:
@@ -552,7 +580,8 @@ class Client:
             case Patch(topic, seq, key, fields):
                 assert seq > self.state_seqs[topic]
                 self.state_seqs[topic] = seq
-                self.states[topic][key] = {**self.states[topic][key], **fields}
+                merged = {**self.states[topic][key], **fields}
+                self.states[topic][key] = {name: x for name, x in merged.items() if x is not None}
             case Resumed(topic, from_seq, _):
                 assert from_seq == self.first_seq[topic] + 1
             case Event(topic, seq, data):

@@ -6,50 +6,57 @@ alert leaves from memory. They are fired from the state, again in later ticks un
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import ClassVar, Final
 
-from ...runtime import FundopsError
-from ...wire.alert import AlertOutcome, AlertReceipt, Category, Level, SendAlert
-from ...wire.persistence import StorageState, StorageStatus
-from ..persistence import StorageBoard
+from ....runtime import FundopsError
+from ....wire.alert import AlertOutcome, Category, Level, SendAlert
+from ....wire.errors import StorageDegraded
+from ....wire.persistence import StorageState, StorageStatus
+from ..round import Effects, Round
+from .step import Ports, Step
 
-__all__ = ["WAL_LARGE_BYTES", "StorageWatch"]
+__all__ = ["WAL_LARGE_BYTES", "StorageStep"]
 
 # Checkpoints cut the log back every 16 MiB, unless a reader never ends its transaction.
 WAL_LARGE_BYTES = 256 * 2**20
 # After an alert that the rate limit held back; each try leaves a row in the history.
 AGAIN_AFTER_US: Final = 60_000_000
 
-Ask = Callable[[str, Any], Awaitable[Any]]
 
+class StorageStep(Step):
+    """Compares the state of the storage with what was told.
 
-class StorageWatch:
-    """Remembers what was told; a new one resolves what an earlier process left open."""
+    A new one resolves what an earlier process left open.
+    """
 
-    def __init__(self, board: StorageBoard, *, alerts: bool) -> None:
-        self._board = board
-        self._alerts = alerts
+    name: ClassVar[str] = "storage"
+    tells_itself: ClassVar[bool] = True
+
+    def __init__(self, ports: Ports) -> None:
+        super().__init__(ports)
         self._told: dict[str, bool] = {}  # by dedup key: whether it was fired; else resolved
         self._again_us: dict[str, int] = {}
 
-    async def look(self, ask: Ask, now_us: int) -> str | None:
-        """Compare the state with what was told. Returns why the database cannot be written."""
-        status = self._board.read()
+    async def run(self, tick: Round) -> Effects:
+        """Tell a change of the state. The fault is that the database cannot be written."""
+        status = self.ports.storage.read()
         if status is None:
-            return None  # persistence restarts, and its supervisor tells of that
-        if self._alerts:
+            return Effects()  # persistence restarts, and its supervisor tells of that
+        if self.ports.settings.alerts_enabled:
+            now_us = self.ports.clock.now_us()
             for state in ("failed", "degraded"):
-                await self._tell(ask, now_us, _of_state(state, status), status.state == state)
-            await self._tell(ask, now_us, _of_log(status), status.wal_bytes > WAL_LARGE_BYTES)
-        return None if status.state == "ok" else str(status.reason)
+                await self._tell(now_us, _of_state(state, status), status.state == state)
+            await self._tell(now_us, _of_log(status), status.wal_bytes > WAL_LARGE_BYTES)
+        if status.state == "ok":
+            return Effects()
+        return Effects(fault=StorageDegraded(str(status.reason)))
 
-    async def _tell(self, ask: Ask, now_us: int, alert: SendAlert, fires: bool) -> None:
+    async def _tell(self, now_us: int, alert: SendAlert, fires: bool) -> None:
         key = str(alert.dedup_key)
         if self._told.get(key) is fires or now_us < self._again_us.get(key, 0):
             return
         try:
-            receipt: AlertReceipt = await ask("alert", alert if fires else _resolved(alert))
+            receipt = await self.ports.ask("alert", alert if fires else _resolved(alert))
         except FundopsError:
             return  # storage refused all but a CRITICAL one, or the actor restarts
         if receipt.outcome is AlertOutcome.RATE_SUPPRESSED:

@@ -1,0 +1,68 @@
+"""The steps of a tick, in their order. A new step is a file here and a line in this list.
+
+The guard comes before all that may wait for a disk or for the engine, so that a slow ledger costs
+no lease.
+"""
+
+from __future__ import annotations
+
+from .alert import AlertStep
+from .breaks import BreaksStep
+from .clock import ClockStep
+from .engine import DoubtsStep, EngineStep, FeedsStep
+from .failures import FailuresStep
+from .fees import FeesStep, OwedFeesStep
+from .guard import GuardStep
+from .ledger import LedgerStep
+from .marks import MarksStep
+from .minutes import MinutesStep
+from .pauses import PausesStep
+from .promotion import PromotionStep, SampleStep
+from .reach import ReachStep
+from .reconcile import ReconcileStep
+from .recovery import RecoveryStep
+from .remember import RememberAgainStep, RememberStep
+from .risk import RiskStep
+from .sessions import CloseStep, SessionsStep
+from .statement import StatementStep
+from .step import Ports, Step
+from .storage import StorageStep
+from .totals import TotalsStep
+
+__all__ = ["STEPS", "Ports", "Step", "steps_of"]
+
+STEPS: tuple[type[Step], ...] = (
+    ClockStep,
+    EngineStep,
+    FeedsStep,
+    DoubtsStep,
+    SessionsStep,
+    FailuresStep,
+    OwedFeesStep,
+    TotalsStep,
+    GuardStep,
+    PausesStep,
+    ReachStep,
+    LedgerStep,
+    PromotionStep,
+    ReconcileStep,
+    CloseStep,
+    MinutesStep,
+    RiskStep,
+    RecoveryStep,
+    RememberStep,
+    # The consumers of what that commit says.
+    SampleStep,
+    FeesStep,
+    MarksStep,
+    BreaksStep,
+    StatementStep,
+    RememberAgainStep,
+    StorageStep,
+    AlertStep,
+)
+
+
+def steps_of(ports: Ports) -> tuple[Step, ...]:
+    """The steps of one life of oversight, for a fund with these settings."""
+    return tuple(step(ports) for step in STEPS if step.serves(ports.settings))

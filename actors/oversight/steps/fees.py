@@ -1,0 +1,59 @@
+"""The step `fees`: the fees that are owed are booked, once the record says so."""
+
+from __future__ import annotations
+
+import logging
+from typing import ClassVar
+
+from msgspec.structs import replace
+
+from ....wire.errors import IdempotencyConflict
+from ....wire.ledger import ReadTotals
+from ..fees import charge_of
+from ..round import Effects, Round, applied, joined
+from ..settings import OversightSettings
+from .step import Step
+from .withdrawals import settled
+
+__all__ = ["FeesStep", "OwedFeesStep"]
+
+log = logging.getLogger("fundops.oversight")
+
+
+class FeesStep(Step):
+    """Books what is owed, after the commit that says so.
+
+    A crash after the booking asks for the same keys and amounts again, which the ledger answers
+    with the entries it has: a fee is charged neither twice nor never.
+    """
+
+    name: ClassVar[str] = "fees"
+
+    @classmethod
+    def serves(cls, settings: OversightSettings) -> bool:
+        """Without a ledger fees are not booked."""
+        return settings.ledger_enabled
+
+    async def run(self, tick: Round) -> Effects:
+        """Book the fees of the record on disk. Raises: `FundopsError`; they stay owed."""
+        memory = tick.memory
+        if not memory.owed or tick.stored.owed != memory.owed:
+            return Effects()
+        for fee in memory.owed:
+            try:
+                await self.ports.ask("ledger", charge_of(fee))
+            except IdempotencyConflict as booked:
+                log.warning("session %s was charged before: %s", fee.session, booked)
+        totals = await self.ports.ask("ledger", ReadTotals())
+        return Effects(totals=totals, memory=replace(memory, owed=()))
+
+
+class OwedFeesStep(FeesStep):
+    """Books what an earlier tick or life has left, before NAV is taken: the ledger's totals say
+    whether a fee is booked, and the record whether it is owed.
+    """
+
+    async def run(self, tick: Round) -> Effects:
+        """Settle a withdrawal whose answer was lost, then book. Raises: `FundopsError`."""
+        found = await settled(self.ports, tick)
+        return joined(found, await super().run(applied(tick, found)))

@@ -1,0 +1,125 @@
+"""The step `guard`: NAV and drawdowns are judged, and leases renewed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from msgspec.structs import replace
+
+from ....wire.alert import AlertDraft, Category, Level
+from ....wire.errors import AmountError
+from ....wire.guard import GuardReport, Watch
+from ....wire.ledger import LedgerTotals
+from ....wire.money import from_minor
+from ...alert import told_keys
+from .. import closing, fees
+from ..round import Effects, Round
+from ..schema import Memory
+from .step import Ports, Step, over
+
+__all__ = ["GuardStep"]
+
+_UNPRICED = "unpriced"  # dedup key
+
+
+class GuardStep(Step):
+    """Has the guard look. Without it the leases run out, so a person is woken at once."""
+
+    name: ClassVar[str] = "guard"
+    level: ClassVar[Level] = Level.CRITICAL
+    repeat_s: ClassVar[float | None] = 60.0
+
+    def __init__(self, ports: Ports) -> None:
+        super().__init__(ports)
+        enabled = ports.settings.alerts_enabled
+        self._unpriced_told = enabled and _UNPRICED in told_keys(ports.rows, _UNPRICED)
+
+    async def run(self, tick: Round) -> Effects:
+        """One look. Raises: `ActorError`."""
+        memory, totals, settings = tick.memory, tick.totals, self.ports.settings
+        external = self._external_minor(tick)
+        # A withdrawal that these totals do not show is not in this flow either.
+        is_shown = totals is None or totals.entries >= memory.redeemed_seq
+        if memory.guard.units and not tick.suspect and is_shown:
+            flow = external - memory.guard.external_minor
+            memory = closing.with_flow(memory, settings, flow, tick.now_us)
+        posted, owed = memory.fees.posted_minor, 0
+        alerts: tuple[AlertDraft, ...] = ()
+        if totals is not None:
+            posted, owed = totals.fees_minor, sum(fee.amount_minor for fee in memory.owed)
+            memory = _earned(memory, totals)
+            alerts = self._unpriced(totals)
+        earned = memory.earned_minor + memory.converted_minor
+        report = await self.ports.ask(
+            "guard",
+            Watch(
+                tick.statuses,
+                tick.terms,
+                external,
+                posted,
+                memory.fees.management_minor + owed,
+                blind_s=tick.blind_s,
+                fees=fees.terms(memory.fees, settings.fees),
+                doubts=tick.heard.lapsed,
+                session=memory.session,
+                listed=tick.heard.listed,
+                earned_minor=earned,
+                opening_nav_minor=memory.opening_minor,
+            ),
+        )
+        seen = Effects(pauses=report.pauses, alerts=(*alerts, *report.alerts))
+        if report.problem:
+            # NAV stands; the memory of the fees stands with it.
+            fault = AmountError("nav", from_minor(report.gross_minor), report.problem)
+            return replace(seen, memory=replace(tick.memory, guard=report.state), fault=fault)
+        return replace(
+            seen,
+            memory=self._looked(memory, report, tick),
+            gross_minor=report.gross_minor,
+            flows_minor=external + earned - posted,
+        )
+
+    def _looked(self, memory: Memory, report: GuardReport, tick: Round) -> Memory:
+        fee = replace(memory.fees, performance_minor=report.performance_minor)
+        if not fee.at_us and not tick.suspect:
+            fee = fees.accrue(fee, self.ports.settings.fees, tick.now_us, nav_minor=0)
+        opening = report.state.nav_minor if memory.opening_minor is None else memory.opening_minor
+        return replace(memory, fees=fee, guard=report.state, opening_minor=opening)
+
+    def _external_minor(self, tick: Round) -> int:
+        """Deposits less withdrawals; while the ledger is silent, those of the last look."""
+        if tick.totals is not None:
+            return tick.totals.external_minor
+        guard = tick.memory.guard
+        known = self.ports.settings.ledger_enabled and bool(guard.units)
+        return guard.external_minor if known else self.ports.capital_minor
+
+    def _unpriced(self, totals: LedgerTotals) -> tuple[AlertDraft, ...]:
+        """Tell once that an asset has no price."""
+        unpriced, told = totals.converted_minor is None, self._unpriced_told
+        self._unpriced_told = unpriced
+        if unpriced and not told:
+            names = ", ".join(totals.unpriced)
+            text = (
+                f"{names}: the ledger's NAV does not count them, and the guard's keeps the last"
+                " known value of other assets, until ledger.price(asset, value)"
+            )
+            title = "Assets without a price"
+            return (AlertDraft(Level.WARNING, Category.GENERAL, title, text, None, _UNPRICED),)
+        if told and not unpriced:
+            return (over(Category.GENERAL, "All assets have a price", _UNPRICED),)
+        return ()
+
+
+def _earned(memory: Memory, totals: LedgerTotals) -> Memory:
+    """The memory with the P&L that the ledger booked without a strategy.
+
+    An asset that was bought and has no price yet is worth nothing in the ledger. That is no loss
+    that may stop the fund, so the gain of other assets then stands as it was.
+    """
+    converted = totals.converted_minor
+    return replace(
+        memory,
+        earned_minor=totals.earned_minor,
+        converted_minor=memory.converted_minor if converted is None else converted,
+    )

@@ -1,0 +1,172 @@
+"""The step `reconcile`: stage and capital cap in force at the engine are made equal to the
+entitlement.
+
+A strategy with more in force than it is entitled to is told once, and again after it was equal.
+The guard keeps it from opening meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import ClassVar
+
+from ....wire.alert import AlertDraft, Category, Level
+from ....wire.controller import StrategyStatus, stage_risk
+from ....wire.entitlement import capital_of
+from ....wire.errors import HostFault
+from ....wire.money import minor_of_float
+from ....wire.promotion import EntitlementTerms
+from ...alert import told_keys
+from ...guard.entitle import above
+from ..round import Effects, Round
+from ..settings import OversightSettings
+from .step import Ports, Step, over
+
+__all__ = ["ReconcileStep", "due"]
+
+_ABOVE = "entitled:"  # dedup keys are this and the strategy's name
+_UNREGISTERED = "unregistered:"
+
+Order = tuple[str, str, Decimal]  # strategy, stage, cap
+
+
+class ReconcileStep(Step):
+    """Orders the stages, and tells strategies above their entitlement and unregistered ones."""
+
+    name: ClassVar[str] = "reconcile"
+
+    def __init__(self, ports: Ports) -> None:
+        super().__init__(ports)
+        self._above = self._recalled(_ABOVE)  # strategies that are above their entitlement
+        self._unregistered = self._recalled(_UNREGISTERED)
+
+    def _recalled(self, prefix: str) -> set[str]:
+        """Strategies that an earlier life told of, so that the end of it is told too."""
+        if not self.ports.settings.alerts_enabled:
+            return set()
+        return {key.removeprefix(prefix) for key in told_keys(self.ports.rows, prefix)}
+
+    @classmethod
+    def serves(cls, settings: OversightSettings) -> bool:
+        """Without promotion every strategy has the stage that the engine gives it."""
+        return settings.promotion_enabled
+
+    async def run(self, tick: Round) -> Effects:
+        """Order what differs. Without an answer of the engine nothing is known to differ."""
+        terms, statuses = tick.terms or {}, tick.statuses
+        if not tick.answered or not self._unequal(statuses, terms):
+            return Effects()
+        now = self.ports.host.strategies()  # as it is now: this tick may have changed it
+        alerts = (*self._compared(now, terms), *self._named(now, terms))
+        known = [(status, terms[status.name]) for status in now if status.name in terms]
+        try:
+            await self.ports.host.each(self._order, known)
+        except HostFault as fault:
+            return Effects(alerts=alerts, fault=fault)
+        return Effects(alerts=alerts)
+
+    async def _order(self, status: StrategyStatus, entitled: EntitlementTerms) -> None:
+        latch = self.ports.host.latch
+        order = due(status, entitled, self.ports.capital_minor, killed=latch.engaged)
+        # Under "freeze" the engine must touch nothing.
+        frozen = latch.engaged and latch.status.action == "freeze"
+        if order is not None and not frozen:
+            await self.ports.host.set_stage(*order)
+
+    def _unequal(
+        self, statuses: tuple[StrategyStatus, ...], terms: Mapping[str, EntitlementTerms]
+    ) -> bool:
+        """Whether an order or an alert may be due."""
+        if self._above or self._unregistered:
+            return True
+        killed, capital = self.ports.host.latch.engaged, self.ports.capital_minor
+        return any(
+            (entitled := terms.get(status.name)) is None
+            or above(status, entitled, capital)
+            or due(status, entitled, capital, killed=killed) is not None
+            for status in statuses
+        )
+
+    def _compared(
+        self, statuses: Sequence[StrategyStatus], terms: Mapping[str, EntitlementTerms]
+    ) -> list[AlertDraft]:
+        """Tell each strategy that is above its entitlement, and each that is within it again."""
+        beyond = {
+            status.name: text
+            for status in statuses
+            if (entitled := terms.get(status.name)) is not None
+            and (text := above(status, entitled, self.ports.capital_minor))
+        }
+        alerts = [
+            AlertDraft(
+                Level.CRITICAL,
+                Category.RISK_LIMIT,
+                f"{name} is above its entitlement",
+                f"{text}; it may only reduce until both are equal",
+                name,
+                f"{_ABOVE}{name}",
+            )
+            for name, text in beyond.items()
+            if name not in self._above
+        ]
+        alerts += [
+            over(
+                Category.RISK_LIMIT,
+                f"{name} is within its entitlement again",
+                f"{_ABOVE}{name}",
+                name,
+            )
+            for name in sorted(self._above - beyond.keys())
+        ]
+        self._above = set(beyond)
+        return alerts
+
+    def _named(
+        self, statuses: Sequence[StrategyStatus], terms: Mapping[str, EntitlementTerms]
+    ) -> list[AlertDraft]:
+        """Name each strategy once that is not registered, and the end of it."""
+        found = [status.name for status in statuses if status.name not in terms]
+        alerts = [
+            AlertDraft(
+                Level.WARNING,
+                Category.GENERAL,
+                f"{name} is not registered",
+                "it is entitled to no real money; register or adopt it",
+                name,
+                f"{_UNREGISTERED}{name}",
+            )
+            for name in found
+            if name not in self._unregistered
+        ]
+        alerts += [
+            over(
+                Category.GENERAL,
+                f"{name} is {'registered now' if name in terms else 'gone from the engine'}",
+                f"{_UNREGISTERED}{name}",
+                name,
+            )
+            for name in sorted(self._unregistered.difference(found))
+        ]
+        self._unregistered = set(found)
+        return alerts
+
+
+def due(
+    status: StrategyStatus, entitled: EntitlementTerms, capital_minor: int, *, killed: bool
+) -> Order | None:
+    """The order that makes both equal; None: they are, or the kill switch forbids to raise them."""
+    if status.stage is None:
+        return None  # an engine that knows no stages
+    stage, cap = entitled.stage.value, capital_of(entitled, capital_minor)
+    raises = stage_risk(stage) > stage_risk(status.stage)
+    equal = status.stage == stage
+    if equal and entitled.mode == "live" and status.capital_cap is not None:
+        in_force = minor_of_float(status.capital_cap)
+        wanted = minor_of_float(cap)
+        assert in_force is not None
+        assert wanted is not None
+        equal, raises = in_force == wanted, wanted > in_force
+    if equal or (killed and raises):
+        return None
+    return status.name, stage, cap

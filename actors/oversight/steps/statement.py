@@ -1,0 +1,40 @@
+"""The step `statement`: the broker's statement is compared with the books of its day."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from msgspec.structs import replace
+
+from ...alert import told_keys
+from ..round import Effects, Round
+from ..settings import OversightSettings
+from ..statements import WRONG, StatementWatch
+from .step import Ports, Step
+
+__all__ = ["StatementStep"]
+
+
+class StatementStep(Step):
+    """Has the ledger compare a statement that has come in."""
+
+    name: ClassVar[str] = "statement"
+
+    def __init__(self, ports: Ports) -> None:
+        super().__init__(ports)
+        self._watch = StatementWatch(
+            ports.host,
+            lambda request: ports.ask("ledger", request),
+            ports.settings.break_tolerance,
+            told_keys(ports.rows, WRONG) if ports.settings.alerts_enabled else (),
+        )
+
+    @classmethod
+    def serves(cls, settings: OversightSettings) -> bool:
+        """Without a ledger there are no books."""
+        return settings.ledger_enabled
+
+    async def run(self, tick: Round) -> Effects:
+        """One comparison. Raises: a fault of the ledger; the statement is kept."""
+        agreed, alerts = await self._watch.look(tick.now_us, tick.memory.agreed)
+        return Effects(memory=replace(tick.memory, agreed=agreed), alerts=tuple(alerts))

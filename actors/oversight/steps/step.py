@@ -1,0 +1,98 @@
+"""The shape of a step of the tick, and the ports through which steps act."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, TypeVar
+
+from ....runtime import Clock, Request
+from ....wire.alert import AlertDraft, Category, Level
+from ....wire.persistence import COMMIT_DEADLINE_S, Statement
+from ...host import Host
+from ...persistence import Reader, Refusal, StorageBoard
+from ..clocks import ClockWatch
+from ..crashes import CrashWatch
+from ..round import Effects, Round
+from ..settings import OversightSettings
+
+__all__ = ["READ_DEADLINE_S", "STEP_DEADLINE_S", "Ask", "Ports", "Step", "over"]
+
+R = TypeVar("R")
+
+# A step waits for whatever it asks for, such as a commit behind a busy disk, whose own deadline is
+# first.
+STEP_DEADLINE_S = COMMIT_DEADLINE_S + 5.0
+# Of a step that runs before the guard and only reads. The leases last longer.
+READ_DEADLINE_S = 5.0
+
+
+class Ask(Protocol):
+    """Ask an actor by its name. Raises: its refusal; `ActorError`."""
+
+    async def __call__(self, name: str, request: Request[R]) -> R:
+        """The answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The means and settings that the steps share."""
+
+    ask: Ask
+    append: Callable[[Sequence[Statement]], Awaitable[Refusal | None]]
+    rows: Reader  # the database, to read
+    host: Host
+    clock: Clock
+    settings: OversightSettings
+    capital_minor: int
+    started_us: int  # when this life began
+    clock_watch: ClockWatch
+    crashes: CrashWatch
+    storage: StorageBoard
+    # CRITICAL alerts that left from memory, since storage refused them.
+    sent: set[AlertDraft] = field(default_factory=set)
+
+
+class Step(ABC):
+    """One step of the tick. It is made anew in each life of the actor.
+
+    A step keeps no state that must survive a tick, but for what it has told.
+    """
+
+    name: ClassVar[str]
+    # A step that takes longer is cancelled, and counts as failed.
+    deadline_s: ClassVar[float] = STEP_DEADLINE_S
+    # Of the alert that it fails.
+    level: ClassVar[Level] = Level.WARNING
+    # Seconds after which that alert is repeated; None: it is told once until the step works again.
+    repeat_s: ClassVar[float | None] = None
+    # The step has sent its own alert about a fault that it returns or raises.
+    tells_itself: ClassVar[bool] = False
+
+    def __init__(self, ports: Ports) -> None:
+        self.ports = ports
+
+    @classmethod
+    def serves(cls, settings: OversightSettings) -> bool:
+        """Whether a fund with these settings has this step."""
+        return True
+
+    @property
+    def every(self) -> int:
+        """The step runs at each tick whose number is a multiple, and when a session ends."""
+        return 1
+
+    def is_due(self, tick: Round) -> bool:
+        """Whether the step runs in this tick."""
+        return tick.number % self.every == 0 or bool(tick.due)
+
+    @abstractmethod
+    async def run(self, tick: Round) -> Effects:
+        """Do the step. Raises: `FundopsError` when nothing of it was done."""
+
+
+def over(category: Category, title: str, key: str, name: str | None = None) -> AlertDraft:
+    """The end of the alert with this key; `name` is the strategy that it was about."""
+    return AlertDraft(Level.INFO, category, title, "", name, key, resolves=True)

@@ -1,0 +1,260 @@
+"""Evidence of an episode: what others record and what fundops measures. Pure functions.
+
+Only the running episode counts. Among records of a metric the newest instant counts, the later
+arrival among equals, and a worst value never falls. A value that fundops measures, from the
+engine's reports or from a recorded series, is kept beside the recorded one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from itertools import pairwise
+from typing import Final
+
+import msgspec
+
+from ...wire.errors import MetricError, StrategyRetired
+from ...wire.promotion import PromotionStage
+from .metrics import SERIES, WORST, Metrics, drawdown_of, sharpe_of
+from .observation import value_of
+from .policy import PromotionPolicy
+from .statistics import NO_MOMENTS, Moments
+from .strategy import REMEMBERED_SESSIONS, Episode, Metric, Strategy
+from .track import Reading
+
+__all__ = [
+    "Record",
+    "check_evidence",
+    "refolded",
+    "seen",
+    "session_ended",
+    "values_of",
+    "with_record",
+]
+
+# How far the clock of the program that records metrics may differ from ours.
+CLOCK_TOLERANCE_US: Final = 300_000_000
+# The metrics that a session's end measures, or finds undefined.
+_MAY_BE_UNDEFINED: Final = ("sharpe", "win_rate")
+_ISO_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One record of metrics, in canonical units."""
+
+    metrics: Metrics
+    as_of_us: int
+    source: str = ""
+    cumulative: bool = False  # its counts and series began when the strategy was registered
+
+
+def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now_us: int) -> None:
+    """Whether something observed at `as_of_us` in `stage` may be recorded. Raises:
+    `StrategyRetired`, `MetricError`.
+    """
+    if strategy.stage is PromotionStage.Retired:
+        raise StrategyRetired(f"{strategy.name} is retired")
+    if stage is not strategy.stage:
+        raise MetricError("stage", stage.value, f"is not the current stage, {strategy.stage.value}")
+    if as_of_us > now_us + CLOCK_TOLERANCE_US:
+        raise MetricError("as_of", as_of_us, "lies in the future")
+    if as_of_us < min(strategy.episode.entered_us, now_us) - CLOCK_TOLERANCE_US:
+        raise MetricError("as_of", as_of_us, "lies before the strategy entered its stage")
+
+
+# -- records
+
+
+def with_record(strategy: Strategy, record: Record, periods_per_year: float) -> Strategy:
+    """The strategy with one more record. Raises: `MetricError`."""
+    episode = strategy.episode
+    own = _since_base(record.metrics, episode.base) if record.cumulative else record.metrics
+    totals = _totals(record.metrics) if record.cumulative else {}
+    return msgspec.structs.replace(
+        strategy,
+        episode=_folded(episode, own, record, periods_per_year),
+        since_registration={**strategy.since_registration, **totals},
+    )
+
+
+def refolded(strategy: Strategy, records: Iterable[Record], periods_per_year: float) -> Strategy:
+    """The strategy with these records alone, in the order of their arrival."""
+    bare = msgspec.structs.replace(strategy.episode, recorded={}, measured={}, undefined=())
+    known = strategy.episode.measured.values()
+    measured_us = next((metric.as_of_us for metric in known if metric.source == "engine"), None)
+    if measured_us is not None:
+        bare = _measured(bare, measured_us, periods_per_year)
+    found = msgspec.structs.replace(strategy, episode=bare)
+    for record in records:
+        found = with_record(found, record, periods_per_year)
+    return found
+
+
+def _folded(episode: Episode, metrics: Metrics, record: Record, periods_per_year: float) -> Episode:
+    recorded = dict(episode.recorded)
+    for name, value in metrics.items():
+        if not isinstance(value, list):
+            metric = Metric(value, record.as_of_us, record.source)
+            recorded[name] = _newer(name, recorded.get(name), metric)
+    folded = msgspec.structs.replace(episode, recorded=recorded)
+    for name in SERIES:
+        series = metrics.get(name)
+        if isinstance(series, list):
+            folded = _with_series(folded, name, series, record.as_of_us, periods_per_year)
+    return folded
+
+
+def _newer(name: str, before: Metric | None, after: Metric) -> Metric:
+    if before is None:
+        return after
+    if name in WORST:
+        worst = max(before, after, key=lambda metric: metric.value)
+        return msgspec.structs.replace(worst, as_of_us=max(before.as_of_us, after.as_of_us))
+    return after if after.as_of_us >= before.as_of_us else before
+
+
+def _with_series(
+    episode: Episode, name: str, series: list[float], as_of_us: int, periods_per_year: float
+) -> Episode:
+    """Measured from the series, where the engine's reports measure nothing."""
+    returns = series if name == "returns" else [b / a - 1 for a, b in pairwise(series)]
+    values = _measured_from(returns, periods_per_year)
+    measured, undefined = dict(episode.measured), set(episode.undefined)
+    for metric_name in ("sharpe", "max_drawdown"):
+        before = measured.get(metric_name)
+        of_engine = episode.track.sessions > 0 and metric_name == "sharpe"
+        if of_engine or (before is not None and before.as_of_us > as_of_us):
+            continue
+        value = values.get(metric_name)
+        if value is None:
+            measured.pop(metric_name, None)
+            undefined.add(metric_name)
+            continue
+        undefined.discard(metric_name)
+        metric = Metric(value, as_of_us, name, len(returns))
+        measured[metric_name] = _newer(metric_name, before, metric)
+    return msgspec.structs.replace(episode, measured=measured, undefined=tuple(sorted(undefined)))
+
+
+def _measured_from(returns: list[float], periods_per_year: float) -> dict[str, float]:
+    values = {"max_drawdown": drawdown_of(returns)}
+    sharpe = sharpe_of(reduce(Moments.after, returns, NO_MOMENTS), periods_per_year)
+    return values if sharpe is None else {**values, "sharpe": sharpe}
+
+
+# -- counted since the registration
+
+
+def _totals(metrics: Metrics) -> dict[str, float]:
+    """The counts and lengths of series that a later episode begins from."""
+    totals: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, list):
+            totals[name] = float(len(value))
+        elif name in ("n_trades", "fills"):
+            totals[name] = value
+    rate, n_trades = metrics.get("win_rate"), totals.get("n_trades")
+    if isinstance(rate, float) and n_trades is not None:
+        totals["n_wins"] = float(round(rate * n_trades))
+    return totals
+
+
+def _since_base(metrics: Metrics, base: Mapping[str, float]) -> dict[str, float | list[float]]:
+    """The part of them that belongs to this episode.
+
+    Raises: `MetricError` for a metric of which no part can be told, and for a count below the base.
+    """
+    own: dict[str, float | list[float]] = {}
+    totals = _totals(metrics)
+    for name, total in totals.items():
+        if total < base.get(name, 0):
+            raise MetricError(name, total, f"is below {base[name]:g}, as the stage was entered")
+    for name, value in metrics.items():
+        start = base.get(name, 0)
+        if name == "win_rate" and "n_wins" in totals:
+            trades = totals["n_trades"] - base.get("n_trades", 0)
+            if trades > 0:
+                own[name] = min(1.0, (totals["n_wins"] - base.get("n_wins", 0)) / trades)
+        elif isinstance(value, list):
+            # The last equity before the stage is the base of its first return.
+            rest = value[max(0, int(start) - (name == "equity")) :]
+            if rest:
+                own[name] = rest
+        elif name in totals:
+            own[name] = value - start
+        else:
+            problem = "cannot be counted since the registration: no part of it is of this stage"
+            raise MetricError(name, value, problem)
+    return own
+
+
+# -- what the engine reports
+
+
+def seen(strategy: Strategy, reading: Reading) -> Strategy:
+    """The record after one status of the engine; the same object when it says nothing new."""
+    episode = strategy.episode
+    track = episode.track.seen(reading)
+    if track is episode.track:
+        return strategy
+    return msgspec.structs.replace(strategy, episode=msgspec.structs.replace(episode, track=track))
+
+
+def session_ended(
+    strategy: Strategy,
+    session: str,
+    ended_us: int,
+    policy: PromotionPolicy,
+    *,
+    measured: bool,
+    named: bool = True,
+    periods_per_year: float,
+) -> Strategy:
+    """The record at the end of a session, once for each session.
+
+    `named`: the host names its sessions, so that no calendar tells how many ended since a value.
+    Not `measured`: the engine said nothing of the strategy, so the session gives no sample, and
+    the earlier ones age by one.
+    """
+    episode, last = strategy.episode, strategy.episode.track.session
+    both_dated = _ISO_DATE.fullmatch(session) and _ISO_DATE.fullmatch(last)
+    # Sessions only go forward: a clock that stepped back must not end yesterday again.
+    if session <= last if both_dated else session == last:
+        return strategy
+    track = episode.track.ended(
+        session,
+        measured=measured,
+        soft_drawdown=policy.rung(strategy.stage).keep.drawdown,
+        remembered=policy.soft.sessions,
+    )
+    # The calendar knows when its own sessions ended.
+    closes_us = (*strategy.closes_us, ended_us)[-REMEMBERED_SESSIONS:] if named else ()
+    ended = msgspec.structs.replace(episode, track=track)
+    if track.sessions != episode.track.sessions:
+        ended = _measured(ended, ended_us, periods_per_year)
+    return msgspec.structs.replace(strategy, episode=ended, closes_us=closes_us)
+
+
+def _measured(episode: Episode, at_us: int, periods_per_year: float) -> Episode:
+    """Measured from the track, which tells more than a series; but a fall that a series shows
+    stays.
+    """
+    track = episode.track
+    values = {
+        name: Metric(value, at_us, "engine", track.sessions)
+        for name, value in track.metrics(periods_per_year).items()
+    }
+    fall = episode.measured.get("max_drawdown")
+    if fall is not None:
+        values["max_drawdown"] = _newer("max_drawdown", fall, values["max_drawdown"])
+    undefined = tuple(name for name in _MAY_BE_UNDEFINED if name not in values)
+    return msgspec.structs.replace(episode, measured=values, undefined=undefined)
+
+
+def values_of(strategy: Strategy) -> dict[str, float]:
+    """The values that count in the episode, by name."""
+    names = sorted({*strategy.episode.recorded, *strategy.episode.measured})
+    found = {name: value_of(name, strategy) for name in names}
+    return {name: value for name, value in found.items() if value is not None}

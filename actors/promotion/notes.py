@@ -1,0 +1,141 @@
+"""The alerts of promotion, written in the transaction of what they tell. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from ...wire.aftermath import NOT_KNOWN, aftermath
+from ...wire.alert import AlertDraft, Category, Level
+from ...wire.entitlement import capital_of
+from .capital import terms_of
+from .policy import PromotionPolicy
+from .strategy import Change, Strategy
+from .words import date_time
+
+__all__ = ["fired", "lapsed", "notes_of", "overdue"]
+
+_PERSON: Final = "--by NAME --reason TEXT"
+
+
+def notes_of(changes: Sequence[Change], first_seq: int) -> Iterator[AlertDraft]:
+    """One alert for each change that people hear of, but one for all that lose real money at once:
+    the rate limit must not hold back the name of any of them.
+
+    The changes have the numbers from `first_seq` on in the history.
+    """
+    urgent = []
+    for seq, change in enumerate(changes, start=first_seq):
+        was_ready = change.before is not None and change.before.episode.ready
+        if was_ready and not change.after.episode.ready:
+            yield lapsed(change.after, _story(change))
+        if _ends_real_money(change):
+            urgent.append((seq, change))
+        else:
+            yield from _note(change, seq)
+    if len(urgent) == 1:
+        seq, change = urgent[0]
+        title = f"{change.after.name} demoted to {change.after.stage.value}"
+        yield _draft(Level.CRITICAL, title, _demotion(change, seq), change.after)
+    elif urgent:
+        title = f"{len(urgent)} strategies demoted from real money"
+        lines = "; ".join(f"{change.after.name}: {_story(change)}" for _, change in urgent)
+        text = aftermath(
+            [change.after.name for _, change in urgent],
+            left_open=NOT_KNOWN,
+            next_act="none; each is in cooldown or frozen, as fundops strategy status shows",
+            undo=f"fundops strategy void SEQ {_PERSON}, for each of"
+            f" {', '.join(str(seq) for seq, _ in urgent)}",
+        )
+        yield AlertDraft(Level.CRITICAL, Category.PROMOTION, title, f"{lines}. {text}")
+
+
+def _note(change: Change, seq: int) -> Iterator[AlertDraft]:
+    name, stage = change.after.name, change.after.stage.value
+    match change.kind:
+        case "promote":
+            yield _draft(Level.INFO, f"{name} promoted to {stage}", _story(change), change.after)
+        case "demote":
+            title = f"{name} demoted to {stage}"
+            yield _draft(Level.WARNING, title, _demotion(change, seq), change.after)
+        case "void":
+            title = f"{name} is back in {stage}: its transition was voided"
+            yield _draft(Level.WARNING, title, _story(change), change.after)
+        case "version" if change.before is not None and change.before.stage.is_live:
+            title = f"{name} runs a new version with real money"
+            text = f"{change.reason}; it is not promoted until a person unfreezes it"
+            yield _draft(Level.WARNING, title, text, change.after)
+        case _:
+            pass
+
+
+def _demotion(change: Change, seq: int) -> str:
+    """The story of a demotion, with the four sentences that end it."""
+    after = change.after
+    if after.frozen:
+        next_act = "none; it is frozen until a person acts"
+    elif after.cooldown_until_us is not None and after.cooldown_until_us > change.at_us:
+        next_act = f"none before its cooldown ends at {date_time(after.cooldown_until_us)}"
+    else:
+        next_act = "its gate is judged again"
+    left_open = NOT_KNOWN if _ends_real_money(change) else "nothing, it had no real money"
+    text = aftermath(
+        (after.name,),
+        left_open=left_open,
+        next_act=next_act,
+        undo=f"fundops strategy void {seq} {_PERSON}",
+    )
+    return f"{_story(change)}. {text}"
+
+
+def fired(strategy: Strategy, policy: PromotionPolicy, capital_minor: int) -> AlertDraft:
+    """A gate passes, and more real capital waits for a person."""
+    target = policy.above(strategy.stage)
+    assert target is not None
+    old, new = (
+        capital_of(terms_of(strategy, policy, stage), capital_minor)
+        for stage in (strategy.stage, target)
+    )
+    return AlertDraft(
+        Level.INFO,
+        Category.PROMOTION,
+        f"{strategy.name} is ready for {target.value}",
+        f"its gate passes; real capital from {old:,.2f} to {new:,.2f} waits for a person's approve",
+        strategy.name,
+        _key(strategy),
+    )
+
+
+def lapsed(strategy: Strategy, why: str) -> AlertDraft:
+    """The end of `fired`."""
+    title = f"{strategy.name} is no longer ready for more real money"
+    return AlertDraft(
+        Level.INFO, Category.PROMOTION, title, why, strategy.name, _key(strategy), resolves=True
+    )
+
+
+def overdue(strategy: Strategy, max_days: float, why: str) -> AlertDraft:
+    """A stage lasts longer than its policy plans."""
+    title = f"{strategy.name} is in {strategy.stage.value} for {max_days:g} days without a pass"
+    return _draft(Level.WARNING, title, why, strategy)
+
+
+def _key(strategy: Strategy) -> str:
+    return f"promotion:{strategy.name}"
+
+
+def _draft(level: Level, title: str, text: str, strategy: Strategy) -> AlertDraft:
+    return AlertDraft(level, Category.PROMOTION, title, text, strategy.name)
+
+
+def _ends_real_money(change: Change) -> bool:
+    was_live = change.before is not None and change.before.stage.is_live
+    is_live = change.after.stage.is_live
+    return was_live and (change.kind == "demote" or (change.kind != "retire" and not is_live))
+
+
+def _story(change: Change) -> str:
+    old = "nowhere" if change.before is None else change.before.stage.value
+    told = f"from {old} by {change.by}: {change.reason}"
+    froze = change.after.frozen and change.before is not None and not change.before.frozen
+    return f"{told}; it is frozen until a person acts" if froze else told

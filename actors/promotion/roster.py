@@ -1,0 +1,100 @@
+"""All strategies in memory, with the sums over them that every judgement needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+
+from ...wire.border import NAME_MAX
+from ...wire.errors import UnknownStrategy
+from ...wire.foreign import fitted
+from ..persistence import Rows
+from .capital import Capital, entitled_minor
+from .policy import PromotionPolicy
+from .strategy import Strategy
+
+__all__ = ["Roster"]
+
+
+class Roster:
+    """The strategies of one file, by id and by name: a `Book` that reads no row for them.
+
+    A record here may be newer than on disk: `saved` tells how it is stored.
+    """
+
+    def __init__(self, rows: Rows, policy: PromotionPolicy, capital: Capital) -> None:
+        self.rows = rows
+        self._policy = policy
+        self._capital = capital
+        self._strategies: dict[str, Strategy] = {}  # by id
+        self._saved: dict[str, Strategy] = {}  # by id, as they are on disk
+        self._ids: dict[str, str] = {}  # by name
+        self._entitled_minor: dict[str, int] = {}  # by id; only those with real capital
+        self._total_minor = 0
+        self._versions: Counter[str] = Counter()  # by family
+        self.reported: Collection[str] = ()  # names in the engine's last report
+
+    def __iter__(self) -> Iterator[Strategy]:
+        return iter(tuple(self._strategies.values()))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._ids
+
+    def by_name(self) -> list[Strategy]:
+        """All of them, in the order of their names."""
+        return [self._strategies[self._ids[name]] for name in sorted(self._ids)]
+
+    def known(self, name: str) -> Strategy | None:
+        """The strategy that has this name or this id."""
+        return self._strategies.get(self._ids.get(name, name))
+
+    def find(self, id_or_name: object) -> Strategy:
+        """As `known`. Raises: `UnknownStrategy`."""
+        if not isinstance(id_or_name, str):  # a list would crash the look-up, and the actor
+            raise UnknownStrategy(fitted(id_or_name, NAME_MAX))
+        strategy = self.known(id_or_name)
+        if strategy is None:
+            raise UnknownStrategy(id_or_name, reports=id_or_name in self.reported)
+        return strategy
+
+    @property
+    def total_minor(self) -> int:
+        """The real capital that all strategies together are entitled to."""
+        return self._total_minor
+
+    def others_minor(self, strategy: Strategy) -> int:
+        """The real capital that all other strategies are entitled to."""
+        return self._total_minor - self._entitled_minor.get(strategy.id, 0)
+
+    def trials(self, strategy: Strategy) -> int:
+        """The versions of its family that were ever evaluated."""
+        if strategy.family is None:
+            return strategy.versions
+        return max(strategy.versions, self._versions[strategy.family])
+
+    def saved(self, strategy_id: str) -> Strategy:
+        """The record as it is on disk."""
+        return self._saved[strategy_id]
+
+    def apply(self, strategies: Iterable[Strategy]) -> None:
+        """Keep records that are on disk now."""
+        for strategy in strategies:
+            self._saved[strategy.id] = strategy
+            self._ids[strategy.name] = strategy.id
+            self.take(strategy)
+
+    def take(self, strategy: Strategy) -> None:
+        """Keep a record in memory."""
+        before = self._strategies.get(strategy.id)
+        if before is strategy:
+            return
+        if before is None or (before.stage, before.cap) != (strategy.stage, strategy.cap):
+            self._total_minor -= self._entitled_minor.pop(strategy.id, 0)
+            minor = entitled_minor(strategy, self._policy, self._capital)
+            if minor:
+                self._entitled_minor[strategy.id] = minor
+                self._total_minor += minor
+        if strategy.family is not None:
+            versions = 0 if before is None else before.versions
+            self._versions[strategy.family] += strategy.versions - versions
+        self._strategies[strategy.id] = strategy

@@ -1,0 +1,176 @@
+"""The steps of a tick: each can fail alone, is counted and told once, and the others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from fundops.actors.oversight.round import Effects, Round
+from fundops.actors.oversight.steps import STEPS, Step
+from fundops.actors.oversight.steps.guard import GuardStep
+from fundops.runtime import FundopsError
+from fundops.testing import FakeController, VirtualFund, virtual_fund
+from fundops.wire.controller import StrategyStatus
+
+# Without an answer of the engine, and without an end of a session, there is no sample of risk.
+NEEDS = {"engine": {"risk"}, "sessions": {"risk"}}
+
+
+def _names() -> list[str]:
+    """The names of all steps, in their order; a step that runs twice may have one name."""
+    return list(dict.fromkeys(step.name for step in STEPS))
+
+
+def _running(*, stage: str | None = None) -> FakeController:
+    return FakeController(StrategyStatus("s", "running", 10_000, 10_000, stage=stage))
+
+
+def _note_runs(patch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the steps that run from now on."""
+    ran: list[str] = []
+
+    def noting(run: Callable[[Step, Round], Any]) -> Callable[[Step, Round], Any]:
+        async def run_noted(self: Step, tick: Round) -> Effects:
+            ran.append(self.name)
+            effects: Effects = await run(self, tick)
+            return effects
+
+        return run_noted
+
+    for step in {step for step in STEPS if "run" in vars(step)}:
+        patch.setattr(step, "run", noting(step.run))
+    return ran
+
+
+def _break(patch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
+    async def broken(self: Step, tick: Round) -> Effects:
+        raise error
+
+    for step in STEPS:
+        if step.name == name:
+            patch.setattr(step, "run", broken)
+
+
+def _told(world: VirtualFund, name: str) -> list[tuple[str, str]]:
+    return [
+        (alert.level.value, alert.title)
+        for alert in world.sent_alerts()
+        if f"step {name} " in alert.title
+    ]
+
+
+@pytest.mark.parametrize("error", [FundopsError("no"), ZeroDivisionError("a fault of ours")])
+@pytest.mark.parametrize("name", _names())
+async def test_a_step_that_fails_is_counted_and_told_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, name: str, error: Exception
+) -> None:
+    ran = _note_runs(monkeypatch)
+    async with virtual_fund(
+        _running(stage="paper"),
+        ledger_enabled=True,
+        promotion_enabled=True,
+        self_healing_enabled=name != "failures",
+        recovery_every_ticks=1,
+    ) as world:
+        await world.fund.promotion.register("s")
+        assert (await world.tick("2026-01-05")).failed == ()
+        others = set(ran) - {name, "minutes"} - NEEDS.get(name, set())
+        # Shorter than the time after which the guard's alert is repeated.
+        apart_s = 60 if name == "minutes" else 10
+        with monkeypatch.context() as patch:
+            _break(patch, name, error)
+            for session in ("2026-01-06", "2026-01-07", "2026-01-08"):
+                ran.clear()
+                world.clock.advance(apart_s)
+                assert (await world.tick(session)).failed == (name,)
+                assert others <= set(ran)
+            counts = (await world.fund.status()).step_failures
+        assert counts.keys() == {name}
+        assert counts[name] >= 3
+        assert [child.restarts for child in world.fund.tree() if child.name == "oversight"] == [0]
+        for session in ("2026-01-09", "2026-01-12"):
+            world.clock.advance(apart_s)
+            assert (await world.tick(session)).failed == ()
+        level = "CRITICAL" if name == "guard" else "WARNING"
+        silent = name == "storage"  # it tells of the storage itself
+        assert (
+            _told(world, name) == []
+            if silent
+            else [
+                (level, f"Oversight step {name} fails"),
+                ("INFO", f"Oversight step {name} works again"),
+            ]
+        )
+
+
+async def test_a_step_past_its_deadline_is_cancelled_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def hang(self: Step, tick: Round) -> Effects:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with virtual_fund(_running(), ledger_enabled=True) as world:
+        await world.tick()
+        with monkeypatch.context() as patch:
+            for step in STEPS:
+                if step.name == "totals":
+                    patch.setattr(step, "run", hang)
+            for _ in range(3):
+                world.clock.advance(10)
+                begun_s = trio.current_time()
+                assert (await world.tick()).failed == ("totals",)
+                assert trio.current_time() - begun_s < 30  # the leases last longer
+                assert world.fund.may_trade("s")
+        assert (await world.tick()).failed == ()
+        assert [level for level, _ in _told(world, "totals")] == ["WARNING", "INFO"]
+
+
+async def test_without_the_guards_step_a_person_is_woken_each_minute_and_the_leases_run_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = GuardStep.run
+    async with virtual_fund(_running(), ledger_enabled=True) as world:
+        begun_us, now_s = world.clock.now_us(), 0
+
+        async def failing(self: GuardStep, tick: Round) -> Effects:
+            if 10 <= now_s <= 139:
+                raise FundopsError("no")
+            return await run(self, tick)
+
+        monkeypatch.setattr(GuardStep, "run", failing)
+        may_trade: dict[int, bool] = {}
+        while now_s < 141:
+            now_s += 1
+            world.clock.advance(1)
+            may_trade[now_s] = world.fund.may_trade("s")  # before the tick
+            failed = (await world.tick()).failed
+            assert failed == (("guard",) if 10 <= now_s <= 139 else ())
+            assert world.fund.may_close("s")
+        assert (may_trade[39], may_trade[41]) == (True, False)
+        told = [
+            (alert.level.value, (alert.at_us - begun_us) // 1_000_000)
+            for alert in world.sent_alerts()
+            if "step guard" in alert.title
+        ]
+        assert told == [("CRITICAL", 10), ("CRITICAL", 70), ("CRITICAL", 130), ("INFO", 140)]
+
+
+async def test_a_critical_alert_leaves_once_although_nothing_can_be_committed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "fund.db"
+    async with virtual_fund(_running(), db_path=path, alert_log=True) as world:
+        await world.tick()
+        path.unlink()
+        _break(monkeypatch, "guard", FundopsError("no"))
+        for _ in range(4):
+            world.clock.advance(10)
+            assert {"guard", "remember"} <= set((await world.tick()).failed)
+        told = [line for line in caplog.messages if "GENERAL: Oversight step guard" in line]
+        assert len(told) == 1

@@ -1,0 +1,129 @@
+"""The verbs of a strategy on the file of a manager alone, and metrics as words or as a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fundops import PromotionManager, open_reader
+from fundops.cli import app as cli
+from fundops.cli.given import figures_of
+from fundops.cli.grammar import UsageError
+from fundops.wire.promotion import PromotionStage
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PromotionManager:
+    monkeypatch.setenv("FUNDOPS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USER", "ann")
+    made = PromotionManager(tmp_path / "p.db")
+    made.register("mm")
+    return made
+
+
+@pytest.fixture
+def command(
+    manager: PromotionManager,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Command:
+    def run(*words: str) -> tuple[int, str, str]:
+        line = ["fundops", "strategy", *words, "--db", str(tmp_path / "p.db")]
+        monkeypatch.setattr(sys, "argv", line)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
+
+    return run
+
+
+def test_metrics_are_recorded_as_words(command: Command, manager: PromotionManager) -> None:
+    assert command("record", "mm", "sharpe=1.2", "n_trades=60")[:2] == (0, "done\n")
+    assert manager.snapshot("mm").metrics == {"sharpe": 1.2, "n_trades": 60}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.01\n-0.02\n\n0.015\n", "date,return\n2026-01-05,0.01\n2026-01-06,-0.02\n2026-01-07,0.015"],
+)
+def test_a_file_of_returns_is_measured(
+    command: Command, manager: PromotionManager, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "r.csv").write_text(text)
+    assert command("record", "mm", "--returns", str(tmp_path / "r.csv"))[0] == 0
+    assert manager.snapshot("mm").metrics["max_drawdown"] == pytest.approx(0.02)
+
+
+def test_a_file_without_returns_is_refused_by_its_line(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("0.01\nx\n")
+    for name, text in (("r.csv", "r.csv:2: 'x' is not a number"), ("none", "cannot be read")):
+        code, out, err = command("record", "mm", "--returns", str(tmp_path / name))
+        assert (code, out) == (2, "")
+        assert text in err
+
+
+def test_a_record_without_metrics_is_wrong_usage(command: Command) -> None:
+    code, _, err = command("record", "mm")
+    assert code == 2
+    assert err.startswith("fundops: METRIC=VALUE: give a metric")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["sharpe"], "'sharpe' is not NAME=NUMBER"),
+        (["s=x"], "'s=x' is not NAME=NUMBER"),
+        (["s=1", "s=2"], "'s' is given twice"),
+    ],
+)
+def test_a_figure_that_is_none_is_named(words: list[str], text: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        figures_of("METRIC=VALUE", words)
+    assert str(refusal.value) == f"METRIC=VALUE: {text}"
+
+
+def test_the_planned_words_lead_a_strategy_up_and_down(
+    command: Command, manager: PromotionManager, tmp_path: Path
+) -> None:
+    code, _, err = command("promote", "mm", "--to", "shadow")
+    assert code == 1
+    assert "does not pass its gate" in err
+    code, _, err = command("promote", "mm", "--to", "live", "--cap", "0.01")
+    assert code == 1
+    assert "from paper to shadow, not to live-small" in err
+    assert command("adopt", "old", "live-small", "--reason", "it trades")[0] == 0
+    assert command("set-cap", "old", "0.005", "--reason", "careful")[0] == 0
+    assert manager.snapshot("old").cap == 0.005
+    assert command("demote", "old", "--to", "paper", "--reason", "investigate")[0] == 0
+    assert manager.current_stage("old") is PromotionStage.Paper
+    history = json.loads(command("history", "old", "--json")[1])["history"]
+    assert [(line["kind"], line["by"], line["reason"]) for line in history] == [
+        ("demote", "ann", "investigate"),
+        ("cap", "ann", "careful"),
+        ("adopt", "ann", "it trades"),
+    ]
+    assert command("void", str(history[0]["seq"]), "--reason", "a slip")[0] == 0
+    assert manager.current_stage("old") is PromotionStage.Live_Small
+    with open_reader(tmp_path / "p.db") as reader:
+        rows = [(row.door, row.command, row.by) for row in reader.audit()]
+    assert rows[0] == ("standalone", "promotion.void", "ann")
+    assert rows[-1] == ("manager", "promotion.register", "")
+
+
+def test_the_status_is_a_table_with_the_reasons(command: Command) -> None:
+    code, out, _ = command("status")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["name", "stage", "days", "why"]
+    assert "trades: missing" in out
+    (row,) = json.loads(command("status", "--json")[1])["status"]
+    assert row["evaluation"]["would_do"] == "none"

@@ -1,0 +1,210 @@
+"""The fund's own fees: when they are booked, under which keys, and before which withdrawal."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fundops.actors.oversight.steps import withdrawals
+from fundops.runtime import ActorError, VirtualClock
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
+from fundops.wire.controller import StrategyStatus
+from fundops.wire.errors import InsufficientFunds
+from fundops.wire.ledger import Entry
+
+D = Decimal
+DAY_S = 86_400
+FEES = ("management_fee", "performance_fee")
+
+
+@asynccontextmanager
+async def fund(capital: int, **settings: Any) -> AsyncIterator[VirtualFund]:
+    controller = FakeController(StrategyStatus("s", "running", capital, capital))
+    async with virtual_fund(
+        controller, total_capital=capital, ledger_enabled=True, **settings
+    ) as world:
+        await world.tick()
+        yield world
+
+
+async def fees(world: VirtualFund) -> list[tuple[str, Decimal, str]]:
+    """Kind, amount and key of the fees that are booked, oldest first."""
+    found: list[Entry] = list(await world.fund.ledger.entries(limit=1_000))
+    return [
+        (entry.kind, max(D(leg.amount) for leg in entry.legs), entry.key)
+        for entry in reversed(found)
+        if entry.kind in FEES
+    ]
+
+
+async def kinds(world: VirtualFund) -> list[str]:
+    found = await world.fund.ledger.entries(limit=1_000)
+    return [entry.kind for entry in reversed(found)]
+
+
+async def test_the_performance_fee_is_booked_at_the_end_of_its_period_above_the_mark() -> None:
+    settings = {"performance_fee_pct": 10, "crystallise_every_days": 5}
+    async with fund(60_000, **settings) as world:
+        for day in range(1, 11):
+            pnl = 0 if day < 3 else 6_000 if day < 5 else 4_000 if day < 10 else 4_500
+            world.controller.set("s", realized_pnl=pnl)
+            world.clock.advance(DAY_S)
+            await world.tick()
+            status = await world.fund.status()
+            if day == 3:
+                assert status.nav == 65_400
+                assert await fees(world) == []
+            if day == 5:
+                assert status.high_water_mark == 63_600  # 1.06 per unit
+        assert await fees(world) == [
+            ("performance_fee", D(400), "fee:performance:2026-01-09"),
+            ("performance_fee", D(50), "fee:performance:2026-01-14"),
+        ]
+        assert (await world.fund.status()).total_fees == 450
+
+
+async def test_the_fee_of_the_units_that_leave_is_booked_before_the_withdrawal() -> None:
+    async with fund(50_000, performance_fee_pct=20) as world:
+        world.controller.set("s", realized_pnl=10_000)
+        await world.tick()
+        await world.fund.ledger.withdraw(5_800)
+        await world.tick()
+        (fee,) = await fees(world)
+        assert fee[:2] == ("performance_fee", D(200))
+        assert (await kinds(world))[-2:] == ["performance_fee", "withdrawal"]
+        status = await world.fund.status()
+        assert status.total_fees - 200 == 1_800
+        assert status.nav == 52_200
+        assert status.drawdown_pct == 0
+        await world.tick()
+        assert len(await fees(world)) == 1
+
+
+async def test_a_withdrawal_pays_the_management_fee_up_to_now() -> None:
+    async with fund(36_500, management_fee_bps=1_000) as world:
+        world.clock.advance(DAY_S / 2)
+        await world.tick()
+        world.clock.advance(DAY_S / 4)
+        await world.fund.ledger.withdraw(100)
+        ((kind, amount, key),) = await fees(world)
+        assert (kind, amount) == ("management_fee", D("7.49965753"))  # on a NAV that shrinks
+        assert key.startswith("fee:management:2026-01-05:")
+        await world.tick()
+        status = await world.fund.status()
+        assert status.total_fees == amount
+        assert status.nav == 36_400 - amount
+
+
+async def test_a_refused_withdrawal_books_no_fee() -> None:
+    async with fund(50_000, performance_fee_pct=20, management_fee_bps=100) as world:
+        world.controller.set("s", realized_pnl=10_000)
+        await world.tick()
+        world.clock.advance(60)
+        for amount in (60_000, -1, "nonsense"):
+            with pytest.raises((InsufficientFunds, ValueError)):
+                await world.fund.ledger.withdraw(amount)
+        assert await fees(world) == []
+        await world.tick()
+        status = await world.fund.status()
+        assert status.total_fees == pytest.approx(2_000, abs=D("0.01"))
+        assert status.nav + status.total_fees == 60_000
+        assert await fees(world) == []
+
+
+async def test_a_repeated_withdrawal_pays_its_fee_once() -> None:
+    async with fund(50_000, performance_fee_pct=20) as world:
+        world.controller.set("s", realized_pnl=10_000)
+        await world.tick()
+        for replayed in (False, True, True):
+            posted = await world.fund.ledger.withdraw(5_800, key="w")
+            assert posted.replayed is replayed
+            await world.tick()
+        assert [fee[:2] for fee in await fees(world)] == [("performance_fee", D(200))]
+        assert (await world.fund.status()).nav == 52_200
+
+
+async def test_a_deposit_beside_a_withdrawal_buys_units_at_the_nav_of_now() -> None:
+    async with fund(50_000, performance_fee_pct=20) as world:
+        world.controller.set("s", realized_pnl=10_000)
+        await world.tick()
+        await world.fund.ledger.withdraw(5_800)
+        await world.fund.ledger.deposit(11_600)
+        await world.tick()
+        status = await world.fund.status()
+        assert [fee[1] for fee in await fees(world)] == [D(200)]
+        assert status.nav == pytest.approx(52_200 + 11_600, abs=1e-4)
+        assert status.drawdown_pct == 0
+
+
+async def test_a_period_that_closes_has_paid_the_management_fee() -> None:
+    async with fund(36_500, management_fee_bps=1_000) as world:
+        world.clock.advance(DAY_S * 1.5)
+        await world.tick()
+        await world.fund.ledger.close_period("2026-01-05")
+        assert [fee[1] for fee in await fees(world)] == pytest.approx([D(10), D(5)], abs=D("0.01"))
+
+
+async def test_an_orderly_stop_books_the_management_fee_and_no_restart_books_it_again(
+    tmp_path: Path,
+) -> None:
+    clock = VirtualClock(START_US)
+    settings: dict[str, Any] = {
+        "management_fee_bps": 1_000,
+        "db_path": tmp_path / "x.db",
+        "clock": clock,
+    }
+    async with fund(36_500, **settings) as world:
+        clock.advance(DAY_S / 2)
+        await world.tick()
+        assert await fees(world) == []
+    for _ in range(2):
+        async with fund(36_500, **settings) as world:
+            assert [fee[1] for fee in await fees(world)] == [D(5)]
+            assert (await world.fund.status()).total_fees == 5
+
+
+async def test_fees_by_the_tick_are_booked_at_each_tick() -> None:
+    async with fund(36_500, management_fee_bps=1_000, fee_posting="tick") as world:
+        for _ in range(3):
+            world.clock.advance(3_600)
+            await world.tick()
+        hourly = [amount for _, amount, _ in await fees(world)]
+        assert len(hourly) == 3
+        assert sum(hourly) == pytest.approx(D(10) / 8, abs=D("0.001"))
+        assert (await world.fund.status()).total_fees == sum(hourly)
+
+
+@pytest.mark.parametrize("booked", [False, True], ids=["before", "after"])
+async def test_a_crash_around_a_withdrawal_pays_its_fee_once_or_never(
+    monkeypatch: pytest.MonkeyPatch, booked: bool
+) -> None:
+    async with fund(50_000, performance_fee_pct=20) as world:
+        world.controller.set("s", realized_pnl=10_000)
+        await world.tick()
+        ask = withdrawals.PostMany
+
+        def lost(events: Any) -> Any:
+            world.fund.drill("ledger" if not booked else "oversight")
+            return ask(events)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(withdrawals, "PostMany", lost)
+            posted = None
+            with suppress(ActorError):
+                posted = await world.fund.ledger.withdraw(5_800, key="w")
+        for _ in range(3):
+            await world.tick()
+        left = [entry.kind for entry in await world.fund.ledger.entries(key="w")]
+        assert left == (["withdrawal"] if posted is not None else left)
+        assert len(await fees(world)) == len(left)
+        status = await world.fund.status()
+        assert status.nav == 58_000 - 5_800 * len(left)
+        await world.fund.ledger.withdraw(5_800, key="w")
+        await world.tick()
+        assert [fee[:2] for fee in await fees(world)] == [("performance_fee", D(200))]
+        assert (await world.fund.status()).nav == 52_200

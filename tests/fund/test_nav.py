@@ -1,0 +1,127 @@
+"""NAV, drawdown and sessions of a whole fund."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+
+import pytest
+
+from fundops.reader import open_reader
+from fundops.runtime import ConfigError, VirtualClock
+from fundops.testing import START_US, FakeController, virtual_fund
+from fundops.wire.controller import Fill, StrategyStatus
+from fundops.wire.oversight import StrategyPnl
+
+D = Decimal
+
+
+def us(text: str) -> int:
+    """Microseconds of this instant of UTC."""
+    return round(dt.datetime.fromisoformat(f"{text}+00:00").timestamp() * 1_000_000)
+
+
+async def test_a_deposit_is_no_performance_and_a_drawdown_is_of_nav_per_unit() -> None:
+    engine = FakeController(StrategyStatus("s", "running", 40_000, 40_000))
+    async with virtual_fund(
+        engine, total_capital=40_000, ledger_enabled=True, max_strategy_drawdown_pct=100
+    ) as world:
+        await world.tick()
+        found: list[tuple[float, Decimal, str]] = []
+        for pnl, deposit in ((10_000, 0), (10_000, 25_000), (-500, 0), (-1_250, 0)):
+            if deposit:
+                await world.fund.ledger.deposit(deposit)
+            world.controller.set("s", realized_pnl=pnl)
+            await world.tick()
+            status = await world.fund.status()
+            found.append((round(status.drawdown_pct, 6), status.nav, status.kill_switch))
+        assert found[:2] == [(0, D(50_000), "OFF"), (0, D(75_000), "OFF")]
+        assert found[2] == (14.0, D(64_500), "OFF")
+        assert found[3][:2] == (15.0, D(63_750))
+        assert found[3][2] == "ENGAGED"
+        told = [
+            (alert.level.value, alert.category.value)
+            for alert in world.sent_alerts()
+            if alert.category.value in ("DRAWDOWN", "KILL_SWITCH") and alert.level.value != "INFO"
+        ]
+        assert told == [("WARNING", "DRAWDOWN"), ("CRITICAL", "KILL_SWITCH")]
+
+
+async def test_weekday_sessions_end_at_the_close_of_new_york() -> None:
+    clock = VirtualClock(us("2026-03-05 12:00"))
+    ended: list[tuple[str, int]] = []
+    async with virtual_fund(clock=clock, session="weekdays 16:00 America/New_York") as world:
+        await world.tick()
+        while clock.now_us() < us("2026-03-10 00:00"):
+            clock.advance(600)
+            report = await world.tick()
+            ended += [(session, clock.now_us()) for session in report.sessions]
+    assert ended == [
+        ("2026-03-05", us("2026-03-05 21:00")),
+        ("2026-03-06", us("2026-03-06 21:00")),
+        ("2026-03-09", us("2026-03-09 20:00")),
+    ]
+
+
+async def test_nav_of_each_minute_is_kept_for_a_month() -> None:
+    engine = FakeController(StrategyStatus("s", "running", 1_000, 1_000))
+    async with virtual_fund(engine) as world:
+        world.clock.advance(30)
+        for number in range(40):
+            engine.set("s", realized_pnl=number)
+            world.clock.advance(30)
+            await world.tick()
+        minutes = await world.fund.nav_history(every="minute")
+        assert [sample.nav for sample in minutes[:2]] == [100_038, 100_036]
+        assert len(minutes) == 20
+        assert [b.at_us - a.at_us for a, b in zip(minutes[1:], minutes, strict=False)] == [
+            60_000_000
+        ] * 19
+        assert await world.fund.nav_history(every="minute", limit=3) == minutes[:3]
+        assert await world.fund.nav_history() == ()
+        with pytest.raises(ConfigError, match="every"):
+            await world.fund.nav_history(every="day")  # type: ignore[arg-type]
+        with open_reader(world.fund.config.path) as reader:
+            assert minutes[4:] == reader.nav_history(every="minute"), "the rest waits for a commit"
+        world.clock.advance(32 * 86_400)
+        await world.tick()
+        await world.fund.kill_switch.engage(reason="r", by="ann")  # a commit
+        await world.tick()
+        assert len(await world.fund.nav_history(every="minute")) == 1
+
+
+async def test_the_attribution_adds_up_to_the_change_of_nav() -> None:
+    engine = FakeController(
+        StrategyStatus("a", "running", 50_000, 50_000), StrategyStatus("b", "running", 1_000, 1_000)
+    )
+    async with virtual_fund(engine, ledger_enabled=True, performance_fee_pct=10) as world:
+        await world.tick()
+        engine.set("a", realized_pnl=-400, unrealized_pnl=100)
+        engine.set("b", realized_pnl=700)
+        fill = Fill("f", "a", "X", D(1), D(10), D("0.5"), at_us=START_US, cursor="1")
+        engine.fill_list = [fill]
+        await world.fund.ledger.record_profit(50)
+        await world.fund.ledger.deposit(1_000)
+        await world.tick()
+        found = await world.fund.pnl_attribution()
+        assert found.strategies == (
+            StrategyPnl("a", D(-300), D("0.5"), D(0)),
+            StrategyPnl("b", D(700), D(0), D(0)),
+        )
+        assert (found.other, found.fund_fees, found.total) == (D(50), D(45), D(405))
+        status = await world.fund.status()
+        assert status.nav == 101_000 + found.total
+        await world.fund.ledger.close_period("2026-01-04")
+        assert (await world.fund.pnl_attribution()).strategies == found.strategies
+
+
+async def test_what_was_made_on_paper_is_attributed_as_hypothetical() -> None:
+    engine = FakeController(StrategyStatus("s", "running", 1_000, 1_000, stage="paper"))
+    async with virtual_fund(engine, promotion_enabled=True) as world:
+        await world.fund.promotion.register("s")
+        await world.tick()
+        engine.set("s", realized_pnl=70)
+        await world.tick()
+        found = await world.fund.pnl_attribution()
+        assert found.strategies == (StrategyPnl("s", D(0), D(0), D(70)),)
+        assert found.total == 0
