@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,20 @@ import msgspec
 import pytest
 
 from fundops import AlertSettings, FundConfig, RecoverySettings
+from fundops.actors.persistence import open_database
 from fundops.bench import BENCHES
 from fundops.cli.parse import verb_of
 from fundops.cli.verbs import VERBS
 from fundops.control.rendezvous import VERSION, Request
+from fundops.file.database import MIGRATIONS
 from fundops.replay.prices import bundled
 from fundops.runtime import ConfigError
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
-# The bot runs until it is stopped; tests/e2e/test_bot.py runs it, and stops it.
-ELSEWHERE = ("embedding-0",)
+# Programs that run until they are stopped: tests/e2e/test_bot.py and tests/test_drills.py do so.
+ELSEWHERE = ("embedding-0", "operations-1")
 SNIPPETS = [
     pytest.param(source, id=f"{page.stem}-{number}")
     for page in sorted(DOCS.glob("*.md"))
@@ -166,6 +169,18 @@ def test_the_line_for_the_control_socket_has_the_fields_of_a_request() -> None:
     assert set(msgspec.json.decode(line)) <= set(Request.__struct_fields__)
     request = msgspec.json.decode(line, type=Request)
     assert (request.version, request.command, request.by) == (VERSION, "ledger.deposit", "ann")
+
+
+def test_the_table_of_growth_has_every_table_of_the_database(tmp_path: Path) -> None:
+    page = (DOCS / "operations.md").read_text()
+    [section] = re.findall(r"^## Growth and retention\n(.*?)^## ", page, re.M | re.S)
+    first_cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
+    told = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
+    with closing(open_database(tmp_path / "fund.db", MIGRATIONS)) as connection:
+        sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+        tables = {name for (name,) in connection.execute(sql)}
+    assert tables - told == set(), "these grow, and no bound is told"
+    assert len(tables) > 20
 
 
 def test_each_switch_back_is_a_setting_that_changes_a_default() -> None:

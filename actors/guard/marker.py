@@ -54,9 +54,7 @@ class Marker:
         return True
 
     def write(self, status: KillStatus) -> None:
-        """Durable on return. Raises: OSError; where there is only no room for what it says, the
-        marker is there.
-        """
+        """Durable on return. Raises: OSError; on a full disk an empty marker may exist then."""
         # Named by the process: the command line may write beside a fund that heeds the marker, and
         # neither may read the other's draft, which would lose a person's words.
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")

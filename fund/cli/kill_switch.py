@@ -140,8 +140,10 @@ def _asked(path: Path, method: str, arguments: dict[str, Any]) -> Any:
 
 def _marked(path: Path) -> Any:
     from fundops.actors.guard.marker import Marker, marker_of
+    from fundops.actors.guard.switch import as_found
 
-    return Marker(marker_of(path)).read()
+    found = Marker(marker_of(path)).read()
+    return None if found is None else as_found(found)
 
 
 def _stored(path: Path) -> Any:
