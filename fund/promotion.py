@@ -105,8 +105,8 @@ class PromotionFile:
         # the file's lock.
         self._turn = threading.Lock()
         if not self._is_kept(policy):
-            # Other tools may open the file at the same time. In an event loop waiting could stop the
-            # fund that owns it.
+            # Other tools may open the file at the same time. In an event loop waiting could stop
+            # the fund that owns it.
             wait_s = 0.0 if _in_loop() else LOCK_WAIT_S
             with self._turn, _Locked(path, wait_s):
                 keep_policy(path, policy, self._clock, door)
