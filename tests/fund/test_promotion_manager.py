@@ -587,6 +587,20 @@ def test_history_is_newest_first_and_paged(manager: PromotionManager) -> None:
         manager.history(limit=-1)
 
 
+def test_the_state_of_then_is_read_by_any_process(
+    manager: PromotionManager, clock: VirtualClock, tmp_path: Path
+) -> None:
+    strategy = _ready(manager, clock)
+    before_us = clock.now_us()
+    clock.advance(1)
+    manager.promote(strategy, by="ann")
+    with open_reader(tmp_path / "p.db") as reader:
+        for at_us, stage in ((before_us, Paper), (clock.now_us(), Shadow)):
+            (state,) = reader.state_as_of(at_us)
+            assert (state.name, state.stage) == ("a", stage)
+            assert manager.state_as_of(at_us) == (state,)
+
+
 # -- the file
 
 
