@@ -33,6 +33,7 @@ from fundops import (
     open_reader,
     policy_of,
 )
+from fundops.actors.promotion import schema
 from fundops.doors import PromotionDoor
 from fundops.file.lock import OwnerLock
 from fundops.wire.errors import (
@@ -887,3 +888,32 @@ def test_records_count_by_their_instant(manager: PromotionManager, clock: Virtua
     manager.record_metrics(strategy, Paper, {"sharpe": 0.1, "max_drawdown": 0.3}, as_of=now_us)
     manager.record_metrics(strategy, Paper, GOOD, as_of=now_us - 3_600_000_000)
     assert not manager.should_promote(strategy)
+
+
+def test_a_family_is_read_once_for_all_its_strategies(
+    manager: PromotionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        manager.register(f"s{number}", family="variants")
+    read: list[str] = []
+    family = schema.family
+
+    def counted(rows: Any, name: str) -> Any:
+        read.append(name)
+        return family(rows, name)
+
+    monkeypatch.setattr(schema, "family", counted)
+    assert len(manager.strategies()) == 5
+    assert read == ["variants"]
+
+
+class Speechless:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+def test_a_name_that_cannot_be_told_is_unknown(manager: PromotionManager) -> None:
+    with pytest.raises(UnknownStrategy):
+        manager.current_stage(Speechless())  # type: ignore[arg-type]
