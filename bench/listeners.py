@@ -3,8 +3,9 @@
 `python -m fundops.bench.listeners PORT COUNT STALLED PROBES` connects COUNT clients, of which the
 last STALLED read nothing after the handshake. On stdin it takes lines: "count BYTES" answers "done"
 once the readers have taken so many bytes together since the answer before; "latency" answers
-the ages of the probes' messages in microseconds as JSON, and forgets them. A message is a probe's
-when a client among the first PROBES gets it and it has the field `ns`, of the monotonic clock.
+the ages of the probes' messages in microseconds and the number of their gaps, as JSON, and forgets
+them. A message is a probe's when a client among the first PROBES gets it and it has the field
+`ns`, of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import socket
 import sys
 import time
 
-__all__ = ["main"]
+__all__ = ["found_in", "main"]
 
 _REQUEST = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 _HELLO = b'{"t":"hello","topics":["alerts"]}'
-_STAMP = re.compile(rb'"ns":(\d+)')
+# A message with its instant, or a gap; the digit after the last one may be in the next bytes.
+_FOUND = re.compile(rb'"ns":(\d+)\D|"t":"gap"')
+_FOUND_MAX = 32  # bytes
 READ_BYTES = 256 * 1024
 
 
@@ -38,6 +41,8 @@ def main() -> None:
     _say("ready")
     counted, wanted = 0, 0
     ages_us: list[int] = []
+    gaps = 0
+    begun = [b""] * probes  # what may be the beginning of the next match, by probe
     while True:
         for key, _ in selector.select():
             if key.data is None:
@@ -45,8 +50,8 @@ def main() -> None:
                 if not words:
                     return
                 if words[0] == "latency":
-                    _say(json.dumps(ages_us))
-                    ages_us.clear()
+                    _say(json.dumps([ages_us, gaps]))
+                    ages_us, gaps = [], 0
                 else:
                     wanted = int(words[1])
                 continue
@@ -57,10 +62,22 @@ def main() -> None:
             counted += len(data)
             if key.data < probes:
                 now_ns = time.monotonic_ns()
-                ages_us += [(now_ns - int(stamp)) // 1_000 for stamp in _STAMP.findall(data)]
+                stamps, begun[key.data] = found_in(begun[key.data] + data)
+                gaps += stamps.count(None)
+                ages_us += [(now_ns - stamp) // 1_000 for stamp in stamps if stamp is not None]
         if wanted and counted >= wanted:
             _say("done")
             counted, wanted = 0, 0
+
+
+def found_in(data: bytes) -> tuple[list[int | None], bytes]:
+    """The instants of the messages, None for a gap, and what may be the beginning of the next."""
+    found: list[int | None] = []
+    end = 0
+    for match in _FOUND.finditer(data):
+        found.append(None if match[1] is None else int(match[1]))
+        end = match.end()
+    return found, data[max(end, len(data) - _FOUND_MAX) :]
 
 
 def _say(line: str) -> None:

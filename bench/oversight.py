@@ -1,4 +1,4 @@
-"""What does a tick cost: with few and with many strategies, at the end of a session, in a replay?
+"""How much does a tick cost with few and with many strategies, and how much a session's end?
 
 The fund is whole: actors, database, ledger. A plain tick reads the engine, in which the figures of
 every strategy have changed, has the guard judge them, and books nothing. A tick that ends a session

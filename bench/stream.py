@@ -6,7 +6,8 @@ asyncio. All send the same bytes. The last case publishes eight messages at a ti
 saving of a batch. Rates are of wall time, ratios of the server's CPU time.
 
 The latency is that of 500 messages a second with three more clients that read nothing; it is the
-time from the publishing to the reading in the other process. The bytes are those of a fund with 40
+time from the publishing to the reading in the other process. A healthy client that has a
+gap, or lacks a message, ends the bench. The bytes are those of a fund with 40
 strategies: of a first connection, and of one tick.
 """
 
@@ -52,6 +53,7 @@ TOPIC = "alerts"
 STALLED = 3
 LATENCY_CLIENTS = 20  # of the latency's run that are measured
 LATENCY_RATE_PER_S = 500
+DRAIN_S = 20.0  # for the readers to take what is on its way
 STRATEGIES = 40
 
 
@@ -279,10 +281,8 @@ def _latency(clients: int, seconds: float) -> list[Figure]:
                 for number in range(round(LATENCY_RATE_PER_S * seconds)):
                     await trio.sleep_until(begun + number / LATENCY_RATE_PER_S)
                     hub.publish_event(TOPIC, hub.newest_seq(TOPIC) + 1, _data())
-                await trio.sleep(0.2)
-                listeners.say("latency")
-                ages: list[float] = json.loads(await trio.to_thread.run_sync(listeners.line))
-                return ages
+                published = round(LATENCY_RATE_PER_S * seconds)
+                return await _ages_us(listeners, published * min(clients, LATENCY_CLIENTS))
 
     ages_us = trio.run(main)
     return [
@@ -293,6 +293,25 @@ def _latency(clients: int, seconds: float) -> list[Figure]:
         )
         for percent in (50, 99)
     ] + [Figure("messages of the latency", len(ages_us), "read")]
+
+
+async def _ages_us(listeners: _Listeners, expected: int) -> list[float]:
+    """The ages of the messages that the healthy clients were given, which are all of them.
+
+    Raises: `RuntimeError` when a healthy client has a gap, or lacks a message in the end.
+    """
+    found: list[float] = []
+    with trio.move_on_after(DRAIN_S):
+        while len(found) < expected:
+            await trio.sleep(0.1)
+            listeners.say("latency")
+            ages, gaps = json.loads(await trio.to_thread.run_sync(listeners.line))
+            if gaps:
+                raise RuntimeError(f"healthy clients were left behind: {gaps} gaps")
+            found += ages
+    if len(found) != expected:
+        raise RuntimeError(f"healthy clients were given {len(found)} messages of {expected}")
+    return found
 
 
 def _memory_kib(clients: int) -> float:
@@ -344,15 +363,29 @@ def _bytes() -> list[Figure]:
 
 def _strategies(tick: int) -> dict[str, Any]:
     """Two figures of each strategy change with the tick."""
-    blank = dict.fromkeys(Strategy.__struct_fields__)
+    record: dict[str, Any] = {
+        "state": "running",
+        "stage": "shadow",
+        "mode": "shadow",
+        "real": False,
+        "pnl": "5420.89154177",
+        "allocated": "92307.69230769",
+        "realized_pnl": "5420.89154177",
+        "drawdown_pct": 1.35,
+        "n_trades": 14,
+        "n_wins": 9,
+        "paused": False,
+        "paused_by": "",
+        "paused_why": "",
+        "counters_restarted": False,
+        "retryable": True,
+    }
     return {
-        f"strategy_{number}": {
-            **blank,
-            "name": f"strategy_{number}",
-            "state": "running",
-            "stage": "shadow",
-            "equity": f"{100_000 + number + tick}.25",
-            "unrealized_pnl": f"{number + tick}.25",
-        }
+        f"strategy_{number}": Strategy(
+            name=f"strategy_{number}",
+            equity=f"{100_000 + number + tick}.25",
+            unrealized_pnl=f"{number + tick}.25",
+            **record,
+        )
         for number in range(STRATEGIES)
     }

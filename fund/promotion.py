@@ -23,8 +23,8 @@ import trio
 
 from fundops.actors.persistence import Reader, Rows, Store
 from fundops.actors.promotion import Capital, PromotionPolicy, schema
-from fundops.actors.promotion.core import check_on_ladder
 from fundops.actors.promotion.desk import Desk
+from fundops.actors.promotion.evidence import variance_of
 from fundops.actors.promotion.metrics import canonical_metrics
 from fundops.actors.promotion.strategy import Strategy
 from fundops.bridge import in_asyncio_loop
@@ -33,7 +33,7 @@ from fundops.control.arguments import converted, plain
 from fundops.control.audit import Caller, audited
 from fundops.control.client import call
 from fundops.control.commands import Command
-from fundops.control.policy import commit, keep_policy, policy_in
+from fundops.control.policy import commit, is_kept, keep_policy, policy_in
 from fundops.doors import PromotionDoor
 from fundops.doors.inert import inert
 from fundops.errors import DatabaseInUse, NobodyListens
@@ -54,7 +54,7 @@ __all__ = ["PromotionFile", "PromotionManager"]
 T = TypeVar("T")
 
 LOCK_WAIT_S: Final = 5.0
-_POLL_S: Final = 0.02
+_POLL_S: Final = 0.02  # between two looks for a fund that listens
 _DOOR: Final = "manager"  # in the audit table
 
 
@@ -124,11 +124,7 @@ class PromotionFile:
         with reader:
             if reader.row("PRAGMA user_version")[0] != len(MIGRATIONS):
                 return False
-            found, stored = policy_in(reader, given), schema.stored_policy(reader)
-            if stored is None or stored.policy.hash != found.policy.hash:
-                return False
-            check_on_ladder(schema.load_all(reader), found.policy)
-            return True
+            return is_kept(reader, given)
 
     def now(self) -> Any:
         """No verb of promotion needs a fund without waiting."""
@@ -148,10 +144,10 @@ class PromotionFile:
         return self.wait(command.name, asked)
 
     def _write(self, asked: Asked) -> Any:
-        deadline = time.monotonic() + LOCK_WAIT_S
+        deadline, wait_s = time.monotonic() + LOCK_WAIT_S, 0.0
         while True:
             try:
-                with self._turn, _Locked(self._path):
+                with self._turn, _Locked(self._path, wait_s):
                     return self._written(asked)
             except DatabaseInUse as owned:
                 try:
@@ -160,7 +156,7 @@ class PromotionFile:
                     # Another tool is writing, or a fund is starting or stopping.
                     if time.monotonic() >= deadline:
                         raise owned from None
-            time.sleep(_POLL_S)
+                    wait_s = _POLL_S
 
     def _written(self, asked: Asked) -> Any:
         store = Store(self._path, MIGRATIONS)
@@ -251,6 +247,12 @@ class _FileBook:
         if strategy.family is None:
             return strategy.versions
         return self._families.get(strategy.family, strategy.versions)
+
+    def trial_variance(self, strategy: Strategy, periods_per_year: float) -> float | None:
+        """The variance of the Sharpe ratios of its family, per session; None: unknown."""
+        if strategy.family is None:
+            return None
+        return variance_of(schema.family(self.rows, strategy.family), periods_per_year)
 
 
 class _Locked:

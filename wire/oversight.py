@@ -159,7 +159,7 @@ class NavSample(msgspec.Struct, frozen=True):
 class NavHistory(Request[tuple[NavSample, ...]], frozen=True):
     """The NAV of the newest sessions, newest first. 0 gives none, a negative limit is refused.
 
-    Sessions are kept for ever, minutes for a month. Raises: `ConfigError` for another `every`.
+    Sessions are kept without end, minutes for a month. Raises: `ConfigError` for another `every`.
     """
 
     limit: int = 100

@@ -155,6 +155,7 @@ class GuardActor(Actor):
         )
         # The latch outlives this actor.
         self._switch = Switch(self._rules, self._latch.status, self._latch.engagements)
+        self._stopped: tuple[str, ...] = ()  # the strategies in scope, as they were named last
         self._mover = ""  # the strategy that lowered NAV most when the switch engaged; "": none
         self._warned_undivided = False
         self._session = ""  # the last one that ended, as of the last look
@@ -327,7 +328,7 @@ class GuardActor(Actor):
     def _engage(
         self, reason: object, by: object, *, mover: str = "", by_itself: bool = False
     ) -> None:
-        self._mover = mover
+        self._mover, self._stopped = mover, ()
         self._move(switch.Engage(self._clock.now_us(), by_itself))
         self._move(switch.Worded(fitted(reason, REASON_MAX), fitted(by, BY_MAX)))
         self._host.watch_stop()
@@ -396,13 +397,12 @@ class GuardActor(Actor):
             case switch.Commit():
                 self._commit()
             case switch.TellEngaged():
-                names = self._in_scope()
-                self._send(alerts.engaged(self._kill, self._rules, names, self._mover))
+                self._send(alerts.engaged(self._kill, self._rules, self._named(), self._mover))
             case switch.TellUnconfirmed():
-                self._send(alerts.unconfirmed(self._kill, self._rules, self._in_scope()))
+                self._send(alerts.unconfirmed(self._kill, self._rules, self._named()))
             case switch.TellConfirmed():
                 log.warning("kill switch: the stop is confirmed")
-                self._send(alerts.confirmed(self._kill, self._rules, self._in_scope()))
+                self._send(alerts.confirmed(self._kill, self._rules, self._named()))
             case _:
                 assert_never(act)
 
@@ -431,7 +431,13 @@ class GuardActor(Actor):
     def _in_scope(self) -> tuple[str, ...]:
         """The strategies that the switch stops, with those that the host has named just now."""
         known = dict.fromkeys((*self._state.strategies, *self._registered, *self._host.names()))
-        return tuple(name for name in known if name not in self._latch.spared)
+        goes_on = self._latch.spared
+        self._stopped = tuple(name for name in known if name not in goes_on)
+        return self._stopped
+
+    def _named(self) -> tuple[str, ...]:
+        """The same as of the last look or call; ten thousand names take some milliseconds."""
+        return self._stopped or self._in_scope()
 
     def _commit(self) -> None:
         """Commit the latch beside the actors: a database that hangs must not keep the guard."""

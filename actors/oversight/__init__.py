@@ -1,4 +1,4 @@
-"""The oversight loop: each tick reads the engine and tells the other actors what they need."""
+"""The oversight loop: each tick reads the engine and informs the other actors."""
 
 from typing import TYPE_CHECKING
 

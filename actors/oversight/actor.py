@@ -108,7 +108,7 @@ class OversightActor(DurableActor):
         self._round = replace(self._round, stored=schema.load(self._reader))
 
     async def begin(self) -> None:
-        """Hand the guard its state, and learn what the stages allow."""
+        """Hand the guard its state, and ask promotion for the entitlements."""
         started_us = self._clock.now_us()
         ports = self._ports(started_us)
         self._steps, self._of_life = steps_of(ports), ports
@@ -183,7 +183,7 @@ class OversightActor(DurableActor):
         await self._charge()
 
     async def _ask(self, name: str, request: Request[R]) -> R:
-        # A tick waits for whatever its steps wait for, such as a commit behind a busy disk.
+        # As long as a commit may take behind a busy disk.
         return await self.context.ref(name).ask(request, timeout_s=COMMIT_DEADLINE_S)
 
     async def _save(self, statements: Sequence[Statement]) -> None:
@@ -274,7 +274,7 @@ class OversightActor(DurableActor):
 
     @handles(PostFees)
     async def post_fees(self, _: PostFees) -> None:
-        """Book the management fee up to now. Refused with what storage and ledger refuse."""
+        """Book the management fee up to now. Refused as storage or ledger refuses it."""
         self._post_management()
         memory = self._round.memory
         await self._save((schema.remembered(memory),))
@@ -295,7 +295,7 @@ class OversightActor(DurableActor):
 
     @handles(RememberGuard)
     async def remember_guard(self, _: RememberGuard) -> None:
-        """Refused with what the storage refuses; the next tick then tries again."""
+        """Refused as storage refuses it; the next tick then tries again."""
         guard = await self._ask("guard", ReadGuard())
         memory = replace(self._round.memory, guard=guard)
         await self._save((schema.remembered(memory), *self._round.lines))

@@ -68,15 +68,21 @@ class Booking:
         self._left: dict[str, _Answer] = {}  # by source: reports read and not yet booked
 
     async def book(
-        self, terms: Mapping[str, EntitlementTerms] | None, renew: Renew | None = None
+        self,
+        terms: Mapping[str, EntitlementTerms] | None,
+        renew: Renew | None = None,
+        totals: LedgerTotals | None = None,
     ) -> Booked:
         """Book the new reports. `terms` are those in force; None: every strategy trades real money.
 
         `renew` gets the terms of now. It is called when a fill is not entitled by those given.
+        `totals` are those of the ledger now; None: they are asked for.
 
         Raises: `ActorError` when the ledger cannot be asked.
         """
-        totals: LedgerTotals = await self._ask(ReadTotals())
+        if totals is None:
+            totals = await self._ask(ReadTotals())
+        assert totals is not None
 
         async def fills(run: tuple[Any, ...], begins: bool, ends: bool) -> BookFills:
             unentitled = _unentitled(run, terms)

@@ -59,6 +59,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     feeds: tuple[FeedStatus, ...] = ()
     terms: Mapping[str, EntitlementTerms] | None = None  # None: promotion is off
     totals: LedgerTotals | None = None  # None: there is no ledger, or it has said nothing yet
+    totals_tick: int = 0  # in which they were read
     # NAV at the guard's last look, before the fees that have accrued and are not booked.
     gross_minor: int = 0
     # Deposits and P&L without a strategy, less withdrawals and posted fees, at that look.
@@ -118,6 +119,7 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True):
     feeds: tuple[FeedStatus, ...] | UnsetType = UNSET
     terms: Mapping[str, EntitlementTerms] | UnsetType = UNSET
     totals: LedgerTotals | UnsetType = UNSET
+    totals_tick: int | UnsetType = UNSET
     gross_minor: int | UnsetType = UNSET
     flows_minor: int | UnsetType = UNSET
     gap_minor: int | UnsetType = UNSET
@@ -133,6 +135,7 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True):
     fault: FundopsError | None = None  # why the step did only a part of its work
 
 
+_NOTHING = Effects()
 _ADDED = ("alerts", "lines", "minutes", "pauses", "transitions")
 _SET = tuple(
     name
@@ -143,6 +146,8 @@ _SET = tuple(
 
 def applied(tick: Round, effects: Effects) -> Round:
     """The round after a step."""
+    if effects == _NOTHING:  # as of most steps in most ticks
+        return tick
     changes: dict[str, Any] = {
         name: value for name in _SET if (value := getattr(effects, name)) is not UNSET
     }

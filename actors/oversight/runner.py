@@ -34,7 +34,7 @@ class StepBroken(FundopsError):
 
 
 class Runner:
-    """Remembers which steps fail, how often each has failed, and what was told."""
+    """Remembers the failing steps, their counts, and the alerts that are open."""
 
     def __init__(self) -> None:
         self._failing: dict[str, str] = {}  # steps, and why
@@ -58,7 +58,8 @@ class Runner:
         """
         effects = await _effects(step, tick)
         alerts = self._judge(step, effects.fault, tick.now_s)
-        return applied(applied(tick, effects), Effects(alerts=alerts))
+        after = applied(tick, effects)
+        return applied(after, Effects(alerts=alerts)) if alerts else after
 
     def _judge(
         self, step: Step, fault: FundopsError | None, now_s: float
@@ -90,6 +91,8 @@ class Runner:
 async def _effects(step: Step, tick: Round) -> Effects:
     """The effects of the step, with its fault. Raises: `StateDiverged`."""
     try:
+        if step.deadline_s is None:
+            return await step.run(tick)
         with trio.fail_after(step.deadline_s):
             return await step.run(tick)
     except trio.TooSlowError:

@@ -249,7 +249,7 @@ class SessionTotals(msgspec.Struct, frozen=True):
 
 
 def session_line(session: str, totals: SessionTotals) -> tuple[Statement, ...]:
-    """The totals of one session, in place of those that no lookback needs any more."""
+    """The totals of one session, and the removal of those that no lookback needs."""
     record = msgspec.json.encode(totals).decode()
     return (
         Statement("INSERT OR REPLACE INTO session_total VALUES (?, ?)", ((session, record),)),
@@ -268,7 +268,7 @@ def session_totals(rows: Rows) -> tuple[SessionTotals, ...]:
 
 
 def minute_lines(minutes: Sequence[NavSample]) -> tuple[Statement, ...]:
-    """NAV by the minute, in place of what is older than a month."""
+    """NAV by the minute, and the removal of lines older than a month."""
     if not minutes:
         return ()
     rows = tuple(
@@ -294,7 +294,7 @@ def nav_minutes(rows: Rows, limit: int) -> tuple[NavSample, ...]:
     )
 
 
-# A close of the books moves what was booked up to it, which is a fee all the same.
+# A close of the books empties the account; the fees before it still count.
 _TRADING_FEES = """
 WITH fee(strategy, minor) AS (
     SELECT strategy, amount_minor FROM balance

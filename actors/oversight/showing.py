@@ -1,4 +1,4 @@
-"""What the fund shows of itself: `FundStatus`, and the states of the status stream.
+"""The fund's own status, `FundStatus`, and the states of the status stream.
 
 Nothing here decides anything. The stream is optional, so no error of it fails a tick.
 """

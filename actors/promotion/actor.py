@@ -1,8 +1,8 @@
 """The promotion actor: keeps every strategy's record, looks at all of them each tick, and commits
-what the desk decides.
+the decisions of the desk.
 
-Real capital is cut before a change is committed and raised only after it is: at every instant the
-engine may use at most what the database allows.
+Real capital is cut before a change is committed and raised only after it is, so the engine never
+has more in force than the database allows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from ...wire.promotion import (
     Demote,
     DemoteAutomatically,
     DiscardMetrics,
-    EntitlementTerms,
     Evaluate,
     Freeze,
     HistoryEntry,
@@ -226,10 +225,13 @@ class PromotionActor(DurableActor):
         look = Look(self._desk, self._roster, request, now_us, self._looked_us)
         if request.session is None:
             self._looked_us = now_us
+        if request.statuses:
+            self._roster.reported = {status.name for status in request.statuses}
         steps = (
             (look.to_see, look.see),
             (look.to_demote, look.demote),
             (look.to_judge, look.judge),
+            (look.to_keep, look.keep),
         )
         for due, step in steps:
             for place, strategy in enumerate(due()):
@@ -237,12 +239,7 @@ class PromotionActor(DurableActor):
                 step(strategy)
         decided, notes = look.decided()
         await self._commit(decided, notes)
-        return Observed(decided.answer, self.terms())
-
-    def terms(self) -> dict[str, EntitlementTerms]:
-        """The terms of each strategy's stage, by name."""
-        policy = self._desk.policy
-        return {strategy.name: terms_of(strategy, policy) for strategy in self._roster}
+        return Observed(decided.answer, self._roster.terms())
 
     # -- all strategies at once
 

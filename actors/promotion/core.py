@@ -256,8 +256,8 @@ def voided(
 ) -> Change:
     """The strategy as it was before its newest transition, which was at `moved_us`.
 
-    `earlier` is the record of then. The time since does not count as time in the stage, and what
-    the engine did since is no evidence.
+    `earlier` is the record of then. The time since does not count as time in the stage, and the
+    engine's results of that time are no evidence.
 
     Raises: `StrategyRetired`, `CapitalExceeded`, `PolicyError`; `MetricError` for `by` or `reason`.
     """

@@ -90,9 +90,13 @@ class Book(Protocol):
         """The versions of its family that were ever evaluated."""
         ...
 
+    def trial_variance(self, strategy: Strategy, periods_per_year: float) -> float | None:
+        """The variance of the Sharpe ratios of its family, per session; None: unknown."""
+        ...
+
 
 class Decided(msgspec.Struct, frozen=True):
-    """What a request comes to. Nothing of it is done yet."""
+    """The decision on a request. Nothing of it is done yet."""
 
     answer: Any
     statements: tuple[Statement, ...] = ()  # to commit in one transaction
@@ -129,6 +133,7 @@ class Desk:
             capital=self.capital,
             others_minor=book.others_minor(strategy),
             trials=book.trials(strategy),
+            trial_variance=book.trial_variance(strategy, self._periods()),
         )
 
     def entitled_minor(self, strategy: Strategy) -> int:

@@ -1,4 +1,4 @@
-"""Evidence of an episode: what others record and what fundops measures. Pure functions.
+"""Evidence of an episode: recorded values and measured ones. Pure functions.
 
 Only the running episode counts. Among records of a metric the newest instant counts, the later
 arrival among equals, and a worst value never falls. A value that fundops measures, from the
@@ -7,7 +7,9 @@ engine's reports or from a recorded series, is kept beside the recorded one.
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from itertools import pairwise
@@ -31,6 +33,7 @@ __all__ = [
     "seen",
     "session_ended",
     "values_of",
+    "variance_of",
     "with_record",
 ]
 
@@ -251,6 +254,14 @@ def _measured(episode: Episode, at_us: int, periods_per_year: float) -> Episode:
         values["max_drawdown"] = _newer("max_drawdown", fall, values["max_drawdown"])
     undefined = tuple(name for name in _MAY_BE_UNDEFINED if name not in values)
     return msgspec.structs.replace(episode, measured=values, undefined=undefined)
+
+
+def variance_of(trials: Iterable[Strategy], periods_per_year: float) -> float | None:
+    """The variance of the trials' Sharpe ratios, per session; None for fewer than two of them."""
+    found = [value_of("sharpe", strategy) for strategy in trials]
+    sharpes = [value / math.sqrt(periods_per_year) for value in found if value is not None]
+    # Exact, so that the order of the trials makes no difference.
+    return statistics.variance(sharpes) if len(sharpes) > 1 else None
 
 
 def values_of(strategy: Strategy) -> dict[str, float]:

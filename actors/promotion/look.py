@@ -6,7 +6,7 @@ one transition in a look, and is evaluated at most once.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -37,7 +37,8 @@ class Look:
     """Decides one look. `looked_us` is the instant of the last one within a session.
 
     The caller goes through the strategies, so that it can pause between them: `see` for all that
-    are `to_see`, `demote` for those `to_demote`, `judge` for those `to_judge`.
+    are `to_see`, `demote` for those `to_demote`, `judge` for those `to_judge`, and `keep` for all
+    `to_keep`.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Look:
         }
         self._before: dict[str, Strategy] = {}  # this look, by id
         self._after: dict[str, Strategy] = {}
-        self._flagged: set[str] = set()  # records with a new alert state
+        self._noted: set[str] = set()  # records that changed otherwise than by a status
+        self._saved: list[Strategy] = []
+        self._saved_rows: list[tuple[Any, ...]] = []
         self._moved: set[str] = set()
         self._changes: list[Change] = []
         self._samples: list[tuple[Strategy, Sample]] = []
@@ -90,7 +93,11 @@ class Look:
         """The versions of its family that were ever evaluated."""
         return self._roster.trials(strategy)
 
-    # -- the three steps
+    def trial_variance(self, strategy: Strategy, periods_per_year: float) -> float | None:
+        """The variance of the Sharpe ratios of its family, per session; None: unknown."""
+        return self._roster.trial_variance(strategy, periods_per_year)
+
+    # -- the steps
 
     def to_see(self) -> list[Strategy]:
         """Those that report, and at a session's end all."""
@@ -128,7 +135,7 @@ class Look:
             strategy, version, self._desk.policy, self._now_us, is_new=is_new
         )
         if isinstance(found, Strategy):
-            self._flagged.add(strategy.id)
+            self._noted.add(strategy.id)
             return found
         self._note_change(found)
         return found.after
@@ -247,7 +254,7 @@ class Look:
         if (ready, overdue) != (episode.ready, episode.overdue):
             flagged = msgspec.structs.replace(episode, ready=ready, overdue=overdue)
             self._after[strategy.id] = msgspec.structs.replace(strategy, episode=flagged)
-            self._flagged.add(strategy.id)
+            self._noted.add(strategy.id)
 
     def _evaluate(self, strategy: Strategy) -> Evaluation:
         return self._desk.evaluate(strategy, self, self._now_us)
@@ -258,20 +265,29 @@ class Look:
         self._total_minor += entitled_minor(change.after) - entitled_minor(change.before)
         self._changes.append(change)
         self._after[change.after.id] = change.after
+        self._noted.add(change.after.id)
         if change.kind in _MOVES:
             self._moved.add(change.after.id)
 
     # -- what to commit
 
+    def to_keep(self) -> list[Strategy]:
+        """Those that were looked at, as they are now."""
+        return list(self._after.values())
+
+    def keep(self, strategy: Strategy) -> None:
+        """Make its row, if the news of it must outlive a crash."""
+        if strategy.id in self._noted or self._is_worth_saving(strategy):
+            stored = strategy.stored(self._now_us)
+            self._saved.append(stored)
+            self._saved_rows.append(schema.saved_row(stored))
+
     def decided(self) -> tuple[Decided, list[AlertDraft]]:
         """The transitions with all rows to commit, and the alerts beside those of the changes."""
-        changed = {change.after.id for change in self._changes}
-        saved = tuple(
-            after.stored(self._now_us)
-            for after in self._after.values()
-            if after.id in changed or after.id in self._flagged or self._is_worth_saving(after)
-        )
-        statements: list[Statement] = [schema.saved(saved), schema.sampled(self._samples)]
+        statements: list[Statement] = [
+            schema.saved_rows(self._saved_rows),
+            schema.sampled(self._samples),
+        ]
         transitions = []
         if self._changes:
             seq = schema.next_seq(self.rows)
@@ -282,7 +298,9 @@ class Look:
                 for place, change in enumerate(self._changes)
                 if change.kind in _MOVES
             ]
-        decided = Decided(tuple(transitions), tuple(statements), saved, tuple(self._changes))
+        decided = Decided(
+            tuple(transitions), tuple(statements), tuple(self._saved), tuple(self._changes)
+        )
         return decided, self._notes
 
     def _is_worth_saving(self, after: Strategy) -> bool:

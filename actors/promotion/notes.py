@@ -1,4 +1,4 @@
-"""The alerts of promotion, written in the transaction of what they tell. Pure."""
+"""The alerts of promotion, written in one transaction with the changes that they tell. Pure."""
 
 from __future__ import annotations
 

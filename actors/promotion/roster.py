@@ -8,8 +8,10 @@ from collections.abc import Collection, Iterable, Iterator
 from ...wire.border import NAME_MAX
 from ...wire.errors import UnknownStrategy
 from ...wire.foreign import fitted
+from ...wire.promotion import EntitlementTerms
 from ..persistence import Rows
-from .capital import Capital, entitled_minor
+from .capital import Capital, entitled_minor, terms_of
+from .evidence import variance_of
 from .policy import PromotionPolicy
 from .strategy import Strategy
 
@@ -31,7 +33,10 @@ class Roster:
         self._ids: dict[str, str] = {}  # by name
         self._entitled_minor: dict[str, int] = {}  # by id; only those with real capital
         self._total_minor = 0
+        self._terms: dict[str, EntitlementTerms] = {}  # by name
         self._versions: Counter[str] = Counter()  # by family
+        self._families: dict[str, set[str]] = {}  # the ids of each family
+        self._variances: dict[str, float | None] = {}  # by family, until a record changes
         self.reported: Collection[str] = ()  # names in the engine's last report
 
     def __iter__(self) -> Iterator[Strategy]:
@@ -57,6 +62,10 @@ class Roster:
             raise UnknownStrategy(id_or_name, reports=id_or_name in self.reported)
         return strategy
 
+    def terms(self) -> dict[str, EntitlementTerms]:
+        """The terms of each strategy's stage, by name."""
+        return dict(self._terms)
+
     @property
     def total_minor(self) -> int:
         """The real capital that all strategies together are entitled to."""
@@ -71,6 +80,16 @@ class Roster:
         if strategy.family is None:
             return strategy.versions
         return max(strategy.versions, self._versions[strategy.family])
+
+    def trial_variance(self, strategy: Strategy, periods_per_year: float) -> float | None:
+        """The variance of the Sharpe ratios of its family, per session; None: unknown."""
+        family = strategy.family
+        if family is None:
+            return None
+        if family not in self._variances:
+            trials = [self._strategies[known] for known in self._families.get(family, ())]
+            self._variances[family] = variance_of(trials, periods_per_year)
+        return self._variances[family]
 
     def saved(self, strategy_id: str) -> Strategy:
         """The record as it is on disk."""
@@ -90,6 +109,7 @@ class Roster:
             return
         if before is None or (before.stage, before.cap) != (strategy.stage, strategy.cap):
             self._total_minor -= self._entitled_minor.pop(strategy.id, 0)
+            self._terms[strategy.name] = terms_of(strategy, self._policy)
             minor = entitled_minor(strategy, self._policy, self._capital)
             if minor:
                 self._entitled_minor[strategy.id] = minor
@@ -97,4 +117,6 @@ class Roster:
         if strategy.family is not None:
             versions = 0 if before is None else before.versions
             self._versions[strategy.family] += strategy.versions - versions
+            self._families.setdefault(strategy.family, set()).add(strategy.id)
+            self._variances.pop(strategy.family, None)
         self._strategies[strategy.id] = strategy

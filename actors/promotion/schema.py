@@ -27,6 +27,7 @@ __all__ = [
     "StoredRecord",
     "changed",
     "discarded",
+    "family",
     "find",
     "history",
     "line",
@@ -41,6 +42,8 @@ __all__ = [
     "requested",
     "sampled",
     "saved",
+    "saved_row",
+    "saved_rows",
     "state_as_of",
     "stored_policy",
     "versions_by_family",
@@ -189,18 +192,24 @@ def _text(value: Any) -> str:
 
 def saved(strategies: Iterable[Strategy]) -> Statement:
     """The current rows."""
-    rows = [
-        (
-            strategy.id,
-            strategy.name,
-            strategy.stage.value,
-            strategy.rev,
-            strategy.episode.entered_us,
-            _text(strategy),
-        )
-        for strategy in strategies
-    ]
+    return saved_rows([saved_row(strategy) for strategy in strategies])
+
+
+def saved_rows(rows: Sequence[tuple[Any, ...]]) -> Statement:
+    """As `saved`, of rows that are made already."""
     return Statement(_SAVE, rows)
+
+
+def saved_row(strategy: Strategy) -> tuple[Any, ...]:
+    """The current row of one strategy."""
+    return (
+        strategy.id,
+        strategy.name,
+        strategy.stage.value,
+        strategy.rev,
+        strategy.episode.entered_us,
+        _text(strategy),
+    )
 
 
 def load_all(rows: Rows) -> list[Strategy]:
@@ -218,6 +227,14 @@ def find(rows: Rows, id_or_name: str) -> Strategy | None:
         "SELECT record FROM promotions WHERE strategy_id = ?1 OR strategy = ?1", (id_or_name,)
     )
     return None if row is None else msgspec.json.decode(row[0], type=Strategy)
+
+
+def family(rows: Rows, name: str) -> list[Strategy]:
+    """The strategies of one family, retired ones too."""
+    found = rows.rows(
+        "SELECT record FROM promotions WHERE json_extract(record, '$.family') = ?", (name,)
+    )
+    return [msgspec.json.decode(record, type=Strategy) for (record,) in found]
 
 
 def versions_by_family(rows: Rows) -> dict[str, int]:
@@ -355,7 +372,7 @@ def _state(
 
 
 def requested(rows: Rows, request_id: str) -> tuple[str, Transition] | None:
-    """The digest of what was asked with this id, and its outcome; None: it was not used."""
+    """The digest of the request with this id, and its outcome; None: the id was not used."""
     row = rows.row(
         "SELECT request, outcome FROM promotion_history WHERE request_id = ?", (request_id,)
     )
@@ -522,7 +539,8 @@ def policy_stored(policy: PromotionPolicy, base: str, now_us: int) -> tuple[Stat
         Statement("UPDATE promotion_policy SET current = 0 WHERE current = 1"),
         Statement(
             "INSERT INTO promotion_policy VALUES (?, ?, ?, ?, 1) ON CONFLICT (hash)"
-            " DO UPDATE SET current = 1, base = excluded.base, stored_us = excluded.stored_us",
+            " DO UPDATE SET current = 1, policy = excluded.policy, base = excluded.base,"
+            " stored_us = excluded.stored_us",
             ((policy.hash, policy.encode().decode(), base, now_us),),
         ),
     )

@@ -52,7 +52,7 @@ class Episode(msgspec.Struct, frozen=True):
     entered_us: int  # the stage
     frozen_us: int = 0  # time that does not count as time in the stage: frozen, or voided
     active_us: int = 0  # time in the stage when the record was last stored
-    track: Track = Track()  # what the engine reported
+    track: Track = Track()  # of the engine's reports
     recorded: Mapping[str, Metric] = {}  # by others
     measured: Mapping[str, Metric] = {}  # by fundops, from the track or from a recorded series
     # Metrics that were computed and have no value, such as a Sharpe of constant returns.
@@ -114,10 +114,10 @@ class Change(msgspec.Struct, frozen=True):
     evaluation: Evaluation | None = None
     hard: bool = False  # a demotion by a hard limit
     request_id: str | None = None
-    request: str = ""  # digest of what was asked with that id
-    outcome: Transition | None = None  # that a repeat of the request gives
+    request: str = ""  # digest of the request with that id
+    outcome: Transition | None = None  # the answer to a repeat of the request
     voids: int | None = None  # the line of history that it undoes
-    undone: Strategy | None = None  # the record that voiding it returns to; None: `before`
+    undone: Strategy | None = None  # the record to which a void returns; None: `before`
 
     @property
     def from_stage(self) -> PromotionStage | None:

@@ -1,4 +1,4 @@
-"""The track of one episode: what the engine reported of it, from its base on. Pure values.
+"""The track of one episode: the engine's reports, from the base of the episode on. Pure values.
 
 Sessions are the samples: returns run from close to close, the first one from the base.
 """
@@ -169,8 +169,8 @@ class Track(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, resumes=self.is_begun, session=session)
 
     def _resuming(self, reading: Reading) -> Track:
-        """What happened since the last status was in another stage: opening and peak move with
-        the equity, and the counts go on from here.
+        """The time since the last status was in another stage: opening and peak move with the
+        equity, and the counts go on from here.
         """
         moved = reading.equity / self.equity if self.equity > 0 and reading.equity > 0 else 1.0
         return msgspec.structs.replace(

@@ -14,7 +14,7 @@ from fundops.cli import screens
 from fundops.cli.database import owned
 from fundops.cli.grammar import UsageError
 from fundops.cli.run import author, checked, database, existing, opened
-from fundops.cli.show import amount, counted, print_json, print_pairs
+from fundops.cli.show import amount, counted, print_json, print_lines, print_pairs
 from fundops.wire.money import Amount
 
 __all__ = [
@@ -107,8 +107,7 @@ def reconcile(
     if json:
         print_json("ledger reconcile", {"ok": answer.ok, **plain(answer)})
     else:
-        for line in screens.reconciled(plain(answer), where):
-            print(line)
+        print_lines(screens.reconciled(plain(answer), where))
     return 0 if answer.ok else 1
 
 

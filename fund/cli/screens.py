@@ -123,7 +123,7 @@ def alerts(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
             alert["level"],
             alert["category"],
             alert["outcome"],
-            _one_line(alert["title"]),
+            alert["title"],
         ]
         for alert in answer["alerts"]
     ]
@@ -156,7 +156,7 @@ def criteria(answer: dict[str, Any]) -> list[str]:
             "" if criterion["observed"] is None else number(criterion["observed"]),
             f"{criterion['op']} {number(criterion['limit'])} {criterion['unit']}".strip(),
             criterion["verdict"],
-            _one_line(criterion["reason"]),
+            criterion["reason"],
         ]
         for criterion in answer["criteria"]
     ]
@@ -210,11 +210,11 @@ def why(_verb: Verb, answer: dict[str, Any], _path: Path) -> list[str]:
         f"real orders: {may[answer['may_open']]} open, {may[answer['may_close']]} close",
     ]
     for place, blocker in enumerate(answer["blockers"], 1):
-        lines.append(f"{place}. {blocker['kind'].replace('_', ' ')}: {_one_line(blocker['text'])}")
-        lines.append(f"   lifted by: {_one_line(blocker['lift'])}")
+        lines.append(f"{place}. {blocker['kind'].replace('_', ' ')}: {blocker['text']}")
+        lines.append(f"   lifted by: {blocker['lift']}")
     if not answer["blockers"]:
         lines.append("no blocker")
-    return [*lines, *(f"note: {_one_line(note)}" for note in answer["notes"])]
+    return [*lines, *(f"note: {note}" for note in answer["notes"])]
 
 
 def unpriced(path: Path, given: Mapping[str, Any]) -> str:
@@ -315,7 +315,3 @@ def _currency(path: Path) -> str:
     from fundops.file import meta
 
     return meta.read_file(path).get("currency", "")
-
-
-def _one_line(text: str) -> str:
-    return "".join(sign if sign.isprintable() else " " for sign in text)

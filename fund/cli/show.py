@@ -42,6 +42,7 @@ __all__ = [
     "pairs",
     "print_answer",
     "print_json",
+    "print_lines",
     "print_note",
     "print_pairs",
     "print_table",
@@ -262,7 +263,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]
             column.fitted(cell, room)
             for column, cell, room in zip(columns, cells, widths, strict=True)
         ]
-        lines.append(_clean(GAP.join(fitted).rstrip()))
+        lines.append(GAP.join(fitted).rstrip())
     return lines
 
 
@@ -347,15 +348,16 @@ def print_pairs(found: Mapping[str, Any]) -> int:
         for name, value in found.items()
         if value is not None
     ]
-    return _print(pairs(shown, wrapped=True))
+    return print_lines(pairs(shown, wrapped=True))
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
     """Print a table, or that it has no rows."""
-    return _print(table(columns, rows) if rows else ["none"])
+    return print_lines(table(columns, rows) if rows else ["none"])
 
 
-def _print(lines: Iterable[str]) -> int:
+def print_lines(lines: Iterable[str]) -> int:
+    """Print them, without what would move a terminal's cursor."""
     for line in lines:
         print(_clean(line))
     return 0
@@ -377,9 +379,9 @@ def print_answer(verb: Verb, answer: Any, path: Path, given: Mapping[str, Any]) 
     if shape in ("table", "record") and answer is not None:
         screen = SCREENS.get(rest[0])
         if screen is not None and (shape == "record") != (rest[0] in _LISTED):
-            return _print(_function(screen)(verb, answer, path))
+            return print_lines(_function(screen)(verb, answer, path))
     asset = str(given.get("--asset") or "")
-    return _print(_SHAPES[shape](verb, answer, asset or _Currency(path), *rest))
+    return print_lines(_SHAPES[shape](verb, answer, asset or _Currency(path), *rest))
 
 
 # Screens of lists; every other one is that of a single record.

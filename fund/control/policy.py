@@ -20,7 +20,7 @@ from fundops.wire.alert import Category, Level
 from fundops.wire.errors import PolicyError
 from fundops.wire.persistence import Committed, Statement
 
-__all__ = ["commit", "keep_policy", "policy_in"]
+__all__ = ["commit", "is_kept", "keep_policy", "policy_in"]
 
 _COMMAND = "promotion.policy"  # no verb: it changes by opening the file with another one
 
@@ -37,6 +37,16 @@ def policy_in(rows: Rows, given: PromotionPolicy | None) -> schema.StoredPolicy:
     return schema.StoredPolicy(policy, policy.hash)
 
 
+def is_kept(rows: Rows, given: PromotionPolicy | None) -> bool:
+    """Whether the file stores this policy already, on whose ladder its strategies stand.
+
+    Raises: `PolicyError`.
+    """
+    stored, found = _stored(rows, given), policy_in(rows, given)
+    check_on_ladder(schema.load_all(rows), found.policy)
+    return stored is not None and stored.policy.hash == found.policy.hash
+
+
 def keep_policy(path: Path, given: PromotionPolicy | None, clock: Clock, door: str) -> None:
     """Store the policy where it is another one than before.
 
@@ -46,10 +56,9 @@ def keep_policy(path: Path, given: PromotionPolicy | None, clock: Clock, door: s
     store = Store(path, MIGRATIONS)
     try:
         rows, now_us = Rows(store.connection), clock.now_us()
-        before, found = _stored(rows, given), policy_in(rows, given)
-        check_on_ladder(schema.load_all(rows), found.policy)
-        if before is not None and before.policy.hash == found.policy.hash:
+        if is_kept(rows, given):
             return
+        before, found = _stored(rows, given), policy_in(rows, given)
         statements = list(schema.policy_stored(found.policy, found.base, now_us))
         if before is not None:
             statements += _told(before.policy, found.policy, now_us, door)

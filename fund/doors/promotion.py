@@ -124,7 +124,7 @@ class PromotionDoor(Door):
     async def discard_metrics(
         self, strategy_id: str, as_of: Instant, source: str, *, by: str, reason: str
     ) -> None:
-        """Discard what was recorded in this stage for one instant and source.
+        """Discard the records of one instant and source in this stage.
 
         The records are kept, with the person and the reason, and count no more.
 
@@ -181,7 +181,8 @@ class PromotionDoor(Door):
     async def set_cap(self, strategy_id: str, cap: float, *, by: str, reason: str) -> None:
         """Set the fraction of the budget that a strategy may use for real in its stage.
 
-        Lower is possible at any time, higher up to what the stage allows. It ends with the stage.
+        A lower one is possible at any time, a higher one up to the cap of the stage. It ends with
+        the stage.
 
         Raises: `MetricError` for the cap, `CapitalExceeded`, `StrategyRetired`.
         """

@@ -32,7 +32,8 @@ _held_files: set[FileId] = set()
 _locks: WeakSet[OwnerLock] = WeakSet()
 _guard = threading.Lock()
 
-_POLL_S = 0.02
+# Short beside a write: an owner that writes all the time leaves the lock for moments only.
+_POLL_S = 0.001
 _THIS_PROCESS = "this process"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fundops.actors.promotion.evaluation import evaluate
 from fundops.bench import promotion
 from fundops.bench.harness import Result
 
@@ -28,9 +29,7 @@ def test_the_strategies_are_the_same_each_time_and_of_all_verdicts() -> None:
     assert subjects == promotion.strategies(500)
     assert {subject.stage for subject in subjects} == set(promotion.STAGES)
     found = {
-        promotion.evaluate(
-            subject, promotion.POLICY, promotion.NOW_US, capital=promotion.CAPITAL
-        ).would_do
+        evaluate(subject, promotion.POLICY, promotion.NOW_US, capital=promotion.CAPITAL).would_do
         for subject in subjects
     }
     assert found == {"promote", "ready", "demote", "none"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from fundops.bench import stream
+from fundops.bench import listeners, stream
 from fundops.bench.harness import Result, table
 
 
@@ -31,3 +33,34 @@ def test_the_figures_are_there_and_patches_are_smaller(result: Result) -> None:
     ring = result.figure("first connection, the whole ring")
     assert result.figure("first connection, 50 events a topic") < ring / 4
     assert "STOCK" in table(result)
+
+
+class Listeners:
+    """Answers of the clients' process, one after the other."""
+
+    def __init__(self, *answers: object) -> None:
+        self._answers = list(answers)
+
+    def say(self, text: str) -> None:
+        assert text == "latency"
+
+    def line(self) -> str:
+        return json.dumps(self._answers.pop(0))
+
+
+async def test_a_gap_at_a_healthy_client_ends_the_bench() -> None:
+    assert await stream._ages_us(Listeners([[1, 2], 0], [[3], 0]), 3) == [1, 2, 3]  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="1 gaps"):
+        await stream._ages_us(Listeners([[1, 2], 1]), 3)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="were given 4 messages of 3"):
+        await stream._ages_us(Listeners([[1, 2, 3, 4], 0]), 3)  # type: ignore[arg-type]
+
+
+def test_the_clients_count_their_gaps_and_messages_cut_anywhere() -> None:
+    whole = b'"ns":12}"t":"gap"}"ns":345}'
+    for at in range(len(whole)):
+        left, found = b"", []
+        for part in (whole[:at], whole[at:]):
+            matches, left = listeners.found_in(left + part)
+            found += matches
+        assert found == [12, None, 345]

@@ -573,7 +573,7 @@ def test_a_whole_policy_takes_the_place_of_all_flat_settings() -> None:
     assert FundConfig(total_capital=1, promotion=policy).promotion_rules() is policy
     for flat in ({"min_trades": 8}, {"promotion_ladder": "three-stage"}):
         with pytest.raises(ConfigError, match="beside a whole policy") as refusal:
-            FundConfig(total_capital=1, promotion=policy, **flat)  # type: ignore[arg-type]
+            FundConfig(total_capital=1, promotion=policy, **flat)
         assert refusal.value.field == next(iter(flat))
 
 

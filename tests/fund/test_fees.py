@@ -15,7 +15,7 @@ from fundops.runtime import ActorError, VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import StrategyStatus
 from fundops.wire.errors import InsufficientFunds
-from fundops.wire.ledger import Entry
+from fundops.wire.ledger import Entry, PostMany
 
 D = Decimal
 DAY_S = 86_400
@@ -186,11 +186,10 @@ async def test_a_crash_around_a_withdrawal_pays_its_fee_once_or_never(
     async with fund(50_000, performance_fee_pct=20) as world:
         world.controller.set("s", realized_pnl=10_000)
         await world.tick()
-        ask = withdrawals.PostMany
 
         def lost(events: Any) -> Any:
             world.fund.drill("ledger" if not booked else "oversight")
-            return ask(events)
+            return PostMany(events)
 
         with monkeypatch.context() as patch:
             patch.setattr(withdrawals, "PostMany", lost)

@@ -237,7 +237,7 @@ async def test_a_kept_peak_engages_again_and_the_answer_says_where() -> None:
         await _ticks(world, 1)
         assert await _state(world) == "ENGAGED"
         answer = await world.fund.kill_switch.release(by="ann", reason="r", rearm="keep_peak")
-        assert (answer.state, answer.next_stop_nav) == ("OFF", 85_000)
+        assert (answer.state, answer.next_stop_nav) == ("OFF", Decimal(85_000))
         assert answer.next_stop_below_peak_pct == 15
         await _ticks(world, 1)
         assert await _state(world) == "ENGAGED"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
+from fundops.actors.oversight.steps import guard as guard_step
 from fundops.reader import open_reader
 from fundops.runtime import ConfigError, VirtualClock
 from fundops.testing import START_US, FakeController, virtual_fund
 from fundops.wire.controller import Fill, StrategyStatus
+from fundops.wire.guard import Watch
 from fundops.wire.oversight import StrategyPnl
 
 D = Decimal
@@ -125,3 +128,27 @@ async def test_what_was_made_on_paper_is_attributed_as_hypothetical() -> None:
         found = await world.fund.pnl_attribution()
         assert found.strategies == (StrategyPnl("s", D(0), D(0), D(70)),)
         assert found.total == 0
+
+
+async def test_the_guard_is_told_the_nav_at_which_the_session_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    openings: list[int | None] = []
+
+    def noted(*facts: Any, **named: Any) -> Watch:
+        openings.append(named["opening_nav_minor"])
+        return Watch(*facts, **named)
+
+    monkeypatch.setattr(guard_step, "Watch", noted)
+    engine = FakeController(StrategyStatus("s", "running", 1_000, 1_000))
+    async with virtual_fund(engine) as world:
+        await world.tick()
+        engine.set("s", realized_pnl=50)
+        await world.tick()
+        await world.tick("2026-01-05")
+        engine.set("s", realized_pnl=-20)
+        await world.tick()
+        world.fund.drill("oversight")
+        await world.tick()
+    unit = 10**8
+    assert openings == [None, 100_000 * unit, 100_000 * unit, 100_050 * unit, 100_050 * unit]

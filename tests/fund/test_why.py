@@ -423,7 +423,7 @@ async def test_a_strategy_is_found_by_its_id() -> None:
 
 
 async def test_several_blockers_come_in_order() -> None:
-    settings = {**PROMO, **HEAL, "max_strategy_drawdown_pct": 100}
+    settings = {**PROMO, **HEAL, "max_strategy_drawdown_pct": 100, "kill_scope": "all"}
     async with virtual_fund(_fake(stage="shadow"), **settings) as world:
         await _adopt(world, P.Shadow)
         await world.fund.promotion.record_metrics("s", P.Shadow, {"max_drawdown": 0.25})

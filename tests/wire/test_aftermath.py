@@ -1,40 +1,16 @@
-"""The four sentences at the end of an alert."""
+"""The four sentences that end an alert."""
 
-from __future__ import annotations
-
-from fundops.wire.aftermath import NAMES_MAX, aftermath, names_of
-
-UNDO = "fundops kill-switch release --by NAME --reason TEXT"
+from fundops.wire.aftermath import NAMES_MAX, NOT_KNOWN, aftermath, listed
 
 
-def test_before_a_report_of_the_engine_nothing_is_known_of_what_is_open() -> None:
-    assert aftermath(stopped=["a", "b"], next_act="stop_all is asked again", undo=UNDO) == (
-        "Stopped: a, b. Open orders and positions: not known yet. Next by itself: stop_all is asked"
-        f" again. To undo: {UNDO}."
+def test_the_four_sentences_come_in_one_order() -> None:
+    assert aftermath(("a", "b"), left_open=NOT_KNOWN, next_act="none", undo="do this") == (
+        "Stopped: a, b. Left open: not known yet. Next automatic act: none. To undo: do this."
     )
 
 
-def test_what_the_engine_reported_is_counted() -> None:
-    text = aftermath(
-        stopped="all with real money",
-        open_orders=0,
-        open_positions=1,
-        protective_orders=1_200,
-        next_act="none",
-        undo=UNDO,
-    )
-    assert text.startswith(
-        "Stopped: all with real money. Open: 0 orders, 1 position, 1,200 protective orders. "
-    )
-
-
-def test_one_unknown_count_makes_neither_known() -> None:
-    assert "not known yet" in aftermath(
-        stopped=(), open_orders=0, open_positions=None, next_act="none", undo=UNDO
-    )
-
-
-def test_of_many_strategies_the_first_are_named() -> None:
-    assert names_of([]) == "none"
-    assert names_of(["a"] * NAMES_MAX) == ", ".join(["a"] * NAMES_MAX)
-    assert names_of([f"s{number}" for number in range(1_234)]).endswith("s9 and 1,224 more")
+def test_many_names_are_counted() -> None:
+    assert listed(()) == "none"
+    assert listed(tuple("abcde")) == "a, b, c, d, e"
+    names = [str(number) for number in range(10_000)]
+    assert listed(names) == f"{', '.join(names[:NAMES_MAX])} and 9,990 more"

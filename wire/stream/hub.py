@@ -2,7 +2,8 @@
 
 There is no queue per client. A client is a `Cursor`: for each topic, the last seq that it was
 given. `Hub.pending` returns the messages with higher seqs. So a client that reads nothing for an
-hour costs a few integers, and gets the latest values when it reads again.
+hour costs a few integers, and gets the latest values when it reads again. Clients at the same
+position share the next messages too, so that the rest of them costs little more than its write.
 
 A *state* topic holds the latest value of each key, ordered by its last change. A client that has
 the value before it gets the changed fields, every other one the whole value. A key may have a full
@@ -69,6 +70,7 @@ class Cursor:
     def __init__(self, min_level: Level | None = None) -> None:
         # Called instead of letting `wait` return; None: `wait` returns.
         self.on_wake: Callable[[], None] | None = None
+        # The position. Other cursors may share the two mappings, so a change begins with a copy.
         self.seqs: dict[
             str, int | None
         ] = {}  # by followed topic; None: a state topic without a snapshot yet
@@ -81,6 +83,11 @@ class Cursor:
         self.notices: list[bytes] = []  # to send before everything else
         self.turn = 0  # index of the topic that comes first, so that none starves behind another
         self._bell = trio.Event()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its position alone decides what it is given next."""
+        return not (self.notices or self.details or self.turn)
 
     def wake(self) -> None:
         """Let `wait` return, because messages may be pending."""
@@ -389,6 +396,27 @@ class _Ring:
         return messages, done
 
 
+class _Batch(NamedTuple):
+    """The frames that every plain cursor at one position is given, and its position after them."""
+
+    version: int  # of the hub
+    rank_min: int
+    seqs: dict[str, int | None]
+    synced: dict[str, int]
+    frames: bytes
+    next_seqs: dict[str, int | None]
+    next_synced: dict[str, int]
+
+    def is_for(self, cursor: Cursor, version: int) -> bool:
+        # Clients that were given the last batch share its mappings, which is quick to see.
+        return (
+            version == self.version
+            and (cursor.seqs is self.seqs or cursor.seqs == self.seqs)
+            and (cursor.synced is self.synced or cursor.synced == self.synced)
+            and cursor.rank_min == self.rank_min
+        )
+
+
 class Hub:
     """The state topics, the event topics, and the cursors of the clients that follow them.
 
@@ -408,6 +436,8 @@ class Hub:
         self._rings: dict[str, _Ring] = {topic: _Ring(topic, ring_size) for topic in EVENT_TOPICS}
         self._topics: dict[str, _State | _Ring] = {**self._states, **self._rings}
         self._cursors: set[Cursor] = set()
+        self._version = 0  # rises whenever something is published
+        self._batch: _Batch | None = None  # the last one that was taken
         self.wall_us = wall_us
 
     # -- publishing
@@ -427,7 +457,7 @@ class Hub:
         be encoded, and the topic is then unchanged.
         """
         if self._state(topic).publish(values, details):
-            self._wake(topic)
+            self._news(topic)
 
     def publish_event(self, topic: str, seq: int, data: Any, *, level: Level | None = None) -> None:
         """Append an event.
@@ -438,7 +468,7 @@ class Hub:
         one.
         """
         self._ring(topic).publish(seq, data, level)
-        self._wake(topic)
+        self._news(topic)
 
     def begin_events(self, topic: str, after_seq: int) -> None:
         """Begin a topic after events that exist and are not held: those up to `after_seq`.
@@ -446,6 +476,7 @@ class Hub:
         Raises: `ConfigError` when the topic has events already, or is not an event topic.
         """
         self._ring(topic).begin(after_seq)
+        self._version += 1
 
     def newest_seq(self, topic: str) -> int:
         """The seq of the newest event of an event topic; 0 before the first.
@@ -493,6 +524,7 @@ class Hub:
         Returns the names that are not topics. `since` and `backlog` as for `attach`.
         """
         unknown = []
+        cursor.seqs = dict(cursor.seqs)
         for topic in topics:
             if topic in cursor.seqs:
                 continue
@@ -513,6 +545,7 @@ class Hub:
 
     def unfollow(self, cursor: Cursor, topics: Iterable[str]) -> None:
         """Remove topics from a cursor. Topics that it does not follow are ignored."""
+        cursor.seqs = dict(cursor.seqs)
         for topic in topics:
             cursor.seqs.pop(topic, None)
             cursor.details.pop(topic, None)
@@ -546,6 +579,7 @@ class Hub:
         beyond so many bytes; the caller asks again until none is pending.
         """
         messages, cursor.notices = cursor.notices, []
+        cursor.seqs, cursor.synced = dict(cursor.seqs), dict(cursor.synced)
         room = bytes_max
         seqs, count = cursor.seqs, len(cursor.seqs)
         # Only those with news, which are few: this runs for each client at each change.
@@ -571,6 +605,21 @@ class Hub:
         cursor.turn = 0
         return messages
 
+    def take(self, cursor: Cursor, bytes_max: int) -> bytes:
+        """The frames of `pending`, joined. All callers pass the same `bytes_max`."""
+        batch = self._batch
+        is_plain = cursor.is_plain
+        if batch is not None and is_plain and batch.is_for(cursor, self._version):
+            cursor.seqs, cursor.synced = batch.next_seqs, batch.next_synced
+            return batch.frames
+        seqs, synced = cursor.seqs, cursor.synced
+        frames = b"".join(self.pending(cursor, bytes_max=bytes_max))
+        if is_plain and cursor.is_plain:
+            self._batch = _Batch(
+                self._version, cursor.rank_min, seqs, synced, frames, cursor.seqs, cursor.synced
+            )
+        return frames
+
     def snapshot(self, topic: str) -> bytes:
         """The framed snapshot of a state topic. Raises: `ConfigError`."""
         return self._state(topic).snapshot()
@@ -585,7 +634,8 @@ class Hub:
             raise ConfigError("topic", f"{topic!r} is not one of {', '.join(self._rings)}")
         return self._rings[topic]
 
-    def _wake(self, topic: str) -> None:
+    def _news(self, topic: str) -> None:
+        self._version += 1
         for cursor in self._cursors:
             if topic in cursor.seqs:
                 cursor.wake()

@@ -342,14 +342,13 @@ class _Connection:
             await self._send_frames(frames)
 
     def _pending(self, cursor: Cursor) -> bytes:
-        frames = self._server.hub.pending(cursor, bytes_max=BATCH_BYTES)
-        if self._notices:
-            frames = [*self._notices, *frames]
-            self._notices.clear()
-        if self._beat is not None:
-            frames.append(self._beat)
-            self._beat = None
-        return frames[0] if len(frames) == 1 else b"".join(frames)
+        frames = self._server.hub.take(cursor, BATCH_BYTES)
+        if not self._notices and self._beat is None:
+            return frames
+        frames = b"".join((*self._notices, frames, self._beat or b""))
+        self._notices.clear()
+        self._beat = None
+        return frames
 
     def push(self) -> None:
         """Send pending frames as far as the socket takes them; the sender does the rest.

@@ -20,8 +20,8 @@ _KEY = "break"
 class BreaksStep(Step):
     """Compares the two NAVs, which rest on different reports.
 
-    Where no fills or settlements come in by themselves the book lacks what the engine trades: the
-    difference is shown, and is no fault.
+    Without reports of fills or settlements the book lacks the engine's trades: the difference is
+    shown, and is no fault.
     """
 
     name: ClassVar[str] = "breaks"

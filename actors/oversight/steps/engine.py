@@ -22,7 +22,7 @@ class EngineStep(Step):
     """Asks the controller for its strategies and takes its last answer."""
 
     name: ClassVar[str] = "engine"
-    deadline_s: ClassVar[float] = READ_DEADLINE_S
+    deadline_s: ClassVar[float | None] = READ_DEADLINE_S
 
     async def run(self, tick: Round) -> Effects:
         """Read the engine; without an answer the last words stand."""
@@ -37,7 +37,7 @@ class FeedsStep(Step):
     """Asks the controller for its feeds and takes its last answer."""
 
     name: ClassVar[str] = "feeds"
-    deadline_s: ClassVar[float] = READ_DEADLINE_S
+    deadline_s: ClassVar[float | None] = READ_DEADLINE_S
 
     async def run(self, tick: Round) -> Effects:
         """Read the feeds. Raises: `HostFault`; the last ones then stand."""
@@ -50,7 +50,7 @@ class DoubtsStep(Step):
     """Tells each status that is wrong and each part that is late."""
 
     name: ClassVar[str] = "doubts"
-    deadline_s: ClassVar[float] = READ_DEADLINE_S
+    deadline_s: ClassVar[float | None] = None
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)

@@ -9,7 +9,7 @@ from ...alert import told_keys
 from ..failures import FAILED, FailureWatch
 from ..many import MANY, ManyWatch, limit_of
 from ..round import Effects, Round
-from .step import READ_DEADLINE_S, Ports, Step
+from .step import Ports, Step
 
 __all__ = ["FailuresStep"]
 
@@ -22,7 +22,7 @@ class FailuresStep(Step):
     """
 
     name: ClassVar[str] = "failures"
-    deadline_s: ClassVar[float] = READ_DEADLINE_S
+    deadline_s: ClassVar[float | None] = None
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)

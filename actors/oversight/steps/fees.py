@@ -21,7 +21,7 @@ log = logging.getLogger("fundops.oversight")
 
 
 class FeesStep(Step):
-    """Books what is owed, after the commit that says so.
+    """Books the owed fees, after the commit of the record that lists them.
 
     A crash after the booking asks for the same keys and amounts again, which the ledger answers
     with the entries it has: a fee is charged neither twice nor never.
@@ -49,8 +49,9 @@ class FeesStep(Step):
 
 
 class OwedFeesStep(FeesStep):
-    """Books what an earlier tick or life has left, before NAV is taken: the ledger's totals say
-    whether a fee is booked, and the record whether it is owed.
+    """Books the fees of an earlier tick or life before NAV is taken.
+
+    NAV counts a fee as booked by the ledger's totals, and as owed by the record.
     """
 
     async def run(self, tick: Round) -> Effects:

@@ -34,7 +34,8 @@ class LedgerStep(Step):
     async def run(self, tick: Round) -> Effects:
         """Book the reports; one kind of them that fails leaves the others alone."""
         terms, settings = tick.terms, self.ports.settings
-        totals, fault = await self._booking.book(terms, self._terms_of_now)
+        known = tick.totals if tick.totals_tick == tick.number else None
+        totals, fault = await self._booking.book(terms, self._terms_of_now, known)
         again = entitled_again(self.ports.rows, terms) if settings.alerts_enabled else ()
         return Effects(totals=totals, alerts=tuple(again), fault=fault)
 

@@ -18,6 +18,7 @@ class MinutesStep(Step):
     """Takes the figures of the first tick in each minute. They wait for a commit of other facts."""
 
     name: ClassVar[str] = "minutes"
+    deadline_s: ClassVar[float | None] = None
 
     def is_due(self, tick: Round) -> bool:
         """Whether a minute has begun since the last sample; a wrong clock names no minute."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..round import Effects, Round
 from ..settings import OversightSettings
-from .step import READ_DEADLINE_S, Ports, Step
+from .step import Ports, Step
 
 __all__ = ["ReachStep"]
 
@@ -18,7 +18,7 @@ class ReachStep(Step):
     """Warns once in each life, at the first sight of real money."""
 
     name: ClassVar[str] = "reach"
-    deadline_s: ClassVar[float] = READ_DEADLINE_S
+    deadline_s: ClassVar[float | None] = None
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)

@@ -24,15 +24,15 @@ MINUTES_MAX = 15
 
 
 class RememberStep(Step):
-    """Commits what the steps before it have left."""
+    """Commits the alerts, lines and record of the steps before it."""
 
     name: ClassVar[str] = "remember"
 
     async def run(self, tick: Round) -> Effects:
         """One commit: alerts, the record when it matters, the lines of ended sessions.
 
-        What storage refuses waits for the next commit. It may be on disk without our knowledge,
-        so the record is then read again.
+        A refused commit is tried again at the next one. Its rows may be on disk without our
+        knowledge, so the record is then read again.
         """
         memory, statements, ports = tick.memory, list(tick.lines), self.ports
         must = (
@@ -72,7 +72,7 @@ class RememberStep(Step):
 
 
 class RememberAgainStep(RememberStep):
-    """Commits what the consumers of ended sessions have left, and the alerts that followed."""
+    """Commits the work of the consumers of ended sessions, and the alerts that followed."""
 
     def is_due(self, tick: Round) -> bool:
         """Whether there is something to commit."""

@@ -45,7 +45,7 @@ class RiskStep(Step):
         return tick.is_heard and any(not end.missed for end in tick.due)
 
     async def run(self, tick: Round) -> Effects:
-        """Take the sample of the session, and tell what is above its limit."""
+        """Take the sample of the session, and tell each figure above its limit."""
         guard, settings = tick.memory.guard, self.ports.settings
         session = next(end.session for end in reversed(tick.due) if not end.missed)
         fund = guard.nav_minor - guard.external_minor

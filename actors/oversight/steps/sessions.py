@@ -13,7 +13,7 @@ from ....wire.controller import StrategyStatus
 from .. import closing
 from ..round import Effects, Round, applied, joined, nav_minor, paid_in_minor
 from ..sessions import End, calendar_of
-from .step import READ_DEADLINE_S, Ports, Step
+from .step import Ports, Step
 
 __all__ = ["CloseStep", "SessionsStep"]
 
@@ -22,7 +22,7 @@ class SessionsStep(Step):
     """Accrues the fees up to now, and ends the sessions whose end was missed."""
 
     name: ClassVar[str] = "sessions"
-    deadline_s: ClassVar[float] = READ_DEADLINE_S
+    deadline_s: ClassVar[float | None] = None
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)
@@ -55,13 +55,14 @@ class SessionsStep(Step):
             now_us=tick.now_us,
             capital_minor=paid_in_minor(tick, self.ports.capital_minor),
         )
-        return Effects(due=due, memory=memory, lines=lines, figures=figures, named=())
+        return Effects(due=due, memory=memory, lines=lines, figures=figures)
 
 
 class CloseStep(Step):
     """Ends the sessions that end with this tick's figures, and notes the tick."""
 
     name: ClassVar[str] = "session"
+    deadline_s: ClassVar[float | None] = None
 
     async def run(self, tick: Round) -> Effects:
         """End the due sessions. An instant of a wrong clock notes no tick."""
@@ -103,7 +104,8 @@ def _awaited(tick: Round) -> Mapping[str, tuple[StrategyStatus, ...]]:
 
 def _noted(tick: Round) -> Effects:
     tick_us = max(tick.memory.tick_us, tick.now_us)
-    noted = Effects(memory=replace(tick.memory, tick_us=tick_us))
+    # The names of sessions are forgotten here, and not before their sessions have ended.
+    noted = Effects(memory=replace(tick.memory, tick_us=tick_us), named=())
     if not tick.is_heard:
         return noted
     return joined(noted, Effects(heard_before=tick.statuses, heard_before_us=tick.now_us))

@@ -21,8 +21,7 @@ __all__ = ["READ_DEADLINE_S", "STEP_DEADLINE_S", "Ask", "Ports", "Step", "over"]
 
 R = TypeVar("R")
 
-# A step waits for whatever it asks for, such as a commit behind a busy disk, whose own deadline is
-# first.
+# A commit behind a busy disk has a deadline of its own, which comes first.
 STEP_DEADLINE_S = COMMIT_DEADLINE_S + 5.0
 # Of a step that runs before the guard and only reads. The leases last longer.
 READ_DEADLINE_S = 5.0
@@ -58,12 +57,12 @@ class Ports:
 class Step(ABC):
     """One step of the tick. It is made anew in each life of the actor.
 
-    A step keeps no state that must survive a tick, but for what it has told.
+    Beside the alerts that it has told, a step keeps no state that must survive a tick.
     """
 
     name: ClassVar[str]
-    # A step that takes longer is cancelled, and counts as failed.
-    deadline_s: ClassVar[float] = STEP_DEADLINE_S
+    # A step that takes longer is cancelled, and counts as failed; None: it waits for nothing.
+    deadline_s: ClassVar[float | None] = STEP_DEADLINE_S
     # Of the alert that it fails.
     level: ClassVar[Level] = Level.WARNING
     # Seconds after which that alert is repeated; None: it is told once until the step works again.

@@ -24,9 +24,9 @@ AGAIN_AFTER_US: Final = 60_000_000
 
 
 class StorageStep(Step):
-    """Compares the state of the storage with what was told.
+    """Compares the state of the storage with the alerts that were sent.
 
-    A new one resolves what an earlier process left open.
+    In a new life it resolves the alerts that an earlier process left open.
     """
 
     name: ClassVar[str] = "storage"

@@ -13,10 +13,10 @@ __all__ = ["TotalsStep"]
 
 
 class TotalsStep(Step):
-    """Reads what has been booked so far; while the ledger is silent the last totals stand."""
+    """Reads the ledger's totals of now; while the ledger is silent the last totals stand."""
 
     name: ClassVar[str] = "totals"
-    deadline_s: ClassVar[float] = READ_DEADLINE_S
+    deadline_s: ClassVar[float | None] = READ_DEADLINE_S
 
     @classmethod
     def serves(cls, settings: OversightSettings) -> bool:
@@ -25,4 +25,4 @@ class TotalsStep(Step):
 
     async def run(self, tick: Round) -> Effects:
         """Ask the ledger. Raises: `ActorError`."""
-        return Effects(totals=await self.ports.ask("ledger", ReadTotals()))
+        return Effects(totals=await self.ports.ask("ledger", ReadTotals()), totals_tick=tick.number)

@@ -1,7 +1,7 @@
 """Withdrawals with their fees: the management fee in full and the performance fee of the units that
 leave are booked before the money leaves, in one commit of the ledger.
 
-The record says what is about to be booked before the ledger is asked. When the answer is lost, the
+The record notes the bookings before the ledger is asked. When the answer is lost, the
 key of the withdrawal tells whether all of it was booked.
 """
 

@@ -38,7 +38,12 @@ def test_a_name_that_is_none_may_do_nothing(name: Any) -> None:
     assert leases.may_trade(name) is False
     assert leases.may_close(name) is False
     held = leases.entitlement(name)
-    assert (held.mode, held.may_open, held.may_close, held.capital) == ("none", False, False, 0)
+    assert (held.mode, held.may_open, held.may_close, held.capital) == (
+        "none",
+        False,
+        False,
+        Decimal(0),
+    )
     leases.latch.set(KillStatus("ENGAGED", "r", "ann", T0, action="freeze"))
     assert leases.may_trade(name) is leases.may_close(name) is False
 

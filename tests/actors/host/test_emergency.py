@@ -98,6 +98,20 @@ def test_a_loop_that_does_not_turn_is_noticed_and_one_that_turns_is_not(
     assert "turns" not in noticed
 
 
+def test_a_process_that_was_stopped_takes_its_own_stall_for_no_emergency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(emergency, "LOOP_TURN_S", 0.01)
+    hours = iter(range(0, 3_600_000, 3_600))
+    monkeypatch.setattr(emergency, "monotonic", lambda: float(next(hours)))
+    noticed, asked = list[str](), list[Callable[[], None]]()
+    watch = LoopWatch(asked.append, lambda: noticed.append("stuck"))
+    assert _settle(lambda: bool(asked))
+    time.sleep(0.05)
+    watch.end()
+    assert noticed == []
+
+
 def test_the_watch_ends_with_its_loop() -> None:
     def closed(call: Callable[[], None]) -> None:
         raise RuntimeError("Event loop is closed")

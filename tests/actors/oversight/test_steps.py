@@ -174,3 +174,16 @@ async def test_a_critical_alert_leaves_once_although_nothing_can_be_committed(
             assert {"guard", "remember"} <= set((await world.tick()).failed)
         told = [line for line in caplog.messages if "GENERAL: Oversight step guard" in line]
         assert len(told) == 1
+
+
+async def test_a_session_that_the_host_named_ends_once_its_step_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with virtual_fund(_running()) as world:
+        await world.tick()
+        with monkeypatch.context() as patch:
+            _break(patch, "session", FundopsError("no"))
+            assert (await world.tick("2026-01-05")).failed == ("session",)
+        assert await world.fund.nav_history() == ()
+        await world.tick()
+        assert [line.session for line in await world.fund.nav_history()] == ["2026-01-05"]

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from fundops.actors.promotion import (
@@ -119,6 +120,7 @@ def test_an_int_and_a_float_and_a_signed_zero_make_the_same_policy() -> None:
     )
 
 
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(["guarded", "literal"]),
     st.sampled_from(["four-stage", "three-stage"]),

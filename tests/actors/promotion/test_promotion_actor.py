@@ -899,3 +899,11 @@ async def test_a_look_without_evaluation_writes_nothing_and_an_evaluation_is_a_d
         assert tree.mood.committed == []
         await tree.look()
         assert (await tree.snapshot()).history[-1].evaluation_id == first.id
+
+
+async def test_a_strategy_that_reports_and_is_not_registered_is_told_so(path: Path) -> None:
+    async with opened(path) as tree:
+        await tree.register()
+        await tree.look(status("ghost"), status())
+        with pytest.raises(UnknownStrategy, match="register or adopt"):
+            await tree.ask(Promote("ghost"))

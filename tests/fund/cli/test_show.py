@@ -191,7 +191,7 @@ def test_the_width_is_the_terminals_or_eighty(monkeypatch: pytest.MonkeyPatch) -
     assert show.width() == 132
 
 
-def test_the_blockers_of_a_strategy_are_lines(wide: Any) -> None:
+def test_the_blockers_of_a_strategy_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     answer = {
         "strategy": "trend",
         "may_open": False,
@@ -202,7 +202,8 @@ def test_the_blockers_of_a_strategy_are_lines(wide: Any) -> None:
         "blockers": [{"kind": "not_registered", "text": "x\ny", "lift": "fundops strategy adopt"}],
         "notes": ["recovery does not answer"],
     }
-    assert screens.why(verb(), answer, NOWHERE) == [
+    show.print_lines(screens.why(verb(), answer, NOWHERE))
+    assert capsys.readouterr().out.splitlines() == [
         "trend: stage paper, mode paper, capital 0.00",
         "real orders: may not open, may close",
         "1. not registered: x y",

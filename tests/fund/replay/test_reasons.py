@@ -11,7 +11,7 @@ import pytest
 from fundops import FundConfig, PromotionStage
 from fundops.actors.promotion import Capital, policy_of
 from fundops.actors.promotion.evaluation import evaluate
-from fundops.actors.promotion.strategy import Strategy
+from fundops.actors.promotion.strategy import Episode, Strategy
 from fundops.replay.reasons import limit_pct_of, reason_of
 from fundops.wire.promotion import CriterionResult, PromotionSnapshot
 
@@ -26,7 +26,9 @@ def _snapshot(
 ) -> PromotionSnapshot:
     stage = PromotionStage.Paper
     evaluation = msgspec.structs.replace(
-        evaluate(Strategy("id", "trend", stage, 0, 0), policy_of(), 0, capital=Capital()),
+        evaluate(
+            Strategy("id", "trend", stage, 0, Episode(1, 0)), policy_of(), 0, capital=Capital()
+        ),
         target=target,
         criteria=criteria,
         blocked_by=blocked_by,

@@ -37,6 +37,22 @@ def a_hub(**options: Any) -> Hub:
     return Hub(wall_us=lambda: 0, **options)
 
 
+BATCH_BYTES = 300
+
+
+def cut(frames: bytes) -> list[bytes]:
+    """The single frames."""
+    found = []
+    while frames:
+        length, head = frames[1], 2
+        if length >= 126:
+            head = 4 if length == 126 else 10
+            length = int.from_bytes(frames[2:head], "big")
+        found.append(frames[: head + length])
+        frames = frames[head + length :]
+    return found
+
+
 def read(hub: Hub, cursor: Cursor, limit: int | None = None) -> list[ServerMessage]:
     return decoded(hub.pending(cursor, limit=limit))
 
@@ -230,6 +246,24 @@ def test_a_patch_is_framed_once_for_all_clients() -> None:
         hub.pending(cursor)
     hub.publish_state("strategies", record(pnl="2.00"))
     assert hub.pending(cursors[0])[0] is hub.pending(cursors[1])[0]
+
+
+def test_clients_at_one_position_share_the_next_batch() -> None:
+    hub = a_hub()
+    hub.publish_state("strategies", record())
+    first, second = (hub.attach(["strategies", "alerts"]) for _ in range(2))
+    critical = hub.attach(["strategies", "alerts"], min_level=Level.CRITICAL)
+    assert hub.take(first, 1_000) is hub.take(second, 1_000)
+    hub.take(critical, 1_000)
+    hub.publish_event("alerts", 1, {}, level=Level.INFO)
+    frames = hub.take(first, 1_000)
+    assert decoded(cut(frames)) == [Event("alerts", 1, {})]
+    assert hub.take(second, 1_000) is frames
+    assert hub.take(critical, 1_000) == hub.take(first, 1_000) == b""
+    hub.unfollow(first, ["alerts"])
+    hub.publish_event("alerts", 2, {})
+    assert hub.take(first, 1_000) == b""
+    assert decoded(cut(hub.take(second, 1_000))) == [Event("alerts", 2, {})]
 
 
 # -- full records
@@ -560,7 +594,10 @@ class Client:
         self.missed: dict[str, list[range]] = {"alerts": [], "journal": []}
 
     def read(self, limit: int | None) -> int:
-        messages = read(self.hub, self.cursor, limit)
+        if limit is None:
+            messages = decoded(cut(self.hub.take(self.cursor, BATCH_BYTES)))
+        else:
+            messages = read(self.hub, self.cursor, limit)
         for message in messages:
             self.take(message)
         return len(messages)
@@ -634,7 +671,7 @@ def test_in_any_order_every_client_ends_with_the_state_of_the_hub(program: list[
         else:
             clients.append(Client(hub))
     for client in clients:
-        while client.read(2):
+        while client.read(2) or client.read(None):
             pass
         for topic in ("fund", "feeds"):
             assert (
