@@ -6,9 +6,9 @@ does each `stop_all` until the next engagement, so a stop that waited for any of
 begin. The switch is released after each measurement.
 
 RAW is the least that can be called telling: a trio task that is started and notes the time. The
-rows have the CPU time that passed until `stop_all` began, of everything that ran meanwhile; the
-figures are wall time over all engagements. A fund without strategies shows how much of it is the
-tick's.
+figures are over all engagements: the CPU time of everything that ran until `stop_all` began, and
+wall time, which also has the syncs of the marker and whatever else the machine does. A fund without
+strategies shows how much of it is the tick's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -43,6 +43,25 @@ REPETITIONS = 3
 SEED = 1
 
 
+class Moment:
+    """An instant of wall time and of this process's CPU time."""
+
+    def __init__(self) -> None:
+        self._wall_s, self._cpu_s = time.perf_counter(), time.process_time()
+
+    def since_ms(self, called: Moment) -> Latency:
+        """Both times since then."""
+        wall_s, cpu_s = self._wall_s - called._wall_s, self._cpu_s - called._cpu_s
+        return Latency(1e3 * cpu_s, 1e3 * wall_s)
+
+
+class Latency(NamedTuple):
+    """From the call to the start of its effect, in milliseconds."""
+
+    cpu_ms: float
+    wall_ms: float
+
+
 class HangingEngine:
     """An engine of many strategies that trade on, and of calls that do not come back."""
 
@@ -52,7 +71,7 @@ class HangingEngine:
             for number in range(strategies)
         ]
         self.told = trio.Event()  # a stop_all has begun
-        self.told_s = 0.0
+        self.told_at = Moment()
         self.let_go = trio.Event()
 
     def strategies(self) -> list[StrategyStatus]:
@@ -74,7 +93,7 @@ class HangingEngine:
     ) -> StopReport:
         """Note the time, and hang until `let_go`."""
         if not self.told.is_set():
-            self.told_s = time.perf_counter()
+            self.told_at = Moment()
             self.told.set()
         await self.let_go.wait()
         return StopReport(0, 0)
@@ -87,7 +106,7 @@ def run(scale: float = 1.0) -> Result:
     """
     strategies = max(1, round(STRATEGIES * min(scale, 1.0)))
     engagements = max(3, round(ENGAGEMENTS * min(scale, 1.0)))
-    latencies: dict[str, list[float]] = {}
+    latencies: dict[str, list[Latency]] = {}
     none, many = "engage, no strategies", f"engage, {strategies:,} strategies"
     cases = [Case(RAW, engagements, partial(_raw, latencies.setdefault(RAW, [])))] + [
         Case(name, engagements, partial(_engage, latencies.setdefault(name, []), count))
@@ -95,35 +114,39 @@ def run(scale: float = 1.0) -> Result:
     ]
     rows = measure(cases, repetitions=REPETITIONS, baseline=RAW, by="wall")
     figures = tuple(
-        Figure(f"{name}, p{percent}", 1e3 * percentile(latencies[name], percent), "ms")
-        for name in latencies
+        Figure(f"{name}, {kind} p{percent}", percentile(values, percent), "ms")
+        for name, measured in latencies.items()
+        for kind, values in (
+            ("CPU", [latency.cpu_ms for latency in measured]),
+            ("wall", [latency.wall_ms for latency in measured]),
+        )
         for percent in (50, 99)
     )
     return Result(QUESTION, machine(), rows, figures=figures)
 
 
-def _raw(latencies_s: list[float], tasks: int, watch: Stopwatch) -> int:
+def _raw(latencies: list[Latency], tasks: int, watch: Stopwatch) -> int:
     async def main() -> int:
         begun = 0
 
-        async def begin(called_s: float, told: trio.Event) -> None:
+        async def begin(called: Moment, told: trio.Event) -> None:
             nonlocal begun
             begun += 1
-            latencies_s.append(time.perf_counter() - called_s)
+            latencies.append(Moment().since_ms(called))
             told.set()
 
         async with trio.open_nursery() as nursery:
             for _ in range(tasks):
                 told = trio.Event()
                 with watch:
-                    nursery.start_soon(begin, time.perf_counter(), told)
+                    nursery.start_soon(begin, Moment(), told)
                     await told.wait()
         return begun
 
     return trio.run(main)
 
 
-def _engage(latencies_s: list[float], strategies: int, engagements: int, watch: Stopwatch) -> int:
+def _engage(latencies: list[Latency], strategies: int, engagements: int, watch: Stopwatch) -> int:
     with tempfile.TemporaryDirectory(prefix="fundops-bench-") as folder:
         config = FundConfig(
             total_capital=100_000,
@@ -133,14 +156,14 @@ def _engage(latencies_s: list[float], strategies: int, engagements: int, watch: 
             ledger_enabled=True,
             self_healing_enabled=True,
         )
-        return trio.run(_engagements, config, strategies, engagements, latencies_s, watch)
+        return trio.run(_engagements, config, strategies, engagements, latencies, watch)
 
 
 async def _engagements(
     config: FundConfig,
     strategies: int,
     engagements: int,
-    latencies_s: list[float],
+    latencies: list[Latency],
     watch: Stopwatch,
 ) -> int:
     engine, moments = HangingEngine(strategies), random.Random(SEED)
@@ -155,10 +178,10 @@ async def _engagements(
                 await trio.sleep(moments.random() * tick_s)
                 engine.told, engine.let_go = trio.Event(), trio.Event()
                 with watch:
-                    called_s = time.perf_counter()
+                    called = Moment()
                     nursery.start_soon(_pull, fund)
                     await engine.told.wait()
-                latencies_s.append(engine.told_s - called_s)
+                latencies.append(engine.told_at.since_ms(called))
                 told += 1
                 engine.let_go.set()
                 await _released(fund)
