@@ -290,7 +290,7 @@ class Stage:
         connection.send(json.dumps({**beat, "tick_age_s": self.tick_age_s}))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _stage() -> Iterator[Stage]:
     stage = Stage()
     yield stage
@@ -309,9 +309,10 @@ def _chromium() -> str | None:
     return next((path for path in map(shutil.which, names) if path), None)
 
 
-@pytest.fixture(scope="session")
+# Not for the session: Playwright keeps an event loop in this thread, which a FundManager warns of.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all tests."""
+    """One Chromium for all tests of a module."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = _chromium()
     if path is None:

@@ -60,7 +60,7 @@ def test_a_fund_serves_its_page_from_its_first_second_to_the_kill_switch(
     engine = FakeController(StrategyStatus("swing", "running", equity=5_000, allocated=4_000))
     # The functions that the test waits for are evaluated in the page, which its policy refuses.
     context = browser.new_context(bypass_csp=True)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(DEADLINE_MS)
     page = context.new_page()
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text))
