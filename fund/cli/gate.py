@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +16,10 @@ from fundops.actors.promotion.strategy import Episode, Metric, Strategy
 from fundops.actors.promotion.track import Track
 from fundops.cli import screens
 from fundops.cli.grammar import UsageError
-from fundops.cli.returns import Series, read_returns
+from fundops.cli.returns import Series, opened_returns, read_returns
 from fundops.cli.show import counted, number, print_json
 from fundops.control.arguments import plain
-from fundops.runtime import DAY_US, ConfigError
+from fundops.runtime import DAY_US
 from fundops.wire.promotion import Evaluation, PromotionStage, Verdict
 
 __all__ = ["gate"]
@@ -61,7 +60,8 @@ def gate(
         rows in a year; if not given, 365 for dates with weekends and 252 for others
     """
     _check_counts(trades, wins)
-    series = _read(returns)
+    with opened_returns(returns) as (file, name):
+        series = read_returns(file, name)
     periods = _periods(series, periods_per_year)
     evaluation = _judged(series, periods, trades, wins, str(returns))
     if json:
@@ -82,17 +82,6 @@ def _check_counts(trades: int | None, wins: int | None) -> None:
         raise UsageError("--wins: needs --trades, of which the wins are a part")
     if wins is not None and trades is not None and wins > trades:
         raise UsageError(f"--wins: {wins} is more than the {trades} trades")
-
-
-def _read(path: Path) -> Series:
-    if str(path) == "-":
-        return read_returns(sys.stdin.buffer, "stdin")
-    try:
-        with path.open("rb") as file:
-            return read_returns(file, str(path))
-    except OSError as error:
-        # As wrong usage: the exit code of a refusal is that of FAIL here.
-        raise ConfigError(str(path), f"cannot be read: {error.strerror or error}") from None
 
 
 def _periods(series: Series, given: float | None) -> float:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import re
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from fundops.actors.promotion.statistics import NO_MOMENTS, Moments
 from fundops.runtime import ConfigError, shown
 
-__all__ = ["Row", "Series", "read_returns", "returns_of"]
+__all__ = ["Row", "Series", "opened_returns", "read_returns", "returns_of"]
 
 # A longer line is no row of such a file, and would have to be held whole.
 LINE_MAX: Final = 65_536  # bytes
@@ -96,6 +99,22 @@ class _Layout(NamedTuple):
         """The column as an error names it."""
         name = self.names[column].strip() if self.names else ""
         return f"column {shown(name) if name else column + 1}"
+
+
+@contextmanager
+def opened_returns(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """The file, and its name for errors; - is standard input.
+
+    Raises: `ConfigError` when it cannot be read, which is no refusal and no verdict.
+    """
+    if str(path) == "-":
+        yield sys.stdin.buffer, "stdin"
+        return
+    try:
+        with path.open("rb") as file:
+            yield file, str(path)
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror or error}") from None
 
 
 def read_returns(file: BinaryIO, name: str) -> Series:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fundops.cli.given import figures_of
 from fundops.cli.grammar import UsageError
+from fundops.cli.returns import opened_returns, returns_of
 from fundops.cli.run import asked, author, checked, database, existing, quiet
 from fundops.cli.show import print_json
+from fundops.runtime import ConfigError
 
 __all__ = ["record"]
 
@@ -36,7 +37,8 @@ def record(
     Parameters
     ----------
     returns
-        a file with one return a line, as a fraction; a date and a comma may stand before it
+        a CSV file of returns as fractions, with or without dates, or with a column of equity; - is
+        standard input
     stage
         the stage in which they were observed; the present one if not given
     as_of
@@ -70,26 +72,9 @@ def record(
 
 
 def _returns_in(path: Path) -> list[float]:
-    """The returns of a file. Raises: `UsageError` naming the line."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--returns: {path} cannot be read: {error}") from None
-    found: list[float] = []
-    for number, line in enumerate(lines, start=1):
-        text = line.rpartition(",")[2].strip()
-        if not text or (number == 1 and not _is_number(text)):
-            continue  # a blank line, or the names of the columns
-        if not _is_number(text):
-            raise UsageError(f"--returns: {path}:{number}: {text[:80]!r} is not a number")
-        found.append(float(text))
+    """The returns of a file, in the forms that `fundops gate` reads. Raises: `ConfigError`."""
+    with opened_returns(path) as (file, name):
+        found = [row.change for row in returns_of(file, name) if row.change is not None]
     if not found:
-        raise UsageError(f"--returns: {path} has no returns")
+        raise ConfigError(str(path), "has no returns")
     return found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

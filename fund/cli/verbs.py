@@ -534,7 +534,7 @@ VERBS: Final[tuple[V, ...]] = (
         parameters=(
             P('strategy_id', 'NAME', 'text', 'the strategy, by its name or its id', required=True),
             P('metrics', 'METRIC=VALUE', 'text', 'metrics, such as sharpe=1.2 max_drawdown=0.08', many=True),
-            P('returns', '--returns', 'file', 'a file with one return a line, as a fraction; a date and a comma may stand before it', value='PATH'),
+            P('returns', '--returns', 'file', 'a CSV file of returns as fractions, with or without dates, or with a column of equity; - is standard input', value='PATH'),
             P('stage', '--stage', 'text', 'the stage in which they were observed; the present one if not given', value='TEXT'),
             P('as_of', '--as-of', 'text', 'when they were true: YYYY-MM-DD, or a time with its offset; now if not given', value='TEXT'),
             P('source', '--source', 'text', 'where they come from; with --as-of, the same source is recorded once', value='TEXT'),

@@ -66,7 +66,10 @@ def test_a_file_of_returns_is_measured(
 
 def test_a_file_without_returns_is_refused_by_its_line(command: Command, tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("0.01\nx\n")
-    for name, text in (("r.csv", "r.csv:2: 'x' is not a number"), ("none", "cannot be read")):
+    for name, text in (
+        ("r.csv", "r.csv:2: column 1: 'x' is not a number"),
+        ("none", "cannot be read"),
+    ):
         code, out, err = command("record", "mm", "--returns", str(tmp_path / name))
         assert (code, out) == (2, "")
         assert text in err
