@@ -406,7 +406,7 @@ class Life:
         self._keep()
 
     async def act_kill(self, world: VirtualFund) -> None:
-        self._killed(old=False, marker=self.rng.choice(("kept", "kept", "lost", "damaged")))
+        self._killed(old=False, marker=self.rng.choice(("kept", "lost", "damaged")))
 
     async def act_restore(self, world: VirtualFund) -> None:
         self._killed(old=True, marker="kept")
@@ -487,7 +487,7 @@ class Life:
             assert call[0] != "set_stage" or not stage_risk(call[2]) or call[1] == "a", call
 
 
-_USUAL = (Life.act_engage, Life.act_release)
+_USUAL = (Life.act_engage, Life.act_engage, Life.act_kill, Life.act_release)
 _OTHERS = tuple(method for name, method in vars(Life).items() if name.startswith("act_"))
 ACTS_TO_CHOOSE = (*_USUAL, *_USUAL, *_OTHERS)
 
