@@ -37,6 +37,7 @@ from fundops.file.lock import OwnerLock
 from fundops.limits import limits_of, loosened, told
 from fundops.reported import Reported
 from fundops.runtime import (
+    FOREIGN_ERRORS,
     ActorError,
     Clock,
     Crashed,
@@ -312,7 +313,7 @@ def _telling(on_fund_lost: Callable[[SupervisorEscalated], None] | None) -> Iter
         if isinstance(lost, SupervisorEscalated) and on_fund_lost is not None:
             try:
                 on_fund_lost(lost)
-            except Exception:
+            except FOREIGN_ERRORS:  # the host hears the fund's own end all the same
                 log.exception("on_fund_lost raised")
         raise
 

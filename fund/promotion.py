@@ -42,7 +42,9 @@ from fundops.file import meta
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
 from fundops.runtime import Clock, ConfigError, Request, SystemClock, shown
+from fundops.wire.border import NAME_MAX
 from fundops.wire.errors import DatabaseError, UnknownStrategy
+from fundops.wire.foreign import fitted
 from fundops.wire.money import from_minor, positive_minor, text_of
 from fundops.wire.persistence import Statement
 
@@ -218,6 +220,7 @@ class _FileBook:
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
+        self._variances: dict[str, float | None] = {}  # by family, for one call
 
     def by_name(self) -> list[Strategy]:
         """All of them, in the order of their names."""
@@ -231,7 +234,7 @@ class _FileBook:
         """As `known`. Raises: `UnknownStrategy`."""
         found = self.known(id_or_name) if isinstance(id_or_name, str) else None
         if found is None:
-            raise UnknownStrategy(str(id_or_name))
+            raise UnknownStrategy(fitted(id_or_name, NAME_MAX))
         return found
 
     def others_minor(self, strategy: Strategy) -> int:
@@ -250,9 +253,13 @@ class _FileBook:
 
     def trial_variance(self, strategy: Strategy, periods_per_year: float) -> float | None:
         """The variance of the Sharpe ratios of its family, per session; None: unknown."""
-        if strategy.family is None:
+        family = strategy.family
+        if family is None:
             return None
-        return variance_of(schema.family(self.rows, strategy.family), periods_per_year)
+        if family not in self._variances:
+            trials = schema.family(self.rows, family)
+            self._variances[family] = variance_of(trials, periods_per_year)
+        return self._variances[family]
 
 
 class _Locked:

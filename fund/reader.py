@@ -20,7 +20,7 @@ from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
 from fundops.actors.persistence import Reader
 from fundops.control import audit
 from fundops.file import meta
-from fundops.moments import Moment, day_of, moment_of
+from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
 from fundops.wire.alert import AlertPage
 from fundops.wire.errors import DatabaseError, UnknownStrategy
 from fundops.wire.ledger import (
@@ -35,7 +35,7 @@ from fundops.wire.ledger import (
 from fundops.wire.money import Amount
 from fundops.wire.oversight import NavHistory, NavSample
 from fundops.wire.paging import checked_limit
-from fundops.wire.promotion import HistoryEntry, PromotionStage
+from fundops.wire.promotion import HistoryEntry, PromotionStage, StrategyState
 from fundops.wire.recovery import RecoveryEvent
 from fundops.wire.why import Why
 
@@ -268,6 +268,14 @@ class FundReader:
 
         found = None if strategy_id is None else self._strategy(strategy_id).id
         return schema.history(self._reader, found, checked_limit(limit))
+
+    def state_as_of(self, t: Instant) -> tuple[StrategyState, ...]:
+        """All strategies as they were at an instant, in the order of their names."""
+        from fundops.actors.promotion import schema
+
+        at_us = instant_us("t", t)
+        assert at_us is not None
+        return schema.state_as_of(self._reader, at_us)
 
     def _strategy(self, strategy_id: str) -> Strategy:
         from fundops.actors.promotion import schema

@@ -247,6 +247,8 @@ class GuardActor(Actor):
             observing=self._host.observing,
         )
         self._state = found.state
+        if not request.blind_s:
+            self._rescope(request.terms)  # before a kill, which stops those of this look
         if not self._latch.engaged:
             if found.kill is not None:
                 self._engage(found.kill, "guard", mover=found.mover, by_itself=True)
@@ -279,7 +281,15 @@ class GuardActor(Actor):
     @handles(RenewLeases)
     def renew(self, request: RenewLeases) -> None:
         """Grant by the new terms, between two looks."""
+        self._rescope(request.terms)
         self._renew_leases(request.statuses, request.terms, request.doubts, self._session)
+
+    def _rescope(self, terms_by_name: Mapping[str, EntitlementTerms] | None) -> None:
+        """Tell the latch which strategies the kill switch spares."""
+        self._registered = frozenset(terms_by_name or ())
+        now_spared = spared(self._settings.kill_scope, self._state.strategies, terms_by_name)
+        if now_spared != self._latch.spared:
+            self._latch.spared = now_spared
 
     def _renew_leases(
         self,
@@ -289,11 +299,6 @@ class GuardActor(Actor):
         session: str,
     ) -> None:
         self._session = session
-        self._registered = frozenset(terms_by_name or ())
-        books = self._state.strategies
-        now_spared = spared(self._settings.kill_scope, books, terms_by_name)
-        if now_spared != self._latch.spared:
-            self._latch.spared = now_spared
         if terms_by_name is None and len(statuses) > 1 and not self._warned_undivided:
             self._warned_undivided = True
             log.warning(

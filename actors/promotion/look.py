@@ -6,6 +6,7 @@ one transition in a look, and is evaluated at most once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -99,14 +100,12 @@ class Look:
 
     # -- the steps
 
-    def to_see(self) -> list[Strategy]:
+    def to_see(self) -> Iterator[Strategy]:
         """Those that report, and at a session's end all."""
-        return [
-            strategy
-            for strategy in self._roster
-            if strategy.stage is not PromotionStage.Retired
-            and (strategy.name in self._statuses or self._request.session is not None)
-        ]
+        for strategy in self._roster:
+            due = strategy.name in self._statuses or self._request.session is not None
+            if due and strategy.stage is not PromotionStage.Retired:
+                yield strategy
 
     def see(self, strategy: Strategy) -> None:
         """Take the status, and end the session."""
@@ -174,11 +173,13 @@ class Look:
         passed = self._evaluate(after).verdict == "PASS"
         return msgspec.structs.replace(after, streak=after.streak + 1 if passed else 0)
 
-    def to_demote(self) -> list[Strategy]:
+    def to_demote(self) -> Iterator[Strategy]:
         """Those that report, as they are after `see`."""
         if not self._request.act:
-            return []
-        return [after for after in self._after.values() if after.name in self._statuses]
+            return
+        for after in self._after.values():
+            if after.name in self._statuses:
+                yield after
 
     def demote(self, strategy: Strategy) -> None:
         """Move it down where a limit is breached; soft limits only when gates are evaluated."""
@@ -201,12 +202,11 @@ class Look:
             change = msgspec.structs.replace(change, undone=before)
         self._note_change(change)
 
-    def to_judge(self) -> list[Strategy]:
+    def to_judge(self) -> Iterator[Strategy]:
         """Those that stay and report, wait for a person, or may be overdue."""
         if not (self._request.evaluate and self._request.act):
-            return []
+            return
         policy = self._desk.policy
-        found = []
         for known in self._roster:
             strategy = self._after.get(known.id, known)
             if strategy.id in self._moved or strategy.stage is PromotionStage.Retired:
@@ -216,8 +216,7 @@ class Look:
                 or strategy.episode.ready
                 or policy.rung(strategy.stage).max_days is not None
             ):
-                found.append(strategy)
-        return found
+                yield strategy
 
     def judge(self, strategy: Strategy) -> None:
         """Promote it where the policy does so by itself; else tell what waits for a person."""
@@ -271,9 +270,9 @@ class Look:
 
     # -- what to commit
 
-    def to_keep(self) -> list[Strategy]:
+    def to_keep(self) -> Iterator[Strategy]:
         """Those that were looked at, as they are now."""
-        return list(self._after.values())
+        yield from self._after.values()
 
     def keep(self, strategy: Strategy) -> None:
         """Make its row, if the news of it must outlive a crash."""

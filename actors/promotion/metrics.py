@@ -99,9 +99,10 @@ def _check_range(name: str, figure: float) -> None:
         raise MetricError(name, figure, "is not a whole number >= 0")
 
 
-def _series(name: str, values: object) -> Iterator[float]:
-    if not isinstance(values, list | tuple) or not 1 <= len(values) <= _SERIES_MAX:
-        raise MetricError(name, values, f"is not a list of 1 to {_SERIES_MAX} numbers")
+def _series(name: str, given: object) -> Iterator[float]:
+    values = _plain_list(given)
+    if values is None or not 1 <= len(values) <= _SERIES_MAX:
+        raise MetricError(name, given, f"is not a list of 1 to {_SERIES_MAX} numbers")
     for place, value in enumerate(values):
         field = f"{name}[{place}]"
         figure = _number(field, value)
@@ -110,6 +111,18 @@ def _series(name: str, values: object) -> Iterator[float]:
         if name == "equity" and not 0 < figure <= _FIGURE_MAX:
             raise MetricError(field, figure, "is no equity: returns from it are undefined")
         yield figure
+
+
+def _plain_list(given: Any) -> list[Any] | None:
+    """The items of a list, a tuple, a numpy array or a pandas Series; None for anything else."""
+    kind: Any = type(given)
+    try:
+        if issubclass(kind, list | tuple):
+            return list(given)
+        values = kind.tolist(given) if hasattr(kind, "tolist") else None
+    except FOREIGN_ERRORS:
+        return None
+    return values if type(values) is list else None
 
 
 def _number(name: str, value: object) -> float:

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, NamedTuple
 from fundops.actors.promotion.statistics import NO_MOMENTS, Moments
 from fundops.runtime import ConfigError, shown
 
-__all__ = ["Series", "read_returns"]
+__all__ = ["Row", "Series", "read_returns", "returns_of"]
 
 # A longer line is no row of such a file, and would have to be held whole.
 LINE_MAX: Final = 65_536  # bytes
@@ -76,6 +76,13 @@ class Series(NamedTuple):
         return None if self.first is None or self.last is None else (self.last - self.first).days
 
 
+class Row(NamedTuple):
+    """One row of a file: one session."""
+
+    day: dt.date | None  # None: the file has no dates
+    change: float | None  # the return; None: the first row of an equity, which has none
+
+
 class _Layout(NamedTuple):
     """Where a file has its dates and its values."""
 
@@ -97,29 +104,41 @@ def read_returns(file: BinaryIO, name: str) -> Series:
     Raises: `ConfigError` naming the line and the column that is wrong, or the file when it has
         fewer than two returns; OSError.
     """
-    rows: Iterator[tuple[int, list[str]]] = _rows(file, name)
-    line, cells = next(rows, (0, []))
-    if not line:
-        raise ConfigError(name, "is empty")
-    layout, series, before = _layout(f"{name}:{line}", cells), Series(), None
-    if not layout.names:
-        rows = chain([(line, cells)], rows)
-    for line, cells in rows:
-        where = f"{name}:{line}"
-        if len(cells) != layout.width:
-            raise ConfigError(where, f"has {len(cells)} columns, the first line {layout.width}")
-        series = series.on(_day(where, layout, cells, series.last))
-        value = _value(where, layout, cells, series.rows)
-        if not layout.equity:
-            series = series.after(value)
-        elif before is not None:
-            series = series.after(_change(where, layout, before, value))
-        before = value
+    series = Series()
+    for row in returns_of(file, name):
+        series = series.on(row.day)
+        if row.change is not None:
+            series = series.after(row.change)
     if series.moments.n < 2:
         raise ConfigError(
             name, f"has {series.moments.n} of the 2 returns that a gate needs at least"
         )
     return series
+
+
+def returns_of(file: BinaryIO, name: str) -> Iterator[Row]:
+    """The rows of a file, read one by one. `name` is the file's, for errors.
+
+    Raises: `ConfigError` naming the line and the column that is wrong; OSError.
+    """
+    rows: Iterator[tuple[int, list[str]]] = _rows(file, name)
+    line, cells = next(rows, (0, []))
+    if not line:
+        raise ConfigError(name, "is empty")
+    layout = _layout(f"{name}:{line}", cells)
+    if not layout.names:
+        rows = chain([(line, cells)], rows)
+    last: dt.date | None = None
+    before: float | None = None
+    for line, cells in rows:
+        where = f"{name}:{line}"
+        if len(cells) != layout.width:
+            raise ConfigError(where, f"has {len(cells)} columns, the first line {layout.width}")
+        last = _day(where, layout, cells, last)
+        value = _value(where, layout, cells, is_first=before is None)
+        change = _change(where, layout, before, value) if layout.equity else value
+        before = value
+        yield Row(last, change)
 
 
 # -- lines
@@ -212,7 +231,7 @@ def _day(where: str, layout: _Layout, cells: list[str], last: dt.date | None) ->
     return day
 
 
-def _value(where: str, layout: _Layout, cells: list[str], row: int) -> float:
+def _value(where: str, layout: _Layout, cells: list[str], *, is_first: bool) -> float:
     text, column = cells[layout.value], layout.called(layout.value)
     problem = ""
     if not text:
@@ -222,7 +241,7 @@ def _value(where: str, layout: _Layout, cells: list[str], row: int) -> float:
     elif not _NUMBER.fullmatch(text):
         problem = f"{shown(text)} is not a number"
     if problem:
-        if row == 1 and (not text or text.lower() == "nan"):
+        if is_first and (not text or text.lower() == "nan"):
             problem += "; the first price has no return, so leave its row out"
         raise ConfigError(where, f"{column}: {problem}")
     value = float(text)
@@ -233,7 +252,9 @@ def _value(where: str, layout: _Layout, cells: list[str], row: int) -> float:
     return value
 
 
-def _change(where: str, layout: _Layout, before: float, value: float) -> float:
+def _change(where: str, layout: _Layout, before: float | None, value: float) -> float | None:
+    if before is None:
+        return None
     change = value / before - 1
     _check_return(where, layout.called(layout.value), change)
     return change

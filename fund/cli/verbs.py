@@ -284,6 +284,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
+        reader='state_as_of',
         answer=('table', 'StrategyState', (('strategy_id', 'text'), ('name', 'text'), ('stage', 'word'), ('rev', 'whole'), ('since_us', 'time'), ('kind', 'text'), ('frozen', 'flag'), ('cooldown_until', 'whole'), ('episode', 'whole'), ('family', 'text'), ('version', 'text'), ('cap', 'number'), ('metrics', 'nested'))),
     ),
     V(

@@ -40,6 +40,9 @@ async def replay(
     """
     engine.may_trade = fund.may_trade
     for session, bar in enumerate(window):
+        # What the status stream still asks is answered first: it would show yesterday's data as of
+        # this session, and so a feed as stale that is none.
+        await fund.status()
         if drills and session in drills:
             fund.drill(drills[session])
         opened_us = session_open_us(bar)

@@ -107,7 +107,7 @@ class Left(NamedTuple):
     stage: str
     lines: list[tuple[str, str, int]]
     later: str  # the stage two ticks later
-    told: tuple[str | None, Decimal | None]  # the engine's then
+    told: tuple[str | None, Any]  # stage and cap of the engine then
 
 
 def restored(folder: Path, files: dict[str, bytes]) -> Path:

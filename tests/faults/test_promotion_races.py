@@ -19,7 +19,6 @@ from fundops.testing import START_US, FakeController
 DAY_US = 86_400_000_000
 DEADLINE_S = 300
 GOOD = {"sharpe": 1.2, "max_drawdown": 0.08, "n_trades": 150}
-PROMO = {"promotion_enabled": True, "tick_interval_s": None}
 
 # Each racer promotes all strategies in the order of their names, on the revision that all know.
 RACER = """
@@ -129,7 +128,9 @@ def test_managers_beside_a_running_fund_write_through_it(
 ) -> None:
     """The fund is one of the racers; each of its strategies moves once, and the engine is told."""
     path, clock, engine = tmp_path / "fund.db", VirtualClock(START_US), FakeController()
-    config = FundConfig(total_capital=100_000, db_path=path, **PROMO)
+    config = FundConfig(
+        total_capital=100_000, db_path=path, promotion_enabled=True, tick_interval_s=None
+    )
     with FundManager(config, engine, clock=clock) as fund:
         beside = PromotionManager(path, clock=clock)
         strategies(beside, clock, count)

@@ -128,7 +128,10 @@ async def test_a_host_that_is_down_every_midnight_misses_no_session(tmp_path: Pa
         clock.advance(60)
     sessions = [f"2026-01-{5 + day:02}" for day in range(5)]
     assert [(session, missed) for session, _, missed in found] == [(day, True) for day in sessions]
-    assert list(fees) == [f"fee:management:{session}" for session in sessions]
+    # An orderly stop books the fee up to its instant, and the session's end the rest.
+    ended = [key for key in fees if key.count(":") == 2]
+    assert ended == [f"fee:management:{session}" for session in sessions]
+    assert len(fees) == 2 * len(ended)
     assert sum(fees.values()) == pytest.approx(D(50), abs=D("0.02"))
     # The figures are the last ones before the end, not those of the next morning.
     assert samples(path) == [(session, 1_000.0 + day) for day, session in enumerate(sessions)]
@@ -154,7 +157,9 @@ async def test_a_session_that_ended_in_a_short_downtime_has_all_its_parts(tmp_pa
         [(session, _, missed)] = await lines(world)
         assert (session, missed) == ("2026-01-05", True)
         assert (await world.fund.ledger.balance_sheet())["POSITIONS"] == 125
-        assert list(await fee_keys(world)) == ["fee:management:2026-01-05"]
+        stopped, ended = await fee_keys(world)
+        assert stopped.startswith("fee:management:2026-01-05:")
+        assert ended == "fee:management:2026-01-05"
     assert [name for name, _ in samples(path)] == ["2026-01-05"]
 
 
@@ -338,8 +343,8 @@ async def test_promotion_is_told_how_many_sessions_a_year_has(
 ) -> None:
     told, observe = [], Observe
 
-    def noted(*facts: Any) -> Any:
-        request = observe(*facts)
+    def noted(*facts: Any, **named: Any) -> Any:
+        request = observe(*facts, **named)
         told.append((request.session, request.periods_per_year))
         return request
 

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +293,7 @@ async def test_case_15_a_fund_repeats_the_outcome_with_its_capital() -> None:
         world.clock.advance(14 * DAY_S)
         await promotion.record_metrics("s", Shadow, {**GOOD, "sharpe": 2.0})
         first = await promotion.promote("s", by="ann", request_id="r1")
-        assert (first.capital_before, first.capital_after) == (0, 1_000)
+        assert (first.capital_before, first.capital_after) == (Decimal(0), Decimal(1_000))
         world.clock.advance(DAY_S)
         assert await promotion.promote("s", by="ann", request_id="r1") == first
 

@@ -33,6 +33,7 @@ from fundops import (
     open_reader,
     policy_of,
 )
+from fundops.actors.promotion import schema
 from fundops.doors import PromotionDoor
 from fundops.file.lock import OwnerLock
 from fundops.wire.errors import (
@@ -587,6 +588,20 @@ def test_history_is_newest_first_and_paged(manager: PromotionManager) -> None:
         manager.history(limit=-1)
 
 
+def test_the_state_of_then_is_read_by_any_process(
+    manager: PromotionManager, clock: VirtualClock, tmp_path: Path
+) -> None:
+    strategy = _ready(manager, clock)
+    before_us = clock.now_us()
+    clock.advance(1)
+    manager.promote(strategy, by="ann")
+    with open_reader(tmp_path / "p.db") as reader:
+        for at_us, stage in ((before_us, Paper), (clock.now_us(), Shadow)):
+            (state,) = reader.state_as_of(at_us)
+            assert (state.name, state.stage) == ("a", stage)
+            assert manager.state_as_of(at_us) == (state,)
+
+
 # -- the file
 
 
@@ -873,3 +888,32 @@ def test_records_count_by_their_instant(manager: PromotionManager, clock: Virtua
     manager.record_metrics(strategy, Paper, {"sharpe": 0.1, "max_drawdown": 0.3}, as_of=now_us)
     manager.record_metrics(strategy, Paper, GOOD, as_of=now_us - 3_600_000_000)
     assert not manager.should_promote(strategy)
+
+
+def test_a_family_is_read_once_for_all_its_strategies(
+    manager: PromotionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        manager.register(f"s{number}", family="variants")
+    read: list[str] = []
+    family = schema.family
+
+    def counted(rows: Any, name: str) -> Any:
+        read.append(name)
+        return family(rows, name)
+
+    monkeypatch.setattr(schema, "family", counted)
+    assert len(manager.strategies()) == 5
+    assert read == ["variants"]
+
+
+class Speechless:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+def test_a_name_that_cannot_be_told_is_unknown(manager: PromotionManager) -> None:
+    with pytest.raises(UnknownStrategy):
+        manager.current_stage(Speechless())  # type: ignore[arg-type]

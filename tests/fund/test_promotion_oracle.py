@@ -16,8 +16,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -72,18 +73,20 @@ LIVE = (Small, Scaled)
 
 # -- the model
 
+PolicyName = Literal["guarded", "literal"]
+
 
 class Limit(NamedTuple):
     """One criterion of a gate, in canonical units."""
 
     name: str
     metric: str
-    op: str
+    op: Literal[">=", "<="]
     limit: float
     required: bool = True
 
 
-DEFAULT_GATE = (
+DEFAULT_GATE: tuple[Limit, ...] = (
     Limit("min_days", "days", ">=", 14),
     Limit("min_trades", "n_trades", ">=", 50),
     Limit("min_sharpe", "sharpe", ">=", 1.0),
@@ -189,7 +192,7 @@ class Line(NamedTuple):
 class Model:
     """Strategies in memory. Calls answer or raise `Refused`; `now_us` is given to each."""
 
-    def __init__(self, capital: Decimal | None, policy: str) -> None:
+    def __init__(self, capital: Decimal | None, policy: PolicyName) -> None:
         self.capital = capital
         self.policy = policy
         self.gates = dict.fromkeys(LADDER[:-1], DEFAULT_GATE)
@@ -667,7 +670,7 @@ class ManagerDoor:
     capital: Decimal | None = None
     ticks = False
 
-    def __init__(self, folder: Path, clock: SteppingClock, policy: str) -> None:
+    def __init__(self, folder: Path, clock: SteppingClock, policy: PolicyName) -> None:
         path = folder / "promotion.db"
         self.manager = PromotionManager(path, policy=policy_of(policy), clock=clock)
 
@@ -684,7 +687,7 @@ class FundDoor:
     capital: Decimal | None = CAPITAL
     ticks = True
 
-    def __init__(self, folder: Path, clock: SteppingClock, policy: str) -> None:
+    def __init__(self, folder: Path, clock: SteppingClock, policy: PolicyName) -> None:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._live, args=(folder, clock, policy))
@@ -693,7 +696,7 @@ class FundDoor:
         if self._failure is not None:
             raise self._failure
 
-    def _live(self, folder: Path, clock: SteppingClock, policy: str) -> None:
+    def _live(self, folder: Path, clock: SteppingClock, policy: PolicyName) -> None:
         try:
             trio.run(self._opened, folder, clock, policy)
         except BaseException as failure:  # noqa: BLE001  raised in the thread that waits for it
@@ -701,7 +704,7 @@ class FundDoor:
         finally:
             self._ready.set()
 
-    async def _opened(self, folder: Path, clock: SteppingClock, policy: str) -> None:
+    async def _opened(self, folder: Path, clock: SteppingClock, policy: PolicyName) -> None:
         async with virtual_fund(
             FakeController(),
             clock=clock,
@@ -831,7 +834,7 @@ class Histories(RuleBasedStateMachine):
         self.sides: list[Side] = []
 
     @initialize(policy=st.sampled_from(["guarded", "literal"]), stage=STAGE)
-    def opened(self, policy: str, stage: PromotionStage) -> None:
+    def opened(self, policy: PolicyName, stage: PromotionStage) -> None:
         """Two strategies from the beginning, one of them at any stage."""
         for door in self.doors:
             made = door(Path(self.folder.name), self.clock, policy)
@@ -1008,8 +1011,14 @@ class Histories(RuleBasedStateMachine):
                 metrics,
                 as_of=as_of_us,
                 source=source,
-                expected=lambda model, at=at: model.record(
-                    name, at, metrics, as_of_us, source, self.now_us
+                expected=partial(
+                    Model.record,
+                    name=name,
+                    stage=at,
+                    metrics=metrics,
+                    as_of_us=as_of_us,
+                    source=source,
+                    now_us=self.now_us,
                 ),
             )
         self.compare()
@@ -1026,8 +1035,8 @@ class Histories(RuleBasedStateMachine):
                 to=to,
                 by="ann",
                 expected_rev=rev,
-                expected=lambda model, rev=rev: model.promote(
-                    name, self.now_us, to=to, expected_rev=rev
+                expected=partial(
+                    Model.promote, name=name, now_us=self.now_us, to=to, expected_rev=rev
                 ),
             )
         self.compare()
@@ -1047,8 +1056,14 @@ class Histories(RuleBasedStateMachine):
                 name,
                 stage,
                 GOOD,
-                expected=lambda model, stage=stage: model.record(
-                    name, stage, GOOD, None, "", self.now_us
+                expected=partial(
+                    Model.record,
+                    name=name,
+                    stage=stage,
+                    metrics=GOOD,
+                    as_of_us=None,
+                    source="",
+                    now_us=self.now_us,
                 ),
             )
         self.both(
@@ -1132,7 +1147,7 @@ class Histories(RuleBasedStateMachine):
                 seq,
                 by="ann",
                 reason="a wrong record",
-                expected=lambda model, seq=seq: model.void(seq, self.now_us),
+                expected=partial(Model.void, seq=seq, now_us=self.now_us),
             )
         self.compare()
 
@@ -1154,8 +1169,8 @@ class Histories(RuleBasedStateMachine):
                 source,
                 by="ann",
                 reason="a wrong record",
-                expected=lambda model, key=(as_of_us, source): model.discard(
-                    name, *key, self.now_us
+                expected=partial(
+                    Model.discard, name=name, as_of_us=as_of_us, source=source, now_us=self.now_us
                 ),
             )
         self.compare()
@@ -1163,7 +1178,7 @@ class Histories(RuleBasedStateMachine):
     @rule(stage=st.sampled_from([Shadow, Small]), which=st.sampled_from(["few", "none", "own"]))
     def add_gate(self, stage: PromotionStage, which: str) -> None:
         """A gate of one's own guards the way up from its stage."""
-        limits = {
+        limits: tuple[Limit, ...] = {
             "few": (Limit("few_trades", "n_trades", ">=", 10.0),),
             "none": (Limit("some_wins", "win_rate", ">=", 0.4, required=False),),
             "own": DEFAULT_GATE,

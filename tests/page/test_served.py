@@ -128,7 +128,9 @@ def test_the_page_shows_the_whole_demo_while_it_runs(browser: Browser) -> None:
                 days.add(page.inner_text("#clock")[:10])
                 assert page.inner_text("#replay") == "replay"
                 assert not page.locator("#banner").is_visible()
-                assert "silent" not in page.inner_text("#att")
+                told = page.inner_text("#att")
+                assert "silent" not in told
+                assert "sp500" not in told, "it always has data"
                 page.wait_for_timeout(100)
             report = json.loads(ended.result())
             nav = f"{Decimal(report['nav']):,.2f}"
@@ -138,10 +140,10 @@ def test_the_page_shows_the_whole_demo_while_it_runs(browser: Browser) -> None:
                 arg=[nav, f"{report['entries']:,} entries"],
             )
             assert len(days) > 3, "its time went on"
-            told = Counter(strategy["stage"] for strategy in report["strategies"])
+            stages = Counter(strategy["stage"] for strategy in report["strategies"])
             for stage in STAGES:
                 count = page.locator(f".col[data-k={stage}] .ch span").first
-                assert count.inner_text() == str(told[stage])
+                assert count.inner_text() == str(stages[stage])
             assert "broken stays down" in page.inner_text("#att")
             # Sessions of a replay may be shorter than a second; the chart has them all in the end.
             newest = f"document.querySelector('#plot').ariaValueMax === '{sessions - 1}'"

@@ -217,7 +217,7 @@ class Patch(msgspec.Struct, frozen=True, tag_field="t", tag="patch"):
     """Fields of one record of a state topic have new values; its other fields stay.
 
     A null gives the field its default, as if the record had left it out.
-    It follows on the value that the server sent before for the key.
+    The patch follows on the value that the server sent before for the key.
     """
 
     topic: str

@@ -26,7 +26,7 @@ class PausesStep(Step):
 
         async def tell(name: str, reason: str) -> None:
             latch = host.latch
-            if latch.engaged and latch.status.action == "freeze":
+            if latch.stops(name) and latch.status.action == "freeze":
                 return  # the engine must touch nothing; the pauses stay owed
             if books[name].paused:
                 await host.pause(name, reason)

@@ -70,7 +70,7 @@ class ReconcileStep(Step):
         latch = self.ports.host.latch
         order = due(status, entitled, self.ports.capital_minor, killed=latch.engaged)
         # Under "freeze" the engine must touch nothing.
-        frozen = latch.engaged and latch.status.action == "freeze"
+        frozen = latch.stops(status.name) and latch.status.action == "freeze"
         if order is not None and not frozen:
             await self.ports.host.set_stage(*order)
 

@@ -697,3 +697,13 @@ def test_a_book_that_was_stored_by_an_older_version_can_still_be_read() -> None:
     assert msgspec.json.decode(b'{"strategies":{"mm":{}}}', type=GuardState).strategies == {
         "mm": StrategyBook()
     }
+
+
+async def test_a_breach_stops_the_real_money_of_the_same_look(marker: Path, engine: Engine) -> None:
+    async with opened(marker, engine) as tree:
+        tree.allocated = 1_000_000
+        await tree.watch(terms={"mm": PAPER})
+        assert tree.leases.latch.spared == {"mm"}
+        await tree.watch(-20_000, {"mm": LIVE})
+        assert tree.leases.latch.spared == frozenset()
+        assert [names for *_, names in engine.calls] == [("mm",)]

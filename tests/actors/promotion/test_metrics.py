@@ -5,6 +5,7 @@ series.
 import itertools
 import math
 import statistics
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -394,3 +395,32 @@ def test_a_count_is_whole_and_bounded(value: Any) -> None:
 def test_a_number_that_raises_is_refused_by_name() -> None:
     with pytest.raises(MetricError, match="sharpe"):
         canonical_metrics({"sharpe": Rude()})
+
+
+class Array:
+    """As an array of numpy: no sequence of Python, but it gives one."""
+
+    def __init__(self, *values: object) -> None:
+        self._values = values
+
+    def tolist(self) -> list[object]:
+        return list(self._values)
+
+
+class Raising(list[float]):
+    def __iter__(self) -> Iterator[float]:
+        raise RuntimeError("not now")
+
+
+@pytest.mark.parametrize("series", [[0.01, -0.02], (0.01, -0.02), Array(0.01, -0.02)])
+def test_a_series_is_any_list_of_numbers(series: Any) -> None:
+    assert canonical_metrics({"returns": series}) == {"returns": [0.01, -0.02]}
+
+
+@pytest.mark.parametrize(
+    "series",
+    ["0.01", {0.01}, 0.01, [], Array(), Array([0.01]), Array(True), Raising([0.01]), Array],
+)
+def test_what_is_no_series_is_refused_by_name(series: Any) -> None:
+    with pytest.raises(MetricError, match="returns"):
+        canonical_metrics({"returns": series})

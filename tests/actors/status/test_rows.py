@@ -1,6 +1,7 @@
 """Rows as records: the outbox and its changes, the series and its thinning, the flat tree."""
 
 from decimal import Decimal
+from typing import Any
 
 import apsw
 import msgspec
@@ -186,11 +187,11 @@ def test_the_tree_is_flat_by_path_with_its_mailboxes_apart() -> None:
 # -- entries
 
 
-def entry(legs: list[list[object]], **more: object) -> bytes:
+def entry(legs: list[list[Any]], **more: object) -> bytes:
     return msgspec.json.encode({"legs": legs, **more})
 
 
-FILL: list[list[object]] = [
+FILL: list[list[Any]] = [
     ["TRADING_FEES", "a", "USD", 260169103],
     ["CASH", "a", "USD", -10407024284103],
     ["POSITIONS", "a", "USD", 10406764115000],
@@ -198,7 +199,11 @@ FILL: list[list[object]] = [
 
 
 def test_a_leg_has_no_trailing_fields_without_a_value() -> None:
-    legs = [["CASH", "a", "USD", 1], ["CASH", None, "USD", 2], ["CASH", "b", "EUR", 300000000]]
+    legs: list[list[Any]] = [
+        ["CASH", "a", "USD", 1],
+        ["CASH", None, "USD", 2],
+        ["CASH", "b", "EUR", 300000000],
+    ]
     lean = lean_entry((1, "2026-01-02", "transfer", "a", None, entry([*legs, *FILL])), "USD")
     assert lean.legs[:3] == (
         ("CASH", "0.00000001"),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fundops.actors.promotion.track import Reading, Track
-from fundops.cli.returns import EQUITY_MAX, LINE_MAX, Series, read_returns
+from fundops.cli.returns import EQUITY_MAX, LINE_MAX, Row, Series, read_returns, returns_of
 from fundops.replay.prices import bundled
 from fundops.runtime import ConfigError
 
@@ -72,6 +72,15 @@ def test_times_spaces_quotes_blank_lines_and_other_columns_do_no_harm(text: str)
     found = read(text)
     assert found.moments == read("0.01\n0.02\n").moments
     assert (found.first, found.last) == (dt.date(2024, 1, 2), dt.date(2024, 1, 3))
+
+
+def test_the_rows_of_a_file_are_read_one_by_one() -> None:
+    file = io.BytesIO(b"date,equity\n2024-01-02,100\n2024-01-03,101\n2024-01-04,x\n")
+    rows = returns_of(file, "r.csv")
+    assert next(rows) == Row(dt.date(2024, 1, 2), None)
+    assert next(rows) == Row(dt.date(2024, 1, 3), 101 / 100 - 1)
+    with pytest.raises(ConfigError, match=r"r\.csv:4: column 'equity': 'x' is not a number"):
+        next(rows)
 
 
 def test_weekends_are_counted() -> None:
