@@ -6,9 +6,9 @@ does each `stop_all` until the next engagement, so a stop that waited for any of
 begin. The switch is released after each measurement.
 
 RAW is the least that can be called telling: a trio task that is started and notes the time. The
-figures are over all engagements: the CPU time of everything that ran until `stop_all` began, and
-wall time, which also has the syncs of the marker and whatever else the machine does. A fund without
-strategies shows how much of it is the tick's.
+figures are over all engagements: the CPU time of the process until `stop_all` began, and the wall
+time, which also has the syncs of the marker and the load of the machine. A fund without strategies
+shows the share of the tick.
 """
 
 from __future__ import annotations

@@ -61,8 +61,9 @@ class Drill:
             self.fund = None
 
     def run(self, line: str, *shown: str) -> str:
-        """Type one line; what it says, which must hold these words. A question is asked until it
-        does, since some seconds may pass in a drill.
+        """Type one line. Its output must contain these words.
+
+        A question is repeated until it does, since a drill may take some seconds.
         """
         until_s = time.monotonic() + DEADLINE_S
         while True:

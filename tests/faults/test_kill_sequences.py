@@ -1,9 +1,8 @@
 """Six acts and faults in a row, from one seed, against a whole fund under the kill switch.
 
 From engaging on no strategy with real money is told to run or entitled to open, and the engine is
-asked to stop until it confirms: whatever the engine answers, the database does, or the process
-suffers. A life that is killed leaves its files as they were at that moment, and the next one starts
-from them.
+asked to stop until it confirms. The engine may lie or hang, the database may be locked or full, and
+the process may be killed: it then leaves its files as they are, and the next one starts from them.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,14 +40,14 @@ Answer = Literal["obeys", "orders", "positions", "raises", "hangs", "late", "lie
 
 
 class Engine(FakeController):
-    """Its parts answer as the sequence says, and it remembers what it was told."""
+    """An engine with scripted answers, which notes every call."""
 
     def __init__(self) -> None:
         super().__init__()
         self.answer: Answer = "obeys"
         self.restart_s = 0.0
-        self.in_flight: list[float] = []  # begins of the calls of stop_all that have not ended
-        self.confirmed = False  # since the last engagement, by what a report says
+        self.in_flight: list[float] = []  # when each unfinished call of stop_all began
+        self.confirmed = False  # a report since the last engagement confirmed the stop
 
     async def stop_all(self, reason: str, action: Any, *scope: Any) -> StopReport:
         self.calls.append(("stop_all", reason, action, *scope))
@@ -120,6 +120,7 @@ class Life:
         self.full = False
         self.lock: apsw.Connection | None = None
         self._break_disk(monkeypatch)
+        self._seen = 0  # calls that were made before the switch engaged
         self.acts: list[str] = []  # for the text of a failure
         # The model of the drawdown; all flows of money are P&L, so NAV stands for NAV per unit.
         self.nav = self.peak = CAPITAL
@@ -168,7 +169,7 @@ class Life:
         elif self.latched:
             await self._check(world)
             await self._tick(world)
-            # The engine may have started anew since the process died, whatever it confirmed then.
+            # The engine may have started anew since it confirmed the stop to the earlier process.
             assert self.engine.told("stop_all"), "a process that starts engaged asks anew"
 
     async def _end(self, world: VirtualFund) -> None:
@@ -246,7 +247,7 @@ class Life:
     def _break_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """While the disk is full, neither the database nor the marker can be written."""
         monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 0)
-        # A process that is killed loses nothing of what it wrote, so no test here needs a sync.
+        # Only a power cut loses unsynced writes, and no test here has one.
         monkeypatch.setattr(os, "fsync", lambda _: None)
         opened, written = store.Store.__init__, marker_file.Marker.write
 
@@ -405,7 +406,7 @@ class Life:
         self._keep()
 
     async def act_kill(self, world: VirtualFund) -> None:
-        self._killed(old=False, marker=self.rng.choice(("kept", "kept", "lost", "damaged")))
+        self._killed(old=False, marker=self.rng.choice(("kept", "lost", "damaged")))
 
     async def act_restore(self, world: VirtualFund) -> None:
         self._killed(old=True, marker="kept")
@@ -473,11 +474,9 @@ class Life:
         for name in self._real():
             assert not world.fund.may_trade(name)
             held = world.fund.entitlement(name)
-            assert (held.may_open, held.capital) == (False, 0)
+            assert (held.may_open, held.capital) == (False, Decimal(0))
             assert held.mode in (("none",) if frozen else ("reduce", "none"))
             assert not (frozen and held.may_close)
-
-    _seen = 0  # calls that were made before the switch engaged
 
     def _check_orders(self) -> None:
         """No strategy with real money was told to run since the switch engaged."""
@@ -488,7 +487,7 @@ class Life:
             assert call[0] != "set_stage" or not stage_risk(call[2]) or call[1] == "a", call
 
 
-_USUAL = (Life.act_engage, Life.act_release)
+_USUAL = (Life.act_engage, Life.act_engage, Life.act_kill, Life.act_release)
 _OTHERS = tuple(method for name, method in vars(Life).items() if name.startswith("act_"))
 ACTS_TO_CHOOSE = (*_USUAL, *_USUAL, *_OTHERS)
 

@@ -232,7 +232,7 @@ COMMAND = (
 
 
 class Process:
-    """A fund in a process of its own, and the lines that it says."""
+    """A fund in another process, and the lines that it prints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -6,12 +6,13 @@ raises, a disk and a database that fail and heal, a marker made and removed by h
 crashes, and a process that is killed and started again from the files. Each act of the switch is
 carried out as the guard's actor does.
 
-From engaging on, whatever happens until a person releases it:
+From engaging on, until a person releases it:
 
 * the strategy may not open, and the switch is never OFF;
 * the engine is asked to stop at each tick and each second until it confirms, and anew by each
   process that starts engaged;
-* ENGAGED means that the engine has reported the stop of what the action must not leave open;
+* ENGAGED means that the engine has confirmed its stop: no orders are open under "halt", and no
+  positions either under "flatten";
 * a strategy that runs is told to stop at each tick, except under "freeze";
 * marker and database follow as soon as they can be written, and either of them alone engages the
   next process.
@@ -85,7 +86,7 @@ class Call(NamedTuple):
 
 
 class World(NamedTuple):
-    """Everything that the next event may depend on. The last three are what the contract knows."""
+    """Everything that the next event may depend on. The last three fields follow the contract."""
 
     switch: Switch | None  # None: the process does not run
     leased: bool = False  # the strategy's lease, apart from the latch
@@ -99,6 +100,12 @@ class World(NamedTuple):
     latched: bool = False  # engaged, and not released by a person since
     proven: bool = False  # since then a report has left nothing open that the action forbids
     anew: bool = True  # this process has asked the engine
+
+    @property
+    def on(self) -> Switch:
+        """The switch of a process that runs."""
+        assert self.switch is not None
+        return self.switch
 
 
 class Broken(Exception):
@@ -129,12 +136,11 @@ class Model:
 
     def move(self, world: World, event: Event) -> tuple[World, tuple[Act, ...]]:
         """One event and all that follows from it at once."""
-        assert world.switch is not None
-        known = self._known.get((world.switch, event))
+        known = self._known.get((world.on, event))
         if known is None:
-            known = self._known[world.switch, event] = self._decided(world.switch, event)
+            known = self._known[world.on, event] = self._decided(world.on, event)
         switch, acts, begun = known
-        turned = not begun and switch.status.action != world.switch.status.action
+        turned = not begun and switch.status.action != world.on.status.action
         world = world._replace(switch=switch)
         if begun:
             calls = tuple(call._replace(current=False) for call in world.calls)
@@ -156,13 +162,12 @@ class Model:
         return (after if self.engine else replace(after, told_s=None)), acts, begun
 
     def carry_out(self, world: World, act: Act) -> tuple[World, tuple[Act, ...]]:
-        assert world.switch is not None
         match act:
             case EndLeases():
                 return world._replace(leased=False), ()
             case WriteMarker():
                 if world.disk:
-                    world = world._replace(marker=world.switch.status)
+                    world = world._replace(marker=world.on.status)
                 return self.move(world, Marked(world.disk))
             case ReadMarker():
                 assert world.marker is not None
@@ -172,8 +177,8 @@ class Model:
             case StopStrategies(names):
                 return (world._replace(runs=False) if names else world), ()
             case Commit():
-                world = world._replace(committing=world.switch.status)
-                return (world, ()) if self.files else (self.commit_ends(world, done=True), ())
+                begun = world._replace(committing=world.on.status)
+                return (begun if self.files else self.commit_ends(begun, done=True)), ()
         return world, ()
 
     def call(self, world: World, action: KillAction) -> tuple[World, tuple[Act, ...]]:
@@ -187,13 +192,12 @@ class Model:
 
     def engage(self, world: World, *, by_itself: bool = False) -> tuple[World, tuple[Act, ...]]:
         world, acts = self.move(world, Engage(1, by_itself))
-        assert world.switch is not None
-        _must(world.switch.engaged and not world.leased, "engaging ends the leases first")
+        _must(world.on.engaged and not world.leased, "engaging ends the leases first")
         world, more = self.move(world._replace(latched=True), Worded("r", "ann"))
         return world, acts + more
 
     def may_open(self, world: World) -> bool:
-        return world.switch is not None and world.leased and not world.switch.engaged
+        return world.switch is not None and world.leased and not world.on.engaged
 
     # -- the moves
 
@@ -216,8 +220,8 @@ class Model:
         if world.committing is not None:
             yield "commit ends", self.commit_ends(world, done=True)
             yield "commit refused", self.commit_ends(world, done=False)
-        if world.switch.told_s is not None:  # as if it had never been told
-            yield "minute", world._replace(switch=replace(world.switch, told_s=None))
+        if world.on.told_s is not None:  # as if it had never been told
+            yield "minute", world._replace(switch=replace(world.on, told_s=None))
         yield "guard crashes", self.guard_restarts(world)
         yield "killed", self.killed(world)
 
@@ -236,29 +240,27 @@ class Model:
             yield "older database", world._replace(row=None)
 
     def tick(self, world: World, *, over: bool = False, silent: bool = False) -> World:
-        assert world.switch is not None
-        told = world.switch.told_s is not None
+        told = world.on.told_s is not None
         world, acts = self.passed(world)
-        assert world.switch is not None
         breaches = 0
         if over and self.rules.action == "flatten":
             breaches = min(world.breaches + 1, FLATTEN_TICKS)
         world = world._replace(breaches=breaches)
         running = NAMES if world.runs else ()
-        if not world.switch.engaged:
+        if not world.on.engaged:
             if over:
                 world, acts = self.engage(world, by_itself=True)
         else:
             world, more = self.move(world, Looked(NAMES, running, breaches, silent))
             acts += more
             self.check_asked(world)
-            state = world.switch.status.state if world.switch else None
+            state = world.on.status.state
             if state == "UNCONFIRMED" and not told:
                 _must(TellUnconfirmed() in acts, "told each minute that it is not confirmed")
-            action = world.switch.status.action if world.switch else None
+            action = world.on.status.action
             if running and not silent and action != "freeze" and not self.rules.observing:
                 _must(StopStrategies(running) in acts, "a strategy that runs is told to stop")
-        if not silent and world.switch is not None and not world.switch.engaged:
+        if not silent and not world.on.engaged:
             world = world._replace(leased=True)
         self.check_files(world)
         return world
@@ -272,15 +274,14 @@ class Model:
         marked = world.marker is not None
         world, acts = self.move(world, Passed(marked))
         if marked:
-            _must(world.switch is not None and world.switch.engaged, "a marker means engaged")
-        if world.latched and world.switch is not None and self.rules.can_stop_all:
+            _must(world.on.engaged, "a marker means engaged")
+        if world.latched and self.rules.can_stop_all:
             _must(world.anew or world.calls or self.rules.observing, "a start asks anew")
         return world, acts
 
     def releases(self, world: World) -> Iterator[tuple[str, World]]:
-        assert world.switch is not None
         for accept in (False, True):
-            if release_refusal(world.switch.status, accept_open_orders=accept) is not None:
+            if release_refusal(world.on.status, accept_open_orders=accept) is not None:
                 continue
             _must(world.proven or accept, "refused while the stop is not confirmed")
             off, _ = self.move(world._replace(marker=None), Released())
@@ -301,23 +302,20 @@ class Model:
                 yield "answer late", self.answered(late, call, None)
 
     def answered(self, world: World, call: Call, report: StopReport | None) -> World:
-        assert world.switch is not None
-        engagement = world.switch.engagement - (not call.current)
-        if report is not None and call.current and call.action == world.switch.status.action:
+        engagement = world.on.engagement - (not call.current)
+        if report is not None and call.current and call.action == world.on.status.action:
             world = self.with_proof(world, report)
         problem = "" if report is not None else "it hangs"
         ended = StopEnded(call.action, report, problem, engagement, NAMES)
         return self.move(world, ended)[0]
 
     def pushed(self, world: World, report: StopReport) -> World:
-        assert world.switch is not None
-        if world.switch.engaged:
+        if world.on.engaged:
             world = self.with_proof(world, report)
         return self.move(world, StopReported(report))[0]
 
     def with_proof(self, world: World, report: StopReport) -> World:
-        assert world.switch is not None
-        action = world.switch.status.action
+        action = world.on.status.action
         forbidden = {
             "halt": report.open_orders,
             "flatten": report.open_orders + report.open_positions,
@@ -337,8 +335,7 @@ class Model:
 
     def guard_restarts(self, world: World) -> World:
         """The latch outlives the guard's actor; the rest of its switch is lost."""
-        assert world.switch is not None
-        kept = Switch(self.rules, world.switch.status, world.switch.engagement)
+        kept = Switch(self.rules, world.on.status, world.on.engagement)
         return self.started(world._replace(switch=kept, committing=None, anew=False))
 
     def killed(self, world: World) -> World:
@@ -365,19 +362,17 @@ class Model:
         """As the actor's `on_start`, and then as it restores the stored memory."""
         if world.marker is not None:
             world, _ = self.found(world, world.marker)
-        assert world.switch is not None
-        world = world._replace(switch=replace(world.switch, stored=world.row))
+        world = world._replace(switch=replace(world.on, stored=world.row))
         if world.row is not None and world.row.state != "OFF":
             world, _ = self.found(world, world.row)
-        if world.switch is not None and world.switch.engaged:
+        if world.on.engaged:
             world, _ = self.passed(world)
         return world
 
     def found(self, world: World, status: KillStatus) -> tuple[World, tuple[Act, ...]]:
-        assert world.switch is not None
-        begins = not world.switch.engaged
+        begins = not world.on.engaged
         world, acts = self.move(world, Found(status))
-        # The switch wrote what it found, and wrote ENGAGED with a proof; a person proves nothing.
+        # The switch writes ENGAGED only with a proof. A marker made by hand has none.
         proven = status.state == "ENGAGED" and status != BY_HAND
         return (world._replace(proven=proven) if begins else world), acts
 
@@ -386,8 +381,8 @@ class Model:
     def check(self, world: World) -> None:
         if world.switch is None:
             return
-        status = world.switch.status
-        _must(world.switch.engaged == world.latched, "only a person's release leads to OFF")
+        status = world.on.status
+        _must(world.on.engaged == world.latched, "only a person's release leads to OFF")
         _must(not (world.latched and self.may_open(world)), "real money opens under the switch")
         _must(not (world.latched and world.leased), "leases have ended")
         if self.rules.observing:
@@ -396,16 +391,14 @@ class Model:
             _must(world.proven, "ENGAGED means that the engine confirmed")
 
     def check_asked(self, world: World) -> None:
-        assert world.switch is not None
         asks = self.rules.can_stop_all and not self.rules.observing
-        if asks and world.switch.status.state != "ENGAGED":
+        if asks and world.on.status.state != "ENGAGED":
             _must(world.calls, "asked at each tick until it confirms")
 
     def check_files(self, world: World) -> None:
-        """After a tick or a second: what can be written is written, or is being written."""
+        """After a tick or a second marker and database follow the switch as far as they can."""
         if not world.latched:
             return
-        assert world.switch is not None
         _must(world.marker is not None or not world.disk, "the marker follows")
         stored = world.row is not None and world.row.state != "OFF"
         _must(stored or world.committing is not None, "the database follows")
