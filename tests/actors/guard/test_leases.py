@@ -101,7 +101,7 @@ def test_a_limit_of_zero_ends_a_lease_at_once_and_outlasts_a_stale_tick() -> Non
             "reduce",
             False,
             True,
-            0,
+            Decimal(0),
         )
         assert held.why == "it was demoted since the last tick"
         assert not leases.may_trade("a")

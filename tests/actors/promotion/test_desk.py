@@ -24,7 +24,7 @@ from fundops.actors.promotion.desk import Decided, Desk
 from fundops.actors.promotion.look import Look
 from fundops.actors.promotion.notes import notes_of
 from fundops.actors.promotion.roster import Roster
-from fundops.actors.promotion.strategy import Strategy
+from fundops.actors.promotion.strategy import Change, Strategy
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import DAY_US, Request
 from fundops.wire.alert import AlertDraft, Level
@@ -353,7 +353,7 @@ def test_the_alert_of_a_demotion_ends_with_what_follows_and_how_to_undo_it(offic
 
 
 def test_demotions_from_real_money_at_once_are_one_alert_with_each_number(office: Office) -> None:
-    changes = []
+    changes: list[Change] = []
     for name in ("mm", "xs"):
         office.ask(Adopt(name, Scaled, "ann", "it trades", over_capital=True))
         request = DemoteAutomatically(name, "soft", "recovery", "it fails")
