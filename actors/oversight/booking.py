@@ -80,9 +80,7 @@ class Booking:
 
         Raises: `ActorError` when the ledger cannot be asked.
         """
-        if totals is None:
-            totals = await self._ask(ReadTotals())
-        assert totals is not None
+        known: LedgerTotals = await self._ask(ReadTotals()) if totals is None else totals
 
         async def fills(run: tuple[Any, ...], begins: bool, ends: bool) -> BookFills:
             unentitled = _unentitled(run, terms)
@@ -104,11 +102,11 @@ class Booking:
             "cash_events": cash_events,
         }
         faults = dict[str, FundopsError]()
-        answers = self._read(requests, totals.cursors, faults)
+        answers = self._read(requests, known.cursors, faults)
         awaited = [source for source, answer in answers.items() if answer is None]
         if awaited:  # asked in another thread, where a quick answer is due soon
             await self._host.settle()
-            answers |= self._read(awaited, totals.cursors, faults)
+            answers |= self._read(awaited, known.cursors, faults)
         fills_wait, asked = answers.get("fills", ()) is None, False
         for source, answer in answers.items():
             if answer is None:
@@ -125,8 +123,8 @@ class Booking:
                 # The stored cursor says how far the ledger came; the rest is read again.
                 faults[source] = fault
         if asked:
-            totals = await self._ask(ReadTotals())
-        return Booked(totals, next(iter(faults.values()), None))
+            known = await self._ask(ReadTotals())
+        return Booked(known, next(iter(faults.values()), None))
 
     def _read(
         self,
