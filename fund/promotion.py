@@ -36,7 +36,7 @@ from fundops.control.commands import Command
 from fundops.control.policy import commit, is_kept, keep_policy, policy_in
 from fundops.doors import PromotionDoor
 from fundops.doors.inert import inert
-from fundops.errors import DatabaseInUse, NobodyListens
+from fundops.errors import DatabaseInUse, FundNotRunning, NobodyListens
 from fundops.faces import Asked, SyncPromotion
 from fundops.file import meta
 from fundops.file.database import MIGRATIONS
@@ -128,9 +128,9 @@ class PromotionFile:
                 return False
             return is_kept(reader, given)
 
-    def now(self) -> Any:
-        """No verb of promotion needs a fund without waiting."""
-        raise NotImplementedError
+    def now(self) -> Fund:
+        """No verb of promotion needs a fund without waiting. Raises: `FundNotRunning`."""
+        raise FundNotRunning("a file of promotion has no fund")
 
     def wait(self, verb: str, function: Callable[[Fund], Awaitable[Any]]) -> Any:
         """Run a verb of the table and return its answer. Raises: its refusal."""
