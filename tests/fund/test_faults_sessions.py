@@ -338,8 +338,8 @@ async def test_promotion_is_told_how_many_sessions_a_year_has(
 ) -> None:
     told, observe = [], Observe
 
-    def noted(*facts: Any) -> Any:
-        request = observe(*facts)
+    def noted(*facts: Any, **more: Any) -> Any:
+        request = observe(*facts, **more)
         told.append((request.session, request.periods_per_year))
         return request
 

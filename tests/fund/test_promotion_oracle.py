@@ -599,6 +599,7 @@ class Model:
                 one
                 for one in after.records
                 if round(one.values.get("max_drawdown", 0), 9) < deepest
+                and round(drawdown_of(one.returns or ()), 9) < deepest
                 and round(one.values.get("daily_loss", 0), 9) < worst
             ]
         if self.over_capital(strategy, after.stage, after.cap):
