@@ -13,7 +13,7 @@ from typing import Any
 
 from ..runtime import FOREIGN_ERRORS
 
-__all__ = ["TEXT_MAX", "field_of", "fitted", "plain_number", "plain_text"]
+__all__ = ["TEXT_MAX", "field_of", "fitted", "plain_list", "plain_number", "plain_text"]
 
 TEXT_MAX = 1_000
 
@@ -55,6 +55,21 @@ def plain_number(
     except FOREIGN_ERRORS:
         pass
     return None
+
+
+def plain_list(value: Any) -> list[Any] | None:
+    """The items of a list, a tuple, a numpy array or a pandas Series; None for anything else.
+
+    Never raises.
+    """
+    kind: Any = type(value)
+    try:
+        if issubclass(kind, list | tuple):
+            return list(value)
+        items = kind.tolist(value) if hasattr(kind, "tolist") else None
+    except FOREIGN_ERRORS:
+        return None
+    return items if type(items) is list else None
 
 
 def fitted(value: Any, most: int = TEXT_MAX) -> str:

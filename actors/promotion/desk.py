@@ -50,8 +50,8 @@ from . import core, schema
 from .capital import Capital, check_capital, entitled_minor, terms_of
 from .criteria import PromotionGate
 from .evaluation import evaluate
-from .evidence import Record, check_evidence, refolded, values_of, with_record
-from .metrics import WORST, canonical_metrics, count_of
+from .evidence import Record, check_evidence, refolded, values_of, with_record, worst_of
+from .metrics import canonical_metrics, count_of
 from .policy import PromotionPolicy, with_gate
 from .strategy import Change, Strategy
 from .texts import check_name, check_request_id, check_source, loosening
@@ -509,11 +509,10 @@ def snapshot(
 
 def _reaches(record: Record, limits: dict[str, float | None]) -> bool:
     """Whether one of the record's worst values reaches its hard limit."""
-    for name in WORST:
-        value, limit = record.metrics.get(name), limits[name]
-        if isinstance(value, float) and limit is not None and round(value, 9) >= round(limit, 9):
-            return True
-    return False
+    return any(
+        limit is not None and round(worst_of(record, name), 9) >= round(limit, 9)
+        for name, limit in limits.items()
+    )
 
 
 def _digest(request: Request[Any]) -> str:

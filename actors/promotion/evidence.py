@@ -35,6 +35,7 @@ __all__ = [
     "values_of",
     "variance_of",
     "with_record",
+    "worst_of",
 ]
 
 # How far the clock of the program that records metrics may differ from ours.
@@ -122,7 +123,7 @@ def _with_series(
     episode: Episode, name: str, series: list[float], as_of_us: int, periods_per_year: float
 ) -> Episode:
     """Measured from the series, where the engine's reports measure nothing."""
-    returns = series if name == "returns" else [b / a - 1 for a, b in pairwise(series)]
+    returns = _returns(name, series)
     values = _measured_from(returns, periods_per_year)
     measured, undefined = dict(episode.measured), set(episode.undefined)
     for metric_name in ("sharpe", "max_drawdown"):
@@ -139,6 +140,20 @@ def _with_series(
         metric = Metric(value, as_of_us, name, len(returns))
         measured[metric_name] = _newer(metric_name, before, metric)
     return msgspec.structs.replace(episode, measured=measured, undefined=tuple(sorted(undefined)))
+
+
+def _returns(name: str, series: list[float]) -> list[float]:
+    return series if name == "returns" else [b / a - 1 for a, b in pairwise(series)]
+
+
+def worst_of(record: Record, name: str) -> float:
+    """The worst drawdown or daily loss that one record shows; 0: it shows none."""
+    value = record.metrics.get(name)
+    found = [value] if isinstance(value, float) else []
+    if name == "max_drawdown":
+        series = ((known, record.metrics.get(known)) for known in SERIES)
+        found += [drawdown_of(_returns(known, it)) for known, it in series if isinstance(it, list)]
+    return max(found, default=0.0)
 
 
 def _measured_from(returns: list[float], periods_per_year: float) -> dict[str, float]:

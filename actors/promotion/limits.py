@@ -53,9 +53,10 @@ def breach(strategy: Strategy, policy: PromotionPolicy) -> Breach | None:
 
 def worst(strategy: Strategy, metric: str) -> float:
     """The worst drawdown, or loss of a session, that was seen or recorded in the episode."""
-    track, recorded = strategy.episode.track, strategy.episode.recorded.get(metric)
-    seen = track.max_drawdown if metric == "max_drawdown" else track.loss
-    return max(seen, 0.0 if recorded is None else recorded.value)
+    episode = strategy.episode
+    seen = episode.track.max_drawdown if metric == "max_drawdown" else episode.track.loss
+    told = (known.get(metric) for known in (episode.recorded, episode.measured))
+    return max([seen, *(value.value for value in told if value is not None)])
 
 
 def _reaches(value: float, limit: float) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ...runtime import FOREIGN_ERRORS
 from ...wire.errors import MetricError
-from ...wire.foreign import plain_number, plain_text
+from ...wire.foreign import plain_list, plain_number, plain_text
 from .statistics import Moments
 
 __all__ = [
@@ -100,7 +100,7 @@ def _check_range(name: str, figure: float) -> None:
 
 
 def _series(name: str, given: object) -> Iterator[float]:
-    values = _plain_list(given)
+    values = plain_list(given)
     if values is None or not 1 <= len(values) <= _SERIES_MAX:
         raise MetricError(name, given, f"is not a list of 1 to {_SERIES_MAX} numbers")
     for place, value in enumerate(values):
@@ -111,18 +111,6 @@ def _series(name: str, given: object) -> Iterator[float]:
         if name == "equity" and not 0 < figure <= _FIGURE_MAX:
             raise MetricError(field, figure, "is no equity: returns from it are undefined")
         yield figure
-
-
-def _plain_list(given: Any) -> list[Any] | None:
-    """The items of a list, a tuple, a numpy array or a pandas Series; None for anything else."""
-    kind: Any = type(given)
-    try:
-        if issubclass(kind, list | tuple):
-            return list(given)
-        values = kind.tolist(given) if hasattr(kind, "tolist") else None
-    except FOREIGN_ERRORS:
-        return None
-    return values if type(values) is list else None
 
 
 def _number(name: str, value: object) -> float:

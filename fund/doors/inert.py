@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 import msgspec
 
 from fundops.runtime import FOREIGN_ERRORS, shown
-from fundops.wire.foreign import plain_number, plain_text
+from fundops.wire.foreign import plain_list, plain_number, plain_text
 
 __all__ = ["Foreign", "inert"]
 
@@ -119,6 +119,9 @@ def _value(value: Any, depth: int, strict: bool) -> Any:
                 }
             if issubclass(kind, msgspec.Struct) and kind.__module__.startswith("fundops."):
                 return _struct(value, depth + 1, strict)
+            items = plain_list(value)
+            if items is not None:
+                return [_value(item, depth + 1, strict) for item in items]
         except FOREIGN_ERRORS:
             pass
     return _plain(value, _INERT)

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx2
 import msgspec
+import numpy as np
 import pytest
 
 from fundops import (
@@ -683,3 +684,20 @@ async def test_a_value_is_stale_although_no_tick_told_of_the_sessions_since() ->
         world.clock.advance(2 * DAY_S)
         with pytest.raises(GateNotPassed, match="2 sessions"):
             await promotion.promote("s", by="ann")
+
+
+# -- series
+
+
+async def test_a_fall_that_a_series_shows_is_a_hard_limit_too() -> None:
+    async with virtual_fund(FakeController(StrategyStatus("s", "running")), **PROMO) as world:
+        promotion = world.fund.promotion
+        await promotion.adopt("s", Scaled, by="ann", reason="it trades")
+        await promotion.record_metrics("s", Scaled, {"returns": np.array([0.01, -0.3, 0.004])})
+        assert await promotion.should_demote("s")
+        await world.tick()
+        assert await promotion.current_stage("s") is Shadow
+        [line, *_] = await promotion.history("s")
+        await promotion.void(line.seq, by="ann", reason="a wrong file")
+        await world.tick()
+        assert await promotion.current_stage("s") is Scaled, "the record is discarded with it"
