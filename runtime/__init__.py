@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from .interrupts import run_undisturbed as run_undisturbed
     from .interrupts import undisturbed as undisturbed
     from .mailbox import MailboxStatistics as MailboxStatistics
+    from .pieces import at_once as at_once
+    from .pieces import in_pieces as in_pieces
     from .records import ChildStatus as ChildStatus
     from .records import CleanupFailed as CleanupFailed
     from .records import Crashed as Crashed
@@ -81,6 +83,7 @@ else:
             "groups": ("bare_errors", "leaf_of"),
             "interrupts": ("run_undisturbed", "undisturbed"),
             "mailbox": ("MailboxStatistics",),
+            "pieces": ("at_once", "in_pieces"),
             "records": (
                 "ChildStatus",
                 "CleanupFailed",
@@ -157,9 +160,11 @@ __all__ = [
     "Worker",
     "WrongMessage",
     "WrongThread",
+    "at_once",
     "bare_errors",
     "handles",
     "handles_batch",
+    "in_pieces",
     "leaf_of",
     "open_supervisor",
     "run_undisturbed",

@@ -10,7 +10,7 @@ have ended, and nothing waits for the engine: its report arrives as a message.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Protocol, assert_never
 
 from msgspec.structs import astuple, replace
 
-from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild, handles
+from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild, handles, in_pieces
 from ...wire.alert import AlertDraft, SendAlert
 from ...wire.border import given
 from ...wire.controller import CanStopAll, KillAction, StrategyStatus
@@ -174,6 +174,10 @@ class GuardActor(Actor):
         if self._latch.engaged:
             log.critical("kill switch is engaged since before this start: %s", self._kill.reason)
         self.context.every(LOOK_S, SecondPassed())
+        self._latch.pull = self._pull
+
+    async def on_stop(self, reason: str) -> None:
+        self._latch.pull = None
 
     @handles(RestoreGuard)
     def restore(self, request: RestoreGuard) -> GuardState:
@@ -226,10 +230,13 @@ class GuardActor(Actor):
     # -- the look of each tick
 
     @handles(Watch)
-    def watch(self, request: Watch) -> GuardReport:
-        """One look at the fund. A breach has stopped everything before this is answered."""
+    async def watch(self, request: Watch) -> GuardReport:
+        """One look at the fund. A breach has stopped everything before this is answered.
+
+        It goes in pieces, and a person may engage the kill switch between two of them.
+        """
         self._pass()
-        found = core.look(
+        looking = core.look(
             self._state,
             self._settings,
             request.statuses,
@@ -246,6 +253,7 @@ class GuardActor(Actor):
             opening_nav_minor=request.opening_nav_minor,
             observing=self._host.observing,
         )
+        found = await in_pieces(looking)
         self._state = found.state
         if not request.blind_s:
             self._rescope(request.terms)  # before a kill, which stops those of this look
@@ -257,7 +265,9 @@ class GuardActor(Actor):
         if found.emergency:
             self._host.start_emergency_stop(found.emergency)
         if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
-            self._renew_leases(request.statuses, request.terms, request.doubts, request.session)
+            await self._renew_leases(
+                request.statuses, request.terms, request.doubts, request.session
+            )
             self._keep_paused(request.statuses)
             self._keep_alive()
         self._state = replace(self._state, kill_state=self._kill.state)
@@ -279,10 +289,10 @@ class GuardActor(Actor):
             self._host.start_keep_alive(self._clock.now_us() + lease_us)
 
     @handles(RenewLeases)
-    def renew(self, request: RenewLeases) -> None:
+    async def renew(self, request: RenewLeases) -> None:
         """Grant by the new terms, between two looks."""
         self._rescope(request.terms)
-        self._renew_leases(request.statuses, request.terms, request.doubts, self._session)
+        await self._renew_leases(request.statuses, request.terms, request.doubts, self._session)
 
     def _rescope(self, terms_by_name: Mapping[str, EntitlementTerms] | None) -> None:
         """Tell the latch which strategies the kill switch spares."""
@@ -291,7 +301,7 @@ class GuardActor(Actor):
         if now_spared != self._latch.spared:
             self._latch.spared = now_spared
 
-    def _renew_leases(
+    async def _renew_leases(
         self,
         statuses: Sequence[StrategyStatus],
         terms_by_name: Mapping[str, EntitlementTerms] | None,
@@ -306,6 +316,16 @@ class GuardActor(Actor):
                 " host must divide",
                 len(statuses),
             )
+        granting = self._granting(statuses, terms_by_name, doubts, session)
+        self._leases.replace(await in_pieces(granting), self._settings.lease_s)
+
+    def _granting(
+        self,
+        statuses: Sequence[StrategyStatus],
+        terms_by_name: Mapping[str, EntitlementTerms] | None,
+        doubts: Mapping[str, str],
+        session: str,
+    ) -> Generator[None, None, dict[str, Grant]]:
         by_name = {status.name: status for status in statuses}
         lost = self._state.loss_session == session and not self._host.observing
         grants: dict[str, Grant] = {}
@@ -320,14 +340,18 @@ class GuardActor(Actor):
                 session=session,
                 daily_loss=lost,
             )
-        self._leases.replace(grants, self._settings.lease_s)
+            yield
+        return grants
 
     # -- the kill switch
 
     @handles(EngageKillSwitch)
     def engage(self, request: EngageKillSwitch) -> KillStatus:
         """Stop all trading. Reason and name may be any objects."""
-        self._engage(request.reason, request.by)
+        return self._pull(request.reason, request.by)
+
+    def _pull(self, reason: object, by: object) -> KillStatus:
+        self._engage(reason, by)
         return self._kill
 
     def _engage(

@@ -10,7 +10,7 @@ Without a denominator no drawdown is said.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Generator, Mapping, Sequence, Set
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -166,8 +166,8 @@ def look(
     listed: bool = True,
     opening_nav_minor: int | None = None,
     observing: bool = False,
-) -> Look:
-    """The state after this look, and the acts that it demands.
+) -> Generator[None, None, Look]:
+    """The state after this look, and the acts that it demands; a piece for each strategy.
 
     `blind_s` is the age of the host's last word while it is silent, else 0; `session` the last
     session that ended; `earned_minor` the P&L of no strategy. `listed` False: the statuses are no
@@ -177,7 +177,7 @@ def look(
     if blind_s:  # a host that says nothing changes nothing: it must never look like a profit
         found = _Books(state.strategies, (), (), "")
     else:
-        found = _look_at_all(
+        found = yield from _look_at_all(
             state.strategies, settings, statuses, terms, capital_minor, session, observing
         )
         if listed:
@@ -312,12 +312,13 @@ def _look_at_all(
     capital_minor: int,
     session: str,
     observing: bool,
-) -> _Books:
+) -> Generator[None, None, _Books]:
     books = dict(before_by_name)
     pauses: list[Pause] = []
     alerts: list[AlertDraft] = []
     worst, mover = 0, ""
     for status in statuses:
+        yield
         name = status.name
         terms = None if terms_by_name is None else terms_by_name.get(name)
         before = books.get(name, StrategyBook())

@@ -30,6 +30,9 @@ class KillLatch:
         # The strategies that it does not stop, as of the guard's last look. A name that the guard
         # does not know is stopped.
         self.spared: frozenset[str] = frozenset()
+        # Set by the guard: engages in the caller's own task and at once. A message would wait for
+        # the look in hand. None: no guard runs.
+        self.pull: Callable[[object, object], KillStatus] | None = None
         self._readers: list[Callable[[], None]] = []
 
     @property

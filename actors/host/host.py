@@ -12,7 +12,7 @@ wrong is set aside by name, and the others count.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from decimal import Decimal
@@ -27,6 +27,8 @@ from ...runtime import (
     ConfigError,
     SystemClock,
     VirtualClock,
+    at_once,
+    in_pieces,
     run_undisturbed,
     shown,
 )
@@ -231,12 +233,15 @@ class Host:
         self._ticked_s = now_s
         if self._pushed is None:
             self._strategies.ask()
-            self._read_answer()
 
     async def settle(self) -> None:
         """Let an answer come in that takes no waiting, so that a quick call in any place belongs
-        to the tick that began it.
+        to the tick that began it, and read that of the strategies in pieces.
         """
+        await self._settle()
+        await in_pieces(self._reading())
+
+    async def _settle(self) -> None:
         questions: tuple[Listed | Reports, ...] = (
             self._strategies,
             self._feeds,
@@ -264,7 +269,7 @@ class Host:
         if self._pushed is not None:
             self._words = dict(self._pushed.words())
         else:
-            self._read_answer()
+            at_once(self._reading())
         now_s, now_us = self._clock.monotonic_s(), self._clock.now_us()
         doubts = {name: word.doubt for name, word in self._words.items() if word.doubt}
         doubts |= self._aside
@@ -343,7 +348,8 @@ class Host:
         """Why the last question for the strategies has no answer; None: it has."""
         return None if self._pushed is not None else self._strategies.problem
 
-    def _read_answer(self) -> None:
+    def _reading(self) -> Generator[None, None, None]:
+        """Take the answer that has come in, if one has; the last words stand until it is read."""
         ended = self._strategies.take()
         if ended is None:
             return
@@ -357,6 +363,7 @@ class Host:
         words: dict[str, Word] = {}
         aside: dict[str, str] = {}
         for place, item in enumerate(answer):
+            yield
             try:
                 status, doubt = border.strategy_status(item)
                 refuse_future(status, heard_us)

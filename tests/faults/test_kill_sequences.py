@@ -425,7 +425,9 @@ class Life:
             self.nav = CAPITAL - self.loss
             self.peak = max(self.peak, self.nav)
         if not self.latched and 100 * (1 - self.nav / self.peak) >= LIMIT_PCT:
-            self.latched, self.engine.confirmed = True, False
+            self.latched = True
+            if before == "OFF":  # else a marker has engaged it in the second before this tick
+                self.engine.confirmed = False
         await world.fund.tick()
         await wait_all_tasks_blocked()
         status = await world.fund.kill_switch.status()

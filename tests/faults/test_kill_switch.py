@@ -23,6 +23,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from fundops import StrategyStatus
 from fundops.actors.guard.marker import Marker
 from fundops.actors.persistence import store
+from fundops.runtime import pieces
 from fundops.testing import FakeController, virtual_fund
 from fundops.wire.errors import StorageDegraded
 
@@ -76,6 +77,43 @@ async def test_it_engages_at_the_last_of_the_ticks_in_a_row_that_are_asked_for()
                 engine.set("a", realized_pnl=-loss)
                 await world.tick()
         assert (await world.fund.kill_switch.status()).state != "OFF"
+
+
+# -- in the middle of a tick
+
+
+async def test_a_person_engages_it_between_two_pieces_of_a_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_S", 0.0)
+    engine = FakeController(*(StrategyStatus(f"s{number}", "running") for number in range(100)))
+    settings: dict[str, Any] = {"self_healing_enabled": True}  # so there are alerts
+    async with virtual_fund(engine, **settings) as world, trio.open_nursery() as nursery:
+        await world.fund.tick()
+        ended = False
+
+        async def tick() -> None:
+            nonlocal ended
+            await world.fund.tick()
+            ended = True
+
+        nursery.start_soon(tick)
+        for _ in range(150):  # the engine's answer is read, and the guard looks
+            await trio.lowlevel.checkpoint()
+        assert not ended
+        await world.fund.kill_switch.engage(reason="now", by="ann")
+        assert not ended, "it waited for no tick"
+        assert not any(world.fund.may_trade(name) for name in engine.statuses)
+        while not _told(engine, "stop_all"):
+            await trio.lowlevel.checkpoint()
+        assert not ended
+        while not ended:
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        assert not any(world.fund.may_trade(name) for name in engine.statuses)
+        assert (await world.fund.kill_switch.status()).state == "ENGAGED"
+        (kill,) = [alert for alert in world.sent_alerts() if alert.level.value == "CRITICAL"]
+        assert "now" in kill.message
 
 
 # -- everything else is broken

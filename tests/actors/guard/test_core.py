@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fundops.actors.guard.core import GuardSettings, Look, look
-from fundops.runtime import ConfigError
+from fundops.runtime import ConfigError, at_once
 from fundops.wire.alert import Level
 from fundops.wire.controller import StrategyStatus
 from fundops.wire.guard import FeeTerms, GuardState
@@ -61,7 +61,7 @@ class Fund:
         terms: dict[str, EntitlementTerms] | None = None,
         blind_s: float = 0.0,
     ) -> Look:
-        self.last = look(
+        looking = look(
             self.state,
             self.settings,
             statuses,
@@ -72,6 +72,7 @@ class Fund:
             blind_s=blind_s,
             capital_minor=round(self.external * UNIT),
         )
+        self.last = at_once(looking)
         self.state = self.last.state
         return self.last
 
@@ -413,7 +414,7 @@ def test_no_rise_of_pnl_ever_raises_the_drawdown(
     fees = FeeTerms(performance_pct, mark)
 
     def at(state: GuardState, figure: int) -> Look:
-        return look(
+        looking = look(
             state,
             DEFAULTS,
             (status(pnl=figure, run="1"),),  # so that a figure of 0 is no new run
@@ -424,6 +425,7 @@ def test_no_rise_of_pnl_ever_raises_the_drawdown(
             fees=fees,
             capital_minor=CAPITAL * UNIT,
         )
+        return at_once(looking)
 
     state = GuardState()
     for figure in history:

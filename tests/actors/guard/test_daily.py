@@ -8,7 +8,7 @@ import pytest
 
 from fundops.actors.guard import GuardSettings
 from fundops.actors.guard.core import Look, look
-from fundops.runtime import ConfigError
+from fundops.runtime import ConfigError, at_once
 from fundops.wire.alert import Level
 from fundops.wire.controller import StrategyStatus
 from fundops.wire.guard import GuardState
@@ -27,7 +27,7 @@ class Fund:
         self.external = 100_000
 
     def look(self, pnl: float = 0, session: str = "", **more: Any) -> Look:
-        found = look(
+        looking = look(
             self.state,
             self.settings,
             (StrategyStatus("s", "running", realized_pnl=pnl),),
@@ -39,6 +39,7 @@ class Fund:
             session=session,
             **more,
         )
+        found = at_once(looking)
         self.state = found.state
         return found
 
