@@ -35,17 +35,21 @@ class FeesStep(Step):
         return settings.ledger_enabled
 
     async def run(self, tick: Round) -> Effects:
-        """Book the fees of the record on disk. Raises: `FundopsError`; they stay owed."""
+        """Book those fees that the record on disk lists. Raises: `FundopsError`; they stay owed."""
         memory = tick.memory
-        if not memory.owed or tick.stored.owed != memory.owed:
+        # Fees that this tick added wait for its commit; those of an earlier life do not wait for
+        # them, since the ledger's totals may have them already.
+        due = tuple(fee for fee in memory.owed if fee in tick.stored.owed)
+        if not due:
             return Effects()
-        for fee in memory.owed:
+        for fee in due:
             try:
                 await self.ports.ask("ledger", charge_of(fee))
             except IdempotencyConflict as booked:
                 log.warning("session %s was charged before: %s", fee.session, booked)
         totals = await self.ports.ask("ledger", ReadTotals())
-        return Effects(totals=totals, memory=replace(memory, owed=()))
+        left = tuple(fee for fee in memory.owed if fee not in due)
+        return Effects(totals=totals, memory=replace(memory, owed=left))
 
 
 class OwedFeesStep(FeesStep):
