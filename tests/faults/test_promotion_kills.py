@@ -1,4 +1,4 @@
-"""A fund that dies at any step of a transition finds the old or the new state, and tells the engine.
+"""A fund that dies at any step of a transition finds the old or the new state and tells its engine.
 
 One transition is recorded with every write to the disk and every stage told to the engine. Then the
 process dies after each of these steps: a kill -9 keeps all writes, a power cut keeps the synced
