@@ -2,7 +2,7 @@
 
 Each strategy has sixty measured sessions and a gate of five criteria that passes. *Look* is the
 promotion actor's judgement of all of them within a tick, in pieces between which other tasks run;
-its figures are CPU time. *Start* is a fund that opens a file of them in a process of its own. A
+its figures are CPU time. *Start* is a fund that opens a file of them in a new process. A
 transition is a demotion by the promotion actor with its line of history, durable before the reply;
 BARE commits the same rows through apsw, and the two take turns. In the race two processes promote
 the same strategies of one file with the same revision; each strategy must end with one line of
@@ -216,7 +216,7 @@ def _look(path: Path, pieces_ms: list[float], count: int, watch: Stopwatch) -> i
 
 
 def _in_process(function: str, *arguments: str) -> dict[str, float]:
-    """The figures that a function of this file prints in a process of its own."""
+    """The figures that a function of this file prints in a new process."""
     program = f"import sys; from fundops.bench.transitions import {function} as f; f(*sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True

@@ -1,11 +1,9 @@
-"""A fund that dies at any step of a transition: old or new state, never between, and the engine is
-told again.
+"""A fund that dies at any step of a transition finds the old or the new state and tells its engine.
 
-One transition is recorded with every write to the disk and every word to the engine. Then the
-process dies after each of these steps: a kill -9 leaves all that was written, a power cut only what
-was synced. A new fund on what is left must stand in the old or in the new stage with the history
-of that stage, and its engine must come to have that stage, without ever having had more capital
-than the file allowed.
+One transition is recorded with every write to the disk and every stage told to the engine. Then the
+process dies after each of these steps: a kill -9 keeps all writes, a power cut keeps the synced
+ones. A new fund on these files must have the old or the new stage with the history of that stage.
+Its engine must get that stage, and must never have had more capital than the file allowed.
 """
 
 from __future__ import annotations
@@ -102,7 +100,7 @@ async def transition(
 
 
 class Left(NamedTuple):
-    """A new fund on what the death left."""
+    """A new fund on the files of the dead one."""
 
     stage: str
     lines: list[tuple[str, str, int]]

@@ -51,7 +51,7 @@ def strategies(manager: PromotionManager, clock: VirtualClock, count: int) -> No
 
 
 def race(path: Path, now_us: int, count: int, racers: int) -> list[Counter[str]]:
-    """What each strategy's promotions came to."""
+    """The outcomes of each strategy's promotions."""
     command = [sys.executable, "-c", RACER, str(path), str(now_us), str(count)]
     processes = [
         subprocess.Popen(

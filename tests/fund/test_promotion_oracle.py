@@ -3,7 +3,7 @@
 `Model` is written from the contract: simple, slow, and without any code of promotion. The machine
 drives it beside a `PromotionManager` and a fund in virtual time, and compares after each step
 everything that can be read of the strategies. Both doors follow one clock and take the same calls;
-only the fund ticks, so each door has a model of its own.
+only the fund ticks, so each door is compared with its own model.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class Standing:
     def latest(self, metric: str) -> tuple[float, int] | str:
         """Value and instant, or "missing" or "undefined".
 
-        The newest record that has the metric counts, ties by arrival. A drawdown never falls. What
-        a series of returns measures beats what was recorded.
+        The newest record that has the metric counts, ties by arrival. A drawdown never falls.
+        A Sharpe ratio from a series of returns beats a recorded one.
         """
         if metric == "sharpe":
             series = [(one.as_of_us, n, one.returns) for n, one in enumerate(self.records)]
@@ -573,7 +573,7 @@ class Model:
         self.note("cap", after, strategy, "ann", now_us)
 
     def void(self, seq: int, now_us: int) -> None:
-        """All that the newest transition changed returns; what was recorded since is gone."""
+        """Undo the newest transition; records since then do not count."""
         if not 1 <= seq <= len(self.lines):
             raise Refused(Conflict)
         line = self.lines[seq - 1]
@@ -686,7 +686,7 @@ class SteppingClock(VirtualClock):
 
 
 class ManagerDoor:
-    """A `PromotionManager` on a file of its own."""
+    """A `PromotionManager` with its own file."""
 
     capital: Decimal | None = None
     ticks = False
@@ -703,7 +703,7 @@ class ManagerDoor:
 
 
 class FundDoor:
-    """The promotion of a fund that lives in a trio loop of its own thread."""
+    """The promotion of a fund, whose trio loop runs in another thread."""
 
     capital: Decimal | None = CAPITAL
     ticks = True
@@ -1229,7 +1229,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.sides[0].model.lines)
     @rule(ago_us=st.integers(-1, 40 * DAY_US))
     def past(self, ago_us: int) -> None:
-        """The state as of an instant is what the history says of it."""
+        """The state as of an instant agrees with the history."""
         at_us = self.now_us - ago_us
         for door, model in self.sides:
             assert {
