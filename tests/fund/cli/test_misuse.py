@@ -221,7 +221,7 @@ def test_a_marker_without_room_for_its_text_counts(
     monkeypatch.setattr(Marker, "write", full)
     ended = command("kill-switch", "engage", "--reason", "r")
     assert ended.code == 0
-    assert "ENGAGED" in ended.out
+    assert "ENGAGING" in ended.out
     assert "the marker is written; no fund answers" in ended.out
 
 
@@ -367,7 +367,7 @@ def test_on_a_full_disk_the_marker_tells_the_state_and_the_error_the_cause(
     marker_of(db).touch()
     ended = command("kill-switch", "status")
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.startswith("state   ENGAGED\n")
+    assert ended.out.startswith("state   ENGAGING\n")
 
 
 # -- encodings
