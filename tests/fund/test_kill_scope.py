@@ -383,7 +383,6 @@ async def test_marker_and_database_each_alone_mean_engaged(tmp_path: Path) -> No
     Marker(tmp_path / "x.db.kill").write(KillStatus("ENGAGED", "by hand", "bob", 1))
     async with virtual_fund(_stages(a="live-small"), db_path=path) as world:
         status = await world.fund.kill_switch.status()
-        # A file confirms no stop: the engine is asked anew.
         assert (status.state, status.reason, status.by) == ("ENGAGING", "by hand", "bob")
         await _ticks(world, 1)
-        assert await _state(world) == "ENGAGED"
+        assert await _state(world) == "ENGAGED", "by the report of this process's stop_all"
