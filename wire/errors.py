@@ -376,6 +376,12 @@ class GateNotPassed(PromotionError):
             for criterion in evaluation.criteria
             if criterion.reason
         ]
+        # A gate can refuse although each of its criteria passes.
+        missed += [
+            blocker
+            for blocker in evaluation.blocked_by
+            if blocker.split(":")[0] in ("config", "streak", "limit")
+        ]
         super().__init__(
             f"{evaluation.strategy} does not pass its gate in {evaluation.stage.value}:"
             f" {', '.join(missed)}"
