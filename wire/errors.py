@@ -436,7 +436,15 @@ class CapitalExceeded(PromotionError):
 
 
 class PolicyError(PromotionError, ConfigError):
-    """The rules of promotion do not fit a strategy; `field` names the setting."""
+    """The rules of promotion contradict themselves, or do not fit a strategy.
+
+    `field` names the setting, or the key of a file; then `line` is its line in the file, and None
+    where the file has no such line, or no file was read.
+    """
+
+    def __init__(self, field: str, problem: str, *, line: int | None = None) -> None:
+        ConfigError.__init__(self, field, problem if line is None else f"line {line}: {problem}")
+        self.line = line
 
 
 class StageTooLow(PromotionError):
