@@ -644,10 +644,10 @@ def test_a_refusal_by_a_streak_or_by_an_empty_gate_says_so() -> None:
     trades = Criterion("min_trades", "n_trades", ">=", 1)
     subject, now_us = measured()
     long = rules(PromotionGate(Paper, (trades,), streak=3), policy="literal")
-    with pytest.raises(GateNotPassed, match="paper: streak: 0 of 3 sessions in a row passed$"):
+    with pytest.raises(GateNotPassed, match=r"paper: streak: 0 of 3 sessions in a row passed$"):
         promoted(subject, long, now_us, by="me")
     empty = rules(PromotionGate(Paper, ()), policy="literal")
-    with pytest.raises(GateNotPassed, match="paper: config: no criterion is required$"):
+    with pytest.raises(GateNotPassed, match=r"paper: config: no criterion is required$"):
         promoted(subject, empty, now_us, by="me")
 
 
