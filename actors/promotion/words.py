@@ -11,7 +11,7 @@ from ...runtime import DAY_US
 from ...wire.promotion import CriterionResult, EvaluationInputs, PromotionStage
 from .criteria import DAYS
 
-__all__ = ["date_time", "floored", "missed_words", "next_possible_us", "why"]
+__all__ = ["date_time", "floored", "instant", "missed_words", "next_possible_us", "why"]
 
 _EPOCH_ORDINAL: Final = dt.date(1970, 1, 1).toordinal()
 _HOUR_US: Final = 3_600_000_000
@@ -94,6 +94,14 @@ def date_time(at_us: int) -> str:
     minutes = -(-at_us // _MINUTE_US)
     hours, minute = divmod(minutes, 60)
     return f"{_date(minutes * _MINUTE_US)} {hours % 24:02}:{minute:02}"
+
+
+def instant(at_us: int) -> str:
+    """Any instant that a caller gave, as it reads it: with its date, where a calendar has one."""
+    try:
+        return f"{at_us} ({date_time(at_us)} UTC)"
+    except (OverflowError, ValueError):
+        return str(at_us)
 
 
 def _date(at_us: int) -> str:

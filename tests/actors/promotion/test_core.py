@@ -661,8 +661,9 @@ def test_a_green_strategy_waits_for_the_end_of_its_cooldown() -> None:
     assert (found.verdict, found.would_do) == ("PASS", "none")
     assert found.blocked_by == ("cooldown until 2023-11-21 22:14",)
     assert snapshot(green, quick, until_us - 1).cooldown_until == until_us
-    with pytest.raises(CoolingDown) as refusal:
+    with pytest.raises(CoolingDown, match=r"until 2023-11-21 22:13:20 UTC; a void") as refusal:
         promoted(green, quick, until_us - 1, by="me")
+    assert refusal.value.until_us == until_us
     assert refusal.value.until_us == until_us
     assert evaluate(green, quick, until_us).would_do == "promote"
 
