@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ...runtime import DAY_US
+from ...wire.money import from_minor
 from ...wire.promotion import CriterionResult, EvaluationInputs, PromotionStage
 from .criteria import DAYS
 
@@ -44,8 +45,16 @@ def why(
     if parts:
         return "; ".join(parts)
     if blocked_by:
-        return f"its gate passes; {target.value} waits for a person"
+        return f"its gate passes; {target.value} waits for a person{_step(inputs)}"
     return f"its gate to {target.value} passes"
+
+
+def _step(inputs: EvaluationInputs) -> str:
+    """The real capital that the person decides on; "" where no budget is known."""
+    if not inputs.wanted_minor:
+        return ""
+    old, new = from_minor(inputs.entitled_minor), from_minor(inputs.wanted_minor)
+    return f": real capital from {old:,.2f} to {new:,.2f}"
 
 
 def next_possible_us(
