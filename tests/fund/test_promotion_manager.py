@@ -340,6 +340,15 @@ def test_an_instant_without_a_timezone_or_of_another_kind_is_refused(
         manager.record_metrics("a", Paper, GOOD, as_of=instant)
 
 
+def test_an_instant_that_is_needed_is_not_none(manager: PromotionManager) -> None:
+    manager.register("a")
+    none: Any = None
+    with pytest.raises(ConfigError, match=r"^as_of: None is not a date"):
+        manager.discard_metrics("a", none, "nightly", by="ann", reason="wrong")
+    with pytest.raises(ConfigError, match=r"^t: None is not a date"):
+        manager.state_as_of(none)
+
+
 def test_stale_metrics_block_and_never_pass(manager: PromotionManager, clock: VirtualClock) -> None:
     strategy = _ready(manager, clock)
     assert manager.should_promote(strategy)
