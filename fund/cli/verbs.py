@@ -152,7 +152,7 @@ VERBS: Final[tuple[V, ...]] = (
         help='Measure fundops against its peers and the physical limit, in the same run.',
         more='',
         parameters=(
-            P('names', 'NAME', 'text', 'the benches to run: messaging, supervision, ledger, growth, embedding, stream, luck; all of them if none is named', many=True),
+            P('names', 'NAME', 'text', 'the benches to run: messaging, supervision, ledger, growth, embedding, stream, promotion, transitions, luck, oversight, kill_latency; all of them if none is named', many=True),
             P('scale', '--scale', 'number', 'the size of each bench; 0.01 is a smoke test', default='1.0', value='NUMBER'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
