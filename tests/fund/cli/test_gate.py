@@ -16,6 +16,7 @@ import scipy.stats
 from fundops.cli import app as cli
 from fundops.replay.prices import Bar, bundled
 
+EXAMPLE = Path(__file__).parents[3] / "docs" / "policy.toml"
 YEAR_2013 = [bar for bar in bundled("sp500") if bar.day.year == 2013]
 YEAR_2008 = [bar for bar in bundled("sp500") if bar.day.year == 2008]
 
@@ -287,6 +288,12 @@ def test_a_policy_file_brings_its_own_lowest_gate(gate: Gate, tmp_path: Path) ->
     _, out, _ = gate(str(gate.path), "--policy", str(rules), "--periods-per-year", "252")
     assert ", 252 a year\n" in out
     assert "a strategy without skill passes this with less than 0.1% (skill, in one look" in out
+
+
+def test_the_example_of_a_policy_judges_a_file(gate: Gate) -> None:
+    code, found = gate.judged(dated(YEAR_2013), "--trades", "99", "--policy", str(EXAMPLE))
+    assert code == 1
+    assert verdicts(found)["min_trades"] == "FAIL"
 
 
 def test_a_gate_that_asks_for_no_sharpe_ratio_has_no_chance_of_luck(
