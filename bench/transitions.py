@@ -99,6 +99,7 @@ def run(scale: float = 1.0) -> Result:
             Figure("piece of a look p99", percentile(pieces_ms, 99), "ms"),
             Figure("piece of a look, longest", max(pieces_ms), "ms"),
             Figure(f"start with {count:,} strategies", start["wall_s"], "s"),
+            Figure("start, CPU", start["cpu_s"], "s"),
             Figure("start, memory", start["rss_mib"], "MiB"),
             Figure("bare commit p50", 1e3 * percentile(bare_s, 50), "ms"),
             Figure("transition p50", 1e3 * percentile(transition_s, 50), "ms"),

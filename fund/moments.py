@@ -8,7 +8,7 @@ from typing import Any
 from fundops.runtime import FOREIGN_ERRORS, ConfigError, shown
 from fundops.wire.foreign import plain_number, plain_text
 
-__all__ = ["Instant", "Moment", "day_of", "instant_us", "moment_of"]
+__all__ = ["Instant", "Moment", "day_of", "given_us", "instant_us", "moment_of"]
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -21,8 +21,11 @@ def instant_us(field: str, at: Instant | None) -> int | None:
 
     Raises: `ConfigError`.
     """
-    if at is None:
-        return at
+    return None if at is None else given_us(field, at)
+
+
+def given_us(field: str, at: Instant) -> int:
+    """As `instant_us`, of an instant that must be given. Raises: `ConfigError`."""
     number, given = plain_number(at), _time_of(at)
     if type(number) is int:
         return number  # also an integer of another library, such as numpy

@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
@@ -43,10 +44,11 @@ from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
 from fundops.runtime import Clock, ConfigError, Request, SystemClock, shown
 from fundops.wire.border import NAME_MAX
-from fundops.wire.errors import DatabaseError, UnknownStrategy
-from fundops.wire.foreign import fitted
+from fundops.wire.errors import DatabaseError, UnknownStage, UnknownStrategy
+from fundops.wire.foreign import fitted, plain_number
 from fundops.wire.money import from_minor, positive_minor, text_of
 from fundops.wire.persistence import Statement
+from fundops.wire.promotion import PromotionStage
 
 if TYPE_CHECKING:
     from fundops.fund import Fund
@@ -58,6 +60,8 @@ T = TypeVar("T")
 LOCK_WAIT_S: Final = 5.0
 _POLL_S: Final = 0.02  # between two looks for a fund that listens
 _DOOR: Final = "manager"  # in the audit table
+_STAGES: Final = frozenset({"initial_stage", "stage", "to"})  # arguments of changes
+_WORDS: Final = tuple(stage.value for stage in PromotionStage)
 
 
 class PromotionManager(SyncPromotion):
@@ -75,13 +79,17 @@ class PromotionManager(SyncPromotion):
         """`db_path` None: promotion.db in the home folder. `policy` None: the one that the file
         stores, or `policy_of("guarded")` in a new file.
 
-        Raises: `DatabaseError`; `ConfigError` for a name that is no file; `PolicyError` naming a
+        Raises: `DatabaseError`; `ConfigError` for a name that is no file, and for a policy that is
+        none; `PolicyError` naming a
         strategy whose stage the ladder lacks; `DatabaseInUse` for a new file, or another policy,
         while another program owns the file.
         """
         if db_path is not None and not is_file_path(db_path):
             problem = f"{shown(db_path)} is no file; the strategies of a call are read by the next"
             raise ConfigError("db_path", problem)
+        if policy is not None and not isinstance(policy, PromotionPolicy):
+            problem = f"{shown(policy)} is no PromotionPolicy; policy_of('guarded') makes one"
+            raise ConfigError("policy", problem)
         # Located once: the working folder may change between two calls.
         path = Path(db_path) if db_path is not None else home() / "promotion.db"
         super().__init__(PromotionFile(Path(os.path.realpath(path)), policy, clock))
@@ -191,10 +199,23 @@ class PromotionFile:
             raise NobodyListens("the file is not a fund's")
         if _in_loop() and owned.owner == "this process":
             raise owned
-        arguments = _carried(asked.named())
+        arguments = asked.named()
+        self._check_stages(arguments)
+        arguments = _carried(arguments)
         command = asked.command
         answer = call(self._path, command.name, arguments, by=str(arguments.get("by", self._by)))
         return converted(answer, get_type_hints(command.method)["return"], "answer")
+
+    def _check_stages(self, arguments: Mapping[str, Any]) -> None:
+        """Refuse a word that is no stage as the desk does, since JSON's types would first.
+
+        Raises: `UnknownStage`.
+        """
+        for name in _STAGES & arguments.keys():
+            stage = arguments[name]
+            if stage is not None and stage not in _WORDS and not isinstance(stage, PromotionStage):
+                with Reader(self._path) as reader:
+                    raise UnknownStage(stage, policy_in(reader, None).policy.names())
 
 
 class _FileDoor(PromotionDoor):
@@ -292,10 +313,17 @@ def _on(door: PromotionDoor, asked: Asked) -> Any:
 
 
 def _carried(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments as JSON can carry them: amounts as text, metrics as plain numbers."""
+    """The arguments as JSON can carry them: amounts as text, other figures as plain numbers."""
     if arguments.get("budget") is not None:
         minor = positive_minor(arguments["budget"], "budget").minor
         arguments["budget"] = text_of(from_minor(minor))
     if "metrics" in arguments:
         arguments["metrics"] = canonical_metrics(arguments["metrics"])
-    return arguments
+    return {name: _plain_figure(value) for name, value in arguments.items()}
+
+
+def _plain_figure(value: Any) -> Any:
+    number = plain_number(value)
+    if number is None:
+        return value
+    return float(number) if isinstance(number, Decimal) else number

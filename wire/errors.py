@@ -8,6 +8,7 @@ ran) or "unknown" (it may have run: ask again with the same idempotency key).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -65,6 +66,8 @@ __all__ = [
     "UnknownStrategy",
     "UnmanagedStrategy",
 ]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BadLimit(Rejected, ConfigError):
@@ -362,8 +365,11 @@ class UnknownStage(PromotionError, ValueError):
 class MetricError(PromotionError, ConfigError):
     """A metric cannot be recorded; `field` names it, `value` is the given one."""
 
-    def __init__(self, field: str, value: object, problem: str) -> None:
-        ConfigError.__init__(self, field, f"{shown(value)} {problem}")
+    def __init__(
+        self, field: str, value: object, problem: str, *, shown_as: str | None = None
+    ) -> None:
+        """`shown_as` is the value in words, where its own text would not be read."""
+        ConfigError.__init__(self, field, f"{shown_as or shown(value)} {problem}")
         self.value = value
 
 
@@ -375,6 +381,12 @@ class GateNotPassed(PromotionError):
             f"{criterion.name} ({criterion.reason})"
             for criterion in evaluation.criteria
             if criterion.reason
+        ]
+        # A gate can refuse although each of its criteria passes.
+        missed += [
+            blocker
+            for blocker in evaluation.blocked_by
+            if blocker.split(":")[0] in ("config", "streak", "limit")
         ]
         super().__init__(
             f"{evaluation.strategy} does not pass its gate in {evaluation.stage.value}:"
@@ -395,7 +407,11 @@ class CoolingDown(PromotionError):
     """The strategy was demoted, and is not promoted before `until_us` (microseconds, UTC)."""
 
     def __init__(self, strategy: str, until_us: int) -> None:
-        super().__init__(f"{strategy} was demoted and cools down until {until_us} us")
+        until = _EPOCH + timedelta(microseconds=until_us + 999_999)  # it is over by that second
+        super().__init__(
+            f"{strategy} was demoted and cools down until {until:%Y-%m-%d %H:%M:%S} UTC;"
+            " a void of that demotion ends it"
+        )
         self.strategy, self.until_us = strategy, until_us
 
 
@@ -430,7 +446,15 @@ class CapitalExceeded(PromotionError):
 
 
 class PolicyError(PromotionError, ConfigError):
-    """The rules of promotion do not fit a strategy; `field` names the setting."""
+    """The rules of promotion contradict themselves, or do not fit a strategy.
+
+    `field` names the setting, or the key of a file; then `line` is its line in the file, and None
+    where the file has no such line, or no file was read.
+    """
+
+    def __init__(self, field: str, problem: str, *, line: int | None = None) -> None:
+        ConfigError.__init__(self, field, problem if line is None else f"line {line}: {problem}")
+        self.line = line
 
 
 class StageTooLow(PromotionError):

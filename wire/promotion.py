@@ -109,6 +109,7 @@ class EvaluationInputs(msgspec.Struct, frozen=True, gc=False):
     capital_minor: int | None  # the fund's; None: unknown
     others_minor: int  # the real capital that all other strategies are entitled to
     wanted_minor: int  # the real capital of the next stage
+    entitled_minor: int = 0  # the real capital of the present stage
 
 
 class Advisories(msgspec.Struct, frozen=True, gc=False):

@@ -68,7 +68,7 @@ log = logging.getLogger("fundops.promotion")
 T = TypeVar("T")
 
 # Strategies that are judged before other tasks run: half a millisecond of them.
-SLICE: Final = 8
+SLICE: Final = 6
 
 
 class PromotionActor(DurableActor):

@@ -164,7 +164,7 @@ def promoted(
         )
     cap = None if cap is None else checked_cap(cap, target, policy)
     if strategy.frozen:
-        raise StrategyFrozen(f"{strategy.name} is frozen")
+        raise StrategyFrozen(f"{strategy.name} is frozen: it is not promoted before an unfreeze")
     if strategy.cooldown_until_us is not None and now_us < strategy.cooldown_until_us:
         raise CoolingDown(strategy.name, strategy.cooldown_until_us)
     waits = any(blocker.startswith("streak") for blocker in evaluation.blocked_by)

@@ -55,6 +55,7 @@ from .metrics import canonical_metrics, count_of
 from .policy import PromotionPolicy, with_gate
 from .strategy import Change, Strategy
 from .texts import check_name, check_request_id, check_source, loosening
+from .words import instant
 
 __all__ = ["BY_THE_RULES", "Book", "Decided", "Desk", "snapshot"]
 
@@ -241,7 +242,7 @@ class Desk:
             return Decided(None)
         if known is not None:
             raise Conflict(
-                f"{strategy.name} has other metrics recorded as of {as_of_us} from"
+                f"{strategy.name} has other metrics recorded as of {instant(as_of_us)} from"
                 f" {record.source!r}; discard those first"
             )
         after = with_record(strategy, record, self._periods()).stored(now_us)
@@ -257,7 +258,10 @@ class Desk:
         gone = [known for known in found if (known.record.as_of_us, known.record.source) == key]
         if not gone:
             raise MetricError(
-                "as_of", request.as_of_us, f"has no record from {source!r} in this stage"
+                "as_of",
+                request.as_of_us,
+                f"has no record from {source!r} in this stage",
+                shown_as=instant(request.as_of_us),
             )
         kept = [known.record for known in found if known not in gone]
         after = refolded(strategy, kept, self._periods())

@@ -62,6 +62,7 @@ def evaluate(
         capital_minor=capital.fund_minor,
         others_minor=others_minor,
         wanted_minor=entitled_minor(strategy, policy, capital, target) if target else 0,
+        entitled_minor=entitled_minor(strategy, policy, capital),
     )
     down = breach(strategy, policy)
     blocked_by: tuple[str, ...] = () if down is None else (f"limit: {down.reason}",)

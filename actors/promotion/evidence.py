@@ -25,6 +25,7 @@ from .policy import PromotionPolicy
 from .statistics import NO_MOMENTS, Moments
 from .strategy import REMEMBERED_SESSIONS, Episode, Metric, Strategy
 from .track import Reading
+from .words import instant
 
 __all__ = [
     "Record",
@@ -63,9 +64,10 @@ def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now
     if stage is not strategy.stage:
         raise MetricError("stage", stage.value, f"is not the current stage, {strategy.stage.value}")
     if as_of_us > now_us + CLOCK_TOLERANCE_US:
-        raise MetricError("as_of", as_of_us, "lies in the future")
+        raise MetricError("as_of", as_of_us, "lies in the future", shown_as=instant(as_of_us))
     if as_of_us < min(strategy.episode.entered_us, now_us) - CLOCK_TOLERANCE_US:
-        raise MetricError("as_of", as_of_us, "lies before the strategy entered its stage")
+        problem = "lies before the strategy entered its stage"
+        raise MetricError("as_of", as_of_us, problem, shown_as=instant(as_of_us))
 
 
 # -- records

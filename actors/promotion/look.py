@@ -174,12 +174,11 @@ class Look:
         return msgspec.structs.replace(after, streak=after.streak + 1 if passed else 0)
 
     def to_demote(self) -> Iterator[Strategy]:
-        """Those that report, as they are after `see`."""
+        """All of them, as they are after `see`: a recorded loss demotes without a report, too."""
         if not self._request.act:
             return
-        for after in self._after.values():
-            if after.name in self._statuses:
-                yield after
+        for known in self._roster:
+            yield self._after.get(known.id, known)
 
     def demote(self, strategy: Strategy) -> None:
         """Move it down where a limit is breached; soft limits only when gates are evaluated."""
@@ -196,7 +195,7 @@ class Look:
             reason=found.reason,
             evaluation=self._evaluate(strategy),
         )
-        before = self._before[strategy.id]
+        before = self._before.get(strategy.id, strategy)
         if found.hard and before.rev == strategy.rev:
             # To void it means that the observation of this look did not happen.
             change = msgspec.structs.replace(change, undone=before)

@@ -9,7 +9,7 @@
     [stages.live-small]
     real_capital_cap = 0.02
 
-A refusal names the line and the key, as "line 8: stages.live-small.real_capital_cap".
+A refusal names the key and the line, as "stages.live-small.real_capital_cap: line 8: ...".
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ S = TypeVar("S", bound=Settings)
 
 _PLACE: Final = re.compile(r"^(?P<problem>.*?)(?: - at `\$?\.?(?P<key>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"unknown field `(?P<key>[^`]*)`")
+_AT: Final = re.compile(r" \(at line (?P<line>\d+), column \d+\)$")
+_AT_END: Final = " (at end of document)"
 _HEADER: Final = re.compile(r"\s*(?P<open>\[\[?)\s*(?P<path>[^\[\]]+?)\s*\]")
 _KEY: Final = re.compile(r"""\s*(?P<path>[\w."'-]+)\s*=""")
 
@@ -45,14 +47,26 @@ def policy_from_toml(source: Path | str) -> PromotionPolicy:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise PolicyError("toml", str(error)) from error
+        raise _no_toml(error, text) from error
     try:
         return _policy(tables)
     except ConfigError as error:
         key = _key_of(error.field)
-        line = _line_of(key, text)
-        where = "" if line is None else f"line {line}: "
-        raise PolicyError(key, f"{where}{error.problem}") from error
+        raise PolicyError(key, error.problem, line=_line_of(key, text)) from error
+
+
+def _no_toml(error: tomllib.TOMLDecodeError, text: str) -> PolicyError:
+    """The refusal of a text that is no TOML, with the key of its line as far as it has one."""
+    problem, line = str(error), None
+    at = _AT.search(problem)
+    if at is not None:
+        problem, line = problem[: at.start()], int(at["line"])
+    elif problem.endswith(_AT_END):
+        # The text ends within a value: its last line has the beginning of it.
+        problem = problem.removesuffix(_AT_END)
+        line = len(text.rstrip().splitlines()) or None
+    key = "" if line is None else _key_at(line, text)
+    return PolicyError(key or "toml", problem, line=line)
 
 
 def _text(source: Path | str) -> str:
@@ -149,6 +163,18 @@ def _line_of(key: str, text: str) -> int | None:
         if path == wanted[:depth] and depth > best[0]:
             best = (depth, number)
     return best[1]
+
+
+def _key_at(line: int, text: str) -> str:
+    """The key that a line assigns, within its table; "": none is to be seen there."""
+    table: tuple[str, ...] = ()
+    for number, words in enumerate(text.splitlines()[:line], 1):
+        header, assigned = _HEADER.match(words), _KEY.match(words)
+        if header is not None:
+            table = _parts(header["path"])
+        if number == line and assigned is not None:
+            return ".".join((*table, *_parts(assigned["path"])))
+    return ""
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from ...runtime import DAY_US
+from ...wire.money import from_minor
 from ...wire.promotion import CriterionResult, EvaluationInputs, PromotionStage
 from .criteria import DAYS
 
-__all__ = ["date_time", "floored", "missed_words", "next_possible_us", "why"]
+__all__ = ["date_time", "floored", "instant", "missed_words", "next_possible_us", "why"]
 
 _EPOCH_ORDINAL: Final = dt.date(1970, 1, 1).toordinal()
 _HOUR_US: Final = 3_600_000_000
@@ -44,8 +45,16 @@ def why(
     if parts:
         return "; ".join(parts)
     if blocked_by:
-        return f"its gate passes; {target.value} waits for a person"
+        return f"its gate passes; {target.value} waits for a person{_step(inputs)}"
     return f"its gate to {target.value} passes"
+
+
+def _step(inputs: EvaluationInputs) -> str:
+    """The real capital that the person decides on; "" where no budget is known."""
+    if not inputs.wanted_minor:
+        return ""
+    old, new = from_minor(inputs.entitled_minor), from_minor(inputs.wanted_minor)
+    return f": real capital from {old:,.2f} to {new:,.2f}"
 
 
 def next_possible_us(
@@ -94,6 +103,14 @@ def date_time(at_us: int) -> str:
     minutes = -(-at_us // _MINUTE_US)
     hours, minute = divmod(minutes, 60)
     return f"{_date(minutes * _MINUTE_US)} {hours % 24:02}:{minute:02}"
+
+
+def instant(at_us: int) -> str:
+    """Any instant that a caller gave, as it reads it: with its date, where a calendar has one."""
+    try:
+        return f"{at_us} ({date_time(at_us)} UTC)"
+    except (OverflowError, ValueError):
+        return str(at_us)
 
 
 def _date(at_us: int) -> str:

@@ -1,4 +1,7 @@
-"""`fundops gate`: judges the returns in a file by the rules of promotion, without a fund."""
+"""`fundops gate`: judges the returns in a file by the rules of promotion, without a fund.
+
+The rules are those of the default policy, or of a TOML file.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ import msgspec
 
 from fundops.actors.promotion.advisories import CONFIDENCE
 from fundops.actors.promotion.capital import Capital
+from fundops.actors.promotion.criteria import METRICS
 from fundops.actors.promotion.evaluation import evaluate
 from fundops.actors.promotion.policies import policy_of
+from fundops.actors.promotion.policy import PromotionPolicy
 from fundops.actors.promotion.strategy import Episode, Metric, Strategy
 from fundops.actors.promotion.track import Track
 from fundops.cli import screens
@@ -19,8 +24,9 @@ from fundops.cli.grammar import UsageError
 from fundops.cli.returns import Series, opened_returns, read_returns
 from fundops.cli.show import counted, number, print_json
 from fundops.control.arguments import plain
-from fundops.runtime import DAY_US
-from fundops.wire.promotion import Evaluation, PromotionStage, Verdict
+from fundops.runtime import DAY_US, ConfigError
+from fundops.wire.errors import PolicyError
+from fundops.wire.promotion import Evaluation, Verdict
 
 __all__ = ["gate"]
 
@@ -40,9 +46,10 @@ def gate(
     trades: int | None = None,
     wins: int | None = None,
     periods_per_year: float | None = None,
+    policy: Path | None = None,
     json: bool = False,
 ) -> int:
-    """Judge the returns in a CSV file by the default gate, without a fund or an engine.
+    """Judge the returns in a CSV file by a promotion gate, without a fund or an engine.
 
     The file has one column of returns as fractions (1% is 0.01), or dates and returns, or a column
     named equity. Each row is one session. The exit code is 0 for PASS, 1 for FAIL, 4 for
@@ -57,13 +64,20 @@ def gate(
     wins
         those of the trades that were won
     periods_per_year
-        rows in a year; if not given, 365 for dates with weekends and 252 for others
+        rows in a year; if not given, those of the policy file, or else 365 for dates with
+        weekends and 252 for others
+    policy
+        a TOML file of the rules, whose lowest gate judges; the default policy if not given
     """
     _check_counts(trades, wins)
+    rules = policy_of() if policy is None else _policy_in(policy)
     with opened_returns(returns) as (file, name):
         series = read_returns(file, name)
-    periods = _periods(series, periods_per_year)
-    evaluation = _judged(series, periods, trades, wins, str(returns))
+    periods = _periods(
+        series, rules.periods_per_year if periods_per_year is None else periods_per_year
+    )
+    rules = msgspec.structs.replace(rules, periods_per_year=periods)
+    evaluation = _judged(series, rules, trades, wins, str(returns))
     if json:
         print_json("gate", _record(series, periods, evaluation))
     else:
@@ -72,6 +86,21 @@ def gate(
         if trades is None:
             print("a file of returns has no count of trades: give it with --trades")
     return EXIT_CODES[evaluation.verdict]
+
+
+def _policy_in(path: Path) -> PromotionPolicy:
+    """The policy of a TOML file. Raises: `ConfigError` naming the file, the key and the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), f"is not UTF-8 text: {error}") from None
+    try:
+        # A text of one line could be taken for a path.
+        return PromotionPolicy.from_toml(f"{text}\n")
+    except PolicyError as error:
+        raise ConfigError(str(path), str(error)) from None
 
 
 def _check_counts(trades: int | None, wins: int | None) -> None:
@@ -103,12 +132,13 @@ def _periods(series: Series, given: float | None) -> float:
 
 
 def _judged(
-    series: Series, periods: float, trades: int | None, wins: int | None, name: str
+    series: Series, policy: PromotionPolicy, trades: int | None, wins: int | None, name: str
 ) -> Evaluation:
-    """The verdict of the default policy on a strategy that spent the time of the file in paper.
+    """The verdict of the policy on a strategy that spent the time of the file in its lowest stage.
 
     The file stands for the reports of an engine.
     """
+    periods = policy.sessions_per_year
     now_us, found = round(_days(series, periods) * DAY_US), series.moments
     values = {
         "sharpe": None if found.sharpe is None else found.sharpe * math.sqrt(periods),
@@ -135,8 +165,7 @@ def _judged(
         },
         undefined=("sharpe",) if found.sharpe is None else (),
     )
-    strategy = Strategy(name, name, PromotionStage.Paper, registered_us=0, episode=episode)
-    policy = msgspec.structs.replace(policy_of(), periods_per_year=periods)
+    strategy = Strategy(name, name, policy.rungs[0].stage, registered_us=0, episode=episode)
     return evaluate(strategy, policy, now_us, capital=Capital())
 
 
@@ -175,18 +204,27 @@ def _lines(series: Series, periods: float, evaluation: Evaluation) -> list[str]:
         f"{counted(n, 'return')}{dated}, {periods:g} a year",
     ]
     error, psr, chance = advice.se_sharpe, advice.psr, advice.p_pass_without_skill
-    if error is None or psr is None or chance is None:
+    if error is None or psr is None:
         return lines
     length = advice.min_trl
-    return [
-        *lines,
+    lines += [
         f"standard error of the Sharpe ratio: {number(error)}",
         f"probability that the true Sharpe ratio is above 0: {_percent(psr)}",
         f"returns needed to show it with {CONFIDENCE:.0%}: "
         + ("no number of them" if length is None else f"{math.ceil(length):,}"),
-        f"a strategy without skill passes this with {_percent(chance)}"
-        f" (min_sharpe, in one look after {counted(n, 'return')})",
     ]
+    floors = [
+        criterion
+        for criterion in evaluation.criteria
+        if criterion.unit == METRICS["sharpe"] and criterion.op == ">="
+    ]
+    if chance is not None and floors:
+        highest = max(floors, key=lambda floor: floor.limit).name
+        lines.append(
+            f"a strategy without skill passes this with {_percent(chance)}"
+            f" ({highest}, in one look after {counted(n, 'return')})"
+        )
+    return lines
 
 
 def _percent(probability: float) -> str:

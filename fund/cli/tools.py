@@ -29,8 +29,8 @@ def bench(*, names: Sequence[str] = (), scale: float = 1.0, json: bool = False) 
     Parameters
     ----------
     names
-        the benches to run: messaging, supervision, ledger, growth, embedding, stream, luck; all of
-        them if none is named
+        the benches to run: messaging, supervision, ledger, growth, embedding, stream, promotion,
+        transitions, luck, oversight, kill_latency; all of them if none is named
     scale
         the size of each bench; 0.01 is a smoke test
     """

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from fundops.actors.promotion import PromotionGate
 from fundops.doors.door import Door
-from fundops.moments import Instant, instant_us
+from fundops.moments import Instant, given_us, instant_us
 from fundops.runtime import Ref
 from fundops.wire.guard import Entitlement
 from fundops.wire.money import Amount, fraction_of, positive_minor
@@ -130,8 +130,7 @@ class PromotionDoor(Door):
 
         Raises: `MetricError` where there is none.
         """
-        as_of_us = instant_us("as_of", as_of)
-        assert as_of_us is not None
+        as_of_us = given_us("as_of", as_of)
         await self._ask(DiscardMetrics(strategy_id, as_of_us, source, by, reason))
 
     async def evaluate(self, strategy_id: str) -> Evaluation:
@@ -249,8 +248,7 @@ class PromotionDoor(Door):
 
     async def state_as_of(self, t: Instant) -> tuple[StrategyState, ...]:
         """All strategies as they were at an instant, in the order of their names."""
-        at_us = instant_us("t", t)
-        assert at_us is not None
+        at_us = given_us("t", t)
         return await self._ask(StateAsOf(at_us))
 
     # -- before a run

@@ -23,6 +23,7 @@ def test_the_figures_say_what_they_are_of(result: Result) -> None:
     assert result.figure("transition over bare commit, p50") > 0
     assert result.figure("transition p50") <= result.figure("transition p99")
     assert result.figure("piece of a look p99") <= result.figure("piece of a look, longest")
+    assert result.figure("start, CPU") > 0
     assert result.figure("start, memory") > 0
     assert result.figure("race of two for 10 promotions") > 0
     assert "start with 50 strategies" in table(result)

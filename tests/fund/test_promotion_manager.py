@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -301,8 +302,10 @@ def test_metrics_of_another_stage_or_of_the_future_are_refused(
     manager.register("a")
     with pytest.raises(MetricError, match="paper"):
         manager.record_metrics("a", Shadow, GOOD)
-    with pytest.raises(MetricError, match="future"):
+    with pytest.raises(MetricError, match=r"2026-01-05 00:10 UTC\) lies in the future"):
         manager.record_metrics("a", Paper, GOOD, as_of=clock.now_us() + 600_000_000)
+    with pytest.raises(MetricError, match=f"^as_of: {2**80} lies in the future"):
+        manager.record_metrics("a", Paper, GOOD, as_of=2**80)
 
 
 def test_the_same_instant_and_source_recorded_twice_is_once_and_other_content_a_conflict(
@@ -335,6 +338,15 @@ def test_an_instant_without_a_timezone_or_of_another_kind_is_refused(
     manager.register("a")
     with pytest.raises(ConfigError, match="as_of"):
         manager.record_metrics("a", Paper, GOOD, as_of=instant)
+
+
+def test_an_instant_that_is_needed_is_not_none(manager: PromotionManager) -> None:
+    manager.register("a")
+    none: Any = None
+    with pytest.raises(ConfigError, match=r"^as_of: None is not a date"):
+        manager.discard_metrics("a", none, "nightly", by="ann", reason="wrong")
+    with pytest.raises(ConfigError, match=r"^t: None is not a date"):
+        manager.state_as_of(none)
 
 
 def test_stale_metrics_block_and_never_pass(manager: PromotionManager, clock: VirtualClock) -> None:
@@ -743,6 +755,52 @@ def test_where_a_running_fund_owns_the_file_it_carries_out_the_writes(tmp_path: 
     assert doors["promotion.promote"] == ("control", "ann")
 
 
+class Whole:
+    """A whole number of another library, as numpy's are."""
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __index__(self) -> int:
+        return self._value
+
+
+def test_values_mean_the_same_with_and_without_a_running_fund(tmp_path: Path) -> None:
+    path = tmp_path / "fund.db"
+    manager = PromotionManager(path)
+
+    def check() -> None:
+        revision: Any = Whole(manager.snapshot("b").rev)
+        less: Any = Decimal("0.005")
+        manager.set_cap("b", less, by="ann", reason="less")
+        as_before: Any = Fraction(1, 100)
+        manager.set_cap("b", as_before, by="ann", reason="as before")
+        with pytest.raises(StaleRevision):
+            manager.demote("b", by="ann", expected_rev=revision)
+        nowhere: Any = "nowhere"
+        for ask in (
+            lambda: manager.demote("b", to=nowhere),
+            lambda: manager.promote("b", to=nowhere),
+            lambda: manager.register("c", nowhere),
+            lambda: manager.record_metrics("b", nowhere, {}),
+        ):
+            with pytest.raises(UnknownStage, match="paper, shadow, live-small, live-scaled"):
+                ask()
+
+    manager.adopt("b", PromotionStage.Live_Small, by="ann", reason="it trades", budget=100)
+    check()
+    with subprocess.Popen(
+        [sys.executable, "-c", OWN, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "ready\n"
+        check()
+        owner.communicate("", DEADLINE_S)
+
+
 async def test_in_the_loop_of_a_fund_of_this_process_a_write_is_refused_at_once(
     tmp_path: Path,
 ) -> None:
@@ -799,6 +857,12 @@ def test_a_path_that_is_no_files_is_refused(db_path: Any) -> None:
         PromotionManager(db_path)
     with pytest.raises(ConfigError, match="db_path"):
         FundConfig(total_capital=1, db_path=db_path).located()
+
+
+@pytest.mark.parametrize("policy", ["guarded", {}, FundConfig])
+def test_a_policy_that_is_none_is_refused(tmp_path: Path, policy: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^policy: .* is no PromotionPolicy; policy_of"):
+        PromotionManager(tmp_path / "p.db", policy=policy)
 
 
 def test_a_relative_path_stays_the_same_file_in_another_folder(

@@ -636,8 +636,19 @@ def test_an_ailing_strategy_is_not_promoted_even_on_a_pass() -> None:
     subject, now_us = measured(Small, max_drawdown=0.25, sharpe=2, n_trades=9)
     found = evaluate(subject, easy, now_us)
     assert (found.verdict, found.would_do) == ("PASS", "demote")
-    with pytest.raises(GateNotPassed):
+    with pytest.raises(GateNotPassed, match=r"in live-small: limit: drawdown 25\.00% reached"):
         promoted(subject, easy, now_us, by="me")
+
+
+def test_a_refusal_by_a_streak_or_by_an_empty_gate_says_so() -> None:
+    trades = Criterion("min_trades", "n_trades", ">=", 1)
+    subject, now_us = measured()
+    long = rules(PromotionGate(Paper, (trades,), streak=3), policy="literal")
+    with pytest.raises(GateNotPassed, match=r"paper: streak: 0 of 3 sessions in a row passed$"):
+        promoted(subject, long, now_us, by="me")
+    empty = rules(PromotionGate(Paper, ()), policy="literal")
+    with pytest.raises(GateNotPassed, match=r"paper: config: no criterion is required$"):
+        promoted(subject, empty, now_us, by="me")
 
 
 def test_a_green_strategy_waits_for_the_end_of_its_cooldown() -> None:
@@ -650,8 +661,9 @@ def test_a_green_strategy_waits_for_the_end_of_its_cooldown() -> None:
     assert (found.verdict, found.would_do) == ("PASS", "none")
     assert found.blocked_by == ("cooldown until 2023-11-21 22:14",)
     assert snapshot(green, quick, until_us - 1).cooldown_until == until_us
-    with pytest.raises(CoolingDown) as refusal:
+    with pytest.raises(CoolingDown, match=r"until 2023-11-21 22:13:20 UTC; a void") as refusal:
         promoted(green, quick, until_us - 1, by="me")
+    assert refusal.value.until_us == until_us
     assert refusal.value.until_us == until_us
     assert evaluate(green, quick, until_us).would_do == "promote"
 

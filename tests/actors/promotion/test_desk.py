@@ -383,6 +383,20 @@ def test_automatic_demotions_double_the_cooldown_and_the_third_freezes(office: O
         assert strategy.frozen is (number == 3)
 
 
+def test_a_recorded_breach_demotes_a_strategy_that_does_not_report(office: Office) -> None:
+    office.adopted(Small)
+    office.adopted(Scaled, "quiet", budget_minor=UNIT)
+    office.ask(RecordMetrics("mm", Small, {"daily_loss": 0.049}))
+    assert office.look(evaluate=False) == ()
+    office.ask(RecordMetrics("mm", Small, {"daily_loss": 0.05}))
+    (moved,) = office.look(status(name="quiet"), evaluate=False)
+    assert (moved.strategy, moved.to_stage, moved.hard) == ("mm", Shadow, True)
+    assert office.strategy("quiet").stage is Scaled
+    office.ask(Void(moved.seq, "ann", "a slip of the recorder"))
+    assert office.strategy().stage is Small
+    assert office.look() == ()
+
+
 def test_a_promotion_by_a_person_within_a_cooldown_is_refused(office: Office) -> None:
     office.adopted(Small)
     office.ask(DemoteAutomatically("mm", "soft", "recovery", "it fails"))

@@ -299,6 +299,11 @@ def test_a_pass_says_what_follows() -> None:
     assert judged(strategy(recorded=GREEN)).why == "its gate to shadow passes"
     ready = judged(strategy(Shadow, recorded=GREEN), GUARDED)
     assert ready.why == "its gate passes; live-small waits for a person"
+    step = judged(strategy(Small, recorded=GREEN), GUARDED, capital=Capital(100_000 * UNIT))
+    assert step.why == (
+        "its gate passes; live-scaled waits for a person: real capital from 1,000.00 to 100,000.00"
+    )
+    assert (step.inputs.entitled_minor, step.inputs.wanted_minor) == (1_000 * UNIT, 100_000 * UNIT)
 
 
 # -- advisories

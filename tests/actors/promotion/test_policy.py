@@ -349,12 +349,28 @@ def test_an_empty_file_is_the_default_policy() -> None:
 def test_a_refusal_names_the_key_and_the_line(text: str, key: str, line: int) -> None:
     with pytest.raises(PolicyError) as refusal:
         PromotionPolicy.from_toml(text)
-    assert refusal.value.field == key
+    assert (refusal.value.field, refusal.value.line) == (key, line)
     assert refusal.value.problem.startswith(f"line {line}: ")
 
 
-@pytest.mark.parametrize("text", ["a = ", "[criteria", "none.toml"])
-def test_a_file_that_cannot_be_read_is_refused(text: str) -> None:
-    with pytest.raises(PolicyError) as refusal:
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("[criteria]\nmin_trades = fifty\n", "criteria.min_trades", 2),
+        ("[stages.live-small]\n\nmax_days = 1.2.3\n", "stages.live-small.max_days", 3),
+        ('\npolicy = "guarded', "policy", 2),
+        ("min_trades = [1,\n\n", "min_trades", 1),
+        ("a = ", "a", 1),
+        ("\n[criteria", "toml", 2),
+    ],
+)
+def test_a_file_that_is_no_toml_names_the_key_and_the_line(text: str, key: str, line: int) -> None:
+    with pytest.raises(PolicyError, match=f"^{key}: line {line}: ") as refusal:
         PromotionPolicy.from_toml(text)
-    assert refusal.value.field == "toml"
+    assert (refusal.value.field, refusal.value.line) == (key, line)
+
+
+def test_a_file_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(PolicyError, match=r"^toml: none.toml cannot be read") as refusal:
+        PromotionPolicy.from_toml("none.toml")
+    assert (refusal.value.field, refusal.value.line) == ("toml", None)

@@ -16,6 +16,7 @@ import scipy.stats
 from fundops.cli import app as cli
 from fundops.replay.prices import Bar, bundled
 
+EXAMPLE = Path(__file__).parents[3] / "docs" / "policy.toml"
 YEAR_2013 = [bar for bar in bundled("sp500") if bar.day.year == 2013]
 YEAR_2008 = [bar for bar in bundled("sp500") if bar.day.year == 2008]
 
@@ -268,6 +269,75 @@ def test_a_file_that_cannot_be_read_is_no_verdict(gate: Gate) -> None:
     assert code == 2
     assert "cannot be read: Is a directory" in err
     assert gate()[0] == 2
+
+
+# -- a policy of one's own
+
+
+def test_a_policy_file_brings_its_own_lowest_gate(gate: Gate, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        'ladder = ["shadow", "live-small"]\nperiods_per_year = 365\n'
+        '[[gates.shadow.criteria]]\nname = "skill"\nmetric = "sharpe"\nop = ">="\nlimit = 9\n'
+    )
+    code, found = gate.judged(dated(YEAR_2013), "--policy", str(rules))
+    assert code == 1
+    assert (found["stage"], found["target"]) == ("shadow", "live-small")
+    assert verdicts(found) == {"skill": "FAIL"}
+    assert found["periods_per_year"] == 365
+    _, out, _ = gate(str(gate.path), "--policy", str(rules), "--periods-per-year", "252")
+    assert ", 252 a year\n" in out
+    assert "a strategy without skill passes this with less than 0.1% (skill, in one look" in out
+
+
+def test_the_example_of_a_policy_judges_a_file(gate: Gate) -> None:
+    code, found = gate.judged(dated(YEAR_2013), "--trades", "99", "--policy", str(EXAMPLE))
+    assert code == 1
+    assert verdicts(found)["min_trades"] == "FAIL"
+
+
+def test_a_gate_that_asks_for_no_sharpe_ratio_has_no_chance_of_luck(
+    gate: Gate, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        '[[gates.paper.criteria]]\nname = "few"\nmetric = "n_trades"\nop = ">="\nlimit = 1\n'
+    )
+    gate.path.write_text(dated(YEAR_2013))
+    code, out, _ = gate(str(gate.path), "--trades", "1", "--policy", str(rules))
+    assert code == 0
+    assert "standard error of the Sharpe ratio" in out
+    assert "without skill" not in out
+
+
+def test_the_default_policy_as_a_file_judges_as_without_it(gate: Gate, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('policy = "guarded"')
+    gate.path.write_text(dated(YEAR_2013))
+    words = (str(gate.path), "--trades", "60", "--wins", "40")
+    assert gate(*words, "--policy", str(rules)) == gate(*words)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "rules.toml: cannot be read: No such file or directory"),
+        (b"\xff", "rules.toml: is not UTF-8 text: "),
+        (b"[criteria]\nmin_trades = -5", "rules.toml: criteria.min_trades: line 2: "),
+        (b"ladder = ", "rules.toml: ladder: line 1: "),
+        (b"rules.toml", "rules.toml: toml: line 1: "),
+    ],
+)
+def test_a_broken_policy_file_names_its_place(
+    gate: Gate, tmp_path: Path, text: bytes | None, said: str
+) -> None:
+    rules = tmp_path / "rules.toml"
+    if text is not None:
+        rules.write_bytes(text)
+    gate.path.write_text(dated(YEAR_2013))
+    code, out, err = gate(str(gate.path), "--policy", str(rules))
+    assert (code, out) == (2, "")
+    assert said in err
 
 
 def test_an_error_is_one_json_object_where_it_is_asked_for(gate: Gate) -> None:

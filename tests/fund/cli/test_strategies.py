@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fundops import PromotionManager, open_reader
+from fundops import PromotionManager, open_reader, policy_of
 from fundops.cli import app as cli
 from fundops.cli.given import figures_of
 from fundops.cli.grammar import UsageError
@@ -121,6 +121,25 @@ def test_the_planned_words_lead_a_strategy_up_and_down(
         rows = [(row.door, row.command, row.by) for row in reader.audit()]
     assert rows[0] == ("standalone", "promotion.void", "ann")
     assert rows[-1] == ("manager", "promotion.register", "")
+
+
+def test_an_approval_shows_the_step_before_and_after_and_takes_a_cap(
+    command: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.db"
+    quick = PromotionManager(path, policy=policy_of("guarded", min_paper_days=0))
+    quick.adopt("old", PromotionStage.Live_Small, by="ann", reason="it trades", budget=100_000)
+    command("record", "old", "sharpe=1.2", "n_trades=60", "max_drawdown=0.05")
+    step = "live-scaled waits for a person: real capital from 1,000.00 to 100,000.00"
+    assert step in command("evaluate", "old")[1]
+    assert json.loads(command("evaluate", "old", "--json")[1])["why"].endswith(step)
+    code, _, err = command("approve", "old", "--cap", "1.5")
+    assert code == 2
+    assert err.startswith("fundops: --cap: 1.5 is not a fraction of the budget above 0, at most 1")
+    code, out, _ = command("approve", "old", "--cap", "0.25")
+    assert code == 0
+    assert "capital before  1,000.00" in out
+    assert "capital after   25,000.00" in out
 
 
 def test_the_status_is_a_table_with_the_reasons(command: Command) -> None:
