@@ -19,8 +19,8 @@ from typing import Any, Protocol, assert_never
 from msgspec.structs import astuple, replace
 
 from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild, handles
+from ...wire import border
 from ...wire.alert import AlertDraft, SendAlert
-from ...wire.border import given
 from ...wire.controller import CanStopAll, KillAction, StrategyStatus
 from ...wire.errors import (
     BadRequest,
@@ -69,8 +69,6 @@ __all__ = ["GuardActor", "GuardHost"]
 log = logging.getLogger("fundops.guard")
 
 LOOK_S = 1.0  # between two looks at marker and stop, however rarely the host drives the ticks
-REASON_MAX = 500  # characters
-BY_MAX = 128
 
 
 class GuardHost(Protocol):
@@ -335,7 +333,7 @@ class GuardActor(Actor):
     ) -> None:
         self._mover, self._stopped = mover, ()
         self._move(switch.Engage(self._clock.now_us(), by_itself))
-        self._move(switch.Worded(fitted(reason, REASON_MAX), fitted(by, BY_MAX)))
+        self._move(switch.Worded(fitted(reason, border.REASON_MAX), fitted(by, border.NAME_MAX)))
         self._host.watch_stop()
 
     def _keep_stopped(self, request: Watch) -> None:
@@ -468,7 +466,7 @@ class GuardActor(Actor):
     @handles(ReleaseKillSwitch)
     def release(self, request: ReleaseKillSwitch) -> Released:
         """Trading resumes only as the leases are renewed by the next tick."""
-        by, reason = given(request.by, "by"), given(request.reason, "reason", REASON_MAX)
+        by, reason = border.given(request.by, "by"), border.reason(request.reason)
         rearm = plain_text(request.rearm)
         if rearm not in ("from_current_nav", "keep_peak"):
             raise BadRequest("rearm", "is neither 'from_current_nav' nor 'keep_peak'")
@@ -510,7 +508,7 @@ class GuardActor(Actor):
         Its lease ends at once. The engine is told by a task, and again at each look while it
         reports the strategy running; the commit follows. Neither is waited for.
         """
-        by, reason = given(request.by, "by"), given(request.reason, "reason", REASON_MAX)
+        by, reason = border.given(request.by, "by"), border.reason(request.reason)
         name = request.strategy
         book = self._book(name)
         if book is None:
@@ -595,7 +593,7 @@ class GuardActor(Actor):
     @handles(ConfirmCounters)
     def confirm_counters(self, request: ConfirmCounters) -> bool:
         """A person says that the counters did restart; refused without a name and a reason."""
-        by, reason = given(request.by, "by"), given(request.reason, "reason", REASON_MAX)
+        by, reason = border.given(request.by, "by"), border.reason(request.reason)
         book = self._book(request.strategy)
         if book is None or not book.restarted:
             return False
