@@ -5,6 +5,7 @@ from __future__ import annotations
 from .host import (
     FEEDS_MAX,
     RESTART_DEADLINE_S,
+    STATUSES_AT_ONCE,
     STRATEGIES_MAX,
     Heard,
     Host,
@@ -17,6 +18,7 @@ from .places import AsyncioPlace, InlinePlace, Place, ThreadPlace
 __all__ = [
     "FEEDS_MAX",
     "RESTART_DEADLINE_S",
+    "STATUSES_AT_ONCE",
     "STRATEGIES_MAX",
     "AsyncioPlace",
     "Heard",

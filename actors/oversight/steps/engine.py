@@ -27,8 +27,7 @@ class EngineStep(Step):
     async def run(self, tick: Round) -> Effects:
         """Read the engine; without an answer the last words stand."""
         host = self.ports.host
-        host.ask()
-        await host.settle()
+        await host.ask_in_pieces()
         problem = host.problem
         return Effects(heard=host.heard(), answered=problem is None, fault=problem)
 
