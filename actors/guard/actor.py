@@ -538,8 +538,7 @@ class GuardActor(Actor):
                     self._pause_engine(status.name, book.paused_why)
 
     def _pause_engine(self, name: str, reason: str) -> None:
-        frozen = self._latch.stops(name) and self._kill.action == "freeze"
-        if name not in self._pausing and not frozen:  # under "freeze" it must touch nothing
+        if name not in self._pausing and not self._latch.freezes(name):
             self._pausing.add(name)
             self._host.spawn(self._tell_pause, name, reason)
 
