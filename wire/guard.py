@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -21,7 +21,6 @@ __all__ = [
     "EngageKillSwitch",
     "Entitlement",
     "FeeTerms",
-    "Figures",
     "GuardReport",
     "GuardState",
     "KillState",
@@ -136,15 +135,6 @@ class GuardReport(msgspec.Struct, frozen=True):
     problem: str = ""  # why NAV could not be taken, and the one before stands; "": it was taken
 
 
-class Figures(NamedTuple):
-    """The amounts of a status in minor units."""
-
-    realized: int
-    unrealized: int
-    allocated: int
-    equity: int | None  # None: not reported
-
-
 class Watch(Request[GuardReport], frozen=True):
     """The look of one tick: judge drawdowns, keep the kill switch in force, renew leases."""
 
@@ -160,9 +150,6 @@ class Watch(Request[GuardReport], frozen=True):
     listed: bool = True  # the statuses are a whole list, so a missing strategy has left it
     earned_minor: int = 0  # P&L that the ledger booked without a strategy
     opening_nav_minor: int | None = None  # NAV when the session that runs now began; None: unknown
-    # Of the statuses, by strategy; None: one of its amounts is none. The guard makes those that are
-    # missing here itself, and meanwhile hears no kill.
-    figures: Mapping[str, Figures | None] = {}
 
 
 class RenewLeases(Request[None], frozen=True):

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .errors import AmountError
@@ -234,7 +233,6 @@ def positive_minor(value: Amount, field: str = "amount", *, floats: str = "round
     return amount
 
 
-@lru_cache(maxsize=1_024)  # many strategies share a stage and a budget
 def fraction_of(minor: int, fraction: float) -> Decimal:
     """The part of an amount that a stage may use, rounded down once to a minor unit.
 

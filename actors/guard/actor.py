@@ -243,7 +243,6 @@ class GuardActor(Actor):
             listed=request.listed,
             opening_nav_minor=request.opening_nav_minor,
             observing=self._host.observing,
-            figures=request.figures,
         )
         self._state = found.state
         if not request.blind_s:

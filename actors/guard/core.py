@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence, Set
-from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -21,7 +20,7 @@ from ...runtime import COUNT_MAX, Settings
 from ...wire.aftermath import NOT_KNOWN, aftermath
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import KillAction, StrategyStatus
-from ...wire.guard import FeeTerms, Figures, GuardState, KillStatus, Pause, Released, StrategyBook
+from ...wire.guard import FeeTerms, GuardState, KillStatus, Pause, Released, StrategyBook
 from ...wire.money import from_minor, minor_of_float
 from ...wire.promotion import EntitlementTerms
 from .daily import judge_daily_loss, opened
@@ -33,7 +32,6 @@ __all__ = [
     "Look",
     "closed",
     "counters_confirmed",
-    "figures_of",
     "look",
     "performance_fee",
     "rearmed",
@@ -168,21 +166,19 @@ def look(
     listed: bool = True,
     opening_nav_minor: int | None = None,
     observing: bool = False,
-    figures: Mapping[str, Figures | None] = MappingProxyType({}),
 ) -> Look:
     """The state after this look, and the acts that it demands.
 
     `blind_s` is the age of the host's last word while it is silent, else 0; `session` the last
     session that ended; `earned_minor` the P&L of no strategy. `listed` False: the statuses are no
-    whole list, so none has left it. `figures` are those of the statuses that are known already.
-    `observing`: nothing is paused or stopped, and the alerts say
+    whole list, so none has left it. `observing`: nothing is paused or stopped, and the alerts say
     that it would be.
     """
     if blind_s:  # a host that says nothing changes nothing: it must never look like a profit
         found = _Books(state.strategies, (), (), "")
     else:
         found = _look_at_all(
-            state.strategies, settings, statuses, terms, figures, capital_minor, session, observing
+            state.strategies, settings, statuses, terms, capital_minor, session, observing
         )
         if listed:
             found = _with_leavers(found, {status.name for status in statuses})
@@ -313,7 +309,6 @@ def _look_at_all(
     settings: GuardSettings,
     statuses: Sequence[StrategyStatus],
     terms_by_name: Mapping[str, EntitlementTerms] | None,
-    figures_by_name: Mapping[str, Figures | None],
     capital_minor: int,
     session: str,
     observing: bool,
@@ -327,10 +322,7 @@ def _look_at_all(
         terms = None if terms_by_name is None else terms_by_name.get(name)
         before = books.get(name, StrategyBook())
         real = trades_real(status, terms_by_name)
-        figures = figures_by_name[name] if name in figures_by_name else figures_of(status)
-        after, pause, notes = _strategy(
-            before, status, real, figures, settings, observing=observing
-        )
+        after, pause, notes = _strategy(before, status, real, settings, observing=observing)
         beyond = above(status, terms, capital_minor) if terms is not None else ""
         after = msgspec.structs.replace(
             after,
@@ -458,8 +450,17 @@ def _percent_below(value: float, peak: float) -> float:
     return round(100 * (1 - value / peak), 9) if peak > 0 else 0.0
 
 
-def figures_of(status: StrategyStatus) -> Figures | None:
-    """The amounts of a status; None when one of them is none: then none of them is taken."""
+class _Figures(NamedTuple):
+    """A status in minor units."""
+
+    realized: int
+    unrealized: int
+    allocated: int
+    equity: int | None  # None: not reported
+
+
+def _figures(status: StrategyStatus) -> _Figures | None:
+    """None when one of them is no amount: then none of them is taken."""
     realized = minor_of_float(status.realized_pnl)
     unrealized = minor_of_float(status.unrealized_pnl)
     allocated = minor_of_float(status.allocated)
@@ -468,19 +469,19 @@ def figures_of(status: StrategyStatus) -> Figures | None:
         return None
     if status.equity is not None and equity is None:
         return None
-    return Figures(realized, unrealized, allocated, equity)
+    return _Figures(realized, unrealized, allocated, equity)
 
 
 def _strategy(
     before: StrategyBook,
     status: StrategyStatus,
     real: bool,
-    figures: Figures | None,
     settings: GuardSettings,
     *,
     observing: bool,
 ) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
     """The strategy's book, why to pause it (None: it may go on), and what to say."""
+    figures = _figures(status)
     if figures is None:  # the border lets no such status in; the last good figures stand
         return before, None, []
     counted, notes = _counted(before, status, figures.realized, real=real)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from .host import (
     FEEDS_MAX,
     RESTART_DEADLINE_S,
-    STATUSES_AT_ONCE,
     STRATEGIES_MAX,
     Heard,
     Host,
@@ -18,7 +17,6 @@ from .places import AsyncioPlace, InlinePlace, Place, ThreadPlace
 __all__ = [
     "FEEDS_MAX",
     "RESTART_DEADLINE_S",
-    "STATUSES_AT_ONCE",
     "STRATEGIES_MAX",
     "AsyncioPlace",
     "Heard",

@@ -12,7 +12,7 @@ wrong is set aside by name, and the others count.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from decimal import Decimal
@@ -66,7 +66,6 @@ from .places import InlinePlace, Place
 __all__ = [
     "FEEDS_MAX",
     "RESTART_DEADLINE_S",
-    "STATUSES_AT_ONCE",
     "STRATEGIES_MAX",
     "Heard",
     "Host",
@@ -78,7 +77,6 @@ log = logging.getLogger("fundops.host")
 
 RESTART_DEADLINE_S = 30.0  # then the restart is reported late; it is not cancelled
 STRATEGIES_MAX = 10_000
-STATUSES_AT_ONCE = 100  # in about 0.4 ms, so that a kill never waits for all of them
 FEEDS_MAX = 10_000
 # Clocks of two machines differ by less; an instant further ahead is a fault.
 FUTURE_MAX_US = 300_000_000
@@ -226,26 +224,14 @@ class Host:
     # -- reports
 
     def ask(self) -> None:
-        """Ask for the strategies. A plain controller has answered on return."""
-        self._begin_question()
-        if self._pushed is None:
-            self._read_answer()
-
-    async def ask_in_pieces(self) -> None:
-        """As `ask`, once a tick: waits for a quick answer, and reads it without a long stop."""
-        self._begin_question()
-        await self.settle()
-        if self._pushed is None:
-            for _ in self._reading():
-                await trio.lowlevel.checkpoint()
-
-    def _begin_question(self) -> None:
+        """Ask for the strategies, once a tick. A plain controller has answered on return."""
         now_s = self._clock.monotonic_s()
         if self._interval_s is not None and now_s - self._ticked_s > 3 * self._interval_s:
             self._stalled(self._ticked_s + self._interval_s, now_s)
         self._ticked_s = now_s
         if self._pushed is None:
             self._strategies.ask()
+            self._read_answer()
 
     async def settle(self) -> None:
         """Let an answer come in that takes no waiting, so that a quick call in any place belongs
@@ -358,14 +344,6 @@ class Host:
         return None if self._pushed is not None else self._strategies.problem
 
     def _read_answer(self) -> None:
-        for _ in self._reading():
-            pass
-
-    def _reading(self) -> Iterator[None]:
-        """Read an answer that has come in, a piece at each step.
-
-        The words change at the last step alone, unless a newer answer was read meanwhile.
-        """
         ended = self._strategies.take()
         if ended is None:
             return
@@ -378,9 +356,7 @@ class Host:
         heard_s, heard_us = ended.ended_s, ended.ended_us
         words: dict[str, Word] = {}
         aside: dict[str, str] = {}
-        for place, item in enumerate(answer, 1):
-            if place % STATUSES_AT_ONCE == 0:
-                yield
+        for place, item in enumerate(answer):
             try:
                 status, doubt = border.strategy_status(item)
                 refuse_future(status, heard_us)
@@ -399,9 +375,8 @@ class Host:
                     words.pop(status.name, None)
                 continue
             words[status.name] = Word(status, doubt, heard_s)
-        if heard_s >= self._heard_s:
-            self._words, self._aside = words, aside
-            self._heard_s, self._heard_us = heard_s, heard_us
+        self._words, self._aside = words, aside
+        self._heard_s, self._heard_us = heard_s, heard_us
 
     def ask_feeds(self) -> None:
         """Ask for the feeds, once a tick; nothing without that part."""
@@ -419,7 +394,7 @@ class Host:
         if ended is not None:
             words: dict[str, FeedStatus] = {}
             doubts: dict[str, str] = {}
-            for place, item in enumerate(ended.answer(), 1):
+            for place, item in enumerate(ended.answer()):
                 try:
                     feed = border.feed_status(item)
                     if feed.name in words or feed.name in doubts:
@@ -786,9 +761,9 @@ def refuse_future(status: StrategyStatus | FeedStatus, now_us: int) -> None:
 
 
 def _name_of(item: Any, place: int) -> str:
-    """The name of an item that is set aside, else its place in the answer, from 1."""
+    """The name of an item that is set aside, else its place in the answer."""
     given = plain_text(field_of(item, "name"))
-    return fitted(given, border.NAME_MAX) if given else f"item {place}"
+    return fitted(given, border.NAME_MAX) if given else f"item {place + 1}"
 
 
 def _told(tell: Callable[[Any], None], message: Any) -> None:

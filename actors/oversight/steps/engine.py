@@ -27,7 +27,8 @@ class EngineStep(Step):
     async def run(self, tick: Round) -> Effects:
         """Read the engine; without an answer the last words stand."""
         host = self.ports.host
-        await host.ask_in_pieces()
+        host.ask()
+        await host.settle()
         problem = host.problem
         return Effects(heard=host.heard(), answered=problem is None, fault=problem)
 

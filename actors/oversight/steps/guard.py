@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import trio
 from msgspec.structs import replace
 
 from ....wire.alert import AlertDraft, Category, Level
-from ....wire.controller import StrategyStatus
 from ....wire.errors import AmountError
-from ....wire.guard import Figures, GuardReport, Watch
+from ....wire.guard import GuardReport, Watch
 from ....wire.ledger import LedgerTotals
 from ....wire.money import from_minor
 from ...alert import told_keys
-from ...guard.core import figures_of
-from ...host import STATUSES_AT_ONCE
 from .. import closing, fees
 from ..round import Effects, Round
 from ..schema import Memory
@@ -55,7 +50,6 @@ class GuardStep(Step):
             memory = _earned(memory, totals)
             alerts = self._unpriced(totals)
         earned = memory.earned_minor + memory.converted_minor
-        figures = await _figures(tick.statuses)
         report = await self.ports.ask(
             "guard",
             Watch(
@@ -71,7 +65,6 @@ class GuardStep(Step):
                 listed=tick.heard.listed,
                 earned_minor=earned,
                 opening_nav_minor=memory.opening_minor,
-                figures=figures,
             ),
         )
         seen = Effects(pauses=report.pauses, alerts=(*alerts, *report.alerts))
@@ -116,16 +109,6 @@ class GuardStep(Step):
         if told and not unpriced:
             return (over(Category.GENERAL, "All assets have a price", _UNPRICED),)
         return ()
-
-
-async def _figures(statuses: Sequence[StrategyStatus]) -> Mapping[str, Figures | None]:
-    """The amounts of the statuses, made in pieces: during its look the guard hears no kill."""
-    figures: dict[str, Figures | None] = {}
-    for start in range(0, len(statuses), STATUSES_AT_ONCE):
-        for status in statuses[start : start + STATUSES_AT_ONCE]:
-            figures[status.name] = figures_of(status)
-        await trio.lowlevel.checkpoint()
-    return figures
 
 
 def _earned(memory: Memory, totals: LedgerTotals) -> Memory:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundops.actors.guard.core import GuardSettings, Look, figures_of, look
+from fundops.actors.guard.core import GuardSettings, Look, look
 from fundops.runtime import ConfigError
 from fundops.wire.alert import Level
 from fundops.wire.controller import StrategyStatus
@@ -449,33 +449,3 @@ def test_nav_beyond_the_database_leaves_the_state_of_the_fund() -> None:
     assert found.kill is None
     fund.look(*(status(name, 0) for name in "abc"))
     assert fund.state.drawdown == 0
-
-
-@given(
-    st.lists(
-        st.tuples(*(st.floats(-1e6, 1e6) for _ in range(3)), st.none() | st.floats(-1e6, 1e6)),
-        max_size=5,
-    )
-)
-def test_figures_made_before_the_look_change_nothing(rows: list[tuple[Any, ...]]) -> None:
-    statuses = [
-        StrategyStatus(f"s{number}", "running", equity, allocated, realized, unrealized)
-        for number, (allocated, realized, unrealized, equity) in enumerate(rows)
-    ]
-    known = {status.name: figures_of(status) for status in statuses}
-
-    def looked(**figures: Any) -> Look:
-        return look(
-            GuardState(),
-            DEFAULTS,
-            statuses,
-            None,
-            external_minor=CAPITAL * UNIT,
-            posted_fees_minor=0,
-            accrued_fees_minor=0,
-            capital_minor=CAPITAL * UNIT,
-            **figures,
-        )
-
-    assert looked(figures=known) == looked()
-    assert looked(figures=dict(list(known.items())[::2])) == looked()

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from fundops import FeedStatus, Fill, StrategyStatus, VirtualClock
-from fundops.actors.host import STATUSES_AT_ONCE, Host
+from fundops.actors.host import Host
 from fundops.actors.host.places import CutOff
 from fundops.reported import Reported
 from fundops.testing import FakeController
@@ -552,51 +552,3 @@ async def test_a_pushed_word_about_a_feed_counts_as_a_word_of_the_host() -> None
         assert (host.heard().silent, host.heard().age_s) == (False, 0)
         reported.report_feed("prices", clock.now_us() - 15_000_000)
         assert host.heard().silent, "its own instant makes it older"
-
-
-# -- many strategies
-
-
-def _many(count: int, **figures: Any) -> list[StrategyStatus]:
-    return [StrategyStatus(f"s{number}", "running", **figures) for number in range(count)]
-
-
-async def test_a_long_answer_is_read_in_pieces_and_counts_as_a_whole(
-    autojump_clock: Clock,
-) -> None:
-    fake = FakeController(*_many(10 * STATUSES_AT_ONCE))
-    seen: list[int] = []
-
-    async def look(host: Host) -> None:
-        while True:
-            seen.append(len(host.heard().statuses))
-            await trio.lowlevel.checkpoint()
-
-    async with trio.open_nursery() as nursery:
-        host = Host(fake, nursery, clock=VirtualClock(1_000_000))
-        nursery.start_soon(look, host)
-        await host.ask_in_pieces()
-        seen.append(len(host.heard().statuses))
-        nursery.cancel_scope.cancel()
-    assert len(seen) >= 10, "other tasks have had their turns"
-    assert set(seen) == {0, 10 * STATUSES_AT_ONCE}
-    assert seen == sorted(seen)
-
-
-async def test_an_answer_that_is_still_read_replaces_no_newer_one(autojump_clock: Clock) -> None:
-    fake, clock = FakeController(*_many(3 * STATUSES_AT_ONCE)), VirtualClock(1_000_000)
-
-    async def ask_again(host: Host) -> None:
-        clock.advance(1)
-        fake.set("s0", equity=5)
-        host.ask()
-
-    async with trio.open_nursery() as nursery:
-        host = Host(fake, nursery, clock=clock)
-        host.ask()
-        async with trio.open_nursery() as both:
-            both.start_soon(host.ask_in_pieces)
-            await trio.lowlevel.checkpoint()
-            await ask_again(host)
-        assert host.heard().statuses[0].equity == 5
-        nursery.cancel_scope.cancel()

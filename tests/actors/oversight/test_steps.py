@@ -10,7 +10,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fundops.actors.guard import core
 from fundops.actors.oversight.round import Effects, Round
 from fundops.actors.oversight.steps import STEPS, Step
 from fundops.actors.oversight.steps.guard import GuardStep
@@ -211,17 +210,3 @@ async def test_a_session_whose_end_failed_is_named_by_the_tick_that_ends_it(
         assert keys.count("fee:management:2026-01-06") == 1
         world.clock.advance(60)
         assert (await world.tick()).failed == ()
-
-
-async def test_the_guard_finds_every_figure_made_before_its_look(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(status: StrategyStatus) -> None:
-        raise AssertionError("the guard's look is as short as it can be")
-
-    monkeypatch.setattr(core, "figures_of", refuse)
-    async with virtual_fund(_running()) as world:
-        await world.tick()
-        world.controller.set("s", equity=9_000, realized_pnl=-1_000)
-        assert (await world.tick()).failed == ()
-        assert (await world.fund.status()).nav == 99_000
