@@ -23,17 +23,20 @@ from .money import MINOR_MAX, MINOR_PER_UNIT
 
 __all__ = [
     "NAME_MAX",
+    "REASON_MAX",
     "Checked",
     "feed_status",
     "given",
     "name",
     "number",
+    "reason",
     "stop_report",
     "strategy_status",
     "whole",
 ]
 
 NAME_MAX = 128
+REASON_MAX = 500  # characters
 # The largest amount that the books can hold; the sum of two still fits in an int64.
 NUMBER_MAX = MINOR_MAX // MINOR_PER_UNIT
 INSTANT_MAX_US = 2**62
@@ -92,6 +95,11 @@ def given(value: object, field: str, most: int = NAME_MAX) -> str:
     if not text:
         raise BadRequest(field, f"{shown(value)} is no text; what allows more needs one")
     return text
+
+
+def reason(value: object) -> str:
+    """A person's reason, cut to `REASON_MAX`. Raises: `BadRequest`."""
+    return given(value, "reason", REASON_MAX)
 
 
 def strategy_status(value: Any) -> Checked:

@@ -90,6 +90,7 @@ class CheckStrategies(Request[tuple[RecoveryEvent, ...]], frozen=True):
     at_us: int | None = None  # when the statuses were read from the engine; None: just now
     discover: bool = True  # False: go on with the failures that are known, and look for no new one
     told: frozenset[str] = frozenset()  # strategies whose failure an alert has named already
+    real: frozenset[str] = frozenset()  # strategies that trade real money
 
 
 class CheckFeeds(Request[tuple[RecoveryEvent, ...]], frozen=True):

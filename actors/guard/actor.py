@@ -19,8 +19,8 @@ from typing import Any, Protocol, assert_never
 from msgspec.structs import astuple, replace
 
 from ...runtime import Actor, ActorError, Clock, FundopsError, Ref, UnknownChild, handles, in_pieces
+from ...wire import border
 from ...wire.alert import AlertDraft, SendAlert
-from ...wire.border import given
 from ...wire.controller import CanStopAll, KillAction, StrategyStatus
 from ...wire.errors import (
     BadRequest,
@@ -69,8 +69,6 @@ __all__ = ["GuardActor", "GuardHost"]
 log = logging.getLogger("fundops.guard")
 
 LOOK_S = 1.0  # between two looks at marker and stop, however rarely the host drives the ticks
-REASON_MAX = 500  # characters
-BY_MAX = 128
 
 
 class GuardHost(Protocol):
@@ -359,7 +357,7 @@ class GuardActor(Actor):
     ) -> None:
         self._mover, self._stopped = mover, ()
         self._move(switch.Engage(self._clock.now_us(), by_itself))
-        self._move(switch.Worded(fitted(reason, REASON_MAX), fitted(by, BY_MAX)))
+        self._move(switch.Worded(fitted(reason, border.REASON_MAX), fitted(by, border.NAME_MAX)))
         self._host.watch_stop()
 
     def _keep_stopped(self, request: Watch) -> None:
@@ -492,7 +490,7 @@ class GuardActor(Actor):
     @handles(ReleaseKillSwitch)
     def release(self, request: ReleaseKillSwitch) -> Released:
         """Trading resumes only as the leases are renewed by the next tick."""
-        by, reason = given(request.by, "by"), given(request.reason, "reason", REASON_MAX)
+        by, reason = border.given(request.by, "by"), border.reason(request.reason)
         rearm = plain_text(request.rearm)
         if rearm not in ("from_current_nav", "keep_peak"):
             raise BadRequest("rearm", "is neither 'from_current_nav' nor 'keep_peak'")
@@ -534,7 +532,7 @@ class GuardActor(Actor):
         Its lease ends at once. The engine is told by a task, and again at each look while it
         reports the strategy running; the commit follows. Neither is waited for.
         """
-        by, reason = given(request.by, "by"), given(request.reason, "reason", REASON_MAX)
+        by, reason = border.given(request.by, "by"), border.reason(request.reason)
         name = request.strategy
         book = self._book(name)
         if book is None:
@@ -563,8 +561,7 @@ class GuardActor(Actor):
                     self._pause_engine(status.name, book.paused_why)
 
     def _pause_engine(self, name: str, reason: str) -> None:
-        frozen = self._latch.stops(name) and self._kill.action == "freeze"
-        if name not in self._pausing and not frozen:  # under "freeze" it must touch nothing
+        if name not in self._pausing and not self._latch.freezes(name):
             self._pausing.add(name)
             self._host.spawn(self._tell_pause, name, reason)
 
@@ -619,7 +616,7 @@ class GuardActor(Actor):
     @handles(ConfirmCounters)
     def confirm_counters(self, request: ConfirmCounters) -> bool:
         """A person says that the counters did restart; refused without a name and a reason."""
-        by, reason = given(request.by, "by"), given(request.reason, "reason", REASON_MAX)
+        by, reason = border.given(request.by, "by"), border.reason(request.reason)
         book = self._book(request.strategy)
         if book is None or not book.restarted:
             return False

@@ -24,7 +24,7 @@ from ...wire.guard import FeeTerms, GuardState, KillStatus, Pause, Released, Str
 from ...wire.money import from_minor, minor_of_float
 from ...wire.promotion import EntitlementTerms
 from .daily import judge_daily_loss, opened
-from .entitle import above, is_real
+from .entitle import above, trades_real
 from .scope import KillScope
 
 __all__ = [
@@ -322,7 +322,7 @@ def _look_at_all(
         name = status.name
         terms = None if terms_by_name is None else terms_by_name.get(name)
         before = books.get(name, StrategyBook())
-        real = terms_by_name is None or is_real(status, terms)
+        real = trades_real(status, terms_by_name)
         after, pause, notes = _strategy(before, status, real, settings, observing=observing)
         beyond = above(status, terms, capital_minor) if terms is not None else ""
         after = msgspec.structs.replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 from ...wire.controller import StrategyStatus, stage_risk
@@ -12,7 +13,16 @@ from ...wire.promotion import EntitlementTerms
 from ...wire.why import Reason, rank
 from .leases import Grant, with_reason
 
-__all__ = ["above", "after_pause", "after_resume", "grant", "in_order", "is_real", "stops"]
+__all__ = [
+    "above",
+    "after_pause",
+    "after_resume",
+    "grant",
+    "in_order",
+    "is_real",
+    "stops",
+    "trades_real",
+]
 
 _NONE = Decimal(0)
 _DAILY_LOSS = Reason("daily_loss", "the fund's daily loss limit was reached in this session")
@@ -25,6 +35,13 @@ def is_real(status: StrategyStatus, terms: EntitlementTerms | None) -> bool:
     if status.stage is not None:
         return stage_risk(status.stage) > 0
     return terms is not None and terms.mode == "live"
+
+
+def trades_real(
+    status: StrategyStatus, terms_by_name: Mapping[str, EntitlementTerms] | None
+) -> bool:
+    """As `is_real`, by the entitlements of all; None: promotion is off, and all money is real."""
+    return terms_by_name is None or is_real(status, terms_by_name.get(status.name))
 
 
 def above(status: StrategyStatus, terms: EntitlementTerms, capital_minor: int) -> str:

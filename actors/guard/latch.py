@@ -44,6 +44,10 @@ class KillLatch:
         """Whether it is engaged with this strategy in its scope."""
         return self.engaged and name not in self.spared
 
+    def freezes(self, name: str) -> bool:
+        """Whether the engine must touch nothing of this strategy."""
+        return self.status.action == "freeze" and self.stops(name)
+
     def set(self, status: KillStatus) -> None:
         """For the guard alone. Each reader is called after the change, and cannot prevent it."""
         was = self.engaged

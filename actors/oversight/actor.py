@@ -208,7 +208,8 @@ class OversightActor(DurableActor):
             promotions,
             len(tick.transitions) - promotions,
             self._runner.failing,
-            tuple(end.session for end in tick.due),
+            # One whose end failed is due again at the next tick.
+            tuple(end.session for end in tick.due if end.session <= tick.memory.session),
         )
 
     def _begun(self, session: str | None) -> Round:

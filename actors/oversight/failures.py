@@ -13,6 +13,7 @@ from ...runtime import shown
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import StrategyState, StrategyStatus
 from ...wire.promotion import EntitlementTerms
+from ..guard.entitle import trades_real
 
 __all__ = ["FAILED", "FailureWatch"]
 
@@ -47,18 +48,11 @@ class FailureWatch:
                     self._told.add(name)
                     if name in together:
                         continue
-                    alerts.append(_failed(status, is_real=_is_real(name, terms)))
+                    alerts.append(_failed(status, is_real=trades_real(status, terms)))
             elif name in self._told and state != "pending":
                 self._told.discard(name)
                 alerts.append(_over(name, state))
         return alerts
-
-
-def _is_real(name: str, terms: Mapping[str, EntitlementTerms] | None) -> bool:
-    if terms is None:
-        return True
-    entitled = terms.get(name)
-    return entitled is not None and entitled.real_capital_fraction > 0
 
 
 def _failed(status: StrategyStatus, *, is_real: bool) -> AlertDraft:

@@ -191,14 +191,16 @@ class PromotionActor(DurableActor):
         return moves and not self._cuts(change)
 
     async def _tell_engine(self, changes: Sequence[Change]) -> None:
-        """Limit the leases and put the stages in force. If the engine does not listen, the tick's
-        reconciliation tells it again.
+        """Limit the leases and put the stages in force. If the engine does not listen, or may not
+        be told under the kill switch, the tick's reconciliation tells it again.
         """
         if changes:
             self._limit(change.after for change in changes)
             await self._host.each(self._set_stage, [(change.after,) for change in changes])
 
     async def _set_stage(self, strategy: Strategy) -> None:
+        if self._leases.latch.freezes(strategy.name):
+            return
         try:
             await self._host.set_stage(
                 strategy.name, strategy.stage.value, self._capital_of(strategy)

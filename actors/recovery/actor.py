@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 
 from ...runtime import Clock, Ref, Rejected, handles
-from ...wire.alert import AlertDraft, Category
+from ...wire.alert import AlertDraft, Category, Level
 from ...wire.border import NAME_MAX, given
 from ...wire.errors import HostFault, UnmanagedStrategy
 from ...wire.foreign import fitted
@@ -202,7 +202,11 @@ class RecoveryActor(DurableActor):
         )
         for name in draft.withheld:
             self._host.withhold_restart(name)
-        draft.alerts = [alert for alert in draft.alerts if not _is_told(alert, request.told)]
+        draft.alerts = [
+            _levelled(alert, request.real)
+            for alert in draft.alerts
+            if not (_is_failure(alert) and alert.strategy in request.told)
+        ]
         return events + await self._carry_out(draft)
 
     @handles(AttemptEnded, AttemptLate)
@@ -339,7 +343,12 @@ class RecoveryActor(DurableActor):
         return self._book.statuses()
 
 
-def _is_told(alert: AlertDraft, told: Set[str]) -> bool:
-    """Whether this tells a failure that another alert has named already."""
-    is_failure = alert.category is Category.STRATEGY_FAILURE and not alert.resolves
-    return is_failure and alert.strategy in told
+def _is_failure(alert: AlertDraft) -> bool:
+    return alert.category is Category.STRATEGY_FAILURE and not alert.resolves
+
+
+def _levelled(alert: AlertDraft, real: Set[str]) -> AlertDraft:
+    """The alert; the failure of a strategy with real money is CRITICAL."""
+    if _is_failure(alert) and alert.strategy in real:
+        return replace(alert, level=Level.CRITICAL)
+    return alert

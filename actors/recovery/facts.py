@@ -48,7 +48,7 @@ def recovery_alert(level: Level, record: Record, title: str, message: str) -> Al
 
 
 def failed_alert(record: Record, error: str | None) -> AlertDraft:
-    """The WARNING that this strategy has failed."""
+    """That this strategy has failed; with real money the actor makes it CRITICAL."""
     return AlertDraft(
         Level.WARNING,
         Category.STRATEGY_FAILURE,

@@ -35,7 +35,6 @@ from fundops.wire import border
 from fundops.wire.alert import PendingDeliveries
 from fundops.wire.controller import StopReport, StrategyStatus
 from fundops.wire.errors import UnknownStrategy
-from fundops.wire.foreign import plain_text
 from fundops.wire.guard import ConfirmCounters, Entitlement, PauseStrategy, StopReported
 from fundops.wire.oversight import (
     AttributePnl,
@@ -188,12 +187,10 @@ class FundDoor:
         Sessions, fees and promotions go on from its time at the next tick. False when it was not
         suspect. `by` names the person who has looked.
 
-        Raises: `ConfigError` for an empty `by` or `reason`.
+        Raises: `BadRequest` without a name and a reason.
         """
-        for field, text in (("by", by), ("reason", reason)):
-            if not (plain_text(text) or "").strip():
-                raise ConfigError(field, f"{shown(text)} says nothing; a person confirms a clock")
-        return await self._ask("oversight", ConfirmClock(by, reason))
+        request = ConfirmClock(border.given(by, "by"), border.reason(reason))
+        return await self._ask("oversight", request)
 
     async def status(self) -> FundStatus:
         """The fund's state as of its last tick."""
@@ -342,7 +339,7 @@ class FundDoor:
             engine does not resume it. It then stays paused.
         """
         name = border.name(name, "name")
-        request = ResumeStrategy(name, border.given(by, "by"), border.given(reason, "reason"))
+        request = ResumeStrategy(name, border.given(by, "by"), border.reason(reason))
         return await self._ask("oversight", request)
 
     async def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:

@@ -15,7 +15,7 @@ from fundops.actors.guard.switch import as_found, release_refusal
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Reader, Rows, open_database
 from fundops.file.database import MIGRATIONS
-from fundops.wire.border import given
+from fundops.wire import border
 from fundops.wire.guard import GuardState, KillStatus, Released
 
 __all__ = ["release_stored", "stored_status"]
@@ -54,7 +54,7 @@ def release_stored(
 
     Raises: `BadRequest`, `KillSwitchNotEngaged`, `StopNotConfirmed`.
     """
-    by, reason = given(by, "by"), given(reason, "reason")
+    by, reason = border.given(by, "by"), border.reason(reason)
     status = stored_status(path)
     if not status.problem:
         status = msgspec.structs.replace(status, problem="no fund runs to confirm the stop")

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from fundops.actors.guard import KillLatch, Leases
 from fundops.actors.guard.entitle import grant, in_order
+from fundops.actors.guard.scope import KillScope, spared
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Reader
 from fundops.actors.promotion import Capital, PromotionPolicy, policy_of
@@ -26,6 +27,7 @@ from fundops.actors.recovery import schema as recovery_schema
 from fundops.actors.recovery.book import Book
 from fundops.file import meta
 from fundops.file.release import stored_status
+from fundops.limits import decoded
 from fundops.runtime import SystemClock
 from fundops.why import Facts, close_names, why_of
 from fundops.wire import border
@@ -64,13 +66,15 @@ def stored_why(reader: Reader, path: Path, name: str) -> Why:
     capital_minor = to_minor(Decimal(meta.read(reader).get("total_capital", "0"))).minor
     policy = _policy(reader, strategies, notes)
     capital = Capital(capital_minor, 100.0)
+    terms = {known.name: terms_of(known, policy) for known in strategies}
     leases = Leases(clock, KillLatch())
     leases.latch.set(stored_status(path))
+    leases.latch.spared = spared(_scope(reader), guard.strategies, terms or None)
     if name in names:
         given = grant(
             book,
             _last_word(name, book),
-            None if found is None else terms_of(found, policy),
+            terms.get(name),
             promotion=bool(strategies),
             capital_minor=capital_minor,
             doubt=None,
@@ -96,6 +100,12 @@ def stored_why(reader: Reader, path: Path, name: str) -> Why:
             notes=notes,
         )
     )
+
+
+def _scope(reader: Reader) -> KillScope:
+    """The scope of the kill switch at the last start; one that is not known stops all."""
+    limits = decoded(meta.read(reader).get("limits"))
+    return "live" if limits.get("kill_scope") == "live" else "all"
 
 
 def _last_word(name: str, book: StrategyBook) -> StrategyStatus | None:

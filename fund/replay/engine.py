@@ -170,6 +170,7 @@ class ReplayEngine:
         self._fills: list[Fill] = []
         self._feeds = dict.fromkeys(bars, 0)
         self.may_trade: Callable[[str], bool] = lambda _: False
+        self.alive_until_us: int | None = None  # as `keep_alive` said last
 
     @property
     def share(self) -> Decimal:
@@ -329,6 +330,16 @@ class ReplayEngine:
             if action == "flatten":
                 self._close(book)
         return StopReport(open_orders=0, open_positions=sum(bool(book.quantity) for book in books))
+
+    def emergency_stop(self) -> None:
+        """Send no more orders of live strategies; called from a thread of fundops."""
+        for book in tuple(self._books.values()):
+            if book.live and book.state == "running":
+                book.state = "stopped"
+
+    def keep_alive(self, until_us: int) -> None:
+        """Keep `alive_until_us`; orders are filled at once, so none rests that it could cancel."""
+        self.alive_until_us = until_us
 
     async def set_stage(self, name: str, stage: str, capital_cap: Decimal | None) -> None:
         """Begin the stage flat: a real position is sold, a hypothetical one ends at its mark."""

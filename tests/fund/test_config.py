@@ -6,9 +6,11 @@ import inspect
 import math
 import pickle
 import pydoc
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
@@ -27,7 +29,7 @@ from fundops import (
     policy_of,
 )
 from fundops.config import home
-from fundops.runtime import settings_of
+from fundops.runtime import YEAR_S, settings_of
 
 SECRET = "T00000/B00000/XXXXsecretXXXX"
 WEBHOOK = f"https://hooks.example.com/services/{SECRET}"
@@ -619,3 +621,95 @@ def test_a_nested_setting_that_makes_no_sense_is_named_with_its_place() -> None:
         assert refusal.value.field == place
     with pytest.raises(ConfigError, match="promotion"):
         FundConfig(total_capital=1, promotion="guarded")  # type: ignore[arg-type]
+
+
+# -- each declared limit
+
+
+class Limit(NamedTuple):
+    """One end of a number's range, as its field declares it."""
+
+    kind: type[Any]
+    field: str
+    of: type[Any]  # int or float
+    is_upper: bool
+    bound: float
+    is_in: bool  # whether the bound itself is allowed
+
+    @property
+    def beyond(self) -> float:
+        """The nearest value outside."""
+        if not self.is_in:
+            return self.bound
+        if self.of is int:
+            return self.bound + (1 if self.is_upper else -1)
+        return math.nextafter(self.bound, math.inf if self.is_upper else -math.inf)
+
+    @property
+    def last(self) -> float:
+        """The outermost value inside."""
+        if self.is_in:
+            return self.bound
+        if self.of is int:
+            return self.bound - (1 if self.is_upper else -1)
+        return math.nextafter(self.bound, -math.inf if self.is_upper else math.inf)
+
+    def __str__(self) -> str:
+        return f"{self.kind.__name__}.{self.field}-{'upper' if self.is_upper else 'lower'}"
+
+
+def _numbers_of(hint: Any, meta: msgspec.Meta | None = None) -> Iterator[tuple[Any, msgspec.Meta]]:
+    """The types int and float in a hint, each with its range."""
+    if get_origin(hint) is Annotated:
+        ranges = [found for found in hint.__metadata__ if isinstance(found, msgspec.Meta)]
+        yield from _numbers_of(get_args(hint)[0], next(iter(ranges), meta))
+    elif get_origin(hint) in (Union, UnionType):
+        for part in get_args(hint):
+            yield from _numbers_of(part, meta)
+    elif hint in (int, float) and meta is not None:
+        yield hint, meta
+
+
+def _limits() -> list[Limit]:
+    found = []
+    for kind in (FundConfig, *FundConfig.parts, AlertSettings, RecoverySettings):
+        for field, hint in get_type_hints(kind, include_extras=True).items():
+            for of, meta in _numbers_of(hint):
+                ends = ((False, meta.ge, meta.gt), (True, meta.le, meta.lt))
+                for is_upper, within, strict in ends:
+                    bound = strict if within is None else within
+                    if bound is not None:
+                        limit = Limit(kind, field, of, is_upper, bound, within is not None)
+                        found.append(limit)
+    return found
+
+
+# Settings that a limit of another one needs beside it.
+BESIDE: dict[str, dict[str, Any]] = {
+    "base_cooldown_s": {"cooldown_max_s": YEAR_S},
+    "cooldown_max_s": {"base_cooldown_s": 0.001},
+}
+
+
+@pytest.mark.parametrize("limit", _limits(), ids=str)
+def test_a_number_is_taken_at_its_bound_and_refused_beyond_it(limit: Limit) -> None:
+    good = {"total_capital": 1} if limit.kind is FundConfig else BESIDE.get(limit.field, {})
+    taken = limit.kind(**{**good, limit.field: limit.last})
+    assert getattr(taken, limit.field) == limit.last
+    with pytest.raises(ConfigError) as caught:
+        limit.kind(**{**good, limit.field: limit.beyond})
+    assert caught.value.field == limit.field
+
+
+@pytest.mark.parametrize(
+    "limit", [limit for limit in _limits() if limit.kind in FundConfig.parts], ids=str
+)
+def test_a_fund_refuses_what_is_beyond_a_bound_of_a_part(limit: Limit) -> None:
+    if limit.field in FundConfig.__struct_fields__:
+        _refused(limit.field, limit.beyond)
+
+
+def test_the_declared_limits_are_found() -> None:
+    fields = {limit.field for limit in _limits()}
+    assert {"lease_s", "max_fund_drawdown_pct", "max_failed_strategies", "status_port"} <= fields
+    assert len(_limits()) > 60

@@ -161,9 +161,6 @@ def test_the_replay_engine_lacks_only_what_it_says() -> None:
     bars: dict[str, Any] = {}
     engine = ReplayEngine([Strategy("hold", "SPX", BuyAndHold())], bars, 0, 10**13, lambda: AT_US)
     assert check_controller(engine) == (
-        "it has no emergency_stop: an engine that does not react is stopped by the end of its"
-        " leases alone",
-        "it has no keep_alive: orders that a dead host leaves resting are not cancelled",
         "it has no settlements: settlements are not booked automatically",
         "it has no cash_events: cash events are not booked automatically",
         "it has no statement: the books are not compared with the broker's",
@@ -192,9 +189,6 @@ def test_missing_parts_are_named_with_what_is_off() -> None:
     assert check_controller(Small()) == (
         "it has no restart: failed strategies are not restarted",
         "it has no resume and stop: no strategy is paused at its limits, nor stopped",
-        "it has no emergency_stop: an engine that does not react is stopped by the end of its"
-        " leases alone",
-        "it has no keep_alive: orders that a dead host leaves resting are not cancelled",
         "it has no set_stage: promotions are not put in force at the engine",
         "it has no feeds: stale feeds are not noticed",
         "it has no fills: fills are not booked automatically",

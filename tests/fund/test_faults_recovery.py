@@ -12,7 +12,7 @@ from fundops.config import FundConfig
 from fundops.fund import Fund
 from fundops.runtime import ConfigError, InlineWorker, VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
-from fundops.wire.alert import Level
+from fundops.wire.alert import Category, Level
 from fundops.wire.controller import FeedStatus, StrategyStatus
 from fundops.wire.errors import BadRequest, UnknownStrategy, UnmanagedStrategy
 from fundops.wire.promotion import PromotionStage
@@ -129,7 +129,7 @@ async def test_a_restart_that_leaves_a_strategy_pending_ends_in_an_open_breaker(
         await ticks(world, 1_429, 60)
         assert (await status(world)).phase is P.OPEN
         assert controller.restarts == 3
-        assert titles(world, Level.CRITICAL)[0] == "s: given up, breaker open"
+        assert titles(world, Level.CRITICAL)[:2] == ["s: failed", "s: given up, breaker open"]
 
 
 async def test_a_crash_while_the_restart_call_runs_counts_as_a_failed_attempt() -> None:
@@ -157,7 +157,7 @@ async def test_a_state_that_no_one_knows_is_restarted_and_told(state: Any) -> No
         controller.set("s", state=state)
         await ticks(world, 3)
         assert controller.restarts == 1
-        assert "s: failed" in titles(world, Level.WARNING)
+        assert "s: failed" in titles(world, Level.CRITICAL), "promotion is off: its money is real"
 
 
 # -- clocks that are set
@@ -350,3 +350,25 @@ async def test_a_failure_before_the_first_tick_is_found_by_it() -> None:
     ) as world:
         await ticks(world, 1)
         assert controller.restarts == 1
+
+
+@pytest.mark.parametrize("healing", [True, False])
+@pytest.mark.parametrize(
+    ("stage", "level"), [("live-small", Level.CRITICAL), ("paper", Level.WARNING)]
+)
+async def test_the_failure_of_a_strategy_with_real_money_is_critical(
+    stage: str, level: Level, healing: bool
+) -> None:
+    fake = FakeController(StrategyStatus("s", "running", 1_000, 1_000, stage=stage))
+    async with virtual_fund(
+        fake, promotion_enabled=True, self_healing_enabled=healing, recovery_every_ticks=1
+    ) as world:
+        await world.fund.promotion.adopt("s", PromotionStage(stage), by="a", reason="r")
+        await ticks(world, 2)
+        fake.set("s", state="failed", error="boom")
+        await ticks(world, 1)
+        [told] = [alert for alert in world.sent_alerts() if alert.title == "s: failed"]
+        assert (told.level, told.category) == (level, Category.STRATEGY_FAILURE)
+        fake.set("s", state="running", error=None)
+        await ticks(world, 1)
+        assert "s: running again" in titles(world, Level.INFO)

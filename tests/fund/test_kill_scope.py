@@ -386,3 +386,49 @@ async def test_marker_and_database_each_alone_mean_engaged(tmp_path: Path) -> No
         assert (status.state, status.reason, status.by) == ("ENGAGING", "by hand", "bob")
         await _ticks(world, 1)
         assert await _state(world) == "ENGAGED", "by the report of this process's stop_all"
+
+
+# -- "freeze" with kill_scope "live"
+
+
+def _acts(world: VirtualFund, part: str) -> list[str]:
+    """The strategies that the engine was told about by this part."""
+    return [call[1] for call in world.controller.calls if call[0] == part]
+
+
+async def test_under_freeze_no_stage_of_a_live_strategy_moves_and_those_of_paper_do() -> None:
+    fake = _stages(a="live-small", c="shadow")
+    async with virtual_fund(fake, kill_action="freeze", **BOTH) as world:
+        await _adopted(world, a=P.Live_Small, c=P.Shadow)
+        await _engage(world)
+        world.controller.calls.clear()
+        await world.fund.promotion.demote("a", to=P.Shadow, by="ann", reason="r")
+        await world.fund.promotion.demote("c", to=P.Paper, by="ann", reason="r")
+        await _ticks(world, 2)
+        assert set(_acts(world, "set_stage")) == {"c"}
+        assert fake.statuses["a"].stage == "live-small", "the engine must touch nothing of it"
+        assert (world.fund.may_trade("a"), world.fund.may_close("a")) == (False, False)
+        await world.fund.kill_switch.release(by="ann", reason="r")
+        await _ticks(world, 1)
+        assert fake.statuses["a"].stage == "shadow"
+
+
+async def test_under_freeze_the_guards_pause_of_a_live_strategy_waits_for_the_release() -> None:
+    settings = {**BOTH, "max_strategy_drawdown_pct": 20}
+    fake = _stages(a="live-small", c="paper")
+    async with virtual_fund(fake, kill_action="freeze", **settings) as world:
+        await _adopted(world, a=P.Live_Small, c=P.Paper)
+        await _engage(world)
+        world.controller.calls.clear()
+        fake.set("a", equity=700, realized_pnl=-300)
+        await _ticks(world, 2)
+        assert "a paused" in [alert.title for alert in world.sent_alerts()]
+        assert _acts(world, "pause") == []
+        await world.fund.pause("c", by="ann", reason="r")
+        await _ticks(world, 1)
+        assert set(_acts(world, "pause")) == {"c"}, "the switch spares it, so a person may pause it"
+        assert _acts(world, "set_stage") == [], "promotion has demoted it, and says so later"
+        await world.fund.kill_switch.release(by="ann", reason="r")
+        await _ticks(world, 2)
+        assert _acts(world, "pause")[-1] == "a"
+        assert _acts(world, "set_stage") == ["a"]

@@ -669,9 +669,12 @@ async def test_under_freeze_a_pause_touches_nothing_at_the_engine() -> None:
 # -- from the file
 
 
-async def test_the_file_tells_what_is_stored_of_a_fund_that_does_not_run(tmp_path: Path) -> None:
-    path = tmp_path / "x.db"
-    async with virtual_fund(_fake(stage="live-small"), db_path=path, **PROMO, **HEAL) as world:
+@pytest.mark.parametrize(("scope", "stopped"), [("live", []), ("all", ["kill_switch"])])
+async def test_the_file_tells_what_is_stored_of_a_fund_that_does_not_run(
+    tmp_path: Path, scope: str, stopped: list[str]
+) -> None:
+    path, settings = tmp_path / "x.db", {**PROMO, **HEAL, "kill_scope": scope}
+    async with virtual_fund(_fake(stage="live-small"), db_path=path, **settings) as world:
         await _adopt(world, P.Live_Small)
         await world.fund.promotion.register("young")
         await world.fund.promotion.freeze("young", by="ann", reason="r")
@@ -688,7 +691,13 @@ async def test_the_file_tells_what_is_stored_of_a_fund_that_does_not_run(tmp_pat
         assert why.blockers[0].text.startswith("the kill switch is ENGAGED")
         assert why.blockers[3].lift == "the fund's program must run"
         young = reader.why("young")
-        assert _kinds(young)[:3] == ["kill_switch", "frozen", "gate"]
+        assert [kind for kind in _kinds(young) if kind != "gate"] == [
+            *stopped,
+            "frozen",
+            "stage",
+            "lease",
+            "engine",
+        ]
         assert young.notes == (), "its gate is judged by the policy that the file stores"
         unknown = reader.why("yuong")
         assert unknown.blockers[-1].text == "there is no strategy 'yuong'; did you mean 'young'?"

@@ -25,9 +25,8 @@ class PausesStep(Step):
         host, books = self.ports.host, tick.memory.guard.strategies
 
         async def tell(name: str, reason: str) -> None:
-            latch = host.latch
-            if latch.stops(name) and latch.status.action == "freeze":
-                return  # the engine must touch nothing; the pauses stay owed
+            if host.latch.freezes(name):
+                return  # the pause stays owed
             if books[name].paused:
                 await host.pause(name, reason)
             del self._owed[name]

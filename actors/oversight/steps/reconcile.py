@@ -69,9 +69,7 @@ class ReconcileStep(Step):
     async def _order(self, status: StrategyStatus, entitled: EntitlementTerms) -> None:
         latch = self.ports.host.latch
         order = due(status, entitled, self.ports.capital_minor, killed=latch.engaged)
-        # Under "freeze" the engine must touch nothing.
-        frozen = latch.stops(status.name) and latch.status.action == "freeze"
-        if order is not None and not frozen:
+        if order is not None and not latch.freezes(status.name):
             await self.ports.host.set_stage(*order)
 
     def _unequal(

@@ -34,7 +34,11 @@ class RecoveryStep(Step):
             heard_us = heard.at_us
         discover = (tick.number - 1) % self.ports.settings.recovery_every_ticks == 0
         killed = self.ports.host.latch.engaged
-        check = CheckStrategies(heard.statuses, killed, heard_us, discover, tick.failed_together)
+        books = tick.memory.guard.strategies
+        real = frozenset(name for name, book in books.items() if book.real)
+        check = CheckStrategies(
+            heard.statuses, killed, heard_us, discover, tick.failed_together, real
+        )
         await ask("recovery", check)
         if discover:
             await ask("recovery", CheckFeeds(tick.feeds))

@@ -38,10 +38,21 @@ def test_a_failure_told_by_an_earlier_life_is_resolved_by_this_one() -> None:
     [
         (None, Level.CRITICAL),
         ({}, Level.WARNING),
-        ({"s": SimpleNamespace(real_capital_fraction=0)}, Level.WARNING),
-        ({"s": SimpleNamespace(real_capital_fraction=1)}, Level.CRITICAL),
+        ({"s": SimpleNamespace(mode="shadow")}, Level.WARNING),
+        ({"s": SimpleNamespace(mode="live")}, Level.CRITICAL),
     ],
 )
 def test_a_failure_with_real_money_is_critical(terms: Any, level: Level) -> None:
     [failed] = look(FailureWatch(), "failed", terms)
     assert failed.level is level
+
+
+@pytest.mark.parametrize(
+    ("stage", "level"), [("paper", Level.WARNING), ("live", Level.CRITICAL), ("?", Level.CRITICAL)]
+)
+def test_the_stage_in_force_decides_whether_a_failure_costs_real_money(
+    stage: str, level: Level
+) -> None:
+    status = StrategyStatus("s", "failed", stage=stage)
+    [failed] = FailureWatch().look([status], {})
+    assert failed.level is level, "it is not registered, and the engine trades it all the same"

@@ -187,3 +187,26 @@ async def test_a_session_that_the_host_named_ends_once_its_step_works(
         assert await world.fund.nav_history() == ()
         await world.tick()
         assert [line.session for line in await world.fund.nav_history()] == ["2026-01-05"]
+
+
+async def test_a_session_whose_end_failed_is_named_by_the_tick_that_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with virtual_fund(_running(), ledger_enabled=True, management_fee_bps=365) as world:
+        await world.tick("2026-01-05")
+        world.clock.advance(86_400)
+        with monkeypatch.context() as patch:
+            _break(patch, "session", ZeroDivisionError("a fault of ours"))
+            report = await world.tick("2026-01-06")
+            assert (report.failed, report.sessions) == (("session",), ())
+        world.clock.advance(60)
+        report = await world.tick()
+        assert (report.failed, report.sessions) == ((), ("2026-01-06",))
+        assert [line.session for line in await world.fund.nav_history()] == [
+            "2026-01-06",
+            "2026-01-05",
+        ]
+        keys = [entry.key for entry in await world.fund.ledger.recent_entries(100)]
+        assert keys.count("fee:management:2026-01-06") == 1
+        world.clock.advance(60)
+        assert (await world.tick()).failed == ()

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from fundops import ConfigError, PromotionStage, SubsystemDisabled, open_reader
+from fundops import PromotionStage, SubsystemDisabled, open_reader
 from fundops.actors.persistence import actor as persistence_actor
 from fundops.control.audit import AuditRow
 from fundops.testing import VirtualFund, virtual_fund
-from fundops.wire.errors import KillSwitchNotEngaged, StorageDegraded
+from fundops.wire.errors import BadRequest, KillSwitchNotEngaged, StorageDegraded
 
 
 def _rows(world: VirtualFund) -> list[AuditRow]:
@@ -44,13 +44,13 @@ async def test_a_refused_change_leaves_a_row_too_and_raises_as_before() -> None:
             await world.fund.kill_switch.release(by="ann", reason="calm")
         with pytest.raises(SubsystemDisabled):
             await world.fund.promotion.freeze("s", by="ann")
-        with pytest.raises(ConfigError, match=r"^by"):
+        with pytest.raises(BadRequest, match=r"^by"):
             await world.fund.confirm_clock(by="", reason="looked")
         rows = _rows(world)
     assert [row.outcome["refused"]["type"] for row in rows] == [
         "KillSwitchNotEngaged",
         "SubsystemDisabled",
-        "ConfigError",
+        "BadRequest",
     ]
 
 

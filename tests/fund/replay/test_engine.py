@@ -635,3 +635,31 @@ async def test_a_replay_whose_tick_fails_stops_there_and_says_what_it_could_not_
 
 def test_minor_units_and_decimals_are_the_same_money() -> None:
     assert from_minor(CAPITAL_MINOR) == 1_000
+
+
+async def test_an_emergency_stop_ends_real_orders_and_leaves_paper_alone() -> None:
+    line_up = [Strategy(name, "X", Plan((), False)) for name in ("live", "paused", "paper")]
+    engine = ReplayEngine(line_up, {}, 0, CAPITAL_MINOR, lambda: 1)
+    for name in ("live", "paused"):
+        await engine.set_stage(name, "live-small", None)
+    await engine.pause("paused", "a test")
+    for _ in range(2):
+        engine.emergency_stop()
+        states = {status.name: status.state for status in engine.strategies()}
+        assert states == {"live": "stopped", "paused": "paused", "paper": "running"}
+
+
+async def test_the_engine_hears_how_long_the_leases_last(tmp_path: Path) -> None:
+    line_up = [Strategy("a", "X", Plan((), False))]
+    engine = ReplayEngine(line_up, {}, 0, CAPITAL_MINOR, lambda: 1)
+    clock = VirtualClock(session_open_us(_bars((1, 1))[0]))
+    config = FundConfig(
+        total_capital=1_000,
+        db_path=tmp_path / "fund.db",
+        tick_interval_s=None,
+        control_socket=False,
+    )
+    async with Fund.open(config, engine, clock=clock, make_worker=_inline) as fund:
+        assert engine.alive_until_us is None
+        await fund.tick()
+        assert engine.alive_until_us == clock.now_us() + 30_000_000
