@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .errors import AmountError
@@ -26,6 +27,7 @@ __all__ = [
     "fraction_of",
     "from_minor",
     "minor_of_float",
+    "part_minor",
     "positive_minor",
     "product_minor",
     "rounded_decimal",
@@ -234,11 +236,23 @@ def positive_minor(value: Amount, field: str = "amount", *, floats: str = "round
 
 
 def fraction_of(minor: int, fraction: float) -> Decimal:
-    """The part of an amount that a stage may use, rounded down once to a minor unit.
+    """As `part_minor`, in units."""
+    return from_minor(part_minor(minor, fraction))
+
+
+def part_minor(minor: int, fraction: float) -> int:
+    """The part of an amount >= 0 that a stage may use, rounded down once to a minor unit.
 
     The fraction counts as the decimal number it is written as: 0.01 is a hundredth exactly.
     """
-    return from_minor(int(minor * Fraction(str(fraction))))
+    part, whole = _written_ratio(fraction)
+    return minor * part // whole
+
+
+# A policy has a few fractions, and each tick takes one of them for every strategy.
+@lru_cache(maxsize=64)
+def _written_ratio(fraction: float) -> tuple[int, int]:
+    return Fraction(str(fraction)).as_integer_ratio()
 
 
 def from_minor(minor: int) -> Decimal:
@@ -285,10 +299,11 @@ def minor_of_float(value: Decimal | float) -> int | None:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     try:
-        return to_minor(
-            value.quantize(_QUANTUM, ROUND_HALF_EVEN, _WIDE)
-            if isinstance(value, Decimal)
-            else value
-        ).minor
+        if not isinstance(value, Decimal):
+            return to_minor(value).minor
+        if not value.is_finite():
+            return None
+        minor = int(value.quantize(_QUANTUM, ROUND_HALF_EVEN, _WIDE).scaleb(SCALE_DIGITS, _WIDE))
     except (AmountError, InvalidOperation):
         return None
+    return minor if abs(minor) <= MINOR_MAX else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from ...wire.controller import StrategyStatus, stage_risk
-from ...wire.entitlement import capital_of
+from ...wire.entitlement import capital_minor_of, capital_of
 from ...wire.guard import StrategyBook
 from ...wire.money import from_minor, minor_of_float
 from ...wire.promotion import EntitlementTerms
@@ -51,12 +51,15 @@ def above(status: StrategyStatus, terms: EntitlementTerms, capital_minor: int) -
         return f"in force {status.stage}, entitled to {stage}"
     if not is_real(status, terms):
         return ""
-    capital = capital_of(terms, capital_minor)
+    entitled = capital_minor_of(terms, capital_minor)
     for field, figure in (("cap", status.capital_cap), ("allocation", status.allocated)):
         minor = None if figure is None else minor_of_float(figure)
         # A float that went through the engine's own sums may be off in its last digits.
-        if minor is not None and from_minor(minor) > capital + capital / 1_000_000_000:
-            return f"{field} in force {from_minor(minor):,.2f}, entitled to {capital:,.2f}"
+        if minor is not None and (minor - entitled) * 1_000_000_000 > entitled:
+            return (
+                f"{field} in force {from_minor(minor):,.2f},"
+                f" entitled to {from_minor(entitled):,.2f}"
+            )
     return ""
 
 

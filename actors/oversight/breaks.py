@@ -36,11 +36,11 @@ def unmarked_minor(positions: Sequence[LedgerPosition], statuses: Sequence[Strat
         gain = to_minor(position.value - position.cost).minor
         name = position.strategy or ""
         marked[name] = marked.get(name, 0) + gain
-    unrealized = {status.name: minor_of_float(status.unrealized_pnl) for status in statuses}
     unmarked = 0
-    for name, gain in marked.items():
-        reported = unrealized.get(name)
-        unmarked += 0 if reported is None else reported - gain
+    for status in statuses:
+        if status.name in marked:
+            reported = minor_of_float(status.unrealized_pnl)
+            unmarked += 0 if reported is None else reported - marked[status.name]
     return unmarked
 
 

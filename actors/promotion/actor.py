@@ -160,7 +160,9 @@ class PromotionActor(DurableActor):
         await self._tell_engine(cuts)
         drafts: list[AlertDraft] = []
         if self._alert is not None:
-            drafts = [*notes_of(decided.changes, schema.next_seq(self._reader)), *notes]
+            # Most looks change nothing, and then no number of the history is asked for.
+            first_seq = schema.next_seq(self._reader) if decided.changes else 0
+            drafts = [*notes_of(decided.changes, first_seq), *notes]
         statements = (*decided.statements, *requested(self._clock.now_us(), drafts))
         refusal = await self.append(statements)
         if refusal is not None:

@@ -6,12 +6,11 @@ Real capital is in minor units of the fund's currency. Caps are fractions of a b
 from __future__ import annotations
 
 from decimal import Decimal
-from functools import lru_cache
 
 import msgspec
 
 from ...wire.errors import CapitalExceeded, MetricError
-from ...wire.money import fraction_of, from_minor, to_minor
+from ...wire.money import from_minor, part_minor
 from ...wire.promotion import EntitlementTerms, PromotionStage
 from .metrics import figure_of
 from .policy import PromotionPolicy
@@ -80,12 +79,7 @@ def entitled_minor(
     budget_minor = strategy.budget_minor
     if budget_minor is None:
         budget_minor = capital.fund_minor or 0
-    return _part_minor(budget_minor, cap) if cap else 0
-
-
-@lru_cache(maxsize=4_096)
-def _part_minor(budget_minor: int, fraction: float) -> int:
-    return to_minor(fraction_of(budget_minor, fraction)).minor
+    return part_minor(budget_minor, cap) if cap else 0
 
 
 def check_capital(

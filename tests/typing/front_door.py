@@ -223,7 +223,7 @@ def the_promotion_alone_is_typed() -> None:
     assert_type(manager.snapshot("mm").stage, PromotionStage)
     assert_type(manager.entitlement("mm"), Entitlement)
     manager.add_gate(PromotionGate(PromotionStage.Paper, (Criterion("t", "n_trades", ">=", 1),)))
-    Criterion("t", "n_trade", ">=", 1)  # error: arg-type
+    Criterion("t", 5, ">=", 1)  # error: arg-type
     Criterion("t", "n_trades", ">=")  # error: call-arg
     manager.register(5)  # error: arg-type
     manager.require("mm")  # error: call-arg

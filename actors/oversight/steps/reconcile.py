@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from ....wire.alert import AlertDraft, Category, Level
 from ....wire.controller import StrategyStatus, stage_risk
-from ....wire.entitlement import capital_of
+from ....wire.entitlement import capital_minor_of, capital_of
 from ....wire.errors import HostFault
 from ....wire.money import minor_of_float
 from ....wire.promotion import EntitlementTerms
@@ -156,15 +156,13 @@ def due(
     """The order that makes both equal; None: they are, or the kill switch forbids to raise them."""
     if status.stage is None:
         return None  # an engine that knows no stages
-    stage, cap = entitled.stage.value, capital_of(entitled, capital_minor)
-    raises = stage_risk(stage) > stage_risk(status.stage)
-    equal = status.stage == stage
+    stage = entitled.stage.value
+    equal, raises = status.stage == stage, stage_risk(stage) > stage_risk(status.stage)
     if equal and entitled.mode == "live" and status.capital_cap is not None:
         in_force = minor_of_float(status.capital_cap)
-        wanted = minor_of_float(cap)
+        wanted = capital_minor_of(entitled, capital_minor)
         assert in_force is not None
-        assert wanted is not None
         equal, raises = in_force == wanted, wanted > in_force
     if equal or (killed and raises):
         return None
-    return status.name, stage, cap
+    return status.name, stage, capital_of(entitled, capital_minor)
