@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections import Counter
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -251,7 +251,7 @@ class Life:
             [line.nav for line in self.model.lines], abs=0.05
         )
         # A fee that a stop posted between two ends has its instant as the last part of its key.
-        fees = Counter[str]()
+        fees: defaultdict[str, float] = defaultdict(float)
         for entry in await world.fund.ledger.recent_entries(1_000):
             if not entry.key.startswith("fee:"):
                 continue
@@ -260,8 +260,8 @@ class Life:
             if instant:
                 after = [line.session for line in history if line.at_us >= int(instant[0])]
                 session = after[0] if after else "the running one"
-            fees[session] += max(leg.amount for leg in entry.legs)
-        booked = [float(fees[line.session]) for line in self.model.lines]
+            fees[session] += max(float(leg.amount) for leg in entry.legs)
+        booked = [fees[line.session] for line in self.model.lines]
         assert booked == pytest.approx([line.fee for line in self.model.lines], abs=0.02)
         assert fees.keys() - {line.session for line in self.model.lines} <= {"the running one"}
         with Reader(self.path) as reader:
