@@ -185,9 +185,9 @@ def _strategies(strategies: Mapping[str, Any]) -> Iterator[tuple[str, Attention]
 def _ready(promotion: Mapping[str, PromotionBrief]) -> Iterator[tuple[str, Attention]]:
     for name, record in promotion.items():
         if record.would_do == "ready":
-            why = f"its gate passes; {record.target} is more real money, which a person allows"
             command = f"fundops strategy promote {shlex.quote(name)} --to {record.target}"
-            yield f"ready:{name}", Attention("INFO", f"{name} may rise", why, command, None, name)
+            row = Attention("INFO", f"{name} may rise", record.why, command, None, name)
+            yield f"ready:{name}", row
 
 
 def _feeds(feeds: Mapping[str, Feed]) -> Iterator[tuple[str, Attention]]:

@@ -24,6 +24,9 @@ def rows(**known: Any) -> dict[str, Any]:
     return dict(attention(Known(**known), {}, NOW_US))
 
 
+STEP = "its gate passes; live-small waits for a person: real capital from 0.00 to 1,000.00"
+
+
 def brief(would_do: str) -> PromotionBrief:
     return PromotionBrief(
         stage="shadow",
@@ -34,6 +37,7 @@ def brief(would_do: str) -> PromotionBrief:
         nearest="",
         missed=0,
         would_do=would_do,
+        why=STEP,
         frozen=False,
         days_in_stage=20.0,
         rev=3,
@@ -113,6 +117,7 @@ def test_every_thing_that_waits_has_its_row_and_command() -> None:
     }
     assert found["breaker:b"].why == FAILED
     assert found["paused:p"].why == "by ann: news"
+    assert found["ready:r"].why == STEP
     assert found["reports_aside"].title == "3 reports are not booked"
 
 
