@@ -712,7 +712,7 @@ def test_a_backup_is_made_while_the_fund_runs_and_restored_with_the_kill_switch_
         async with Fund.open(config) as fund:
             return (await fund.kill_switch.status()).state
 
-    assert trio.run(started) == "ENGAGED"
+    assert trio.run(started) == "UNCONFIRMED", "a file confirms no stop"
     with pytest.raises(NobodyListens, match=r"no fund runs on .* and backup needs one that does"):
         run_command(db, "backup", {"target": str(tmp_path / "c.db")})
 
