@@ -154,7 +154,7 @@ class SyncVerbs(SyncFace):
         Sessions, fees and promotions go on from its time at the next tick. False when it was not
         suspect. `by` names the person who has looked.
 
-        Raises: `ConfigError` for an empty `by` or `reason`.
+        Raises: `BadRequest` without a name and a reason.
         """
 
     def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
@@ -1003,7 +1003,7 @@ class AsyncioVerbs(AsyncioFace):
         Sessions, fees and promotions go on from its time at the next tick. False when it was not
         suspect. `by` names the person who has looked.
 
-        Raises: `ConfigError` for an empty `by` or `reason`.
+        Raises: `BadRequest` without a name and a reason.
         """
 
     async def confirm_counters(self, strategy: str, *, by: str, reason: str) -> bool:
