@@ -55,13 +55,14 @@ from fundops.runtime import (
     undisturbed,
 )
 from fundops.tree import Parts, TreeView, channel_names, fund_tree, status_token
+from fundops.wire.alert import AlertDraft, Category, Level
 from fundops.wire.controller import CanStopAll, Controller
 from fundops.wire.money import from_minor
 from fundops.wire.oversight import CrashesHeard
 from fundops.wire.stream.listening import HeldPort
 from fundops.wire.stream.records import RestartEvent
 
-__all__ = ["Fund"]
+__all__ = ["Fund", "started_title"]
 
 log = logging.getLogger("fundops")
 
@@ -200,6 +201,7 @@ async def _open(
         for limit in loosened(exchange_limits(path, limits), limits):
             crashes.drafts.append(told(limit))
             log.warning("%s: %s", crashes.drafts[-1].title, crashes.drafts[-1].message)
+        crashes.drafts.append(_started(config))
         if (
             config.promotion_policy == "literal"
             and isinstance(clock, SystemClock)
@@ -299,6 +301,22 @@ async def _open(
                         await fund.commands.finish()
                         await host.finish_stop()
                 nursery.cancel_scope.cancel()
+
+
+def _started(config: FundConfig) -> AlertDraft:
+    """That the fund has started; it leaves with the first tick, so the fund runs by then.
+
+    It has no key: nothing ends it, and an open key would hide the next start.
+    """
+    switches = ("ledger", "promotion", "self_healing")
+    on = [name.replace("_", "-") for name in switches if getattr(config, f"{name}_enabled")]
+    text = f"mode {config.mode}, with {', '.join(on) or 'no subsystem'}"
+    return AlertDraft(Level.INFO, Category.GENERAL, started_title(config.name), text)
+
+
+def started_title(name: str) -> str:
+    """The title of the alert that a fund has started."""
+    return f"Fund {name} has started"
 
 
 @contextmanager

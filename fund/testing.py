@@ -22,7 +22,7 @@ import msgspec
 
 from fundops.config import FundConfig
 from fundops.conformance import check_controller
-from fundops.fund import Fund
+from fundops.fund import Fund, started_title
 from fundops.reader import open_reader
 from fundops.runtime import InlineWorker, VirtualClock, Worker
 from fundops.wire.alert import AlertRecord
@@ -176,13 +176,14 @@ class VirtualFund:
             await self.fund.host.idle()
 
     def sent_alerts(self, limit: int = 1_000) -> list[AlertRecord]:
-        """The alerts that passed the rate limits, oldest first."""
+        """The alerts that passed the rate limits, oldest first, without those of a start."""
         with open_reader(self.fund.config.path) as reader:
             page = reader.recent_alerts(checked_limit(limit))
         return [
             alert
             for alert in reversed(page.alerts)
             if alert.outcome.value in ("QUEUED", "NO_CHANNEL")
+            and alert.title != started_title(self.fund.config.name)
         ]
 
 

@@ -189,6 +189,9 @@ def test_missing_parts_are_named_with_what_is_off() -> None:
     assert check_controller(Small()) == (
         "it has no restart: failed strategies are not restarted",
         "it has no resume and stop: no strategy is paused at its limits, nor stopped",
+        "it has no emergency_stop: an engine that does not react is stopped by the end of its"
+        " leases alone",
+        "it has no keep_alive: orders that a dead host leaves resting are not cancelled",
         "it has no set_stage: promotions are not put in force at the engine",
         "it has no feeds: stale feeds are not noticed",
         "it has no fills: fills are not booked automatically",

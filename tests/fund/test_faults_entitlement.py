@@ -12,6 +12,7 @@ import pytest
 import trio.testing
 
 from fundops import Fund, FundConfig, PromotionStage, StrategyStatus, VirtualClock
+from fundops.fund import started_title
 from fundops.reader import open_reader
 from fundops.runtime import InlineWorker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
@@ -69,7 +70,11 @@ class Pushing:
     def told(self) -> list[tuple[str, str]]:
         with open_reader(self.fund.config.path) as reader:
             page = reader.recent_alerts(100)
-        return [(alert.level.value, alert.title) for alert in reversed(page.alerts)]
+        return [
+            (alert.level.value, alert.title)
+            for alert in reversed(page.alerts)
+            if alert.title != started_title("fund")
+        ]
 
 
 @asynccontextmanager

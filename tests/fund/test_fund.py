@@ -882,7 +882,7 @@ async def test_the_status_of_a_fund_is_the_documented_one() -> None:
             "kill_switch": "OFF",
             "mode": "act",
             "strategies_by_stage": {"live-scaled": 1},
-            "alerts_24h": 1,
+            "alerts_24h": 2,
             "breakers_open": 0,
             "ticks": 3,
             "nav_difference": None,

@@ -127,7 +127,7 @@ def test_a_synchronous_host_hears_nothing_of_an_orderly_end(tmp_path: Path) -> N
 
 
 async def _asyncio_host(folder: Path, *, loses: bool) -> list[tuple[str, bool]]:
-    """What an asyncio host heard: the reason, and whether that was on its own thread."""
+    """The reasons that an asyncio host heard, and whether each came on its own thread."""
     heard: list[tuple[str, bool]] = []
     own = threading.get_ident()
 

@@ -1,0 +1,465 @@
+"""Each alert of the table of events: its level, its category, its dedup key and its end.
+
+A row is one scene in a whole fund. It names the alert that must have been asked for, and the one
+that ends it under the same key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trio.testing
+
+from fundops import FeedStatus, PromotionStage, Settlement, StrategyStatus
+from fundops.actors.alert import told_keys
+from fundops.actors.oversight.steps.guard import GuardStep
+from fundops.actors.persistence import Reader
+from fundops.testing import FakeController, VirtualFund, virtual_fund
+from fundops.wire.controller import Fill
+from fundops.wire.ledger import Statement
+
+P = PromotionStage
+D = Decimal
+HALVED: dict[str, Any] = {"equity": 5_000, "realized_pnl": -5_000}
+
+
+class Told(NamedTuple):
+    """One alert of the history. In a row of the table the key may be the beginning of one."""
+
+    level: str
+    category: str
+    key: str | None
+
+
+def told(world: VirtualFund) -> list[Told]:
+    """The alerts that were let out, oldest first."""
+    with Reader(world.fund.config.path) as reader:
+        rows = reader.rows(
+            "SELECT level, category, dedup_key FROM alert"
+            " WHERE outcome IN ('QUEUED', 'NO_CHANNEL') ORDER BY id"
+        )
+    return [Told(*row) for row in rows]
+
+
+def is_open(world: VirtualFund, key: str) -> bool:
+    """Whether an alert under this key, or one that begins with it, waits for its end."""
+    with Reader(world.fund.config.path) as reader:
+        return bool(told_keys(reader, key))
+
+
+def places(found: list[Told], alert: Told) -> list[int]:
+    """Where this alert stands in the history."""
+    return [
+        place
+        for place, (level, category, key) in enumerate(found)
+        if (level, category) == (alert.level, alert.category)
+        and (key is None if alert.key is None else (key or "").startswith(alert.key))
+    ]
+
+
+async def ticks(world: VirtualFund, count: int = 1, seconds: float = 1) -> None:
+    for _ in range(count):
+        world.clock.advance(seconds)
+        await world.tick()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def adopted(world: VirtualFund, stage: PromotionStage) -> None:
+    await world.fund.promotion.adopt("s", stage, by="a", reason="r")
+    await ticks(world, 2)
+
+
+def engine(**figures: Any) -> FakeController:
+    return FakeController(StrategyStatus("s", "running", 10_000, 10_000, **figures))
+
+
+Scene = Callable[[VirtualFund], Awaitable[None]]
+
+
+async def kill(world: VirtualFund) -> None:
+    await world.fund.kill_switch.engage(reason="x", by="ann")
+    await ticks(world)
+    await world.fund.kill_switch.release(by="ann", reason="calm")
+    await ticks(world)
+
+
+async def kill_unconfirmed(world: VirtualFund) -> None:
+    world.controller.open_orders = 2
+    await world.fund.kill_switch.engage(reason="x", by="ann")
+    await ticks(world, 2)
+
+
+async def failed(world: VirtualFund) -> None:
+    world.controller.set("s", state="failed", error="boom")
+    await ticks(world)
+    world.controller.set("s", state="running", error=None)
+    await ticks(world)
+
+
+async def failed_on_paper(world: VirtualFund) -> None:
+    await adopted(world, P.Paper)
+    await failed(world)
+
+
+async def paused(world: VirtualFund) -> None:
+    world.controller.set("s", **HALVED)
+    await ticks(world)
+    await world.fund.resume("s", by="ann", reason="r")
+    await ticks(world)
+
+
+async def near_its_limit(world: VirtualFund) -> None:
+    world.controller.set("s", equity=7_900, realized_pnl=-2_100)
+    await ticks(world)
+    world.controller.set("s", equity=10_000, realized_pnl=0, n_trades=1)
+    await ticks(world)
+
+
+async def fund_near_its_limit(world: VirtualFund) -> None:
+    world.controller.set("s", realized_pnl=-13_000)
+    await ticks(world)
+    world.controller.set("s", realized_pnl=-1_000)
+    await ticks(world)
+
+
+async def settled(world: VirtualFund) -> None:
+    world.controller.settlement_list = [Settlement("m", "M", "s", D(5), D(7), cursor="1")]
+    await ticks(world, 2)
+
+
+async def above_entitlement(world: VirtualFund) -> None:
+    await adopted(world, P.Paper)
+    world.controller.set("s", stage="live-small")
+    world.controller.failures["set_stage"] = RuntimeError("no")
+    await ticks(world, 2)
+    del world.controller.failures["set_stage"]
+    await ticks(world, 3)
+
+
+async def daily_loss(world: VirtualFund) -> None:
+    await world.tick("2026-01-05")
+    world.controller.set("s", realized_pnl=-5_000)
+    await ticks(world)
+    await world.tick("2026-01-06")
+    await ticks(world)
+
+
+async def unregistered(world: VirtualFund) -> None:
+    await ticks(world)
+    await adopted(world, P.Paper)
+
+
+async def left_the_list(world: VirtualFund) -> None:
+    found = world.controller.statuses.pop("s")
+    await ticks(world)
+    world.controller.statuses["s"] = found
+    await ticks(world)
+
+
+async def set_aside(world: VirtualFund) -> None:
+    world.controller.set("s", n_trades=-1)
+    await ticks(world)
+    world.controller.set("s", n_trades=0)
+    await ticks(world)
+
+
+async def counters_restarted(world: VirtualFund) -> None:
+    world.controller.set("s", realized_pnl=500, n_trades=4)
+    await ticks(world)
+    world.controller.set("s", realized_pnl=0, n_trades=0)
+    await ticks(world)
+    await world.fund.confirm_counters("s", by="ann", reason="r")
+    await ticks(world)
+
+
+async def crashed(world: VirtualFund) -> None:
+    world.fund.drill("ledger")
+    await ticks(world, 3)
+
+
+async def silent(world: VirtualFund) -> None:
+    world.controller.failures["strategies"] = RuntimeError("no")
+    await ticks(world, 7, 10)
+    del world.controller.failures["strategies"]
+    await ticks(world, 2)
+
+
+async def stale_feed(world: VirtualFund) -> None:
+    now_us = world.clock.now_us()
+    world.controller.feed_statuses = [FeedStatus("ticks", now_us)]
+    await ticks(world, 2, 301)
+    world.controller.feed_statuses = [FeedStatus("ticks", world.clock.now_us())]
+    await ticks(world, 2)
+
+
+async def breaker(world: VirtualFund) -> None:
+    world.controller.set("s", state="failed", retryable=False)
+    await ticks(world)
+    world.controller.set("s", state="running", retryable=True)
+    await world.fund.recovery.reset("s", by="ann")
+    await ticks(world)
+
+
+async def restarted(world: VirtualFund) -> None:
+    world.controller.set("s", state="failed")
+    await ticks(world, 70, 60)
+
+
+async def demoted(world: VirtualFund) -> None:
+    await adopted(world, P.Live_Small)
+    await world.fund.promotion.demote("s", to=P.Paper, by="ann", reason="r")
+    await ticks(world)
+
+
+async def demoted_on_paper(world: VirtualFund) -> None:
+    await adopted(world, P.Shadow)
+    await world.fund.promotion.demote("s", to=P.Paper, by="ann", reason="r")
+    await ticks(world)
+
+
+async def report_aside(world: VirtualFund) -> None:
+    wrong = Fill("f", "s", "X", D("NaN"), D(1), D(0), world.clock.now_us(), "1")
+    world.controller.fill_list = [wrong]
+    await ticks(world, 2)
+    [aside] = await world.fund.ledger.reports_aside()
+    await world.fund.ledger.skip_report(aside.key, reason="typo", by="ann")
+    await ticks(world)
+
+
+async def many_failed(world: VirtualFund) -> None:
+    for number in range(3):
+        world.controller.set(f"t{number}")
+    await ticks(world)
+    for number in range(3):
+        world.controller.set(f"t{number}", state="failed")
+    await ticks(world)
+    for number in range(3):
+        world.controller.set(f"t{number}", state="running")
+    await ticks(world)
+
+
+def fill(world: VirtualFund) -> Fill:
+    return Fill("f", "s", "X", D(1), D(1), D(0), world.clock.now_us(), "1")
+
+
+async def repeated_id(world: VirtualFund) -> None:
+    world.controller.fill_list = [fill(world), fill(world)]
+    await ticks(world, 2)
+
+
+async def fill_without_entitlement(world: VirtualFund) -> None:
+    await adopted(world, P.Paper)
+    world.controller.fill_list = [fill(world)]
+    await ticks(world, 2)
+
+
+async def broker_differs(world: VirtualFund) -> None:
+    world.controller.broker_statement = Statement("2026-01-05", D(1), {})
+    await world.tick("2026-01-05")
+    await ticks(world, 2)
+
+
+async def book_break(world: VirtualFund) -> None:
+    world.controller.fill_list = [fill(world)]
+    await ticks(world, 2)
+    world.controller.set("s", realized_pnl=-50)
+    await ticks(world, 5, 30)
+    world.controller.set("s", realized_pnl=-1)
+    await ticks(world, 5, 30)
+
+
+async def started(world: VirtualFund) -> None:
+    await ticks(world)
+
+
+PROMO: dict[str, Any] = {"promotion_enabled": True}
+HEAL: dict[str, Any] = {"self_healing_enabled": True, "recovery_every_ticks": 1}
+LEDGER: dict[str, Any] = {"ledger_enabled": True}
+WIDE: dict[str, Any] = {"max_fund_drawdown_pct": 100, "max_strategy_drawdown_pct": 100}
+
+# Settings, the engine's figures, the scene, the alert, and whether one under its key ends it.
+ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Scene, Told, bool]] = {
+    "kill switch engaged": (LEDGER, {}, kill, Told("CRITICAL", "KILL_SWITCH", "kill"), True),
+    "its stop confirmed": (LEDGER, {}, kill, Told("INFO", "KILL_SWITCH", None), False),
+    "not confirmed": (
+        LEDGER,
+        {},
+        kill_unconfirmed,
+        Told("CRITICAL", "KILL_SWITCH", None),
+        False,
+    ),
+    "a live one failed": (
+        LEDGER,
+        {},
+        failed,
+        Told("CRITICAL", "STRATEGY_FAILURE", "failed:s"),
+        True,
+    ),
+    "one on paper failed": (
+        PROMO,
+        {"stage": "paper"},
+        failed_on_paper,
+        Told("WARNING", "STRATEGY_FAILURE", "failed:s"),
+        True,
+    ),
+    "a live one failed, healing on": (
+        HEAL,
+        {},
+        failed,
+        Told("CRITICAL", "STRATEGY_FAILURE", "failed:s"),
+        True,
+    ),
+    "paused by the guard": (LEDGER, {}, paused, Told("WARNING", "DRAWDOWN", "paused:s"), True),
+    "strategy near its limit": (
+        LEDGER,
+        {},
+        near_its_limit,
+        Told("WARNING", "DRAWDOWN", "drawdown:s"),
+        True,
+    ),
+    "fund near its limit": (
+        {**LEDGER, "max_strategy_drawdown_pct": 100},
+        {},
+        fund_near_its_limit,
+        Told("WARNING", "DRAWDOWN", "drawdown:fund"),
+        True,
+    ),
+    "settlement booked": (LEDGER, {}, settled, Told("INFO", "SETTLEMENT", None), False),
+    "above its entitlement": (
+        PROMO,
+        {"stage": "paper"},
+        above_entitlement,
+        Told("CRITICAL", "RISK_LIMIT", "entitled:s"),
+        True,
+    ),
+    "daily loss": (
+        {**LEDGER, **WIDE, "max_daily_loss_pct": 2},
+        {},
+        daily_loss,
+        Told("CRITICAL", "RISK_LIMIT", "daily"),
+        True,
+    ),
+    "unregistered": (
+        PROMO,
+        {"stage": "paper"},
+        unregistered,
+        Told("WARNING", "GENERAL", "unregistered:s"),
+        True,
+    ),
+    "left the list": (LEDGER, {}, left_the_list, Told("CRITICAL", "GENERAL", "left:s"), True),
+    "status set aside": (LEDGER, {}, set_aside, Told("WARNING", "GENERAL", "status:s"), True),
+    "counters restarted": (
+        LEDGER,
+        {},
+        counters_restarted,
+        Told("CRITICAL", "GENERAL", "counters:s"),
+        True,
+    ),
+    "actor crashed": (LEDGER, {}, crashed, Told("WARNING", "GENERAL", "crashed:ledger"), True),
+    "host silent": (LEDGER, {}, silent, Told("WARNING", "GENERAL", "silent"), True),
+    "host silent too long": (LEDGER, {}, silent, Told("CRITICAL", "GENERAL", "blind"), True),
+    "stale feed": (HEAL, {}, stale_feed, Told("WARNING", "GENERAL", "feed:ticks"), True),
+    "breaker open": (HEAL, {}, breaker, Told("CRITICAL", "RECOVERY", "recovery:s"), True),
+    "restart attempt": (HEAL, {}, restarted, Told("INFO", "RECOVERY", "recovery:s"), False),
+    "demoted from real money": (
+        PROMO,
+        {"stage": "live-small"},
+        demoted,
+        Told("CRITICAL", "PROMOTION", None),
+        False,
+    ),
+    "demoted": (
+        PROMO,
+        {"stage": "shadow"},
+        demoted_on_paper,
+        Told("WARNING", "PROMOTION", None),
+        False,
+    ),
+    "entitlement changed": (
+        PROMO,
+        {"stage": "live-small"},
+        demoted,
+        Told("INFO", "REBALANCE", None),
+        False,
+    ),
+    "report set aside": (
+        LEDGER,
+        {},
+        report_aside,
+        Told("CRITICAL", "GENERAL", "aside:fill:"),
+        True,
+    ),
+    "many failed": (
+        HEAL,
+        {},
+        many_failed,
+        Told("CRITICAL", "STRATEGY_FAILURE", "failed:many"),
+        True,
+    ),
+    "an id repeated": (LEDGER, {}, repeated_id, Told("WARNING", "GENERAL", "repeated:"), False),
+    "fill without entitlement": (
+        {**PROMO, **LEDGER},
+        {"stage": "paper"},
+        fill_without_entitlement,
+        Told("CRITICAL", "RISK_LIMIT", "unentitled:s"),
+        False,
+    ),
+    "broker differs": (
+        LEDGER,
+        {},
+        broker_differs,
+        Told("CRITICAL", "GENERAL", "statement:2026-01-05"),
+        False,
+    ),
+    "book break": (
+        {**LEDGER, "recovery_every_ticks": 1},
+        {},
+        book_break,
+        Told("CRITICAL", "GENERAL", "break"),
+        True,
+    ),
+    "start-up": (LEDGER, {}, started, Told("INFO", "GENERAL", None), False),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+async def test_an_alert_has_the_level_category_key_and_end_of_its_row(
+    row: str, tmp_path: Path
+) -> None:
+    settings, figures, scene, alert, ends = ROWS[row]
+    async with virtual_fund(engine(**figures), db_path=tmp_path / "x.db", **settings) as world:
+        await ticks(world)
+        await scene(world)
+        found = told(world)
+        [first, *_] = places(found, alert)
+        if ends:
+            assert alert.key is not None
+            over = places(found, Told("INFO", alert.category, alert.key))
+            assert over[-1] > first, found
+            assert not is_open(world, alert.key)
+
+
+async def test_the_guards_step_is_critical_at_once_and_each_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(self: GuardStep, tick: Any) -> None:
+        raise ZeroDivisionError
+
+    async with virtual_fund(engine(), ledger_enabled=True) as world:
+        await ticks(world)
+        with monkeypatch.context() as patch:
+            patch.setattr(GuardStep, "run", broken)
+            await ticks(world, 13, 10)
+        await ticks(world)
+        found = [alert for alert in told(world) if alert.level == "CRITICAL"]
+        # A repeated one has no key, so that no gate takes it for told.
+        assert found == [
+            Told("CRITICAL", "GENERAL", "step:guard"),
+            Told("CRITICAL", "GENERAL", None),
+            Told("CRITICAL", "GENERAL", None),
+        ]
+        assert Told("INFO", "GENERAL", "step:guard") in told(world)
