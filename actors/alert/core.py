@@ -358,7 +358,7 @@ class Draft:
         self.let_out(at_us)
 
     def _due_summaries(self, at_us: int) -> list[tuple[int, Category]]:
-        if not self._settings.suppression_summary:
+        if not (self._suppressed and self._settings.suppression_summary):
             return []
         due = [
             (held_back.first_us + self._window_us, category)

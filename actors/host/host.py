@@ -559,6 +559,8 @@ class Host:
 
         Raises: the last `HostFault`, after all were done.
         """
+        if not arguments:
+            return  # as at most ticks: a nursery costs a turn of the loop, also an empty one
         faults: list[HostFault] = []
 
         async def do(*argument: Any) -> None:

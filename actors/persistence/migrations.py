@@ -1,14 +1,15 @@
 """Checking that a file is a fundops database, and bringing its schema up to date.
 
 `application_id` says that a file is ours, `user_version` how many of the migrations it has seen.
-Each migration is one transaction with its number, so a file is always of one version. Before the
-first of them an existing file is copied.
+Each migration is one transaction with its number, so a file is always of one version; a new file
+gets all of them in one. Before the first of them an existing file is copied.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import apsw
@@ -48,12 +49,14 @@ def migrate(connection: apsw.Connection, path: Path, migrations: Sequence[str]) 
     version = connection.pragma("user_version")
     if 0 < version < len(migrations):
         _keep_copy(connection, path, version)
-    for number, script in enumerate(migrations[version:], start=version + 1):
-        with connection:
-            for statement in _statements(script):
-                connection.execute(statement)
-            connection.pragma("application_id", APPLICATION_ID)
-            connection.pragma("user_version", number)
+    # Within a transaction that of a migration is a savepoint, which reaches the disk with it.
+    with nullcontext() if version else connection:
+        for number, script in enumerate(migrations[version:], start=version + 1):
+            with connection:
+                for statement in _statements(script):
+                    connection.execute(statement)
+                connection.pragma("application_id", APPLICATION_ID)
+                connection.pragma("user_version", number)
 
 
 def _keep_copy(connection: apsw.Connection, path: Path, version: int) -> None:

@@ -1,5 +1,5 @@
-"""Migrations: one transaction each, after a copy for its owner alone, and nothing of an older
-file is lost.
+"""Migrations: one transaction each, or one for a new file, after a copy for its owner alone, and
+nothing of an older file is lost.
 """
 
 import shutil
@@ -87,6 +87,17 @@ def test_a_migration_that_breaks_leaves_the_version_before_and_the_copy_is_made_
     assert len(dump(path.with_name("fund.db.v1.bak"))["fact"]) == 1, (
         "the copy is of the file as it was last"
     )
+
+
+def test_a_new_file_gets_all_of_its_migrations_or_none(path: Path) -> None:
+    with pytest.raises(DatabaseError, match="third"):
+        open_database(path, (FIRST, SECOND, BROKEN))
+    connection = apsw.Connection(str(path))
+    assert connection.pragma("user_version") == 0
+    assert connection.execute("SELECT count(*) FROM sqlite_schema").fetchall() == [(0,)]
+    connection.close()
+    open_database(path, (FIRST, SECOND)).close()
+    assert dump(path)["second"] == [(2,)]
 
 
 def test_without_room_for_the_copy_nothing_is_migrated(
