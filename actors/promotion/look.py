@@ -203,7 +203,7 @@ class Look:
 
     def to_judge(self) -> Iterator[Strategy]:
         """Those that stay and report, wait for a person, or may be overdue."""
-        if not (self._request.evaluate and self._request.act):
+        if not self._request.evaluate:
             return
         policy = self._desk.policy
         for known in self._roster:
@@ -218,8 +218,13 @@ class Look:
                 yield strategy
 
     def judge(self, strategy: Strategy) -> None:
-        """Promote it where the policy does so by itself; else tell what waits for a person."""
+        """Promote it where the policy does so by itself; else tell what waits for a person, and in
+        mode observe what is not done.
+        """
         evaluation = self._evaluate(strategy)
+        if not self._request.act and evaluation.would_do in ("promote", "demote"):
+            self._notes.append(notes.withheld(strategy, evaluation))
+            return
         if evaluation.would_do == "promote" and strategy.name in self._statuses:
             change = core.promoted(
                 strategy,

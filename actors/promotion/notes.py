@@ -8,12 +8,13 @@ from typing import Final
 from ...wire.aftermath import NOT_KNOWN, aftermath
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.entitlement import capital_of
+from ...wire.promotion import Evaluation
 from .capital import terms_of
 from .policy import PromotionPolicy
 from .strategy import Change, Strategy
 from .words import date_time
 
-__all__ = ["fired", "lapsed", "notes_of", "overdue"]
+__all__ = ["fired", "lapsed", "notes_of", "overdue", "withheld"]
 
 _PERSON: Final = "--by NAME --reason TEXT"
 
@@ -118,6 +119,15 @@ def overdue(strategy: Strategy, max_days: float, why: str) -> AlertDraft:
     """A stage lasts longer than its policy plans."""
     title = f"{strategy.name} is in {strategy.stage.value} for {max_days:g} days without a pass"
     return _draft(Level.WARNING, title, why, strategy)
+
+
+def withheld(strategy: Strategy, evaluation: Evaluation) -> AlertDraft:
+    """In mode observe the policy's act is told and not done."""
+    name, act = strategy.name, evaluation.would_do
+    title = f"Mode observe: {name} was not {act}d"
+    text = f"in mode act the policy would {act} it from {strategy.stage.value}: {evaluation.why}"
+    key = f"observe:{act}:{name}:{strategy.episode.number}"
+    return AlertDraft(Level.INFO, Category.PROMOTION, title, text, name, key)
 
 
 def _key(strategy: Strategy) -> str:

@@ -98,9 +98,13 @@ class Office:
         return answer
 
     def look(
-        self, *statuses: StrategyStatus, session: str | None = None, evaluate: bool = True
+        self,
+        *statuses: StrategyStatus,
+        session: str | None = None,
+        evaluate: bool = True,
+        act: bool = True,
     ) -> tuple[Transition, ...]:
-        request = Observe(statuses, session, evaluate)
+        request = Observe(statuses, session, evaluate, act=act)
         look = Look(self.desk, self.roster(), request, self.now_us, self._looked_us)
         for due, step in (
             (look.to_see, look.see),
@@ -325,6 +329,26 @@ def test_ready_is_told_resolved_and_told_again(office: Office) -> None:
     assert told == [[(key, False)], [], [(key, True)], [], [(key, False)]]
 
 
+def test_in_mode_observe_the_act_of_the_policy_is_told_and_not_done(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.green(Paper)
+    assert office.look(status(), act=False) == ()
+    (note,) = office.notes
+    assert (note.title, note.level) == ("Mode observe: mm was not promoted", Level.INFO)
+    assert "would promote it from paper" in note.message
+    assert office.look(status())[0].to_stage is Shadow
+
+
+def test_in_mode_observe_a_breach_is_told_and_demotes_not(office: Office) -> None:
+    office.adopted(Scaled)
+    office.look(status(100.0))
+    assert office.look(status(70.0), act=False) == ()
+    (note,) = office.notes
+    assert note.title == "Mode observe: mm was not demoted"
+    assert "hard limit" in note.message
+    assert office.strategy().stage is Scaled
+
+
 def test_ready_ends_when_it_is_approved(office: Office) -> None:
     office.ask(Register("mm", Shadow))
     office.green(Shadow)
@@ -436,21 +460,8 @@ def test_an_automatic_demotion_tells_the_evaluation_of_then(office: Office) -> N
 def test_an_engine_that_is_only_observed_leaves_evidence_and_no_transition(office: Office) -> None:
     office.adopted(Small)
     office.ask(RecordMetrics("mm", Small, {"daily_loss": 0.9}))
-    statuses = (status(100.0), status(90.0))
-    for number, one in enumerate(statuses):
-        look = Look(
-            office.desk,
-            office.roster(),
-            Observe((one,), f"2026-01-0{number + 1}", True, act=False),
-            office.now_us,
-            0,
-        )
-        assert [*look.to_demote(), *look.to_judge()] == []
-        for due, step in ((look.to_see, look.see), (look.to_keep, look.keep)):
-            for strategy in due():
-                step(strategy)
-        assert [*look.to_demote(), *look.to_judge()] == []
-        office._commit(look.decided()[0])
+    for number, equity in enumerate((100.0, 90.0), start=1):
+        assert office.look(status(equity), session=f"2026-01-0{number}", act=False) == ()
     strategy = office.strategy()
     assert (strategy.stage, strategy.episode.track.sessions) == (Small, 1)
     assert [line.kind for line in office.ask(PromotionHistory())] == ["adopt"]
