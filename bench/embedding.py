@@ -303,6 +303,10 @@ async def _stall(block: Callable[[float], None], seconds: float) -> float:
             ended = time.perf_counter()
             noting.cancel()
             await asyncio.wait([noting])
-    during = [at_s for at_s in ticked_s if begun - TICK_S <= at_s <= ended] + [ended]
+    during = [
+        begun - TICK_S,
+        *(at_s for at_s in ticked_s if begun - TICK_S <= at_s <= ended),
+        ended,
+    ]
     gaps = [later - earlier for earlier, later in pairwise(during)]
     return max(0.0, max(gaps) - TICK_S)

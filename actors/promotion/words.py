@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from ...runtime import DAY_US
+from ...runtime import DAY_US, shown
 from ...wire.money import from_minor
 from ...wire.promotion import CriterionResult, EvaluationInputs, PromotionStage
 from .criteria import DAYS
@@ -110,7 +110,7 @@ def instant(at_us: int) -> str:
     try:
         return f"{at_us} ({date_time(at_us)} UTC)"
     except (OverflowError, ValueError):
-        return str(at_us)
+        return shown(at_us)  # a huge int has no text
 
 
 def _date(at_us: int) -> str:
