@@ -371,6 +371,9 @@ class DemoteAutomatically(Request[Transition | None], frozen=True):
     cause: Literal["integrity", "soft"]
     by: str
     reason: str
+    # A key under which it is done once at most, such as one for each episode of recovery; then a
+    # repeat has the first outcome, whatever its reason. None: it is done each time.
+    once: str | None = None
 
 
 class Void(Request[Transition], frozen=True):

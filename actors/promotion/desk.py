@@ -344,6 +344,9 @@ class Desk:
     def _demote_automatically(
         self, request: DemoteAutomatically, book: Book, now_us: int
     ) -> Decided:
+        known = None if request.once is None else schema.requested(book.rows, request.once)
+        if known is not None:
+            return Decided(known[1])
         strategy = core.movable(book.find(request.strategy_id))
         integrity = request.cause == "integrity"
         lowest = self.policy.rungs[0].stage
@@ -366,6 +369,9 @@ class Desk:
             by=request.by,
             reason=request.reason,
         )
+        if request.once is not None:
+            outcome = self.transition(change, schema.next_seq(book.rows))
+            change = msgspec.structs.replace(change, request_id=request.once, outcome=outcome)
         return self.moved(change, book, now_us)
 
     def _void(self, request: Void, book: Book, now_us: int) -> Decided:

@@ -132,6 +132,48 @@ async def test_a_restart_that_leaves_a_strategy_pending_ends_in_an_open_breaker(
         assert titles(world, Level.CRITICAL)[:2] == ["s: failed", "s: given up, breaker open"]
 
 
+async def test_a_live_strategy_that_is_given_up_is_demoted_once_in_that_episode(
+    tmp_path: Path,
+) -> None:
+    controller, path = FakeController(), tmp_path / "x.db"
+    controller.failures["restart"] = RuntimeError("no")
+    both: dict[str, Any] = {
+        "promotion_enabled": True,
+        "self_healing_enabled": True,
+        "db_path": path,
+    }
+    async with virtual_fund(controller, **both) as world:
+        await world.fund.promotion.adopt("s", PromotionStage.Live_Scaled, by="ann", reason="r")
+        await world.fund.promotion.adopt("p", PromotionStage.Paper, by="ann", reason="r")
+        for name in ("s", "p"):
+            controller.set(name, state="failed", error="boom")
+        await ticks(world, 30, 60)
+        assert (await status(world)).phase is P.OPEN
+        found = await world.fund.promotion.snapshot("s")
+        assert found.stage is PromotionStage.Live_Small
+        line = found.history[-1]
+        assert (line.kind, line.by, line.reason.split(":")[0]) == (
+            "demote",
+            "recovery",
+            "recovery gave it up",
+        )
+        assert found.cooldown_until is not None
+        assert await world.fund.promotion.current_stage("p") is PromotionStage.Paper
+        critical = titles(world, Level.CRITICAL)
+        assert "s demoted to live-small" in critical
+    async with virtual_fund(controller, clock=world.clock, **both) as world:
+        await ticks(world, 3, 60)
+        assert await world.fund.promotion.current_stage("s") is PromotionStage.Live_Small, (
+            "the same episode"
+        )
+        await world.fund.recovery.reset("s", by="ann")
+        await ticks(world, 30, 60)
+        assert (await status(world)).phase is P.OPEN
+        assert await world.fund.promotion.current_stage("s") is PromotionStage.Shadow, (
+            "a new episode"
+        )
+
+
 async def test_a_crash_while_the_restart_call_runs_counts_as_a_failed_attempt() -> None:
     class Crashing(Restarts):
         clock: Any = None

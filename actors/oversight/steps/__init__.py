@@ -21,6 +21,7 @@ from .promotion import PromotionStep, SampleStep
 from .reach import ReachStep
 from .reconcile import ReconcileStep
 from .recovery import RecoveryStep
+from .relapses import RelapsesStep
 from .remember import RememberAgainStep, RememberStep
 from .risk import RiskStep
 from .sessions import CloseStep, SessionsStep
@@ -50,6 +51,7 @@ STEPS: tuple[type[Step], ...] = (
     MinutesStep,
     RiskStep,
     RecoveryStep,
+    RelapsesStep,
     RememberStep,
     # The consumers of what that commit says.
     SampleStep,
