@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from signal import Signals
 from typing import Any, Final
 
 from fundops.actors.host import AsyncioPlace
@@ -31,6 +32,7 @@ from fundops.faces import (
 from fundops.fund import Fund
 from fundops.hosted import Hosted
 from fundops.runtime import Clock, SupervisorEscalated
+from fundops.signals import signal_on_asyncio
 from fundops.wire.controller import Controller
 
 __all__ = ["AsyncioFund"]
@@ -80,6 +82,13 @@ class AsyncioFund(Hosted, AsyncioVerbs):
         has stopped by itself.
         """
         return _open(config, controller, clock, transport, on_fund_lost)
+
+    async def run_until_signal(self) -> Signals:
+        """The first SIGTERM or SIGINT; leave the block then, which stops the fund in order.
+
+        A second signal ends the program at once. To be awaited in the main thread.
+        """
+        return await signal_on_asyncio()
 
     async def post(self, function: Callable[[Fund], Awaitable[Any]]) -> Any:
         """Run a function of the fund in its thread; cancelling the caller cancels it there.

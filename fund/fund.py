@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from signal import Signals
 from typing import Any
 
 import trio
@@ -54,6 +55,7 @@ from fundops.runtime import (
     run_undisturbed,
     undisturbed,
 )
+from fundops.signals import signal_on_trio
 from fundops.tree import Parts, TreeView, channel_names, fund_tree, status_token
 from fundops.wire.alert import AlertDraft, Category, Level
 from fundops.wire.controller import CanStopAll, Controller
@@ -165,6 +167,13 @@ class Fund(FundDoor):
             place,
             on_fund_lost,
         )
+
+    async def run_until_signal(self) -> Signals:
+        """The first SIGTERM or SIGINT; leave the block then, which stops the fund in order.
+
+        A second signal ends the program at once. To be awaited in the main thread.
+        """
+        return await signal_on_trio()
 
 
 @asynccontextmanager

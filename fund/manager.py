@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
+from signal import Signals
 from types import TracebackType
 from typing import Any
 
@@ -31,6 +32,7 @@ from fundops.faces import (
 from fundops.fund import Fund
 from fundops.hosted import Hosted
 from fundops.runtime import Clock, SupervisorEscalated
+from fundops.signals import signal_here
 from fundops.wire.controller import Controller
 
 __all__ = ["FundManager"]
@@ -86,6 +88,18 @@ class FundManager(Hosted, SyncVerbs):
         Raises: `FundClosed` if the fund had stopped by itself; TimeoutError after `timeout_s`.
         """
         self._bridge.stop(timeout_s)
+
+    def run_until_signal(self) -> Signals:
+        """Run the fund until SIGTERM or SIGINT, stop it in order, and return that signal.
+
+        A second signal ends the program at once. To be called in the main thread.
+
+        Raises: as `start` and `stop`; `FundClosed` when the fund stopped by itself.
+        """
+        self.start()
+        heard = signal_here(self.now)
+        self.stop()
+        return heard
 
     def __enter__(self) -> FundManager:
         self.start()

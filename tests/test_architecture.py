@@ -24,7 +24,7 @@ FLOORS = ("runtime", "wire", "actors", "fund", "bench")
 ROOF = ("fundops.cli", "fundops.__main__")
 # The rooms of `fund/`: an import may stay in its room or go to one before it.
 ROOMS = (
-    *("errors", "moments", "reported", "bridge", "config", "limits", "why", "page"),
+    *("errors", "moments", "signals", "reported", "bridge", "config", "limits", "why", "page"),
     *("file", "doors", "control", "reader"),
     *("tree", "fund", "faces", "promotion", "hosted", "manager", "asyncio_fund"),
     *("conformance", "testing"),
