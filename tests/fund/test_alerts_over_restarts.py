@@ -152,6 +152,7 @@ async def test_a_status_that_is_wrong_stays_told_until_the_engine_speaks_again(
         engine.failures.clear()
         await ticks(world, 3)
         assert heard(world, "status:s") == ["WARNING"], "it is wrong still, and told"
+        assert heard(world, "left:s") == [], "the engine lists it, with a wrong status"
         engine.statuses["s"] = running()
         await ticks(world, seconds=61)  # past the limit of alerts in a minute
         assert heard(world, "status:s") == ["WARNING", "INFO"]
