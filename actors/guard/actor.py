@@ -248,6 +248,7 @@ class GuardActor(Actor):
             capital_minor=self._capital_minor,
             session=request.session,
             listed=request.listed,
+            aside=request.doubts.keys(),
             opening_nav_minor=request.opening_nav_minor,
             observing=self._host.observing,
         )

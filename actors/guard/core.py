@@ -164,6 +164,7 @@ def look(
     capital_minor: int,
     session: str = "",
     listed: bool = True,
+    aside: Set[str] = frozenset(),
     opening_nav_minor: int | None = None,
     observing: bool = False,
 ) -> Generator[None, None, Look]:
@@ -171,8 +172,8 @@ def look(
 
     `blind_s` is the age of the host's last word while it is silent, else 0; `session` the last
     session that ended; `earned_minor` the P&L of no strategy. `listed` False: the statuses are no
-    whole list, so none has left it. `observing`: nothing is paused or stopped, and the alerts say
-    that it would be.
+    whole list, so none has left it; those `aside` are listed with a status that is wrong.
+    `observing`: nothing is paused or stopped, and the alerts say that it would be.
     """
     if blind_s:  # a host that says nothing changes nothing: it must never look like a profit
         found = _Books(state.strategies, (), (), "")
@@ -181,7 +182,7 @@ def look(
             state.strategies, settings, statuses, terms, capital_minor, session, observing
         )
         if listed:
-            found = _with_leavers(found, {status.name for status in statuses})
+            found = _with_leavers(found, aside | {status.name for status in statuses})
     books = found.books
     earned = earned_minor + sum(book.real_pnl_minor for book in books.values())
     gross = external_minor + earned - posted_fees_minor

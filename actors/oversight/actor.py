@@ -38,7 +38,6 @@ from ...wire.oversight import (
 from ...wire.paging import checked_limit
 from ...wire.persistence import COMMIT_DEADLINE_S, Statement
 from ...wire.promotion import Observe
-from ..alert import told_keys
 from ..alert.requests import alert_ref, requested, wake_alerts
 from ..guard.schema import load_latch
 from ..host import Host
@@ -49,7 +48,7 @@ from .attribution import attribution
 from .clocks import ClockWatch
 from .crashes import CRASHED, CrashWatch
 from .round import Round, applied
-from .runner import Runner
+from .runner import STEP, Runner
 from .settings import OversightSettings
 from .showing import Showing
 from .steps import Ports, Step, steps_of
@@ -115,8 +114,8 @@ class OversightActor(DurableActor):
         self._showing = Showing(
             ports, self._board, self._face, lambda: self._round, lambda: self._runner.counts
         )
-        if self._settings.alerts_enabled:
-            self._crashes.resolve(told_keys(self._reader, CRASHED))
+        self._crashes.resolve(ports.told(CRASHED))
+        self._runner.recall(ports.told(STEP))
         stored = self._round.stored
         memory = schema.begun(stored, started_us)
         guard = await self._ask("guard", RestoreGuard(stored.guard, load_latch(self._reader)))

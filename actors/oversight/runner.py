@@ -8,7 +8,8 @@ run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 import trio
 
@@ -20,9 +21,11 @@ from ..persistence import StateDiverged
 from .round import Effects, Round, applied
 from .steps.step import Step, over
 
-__all__ = ["Runner", "StepLate"]
+__all__ = ["STEP", "Runner", "StepLate"]
 
 log = logging.getLogger("fundops.oversight")
+
+STEP = "step:"  # dedup keys are this and the step's name
 
 
 class StepLate(FundopsError):
@@ -40,6 +43,10 @@ class Runner:
         self._failing: dict[str, str] = {}  # steps, and why
         self._told_s: dict[str, float] = {}  # steps with an open alert, and when it was last told
         self._counts: dict[str, int] = {}
+
+    def recall(self, told: Iterable[str]) -> None:
+        """Take the keys that an earlier life left open; what is repeated is repeated at once."""
+        self._told_s |= {key.removeprefix(STEP): -math.inf for key in told}
 
     @property
     def failing(self) -> tuple[str, ...]:
@@ -64,7 +71,7 @@ class Runner:
     def _judge(
         self, step: Step, fault: FundopsError | None, now_s: float
     ) -> tuple[AlertDraft, ...]:
-        name, key = step.name, f"step:{step.name}"
+        name, key = step.name, f"{STEP}{step.name}"
         if fault is None:
             self._failing.pop(name, None)
             if self._told_s.pop(name, None) is None:

@@ -6,7 +6,7 @@ that ends it under the same key.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -252,15 +252,64 @@ async def repeated_id(world: VirtualFund) -> None:
 
 
 async def fill_without_entitlement(world: VirtualFund) -> None:
-    await adopted(world, P.Paper)
     world.controller.fill_list = [fill(world)]
     await ticks(world, 2)
+    await adopted(world, P.Live_Small)
 
 
 async def broker_differs(world: VirtualFund) -> None:
-    world.controller.broker_statement = Statement("2026-01-05", D(1), {})
-    await world.tick("2026-01-05")
-    await ticks(world, 2)
+    for day, cash in (("2026-01-05", D(1)), ("2026-01-06", D(100_000))):
+        world.controller.broker_statement = Statement(day, cash, {})
+        world.clock.advance(86_400)
+        await world.tick(day)
+        await ticks(world, 2)
+
+
+async def sessions(world: VirtualFund, pnls: Iterable[float], *, opposite: bool = False) -> None:
+    """A session for each of these, which "s" makes, and "t" too or its opposite."""
+    for pnl in pnls:
+        for name, made in (("s", pnl), ("t", -pnl if opposite else pnl)):
+            status = world.controller.statuses[name]
+            world.controller.set(name, realized_pnl=float(status.realized_pnl) + made)
+        await ticks(world, seconds=86_400)
+
+
+async def alike(world: VirtualFund) -> None:
+    world.controller.set("t")
+    await sessions(world, [-20, 30] * 11)
+    await sessions(world, [-20, 30] * 5, opposite=True)
+
+
+async def at_risk(world: VirtualFund) -> None:
+    """The worst of twenty sessions is above the budget, and the second worst of 21 is not."""
+    world.controller.set("t")
+    await sessions(world, [0, -200, *[10, -10] * 10])
+
+
+async def green(world: VirtualFund, stage: PromotionStage) -> None:
+    world.clock.advance(30 * 86_400)
+    metrics = {"sharpe": 1.5, "max_drawdown": 0.05, "n_trades": 150, "win_rate": 0.6}
+    await world.fund.promotion.record_metrics("s", stage, metrics)
+    await ticks(world)
+
+
+async def promoted(world: VirtualFund) -> None:
+    await world.fund.promotion.register("s")
+    await green(world, P.Paper)
+
+
+async def ready(world: VirtualFund) -> None:
+    await world.fund.promotion.register("s", P.Shadow)
+    await green(world, P.Shadow)
+    await world.fund.promotion.promote("s", by="ann")
+    await ticks(world)
+
+
+async def new_version(world: VirtualFund) -> None:
+    await adopted(world, P.Live_Small)
+    for version in ("1", "2"):
+        world.controller.set("s", version=version)
+        await ticks(world)
 
 
 async def book_break(world: VirtualFund) -> None:
@@ -276,7 +325,7 @@ async def started(world: VirtualFund) -> None:
     await ticks(world)
 
 
-PROMO: dict[str, Any] = {"promotion_enabled": True}
+PROMO: dict[str, Any] = {"promotion_enabled": True, "promotion_every_ticks": 1}
 HEAL: dict[str, Any] = {"self_healing_enabled": True, "recovery_every_ticks": 1}
 LEDGER: dict[str, Any] = {"ledger_enabled": True}
 WIDE: dict[str, Any] = {"max_fund_drawdown_pct": 100, "max_strategy_drawdown_pct": 100}
@@ -406,14 +455,14 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Scene, Told, bool]] = {
         {"stage": "paper"},
         fill_without_entitlement,
         Told("CRITICAL", "RISK_LIMIT", "unentitled:s"),
-        False,
+        True,
     ),
     "broker differs": (
         LEDGER,
         {},
         broker_differs,
         Told("CRITICAL", "GENERAL", "statement:2026-01-05"),
-        False,
+        True,
     ),
     "book break": (
         {**LEDGER, "recovery_every_ticks": 1},
@@ -421,6 +470,36 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Scene, Told, bool]] = {
         book_break,
         Told("CRITICAL", "GENERAL", "break"),
         True,
+    ),
+    "a step fails": (LEDGER, {}, silent, Told("WARNING", "GENERAL", "step:engine"), True),
+    "worst pair": (LEDGER, {}, alike, Told("WARNING", "CORRELATION", "corr"), True),
+    "value at risk": (
+        {**LEDGER, "var_budget": 300},
+        {},
+        at_risk,
+        Told("WARNING", "RISK_LIMIT", "var"),
+        True,
+    ),
+    "promoted": (
+        PROMO,
+        {"stage": "paper"},
+        promoted,
+        Told("INFO", "PROMOTION", None),
+        False,
+    ),
+    "ready": (
+        PROMO,
+        {"stage": "shadow"},
+        ready,
+        Told("INFO", "PROMOTION", "promotion:s"),
+        True,
+    ),
+    "a new version froze": (
+        PROMO,
+        {"stage": "live-small"},
+        new_version,
+        Told("WARNING", "PROMOTION", None),
+        False,
     ),
     "start-up": (LEDGER, {}, started, Told("INFO", "GENERAL", None), False),
 }

@@ -29,7 +29,7 @@ class BreaksStep(Step):
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)
         self._watch = BreakWatch()
-        self._told = False
+        self._told = _KEY in ports.told(_KEY)
 
     @classmethod
     def serves(cls, settings: OversightSettings) -> bool:

@@ -24,7 +24,7 @@ class ClockStep(Step):
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)
-        self._told = False
+        self._told = _KEY in ports.told(_KEY)
 
     async def run(self, tick: Round) -> Effects:
         """Find whether the wall clock can be believed in this tick."""

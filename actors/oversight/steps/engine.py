@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from ....wire.alert import AlertDraft, Category, Level
-from ...alert import told_keys
 from ..round import Effects, Round
 from .step import READ_DEADLINE_S, Ports, Step, over
 
 __all__ = ["LATE", "DoubtsStep", "EngineStep", "FeedsStep"]
 
 LATE = "late:"  # and the part: the key of an alert that it is past its deadline
+_STATUS, _FEED = "status:", "feed-status:"  # and whose status is wrong
 
 
 class EngineStep(Step):
@@ -54,11 +54,9 @@ class DoubtsStep(Step):
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)
-        # By dedup key, the problem that was told. A part that was late in an earlier life is
-        # remembered, so that its end is told too.
-        self._told: dict[str, str] = {}
-        if ports.settings.alerts_enabled:
-            self._told |= dict.fromkeys(told_keys(ports.rows, LATE), "")
+        # By dedup key, the problem that was told. What an earlier life told is remembered, so that
+        # its end is told too.
+        self._told = {key: "" for kind in (LATE, _STATUS, _FEED) for key in ports.told(kind)}
 
     async def run(self, tick: Round) -> Effects:
         """One WARNING for each wrong status and late part, and its end."""
@@ -69,15 +67,18 @@ class DoubtsStep(Step):
             for key, (name, text) in wrong.items()
             if self._told.get(key) != text
         ]
-        alerts += [_over(key) for key in self._told if key not in wrong]
-        self._told = {key: text for key, (_, text) in wrong.items()}
+        # Before the engine's first word no status is known to be right.
+        silent = [key for key in self._told if not key.startswith(LATE) and not tick.is_heard]
+        alerts += [_over(key) for key in self._told if key not in wrong and key not in silent]
+        kept = {key: self._told[key] for key in silent}
+        self._told = kept | {key: text for key, (_, text) in wrong.items()}
         return Effects(alerts=tuple(alerts))
 
     def _wrong(self, tick: Round) -> Mapping[str, tuple[str, str]]:
         """The wrong statuses by key: whose it is, and the problem."""
-        wrong = {f"status:{name}": (name, text) for name, text in tick.heard.doubts.items()}
+        wrong = {f"{_STATUS}{name}": (name, text) for name, text in tick.heard.doubts.items()}
         for name, text in self.ports.host.feed_doubts.items():
-            wrong[f"feed-status:{name}"] = (f"feed {name}", text)
+            wrong[f"{_FEED}{name}"] = (f"feed {name}", text)
         return wrong
 
 

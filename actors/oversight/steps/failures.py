@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ....wire.alert import AlertDraft
-from ...alert import told_keys
 from ..failures import FAILED, FailureWatch
 from ..many import MANY, ManyWatch, limit_of
 from ..round import Effects, Round
@@ -26,7 +25,7 @@ class FailuresStep(Step):
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)
-        told = told_keys(ports.rows, FAILED) if ports.settings.alerts_enabled else set()
+        told = ports.told(FAILED)
         rule = limit_of(ports.settings.max_failed_strategies)
         self._many = ManyWatch(rule, told=MANY in told)
         self._watch = FailureWatch(told - {MANY})

@@ -11,7 +11,6 @@ from ....wire.errors import AmountError
 from ....wire.guard import GuardReport, Watch
 from ....wire.ledger import LedgerTotals
 from ....wire.money import from_minor
-from ...alert import told_keys
 from .. import closing, fees
 from ..round import Effects, Round
 from ..schema import Memory
@@ -31,8 +30,7 @@ class GuardStep(Step):
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)
-        enabled = ports.settings.alerts_enabled
-        self._unpriced_told = enabled and _UNPRICED in told_keys(ports.rows, _UNPRICED)
+        self._unpriced_told = _UNPRICED in ports.told(_UNPRICED)
 
     async def run(self, tick: Round) -> Effects:
         """One look. Raises: `ActorError`."""

@@ -17,7 +17,6 @@ from ....wire.entitlement import capital_minor_of, capital_of
 from ....wire.errors import HostFault
 from ....wire.money import minor_of_float
 from ....wire.promotion import EntitlementTerms
-from ...alert import told_keys
 from ...guard.entitle import above
 from ..round import Effects, Round
 from ..settings import OversightSettings
@@ -43,9 +42,7 @@ class ReconcileStep(Step):
 
     def _recalled(self, prefix: str) -> set[str]:
         """Strategies that an earlier life told of, so that the end of it is told too."""
-        if not self.ports.settings.alerts_enabled:
-            return set()
-        return {key.removeprefix(prefix) for key in told_keys(self.ports.rows, prefix)}
+        return {key.removeprefix(prefix) for key in self.ports.told(prefix)}
 
     @classmethod
     def serves(cls, settings: OversightSettings) -> bool:

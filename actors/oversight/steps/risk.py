@@ -9,7 +9,6 @@ import trio
 
 from ....wire.alert import AlertDraft, Category, Level
 from ....wire.money import from_minor, to_minor
-from ...alert import told_keys
 from .. import schema
 from ..risk import Pair, Series, value_at_risk, worst_pair
 from ..round import Effects, Round
@@ -35,10 +34,7 @@ class RiskStep(Step):
         self._series = Series()
         for totals in schema.session_totals(ports.rows):
             self._series.add(totals.fund_minor, totals.strategies)
-        self._told = {
-            key: ports.settings.alerts_enabled and key in told_keys(ports.rows, key)
-            for key in (_CORRELATION, _VAR)
-        }
+        self._told = {key: key in ports.told(key) for key in (_CORRELATION, _VAR)}
 
     def is_due(self, tick: Round) -> bool:
         """Whether a session ends with the figures of this tick."""

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from ...alert import told_keys
 from ..round import Effects, Round
 from ..settings import OversightSettings
 from ..statements import WRONG, StatementWatch
@@ -26,7 +25,7 @@ class StatementStep(Step):
             ports.host,
             lambda request: ports.ask("ledger", request),
             ports.settings.break_tolerance,
-            told_keys(ports.rows, WRONG) if ports.settings.alerts_enabled else (),
+            ports.told(WRONG),
         )
 
     @classmethod

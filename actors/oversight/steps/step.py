@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol, TypeVar
 from ....runtime import Clock, Request
 from ....wire.alert import AlertDraft, Category, Level
 from ....wire.persistence import COMMIT_DEADLINE_S, Statement
+from ...alert import told_keys
 from ...host import Host
 from ...persistence import Reader, Refusal, StorageBoard
 from ..clocks import ClockWatch
@@ -52,6 +53,12 @@ class Ports:
     storage: StorageBoard
     # CRITICAL alerts that left from memory, since storage refused them.
     sent: set[AlertDraft] = field(default_factory=set)
+
+    def told(self, prefix: str) -> set[str]:
+        """The open dedup keys that begin so. Told by an earlier life, they are ended by this one:
+        an open key would keep the next alert under it from being heard.
+        """
+        return told_keys(self.rows, prefix) if self.settings.alerts_enabled else set()
 
 
 class Step(ABC):
