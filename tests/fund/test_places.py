@@ -472,6 +472,9 @@ async def test_a_plain_stop_is_confirmed_and_not_asked_again() -> None:
     engine = Plain()
     async with virtual_fund(engine) as world:
         await world.fund.kill_switch.engage(**HALT)
+        with trio.fail_after(SOON_S):
+            while (await world.fund.kill_switch.status()).state != "ENGAGED":
+                await trio.lowlevel.checkpoint()
         for _ in range(5):
             await world.tick()
         assert (await world.fund.kill_switch.status()).state == "ENGAGED"

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -176,6 +177,26 @@ async def test_a_stop_all_past_its_deadline_is_an_emergency(
         assert _stops(engine) == 0
         await trio.sleep(2)
         host.watch_stop()
+        assert _settle(lambda: _stops(engine) == 1)
+
+
+async def test_under_freeze_nothing_is_an_emergency(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Deaf(FakeController):
+        async def stop_all(self, *args: Any) -> Any:
+            await trio.sleep_forever()
+
+    engine = Deaf()
+    async with _host(engine) as host:
+        host.latch.set(msgspec.structs.replace(ENGAGED, action="freeze"))
+        host.start_stop_all("r", "freeze", ("a",), lambda _: None)
+        await trio.sleep(11)
+        host.watch_stop()
+        host.start_emergency_stop("silent for 60 s")
+        assert _stops(engine) == 0
+        host.latch.set(ENGAGED)
+        host.start_emergency_stop("silent for 60 s")
         assert _settle(lambda: _stops(engine) == 1)
 
 
