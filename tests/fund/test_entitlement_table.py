@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -330,6 +331,6 @@ async def test_without_promotion_each_has_the_whole_capital_and_the_host_is_told
         await _tick(world)
         for name in ("a", "b"):
             held = world.fund.entitlement(name)
-            assert (held.mode, held.stage, held.capital) == ("live", None, 100_000)
+            assert (held.mode, held.stage, held.capital) == ("live", None, Decimal(100_000))
     warned = [record for record in caplog.records if "the host must divide" in record.message]
     assert [record.levelname for record in warned] == ["WARNING"]

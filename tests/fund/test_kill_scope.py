@@ -501,6 +501,6 @@ async def test_a_list_that_lacks_a_strategy_counts_it_as_stopped_and_keeps_its_p
         del fake.statuses["a"]
         await _ticks(world, 1)
         status = await world.fund.status()
-        assert (status.running_strategies, status.nav) == (1, 99_300)
+        assert (status.running_strategies, status.nav) == (1, Decimal(99_300))
         held = world.fund.entitlement("a")
         assert (held.mode, held.may_open, held.may_close) == ("reduce", False, True)

@@ -147,7 +147,7 @@ async def test_books_fees_and_nav_go_on_as_ever() -> None:
         await world.advance(86_400, step_s=3_600)
         await _ticks(world, 1)
         sheet = await world.fund.ledger.balance_sheet()
-        assert (sheet["TRADING_FEES"], sheet["POSITIONS"]) == (2, 1_000)
+        assert (sheet["TRADING_FEES"], sheet["POSITIONS"]) == (Decimal(2), Decimal(1_000))
         assert sheet["MANAGEMENT_FEES"] > 5
         status = await world.fund.status()
         assert 100_490 < status.nav < 100_496, "the gain less a day's fee"
