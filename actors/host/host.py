@@ -510,7 +510,7 @@ class Host:
         """Resume a strategy; nothing without that part. Raises: `HostFault`.
 
         Under the kill switch nothing is resumed, and a strategy that is while the switch engages is
-        told to stop.
+        told to stop, as `stop` allows.
         """
         if self.latch.stops(name):
             raise HostFault("resume", "is not called, since the kill switch is engaged")
@@ -520,14 +520,20 @@ class Host:
         await self._calls.begin("resume", name).in_time()
         if self._was_stopped(name, engagements):
             self.start_stop(name, "the kill switch was engaged while it resumed")
-            raise HostFault("resume", "returned under the kill switch, so it is stopped again")
+            end = "is left alone" if self.latch.freezes(name) else "is stopped again"
+            raise HostFault("resume", f"returned under the kill switch, so it {end}")
 
     def _was_stopped(self, name: str, engagements: int) -> bool:
         """Whether the kill switch engaged since, with this strategy in its scope."""
         return self.latch.engagements != engagements and name not in self.latch.spared
 
     async def stop(self, name: str, reason: str) -> None:
-        """Stop a strategy; nothing without that part. Raises: `HostFault`."""
+        """Stop a strategy; nothing without that part, or where the engine must touch nothing of it.
+
+        Raises: `HostFault`.
+        """
+        if self.latch.freezes(name):
+            return
         if self.can(CanPause) and not self._withholds("stop", name, reason, name=name):
             await self._calls.begin("stop", name, reason).in_time()
 

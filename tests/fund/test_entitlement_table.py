@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -313,3 +314,23 @@ def test_a_setting_is_taken_at_its_bounds_and_refused_beyond_them_by_name(
         with pytest.raises(ConfigError) as refusal:
             FundConfig(total_capital=1_000, **{field: value})
         assert refusal.value.field == field, value
+
+
+# -- without promotion
+
+
+async def test_without_promotion_each_has_the_whole_capital_and_the_host_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fake = FakeController(StrategyStatus("a", "running"))
+    async with virtual_fund(fake) as world:
+        await _tick(world)
+        assert "the host must divide" not in caplog.text
+        fake.set("b", state="pending")
+        await _tick(world)
+        await _tick(world)
+        for name in ("a", "b"):
+            held = world.fund.entitlement(name)
+            assert (held.mode, held.stage, held.capital) == ("live", None, Decimal(100_000))
+    warned = [record for record in caplog.records if "the host must divide" in record.message]
+    assert [record.levelname for record in warned] == ["WARNING"]

@@ -14,7 +14,7 @@ from fundops import Fund, FundConfig, StopReport, StrategyStatus, VirtualClock
 from fundops.actors.guard.marker import Marker
 from fundops.runtime import InlineWorker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
-from fundops.wire.errors import StopNotConfirmed
+from fundops.wire.errors import BadRequest, HostFault, StopNotConfirmed
 from fundops.wire.recovery import RecoveryPhase
 from fundops.wire.stream.client import open_status
 from fundops.wire.stream.protocol import Delta, Patch, Snapshot, Welcome
@@ -411,6 +411,135 @@ async def test_freeze_touches_nothing_and_takes_may_close_away() -> None:
         held = world.fund.entitlement("s")
         assert (held.mode, held.may_open, held.may_close) == ("none", False, False)
         assert not world.fund.may_close("s")
+
+
+async def test_a_restart_that_returns_under_freeze_is_left_alone() -> None:
+    fake = SlowRestart()
+    async with virtual_fund(fake, kill_action="freeze", **HEAL) as world:
+        await _restarting(world)
+        await _kill(world)
+        fake.up.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await _ticks(world, 3)
+        assert fake.statuses["s"].state == "running"
+        assert _calls(world, "stop") == 0
+        held = world.fund.entitlement("s")
+        assert (held.mode, held.may_open, held.may_close) == ("none", False, False)
+        (status,) = await world.fund.recovery.statuses()
+        assert status.phase is RecoveryPhase.HELD
+
+
+async def test_a_restart_that_freeze_was_engaged_and_released_over_is_stopped() -> None:
+    fake = SlowRestart()
+    async with virtual_fund(fake, kill_action="freeze", **HEAL) as world:
+        await _restarting(world)
+        await _kill(world)
+        await _ticks(world, 1)
+        await world.fund.kill_switch.release(by="ann", reason="a drill")
+        fake.up.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert fake.statuses["s"].state == "stopped"
+
+
+@pytest.mark.parametrize(("action", "stops"), [("halt", 1), ("freeze", 0)])
+async def test_a_resume_that_returns_under_the_switch_is_refused(action: str, stops: int) -> None:
+    class SlowResume(FakeController):
+        up = trio.Event()
+
+        async def resume(self, name: str) -> None:
+            await self.up.wait()
+            await super().resume(name)
+
+    fake = SlowResume(StrategyStatus("s", "running", equity=1000, allocated=1000))
+    async with virtual_fund(fake, kill_action=action) as world, trio.open_nursery() as nursery:
+        await _ticks(world, 1)
+        await world.fund.pause("s", by="ann", reason="r")
+        await _ticks(world, 1)
+        heard: list[str] = []
+
+        async def resume() -> None:
+            with pytest.raises(HostFault, match="returned under the kill switch") as fault:
+                await world.fund.resume("s", by="ann", reason="r")
+            heard.append(str(fault.value))
+
+        nursery.start_soon(resume)
+        await trio.testing.wait_all_tasks_blocked()
+        await _kill(world)
+        fake.up.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert _calls(world, "stop") == stops
+        assert ("is stopped again" in heard[0]) is (action == "halt")
+        assert not world.fund.may_trade("s")
+        assert (await world.fund.why("s")).blockers[1].kind == "operator", "the pause stands"
+
+
+async def test_a_strategy_that_runs_without_a_part_to_stop_it_is_a_stop_all_each_tick() -> None:
+    asked: list[tuple[str, ...]] = []
+
+    class Small:
+        def strategies(self) -> list[StrategyStatus]:
+            return [StrategyStatus("s", "running", equity=1000, allocated=1000)]
+
+        def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
+            asked.append(tuple(strategies))
+            return StopReport(0, 0)
+
+    async with virtual_fund(Small()) as world:  # type: ignore[arg-type]
+        await _ticks(world, 1)
+        await _kill(world)
+        await _ticks(world, 2)
+        asked.clear()
+        await _ticks(world, 5)
+        assert asked == [("s",)] * 5
+        status = await world.fund.kill_switch.status()
+        assert (status.state, status.problem) == ("UNCONFIRMED", "s running under the kill switch")
+
+
+async def test_an_emergency_stop_confirms_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    fake = SlowRestart()
+    fake.stopped = trio.Event()
+    async with virtual_fund(fake) as world:
+        await _ticks(world, 1)
+        await _kill(world)
+        await trio.sleep(13)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert _calls(world, "emergency_stop") == 1
+        assert await _state(world) == "UNCONFIRMED"
+        fake.stopped.set()
+
+
+async def test_no_rate_limit_refuses_it_or_hides_it() -> None:
+    fake = _fake()
+    fake.set("s", state="stopped")
+    async with virtual_fund(fake) as world:
+        await _ticks(world, 1)
+        for number in range(1, 41):
+            assert await _kill(world) == "ENGAGING"
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await _state(world), _calls(world, "stop_all")) == ("ENGAGED", number)
+            await world.fund.kill_switch.release(by="ann", reason="a drill")
+
+
+async def test_it_is_rearmed_in_no_other_way() -> None:
+    async with virtual_fund(_fake()) as world:
+        await _kill(world)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(BadRequest, match="rearm") as refusal:
+            await world.fund.kill_switch.release(by="a", reason="r", rearm="x")  # type: ignore[arg-type]
+        assert refusal.value.field == "rearm"
+        assert await _state(world) == "ENGAGED"
+
+
+async def test_no_time_and_no_recovery_of_nav_releases_it() -> None:
+    fake = FakeController(StrategyStatus("s", "running"))
+    async with virtual_fund(fake) as world:
+        await _ticks(world, 1)
+        fake.set("s", realized_pnl=-16_000)
+        await _ticks(world, 1)
+        fake.set("s", state="stopped", realized_pnl=50_000)
+        await _ticks(world, 60, 86_400)
+        status = await world.fund.status()
+        assert (status.kill_switch, status.drawdown_pct) == ("ENGAGED", 0.0)
 
 
 # -- the marker and the database

@@ -11,6 +11,7 @@ import pytest
 import trio.testing
 
 from fundops import PromotionStage, StopReport, StrategyStatus
+from fundops.actors.guard import core
 from fundops.actors.guard.marker import Marker
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import BadRequest, StopNotConfirmed
@@ -432,3 +433,74 @@ async def test_under_freeze_the_guards_pause_of_a_live_strategy_waits_for_the_re
         await _ticks(world, 2)
         assert _acts(world, "pause")[-1] == "a"
         assert _acts(world, "set_stage") == ["a"]
+
+
+# -- what follows from it, and what does not
+
+
+async def test_it_demotes_only_the_strategies_that_breached_their_own_limits() -> None:
+    fake = _stages(a="live-small", b="live-small")
+    async with virtual_fund(fake, **BOTH) as world:
+        await _adopted(world, a=P.Live_Small, b=P.Live_Small)
+        fake.set("a", realized_pnl=-20_000, equity=500)
+        await _ticks(world, 3)
+        assert await _state(world) == "ENGAGED"
+        stages = [await world.fund.promotion.current_stage(name) for name in "ab"]
+        assert stages == [P.Shadow, P.Live_Small]
+
+
+async def test_a_silent_host_without_real_money_is_no_emergency() -> None:
+    fake = _stages(c="paper")
+    async with virtual_fund(fake, **BOTH) as world:
+        await _adopted(world, c=P.Paper)
+        fake.failures["strategies"] = RuntimeError("gone")
+        await _ticks(world, 90)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert [call[0] for call in fake.calls if call[0] != "set_stage"] == []
+        assert "Host silent with real money live" not in [a.title for a in world.sent_alerts()]
+
+
+async def test_each_silence_is_an_emergency_of_its_own() -> None:
+    fake = _stages(a="live-small")
+    async with virtual_fund(fake) as world:
+        for silences in (1, 2):
+            await _ticks(world, 1)
+            fake.failures["strategies"] = RuntimeError("gone")
+            await _ticks(world, 90)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert [call[0] for call in fake.calls] == ["emergency_stop"] * silences
+            fake.failures.clear()
+
+
+async def test_the_venue_hears_nothing_while_the_guards_step_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("a defect")
+
+    fake = _stages(a="live-small")
+    async with virtual_fund(fake) as world:
+        await _ticks(world, 1)
+        until = fake.alive_until_us
+        assert until is not None
+        with monkeypatch.context() as patched:
+            patched.setattr(core, "look", broken)
+            world.clock.advance(5)
+            assert "guard" in (await world.fund.tick()).failed
+            await trio.testing.wait_all_tasks_blocked()
+            assert fake.alive_until_us == until
+        await _ticks(world, 1)
+        assert fake.alive_until_us == until + 6_000_000
+
+
+async def test_a_list_that_lacks_a_strategy_counts_it_as_stopped_and_keeps_its_pnl() -> None:
+    fake = _stages(a="live-small", b="live-small")
+    async with virtual_fund(fake) as world:
+        fake.set("a", realized_pnl=-700)
+        await _ticks(world, 1)
+        del fake.statuses["a"]
+        await _ticks(world, 1)
+        status = await world.fund.status()
+        assert (status.running_strategies, status.nav) == (1, Decimal(99_300))
+        held = world.fund.entitlement("a")
+        assert (held.mode, held.may_open, held.may_close) == ("reduce", False, True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import trio.testing
 
-from fundops import PromotionStage, StopReport, StrategyStatus
-from fundops.testing import FakeController, VirtualFund, virtual_fund
+from fundops import Fill, PromotionStage, StopReport, StrategyStatus
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import StopNotConfirmed
 
 OBSERVE: dict[str, Any] = {"mode": "observe", "alert_log": True}
@@ -131,4 +132,47 @@ async def test_the_venue_hears_nothing_of_the_leases() -> None:
     fake = _fake()
     async with virtual_fund(fake, **OBSERVE) as world:
         await _ticks(world, 2)
+        assert fake.alive_until_us is None
+
+
+async def test_books_fees_and_nav_go_on_as_ever() -> None:
+    fake = _fake(equity=None, allocated=0)
+    fake.fill_list = [
+        Fill("1", "s", "AAPL", Decimal(10), Decimal(100), Decimal(2), START_US, cursor="1")
+    ]
+    settings = {"ledger_enabled": True, "management_fee_bps": 200, **OBSERVE}
+    async with virtual_fund(fake, **settings) as world:
+        await _ticks(world, 1)
+        fake.set("s", realized_pnl=500)
+        await world.advance(86_400, step_s=3_600)
+        await _ticks(world, 1)
+        sheet = await world.fund.ledger.balance_sheet()
+        assert (sheet["TRADING_FEES"], sheet["POSITIONS"]) == (Decimal(2), Decimal(1_000))
+        assert sheet["MANAGEMENT_FEES"] > 5
+        status = await world.fund.status()
+        assert 100_490 < status.nav < 100_496, "the gain less a day's fee"
+        assert [one.session for one in await world.fund.nav_history()] == ["2026-01-05"]
+        assert fake.calls == []
+        assert fake.alive_until_us is None
+
+
+async def test_no_acting_part_is_called_for_any_reason() -> None:
+    fake = FakeController(StrategyStatus("s", "running", equity=1_000, allocated=1_000))
+    settings = {"self_healing_enabled": True, "recovery_every_ticks": 1, **OBSERVE}
+    async with virtual_fund(fake, **settings) as world:
+        await _ticks(world, 1)
+        await world.fund.pause("s", by="ann", reason="r")
+        await _ticks(world, 2)
+        await world.fund.resume("s", by="ann", reason="r")
+        fake.set("s", state="failed")
+        await _ticks(world, 90)
+        await world.fund.kill_switch.engage(reason="x", by="ann")
+        fake.set("s", state="running")
+        await _ticks(world, 5)
+        await world.fund.kill_switch.release(by="ann", reason="r", accept_open_orders=True)
+        fake.failures["strategies"] = RuntimeError("gone")
+        for _ in range(90):
+            world.clock.advance(1)
+            await world.fund.tick()
+        assert fake.calls == []
         assert fake.alive_until_us is None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fundops import PromotionStage, SubsystemDisabled, open_reader
+from fundops import FundopsError, PromotionStage, SubsystemDisabled, open_reader
 from fundops.actors.persistence import actor as persistence_actor
 from fundops.control.audit import AuditRow
+from fundops.control.commands import COMMANDS, FUND
 from fundops.testing import VirtualFund, virtual_fund
 from fundops.wire.errors import BadRequest, KillSwitchNotEngaged, StorageDegraded
 
@@ -36,6 +38,24 @@ async def test_a_signed_change_in_process_leaves_a_row_with_its_outcome() -> Non
         "promotion.freeze",
         {"done": None},
     )
+
+
+@pytest.mark.parametrize("name", [one.name for one in COMMANDS.values() if one.signed])
+async def test_every_signed_change_in_process_leaves_a_row(name: str) -> None:
+    """By its `by`, whether it is done or refused."""
+    command = COMMANDS[name]
+    given: dict[str, Any] = {
+        parameter.name: "text"
+        for parameter in command.signature.parameters.values()
+        if parameter.default is parameter.empty
+    }
+    async with virtual_fund() as world:
+        door = world.fund if command.part == FUND else getattr(world.fund, command.part)
+        with suppress(FundopsError):
+            await getattr(door, command.verb)(**{**given, "by": "ann"})
+        await world.fund.commands.finish()
+        (row,) = _rows(world)
+    assert (row.door, row.command, row.by) == ("process", name, "ann")
 
 
 async def test_a_refused_change_leaves_a_row_too_and_raises_as_before() -> None:

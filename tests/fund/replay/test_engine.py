@@ -33,8 +33,10 @@ from fundops.replay.lineup import Strategy
 from fundops.replay.prices import Bar
 from fundops.replay.run import replay
 from fundops.runtime import InlineWorker, Worker
+from fundops.testing import virtual_fund
 from fundops.wire.controller import Fill
 from fundops.wire.money import from_minor
+from fundops.wire.oversight import TickReport
 
 CAPITAL_MINOR = 1_000 * 10**8
 COST = Decimal("0.000025")  # of the notional, each side
@@ -592,6 +594,24 @@ async def test_a_crash_of_the_tick_itself_books_every_fill_and_moves_a_fee_by_le
         assert one["key"] == other["key"]
         assert one == other or one["kind"] == "management_fee"
     assert abs(drilled.nav - plain.nav) < Decimal("0.01")
+
+
+async def test_a_session_is_ten_ticks_a_minute_apart_and_then_the_market_is_closed() -> None:
+    bars = _bars(*PRICES)
+    clock = VirtualClock(session_open_us(bars[0]) - 3_600_000_000)
+    line_up = [Strategy("s", "X", Plan((0.3,) * len(bars), flat_at_close=False))]
+    engine = ReplayEngine(line_up, {"X": bars}, 0, 10_000_000, clock.now_us, Script())
+    seen: dict[int, list[float]] = {}
+
+    async def on_tick(session: int, report: TickReport) -> None:
+        since_us = clock.now_us() - session_open_us(bars[session])
+        seen.setdefault(session, []).append(since_us / 60_000_000)
+
+    async with virtual_fund(engine, clock=clock) as world:  # type: ignore[arg-type]
+        await replay(world.fund, engine, clock, bars, on_tick=on_tick)
+        history = await world.fund.nav_history()
+    assert seen == {session: [*range(10)] for session in range(len(bars))}
+    assert [one.session for one in reversed(history)] == [bar.day.isoformat() for bar in bars]
 
 
 async def test_a_paper_replay_leaves_no_trace_in_the_books(tmp_path: Path) -> None:
