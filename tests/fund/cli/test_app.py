@@ -149,7 +149,7 @@ def test_the_installed_command_is_the_same_one() -> None:
         (["demo", "--sessions"], "--sessions"),
         (["demo", "--start", "2009-13-01"], "--start"),
         (["demo", "--start", "yesterday"], "--start"),
-        (["demo", "--start", "2050-01-01"], "2018-12-31"),
+        (["demo", "--start", "2050-01-01", "--port", "0"], "2018-12-31"),
         (["demo", "--seed", "x"], "--seed"),
         (["demo", "--port", "99999", "--sessions", "1"], "--port: 99999"),
         (["demo", "--port", "-1", "--sessions", "1"], "--port: -1"),
