@@ -25,7 +25,11 @@ async def ticks(world: VirtualFund, count: int = 1) -> None:
 
 @pytest.mark.parametrize("every", [1, 6, 60])
 async def test_gates_are_judged_every_few_ticks(every: int) -> None:
-    settings = {"promotion_enabled": True, "promotion_every_ticks": every, "min_paper_days": 0}
+    settings: dict[str, Any] = {
+        "promotion_enabled": True,
+        "promotion_every_ticks": every,
+        "min_paper_days": 0,
+    }
     async with virtual_fund(engine(stage="paper"), **settings) as world:
         promotion = world.fund.promotion
         await promotion.register("s")
