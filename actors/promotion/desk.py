@@ -182,42 +182,43 @@ class Desk:
     # -- registering
 
     def _register(self, request: Register, book: Book, now_us: int) -> Decided:
-        check_name(request.name)
-        stage = self.policy.stage(request.stage)
-        known = book.known(request.name)
+        known = self._registered(request, book)
         if known is not None:
             return Decided(core.repeated(known, request.name, request.family, request.budget_minor))
-        change = core.registered(
-            request.name,
-            stage,
-            now_us,
-            by=request.by,
-            adopt=False,
-            family=request.family,
-            budget_minor=request.budget_minor,
-        )
-        return self.changed(change.after.id, (change,), book, now_us)
+        return self._entered(self._beginning(request, now_us), book, now_us)
 
     def _adopt(self, request: Adopt, book: Book, now_us: int) -> Decided:
-        check_name(request.name)
-        stage = self.policy.stage(request.stage)
-        known = book.known(request.name)
+        known = self._registered(request, book)
         if known is not None:
             core.repeated(known, request.name, None, None)
             raise Conflict(f"{request.name} is registered already")
-        change = core.registered(
-            request.name,
-            stage,
-            now_us,
-            by=request.by,
-            adopt=True,
-            reason=request.reason,
-            family=request.family,
-            budget_minor=request.budget_minor,
-        )
+        change = self._beginning(request, now_us, adopt=True, reason=request.reason)
         if not request.over_capital:
             others_minor = book.others_minor(change.after)
             check_capital(change.after, self.policy, self.capital, others_minor)
+        return self._entered(change, book, now_us)
+
+    def _registered(self, request: Register | Adopt, book: Book) -> Strategy | None:
+        """The strategy that has the name already. Raises: `MetricError`, `UnknownStage`."""
+        check_name(request.name)
+        self.policy.stage(request.stage)
+        return book.known(request.name)
+
+    def _beginning(
+        self, request: Register | Adopt, now_us: int, *, adopt: bool = False, reason: str = ""
+    ) -> Change:
+        return core.registered(
+            request.name,
+            self.policy.stage(request.stage),
+            now_us,
+            by=request.by,
+            adopt=adopt,
+            reason=reason,
+            family=request.family,
+            budget_minor=request.budget_minor,
+        )
+
+    def _entered(self, change: Change, book: Book, now_us: int) -> Decided:
         return self.changed(change.after.id, (change,), book, now_us)
 
     # -- evidence
