@@ -140,6 +140,7 @@ def test_silence(drill: Drill) -> None:
         drill,
         silence,
         [
+            ("NAV 1,000.00", "1 running"),
             (),
             ("NAV 1,000.00", "last tick 0 s ago; the host is silent"),
             ("may not open, may close", "the host is silent"),

@@ -372,6 +372,17 @@ async def test_a_fund_without_strategies_misses_no_word(tmp_path: Path) -> None:
         assert not (await host.fund.status()).stale
 
 
+async def test_an_engine_that_has_never_answered_is_silent() -> None:
+    fake = _fake()
+    fake.failures["strategies"] = ConnectionError()
+    async with virtual_fund(fake) as world:
+        await _ticks(world, 11)
+        assert (await world.fund.status()).stale
+        fake.failures.clear()
+        await _ticks(world, 1)
+        assert not (await world.fund.status()).stale
+
+
 # -- resuming
 
 
