@@ -3,7 +3,7 @@
 async with AsyncioFund.open(FundConfig(total_capital=100_000, ledger_enabled=True)) as fund:
     await fund.ledger.deposit("2500")
 
-The fund runs on trio in a thread of its own, so a host that blocks its loop does not stop it. A
+The fund runs on trio in another thread, so a host that blocks its loop does not stop it. A
 call is posted to that thread and awaited; cancelling the caller cancels it there.
 """
 

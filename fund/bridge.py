@@ -2,7 +2,7 @@
 
 Calls are posted through a deque with one wake for all that wait in it. Each runs as a task of the
 trio thread, in the context variables of its caller, and its outcome is delivered once. When the run
-ends, whatever the reason, each call that is still open fails with `FundClosed`, so no caller hangs.
+ends, for any reason, each call that is still open fails with `FundClosed`, so no caller hangs.
 
 A forked child has no such thread: there a bridge is as if it had never been started, and says so.
 """

@@ -1,7 +1,7 @@
 """FundConfig: every setting of a fund, checked when it is made, with the field named.
 
 All subsystems are off by default. Percentages end in `_pct`, basis points in `_bps`, seconds in
-`_s`. Each setting says what it means where it is declared: here, or in the settings of the
+`_s`. The meaning of each setting stands where it is declared: here, or in the settings of the
 subsystem that uses it (`parts`).
 """
 
@@ -60,7 +60,7 @@ def home() -> Path:
 
 
 def is_file_path(path: object) -> bool:
-    """Whether it names a file; SQLite has names of its own for databases in memory, and for URIs.
+    """Whether it names a file; SQLite has other names for databases in memory, and for URIs.
 
     A path that no file system takes, with a zero byte or half of a surrogate pair, is none.
     """
@@ -229,7 +229,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError(error.field, f"{shown(error.value)} {error.problem}") from None
         if self.currency == UNITS:
             raise ConfigError("currency", f"{UNITS} counts the shares in a fund: choose another")
-        self.oversight_settings()  # a rule of its own is checked there
+        self.oversight_settings()  # it checks one more rule
         self._check_promotion()
         if self.tick_interval_s is not None and self.lease_s < 2 * self.tick_interval_s:
             raise ConfigError(
@@ -329,7 +329,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     def literal(cls, **settings: Any) -> FundConfig:
         """A config that follows the description to the letter, where the defaults are stricter.
 
-        `settings` are those of `FundConfig`, and win. docs/decisions.md lists what it sets.
+        `settings` are those of `FundConfig`, and win. docs/decisions.md has the list.
 
         Raises: `ConfigError`.
         """
@@ -416,7 +416,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         return self.part(
             OversightSettings,
             alerts_enabled=self.alerts_enabled,
-            # A log reaches a person only who reads it.
+            # A log reaches only a person who reads it.
             reaches_a_person=self.alert_webhook_url is not None,
             fees=self.part(FeeSettings),
         )

@@ -152,7 +152,7 @@ class SyncVerbs(SyncFace):
         """Take the wall clock as right after a jump (`FundStatus.clock_suspect`).
 
         Sessions, fees and promotions go on from its time at the next tick. False when it was not
-        suspect. `by` names the person who has looked.
+        suspect. `by` names a person.
 
         Raises: `BadRequest` without a name and a reason.
         """
@@ -425,7 +425,7 @@ class SyncLedger(SyncFace):
     ) -> Posted:
         """Pay out fees that were charged: FEES_RECEIVABLE / CASH.
 
-        Raises: `InsufficientFunds` beyond what is owed.
+        Raises: `InsufficientFunds` above the fees owed.
         """
 
     def income(
@@ -1001,7 +1001,7 @@ class AsyncioVerbs(AsyncioFace):
         """Take the wall clock as right after a jump (`FundStatus.clock_suspect`).
 
         Sessions, fees and promotions go on from its time at the next tick. False when it was not
-        suspect. `by` names the person who has looked.
+        suspect. `by` names a person.
 
         Raises: `BadRequest` without a name and a reason.
         """
@@ -1274,7 +1274,7 @@ class AsyncioLedger(AsyncioFace):
     ) -> Posted:
         """Pay out fees that were charged: FEES_RECEIVABLE / CASH.
 
-        Raises: `InsufficientFunds` beyond what is owed.
+        Raises: `InsufficientFunds` above the fees owed.
         """
 
     async def income(

@@ -116,7 +116,7 @@ class Fund(FundDoor):
             clock.now_us,
         )
         self.recovery = RecoveryDoor(ref("recovery", enabled=config.self_healing_enabled), host)
-        # Runs what other processes ask for, and audits what is asked here.
+        # Runs the commands of other processes, and audits the calls of this one.
         self.commands = CommandRunner(
             {
                 "fund": self,
@@ -340,7 +340,7 @@ def _telling(on_fund_lost: Callable[[SupervisorEscalated], None] | None) -> Iter
         if isinstance(lost, SupervisorEscalated) and on_fund_lost is not None:
             try:
                 on_fund_lost(lost)
-            except FOREIGN_ERRORS:  # the host hears the fund's own end all the same
+            except FOREIGN_ERRORS:  # the host still gets the fund's error
                 log.exception("on_fund_lost raised")
         raise
 
@@ -377,7 +377,7 @@ def _status_port(config: FundConfig) -> Iterator[HeldPort | None]:
 def _tell_crashes(
     supervisor: Supervisor, crashes: CrashWatch, board: StatusBoard, clock: Clock
 ) -> None:
-    """Let oversight tell the crashes of actors; what it cannot take now it tells at its tick."""
+    """Let oversight tell the crashes of actors; at its tick, if its queue is full."""
     oversight = supervisor.ref("oversight")
 
     def hear(event: Event) -> None:

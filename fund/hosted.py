@@ -1,4 +1,4 @@
-"""The half that FundManager and AsyncioFund share: a fund in a thread of its own.
+"""The half that FundManager and AsyncioFund share: a fund in another thread.
 
 Its methods may be called from any thread and wait for nothing but, at most, one turn of the fund's
 loop.
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Hosted:
-    """A fund in a thread of its own."""
+    """A fund in another thread."""
 
     def __init__(self, config: FundConfig, bridge: Bridge[Fund]) -> None:
         self.config = config

@@ -39,8 +39,8 @@ __all__ = [
 
 Outcome = Literal["done", "not_executed", "unknown"]
 
-# What reading a value of a foreign class may raise. A class of a plug-in that calls sys.exit must
-# not end the fund.
+# Raised by foreign classes when a value is read. A class of a plug-in that calls sys.exit must not
+# end the fund.
 FOREIGN_ERRORS = (Exception, SystemExit)
 
 

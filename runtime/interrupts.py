@@ -22,5 +22,5 @@ undisturbed = trio.lowlevel.enable_ki_protection
 
 @undisturbed
 async def run_undisturbed(function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    """Run a coroutine function of a task of its own, without Ctrl-C in it."""
+    """Run a coroutine function as a whole task, without Ctrl-C in it."""
     return await function(*arguments)

@@ -69,7 +69,7 @@ SECRET = {"secret": True}
 
 
 def shown(value: object) -> str:
-    """The value as an error text shows it: short and encodable, whatever its `__repr__` does."""
+    """The value as an error text shows it: short and encodable, also when its `__repr__` fails."""
     try:
         text = encodable(str.__str__(repr(value)))
     except FOREIGN_ERRORS:  # a huge int raises too

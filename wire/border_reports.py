@@ -89,7 +89,7 @@ def cursor_of(report: object) -> str:
 
 
 def id_of(report: object) -> str:
-    """The report's id as a person reads it, whatever it is; at most 128 characters."""
+    """The report's id for a person to read, of any type; at most 128 characters."""
     value = field_of(report, "id") if _is_report(report) else report
     text = plain_text(value)
     return fitted(_shown(value) if text is None else text, TEXT_MAX)

@@ -111,9 +111,9 @@ class GuardState(msgspec.Struct, frozen=True):
 
 
 class FeeTerms(msgspec.Struct, frozen=True):
-    """The performance fee as a rule: the guard applies it to the figures of its own look."""
+    """The performance fee as a rule: the guard applies it to the figures of its look."""
 
-    performance_pct: float = 0.0  # percent of what a unit gains above the mark
+    performance_pct: float = 0.0  # percent of a unit's gain above the mark
     mark_per_unit: float = 1.0  # the high-water mark
 
 

@@ -169,14 +169,14 @@ class Mark(_Event, frozen=True, tag="mark"):
     """The change of a position's value since its last mark: POSITIONS:MTM / UNREALIZED_PNL."""
 
     instrument: str
-    value: Amount  # of the whole position now; for a short what it costs to buy it back
+    value: Amount  # of the whole position now; for a short the cost of buying it back
 
 
 class Settle(_Event, frozen=True, tag="settlement"):
     """Closes the whole position in a resolved market at its payoff."""
 
     market: str
-    payoff: Amount  # in total; for a short what is paid
+    payoff: Amount  # in total; for a short the amount paid
 
 
 class ChargeManagementFee(_Event, frozen=True, tag="management_fee"):

@@ -151,7 +151,7 @@ def exact_decimal(value: Amount, field: str = "amount", *, floats: str = "round"
     A price may have more digits than the scale: rounded before it is multiplied, 40,000,000,000 at
     0.000000004 would cost nothing. A float counts as the shortest decimal number that names it.
 
-    Raises: `AmountError` for what is no finite number, more than 128 digits, and 10^41 or more.
+    Raises: `AmountError` unless it is a finite number below 10^41 with at most 128 digits.
     """
     if (
         type(value) is Decimal

@@ -372,7 +372,7 @@ class DemoteAutomatically(Request[Transition | None], frozen=True):
     by: str
     reason: str
     # A key under which it is done once at most, such as one for each episode of recovery; then a
-    # repeat has the first outcome, whatever its reason. None: it is done each time.
+    # repeat has the first outcome, also with another reason. None: it is done each time.
     once: str | None = None
 
 

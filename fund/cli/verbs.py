@@ -1562,7 +1562,7 @@ VERBS: Final[tuple[V, ...]] = (
         effect='loosens',
         reach='socket',
         help='Take the wall clock as right after a jump (FundStatus.clock_suspect).',
-        more='Sessions, fees and promotions go on from its time at the next tick. False when it was not suspect. --by names the person who has looked.',
+        more='Sessions, fees and promotions go on from its time at the next tick. False when it was not suspect. --by names a person.',
         parameters=(
             P('reason', '--reason', 'text', 'why, for the record', required=True, value='TEXT'),
             P('by', '--by', 'text', 'the name of the person who decides, for the audit table', default='$USER', value='NAME'),

@@ -1,8 +1,8 @@
 """The table of commands: every verb of a fund, written once.
 
 The synchronous and asyncio doors, the control socket, the command line, their documentation and the
-audit are made from it. A verb is a coroutine of a door (`fundops.doors`); its row says what it does
-and who may ask for it. A public coroutine without a row fails a test.
+audit are made from it. A verb is a coroutine of a door (`fundops.doors`); its row has its meaning
+and its callers. A public coroutine without a row fails a test.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Runs the commands of the table on the doors of one fund, and writes the audit rows of changes.
 
 A command from outside (`run`) leaves its row, done or refused, before its answer is sent. In
-process (`sign`) each change to which a person gives a name with `by` leaves one, too. What tightens
-never waits for its row: a database that hangs must not delay a kill switch.
+process (`sign`) each change to which a person gives a name with `by` leaves one, too. An act that
+tightens never waits for its row: a database that hangs must not delay a kill switch.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def _signed(
 ) -> tuple[Caller, dict[str, Any]]:
     """The caller in process, and its arguments as JSON values.
 
-    What tightens takes any object as a text, so nothing here may fail.
+    An act that tightens takes any object as a text, so nothing here may fail.
     """
     try:
         given = command.signature.bind(*args, **kwargs).arguments

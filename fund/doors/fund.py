@@ -185,7 +185,7 @@ class FundDoor:
         """Take the wall clock as right after a jump (`FundStatus.clock_suspect`).
 
         Sessions, fees and promotions go on from its time at the next tick. False when it was not
-        suspect. `by` names the person who has looked.
+        suspect. `by` names a person.
 
         Raises: `BadRequest` without a name and a reason.
         """

@@ -1,4 +1,4 @@
-"""Requests without foreign code: what a caller gave becomes exact types before an actor sees it.
+"""Requests without foreign code: the caller's values become exact types before an actor sees them.
 
 An actor that calls a method of a caller's class, be it `__eq__` or `__hash__`, crashes when that
 raises, with the work of all other callers. So a subclass of text or of a number becomes a plain

@@ -353,7 +353,7 @@ class LedgerDoor(Door):
     ) -> Posted:
         """Pay out fees that were charged: FEES_RECEIVABLE / CASH.
 
-        Raises: `InsufficientFunds` beyond what is owed.
+        Raises: `InsufficientFunds` above the fees owed.
         """
         return await self._book(PayFees, amount, key=key, strategy=strategy, at=at, memo=memo)
 

@@ -312,7 +312,7 @@ def _why_of_the_fund(path: Path, asked: OneStrategy) -> Blockers | None:
             raise
         return None  # a file in which no fund has run, such as one of promotion alone
     except ControlError as error:
-        if error.kind != "ControlError":  # an error of the fund, in a class of its own
+        if error.kind != "ControlError":  # an error of the fund
             raise
         return None
     return _blockers(msgspec.convert(answer, Why), fund_answers=True)

@@ -40,8 +40,8 @@ async def replay(
     """
     engine.may_trade = fund.may_trade
     for session, bar in enumerate(window):
-        # What the status stream still asks is answered first: it would show yesterday's data as of
-        # this session, and so a feed as stale that is none.
+        # The open questions of the status stream are answered first: it would show yesterday's data
+        # as of this session, and so a fresh feed as stale.
         await fund.status()
         if drills and session in drills:
             fund.drill(drills[session])
