@@ -267,7 +267,7 @@ def voided(
     was_frozen_us = moved_us - earlier.frozen_since_us if earlier.frozen_since_us is not None else 0
     episode = msgspec.structs.replace(
         earlier.episode,
-        frozen_us=earlier.episode.frozen_us + max(0, was_frozen_us) + max(0, now_us - moved_us),
+        frozen_us=earlier.episode.frozen_us + was_frozen_us + now_us - moved_us,
         track=earlier.episode.track.interrupted(strategy.episode.track),
         ready=False,
     )

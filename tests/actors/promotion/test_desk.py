@@ -539,6 +539,28 @@ def test_a_voided_promotion_ends_the_real_capital(office: Office) -> None:
     assert office.ask(ReadSnapshot("mm")).days_in_stage == 14
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("before_s", [-86_400, -1, 0, 86_400], ids="before {}".format)
+@pytest.mark.parametrize("between_s", [-86_400, -1, 0, 86_400], ids="between {}".format)
+def test_a_voided_time_is_left_out_whichever_way_the_clock_went(
+    office: Office, frozen: bool, before_s: int, between_s: int
+) -> None:
+    office.adopted(Shadow)
+    if frozen:
+        office.days(5)
+        office.ask(Freeze("mm", True, "ann", "hold"))
+    office.now_us += before_s * 1_000_000
+    moved = office.ask(Demote("mm"))
+    counted_us = 5 * DAY_US if frozen else before_s * 1_000_000
+    office.now_us += between_s * 1_000_000
+    office.ask(Void(moved.seq, "ann", "x"))
+    if frozen:
+        office.ask(Freeze("mm", False, "ann", "go on"))
+    office.days(14)
+    # As if it had never moved; frozen time counts in neither direction.
+    assert office.strategy().active_us(office.now_us) == counted_us + 14 * DAY_US
+
+
 def test_a_void_needs_a_person_a_reason_and_room_for_the_capital(office: Office) -> None:
     office.adopted(Scaled)
     moved = office.ask(Demote("mm"))
