@@ -120,6 +120,11 @@ def test_an_int_and_a_float_and_a_signed_zero_make_the_same_policy() -> None:
     )
 
 
+def test_the_order_in_which_metrics_are_declared_makes_no_other_policy() -> None:
+    one, other = {"hit_rate": "fraction", "slippage": "bps"}, {"slippage": "bps"}
+    assert settled(metrics=one).hash == settled(metrics={**other, **one}).hash
+
+
 @hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(["guarded", "literal"]),
