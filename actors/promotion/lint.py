@@ -8,7 +8,7 @@ from typing import Final
 from ...runtime import ConfigError, shown
 from ...wire.errors import PolicyError
 from ...wire.promotion import PromotionStage
-from ..oversight.sessions import calendar_of
+from ..calendar import calendar_of
 from .criteria import DAYS, LIVE_METRICS, METRICS, Criterion
 from .policy import PromotionPolicy, Rung
 
