@@ -36,8 +36,11 @@ from fundops import (
 )
 from fundops.actors.promotion import schema
 from fundops.doors import PromotionDoor
+from fundops.file.database import prepare
 from fundops.file.lock import OwnerLock
+from fundops.file.meta import identity
 from fundops.wire.errors import (
+    CapitalExceeded,
     Conflict,
     DatabaseError,
     GateNotPassed,
@@ -839,6 +842,63 @@ async def test_a_fund_goes_on_where_a_manager_left_off(tmp_path: Path) -> None:
     assert manager.history()[0].reason == "by the fund"
     with open_reader(tmp_path / "f.db") as reader:
         assert reader.stages() == {"a": Shadow}
+
+
+async def _fund_was_there(path: Path, **settings: Any) -> None:
+    """A fund with a strategy of its whole capital, of 100,000, that has stopped."""
+    config = FundConfig(
+        total_capital=100_000,
+        db_path=path,
+        promotion_enabled=True,
+        tick_interval_s=None,
+        **settings,
+    )
+    async with Fund.open(config) as fund:
+        await fund.promotion.adopt("all", Scaled, by="ann", reason="it trades")
+
+
+async def test_the_capital_of_a_stopped_fund_bounds_what_a_manager_allows(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    await _fund_was_there(tmp_path / "f.db")
+    manager = PromotionManager(tmp_path / "f.db", clock=clock)
+    with pytest.raises(CapitalExceeded, match=r"1,?000\.00"):
+        manager.adopt("more", Small, by="ann", reason="it trades too")
+    manager.adopt("more", Small, by="ann", reason="it trades too", over_capital=True)
+    inputs = manager.evaluate("more").inputs
+    assert (inputs.capital_minor, inputs.others_minor) == (10**13, 10**13)
+    assert inputs.entitled_minor == 10**11
+    manager.register("third", Shadow)
+    clock.advance(14 * DAY_S)
+    manager.record_metrics("third", Shadow, GOOD)
+    assert any("capital" in reason for reason in manager.evaluate("third").blocked_by)
+    with pytest.raises(CapitalExceeded):
+        manager.promote("third")
+    manager.retire("all")
+    assert manager.promote("third").capital_after == 1_000
+
+
+@pytest.mark.parametrize(("percent", "fits"), [(None, True), (101.0, True), (100.5, False)])
+async def test_a_manager_takes_the_bound_of_the_funds_last_run(
+    tmp_path: Path, clock: VirtualClock, percent: float | None, fits: bool
+) -> None:
+    await _fund_was_there(tmp_path / "f.db", max_total_entitlement_pct=percent)
+    manager = PromotionManager(tmp_path / "f.db", clock=clock)
+    if fits:
+        manager.adopt("more", Small, by="ann", reason="it trades too")
+        return
+    with pytest.raises(CapitalExceeded):
+        manager.adopt("more", Small, by="ann", reason="it trades too")
+
+
+def test_a_fund_that_never_ran_has_the_bound_of_a_new_one(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    prepare(tmp_path / "f.db", identity("fund", "USD", 10**13))
+    manager = PromotionManager(tmp_path / "f.db", clock=clock)
+    manager.adopt("all", Scaled, by="ann", reason="it trades")
+    with pytest.raises(CapitalExceeded):
+        manager.adopt("more", Small, by="ann", reason="it trades too")
 
 
 def test_the_docstring_names_the_files_and_nothing_of_this_machine() -> None:
