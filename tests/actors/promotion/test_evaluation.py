@@ -18,8 +18,9 @@ from fundops.actors.promotion import (
     with_gate,
 )
 from fundops.actors.promotion.evaluation import evaluate
+from fundops.actors.promotion.evidence import Record, with_record
 from fundops.actors.promotion.limits import breach
-from fundops.actors.promotion.statistics import probabilistic_sharpe_ratio
+from fundops.actors.promotion.statistics import moments, probabilistic_sharpe_ratio
 from fundops.actors.promotion.strategy import Episode, Metric, Strategy
 from fundops.actors.promotion.track import Track
 from fundops.runtime import DAY_US
@@ -337,6 +338,32 @@ def test_too_few_sessions_have_no_advisories() -> None:
     for subject in (strategy(recorded=GREEN), strategy(undefined=("sharpe",))):
         found = judged(subject, trials=7).advisories
         assert (found.psr, found.se_sharpe, found.n_trials) == (None, None, 7)
+
+
+@pytest.mark.parametrize("name", ["returns", "equity"])
+def test_a_recorded_series_is_judged_by_its_own_skew_and_kurtosis(name: str) -> None:
+    returns = [0.012, 0.011, -0.06, 0.013, 0.012, 0.009, 0.014, -0.002, 0.013, 0.011]
+    series, level = [1.0], 1.0
+    for change in returns:
+        level *= 1 + change
+        series.append(level)
+    record = Record({name: returns if name == "returns" else series}, T0)
+    found = judged(with_record(strategy(), record, LITERAL.sessions_per_year)).advisories
+    shape = moments(returns)
+    sharpe, skew, kurtosis = shape.sharpe, shape.skew, shape.kurtosis
+    assert sharpe is not None
+    assert skew is not None
+    assert kurtosis is not None
+    assert found.psr == pytest.approx(
+        probabilistic_sharpe_ratio(sharpe, 0, 10, skew, kurtosis), rel=1e-9
+    )
+    # Rare large losses prove less than the same ratio of normal returns.
+    assert found.psr < probabilistic_sharpe_ratio(sharpe, 0, 10) - 0.02
+    older = strategy(measured={})
+    kept = Metric(sharpe * LITERAL.sessions_per_year**0.5, T0, name, 10)
+    episode = msgspec.structs.replace(older.episode, measured={"sharpe": kept})
+    told = judged(msgspec.structs.replace(older, episode=episode)).advisories
+    assert told.psr == pytest.approx(probabilistic_sharpe_ratio(sharpe, 0, 10))
 
 
 # -- one value
