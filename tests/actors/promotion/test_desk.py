@@ -17,6 +17,7 @@ from fundops.actors.promotion import (
     Criterion,
     PromotionGate,
     PromotionPolicy,
+    PromotionSettings,
     policy_of,
     schema,
 )
@@ -691,6 +692,65 @@ def test_counts_since_the_registration_lose_what_came_before_the_stage(office: O
     assert metrics["n_trades"] == 20
     assert metrics["win_rate"] == pytest.approx((48 - 30) / 20)
     assert metrics["max_drawdown"] == pytest.approx(0.1)
+
+
+def test_equity_since_the_registration_begins_at_the_last_one_before_the_stage(
+    office: Office,
+) -> None:
+    office.ask(Register("mm"))
+    office.days(14)
+    office.ask(
+        RecordMetrics("mm", Paper, {"equity": [100, 80, 120]}, cumulative_since="registration")
+    )
+    office.ask(RecordMetrics("mm", Paper, {"n_trades": 60}))
+    office.ask(Promote("mm"))
+    later = {"equity": [100, 80, 120, 90, 99]}
+    office.ask(RecordMetrics("mm", Shadow, later, cumulative_since="registration"))
+    # From 120 to 90: the return of the stage's first session has its base in the session before.
+    assert office.ask(ReadSnapshot("mm")).metrics["max_drawdown"] == pytest.approx(0.25)
+
+
+def test_the_engines_reports_measure_before_a_recorded_series(office: Office) -> None:
+    office.adopted(Paper)
+    for number, equity in enumerate((100.0, 101.0, 103.0), 1):
+        office.look(status(equity))
+        office.days(1)
+        office.look(status(equity), session=f"2026-01-0{number}")
+    measured = office.ask(ReadSnapshot("mm")).metrics["sharpe"]
+    office.ask(RecordMetrics("mm", Paper, {"returns": [0.01, -0.5, 0.02]}))
+    snapshot = office.ask(ReadSnapshot("mm"))
+    assert snapshot.metrics["sharpe"] == measured
+    # A fall that either shows has happened, also after the next session of the engine.
+    assert snapshot.metrics["max_drawdown"] == pytest.approx(0.5)
+    office.days(1)
+    office.look(status(104.0), session="2026-01-04")
+    assert office.ask(ReadSnapshot("mm")).metrics["max_drawdown"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("given", [None, 100.0])
+def test_sessions_are_as_many_a_year_as_the_policy_says(path: Path, given: float | None) -> None:
+    policy = policy_of(settings=PromotionSettings(periods_per_year=given))
+    office = Office(path, policy, Capital())
+    office.ask(Register("mm"))
+    for number, equity in enumerate((100.0, 101.0, 103.0, 102.0), 1):
+        office.look(status(equity), session=f"2026-01-0{number}")
+        office.days(1)
+    returns = [101 / 100 - 1, 103 / 101 - 1, 102 / 103 - 1]
+    ratio = statistics.fmean(returns) / statistics.stdev(returns)
+    # A look tells the sessions of its own calendar, 252 unless it says otherwise.
+    due = (given or 252) ** 0.5 * ratio
+    assert office.ask(ReadSnapshot("mm")).metrics["sharpe"] == pytest.approx(due)
+    office.store.close()
+
+
+def test_an_older_series_does_not_replace_a_newer_one(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.days(3)
+    newer, older = [0.02, -0.01, 0.015], [0.03, 0.01, 0.02]
+    office.ask(RecordMetrics("mm", Paper, {"returns": newer}, office.now_us, "a"))
+    sharpe = office.ask(ReadSnapshot("mm")).metrics["sharpe"]
+    office.ask(RecordMetrics("mm", Paper, {"returns": older}, office.now_us - 1, "b"))
+    assert office.ask(ReadSnapshot("mm")).metrics["sharpe"] == sharpe
 
 
 def test_what_has_no_part_of_this_stage_is_refused(office: Office) -> None:

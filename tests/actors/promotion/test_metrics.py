@@ -169,6 +169,14 @@ def test_an_episode_begins_at_its_first_status_and_not_at_its_allocation() -> No
     assert (found.base_equity, found.base_allocated) == (150.0, 100.0)
 
 
+def test_the_base_of_an_episode_is_its_first_status() -> None:
+    first = Reading(1_500.0, 1_000.0, 5_000, 4_000, 400.0, 100.0, "run 7", at_us=9)
+    track = Track(session="2026-01-02").seen(first)
+    assert (track.base_equity, track.base_allocated, track.base_realized) == (1_500, 1_000, 400)
+    assert (track.base_trades, track.base_wins, track.base_us) == (5_000, 4_000, 9)
+    assert (track.trades, track.wins, track.session) == (0, 0, "2026-01-02")
+
+
 def test_one_session_or_constant_returns_have_no_sharpe_and_never_an_infinite_one() -> None:
     assert track_of([101.0]).sharpe(252) is None
     assert track_of([100.0] * 10).sharpe(252) is None
