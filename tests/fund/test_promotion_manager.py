@@ -34,7 +34,7 @@ from fundops import (
     open_reader,
     policy_of,
 )
-from fundops.actors.promotion import schema
+from fundops.actors.promotion import PromotionSettings, StageSettings, schema
 from fundops.doors import PromotionDoor
 from fundops.file.database import prepare
 from fundops.file.lock import OwnerLock
@@ -583,6 +583,14 @@ def test_entitlement_is_the_budget_of_the_documentation(
     held = manager.entitlement("a")
     assert (held.stage, held.mode, held.capital) == (stage.value, mode, Decimal(capital))
     assert manager.entitlement("a", "50000.50").capital == Decimal("50000.50") * capital / 100_000
+
+
+def test_a_policy_says_how_much_of_a_budget_simulated_orders_assume(tmp_path: Path) -> None:
+    settings = PromotionSettings(stages={"shadow": StageSettings(notional_cap=0.25)})
+    manager = PromotionManager(tmp_path / "q.db", policy=policy_of(settings=settings))
+    manager.register("a", Shadow)
+    held = manager.entitlement("a", 1_000)
+    assert (held.mode, held.capital, held.may_open) == ("shadow", 250, False)
 
 
 @pytest.mark.parametrize("budget", [-1, "x", math.nan, math.inf, True], ids=repr)

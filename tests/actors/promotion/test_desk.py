@@ -468,6 +468,25 @@ def test_an_engine_that_is_only_observed_leaves_evidence_and_no_transition(offic
     assert [line.kind for line in office.ask(PromotionHistory())] == ["adopt"]
 
 
+# -- days
+
+
+def test_days_never_fall_below_what_was_stored_and_a_record_makes_none(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.days(10)
+    office.ask(RecordMetrics("mm", Paper, GREEN))
+    office.days(-1)
+    assert office.ask(ReadSnapshot("mm")).days_in_stage == 10
+    for _ in range(3):
+        office.days(0.5)
+        office.ask(RecordMetrics("mm", Paper, GREEN))
+        office.days(-0.5)
+        office.ask(RecordMetrics("mm", Paper, GREEN))
+    assert office.ask(ReadSnapshot("mm")).days_in_stage == 10
+    office.days(2)
+    assert office.ask(ReadSnapshot("mm")).days_in_stage == 11
+
+
 # -- void
 
 

@@ -254,6 +254,10 @@ def test_the_top_of_the_ladder_has_no_gate() -> None:
             {"stages": {"paper": StageSettings(real_capital_cap=0.1)}},
             "stages.paper.real_capital_cap",
         ),
+        (
+            {"stages": {"live-small": StageSettings(notional_cap=0.1)}},
+            "stages.live-small.notional_cap",
+        ),
         ({"stages": {"shadow": StageSettings(keep_drawdown=0.21)}}, "stages.shadow.keep_drawdown"),
         ({"stages": {"live-small": StageSettings(hard_drawdown=0.19)}}, "max_drawdown_pct"),
         ({"calendar": "lunar"}, "calendar"),
@@ -301,9 +305,10 @@ def test_the_documented_file_is_the_policy_that_it_describes() -> None:
             periods_per_year=252,
             metrics={"capacity": "USD"},
             stages={
+                "shadow": StageSettings(notional_cap=0.5),
                 "live-small": StageSettings(
                     real_capital_cap=0.02, keep_drawdown=0.15, hard_drawdown=0.2, max_days=90
-                )
+                ),
             },
             gates={"live-small": GateSettings(criteria, streak=3)},
         ),
