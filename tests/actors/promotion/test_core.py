@@ -564,6 +564,7 @@ def test_a_hard_drawdown_is_inclusive_and_needs_one_observation(
     stage: PromotionStage, limit: float
 ) -> None:
     assert hard(stage, limit - 1e-6) is None
+    assert hard(stage, limit - 1e-10) is not None, "nine decimals are compared"
     found = hard(stage, limit)
     assert found is not None
     assert found.hard

@@ -307,6 +307,16 @@ def test_a_pass_says_what_follows() -> None:
     assert (step.inputs.entitled_minor, step.inputs.wanted_minor) == (1_000 * UNIT, 100_000 * UNIT)
 
 
+def test_both_sides_are_compared_and_shown_in_nine_decimals() -> None:
+    ceiling = Criterion("fall", "max_drawdown_pct", "<=", 0.07 * 100)
+    assert ceiling.limit == 0.07
+    found = line(judged(strategy(recorded={"max_drawdown": 0.07 + 4e-10}), gated(ceiling)), "fall")
+    assert (found.verdict, found.observed, found.limit, found.margin) == ("PASS", 0.07, 0.07, 0)
+    beyond = strategy(recorded={"max_drawdown": 0.07 + 1e-9})
+    found = line(judged(beyond, gated(ceiling)), "fall")
+    assert (found.verdict, found.observed, found.margin) == ("FAIL", 0.070000001, -1e-9)
+
+
 # -- advisories
 
 
