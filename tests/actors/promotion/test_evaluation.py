@@ -296,6 +296,15 @@ def test_days_alone_say_when_they_are_over() -> None:
     assert judged(strategy(days=13.5, recorded=GREEN), now_us=T0 + 12 * HOUR_US).verdict == "PASS"
 
 
+def test_the_earliest_day_is_not_before_the_cooldown_ends() -> None:
+    until_us = T0 + 9 * 24 * HOUR_US
+    found = judged(strategy(days=12, recorded=GREEN, cooldown_until_us=until_us))
+    assert found.why == (
+        "cooldown until 2023-11-23 22:14; 2 more days, at the earliest 2023-11-23"
+    )
+    assert found.next_possible_us == until_us
+
+
 def test_a_pass_says_what_follows() -> None:
     assert judged(strategy(recorded=GREEN)).why == "its gate to shadow passes"
     ready = judged(strategy(Shadow, recorded=GREEN), GUARDED)

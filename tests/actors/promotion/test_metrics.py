@@ -339,6 +339,10 @@ def test_an_equity_of_a_broker_does_not_forget_with_the_counters() -> None:
     track = Track().seen(Reading(1_300.0, 1_000.0, 9, 5, 200.0, 0.0, "a"))
     track = track.seen(Reading(1_300.0, 1_000.0, 0, 0, 0.0, 0.0, "b"))
     assert (track.max_drawdown, track.peak) == (0.0, 1_300.0)
+    # Nor does one whose figures added up by chance before.
+    track = Track().seen(Reading(1_200.0, 1_000.0, 9, 5, 200.0, 0.0, "a"))
+    track = track.seen(Reading(1_250.0, 1_000.0, 0, 0, 0.0, 0.0, "b"))
+    assert (track.max_drawdown, track.peak) == (0.0, 1_250.0)
 
 
 # -- records of earlier versions

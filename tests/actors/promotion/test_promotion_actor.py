@@ -759,6 +759,30 @@ async def test_a_sample_that_is_stored_already_crashes_nothing(path: Path) -> No
         assert (await tree.snapshot()).metrics["max_drawdown"] == 0
 
 
+async def test_a_look_over_many_strategies_lets_others_run_between(path: Path) -> None:
+    async with opened(path) as tree:
+        names = [f"s{number}" for number in range(60)]
+        for name in names:
+            await tree.register(name)
+        turns, over = 0, trio.Event()
+
+        async def count() -> None:
+            nonlocal turns
+            while not over.is_set():
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            await tree.look(status("s0"))  # by now nothing is done for the first time
+            nursery.start_soon(count)
+            await tree.look(status("s0"))
+            alone, turns = turns, 0
+            await tree.look(*(status(name) for name in names))
+            over.set()
+        # Four steps over all of them, in slices of six.
+        assert turns >= alone + 20
+
+
 async def test_small_moves_within_a_session_are_not_written(path: Path) -> None:
     async with opened(path) as tree:
         await tree.register()
