@@ -257,7 +257,8 @@ def voided(
     """The strategy as it was before its newest transition, which was at `moved_us`.
 
     `earlier` is the record of then. The time since does not count as time in the stage, and the
-    engine's results of that time are no evidence.
+    engine's results of that time are no evidence. A version that came since is new to the stage:
+    the next status that names it begins a new episode, or freezes the strategy.
 
     Raises: `StrategyRetired`, `CapitalExceeded`, `PolicyError`; `MetricError` for `by` or `reason`.
     """
@@ -276,6 +277,7 @@ def voided(
         stage=earlier.stage,
         episode=episode,
         rev=strategy.rev + 1,
+        version=earlier.version,
         frozen=earlier.frozen,
         frozen_since_us=now_us if earlier.frozen else None,
         cooldown_until_us=earlier.cooldown_until_us,

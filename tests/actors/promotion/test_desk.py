@@ -18,6 +18,7 @@ from fundops.actors.promotion import (
     PromotionGate,
     PromotionPolicy,
     PromotionSettings,
+    StageSettings,
     policy_of,
     schema,
 )
@@ -36,6 +37,7 @@ from fundops.wire.errors import (
     CoolingDown,
     GateNotPassed,
     MetricError,
+    PolicyError,
     SkipRefused,
     StaleRevision,
     StrategyFrozen,
@@ -592,6 +594,103 @@ def test_a_void_needs_a_person_a_reason_and_room_for_the_capital(office: Office)
         office.ask(Void(moved.seq, "ann", "x"))
 
 
+def test_a_void_gives_back_the_cap_and_what_a_person_did_since_ends(office: Office) -> None:
+    office.adopted(Small)
+    office.ask(SetCap("mm", 0.005, "ann", "careful"))
+    moved = office.ask(Demote("mm"))
+    office.ask(Freeze("mm", True, "ann", "look"))
+    office.ask(Void(moved.seq, "ann", "the wrong one"))
+    strategy = office.strategy()
+    assert (strategy.cap, strategy.frozen, strategy.frozen_since_us) == (0.005, False, None)
+
+
+def test_a_voided_third_demotion_was_none_and_froze_nothing(office: Office) -> None:
+    office.adopted(Scaled)
+    for _ in range(3):
+        before, moved = office.strategy(), office.ask(DemoteAutomatically("mm", "soft", "r", "x"))
+        office.days(1)
+    assert moved is not None
+    assert office.strategy().frozen
+    office.ask(Void(moved.seq, "ann", "the venue was down"))
+    after = office.strategy()
+    assert not after.frozen
+    assert len(after.demotions_us) == 2
+    assert after.cooldown_until_us == before.cooldown_until_us
+
+
+def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
+    days = (Criterion("days", "days", ">=", 0),)
+    office.ask(AddGate(PromotionGate(Shadow, days, streak=3)))
+    office.adopted(Shadow)
+    for number in range(3):
+        office.look(status(100.0), session=f"2026-01-0{number + 1}")
+        office.days(1)
+    assert office.strategy().streak == 2
+    moved = office.ask(Demote("mm"))
+    assert office.strategy().streak == 0
+    office.ask(Void(moved.seq, "ann", "x"))
+    assert office.strategy().streak == 2
+
+
+def test_ready_is_told_again_after_its_promotion_was_voided(office: Office) -> None:
+    office.ask(Register("mm", Shadow))
+    office.green(Shadow)
+    office.look(status(stage="shadow"))
+    moved = office.ask(Approve("mm", "ann"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    office.look(status(stage="shadow"))
+    assert [note.title for note in office.notes] == ["mm is ready for live-small"]
+
+
+def test_a_version_that_came_since_is_new_to_the_stage_of_a_void(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.look(status(version="v1"))
+    office.green(Paper)
+    moved = office.ask(Promote("mm"))
+    office.look(status(version="v2", stage="shadow"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    assert office.ask(ReadSnapshot("mm")).metrics == GREEN
+    # They are the figures of another version.
+    assert office.look(status(version="v2", stage="paper")) == ()
+    strategy = office.strategy()
+    assert (strategy.stage, strategy.version, strategy.versions) == (Paper, "v2", 2)
+    assert (strategy.episode.recorded, strategy.active_us(office.now_us)) == ({}, 0)
+
+
+def test_a_version_that_came_since_freezes_a_void_to_real_money(office: Office) -> None:
+    office.adopted(Scaled)
+    office.look(status(version="v1"))
+    moved = office.ask(Demote("mm", Shadow))
+    office.look(status(version="v2", stage="shadow"))
+    office.ask(Void(moved.seq, "ann", "the wrong one"))
+    office.look(status(version="v2", stage="live-scaled"))
+    strategy = office.strategy()
+    assert (strategy.stage, strategy.frozen, strategy.versions) == (Scaled, True, 2)
+
+
+def test_a_promotion_that_a_new_version_took_back_is_not_voided(path: Path) -> None:
+    office = Office(path, policy_of(settings=PromotionSettings(on_new_version="shadow")), Capital())
+    office.ask(Register("mm", Shadow))
+    office.look(status(version="v1", stage="shadow"))
+    office.green(Shadow)
+    moved = office.ask(Promote("mm"))
+    office.look(status(version="v2", stage="live-small"))
+    assert office.strategy().stage is Shadow
+    with pytest.raises(Conflict, match="not the newest transition"):
+        office.ask(Void(moved.seq, "ann", "x"))
+    office.store.close()
+
+
+def test_a_void_to_a_stage_that_the_ladder_lacks_is_refused(path: Path) -> None:
+    office = Office(path, policy_of(), Capital())
+    office.adopted(Small)
+    moved = office.ask(Demote("mm", Paper))
+    office.desk = Desk(policy_of(ladder="three-stage"), Capital())
+    with pytest.raises(PolicyError, match="live-small"):
+        office.ask(Void(moved.seq, "ann", "x"))
+    office.store.close()
+
+
 def test_a_void_ends_a_cooldown(office: Office) -> None:
     office.adopted(Small)
     moved = office.ask(DemoteAutomatically("mm", "soft", "recovery", "it fails"))
@@ -900,6 +999,18 @@ def test_a_stage_that_lasts_too_long_is_told_once(path: Path) -> None:
         office.look()
         told.append([note.level.value for note in office.notes])
     assert told == [[], [], ["WARNING"], []]
+    office.store.close()
+
+
+def test_a_stage_that_passes_its_gate_never_lasts_too_long(path: Path) -> None:
+    shadow = StageSettings(max_days=14)
+    office = Office(
+        path, policy_of(settings=PromotionSettings(stages={"shadow": shadow})), Capital()
+    )
+    office.ask(Register("mm", Shadow))
+    office.green(Shadow)
+    office.look(status(stage="shadow"))
+    assert [note.title for note in office.notes] == ["mm is ready for live-small"]
     office.store.close()
 
 
