@@ -182,6 +182,23 @@ def test_a_request_id_has_one_outcome_and_one_line(office: Office) -> None:
     assert [line.kind for line in office.ask(PromotionHistory())] == ["promote", "register"]
 
 
+def test_a_repeat_may_name_the_strategy_by_its_id(office: Office) -> None:
+    strategy_id = office.ask(Register("mm"))
+    office.green(Paper)
+    first = office.ask(Promote("mm", by="ann", request_id="r1"))
+    assert office.ask(Promote(strategy_id, by="ann", request_id="r1")) == first
+
+
+def test_a_strategy_is_adopted_once(office: Office) -> None:
+    strategy_id = office.ask(Register("mm"))
+    for name, text in (("mm", "registered already"), (strategy_id, "is the id of mm")):
+        with pytest.raises(Conflict, match=text):
+            office.adopted(Small, name)
+    office.ask(Retire("mm"))
+    with pytest.raises(StrategyRetired):
+        office.adopted(Small)
+
+
 def test_a_request_id_with_other_content_is_a_conflict(office: Office) -> None:
     office.ask(Register("mm"))
     office.green(Paper)
@@ -330,6 +347,15 @@ def test_ready_is_told_resolved_and_told_again(office: Office) -> None:
         told.append([(note.dedup_key, note.resolves) for note in office.notes])
     key = "promotion:mm"
     assert told == [[(key, False)], [], [(key, True)], [], [(key, False)]]
+
+
+def test_ready_ends_when_the_evidence_of_a_silent_strategy_is_stale(office: Office) -> None:
+    office.ask(Register("mm", Shadow))
+    office.green(Shadow)
+    office.look(status())
+    office.days(3)
+    office.look()
+    assert [(note.dedup_key, note.resolves) for note in office.notes] == [("promotion:mm", True)]
 
 
 def test_in_mode_observe_the_act_of_the_policy_is_told_and_not_done(office: Office) -> None:
@@ -712,6 +738,15 @@ def test_an_episode_after_a_void_takes_no_evidence_of_the_voided_one(office: Off
     assert office.ask(ReadSnapshot("mm")).metrics == {"sharpe": 1.0}
 
 
+def test_a_void_discards_no_record_that_caused_nothing(office: Office) -> None:
+    office.adopted(Small)
+    office.ask(RecordMetrics("mm", Small, {"daily_loss": 0.06}))
+    moved = office.ask(DemoteAutomatically("mm", "integrity", "oversight", "cash differs"))
+    assert moved is not None
+    office.ask(Void(moved.seq, "ann", "the statement was wrong"))
+    assert office.ask(ReadSnapshot("mm")).metrics == {"daily_loss": 0.06}
+
+
 def test_a_retired_strategys_transition_stays(office: Office) -> None:
     office.adopted(Small)
     moved = office.ask(Demote("mm"))
@@ -1028,6 +1063,56 @@ def test_the_state_of_then_is_what_the_history_says(office: Office) -> None:
         (state,) = office.ask(StateAsOf(at_us))
         assert (state.stage, state.rev, state.frozen) == (snapshot.stage, snapshot.rev, False)
     assert office.ask(StateAsOf(T0 - 1)) == ()
+
+
+def test_a_line_of_history_tells_all_of_its_change(office: Office) -> None:
+    office.adopted(Small, family="trend")
+    office.look(status(version="v1", stage="live-small"))
+    office.green(Small)
+    evaluation = office.ask(Evaluate("mm"))
+    moved = office.ask(Promote("mm", by="ann", reason="it holds", cap=0.25))
+    (line, first) = office.ask(PromotionHistory("mm"))
+    assert msgspec.structs.asdict(line) == {
+        "seq": moved.seq,
+        "strategy": "mm",
+        "kind": "promote",
+        "from_stage": Small,
+        "to_stage": Scaled,
+        "effective_us": office.now_us,
+        "by": "ann",
+        "reason": "it holds",
+        "metrics": GREEN,
+        "evaluation_id": evaluation.id,
+        "rev": 2,
+        "recorded_us": office.now_us,
+        "cap_before": 0.01,
+        "cap_after": 0.25,
+        "policy": office.desk.policy.hash,
+        "version": "v1",
+    }
+    assert (first.kind, first.from_stage, first.cap_before, first.metrics) == (
+        "adopt",
+        None,
+        None,
+        {},
+    )
+    assert office.ask(ReadSnapshot("mm")).history == (first, line)
+
+
+def test_the_state_of_then_has_the_whole_record_of_then(office: Office) -> None:
+    office.adopted(Scaled, family="trend")
+    office.look(status(version="v1", stage="live-scaled"))
+    office.ask(RecordMetrics("mm", Scaled, {"sharpe": 1.5}))
+    office.ask(SetCap("mm", 0.5, "ann", "careful"))
+    at_us = office.now_us
+    office.days(1)
+    office.ask(DemoteAutomatically("mm", "integrity", "oversight", "cash differs"))
+    (then,), (now,) = office.ask(StateAsOf(at_us)), office.ask(StateAsOf(office.now_us))
+    assert (then.stage, then.kind, then.since_us, then.cap) == (Scaled, "cap", at_us, 0.5)
+    assert (then.frozen, then.cooldown_until, then.episode) == (False, None, 1)
+    assert (then.family, then.version, then.metrics) == ("trend", "v1", {"sharpe": 1.5})
+    assert (now.stage, now.frozen, now.episode, now.cap, now.metrics) == (Paper, True, 2, None, {})
+    assert now.cooldown_until == office.now_us + 30 * DAY_US
 
 
 def test_history_is_never_changed_or_deleted(office: Office) -> None:

@@ -20,7 +20,12 @@ from fundops.actors.promotion import (
 from fundops.actors.promotion.evaluation import evaluate
 from fundops.actors.promotion.evidence import Record, with_record
 from fundops.actors.promotion.limits import breach
-from fundops.actors.promotion.statistics import moments, probabilistic_sharpe_ratio
+from fundops.actors.promotion.statistics import (
+    deflated_sharpe_ratio,
+    moments,
+    p_pass_without_skill,
+    probabilistic_sharpe_ratio,
+)
 from fundops.actors.promotion.strategy import Episode, Metric, Strategy
 from fundops.actors.promotion.track import Track
 from fundops.runtime import DAY_US
@@ -299,9 +304,7 @@ def test_days_alone_say_when_they_are_over() -> None:
 def test_the_earliest_day_is_not_before_the_cooldown_ends() -> None:
     until_us = T0 + 9 * 24 * HOUR_US
     found = judged(strategy(days=12, recorded=GREEN, cooldown_until_us=until_us))
-    assert found.why == (
-        "cooldown until 2023-11-23 22:14; 2 more days, at the earliest 2023-11-23"
-    )
+    assert found.why == ("cooldown until 2023-11-23 22:14; 2 more days, at the earliest 2023-11-23")
     assert found.next_possible_us == until_us
 
 
@@ -344,6 +347,19 @@ def test_the_advisories_come_from_the_measured_sessions() -> None:
     assert many.dsr is not None
     assert many.psr is not None
     assert many.dsr < many.psr
+
+
+def test_trials_of_unknown_ratios_differ_by_chance_alone() -> None:
+    track = Track(begun=True, sessions=64, mean=0.001, m2=63e-4, m4=3 * 63e-4**2 / 64)
+    found = judged(strategy(measured={"sharpe": 1.9}, track=track), trials=20).advisories
+    assert found.dsr == pytest.approx(deflated_sharpe_ratio(0.1, 64, 1 / 63, 20), rel=1e-9)
+
+
+def test_luck_meets_the_highest_floor_of_a_gate() -> None:
+    track = Track(begun=True, sessions=14, mean=0.001, m2=13e-4, m4=3 * 13e-4**2 / 14)
+    floors = [Criterion(f"s{limit}", "sharpe", ">=", limit) for limit in (0.5, 2.0, 1.0)]
+    found = judged(strategy(measured={"sharpe": 1.6}, track=track), gated(*floors)).advisories
+    assert found.p_pass_without_skill == pytest.approx(p_pass_without_skill(2 / 365**0.5, 14))
 
 
 def test_luck_passes_the_default_gate_four_times_in_ten() -> None:
