@@ -14,10 +14,13 @@ import pytest
 from fundops.actors.persistence import Rows, Store, commit_batch
 from fundops.actors.promotion import (
     Capital,
+    Cooldowns,
     Criterion,
+    GateSettings,
     PromotionGate,
     PromotionPolicy,
     PromotionSettings,
+    SoftWindow,
     StageSettings,
     policy_of,
     schema,
@@ -448,6 +451,35 @@ def test_a_recorded_breach_demotes_a_strategy_that_does_not_report(office: Offic
     office.ask(Void(moved.seq, "ann", "a slip of the recorder"))
     assert office.strategy().stage is Small
     assert office.look() == ()
+
+
+def test_a_strategy_moves_once_in_a_look(path: Path) -> None:
+    always = GateSettings((Criterion("days", "days", ">=", 0),))
+    settings = PromotionSettings(
+        gates={"shadow": always}, cooldowns=Cooldowns(soft_days=0, hard_days=0)
+    )
+    office = Office(path, policy_of("literal", settings=settings), Capital())
+    office.adopted(Small)
+    office.look(status(100.0, stage="live-small"))
+    (fallen,) = office.look(status(70.0, stage="live-small"))
+    assert (fallen.kind, fallen.to_stage) == ("demote", Shadow)
+    (risen,) = office.look(status(70.0, stage="shadow"))
+    assert (risen.kind, risen.to_stage) == ("promote", Small)
+    office.store.close()
+
+
+def test_a_soft_limit_demotes_where_gates_are_judged(path: Path) -> None:
+    soft = SoftWindow(sessions=1, breaches=1, min_sessions=1)
+    office = Office(path, policy_of(settings=PromotionSettings(soft=soft)), Capital())
+    office.adopted(Scaled)
+    office.look(status(100.0, stage="live-scaled"))
+    for equity in (98.0, 94.0, 90.0, 86.0, 82.0, 79.0):
+        office.days(1)
+        session = f"2026-01-{100 - int(equity):02}"
+        assert office.look(status(equity), session=session, evaluate=False) == ()
+    (moved,) = office.look(status(79.0))
+    assert (moved.to_stage, moved.hard) == (Small, False)
+    office.store.close()
 
 
 def test_a_promotion_by_a_person_within_a_cooldown_is_refused(office: Office) -> None:
