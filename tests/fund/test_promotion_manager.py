@@ -590,7 +590,7 @@ def test_a_policy_says_how_much_of_a_budget_simulated_orders_assume(tmp_path: Pa
     manager = PromotionManager(tmp_path / "q.db", policy=policy_of(settings=settings))
     manager.register("a", Shadow)
     held = manager.entitlement("a", 1_000)
-    assert (held.mode, held.capital, held.may_open) == ("shadow", 250, False)
+    assert (held.mode, held.capital, held.may_open) == ("shadow", Decimal(250), False)
 
 
 @pytest.mark.parametrize("budget", [-1, "x", math.nan, math.inf, True], ids=repr)

@@ -392,6 +392,7 @@ def test_a_recorded_series_is_judged_by_its_own_skew_and_kurtosis(name: str) -> 
     assert found.psr == pytest.approx(
         probabilistic_sharpe_ratio(sharpe, 0, 10, skew, kurtosis), rel=1e-9
     )
+    assert found.psr is not None
     # Rare large losses prove less than the same ratio of normal returns.
     assert found.psr < probabilistic_sharpe_ratio(sharpe, 0, 10) - 0.02
     older = strategy(measured={})
