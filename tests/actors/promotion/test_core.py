@@ -571,6 +571,16 @@ def test_a_hard_drawdown_is_inclusive_and_needs_one_observation(
     assert "hard limit" in found.reason
 
 
+@pytest.mark.parametrize("stage", [Small, Scaled])
+@pytest.mark.parametrize("metrics", [{"max_drawdown": 0.25}, {"daily_loss": 0.05}])
+def test_a_hard_limit_leads_from_real_money_to_shadow(
+    stage: PromotionStage, metrics: dict[str, float]
+) -> None:
+    found = breach(with_metrics(strategy(stage), metrics, T0), GUARDED)
+    assert found is not None
+    assert (found.hard, found.to) == (True, Shadow)
+
+
 def test_paper_has_nowhere_to_fall() -> None:
     assert hard(Paper, 0.99) is None
     with pytest.raises(SkipRefused):

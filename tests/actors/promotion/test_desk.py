@@ -415,7 +415,7 @@ def test_demotions_from_real_money_at_once_are_one_alert_with_each_number(office
         request = DemoteAutomatically(name, "soft", "recovery", "it fails")
         changes += office.desk.handle(request, office.roster(), office.now_us).changes
     (note,) = notes_of(changes, 7)
-    assert note.title == "2 strategies demoted from real money"
+    assert (note.level, note.title) == (Level.CRITICAL, "2 strategies demoted from real money")
     assert "Stopped: mm, xs." in note.message
     assert "void SEQ --by NAME --reason TEXT, for each of 7, 8." in note.message
 
@@ -437,6 +437,17 @@ def test_automatic_demotions_double_the_cooldown_and_the_third_freezes(office: O
         strategy = office.strategy()
         assert strategy.cooldown_until_us == office.now_us + days * DAY_US
         assert strategy.frozen is (number == 3)
+
+
+def test_a_demotion_that_is_asked_for_under_one_key_is_done_once(office: Office) -> None:
+    office.adopted(Scaled)
+    asked = DemoteAutomatically("mm", "soft", "recovery", "it fails", "recovery:7")
+    first = office.ask(asked)
+    again = msgspec.structs.replace(asked, reason="it fails again")
+    assert office.ask(again) == first
+    assert office.strategy().stage is Small
+    office.ask(msgspec.structs.replace(asked, once="recovery:8"))
+    assert office.strategy().stage is Shadow
 
 
 def test_a_recorded_breach_demotes_a_strategy_that_does_not_report(office: Office) -> None:

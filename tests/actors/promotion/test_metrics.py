@@ -266,8 +266,10 @@ def test_the_worst_moment_of_a_session_counts_though_it_recovers() -> None:
     assert track.last_return == 0.0
 
 
-def test_the_loss_of_a_session_ends_with_it() -> None:
-    track = ended(track_of([]).seen(Reading(94.0, 100.0, 0, 0)), "day 0")
+def test_the_loss_of_a_session_is_its_worst_and_ends_with_it() -> None:
+    track = track_of([]).seen(Reading(94.0, 100.0, 0, 0)).seen(Reading(99.0, 100.0, 0, 0))
+    assert track.loss == pytest.approx(0.06)
+    track = ended(track.seen(Reading(94.0, 100.0, 0, 0)), "day 0")
     assert track.loss == pytest.approx(0.06)
     assert track.seen(Reading(94.0, 100.0, 0, 0)).loss == 0.0
 
