@@ -1022,6 +1022,22 @@ def test_records_count_by_their_instant(manager: PromotionManager, clock: Virtua
     assert not manager.should_promote(strategy)
 
 
+def test_the_trials_of_a_family_count_for_each_of_its_variants(manager: PromotionManager) -> None:
+    for name, sharpe in (("s0", 1.0), ("s1", 3.0)):
+        manager.register(name, family="variants")
+        manager.record_metrics(name, Paper, {"sharpe": sharpe})
+    manager.register("alone")
+    manager.retire("s1")
+    inputs = manager.evaluate("s0").inputs
+    assert inputs.trials == 2, "a retired one was a trial too"
+    manager.register("s2", family="variants")
+    manager.record_metrics("s2", Paper, {"sharpe": 2.0})
+    assert manager.evaluate("s2").inputs.trials == 3
+    # Of ratios per session; the retired one has left its evidence behind.
+    assert manager.evaluate("s2").inputs.trial_variance == pytest.approx(0.5 / 365)
+    assert manager.evaluate("alone").inputs.trials == 1
+
+
 def test_a_family_is_read_once_for_all_its_strategies(
     manager: PromotionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
