@@ -264,7 +264,6 @@ def voided(
     """
     by, reason = loosening(by, reason, why=True)
     movable(strategy)
-    policy.rank(earlier.stage)
     was_frozen_us = moved_us - earlier.frozen_since_us if earlier.frozen_since_us is not None else 0
     episode = msgspec.structs.replace(
         earlier.episode,

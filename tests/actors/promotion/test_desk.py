@@ -462,6 +462,8 @@ def test_a_recorded_breach_demotes_a_strategy_that_does_not_report(office: Offic
     office.ask(Void(moved.seq, "ann", "a slip of the recorder"))
     assert office.strategy().stage is Small
     assert office.look() == ()
+    kept = office.rows.rows("SELECT discarded_by, discarded_reason FROM promotion_metrics")
+    assert kept == [(None, None), ("ann", "a slip of the recorder")]
 
 
 def test_a_strategy_moves_once_in_a_look(path: Path) -> None:
@@ -685,6 +687,30 @@ def test_a_voided_third_demotion_was_none_and_froze_nothing(office: Office) -> N
     assert not after.frozen
     assert len(after.demotions_us) == 2
     assert after.cooldown_until_us == before.cooldown_until_us
+
+
+def test_counts_of_a_voided_stage_belong_to_none(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.green(Paper)
+    moved = office.ask(Promote("mm"))
+    office.ask(RecordMetrics("mm", Shadow, {"n_trades": 60}, cumulative_since="registration"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    office.ask(Promote("mm"))
+    office.ask(RecordMetrics("mm", Shadow, {"n_trades": 80}, cumulative_since="registration"))
+    assert office.ask(ReadSnapshot("mm")).metrics == {"n_trades": 20}
+
+
+def test_a_session_that_does_not_pass_ends_the_row(office: Office) -> None:
+    fills = (Criterion("fills", "fills", ">=", 10),)
+    office.ask(AddGate(PromotionGate(Shadow, fills, streak=3)))
+    office.adopted(Shadow)
+    seen = []
+    for number, count in enumerate((10, 10, 9, 10), 1):
+        office.ask(RecordMetrics("mm", Shadow, {"fills": count}))
+        office.look(status(100.0, stage="shadow"), session=f"2026-01-0{number}")
+        office.days(1)
+        seen.append(office.strategy().streak)
+    assert seen == [0, 1, 0, 1]
 
 
 def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
