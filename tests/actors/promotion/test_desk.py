@@ -210,6 +210,7 @@ def test_a_request_id_with_other_content_is_a_conflict(office: Office) -> None:
         Promote("mm", by="bob", request_id="r1"),
         Promote("mm", by="ann", request_id="r1", reason="now"),
         Promote("mm", by="ann", request_id="r1", cap=0.5),
+        Promote("unknown", by="ann", request_id="r1"),
     ):
         with pytest.raises(Conflict, match="r1"):
             office.ask(other)
