@@ -685,6 +685,7 @@ class SyncPromotion(SyncFace):
         *,
         family: str | None = None,
         budget: Amount | None = None,
+        by: str = "operator",
     ) -> str:
         """Register a strategy and return its id; the same name again gives the same id.
 
@@ -692,7 +693,7 @@ class SyncPromotion(SyncFace):
         another. `budget` is its capital at full size, in units of the currency, of which each stage
         allows a part; None: the fund's capital.
 
-        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for a name,
+        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for a name or `by`,
         `AmountError` for the budget; `Conflict` for another strategy's id, another family or
         another budget.
         """
@@ -1538,6 +1539,7 @@ class AsyncioPromotion(AsyncioFace):
         *,
         family: str | None = None,
         budget: Amount | None = None,
+        by: str = "operator",
     ) -> str:
         """Register a strategy and return its id; the same name again gives the same id.
 
@@ -1545,7 +1547,7 @@ class AsyncioPromotion(AsyncioFace):
         another. `budget` is its capital at full size, in units of the currency, of which each stage
         allows a part; None: the fund's capital.
 
-        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for a name,
+        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for a name or `by`,
         `AmountError` for the budget; `Conflict` for another strategy's id, another family or
         another budget.
         """

@@ -5,8 +5,9 @@
 
 It keeps no state between calls and takes the writer's lock only for the length of one write, so
 several processes may share a file. Its verbs are those of `Fund.promotion`, decided by the same
-desk. Where a running fund owns the file, its reads are direct and its writes go through that fund's
-control socket.
+desk. A file of its own knows no capital; in a fund's file its capital bounds the strategies as it
+did in the fund's last run. Where a running fund owns the file, reads are direct and writes go
+through that fund's control socket.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ import trio
 
 from fundops.actors.persistence import Reader, Rows, Store
 from fundops.actors.promotion import Capital, PromotionPolicy, schema
+from fundops.actors.promotion.capital import entitled_minor
 from fundops.actors.promotion.desk import Desk
 from fundops.actors.promotion.evidence import variance_of
 from fundops.actors.promotion.metrics import canonical_metrics
 from fundops.actors.promotion.strategy import Strategy
 from fundops.bridge import in_asyncio_loop
-from fundops.config import home, is_file_path
+from fundops.config import FundConfig, home, is_file_path
 from fundops.control.arguments import converted, plain
 from fundops.control.audit import Caller, audited
 from fundops.control.client import call
@@ -42,6 +44,7 @@ from fundops.faces import Asked, SyncPromotion
 from fundops.file import meta
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
+from fundops.limits import decoded
 from fundops.runtime import Clock, ConfigError, Request, SystemClock, shown
 from fundops.wire.border import NAME_MAX
 from fundops.wire.errors import DatabaseError, UnknownStage, UnknownStrategy
@@ -60,6 +63,7 @@ T = TypeVar("T")
 LOCK_WAIT_S: Final = 5.0
 _POLL_S: Final = 0.02  # between two looks for a fund that listens
 _DOOR: Final = "manager"  # in the audit table
+_BOUND: Final = "max_total_entitlement_pct"
 _STAGES: Final = frozenset({"initial_stage", "stage", "to"})  # arguments of changes
 _WORDS: Final = tuple(stage.value for stage in PromotionStage)
 
@@ -223,9 +227,9 @@ class _FileDoor(PromotionDoor):
 
     def __init__(self, rows: Rows, clock: Clock) -> None:
         super().__init__(None)
-        found = policy_in(rows, None)
-        self._desk = Desk(found.policy, Capital(), found.base)
-        self._book = _FileBook(rows)
+        found, capital = policy_in(rows, None), _capital_in(rows)
+        self._desk = Desk(found.policy, capital, found.base)
+        self._book = _FileBook(rows, found.policy, capital)
         self._clock = clock
         self.statements: tuple[Statement, ...] = ()
 
@@ -236,11 +240,27 @@ class _FileDoor(PromotionDoor):
         return answer
 
 
-class _FileBook:
-    """The strategies as the file has them; it knows no capital, so there is no bound."""
+def _capital_in(rows: Rows) -> Capital:
+    """The capital of the fund to which the file belongs, with the bound of its last run.
 
-    def __init__(self, rows: Rows) -> None:
+    The file of a manager alone has neither.
+    """
+    known = meta.read(rows)
+    if "total_capital" not in known:
+        return Capital()
+    limits = decoded(known.get("limits"))
+    # A fund that never ran has the default bound.
+    given = {name: limits[name] for name in (_BOUND,) if name in limits}
+    return FundConfig(total_capital=known["total_capital"], **given).promotion_capital()
+
+
+class _FileBook:
+    """The strategies as the file has them."""
+
+    def __init__(self, rows: Rows, policy: PromotionPolicy, capital: Capital) -> None:
         self.rows = rows
+        self._policy = policy
+        self._capital = capital
         self._variances: dict[str, float | None] = {}  # by family, for one call
 
     def by_name(self) -> list[Strategy]:
@@ -259,8 +279,20 @@ class _FileBook:
         return found
 
     def others_minor(self, strategy: Strategy) -> int:
-        """Nothing: where no capital is known, none is shared."""
-        return 0
+        """The real capital that all other strategies are entitled to; 0 where no capital is known,
+        since none is shared.
+        """
+        if self._capital.fund_minor is None:
+            return 0
+        return sum(self._entitled.values()) - self._entitled.get(strategy.id, 0)
+
+    @cached_property
+    def _entitled(self) -> Mapping[str, int]:
+        """The real capital of each strategy, by id."""
+        return {
+            strategy.id: entitled_minor(strategy, self._policy, self._capital)
+            for strategy in self.by_name()
+        }
 
     @cached_property
     def _families(self) -> Mapping[str, int]:

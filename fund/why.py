@@ -359,7 +359,8 @@ def _stage(text: str, facts: Facts) -> Blocker:
     further = "" if target.is_live else "; from there a further gate leads on to real money"
     match evaluation.would_do:
         case "ready":
-            return Blocker("stage", f"{text}; its gate passes, and it waits for a person", up)
+            told = f"{text}; its gate passes, and it waits for a person"
+            return Blocker("stage", told, _command("strategy approve", facts))
         case "promote":
             every = facts.promotes_every_ticks
             ticks = "" if every is None else f", which comes every {every} ticks"

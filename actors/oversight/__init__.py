@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from ...runtime.lazy import lazy
 from .clocks import ClockWatch
 from .fees import FeeSettings
-from .sessions import calendar_of
 from .settings import OversightSettings
 
 # Loaded when first used: see `runtime.lazy`.
@@ -14,4 +13,4 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazy(__name__, {"actor": ("OversightActor",)})
 
-__all__ = ["ClockWatch", "FeeSettings", "OversightActor", "OversightSettings", "calendar_of"]
+__all__ = ["ClockWatch", "FeeSettings", "OversightActor", "OversightSettings"]

@@ -16,11 +16,11 @@ import msgspec
 
 from ...wire.controller import StrategyStatus
 from ...wire.persistence import Statement
+from ..calendar import Calendar, End
 from ..guard.core import performance_fee
 from . import fees
 from .fees import Owed
 from .schema import Ending, Leaving, Memory, kept, nav_line
-from .sessions import Calendar, End
 from .settings import OversightSettings
 
 __all__ = [

@@ -23,10 +23,10 @@ from ...wire.ledger import LedgerTotals
 from ...wire.oversight import NavSample
 from ...wire.persistence import Statement
 from ...wire.promotion import EntitlementTerms, Transition
+from ..calendar import End
 from ..host import Heard
 from . import closing
 from .schema import Ending, Memory, read_back
-from .sessions import End
 
 __all__ = [
     "Effects",

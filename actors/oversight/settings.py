@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from ...runtime import COUNT_MAX, Settings
+from ..calendar import calendar_of
 from .fees import FeeSettings
 from .many import limit_of
-from .sessions import calendar_of
 
 __all__ = ["OversightSettings"]
 

@@ -1,7 +1,7 @@
 """How much a strategy's Sharpe ratio proves, beside the verdict of its gate. Pure.
 
-The ratio is the one that counts in the episode. Of one that the engine's reports did not give only
-the number of sessions is known, if at all; then the returns count as normally distributed.
+The ratio is the one that counts in the episode. Of a recorded ratio the returns behind it are not
+known: it has no advisories. Those of an older record of a series count as normally distributed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ __all__ = ["CONFIDENCE", "advisories_of"]
 
 # At which a track record counts as long enough.
 CONFIDENCE: Final = 0.95
+
+_NORMAL_SHAPE: Final = (0.0, 3.0)
 
 
 class _Sample(NamedTuple):
@@ -75,15 +77,16 @@ def _sample(strategy: Strategy, root: float) -> _Sample | None:
     if "sharpe" in episode.undefined:
         return None
     measured = episode.measured.get("sharpe")
-    if measured is not None and measured.source == "engine":
-        found = episode.track.moments
-        if found.sharpe is None or found.skew is None or found.kurtosis is None:
-            return None
-        return _Sample(found.sharpe, found.n, found.skew, found.kurtosis)
-    known = measured or episode.recorded.get("sharpe")
-    if known is None or known.n is None or known.n < 2:
+    if measured is None:
         return None
-    return _Sample(known.value / root, known.n, 0.0, 3.0)
+    if measured.source == "engine":
+        found = episode.track.moments
+        if found.sharpe is None or found.shape is None:
+            return None
+        return _Sample(found.sharpe, found.n, *found.shape)
+    if measured.n is None or measured.n < 2:
+        return None
+    return _Sample(measured.value / root, measured.n, *(measured.shape or _NORMAL_SHAPE))
 
 
 def _asked(gate: PromotionGate) -> float | None:

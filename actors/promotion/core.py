@@ -257,17 +257,17 @@ def voided(
     """The strategy as it was before its newest transition, which was at `moved_us`.
 
     `earlier` is the record of then. The time since does not count as time in the stage, and the
-    engine's results of that time are no evidence.
+    engine's results of that time are no evidence. A version that came since is new to the stage:
+    the next status that names it begins a new episode, or freezes the strategy.
 
     Raises: `StrategyRetired`, `CapitalExceeded`, `PolicyError`; `MetricError` for `by` or `reason`.
     """
     by, reason = loosening(by, reason, why=True)
     movable(strategy)
-    policy.rank(earlier.stage)
     was_frozen_us = moved_us - earlier.frozen_since_us if earlier.frozen_since_us is not None else 0
     episode = msgspec.structs.replace(
         earlier.episode,
-        frozen_us=earlier.episode.frozen_us + max(0, was_frozen_us) + max(0, now_us - moved_us),
+        frozen_us=earlier.episode.frozen_us + was_frozen_us + now_us - moved_us,
         track=earlier.episode.track.interrupted(strategy.episode.track),
         ready=False,
     )
@@ -276,6 +276,7 @@ def voided(
         stage=earlier.stage,
         episode=episode,
         rev=strategy.rev + 1,
+        version=earlier.version,
         frozen=earlier.frozen,
         frozen_since_us=now_us if earlier.frozen else None,
         cooldown_until_us=earlier.cooldown_until_us,

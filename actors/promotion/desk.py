@@ -278,14 +278,13 @@ class Desk:
 
     def _promote(self, request: Promote, book: Book, now_us: int) -> Decided:
         request_id = check_request_id(request.request_id)
-        strategy = book.find(request.strategy_id)
-        asked = _digest(msgspec.structs.replace(request, strategy_id=strategy.id))
         known = None if request_id is None else schema.requested(book.rows, request_id)
         if known is not None:
             digest, outcome = known
-            if digest != asked:
+            if digest != _asked(request, book):
                 raise Conflict(f"request {request_id!r} asked for something else before")
             return Decided(outcome)
+        strategy = book.find(request.strategy_id)
         change = core.promoted(
             strategy,
             self.policy,
@@ -302,7 +301,7 @@ class Desk:
         if request_id is not None:
             outcome = self.transition(change, schema.next_seq(book.rows))
             change = msgspec.structs.replace(
-                change, request_id=request_id, request=asked, outcome=outcome
+                change, request_id=request_id, request=_asked(request, book), outcome=outcome
             )
         return self.moved(change, book, now_us)
 
@@ -526,7 +525,12 @@ def _reaches(record: Record, limits: dict[str, float | None]) -> bool:
     )
 
 
-def _digest(request: Request[Any]) -> str:
+def _asked(request: Promote, book: Book) -> str:
+    """Digest of the request, the same for the strategy's name and its id."""
+    name: object = request.strategy_id
+    known = book.known(name) if isinstance(name, str) else None
+    if known is not None:
+        request = msgspec.structs.replace(request, strategy_id=known.id)
     return hashlib.blake2b(msgspec.json.encode(request, enc_hook=repr), digest_size=12).hexdigest()
 
 

@@ -126,20 +126,22 @@ def _with_series(
 ) -> Episode:
     """Measured from the series, where the engine's reports measure nothing."""
     returns = _returns(name, series)
-    values = _measured_from(returns, periods_per_year)
+    found = reduce(Moments.after, returns, NO_MOMENTS)
+    values = {"sharpe": sharpe_of(found, periods_per_year), "max_drawdown": drawdown_of(returns)}
     measured, undefined = dict(episode.measured), set(episode.undefined)
     for metric_name in ("sharpe", "max_drawdown"):
         before = measured.get(metric_name)
         of_engine = episode.track.sessions > 0 and metric_name == "sharpe"
         if of_engine or (before is not None and before.as_of_us > as_of_us):
             continue
-        value = values.get(metric_name)
+        value = values[metric_name]
         if value is None:
             measured.pop(metric_name, None)
             undefined.add(metric_name)
             continue
         undefined.discard(metric_name)
-        metric = Metric(value, as_of_us, name, len(returns))
+        shape = found.shape if metric_name == "sharpe" else None
+        metric = Metric(value, as_of_us, name, found.n, shape)
         measured[metric_name] = _newer(metric_name, before, metric)
     return msgspec.structs.replace(episode, measured=measured, undefined=tuple(sorted(undefined)))
 
@@ -156,12 +158,6 @@ def worst_of(record: Record, name: str) -> float:
         series = ((known, record.metrics.get(known)) for known in SERIES)
         found += [drawdown_of(_returns(known, it)) for known, it in series if isinstance(it, list)]
     return max(found, default=0.0)
-
-
-def _measured_from(returns: list[float], periods_per_year: float) -> dict[str, float]:
-    values = {"max_drawdown": drawdown_of(returns)}
-    sharpe = sharpe_of(reduce(Moments.after, returns, NO_MOMENTS), periods_per_year)
-    return values if sharpe is None else {**values, "sharpe": sharpe}
 
 
 # -- counted since the registration

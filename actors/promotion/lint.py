@@ -8,7 +8,7 @@ from typing import Final
 from ...runtime import ConfigError, shown
 from ...wire.errors import PolicyError
 from ...wire.promotion import PromotionStage
-from ..oversight.sessions import calendar_of
+from ..calendar import calendar_of
 from .criteria import DAYS, LIVE_METRICS, METRICS, Criterion
 from .policy import PromotionPolicy, Rung
 
@@ -55,11 +55,11 @@ def _check_ladder(policy: PromotionPolicy) -> None:
     if policy.rungs[0].mode == "live":
         raise PolicyError("order", f"{stages[0].value} is the lowest stage, and has real money")
     for rung in policy.rungs:
+        place = f"stages.{rung.stage.value}"
         if rung.mode != "live" and rung.real_capital_cap:
-            raise PolicyError(
-                f"stages.{rung.stage.value}.real_capital_cap",
-                f"{rung.mode} has no real capital",
-            )
+            raise PolicyError(f"{place}.real_capital_cap", f"{rung.mode} has no real capital")
+        if rung.mode == "live" and rung.notional_cap:
+            raise PolicyError(f"{place}.notional_cap", f"{rung.stage.value} simulates no orders")
     for lower, higher in pairwise(policy.rungs):
         if higher.real_capital_cap < lower.real_capital_cap:
             raise PolicyError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-from ..oversight.sessions import End, calendar_of
+from ..calendar import End, calendar_of
 from .criteria import DAYS, Criterion
 from .metrics import WORST
 from .policy import PromotionPolicy

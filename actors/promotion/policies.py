@@ -148,6 +148,7 @@ def _rung(
     return msgspec.structs.replace(
         bare,
         real_capital_cap=_given(given.real_capital_cap, bare.real_capital_cap),
+        notional_cap=_given(given.notional_cap, bare.notional_cap),
         gate=gate,
         keep=SoftLimits(_given(given.keep_drawdown, ceiling)),
         hard=_hard(bare, given, ceiling),

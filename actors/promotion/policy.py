@@ -20,7 +20,7 @@ from msgspec import Meta
 from ...runtime import COUNT_MAX, DAYS_MAX, ConfigError, Settings
 from ...wire.errors import PolicyError, UnknownStage
 from ...wire.promotion import PromotionStage
-from ..oversight.sessions import calendar_of
+from ..calendar import calendar_of
 from .criteria import Approval, PromotionGate
 
 __all__ = [

@@ -406,9 +406,12 @@ def line(rows: Rows, seq: object) -> Line | None:
 
 
 def newest_move(rows: Rows, strategy_id: str) -> int | None:
-    """The number of the strategy's newest transition; None: it has none."""
+    """The number of the strategy's newest transition; None: it has none. One that a new version
+    brought about is among them, although no person can undo it.
+    """
     row = rows.row(
-        f"SELECT max(seq) FROM promotion_history WHERE strategy_id = ? AND kind IN {_MOVES}",
+        "SELECT max(seq) FROM promotion_history WHERE strategy_id = ?"
+        f" AND (kind IN {_MOVES} OR (kind = 'version' AND from_stage <> to_stage))",
         (strategy_id,),
     )
     return None if row is None else row[0]

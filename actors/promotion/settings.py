@@ -25,6 +25,9 @@ class StageSettings(Settings, frozen=True, forbid_unknown_fields=True):
     real_capital_cap: Annotated[
         Fraction | None, Meta(description="fraction of the budget that is real at most")
     ] = None
+    notional_cap: Annotated[
+        Fraction | None, Meta(description="fraction of the budget that simulated orders assume")
+    ] = None
     hard_drawdown: Annotated[
         HardLimit | None,
         Meta(description="fraction below the peak that demotes at once"),

@@ -112,6 +112,12 @@ class Moments(NamedTuple):
             return None
         return self.m4 * self.n / (self.m2 * self.m2)
 
+    @property
+    def shape(self) -> tuple[float, float] | None:
+        """`skew` and `kurtosis`; None where they are undefined."""
+        skew, kurtosis = self.skew, self.kurtosis
+        return None if skew is None or kurtosis is None else (skew, kurtosis)
+
 
 NO_MOMENTS: Final = Moments(0, 0.0, 0.0, 0.0, 0.0)
 

@@ -43,6 +43,8 @@ class Metric(msgspec.Struct, frozen=True):
     # "engine": from its reports; "returns" or "equity": from that series; else the recorder's name.
     source: str = ""
     n: int | None = None  # sessions behind the value; None: unknown
+    # Skew and kurtosis of the returns behind a Sharpe ratio; None: unknown.
+    shape: tuple[float, float] | None = None
 
 
 class Episode(msgspec.Struct, frozen=True):

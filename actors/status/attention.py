@@ -185,7 +185,7 @@ def _strategies(strategies: Mapping[str, Any]) -> Iterator[tuple[str, Attention]
 def _ready(promotion: Mapping[str, PromotionBrief]) -> Iterator[tuple[str, Attention]]:
     for name, record in promotion.items():
         if record.would_do == "ready":
-            command = f"fundops strategy promote {shlex.quote(name)} --to {record.target}"
+            command = f"fundops strategy approve {shlex.quote(name)}"
             row = Attention("INFO", f"{name} may rise", record.why, command, None, name)
             yield f"ready:{name}", row
 

@@ -58,8 +58,10 @@ def _check_links(path: Path) -> None:
             raise  # `Path.resolve` would raise a RuntimeError
 
 
-def existing(path: Path) -> Path:
-    """The path of a database that is there. Raises: `DatabaseError`."""
+def existing(path: Path, command: str = "") -> Path:
+    """The path of a database that is there. Raises: `DatabaseError` with the way to one in which
+    the command works.
+    """
     if path.exists() and not path.is_file():
         from fundops.wire.errors import DatabaseError
 
@@ -68,6 +70,8 @@ def existing(path: Path) -> Path:
         from fundops.wire.errors import DatabaseError
 
         made = f"`fundops ledger begin CAPITAL --db {path}` makes one"
+        if _is_of_promotion(command):
+            made = "a fund with promotion makes one, and so does PromotionManager in Python"
         raise DatabaseError(path, f"there is no such database; {made}")
     return path
 
@@ -145,7 +149,7 @@ def run(verb: Verb, values: Mapping[str, Any]) -> int:
     from fundops.cli import show
 
     given = dict(values)
-    path = existing(database(given.pop("--db", None)))
+    path = existing(database(given.pop("--db", None)), verb.command)
     as_json = given.pop("--json", False)
     answer = answer_of(verb, path, given)
     note = show.NOTES.get(verb.command)

@@ -52,7 +52,7 @@ def record(
     if not given:
         raise UsageError("METRIC=VALUE: give a metric, such as sharpe=1.2, or --returns FILE")
     quiet()
-    path = checked(existing(database(db)))
+    path = checked(existing(database(db), "promotion.record_metrics"))
     named = {"strategy_id": strategy_id}
     wanted: dict[str, Any] = {
         **named,

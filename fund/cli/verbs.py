@@ -340,6 +340,7 @@ VERBS: Final[tuple[V, ...]] = (
             P('db', '--db', 'file', "the fund's database; ~/.fundops/fund.db if not given", value='PATH'),
             P('json', '--json', 'flag', 'print one JSON object on one line, amounts as decimal text'),
         ),
+        signed=True,
         answer=('value', 'text'),
     ),
     V(

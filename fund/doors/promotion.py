@@ -58,6 +58,7 @@ class PromotionDoor(Door):
         *,
         family: str | None = None,
         budget: Amount | None = None,
+        by: str = "operator",
     ) -> str:
         """Register a strategy and return its id; the same name again gives the same id.
 
@@ -65,12 +66,12 @@ class PromotionDoor(Door):
         another. `budget` is its capital at full size, in units of the currency, of which each stage
         allows a part; None: the fund's capital.
 
-        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for a name,
+        Raises: `SkipRefused` above shadow, `StrategyRetired`, `MetricError` for a name or `by`,
         `AmountError` for the budget; `Conflict` for another strategy's id, another family or
         another budget.
         """
         return await self._ask(
-            Register(strategy_name, initial_stage, family=family, budget_minor=_minor_of(budget))
+            Register(strategy_name, initial_stage, by, _minor_of(budget), family)
         )
 
     async def adopt(

@@ -17,7 +17,7 @@ import apsw
 import pytest
 
 from fundops import PromotionStage
-from fundops.actors.oversight import calendar_of
+from fundops.actors.calendar import calendar_of
 from fundops.actors.persistence import Reader, database
 from fundops.runtime import VirtualClock
 from fundops.testing import FakeController, VirtualFund, virtual_fund

@@ -34,10 +34,13 @@ from fundops import (
     open_reader,
     policy_of,
 )
-from fundops.actors.promotion import schema
+from fundops.actors.promotion import PromotionSettings, StageSettings, schema
 from fundops.doors import PromotionDoor
+from fundops.file.database import prepare
 from fundops.file.lock import OwnerLock
+from fundops.file.meta import identity
 from fundops.wire.errors import (
+    CapitalExceeded,
     Conflict,
     DatabaseError,
     GateNotPassed,
@@ -582,6 +585,14 @@ def test_entitlement_is_the_budget_of_the_documentation(
     assert manager.entitlement("a", "50000.50").capital == Decimal("50000.50") * capital / 100_000
 
 
+def test_a_policy_says_how_much_of_a_budget_simulated_orders_assume(tmp_path: Path) -> None:
+    settings = PromotionSettings(stages={"shadow": StageSettings(notional_cap=0.25)})
+    manager = PromotionManager(tmp_path / "q.db", policy=policy_of(settings=settings))
+    manager.register("a", Shadow)
+    held = manager.entitlement("a", 1_000)
+    assert (held.mode, held.capital, held.may_open) == ("shadow", Decimal(250), False)
+
+
 @pytest.mark.parametrize("budget", [-1, "x", math.nan, math.inf, True], ids=repr)
 def test_a_budget_that_is_none_is_refused(manager: PromotionManager, budget: Any) -> None:
     manager.register("a")
@@ -841,6 +852,63 @@ async def test_a_fund_goes_on_where_a_manager_left_off(tmp_path: Path) -> None:
         assert reader.stages() == {"a": Shadow}
 
 
+async def _fund_was_there(path: Path, **settings: Any) -> None:
+    """A fund with a strategy of its whole capital, of 100,000, that has stopped."""
+    config = FundConfig(
+        total_capital=100_000,
+        db_path=path,
+        promotion_enabled=True,
+        tick_interval_s=None,
+        **settings,
+    )
+    async with Fund.open(config) as fund:
+        await fund.promotion.adopt("all", Scaled, by="ann", reason="it trades")
+
+
+async def test_the_capital_of_a_stopped_fund_bounds_what_a_manager_allows(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    await _fund_was_there(tmp_path / "f.db")
+    manager = PromotionManager(tmp_path / "f.db", clock=clock)
+    with pytest.raises(CapitalExceeded, match=r"1,?000\.00"):
+        manager.adopt("more", Small, by="ann", reason="it trades too")
+    manager.adopt("more", Small, by="ann", reason="it trades too", over_capital=True)
+    inputs = manager.evaluate("more").inputs
+    assert (inputs.capital_minor, inputs.others_minor) == (10**13, 10**13)
+    assert inputs.entitled_minor == 10**11
+    manager.register("third", Shadow)
+    clock.advance(14 * DAY_S)
+    manager.record_metrics("third", Shadow, GOOD)
+    assert any("capital" in reason for reason in manager.evaluate("third").blocked_by)
+    with pytest.raises(CapitalExceeded):
+        manager.promote("third")
+    manager.retire("all")
+    assert manager.promote("third").capital_after == 1_000
+
+
+@pytest.mark.parametrize(("percent", "fits"), [(None, True), (101.0, True), (100.5, False)])
+async def test_a_manager_takes_the_bound_of_the_funds_last_run(
+    tmp_path: Path, clock: VirtualClock, percent: float | None, fits: bool
+) -> None:
+    await _fund_was_there(tmp_path / "f.db", max_total_entitlement_pct=percent)
+    manager = PromotionManager(tmp_path / "f.db", clock=clock)
+    if fits:
+        manager.adopt("more", Small, by="ann", reason="it trades too")
+        return
+    with pytest.raises(CapitalExceeded):
+        manager.adopt("more", Small, by="ann", reason="it trades too")
+
+
+def test_a_fund_that_never_ran_has_the_bound_of_a_new_one(
+    tmp_path: Path, clock: VirtualClock
+) -> None:
+    prepare(tmp_path / "f.db", identity("fund", "USD", 10**13))
+    manager = PromotionManager(tmp_path / "f.db", clock=clock)
+    manager.adopt("all", Scaled, by="ann", reason="it trades")
+    with pytest.raises(CapitalExceeded):
+        manager.adopt("more", Small, by="ann", reason="it trades too")
+
+
 def test_the_docstring_names_the_files_and_nothing_of_this_machine() -> None:
     text = PromotionManager.__doc__ or ""
     assert not re.search(re.escape(os.sep) + r"(home|root|tmp)\b", text)
@@ -952,6 +1020,22 @@ def test_records_count_by_their_instant(manager: PromotionManager, clock: Virtua
     manager.record_metrics(strategy, Paper, {"sharpe": 0.1, "max_drawdown": 0.3}, as_of=now_us)
     manager.record_metrics(strategy, Paper, GOOD, as_of=now_us - 3_600_000_000)
     assert not manager.should_promote(strategy)
+
+
+def test_the_trials_of_a_family_count_for_each_of_its_variants(manager: PromotionManager) -> None:
+    for name, sharpe in (("s0", 1.0), ("s1", 3.0)):
+        manager.register(name, family="variants")
+        manager.record_metrics(name, Paper, {"sharpe": sharpe})
+    manager.register("alone")
+    manager.retire("s1")
+    inputs = manager.evaluate("s0").inputs
+    assert inputs.trials == 2, "a retired one was a trial too"
+    manager.register("s2", family="variants")
+    manager.record_metrics("s2", Paper, {"sharpe": 2.0})
+    assert manager.evaluate("s2").inputs.trials == 3
+    # Of ratios per session; the retired one has left its evidence behind.
+    assert manager.evaluate("s2").inputs.trial_variance == pytest.approx(0.5 / 365)
+    assert manager.evaluate("alone").inputs.trials == 1
 
 
 def test_a_family_is_read_once_for_all_its_strategies(

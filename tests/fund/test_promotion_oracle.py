@@ -167,12 +167,17 @@ class Standing:
 
     def active_us(self, now_us: int) -> int:
         """Time in the stage without frozen time; never less than was stored."""
-        running_us = 0 if self.running_us is None else now_us - self.running_us
-        return max(self.stored_active_us, self.active_base_us + running_us)
+        return max(self.stored_active_us, self.counted_us(now_us))
+
+    def counted_us(self, now_us: int) -> int:
+        """As the clock counts it: one that was set back counts the same second twice, so that
+        freezing or recording in between gives no day.
+        """
+        return self.active_base_us + (0 if self.running_us is None else now_us - self.running_us)
 
     def stop(self, now_us: int) -> None:
         """Days stop."""
-        self.active_base_us, self.running_us = self.active_us(now_us), None
+        self.active_base_us, self.running_us = self.counted_us(now_us), None
 
 
 class Line(NamedTuple):
@@ -590,8 +595,8 @@ class Model:
             copy.deepcopy(line.before),
             rev=strategy.rev + 1,
             episodes=strategy.episodes,
-            active_base_us=line.before.active_us(line.at_us),
-            running_us=None if line.before.frozen else max(now_us, line.at_us),
+            active_base_us=line.before.counted_us(line.at_us),
+            running_us=None if line.before.frozen else now_us,
         )
         if line.hard:
             deepest, worst = HARD_DRAWDOWN[after.stage], HARD_LOSS.get(after.stage, 2.0)

@@ -278,7 +278,7 @@ async def test_a_strategy_that_passes_its_gate_waits_for_a_person_or_for_capital
         blocker = _only(await _why(world))
         assert blocker.kind == "stage"
         assert blocker.text == ("its stage is shadow; its gate passes, and it waits for a person")
-        assert blocker.lift == "fundops strategy promote s --to live-small"
+        assert blocker.lift == "fundops strategy approve s"
         await world.fund.promotion.adopt("rich", P.Live_Scaled, by="a", reason="r")
         capital = (await _why(world)).blockers[0]
         assert capital.kind == "capital"

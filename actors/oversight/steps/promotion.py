@@ -11,9 +11,9 @@ from ....wire.controller import StrategyStatus
 from ....wire.entitlement import capital_of
 from ....wire.guard import RenewLeases
 from ....wire.promotion import EntitlementTerms, Observe
+from ...calendar import NAMED_PERIODS_PER_YEAR, calendar_of
 from .. import closing
 from ..round import Effects, Round, applied, durable_endings, figures_of, joined
-from ..sessions import NAMED_PERIODS_PER_YEAR, calendar_of
 from ..settings import OversightSettings
 from .step import Step
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from ....wire.controller import StrategyStatus
+from ...calendar import End, calendar_of
 from .. import closing
 from ..round import Effects, Round, applied, joined, nav_minor, paid_in_minor
-from ..sessions import End, calendar_of
 from .step import Ports, Step
 
 __all__ = ["CloseStep", "SessionsStep"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fundops.actors.guard import KillLatch, Leases
-from fundops.actors.guard.entitle import after_pause, after_resume, grant, stops
+from fundops.actors.guard.entitle import above, after_pause, after_resume, grant, stops
 from fundops.actors.guard.leases import Grant
 from fundops.runtime import VirtualClock
 from fundops.wire.controller import StrategyStatus
@@ -22,6 +22,7 @@ CAPITAL_MINOR = 100_000 * 10**8
 TERMS = {
     "live": EntitlementTerms("s", PromotionStage.Live_Small, "live", 0.01),
     "paper": EntitlementTerms("s", PromotionStage.Paper, "paper", 0.0),
+    "shadow": EntitlementTerms("s", PromotionStage.Shadow, "shadow", 0.0, None, 0.5),
     "retired": EntitlementTerms("s", PromotionStage.Retired, "none", 0.0),
     "unregistered": None,
     "off": None,
@@ -42,7 +43,13 @@ STATUSES = (
 )
 
 
-def _grant(terms: str, book: str, status: StrategyStatus | None, doubt: str | None) -> Grant:
+def _grant(
+    terms: str,
+    book: str,
+    status: StrategyStatus | None,
+    doubt: str | None,
+    session: str = "2026-01-05",
+) -> Grant:
     return grant(
         BOOKS[book],
         status,
@@ -50,7 +57,7 @@ def _grant(terms: str, book: str, status: StrategyStatus | None, doubt: str | No
         promotion=terms != "off",
         capital_minor=CAPITAL_MINOR,
         doubt=doubt,
-        session="2026-01-05",
+        session=session,
     )
 
 
@@ -81,6 +88,45 @@ def test_every_reason_is_kept_in_order(
 ) -> None:
     found = _grant(terms, book, None if status is None else STATUSES[status], doubt)
     assert [reason.kind for reason in found.reasons] == kinds.split()
+
+
+@pytest.mark.parametrize(
+    ("terms", "book", "status", "session", "due"),
+    [
+        ("live", "free", 1, "2026-01-05", ("live", 1_000, True)),
+        ("live", "new", 2, "2026-01-05", ("none", 0, False)),
+        ("live", "free", 2, "2026-01-05", ("reduce", 0, True)),
+        ("retired", "free", 1, "2026-01-05", ("reduce", 0, True)),
+        ("retired", "new", 1, "2026-01-05", ("none", 0, False)),
+        ("shadow", "closing", 1, "2026-01-05", ("reduce", 0, True)),
+        ("shadow", "closing", 1, "2026-01-06", ("shadow", 0, True)),
+        ("shadow", "new", 1, "2026-01-05", ("shadow", 0, False)),
+    ],
+)
+def test_a_stage_gives_its_mode_and_capital(
+    terms: str, book: str, status: int, session: str, due: tuple[str, int, bool]
+) -> None:
+    found = _grant(terms, book, STATUSES[status], None, session)
+    assert (found.mode, int(found.capital), found.had_real) == due
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        ({"stage": "live-small", "allocated": 1_000}, ""),
+        ({"stage": "live-small", "allocated": 1_000.0000005}, ""),
+        ({"stage": "live-small", "allocated": 1_000.01}, "allocation in force 1,000.01"),
+        ({"stage": "live-small", "capital_cap": 1_000.01}, "cap in force 1,000.01"),
+        ({"stage": "live-scaled"}, "in force live-scaled, entitled to live-small"),
+        ({"stage": "paper", "allocated": 100_000}, ""),
+        # An engine that knows no stages is taken at the database's word.
+        ({"allocated": 1_000.01}, "allocation in force 1,000.01"),
+    ],
+)
+def test_more_in_force_than_entitled_is_told(status: dict[str, Any], text: str) -> None:
+    terms = EntitlementTerms("s", PromotionStage.Live_Small, "live", 0.01)
+    told = above(StrategyStatus("s", "running", **status), terms, CAPITAL_MINOR)
+    assert (told[: len(text)], bool(told)) == (text, bool(text))
 
 
 def test_the_entitlement_tells_the_first_reason() -> None:

@@ -564,10 +564,21 @@ def test_a_hard_drawdown_is_inclusive_and_needs_one_observation(
     stage: PromotionStage, limit: float
 ) -> None:
     assert hard(stage, limit - 1e-6) is None
+    assert hard(stage, limit - 1e-10) is not None, "nine decimals are compared"
     found = hard(stage, limit)
     assert found is not None
     assert found.hard
     assert "hard limit" in found.reason
+
+
+@pytest.mark.parametrize("stage", [Small, Scaled])
+@pytest.mark.parametrize("metrics", [{"max_drawdown": 0.25}, {"daily_loss": 0.05}])
+def test_a_hard_limit_leads_from_real_money_to_shadow(
+    stage: PromotionStage, metrics: dict[str, float]
+) -> None:
+    found = breach(with_metrics(strategy(stage), metrics, T0), GUARDED)
+    assert found is not None
+    assert (found.hard, found.to) == (True, Shadow)
 
 
 def test_paper_has_nowhere_to_fall() -> None:
@@ -696,8 +707,17 @@ def test_a_demotion_more_than_180_days_ago_is_forgotten() -> None:
 
 def test_a_soft_demotion_does_not_shorten_the_cooldown_of_a_hard_one() -> None:
     shadow = fallen(strategy(Scaled), GUARDED, T0, hard=True).after
-    paper = demoted(shadow, GUARDED, T0 + DAY_US, by="me", reason="further").after
-    assert paper.cooldown_until_us == T0 + 30 * DAY_US
+    for paper in (
+        fallen(shadow, GUARDED, T0 + DAY_US, hard=False).after,
+        demoted(shadow, GUARDED, T0 + DAY_US, by="me", reason="further").after,
+    ):
+        assert paper.cooldown_until_us == T0 + 30 * DAY_US
+
+
+def test_a_frozen_strategy_that_the_rules_demote_stays_frozen() -> None:
+    cold = frozen_after(strategy(Scaled), T0, freeze=True)
+    after = fallen(cold, GUARDED, T0 + DAY_US, hard=False).after
+    assert (after.stage, after.frozen, after.frozen_since_us) == (Small, True, T0 + DAY_US)
 
 
 def test_a_new_episode_counts_trades_from_its_own_beginning() -> None:

@@ -14,9 +14,14 @@ import pytest
 from fundops.actors.persistence import Rows, Store, commit_batch
 from fundops.actors.promotion import (
     Capital,
+    Cooldowns,
     Criterion,
+    GateSettings,
     PromotionGate,
     PromotionPolicy,
+    PromotionSettings,
+    SoftWindow,
+    StageSettings,
     policy_of,
     schema,
 )
@@ -35,6 +40,7 @@ from fundops.wire.errors import (
     CoolingDown,
     GateNotPassed,
     MetricError,
+    PolicyError,
     SkipRefused,
     StaleRevision,
     StrategyFrozen,
@@ -179,6 +185,23 @@ def test_a_request_id_has_one_outcome_and_one_line(office: Office) -> None:
     assert [line.kind for line in office.ask(PromotionHistory())] == ["promote", "register"]
 
 
+def test_a_repeat_may_name_the_strategy_by_its_id(office: Office) -> None:
+    strategy_id = office.ask(Register("mm"))
+    office.green(Paper)
+    first = office.ask(Promote("mm", by="ann", request_id="r1"))
+    assert office.ask(Promote(strategy_id, by="ann", request_id="r1")) == first
+
+
+def test_a_strategy_is_adopted_once(office: Office) -> None:
+    strategy_id = office.ask(Register("mm"))
+    for name, text in (("mm", "registered already"), (strategy_id, "is the id of mm")):
+        with pytest.raises(Conflict, match=text):
+            office.adopted(Small, name)
+    office.ask(Retire("mm"))
+    with pytest.raises(StrategyRetired):
+        office.adopted(Small)
+
+
 def test_a_request_id_with_other_content_is_a_conflict(office: Office) -> None:
     office.ask(Register("mm"))
     office.green(Paper)
@@ -187,6 +210,7 @@ def test_a_request_id_with_other_content_is_a_conflict(office: Office) -> None:
         Promote("mm", by="bob", request_id="r1"),
         Promote("mm", by="ann", request_id="r1", reason="now"),
         Promote("mm", by="ann", request_id="r1", cap=0.5),
+        Promote("unknown", by="ann", request_id="r1"),
     ):
         with pytest.raises(Conflict, match="r1"):
             office.ask(other)
@@ -329,6 +353,15 @@ def test_ready_is_told_resolved_and_told_again(office: Office) -> None:
     assert told == [[(key, False)], [], [(key, True)], [], [(key, False)]]
 
 
+def test_ready_ends_when_the_evidence_of_a_silent_strategy_is_stale(office: Office) -> None:
+    office.ask(Register("mm", Shadow))
+    office.green(Shadow)
+    office.look(status())
+    office.days(3)
+    office.look()
+    assert [(note.dedup_key, note.resolves) for note in office.notes] == [("promotion:mm", True)]
+
+
 def test_in_mode_observe_the_act_of_the_policy_is_told_and_not_done(office: Office) -> None:
     office.ask(Register("mm"))
     office.green(Paper)
@@ -383,7 +416,7 @@ def test_demotions_from_real_money_at_once_are_one_alert_with_each_number(office
         request = DemoteAutomatically(name, "soft", "recovery", "it fails")
         changes += office.desk.handle(request, office.roster(), office.now_us).changes
     (note,) = notes_of(changes, 7)
-    assert note.title == "2 strategies demoted from real money"
+    assert (note.level, note.title) == (Level.CRITICAL, "2 strategies demoted from real money")
     assert "Stopped: mm, xs." in note.message
     assert "void SEQ --by NAME --reason TEXT, for each of 7, 8." in note.message
 
@@ -407,6 +440,17 @@ def test_automatic_demotions_double_the_cooldown_and_the_third_freezes(office: O
         assert strategy.frozen is (number == 3)
 
 
+def test_a_demotion_that_is_asked_for_under_one_key_is_done_once(office: Office) -> None:
+    office.adopted(Scaled)
+    asked = DemoteAutomatically("mm", "soft", "recovery", "it fails", "recovery:7")
+    first = office.ask(asked)
+    again = msgspec.structs.replace(asked, reason="it fails again")
+    assert office.ask(again) == first
+    assert office.strategy().stage is Small
+    office.ask(msgspec.structs.replace(asked, once="recovery:8"))
+    assert office.strategy().stage is Shadow
+
+
 def test_a_recorded_breach_demotes_a_strategy_that_does_not_report(office: Office) -> None:
     office.adopted(Small)
     office.adopted(Scaled, "quiet", budget_minor=UNIT)
@@ -419,6 +463,37 @@ def test_a_recorded_breach_demotes_a_strategy_that_does_not_report(office: Offic
     office.ask(Void(moved.seq, "ann", "a slip of the recorder"))
     assert office.strategy().stage is Small
     assert office.look() == ()
+    kept = office.rows.rows("SELECT discarded_by, discarded_reason FROM promotion_metrics")
+    assert kept == [(None, None), ("ann", "a slip of the recorder")]
+
+
+def test_a_strategy_moves_once_in_a_look(path: Path) -> None:
+    always = GateSettings((Criterion("days", "days", ">=", 0),))
+    settings = PromotionSettings(
+        gates={"shadow": always}, cooldowns=Cooldowns(soft_days=0, hard_days=0)
+    )
+    office = Office(path, policy_of("literal", settings=settings), Capital())
+    office.adopted(Small)
+    office.look(status(100.0, stage="live-small"))
+    (fallen,) = office.look(status(70.0, stage="live-small"))
+    assert (fallen.kind, fallen.to_stage) == ("demote", Shadow)
+    (risen,) = office.look(status(70.0, stage="shadow"))
+    assert (risen.kind, risen.to_stage) == ("promote", Small)
+    office.store.close()
+
+
+def test_a_soft_limit_demotes_where_gates_are_judged(path: Path) -> None:
+    soft = SoftWindow(sessions=1, breaches=1, min_sessions=1)
+    office = Office(path, policy_of(settings=PromotionSettings(soft=soft)), Capital())
+    office.adopted(Scaled)
+    office.look(status(100.0, stage="live-scaled"))
+    for equity in (98.0, 94.0, 90.0, 86.0, 82.0, 79.0):
+        office.days(1)
+        session = f"2026-01-{100 - int(equity):02}"
+        assert office.look(status(equity), session=session, evaluate=False) == ()
+    (moved,) = office.look(status(79.0))
+    assert (moved.to_stage, moved.hard) == (Small, False)
+    office.store.close()
 
 
 def test_a_promotion_by_a_person_within_a_cooldown_is_refused(office: Office) -> None:
@@ -465,6 +540,25 @@ def test_an_engine_that_is_only_observed_leaves_evidence_and_no_transition(offic
     strategy = office.strategy()
     assert (strategy.stage, strategy.episode.track.sessions) == (Small, 1)
     assert [line.kind for line in office.ask(PromotionHistory())] == ["adopt"]
+
+
+# -- days
+
+
+def test_days_never_fall_below_what_was_stored_and_a_record_makes_none(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.days(10)
+    office.ask(RecordMetrics("mm", Paper, GREEN))
+    office.days(-1)
+    assert office.ask(ReadSnapshot("mm")).days_in_stage == 10
+    for _ in range(3):
+        office.days(0.5)
+        office.ask(RecordMetrics("mm", Paper, GREEN))
+        office.days(-0.5)
+        office.ask(RecordMetrics("mm", Paper, GREEN))
+    assert office.ask(ReadSnapshot("mm")).days_in_stage == 10
+    office.days(2)
+    assert office.ask(ReadSnapshot("mm")).days_in_stage == 11
 
 
 # -- void
@@ -539,6 +633,28 @@ def test_a_voided_promotion_ends_the_real_capital(office: Office) -> None:
     assert office.ask(ReadSnapshot("mm")).days_in_stage == 14
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("before_s", [-86_400, -1, 0, 86_400], ids="before {}".format)
+@pytest.mark.parametrize("between_s", [-86_400, -1, 0, 86_400], ids="between {}".format)
+def test_a_voided_time_is_left_out_whichever_way_the_clock_went(
+    office: Office, frozen: bool, before_s: int, between_s: int
+) -> None:
+    office.adopted(Shadow)
+    if frozen:
+        office.days(5)
+        office.ask(Freeze("mm", True, "ann", "hold"))
+    office.now_us += before_s * 1_000_000
+    moved = office.ask(Demote("mm"))
+    counted_us = 5 * DAY_US if frozen else before_s * 1_000_000
+    office.now_us += between_s * 1_000_000
+    office.ask(Void(moved.seq, "ann", "x"))
+    if frozen:
+        office.ask(Freeze("mm", False, "ann", "go on"))
+    office.days(14)
+    # As if it had never moved; frozen time counts in neither direction.
+    assert office.strategy().active_us(office.now_us) == counted_us + 14 * DAY_US
+
+
 def test_a_void_needs_a_person_a_reason_and_room_for_the_capital(office: Office) -> None:
     office.adopted(Scaled)
     moved = office.ask(Demote("mm"))
@@ -548,6 +664,127 @@ def test_a_void_needs_a_person_a_reason_and_room_for_the_capital(office: Office)
     office.adopted(Scaled, "other", budget_minor=50_000 * UNIT)
     with pytest.raises(CapitalExceeded):
         office.ask(Void(moved.seq, "ann", "x"))
+
+
+def test_a_void_gives_back_the_cap_and_what_a_person_did_since_ends(office: Office) -> None:
+    office.adopted(Small)
+    office.ask(SetCap("mm", 0.005, "ann", "careful"))
+    moved = office.ask(Demote("mm"))
+    office.ask(Freeze("mm", True, "ann", "look"))
+    office.ask(Void(moved.seq, "ann", "the wrong one"))
+    strategy = office.strategy()
+    assert (strategy.cap, strategy.frozen, strategy.frozen_since_us) == (0.005, False, None)
+
+
+def test_a_voided_third_demotion_was_none_and_froze_nothing(office: Office) -> None:
+    office.adopted(Scaled)
+    for _ in range(3):
+        before, moved = office.strategy(), office.ask(DemoteAutomatically("mm", "soft", "r", "x"))
+        office.days(1)
+    assert moved is not None
+    assert office.strategy().frozen
+    office.ask(Void(moved.seq, "ann", "the venue was down"))
+    after = office.strategy()
+    assert not after.frozen
+    assert len(after.demotions_us) == 2
+    assert after.cooldown_until_us == before.cooldown_until_us
+
+
+def test_counts_of_a_voided_stage_belong_to_none(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.green(Paper)
+    moved = office.ask(Promote("mm"))
+    office.ask(RecordMetrics("mm", Shadow, {"n_trades": 60}, cumulative_since="registration"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    office.ask(Promote("mm"))
+    office.ask(RecordMetrics("mm", Shadow, {"n_trades": 80}, cumulative_since="registration"))
+    assert office.ask(ReadSnapshot("mm")).metrics == {"n_trades": 20}
+
+
+def test_a_session_that_does_not_pass_ends_the_row(office: Office) -> None:
+    fills = (Criterion("fills", "fills", ">=", 10),)
+    office.ask(AddGate(PromotionGate(Shadow, fills, streak=3)))
+    office.adopted(Shadow)
+    seen = []
+    for number, count in enumerate((10, 10, 9, 10), 1):
+        office.ask(RecordMetrics("mm", Shadow, {"fills": count}))
+        office.look(status(100.0, stage="shadow"), session=f"2026-01-0{number}")
+        office.days(1)
+        seen.append(office.strategy().streak)
+    assert seen == [0, 1, 0, 1]
+
+
+def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
+    days = (Criterion("days", "days", ">=", 0),)
+    office.ask(AddGate(PromotionGate(Shadow, days, streak=3)))
+    office.adopted(Shadow)
+    for number in range(3):
+        office.look(status(100.0), session=f"2026-01-0{number + 1}")
+        office.days(1)
+    assert office.strategy().streak == 2
+    moved = office.ask(Demote("mm"))
+    assert office.strategy().streak == 0
+    office.ask(Void(moved.seq, "ann", "x"))
+    assert office.strategy().streak == 2
+
+
+def test_ready_is_told_again_after_its_promotion_was_voided(office: Office) -> None:
+    office.ask(Register("mm", Shadow))
+    office.green(Shadow)
+    office.look(status(stage="shadow"))
+    moved = office.ask(Approve("mm", "ann"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    office.look(status(stage="shadow"))
+    assert [note.title for note in office.notes] == ["mm is ready for live-small"]
+
+
+def test_a_version_that_came_since_is_new_to_the_stage_of_a_void(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.look(status(version="v1"))
+    office.green(Paper)
+    moved = office.ask(Promote("mm"))
+    office.look(status(version="v2", stage="shadow"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    assert office.ask(ReadSnapshot("mm")).metrics == GREEN
+    # They are the figures of another version.
+    assert office.look(status(version="v2", stage="paper")) == ()
+    strategy = office.strategy()
+    assert (strategy.stage, strategy.version, strategy.versions) == (Paper, "v2", 2)
+    assert (strategy.episode.recorded, strategy.active_us(office.now_us)) == ({}, 0)
+
+
+def test_a_version_that_came_since_freezes_a_void_to_real_money(office: Office) -> None:
+    office.adopted(Scaled)
+    office.look(status(version="v1"))
+    moved = office.ask(Demote("mm", Shadow))
+    office.look(status(version="v2", stage="shadow"))
+    office.ask(Void(moved.seq, "ann", "the wrong one"))
+    office.look(status(version="v2", stage="live-scaled"))
+    strategy = office.strategy()
+    assert (strategy.stage, strategy.frozen, strategy.versions) == (Scaled, True, 2)
+
+
+def test_a_promotion_that_a_new_version_took_back_is_not_voided(path: Path) -> None:
+    office = Office(path, policy_of(settings=PromotionSettings(on_new_version="shadow")), Capital())
+    office.ask(Register("mm", Shadow))
+    office.look(status(version="v1", stage="shadow"))
+    office.green(Shadow)
+    moved = office.ask(Promote("mm", cap=0.005))
+    office.look(status(version="v2", stage="live-small"))
+    assert (office.strategy().stage, office.strategy().cap) == (Shadow, None)
+    with pytest.raises(Conflict, match="not the newest transition"):
+        office.ask(Void(moved.seq, "ann", "x"))
+    office.store.close()
+
+
+def test_a_void_to_a_stage_that_the_ladder_lacks_is_refused(path: Path) -> None:
+    office = Office(path, policy_of(), Capital())
+    office.adopted(Small)
+    moved = office.ask(Demote("mm", Paper))
+    office.desk = Desk(policy_of(ladder="three-stage"), Capital())
+    with pytest.raises(PolicyError, match="live-small"):
+        office.ask(Void(moved.seq, "ann", "x"))
+    office.store.close()
 
 
 def test_a_void_ends_a_cooldown(office: Office) -> None:
@@ -569,6 +806,15 @@ def test_an_episode_after_a_void_takes_no_evidence_of_the_voided_one(office: Off
     assert office.ask(ReadSnapshot("mm")).metrics == {}
     office.ask(RecordMetrics("mm", Small, {"sharpe": 1.0}, office.now_us, "x"))
     assert office.ask(ReadSnapshot("mm")).metrics == {"sharpe": 1.0}
+
+
+def test_a_void_discards_no_record_that_caused_nothing(office: Office) -> None:
+    office.adopted(Small)
+    office.ask(RecordMetrics("mm", Small, {"daily_loss": 0.06}))
+    moved = office.ask(DemoteAutomatically("mm", "integrity", "oversight", "cash differs"))
+    assert moved is not None
+    office.ask(Void(moved.seq, "ann", "the statement was wrong"))
+    assert office.ask(ReadSnapshot("mm")).metrics == {"daily_loss": 0.06}
 
 
 def test_a_retired_strategys_transition_stays(office: Office) -> None:
@@ -669,6 +915,65 @@ def test_counts_since_the_registration_lose_what_came_before_the_stage(office: O
     assert metrics["n_trades"] == 20
     assert metrics["win_rate"] == pytest.approx((48 - 30) / 20)
     assert metrics["max_drawdown"] == pytest.approx(0.1)
+
+
+def test_equity_since_the_registration_begins_at_the_last_one_before_the_stage(
+    office: Office,
+) -> None:
+    office.ask(Register("mm"))
+    office.days(14)
+    office.ask(
+        RecordMetrics("mm", Paper, {"equity": [100, 80, 120]}, cumulative_since="registration")
+    )
+    office.ask(RecordMetrics("mm", Paper, {"n_trades": 60}))
+    office.ask(Promote("mm"))
+    later = {"equity": [100, 80, 120, 90, 99]}
+    office.ask(RecordMetrics("mm", Shadow, later, cumulative_since="registration"))
+    # From 120 to 90: the return of the stage's first session has its base in the session before.
+    assert office.ask(ReadSnapshot("mm")).metrics["max_drawdown"] == pytest.approx(0.25)
+
+
+def test_the_engines_reports_measure_before_a_recorded_series(office: Office) -> None:
+    office.adopted(Paper)
+    for number, equity in enumerate((100.0, 101.0, 103.0), 1):
+        office.look(status(equity))
+        office.days(1)
+        office.look(status(equity), session=f"2026-01-0{number}")
+    measured = office.ask(ReadSnapshot("mm")).metrics["sharpe"]
+    office.ask(RecordMetrics("mm", Paper, {"returns": [0.01, -0.5, 0.02]}))
+    snapshot = office.ask(ReadSnapshot("mm"))
+    assert snapshot.metrics["sharpe"] == measured
+    # A fall that either shows has happened, also after the next session of the engine.
+    assert snapshot.metrics["max_drawdown"] == pytest.approx(0.5)
+    office.days(1)
+    office.look(status(104.0), session="2026-01-04")
+    assert office.ask(ReadSnapshot("mm")).metrics["max_drawdown"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("given", [None, 100.0])
+def test_sessions_are_as_many_a_year_as_the_policy_says(path: Path, given: float | None) -> None:
+    policy = policy_of(settings=PromotionSettings(periods_per_year=given))
+    office = Office(path, policy, Capital())
+    office.ask(Register("mm"))
+    for number, equity in enumerate((100.0, 101.0, 103.0, 102.0), 1):
+        office.look(status(equity), session=f"2026-01-0{number}")
+        office.days(1)
+    returns = [101 / 100 - 1, 103 / 101 - 1, 102 / 103 - 1]
+    ratio = statistics.fmean(returns) / statistics.stdev(returns)
+    # A look tells the sessions of its own calendar, 252 unless it says otherwise.
+    due = (given or 252) ** 0.5 * ratio
+    assert office.ask(ReadSnapshot("mm")).metrics["sharpe"] == pytest.approx(due)
+    office.store.close()
+
+
+def test_an_older_series_does_not_replace_a_newer_one(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.days(3)
+    newer, older = [0.02, -0.01, 0.015], [0.03, 0.01, 0.02]
+    office.ask(RecordMetrics("mm", Paper, {"returns": newer}, office.now_us, "a"))
+    sharpe = office.ask(ReadSnapshot("mm")).metrics["sharpe"]
+    office.ask(RecordMetrics("mm", Paper, {"returns": older}, office.now_us - 1, "b"))
+    assert office.ask(ReadSnapshot("mm")).metrics["sharpe"] == sharpe
 
 
 def test_what_has_no_part_of_this_stage_is_refused(office: Office) -> None:
@@ -802,6 +1107,18 @@ def test_a_stage_that_lasts_too_long_is_told_once(path: Path) -> None:
     office.store.close()
 
 
+def test_a_stage_that_passes_its_gate_never_lasts_too_long(path: Path) -> None:
+    shadow = StageSettings(max_days=14)
+    office = Office(
+        path, policy_of(settings=PromotionSettings(stages={"shadow": shadow})), Capital()
+    )
+    office.ask(Register("mm", Shadow))
+    office.green(Shadow)
+    office.look(status(stage="shadow"))
+    assert [note.title for note in office.notes] == ["mm is ready for live-small"]
+    office.store.close()
+
+
 # -- as of an instant
 
 
@@ -816,6 +1133,56 @@ def test_the_state_of_then_is_what_the_history_says(office: Office) -> None:
         (state,) = office.ask(StateAsOf(at_us))
         assert (state.stage, state.rev, state.frozen) == (snapshot.stage, snapshot.rev, False)
     assert office.ask(StateAsOf(T0 - 1)) == ()
+
+
+def test_a_line_of_history_tells_all_of_its_change(office: Office) -> None:
+    office.adopted(Small, family="trend")
+    office.look(status(version="v1", stage="live-small"))
+    office.green(Small)
+    evaluation = office.ask(Evaluate("mm"))
+    moved = office.ask(Promote("mm", by="ann", reason="it holds", cap=0.25))
+    (line, first) = office.ask(PromotionHistory("mm"))
+    assert msgspec.structs.asdict(line) == {
+        "seq": moved.seq,
+        "strategy": "mm",
+        "kind": "promote",
+        "from_stage": Small,
+        "to_stage": Scaled,
+        "effective_us": office.now_us,
+        "by": "ann",
+        "reason": "it holds",
+        "metrics": GREEN,
+        "evaluation_id": evaluation.id,
+        "rev": 2,
+        "recorded_us": office.now_us,
+        "cap_before": 0.01,
+        "cap_after": 0.25,
+        "policy": office.desk.policy.hash,
+        "version": "v1",
+    }
+    assert (first.kind, first.from_stage, first.cap_before, first.metrics) == (
+        "adopt",
+        None,
+        None,
+        {},
+    )
+    assert office.ask(ReadSnapshot("mm")).history == (first, line)
+
+
+def test_the_state_of_then_has_the_whole_record_of_then(office: Office) -> None:
+    office.adopted(Scaled, family="trend")
+    office.look(status(version="v1", stage="live-scaled"))
+    office.ask(RecordMetrics("mm", Scaled, {"sharpe": 1.5}))
+    office.ask(SetCap("mm", 0.5, "ann", "careful"))
+    at_us = office.now_us
+    office.days(1)
+    office.ask(DemoteAutomatically("mm", "integrity", "oversight", "cash differs"))
+    (then,), (now,) = office.ask(StateAsOf(at_us)), office.ask(StateAsOf(office.now_us))
+    assert (then.stage, then.kind, then.since_us, then.cap) == (Scaled, "cap", at_us, 0.5)
+    assert (then.frozen, then.cooldown_until, then.episode) == (False, None, 1)
+    assert (then.family, then.version, then.metrics) == ("trend", "v1", {"sharpe": 1.5})
+    assert (now.stage, now.frozen, now.episode, now.cap, now.metrics) == (Paper, True, 2, None, {})
+    assert now.cooldown_until == office.now_us + 30 * DAY_US
 
 
 def test_history_is_never_changed_or_deleted(office: Office) -> None:

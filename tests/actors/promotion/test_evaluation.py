@@ -18,8 +18,14 @@ from fundops.actors.promotion import (
     with_gate,
 )
 from fundops.actors.promotion.evaluation import evaluate
+from fundops.actors.promotion.evidence import Record, with_record
 from fundops.actors.promotion.limits import breach
-from fundops.actors.promotion.statistics import probabilistic_sharpe_ratio
+from fundops.actors.promotion.statistics import (
+    deflated_sharpe_ratio,
+    moments,
+    p_pass_without_skill,
+    probabilistic_sharpe_ratio,
+)
 from fundops.actors.promotion.strategy import Episode, Metric, Strategy
 from fundops.actors.promotion.track import Track
 from fundops.runtime import DAY_US
@@ -295,6 +301,13 @@ def test_days_alone_say_when_they_are_over() -> None:
     assert judged(strategy(days=13.5, recorded=GREEN), now_us=T0 + 12 * HOUR_US).verdict == "PASS"
 
 
+def test_the_earliest_day_is_not_before_the_cooldown_ends() -> None:
+    until_us = T0 + 9 * 24 * HOUR_US
+    found = judged(strategy(days=12, recorded=GREEN, cooldown_until_us=until_us))
+    assert found.why == ("cooldown until 2023-11-23 22:14; 2 more days, at the earliest 2023-11-23")
+    assert found.next_possible_us == until_us
+
+
 def test_a_pass_says_what_follows() -> None:
     assert judged(strategy(recorded=GREEN)).why == "its gate to shadow passes"
     ready = judged(strategy(Shadow, recorded=GREEN), GUARDED)
@@ -304,6 +317,16 @@ def test_a_pass_says_what_follows() -> None:
         "its gate passes; live-scaled waits for a person: real capital from 1,000.00 to 100,000.00"
     )
     assert (step.inputs.entitled_minor, step.inputs.wanted_minor) == (1_000 * UNIT, 100_000 * UNIT)
+
+
+def test_both_sides_are_compared_and_shown_in_nine_decimals() -> None:
+    ceiling = Criterion("fall", "max_drawdown_pct", "<=", 0.07 * 100)
+    assert ceiling.limit == 0.07
+    found = line(judged(strategy(recorded={"max_drawdown": 0.07 + 4e-10}), gated(ceiling)), "fall")
+    assert (found.verdict, found.observed, found.limit, found.margin) == ("PASS", 0.07, 0.07, 0)
+    beyond = strategy(recorded={"max_drawdown": 0.07 + 1e-9})
+    found = line(judged(beyond, gated(ceiling)), "fall")
+    assert (found.verdict, found.observed, found.margin) == ("FAIL", 0.070000001, -1e-9)
 
 
 # -- advisories
@@ -326,6 +349,19 @@ def test_the_advisories_come_from_the_measured_sessions() -> None:
     assert many.dsr < many.psr
 
 
+def test_trials_of_unknown_ratios_differ_by_chance_alone() -> None:
+    track = Track(begun=True, sessions=64, mean=0.001, m2=63e-4, m4=3 * 63e-4**2 / 64)
+    found = judged(strategy(measured={"sharpe": 1.9}, track=track), trials=20).advisories
+    assert found.dsr == pytest.approx(deflated_sharpe_ratio(0.1, 64, 1 / 63, 20), rel=1e-9)
+
+
+def test_luck_meets_the_highest_floor_of_a_gate() -> None:
+    track = Track(begun=True, sessions=14, mean=0.001, m2=13e-4, m4=3 * 13e-4**2 / 14)
+    floors = [Criterion(f"s{limit}", "sharpe", ">=", limit) for limit in (0.5, 2.0, 1.0)]
+    found = judged(strategy(measured={"sharpe": 1.6}, track=track), gated(*floors)).advisories
+    assert found.p_pass_without_skill == pytest.approx(p_pass_without_skill(2 / 365**0.5, 14))
+
+
 def test_luck_passes_the_default_gate_four_times_in_ten() -> None:
     track = Track(begun=True, sessions=14, mean=0.001, m2=13e-4, m4=3 * 13e-4**2 / 14)
     policy = msgspec.structs.replace(LITERAL, periods_per_year=252.0)
@@ -337,6 +373,33 @@ def test_too_few_sessions_have_no_advisories() -> None:
     for subject in (strategy(recorded=GREEN), strategy(undefined=("sharpe",))):
         found = judged(subject, trials=7).advisories
         assert (found.psr, found.se_sharpe, found.n_trials) == (None, None, 7)
+
+
+@pytest.mark.parametrize("name", ["returns", "equity"])
+def test_a_recorded_series_is_judged_by_its_own_skew_and_kurtosis(name: str) -> None:
+    returns = [0.012, 0.011, -0.06, 0.013, 0.012, 0.009, 0.014, -0.002, 0.013, 0.011]
+    series, level = [1.0], 1.0
+    for change in returns:
+        level *= 1 + change
+        series.append(level)
+    record = Record({name: returns if name == "returns" else series}, T0)
+    found = judged(with_record(strategy(), record, LITERAL.sessions_per_year)).advisories
+    shape = moments(returns)
+    sharpe, skew, kurtosis = shape.sharpe, shape.skew, shape.kurtosis
+    assert sharpe is not None
+    assert skew is not None
+    assert kurtosis is not None
+    assert found.psr == pytest.approx(
+        probabilistic_sharpe_ratio(sharpe, 0, 10, skew, kurtosis), rel=1e-9
+    )
+    assert found.psr is not None
+    # Rare large losses prove less than the same ratio of normal returns.
+    assert found.psr < probabilistic_sharpe_ratio(sharpe, 0, 10) - 0.02
+    older = strategy(measured={})
+    kept = Metric(sharpe * LITERAL.sessions_per_year**0.5, T0, name, 10)
+    episode = msgspec.structs.replace(older.episode, measured={"sharpe": kept})
+    told = judged(msgspec.structs.replace(older, episode=episode)).advisories
+    assert told.psr == pytest.approx(probabilistic_sharpe_ratio(sharpe, 0, 10))
 
 
 # -- one value

@@ -169,6 +169,14 @@ def test_an_episode_begins_at_its_first_status_and_not_at_its_allocation() -> No
     assert (found.base_equity, found.base_allocated) == (150.0, 100.0)
 
 
+def test_the_base_of_an_episode_is_its_first_status() -> None:
+    first = Reading(1_500.0, 1_000.0, 5_000, 4_000, 400.0, 100.0, "run 7", at_us=9)
+    track = Track(session="2026-01-02").seen(first)
+    assert (track.base_equity, track.base_allocated, track.base_realized) == (1_500, 1_000, 400)
+    assert (track.base_trades, track.base_wins, track.base_us) == (5_000, 4_000, 9)
+    assert (track.trades, track.wins, track.session) == (0, 0, "2026-01-02")
+
+
 def test_one_session_or_constant_returns_have_no_sharpe_and_never_an_infinite_one() -> None:
     assert track_of([101.0]).sharpe(252) is None
     assert track_of([100.0] * 10).sharpe(252) is None
@@ -258,8 +266,10 @@ def test_the_worst_moment_of_a_session_counts_though_it_recovers() -> None:
     assert track.last_return == 0.0
 
 
-def test_the_loss_of_a_session_ends_with_it() -> None:
-    track = ended(track_of([]).seen(Reading(94.0, 100.0, 0, 0)), "day 0")
+def test_the_loss_of_a_session_is_its_worst_and_ends_with_it() -> None:
+    track = track_of([]).seen(Reading(94.0, 100.0, 0, 0)).seen(Reading(99.0, 100.0, 0, 0))
+    assert track.loss == pytest.approx(0.06)
+    track = ended(track.seen(Reading(94.0, 100.0, 0, 0)), "day 0")
     assert track.loss == pytest.approx(0.06)
     assert track.seen(Reading(94.0, 100.0, 0, 0)).loss == 0.0
 
@@ -331,6 +341,10 @@ def test_an_equity_of_a_broker_does_not_forget_with_the_counters() -> None:
     track = Track().seen(Reading(1_300.0, 1_000.0, 9, 5, 200.0, 0.0, "a"))
     track = track.seen(Reading(1_300.0, 1_000.0, 0, 0, 0.0, 0.0, "b"))
     assert (track.max_drawdown, track.peak) == (0.0, 1_300.0)
+    # Nor does one whose figures added up by chance before.
+    track = Track().seen(Reading(1_200.0, 1_000.0, 9, 5, 200.0, 0.0, "a"))
+    track = track.seen(Reading(1_250.0, 1_000.0, 0, 0, 0.0, 0.0, "b"))
+    assert (track.max_drawdown, track.peak) == (0.0, 1_250.0)
 
 
 # -- records of earlier versions

@@ -120,6 +120,11 @@ def test_an_int_and_a_float_and_a_signed_zero_make_the_same_policy() -> None:
     )
 
 
+def test_the_order_in_which_metrics_are_declared_makes_no_other_policy() -> None:
+    one, other = {"hit_rate": "fraction", "slippage": "bps"}, {"slippage": "bps"}
+    assert settled(metrics=one).hash == settled(metrics={**other, **one}).hash
+
+
 @hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(["guarded", "literal"]),
@@ -249,6 +254,10 @@ def test_the_top_of_the_ladder_has_no_gate() -> None:
             {"stages": {"paper": StageSettings(real_capital_cap=0.1)}},
             "stages.paper.real_capital_cap",
         ),
+        (
+            {"stages": {"live-small": StageSettings(notional_cap=0.1)}},
+            "stages.live-small.notional_cap",
+        ),
         ({"stages": {"shadow": StageSettings(keep_drawdown=0.21)}}, "stages.shadow.keep_drawdown"),
         ({"stages": {"live-small": StageSettings(hard_drawdown=0.19)}}, "max_drawdown_pct"),
         ({"calendar": "lunar"}, "calendar"),
@@ -296,9 +305,10 @@ def test_the_documented_file_is_the_policy_that_it_describes() -> None:
             periods_per_year=252,
             metrics={"capacity": "USD"},
             stages={
+                "shadow": StageSettings(notional_cap=0.5),
                 "live-small": StageSettings(
                     real_capital_cap=0.02, keep_drawdown=0.15, hard_drawdown=0.2, max_days=90
-                )
+                ),
             },
             gates={"live-small": GateSettings(criteria, streak=3)},
         ),

@@ -14,6 +14,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fundops.actors.guard import Leases
+from fundops.actors.guard.leases import Grant
 from fundops.actors.host import Host
 from fundops.actors.persistence import PersistenceActor, Reader
 from fundops.actors.promotion import (
@@ -213,6 +215,7 @@ async def opened(
     *,
     alerts: bool = True,
     clock: VirtualClock | None = None,
+    leases: Leases | None = None,
 ) -> AsyncIterator[Tree]:
     mood, clock, engine = Mood(), clock or VirtualClock(T0), Engine(path)
     Bell.rung = 0
@@ -221,7 +224,9 @@ async def opened(
         children = [
             ChildSpec("persistence", lambda: Storage(path, mood)),
             *([ChildSpec("alert", Bell)] if alerts else []),
-            ChildSpec("promotion", lambda: PromotionActor(path, clock, host, policy, BOUND)),
+            ChildSpec(
+                "promotion", lambda: PromotionActor(path, clock, host, policy, BOUND, leases)
+            ),
         ]
         async with open_supervisor(children) as supervisor:
             yield Tree(supervisor, engine, clock, mood)
@@ -455,6 +460,21 @@ async def test_when_storage_refuses_a_demotion_is_cut_already_and_a_promotion_ra
         await tree.ask(Demote("down"))
         await tree.ask(Promote("up"))
         assert len(alerts(path)) == 2
+
+
+async def test_a_lease_that_a_demotion_cut_comes_back_where_storage_refuses_it(path: Path) -> None:
+    clock = VirtualClock(T0)
+    leases = Leases(clock)
+    leases.replace({"mm": Grant("live-scaled", "live", Decimal(100_000), True)}, 60)
+    async with opened(path, clock=clock, leases=leases) as tree:
+        await tree.register(stage=Scaled)
+        tree.mood.refusal = StorageDegraded("full")
+        with pytest.raises(StorageDegraded):
+            await tree.ask(Demote("mm", Paper))
+        assert leases.entitlement("mm").capital == 100_000
+        tree.mood.refusal = None
+        await tree.ask(Demote("mm", Paper))
+        assert leases.entitlement("mm").mode == "reduce"
 
 
 async def test_an_engine_that_does_not_listen_does_not_stop_a_transition(path: Path) -> None:
@@ -757,6 +777,30 @@ async def test_a_sample_that_is_stored_already_crashes_nothing(path: Path) -> No
         await tree.look(status(equity=101.0), session="2026-01-01")
         assert tree.promotion.epoch == 1
         assert (await tree.snapshot()).metrics["max_drawdown"] == 0
+
+
+async def test_a_look_over_many_strategies_lets_others_run_between(path: Path) -> None:
+    async with opened(path) as tree:
+        names = [f"s{number}" for number in range(60)]
+        for name in names:
+            await tree.register(name)
+        turns, over = 0, trio.Event()
+
+        async def count() -> None:
+            nonlocal turns
+            while not over.is_set():
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            await tree.look(status("s0"))  # by now nothing is done for the first time
+            nursery.start_soon(count)
+            await tree.look(status("s0"))
+            alone, turns = turns, 0
+            await tree.look(*(status(name) for name in names))
+            over.set()
+        # Four steps over all of them, in slices of six.
+        assert turns >= alone + 20
 
 
 async def test_small_moves_within_a_session_are_not_written(path: Path) -> None:

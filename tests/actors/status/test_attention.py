@@ -112,7 +112,7 @@ def test_every_thing_that_waits_has_its_row_and_command() -> None:
         "breaker:b": "fundops recovery reset b",
         "paused:p": "fundops strategy resume p --by NAME --reason TEXT",
         "counters:c": "fundops confirm counters c --by NAME --reason TEXT",
-        "ready:r": "fundops strategy promote r --to live-small",
+        "ready:r": "fundops strategy approve r",
         "feed:x": "",
     }
     assert found["breaker:b"].why == FAILED

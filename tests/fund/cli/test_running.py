@@ -219,6 +219,13 @@ def test_a_database_that_is_not_there_is_told_with_the_way_to_one(
             f"fundops: {path}: there is no such database;"
             f" `fundops ledger begin CAPITAL --db {path}` makes one\n"
         )
+    for line in ("strategy status", "strategy register trend", "strategy record trend sharpe=1"):
+        code, out, err = command(line)
+        assert (code, out) == (1, "")
+        assert err == (
+            f"fundops: {path}: there is no such database; a fund with promotion makes one, and so"
+            " does PromotionManager in Python\n"
+        )
     assert list(tmp_path.iterdir()) == []
 
 

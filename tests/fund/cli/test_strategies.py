@@ -95,6 +95,16 @@ def test_a_figure_that_is_none_is_named(words: list[str], text: str) -> None:
     assert str(refusal.value) == f"METRIC=VALUE: {text}"
 
 
+@pytest.mark.parametrize(("by", "name"), [((), "ann"), (("--by", "bob"), "bob")])
+def test_history_and_audit_name_the_person_who_registers(
+    command: Command, manager: PromotionManager, tmp_path: Path, by: tuple[str, ...], name: str
+) -> None:
+    assert command("register", "new", *by)[0] == 0
+    assert manager.history("new")[0].by == name
+    with open_reader(tmp_path / "p.db") as reader:
+        assert reader.audit()[0].by == name
+
+
 def test_the_planned_words_lead_a_strategy_up_and_down(
     command: Command, manager: PromotionManager, tmp_path: Path
 ) -> None:

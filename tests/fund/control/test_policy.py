@@ -87,6 +87,13 @@ def test_a_ladder_that_lacks_a_stage_is_refused_with_nothing_stored(path: Path) 
     assert PromotionManager(path).current_stage("mm") is Small
 
 
+def test_a_retired_strategy_is_on_every_ladder(path: Path) -> None:
+    manager = PromotionManager(path)
+    manager.adopt("mm", Small, by="ann", reason="it trades")
+    manager.retire("mm")
+    assert PromotionManager(path, policy=policy_of(ladder="three-stage")).strategies()
+
+
 async def test_a_fund_and_a_manager_judge_alike(path: Path) -> None:
     config = FundConfig(
         total_capital=5,
@@ -103,8 +110,8 @@ async def test_a_fund_and_a_manager_judge_alike(path: Path) -> None:
         await fund.promotion.record_metrics("a", Paper, metrics)
         theirs = await fund.promotion.evaluate("a")
         ours = PromotionManager(path, clock=clock).evaluate("a")
-    assert (ours.policy, ours.criteria, ours.why) == (theirs.policy, theirs.criteria, theirs.why)
-    assert ours.would_do == theirs.would_do == "promote"
+    assert ours == theirs
+    assert ours.would_do == "promote"
     with open_reader(path) as reader:
         assert "default criteria" not in str(reader.why("a").notes)
 

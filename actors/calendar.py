@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from ...runtime import ConfigError, shown
+from ..runtime import ConfigError, shown
 
 __all__ = ["NAMED_PERIODS_PER_YEAR", "Calendar", "End", "calendar_of"]
 
