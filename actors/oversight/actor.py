@@ -48,11 +48,12 @@ from .attribution import attribution
 from .clocks import ClockWatch
 from .crashes import CRASHED, CrashWatch
 from .round import Round, applied
-from .runner import STEP, Runner
+from .runner import Runner
 from .settings import OversightSettings
 from .showing import Showing
-from .steps import Ports, Step, steps_of
+from .steps import Ports, Step, over_without_step, steps_of
 from .steps.fees import FeesStep
+from .steps.step import STEP
 from .steps.withdrawals import withdrawn
 
 __all__ = ["OversightActor"]
@@ -127,6 +128,7 @@ class OversightActor(DurableActor):
             memory=replace(memory, guard=guard),
             heard_before=schema.read_back(stored.statuses),
             heard_before_us=stored.heard_us,
+            alerts=over_without_step(ports),
         )
         # The kill switch is shown at once, and not by the next tick.
         self._forget_latch = self._host.latch.on_change(self._showing.latch_changed)

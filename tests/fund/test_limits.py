@@ -8,12 +8,26 @@ from typing import Any
 
 import pytest
 
+from fundops.actors.alert import told_keys
+from fundops.actors.persistence import Reader
 from fundops.config import FundConfig
 from fundops.fund import Fund
 from fundops.limits import Loosened, limits_of, loosened
-from fundops.runtime import InlineWorker, Worker
-from fundops.testing import FakeController, virtual_fund
+from fundops.runtime import InlineWorker, VirtualClock, Worker
+from fundops.testing import START_US, FakeController, virtual_fund
 from fundops.wire.controller import StrategyStatus
+
+# More of them than alerts of one category leave in a minute.
+FIGURES = [
+    "max_fund_drawdown_pct",
+    "max_strategy_drawdown_pct",
+    "max_daily_loss_pct",
+    "max_total_entitlement_pct",
+    "var_budget",
+    "break_tolerance",
+    "host_silent_s",
+    "max_blind_s",
+]
 
 
 def _limits(**settings: Any) -> dict[str, Any]:
@@ -47,30 +61,40 @@ def test_what_was_stored_by_another_version_is_no_limit() -> None:
     assert loosened({"gone": 1}, now) == ()
 
 
-async def test_a_limit_that_was_loosened_between_two_starts_is_one_warning(
-    tmp_path: Path,
-) -> None:
-    settings: dict[str, Any] = {"db_path": tmp_path / "x.db", "alert_log": True}
+async def test_a_loosened_limit_is_one_warning_that_the_next_start_ends(tmp_path: Path) -> None:
+    clock = VirtualClock(START_US)
+    settings: dict[str, Any] = {"db_path": tmp_path / "x.db", "alert_log": True, "clock": clock}
     told: list[list[str]] = []
-    for limit in (15, 15, 18, 18, 12):
+    for limit in (15, 15, 18, 21, 21, 12):
+        clock.advance(61)  # past the limit of alerts in a minute
         async with virtual_fund(max_fund_drawdown_pct=limit, **settings) as world:
-            before = len(told) and sum(map(len, told))
+            before = sum(map(len, told))
             await world.tick()
-            alerts = [
-                f"{alert.level.value} {alert.title}: {alert.message}"
-                for alert in world.sent_alerts()
-                if "loosened" in alert.title
-            ]
-            told.append(alerts[before:])
+            sent = [alert for alert in world.sent_alerts() if alert.title.startswith("Limit ")]
+            told.append([f"{alert.level.value} {alert.message}" for alert in sent[before:]])
+        with Reader(tmp_path / "x.db") as reader:
+            is_open = "limit:max_fund_drawdown_pct" in told_keys(reader, "")
+        assert is_open == any("WARNING" in text for text in told[-1])
     assert told == [
         [],
         [],
-        [
-            "WARNING Limit max_fund_drawdown_pct was loosened: from 15 to 18 since the last start",
-        ],
-        [],
+        ["WARNING from 15 to 18 since the last start"],
+        ["INFO ", "WARNING from 18 to 21 since the last start"],
+        ["INFO "],
         [],
     ]
+
+
+async def test_more_loosened_limits_than_leave_in_a_minute_are_all_heard(tmp_path: Path) -> None:
+    strict: dict[str, Any] = dict.fromkeys(FIGURES, 50.0)
+    loose: dict[str, Any] = dict.fromkeys(FIGURES, 51.0)
+    for limits in (strict, loose):
+        async with virtual_fund(db_path=tmp_path / "x.db", alert_log=True, **limits) as world:
+            await world.tick()
+            await world.advance(180, step_s=10)
+            titles = [alert.title for alert in world.sent_alerts()]
+    heard = [name for name in FIGURES if f"Limit {name} was loosened" in titles]
+    assert heard == FIGURES
 
 
 @pytest.mark.parametrize(("webhook", "warnings"), [(None, 1), ("https://example.org/x", 0)])
