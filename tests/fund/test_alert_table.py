@@ -17,14 +17,25 @@ import trio.testing
 from fundops import FeedStatus, PromotionStage, Settlement, StrategyStatus
 from fundops.actors.alert import told_keys
 from fundops.actors.oversight.steps.guard import GuardStep
-from fundops.actors.persistence import Reader
-from fundops.testing import FakeController, VirtualFund, virtual_fund
+from fundops.actors.persistence import Reader, StorageBoard
+from fundops.runtime import VirtualClock
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import Fill
 from fundops.wire.ledger import Statement
+from fundops.wire.persistence import StorageState, StorageStatus
 
 P = PromotionStage
 D = Decimal
 HALVED: dict[str, Any] = {"equity": 5_000, "realized_pnl": -5_000}
+
+
+class SteppedClock(VirtualClock):
+    """A wall clock that can be set while monotonic time goes on."""
+
+    stepped_s = 0
+
+    def now_us(self) -> int:
+        return super().now_us() + self.stepped_s * 1_000_000
 
 
 class Told(NamedTuple):
@@ -321,6 +332,34 @@ async def book_break(world: VirtualFund) -> None:
     await ticks(world, 5, 30)
 
 
+def storage(state: StorageState, wal_bytes: int = 0) -> Scene:
+    """The storage says so, and then that it is well."""
+
+    async def scene(world: VirtualFund) -> None:
+        reason = None if state == "ok" else "no room"
+        said = StorageStatus(state, reason, 1, 1, wal_bytes)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(StorageBoard, "read", lambda self: said)
+            await ticks(world, 2)
+        await ticks(world)
+
+    return scene
+
+
+async def part_late(world: VirtualFund) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.fund.host, "late", lambda: {"feeds": "has hung for 5 s"})
+        await ticks(world, 2)
+    await ticks(world)
+
+
+async def clock_suspect(world: VirtualFund) -> None:
+    assert isinstance(world.clock, SteppedClock)
+    for stepped_s in (3_600, 0):
+        world.clock.stepped_s = stepped_s
+        await ticks(world, 2)
+
+
 async def started(world: VirtualFund) -> None:
     await ticks(world)
 
@@ -501,6 +540,29 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Scene, Told, bool]] = {
         Told("WARNING", "PROMOTION", None),
         False,
     ),
+    "storage degraded": (
+        LEDGER,
+        {},
+        storage("degraded"),
+        Told("CRITICAL", "GENERAL", "storage:degraded"),
+        True,
+    ),
+    "storage failed": (
+        LEDGER,
+        {},
+        storage("failed"),
+        Told("CRITICAL", "GENERAL", "storage:failed"),
+        True,
+    ),
+    "log too large": (
+        LEDGER,
+        {},
+        storage("ok", 256 * 2**20 + 1),
+        Told("WARNING", "GENERAL", "storage:log"),
+        True,
+    ),
+    "part late": (LEDGER, {}, part_late, Told("WARNING", "GENERAL", "late:feeds"), True),
+    "clock suspect": (LEDGER, {}, clock_suspect, Told("WARNING", "GENERAL", "clock_jump"), True),
     "start-up": (LEDGER, {}, started, Told("INFO", "GENERAL", None), False),
 }
 
@@ -510,7 +572,8 @@ async def test_an_alert_has_the_level_category_key_and_end_of_its_row(
     row: str, tmp_path: Path
 ) -> None:
     settings, figures, scene, alert, ends = ROWS[row]
-    async with virtual_fund(engine(**figures), db_path=tmp_path / "x.db", **settings) as world:
+    always: dict[str, Any] = {"clock": SteppedClock(START_US), "db_path": tmp_path / "x.db"}
+    async with virtual_fund(engine(**figures), **always, **settings) as world:
         await ticks(world)
         await scene(world)
         found = told(world)
@@ -520,6 +583,12 @@ async def test_an_alert_has_the_level_category_key_and_end_of_its_row(
             over = places(found, Told("INFO", alert.category, alert.key))
             assert over[-1] > first, found
             assert not is_open(world, alert.key)
+
+
+async def test_a_log_of_256_mib_is_not_told_yet() -> None:
+    async with virtual_fund(engine(), ledger_enabled=True) as world:
+        await storage("ok", 256 * 2**20)(world)
+        assert places(told(world), Told("WARNING", "GENERAL", "storage:log")) == []
 
 
 async def test_the_guards_step_is_critical_at_once_and_each_minute(

@@ -272,6 +272,29 @@ async def test_a_person_who_confirms_the_clock_lets_sessions_go_on() -> None:
         assert (await world.tick()).sessions == ("2026-01-05",)
 
 
+async def test_crystallisation_waits_while_the_clock_is_suspect() -> None:
+    clock, engine = SteppedClock(MONDAY_US), FakeController(running(allocated=60_000, equity=None))
+    async with virtual_fund(
+        engine,
+        clock=clock,
+        total_capital=60_000,
+        ledger_enabled=True,
+        performance_fee_pct=10.0,
+        crystallise_every_days=5,
+    ) as world:
+        await world.tick()
+        engine.set("s", realized_pnl=6_000)
+        clock.step(6 * DAY_S)
+        for _ in range(3):
+            await world.advance(60)
+        assert await fee_keys(world) == {}
+        assert (await world.fund.status()).total_fees == 600, "accrued all the same"
+        assert record(world.fund.config.path).fees.mark_per_unit == 1
+        await world.fund.confirm_clock(by="ann", reason="the clock had been wrong")
+        await world.tick()
+        assert await fee_keys(world) == {"fee:performance:2026-01-09": 600}
+
+
 async def test_a_session_named_while_the_clock_is_suspect_ends_later() -> None:
     clock = SteppedClock(MONDAY_US)
     async with virtual_fund(FakeController(running()), clock=clock) as world:

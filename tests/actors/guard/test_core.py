@@ -259,7 +259,7 @@ def test_the_warning_comes_once_at_80_percent_and_is_resolved_below_75(fund: Fun
 def test_a_strategy_is_warned_about_paused_once_and_not_again() -> None:
     fund = Fund(capital=10**9)
     said = []
-    for pnl in (0, -190, -200, -240, -250, -300, -100):
+    for pnl in (0, -190, -200, -240, -250, -300, -100, 100):
         found = fund.look(status(pnl=pnl))
         said.append(([one.strategy for one in found.pauses], fund.notes))
     assert said == [
@@ -270,8 +270,9 @@ def test_a_strategy_is_warned_about_paused_once_and_not_again() -> None:
         (["mm"], [("WARNING", "paused:mm", False)]),
         ([], []),
         ([], []),
+        ([], []),
     ]
-    assert fund.state.strategies["mm"].paused
+    assert fund.state.strategies["mm"].paused, "a new peak resumes nothing"
 
 
 def test_a_strategys_warning_is_resolved_below_75_percent_of_its_limit() -> None:
