@@ -2,7 +2,7 @@
 
 import math
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fundops.actors.guard.core import GuardSettings, Look, look
 from fundops.runtime import ConfigError, at_once
 from fundops.wire.alert import Level
-from fundops.wire.controller import StrategyStatus
+from fundops.wire.controller import StrategyState, StrategyStatus
 from fundops.wire.guard import FeeTerms, GuardState
 from fundops.wire.promotion import EntitlementTerms, PromotionStage
 
@@ -259,7 +259,7 @@ def test_the_warning_comes_once_at_80_percent_and_is_resolved_below_75(fund: Fun
 def test_a_strategy_is_warned_about_paused_once_and_not_again() -> None:
     fund = Fund(capital=10**9)
     said = []
-    for pnl in (0, -190, -200, -240, -250, -300, -100, 100):
+    for pnl in (0, -190, -200, -240, -250, -300, -100, 100, 100):
         found = fund.look(status(pnl=pnl))
         said.append(([one.strategy for one in found.pauses], fund.notes))
     assert said == [
@@ -268,6 +268,7 @@ def test_a_strategy_is_warned_about_paused_once_and_not_again() -> None:
         ([], [("WARNING", "drawdown:mm", False)]),
         ([], []),
         (["mm"], [("WARNING", "paused:mm", False)]),
+        ([], []),
         ([], []),
         ([], []),
         ([], []),
@@ -336,9 +337,31 @@ def test_a_silent_host_is_the_kill_switch_only_where_it_is_asked_for() -> None:
     assert fund.look(blind_s=60.0).kill == "host silent for 60 s with real money live, limit 60 s"
 
 
-def test_a_silent_engine_with_nothing_live_is_no_reason_to_stop(fund: Fund) -> None:
-    fund.look(status(), terms=terms(mm="paper"))
-    assert fund.look(blind_s=3_600, terms=terms(mm="paper")).kill is None
+@pytest.mark.parametrize("on_blind", ["kill", "reduce"])
+@pytest.mark.parametrize(
+    ("listed", "stage"), [((status(),), "paper"), ((), "live_small")], ids=["paper", "left"]
+)
+def test_a_silent_engine_with_nothing_live_is_no_reason_to_stop(
+    on_blind: Any, listed: tuple[StrategyStatus, ...], stage: str
+) -> None:
+    fund, stages = Fund(GuardSettings(on_blind=on_blind)), terms(mm=stage)
+    fund.look(status(), terms=stages)
+    fund.look(*listed, terms=stages)
+    found = fund.look(blind_s=3_600, terms=stages)
+    assert (found.kill, found.emergency) == (None, "")
+    assert fund.notes == [("WARNING", "silent", False)]
+
+
+@pytest.mark.parametrize("state", get_args(StrategyState))
+def test_a_strategy_with_real_money_that_leaves_the_list_is_told_unless_it_had_stopped(
+    fund: Fund, state: StrategyState
+) -> None:
+    fund.look(msgspec.structs.replace(status(), state=state))
+    fund.look()
+    told = [] if state in ("stopped", "retired") else [("CRITICAL", "left:mm", False)]
+    assert fund.notes == told
+    fund.look()
+    assert fund.notes == []
 
 
 # -- settings and state

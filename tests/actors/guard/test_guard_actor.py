@@ -651,7 +651,8 @@ async def test_only_a_person_releases_it_and_the_drawdown_begins_anew(
         assert tree.leases.may_trade("mm")
         assert (await tree.watch(-31_999)).state.kill_state == "OFF"
         assert (await tree.watch(-32_000)).state.kill_state == "ENGAGING"  # 15% of 80,000
-        await tree.ask(ReleaseKillSwitch("owner", "again"))
+        status = await tree.ask(ReleaseKillSwitch("owner", "again"))
+        assert (status.next_stop_nav, status.next_stop_below_peak_pct) == (57_800, 42.2)
         with pytest.raises(KillSwitchNotEngaged):
             await tree.ask(ReleaseKillSwitch("owner", "and again"))
 
