@@ -56,6 +56,13 @@ def told(world: VirtualFund) -> list[Told]:
     return [Told(*row) for row in rows]
 
 
+def asked_again(world: VirtualFund) -> list[str]:
+    """The keys of alerts that a gate dropped as told: each would be a commit in every tick."""
+    with Reader(world.fund.config.path) as reader:
+        rows = reader.rows("SELECT DISTINCT dedup_key FROM alert WHERE outcome = 'DEDUPED'")
+    return [key for (key,) in rows]
+
+
 def is_open(world: VirtualFund, key: str) -> bool:
     """Whether an alert under this key, or one that begins with it, waits for its end."""
     with Reader(world.fund.config.path) as reader:
@@ -93,9 +100,9 @@ Scene = Callable[[VirtualFund], Awaitable[None]]
 
 async def kill(world: VirtualFund) -> None:
     await world.fund.kill_switch.engage(reason="x", by="ann")
-    await ticks(world)
+    await ticks(world, 2)
     await world.fund.kill_switch.release(by="ann", reason="calm")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def kill_unconfirmed(world: VirtualFund) -> None:
@@ -106,9 +113,9 @@ async def kill_unconfirmed(world: VirtualFund) -> None:
 
 async def failed(world: VirtualFund) -> None:
     world.controller.set("s", state="failed", error="boom")
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", state="running", error=None)
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def failed_on_paper(world: VirtualFund) -> None:
@@ -118,23 +125,23 @@ async def failed_on_paper(world: VirtualFund) -> None:
 
 async def paused(world: VirtualFund) -> None:
     world.controller.set("s", **HALVED)
-    await ticks(world)
+    await ticks(world, 2)
     await world.fund.resume("s", by="ann", reason="r")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def near_its_limit(world: VirtualFund) -> None:
     world.controller.set("s", equity=7_900, realized_pnl=-2_100)
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", equity=10_000, realized_pnl=0, n_trades=1)
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def fund_near_its_limit(world: VirtualFund) -> None:
     world.controller.set("s", realized_pnl=-13_000)
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", realized_pnl=-1_000)
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def settled(world: VirtualFund) -> None:
@@ -154,37 +161,37 @@ async def above_entitlement(world: VirtualFund) -> None:
 async def daily_loss(world: VirtualFund) -> None:
     await world.tick("2026-01-05")
     world.controller.set("s", realized_pnl=-5_000)
-    await ticks(world)
+    await ticks(world, 2)
     await world.tick("2026-01-06")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def unregistered(world: VirtualFund) -> None:
-    await ticks(world)
+    await ticks(world, 2)
     await adopted(world, P.Paper)
 
 
 async def left_the_list(world: VirtualFund) -> None:
     found = world.controller.statuses.pop("s")
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.statuses["s"] = found
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def set_aside(world: VirtualFund) -> None:
     world.controller.set("s", n_trades=-1)
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", n_trades=0)
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def counters_restarted(world: VirtualFund) -> None:
     world.controller.set("s", realized_pnl=500, n_trades=4)
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", realized_pnl=0, n_trades=0)
-    await ticks(world)
+    await ticks(world, 2)
     await world.fund.confirm_counters("s", by="ann", reason="r")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def crashed(world: VirtualFund) -> None:
@@ -209,10 +216,10 @@ async def stale_feed(world: VirtualFund) -> None:
 
 async def breaker(world: VirtualFund) -> None:
     world.controller.set("s", state="failed", retryable=False)
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", state="running", retryable=True)
     await world.fund.recovery.reset("s", by="ann")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def restarted(world: VirtualFund) -> None:
@@ -223,13 +230,13 @@ async def restarted(world: VirtualFund) -> None:
 async def demoted(world: VirtualFund) -> None:
     await adopted(world, P.Live_Small)
     await world.fund.promotion.demote("s", to=P.Paper, by="ann", reason="r")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def demoted_on_paper(world: VirtualFund) -> None:
     await adopted(world, P.Shadow)
     await world.fund.promotion.demote("s", to=P.Paper, by="ann", reason="r")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def report_aside(world: VirtualFund) -> None:
@@ -238,19 +245,19 @@ async def report_aside(world: VirtualFund) -> None:
     await ticks(world, 2)
     [aside] = await world.fund.ledger.reports_aside()
     await world.fund.ledger.skip_report(aside.key, reason="typo", by="ann")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def many_failed(world: VirtualFund) -> None:
     for number in range(3):
         world.controller.set(f"t{number}")
-    await ticks(world)
+    await ticks(world, 2)
     for number in range(3):
         world.controller.set(f"t{number}", state="failed")
-    await ticks(world)
+    await ticks(world, 2)
     for number in range(3):
         world.controller.set(f"t{number}", state="running")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 def fill(world: VirtualFund) -> Fill:
@@ -301,7 +308,7 @@ async def green(world: VirtualFund, stage: PromotionStage) -> None:
     world.clock.advance(30 * 86_400)
     metrics = {"sharpe": 1.5, "max_drawdown": 0.05, "n_trades": 150, "win_rate": 0.6}
     await world.fund.promotion.record_metrics("s", stage, metrics)
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def promoted(world: VirtualFund) -> None:
@@ -313,14 +320,14 @@ async def ready(world: VirtualFund) -> None:
     await world.fund.promotion.register("s", P.Shadow)
     await green(world, P.Shadow)
     await world.fund.promotion.promote("s", by="ann")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def new_version(world: VirtualFund) -> None:
     await adopted(world, P.Live_Small)
     for version in ("1", "2"):
         world.controller.set("s", version=version)
-        await ticks(world)
+        await ticks(world, 2)
 
 
 async def book_break(world: VirtualFund) -> None:
@@ -341,7 +348,7 @@ def storage(state: StorageState, wal_bytes: int = 0) -> Scene:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(StorageBoard, "read", lambda self: said)
             await ticks(world, 2)
-        await ticks(world)
+        await ticks(world, 2)
 
     return scene
 
@@ -350,7 +357,7 @@ async def part_late(world: VirtualFund) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.fund.host, "late", lambda: {"feeds": "has hung for 5 s"})
         await ticks(world, 2)
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def clock_suspect(world: VirtualFund) -> None:
@@ -361,7 +368,7 @@ async def clock_suspect(world: VirtualFund) -> None:
 
 
 async def started(world: VirtualFund) -> None:
-    await ticks(world)
+    await ticks(world, 2)
 
 
 PROMO: dict[str, Any] = {"promotion_enabled": True, "promotion_every_ticks": 1}
@@ -578,6 +585,7 @@ async def test_an_alert_has_the_level_category_key_and_end_of_its_row(
         await scene(world)
         found = told(world)
         [first, *_] = places(found, alert)
+        assert asked_again(world) == []
         if ends:
             assert alert.key is not None
             over = places(found, Told("INFO", alert.category, alert.key))

@@ -14,6 +14,7 @@ from fundops.actors.oversight.round import Effects, Round
 from fundops.actors.oversight.steps import STEPS, Step
 from fundops.actors.oversight.steps.guard import GuardStep
 from fundops.actors.persistence import DurableActor, Reader, Refusal
+from fundops.reader import open_reader
 from fundops.runtime import FundopsError
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import StrategyStatus
@@ -59,9 +60,12 @@ def _break(patch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
 
 
 def _told(world: VirtualFund, name: str) -> list[tuple[str, str]]:
+    """The alerts about this step that were asked for, also those that a gate dropped as told."""
+    with open_reader(world.fund.config.path) as reader:
+        page = reader.recent_alerts(1_000)
     return [
         (alert.level.value, alert.title)
-        for alert in world.sent_alerts()
+        for alert in reversed(page.alerts)
         if f"step {name} " in alert.title
     ]
 
