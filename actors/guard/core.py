@@ -322,7 +322,7 @@ def _look_at_all(
         yield
         name = status.name
         terms = None if terms_by_name is None else terms_by_name.get(name)
-        before = books.get(name, StrategyBook())
+        before = books.get(name) or _new_book(status, promotion=terms_by_name is not None)
         real = trades_real(status, terms_by_name)
         after, pause, notes = _strategy(before, status, real, settings, observing=observing)
         beyond = above(status, terms, capital_minor) if terms is not None else ""
@@ -348,6 +348,18 @@ def _look_at_all(
         if made < worst:
             worst, mover = made, name
     return _Books(books, pauses, alerts, mover)
+
+
+def _new_book(status: StrategyStatus, *, promotion: bool) -> StrategyBook:
+    """The book of a strategy before its first status.
+
+    With promotion its P&L counts from that status: a strategy that is adopted has traded before,
+    and the capital contains its result. Without promotion it counts from 0.
+    """
+    figures = _figures(status) if promotion else None
+    if figures is None:
+        return StrategyBook()
+    return StrategyBook(pnl_minor=figures.realized + figures.unrealized)
 
 
 def _with_leavers(found: _Books, listed: Set[str]) -> _Books:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fundops import PromotionStage
 from fundops.actors.oversight.steps import guard as guard_step
 from fundops.reader import open_reader
 from fundops.runtime import ConfigError, VirtualClock
@@ -48,6 +49,27 @@ async def test_a_deposit_is_no_performance_and_a_drawdown_is_of_nav_per_unit() -
             if alert.category.value in ("DRAWDOWN", "KILL_SWITCH") and alert.level.value != "INFO"
         ]
         assert told == [("WARNING", "DRAWDOWN"), ("CRITICAL", "KILL_SWITCH")]
+
+
+@pytest.mark.parametrize("stage", ["live-small", "paper", None])
+@pytest.mark.parametrize("ticks_before", [0, 2])
+async def test_the_pnl_of_an_adopted_strategy_counts_from_its_figures_then(
+    stage: str | None, ticks_before: int
+) -> None:
+    engine = FakeController(
+        StrategyStatus("s", "running", 10_000, 10_000, realized_pnl=-20_000, stage=stage)
+    )
+    async with virtual_fund(engine, promotion_enabled=True) as world:
+        for _ in range(ticks_before):
+            await world.tick()
+        await world.fund.promotion.adopt("s", PromotionStage.Live_Small, by="ann", reason="r")
+        for _ in range(2):
+            await world.tick()
+        status = await world.fund.status()
+        assert (status.nav, status.kill_switch) == (D(100_000), "OFF")
+        engine.set("s", realized_pnl=-20_100)
+        await world.tick()
+        assert (await world.fund.status()).nav == 99_900
 
 
 async def test_weekday_sessions_end_at_the_close_of_new_york() -> None:

@@ -106,12 +106,13 @@ def test_nav_is_capital_and_pnl_of_all_strategies_ever_reported_less_fees(fund: 
 
 
 def test_paper_and_shadow_pnl_is_hypothetical(fund: Fund) -> None:
-    fund.look(
-        status("p", 9_999),
-        status("s", 9_999),
-        status("l", 100),
-        terms=terms(p="paper", s="shadow", l="live_small"),
-    )
+    for made in (0, 1):
+        fund.look(
+            status("p", 9_999 * made),
+            status("s", 9_999 * made),
+            status("l", 100 * made),
+            terms=terms(p="paper", s="shadow", l="live_small"),
+        )
     assert fund.nav == 100_100
     assert [fund.state.strategies[name].real_pnl_minor for name in "psl"] == [0, 0, 100 * UNIT]
 
@@ -139,8 +140,24 @@ def test_the_stage_in_force_at_the_engine_decides_what_is_real(fund: Fund) -> No
 
 
 def test_a_strategy_nobody_registered_is_real_only_if_the_engine_says_so(fund: Fund) -> None:
+    fund.look(status("stranger"), status("rogue", stage="live"), terms=terms())
     fund.look(status("stranger", 500), status("rogue", -500, stage="live"), terms=terms())
     assert fund.nav == 99_500
+
+
+@pytest.mark.parametrize("first", [5_000, -20_000])
+@pytest.mark.parametrize("registered", [True, False])
+def test_pnl_of_before_the_first_status_counts_only_while_promotion_is_off(
+    first: int, registered: bool
+) -> None:
+    live = terms(mm="live_small") if registered else terms()
+    trading, new = Fund(), Fund()
+    assert trading.look(status(pnl=first, stage="live-small"), terms=live).kill is None
+    assert trading.nav == 100_000
+    trading.look(status(pnl=first + 300, stage="live-small"), terms=live)
+    assert trading.nav == 100_300
+    new.look(status(pnl=first))
+    assert new.nav == 100_000 + first
 
 
 @pytest.mark.parametrize(
