@@ -325,6 +325,7 @@ def _look_at_all(
         before = books.get(name) or _new_book(status, promotion=terms_by_name is not None)
         real = trades_real(status, terms_by_name)
         after, pause, notes = _strategy(before, status, real, settings, observing=observing)
+        closing = _closing(before, real=after.real, session=session)
         beyond = above(status, terms, capital_minor) if terms is not None else ""
         after = msgspec.structs.replace(
             after,
@@ -334,7 +335,8 @@ def _look_at_all(
             or (terms is not None and terms.mode == "live"),
             above=bool(beyond),
             left=False,
-            closing=_closing(before, real=after.real, session=session),
+            closing=closing,
+            unwinding=after.unwinding and closing is not None,
         )
         books[name] = after
         alerts += notes
@@ -500,9 +502,11 @@ def _strategy(
         return before, None, []
     counted, notes = _counted(before, status, figures.realized, real=real)
     pnl = counted.carried_minor + figures.realized + figures.unrealized
-    # P&L between two looks is real if it was made on either side of a change of stage: what closing
-    # out of a demoted position costs is as real as the first fill after a promotion.
-    made = pnl - before.pnl_minor if real or before.real else 0
+    # P&L between two looks is real if it was made on either side of a change of stage, and after a
+    # demotion until the positions are gone: closing them costs as much as any other trade. An
+    # engine reports no positions, but without any it has no unrealized P&L.
+    was_real = before.real or before.unwinding
+    made = pnl - before.pnl_minor if real or was_real else 0
     # Without equity and without an allocation there is nothing to measure a loss against.
     worth = figures.equity
     if worth is None and figures.allocated:
@@ -527,6 +531,7 @@ def _strategy(
         realized_minor=figures.realized,
         n_trades=status.n_trades,
         run=before.run if status.run is None else status.run,
+        unwinding=was_real and not real and figures.unrealized != 0,
     )
     if worth is None:
         return after, None, notes

@@ -48,12 +48,11 @@ from .attribution import attribution
 from .clocks import ClockWatch
 from .crashes import CRASHED, CrashWatch
 from .round import Round, applied
-from .runner import Runner
+from .runner import STEP, Runner
 from .settings import OversightSettings
 from .showing import Showing
 from .steps import Ports, Step, over_without_step, steps_of
 from .steps.fees import FeesStep
-from .steps.step import STEP
 from .steps.withdrawals import withdrawn
 
 __all__ = ["OversightActor"]

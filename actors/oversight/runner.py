@@ -21,7 +21,7 @@ from ..persistence import StateDiverged
 from .round import Effects, Round, applied
 from .steps.step import STEP, Step, over
 
-__all__ = ["Runner", "StepLate"]
+__all__ = ["STEP", "Runner", "StepLate"]
 
 log = logging.getLogger("fundops.oversight")
 

@@ -60,6 +60,7 @@ class Fund:
         *statuses: StrategyStatus,
         terms: dict[str, EntitlementTerms] | None = None,
         blind_s: float = 0.0,
+        session: str = "",
     ) -> Look:
         looking = look(
             self.state,
@@ -70,6 +71,7 @@ class Fund:
             posted_fees_minor=round(self.posted * UNIT),
             accrued_fees_minor=round(self.accrued * UNIT),
             blind_s=blind_s,
+            session=session,
             capital_minor=round(self.external * UNIT),
         )
         self.last = at_once(looking)
@@ -129,6 +131,28 @@ def test_paper_pnl_stays_out_after_a_promotion_and_real_pnl_in_after_a_demotion(
     assert fund.nav == 100_250
     fund.look(status(pnl=9_000), terms=terms(mm="shadow"))
     assert fund.nav == 100_250
+
+
+@pytest.mark.parametrize(
+    ("looks", "lost"),
+    [
+        # Realized, unrealized and session after a demotion with 100 of loss open.
+        ([(0, -400, "1"), (-450, 0, "1"), (-900, 0, "1"), (-900, -500, "1")], 450),
+        ([(0, -400, "1"), (0, -450, "2"), (0, -900, "2")], 450),
+        ([(-100, 0, "1"), (-900, -50, "1"), (-900, -90, "1")], 100),
+    ],
+    ids=["until they are gone", "until the session ends", "closed at once"],
+)
+def test_after_a_demotion_pnl_is_real_until_the_positions_are_gone(
+    fund: Fund, looks: list[tuple[int, int, str]], lost: int
+) -> None:
+    fund.look(status(unrealized=-100), terms=terms(mm="live_small"), session="1")
+    fund.look(status(unrealized=-200), terms=terms(mm="live_small"), session="1")
+    fund.look(status(unrealized=-200), terms=terms(mm="shadow"), session="1")
+    for realized, unrealized, session in looks:
+        told = status(pnl=realized, unrealized=unrealized)
+        fund.look(told, terms=terms(mm="shadow"), session=session)
+    assert fund.nav == 100_100 - lost
 
 
 def test_the_stage_in_force_at_the_engine_decides_what_is_real(fund: Fund) -> None:
