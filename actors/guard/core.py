@@ -324,15 +324,15 @@ def _look_at_all(
         terms = None if terms_by_name is None else terms_by_name.get(name)
         before = books.get(name) or _new_book(status, promotion=terms_by_name is not None)
         real = trades_real(status, terms_by_name)
-        after, pause, notes = _strategy(before, status, real, settings, observing=observing)
+        live = terms_by_name is None or (terms is not None and terms.mode == "live")
+        after, pause, notes = _strategy(
+            before, status, real, settings, live=live, observing=observing
+        )
         closing = _closing(before, real=after.real, session=session)
         beyond = above(status, terms, capital_minor) if terms is not None else ""
         after = msgspec.structs.replace(
             after,
-            had_real=before.had_real
-            or before.real
-            or real
-            or (terms is not None and terms.mode == "live"),
+            had_real=before.had_real or before.real or real or live,
             above=bool(beyond),
             left=False,
             closing=closing,
@@ -342,8 +342,9 @@ def _look_at_all(
         alerts += notes
         if before.left:
             alerts.append(_over(Category.GENERAL, f"{name} is listed again", name, f"left:{name}"))
-        told = before.paused or before.warned or before.would_pause
-        if before.real and not after.real and told:
+        told = before.warned or before.would_pause
+        lost_real = before.real and not after.real
+        if not after.paused and (before.paused or (lost_real and told)):
             alerts += closed(name, "has no real money left to lose")
         pauses += [Pause(name, pause)] if pause else []
         made = after.real_pnl_minor - before.real_pnl_minor
@@ -494,9 +495,13 @@ def _strategy(
     real: bool,
     settings: GuardSettings,
     *,
+    live: bool,
     observing: bool,
 ) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
-    """The strategy's book, why to pause it (None: it may go on), and what to say."""
+    """The strategy's book, why to pause it (None: it may go on), and what to say.
+
+    `live`: it is entitled to real money, whatever stage the engine names.
+    """
     figures = _figures(status)
     if figures is None:  # the border lets no such status in; the last good figures stand
         return before, None, []
@@ -525,7 +530,8 @@ def _strategy(
         allocated_minor=figures.allocated,
         worth_minor=worth or 0,
         peak_minor=peak,
-        paused=before.paused and real,  # a stage without real money is a way out
+        # A stage without real money is a way out, if promotion says so and not the engine alone.
+        paused=before.paused and (real or live),
         would_pause=before.would_pause and real and observing,
         state=status.state,
         realized_minor=figures.realized,

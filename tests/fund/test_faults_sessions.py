@@ -272,6 +272,25 @@ async def test_a_person_who_confirms_the_clock_lets_sessions_go_on() -> None:
         assert (await world.tick()).sessions == ("2026-01-05",)
 
 
+@pytest.mark.parametrize("stepped_s", [0, 7_200])
+async def test_no_fee_is_booked_up_to_an_instant_of_a_suspect_clock(
+    tmp_path: Path, stepped_s: int
+) -> None:
+    clock, path = SteppedClock(MONDAY_US), tmp_path / "fund.db"
+    settings: dict[str, Any] = {"ledger_enabled": True, "management_fee_bps": 365}
+    engine = FakeController(running())
+    async with virtual_fund(engine, clock=clock, db_path=path, **settings) as world:
+        await world.tick()
+        await world.advance(3_600)
+        clock.step(stepped_s)
+        await world.tick()
+        await world.fund.ledger.withdraw(1_000, key="w")
+    with Reader(path) as reader:
+        booked = reader.rows("SELECT kind FROM entry WHERE kind LIKE '%_fee'")
+    # Otherwise one comes before the withdrawal; at the stop no more has accrued.
+    assert booked == ([] if stepped_s else [("management_fee",)])
+
+
 async def test_crystallisation_waits_while_the_clock_is_suspect() -> None:
     clock, engine = SteppedClock(MONDAY_US), FakeController(running(allocated=60_000, equity=None))
     async with virtual_fund(

@@ -317,6 +317,20 @@ def test_a_strategy_is_warned_about_paused_once_and_not_again() -> None:
     assert fund.state.strategies["mm"].paused, "a new peak resumes nothing"
 
 
+def test_an_engine_that_names_another_stage_ends_no_pause() -> None:
+    fund, live = Fund(capital=10**9), terms(mm="live_small")
+    for pnl, stage in ((0, "live-small"), (-250, "live-small"), (-250, "paper")):
+        fund.look(status(pnl=pnl, stage=stage), terms=live)
+    assert fund.notes == []
+    fund.look(status(pnl=-250, stage="live-small"), terms=live)
+    assert fund.state.strategies["mm"].paused
+    assert fund.notes == []
+    fund.look(status(pnl=-250, stage="paper"), terms=live)
+    fund.look(status(pnl=-250, stage="paper"), terms=terms(mm="paper"))
+    assert not fund.state.strategies["mm"].paused
+    assert ("INFO", "paused:mm", True) in fund.notes
+
+
 def test_a_strategys_warning_is_resolved_below_75_percent_of_its_limit() -> None:
     fund = Fund(capital=10**9)
     for pnl in (0, -200, -188):
