@@ -291,6 +291,34 @@ async def test_no_fee_is_booked_up_to_an_instant_of_a_suspect_clock(
     assert booked == ([] if stepped_s else [("management_fee",)])
 
 
+@pytest.mark.parametrize("flow", [58_000, -5_800])
+async def test_a_flow_under_a_suspect_clock_changes_no_units_value_and_its_fee_waits(
+    flow: int,
+) -> None:
+    clock, engine = SteppedClock(MONDAY_US), FakeController(running(allocated=50_000, equity=None))
+    async with virtual_fund(
+        engine, clock=clock, total_capital=50_000, ledger_enabled=True, performance_fee_pct=20.0
+    ) as world:
+        await world.tick()
+        engine.set("s", realized_pnl=10_000)
+        await world.tick()
+        clock.step(3_600)
+        await world.tick()
+        ledger = world.fund.ledger
+        await (ledger.deposit(flow) if flow > 0 else ledger.withdraw(-flow))
+        for _ in range(2):
+            await world.tick()
+            status = await world.fund.status()
+            assert (status.nav, status.drawdown_pct) == (D(58_000 + flow), 0)
+            assert status.total_fees == 2_000
+            assert await fee_keys(world) == {}
+        clock.step(-3_600)
+        await world.tick()
+        status = await world.fund.status()
+        assert (status.nav, status.total_fees) == (D(58_000 + flow), D(2_000))
+        assert list((await fee_keys(world)).values()) == ([] if flow > 0 else [D(200)])
+
+
 async def test_crystallisation_waits_while_the_clock_is_suspect() -> None:
     clock, engine = SteppedClock(MONDAY_US), FakeController(running(allocated=60_000, equity=None))
     async with virtual_fund(

@@ -37,7 +37,7 @@ class GuardStep(Step):
         external = self._external_minor(tick)
         # A withdrawal that these totals do not show is not in this flow either.
         is_shown = totals is None or totals.entries >= memory.redeemed_seq
-        if memory.guard.units and not tick.suspect and is_shown:
+        if memory.guard.units and is_shown:
             flow = external - memory.guard.external_minor
             memory = closing.with_flow(memory, settings, flow, tick.now_us)
         posted, owed = memory.fees.posted_minor, 0
