@@ -6,6 +6,7 @@ that ends it under the same key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -125,6 +126,13 @@ async def failed_on_paper(world: VirtualFund) -> None:
 
 async def paused(world: VirtualFund) -> None:
     world.controller.set("s", **HALVED)
+    await ticks(world, 2)
+    await world.fund.resume("s", by="ann", reason="r")
+    await ticks(world, 2)
+
+
+async def paused_by_a_person(world: VirtualFund) -> None:
+    await world.fund.pause("s", by="ann", reason="r")
     await ticks(world, 2)
     await world.fund.resume("s", by="ann", reason="r")
     await ticks(world, 2)
@@ -409,6 +417,13 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Scene, Told, bool]] = {
         True,
     ),
     "paused by the guard": (LEDGER, {}, paused, Told("WARNING", "DRAWDOWN", "paused:s"), True),
+    "paused by a person": (
+        LEDGER,
+        {},
+        paused_by_a_person,
+        Told("WARNING", "GENERAL", "operator:s"),
+        True,
+    ),
     "strategy near its limit": (
         LEDGER,
         {},
@@ -591,6 +606,48 @@ async def test_an_alert_has_the_level_category_key_and_end_of_its_row(
             over = places(found, Told("INFO", alert.category, alert.key))
             assert over[-1] > first, found
             assert not is_open(world, alert.key)
+
+
+AFTERMATH = re.compile(
+    r".*Stopped: .+\. Left open: .+\. Next automatic act: .+\. To undo: .+\.", re.DOTALL
+)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "kill switch engaged",
+        "its stop confirmed",
+        "not confirmed",
+        "paused by the guard",
+        "paused by a person",
+        "breaker open",
+        "demoted",
+        "demoted from real money",
+    ],
+)
+async def test_an_alert_that_stops_something_ends_with_the_four_sentences(
+    row: str, tmp_path: Path
+) -> None:
+    settings, figures, scene, alert, _ = ROWS[row]
+    path = tmp_path / "x.db"
+    async with virtual_fund(engine(**figures), db_path=path, **settings) as world:
+        await ticks(world)
+        await scene(world)
+        with Reader(path) as reader:
+            texts = reader.rows(
+                "SELECT message FROM alert WHERE level = ? AND category = ?"
+                " AND outcome <> 'RATE_SUPPRESSED' AND dedup_key IS ?",
+                alert,
+            )
+        assert texts
+        for (text,) in texts:
+            assert AFTERMATH.fullmatch(text)
+        if alert.category == "KILL_SWITCH":
+            released = [one for one in world.sent_alerts() if "released" in one.title]
+            assert len(released) == (row != "not confirmed")
+            for one in released:
+                assert AFTERMATH.fullmatch(one.message)
 
 
 async def test_a_log_of_256_mib_is_not_told_yet() -> None:

@@ -498,9 +498,11 @@ async def test_a_marker_that_cannot_be_read_means_engaged(
 
 def test_a_marker_is_never_seen_half_written(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status, seen, sync = KillStatus("ENGAGING", "loss", "ann", 1), [], os.fsync
+    synced: list[bool] = []  # whether it was a folder
 
     def look(descriptor: int) -> None:
         seen.append(Marker(marker).read())
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
         # Another process writes it too, such as the command line beside a fund that heeds it.
         other = [path for path in marker.parent.iterdir() if path != marker]
         assert all(str(os.getpid()) in path.name for path in other)
@@ -510,6 +512,7 @@ def test_a_marker_is_never_seen_half_written(marker: Path, monkeypatch: pytest.M
     Marker(marker).write(status)
     assert seen[0] in (None, status)
     assert seen[-1] == status
+    assert synced == [False, True], "the words before the name, and the name before the answer"
     Marker(marker).remove()
     assert [*marker.parent.iterdir()] == []
 
@@ -681,6 +684,16 @@ async def test_a_marker_that_could_not_be_written_is_written_at_the_next_look(
         await tree.watch()
         assert Marker(marker).read() == await tree.ask(ReadKillSwitch())
         assert (await tree.ask(ReadKillSwitch())).state == "ENGAGED"
+
+
+def test_a_marker_that_cannot_be_looked_for_counts_as_one(tmp_path: Path) -> None:
+    assert not Marker(tmp_path / "fund.db.kill").exists()
+    (tmp_path / "file").touch()
+    marker = Marker(tmp_path / "file" / "fund.db.kill")
+    assert marker.exists()
+    found = marker.read()
+    assert found is not None
+    assert found.state == "ENGAGED"
 
 
 def test_a_marker_is_written_whole_and_leaves_no_draft_behind(marker: Path) -> None:
