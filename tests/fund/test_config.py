@@ -203,6 +203,26 @@ def test_capital_that_is_not_a_positive_finite_amount_is_refused(capital: Any) -
 
 
 @pytest.mark.parametrize(
+    ("field", "refused", "taken", "more"),
+    [
+        ("lease_s", 19.999, 20, {"tick_interval_s": 10}),
+        ("lease_s", None, 0.1, {"tick_interval_s": None}),
+        ("max_fund_drawdown_pct", 0.999, 1, {}),
+        ("max_strategy_drawdown_pct", 0.999, 1, {}),
+        ("max_fund_drawdown_pct", None, 0.15, {"allow_tight_limits": True}),
+    ],
+)
+def test_settings_that_go_together_are_refused_on_one_side_of_a_bound(
+    field: str, refused: float | None, taken: float, more: dict[str, Any]
+) -> None:
+    assert getattr(FundConfig(total_capital=1, **{field: taken}, **more), field) == taken
+    if refused is not None:
+        with pytest.raises(ConfigError) as refusal:
+            FundConfig(total_capital=1, **{field: refused}, **more)
+        assert refusal.value.field == field
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     _cases(
         **dict.fromkeys(

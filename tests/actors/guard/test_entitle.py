@@ -123,7 +123,7 @@ def test_a_pause_takes_the_lease_and_a_resume_does_not_give_it_back() -> None:
     ("in_force", "beyond"),
     [
         ({"allocated": 1_000}, ""),
-        ({"allocated": 1_000.0000000001}, ""),  # a float of the engine's own sums
+        ({"allocated": 1_000.0000001}, ""),  # a float of the engine's own sums
         ({"allocated": 1_000.01}, "allocation in force 1,000.01, entitled to 1,000.00"),
         ({"capital_cap": 1_000.01}, "cap in force 1,000.01, entitled to 1,000.00"),
         ({"stage": "live-scaled"}, "in force live-scaled, entitled to live-small"),

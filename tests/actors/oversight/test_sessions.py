@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from fundops.actors.oversight.sessions import End, calendar_of
 from fundops.actors.oversight.settings import OversightSettings
 from fundops.runtime import DAY_US, ConfigError
 from fundops.wire.controller import StrategyStatus
-from fundops.wire.guard import GuardState
+from fundops.wire.guard import GuardState, StrategyBook
 from fundops.wire.oversight import Tick
 
 NEW_YORK = "weekdays 16:00 America/New_York"
@@ -179,6 +180,35 @@ def test_the_first_tick_of_a_session_is_stored_at_once() -> None:
     assert must_remember(msgspec.structs.replace(ended, tick_us=1_001), ended)
     inside = msgspec.structs.replace(ended, tick_us=1_001)
     assert not must_remember(msgspec.structs.replace(ended, tick_us=1_002), inside)
+
+
+@pytest.mark.parametrize(
+    ("change", "at_once"),
+    [
+        ({"paused": True}, True),
+        ({"paused_by": "ann"}, True),
+        ({"real": True}, True),
+        ({"had_real": True}, True),
+        ({"left": True}, True),
+        ({"restarted": True}, True),
+        ({"carried_minor": 1}, True),
+        ({"run": "2"}, True),
+        ({"closing": "2026-01-05"}, True),
+        ({"unwinding": True}, True),
+        ({"pnl_minor": 1, "realized_minor": 1, "n_trades": 1}, False),
+        ({"worth_minor": 1, "allocated_minor": 1}, False),
+    ],
+    ids=str,
+)
+def test_a_fact_that_no_report_brings_back_is_stored_at_once_and_figures_wait(
+    change: dict[str, Any], at_once: bool
+) -> None:
+    def memory(book: StrategyBook) -> Memory:
+        return Memory(guard=GuardState(strategies={"s": book}))
+
+    before = StrategyBook()
+    after = msgspec.structs.replace(before, **change)
+    assert must_remember(memory(after), memory(before)) is at_once
 
 
 @pytest.mark.parametrize(("peak", "must"), [(1.0009, False), (1.0011, True), (0.5, False)])
