@@ -650,6 +650,20 @@ async def test_an_alert_that_stops_something_ends_with_the_four_sentences(
                 assert AFTERMATH.fullmatch(one.message)
 
 
+async def test_strategies_without_real_money_are_no_pair_any_more() -> None:
+    settings = {**PROMO, "promotion_every_ticks": 60}
+    async with virtual_fund(engine(stage="live-small"), **settings) as world:
+        world.controller.set("t", stage="live-small")
+        for name in ("s", "t"):
+            await world.fund.promotion.adopt(name, P.Live_Small, by="a", reason="r")
+        await sessions(world, [-20, 30] * 11)
+        assert is_open(world, "corr")
+        for name in ("s", "t"):
+            await world.fund.promotion.demote(name, to=P.Paper, by="a", reason="r")
+        await sessions(world, [-20, 30])
+        assert not is_open(world, "corr")
+
+
 async def test_a_log_of_256_mib_is_not_told_yet() -> None:
     async with virtual_fund(engine(), ledger_enabled=True) as world:
         await storage("ok", 256 * 2**20)(world)
