@@ -84,3 +84,17 @@ async def test_a_strategy_at_its_limit_is_paused_before_it_is_demoted() -> None:
         await ticks(world)
         assert [call[0] for call in world.controller.calls] == ["pause", "set_stage"]
         assert await world.fund.promotion.current_stage("s") is not PromotionStage.Live_Small
+
+
+async def test_the_two_navs_are_compared_every_few_ticks_and_when_a_session_ends() -> None:
+    async with virtual_fund(engine(), ledger_enabled=True, recovery_every_ticks=10) as world:
+        world.controller.set("s", realized_pnl=1)
+        await ticks(world, 9)
+        assert (await world.fund.status()).nav_difference is None
+        await ticks(world)
+        assert (await world.fund.status()).nav_difference == -1
+        world.controller.set("s", realized_pnl=2)
+        await ticks(world, 3)
+        assert (await world.fund.status()).nav_difference == -1
+        await world.tick("2026-01-05")
+        assert (await world.fund.status()).nav_difference == -2

@@ -365,7 +365,13 @@ def test_switches_are_booleans_and_nothing_like_them(field: str, value: Any) -> 
 @pytest.mark.parametrize(
     ("field", "value"),
     _cases(
+        mode=("off", "", None, "ACT"),
         kill_action=("stop", "", None, 1, "HALT", []),
+        kill_scope=("paper", "", None),
+        on_blind=("halt", "", None),
+        fee_posting=("month", "", None),
+        ledger_floats=("cut", "", None),
+        account_floors=({"SLUSH": 1}, None, 5),
         promotion_policy=("reckless", "", None, 1, []),
         promotion_ladder=("two-stage", "", None, 4, []),
     ),

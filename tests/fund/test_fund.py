@@ -390,6 +390,22 @@ async def test_the_fund_ticks_by_itself_when_it_is_given_an_interval(
         assert (await world.fund.status()).ticks in (10, 11)
 
 
+async def test_ticks_that_were_missed_are_skipped(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    begun, takes_s = list[float](), [0, 0.4, 2.5, 0, 0, 60]
+
+    async def slow_tick(fund: Fund) -> None:
+        begun.append(trio.current_time())
+        await trio.sleep(takes_s.pop(0))
+
+    monkeypatch.setattr(Fund, "tick", slow_tick)
+    async with virtual_fund(tick_interval_s=1.0):
+        await trio.sleep(10)
+    # The third one is late by a tick and a half, and neither is made up for.
+    assert [at - begun[0] for at in begun] == [0, 1, 2, 4.5, 5.5, 6.5]
+
+
 async def test_a_database_has_one_fund_at_a_time(tmp_path: Path) -> None:
     async with virtual_fund(db_path=tmp_path / "x.db"):
         with pytest.raises(DatabaseInUse, match="this process"):

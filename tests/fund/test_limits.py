@@ -13,7 +13,7 @@ from fundops.actors.persistence import Reader
 from fundops.config import FundConfig
 from fundops.fund import Fund
 from fundops.limits import Loosened, limits_of, loosened
-from fundops.runtime import InlineWorker, VirtualClock, Worker
+from fundops.runtime import Clock, InlineWorker, VirtualClock, Worker
 from fundops.testing import START_US, FakeController, virtual_fund
 from fundops.wire.controller import StrategyStatus
 
@@ -97,12 +97,15 @@ async def test_more_loosened_limits_than_leave_in_a_minute_are_all_heard(tmp_pat
     assert heard == FIGURES
 
 
-@pytest.mark.parametrize(("webhook", "warnings"), [(None, 1), ("https://example.org/x", 0)])
+@pytest.mark.parametrize(
+    ("channels", "warnings"),
+    [({}, 1), ({"alert_log": True}, 1), ({"alert_webhook_url": "https://example.org/x"}, 0)],
+)
 async def test_real_money_that_no_channel_tells_a_person_of_is_logged_once(
-    caplog: pytest.LogCaptureFixture, webhook: str | None, warnings: int
+    caplog: pytest.LogCaptureFixture, channels: dict[str, Any], warnings: int
 ) -> None:
     engine = FakeController()
-    async with virtual_fund(engine, alert_webhook_url=webhook) as world:
+    async with virtual_fund(engine, **channels) as world:
         await world.tick()
         assert "no alert reaches a person" not in caplog.text
         engine.statuses["s"] = StrategyStatus("s", "running", 1, 1)
@@ -115,9 +118,23 @@ def _inline(name: str) -> Worker:
     return InlineWorker()
 
 
-@pytest.mark.parametrize(("policy", "warnings"), [("literal", 1), ("guarded", 0)])
+@pytest.mark.parametrize(
+    ("policy", "controller", "clock", "warnings"),
+    [
+        ("literal", FakeController(), None, 1),
+        ("guarded", FakeController(), None, 0),
+        ("literal", None, None, 0),
+        ("literal", FakeController(), VirtualClock(START_US), 0),
+    ],
+    ids=["literal", "guarded", "without a controller", "in virtual time"],
+)
 async def test_a_literal_policy_with_a_real_controller_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, policy: Any, warnings: int
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    policy: Any,
+    controller: FakeController | None,
+    clock: Clock | None,
+    warnings: int,
 ) -> None:
     config = FundConfig(
         total_capital=1,
@@ -127,7 +144,7 @@ async def test_a_literal_policy_with_a_real_controller_is_logged(
         control_socket=False,
     )
     with caplog.at_level(logging.WARNING, "fundops"):
-        async with Fund.open(config, FakeController(), make_worker=_inline):
+        async with Fund.open(config, controller, clock=clock, make_worker=_inline):
             pass
     assert caplog.text.count("with a real controller") == warnings
 
