@@ -747,6 +747,18 @@ async def test_a_book_without_reports_of_its_own_is_not_compared() -> None:
         assert world.sent_alerts() == []
 
 
+@pytest.mark.parametrize("part", ["fills", "settlements"])
+async def test_one_kind_of_reports_is_enough_to_compare_the_books(part: str) -> None:
+    class Reports(NoReports):
+        """One of the parts alone."""
+
+    setattr(Reports, part, lambda self, after: ())
+    engine: Any = Reports(running(realized_pnl=500))
+    async with virtual_fund(engine, ledger_enabled=True, recovery_every_ticks=1) as world:
+        await world.advance(180, step_s=10)
+        assert [alert.level.value for alert in world.sent_alerts()] == ["CRITICAL"]
+
+
 async def test_a_break_is_told_once_it_stands_and_is_over_when_mended() -> None:
     engine = FakeController(running(unrealized_pnl=40))
     engine.fill_list = [Fill("1", "s", "X", D(1), D(100), D(0), MONDAY_US, "1")]

@@ -342,11 +342,14 @@ async def test_a_deadline_around_a_call_is_the_callers_own() -> None:
 
 
 async def test_a_door_that_was_kept_after_the_end_says_that_the_fund_stopped() -> None:
-    async with virtual_fund(ledger_enabled=True) as world:
-        pass
+    engine = FakeController(StrategyStatus("a", "running"))
+    async with virtual_fund(engine, ledger_enabled=True) as world:
+        await world.tick()
+        assert world.fund.may_trade("a")
     with pytest.raises(ActorStopped):
         await world.fund.ledger.deposit(5)
-    assert not world.fund.may_trade("a")
+    assert not world.fund.may_trade("a"), "the lease has ended with the fund"
+    assert world.fund.may_close("a")
 
 
 async def test_an_actor_that_cannot_be_kept_alive_ends_the_block_with_the_reason(
