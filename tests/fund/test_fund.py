@@ -916,6 +916,17 @@ async def test_the_status_of_a_fund_is_the_documented_one() -> None:
         assert (await world.fund.status()).tick_age_s == 7.0
 
 
+async def test_the_alerts_of_a_day_are_counted_and_older_ones_are_not() -> None:
+    async with virtual_fund(alert_log=True) as world:
+        await world.tick()
+        counts = [(await world.fund.status()).alerts_24h]  # that of the start
+        for hours in (12, 12, 13):
+            await world.fund.alerts.send("INFO", "GENERAL", "t", "m")
+            world.clock.advance(hours * 3_600)
+            counts.append((await world.fund.status()).alerts_24h)
+        assert counts == [1, 2, 1, 1]
+
+
 async def test_before_its_first_tick_a_fund_is_worth_its_capital() -> None:
     async with virtual_fund(ledger_enabled=True) as world:
         status = await world.fund.status()

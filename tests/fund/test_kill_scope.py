@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -387,6 +389,23 @@ async def test_marker_and_database_each_alone_mean_engaged(tmp_path: Path) -> No
         assert (status.state, status.reason, status.by) == ("ENGAGING", "by hand", "bob")
         await _ticks(world, 1)
         assert await _state(world) == "ENGAGED", "by the report of this process's stop_all"
+
+
+@pytest.mark.parametrize("record", ["{", "", '{"state":"ON"}'])
+async def test_a_stored_latch_that_cannot_be_read_means_engaged(
+    tmp_path: Path, record: str
+) -> None:
+    path = tmp_path / "x.db"
+    async with virtual_fund(_stages(a="live-small"), db_path=path) as world:
+        await _ticks(world, 1)
+        assert world.fund.may_trade("a")
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT OR REPLACE INTO kill_latch VALUES (1, ?)", (record,))
+    async with virtual_fund(_stages(a="live-small"), db_path=path) as world:
+        status = await world.fund.kill_switch.status()
+        assert (status.state, status.reason) == ("ENGAGING", "the stored latch cannot be read")
+        await _ticks(world, 1)
+        assert not world.fund.may_trade("a")
 
 
 # -- "freeze" with kill_scope "live"
