@@ -247,6 +247,7 @@ async def test_a_jump_of_the_clock_is_one_alert_and_nothing_ends(jump_s: int) ->
         status = await world.fund.status()
         assert (status.clock_suspect, status.total_fees) == (True, D(0))
         assert await lines(world) == []
+        assert len(await world.fund.nav_history(every="minute")) == 1, "a wrong clock names none"
         clock.step(-jump_s)
         await world.advance(60)
         status = await world.fund.status()

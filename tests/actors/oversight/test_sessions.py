@@ -220,6 +220,20 @@ def test_a_peak_is_stored_when_it_has_risen_by_a_tenth_of_a_percent(
     assert must_remember(msgspec.structs.replace(stored, guard=guard), stored) is must
 
 
+@pytest.mark.parametrize(
+    ("peak_minor", "real", "must"),
+    [(10_009, True, False), (10_011, True, True), (20_000, False, False), (0, True, False)],
+)
+def test_the_peak_of_a_strategy_with_real_money_is_stored_alike(
+    peak_minor: int, real: bool, must: bool
+) -> None:
+    def memory(peak_minor: int) -> Memory:
+        book = StrategyBook(real=real, peak_minor=peak_minor)
+        return Memory(guard=GuardState(strategies={"s": book}))
+
+    assert must_remember(memory(peak_minor), memory(10_000)) is must
+
+
 # -- missed sessions
 
 
