@@ -215,10 +215,10 @@ def test_capital_that_is_not_a_positive_finite_amount_is_refused(capital: Any) -
 def test_settings_that_go_together_are_refused_on_one_side_of_a_bound(
     field: str, refused: float | None, taken: float, more: dict[str, Any]
 ) -> None:
-    assert getattr(FundConfig(total_capital=1, **{field: taken}, **more), field) == taken
+    assert getattr(FundConfig(total_capital=1, **{**more, field: taken}), field) == taken
     if refused is not None:
         with pytest.raises(ConfigError) as refusal:
-            FundConfig(total_capital=1, **{field: refused}, **more)
+            FundConfig(total_capital=1, **{**more, field: refused})
         assert refusal.value.field == field
 
 
