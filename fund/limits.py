@@ -31,6 +31,7 @@ _LOOSER: Final[Mapping[str, Side]] = {
     "lease_s": "higher",
     "host_silent_s": "higher",
     "max_blind_s": "higher",
+    "stale_feed_s": "higher",
     "max_drawdown_pct": "higher",
     "min_paper_days": "lower",
     "min_trades": "lower",

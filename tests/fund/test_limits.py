@@ -34,20 +34,40 @@ def _limits(**settings: Any) -> dict[str, Any]:
     return limits_of(FundConfig(total_capital=1, **settings))
 
 
-@pytest.mark.parametrize(
-    ("setting", "strict", "loose"),
-    [
-        ("max_fund_drawdown_pct", 10.0, 20.0),
-        ("max_total_entitlement_pct", 100.0, None),
-        ("var_budget", 300.0, None),
-        ("min_sharpe", 1.5, 1.0),
-        ("min_trades", 50, 0),
-        ("on_blind", "kill", "reduce"),
-        ("promotion_policy", "guarded", "literal"),
-        ("mode", "observe", "act"),
-    ],
-)
-def test_a_limit_is_loosened_on_one_side_only(setting: str, strict: Any, loose: Any) -> None:
+# A strict and a loose value of each limit.
+SIDES: dict[str, tuple[Any, Any]] = {
+    "max_fund_drawdown_pct": (10.0, 20.0),
+    "max_strategy_drawdown_pct": (20.0, 25.0),
+    "max_daily_loss_pct": (2.0, None),
+    "max_total_entitlement_pct": (100.0, None),
+    "max_correlation": (0.8, 0.9),
+    "var_budget": (300.0, None),
+    "break_tolerance": (0.01, 1.0),
+    "kill_confirm_ticks": (1, 2),
+    "flatten_confirm_ticks": (2, 3),
+    "lease_s": (10.0, 60.0),
+    "host_silent_s": (5.0, 20.0),
+    "max_blind_s": (30.0, 90.0),
+    "stale_feed_s": (60.0, 600.0),
+    "max_drawdown_pct": (10.0, 15.0),
+    "min_paper_days": (30, 14),
+    "min_trades": (50, 0),
+    "min_sharpe": (1.5, 1.0),
+    "min_win_rate": (0.5, 0.4),
+    "on_blind": ("kill", "reduce"),
+    "kill_scope": ("all", "live"),
+    "promotion_policy": ("guarded", "literal"),
+    "mode": ("observe", "act"),
+}
+
+
+def test_each_limit_has_its_two_sides_here() -> None:
+    assert _limits().keys() == SIDES.keys()
+
+
+@pytest.mark.parametrize("setting", SIDES)
+def test_a_limit_is_loosened_on_one_side_only(setting: str) -> None:
+    strict, loose = SIDES[setting]
     tight, wide = _limits(**{setting: strict}), _limits(**{setting: loose})
     assert loosened(tight, wide) == (Loosened(setting, strict, loose),)
     assert loosened(wide, tight) == ()
