@@ -257,6 +257,18 @@ async def test_a_jump_of_the_clock_is_one_alert_and_nothing_ends(jump_s: int) ->
         assert [alert.level.value for alert in told] == ["WARNING", "INFO"]
 
 
+@pytest.mark.parametrize(
+    ("jump_s", "suspect"), [(60, False), (-60, False), (61, True), (-61, True)]
+)
+async def test_a_clock_is_suspect_beyond_a_minute(jump_s: int, suspect: bool) -> None:
+    clock = SteppedClock(MONDAY_US)
+    async with virtual_fund(FakeController(running()), clock=clock) as world:
+        await world.tick()
+        clock.step(jump_s)
+        await world.tick()
+        assert (await world.fund.status()).clock_suspect is suspect
+
+
 async def test_a_person_who_confirms_the_clock_lets_sessions_go_on() -> None:
     clock = SteppedClock(at_us("2026-01-05 23:30:00"))
     async with virtual_fund(FakeController(running()), clock=clock, ledger_enabled=True) as world:
