@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 from fundops import Fund, FundConfig, FundManager, PromotionStage
-from fundops.actors.oversight import schema
+from fundops.actors.oversight import OversightActor, schema
 from fundops.actors.oversight.schema import Memory
 from fundops.actors.oversight.steps import promotion
 from fundops.actors.persistence import DurableActor, Reader, database, store
@@ -163,9 +163,9 @@ async def test_a_session_that_ended_in_a_short_downtime_has_all_its_parts(tmp_pa
     assert [name for name, _ in samples(path)] == ["2026-01-05"]
 
 
-@pytest.mark.parametrize("restart", [False, True], ids=["no tick came", "it was down"])
+@pytest.mark.parametrize("end_of_life", ["none", "stop", "crash"])
 async def test_missed_weekday_sessions_end_in_order_with_the_last_known_nav(
-    tmp_path: Path, restart: bool
+    tmp_path: Path, end_of_life: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, path = VirtualClock(at_us("2026-05-14 10:00:00")), tmp_path / "fund.db"
     engine = FakeController(running())
@@ -203,12 +203,16 @@ async def test_missed_weekday_sessions_end_in_order_with_the_last_known_nav(
     async with virtual_fund(engine, **settings) as world:
         await world.fund.promotion.register("s")
         await world.tick()
-        if not restart:
+        if end_of_life == "none":
             await end(world)
-    if restart:
+        if end_of_life == "crash":
+            monkeypatch.setattr(OversightActor, "on_stop", DurableActor.on_stop)
+    if end_of_life != "none":
         async with virtual_fund(engine, **settings) as world:
             await end(world)
-    assert samples(path) == [("2026-05-14", 1_000.0)]
+    # After a crash the last word is lost, and the first one since must do, for that session alone.
+    equity = 1_500.0 if end_of_life == "crash" else 1_000.0
+    assert samples(path) == [("2026-05-14", equity)]
 
 
 # -- the clock
