@@ -913,7 +913,8 @@ async def test_the_status_of_a_fund_is_the_documented_one() -> None:
         }
         assert status.nav + status.total_fees == 100_500
         world.clock.advance(7)
-        assert (await world.fund.status()).tick_age_s == 7.0
+        status = await world.fund.status()
+        assert (status.tick_age_s, status.data_age_s, status.stale) == (7.0, 7.0, False)
 
 
 async def test_the_alerts_of_a_day_are_counted_and_older_ones_are_not() -> None:
@@ -931,7 +932,7 @@ async def test_before_its_first_tick_a_fund_is_worth_its_capital() -> None:
     async with virtual_fund(ledger_enabled=True) as world:
         status = await world.fund.status()
         assert (status.nav, status.drawdown_pct, status.ticks) == (Decimal(100_000), 0, 0)
-        assert status.tick_age_s is None
+        assert (status.tick_age_s, status.data_age_s) == (None, None)
 
 
 async def test_every_day_that_ends_leaves_one_line_of_nav_newest_first() -> None:
