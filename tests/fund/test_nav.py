@@ -72,6 +72,22 @@ async def test_the_pnl_of_an_adopted_strategy_counts_from_its_figures_then(
         assert (await world.fund.status()).nav == 99_900
 
 
+async def test_an_asset_without_a_price_is_no_loss_and_others_keep_their_gain() -> None:
+    async with virtual_fund(ledger_enabled=True) as world:
+        ledger = world.fund.ledger
+        await ledger.convert(100, "USD", 1, "EUR")
+        await ledger.price("EUR", 300)
+        await world.tick()
+        assert (await world.fund.status()).nav == 100_200
+        await ledger.convert(50_000, "USD", 1, "GBP")
+        await world.tick()
+        status = await world.fund.status()
+        assert (status.nav, status.kill_switch) == (100_200, "OFF")
+        await ledger.price("GBP", 49_000)
+        await world.tick()
+        assert (await world.fund.status()).nav == 99_200
+
+
 async def test_weekday_sessions_end_at_the_close_of_new_york() -> None:
     clock = VirtualClock(us("2026-03-05 12:00"))
     ended: list[tuple[str, int]] = []
