@@ -72,6 +72,18 @@ async def test_the_pnl_of_an_adopted_strategy_counts_from_its_figures_then(
         assert (await world.fund.status()).nav == 99_900
 
 
+async def test_the_end_of_a_session_logs_the_anchor_of_the_journal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with virtual_fund(ledger_enabled=True) as world:
+        with caplog.at_level("INFO", "fundops"):
+            await world.tick()
+            assert "ledger anchor" not in caplog.text
+            await world.tick("2026-01-05")
+        [newest] = await world.fund.ledger.recent_entries(1)
+        assert f"ledger anchor {newest.seq} {newest.hash}" in caplog.text
+
+
 async def test_an_asset_without_a_price_is_no_loss_and_others_keep_their_gain() -> None:
     async with virtual_fund(ledger_enabled=True) as world:
         ledger = world.fund.ledger

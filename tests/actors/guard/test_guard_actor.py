@@ -33,6 +33,7 @@ from fundops.wire.guard import (
     GuardReport,
     GuardState,
     KillStatus,
+    PauseStrategy,
     ReadKillSwitch,
     ReleaseKillSwitch,
     RestoreGuard,
@@ -554,6 +555,14 @@ async def test_the_memory_of_a_living_guard_wins_over_an_older_stored_one(marker
         engaged = KillStatus("ENGAGED", "r", "owner", 1)
         await tree.ask(RestoreGuard(stored, engaged))  # the release is not stored yet
         assert await tree.state() == "OFF"
+
+
+async def test_a_pause_of_before_the_stored_memory_stands_beside_it(marker: Path) -> None:
+    async with opened(marker) as tree:
+        await tree.ask(PauseStrategy("mm", "ann", "night", known=True))
+        stored = GuardState(strategies={"mm": StrategyBook(had_real=True, pnl_minor=7)})
+        book = (await tree.ask(RestoreGuard(stored))).strategies["mm"]
+        assert (book.paused_by, book.paused_why, book.pnl_minor) == ("ann", "night", 7)
 
 
 async def test_a_database_that_remembers_nothing_does_not_release_it(marker: Path) -> None:
