@@ -322,7 +322,9 @@ def _look_at_all(
         yield
         name = status.name
         terms = None if terms_by_name is None else terms_by_name.get(name)
-        before = books.get(name) or _new_book(status, promotion=terms_by_name is not None)
+        before = books.get(name, StrategyBook())
+        if terms_by_name is not None and not before.state:
+            before = _with_base(before, status)
         real = trades_real(status, terms_by_name)
         live = terms_by_name is None or (terms is not None and terms.mode == "live")
         after, pause, notes = _strategy(
@@ -353,16 +355,16 @@ def _look_at_all(
     return _Books(books, pauses, alerts, mover)
 
 
-def _new_book(status: StrategyStatus, *, promotion: bool) -> StrategyBook:
-    """The book of a strategy before its first status.
+def _with_base(book: StrategyBook, first: StrategyStatus) -> StrategyBook:
+    """The book of a strategy that has not been reported yet, with the base of its P&L.
 
-    With promotion its P&L counts from that status: a strategy that is adopted has traded before,
+    With promotion P&L counts from the first status: a strategy that is adopted has traded before,
     and the capital contains its result. Without promotion it counts from 0.
     """
-    figures = _figures(status) if promotion else None
+    figures = _figures(first)
     if figures is None:
-        return StrategyBook()
-    return StrategyBook(pnl_minor=figures.realized + figures.unrealized)
+        return book
+    return msgspec.structs.replace(book, pnl_minor=figures.realized + figures.unrealized)
 
 
 def _with_leavers(found: _Books, listed: Set[str]) -> _Books:

@@ -13,7 +13,7 @@ from fundops.actors.guard.core import GuardSettings, Look, look
 from fundops.runtime import ConfigError, at_once
 from fundops.wire.alert import Level
 from fundops.wire.controller import StrategyState, StrategyStatus
-from fundops.wire.guard import FeeTerms, GuardState
+from fundops.wire.guard import FeeTerms, GuardState, StrategyBook
 from fundops.wire.promotion import EntitlementTerms, PromotionStage
 
 UNIT = 10**8
@@ -176,6 +176,9 @@ def test_pnl_of_before_the_first_status_counts_only_while_promotion_is_off(
 ) -> None:
     live = terms(mm="live_small") if registered else terms()
     trading, new = Fund(), Fund()
+    # A person may pause a strategy that is registered and not reported yet.
+    books = {"mm": StrategyBook(paused_by="ann")} if registered else {}
+    trading.state = msgspec.structs.replace(trading.state, strategies=books)
     assert trading.look(status(pnl=first, stage="live-small"), terms=live).kill is None
     assert trading.nav == 100_000
     trading.look(status(pnl=first + 300, stage="live-small"), terms=live)
