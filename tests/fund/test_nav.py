@@ -94,7 +94,7 @@ async def test_an_asset_without_a_price_is_no_loss_and_others_keep_their_gain() 
         await ledger.convert(50_000, "USD", 1, "GBP")
         await world.tick()
         status = await world.fund.status()
-        assert (status.nav, status.kill_switch) == (100_200, "OFF")
+        assert (status.nav, status.kill_switch) == (D(100_200), "OFF")
         await ledger.price("GBP", 49_000)
         await world.tick()
         assert (await world.fund.status()).nav == 99_200
