@@ -15,6 +15,8 @@ import trio.testing
 from fundops import PromotionStage, StopReport, StrategyStatus
 from fundops.actors.guard import core
 from fundops.actors.guard.marker import Marker
+from fundops.actors.oversight import OversightActor
+from fundops.actors.persistence import DurableActor
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import BadRequest, StopNotConfirmed
 from fundops.wire.guard import KillStatus
@@ -389,6 +391,21 @@ async def test_marker_and_database_each_alone_mean_engaged(tmp_path: Path) -> No
         assert (status.state, status.reason, status.by) == ("ENGAGING", "by hand", "bob")
         await _ticks(world, 1)
         assert await _state(world) == "ENGAGED", "by the report of this process's stop_all"
+
+
+async def test_a_release_is_durable_before_it_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.db"
+    async with virtual_fund(_stages(a="live-small"), db_path=path) as world:
+        await _ticks(world, 1)
+        await _engage(world)
+        await _ticks(world, 1)
+        await world.fund.kill_switch.release(by="ann", reason="r")
+        # The process ends without a tick and without an orderly stop.
+        monkeypatch.setattr(OversightActor, "on_stop", DurableActor.on_stop)
+    async with virtual_fund(_stages(a="live-small"), db_path=path) as world:
+        assert await _state(world) == "OFF"
 
 
 @pytest.mark.parametrize("record", ["{", "", '{"state":"ON"}'])
