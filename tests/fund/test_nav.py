@@ -98,6 +98,8 @@ async def test_an_asset_without_a_price_is_no_loss_and_others_keep_their_gain() 
         await ledger.price("GBP", 49_000)
         await world.tick()
         assert (await world.fund.status()).nav == 99_200
+        found = await world.fund.pnl_attribution()
+        assert (found.other, found.total) == (-800, -800)
 
 
 async def test_weekday_sessions_end_at_the_close_of_new_york() -> None:
