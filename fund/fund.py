@@ -14,9 +14,11 @@ from typing import Any
 
 import trio
 
+from fundops.actors.alert import told_keys
 from fundops.actors.guard import KillLatch, Leases
 from fundops.actors.host import Host, Place, checked_controller
 from fundops.actors.oversight.crashes import CrashWatch
+from fundops.actors.persistence import Reader
 from fundops.actors.status.board import StatusBoard
 from fundops.bridge import in_asyncio_loop
 from fundops.config import FundConfig
@@ -35,7 +37,7 @@ from fundops.errors import NeedsTrio
 from fundops.file import meta
 from fundops.file.database import exchange_limits, prepare
 from fundops.file.lock import OwnerLock
-from fundops.limits import limits_of, loosened, told
+from fundops.limits import LIMIT, alerts_of, limits_of, loosened
 from fundops.reported import Reported
 from fundops.runtime import (
     FOREIGN_ERRORS,
@@ -207,9 +209,11 @@ async def _open(
             keep_policy(path, config.promotion_rules(), clock, "process")
         crashes, board = CrashWatch(), StatusBoard()
         limits = limits_of(config)
-        for limit in loosened(exchange_limits(path, limits), limits):
-            crashes.drafts.append(told(limit))
-            log.warning("%s: %s", crashes.drafts[-1].title, crashes.drafts[-1].message)
+        looser = loosened(exchange_limits(path, limits), limits)
+        with Reader(path) as reader:
+            crashes.drafts += alerts_of(looser, told_keys(reader, LIMIT))
+        for limit in looser:
+            log.warning("limit %s was loosened from %s to %s", *limit)
         crashes.drafts.append(_started(config))
         if (
             config.promotion_policy == "literal"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -10,7 +10,9 @@ import msgspec
 from fundops.config import FundConfig
 from fundops.wire.alert import AlertDraft, Category, Level
 
-__all__ = ["Loosened", "decoded", "limits_of", "loosened", "told"]
+__all__ = ["LIMIT", "Loosened", "alerts_of", "decoded", "limits_of", "loosened"]
+
+LIMIT = "limit:"  # dedup keys are this and the setting's name
 
 Side = Literal["higher", "lower"] | tuple[str, ...]
 
@@ -29,6 +31,7 @@ _LOOSER: Final[Mapping[str, Side]] = {
     "lease_s": "higher",
     "host_silent_s": "higher",
     "max_blind_s": "higher",
+    "stale_feed_s": "higher",
     "max_drawdown_pct": "higher",
     "min_paper_days": "lower",
     "min_trades": "lower",
@@ -75,15 +78,30 @@ def _is_looser(side: Side, before: Any, now: Any) -> bool:
     return bool(now is None or (now > before if side == "higher" else now < before))
 
 
-def told(limit: Loosened) -> AlertDraft:
-    """The WARNING about one limit; the next start compares with today's, so nothing resolves it."""
+def alerts_of(found: Sequence[Loosened], open_keys: Iterable[str]) -> list[AlertDraft]:
+    """The WARNING about each limit, after the end of those that an earlier start left open.
+
+    Each start compares with the last one, so it ends what that one told. A limit that is loosened
+    once more is heard again.
+    """
+    return [*(_over(key) for key in sorted(open_keys)), *(_told(limit) for limit in found)]
+
+
+def _told(limit: Loosened) -> AlertDraft:
     before, after = (_text(value) for value in limit[1:])
     return AlertDraft(
         Level.WARNING,
         Category.GENERAL,
         f"Limit {limit.setting} was loosened",
         f"from {before} to {after} since the last start",
+        None,
+        f"{LIMIT}{limit.setting}",
     )
+
+
+def _over(key: str) -> AlertDraft:
+    title = f"Limit {key.removeprefix(LIMIT)} was compared again at this start"
+    return AlertDraft(Level.INFO, Category.GENERAL, title, "", None, key, resolves=True)
 
 
 def _text(value: Any) -> str:

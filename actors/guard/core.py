@@ -323,31 +323,48 @@ def _look_at_all(
         name = status.name
         terms = None if terms_by_name is None else terms_by_name.get(name)
         before = books.get(name, StrategyBook())
+        if terms_by_name is not None and not before.state:
+            before = _with_base(before, status)
         real = trades_real(status, terms_by_name)
-        after, pause, notes = _strategy(before, status, real, settings, observing=observing)
+        live = terms_by_name is None or (terms is not None and terms.mode == "live")
+        after, pause, notes = _strategy(
+            before, status, real, settings, live=live, observing=observing
+        )
+        closing = _closing(before, real=after.real, session=session)
         beyond = above(status, terms, capital_minor) if terms is not None else ""
         after = msgspec.structs.replace(
             after,
-            had_real=before.had_real
-            or before.real
-            or real
-            or (terms is not None and terms.mode == "live"),
+            had_real=before.had_real or before.real or real or live,
             above=bool(beyond),
             left=False,
-            closing=_closing(before, real=after.real, session=session),
+            closing=closing,
+            unwinding=after.unwinding and closing is not None,
         )
         books[name] = after
         alerts += notes
         if before.left:
             alerts.append(_over(Category.GENERAL, f"{name} is listed again", name, f"left:{name}"))
-        told = before.paused or before.warned or before.would_pause
-        if before.real and not after.real and told:
+        told = before.warned or before.would_pause
+        lost_real = before.real and not after.real
+        if not after.paused and (before.paused or (lost_real and told)):
             alerts += closed(name, "has no real money left to lose")
         pauses += [Pause(name, pause)] if pause else []
         made = after.real_pnl_minor - before.real_pnl_minor
         if made < worst:
             worst, mover = made, name
     return _Books(books, pauses, alerts, mover)
+
+
+def _with_base(book: StrategyBook, first: StrategyStatus) -> StrategyBook:
+    """The book of a strategy that has not been reported yet, with the base of its P&L.
+
+    With promotion P&L counts from the first status: a strategy that is adopted has traded before,
+    and the capital contains its result. Without promotion it counts from 0.
+    """
+    figures = _figures(first)
+    if figures is None:
+        return book
+    return msgspec.structs.replace(book, pnl_minor=figures.realized + figures.unrealized)
 
 
 def _with_leavers(found: _Books, listed: Set[str]) -> _Books:
@@ -480,17 +497,23 @@ def _strategy(
     real: bool,
     settings: GuardSettings,
     *,
+    live: bool,
     observing: bool,
 ) -> tuple[StrategyBook, str | None, list[AlertDraft]]:
-    """The strategy's book, why to pause it (None: it may go on), and what to say."""
+    """The strategy's book, why to pause it (None: it may go on), and what to say.
+
+    `live`: it is entitled to real money, whatever stage the engine names.
+    """
     figures = _figures(status)
     if figures is None:  # the border lets no such status in; the last good figures stand
         return before, None, []
     counted, notes = _counted(before, status, figures.realized, real=real)
     pnl = counted.carried_minor + figures.realized + figures.unrealized
-    # P&L between two looks is real if it was made on either side of a change of stage: what closing
-    # out of a demoted position costs is as real as the first fill after a promotion.
-    made = pnl - before.pnl_minor if real or before.real else 0
+    # P&L between two looks is real if it was made on either side of a change of stage, and after a
+    # demotion until the positions are gone: closing them costs as much as any other trade. An
+    # engine reports no positions, but without any it has no unrealized P&L.
+    was_real = before.real or before.unwinding
+    made = pnl - before.pnl_minor if real or was_real else 0
     # Without equity and without an allocation there is nothing to measure a loss against.
     worth = figures.equity
     if worth is None and figures.allocated:
@@ -509,12 +532,14 @@ def _strategy(
         allocated_minor=figures.allocated,
         worth_minor=worth or 0,
         peak_minor=peak,
-        paused=before.paused and real,  # a stage without real money is a way out
+        # A stage without real money is a way out, if promotion says so and not the engine alone.
+        paused=before.paused and (real or live),
         would_pause=before.would_pause and real and observing,
         state=status.state,
         realized_minor=figures.realized,
         n_trades=status.n_trades,
         run=before.run if status.run is None else status.run,
+        unwinding=was_real and not real and figures.unrealized != 0,
     )
     if worth is None:
         return after, None, notes

@@ -51,7 +51,7 @@ from .round import Round, applied
 from .runner import STEP, Runner
 from .settings import OversightSettings
 from .showing import Showing
-from .steps import Ports, Step, steps_of
+from .steps import Ports, Step, over_without_step, steps_of
 from .steps.fees import FeesStep
 from .steps.withdrawals import withdrawn
 
@@ -127,6 +127,7 @@ class OversightActor(DurableActor):
             memory=replace(memory, guard=guard),
             heard_before=schema.read_back(stored.statuses),
             heard_before_us=stored.heard_us,
+            alerts=over_without_step(ports),
         )
         # The kill switch is shown at once, and not by the next tick.
         self._forget_latch = self._host.latch.on_change(self._showing.latch_changed)

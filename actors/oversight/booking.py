@@ -28,13 +28,13 @@ from ...wire.promotion import EntitlementTerms
 from ..host import Host
 from ..persistence import Rows
 
-__all__ = ["RUNS_PER_TICK", "Booked", "Booking", "entitled_again"]
+__all__ = ["RUNS_PER_TICK", "UNENTITLED", "Booked", "Booking", "entitled_again"]
 
 # Runs of one kind in a tick, so that a long report delays the rest of the tick by a second or two
 # at most. The rest of it is booked in the next ticks.
 RUNS_PER_TICK = 4
 
-_UNENTITLED = "unentitled:"
+UNENTITLED = "unentitled:"  # dedup keys are this, the strategy and its stage
 
 
 Renew = Callable[[], Awaitable[Mapping[str, EntitlementTerms]]]
@@ -188,7 +188,7 @@ def entitled_again(rows: Rows, terms: Mapping[str, EntitlementTerms] | None) -> 
     """The end of the open alerts about strategies that may use real money by now."""
     open_keys = rows.rows(
         "SELECT dedup_key FROM alert_key WHERE dedup_key >= ? AND dedup_key < ?",
-        (_UNENTITLED, "unentitled;"),  # ";" is the character after ":"
+        (UNENTITLED, "unentitled;"),  # ";" is the character after ":"
     )
     named = [(key, _strategy_of(key)) for (key,) in open_keys]
     return [
@@ -208,4 +208,4 @@ def entitled_again(rows: Rows, terms: Mapping[str, EntitlementTerms] | None) -> 
 
 def _strategy_of(key: str) -> str:
     """The strategy in a key that ends in a colon and its stage."""
-    return key.removeprefix(_UNENTITLED).rpartition(":")[0]
+    return key.removeprefix(UNENTITLED).rpartition(":")[0]

@@ -19,13 +19,11 @@ from ...wire.alert import AlertDraft, Category
 from ...wire.errors import HostLate
 from ..persistence import StateDiverged
 from .round import Effects, Round, applied
-from .steps.step import Step, over
+from .steps.step import STEP, Step, over
 
 __all__ = ["STEP", "Runner", "StepLate"]
 
 log = logging.getLogger("fundops.oversight")
-
-STEP = "step:"  # dedup keys are this and the step's name
 
 
 class StepLate(FundopsError):

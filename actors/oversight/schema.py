@@ -205,6 +205,7 @@ def _flags(guard: GuardState) -> tuple[object, ...]:
                 book.carried_minor,
                 book.run,
                 book.closing,
+                book.unwinding,
             )
             for name, book in guard.strategies.items()
         ),

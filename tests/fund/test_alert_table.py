@@ -6,6 +6,7 @@ that ends it under the same key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -17,14 +18,25 @@ import trio.testing
 from fundops import FeedStatus, PromotionStage, Settlement, StrategyStatus
 from fundops.actors.alert import told_keys
 from fundops.actors.oversight.steps.guard import GuardStep
-from fundops.actors.persistence import Reader
-from fundops.testing import FakeController, VirtualFund, virtual_fund
+from fundops.actors.persistence import Reader, StorageBoard
+from fundops.runtime import VirtualClock
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import Fill
 from fundops.wire.ledger import Statement
+from fundops.wire.persistence import StorageState, StorageStatus
 
 P = PromotionStage
 D = Decimal
 HALVED: dict[str, Any] = {"equity": 5_000, "realized_pnl": -5_000}
+
+
+class SteppedClock(VirtualClock):
+    """A wall clock that can be set while monotonic time goes on."""
+
+    stepped_s = 0
+
+    def now_us(self) -> int:
+        return super().now_us() + self.stepped_s * 1_000_000
 
 
 class Told(NamedTuple):
@@ -43,6 +55,13 @@ def told(world: VirtualFund) -> list[Told]:
             " WHERE outcome IN ('QUEUED', 'NO_CHANNEL') ORDER BY id"
         )
     return [Told(*row) for row in rows]
+
+
+def asked_again(world: VirtualFund) -> list[str]:
+    """The keys of alerts that a gate dropped as told: each would be a commit in every tick."""
+    with Reader(world.fund.config.path) as reader:
+        rows = reader.rows("SELECT DISTINCT dedup_key FROM alert WHERE outcome = 'DEDUPED'")
+    return [key for (key,) in rows]
 
 
 def is_open(world: VirtualFund, key: str) -> bool:
@@ -82,9 +101,9 @@ Scene = Callable[[VirtualFund], Awaitable[None]]
 
 async def kill(world: VirtualFund) -> None:
     await world.fund.kill_switch.engage(reason="x", by="ann")
-    await ticks(world)
+    await ticks(world, 2)
     await world.fund.kill_switch.release(by="ann", reason="calm")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def kill_unconfirmed(world: VirtualFund) -> None:
@@ -95,9 +114,9 @@ async def kill_unconfirmed(world: VirtualFund) -> None:
 
 async def failed(world: VirtualFund) -> None:
     world.controller.set("s", state="failed", error="boom")
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", state="running", error=None)
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def failed_on_paper(world: VirtualFund) -> None:
@@ -107,23 +126,30 @@ async def failed_on_paper(world: VirtualFund) -> None:
 
 async def paused(world: VirtualFund) -> None:
     world.controller.set("s", **HALVED)
-    await ticks(world)
+    await ticks(world, 2)
     await world.fund.resume("s", by="ann", reason="r")
-    await ticks(world)
+    await ticks(world, 2)
+
+
+async def paused_by_a_person(world: VirtualFund) -> None:
+    await world.fund.pause("s", by="ann", reason="r")
+    await ticks(world, 2)
+    await world.fund.resume("s", by="ann", reason="r")
+    await ticks(world, 2)
 
 
 async def near_its_limit(world: VirtualFund) -> None:
     world.controller.set("s", equity=7_900, realized_pnl=-2_100)
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", equity=10_000, realized_pnl=0, n_trades=1)
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def fund_near_its_limit(world: VirtualFund) -> None:
     world.controller.set("s", realized_pnl=-13_000)
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", realized_pnl=-1_000)
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def settled(world: VirtualFund) -> None:
@@ -143,37 +169,37 @@ async def above_entitlement(world: VirtualFund) -> None:
 async def daily_loss(world: VirtualFund) -> None:
     await world.tick("2026-01-05")
     world.controller.set("s", realized_pnl=-5_000)
-    await ticks(world)
+    await ticks(world, 2)
     await world.tick("2026-01-06")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def unregistered(world: VirtualFund) -> None:
-    await ticks(world)
+    await ticks(world, 2)
     await adopted(world, P.Paper)
 
 
 async def left_the_list(world: VirtualFund) -> None:
     found = world.controller.statuses.pop("s")
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.statuses["s"] = found
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def set_aside(world: VirtualFund) -> None:
     world.controller.set("s", n_trades=-1)
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", n_trades=0)
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def counters_restarted(world: VirtualFund) -> None:
     world.controller.set("s", realized_pnl=500, n_trades=4)
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", realized_pnl=0, n_trades=0)
-    await ticks(world)
+    await ticks(world, 2)
     await world.fund.confirm_counters("s", by="ann", reason="r")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def crashed(world: VirtualFund) -> None:
@@ -198,10 +224,10 @@ async def stale_feed(world: VirtualFund) -> None:
 
 async def breaker(world: VirtualFund) -> None:
     world.controller.set("s", state="failed", retryable=False)
-    await ticks(world)
+    await ticks(world, 2)
     world.controller.set("s", state="running", retryable=True)
     await world.fund.recovery.reset("s", by="ann")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def restarted(world: VirtualFund) -> None:
@@ -212,13 +238,13 @@ async def restarted(world: VirtualFund) -> None:
 async def demoted(world: VirtualFund) -> None:
     await adopted(world, P.Live_Small)
     await world.fund.promotion.demote("s", to=P.Paper, by="ann", reason="r")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def demoted_on_paper(world: VirtualFund) -> None:
     await adopted(world, P.Shadow)
     await world.fund.promotion.demote("s", to=P.Paper, by="ann", reason="r")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def report_aside(world: VirtualFund) -> None:
@@ -227,19 +253,19 @@ async def report_aside(world: VirtualFund) -> None:
     await ticks(world, 2)
     [aside] = await world.fund.ledger.reports_aside()
     await world.fund.ledger.skip_report(aside.key, reason="typo", by="ann")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def many_failed(world: VirtualFund) -> None:
     for number in range(3):
         world.controller.set(f"t{number}")
-    await ticks(world)
+    await ticks(world, 2)
     for number in range(3):
         world.controller.set(f"t{number}", state="failed")
-    await ticks(world)
+    await ticks(world, 2)
     for number in range(3):
         world.controller.set(f"t{number}", state="running")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 def fill(world: VirtualFund) -> Fill:
@@ -290,7 +316,7 @@ async def green(world: VirtualFund, stage: PromotionStage) -> None:
     world.clock.advance(30 * 86_400)
     metrics = {"sharpe": 1.5, "max_drawdown": 0.05, "n_trades": 150, "win_rate": 0.6}
     await world.fund.promotion.record_metrics("s", stage, metrics)
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def promoted(world: VirtualFund) -> None:
@@ -302,14 +328,14 @@ async def ready(world: VirtualFund) -> None:
     await world.fund.promotion.register("s", P.Shadow)
     await green(world, P.Shadow)
     await world.fund.promotion.promote("s", by="ann")
-    await ticks(world)
+    await ticks(world, 2)
 
 
 async def new_version(world: VirtualFund) -> None:
     await adopted(world, P.Live_Small)
     for version in ("1", "2"):
         world.controller.set("s", version=version)
-        await ticks(world)
+        await ticks(world, 2)
 
 
 async def book_break(world: VirtualFund) -> None:
@@ -321,8 +347,36 @@ async def book_break(world: VirtualFund) -> None:
     await ticks(world, 5, 30)
 
 
+def storage(state: StorageState, wal_bytes: int = 0) -> Scene:
+    """The storage says so, and then that it is well."""
+
+    async def scene(world: VirtualFund) -> None:
+        reason = None if state == "ok" else "no room"
+        said = StorageStatus(state, reason, 1, 1, wal_bytes)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(StorageBoard, "read", lambda self: said)
+            await ticks(world, 2)
+        await ticks(world, 2)
+
+    return scene
+
+
+async def part_late(world: VirtualFund) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.fund.host, "late", lambda: {"feeds": "has hung for 5 s"})
+        await ticks(world, 2)
+    await ticks(world, 2)
+
+
+async def clock_suspect(world: VirtualFund) -> None:
+    assert isinstance(world.clock, SteppedClock)
+    for stepped_s in (3_600, 0):
+        world.clock.stepped_s = stepped_s
+        await ticks(world, 2)
+
+
 async def started(world: VirtualFund) -> None:
-    await ticks(world)
+    await ticks(world, 2)
 
 
 PROMO: dict[str, Any] = {"promotion_enabled": True, "promotion_every_ticks": 1}
@@ -363,6 +417,13 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Scene, Told, bool]] = {
         True,
     ),
     "paused by the guard": (LEDGER, {}, paused, Told("WARNING", "DRAWDOWN", "paused:s"), True),
+    "paused by a person": (
+        LEDGER,
+        {},
+        paused_by_a_person,
+        Told("WARNING", "GENERAL", "operator:s"),
+        True,
+    ),
     "strategy near its limit": (
         LEDGER,
         {},
@@ -501,6 +562,29 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Scene, Told, bool]] = {
         Told("WARNING", "PROMOTION", None),
         False,
     ),
+    "storage degraded": (
+        LEDGER,
+        {},
+        storage("degraded"),
+        Told("CRITICAL", "GENERAL", "storage:degraded"),
+        True,
+    ),
+    "storage failed": (
+        LEDGER,
+        {},
+        storage("failed"),
+        Told("CRITICAL", "GENERAL", "storage:failed"),
+        True,
+    ),
+    "log too large": (
+        LEDGER,
+        {},
+        storage("ok", 256 * 2**20 + 1),
+        Told("WARNING", "GENERAL", "storage:log"),
+        True,
+    ),
+    "part late": (LEDGER, {}, part_late, Told("WARNING", "GENERAL", "late:feeds"), True),
+    "clock suspect": (LEDGER, {}, clock_suspect, Told("WARNING", "GENERAL", "clock_jump"), True),
     "start-up": (LEDGER, {}, started, Told("INFO", "GENERAL", None), False),
 }
 
@@ -510,16 +594,80 @@ async def test_an_alert_has_the_level_category_key_and_end_of_its_row(
     row: str, tmp_path: Path
 ) -> None:
     settings, figures, scene, alert, ends = ROWS[row]
-    async with virtual_fund(engine(**figures), db_path=tmp_path / "x.db", **settings) as world:
+    always: dict[str, Any] = {"clock": SteppedClock(START_US), "db_path": tmp_path / "x.db"}
+    async with virtual_fund(engine(**figures), **always, **settings) as world:
         await ticks(world)
         await scene(world)
         found = told(world)
         [first, *_] = places(found, alert)
+        assert asked_again(world) == []
         if ends:
             assert alert.key is not None
             over = places(found, Told("INFO", alert.category, alert.key))
             assert over[-1] > first, found
             assert not is_open(world, alert.key)
+
+
+AFTERMATH = re.compile(
+    r".*Stopped: .+\. Left open: .+\. Next automatic act: .+\. To undo: .+\.", re.DOTALL
+)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "kill switch engaged",
+        "its stop confirmed",
+        "not confirmed",
+        "paused by the guard",
+        "paused by a person",
+        "breaker open",
+        "demoted",
+        "demoted from real money",
+    ],
+)
+async def test_an_alert_that_stops_something_ends_with_the_four_sentences(
+    row: str, tmp_path: Path
+) -> None:
+    settings, figures, scene, alert, _ = ROWS[row]
+    path = tmp_path / "x.db"
+    async with virtual_fund(engine(**figures), db_path=path, **settings) as world:
+        await ticks(world)
+        await scene(world)
+        with Reader(path) as reader:
+            texts = reader.rows(
+                "SELECT message FROM alert WHERE level = ? AND category = ?"
+                " AND outcome <> 'RATE_SUPPRESSED' AND dedup_key IS ?",
+                alert,
+            )
+        assert texts
+        for (text,) in texts:
+            assert AFTERMATH.fullmatch(text)
+        if alert.category == "KILL_SWITCH":
+            released = [one for one in world.sent_alerts() if "released" in one.title]
+            assert len(released) == (row != "not confirmed")
+            for one in released:
+                assert AFTERMATH.fullmatch(one.message)
+
+
+async def test_strategies_without_real_money_are_no_pair_any_more() -> None:
+    settings = {**PROMO, "promotion_every_ticks": 60}
+    async with virtual_fund(engine(stage="live-small"), **settings) as world:
+        world.controller.set("t", stage="live-small")
+        for name in ("s", "t"):
+            await world.fund.promotion.adopt(name, P.Live_Small, by="a", reason="r")
+        await sessions(world, [-20, 30] * 11)
+        assert is_open(world, "corr")
+        for name in ("s", "t"):
+            await world.fund.promotion.demote(name, to=P.Paper, by="a", reason="r")
+        await sessions(world, [-20, 30])
+        assert not is_open(world, "corr")
+
+
+async def test_a_log_of_256_mib_is_not_told_yet() -> None:
+    async with virtual_fund(engine(), ledger_enabled=True) as world:
+        await storage("ok", 256 * 2**20)(world)
+        assert places(told(world), Told("WARNING", "GENERAL", "storage:log")) == []
 
 
 async def test_the_guards_step_is_critical_at_once_and_each_minute(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fundops import FeedStatus, StrategyStatus
+from fundops import FeedStatus, PromotionStage, StrategyStatus
 from fundops.actors.alert import told_keys
 from fundops.actors.oversight.steps import Step
 from fundops.actors.oversight.steps.guard import GuardStep
@@ -21,6 +21,7 @@ from fundops.actors.persistence import Reader
 from fundops.runtime import FundopsError, VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import Fill
+from fundops.wire.ledger import Statement
 
 D = Decimal
 Scene = Callable[[VirtualFund], Awaitable[None]]
@@ -47,13 +48,17 @@ async def ticks(world: VirtualFund, count: int = 1, seconds: float = 1) -> None:
 
 def heard(world: VirtualFund, key: str) -> list[str]:
     """The levels of the alerts under this key that were let out, oldest first."""
+    return [level for level, _ in levels_and_categories(world, key)]
+
+
+def levels_and_categories(world: VirtualFund, key: str) -> list[tuple[str, str]]:
+    """The same alerts with their categories."""
     with Reader(world.fund.config.path) as reader:
-        rows = reader.rows(
-            "SELECT level FROM alert WHERE dedup_key = ?"
+        return reader.rows(
+            "SELECT level, category FROM alert WHERE dedup_key = ?"
             " AND outcome IN ('QUEUED', 'NO_CHANNEL') ORDER BY id",
             (key,),
         )
-    return [level for (level,) in rows]
 
 
 def open_keys(path: Path) -> set[str]:
@@ -177,3 +182,63 @@ async def test_a_suspect_clock_is_over_although_who_told_it_has_ended(
         async with virtual_fund(engine, clock=clock, db_path=path, ledger_enabled=True) as world:
             await ticks(world)
             assert heard(world, "clock_jump") == ["WARNING", "INFO"]
+
+
+async def above_entitlement(world: VirtualFund) -> None:
+    await world.fund.promotion.adopt("s", PromotionStage.Paper, by="ann", reason="r")
+    world.controller.set("s", stage="live-small")
+    world.controller.failures["set_stage"] = RuntimeError("no")
+    await ticks(world, 2)
+
+
+async def unentitled_fill(world: VirtualFund) -> None:
+    fill = Fill("g", "s", "X", D(1), D(1), D(0), world.clock.now_us(), "2")
+    world.controller.fill_list = [*world.controller.fill_list, fill]
+    await ticks(world, 2)
+
+
+async def broker_differs(world: VirtualFund) -> None:
+    world.controller.broker_statement = Statement("2026-01-05", D(1), {})
+    await world.tick("2026-01-05")
+    await ticks(world, 2)
+
+
+async def asset_without_a_price(world: VirtualFund) -> None:
+    await world.fund.ledger.convert(100, "USD", 1, "EUR")
+    await ticks(world, 2)
+
+
+LEDGER_ON: dict[str, Any] = {"ledger_enabled": True, "recovery_every_ticks": 1}
+PROMOTION_ON: dict[str, Any] = {"promotion_enabled": True}
+
+# The key, the settings of the first start alone, the scene, and the category of the alert.
+SWITCHED_OFF: dict[str, tuple[dict[str, Any], Scene, str]] = {
+    "step:ledger": (LEDGER_ON, failing_ledger, "GENERAL"),
+    "break": (LEDGER_ON, book_break, "GENERAL"),
+    "statement:2026-01-05": (LEDGER_ON, broker_differs, "GENERAL"),
+    "unpriced": (LEDGER_ON, asset_without_a_price, "GENERAL"),
+    "unentitled:s:unregistered": (LEDGER_ON | PROMOTION_ON, unentitled_fill, "RISK_LIMIT"),
+    "entitled:s": (PROMOTION_ON, above_entitlement, "RISK_LIMIT"),
+    "unregistered:s": (PROMOTION_ON, ticks, "GENERAL"),
+}
+
+
+@pytest.mark.parametrize("key", SWITCHED_OFF)
+async def test_an_alert_of_a_part_that_is_switched_off_ends_at_the_next_start(
+    key: str, tmp_path: Path
+) -> None:
+    settings, scene, category = SWITCHED_OFF[key]
+    path, clock, engine = tmp_path / "x.db", VirtualClock(START_US), FakeController(running())
+    always: dict[str, Any] = {"clock": clock, "db_path": path, "alert_log": True}
+    async with virtual_fund(engine, **always, **settings) as world:
+        engine.fill_list = [Fill("f", "s", "X", D(1), D(1), D(0), clock.now_us(), "1")]
+        await ticks(world, 2)
+        clock.advance(61)  # past the limit of alerts in a minute
+        await scene(world)
+        assert key in open_keys(path)
+    for _ in range(2):
+        async with virtual_fund(engine, **always) as world:
+            await ticks(world, 2)
+            assert key not in open_keys(path)
+            [_, *ends] = levels_and_categories(world, key)
+            assert ends == [("INFO", category)]

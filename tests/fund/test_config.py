@@ -203,6 +203,26 @@ def test_capital_that_is_not_a_positive_finite_amount_is_refused(capital: Any) -
 
 
 @pytest.mark.parametrize(
+    ("field", "refused", "taken", "more"),
+    [
+        ("lease_s", 19.999, 20, {"tick_interval_s": 10}),
+        ("lease_s", None, 0.1, {"tick_interval_s": None}),
+        ("max_fund_drawdown_pct", 0.999, 1, {}),
+        ("max_strategy_drawdown_pct", 0.999, 1, {}),
+        ("max_fund_drawdown_pct", None, 0.15, {"allow_tight_limits": True}),
+    ],
+)
+def test_settings_that_go_together_are_refused_on_one_side_of_a_bound(
+    field: str, refused: float | None, taken: float, more: dict[str, Any]
+) -> None:
+    assert getattr(FundConfig(total_capital=1, **{**more, field: taken}), field) == taken
+    if refused is not None:
+        with pytest.raises(ConfigError) as refusal:
+            FundConfig(total_capital=1, **{**more, field: refused})
+        assert refusal.value.field == field
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     _cases(
         **dict.fromkeys(
@@ -345,7 +365,13 @@ def test_switches_are_booleans_and_nothing_like_them(field: str, value: Any) -> 
 @pytest.mark.parametrize(
     ("field", "value"),
     _cases(
+        mode=("off", "", None, "ACT"),
         kill_action=("stop", "", None, 1, "HALT", []),
+        kill_scope=("paper", "", None),
+        on_blind=("halt", "", None),
+        fee_posting=("month", "", None),
+        ledger_floats=("cut", "", None),
+        account_floors=({"SLUSH": 1}, None, 5),
         promotion_policy=("reckless", "", None, 1, []),
         promotion_ladder=("two-stage", "", None, 4, []),
     ),

@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 from fundops import Fund, FundConfig, FundManager, PromotionStage
-from fundops.actors.oversight import schema
+from fundops.actors.oversight import OversightActor, schema
 from fundops.actors.oversight.schema import Memory
 from fundops.actors.oversight.steps import promotion
 from fundops.actors.persistence import DurableActor, Reader, database, store
@@ -163,9 +163,9 @@ async def test_a_session_that_ended_in_a_short_downtime_has_all_its_parts(tmp_pa
     assert [name for name, _ in samples(path)] == ["2026-01-05"]
 
 
-@pytest.mark.parametrize("restart", [False, True], ids=["no tick came", "it was down"])
+@pytest.mark.parametrize("end_of_life", ["none", "stop", "crash"])
 async def test_missed_weekday_sessions_end_in_order_with_the_last_known_nav(
-    tmp_path: Path, restart: bool
+    tmp_path: Path, end_of_life: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, path = VirtualClock(at_us("2026-05-14 10:00:00")), tmp_path / "fund.db"
     engine = FakeController(running())
@@ -203,12 +203,16 @@ async def test_missed_weekday_sessions_end_in_order_with_the_last_known_nav(
     async with virtual_fund(engine, **settings) as world:
         await world.fund.promotion.register("s")
         await world.tick()
-        if not restart:
+        if end_of_life == "none":
             await end(world)
-    if restart:
+        if end_of_life == "crash":
+            monkeypatch.setattr(OversightActor, "on_stop", DurableActor.on_stop)
+    if end_of_life != "none":
         async with virtual_fund(engine, **settings) as world:
             await end(world)
-    assert samples(path) == [("2026-05-14", 1_000.0)]
+    # After a crash the last word is lost, and the first one since must do, for that session alone.
+    equity = 1_500.0 if end_of_life == "crash" else 1_000.0
+    assert samples(path) == [("2026-05-14", equity)]
 
 
 # -- the clock
@@ -247,6 +251,7 @@ async def test_a_jump_of_the_clock_is_one_alert_and_nothing_ends(jump_s: int) ->
         status = await world.fund.status()
         assert (status.clock_suspect, status.total_fees) == (True, D(0))
         assert await lines(world) == []
+        assert len(await world.fund.nav_history(every="minute")) == 1, "a wrong clock names none"
         clock.step(-jump_s)
         await world.advance(60)
         status = await world.fund.status()
@@ -254,6 +259,18 @@ async def test_a_jump_of_the_clock_is_one_alert_and_nothing_ends(jump_s: int) ->
         assert status.total_fees == pytest.approx(D(10 * 660) / DAY_S, abs=D("1e-6"))
         told = [alert for alert in world.sent_alerts() if "clock_jump" in alert.title]
         assert [alert.level.value for alert in told] == ["WARNING", "INFO"]
+
+
+@pytest.mark.parametrize(
+    ("jump_s", "suspect"), [(60, False), (-60, False), (61, True), (-61, True)]
+)
+async def test_a_clock_is_suspect_beyond_a_minute(jump_s: int, suspect: bool) -> None:
+    clock = SteppedClock(MONDAY_US)
+    async with virtual_fund(FakeController(running()), clock=clock) as world:
+        await world.tick()
+        clock.step(jump_s)
+        await world.tick()
+        assert (await world.fund.status()).clock_suspect is suspect
 
 
 async def test_a_person_who_confirms_the_clock_lets_sessions_go_on() -> None:
@@ -270,6 +287,76 @@ async def test_a_person_who_confirms_the_clock_lets_sessions_go_on() -> None:
                 await world.fund.confirm_clock(by=by, reason=reason)
         assert await world.fund.confirm_clock(by="ann", reason="the clock had been wrong")
         assert (await world.tick()).sessions == ("2026-01-05",)
+
+
+@pytest.mark.parametrize("stepped_s", [0, 7_200])
+async def test_no_fee_is_booked_up_to_an_instant_of_a_suspect_clock(
+    tmp_path: Path, stepped_s: int
+) -> None:
+    clock, path = SteppedClock(MONDAY_US), tmp_path / "fund.db"
+    settings: dict[str, Any] = {"ledger_enabled": True, "management_fee_bps": 365}
+    engine = FakeController(running())
+    async with virtual_fund(engine, clock=clock, db_path=path, **settings) as world:
+        await world.tick()
+        await world.advance(3_600)
+        clock.step(stepped_s)
+        await world.tick()
+        await world.fund.ledger.withdraw(1_000, key="w")
+    with Reader(path) as reader:
+        booked = reader.rows("SELECT kind FROM entry WHERE kind LIKE '%_fee'")
+    # Otherwise one comes before the withdrawal; at the stop no more has accrued.
+    assert booked == ([] if stepped_s else [("management_fee",)])
+
+
+@pytest.mark.parametrize("flow", [58_000, -5_800])
+async def test_a_flow_under_a_suspect_clock_changes_no_units_value_and_its_fee_waits(
+    flow: int,
+) -> None:
+    clock, engine = SteppedClock(MONDAY_US), FakeController(running(allocated=50_000, equity=None))
+    async with virtual_fund(
+        engine, clock=clock, total_capital=50_000, ledger_enabled=True, performance_fee_pct=20.0
+    ) as world:
+        await world.tick()
+        engine.set("s", realized_pnl=10_000)
+        await world.tick()
+        clock.step(3_600)
+        await world.tick()
+        ledger = world.fund.ledger
+        await (ledger.deposit(flow) if flow > 0 else ledger.withdraw(-flow))
+        for _ in range(2):
+            await world.tick()
+            status = await world.fund.status()
+            assert (status.nav, status.drawdown_pct) == (D(58_000 + flow), 0)
+            assert status.total_fees == 2_000
+            assert await fee_keys(world) == {}
+        clock.step(-3_600)
+        await world.tick()
+        status = await world.fund.status()
+        assert (status.nav, status.total_fees) == (D(58_000 + flow), D(2_000))
+        assert list((await fee_keys(world)).values()) == ([] if flow > 0 else [D(200)])
+
+
+async def test_crystallisation_waits_while_the_clock_is_suspect() -> None:
+    clock, engine = SteppedClock(MONDAY_US), FakeController(running(allocated=60_000, equity=None))
+    async with virtual_fund(
+        engine,
+        clock=clock,
+        total_capital=60_000,
+        ledger_enabled=True,
+        performance_fee_pct=10.0,
+        crystallise_every_days=5,
+    ) as world:
+        await world.tick()
+        engine.set("s", realized_pnl=6_000)
+        clock.step(6 * DAY_S)
+        for _ in range(3):
+            await world.advance(60)
+        assert await fee_keys(world) == {}
+        assert (await world.fund.status()).total_fees == 600, "accrued all the same"
+        assert record(world.fund.config.path).fees.mark_per_unit == 1
+        await world.fund.confirm_clock(by="ann", reason="the clock had been wrong")
+        await world.tick()
+        assert await fee_keys(world) == {"fee:performance:2026-01-09": 600}
 
 
 async def test_a_session_named_while_the_clock_is_suspect_ends_later() -> None:
@@ -675,6 +762,18 @@ async def test_a_book_without_reports_of_its_own_is_not_compared() -> None:
         await world.advance(2 * DAY_S, step_s=600)
         assert (await world.fund.status()).nav_difference == -500, "shown, not told"
         assert world.sent_alerts() == []
+
+
+@pytest.mark.parametrize("part", ["fills", "settlements"])
+async def test_one_kind_of_reports_is_enough_to_compare_the_books(part: str) -> None:
+    class Reports(NoReports):
+        """One of the parts alone."""
+
+    setattr(Reports, part, lambda self, after: ())
+    engine: Any = Reports(running(realized_pnl=500))
+    async with virtual_fund(engine, ledger_enabled=True, recovery_every_ticks=1) as world:
+        await world.advance(180, step_s=10)
+        assert [alert.level.value for alert in world.sent_alerts()] == ["CRITICAL"]
 
 
 async def test_a_break_is_told_once_it_stands_and_is_over_when_mended() -> None:

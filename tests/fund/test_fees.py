@@ -68,6 +68,17 @@ async def test_the_performance_fee_is_booked_at_the_end_of_its_period_above_the_
         assert (await world.fund.status()).total_fees == 450
 
 
+async def test_the_management_fee_is_on_nav_after_the_fees_that_have_accrued() -> None:
+    async with fund(100_000, management_fee_bps=365, performance_fee_pct=50) as world:
+        world.controller.set("s", realized_pnl=100_000)
+        await world.tick()
+        assert (await world.fund.status()).nav == 150_000
+        world.controller.set("s", realized_pnl=0.5)  # the NAV of the tick before counts
+        world.clock.advance(DAY_S)
+        await world.tick()
+        assert await fees(world) == [("management_fee", D(15), "fee:management:2026-01-05")]
+
+
 async def test_the_fee_of_the_units_that_leave_is_booked_before_the_withdrawal() -> None:
     async with fund(50_000, performance_fee_pct=20) as world:
         world.controller.set("s", realized_pnl=10_000)

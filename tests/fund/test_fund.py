@@ -342,11 +342,14 @@ async def test_a_deadline_around_a_call_is_the_callers_own() -> None:
 
 
 async def test_a_door_that_was_kept_after_the_end_says_that_the_fund_stopped() -> None:
-    async with virtual_fund(ledger_enabled=True) as world:
-        pass
+    engine = FakeController(StrategyStatus("a", "running"))
+    async with virtual_fund(engine, ledger_enabled=True) as world:
+        await world.tick()
+        assert world.fund.may_trade("a")
     with pytest.raises(ActorStopped):
         await world.fund.ledger.deposit(5)
-    assert not world.fund.may_trade("a")
+    assert not world.fund.may_trade("a"), "the lease has ended with the fund"
+    assert world.fund.may_close("a")
 
 
 async def test_an_actor_that_cannot_be_kept_alive_ends_the_block_with_the_reason(
@@ -388,6 +391,22 @@ async def test_the_fund_ticks_by_itself_when_it_is_given_an_interval(
     async with virtual_fund(tick_interval_s=2.0) as world:
         await trio.sleep(21)
         assert (await world.fund.status()).ticks in (10, 11)
+
+
+async def test_ticks_that_were_missed_are_skipped(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    begun, takes_s = list[float](), [0, 0.4, 2.5, 0, 0, 60]
+
+    async def slow_tick(fund: Fund) -> None:
+        begun.append(trio.current_time())
+        await trio.sleep(takes_s.pop(0))
+
+    monkeypatch.setattr(Fund, "tick", slow_tick)
+    async with virtual_fund(tick_interval_s=1.0):
+        await trio.sleep(10)
+    # The third one is late by a tick and a half, and neither is made up for.
+    assert [at - begun[0] for at in begun] == [0, 1, 2, 4.5, 5.5, 6.5]
 
 
 async def test_a_database_has_one_fund_at_a_time(tmp_path: Path) -> None:
@@ -894,14 +913,26 @@ async def test_the_status_of_a_fund_is_the_documented_one() -> None:
         }
         assert status.nav + status.total_fees == 100_500
         world.clock.advance(7)
-        assert (await world.fund.status()).tick_age_s == 7.0
+        status = await world.fund.status()
+        assert (status.tick_age_s, status.data_age_s, status.stale) == (7.0, 7.0, False)
+
+
+async def test_the_alerts_of_a_day_are_counted_and_older_ones_are_not() -> None:
+    async with virtual_fund(alert_log=True) as world:
+        await world.tick()
+        counts = [(await world.fund.status()).alerts_24h]  # that of the start
+        for hours in (12, 12, 13):
+            await world.fund.alerts.send("INFO", "GENERAL", "t", "m")
+            world.clock.advance(hours * 3_600)
+            counts.append((await world.fund.status()).alerts_24h)
+        assert counts == [1, 2, 1, 1]
 
 
 async def test_before_its_first_tick_a_fund_is_worth_its_capital() -> None:
     async with virtual_fund(ledger_enabled=True) as world:
         status = await world.fund.status()
         assert (status.nav, status.drawdown_pct, status.ticks) == (Decimal(100_000), 0, 0)
-        assert status.tick_age_s is None
+        assert (status.tick_age_s, status.data_age_s) == (None, None)
 
 
 async def test_every_day_that_ends_leaves_one_line_of_nav_newest_first() -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 import trio.testing
 
 from fundops import PromotionStage, StopReport, StrategyStatus
+from fundops.actors.guard import actor as guard_actor
 from fundops.actors.guard import core
 from fundops.actors.guard.marker import Marker
+from fundops.actors.oversight import OversightActor
+from fundops.actors.persistence import DurableActor
+from fundops.runtime import in_pieces
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import BadRequest, StopNotConfirmed
 from fundops.wire.guard import KillStatus
@@ -387,6 +394,59 @@ async def test_marker_and_database_each_alone_mean_engaged(tmp_path: Path) -> No
         assert (status.state, status.reason, status.by) == ("ENGAGING", "by hand", "bob")
         await _ticks(world, 1)
         assert await _state(world) == "ENGAGED", "by the report of this process's stop_all"
+
+
+async def test_it_engages_in_the_middle_of_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, free = trio.Event(), trio.Event()
+
+    async def held(work: Generator[None, None, Any]) -> Any:
+        looking.set()
+        await free.wait()
+        return await in_pieces(work)
+
+    async with virtual_fund(_stages(a="live-small")) as world:
+        await _ticks(world, 1)
+        monkeypatch.setattr(guard_actor, "in_pieces", held)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.tick)
+            await looking.wait()
+            status = await world.fund.kill_switch.engage(reason="r", by="ann")
+            assert (status.state, free.is_set()) == ("ENGAGING", False)
+            assert not world.fund.may_trade("a")
+            free.set()
+        assert not world.fund.may_trade("a"), "the look began before it"
+
+
+async def test_a_release_is_durable_before_it_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.db"
+    async with virtual_fund(_stages(a="live-small"), db_path=path) as world:
+        await _ticks(world, 1)
+        await _engage(world)
+        await _ticks(world, 1)
+        await world.fund.kill_switch.release(by="ann", reason="r")
+        # The process ends without a tick and without an orderly stop.
+        monkeypatch.setattr(OversightActor, "on_stop", DurableActor.on_stop)
+    async with virtual_fund(_stages(a="live-small"), db_path=path) as world:
+        assert await _state(world) == "OFF"
+
+
+@pytest.mark.parametrize("record", ["{", "", '{"state":"ON"}'])
+async def test_a_stored_latch_that_cannot_be_read_means_engaged(
+    tmp_path: Path, record: str
+) -> None:
+    path = tmp_path / "x.db"
+    async with virtual_fund(_stages(a="live-small"), db_path=path) as world:
+        await _ticks(world, 1)
+        assert world.fund.may_trade("a")
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT OR REPLACE INTO kill_latch VALUES (1, ?)", (record,))
+    async with virtual_fund(_stages(a="live-small"), db_path=path) as world:
+        status = await world.fund.kill_switch.status()
+        assert (status.state, status.reason) == ("ENGAGING", "the stored latch cannot be read")
+        await _ticks(world, 1)
+        assert not world.fund.may_trade("a")
 
 
 # -- "freeze" with kill_scope "live"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fundops import PromotionStage
 from fundops.actors.oversight.steps import guard as guard_step
 from fundops.reader import open_reader
 from fundops.runtime import ConfigError, VirtualClock
@@ -48,6 +49,57 @@ async def test_a_deposit_is_no_performance_and_a_drawdown_is_of_nav_per_unit() -
             if alert.category.value in ("DRAWDOWN", "KILL_SWITCH") and alert.level.value != "INFO"
         ]
         assert told == [("WARNING", "DRAWDOWN"), ("CRITICAL", "KILL_SWITCH")]
+
+
+@pytest.mark.parametrize("stage", ["live-small", "paper", None])
+@pytest.mark.parametrize("ticks_before", [0, 2])
+async def test_the_pnl_of_an_adopted_strategy_counts_from_its_figures_then(
+    stage: str | None, ticks_before: int
+) -> None:
+    engine = FakeController(
+        StrategyStatus("s", "running", 10_000, 10_000, realized_pnl=-20_000, stage=stage)
+    )
+    async with virtual_fund(engine, promotion_enabled=True) as world:
+        for _ in range(ticks_before):
+            await world.tick()
+        await world.fund.promotion.adopt("s", PromotionStage.Live_Small, by="ann", reason="r")
+        for _ in range(2):
+            await world.tick()
+        status = await world.fund.status()
+        assert (status.nav, status.kill_switch) == (D(100_000), "OFF")
+        engine.set("s", realized_pnl=-20_100)
+        await world.tick()
+        assert (await world.fund.status()).nav == 99_900
+
+
+async def test_the_end_of_a_session_logs_the_anchor_of_the_journal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with virtual_fund(ledger_enabled=True) as world:
+        with caplog.at_level("INFO", "fundops"):
+            await world.tick()
+            assert "ledger anchor" not in caplog.text
+            await world.tick("2026-01-05")
+        [newest] = await world.fund.ledger.recent_entries(1)
+        assert f"ledger anchor {newest.seq} {newest.hash}" in caplog.text
+
+
+async def test_an_asset_without_a_price_is_no_loss_and_others_keep_their_gain() -> None:
+    async with virtual_fund(ledger_enabled=True) as world:
+        ledger = world.fund.ledger
+        await ledger.convert(100, "USD", 1, "EUR")
+        await ledger.price("EUR", 300)
+        await world.tick()
+        assert (await world.fund.status()).nav == 100_200
+        await ledger.convert(50_000, "USD", 1, "GBP")
+        await world.tick()
+        status = await world.fund.status()
+        assert (status.nav, status.kill_switch) == (D(100_200), "OFF")
+        await ledger.price("GBP", 49_000)
+        await world.tick()
+        assert (await world.fund.status()).nav == 99_200
+        found = await world.fund.pnl_attribution()
+        assert (found.other, found.total) == (-800, -800)
 
 
 async def test_weekday_sessions_end_at_the_close_of_new_york() -> None:

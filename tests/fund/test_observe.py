@@ -106,6 +106,22 @@ async def test_a_stage_that_differs_is_left_alone_and_named_once() -> None:
         assert "set_stage('s', 'live-small', Decimal('1000" in told.message
 
 
+@pytest.mark.parametrize(("mode", "stage"), [("observe", "paper"), ("act", "shadow")])
+async def test_a_promotion_of_the_policy_is_told_and_not_done(mode: str, stage: str) -> None:
+    settings: dict[str, Any] = {**OBSERVE, "mode": mode, "promotion_enabled": True}
+    green = {"sharpe": 1.5, "max_drawdown": 0.05, "n_trades": 150, "win_rate": 0.6}
+    async with virtual_fund(
+        _fake(stage="paper"), promotion_every_ticks=1, min_paper_days=0, **settings
+    ) as world:
+        await world.fund.promotion.register("s")
+        await _ticks(world, 1)
+        await world.fund.promotion.record_metrics("s", PromotionStage.Paper, green)
+        await _ticks(world, 3)
+        assert (await world.fund.promotion.current_stage("s")).value == stage
+        told = _titles(world).count("Mode observe: s was not promoted")
+        assert told == (mode == "observe")
+
+
 async def test_a_silent_host_is_no_emergency() -> None:
     fake = _fake()
     async with virtual_fund(fake, **OBSERVE) as world:

@@ -6,6 +6,7 @@ no lease.
 
 from __future__ import annotations
 
+from ....wire.alert import AlertDraft, Category
 from .alert import AlertStep
 from .breaks import BreaksStep
 from .clock import ClockStep
@@ -26,11 +27,11 @@ from .remember import RememberAgainStep, RememberStep
 from .risk import RiskStep
 from .sessions import CloseStep, SessionsStep
 from .statement import StatementStep
-from .step import Ports, Step
+from .step import STEP, Ports, Step, over
 from .storage import StorageStep
 from .totals import TotalsStep
 
-__all__ = ["STEPS", "Ports", "Step", "steps_of"]
+__all__ = ["STEPS", "Ports", "Step", "over_without_step", "steps_of"]
 
 STEPS: tuple[type[Step], ...] = (
     ClockStep,
@@ -68,3 +69,21 @@ STEPS: tuple[type[Step], ...] = (
 def steps_of(ports: Ports) -> tuple[Step, ...]:
     """The steps of one life of oversight, for a fund with these settings."""
     return tuple(step(ports) for step in STEPS if step.serves(ports.settings))
+
+
+def over_without_step(ports: Ports) -> tuple[AlertDraft, ...]:
+    """The end of the alerts of steps that a fund with these settings does not have.
+
+    An earlier start had them, and no later tick would end them.
+    """
+    names = {step.name for step in STEPS if step.serves(ports.settings)}
+    failed = [key for key in ports.told(STEP) if key.removeprefix(STEP) not in names]
+    absent = [step for step in STEPS if step.name not in names]
+    open_keys = dict.fromkeys(failed, Category.GENERAL)
+    for step in absent:
+        for prefix, category in step.tells.items():
+            open_keys |= dict.fromkeys(ports.told(prefix), category)
+    return tuple(
+        over(category, f"{key}: not watched any more, its part of the fund is off", key)
+        for key, category in sorted(open_keys.items())
+    )

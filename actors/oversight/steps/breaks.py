@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from ....wire.alert import AlertDraft, Category, Level
@@ -25,6 +26,7 @@ class BreaksStep(Step):
     """
 
     name: ClassVar[str] = "breaks"
+    tells: ClassVar[Mapping[str, Category]] = {_KEY: Category.GENERAL}
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)

@@ -40,7 +40,7 @@ class FeesStep(Step):
         # Fees that this tick added wait for its commit; those of an earlier life do not wait for
         # them, since the ledger's totals may have them already.
         due = tuple(fee for fee in memory.owed if fee in tick.stored.owed)
-        if not due:
+        if not due or tick.suspect:  # the entry would have an instant of a wrong clock
             return Effects()
         for fee in due:
             try:

@@ -15,10 +15,9 @@ from .. import closing, fees
 from ..round import Effects, Round
 from ..schema import Memory
 from .step import Ports, Step, over
+from .totals import UNPRICED
 
 __all__ = ["GuardStep"]
-
-_UNPRICED = "unpriced"  # dedup key
 
 
 class GuardStep(Step):
@@ -30,7 +29,7 @@ class GuardStep(Step):
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)
-        self._unpriced_told = _UNPRICED in ports.told(_UNPRICED)
+        self._unpriced_told = UNPRICED in ports.told(UNPRICED)
 
     async def run(self, tick: Round) -> Effects:
         """One look. Raises: `ActorError`."""
@@ -38,7 +37,7 @@ class GuardStep(Step):
         external = self._external_minor(tick)
         # A withdrawal that these totals do not show is not in this flow either.
         is_shown = totals is None or totals.entries >= memory.redeemed_seq
-        if memory.guard.units and not tick.suspect and is_shown:
+        if memory.guard.units and is_shown:
             flow = external - memory.guard.external_minor
             memory = closing.with_flow(memory, settings, flow, tick.now_us)
         posted, owed = memory.fees.posted_minor, 0
@@ -103,9 +102,9 @@ class GuardStep(Step):
                 " known value of other assets, until ledger.price(asset, value)"
             )
             title = "Assets without a price"
-            return (AlertDraft(Level.WARNING, Category.GENERAL, title, text, None, _UNPRICED),)
+            return (AlertDraft(Level.WARNING, Category.GENERAL, title, text, None, UNPRICED),)
         if told and not unpriced:
-            return (over(Category.GENERAL, "All assets have a price", _UNPRICED),)
+            return (over(Category.GENERAL, "All assets have a price", UNPRICED),)
         return ()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from ....wire.alert import Category
 from ....wire.promotion import EntitlementTerms, Observe
-from ..booking import Booking, entitled_again
+from ..booking import UNENTITLED, Booking, entitled_again
 from ..round import Effects, Round
 from ..settings import OversightSettings
 from .step import Ports, Step
@@ -21,6 +22,7 @@ class LedgerStep(Step):
     """
 
     name: ClassVar[str] = "ledger"
+    tells: ClassVar[Mapping[str, Category]] = {UNENTITLED: Category.RISK_LIMIT}
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)

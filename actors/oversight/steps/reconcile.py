@@ -34,6 +34,10 @@ class ReconcileStep(Step):
     """Orders the stages, and tells strategies above their entitlement and unregistered ones."""
 
     name: ClassVar[str] = "reconcile"
+    tells: ClassVar[Mapping[str, Category]] = {
+        _ABOVE: Category.RISK_LIMIT,
+        _UNREGISTERED: Category.GENERAL,
+    }
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)

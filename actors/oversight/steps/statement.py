@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from msgspec.structs import replace
 
+from ....wire.alert import Category
 from ..round import Effects, Round
 from ..settings import OversightSettings
 from ..statements import WRONG, StatementWatch
@@ -18,6 +20,7 @@ class StatementStep(Step):
     """Has the ledger compare a statement that has come in."""
 
     name: ClassVar[str] = "statement"
+    tells: ClassVar[Mapping[str, Category]] = {WRONG: Category.GENERAL}
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from ..crashes import CrashWatch
 from ..round import Effects, Round
 from ..settings import OversightSettings
 
-__all__ = ["READ_DEADLINE_S", "STEP_DEADLINE_S", "Ask", "Ports", "Step", "over"]
+__all__ = ["READ_DEADLINE_S", "STEP", "STEP_DEADLINE_S", "Ask", "Ports", "Step", "over"]
 
 R = TypeVar("R")
 
@@ -26,6 +26,8 @@ R = TypeVar("R")
 STEP_DEADLINE_S = COMMIT_DEADLINE_S + 5.0
 # Of a step that runs before the guard and only reads. The leases last longer.
 READ_DEADLINE_S = 5.0
+
+STEP = "step:"  # dedup keys of alerts that a step fails are this and its name
 
 
 class Ask(Protocol):
@@ -76,6 +78,8 @@ class Step(ABC):
     repeat_s: ClassVar[float | None] = None
     # The step has sent its own alert about a fault that it returns or raises.
     tells_itself: ClassVar[bool] = False
+    # The alerts that it alone ends: the beginnings of their dedup keys, with the category.
+    tells: ClassVar[Mapping[str, Category]] = {}
 
     def __init__(self, ports: Ports) -> None:
         self.ports = ports

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
+from ....wire.alert import Category
 from ....wire.ledger import ReadTotals
 from ..round import Effects, Round
 from ..settings import OversightSettings
 from .step import READ_DEADLINE_S, Step
 
-__all__ = ["TotalsStep"]
+__all__ = ["UNPRICED", "TotalsStep"]
+
+UNPRICED = "unpriced"  # dedup key of the alert about assets without a price
 
 
 class TotalsStep(Step):
@@ -17,6 +21,7 @@ class TotalsStep(Step):
 
     name: ClassVar[str] = "totals"
     deadline_s: ClassVar[float | None] = READ_DEADLINE_S
+    tells: ClassVar[Mapping[str, Category]] = {UNPRICED: Category.GENERAL}
 
     @classmethod
     def serves(cls, settings: OversightSettings) -> bool:

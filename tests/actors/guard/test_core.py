@@ -2,7 +2,7 @@
 
 import math
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fundops.actors.guard.core import GuardSettings, Look, look
 from fundops.runtime import ConfigError, at_once
 from fundops.wire.alert import Level
-from fundops.wire.controller import StrategyStatus
-from fundops.wire.guard import FeeTerms, GuardState
+from fundops.wire.controller import StrategyState, StrategyStatus
+from fundops.wire.guard import FeeTerms, GuardState, StrategyBook
 from fundops.wire.promotion import EntitlementTerms, PromotionStage
 
 UNIT = 10**8
@@ -60,6 +60,7 @@ class Fund:
         *statuses: StrategyStatus,
         terms: dict[str, EntitlementTerms] | None = None,
         blind_s: float = 0.0,
+        session: str = "",
     ) -> Look:
         looking = look(
             self.state,
@@ -70,6 +71,7 @@ class Fund:
             posted_fees_minor=round(self.posted * UNIT),
             accrued_fees_minor=round(self.accrued * UNIT),
             blind_s=blind_s,
+            session=session,
             capital_minor=round(self.external * UNIT),
         )
         self.last = at_once(looking)
@@ -106,12 +108,13 @@ def test_nav_is_capital_and_pnl_of_all_strategies_ever_reported_less_fees(fund: 
 
 
 def test_paper_and_shadow_pnl_is_hypothetical(fund: Fund) -> None:
-    fund.look(
-        status("p", 9_999),
-        status("s", 9_999),
-        status("l", 100),
-        terms=terms(p="paper", s="shadow", l="live_small"),
-    )
+    for made in (0, 1):
+        fund.look(
+            status("p", 9_999 * made),
+            status("s", 9_999 * made),
+            status("l", 100 * made),
+            terms=terms(p="paper", s="shadow", l="live_small"),
+        )
     assert fund.nav == 100_100
     assert [fund.state.strategies[name].real_pnl_minor for name in "psl"] == [0, 0, 100 * UNIT]
 
@@ -130,6 +133,28 @@ def test_paper_pnl_stays_out_after_a_promotion_and_real_pnl_in_after_a_demotion(
     assert fund.nav == 100_250
 
 
+@pytest.mark.parametrize(
+    ("looks", "lost"),
+    [
+        # Realized, unrealized and session after a demotion with 100 of loss open.
+        ([(0, -400, "1"), (-450, 0, "1"), (-900, 0, "1"), (-900, -500, "1")], 450),
+        ([(0, -400, "1"), (0, -450, "2"), (0, -900, "2")], 450),
+        ([(-100, 0, "1"), (-900, -50, "1"), (-900, -90, "1")], 100),
+    ],
+    ids=["until they are gone", "until the session ends", "closed at once"],
+)
+def test_after_a_demotion_pnl_is_real_until_the_positions_are_gone(
+    fund: Fund, looks: list[tuple[int, int, str]], lost: int
+) -> None:
+    fund.look(status(unrealized=-100), terms=terms(mm="live_small"), session="1")
+    fund.look(status(unrealized=-200), terms=terms(mm="live_small"), session="1")
+    fund.look(status(unrealized=-200), terms=terms(mm="shadow"), session="1")
+    for realized, unrealized, session in looks:
+        told = status(pnl=realized, unrealized=unrealized)
+        fund.look(told, terms=terms(mm="shadow"), session=session)
+    assert fund.nav == 100_100 - lost
+
+
 def test_the_stage_in_force_at_the_engine_decides_what_is_real(fund: Fund) -> None:
     fund.look(status(pnl=0, stage="live-small"), terms=terms(mm="shadow"))
     fund.look(status(pnl=-70, stage="live-small"), terms=terms(mm="shadow"))
@@ -139,8 +164,27 @@ def test_the_stage_in_force_at_the_engine_decides_what_is_real(fund: Fund) -> No
 
 
 def test_a_strategy_nobody_registered_is_real_only_if_the_engine_says_so(fund: Fund) -> None:
+    fund.look(status("stranger"), status("rogue", stage="live"), terms=terms())
     fund.look(status("stranger", 500), status("rogue", -500, stage="live"), terms=terms())
     assert fund.nav == 99_500
+
+
+@pytest.mark.parametrize("first", [5_000, -20_000])
+@pytest.mark.parametrize("registered", [True, False])
+def test_pnl_of_before_the_first_status_counts_only_while_promotion_is_off(
+    first: int, registered: bool
+) -> None:
+    live = terms(mm="live_small") if registered else terms()
+    trading, new = Fund(), Fund()
+    # A person may pause a strategy that is registered and not reported yet.
+    books = {"mm": StrategyBook(paused_by="ann")} if registered else {}
+    trading.state = msgspec.structs.replace(trading.state, strategies=books)
+    assert trading.look(status(pnl=first, stage="live-small"), terms=live).kill is None
+    assert trading.nav == 100_000
+    trading.look(status(pnl=first + 300, stage="live-small"), terms=live)
+    assert trading.nav == 100_300
+    new.look(status(pnl=first))
+    assert new.nav == 100_000 + first
 
 
 @pytest.mark.parametrize(
@@ -259,7 +303,7 @@ def test_the_warning_comes_once_at_80_percent_and_is_resolved_below_75(fund: Fun
 def test_a_strategy_is_warned_about_paused_once_and_not_again() -> None:
     fund = Fund(capital=10**9)
     said = []
-    for pnl in (0, -190, -200, -240, -250, -300, -100):
+    for pnl in (0, -190, -200, -240, -250, -300, -100, 100, 100):
         found = fund.look(status(pnl=pnl))
         said.append(([one.strategy for one in found.pauses], fund.notes))
     assert said == [
@@ -270,8 +314,24 @@ def test_a_strategy_is_warned_about_paused_once_and_not_again() -> None:
         (["mm"], [("WARNING", "paused:mm", False)]),
         ([], []),
         ([], []),
+        ([], []),
+        ([], []),
     ]
+    assert fund.state.strategies["mm"].paused, "a new peak resumes nothing"
+
+
+def test_an_engine_that_names_another_stage_ends_no_pause() -> None:
+    fund, live = Fund(capital=10**9), terms(mm="live_small")
+    for pnl, stage in ((0, "live-small"), (-250, "live-small"), (-250, "paper")):
+        fund.look(status(pnl=pnl, stage=stage), terms=live)
+    assert fund.notes == []
+    fund.look(status(pnl=-250, stage="live-small"), terms=live)
     assert fund.state.strategies["mm"].paused
+    assert fund.notes == []
+    fund.look(status(pnl=-250, stage="paper"), terms=live)
+    fund.look(status(pnl=-250, stage="paper"), terms=terms(mm="paper"))
+    assert not fund.state.strategies["mm"].paused
+    assert ("INFO", "paused:mm", True) in fund.notes
 
 
 def test_a_strategys_warning_is_resolved_below_75_percent_of_its_limit() -> None:
@@ -335,9 +395,31 @@ def test_a_silent_host_is_the_kill_switch_only_where_it_is_asked_for() -> None:
     assert fund.look(blind_s=60.0).kill == "host silent for 60 s with real money live, limit 60 s"
 
 
-def test_a_silent_engine_with_nothing_live_is_no_reason_to_stop(fund: Fund) -> None:
-    fund.look(status(), terms=terms(mm="paper"))
-    assert fund.look(blind_s=3_600, terms=terms(mm="paper")).kill is None
+@pytest.mark.parametrize("on_blind", ["kill", "reduce"])
+@pytest.mark.parametrize(
+    ("listed", "stage"), [((status(),), "paper"), ((), "live_small")], ids=["paper", "left"]
+)
+def test_a_silent_engine_with_nothing_live_is_no_reason_to_stop(
+    on_blind: Any, listed: tuple[StrategyStatus, ...], stage: str
+) -> None:
+    fund, stages = Fund(GuardSettings(on_blind=on_blind)), terms(mm=stage)
+    fund.look(status(), terms=stages)
+    fund.look(*listed, terms=stages)
+    found = fund.look(blind_s=3_600, terms=stages)
+    assert (found.kill, found.emergency) == (None, "")
+    assert fund.notes == [("WARNING", "silent", False)]
+
+
+@pytest.mark.parametrize("state", get_args(StrategyState))
+def test_a_strategy_with_real_money_that_leaves_the_list_is_told_unless_it_had_stopped(
+    fund: Fund, state: StrategyState
+) -> None:
+    fund.look(msgspec.structs.replace(status(), state=state))
+    fund.look()
+    told = [] if state in ("stopped", "retired") else [("CRITICAL", "left:mm", False)]
+    assert fund.notes == told
+    fund.look()
+    assert fund.notes == []
 
 
 # -- settings and state

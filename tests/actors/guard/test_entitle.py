@@ -163,3 +163,26 @@ def test_a_pause_takes_the_lease_and_a_resume_does_not_give_it_back() -> None:
         ["operator", "stage"],
     )
     assert [reason.kind for reason in after_resume(paper).reasons] == ["stage"]
+
+
+@pytest.mark.parametrize(
+    ("in_force", "beyond"),
+    [
+        ({"allocated": 1_000}, ""),
+        ({"allocated": 1_000.0000001}, ""),  # a float of the engine's own sums
+        ({"allocated": 1_000.01}, "allocation in force 1,000.01, entitled to 1,000.00"),
+        ({"capital_cap": 1_000.01}, "cap in force 1,000.01, entitled to 1,000.00"),
+        ({"stage": "live-scaled"}, "in force live-scaled, entitled to live-small"),
+        ({"stage": "unheard of"}, "in force unheard of, entitled to live-small"),
+        ({"stage": "paper", "allocated": 5_000}, ""),  # of money that is none
+    ],
+    ids=str,
+)
+def test_stage_cap_and_allocation_in_force_are_compared_with_the_entitlement(
+    in_force: dict[str, Any], beyond: str
+) -> None:
+    live = TERMS["live"]
+    assert live is not None
+    for allocated in (0, 1_000):
+        figures = {"stage": "live-small", "allocated": allocated, **in_force}
+        assert above(StrategyStatus("s", "running", **figures), live, CAPITAL_MINOR) == beyond

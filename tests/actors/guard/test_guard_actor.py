@@ -33,6 +33,7 @@ from fundops.wire.guard import (
     GuardReport,
     GuardState,
     KillStatus,
+    PauseStrategy,
     ReadKillSwitch,
     ReleaseKillSwitch,
     RestoreGuard,
@@ -498,9 +499,11 @@ async def test_a_marker_that_cannot_be_read_means_engaged(
 
 def test_a_marker_is_never_seen_half_written(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status, seen, sync = KillStatus("ENGAGING", "loss", "ann", 1), [], os.fsync
+    synced: list[bool] = []  # whether it was a folder
 
     def look(descriptor: int) -> None:
         seen.append(Marker(marker).read())
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
         # Another process writes it too, such as the command line beside a fund that heeds it.
         other = [path for path in marker.parent.iterdir() if path != marker]
         assert all(str(os.getpid()) in path.name for path in other)
@@ -510,6 +513,7 @@ def test_a_marker_is_never_seen_half_written(marker: Path, monkeypatch: pytest.M
     Marker(marker).write(status)
     assert seen[0] in (None, status)
     assert seen[-1] == status
+    assert synced == [False, True], "the words before the name, and the name before the answer"
     Marker(marker).remove()
     assert [*marker.parent.iterdir()] == []
 
@@ -551,6 +555,14 @@ async def test_the_memory_of_a_living_guard_wins_over_an_older_stored_one(marker
         engaged = KillStatus("ENGAGED", "r", "owner", 1)
         await tree.ask(RestoreGuard(stored, engaged))  # the release is not stored yet
         assert await tree.state() == "OFF"
+
+
+async def test_a_pause_of_before_the_stored_memory_stands_beside_it(marker: Path) -> None:
+    async with opened(marker) as tree:
+        await tree.ask(PauseStrategy("mm", "ann", "night", known=True))
+        stored = GuardState(strategies={"mm": StrategyBook(had_real=True, pnl_minor=7)})
+        book = (await tree.ask(RestoreGuard(stored))).strategies["mm"]
+        assert (book.paused_by, book.paused_why, book.pnl_minor) == ("ann", "night", 7)
 
 
 async def test_a_database_that_remembers_nothing_does_not_release_it(marker: Path) -> None:
@@ -651,7 +663,8 @@ async def test_only_a_person_releases_it_and_the_drawdown_begins_anew(
         assert tree.leases.may_trade("mm")
         assert (await tree.watch(-31_999)).state.kill_state == "OFF"
         assert (await tree.watch(-32_000)).state.kill_state == "ENGAGING"  # 15% of 80,000
-        await tree.ask(ReleaseKillSwitch("owner", "again"))
+        status = await tree.ask(ReleaseKillSwitch("owner", "again"))
+        assert (status.next_stop_nav, status.next_stop_below_peak_pct) == (57_800, 42.2)
         with pytest.raises(KillSwitchNotEngaged):
             await tree.ask(ReleaseKillSwitch("owner", "and again"))
 
@@ -680,6 +693,16 @@ async def test_a_marker_that_could_not_be_written_is_written_at_the_next_look(
         await tree.watch()
         assert Marker(marker).read() == await tree.ask(ReadKillSwitch())
         assert (await tree.ask(ReadKillSwitch())).state == "ENGAGED"
+
+
+def test_a_marker_that_cannot_be_looked_for_counts_as_one(tmp_path: Path) -> None:
+    assert not Marker(tmp_path / "fund.db.kill").exists()
+    (tmp_path / "file").touch()
+    marker = Marker(tmp_path / "file" / "fund.db.kill")
+    assert marker.exists()
+    found = marker.read()
+    assert found is not None
+    assert found.state == "ENGAGED"
 
 
 def test_a_marker_is_written_whole_and_leaves_no_draft_behind(marker: Path) -> None:

@@ -144,6 +144,16 @@ async def test_settlements_wait_for_the_fills_before_them() -> None:
     assert [source for source, _ in host.asked].count("settlements") == 1
 
 
+async def test_settlements_wait_for_the_fills_that_are_left_for_the_next_tick() -> None:
+    fills = (None,) * (RUNS_PER_TICK * REPORTS_MAX + 1)
+    step, host, ledger = booking(fills=fills, settlements=(None,))
+    await step.book(None)
+    assert [type(request) for request in ledger.requests] == [BookFills] * RUNS_PER_TICK
+    host.reports = {}
+    await step.book(None)
+    assert [type(request) for request in ledger.requests[-2:]] == [BookFills, BookSettlements]
+
+
 async def test_settlements_do_not_wait_for_fills_that_are_late() -> None:
     step, host, ledger = booking(fills=None, settlements=(None,))
     await step.book(None)

@@ -10,7 +10,7 @@ from fundops.actors.oversight.many import AtOnce, ManyWatch, limit_of
 from fundops.config import FundConfig
 from fundops.runtime import ConfigError
 from fundops.testing import FakeController, VirtualFund, virtual_fund
-from fundops.wire.controller import StrategyStatus
+from fundops.wire.controller import StrategyState, StrategyStatus
 
 
 def _engine(count: int) -> FakeController:
@@ -64,6 +64,22 @@ def test_failures_within_thirty_seconds_count_together() -> None:
     assert watch.look(_statuses("s0", "s3"), 60) == []
     (end,) = watch.look(_statuses("s0"), 61)
     assert end.resolves
+
+
+@pytest.mark.parametrize(
+    ("state", "counts"),
+    [("pending", True), ("running", True), ("failed", True)]
+    + [(state, False) for state in ("paused", "stopped", "retired")],
+)
+def test_the_share_is_of_those_that_run_are_about_to_or_have_failed(
+    state: StrategyState, counts: bool
+) -> None:
+    watch = ManyWatch(AtOnce(1, 60), told=False)
+    other = StrategyStatus("other", state)
+    watch.look([other, StrategyStatus("s", "running")], 0)
+    # One of one is many by this rule, and one of two is not.
+    found = watch.look([other, StrategyStatus("s", "failed")], 1)
+    assert bool(found) is not counts
 
 
 def test_what_had_failed_before_the_start_is_no_news() -> None:

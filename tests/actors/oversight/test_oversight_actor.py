@@ -15,7 +15,7 @@ import trio
 from fundops.actors.guard import GuardActor, GuardSettings, KillLatch, Leases
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
-from fundops.actors.oversight import FeeSettings, OversightActor, OversightSettings
+from fundops.actors.oversight import FeeSettings, OversightActor, OversightSettings, schema
 from fundops.actors.persistence import PersistenceActor, Reader
 from fundops.actors.promotion import Capital, PromotionActor, PromotionPolicy, policy_of
 from fundops.file.database import MIGRATIONS
@@ -795,6 +795,8 @@ async def test_without_a_ledger_fees_are_remembered_by_oversight_alone(path: Pat
             status = await tree.status()
             assert float(status.total_fees) == pytest.approx(day * 2_000 / 365, rel=1e-3)
             assert float(status.nav) == pytest.approx(CAPITAL - day * 2_000 / 365, rel=1e-6)
+        with Reader(path) as reader:
+            assert schema.load(reader).owed == (), "no ledger will ever book them"
 
 
 # -- two NAVs

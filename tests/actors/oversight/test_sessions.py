@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ from fundops.actors.oversight.schema import Memory, kept, must_remember, read_ba
 from fundops.actors.oversight.settings import OversightSettings
 from fundops.runtime import ConfigError
 from fundops.wire.controller import StrategyStatus
-from fundops.wire.guard import GuardState
+from fundops.wire.guard import GuardState, StrategyBook
 from fundops.wire.oversight import Tick
 
 UNIT = 10**8
@@ -119,6 +120,35 @@ def test_the_first_tick_of_a_session_is_stored_at_once() -> None:
     assert not must_remember(msgspec.structs.replace(ended, tick_us=1_002), inside)
 
 
+@pytest.mark.parametrize(
+    ("change", "at_once"),
+    [
+        ({"paused": True}, True),
+        ({"paused_by": "ann"}, True),
+        ({"real": True}, True),
+        ({"had_real": True}, True),
+        ({"left": True}, True),
+        ({"restarted": True}, True),
+        ({"carried_minor": 1}, True),
+        ({"run": "2"}, True),
+        ({"closing": "2026-01-05"}, True),
+        ({"unwinding": True}, True),
+        ({"pnl_minor": 1, "realized_minor": 1, "n_trades": 1}, False),
+        ({"worth_minor": 1, "allocated_minor": 1}, False),
+    ],
+    ids=str,
+)
+def test_a_fact_that_no_report_brings_back_is_stored_at_once_and_figures_wait(
+    change: dict[str, Any], at_once: bool
+) -> None:
+    def memory(book: StrategyBook) -> Memory:
+        return Memory(guard=GuardState(strategies={"s": book}))
+
+    before = StrategyBook()
+    after = msgspec.structs.replace(before, **change)
+    assert must_remember(memory(after), memory(before)) is at_once
+
+
 @pytest.mark.parametrize(("peak", "must"), [(1.0009, False), (1.0011, True), (0.5, False)])
 def test_a_peak_is_stored_when_it_has_risen_by_a_tenth_of_a_percent(
     peak: float, must: bool
@@ -126,6 +156,20 @@ def test_a_peak_is_stored_when_it_has_risen_by_a_tenth_of_a_percent(
     stored = Memory(guard=GuardState(units=1.0, peak_per_unit=1.0))
     guard = msgspec.structs.replace(stored.guard, peak_per_unit=peak)
     assert must_remember(msgspec.structs.replace(stored, guard=guard), stored) is must
+
+
+@pytest.mark.parametrize(
+    ("peak_minor", "real", "must"),
+    [(10_009, True, False), (10_011, True, True), (20_000, False, False), (0, True, False)],
+)
+def test_the_peak_of_a_strategy_with_real_money_is_stored_alike(
+    peak_minor: int, real: bool, must: bool
+) -> None:
+    def memory(peak_minor: int) -> Memory:
+        book = StrategyBook(real=real, peak_minor=peak_minor)
+        return Memory(guard=GuardState(strategies={"s": book}))
+
+    assert must_remember(memory(peak_minor), memory(10_000)) is must
 
 
 # -- missed sessions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ from trio.testing import MockClock
 from fundops.actors.oversight.round import Effects, Round
 from fundops.actors.oversight.steps import STEPS, Step
 from fundops.actors.oversight.steps.guard import GuardStep
+from fundops.actors.persistence import DurableActor, Reader, Refusal
+from fundops.reader import open_reader
 from fundops.runtime import FundopsError
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import StrategyStatus
+from fundops.wire.persistence import Statement
 
 # Without an answer of the engine, and without an end of a session, there is no sample of risk.
 NEEDS = {"engine": {"risk"}, "sessions": {"risk"}}
@@ -57,9 +60,12 @@ def _break(patch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
 
 
 def _told(world: VirtualFund, name: str) -> list[tuple[str, str]]:
+    """The alerts about this step that were asked for, also those that a gate dropped as told."""
+    with open_reader(world.fund.config.path) as reader:
+        page = reader.recent_alerts(1_000)
     return [
         (alert.level.value, alert.title)
-        for alert in world.sent_alerts()
+        for alert in reversed(page.alerts)
         if f"step {name} " in alert.title
     ]
 
@@ -169,11 +175,13 @@ async def test_a_critical_alert_leaves_once_although_nothing_can_be_committed(
         await world.tick()
         path.unlink()
         _break(monkeypatch, "guard", FundopsError("no"))
-        for _ in range(4):
+        told: list[int] = []
+        for _ in range(9):
             world.clock.advance(10)
             assert {"guard", "remember"} <= set((await world.tick()).failed)
-        told = [line for line in caplog.messages if "GENERAL: Oversight step guard" in line]
-        assert len(told) == 1
+            lines = [text for text in caplog.messages if "GENERAL: Oversight step guard" in text]
+            told.append(len(lines))
+        assert told == [1] * 6 + [2] * 3, "the one after a minute has no key, and leaves once too"
 
 
 async def test_a_session_that_the_host_named_ends_once_its_step_works(
@@ -210,3 +218,37 @@ async def test_a_session_whose_end_failed_is_named_by_the_tick_that_ends_it(
         assert keys.count("fee:management:2026-01-06") == 1
         world.clock.advance(60)
         assert (await world.tick()).failed == ()
+
+
+@pytest.mark.parametrize("actor", ["oversight", "ledger"])
+async def test_a_tick_waits_for_its_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, actor: str
+) -> None:
+    free, ended = trio.Event(), trio.Event()
+    append, slow = DurableActor.append, set[str]()
+
+    async def held(self: DurableActor, statements: Sequence[Statement]) -> Refusal | None:
+        if self.context.name in slow:
+            await free.wait()
+        return await append(self, statements)
+
+    monkeypatch.setattr(DurableActor, "append", held)
+    settings: dict[str, Any] = {"ledger_enabled": True, "management_fee_bps": 365}
+    async with virtual_fund(_running(), db_path=tmp_path / "x.db", **settings) as world:
+        await world.tick()
+        world.clock.advance(86_400)
+        slow.add(actor)
+
+        async def tick() -> None:
+            assert (await world.tick()).sessions == ("2026-01-05",)
+            ended.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tick)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not ended.is_set()
+            free.set()
+        with Reader(tmp_path / "x.db") as reader:
+            [(line,)] = reader.rows("SELECT session FROM nav_history")
+            keys = reader.rows("SELECT key FROM entry WHERE key LIKE 'fee:%'")
+        assert (line, keys) == ("2026-01-05", [("fee:management:2026-01-05",)])

@@ -1,0 +1,71 @@
+"""A withdrawal with its fees: the record when the ledger does not book it. By plain calls."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fundops.actors.host import Heard
+from fundops.actors.oversight.fees import FeeSettings, FeeState
+from fundops.actors.oversight.round import Round
+from fundops.actors.oversight.schema import Memory
+from fundops.actors.oversight.settings import OversightSettings
+from fundops.actors.oversight.steps.withdrawals import withdrawn
+from fundops.runtime import ActorCrashed, FundopsError
+from fundops.wire.errors import InsufficientFunds, OutcomeUnknown
+from fundops.wire.guard import GuardState
+from fundops.wire.ledger import PostMany, Withdraw
+
+UNIT = 10**8
+NOW_US = 1_767_571_200_000_000
+
+
+def _ports(answer: FundopsError) -> Any:
+    """The ledger knows no withdrawal, and answers so when it is asked to book one."""
+
+    async def ask(name: str, request: object) -> Any:
+        if isinstance(request, PostMany):
+            raise answer
+        return ()
+
+    async def append(statements: object) -> None:
+        return None
+
+    return SimpleNamespace(
+        ask=ask,
+        append=append,
+        clock=SimpleNamespace(now_us=lambda: NOW_US),
+        clock_watch=SimpleNamespace(is_suspect=lambda: False),
+        settings=OversightSettings(ledger_enabled=True, fees=FeeSettings(0, 20.0)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "waits"),
+    [
+        (OutcomeUnknown("no answer"), True),
+        (ActorCrashed("ledger", 1, "PostMany"), True),
+        (InsufficientFunds("CASH", Decimal(5_800), Decimal(1)), False),
+    ],
+    ids=["unknown", "crashed", "refused"],
+)
+async def test_a_withdrawal_stays_in_the_record_until_its_outcome_is_known(
+    answer: FundopsError, waits: bool
+) -> None:
+    guard = GuardState(external_minor=50_000 * UNIT, units=50_000.0 * UNIT, nav_minor=58_000 * UNIT)
+    fees = FeeState(at_us=NOW_US, crystallised_us=NOW_US, performance_minor=2_000 * UNIT)
+    tick = Round(
+        heard=Heard((), {}, {}, 0.0, False, NOW_US, True), memory=Memory(guard=guard, fees=fees)
+    )
+    said, effects = await withdrawn(_ports(answer), tick, Withdraw(5_800, key="w"))
+    assert said is answer
+    assert isinstance(effects.stored, Memory)
+    assert isinstance(effects.memory, Memory)
+    assert effects.stored.leaving is not None
+    assert (effects.stored.leaving.key, effects.stored.leaving.amount_minor) == ("w", 5_800 * UNIT)
+    # Left out, the fee of the same units would be charged twice, or of the next ones never.
+    assert effects.memory.leaving == (effects.stored.leaving if waits else None)
+    assert effects.memory.fees == fees
