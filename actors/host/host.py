@@ -667,7 +667,7 @@ class Host:
             self._call_emergency(self._emergencies, why)
 
     def _call_emergency(self, cause: Hashable, why: str) -> None:
-        if self.latch.engaged and self.latch.status.action == "freeze":
+        if self.latch.frozen:
             return  # a person's word that the engine must touch nothing
         if self._emergency is not None and not self._withholds("emergency_stop"):
             self._emergency.call((self.latch.engagements, cause), why)
