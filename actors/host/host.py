@@ -234,14 +234,15 @@ class Host:
         if self._pushed is None:
             self._strategies.ask()
 
-    async def settle(self) -> None:
-        """Let an answer come in that takes no waiting, so that a quick call in any place belongs
-        to the tick that began it, and read that of the strategies in pieces.
-        """
-        await self._settle()
-        await in_pieces(self._reading())
+    async def hear(self) -> Heard:
+        """As `heard`, with a quick answer to this tick's question; a long one is read in pieces."""
+        await self.settle()
+        return await in_pieces(self._hearing())
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
+        """Let an answer come in that takes no waiting, so that a quick call in any place belongs to
+        the tick that began it.
+        """
         questions: tuple[Listed | Reports, ...] = (
             self._strategies,
             self._feeds,
@@ -266,23 +267,31 @@ class Host:
 
     def heard(self) -> Heard:
         """The last good words, with their age. Silence is measured without our own stalls."""
-        if self._pushed is not None:
-            self._words = dict(self._pushed.words())
+        return at_once(self._hearing())
+
+    def _hearing(self) -> Generator[None, None, Heard]:
+        if self._pushed is None:
+            yield from self._reading()
         else:
-            at_once(self._reading())
+            self._words = dict(self._pushed.words())
+        words, aside, listed_us = self._words, self._aside, self._heard_us
         now_s, now_us = self._clock.monotonic_s(), self._clock.now_us()
-        doubts = {name: word.doubt for name, word in self._words.items() if word.doubt}
-        doubts |= self._aside
-        lapsed = dict(doubts)
+        statuses: list[StrategyStatus] = []
+        doubts: dict[str, str] = {}
+        lapsed: dict[str, str] = {}
         newest_s: float | None = None  # age of the newest word
-        for name, word in self._words.items():
-            status = word.status
-            age_s = self._word_age_s(word.at_s, status.at_us, now_s, now_us)
+        for name, (status, doubt, at_s) in words.items():
+            yield
+            statuses.append(status)
+            if doubt:
+                doubts[name] = doubt
+            age_s = self._word_age_s(at_s, status.at_us, now_s, now_us)
             newest_s = age_s if newest_s is None else min(newest_s, age_s)
             if status.heartbeat_us is not None and status.state == "running":
                 beat_s = (now_us - status.heartbeat_us) / 1_000_000
                 if beat_s > self._heartbeat_max_s:
-                    lapsed.setdefault(name, f"its last heartbeat is {beat_s:.0f} s old")
+                    lapsed[name] = f"its last heartbeat is {beat_s:.0f} s old"
+        doubts |= aside
         spoken = None if self._pushed_feeds is None else self._pushed_feeds.spoken()
         if spoken is not None:
             age_s = self._word_age_s(*spoken, now_s, now_us)
@@ -290,9 +299,8 @@ class Host:
         if newest_s is None:  # an engine without strategies has spoken when it answered
             newest_s = self._age_s(self._heard_s, now_s)
         silent = newest_s > self._silent_after_s or self._strategies.is_late
-        statuses = tuple(word.status for word in self._words.values())
-        listed = self._heard_us is not None
-        return Heard(statuses, doubts, lapsed, newest_s, silent, self._heard_us, listed)
+        found, listed = tuple(statuses), listed_us is not None
+        return Heard(found, doubts, lapsed | doubts, newest_s, silent, listed_us, listed)
 
     def _word_age_s(self, at_s: float, at_us: int | None, now_s: float, now_us: int) -> float:
         """By the monotonic clock, and by the host's own instant if that makes the word older."""
@@ -322,22 +330,22 @@ class Host:
         )
         return now_s - at_s - stalled_s
 
-    def strategies(self) -> tuple[StrategyStatus, ...]:
+    async def strategies(self) -> tuple[StrategyStatus, ...]:
         """The last good statuses, after asking once more, with unique names.
 
-        Raises: `HostFault` when the controller did not answer.
+        A quick answer is waited for. Raises: `HostFault` when the controller did not answer.
         """
         self.ask()
-        return self._last_strategies()
+        return await self._last_strategies()
 
     async def strategies_now(self) -> tuple[StrategyStatus, ...]:
         """As `strategies`, after waiting for the answer. Raises: `HostFault`."""
         self.ask()
         await _awaited(self._strategies)
-        return self._last_strategies()
+        return await self._last_strategies()
 
-    def _last_strategies(self) -> tuple[StrategyStatus, ...]:
-        statuses = self.heard().statuses
+    async def _last_strategies(self) -> tuple[StrategyStatus, ...]:
+        statuses = (await self.hear()).statuses
         problem = self.problem
         if problem is not None:
             raise problem
@@ -382,37 +390,24 @@ class Host:
                     words.pop(status.name, None)
                 continue
             words[status.name] = Word(status, doubt, heard_s)
-        self._words, self._aside = words, aside
-        self._heard_s, self._heard_us = heard_s, heard_us
+        if self._strategies.taken is ended:  # else a newer answer was read between two pieces
+            self._words, self._aside = words, aside
+            self._heard_s, self._heard_us = heard_s, heard_us
 
     def ask_feeds(self) -> None:
         """Ask for the feeds, once a tick; nothing without that part."""
         if self.can(CanListFeeds):
             self._feeds.ask()
 
-    def feeds_heard(self) -> tuple[FeedStatus, ...]:
-        """The last good status of each feed, asked for or pushed.
+    async def hear_feeds(self) -> tuple[FeedStatus, ...]:
+        """The last good status of each feed, asked for or pushed, read in pieces.
 
         A feed with a wrong status is named in `feed_doubts`, and its last good one stands.
 
         Raises: `HostFault` when the last question has no answer.
         """
-        ended = self._feeds.take()
-        if ended is not None:
-            words: dict[str, FeedStatus] = {}
-            doubts: dict[str, str] = {}
-            for place, item in enumerate(ended.answer()):
-                try:
-                    feed = border.feed_status(item)
-                    if feed.name in words or feed.name in doubts:
-                        raise ConfigError("name", f"{shown(feed.name)} is reported twice")
-                    words[feed.name] = feed
-                except ConfigError as wrong:
-                    name = _name_of(item, place)
-                    doubts[name] = fitted(str(wrong))
-                    if name in self._feed_words:
-                        words[name] = self._feed_words[name]
-            self._feed_words, self.feed_doubts = words, doubts
+        await self.settle()
+        await in_pieces(self._reading_feeds())
         problem = self._feeds.problem
         if problem is not None:
             raise problem
@@ -421,16 +416,38 @@ class Host:
             words |= self._pushed_feeds.feeds()
         return tuple(self._with_threshold(feed) for feed in words.values())
 
+    def _reading_feeds(self) -> Generator[None, None, None]:
+        """As `_reading`, for the feeds."""
+        ended = self._feeds.take()
+        if ended is None:
+            return
+        words: dict[str, FeedStatus] = {}
+        doubts: dict[str, str] = {}
+        for place, item in enumerate(ended.answer()):
+            yield
+            try:
+                feed = border.feed_status(item)
+                if feed.name in words or feed.name in doubts:
+                    raise ConfigError("name", f"{shown(feed.name)} is reported twice")
+                words[feed.name] = feed
+            except ConfigError as wrong:
+                name = _name_of(item, place)
+                doubts[name] = fitted(str(wrong))
+                if name in self._feed_words:
+                    words[name] = self._feed_words[name]
+        if self._feeds.taken is ended:
+            self._feed_words, self.feed_doubts = words, doubts
+
     def _with_threshold(self, feed: FeedStatus) -> FeedStatus:
         if feed.stale_after_s is not UNSET:
             return feed
         return FeedStatus(feed.name, feed.last_data_us, self._stale_feed_s)
 
     async def feeds_now(self) -> tuple[FeedStatus, ...]:
-        """As `feeds_heard`, after asking and waiting for the answer. Raises: `HostFault`."""
+        """As `hear_feeds`, after asking and waiting for the answer. Raises: `HostFault`."""
         self.ask_feeds()
         await _awaited(self._feeds)
-        return self.feeds_heard()
+        return await self.hear_feeds()
 
     def fills(self, after: str) -> Sequence[Fill] | None:
         """The fills after this cursor, oldest first; empty without that part.

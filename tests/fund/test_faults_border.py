@@ -117,7 +117,7 @@ async def test_numpys_scalars_are_numbers_like_others(figure: Any) -> None:
         await _ticks(world, 8)
         assert world.fund.may_trade("s")
         assert world.sent_alerts() == []
-        (status,) = world.fund.host.strategies()
+        (status,) = await world.fund.host.strategies()
         assert (status.equity, status.n_trades, type(status.n_trades)) == (1000, 60, int)
         assert type(status.equity) in (int, float, Decimal)
 

@@ -28,9 +28,8 @@ class EngineStep(Step):
         """Read the engine; without an answer the last words stand."""
         host = self.ports.host
         host.ask()
-        await host.settle()
-        problem = host.problem
-        return Effects(heard=host.heard(), answered=problem is None, fault=problem)
+        heard, problem = await host.hear(), host.problem
+        return Effects(heard=heard, answered=problem is None, fault=problem)
 
 
 class FeedsStep(Step):
@@ -42,8 +41,7 @@ class FeedsStep(Step):
     async def run(self, tick: Round) -> Effects:
         """Read the feeds. Raises: `HostFault`; the last ones then stand."""
         self.ports.host.ask_feeds()
-        await self.ports.host.settle()
-        return Effects(feeds=self.ports.host.feeds_heard())
+        return Effects(feeds=await self.ports.host.hear_feeds())
 
 
 class DoubtsStep(Step):

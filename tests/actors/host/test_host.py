@@ -15,6 +15,7 @@ from fundops import FeedStatus, Fill, StrategyStatus, VirtualClock
 from fundops.actors.host import Host
 from fundops.actors.host.places import CutOff
 from fundops.reported import Reported
+from fundops.runtime import pieces
 from fundops.testing import FakeController
 from fundops.wire.controller import StopReport
 from fundops.wire.errors import HostFault, HostLate
@@ -78,7 +79,7 @@ async def _world(engine: Any = None, *, inline: bool = False) -> AsyncIterator[W
 
 async def test_an_answer_made_inline_is_there_at_once(autojump_clock: Clock) -> None:
     async with _world(inline=True) as world:
-        assert world.host.strategies() == (RUNNING,)
+        assert await world.host.strategies() == (RUNNING,)
 
 
 async def test_a_coroutine_that_only_computes_is_there_after_settling(
@@ -94,9 +95,8 @@ async def test_a_coroutine_that_only_computes_is_there_after_settling(
     async with _world(Engine(), inline=True) as world:
         world.host.ask()
         world.host.ask_feeds()
-        await world.host.settle()
-        assert world.host.heard().statuses == (RUNNING,)
-        assert world.host.feeds_heard() == (FeedStatus("f", 1, 300.0),)
+        assert (await world.host.hear()).statuses == (RUNNING,)
+        assert await world.host.hear_feeds() == (FeedStatus("f", 1, 300.0),)
 
 
 async def test_an_answer_that_comes_later_has_the_age_of_its_coming(autojump_clock: Clock) -> None:
@@ -114,7 +114,7 @@ async def test_a_question_is_not_asked_again_while_it_is_awaited(autojump_clock:
     async with _world() as world:
         for _ in range(3):
             world.host.ask()
-            await world.host.settle()
+            await world.host.hear()
         assert world.place.made == ["strategies"]
         assert world.host.problem is None
         await world.place.come_back("strategies")
@@ -157,7 +157,7 @@ async def test_a_coroutine_that_hangs_is_ended_and_asked_again(autojump_clock: C
         assert world.host.heard().silent
         engine.hangs = False
         world.host.ask()
-        await world.host.settle()
+        await world.host.hear()
         assert world.host.late() == {}
         assert not world.host.heard().silent
 
@@ -189,7 +189,7 @@ async def test_a_hang_of_one_part_stops_no_other(autojump_clock: Clock) -> None:
         assert world.host.fills("") is None
         await world.place.come_back("feeds")
         await world.place.come_back("fills")
-        assert world.host.feeds_heard() == ()
+        assert await world.host.hear_feeds() == ()
         assert world.host.fills("") == ()
 
 
@@ -241,7 +241,7 @@ async def test_an_answer_that_is_no_list_is_named_by_its_type(
         with pytest.raises(HostFault, match=text):
             world.host.fills("")
         with pytest.raises(HostFault, match=text):
-            world.host.strategies()
+            await world.host.strategies()
 
 
 async def test_a_feed_is_well_again_with_its_answer(autojump_clock: Clock) -> None:
@@ -250,11 +250,39 @@ async def test_a_feed_is_well_again_with_its_answer(autojump_clock: Clock) -> No
         world.host.ask_feeds()
         await world.place.come_back("feeds")
         with pytest.raises(HostFault, match="ZeroDivisionError"):
-            world.host.feeds_heard()
+            await world.host.hear_feeds()
         del world.engine.feeds
         world.host.ask_feeds()
         await world.place.come_back("feeds")
-        assert world.host.feeds_heard() == ()
+        assert await world.host.hear_feeds() == ()
+
+
+@pytest.mark.parametrize("part", ["strategies", "feeds"])
+async def test_an_answer_that_is_still_being_read_never_replaces_a_newer_one(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_S", 0.0)
+    async with _world(inline=True) as world:
+        engine, host = world.engine, world.host
+
+        def say(figure: int, count: int) -> None:
+            names = [f"s{number}" for number in range(count)]
+            engine.statuses = {name: StrategyStatus(name, "running", figure) for name in names}
+            engine.feed_statuses = [FeedStatus(name, figure) for name in names]
+
+        async def asked() -> None:
+            await (host.strategies_now() if part == "strategies" else host.feeds_now())
+
+        say(1, 50)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asked)
+            for _ in range(20):  # it is at some item between the first and the last
+                await trio.lowlevel.checkpoint()
+            say(2, 1)
+            await asked()
+        statuses, feeds = host.heard().statuses, await host.hear_feeds()
+        assert [status.equity for status in statuses] == ([2] if part == "strategies" else [])
+        assert [feed.last_data_us for feed in feeds] == ([2] if part == "feeds" else [])
 
 
 # -- reports after a cursor
