@@ -12,6 +12,7 @@ wrong is set aside by name, and the others count.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -274,19 +275,20 @@ class Host:
             yield from self._reading()
         else:
             self._words = dict(self._pushed.words())
-        words, aside, listed_us = self._words, self._aside, self._heard_us
+        words, aside = self._words, self._aside
+        heard_s, heard_us = self._heard_s, self._heard_us
         now_s, now_us = self._clock.monotonic_s(), self._clock.now_us()
         statuses: list[StrategyStatus] = []
         doubts: dict[str, str] = {}
         lapsed: dict[str, str] = {}
-        newest_s: float | None = None  # age of the newest word
+        newest_s, said_s = math.inf, -math.inf  # age of the newest word; when one was said last
         for name, (status, doubt, at_s) in words.items():
             yield
             statuses.append(status)
             if doubt:
                 doubts[name] = doubt
-            age_s = self._word_age_s(at_s, status.at_us, now_s, now_us)
-            newest_s = age_s if newest_s is None else min(newest_s, age_s)
+            newest_s = min(newest_s, self._word_age_s(at_s, status.at_us, now_s, now_us))
+            said_s = max(said_s, at_s)
             if status.heartbeat_us is not None and status.state == "running":
                 beat_s = (now_us - status.heartbeat_us) / 1_000_000
                 if beat_s > self._heartbeat_max_s:
@@ -294,13 +296,13 @@ class Host:
         doubts |= aside
         spoken = None if self._pushed_feeds is None else self._pushed_feeds.spoken()
         if spoken is not None:
-            age_s = self._word_age_s(*spoken, now_s, now_us)
-            newest_s = age_s if newest_s is None else min(newest_s, age_s)
-        if newest_s is None:  # an engine without strategies has spoken when it answered
-            newest_s = self._age_s(self._heard_s, now_s)
+            newest_s = min(newest_s, self._word_age_s(*spoken, now_s, now_us))
+            said_s = max(said_s, spoken[0])
+        if said_s < heard_s:  # an answer without a right status is a word of the host, too
+            newest_s = min(newest_s, self._age_s(heard_s, now_s))
         silent = newest_s > self._silent_after_s or self._strategies.is_late
-        found, listed = tuple(statuses), listed_us is not None
-        return Heard(found, doubts, lapsed | doubts, newest_s, silent, listed_us, listed)
+        found, listed = tuple(statuses), heard_us is not None
+        return Heard(found, doubts, lapsed | doubts, newest_s, silent, heard_us, listed)
 
     def _word_age_s(self, at_s: float, at_us: int | None, now_s: float, now_us: int) -> float:
         """By the monotonic clock, and by the host's own instant if that makes the word older."""
