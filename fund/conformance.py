@@ -21,7 +21,12 @@ from typing import Any, Final, Literal, Protocol
 import outcome
 import trio
 
-from fundops.actors.host import RESTART_DEADLINE_S, STRATEGIES_MAX, checked_controller
+from fundops.actors.host import (
+    RESTART_DEADLINE_S,
+    STRATEGIES_MAX,
+    check_instants,
+    checked_controller,
+)
 from fundops.actors.host.calls import (
     CALL_DEADLINE_S,
     STOP_ALL_DEADLINE_S,
@@ -33,6 +38,7 @@ from fundops.runtime import ConfigError, SystemClock
 from fundops.wire import border, border_reports
 from fundops.wire.controller import KillAction, StrategyStatus
 from fundops.wire.foreign import fitted
+from fundops.wire.instants import fault_of
 
 __all__ = ["Runner", "check_controller"]
 
@@ -184,6 +190,7 @@ class _Check:
         for number, item in enumerate(items[:STRATEGIES_MAX], 1):
             try:
                 status, doubt = border.strategy_status(item)
+                check_instants(status, SystemClock().now_us())
             except ConfigError as wrong:
                 self._fault("strategies", f"item {number} is set aside: {wrong}")
                 continue
@@ -198,13 +205,16 @@ class _Check:
         seen = set[str]()
         for number, item in enumerate(self._list("feeds") or [], 1):
             try:
-                name = border.feed_status(item).name
+                feed = border.feed_status(item)
             except ConfigError as wrong:
                 self._fault("feeds", f"item {number} is set aside: {wrong}")
                 continue
-            if name in seen:
-                self._fault("feeds", f"{name} is listed twice")
-            seen.add(name)
+            if feed.name in seen:
+                self._fault("feeds", f"{feed.name} is listed twice")
+            seen.add(feed.name)
+            last_us = feed.last_data_us
+            if last_us is not None and (fault := fault_of(last_us, SystemClock().now_us())):
+                self._fault("feeds", f"{feed.name}: last_data_us: {fault}")
 
     def _check_statement(self) -> None:
         for answer in self._answer("statement"):

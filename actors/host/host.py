@@ -58,6 +58,7 @@ from ...wire.controller import (
 from ...wire.errors import HostFault, NotRetryable
 from ...wire.foreign import field_of, fitted, plain_text
 from ...wire.guard import StopEnded, Withheld
+from ...wire.instants import fault_of
 from ...wire.ledger import Statement
 from ...wire.recovery import AttemptEnded, AttemptLate
 from ..guard.latch import KillLatch
@@ -73,7 +74,7 @@ __all__ = [
     "Heard",
     "Host",
     "Word",
-    "refuse_future",
+    "check_instants",
 ]
 
 log = logging.getLogger("fundops.host")
@@ -81,8 +82,6 @@ log = logging.getLogger("fundops.host")
 RESTART_DEADLINE_S = 30.0  # then the restart is reported late; it is not cancelled
 STRATEGIES_MAX = 10_000
 FEEDS_MAX = 10_000
-# Clocks of two machines differ by less; an instant further ahead is a fault.
-FUTURE_MAX_US = 300_000_000
 PULSE_S = 1.0  # between two calls of `pulse`
 STALL_S = 3.0  # a pulse so late was delayed by a suspended machine or a stopped process
 STALLS_MAX = 16  # remembered; a word older than so many stalls is silent anyway
@@ -376,7 +375,7 @@ class Host:
             yield
             try:
                 status, doubt = border.strategy_status(item)
-                refuse_future(status, heard_us)
+                check_instants(status, heard_us)
             except ConfigError as wrong:
                 name = _name_of(item, place)
                 aside[name] = fitted(str(wrong))
@@ -784,16 +783,19 @@ class Host:
         _told(tell, AttemptLate(name, attempt_id))
 
 
-def refuse_future(status: StrategyStatus | FeedStatus, now_us: int) -> None:
-    """Refuse a status from the future: its age could not be said. Raises: `ConfigError`."""
+def check_instants(status: StrategyStatus | FeedStatus, now_us: int) -> None:
+    """Refuse an instant that lies ahead, or has another unit: no age could be said by it.
+
+    Raises: `ConfigError`.
+    """
     instants: tuple[tuple[str, int | None], ...] = (
         (("at_us", status.last_data_us),)
         if isinstance(status, FeedStatus)
         else (("at_us", status.at_us), ("heartbeat_us", status.heartbeat_us))
     )
     for field, at_us in instants:
-        if at_us is not None and at_us > now_us + FUTURE_MAX_US:
-            raise ConfigError(field, f"{at_us} lies {(at_us - now_us) / 1e6:.0f} s in the future")
+        if at_us is not None and (fault := fault_of(at_us, now_us)):
+            raise ConfigError(field, fault)
 
 
 def _name_of(item: Any, place: int) -> str:

@@ -234,6 +234,14 @@ def test_a_missing_stop_is_named_with_its_consequence() -> None:
             "strategies: a reports the unknown state 'alive'",
         ),
         (
+            lambda self: [StrategyStatus("a", "running", at_us=int(time.time()))],
+            "strategies: item 1 is set aside: at_us: ",
+        ),
+        (
+            lambda self: [StrategyStatus("a", "running", heartbeat_us=time.time_ns())],
+            "strategies: item 1 is set aside: heartbeat_us: ",
+        ),
+        (
             lambda self: [StrategyStatus("a", "running")] * 2,
             "strategies: a is listed twice",
         ),
@@ -263,7 +271,8 @@ def test_strategies_that_are_given_once_alone_are_named() -> None:
     [
         (lambda self: "prices", "feeds: it answered a str, not a list"),
         (lambda self: [FeedStatus("", 1)], "feeds: item 1 is set aside: name: "),
-        (lambda self: [FeedStatus("f", 1)] * 2, "feeds: f is listed twice"),
+        (lambda self: [FeedStatus("f", None)] * 2, "feeds: f is listed twice"),
+        (lambda self: [FeedStatus("f", time.time_ns() // 10**6)], "feeds: f: last_data_us: "),
     ],
 )
 def test_a_fault_of_the_feeds_is_named(answer: Any, fault: str) -> None:
