@@ -374,12 +374,36 @@ def test_a_stop_that_leaves_an_order_open_is_named() -> None:
     )
 
 
+def test_a_flatten_that_leaves_a_position_open_is_named_and_a_halt_may() -> None:
+    engine = _engine()
+    engine.open_positions = 2
+    assert check_controller(engine, deadline_s=0.3) == (
+        'stop_all: it leaves 2 positions open under "flatten"',
+    )
+
+
+def test_a_stop_that_counts_more_than_its_scope_is_named() -> None:
+    """Orders of a paper strategy would keep a stop of real money unconfirmed without end."""
+
+    class All(FakeController):
+        async def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
+            if action != "freeze":
+                self.open_orders = self.open_positions = 0
+            return StopReport(self.open_orders, self.open_positions)
+
+    engine = _engine(All)
+    engine.open_orders, engine.open_positions = 1, 3
+    assert check_controller(engine) == (
+        "stop_all: it was given no strategy, and counts 1 order and 3 positions",
+    )
+
+
 def test_a_stop_that_takes_some_calls_conforms() -> None:
     class Slow(FakeController):
         async def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
             if action == "halt":
                 self.open_orders = max(0, self.open_orders - 1)
-            return StopReport(self.open_orders, 0)
+            return StopReport(self.open_orders if strategies else 0, 0)
 
     engine = _engine(Slow)
     engine.open_orders = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import trio
@@ -17,7 +17,7 @@ from fundops.actors.host.places import CutOff
 from fundops.reported import Reported
 from fundops.runtime import pieces
 from fundops.testing import FakeController
-from fundops.wire.controller import StopReport
+from fundops.wire.controller import StopReport, StrategyState
 from fundops.wire.errors import HostFault, HostLate
 from fundops.wire.guard import StopEnded
 from fundops.wire.recovery import AttemptEnded, AttemptLate
@@ -242,6 +242,57 @@ async def test_an_answer_that_is_no_list_is_named_by_its_type(
             world.host.fills("")
         with pytest.raises(HostFault, match=text):
             await world.host.strategies()
+
+
+async def test_an_answer_with_too_many_strategies_is_refused_and_the_last_words_stand() -> None:
+    def some(count: int) -> dict[str, StrategyStatus]:
+        return {f"s{number}": StrategyStatus(f"s{number}", "running") for number in range(count)}
+
+    async with _world(inline=True) as world:
+        world.engine.statuses = some(10_000)
+        assert len(await world.host.strategies()) == 10_000
+        world.engine.statuses = some(10_001)
+        with pytest.raises(HostFault, match="10001 strategies; at most 10000 are managed"):
+            await world.host.strategies()
+        assert len(world.host.heard().statuses) == 10_000
+
+
+async def test_the_last_good_status_of_one_set_aside_keeps_its_place() -> None:
+    a, b = StrategyStatus("a", "running", equity=1), StrategyStatus("b", "paused", equity=2)
+    wrong = StrategyStatus("a", "running", equity="1")  # type: ignore[arg-type]
+    new = StrategyStatus("c", "running")
+
+    class Engine:
+        answer: Sequence[object] = ()
+
+        def strategies(self) -> Sequence[object]:
+            return self.answer
+
+    async with _world(Engine(), inline=True) as world:
+        for answer, doubtful in (
+            ([a, b], []),
+            ([wrong, b], ["a"]),
+            ([a, b, a], ["a"]),
+            ([wrong, b, a, wrong], ["a"]),
+            ([a, b, new, new], ["c"]),  # of which no good one is known
+            ([a, b], []),
+        ):
+            world.engine.answer = answer
+            assert await world.host.strategies() == (a, b)
+            assert list(world.host.heard().doubts) == doubtful
+
+
+@pytest.mark.parametrize("state", get_args(StrategyState))
+async def test_a_heartbeat_is_expected_of_a_running_strategy_alone(state: StrategyState) -> None:
+    async with _world(inline=True) as world:
+        now_us = world.clock.now_us()
+        world.engine.set("a", state=state, heartbeat_us=now_us)
+        world.clock.advance(60)
+        await world.host.strategies()
+        assert world.host.heard().lapsed == {}
+        world.clock.advance(1)
+        text = {"a": "its last heartbeat is 61 s old"} if state == "running" else {}
+        assert world.host.heard().lapsed == text
 
 
 async def test_a_feed_is_well_again_with_its_answer(autojump_clock: Clock) -> None:
