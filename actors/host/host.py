@@ -436,6 +436,8 @@ class Host:
                 doubts[name] = fitted(str(wrong))
                 if name in self._feed_words:
                     words[name] = self._feed_words[name]
+                else:
+                    words.pop(name, None)
         if self._feeds.taken is ended:
             self._feed_words, self.feed_doubts = words, doubts
 

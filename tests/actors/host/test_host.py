@@ -336,6 +336,24 @@ async def test_an_answer_that_is_still_being_read_never_replaces_a_newer_one(
         assert [feed.last_data_us for feed in feeds] == ([2] if part == "feeds" else [])
 
 
+async def test_the_last_good_status_of_a_feed_set_aside_stands_and_its_name_is_told() -> None:
+    good = [FeedStatus("a", 1, 5.0), FeedStatus("b", 2, 5.0)]
+    wrong = FeedStatus("a", "now", 5.0)  # type: ignore[arg-type]
+    new = FeedStatus("c", 3, 5.0)
+    async with _world(inline=True) as world:
+        for answer, doubtful in (
+            (good, []),
+            ([wrong, good[1]], ["a"]),
+            ([*good, good[0]], ["a"]),
+            ([*good, None], ["item 3"]),
+            ([*good, new, new], ["c"]),  # of which no good one is known
+            (good, []),
+        ):
+            world.engine.feed_statuses = answer
+            assert await world.host.feeds_now() == tuple(good)
+            assert list(world.host.feed_doubts) == doubtful
+
+
 # -- reports after a cursor
 
 
