@@ -55,7 +55,7 @@ from ...wire.controller import (
     StopReport,
     StrategyStatus,
 )
-from ...wire.errors import HostFault, NotRetryable
+from ...wire.errors import HostFault, HostLate, NotRetryable
 from ...wire.foreign import field_of, fitted, plain_text
 from ...wire.guard import StopEnded, Withheld
 from ...wire.instants import fault_of
@@ -477,6 +477,18 @@ class Host:
         late = self._calls.late()
         return {part: text for part, text in late.items() if part not in _NAMED_ELSEWHERE}
 
+    def failing(self) -> Mapping[str, str]:
+        """The parts that no step waits for and whose last call failed, and how."""
+        if self._alive is None or not self._alive.is_ended:
+            return {}
+        try:
+            self._alive.answer()
+        except HostLate:
+            return {}  # `late` names it
+        except HostFault as fault:
+            return {self._alive.part: fault.problem}
+        return {}
+
     def ask_statement(self) -> None:
         """Ask for the broker's statement; nothing without that part."""
         if self.can(CanGiveStatement):
@@ -570,10 +582,7 @@ class Host:
             return
         if self._alive is not None and not self._alive.is_ended:
             return  # past its deadline it is named as any other part
-        self._alive = self._calls.begin("keep_alive", until_us)
-        if self._alive.is_ended:
-            with suppress(HostFault):
-                self._alive.answer()
+        self._alive = self._calls.begin("keep_alive", until_us)  # `failing` tells that it failed
 
     async def each(
         self, act: Callable[..., Awaitable[None]], arguments: Sequence[tuple[Any, ...]]

@@ -13,10 +13,11 @@ import pytest
 import trio
 import trio.lowlevel
 
-from fundops import CashEvent, FeedStatus, Fill, Settlement, StrategyStatus
+from fundops import CashEvent, FeedStatus, Fill, Settlement, StrategyStatus, conformance
 from fundops.replay.engine import ReplayEngine
 from fundops.replay.lineup import Strategy
 from fundops.replay.rules import BuyAndHold
+from fundops.runtime import SystemClock
 from fundops.testing import FakeController, check_controller
 from fundops.wire.controller import StopReport
 
@@ -82,6 +83,32 @@ def test_every_part_is_called_and_the_idempotent_ones_twice() -> None:
         *("freeze", "halt", "flatten")
     }
     assert [call[1] for call in engine.calls if call[0] == "restart"] == ["b"], "the failed one"
+    assert {call[2:] for call in engine.calls if call[0] == "set_stage"} == {
+        *(("paper", None), ("live-small", Decimal(1_000)))
+    }
+    assert engine.alive_until_us > SystemClock().now_us()
+
+
+def test_an_emergency_stop_is_called_in_a_thread_of_its_own() -> None:
+    threads = dict[str, set[threading.Thread]]()
+
+    def note(part: str) -> None:
+        threads.setdefault(part, set()).add(threading.current_thread())
+
+    assert (
+        _faults(
+            emergency_stop=lambda self: note("emergency_stop"),
+            feeds=lambda self: note("feeds") or [],
+        )
+        == ()
+    )
+    assert not threads["emergency_stop"] & threads["feeds"]
+
+
+def test_a_keep_alive_that_raises_is_named() -> None:
+    engine = _engine()
+    engine.failures["keep_alive"] = RuntimeError("no venue")
+    assert check_controller(engine) == ("keep_alive: it raised RuntimeError: no venue",)
 
 
 _PARTS = ("restart", "pause", "resume", "stop", "stop_all", "set_stage", "emergency_stop")
@@ -421,6 +448,36 @@ def test_a_stop_that_answers_no_report_is_named(answer: Any) -> None:
 
 async def _hang_trio(self: Any, *args: Any) -> None:
     await trio.sleep_forever()
+
+
+def test_a_part_that_hangs_is_not_called_again() -> None:
+    calls = 0
+
+    async def hang(self: Any, name: str, stage: str, capital_cap: Decimal | None) -> None:
+        nonlocal calls
+        calls += 1
+        await trio.sleep_forever()
+
+    assert _faults_soon(set_stage=hang) == ("set_stage: it did not answer within 0.05 s",)
+    assert calls == 1
+
+
+def test_a_restart_and_a_stop_have_longer_than_other_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "CALL_DEADLINE_S", SHORT_S)
+
+    class Slow(FakeController):
+        async def restart(self, name: str, *, attempt_id: str) -> None:
+            await trio.sleep(2 * SHORT_S)
+            await super().restart(name, attempt_id=attempt_id)
+
+        async def stop_all(self, reason: str, action: Any, strategies: Sequence[str]) -> StopReport:
+            await trio.sleep(2 * SHORT_S)
+            return await super().stop_all(reason, action, strategies)
+
+        async def resume(self, name: str) -> None:
+            await trio.sleep(2 * SHORT_S)
+
+    assert check_controller(_engine(Slow)) == ("resume: it did not answer within 0.05 s",)
 
 
 def test_a_coroutine_that_hangs_is_named_and_the_rest_is_checked() -> None:

@@ -426,6 +426,22 @@ async def test_a_step_that_fails_after_it_was_late_is_told_too(
         ]
 
 
+async def test_a_keep_alive_that_raises_is_one_alert_until_it_works() -> None:
+    engine = FakeController(RUNNING)
+    async with virtual_fund(engine, alert_log=True) as world:
+        engine.failures["keep_alive"] = RuntimeError("no")
+        for _ in range(4):
+            world.clock.advance(1)
+            assert (await world.tick()).failed == ()
+        assert world.fund.may_trade("a")
+        assert _told(world) == [("WARNING", "controller.keep_alive fails")]
+        engine.failures.clear()
+        for _ in range(3):
+            world.clock.advance(1)
+            await world.tick()
+        assert _told(world)[1:] == [("INFO", "controller.keep_alive works again")]
+
+
 def _told(world: Any) -> list[tuple[str, str]]:
     return [(alert.level.name, alert.title) for alert in world.sent_alerts()]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from typing import Any, get_args
 
@@ -19,7 +19,7 @@ from fundops.runtime import pieces
 from fundops.testing import FakeController
 from fundops.wire.controller import StopReport, StrategyState
 from fundops.wire.errors import HostFault, HostLate
-from fundops.wire.guard import StopEnded
+from fundops.wire.guard import KillStatus, StopEnded
 from fundops.wire.recovery import AttemptEnded, AttemptLate
 
 RUNNING = StrategyStatus("a", "running")
@@ -452,6 +452,44 @@ async def test_two_acts_of_one_part_may_be_in_flight_in_time(autojump_clock: Clo
         assert sorted(world.engine.calls) == [("stop", "a", "why"), ("stop", "b", "why")]
 
 
+async def test_mode_observe_makes_no_act_and_tells_each_once() -> None:
+    class Engine(FakeController):
+        async def keep_alive(self, until_us: int) -> None:
+            self._called("keep_alive", until_us)
+
+    engine = Engine(RUNNING)
+    async with trio.open_nursery() as nursery:
+        host = Host(engine, nursery, clock=VirtualClock(1_000_000), observing=True)
+        told = list[AttemptEnded | AttemptLate]()
+        for _ in range(2):
+            await host.pause("a", "r")
+            await host.resume("a")
+            await host.stop("a", "r")
+            await host.set_stage("a", "paper", None)
+            host.start_keep_alive(7)
+            assert not host.start_stop_all("r", "halt", ("a",), lambda _: None)
+            host.start_emergency_stop("silent")
+            host.start_restart("a", "1", told.append)
+            await host.idle()
+        assert engine.calls == []
+        withheld = [(act.part, act.strategy, act.call) for act in host.take_withheld()]
+        assert withheld == [
+            ("pause", "a", "pause('a', 'r')"),
+            ("resume", "a", "resume('a')"),
+            ("stop", "a", "stop('a', 'r')"),
+            ("set_stage", "a", "set_stage('a', 'paper', None)"),
+            ("keep_alive", "", "keep_alive()"),
+            ("stop_all", "", "stop_all('r', 'halt', ('a',))"),
+            ("emergency_stop", "", "emergency_stop()"),
+            ("restart", "a", "restart('a')"),
+        ]
+        assert [ended.error for ended in told if isinstance(ended, AttemptEnded)] == [
+            "HostFault: controller.restart: is not called in mode observe"
+        ] * 2
+        await host.pause("a", "r")
+        assert host.take_withheld() == ()
+
+
 async def test_acts_are_done_in_order_and_a_fault_stops_no_other(autojump_clock: Clock) -> None:
     async with _world(inline=True) as world:
         done: list[str] = []
@@ -579,6 +617,30 @@ async def test_a_restart_that_is_late_goes_on_and_holds_up_no_other_strategy(
         await world.place.come_back("restart")
         assert told[1:] == [AttemptEnded("b", "2", None, True), AttemptEnded("a", "1", None, True)]
         await world.host.idle()
+
+
+@pytest.mark.parametrize("act", ["restart", "resume"])
+@pytest.mark.parametrize(("spared", "stops"), [((), 1), (("a",), 0), (("b",), 1)])
+async def test_what_returns_under_the_kill_switch_is_stopped_in_its_scope_alone(
+    autojump_clock: Clock, act: str, spared: Sequence[str], stops: int
+) -> None:
+    async with _world() as world, trio.open_nursery() as nursery:
+        host = world.host
+
+        async def resume() -> None:
+            with suppress(HostFault):
+                await host.resume("a")
+
+        if act == "restart":
+            host.start_restart("a", "1", lambda _: None)
+        else:
+            nursery.start_soon(resume)
+        await trio.testing.wait_all_tasks_blocked()
+        host.latch.spared = frozenset(spared)
+        host.latch.set(KillStatus("ENGAGED", "r", "ann", 0, action="halt"))
+        await world.place.come_back(act)
+        assert world.place.made == [act, *["stop"] * stops]
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_error_of_a_restart_is_that_of_the_engine(autojump_clock: Clock) -> None:

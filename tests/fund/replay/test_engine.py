@@ -397,6 +397,16 @@ async def test_after_a_stop_nothing_new_is_opened(action: Any, left: int) -> Non
     assert market.status.n_trades == before
 
 
+async def test_a_freeze_touches_nothing() -> None:
+    market = Market([(100, 110)] * 2, [1, 1])
+    market.ticks(0)
+    before = market.status
+    report = await market.engine.stop_all("test", "freeze", ("on-X",))
+    assert (report.open_orders, report.open_positions) == (0, 1)
+    assert market.status == before
+    assert before.state == "running"
+
+
 # -- money is conserved
 
 _PRICE = st.integers(1, 400).map(lambda cents: cents * 25 / 100)
