@@ -5,7 +5,6 @@ The last words stand, and age, while the engine is silent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from ....wire.alert import AlertDraft, Category, Level
@@ -84,7 +83,7 @@ class DoubtsStep(Step):
         self._told = {key: self._told[key] for key in silent} | wrong
         return Effects(alerts=tuple(alerts))
 
-    def _wrong(self, tick: Round) -> Mapping[str, str]:
+    def _wrong(self, tick: Round) -> dict[str, str]:
         """The problem of each wrong status, and of each part that is late or fails, by key."""
         host = self.ports.host
         wrong = {f"{_STATUS}{name}": text for name, text in tick.heard.doubts.items()}
@@ -93,7 +92,8 @@ class DoubtsStep(Step):
             f"{LATE}{part}": f"it {text}, and is not called again before it comes back"
             for part, text in host.late().items()
         }
-        return wrong | {f"{_FAILS}{part}": f"it {text}" for part, text in host.failing().items()}
+        wrong |= {f"{_FAILS}{part}": f"it {text}" for part, text in host.failing().items()}
+        return wrong
 
 
 def _title(key: str, *, is_end: bool = False) -> str:

@@ -596,8 +596,24 @@ async def test_the_end_of_a_fund_waits_for_a_stop_for_its_deadline_alone(
         _, begin = _stops(world)
         begin()
         begun = trio.current_time()
-        await world.host.finish_stop()
+        with trio.CancelScope() as scope:
+            scope.cancel()  # as the fund's nursery is, when the fund fails
+            await world.host.finish_stop()
         assert 9 < trio.current_time() - begun <= 11
+
+
+async def test_one_strategy_is_never_told_twice_at_once_to_stop(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        for _ in range(3):
+            world.host.start_stop("a", "r")
+            world.host.start_stop("b", "r")
+            await trio.testing.wait_all_tasks_blocked()
+        assert world.place.made == ["stop", "stop"]
+        for _ in range(2):  # in any order
+            await world.place.come_back("stop")
+        world.host.start_stop("a", "r")
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.place.made == ["stop"] * 3
 
 
 # -- restarts
@@ -617,6 +633,20 @@ async def test_a_restart_that_is_late_goes_on_and_holds_up_no_other_strategy(
         await world.place.come_back("restart")
         assert told[1:] == [AttemptEnded("b", "2", None, True), AttemptEnded("a", "1", None, True)]
         await world.host.idle()
+
+
+@pytest.mark.parametrize(("spared", "error"), [((), True), (("a",), False)])
+async def test_under_the_kill_switch_no_restart_begins_in_its_scope(
+    spared: Sequence[str], error: bool
+) -> None:
+    async with _world(inline=True) as world:
+        told = list[Any]()
+        world.host.latch.spared = frozenset(spared)
+        world.host.latch.set(KillStatus("ENGAGED", "r", "ann", 0, action="halt"))
+        world.host.start_restart("a", "1", told.append)
+        await world.host.idle()
+        (ended,) = told
+        assert (ended.error is not None, world.engine.calls == []) == (error, error)
 
 
 @pytest.mark.parametrize("act", ["restart", "resume"])
@@ -678,6 +708,34 @@ class Wall:
 
     def monotonic_s(self) -> float:
         return self.now_s
+
+
+@pytest.mark.parametrize(("gap_s", "aged_s"), [(2.0, 2.0), (3.0, 3.0), (3.5, 1.0), (60.0, 1.0)])
+async def test_more_than_three_ticks_without_one_were_a_stall_of_ours(
+    gap_s: float, aged_s: float
+) -> None:
+    clock, engine = VirtualClock(1_000_000), FakeController(RUNNING)
+    async with trio.open_nursery() as nursery:
+        host = Host(engine, nursery, clock=clock, tick_interval_s=1.0)
+        host.ask()
+        assert host.heard().age_s == 0
+        engine.failures["strategies"] = ConnectionError("gone")
+        for stalls in range(1, 18):
+            clock.advance(gap_s)
+            host.ask()
+            if stalls <= 16:  # as many as are remembered
+                assert host.heard().age_s == pytest.approx(stalls * aged_s)
+        assert host.heard().silent
+
+
+async def test_a_late_pulse_is_no_stall_where_the_ticks_are_ours() -> None:
+    wall, engine = Wall(), FakeController(RUNNING)
+    async with trio.open_nursery() as nursery:
+        host = Host(engine, nursery, clock=wall, tick_interval_s=60.0)
+        host.ask()
+        wall.now_s += 50
+        host.pulse()
+        assert host.heard().age_s == pytest.approx(50)
 
 
 async def test_a_stall_of_ours_is_no_silence_of_a_host_that_drives_the_ticks() -> None:
