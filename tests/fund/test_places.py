@@ -351,6 +351,24 @@ def test_the_context_of_the_start_is_that_of_the_controller(tmp_path: Path) -> N
     assert heard == {"host"}
 
 
+async def test_a_task_that_a_plain_part_begins_may_ask_the_fund() -> None:
+    """It inherits the context of the host, and not that of the actor that asks the part."""
+    answers = list[int]()
+
+    class Engine(FakeController):
+        def strategies(self) -> list[StrategyStatus]:
+            if not answers:
+                nursery.start_soon(ask)
+            return super().strategies()
+
+    async def ask() -> None:
+        answers.append((await world.fund.status()).running_strategies)
+
+    async with virtual_fund(Engine(RUNNING)) as world, trio.open_nursery() as nursery:
+        await world.tick()
+    assert answers == [1]
+
+
 # -- late parts are told once
 
 

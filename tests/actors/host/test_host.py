@@ -635,18 +635,25 @@ async def test_a_restart_that_is_late_goes_on_and_holds_up_no_other_strategy(
         await world.host.idle()
 
 
-@pytest.mark.parametrize(("spared", "error"), [((), True), (("a",), False)])
-async def test_under_the_kill_switch_no_restart_begins_in_its_scope(
-    spared: Sequence[str], error: bool
+@pytest.mark.parametrize("act", ["restart", "resume"])
+@pytest.mark.parametrize(("spared", "refused"), [((), True), (("a",), False)])
+async def test_under_the_kill_switch_nothing_is_restarted_or_resumed_in_its_scope(
+    act: str, spared: Sequence[str], refused: bool
 ) -> None:
     async with _world(inline=True) as world:
-        told = list[Any]()
+        errors = list[object]()
         world.host.latch.spared = frozenset(spared)
         world.host.latch.set(KillStatus("ENGAGED", "r", "ann", 0, action="halt"))
-        world.host.start_restart("a", "1", told.append)
-        await world.host.idle()
-        (ended,) = told
-        assert (ended.error is not None, world.engine.calls == []) == (error, error)
+        if act == "restart":
+            world.host.start_restart("a", "1", lambda ended: errors.append(ended.error))
+            await world.host.idle()
+        else:
+            try:
+                errors.append(await world.host.resume("a"))  # type: ignore[func-returns-value]
+            except HostFault as fault:
+                errors.append(fault)
+        (error,) = errors
+        assert (error is not None, world.engine.calls == []) == (refused, refused)
 
 
 @pytest.mark.parametrize("act", ["restart", "resume"])
@@ -726,6 +733,14 @@ async def test_more_than_three_ticks_without_one_were_a_stall_of_ours(
             if stalls <= 16:  # as many as are remembered
                 assert host.heard().age_s == pytest.approx(stalls * aged_s)
         assert host.heard().silent
+
+
+async def test_a_jump_of_virtual_time_is_no_stall() -> None:
+    async with _world(inline=True) as world:
+        world.host.ask()
+        world.clock.advance(60)
+        world.host.pulse()
+        assert world.host.heard().age_s == 60
 
 
 async def test_a_late_pulse_is_no_stall_where_the_ticks_are_ours() -> None:
