@@ -10,7 +10,6 @@ call is posted to that thread and awaited; cancelling the caller cancels it ther
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -18,7 +17,7 @@ from signal import Signals
 from typing import Any, Final
 
 from fundops.actors.host import AsyncioPlace
-from fundops.bridge import Bridge
+from fundops.bridge import Bridge, running_loop
 from fundops.config import FundConfig
 from fundops.errors import FundClosed, NeedsAsyncio, WrongLoop
 from fundops.faces import (
@@ -210,10 +209,7 @@ async def _stopped(
 
 def _check_runs_on_asyncio() -> None:
     """Raises: `NeedsAsyncio`, before anything was started or a file was made."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        trio = sys.modules.get("trio")
-        on_trio = trio is not None and trio.lowlevel.in_trio_run()
-        instead = "use Fund on trio" if on_trio else "use FundManager in synchronous code"
-        raise NeedsAsyncio(f"AsyncioFund.open needs a running asyncio loop; {instead}") from None
+    loop = running_loop()
+    if loop != "asyncio":
+        instead = "use Fund on trio" if loop == "trio" else "use FundManager in synchronous code"
+        raise NeedsAsyncio(f"AsyncioFund.open needs a running asyncio loop; {instead}")

@@ -17,14 +17,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import copy_context
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 from weakref import WeakSet
 
 import trio
 
 from fundops.errors import FundClosed, FundNotRunning
 
-__all__ = ["Bridge", "Call", "in_asyncio_loop"]
+__all__ = ["Bridge", "Call", "running_loop"]
 
 # How long a program that ends without calling `stop` waits for the fund to stop.
 EXIT_S: Final = 10.0
@@ -300,16 +300,21 @@ class Bridge(Generic[F]):
             self._close(call, None, closed)
 
 
-def in_asyncio_loop() -> bool:
-    """Whether an asyncio loop runs in this thread. It does not load asyncio to say so."""
+def running_loop() -> Literal["trio", "asyncio"] | None:
+    """The event loop that runs the caller; None: it is synchronous code, or in a worker thread.
+
+    It does not load asyncio to say so.
+    """
+    if trio.lowlevel.in_trio_run():
+        return "trio"
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:
-        return False
+        return None
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return None
+    return "asyncio"
 
 
 _bridges: WeakSet[Bridge[Any]] = WeakSet()

@@ -21,7 +21,12 @@ from typing import Any, Final, Literal, Protocol
 import outcome
 import trio
 
-from fundops.actors.host import RESTART_DEADLINE_S, STRATEGIES_MAX, checked_controller
+from fundops.actors.host import (
+    RESTART_DEADLINE_S,
+    STRATEGIES_MAX,
+    check_instants,
+    checked_controller,
+)
 from fundops.actors.host.calls import (
     CALL_DEADLINE_S,
     STOP_ALL_DEADLINE_S,
@@ -31,8 +36,9 @@ from fundops.actors.host.calls import (
 from fundops.actors.host.parts import FEATURES, lacks
 from fundops.runtime import ConfigError, SystemClock
 from fundops.wire import border, border_reports
-from fundops.wire.controller import KillAction, StrategyStatus
+from fundops.wire.controller import KillAction, StopReport, StrategyStatus
 from fundops.wire.foreign import fitted
+from fundops.wire.instants import fault_of
 
 __all__ = ["Runner", "check_controller"]
 
@@ -68,7 +74,8 @@ def check_controller(
     * each call answers in time, and the idempotent parts answer a second time;
     * a cursor gives the same reports again, and never one that it has passed;
     * a strategy runs after its restart has returned;
-    * `stop_all` leaves no order open.
+    * `stop_all` counts the orders and positions of the strategies that it is given, leaves no order
+      open, and under "flatten" no position.
 
     Never raises for a wrong controller. A call that cannot be ended is left behind in its thread.
     """
@@ -184,6 +191,7 @@ class _Check:
         for number, item in enumerate(items[:STRATEGIES_MAX], 1):
             try:
                 status, doubt = border.strategy_status(item)
+                check_instants(status, SystemClock().now_us())
             except ConfigError as wrong:
                 self._fault("strategies", f"item {number} is set aside: {wrong}")
                 continue
@@ -198,13 +206,16 @@ class _Check:
         seen = set[str]()
         for number, item in enumerate(self._list("feeds") or [], 1):
             try:
-                name = border.feed_status(item).name
+                feed = border.feed_status(item)
             except ConfigError as wrong:
                 self._fault("feeds", f"item {number} is set aside: {wrong}")
                 continue
-            if name in seen:
-                self._fault("feeds", f"{name} is listed twice")
-            seen.add(name)
+            if feed.name in seen:
+                self._fault("feeds", f"{feed.name} is listed twice")
+            seen.add(feed.name)
+            last_us = feed.last_data_us
+            if last_us is not None and (fault := fault_of(last_us, SystemClock().now_us())):
+                self._fault("feeds", f"{feed.name}: last_data_us: {fault}")
 
     def _check_statement(self) -> None:
         for answer in self._answer("statement"):
@@ -289,6 +300,9 @@ class _Check:
                 self._fault("restart", f"it returned, and {name} is {now}, not running")
 
     def _check_stop_all(self, statuses: Sequence[StrategyStatus]) -> None:
+        counted = _open(self._stop_all("freeze", ()), "flatten")
+        if counted:
+            self._fault("stop_all", f"it was given no strategy, and counts {counted}")
         names = tuple(status.name for status in statuses)
         actions: tuple[KillAction, ...] = ("freeze", "halt", "flatten")
         for action in actions:
@@ -298,24 +312,30 @@ class _Check:
         self._stop_all("flatten", names)
         self._stop_all("halt", ())
 
-    def _stop_all(self, action: KillAction, names: tuple[str, ...]) -> int:
-        """The orders still open."""
+    def _stop_all(self, action: KillAction, names: tuple[str, ...]) -> StopReport:
+        """The report; one of nothing where the answer is none, which is named by itself."""
         for answer in self._answer("stop_all", "a check", action, names):
             try:
-                return border.stop_report(answer).open_orders
+                return border.stop_report(answer)
             except ConfigError as wrong:
                 self._fault("stop_all", str(wrong))
-        return 0
+        return StopReport(0, 0)
 
     def _check_stopped(self, action: KillAction, names: tuple[str, ...]) -> None:
-        """A fund repeats the call while orders are open; here for the deadline of one call."""
+        """A fund repeats the call while something is open; here for the deadline of one call."""
         until_s = time.monotonic() + (self._deadline_s or STOP_ALL_DEADLINE_S)
-        while left := self._stop_all(action, names):
+        while left := _open(self._stop_all(action, names), action):
             if time.monotonic() > until_s:
-                orders = "1 order" if left == 1 else f"{left} orders"
-                self._fault("stop_all", f'it leaves {orders} open under "{action}"')
+                self._fault("stop_all", f'it leaves {left} open under "{action}"')
                 return
             time.sleep(_REPEAT_S)
+
+
+def _open(report: StopReport, action: KillAction) -> str:
+    """The orders and positions that keep this action from being confirmed; "": there are none."""
+    positions = report.open_positions if action == "flatten" else 0
+    counts = ((report.open_orders, "order"), (positions, "position"))
+    return " and ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts if n)
 
 
 def _in_thread(call: Callable[[], Any], deadline_s: float) -> outcome.Outcome[Any] | None:

@@ -20,7 +20,7 @@ from fundops.actors.host import Host, Place, checked_controller
 from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.persistence import Reader
 from fundops.actors.status.board import StatusBoard
-from fundops.bridge import in_asyncio_loop
+from fundops.bridge import running_loop
 from fundops.config import FundConfig
 from fundops.control.policy import keep_policy
 from fundops.control.runner import CommandRunner
@@ -351,9 +351,10 @@ def _telling(on_fund_lost: Callable[[SupervisorEscalated], None] | None) -> Iter
 
 def _check_runs_on_trio() -> None:
     """Raises: `NeedsTrio`, before anything was started or a file was made."""
-    if trio.lowlevel.in_trio_run():
+    loop = running_loop()
+    if loop == "trio":
         return
-    if in_asyncio_loop():
+    if loop == "asyncio":
         raise NeedsTrio(
             "Fund.open needs trio, and this is asyncio; AsyncioFund.open has the same names"
         )

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from fundops.actors.host import ThreadPlace
-from fundops.bridge import Bridge, in_asyncio_loop
+from fundops.bridge import Bridge, running_loop
 from fundops.config import FundConfig
 from fundops.errors import FundClosed
 from fundops.faces import (
@@ -126,7 +126,7 @@ class FundManager(Hosted, SyncVerbs):
 
         Raises: `FundNotRunning` after `stop`, `FundClosed`, and the errors of `function`.
         """
-        if not self._warned and in_asyncio_loop():
+        if not self._warned and running_loop() == "asyncio":
             self._warned = True
             warnings.warn(
                 f"FundManager.{verb.removeprefix('fund.')} blocks the event loop that runs here;"

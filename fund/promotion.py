@@ -21,8 +21,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
-import trio
-
 from fundops.actors.persistence import Reader, Rows, Store
 from fundops.actors.promotion import Capital, PromotionPolicy, schema
 from fundops.actors.promotion.capital import entitled_minor
@@ -30,7 +28,7 @@ from fundops.actors.promotion.desk import Desk
 from fundops.actors.promotion.evidence import variance_of
 from fundops.actors.promotion.metrics import canonical_metrics
 from fundops.actors.promotion.strategy import Strategy
-from fundops.bridge import in_asyncio_loop
+from fundops.bridge import running_loop
 from fundops.config import FundConfig, home, is_file_path
 from fundops.control.arguments import converted, plain
 from fundops.control.audit import Caller, audited
@@ -121,7 +119,7 @@ class PromotionFile:
         if not self._is_kept(policy):
             # Other tools may open the file at the same time. In an event loop waiting could stop
             # the fund that owns it.
-            wait_s = 0.0 if _in_loop() else LOCK_WAIT_S
+            wait_s = LOCK_WAIT_S if running_loop() is None else 0.0
             with self._turn, _Locked(path, wait_s):
                 keep_policy(path, policy, self._clock, door)
 
@@ -201,7 +199,7 @@ class PromotionFile:
         """
         if "uuid" not in meta.read_file(self._path):
             raise NobodyListens("the file is not a fund's")
-        if _in_loop() and owned.owner == "this process":
+        if running_loop() is not None and owned.owner == "this process":
             raise owned
         arguments = asked.named()
         self._check_stages(arguments)
@@ -327,11 +325,6 @@ class _Locked:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-
-
-def _in_loop() -> bool:
-    """Whether an event loop runs in this thread."""
-    return trio.lowlevel.in_trio_run() or in_asyncio_loop()
 
 
 def _on(door: PromotionDoor, asked: Asked) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import UNSET, UnsetType
 
-from fundops.actors.host import FEEDS_MAX, STRATEGIES_MAX, Word, refuse_future
+from fundops.actors.host import FEEDS_MAX, STRATEGIES_MAX, Word, check_instants
 from fundops.runtime import Clock, ConfigError
 from fundops.wire import border
 from fundops.wire.controller import FeedStatus, StrategyStatus
@@ -29,7 +29,7 @@ class Reported:
         Raises: `ConfigError` naming the field that is wrong; the older status then stands.
         """
         checked = border.strategy_status(status)
-        refuse_future(checked.status, self._clock.now_us())
+        check_instants(checked.status, self._clock.now_us())
         name = checked.status.name
         if len(self._words) >= STRATEGIES_MAX and name not in self._words:
             raise ConfigError("name", f"at most {STRATEGIES_MAX} strategies are managed")
@@ -50,7 +50,7 @@ class Reported:
         feed = border.feed_status(
             FeedStatus(name, now_us if at_us is None else at_us, stale_after_s)
         )
-        refuse_future(feed, now_us)
+        check_instants(feed, now_us)
         if len(self._feeds) >= FEEDS_MAX and feed.name not in self._feeds:
             raise ConfigError("name", f"at most {FEEDS_MAX} feeds are watched")
         self._feeds[feed.name] = feed

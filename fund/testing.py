@@ -132,8 +132,12 @@ class FakeController:
     async def stop_all(
         self, reason: str, action: KillAction, strategies: Sequence[str]
     ) -> StopReport:
-        """Note the call and report `open_orders`, `open_positions` and `protective_orders`."""
+        """Note the call and report `open_orders`, `open_positions` and `protective_orders`, which
+        are those of the strategies in scope.
+        """
         self._called("stop_all", reason, action, tuple(strategies))
+        if not strategies:
+            return StopReport(0, 0)
         return StopReport(self.open_orders, self.open_positions, self.protective_orders)
 
     def emergency_stop(self) -> None:

@@ -18,6 +18,7 @@ from ..runtime import FOREIGN_ERRORS, shown
 from .controller import CashEvent, CashKind, Fill, Settlement
 from .errors import AmountError
 from .foreign import field_of, fitted, plain_number, plain_text
+from .instants import fault_of
 from .ledger import Statement
 from .money import exact_decimal, rounded_decimal
 
@@ -40,9 +41,6 @@ R = TypeVar("R")
 TEXT_MAX = 128  # characters of an id, a name, an asset or a cursor
 REVISION_MAX = 10**18
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-# A venue's clock may be ahead of ours by so much.
-AHEAD_MAX_US = 300_000_000
-YEAR_1990_US = 631_152_000_000_000
 
 
 class Problem(NamedTuple):
@@ -287,25 +285,9 @@ def _revision(value: object) -> int:
     return revision
 
 
-# Instants of our time in other units are mistaken for microseconds.
-_OTHER_UNITS: tuple[tuple[Decimal | int, str], ...] = (
-    (10**3, "nanoseconds"),
-    (Decimal("1e-3"), "milliseconds"),
-    (Decimal("1e-6"), "seconds"),
-)
-
-
 def _instant(value: object, now_us: int) -> int:
     at_us = _whole("at_us", value)
-    if YEAR_1990_US <= at_us <= now_us + AHEAD_MAX_US:
-        return at_us
-    looks = next(
-        (
-            f"; it looks like {unit}"
-            for factor, unit in _OTHER_UNITS
-            if YEAR_1990_US * factor <= at_us <= (now_us + AHEAD_MAX_US) * factor
-        ),
-        "",
-    )
-    when = "before the year 1990" if at_us < YEAR_1990_US else "more than 5 minutes ahead"
-    raise _Wrong("at_us", f"{shown(at_us)} is {when}, in microseconds{looks}")
+    fault = fault_of(at_us, now_us)
+    if fault:
+        raise _Wrong("at_us", fault)
+    return at_us

@@ -622,12 +622,15 @@ class Prices(Request["dict[str, Decimal | None]"], frozen=True):
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """The broker's word at the end of one day."""
+    """The broker's word at the end of one day.
+
+    All three fields are required: one that was forgotten would pass for one that agrees.
+    """
 
     day: str  # ISO date
-    cash: Amount | None = None  # in the fund's currency; None: not compared
+    cash: Amount | None  # in the fund's currency; None: not compared
     # Signed quantities by instrument; one that is not named is not held. None: not compared.
-    positions: Mapping[str, Amount] | None = None
+    positions: Mapping[str, Amount] | None
 
 
 class Break(msgspec.Struct, frozen=True):

@@ -44,9 +44,14 @@ class KillLatch:
         """Whether it is engaged with this strategy in its scope."""
         return self.engaged and name not in self.spared
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it is engaged with "freeze", under which the engine must touch nothing."""
+        return self.engaged and self.status.action == "freeze"
+
     def freezes(self, name: str) -> bool:
         """Whether the engine must touch nothing of this strategy."""
-        return self.status.action == "freeze" and self.stops(name)
+        return self.frozen and self.stops(name)
 
     def set(self, status: KillStatus) -> None:
         """For the guard alone. Each reader is called after the change, and cannot prevent it."""

@@ -9,7 +9,7 @@ from .host import (
     Heard,
     Host,
     Word,
-    refuse_future,
+    check_instants,
 )
 from .parts import checked_controller
 from .places import AsyncioPlace, InlinePlace, Place, ThreadPlace
@@ -25,6 +25,6 @@ __all__ = [
     "Place",
     "ThreadPlace",
     "Word",
+    "check_instants",
     "checked_controller",
-    "refuse_future",
 ]

@@ -259,6 +259,8 @@ class Asked:
         self._problem: HostFault | None = None
         self._answer: Call | None = None
         self.call: Call | None = None  # the last one, until it was looked at
+        # The last one that was taken. A reader that goes in pieces may be overtaken by another.
+        self.taken: Call | None = None
 
     def ask(self) -> None:
         """Ask, unless an answer is awaited. A plain method inline has answered on return."""
@@ -293,6 +295,7 @@ class Asked:
         """The newest call with an answer that was not taken yet; None: there is none."""
         self._look()
         taken, self._answer = self._answer, None
+        self.taken = taken or self.taken
         return taken
 
     def take_problem(self) -> HostFault | None:
@@ -348,7 +351,7 @@ class Reports:
             self._after = after
         if self.call.is_late:
             raise self.call.lateness()
-        if not self.call.is_ended or self._after != after:
+        if not self.call.is_ended:
             return None
         ended, self.call = self.call, None
         reports: tuple[Any, ...] = ended.answer()

@@ -12,6 +12,7 @@ wrong is set aside by name, and the others count.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -54,9 +55,10 @@ from ...wire.controller import (
     StopReport,
     StrategyStatus,
 )
-from ...wire.errors import HostFault, NotRetryable
+from ...wire.errors import HostFault, HostLate, NotRetryable
 from ...wire.foreign import field_of, fitted, plain_text
 from ...wire.guard import StopEnded, Withheld
+from ...wire.instants import fault_of
 from ...wire.ledger import Statement
 from ...wire.recovery import AttemptEnded, AttemptLate
 from ..guard.latch import KillLatch
@@ -72,7 +74,7 @@ __all__ = [
     "Heard",
     "Host",
     "Word",
-    "refuse_future",
+    "check_instants",
 ]
 
 log = logging.getLogger("fundops.host")
@@ -80,8 +82,6 @@ log = logging.getLogger("fundops.host")
 RESTART_DEADLINE_S = 30.0  # then the restart is reported late; it is not cancelled
 STRATEGIES_MAX = 10_000
 FEEDS_MAX = 10_000
-# Clocks of two machines differ by less; an instant further ahead is a fault.
-FUTURE_MAX_US = 300_000_000
 PULSE_S = 1.0  # between two calls of `pulse`
 STALL_S = 3.0  # a pulse so late was delayed by a suspended machine or a stopped process
 STALLS_MAX = 16  # remembered; a word older than so many stalls is silent anyway
@@ -234,14 +234,15 @@ class Host:
         if self._pushed is None:
             self._strategies.ask()
 
-    async def settle(self) -> None:
-        """Let an answer come in that takes no waiting, so that a quick call in any place belongs
-        to the tick that began it, and read that of the strategies in pieces.
-        """
-        await self._settle()
-        await in_pieces(self._reading())
+    async def hear(self) -> Heard:
+        """As `heard`, with a quick answer to this tick's question; a long one is read in pieces."""
+        await self.settle()
+        return await in_pieces(self._hearing())
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
+        """Let an answer come in that takes no waiting, so that a quick call in any place belongs to
+        the tick that began it.
+        """
         questions: tuple[Listed | Reports, ...] = (
             self._strategies,
             self._feeds,
@@ -266,33 +267,41 @@ class Host:
 
     def heard(self) -> Heard:
         """The last good words, with their age. Silence is measured without our own stalls."""
-        if self._pushed is not None:
-            self._words = dict(self._pushed.words())
+        return at_once(self._hearing())
+
+    def _hearing(self) -> Generator[None, None, Heard]:
+        if self._pushed is None:
+            yield from self._reading()
         else:
-            at_once(self._reading())
+            self._words = dict(self._pushed.words())
+        words, aside = self._words, self._aside
+        heard_s, heard_us = self._heard_s, self._heard_us
         now_s, now_us = self._clock.monotonic_s(), self._clock.now_us()
-        doubts = {name: word.doubt for name, word in self._words.items() if word.doubt}
-        doubts |= self._aside
-        lapsed = dict(doubts)
-        newest_s: float | None = None  # age of the newest word
-        for name, word in self._words.items():
-            status = word.status
-            age_s = self._word_age_s(word.at_s, status.at_us, now_s, now_us)
-            newest_s = age_s if newest_s is None else min(newest_s, age_s)
+        statuses: list[StrategyStatus] = []
+        doubts: dict[str, str] = {}
+        lapsed: dict[str, str] = {}
+        newest_s, said_s = math.inf, -math.inf  # age of the newest word; when one was said last
+        for name, (status, doubt, at_s) in words.items():
+            yield
+            statuses.append(status)
+            if doubt:
+                doubts[name] = doubt
+            newest_s = min(newest_s, self._word_age_s(at_s, status.at_us, now_s, now_us))
+            said_s = max(said_s, at_s)
             if status.heartbeat_us is not None and status.state == "running":
                 beat_s = (now_us - status.heartbeat_us) / 1_000_000
                 if beat_s > self._heartbeat_max_s:
-                    lapsed.setdefault(name, f"its last heartbeat is {beat_s:.0f} s old")
+                    lapsed[name] = f"its last heartbeat is {beat_s:.0f} s old"
+        doubts |= aside
         spoken = None if self._pushed_feeds is None else self._pushed_feeds.spoken()
         if spoken is not None:
-            age_s = self._word_age_s(*spoken, now_s, now_us)
-            newest_s = age_s if newest_s is None else min(newest_s, age_s)
-        if newest_s is None:  # an engine without strategies has spoken when it answered
-            newest_s = self._age_s(self._heard_s, now_s)
+            newest_s = min(newest_s, self._word_age_s(*spoken, now_s, now_us))
+            said_s = max(said_s, spoken[0])
+        if said_s < heard_s:  # an answer without a right status is a word of the host, too
+            newest_s = min(newest_s, self._age_s(heard_s, now_s))
         silent = newest_s > self._silent_after_s or self._strategies.is_late
-        statuses = tuple(word.status for word in self._words.values())
-        listed = self._heard_us is not None
-        return Heard(statuses, doubts, lapsed, newest_s, silent, self._heard_us, listed)
+        found, listed = tuple(statuses), heard_us is not None
+        return Heard(found, doubts, lapsed | doubts, newest_s, silent, heard_us, listed)
 
     def _word_age_s(self, at_s: float, at_us: int | None, now_s: float, now_us: int) -> float:
         """By the monotonic clock, and by the host's own instant if that makes the word older."""
@@ -322,22 +331,22 @@ class Host:
         )
         return now_s - at_s - stalled_s
 
-    def strategies(self) -> tuple[StrategyStatus, ...]:
+    async def strategies(self) -> tuple[StrategyStatus, ...]:
         """The last good statuses, after asking once more, with unique names.
 
-        Raises: `HostFault` when the controller did not answer.
+        A quick answer is waited for. Raises: `HostFault` when the controller did not answer.
         """
         self.ask()
-        return self._last_strategies()
+        return await self._last_strategies()
 
     async def strategies_now(self) -> tuple[StrategyStatus, ...]:
         """As `strategies`, after waiting for the answer. Raises: `HostFault`."""
         self.ask()
         await _awaited(self._strategies)
-        return self._last_strategies()
+        return await self._last_strategies()
 
-    def _last_strategies(self) -> tuple[StrategyStatus, ...]:
-        statuses = self.heard().statuses
+    async def _last_strategies(self) -> tuple[StrategyStatus, ...]:
+        statuses = (await self.hear()).statuses
         problem = self.problem
         if problem is not None:
             raise problem
@@ -366,7 +375,7 @@ class Host:
             yield
             try:
                 status, doubt = border.strategy_status(item)
-                refuse_future(status, heard_us)
+                check_instants(status, heard_us)
             except ConfigError as wrong:
                 name = _name_of(item, place)
                 aside[name] = fitted(str(wrong))
@@ -382,37 +391,24 @@ class Host:
                     words.pop(status.name, None)
                 continue
             words[status.name] = Word(status, doubt, heard_s)
-        self._words, self._aside = words, aside
-        self._heard_s, self._heard_us = heard_s, heard_us
+        if self._strategies.taken is ended:  # else a newer answer was read between two pieces
+            self._words, self._aside = words, aside
+            self._heard_s, self._heard_us = heard_s, heard_us
 
     def ask_feeds(self) -> None:
         """Ask for the feeds, once a tick; nothing without that part."""
         if self.can(CanListFeeds):
             self._feeds.ask()
 
-    def feeds_heard(self) -> tuple[FeedStatus, ...]:
-        """The last good status of each feed, asked for or pushed.
+    async def hear_feeds(self) -> tuple[FeedStatus, ...]:
+        """The last good status of each feed, asked for or pushed, read in pieces.
 
         A feed with a wrong status is named in `feed_doubts`, and its last good one stands.
 
         Raises: `HostFault` when the last question has no answer.
         """
-        ended = self._feeds.take()
-        if ended is not None:
-            words: dict[str, FeedStatus] = {}
-            doubts: dict[str, str] = {}
-            for place, item in enumerate(ended.answer()):
-                try:
-                    feed = border.feed_status(item)
-                    if feed.name in words or feed.name in doubts:
-                        raise ConfigError("name", f"{shown(feed.name)} is reported twice")
-                    words[feed.name] = feed
-                except ConfigError as wrong:
-                    name = _name_of(item, place)
-                    doubts[name] = fitted(str(wrong))
-                    if name in self._feed_words:
-                        words[name] = self._feed_words[name]
-            self._feed_words, self.feed_doubts = words, doubts
+        await self.settle()
+        await in_pieces(self._reading_feeds())
         problem = self._feeds.problem
         if problem is not None:
             raise problem
@@ -421,16 +417,40 @@ class Host:
             words |= self._pushed_feeds.feeds()
         return tuple(self._with_threshold(feed) for feed in words.values())
 
+    def _reading_feeds(self) -> Generator[None, None, None]:
+        """As `_reading`, for the feeds."""
+        ended = self._feeds.take()
+        if ended is None:
+            return
+        words: dict[str, FeedStatus] = {}
+        doubts: dict[str, str] = {}
+        for place, item in enumerate(ended.answer()):
+            yield
+            try:
+                feed = border.feed_status(item)
+                if feed.name in words or feed.name in doubts:
+                    raise ConfigError("name", f"{shown(feed.name)} is reported twice")
+                words[feed.name] = feed
+            except ConfigError as wrong:
+                name = _name_of(item, place)
+                doubts[name] = fitted(str(wrong))
+                if name in self._feed_words:
+                    words[name] = self._feed_words[name]
+                else:
+                    words.pop(name, None)
+        if self._feeds.taken is ended:
+            self._feed_words, self.feed_doubts = words, doubts
+
     def _with_threshold(self, feed: FeedStatus) -> FeedStatus:
         if feed.stale_after_s is not UNSET:
             return feed
         return FeedStatus(feed.name, feed.last_data_us, self._stale_feed_s)
 
     async def feeds_now(self) -> tuple[FeedStatus, ...]:
-        """As `feeds_heard`, after asking and waiting for the answer. Raises: `HostFault`."""
+        """As `hear_feeds`, after asking and waiting for the answer. Raises: `HostFault`."""
         self.ask_feeds()
         await _awaited(self._feeds)
-        return self.feeds_heard()
+        return await self.hear_feeds()
 
     def fills(self, after: str) -> Sequence[Fill] | None:
         """The fills after this cursor, oldest first; empty without that part.
@@ -456,6 +476,18 @@ class Host:
         """
         late = self._calls.late()
         return {part: text for part, text in late.items() if part not in _NAMED_ELSEWHERE}
+
+    def failing(self) -> Mapping[str, str]:
+        """The parts that no step waits for and whose last call failed, and how."""
+        if self._alive is None or not self._alive.is_ended:
+            return {}
+        try:
+            self._alive.answer()
+        except HostLate:
+            return {}  # `late` names it
+        except HostFault as fault:
+            return {self._alive.part: fault.problem}
+        return {}
 
     def ask_statement(self) -> None:
         """Ask for the broker's statement; nothing without that part."""
@@ -550,10 +582,7 @@ class Host:
             return
         if self._alive is not None and not self._alive.is_ended:
             return  # past its deadline it is named as any other part
-        self._alive = self._calls.begin("keep_alive", until_us)
-        if self._alive.is_ended:
-            with suppress(HostFault):
-                self._alive.answer()
+        self._alive = self._calls.begin("keep_alive", until_us)  # `failing` tells that it failed
 
     async def each(
         self, act: Callable[..., Awaitable[None]], arguments: Sequence[tuple[Any, ...]]
@@ -667,7 +696,7 @@ class Host:
             self._call_emergency(self._emergencies, why)
 
     def _call_emergency(self, cause: Hashable, why: str) -> None:
-        if self.latch.engaged and self.latch.status.action == "freeze":
+        if self.latch.frozen:
             return  # a person's word that the engine must touch nothing
         if self._emergency is not None and not self._withholds("emergency_stop"):
             self._emergency.call((self.latch.engagements, cause), why)
@@ -765,16 +794,19 @@ class Host:
         _told(tell, AttemptLate(name, attempt_id))
 
 
-def refuse_future(status: StrategyStatus | FeedStatus, now_us: int) -> None:
-    """Refuse a status from the future: its age could not be said. Raises: `ConfigError`."""
+def check_instants(status: StrategyStatus | FeedStatus, now_us: int) -> None:
+    """Refuse an instant that lies ahead, or has another unit: no age could be said by it.
+
+    Raises: `ConfigError`.
+    """
     instants: tuple[tuple[str, int | None], ...] = (
         (("at_us", status.last_data_us),)
         if isinstance(status, FeedStatus)
         else (("at_us", status.at_us), ("heartbeat_us", status.heartbeat_us))
     )
     for field, at_us in instants:
-        if at_us is not None and at_us > now_us + FUTURE_MAX_US:
-            raise ConfigError(field, f"{at_us} lies {(at_us - now_us) / 1e6:.0f} s in the future")
+        if at_us is not None and (fault := fault_of(at_us, now_us)):
+            raise ConfigError(field, fault)
 
 
 def _name_of(item: Any, place: int) -> str:

@@ -7,14 +7,14 @@ the round for the next tick. It never trades.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from msgspec.structs import replace
 
-from ...runtime import ActorError, Clock, FundopsError, Request, handles
+from ...runtime import ActorError, Clock, FundopsError, Request, handles, in_pieces
 from ...wire.errors import KillSwitchEngaged
 from ...wire.guard import ReadGuard, RestoreGuard, StrategyResumed
 from ...wire.ledger import Posted
@@ -49,6 +49,7 @@ from .clocks import ClockWatch
 from .crashes import CRASHED, CrashWatch
 from .round import Round, applied
 from .runner import STEP, Runner
+from .schema import Memory
 from .settings import OversightSettings
 from .showing import Showing
 from .steps import Ports, Step, over_without_step, steps_of
@@ -171,13 +172,13 @@ class OversightActor(DurableActor):
         memory = replace(
             tick.memory,
             guard=guard,
-            statuses=schema.kept(tick.heard_before),
+            statuses=await in_pieces(schema.kept(tick.heard_before)),
             heard_us=tick.heard_before_us,
         )
         enabled = self._settings.alerts_enabled
         alerts = requested(self._clock.now_us(), tick.alerts) if enabled else ()
         lines = (*tick.lines, *schema.minute_lines(tick.minutes))
-        await self._save((schema.remembered(memory), *lines, *alerts))
+        await self._remember(memory, *lines, *alerts)
         # A fee that is not booked now stays owed, and the next life books it under the same key.
         self._round = replace(tick, memory=memory, stored=memory)
         await self._charge()
@@ -186,8 +187,10 @@ class OversightActor(DurableActor):
         # As long as a commit may take behind a busy disk.
         return await self.context.ref(name).ask(request, timeout_s=COMMIT_DEADLINE_S)
 
-    async def _save(self, statements: Sequence[Statement]) -> None:
-        refusal = await self.append(statements)
+    async def _remember(self, memory: Memory, *more: Statement) -> None:
+        """Commit this record with more. Raises: as storage refuses it."""
+        record = await in_pieces(schema.remembered(memory))
+        refusal = await self.append((record, *more))
         if refusal is not None:
             raise refusal
 
@@ -278,7 +281,7 @@ class OversightActor(DurableActor):
         """Book the management fee up to now. Refused as storage or ledger refuses it."""
         self._post_management()
         memory = self._round.memory
-        await self._save((schema.remembered(memory),))
+        await self._remember(memory)
         self._round = replace(self._round, stored=memory)
         await self._charge()
 
@@ -299,7 +302,7 @@ class OversightActor(DurableActor):
         """Refused as storage refuses it; the next tick then tries again."""
         guard = await self._ask("guard", ReadGuard())
         memory = replace(self._round.memory, guard=guard)
-        await self._save((schema.remembered(memory), *self._round.lines))
+        await self._remember(memory, *self._round.lines)
         self._round = replace(self._round, memory=memory, stored=memory, lines=())
 
     @handles(ResumeStrategy)

@@ -14,13 +14,12 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ...wire.controller import StrategyStatus
 from ...wire.persistence import Statement
 from ..calendar import Calendar, End
 from ..guard.core import performance_fee
 from . import fees
 from .fees import Owed
-from .schema import Ending, Leaving, Memory, kept, nav_line
+from .schema import Ending, Leaving, Memory, nav_line
 from .settings import OversightSettings
 
 __all__ = [
@@ -99,13 +98,14 @@ def begin(
     memory: Memory,
     settings: OversightSettings,
     due: Sequence[End],
-    figures: Mapping[str, Sequence[StrategyStatus]],
+    figures: Mapping[str, tuple[msgspec.Raw, ...]],
     *,
     now_us: int,
     capital_minor: int,
 ) -> Closing:
     """The memory at the begin of a tick: fees accrued up to now, the management fee of each session
-    in `due` owed, and the missed ones among them ended with these `figures` of the engine.
+    in `due` owed, and the missed ones among them ended with these `figures`, as the record keeps
+    them.
 
     The management fee rests on NAV of the tick before, in the missed sessions too.
     """
@@ -136,14 +136,15 @@ def close(
     memory: Memory,
     settings: OversightSettings,
     end: End,
-    statuses: Sequence[StrategyStatus],
+    statuses: tuple[msgspec.Raw, ...],
     *,
     nav_minor: int,
 ) -> Closing:
     """The memory after this session's end; its management fee is owed already.
 
-    Promotion samples `statuses` and the ledger marks its positions with them. Without any promotion
-    hears that the session has passed, which ages its evidence, and the ledger marks nothing.
+    `statuses` are the engine's, as the record keeps them: promotion samples them, and the ledger
+    marks its positions with them. Without any promotion hears that the session has passed, which
+    ages its evidence, and the ledger marks nothing.
     """
     guard, fee = memory.guard, memory.fees
     final = 0
@@ -154,7 +155,7 @@ def close(
         end.missed,
         sample=settings.promotion_enabled,
         marks=settings.ledger_enabled and bool(statuses),
-        statuses=kept(statuses),
+        statuses=statuses,
         at_us=end.at_us,
     )
     is_taken = ending.sample or ending.marks

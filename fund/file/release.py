@@ -15,6 +15,7 @@ from fundops.actors.guard.switch import as_found, release_refusal
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Reader, Rows, open_database
 from fundops.file.database import MIGRATIONS
+from fundops.runtime import at_once
 from fundops.wire import border
 from fundops.wire.guard import GuardState, KillStatus, Released
 
@@ -67,11 +68,11 @@ def release_stored(
         try:
             memory = oversight_schema.load(Rows(connection))
             guard = rearmed(memory.guard, keep_peak=rearm == "keep_peak")
+            record = at_once(
+                oversight_schema.remembered(msgspec.structs.replace(memory, guard=guard))
+            )
             with connection:
-                for statement in (
-                    latched(OFF),
-                    oversight_schema.remembered(msgspec.structs.replace(memory, guard=guard)),
-                ):
+                for statement in (latched(OFF), record):
                     connection.executemany(statement.sql, statement.rows)
         finally:
             connection.close()

@@ -13,10 +13,11 @@ import pytest
 import trio
 import trio.lowlevel
 
-from fundops import CashEvent, FeedStatus, Fill, Settlement, StrategyStatus
+from fundops import CashEvent, FeedStatus, Fill, Settlement, StrategyStatus, conformance
 from fundops.replay.engine import ReplayEngine
 from fundops.replay.lineup import Strategy
 from fundops.replay.rules import BuyAndHold
+from fundops.runtime import SystemClock
 from fundops.testing import FakeController, check_controller
 from fundops.wire.controller import StopReport
 
@@ -82,6 +83,32 @@ def test_every_part_is_called_and_the_idempotent_ones_twice() -> None:
         *("freeze", "halt", "flatten")
     }
     assert [call[1] for call in engine.calls if call[0] == "restart"] == ["b"], "the failed one"
+    assert {call[2:] for call in engine.calls if call[0] == "set_stage"} == {
+        *(("paper", None), ("live-small", Decimal(1_000)))
+    }
+    assert engine.alive_until_us > SystemClock().now_us()
+
+
+def test_an_emergency_stop_is_called_in_a_thread_of_its_own() -> None:
+    threads = dict[str, set[threading.Thread]]()
+
+    def note(part: str) -> None:
+        threads.setdefault(part, set()).add(threading.current_thread())
+
+    assert (
+        _faults(
+            emergency_stop=lambda self: note("emergency_stop"),
+            feeds=lambda self: note("feeds") or [],
+        )
+        == ()
+    )
+    assert not threads["emergency_stop"] & threads["feeds"]
+
+
+def test_a_keep_alive_that_raises_is_named() -> None:
+    engine = _engine()
+    engine.failures["keep_alive"] = RuntimeError("no venue")
+    assert check_controller(engine) == ("keep_alive: it raised RuntimeError: no venue",)
 
 
 _PARTS = ("restart", "pause", "resume", "stop", "stop_all", "set_stage", "emergency_stop")
@@ -234,6 +261,14 @@ def test_a_missing_stop_is_named_with_its_consequence() -> None:
             "strategies: a reports the unknown state 'alive'",
         ),
         (
+            lambda self: [StrategyStatus("a", "running", at_us=int(time.time()))],
+            "strategies: item 1 is set aside: at_us: ",
+        ),
+        (
+            lambda self: [StrategyStatus("a", "running", heartbeat_us=time.time_ns())],
+            "strategies: item 1 is set aside: heartbeat_us: ",
+        ),
+        (
             lambda self: [StrategyStatus("a", "running")] * 2,
             "strategies: a is listed twice",
         ),
@@ -263,7 +298,8 @@ def test_strategies_that_are_given_once_alone_are_named() -> None:
     [
         (lambda self: "prices", "feeds: it answered a str, not a list"),
         (lambda self: [FeedStatus("", 1)], "feeds: item 1 is set aside: name: "),
-        (lambda self: [FeedStatus("f", 1)] * 2, "feeds: f is listed twice"),
+        (lambda self: [FeedStatus("f", None)] * 2, "feeds: f is listed twice"),
+        (lambda self: [FeedStatus("f", time.time_ns() // 10**6)], "feeds: f: last_data_us: "),
     ],
 )
 def test_a_fault_of_the_feeds_is_named(answer: Any, fault: str) -> None:
@@ -365,12 +401,36 @@ def test_a_stop_that_leaves_an_order_open_is_named() -> None:
     )
 
 
+def test_a_flatten_that_leaves_a_position_open_is_named_and_a_halt_may() -> None:
+    engine = _engine()
+    engine.open_positions = 2
+    assert check_controller(engine, deadline_s=0.3) == (
+        'stop_all: it leaves 2 positions open under "flatten"',
+    )
+
+
+def test_a_stop_that_counts_more_than_its_scope_is_named() -> None:
+    """Orders of a paper strategy would keep a stop of real money unconfirmed without end."""
+
+    class All(FakeController):
+        async def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
+            if action != "freeze":
+                self.open_orders = self.open_positions = 0
+            return StopReport(self.open_orders, self.open_positions)
+
+    engine = _engine(All)
+    engine.open_orders, engine.open_positions = 1, 3
+    assert check_controller(engine) == (
+        "stop_all: it was given no strategy, and counts 1 order and 3 positions",
+    )
+
+
 def test_a_stop_that_takes_some_calls_conforms() -> None:
     class Slow(FakeController):
         async def stop_all(self, reason: str, action: str, strategies: Sequence[str]) -> StopReport:
             if action == "halt":
                 self.open_orders = max(0, self.open_orders - 1)
-            return StopReport(self.open_orders, 0)
+            return StopReport(self.open_orders if strategies else 0, 0)
 
     engine = _engine(Slow)
     engine.open_orders = 3
@@ -388,6 +448,36 @@ def test_a_stop_that_answers_no_report_is_named(answer: Any) -> None:
 
 async def _hang_trio(self: Any, *args: Any) -> None:
     await trio.sleep_forever()
+
+
+def test_a_part_that_hangs_is_not_called_again() -> None:
+    calls = 0
+
+    async def hang(self: Any, name: str, stage: str, capital_cap: Decimal | None) -> None:
+        nonlocal calls
+        calls += 1
+        await trio.sleep_forever()
+
+    assert _faults_soon(set_stage=hang) == ("set_stage: it did not answer within 0.05 s",)
+    assert calls == 1
+
+
+def test_a_restart_and_a_stop_have_longer_than_other_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "CALL_DEADLINE_S", SHORT_S)
+
+    class Slow(FakeController):
+        async def restart(self, name: str, *, attempt_id: str) -> None:
+            await trio.sleep(2 * SHORT_S)
+            await super().restart(name, attempt_id=attempt_id)
+
+        async def stop_all(self, reason: str, action: Any, strategies: Sequence[str]) -> StopReport:
+            await trio.sleep(2 * SHORT_S)
+            return await super().stop_all(reason, action, strategies)
+
+        async def resume(self, name: str) -> None:
+            await trio.sleep(2 * SHORT_S)
+
+    assert check_controller(_engine(Slow)) == ("resume: it did not answer within 0.05 s",)
 
 
 def test_a_coroutine_that_hangs_is_named_and_the_rest_is_checked() -> None:

@@ -20,7 +20,7 @@ from fundops import (
     StrategyStatus,
 )
 from fundops.runtime import InlineWorker
-from fundops.testing import FakeController, VirtualFund, virtual_fund
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import AlertRefused, AmountError
 
 HEAL: dict[str, Any] = {"self_healing_enabled": True}
@@ -71,6 +71,8 @@ def _told(world: VirtualFund, key: str) -> list[tuple[str, str]]:
 
 # -- pushed
 
+HOUR_AGO_US = START_US - 3_600_000_000
+
 
 @pytest.mark.parametrize(
     ("field", "status"),
@@ -90,7 +92,11 @@ def _told(world: VirtualFund, key: str) -> list[tuple[str, str]]:
         ("n_wins", StrategyStatus("s", "running", n_trades=1, n_wins=2)),
         ("at_us", StrategyStatus("s", "running", at_us=-1)),
         ("at_us", StrategyStatus("s", "running", at_us=2**61)),
+        ("at_us", StrategyStatus("s", "running", at_us=START_US + 300_000_001)),
+        ("at_us", StrategyStatus("s", "running", at_us=HOUR_AGO_US // 1_000)),
         ("heartbeat_us", StrategyStatus("s", "running", heartbeat_us="now")),  # type: ignore[arg-type]
+        ("heartbeat_us", StrategyStatus("s", "running", heartbeat_us=HOUR_AGO_US // 1_000_000)),
+        ("heartbeat_us", StrategyStatus("s", "running", heartbeat_us=HOUR_AGO_US * 1_000)),
         ("status", "s"),
     ],
 )
@@ -117,7 +123,7 @@ async def test_numpys_scalars_are_numbers_like_others(figure: Any) -> None:
         await _ticks(world, 8)
         assert world.fund.may_trade("s")
         assert world.sent_alerts() == []
-        (status,) = world.fund.host.strategies()
+        (status,) = await world.fund.host.strategies()
         assert (status.equity, status.n_trades, type(status.n_trades)) == (1000, 60, int)
         assert type(status.equity) in (int, float, Decimal)
 
@@ -135,6 +141,34 @@ async def test_a_wrong_figure_is_told_once_and_ends_the_lease_of_that_one() -> N
         world.controller.set("s", equity=1000, n_trades=0, n_wins=0)
         await _ticks(world, 1)
         assert world.fund.may_trade("s")
+
+
+@pytest.mark.parametrize("field", ["at_us", "heartbeat_us"])
+@pytest.mark.parametrize(
+    ("factor", "unit"), [(1e-6, "seconds"), (1e-3, "milliseconds"), (1e3, "nanoseconds")]
+)
+async def test_an_instant_in_another_unit_is_named_with_it_and_is_no_silence(
+    field: str, factor: float, unit: str
+) -> None:
+    async with virtual_fund(_fake(), **HEAL) as world:
+        await _ticks(world, 1)
+        world.controller.set("s", **{field: round(world.clock.now_us() * factor)})
+        await _ticks(world, 70)
+        (told,) = world.sent_alerts()
+        assert (told.level.value, told.title) == ("WARNING", "s: its status is wrong")
+        assert told.message.startswith(f"{field}: ")
+        assert told.message.endswith(f"it looks like {unit}")
+        assert not world.fund.may_trade("s")
+
+
+async def test_a_clock_of_the_host_that_is_a_little_ahead_is_none_of_its_faults() -> None:
+    async with virtual_fund(_fake(), **HEAL) as world:
+        ahead_us = world.clock.now_us() + 300_000_000
+        world.controller.set("s", at_us=ahead_us, heartbeat_us=ahead_us)
+        world.fund.report_feed("f", ahead_us)
+        await world.tick()
+        assert world.fund.may_trade("s")
+        assert world.sent_alerts() == []
 
 
 async def test_the_last_good_figures_of_a_wrong_status_stand() -> None:

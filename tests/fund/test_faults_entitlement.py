@@ -188,6 +188,24 @@ async def test_strategies_that_raise_are_shown_as_stale() -> None:
         assert (status.running_strategies, status.stale, status.data_age_s) == (1, True, 45.0)
 
 
+async def test_an_answer_of_which_every_status_is_wrong_is_a_word_of_the_host() -> None:
+    async with virtual_fund(_fake(), **HEAL) as world:
+        await _ticks(world, 1)
+        world.controller.set("s", equity="10")
+        await _ticks(world, 70)
+        status = await world.fund.status()
+        assert (status.nav, status.stale, status.data_age_s) == (100_000, False, 0.0)
+        assert not world.fund.may_trade("s")
+        told = [(alert.level.value, alert.title) for alert in world.sent_alerts()]
+        assert told == [("WARNING", "s: its status is wrong")]
+        assert ("emergency_stop",) not in world.controller.calls
+        # By an older instant of its own a good status makes the host as old.
+        old_us = world.clock.now_us() - 20_000_000
+        world.controller.set("s", equity=1000, at_us=old_us)
+        await _ticks(world, 1)
+        assert (await world.fund.status()).data_age_s == 21.0
+
+
 async def test_a_strategies_that_hangs_makes_the_host_silent_at_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

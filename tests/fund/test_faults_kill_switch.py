@@ -291,6 +291,7 @@ async def test_any_two_objects_engage_it_and_are_told() -> None:
 async def test_it_is_not_released_while_the_stop_is_not_confirmed() -> None:
     async with virtual_fund(_fake()) as world:
         world.controller.open_orders = 2
+        await _ticks(world, 1)  # the strategies are known, so the stop names them
         await _kill(world)
         await _ticks(world, 1)
         with pytest.raises(StopNotConfirmed, match="2 orders still open"):

@@ -296,7 +296,7 @@ async def test_corporate_actions_and_other_assets_through_the_door(tmp_path: Pat
             assert reader.prices() == await ledger.prices()
             assert reader.realized() == await ledger.realized()
             assert reader.entries_after(1, 3) == await ledger.entries_after(1, 3)
-            assert reader.reconcile([Statement(today, "699")]).ok
+            assert reader.reconcile([Statement(today, "699", None)]).ok
 
 
 async def test_a_withdrawal_of_another_asset_keeps_its_floor() -> None:

@@ -128,7 +128,12 @@ async def test_none_says_nothing_and_cents_are_no_difference() -> None:
     engine = Engine()
     async with fund(engine) as w:
         await w.fund.ledger.record_profit("0.00499")
-        for answer in (None, says(DAY, D("100000.00")), Statement(DAY), says(NEXT, 100_000)):
+        for answer in (
+            None,
+            says(DAY, D("100000.00")),
+            Statement(DAY, None, None),
+            says(NEXT, 100_000),
+        ):
             engine.answer = answer
             assert await end_session(w) == ()
         assert told(w) == []
@@ -141,7 +146,7 @@ async def test_none_says_nothing_and_cents_are_no_difference() -> None:
         ([], "is not a Statement"),
         (says("5 January", 1), "day: '5 January' is not a date"),
         (says("2027-01-01", 1), "day: '2027-01-01' lies in the future"),
-        (Statement(None, 1), "day: None is not a text"),  # type: ignore[arg-type]
+        (Statement(None, 1, None), "day: None is not a text"),  # type: ignore[arg-type]
         (says(DAY, "1"), "cash: '1' is text, not a number"),
         (says(DAY, float("nan")), "cash"),
         (says(DAY, 10**30), "cash"),

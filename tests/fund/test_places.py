@@ -351,6 +351,24 @@ def test_the_context_of_the_start_is_that_of_the_controller(tmp_path: Path) -> N
     assert heard == {"host"}
 
 
+async def test_a_task_that_a_plain_part_begins_may_ask_the_fund() -> None:
+    """It inherits the context of the host, and not that of the actor that asks the part."""
+    answers = list[int]()
+
+    class Engine(FakeController):
+        def strategies(self) -> list[StrategyStatus]:
+            if not answers:
+                nursery.start_soon(ask)
+            return super().strategies()
+
+    async def ask() -> None:
+        answers.append((await world.fund.status()).running_strategies)
+
+    async with virtual_fund(Engine(RUNNING)) as world, trio.open_nursery() as nursery:
+        await world.tick()
+    assert answers == [1]
+
+
 # -- late parts are told once
 
 
@@ -424,6 +442,22 @@ async def test_a_step_that_fails_after_it_was_late_is_told_too(
             "Oversight step engine fails",
             "controller.strategies answers again",
         ]
+
+
+async def test_a_keep_alive_that_raises_is_one_alert_until_it_works() -> None:
+    engine = FakeController(RUNNING)
+    async with virtual_fund(engine, alert_log=True) as world:
+        engine.failures["keep_alive"] = RuntimeError("no")
+        for _ in range(4):
+            world.clock.advance(1)
+            assert (await world.tick()).failed == ()
+        assert world.fund.may_trade("a")
+        assert _told(world) == [("WARNING", "controller.keep_alive fails")]
+        engine.failures.clear()
+        for _ in range(3):
+            world.clock.advance(1)
+            await world.tick()
+        assert _told(world)[1:] == [("INFO", "controller.keep_alive works again")]
 
 
 def _told(world: Any) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ class Hostile:
     __repr__ = __str__
 
 
+OUR_OWN = {str, int, float, Decimal, bool, type(None)}
 ANYTHING = (
     st.none()
     | st.booleans()
@@ -67,10 +69,31 @@ def test_no_value_in_any_field_raises_anything_but_a_named_refusal(value: Any, a
         status: Any = StrategyStatus(**{"name": "s", "state": "running", field: value})
         refused: list[str] = []
         try:
-            assert border.strategy_status(status).status.state in border.STATES
+            own = border.strategy_status(status).status
+            assert own.state in border.STATES
+            assert {type(kept) for kept in msgspec.structs.astuple(own)} <= OUR_OWN
+            assert msgspec.json.decode(msgspec.json.encode(own))["name"] == own.name
         except ConfigError as refusal:
             refused.append(refusal.field)
         assert set(refused) <= {field, "n_wins"}
+
+
+@pytest.mark.parametrize("field", ["equity", "capital_cap", "twin_equity"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, "10", True, Hostile(), 1e300])
+def test_an_optional_figure_is_a_finite_number_or_refused(field: str, value: Any) -> None:
+    status = StrategyStatus(**{"name": "s", "state": "running", field: value})
+    with pytest.raises(ConfigError) as refusal:
+        border.strategy_status(status)
+    assert refusal.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("value", "is_retryable"),
+    [(False, False), (0, False), (True, True), ("", True), (Hostile(), True)],
+)
+def test_only_a_value_that_says_so_makes_a_failure_final(value: Any, is_retryable: bool) -> None:
+    status = StrategyStatus("s", "failed", retryable=value)
+    assert border.strategy_status(status).status.retryable is is_retryable
 
 
 def test_types_of_the_host_become_our_own() -> None:

@@ -17,6 +17,7 @@ from fundops.wire.controller import (
     StrategyState,
     StrategyStatus,
 )
+from fundops.wire.ledger import Statement
 
 NOTHING = msgspec.NODEFAULT
 FIELDS: dict[type[msgspec.Struct], dict[str, object]] = {
@@ -71,6 +72,8 @@ FIELDS: dict[type[msgspec.Struct], dict[str, object]] = {
         "instrument": None,
         "cursor": "",
     },
+    # Required: one that the engine forgot must not pass for one that agrees.
+    Statement: {"day": NOTHING, "cash": NOTHING, "positions": NOTHING},
     StopReport: {"open_orders": NOTHING, "open_positions": NOTHING, "protective_orders": 0},
 }
 

@@ -5,7 +5,6 @@ The last words stand, and age, while the engine is silent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from ....wire.alert import AlertDraft, Category, Level
@@ -14,8 +13,17 @@ from .step import READ_DEADLINE_S, Ports, Step, over
 
 __all__ = ["LATE", "DoubtsStep", "EngineStep", "FeedsStep"]
 
-LATE = "late:"  # and the part: the key of an alert that it is past its deadline
-_STATUS, _FEED = "status:", "feed-status:"  # and whose status is wrong
+# The kinds of dedup keys, each followed by the name of a part, a strategy or a feed.
+LATE = "late:"
+_FAILS = "fails:"  # a part that no step waits for
+_STATUS, _FEED = "status:", "feed-status:"
+# The titles of the alert and of its end.
+_TITLES = {
+    LATE: ("controller.{} is past its deadline", "controller.{} answers again"),
+    _FAILS: ("controller.{} fails", "controller.{} works again"),
+    _STATUS: ("{}: its status is wrong", "{}: its status is right again"),
+    _FEED: ("feed {}: its status is wrong", "feed {}: its status is right again"),
+}
 
 
 class EngineStep(Step):
@@ -28,9 +36,8 @@ class EngineStep(Step):
         """Read the engine; without an answer the last words stand."""
         host = self.ports.host
         host.ask()
-        await host.settle()
-        problem = host.problem
-        return Effects(heard=host.heard(), answered=problem is None, fault=problem)
+        heard, problem = await host.hear(), host.problem
+        return Effects(heard=heard, answered=problem is None, fault=problem)
 
 
 class FeedsStep(Step):
@@ -42,8 +49,7 @@ class FeedsStep(Step):
     async def run(self, tick: Round) -> Effects:
         """Read the feeds. Raises: `HostFault`; the last ones then stand."""
         self.ports.host.ask_feeds()
-        await self.ports.host.settle()
-        return Effects(feeds=self.ports.host.feeds_heard())
+        return Effects(feeds=await self.ports.host.hear_feeds())
 
 
 class DoubtsStep(Step):
@@ -56,45 +62,40 @@ class DoubtsStep(Step):
         super().__init__(ports)
         # By dedup key, the problem that was told. What an earlier life told is remembered, so that
         # its end is told too.
-        self._told = {key: "" for kind in (LATE, _STATUS, _FEED) for key in ports.told(kind)}
+        self._told = {key: "" for kind in _TITLES for key in ports.told(kind)}
 
     async def run(self, tick: Round) -> Effects:
-        """One WARNING for each wrong status and late part, and its end."""
-        late = {f"{LATE}{part}": (part, text) for part, text in self.ports.host.late().items()}
-        wrong = {**self._wrong(tick), **late}
+        """One WARNING for each wrong status and each part that is late or fails, and its end."""
+        wrong = self._wrong(tick)
         alerts = [
-            _late(key, name, text) if key in late else _warning(key, name, text)
-            for key, (name, text) in wrong.items()
+            AlertDraft(Level.WARNING, Category.GENERAL, _title(key), text, None, key)
+            for key, text in wrong.items()
             if self._told.get(key) != text
         ]
         # Before the engine's first word no status is known to be right.
-        silent = [key for key in self._told if not key.startswith(LATE) and not tick.is_heard]
-        alerts += [_over(key) for key in self._told if key not in wrong and key not in silent]
-        kept = {key: self._told[key] for key in silent}
-        self._told = kept | {key: text for key, (_, text) in wrong.items()}
+        of_status = (_STATUS, _FEED)
+        silent = [key for key in self._told if key.startswith(of_status) and not tick.is_heard]
+        alerts += [
+            over(Category.GENERAL, _title(key, is_end=True), key)
+            for key in self._told
+            if key not in wrong and key not in silent
+        ]
+        self._told = {key: self._told[key] for key in silent} | wrong
         return Effects(alerts=tuple(alerts))
 
-    def _wrong(self, tick: Round) -> Mapping[str, tuple[str, str]]:
-        """The wrong statuses by key: whose it is, and the problem."""
-        wrong = {f"{_STATUS}{name}": (name, text) for name, text in tick.heard.doubts.items()}
-        for name, text in self.ports.host.feed_doubts.items():
-            wrong[f"{_FEED}{name}"] = (f"feed {name}", text)
+    def _wrong(self, tick: Round) -> dict[str, str]:
+        """The problem of each wrong status, and of each part that is late or fails, by key."""
+        host = self.ports.host
+        wrong = {f"{_STATUS}{name}": text for name, text in tick.heard.doubts.items()}
+        wrong |= {f"{_FEED}{name}": text for name, text in host.feed_doubts.items()}
+        wrong |= {
+            f"{LATE}{part}": f"it {text}, and is not called again before it comes back"
+            for part, text in host.late().items()
+        }
+        wrong |= {f"{_FAILS}{part}": f"it {text}" for part, text in host.failing().items()}
         return wrong
 
 
-def _warning(key: str, name: str, text: str) -> AlertDraft:
-    return AlertDraft(
-        Level.WARNING, Category.GENERAL, f"{name}: its status is wrong", text, None, key
-    )
-
-
-def _late(key: str, part: str, text: str) -> AlertDraft:
-    title = f"controller.{part} is past its deadline"
-    more = f"it {text}, and is not called again before it comes back"
-    return AlertDraft(Level.WARNING, Category.GENERAL, title, more, None, key)
-
-
-def _over(key: str) -> AlertDraft:
-    if key.startswith(LATE):
-        return over(Category.GENERAL, f"controller.{key.removeprefix(LATE)} answers again", key)
-    return over(Category.GENERAL, f"{key.partition(':')[2]}: its status is right again", key)
+def _title(key: str, *, is_end: bool = False) -> str:
+    kind, _, name = key.partition(":")
+    return _TITLES[f"{kind}:"][is_end].format(name)

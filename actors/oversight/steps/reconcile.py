@@ -7,10 +7,11 @@ The guard keeps it from opening meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from decimal import Decimal
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+from ....runtime import in_pieces
 from ....wire.alert import AlertDraft, Category, Level
 from ....wire.controller import StrategyStatus, stage_risk
 from ....wire.entitlement import capital_minor_of, capital_of
@@ -28,6 +29,19 @@ _ABOVE = "entitled:"  # dedup keys are this and the strategy's name
 _UNREGISTERED = "unregistered:"
 
 Order = tuple[str, str, Decimal]  # strategy, stage, cap
+
+
+class _Compared(NamedTuple):
+    """The strategies whose engine and entitlement differ."""
+
+    above: dict[str, str]  # beyond their entitlement, and how
+    unregistered: list[str]
+    unequal: list[tuple[StrategyStatus, EntitlementTerms]]  # an order makes them equal
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether there is nothing to order or to tell."""
+        return not any(self)
 
 
 class ReconcileStep(Step):
@@ -55,48 +69,47 @@ class ReconcileStep(Step):
 
     async def run(self, tick: Round) -> Effects:
         """Order what differs. Without an answer of the engine nothing is known to differ."""
-        terms, statuses = tick.terms or {}, tick.statuses
-        if not tick.answered or not self._unequal(statuses, terms):
+        terms, host = tick.terms or {}, self.ports.host
+        if not tick.answered:
             return Effects()
-        now = self.ports.host.strategies()  # as it is now: this tick may have changed it
-        alerts = (*self._compared(now, terms), *self._named(now, terms))
-        known = [(status, terms[status.name]) for status in now if status.name in terms]
+        is_told = self._above or self._unregistered
+        if not is_told and (await in_pieces(self._compared(tick.statuses, terms))).is_equal:
+            return Effects()
+        # As it is now: this tick may have changed it.
+        now = await in_pieces(self._compared(await host.strategies(), terms))
+        alerts = (*self._told_above(now.above), *self._told_unregistered(now.unregistered, terms))
         try:
-            await self.ports.host.each(self._order, known)
+            await host.each(self._order, now.unequal)
         except HostFault as fault:
             return Effects(alerts=alerts, fault=fault)
         return Effects(alerts=alerts)
 
     async def _order(self, status: StrategyStatus, entitled: EntitlementTerms) -> None:
+        # Decided anew: the kill switch may have been engaged since the comparison.
         latch = self.ports.host.latch
         order = due(status, entitled, self.ports.capital_minor, killed=latch.engaged)
         if order is not None and not latch.freezes(status.name):
             await self.ports.host.set_stage(*order)
 
-    def _unequal(
-        self, statuses: tuple[StrategyStatus, ...], terms: Mapping[str, EntitlementTerms]
-    ) -> bool:
-        """Whether an order or an alert may be due."""
-        if self._above or self._unregistered:
-            return True
-        killed, capital = self.ports.host.latch.engaged, self.ports.capital_minor
-        return any(
-            (entitled := terms.get(status.name)) is None
-            or above(status, entitled, capital)
-            or due(status, entitled, capital, killed=killed) is not None
-            for status in statuses
-        )
-
     def _compared(
         self, statuses: Sequence[StrategyStatus], terms: Mapping[str, EntitlementTerms]
-    ) -> list[AlertDraft]:
+    ) -> Generator[None, None, _Compared]:
+        found = _Compared({}, [], [])
+        killed, capital = self.ports.host.latch.engaged, self.ports.capital_minor
+        for status in statuses:
+            yield
+            entitled = terms.get(status.name)
+            if entitled is None:
+                found.unregistered.append(status.name)
+                continue
+            if text := above(status, entitled, capital):
+                found.above[status.name] = text
+            if due(status, entitled, capital, killed=killed) is not None:
+                found.unequal.append((status, entitled))
+        return found
+
+    def _told_above(self, above: Mapping[str, str]) -> list[AlertDraft]:
         """Tell each strategy that is above its entitlement, and each that is within it again."""
-        beyond = {
-            status.name: text
-            for status in statuses
-            if (entitled := terms.get(status.name)) is not None
-            and (text := above(status, entitled, self.ports.capital_minor))
-        }
         alerts = [
             AlertDraft(
                 Level.CRITICAL,
@@ -106,7 +119,7 @@ class ReconcileStep(Step):
                 name,
                 f"{_ABOVE}{name}",
             )
-            for name, text in beyond.items()
+            for name, text in above.items()
             if name not in self._above
         ]
         alerts += [
@@ -116,16 +129,15 @@ class ReconcileStep(Step):
                 f"{_ABOVE}{name}",
                 name,
             )
-            for name in sorted(self._above - beyond.keys())
+            for name in sorted(self._above - above.keys())
         ]
-        self._above = set(beyond)
+        self._above = set(above)
         return alerts
 
-    def _named(
-        self, statuses: Sequence[StrategyStatus], terms: Mapping[str, EntitlementTerms]
+    def _told_unregistered(
+        self, found: Sequence[str], terms: Mapping[str, EntitlementTerms]
     ) -> list[AlertDraft]:
         """Name each strategy once that is not registered, and the end of it."""
-        found = [status.name for status in statuses if status.name not in terms]
         alerts = [
             AlertDraft(
                 Level.WARNING,

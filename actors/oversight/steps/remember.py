@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from msgspec.structs import astuple, replace
 
-from ....runtime import FundopsError
+from ....runtime import FundopsError, in_pieces
 from ....wire.alert import AlertDraft, Level, SendAlert
 from ...alert.requests import requested
 from .. import schema
@@ -39,11 +39,12 @@ class RememberStep(Step):
             bool(statements)
             or tick.number == 1
             or len(tick.minutes) >= MINUTES_MAX
-            or schema.must_remember(memory, tick.stored)
+            or await in_pieces(schema.must_remember(memory, tick.stored))
         )
         minutes = tick.minutes if must else ()
         if must:
-            statements += [schema.remembered(memory), *schema.minute_lines(minutes)]
+            record = await in_pieces(schema.remembered(memory))
+            statements += [record, *schema.minute_lines(minutes)]
         crashes = ports.crashes.ready()
         if ports.settings.alerts_enabled:
             statements += requested(ports.clock.now_us(), [*crashes, *tick.alerts])

@@ -9,9 +9,10 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
+from ....runtime import in_pieces
 from ....wire.controller import StrategyStatus
 from ...calendar import End, calendar_of
-from .. import closing
+from .. import closing, schema
 from ..round import Effects, Round, applied, joined, nav_minor, paid_in_minor
 from .step import Ports, Step
 
@@ -46,16 +47,16 @@ class SessionsStep(Step):
         if due and settings.ledger_enabled:
             self.ports.host.ask_statement()
         missed = {end.session: _last_known(tick, end) for end in due if end.missed}
-        figures = {**tick.figures, **missed}
+        kept = {session: await in_pieces(schema.kept(known)) for session, known in missed.items()}
         memory, lines = closing.begin(
             memory,
             settings,
             due,
-            figures,
+            kept,
             now_us=tick.now_us,
             capital_minor=paid_in_minor(tick, self.ports.capital_minor),
         )
-        return Effects(due=due, memory=memory, lines=lines, figures=figures)
+        return Effects(due=due, memory=memory, lines=lines, figures={**tick.figures, **missed})
 
 
 class CloseStep(Step):
@@ -70,18 +71,17 @@ class CloseStep(Step):
         found = Effects()
         for end in tick.due:
             if not end.missed:
-                closed = self._close(tick, end, nav)
+                closed = await self._closed(tick, end, nav)
                 found, tick = joined(found, closed), applied(tick, closed)
         if tick.due:
             found = joined(found, Effects(figures=_awaited(tick)))
         return found if tick.suspect else joined(found, _noted(tick))
 
-    def _close(self, tick: Round, end: End, nav: int) -> Effects:
+    async def _closed(self, tick: Round, end: End, nav: int) -> Effects:
         silent = not (tick.is_heard and closing.had_tick(tick.memory, end, tick.now_us))
         statuses = () if silent else tick.statuses
-        memory, lines = closing.close(
-            tick.memory, self.ports.settings, end, statuses, nav_minor=nav
-        )
+        kept = await in_pieces(schema.kept(statuses))
+        memory, lines = closing.close(tick.memory, self.ports.settings, end, kept, nav_minor=nav)
         return Effects(memory=memory, lines=lines, figures={**tick.figures, end.session: statuses})
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ....runtime import ActorError, FundopsError, Rejected
+from ....runtime import ActorError, FundopsError, Rejected, in_pieces
 from ....wire.errors import AmountError, OutcomeUnknown
 from ....wire.ledger import Entries, Posted, PostMany, Withdraw
 from ....wire.money import positive_minor
@@ -33,7 +33,7 @@ async def withdrawn(
     if leaving is None:
         return await ports.ask("ledger", event), Effects()
     before = replace(tick.memory, leaving=leaving)
-    refusal = await ports.append((schema.remembered(before),))
+    refusal = await ports.append((await in_pieces(schema.remembered(before)),))
     if refusal is not None:
         return refusal, Effects(stored=schema.load(ports.rows))
     kept = Effects(memory=before, stored=before)

@@ -263,14 +263,37 @@ async def test_keep_alive_is_never_called_twice_at_once(
         assert engine.alive_until_us == 9
 
 
-async def test_a_keep_alive_that_raises_stops_nothing() -> None:
-    engine = FakeController()
+@pytest.mark.parametrize("is_plain", [True, False])
+async def test_a_keep_alive_that_raises_stops_nothing_and_is_named(is_plain: bool) -> None:
+    class Plain(FakeController):
+        def keep_alive(self, until_us: int) -> None:  # type: ignore[override]
+            if "keep_alive" in self.failures:
+                raise self.failures["keep_alive"]
+            self.alive_until_us = until_us
+
+    engine = Plain() if is_plain else FakeController()
     engine.failures["keep_alive"] = RuntimeError("no")
     async with _host(engine) as host:
+        assert host.failing() == {}
         for _ in range(2):
             host.start_keep_alive(7)
             await trio.testing.wait_all_tasks_blocked()
+            assert host.failing() == {"keep_alive": "raised RuntimeError: no"}
         del engine.failures["keep_alive"]
         host.start_keep_alive(8)
         await trio.testing.wait_all_tasks_blocked()
-        assert engine.alive_until_us == 8
+        assert (engine.alive_until_us, host.failing()) == (8, {})
+
+
+async def test_a_keep_alive_past_its_deadline_is_late_and_has_not_failed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Hung(FakeController):
+        async def keep_alive(self, until_us: int) -> None:
+            await trio.sleep_forever()
+
+    async with _host(Hung()) as host:
+        host.start_keep_alive(7)
+        await trio.sleep(1.2)
+        assert host.late() == {"keep_alive": "did not answer within 1 s"}
+        assert host.failing() == {}

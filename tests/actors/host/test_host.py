@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import trio
@@ -15,10 +15,11 @@ from fundops import FeedStatus, Fill, StrategyStatus, VirtualClock
 from fundops.actors.host import Host
 from fundops.actors.host.places import CutOff
 from fundops.reported import Reported
+from fundops.runtime import pieces
 from fundops.testing import FakeController
-from fundops.wire.controller import StopReport
+from fundops.wire.controller import StopReport, StrategyState
 from fundops.wire.errors import HostFault, HostLate
-from fundops.wire.guard import StopEnded
+from fundops.wire.guard import KillStatus, StopEnded
 from fundops.wire.recovery import AttemptEnded, AttemptLate
 
 RUNNING = StrategyStatus("a", "running")
@@ -78,7 +79,7 @@ async def _world(engine: Any = None, *, inline: bool = False) -> AsyncIterator[W
 
 async def test_an_answer_made_inline_is_there_at_once(autojump_clock: Clock) -> None:
     async with _world(inline=True) as world:
-        assert world.host.strategies() == (RUNNING,)
+        assert await world.host.strategies() == (RUNNING,)
 
 
 async def test_a_coroutine_that_only_computes_is_there_after_settling(
@@ -94,9 +95,8 @@ async def test_a_coroutine_that_only_computes_is_there_after_settling(
     async with _world(Engine(), inline=True) as world:
         world.host.ask()
         world.host.ask_feeds()
-        await world.host.settle()
-        assert world.host.heard().statuses == (RUNNING,)
-        assert world.host.feeds_heard() == (FeedStatus("f", 1, 300.0),)
+        assert (await world.host.hear()).statuses == (RUNNING,)
+        assert await world.host.hear_feeds() == (FeedStatus("f", 1, 300.0),)
 
 
 async def test_an_answer_that_comes_later_has_the_age_of_its_coming(autojump_clock: Clock) -> None:
@@ -114,7 +114,7 @@ async def test_a_question_is_not_asked_again_while_it_is_awaited(autojump_clock:
     async with _world() as world:
         for _ in range(3):
             world.host.ask()
-            await world.host.settle()
+            await world.host.hear()
         assert world.place.made == ["strategies"]
         assert world.host.problem is None
         await world.place.come_back("strategies")
@@ -157,7 +157,7 @@ async def test_a_coroutine_that_hangs_is_ended_and_asked_again(autojump_clock: C
         assert world.host.heard().silent
         engine.hangs = False
         world.host.ask()
-        await world.host.settle()
+        await world.host.hear()
         assert world.host.late() == {}
         assert not world.host.heard().silent
 
@@ -189,7 +189,7 @@ async def test_a_hang_of_one_part_stops_no_other(autojump_clock: Clock) -> None:
         assert world.host.fills("") is None
         await world.place.come_back("feeds")
         await world.place.come_back("fills")
-        assert world.host.feeds_heard() == ()
+        assert await world.host.hear_feeds() == ()
         assert world.host.fills("") == ()
 
 
@@ -241,7 +241,58 @@ async def test_an_answer_that_is_no_list_is_named_by_its_type(
         with pytest.raises(HostFault, match=text):
             world.host.fills("")
         with pytest.raises(HostFault, match=text):
-            world.host.strategies()
+            await world.host.strategies()
+
+
+async def test_an_answer_with_too_many_strategies_is_refused_and_the_last_words_stand() -> None:
+    def some(count: int) -> dict[str, StrategyStatus]:
+        return {f"s{number}": StrategyStatus(f"s{number}", "running") for number in range(count)}
+
+    async with _world(inline=True) as world:
+        world.engine.statuses = some(10_000)
+        assert len(await world.host.strategies()) == 10_000
+        world.engine.statuses = some(10_001)
+        with pytest.raises(HostFault, match="10001 strategies; at most 10000 are managed"):
+            await world.host.strategies()
+        assert len(world.host.heard().statuses) == 10_000
+
+
+async def test_the_last_good_status_of_one_set_aside_keeps_its_place() -> None:
+    a, b = StrategyStatus("a", "running", equity=1), StrategyStatus("b", "paused", equity=2)
+    wrong = StrategyStatus("a", "running", equity="1")  # type: ignore[arg-type]
+    new = StrategyStatus("c", "running")
+
+    class Engine:
+        answer: Sequence[object] = ()
+
+        def strategies(self) -> Sequence[object]:
+            return self.answer
+
+    async with _world(Engine(), inline=True) as world:
+        for answer, doubtful in (
+            ([a, b], []),
+            ([wrong, b], ["a"]),
+            ([a, b, a], ["a"]),
+            ([wrong, b, a, wrong], ["a"]),
+            ([a, b, new, new], ["c"]),  # of which no good one is known
+            ([a, b], []),
+        ):
+            world.engine.answer = answer
+            assert await world.host.strategies() == (a, b)
+            assert list(world.host.heard().doubts) == doubtful
+
+
+@pytest.mark.parametrize("state", get_args(StrategyState))
+async def test_a_heartbeat_is_expected_of_a_running_strategy_alone(state: StrategyState) -> None:
+    async with _world(inline=True) as world:
+        now_us = world.clock.now_us()
+        world.engine.set("a", state=state, heartbeat_us=now_us)
+        world.clock.advance(60)
+        await world.host.strategies()
+        assert world.host.heard().lapsed == {}
+        world.clock.advance(1)
+        text = {"a": "its last heartbeat is 61 s old"} if state == "running" else {}
+        assert world.host.heard().lapsed == text
 
 
 async def test_a_feed_is_well_again_with_its_answer(autojump_clock: Clock) -> None:
@@ -250,11 +301,57 @@ async def test_a_feed_is_well_again_with_its_answer(autojump_clock: Clock) -> No
         world.host.ask_feeds()
         await world.place.come_back("feeds")
         with pytest.raises(HostFault, match="ZeroDivisionError"):
-            world.host.feeds_heard()
+            await world.host.hear_feeds()
         del world.engine.feeds
         world.host.ask_feeds()
         await world.place.come_back("feeds")
-        assert world.host.feeds_heard() == ()
+        assert await world.host.hear_feeds() == ()
+
+
+@pytest.mark.parametrize("part", ["strategies", "feeds"])
+async def test_an_answer_that_is_still_being_read_never_replaces_a_newer_one(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_S", 0.0)
+    async with _world(inline=True) as world:
+        engine, host = world.engine, world.host
+
+        def say(figure: int, count: int) -> None:
+            names = [f"s{number}" for number in range(count)]
+            engine.statuses = {name: StrategyStatus(name, "running", figure) for name in names}
+            engine.feed_statuses = [FeedStatus(name, figure) for name in names]
+
+        async def asked() -> None:
+            await (host.strategies_now() if part == "strategies" else host.feeds_now())
+
+        say(1, 50)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asked)
+            for _ in range(20):  # it is at some item between the first and the last
+                await trio.lowlevel.checkpoint()
+            say(2, 1)
+            await asked()
+        statuses, feeds = host.heard().statuses, await host.hear_feeds()
+        assert [status.equity for status in statuses] == ([2] if part == "strategies" else [])
+        assert [feed.last_data_us for feed in feeds] == ([2] if part == "feeds" else [])
+
+
+async def test_the_last_good_status_of_a_feed_set_aside_stands_and_its_name_is_told() -> None:
+    good = [FeedStatus("a", 1, 5.0), FeedStatus("b", 2, 5.0)]
+    wrong = FeedStatus("a", "now", 5.0)  # type: ignore[arg-type]
+    new = FeedStatus("c", 3, 5.0)
+    async with _world(inline=True) as world:
+        for answer, doubtful in (
+            (good, []),
+            ([wrong, good[1]], ["a"]),
+            ([*good, good[0]], ["a"]),
+            ([*good, None], ["item 3"]),
+            ([*good, new, new], ["c"]),  # of which no good one is known
+            (good, []),
+        ):
+            world.engine.feed_statuses = answer
+            assert await world.host.feeds_now() == tuple(good)
+            assert list(world.host.feed_doubts) == doubtful
 
 
 # -- reports after a cursor
@@ -353,6 +450,44 @@ async def test_two_acts_of_one_part_may_be_in_flight_in_time(autojump_clock: Clo
         await world.place.come_back("stop")
         await world.place.come_back("stop")
         assert sorted(world.engine.calls) == [("stop", "a", "why"), ("stop", "b", "why")]
+
+
+async def test_mode_observe_makes_no_act_and_tells_each_once() -> None:
+    class Engine(FakeController):
+        async def keep_alive(self, until_us: int) -> None:
+            self._called("keep_alive", until_us)
+
+    engine = Engine(RUNNING)
+    async with trio.open_nursery() as nursery:
+        host = Host(engine, nursery, clock=VirtualClock(1_000_000), observing=True)
+        told = list[AttemptEnded | AttemptLate]()
+        for _ in range(2):
+            await host.pause("a", "r")
+            await host.resume("a")
+            await host.stop("a", "r")
+            await host.set_stage("a", "paper", None)
+            host.start_keep_alive(7)
+            assert not host.start_stop_all("r", "halt", ("a",), lambda _: None)
+            host.start_emergency_stop("silent")
+            host.start_restart("a", "1", told.append)
+            await host.idle()
+        assert engine.calls == []
+        withheld = [(act.part, act.strategy, act.call) for act in host.take_withheld()]
+        assert withheld == [
+            ("pause", "a", "pause('a', 'r')"),
+            ("resume", "a", "resume('a')"),
+            ("stop", "a", "stop('a', 'r')"),
+            ("set_stage", "a", "set_stage('a', 'paper', None)"),
+            ("keep_alive", "", "keep_alive()"),
+            ("stop_all", "", "stop_all('r', 'halt', ('a',))"),
+            ("emergency_stop", "", "emergency_stop()"),
+            ("restart", "a", "restart('a')"),
+        ]
+        assert [ended.error for ended in told if isinstance(ended, AttemptEnded)] == [
+            "HostFault: controller.restart: is not called in mode observe"
+        ] * 2
+        await host.pause("a", "r")
+        assert host.take_withheld() == ()
 
 
 async def test_acts_are_done_in_order_and_a_fault_stops_no_other(autojump_clock: Clock) -> None:
@@ -461,8 +596,24 @@ async def test_the_end_of_a_fund_waits_for_a_stop_for_its_deadline_alone(
         _, begin = _stops(world)
         begin()
         begun = trio.current_time()
-        await world.host.finish_stop()
+        with trio.CancelScope() as scope:
+            scope.cancel()  # as the fund's nursery is, when the fund fails
+            await world.host.finish_stop()
         assert 9 < trio.current_time() - begun <= 11
+
+
+async def test_one_strategy_is_never_told_twice_at_once_to_stop(autojump_clock: Clock) -> None:
+    async with _world() as world:
+        for _ in range(3):
+            world.host.start_stop("a", "r")
+            world.host.start_stop("b", "r")
+            await trio.testing.wait_all_tasks_blocked()
+        assert world.place.made == ["stop", "stop"]
+        for _ in range(2):  # in any order
+            await world.place.come_back("stop")
+        world.host.start_stop("a", "r")
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.place.made == ["stop"] * 3
 
 
 # -- restarts
@@ -482,6 +633,51 @@ async def test_a_restart_that_is_late_goes_on_and_holds_up_no_other_strategy(
         await world.place.come_back("restart")
         assert told[1:] == [AttemptEnded("b", "2", None, True), AttemptEnded("a", "1", None, True)]
         await world.host.idle()
+
+
+@pytest.mark.parametrize("act", ["restart", "resume"])
+@pytest.mark.parametrize(("spared", "refused"), [((), True), (("a",), False)])
+async def test_under_the_kill_switch_nothing_is_restarted_or_resumed_in_its_scope(
+    act: str, spared: Sequence[str], refused: bool
+) -> None:
+    async with _world(inline=True) as world:
+        errors = list[object]()
+        world.host.latch.spared = frozenset(spared)
+        world.host.latch.set(KillStatus("ENGAGED", "r", "ann", 0, action="halt"))
+        if act == "restart":
+            world.host.start_restart("a", "1", lambda ended: errors.append(ended.error))
+            await world.host.idle()
+        else:
+            try:
+                errors.append(await world.host.resume("a"))  # type: ignore[func-returns-value]
+            except HostFault as fault:
+                errors.append(fault)
+        (error,) = errors
+        assert (error is not None, world.engine.calls == []) == (refused, refused)
+
+
+@pytest.mark.parametrize("act", ["restart", "resume"])
+@pytest.mark.parametrize(("spared", "stops"), [((), 1), (("a",), 0), (("b",), 1)])
+async def test_what_returns_under_the_kill_switch_is_stopped_in_its_scope_alone(
+    autojump_clock: Clock, act: str, spared: Sequence[str], stops: int
+) -> None:
+    async with _world() as world, trio.open_nursery() as nursery:
+        host = world.host
+
+        async def resume() -> None:
+            with suppress(HostFault):
+                await host.resume("a")
+
+        if act == "restart":
+            host.start_restart("a", "1", lambda _: None)
+        else:
+            nursery.start_soon(resume)
+        await trio.testing.wait_all_tasks_blocked()
+        host.latch.spared = frozenset(spared)
+        host.latch.set(KillStatus("ENGAGED", "r", "ann", 0, action="halt"))
+        await world.place.come_back(act)
+        assert world.place.made == [act, *["stop"] * stops]
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_error_of_a_restart_is_that_of_the_engine(autojump_clock: Clock) -> None:
@@ -519,6 +715,42 @@ class Wall:
 
     def monotonic_s(self) -> float:
         return self.now_s
+
+
+@pytest.mark.parametrize(("gap_s", "aged_s"), [(2.0, 2.0), (3.0, 3.0), (3.5, 1.0), (60.0, 1.0)])
+async def test_more_than_three_ticks_without_one_were_a_stall_of_ours(
+    gap_s: float, aged_s: float
+) -> None:
+    clock, engine = VirtualClock(1_000_000), FakeController(RUNNING)
+    async with trio.open_nursery() as nursery:
+        host = Host(engine, nursery, clock=clock, tick_interval_s=1.0)
+        host.ask()
+        assert host.heard().age_s == 0
+        engine.failures["strategies"] = ConnectionError("gone")
+        for stalls in range(1, 18):
+            clock.advance(gap_s)
+            host.ask()
+            if stalls <= 16:  # as many as are remembered
+                assert host.heard().age_s == pytest.approx(stalls * aged_s)
+        assert host.heard().silent
+
+
+async def test_a_jump_of_virtual_time_is_no_stall() -> None:
+    async with _world(inline=True) as world:
+        world.host.ask()
+        world.clock.advance(60)
+        world.host.pulse()
+        assert world.host.heard().age_s == 60
+
+
+async def test_a_late_pulse_is_no_stall_where_the_ticks_are_ours() -> None:
+    wall, engine = Wall(), FakeController(RUNNING)
+    async with trio.open_nursery() as nursery:
+        host = Host(engine, nursery, clock=wall, tick_interval_s=60.0)
+        host.ask()
+        wall.now_s += 50
+        host.pulse()
+        assert host.heard().age_s == pytest.approx(50)
 
 
 async def test_a_stall_of_ours_is_no_silence_of_a_host_that_drives_the_ticks() -> None:

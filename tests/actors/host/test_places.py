@@ -227,6 +227,14 @@ async def test_slow_plain_calls_are_counted_and_named_once(
     assert line.startswith("controller.feeds took 2.0 ms on the fund's loop")
 
 
+@pytest.mark.parametrize(("calls", "lines"), [(9, 0), (10, 1)])
+async def test_ten_slow_calls_in_a_row_are_named(
+    caplog: pytest.LogCaptureFixture, calls: int, lines: int
+) -> None:
+    place, log = _slow_calls(caplog, *[0.0011] * calls, *[0.0009] * 5)
+    assert (place.slow, len(log)) == ({"feeds": calls}, lines)
+
+
 async def test_a_plain_call_of_a_second_is_named_at_once(caplog: pytest.LogCaptureFixture) -> None:
     place, log = _slow_calls(caplog, 1.5)
     assert (place.slow, len(log)) == ({"feeds": 1}, 1)

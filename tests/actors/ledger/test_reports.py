@@ -219,7 +219,7 @@ def test_a_difference_names_days_figures_and_the_entries_between(reports: Report
         [
             Statement(FIRST, 895, {"X": 11}),
             Statement(SECOND, "947.5", {"X": 11, "W": 1}),
-            Statement(THIRD, 0),
+            Statement(THIRD, 0, None),
         ]
     )
     assert (answer.ok, answer.agreed, answer.differs, answer.later) == (
@@ -239,18 +239,18 @@ def test_a_difference_names_days_figures_and_the_entries_between(reports: Report
 
 
 def test_a_statement_may_be_silent_about_a_part(reports: Reports) -> None:
-    assert reports.reconcile([Statement(THIRD, None, None), Statement(FIRST, 895)]).ok
+    assert reports.reconcile([Statement(THIRD, None, None), Statement(FIRST, 895, None)]).ok
     assert reports.reconcile([]).agreed is None
-    assert reports.reconcile([Statement(FIRST, "895.01")], "0.01").ok
-    assert not reports.reconcile([Statement(FIRST, "895.02")], "0.01").ok
+    assert reports.reconcile([Statement(FIRST, "895.01", None)], "0.01").ok
+    assert not reports.reconcile([Statement(FIRST, "895.02", None)], "0.01").ok
 
 
 @pytest.mark.parametrize(
     ("statements", "error"),
     [
-        ([Statement("soon", 1)], BadField),
-        ([Statement(FIRST, 1), Statement(FIRST, 1)], BadField),
-        ([Statement(FIRST, "x")], AmountError),
+        ([Statement("soon", 1, None)], BadField),
+        ([Statement(FIRST, 1, None), Statement(FIRST, 1, None)], BadField),
+        ([Statement(FIRST, "x", None)], AmountError),
         ([Statement(FIRST, 1, {"X": None})], AmountError),  # type: ignore[dict-item]
         ([Statement(FIRST, 1, {"": 1})], BadField),
         ([Statement(FIRST, 1, [("X", 1)])], BadField),  # type: ignore[arg-type]

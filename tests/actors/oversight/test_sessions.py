@@ -13,7 +13,7 @@ from fundops.actors.oversight.closing import begin, ends, had_tick
 from fundops.actors.oversight.fees import FeeSettings, FeeState
 from fundops.actors.oversight.schema import Memory, kept, must_remember, read_back
 from fundops.actors.oversight.settings import OversightSettings
-from fundops.runtime import ConfigError
+from fundops.runtime import ConfigError, at_once
 from fundops.wire.controller import StrategyStatus
 from fundops.wire.guard import GuardState, StrategyBook
 from fundops.wire.oversight import Tick
@@ -114,10 +114,10 @@ def test_a_tick_at_the_end_counts_and_one_at_the_begin_does_not() -> None:
 
 def test_the_first_tick_of_a_session_is_stored_at_once() -> None:
     ended = msgspec.structs.replace(MEMORY, session="2026-03-02", ended_us=1_000, tick_us=1_000)
-    assert not must_remember(ended, ended)
-    assert must_remember(msgspec.structs.replace(ended, tick_us=1_001), ended)
+    assert not at_once(must_remember(ended, ended))
+    assert at_once(must_remember(msgspec.structs.replace(ended, tick_us=1_001), ended))
     inside = msgspec.structs.replace(ended, tick_us=1_001)
-    assert not must_remember(msgspec.structs.replace(ended, tick_us=1_002), inside)
+    assert not at_once(must_remember(msgspec.structs.replace(ended, tick_us=1_002), inside))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_peak_is_stored_when_it_has_risen_by_a_tenth_of_a_percent(
 ) -> None:
     stored = Memory(guard=GuardState(units=1.0, peak_per_unit=1.0))
     guard = msgspec.structs.replace(stored.guard, peak_per_unit=peak)
-    assert must_remember(msgspec.structs.replace(stored, guard=guard), stored) is must
+    assert at_once(must_remember(msgspec.structs.replace(stored, guard=guard), stored)) is must
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_missed_sessions_pay_on_the_nav_of_the_last_tick() -> None:
         memory,
         settings,
         found,
-        {"2026-03-02": (status,), "2026-03-03": (), "2026-03-04": ()},
+        {"2026-03-02": at_once(kept((status,))), "2026-03-03": (), "2026-03-04": ()},
         now_us=us("2026-03-05 12:00:00"),
         capital_minor=capital,
     )
@@ -219,4 +219,4 @@ def test_figures_that_cannot_be_stored_are_left_out_of_the_record() -> None:
     good = StrategyStatus("a", "running", equity=1.5)
     odd = StrategyStatus("b", "running", equity=Odd())  # type: ignore[arg-type]
     unknown = StrategyStatus("c", "crashed")  # type: ignore[arg-type]
-    assert read_back(kept((good, odd, unknown))) == (good,)
+    assert read_back(at_once(kept((good, odd, unknown)))) == (good,)

@@ -10,14 +10,19 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from fundops.actors.oversight import schema
 from fundops.actors.oversight.round import Effects, Round
 from fundops.actors.oversight.steps import STEPS, Step
+from fundops.actors.oversight.steps.engine import EngineStep, FeedsStep
 from fundops.actors.oversight.steps.guard import GuardStep
+from fundops.actors.oversight.steps.reconcile import ReconcileStep
+from fundops.actors.oversight.steps.remember import RememberStep
+from fundops.actors.oversight.steps.sessions import CloseStep
 from fundops.actors.persistence import DurableActor, Reader, Refusal
 from fundops.reader import open_reader
-from fundops.runtime import FundopsError
+from fundops.runtime import FundopsError, pieces
 from fundops.testing import FakeController, VirtualFund, virtual_fund
-from fundops.wire.controller import StrategyStatus
+from fundops.wire.controller import FeedStatus, StrategyStatus
 from fundops.wire.persistence import Statement
 
 # Without an answer of the engine, and without an end of a session, there is no sample of risk.
@@ -252,3 +257,44 @@ async def test_a_tick_waits_for_its_commits(
             [(line,)] = reader.rows("SELECT session FROM nav_history")
             keys = reader.rows("SELECT key FROM entry WHERE key LIKE 'fee:%'")
         assert (line, keys) == ("2026-01-05", [("fee:management:2026-01-05",)])
+
+
+async def test_other_tasks_run_while_a_step_goes_through_many_strategies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_S", 0.0)
+    monkeypatch.setattr(schema, "BOOKS_AT_ONCE", 1)
+    count, turns, taken = 30, 0, dict[str, int]()
+
+    def counting(run: Callable[[Step, Round], Any]) -> Callable[[Step, Round], Any]:
+        async def counted(self: Step, tick: Round) -> Effects:
+            before = turns
+            effects: Effects = await run(self, tick)
+            taken[self.name] = turns - before
+            return effects
+
+        return counted
+
+    for step in (EngineStep, FeedsStep, ReconcileStep, CloseStep, RememberStep):
+        monkeypatch.setattr(step, "run", counting(step.run))
+
+    async def spin() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    names = [f"s{number}" for number in range(count)]
+    engine = FakeController(*(StrategyStatus(name, "running", stage="paper") for name in names))
+    engine.feed_statuses = [FeedStatus(name, None) for name in names]
+    async with virtual_fund(engine, promotion_enabled=True) as world:
+        for name in names:
+            await world.fund.promotion.register(name)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(spin)
+            for session in (None, "2026-01-06"):
+                world.clock.advance(1)
+                await world.tick(session)
+            nursery.cancel_scope.cancel()
+    assert taken.keys() == {"engine", "feeds", "reconcile", "session", "remember"}
+    assert min(taken.values()) >= count - 1, taken

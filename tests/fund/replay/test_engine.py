@@ -191,6 +191,13 @@ def test_a_trade_that_only_pays_its_costs_is_no_win() -> None:
     assert _money(market.status)[1] == -2 * 1_000 * COST
 
 
+def test_a_trade_is_won_only_above_the_costs_of_both_of_its_fills() -> None:
+    for close, wins in ((300.01, 0), (300.02, 1)):  # a fill costs a quarter of a basis point
+        market = Market([(300, close)], [1], flat_at_close=True)
+        market.ticks(0)
+        assert (market.status.n_trades, market.status.n_wins) == (1, wins)
+
+
 def test_a_strategy_that_has_lost_everything_buys_nothing() -> None:
     market = Market([(100, 250), (250, 100)], [-1, 1], flat_at_close=True)
     market.ticks(0)
@@ -395,6 +402,28 @@ async def test_after_a_stop_nothing_new_is_opened(action: Any, left: int) -> Non
     before = market.status.n_trades
     market.ticks(1)
     assert market.status.n_trades == before
+
+
+async def test_a_stop_touches_the_strategies_in_its_scope_alone() -> None:
+    market = Market([(100, 110)] * 2, [1, 1], symbols=("X", "Y"))
+    market.ticks(0)
+    report = await market.engine.stop_all("test", "flatten", ("on-X", "no such"))
+    assert (report.open_orders, report.open_positions) == (0, 0)
+    on_x, on_y = market.engine.strategies()
+    assert (on_x.state, on_y.state) == ("stopped", "running")
+    assert (_money(on_x)[2], _money(on_y)[2] > 0) == (0, True)
+    await market.engine.stop("on-Y", "test")
+    assert _money(market.engine.strategies()[1])[2] == 0
+
+
+async def test_a_freeze_touches_nothing() -> None:
+    market = Market([(100, 110)] * 2, [1, 1])
+    market.ticks(0)
+    before = market.status
+    report = await market.engine.stop_all("test", "freeze", ("on-X",))
+    assert (report.open_orders, report.open_positions) == (0, 1)
+    assert market.status == before
+    assert before.state == "running"
 
 
 # -- money is conserved
