@@ -54,6 +54,7 @@ class Model:
         self.cursor = self.calendar.newest(now_us).session
         self.accrued_us: int | None = None
         self.accrued, self.posted, self.pnl = 0.0, 0.0, 0.0
+        self.base: float | None = None
         self.ticks: list[int] = []
         self.word: tuple[int, float] | None = None  # when, and the equity
         self.lines: list[Line] = []
@@ -92,7 +93,9 @@ class Model:
             self._accrue(now_us, basis)
             self.accrued_us = self.accrued_us or now_us
         if figures is not None:
-            self.pnl = figures[0]
+            if self.base is None:  # adopted with these figures
+                self.base = figures[0]
+            self.pnl = figures[0] - self.base
         for end, fee in fresh:
             self.lines.append(Line(end.session, False, self.nav, fee))
             if now_us == end.at_us or any(end.began_us < tick <= end.at_us for tick in self.ticks):

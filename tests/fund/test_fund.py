@@ -519,6 +519,7 @@ async def test_engaging_twice_keeps_the_first_reason() -> None:
 
 async def test_a_stop_that_is_not_confirmed_is_asked_for_again_until_it_is() -> None:
     async with virtual_fund(_running("a"), kill_action="flatten", **EVERYTHING) as world:
+        await _live(world)
         world.controller.open_orders = 3
         assert (await world.fund.kill_switch.engage(reason="test", by="ann")).state == "ENGAGING"
         await world.tick()
