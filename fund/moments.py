@@ -11,6 +11,7 @@ from fundops.wire.foreign import plain_number, plain_text
 __all__ = ["Instant", "Moment", "day_of", "given_us", "instant_us", "moment_of"]
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LAST_US = 253_402_300_799_999_999  # of the year 9999
 
 Instant = int | dt.datetime | dt.date
 Moment = Instant | str
@@ -28,6 +29,8 @@ def given_us(field: str, at: Instant) -> int:
     """As `instant_us`, of an instant that must be given. Raises: `ConfigError`."""
     number, given = plain_number(at), _time_of(at)
     if type(number) is int:
+        if not 0 <= number <= _LAST_US:
+            raise ConfigError(field, f"{shown(at)} is no time from the year 1970 to 9999")
         return number  # also an integer of another library, such as numpy
     if type(given) is dt.date:
         given = dt.datetime(given.year, given.month, given.day, tzinfo=dt.UTC)

@@ -60,6 +60,8 @@ def _check_ladder(policy: PromotionPolicy) -> None:
             raise PolicyError(f"{place}.real_capital_cap", f"{rung.mode} has no real capital")
         if rung.mode == "live" and rung.notional_cap:
             raise PolicyError(f"{place}.notional_cap", f"{rung.stage.value} simulates no orders")
+    if policy.on_new_version == "shadow" and PromotionStage.Shadow not in stages:
+        raise PolicyError("on_new_version", "the ladder has no shadow for it")
     for lower, higher in pairwise(policy.rungs):
         if higher.real_capital_cap < lower.real_capital_cap:
             raise PolicyError(

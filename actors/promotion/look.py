@@ -20,7 +20,7 @@ from ..persistence import Rows
 from . import core, evidence, notes, schema
 from .desk import BY_THE_RULES, Decided, Desk
 from .limits import breach
-from .metrics import count_of, figure_of
+from .metrics import amount_of, count_of
 from .roster import Roster
 from .strategy import Change, Strategy
 from .track import Reading, Sample
@@ -329,7 +329,7 @@ def _reading(strategy: Strategy, status: StrategyStatus, now_us: int) -> Reading
         and status.stage != strategy.stage.value
     ):
         return None
-    equity, allocated = figure_of(status.equity), figure_of(status.allocated)
+    equity, allocated = amount_of(status.equity), amount_of(status.allocated)
     n_trades, n_wins = count_of(status.n_trades), count_of(status.n_wins)
     if equity is None or allocated is None or n_trades is None or n_wins is None:
         return None
@@ -340,8 +340,8 @@ def _reading(strategy: Strategy, status: StrategyStatus, now_us: int) -> Reading
         allocated,
         n_trades,
         n_wins,
-        figure_of(status.realized_pnl),
-        figure_of(status.unrealized_pnl),
+        amount_of(status.realized_pnl),
+        amount_of(status.unrealized_pnl),
         status.run if isinstance(status.run, str) else None,
         now_us,
     )

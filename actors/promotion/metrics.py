@@ -14,12 +14,13 @@ from typing import Any, Final
 from ...runtime import FOREIGN_ERRORS
 from ...wire.errors import MetricError
 from ...wire.foreign import plain_list, plain_number, plain_text
-from .statistics import Moments
+from .statistics import LARGEST, Moments
 
 __all__ = [
     "SERIES",
     "WORST",
     "Metrics",
+    "amount_of",
     "canonical_metrics",
     "count_of",
     "drawdown_of",
@@ -41,6 +42,7 @@ _SD_FLOOR: Final = 1e-12
 _FRACTIONS: Final = frozenset({"max_drawdown", "win_rate", "daily_loss", "tracking_error"})
 _COUNTS: Final = frozenset({"n_trades", "fills"})
 _FIGURE_MAX: Final = 1e18  # of equity; beyond it a float is no amount of money
+_FIGURE_MIN: Final = 1e-8  # above 0; below it is less than the smallest amount of money
 _COUNT_MAX: Final = 2**62
 _SERIES_MAX: Final = 10_000  # sessions: forty years of them
 
@@ -108,7 +110,7 @@ def _series(name: str, given: object) -> Iterator[float]:
         figure = _number(field, value)
         if name == "returns" and figure < -1:
             raise MetricError(field, figure, "is less than -1, which loses more than everything")
-        if name == "equity" and not 0 < figure <= _FIGURE_MAX:
+        if name == "equity" and not _FIGURE_MIN <= figure <= _FIGURE_MAX:
             raise MetricError(field, figure, "is no equity: returns from it are undefined")
         yield figure
 
@@ -117,9 +119,10 @@ def _number(name: str, value: object) -> float:
     own = plain_number(value)
     if own is None:
         raise MetricError(name, value, "is not a number")
-    number = figure_of(value, limit=math.inf)
+    number = figure_of(value, limit=LARGEST)
     if number is None:
-        raise MetricError(name, "a huge integer" if type(own) is int else value, "is not finite")
+        huge = "a huge integer" if type(own) is int else value
+        raise MetricError(name, huge, f"is not a finite number of at most {LARGEST:g}")
     return number
 
 
@@ -133,6 +136,12 @@ def figure_of(value: object, *, limit: float = _FIGURE_MAX) -> float | None:
     except (OverflowError, ValueError):  # a huge int; a signalling NaN
         return None
     return number if math.isfinite(number) and abs(number) <= limit else None
+
+
+def amount_of(value: object) -> float | None:
+    """As `figure_of`, of money: less than the smallest amount is none, and no base of a return."""
+    amount = figure_of(value)
+    return 0.0 if amount is not None and abs(amount) < _FIGURE_MIN else amount
 
 
 def count_of(value: object) -> int | None:
@@ -153,10 +162,9 @@ def sharpe_of(moments: Moments, periods_per_year: float) -> float | None:
 
 def drawdown_of(returns: list[float]) -> float:
     """The largest fall below a peak that these returns make, from a base of 1 on."""
-    equity = peak = 1.0
+    of_peak = 1.0  # equity; large gains in a row would be no float
     worst = 0.0
     for change in returns:
-        equity *= 1 + change
-        peak = max(peak, equity)
-        worst = max(worst, 1 - equity / peak)
-    return min(1.0, worst)
+        of_peak = min(1.0, of_peak * (1 + change))
+        worst = max(worst, 1 - of_peak)
+    return worst

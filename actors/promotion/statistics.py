@@ -22,6 +22,7 @@ from statistics import NormalDist
 from typing import Final, NamedTuple
 
 __all__ = [
+    "LARGEST",
     "NO_MOMENTS",
     "Moments",
     "deflated_sharpe_ratio",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 # Larger figures are no ratios of returns, and their squares could overflow.
-_LARGEST: Final = 1e50
+LARGEST: Final = 1e50
 
 # Below this a standard deviation is rounding noise: the ratio over it means nothing.
 _SD_FLOOR: Final = 1e-12
@@ -299,5 +300,5 @@ def _check_n(n: int) -> None:
 
 
 def _check_finite(name: str, value: float) -> None:
-    if not abs(value) <= _LARGEST:  # also refuses NaN
-        raise ValueError(f"{name}: {value} is not a finite number of at most {_LARGEST:g}")
+    if not abs(value) <= LARGEST:  # also refuses NaN
+        raise ValueError(f"{name}: {value} is not a finite number of at most {LARGEST:g}")

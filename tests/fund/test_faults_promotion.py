@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fundops import FundConfig, PromotionManager, PromotionStage, policy_of
+from fundops import ConfigError, FundConfig, PromotionManager, PromotionStage, policy_of
 from fundops.fund import Fund
 from fundops.runtime import VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
@@ -629,3 +629,48 @@ async def test_fridays_value_is_fresh_on_monday_and_stale_after_two_sessions() -
         assert evaluation.verdict == "INCONCLUSIVE"
         reasons = {line.reason for line in evaluation.criteria if line.reason}
         assert reasons == {"stale: 2 sessions ended since"}
+
+
+# -- figures beyond all reason
+
+
+async def test_an_equity_below_the_smallest_amount_stops_no_other_strategy() -> None:
+    fake = FakeController(
+        StrategyStatus("s", "running", equity=1e-60, allocated=1000),
+        StrategyStatus("o", "running", equity=1000, allocated=1000),
+    )
+    async with virtual_fund(fake, promotion_enabled=True) as world:
+        await world.fund.promotion.register("s")
+        await _adopt(world, PromotionStage.Live_Small, "o")
+        await _ticks(world, 2)
+        fake.set("s", equity=1000)
+        fake.set("o", equity=500)
+        world.clock.advance(86_400)
+        report = await world.tick()
+        assert (report.failed, len(report.sessions)) == ((), 1)
+        assert await _stage(world, "o") is PromotionStage.Shadow
+
+
+async def test_no_recorded_figure_of_a_family_stops_a_hard_limit_of_another() -> None:
+    names = ("a", "b", "o")
+    fake = FakeController(
+        *(StrategyStatus(name, "running", equity=1000, allocated=1000) for name in names)
+    )
+    async with virtual_fund(fake, promotion_enabled=True) as world:
+        await _adopt(world, PromotionStage.Live_Small, "o")
+        for name, sharpe in (("a", 1e50), ("b", -1e50)):
+            await world.fund.promotion.register(name, family="f")
+            await world.fund.promotion.record_metrics(
+                name, PromotionStage.Paper, {"sharpe": sharpe}
+            )
+        await _ticks(world, 2)
+        fake.set("o", equity=500)
+        await _ticks(world)
+        assert await _stage(world, "o") is PromotionStage.Shadow
+
+
+@pytest.mark.parametrize("at", [2**70, -(2**70), -1])
+async def test_an_instant_that_no_file_can_hold_is_refused_by_name(at: int) -> None:
+    async with virtual_fund(_controller(), promotion_enabled=True) as world:
+        with pytest.raises(ConfigError, match=r"^t: .* is no time from the year 1970 to 9999$"):
+            await world.fund.promotion.state_as_of(at)

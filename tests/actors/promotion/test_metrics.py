@@ -14,7 +14,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fundops.actors.promotion.metrics import canonical_metrics, count_of, figure_of
+from fundops.actors.promotion.metrics import (
+    canonical_metrics,
+    count_of,
+    drawdown_of,
+    figure_of,
+)
 from fundops.actors.promotion.track import Reading, Track
 from fundops.wire.errors import MetricError
 
@@ -73,6 +78,10 @@ def test_none_is_missing_and_an_unknown_metric_is_kept() -> None:
         ({"a\ud800": 1}, "metrics"),
         ({"sharpe": [1.2]}, "sharpe"),
         ({"sharpe": 10**400}, "sharpe"),
+        ({"sharpe": 1e51}, "sharpe"),
+        ({"of_mine": -1e51}, "of_mine"),
+        ({"returns": [0.01, 1e51]}, "returns[1]"),
+        ({"equity": [1e-9, 1.0]}, "equity[0]"),
         ({"max_drawdown": -0.08}, "max_drawdown"),
         ({"max_drawdown": 8.0}, "max_drawdown"),
         ({"max_drawdown_pct": -1}, "max_drawdown"),
@@ -96,6 +105,10 @@ def test_what_is_no_metric_is_refused_by_name(metrics: Any, field: str) -> None:
 def test_percent_sent_as_a_fraction_is_told_where_it_belongs() -> None:
     with pytest.raises(MetricError, match="max_drawdown_pct"):
         canonical_metrics({"max_drawdown": 8.0})
+
+
+def test_a_series_of_huge_gains_still_has_its_drawdown() -> None:
+    assert drawdown_of([1e49] * 100 + [-0.25, 0.1]) == 0.25
 
 
 @given(

@@ -246,6 +246,10 @@ def test_the_top_of_the_ladder_has_no_gate() -> None:
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
+        (
+            {"order": ("paper", "live-small", "live-scaled"), "on_new_version": "shadow"},
+            "on_new_version",
+        ),
         ({"order": ("paper",)}, "order"),
         ({"order": ("paper", "paper", "live")}, "order"),
         ({"order": ("live-small", "live-scaled")}, "order"),
