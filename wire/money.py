@@ -151,12 +151,13 @@ def exact_decimal(value: Amount, field: str = "amount", *, floats: str = "round"
     A price may have more digits than the scale: rounded before it is multiplied, 40,000,000,000 at
     0.000000004 would cost nothing. A float counts as the shortest decimal number that names it.
 
-    Raises: `AmountError` unless it is a finite number below 10^41 with at most 128 digits.
+    Raises: `AmountError` unless it is a finite number below 10^41 with at most 128 digits and
+        decimals.
     """
     if (
         type(value) is Decimal
         and value.is_finite()
-        and value.adjusted() <= _FACTOR_EXPONENT_MAX
+        and -_FACTOR_DIGITS_MAX <= value.adjusted() <= _FACTOR_EXPONENT_MAX
         and len(str(value)) <= _FACTOR_DIGITS_MAX
     ):  # the usual case, in the shortest way
         return value
@@ -166,6 +167,9 @@ def exact_decimal(value: Amount, field: str = "amount", *, floats: str = "round"
     exact = _finite(repr(float(value)) if isinstance(value, float) else value, field)
     if exact and exact.adjusted() > _FACTOR_EXPONENT_MAX:
         raise AmountError(field, value, "is too large")
+    # Written out it would be as long as its exponent says.
+    if exact.adjusted() < -_FACTOR_DIGITS_MAX:
+        raise AmountError(field, value, f"has more than {_FACTOR_DIGITS_MAX} decimals")
     if len(exact.as_tuple().digits) > _FACTOR_DIGITS_MAX:
         raise AmountError(field, value, f"has more than {_FACTOR_DIGITS_MAX} digits")
     return exact

@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence, Set
 from hashlib import sha256
+from shlex import quote
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -168,25 +169,27 @@ class Reports(ABC, Generic[R]):
         ]
         asides = dict(self._stored.asides_by_key(keys))
         new, repeated = outcome.new, set[str]()
-        # By key: reports that were aside and are booked now; keys that are still wrong.
-        right, wrong = dict[str, AsideReport](), set[str]()
+        # By key, the reports that were aside and are booked now: of two words the later one counts.
+        right = dict[str, AsideReport]()
         for report, value, key in zip(reports, checked, keys, strict=True):
             cursor = cursor_of(report)
             if cursor:
                 outcome.cursor = cursor
             before = asides.get(key)
             if before is not None and before.content == content_of(report):
-                wrong.add(key)
+                right.pop(key, None)
                 if before.skipped_by is None:
                     outcome.waiting[key] = before
                 continue
             if isinstance(value, Problem):
                 asides[key] = self._set_aside(report, key, str(value))
+                right.pop(key, None)
                 continue
             try:
                 booked = self.book(value)
             except Rejected as refusal:
                 asides[key] = self._set_aside(report, key, str(refusal))
+                right.pop(key, None)
                 continue
             if booked:
                 new.add(key)
@@ -195,15 +198,16 @@ class Reports(ABC, Generic[R]):
                     for known in (asides, outcome.asides, outcome.waiting):
                         known.pop(aside.key, None)
                     right[aside.key] = aside
-                    wrong.discard(aside.key)
             elif (key in new or key in seen) and key not in repeated:
                 repeated.add(key)
                 outcome.alerts.append(self._repeated(value, key))
             # A content that a person gave up stays given up, also when another one is booked.
             if before is not None and before.skipped_by is None:
                 right[key] = before
-        # A report that the engine has put right is done with, unless it said the wrong one again.
-        for key in sorted(right.keys() - wrong - outcome.asides.keys()):
+                outcome.asides.pop(key, None)
+                outcome.waiting.pop(key, None)
+        # A report that the engine has put right is done with.
+        for key in sorted(right):
             outcome.cleared.append(key)
             outcome.alerts.append(self._resolved(right[key]))
         return outcome
@@ -237,7 +241,7 @@ class Reports(ABC, Generic[R]):
                 Category.GENERAL,
                 f"{self.name} {aside.id} is set aside",
                 f"{aside.reason}. It is not booked, later reports are. It is tried again when its "
-                f'content changes; to give it up: fundops ledger skip-report "{aside.key}" '
+                f"content changes; to give it up: fundops ledger skip-report {quote(aside.key)} "
                 "--reason ...",
                 dedup_key=aside_alert_key(aside.key),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from decimal import Decimal
 from typing import Any
 
@@ -282,6 +283,33 @@ async def _fill_of_the_bust(w: VirtualFund) -> None:
     assert await t(w) == ()
     assert criticals(w) == ["Fill 1 is set aside"]
     assert (await w.fund.ledger.verify()).ok
+
+
+async def test_the_later_word_about_one_report_in_one_answer_counts() -> None:
+    c = engine()
+    async with virtual_fund(c, ledger_enabled=True) as w:
+        wrong, right = F("1", "1", "10", fee=None), F("1", "1", "10", cursor="2")
+        c.fill_list = [wrong, right]
+        for _ in range(3):
+            assert await t(w) == ()
+        assert (await sheet(w))["POSITIONS"] == 10
+        assert await w.fund.ledger.reports_aside() == ()
+        assert criticals(w) == []
+        c.fill_list += [F("1", "1", "11", cursor="3", fee=None)]
+        await t(w)
+        assert [aside.id for aside in await w.fund.ledger.reports_aside()] == ["1"]
+
+
+async def test_the_command_about_a_hostile_report_is_one_word_to_a_shell() -> None:
+    c = engine()
+    async with virtual_fund(c, ledger_enabled=True) as w:
+        c.settlement_list = [Settlement('$(touch x)"', "X", "s", D(1), None)]  # type: ignore[arg-type]
+        await t(w)
+        [told] = [a for a in w.sent_alerts() if a.level.value == "CRITICAL"]
+        command = told.message.rpartition("give it up: ")[2]
+        [key] = [aside.key for aside in await w.fund.ledger.reports_aside()]
+        assert "$(touch x)" in key
+        assert shlex.split(command)[:4] == ["fundops", "ledger", "skip-report", key]
 
 
 async def test_a_settlement_closes_the_position_that_its_fills_opened() -> None:
