@@ -145,6 +145,8 @@ class _Books(NamedTuple):
 
 def performance_fee(fees: FeeTerms, net_minor: int, units: float) -> int:
     """The performance fee on `net_minor`, the NAV after all other fees; 0 up to the mark."""
+    if units <= 0:
+        return 0
     gain = net_minor - fees.mark_per_unit * units
     return max(0, int(gain * fees.performance_pct / 100))
 
@@ -301,7 +303,8 @@ def _worth(
         return state, None, [], 0, problem
     after_flows = _with_flows(state, external_minor)
     performance = performance_fee(fees, net, after_flows.units)
-    fund, kill, notes = _fund(after_flows, net - performance, settings)
+    nav, before = net - performance, state.nav_minor + external_minor - state.external_minor
+    fund, kill, notes = _fund(after_flows, nav, settings, fell=nav < min(0, before))
     return fund, kill, notes, performance, ""
 
 
@@ -514,14 +517,16 @@ def _strategy(
     # engine reports no positions, but without any it has no unrealized P&L.
     was_real = before.real or before.unwinding
     made = pnl - before.pnl_minor if real or was_real else 0
-    # Without equity and without an allocation there is nothing to measure a loss against.
+    # Without equity and without an allocation there is nothing to measure a loss against, and the
+    # figures that were known stand.
     worth = figures.equity
     if worth is None and figures.allocated:
         worth = figures.allocated + pnl
-    if worth is None:
-        peak = 0
-    elif real != before.real:
-        peak = worth
+    allocated = before.allocated_minor if worth is None else figures.allocated
+    if real != before.real:
+        peak = worth or 0
+    elif worth is None:
+        peak = before.peak_minor
     else:
         peak = max(_rescaled_peak(before, figures.allocated), worth)
     after = msgspec.structs.replace(
@@ -529,8 +534,8 @@ def _strategy(
         pnl_minor=pnl,
         real_pnl_minor=before.real_pnl_minor + made,
         real=real,
-        allocated_minor=figures.allocated,
-        worth_minor=worth or 0,
+        allocated_minor=allocated,
+        worth_minor=before.worth_minor if worth is None else worth,
         peak_minor=peak,
         # A stage without real money is a way out, if promotion says so and not the engine alone.
         paused=before.paused and (real or live),
@@ -651,24 +656,28 @@ def _judge_unacted(
 
 
 def _with_flows(state: GuardState, external_minor: int) -> GuardState:
-    """Deposits buy units at the last NAV per unit, withdrawals redeem them; the first one buys
-    them at 1.
+    """Deposits buy units at the last NAV per unit, withdrawals redeem them.
+
+    Where no unit is in issue one costs as much as at the peak, the first one 1. Beyond NAV a
+    withdrawal leaves fewer than none: the deposit that paid for it may be reported later. In a fund
+    that has lost everything a unit costs 1, as in the ledger.
     """
-    flow = external_minor - state.external_minor
-    if state.units <= 0:  # the first deposit, or one after everything was withdrawn
-        units = max(0.0, flow / (state.peak_per_unit or 1.0))
-    elif flow and state.nav_minor > 0:
-        units = state.units * (1 + flow / state.nav_minor)
-    else:
-        units = state.units
+    flow, nav, units = external_minor - state.external_minor, state.nav_minor, state.units
+    if not units:
+        units = flow / (state.peak_per_unit or 1.0)
+    elif flow and nav * units > 0:
+        units *= 1 + flow / nav
+    elif flow > 0 and units > 0:
+        units += flow
     return msgspec.structs.replace(state, external_minor=external_minor, units=units)
 
 
 def _fund(
-    state: GuardState, nav: int, settings: GuardSettings
+    state: GuardState, nav: int, settings: GuardSettings, *, fell: bool
 ) -> tuple[GuardState, str | None, list[AlertDraft]]:
-    # A fund that was withdrawn to the last unit has lost nothing.
-    per_unit = nav / state.units if state.units > 0 else state.peak_per_unit
+    # A fund that was withdrawn to the last unit has lost nothing, and any loss is a total one.
+    without_units = 0.0 if fell else state.peak_per_unit
+    per_unit = nav / state.units if state.units > 0 else without_units
     peak = max(state.peak_per_unit, per_unit)
     drawdown = _percent_below(per_unit, peak)
     limit = settings.max_fund_drawdown_pct

@@ -13,7 +13,7 @@ from fundops.actors.oversight.steps import guard as guard_step
 from fundops.reader import open_reader
 from fundops.runtime import ConfigError, VirtualClock
 from fundops.testing import START_US, FakeController, virtual_fund
-from fundops.wire.controller import Fill, StrategyStatus
+from fundops.wire.controller import CashEvent, Fill, StrategyStatus
 from fundops.wire.guard import Watch
 from fundops.wire.oversight import StrategyPnl
 
@@ -204,3 +204,67 @@ async def test_the_guard_is_told_the_nav_at_which_the_session_began(
         await world.tick()
     unit = 10**8
     assert openings == [None, 100_000 * unit, 100_000 * unit, 100_050 * unit, 100_050 * unit]
+
+
+# -- units where there is no price, and figures that are unknown
+
+
+def _engine(equity: int) -> FakeController:
+    return FakeController(StrategyStatus("s", "running", equity, equity))
+
+
+@pytest.mark.parametrize("withdrawn", [90_000, 95_000])
+async def test_any_loss_engages_the_switch_where_all_was_withdrawn(withdrawn: int) -> None:
+    engine = _engine(1_000_000)
+    async with virtual_fund(engine, ledger_enabled=True) as world:
+        await world.tick()
+        engine.set("s", equity=990_000, unrealized_pnl=-10_000)
+        await world.tick()
+        await world.fund.ledger.withdraw(withdrawn)
+        await world.tick()
+        status = await world.fund.status()
+        assert (status.drawdown_pct, status.kill_switch) == (0, "OFF")
+        engine.set("s", equity=989_999, unrealized_pnl=-10_001)
+        await world.tick()
+        status = await world.fund.status()
+        assert (status.drawdown_pct, status.kill_switch) == (100, "ENGAGED")
+
+
+@pytest.mark.parametrize("flows", [(-150_000, 100_000), (100_000, -150_000)])
+async def test_the_order_of_two_flows_makes_no_drawdown(flows: tuple[int, int]) -> None:
+    async with virtual_fund(_engine(1_000), ledger_enabled=True) as world:
+        await world.tick()
+        for number, flow in enumerate(flows):
+            kind = "deposit" if flow > 0 else "withdrawal"
+            world.controller.cash_event_list = [
+                CashEvent(f"{number}", kind, D(flow), START_US, cursor=f"{number + 1}")
+            ]
+            await world.tick()  # books it; the guard has looked already
+            await world.tick()
+            status = await world.fund.status()
+            assert (status.drawdown_pct, status.kill_switch) == (0, "OFF")
+        assert status.nav == 50_000
+
+
+async def test_a_deposit_into_a_fund_that_lost_everything_is_no_gain() -> None:
+    engine = _engine(100_000)
+    async with virtual_fund(engine, ledger_enabled=True) as world:
+        await world.tick()
+        engine.set("s", equity=0, realized_pnl=-100_000)
+        await world.tick()
+        assert (await world.fund.status()).drawdown_pct == 100
+        await world.fund.ledger.deposit(100_000)
+        await world.tick()
+        assert (await world.fund.status()).drawdown_pct == 50
+
+
+async def test_an_unknown_equity_forgets_no_peak() -> None:
+    engine = _engine(1_000)
+    async with virtual_fund(engine) as world:
+        await world.tick()
+        for equity in (800, 700):
+            engine.set("s", equity=None, allocated=0)
+            await world.tick()
+            engine.set("s", equity=equity, allocated=1_000, realized_pnl=equity - 1_000)
+            await world.tick()
+        assert ("pause", "s") in {call[:2] for call in engine.calls}
