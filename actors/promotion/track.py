@@ -102,20 +102,21 @@ class Track(msgspec.Struct, frozen=True):
             return self._resuming(reading)
         if self._shows(reading):
             return self
-        new_run = None not in (self.run, reading.run) and self.run != reading.run
+        runs_known = None not in (self.run, reading.run)
+        new_run = runs_known and self.run != reading.run
+        began_anew = new_run or (reading.realized == 0 and not runs_known)
         flow = reading.allocated - self.allocated
-        if (
-            self.added_up
-            and reading.adds_up
-            and self.realized
-            and (new_run or reading.realized == 0)
-        ):
+        if self.added_up and reading.adds_up and self.realized and began_anew:
             # The engine's P&L began anew, and an equity computed from it lost the earlier P&L too.
             flow -= self.realized
         opening, peak = self._after_flow(flow)
+        # Capital taken from below the losses leaves nothing, and then any fall is a total loss.
+        fell = float(reading.equity < self.equity + flow)
+        if opening <= 0 < reading.equity:
+            opening = reading.equity
         peak = max(peak, reading.equity)
-        drawdown = max(0.0, 1 - reading.equity / peak) if peak > 0 else 0.0
-        loss = max(0.0, 1 - reading.equity / opening) if opening > 0 else 0.0
+        drawdown = max(0.0, 1 - reading.equity / peak) if peak > 0 else fell
+        loss = max(0.0, 1 - reading.equity / opening) if opening > 0 else fell
         return msgspec.structs.replace(
             self,
             equity=reading.equity,
@@ -258,8 +259,11 @@ class Track(msgspec.Struct, frozen=True):
         The session in which the episode began counts from the base, unless it began at the very
         end.
         """
-        if not measured or not self.begun or not self.opening > 0:
+        if not measured or not self.begun:
             return msgspec.structs.replace(self, session=session)
+        if self.opening <= 0:  # no return can be told
+            opening = max(0.0, self.equity)
+            return msgspec.structs.replace(self, session=session, opening=opening, between=True)
         change = self.equity / self.opening - 1
         moments = self.moments.after(change)
         drawdown = max(0.0, 1 - self.equity / self.peak) if self.peak > 0 else 0.0

@@ -674,3 +674,39 @@ async def test_an_instant_that_no_file_can_hold_is_refused_by_name(at: int) -> N
     async with virtual_fund(_controller(), promotion_enabled=True) as world:
         with pytest.raises(ConfigError, match=r"^t: .* is no time from the year 1970 to 9999$"):
             await world.fund.promotion.state_as_of(at)
+
+
+# -- losses that a base does not show
+
+
+@pytest.mark.parametrize(("after", "later"), [(1_000, 940), (-4_000, -4_001)])
+async def test_capital_cut_below_the_losses_leaves_the_hard_limits_on(
+    after: int, later: int
+) -> None:
+    fake = _controller(equity=100_000, allocated=100_000, stage="live-scaled")
+    async with virtual_fund(fake, promotion_enabled=True) as world:
+        await _adopt(world, PromotionStage.Live_Scaled)
+        await _ticks(world, 2)
+        await _days(world, 0, (98_000, 97_000, 96_000, 95_000))
+        await world.fund.promotion.set_cap("s", 0.01, by="ann", reason="smaller")
+        fake.set("s", allocated=1_000, equity=after)
+        await _ticks(world, 2)
+        world.clock.advance(86_400)
+        await world.tick(DAYS[4])
+        await _ticks(world, 2)
+        assert await _stage(world) is PromotionStage.Live_Scaled
+        fake.set("s", equity=later)
+        await _ticks(world)
+        assert await _stage(world) is PromotionStage.Shadow
+
+
+async def test_a_loss_that_brings_the_pnl_of_a_run_to_zero_is_no_new_run() -> None:
+    fake = _controller(realized_pnl=0, n_trades=5, run="r1")
+    async with virtual_fund(fake, promotion_enabled=True) as world:
+        await _adopt(world, PromotionStage.Live_Small)
+        await _ticks(world, 2)
+        fake.set("s", equity=1_500, realized_pnl=500, n_trades=6)
+        await _ticks(world, 2)
+        fake.set("s", equity=1_000, realized_pnl=0, n_trades=7)
+        await _ticks(world)
+        assert await _stage(world) is PromotionStage.Shadow
