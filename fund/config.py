@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +28,7 @@ from fundops.actors.promotion import (
     DefaultCriteria,
     PromotionPolicy,
     PromotionSettings,
+    checked,
     policy_from,
 )
 from fundops.actors.recovery import RecoverySettings
@@ -261,18 +262,21 @@ class FundConfig(Settings, frozen=True, kw_only=True):
         if isinstance(self.promotion, PromotionPolicy):
             if flat:
                 raise ConfigError(flat[0], "is given beside a whole policy in promotion")
-            return
-        for stage, gate in self.promotion.gates.items():
-            own = {criterion.metric for criterion in gate.criteria or ()}
-            for field in flat:
-                if _METRIC_OF.get(field) in own:
-                    raise ConfigError(field, f"is given beside the same in promotion.gates.{stage}")
+        else:
+            self._check_gates(flat, self.promotion)
         try:
             self.promotion_rules()
         except PolicyError as error:
             if error.field in self.__struct_fields__:
                 raise
             raise PolicyError(f"promotion.{error.field}", error.problem) from None
+
+    def _check_gates(self, flat: Sequence[str], settings: PromotionSettings) -> None:
+        for stage, gate in settings.gates.items():
+            own = {criterion.metric for criterion in gate.criteria or ()}
+            for field in flat:
+                if _METRIC_OF.get(field) in own:
+                    raise ConfigError(field, f"is given beside the same in promotion.gates.{stage}")
 
     def _check_status_host(self) -> None:
         """The token travels in clear, so it stays on this machine or behind TLS."""
@@ -398,7 +402,7 @@ class FundConfig(Settings, frozen=True, kw_only=True):
     def promotion_rules(self) -> PromotionPolicy:
         """The policy of promotion. Raises: `PolicyError` naming the place that makes no sense."""
         if isinstance(self.promotion, PromotionPolicy):
-            return self.promotion
+            return checked(self.promotion)
         return policy_from(
             self.promotion_policy,
             self.promotion_ladder,

@@ -8,7 +8,7 @@ from typing import Any
 from fundops.runtime import FOREIGN_ERRORS, ConfigError, shown
 from fundops.wire.foreign import plain_number, plain_text
 
-__all__ = ["Instant", "Moment", "day_of", "given_us", "instant_us", "moment_of"]
+__all__ = ["Instant", "Moment", "day_of", "given_us", "instant_us", "known_us", "moment_of"]
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LAST_US = 253_402_300_799_999_999  # of the year 9999
@@ -29,8 +29,6 @@ def given_us(field: str, at: Instant) -> int:
     """As `instant_us`, of an instant that must be given. Raises: `ConfigError`."""
     number, given = plain_number(at), _time_of(at)
     if type(number) is int:
-        if not 0 <= number <= _LAST_US:
-            raise ConfigError(field, f"{shown(at)} is no time from the year 1970 to 9999")
         return number  # also an integer of another library, such as numpy
     if type(given) is dt.date:
         given = dt.datetime(given.year, given.month, given.day, tzinfo=dt.UTC)
@@ -43,6 +41,14 @@ def given_us(field: str, at: Instant) -> int:
         raise ConfigError(field, f"{text} has no timezone, such as Z or +02:00")
     since: dt.timedelta = given - _EPOCH
     return since // dt.timedelta(microseconds=1)
+
+
+def known_us(field: str, at: Instant) -> int:
+    """As `given_us`, of an instant that a file can hold. Raises: `ConfigError`."""
+    at_us = given_us(field, at)
+    if not 0 <= at_us <= _LAST_US:
+        raise ConfigError(field, f"{shown(at)} is no time from the year 1970 to 9999")
+    return at_us
 
 
 def day_of(field: str, day: dt.date | str) -> str:

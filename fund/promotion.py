@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
 from fundops.actors.persistence import Reader, Rows, Store
-from fundops.actors.promotion import Capital, PromotionPolicy, schema
+from fundops.actors.promotion import Capital, PromotionPolicy, checked, schema
 from fundops.actors.promotion.capital import entitled_minor
 from fundops.actors.promotion.desk import Desk
 from fundops.actors.promotion.evidence import variance_of
@@ -116,6 +116,7 @@ class PromotionFile:
         # One call at a time: the connection is opened for each, but two threads would fight over
         # the file's lock.
         self._turn = threading.Lock()
+        policy = None if policy is None else checked(policy)
         if not self._is_kept(policy):
             # Other tools may open the file at the same time. In an event loop waiting could stop
             # the fund that owns it.

@@ -20,7 +20,7 @@ from fundops.actors.ledger.verify import Anchor, Verification, anchor_of, verify
 from fundops.actors.persistence import Reader
 from fundops.control import audit
 from fundops.file import meta
-from fundops.moments import Instant, Moment, day_of, instant_us, moment_of
+from fundops.moments import Instant, Moment, day_of, known_us, moment_of
 from fundops.wire.alert import AlertPage
 from fundops.wire.errors import DatabaseError, UnknownStrategy
 from fundops.wire.ledger import (
@@ -273,9 +273,7 @@ class FundReader:
         """All strategies as they were at an instant, in the order of their names."""
         from fundops.actors.promotion import schema
 
-        at_us = instant_us("t", t)
-        assert at_us is not None
-        return schema.state_as_of(self._reader, at_us)
+        return schema.state_as_of(self._reader, known_us("t", t))
 
     def _strategy(self, strategy_id: str) -> Strategy:
         from fundops.actors.promotion import schema

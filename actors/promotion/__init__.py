@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ...runtime.lazy import lazy
 from .capital import Capital
 from .criteria import Criterion, DefaultCriteria, PromotionGate
-from .policies import policy_from, policy_of
+from .policies import checked, policy_from, policy_of
 from .policy import Cooldowns, PromotionPolicy, SoftWindow, with_gate
 from .settings import GateSettings, PromotionSettings, StageSettings
 
@@ -27,6 +27,7 @@ __all__ = [
     "PromotionSettings",
     "SoftWindow",
     "StageSettings",
+    "checked",
     "policy_from",
     "policy_of",
     "with_gate",

@@ -22,6 +22,10 @@ def lint(policy: PromotionPolicy) -> None:
     """Refuse a policy whose parts contradict each other. Raises: `PolicyError` naming the place."""
     _check_ladder(policy)
     _check_metrics(policy)
+    if policy.soft.breaches > policy.soft.sessions:
+        raise PolicyError(
+            "soft.breaches", f"{policy.soft.breaches} of {policy.soft.sessions} sessions never come"
+        )
     for rank, rung in enumerate(policy.rungs):
         below = policy.rungs[rank - 1] if rank else None
         _check_limits(rung, below)
@@ -56,6 +60,9 @@ def _check_ladder(policy: PromotionPolicy) -> None:
         raise PolicyError("order", f"{stages[0].value} is the lowest stage, and has real money")
     for rung in policy.rungs:
         place = f"stages.{rung.stage.value}"
+        if rung.gate is not None and rung.gate.transition != rung.stage:
+            other = shown(rung.gate.transition.value)
+            raise PolicyError(f"gates.{rung.stage.value}", f"is the gate of {other}")
         if rung.mode != "live" and rung.real_capital_cap:
             raise PolicyError(f"{place}.real_capital_cap", f"{rung.mode} has no real capital")
         if rung.mode == "live" and rung.notional_cap:

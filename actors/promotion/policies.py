@@ -22,7 +22,7 @@ from .settings import GateSettings, PromotionSettings, StageName, StageSettings
 
 T = TypeVar("T")
 
-__all__ = ["LadderName", "PolicyName", "policy_from", "policy_of"]
+__all__ = ["LadderName", "PolicyName", "checked", "policy_from", "policy_of"]
 
 LadderName = Literal["four-stage", "three-stage"]
 PolicyName = Literal["guarded", "literal"]
@@ -80,6 +80,18 @@ def policy_of(
         min_win_rate=min_win_rate,
     )
     return policy_from(name, ladder, criteria, settings)
+
+
+def checked(policy: PromotionPolicy) -> PromotionPolicy:
+    """A whole policy that was put together in Python, after the checks of one from a file.
+
+    Raises: `PolicyError` naming the place.
+    """
+    exact = PromotionPolicy.decode(policy.encode())
+    if exact != policy:
+        raise PolicyError("policy", "has a number that is not finite")
+    lint(exact)
+    return policy
 
 
 def policy_from(

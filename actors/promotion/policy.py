@@ -105,13 +105,14 @@ class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     stage: PromotionStage
     mode: Mode
-    real_capital_cap: float  # real capital, at most, as a fraction of the strategy's budget
-    notional_cap: float  # simulated capital, as a fraction of the budget
+    real_capital_cap: Fraction  # real capital, at most, as a fraction of the strategy's budget
+    notional_cap: Fraction  # simulated capital, as a fraction of the budget
     gate: PromotionGate | None = None  # the way up; None: the top of the ladder
     keep: SoftLimits = SoftLimits()
     hard: HardLimits = HardLimits()
     approval: Approval = "auto"  # of the way up; "manual": it waits for a person
-    max_days: float | None = None  # reached without a PASS: one WARNING; None: no such limit
+    # Reached without a PASS: one WARNING; None: no such limit.
+    max_days: Annotated[float, Meta(gt=0, le=DAYS_MAX)] | None = None
 
 
 class PromotionPolicy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
@@ -123,7 +124,8 @@ class PromotionPolicy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fie
     soft: SoftWindow = SoftWindow()
     cooldowns: Cooldowns = Cooldowns()
     calendar: str = "UTC day"  # as the setting `session`; counts the sessions that make stale
-    periods_per_year: float | None = None  # sessions in a year; None: those of the calendar
+    # Sessions in a year; None: those of the calendar.
+    periods_per_year: Annotated[float, Meta(gt=0)] | None = None
     metrics: Mapping[str, str] = {}  # declared beside the known ones: name to unit
     on_new_version: OnNewVersion = "freeze"  # the effect of a new version in a live stage
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from fundops.actors.promotion import PromotionGate
 from fundops.doors.door import Door
-from fundops.moments import Instant, given_us, instant_us
+from fundops.moments import Instant, given_us, instant_us, known_us
 from fundops.runtime import Ref
 from fundops.wire.guard import Entitlement
 from fundops.wire.money import Amount, fraction_of, positive_minor
@@ -249,7 +249,7 @@ class PromotionDoor(Door):
 
     async def state_as_of(self, t: Instant) -> tuple[StrategyState, ...]:
         """All strategies as they were at an instant, in the order of their names."""
-        at_us = given_us("t", t)
+        at_us = known_us("t", t)
         return await self._ask(StateAsOf(at_us))
 
     # -- before a run

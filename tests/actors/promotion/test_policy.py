@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from fundops import FundConfig, PromotionManager
 from fundops.actors.promotion import (
     Cooldowns,
     Criterion,
@@ -388,3 +389,43 @@ def test_a_file_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(PolicyError, match=r"^toml: none.toml cannot be read") as refusal:
         PromotionPolicy.from_toml("none.toml")
     assert (refusal.value.field, refusal.value.line) == ("toml", None)
+
+
+# -- a whole policy as a Python value
+
+
+def _with_rung(rank: int, **changes: Any) -> PromotionPolicy:
+    policy = policy_of()
+    rungs = list(policy.rungs)
+    rungs[rank] = msgspec.structs.replace(rungs[rank], **changes)
+    return msgspec.structs.replace(policy, rungs=tuple(rungs))
+
+
+def _with(**changes: Any) -> PromotionPolicy:
+    return msgspec.structs.replace(policy_of(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("policy", "text"),
+    [
+        (_with_rung(0, gate=PromotionGate(Paper, (Criterion("x", "sharp", ">=", 1.0),))), "sharp"),
+        (_with_rung(2, real_capital_cap=5.0), r"\$\.rungs\[2\]\.real_capital_cap"),
+        (_with_rung(2, real_capital_cap=math.nan), r"\$\.rungs\[2\]\.real_capital_cap"),
+        (_with_rung(0, real_capital_cap=1.0), "paper has no real capital"),
+        (_with_rung(0, gate=policy_of().rungs[2].gate), "is the gate of 'live-small'"),
+        (_with_rung(1, max_days=math.inf), "not finite"),
+        (_with_rung(1, approval="manuall"), r"\$\.rungs\[1\]\.approval"),
+        (_with(calendar="nonsense"), "calendar: 'nonsense'"),
+        (_with(rungs=policy_of().rungs[:1]), "two stages or more"),
+        (_with(rungs=policy_of().rungs[2:]), "is the lowest stage, and has real money"),
+        (_with(soft=SoftWindow(2, 3)), "soft.breaches: 3 of 2 sessions"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "policy",
+)
+def test_a_whole_policy_is_checked_at_each_door_as_one_from_a_file(
+    policy: PromotionPolicy, text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PolicyError, match=text):
+        PromotionManager(tmp_path / "x.db", policy=policy)
+    with pytest.raises(PolicyError, match=text):
+        FundConfig(total_capital=1, promotion_enabled=True, promotion=policy)
