@@ -204,8 +204,8 @@ class Reports(ABC, Generic[R]):
             # A content that a person gave up stays given up, also when another one is booked.
             if before is not None and before.skipped_by is None:
                 right[key] = before
-                outcome.asides.pop(key, None)
-                outcome.waiting.pop(key, None)
+                for known in (asides, outcome.asides, outcome.waiting):
+                    known.pop(key, None)
         # A report that the engine has put right is done with.
         for key in sorted(right):
             outcome.cleared.append(key)

@@ -338,16 +338,18 @@ class Oracle:
     ) -> tuple[int, str, list[str]]:
         """How many entries are new, the cursor, and the ids of what could not be booked.
 
-        What is wrong is left out alone; what was left out before is not tried again.
+        What is wrong is left out alone; what was left out before is not tried again. Of two words
+        about one report the later one counts.
         """
         before, aside = len(self.journal), dict[str, str]()  # ids by key
-        right, left_out = list[str](), list[str]()  # keys
+        right = set[str]()  # keys
         for one in reports:
             kept = self.copy()
             self.cursors[source] = one.cursor or self.cursors.get(source, "")
             if not self.cursors[source]:
                 del self.cursors[source]
             said = (source, msgspec.structs.replace(one, cursor=""))
+            mine = key_of_report(one)
             try:
                 if said in self.aside or wrong_report(one):
                     raise Refused([])
@@ -355,24 +357,19 @@ class Oracle:
             except Refused:
                 self.journal, self.balances, self.lots = kept.journal, kept.balances, kept.lots
                 # What a key was left out with is forgotten for what it is left out with now.
-                mine = key_of_report(one)
                 self.aside = [other for other in self.aside if key_of_report(other[1]) != mine] + [
                     said
                 ]
                 aside[mine] = one.id
-                left_out.append(mine)
+                right.discard(mine)
             else:
-                right.append(key_of_report(one))
+                right.add(mine)
+                aside.pop(mine, None)
                 for _, late in kept.aside:
                     if (source, late) not in self.aside:
                         aside.pop(key_of_report(late), None)
-                        left_out = [key for key in left_out if key != key_of_report(late)]
         # What the engine has put right may be tried as it was before, should it say that again.
-        self.aside = [
-            other
-            for other in self.aside
-            if key_of_report(other[1]) not in right or key_of_report(other[1]) in left_out
-        ]
+        self.aside = [other for other in self.aside if key_of_report(other[1]) not in right]
         return len(self.journal) - before, self.cursors.get(source, ""), sorted(set(aside.values()))
 
     def _of_report(self, prefixes: Sequence[str]) -> dict[int, Line]:
