@@ -194,7 +194,7 @@ async def test_an_answer_of_which_every_status_is_wrong_is_a_word_of_the_host() 
         world.controller.set("s", equity="10")
         await _ticks(world, 70)
         status = await world.fund.status()
-        assert (status.nav, status.stale, status.data_age_s) == (100_000, False, 0.0)
+        assert (status.nav, status.stale, status.data_age_s) == (D(100_000), False, 0.0)
         assert not world.fund.may_trade("s")
         told = [(alert.level.value, alert.title) for alert in world.sent_alerts()]
         assert told == [("WARNING", "s: its status is wrong")]

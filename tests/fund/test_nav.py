@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -99,7 +99,7 @@ async def test_an_asset_without_a_price_is_no_loss_and_others_keep_their_gain() 
         await world.tick()
         assert (await world.fund.status()).nav == 99_200
         found = await world.fund.pnl_attribution()
-        assert (found.other, found.total) == (-800, -800)
+        assert (found.other, found.total) == (D(-800), D(-800))
 
 
 async def test_weekday_sessions_end_at_the_close_of_new_york() -> None:
@@ -235,7 +235,7 @@ async def test_the_order_of_two_flows_makes_no_drawdown(flows: tuple[int, int]) 
     async with virtual_fund(_engine(1_000), ledger_enabled=True) as world:
         await world.tick()
         for number, flow in enumerate(flows):
-            kind = "deposit" if flow > 0 else "withdrawal"
+            kind: Literal["deposit", "withdrawal"] = "deposit" if flow > 0 else "withdrawal"
             world.controller.cash_event_list = [
                 CashEvent(f"{number}", kind, D(flow), START_US, cursor=f"{number + 1}")
             ]

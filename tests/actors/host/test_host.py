@@ -645,7 +645,9 @@ async def test_under_the_kill_switch_nothing_is_restarted_or_resumed_in_its_scop
         world.host.latch.spared = frozenset(spared)
         world.host.latch.set(KillStatus("ENGAGED", "r", "ann", 0, action="halt"))
         if act == "restart":
-            world.host.start_restart("a", "1", lambda ended: errors.append(ended.error))
+            world.host.start_restart(
+                "a", "1", lambda told: errors.append(getattr(told, "error", "late"))
+            )
             await world.host.idle()
         else:
             try:
