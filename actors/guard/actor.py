@@ -208,7 +208,7 @@ class GuardActor(Actor):
                 in_order(*stops(book), no_tick),
             )
             for name, book in self._state.strategies.items()
-            if (real := book.had_real or book.real) or book.paused_by
+            if (real := book.had_real) or book.paused_by
         }
         self._leases.recall(remembered)
         return self._state
