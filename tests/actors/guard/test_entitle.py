@@ -112,6 +112,7 @@ def test_every_reason_is_kept_in_order(
         ("retired", "new", 1, "2026-01-05", ("none", 0, False)),
         ("shadow", "closing", 1, "2026-01-05", ("reduce", 0, True)),
         ("shadow", "closing", 1, "2026-01-06", ("shadow", 0, True)),
+        ("shadow", "by a person", 1, "2026-01-05", ("reduce", 0, True)),
         ("shadow", "new", 1, "2026-01-05", ("shadow", 0, False)),
     ],
 )
