@@ -260,7 +260,7 @@ SELECT seq, kind, account, p.strategy, asset, amount_minor
 FROM entry AS e JOIN posting AS p ON p.entry = e.seq
 WHERE seq > ? AND asset = ? AND account IN ({", ".join(map(repr, sorted((EXTERNAL, *EARNED))))})
 ORDER BY seq DESC
-"""  # noqa: S608  names of accounts
+"""
 
 
 def load_book(reader: Rows, currency: str) -> Book:
