@@ -28,6 +28,7 @@ __all__ = [
     "LatchStored",
     "Pause",
     "PauseStrategy",
+    "PricedFlow",
     "ReadGuard",
     "ReadKillSwitch",
     "ReleaseKillSwitch",
@@ -76,6 +77,7 @@ class StrategyBook(msgspec.Struct, frozen=True):
     would_pause: bool = False  # mode observe: it was told that the guard would pause it
     paused_by: str = ""  # the person who paused it; "": no person did
     paused_why: str = ""  # the reason that the person gave
+    entitled: bool = False  # has traded real money in the stage that it is entitled to
     had_real: bool = False  # traded, or was allowed to trade, real money at any time
     above: bool = False  # in force at the engine is more than it is entitled to
     left: bool = False  # the engine lists it no more, and it had real money in force
@@ -94,6 +96,8 @@ class GuardState(msgspec.Struct, frozen=True):
 
     external_minor: int = 0  # deposits less withdrawals
     units: float = 0.0  # deposits buy and withdrawals redeem them, so NAV per unit is comparable
+    per_unit: float = 0.0  # NAV per unit; 0 also when money was lost without a unit in issue
+    price: float = 0.0  # NAV per unit when one was in issue last; 0: none ever was
     peak_per_unit: float = 0.0  # highest NAV per unit
     nav_minor: int = 0
     drawdown: float = 0.0  # of NAV per unit below its peak, in percent
@@ -108,7 +112,16 @@ class GuardState(msgspec.Struct, frozen=True):
     opening_session: str | None = None  # the last one that ended when `opening_per_unit` was taken
     opening_per_unit: float = 0.0  # NAV per unit when the session that runs now began
     loss_session: str | None = None  # the daily loss was reached when this was the last that ended
+    earned_minor: int = 0  # P&L that the ledger had booked without a strategy
+    seq: int | None = None  # the ledger's last entry at the last look; None: not known
     strategies: Mapping[str, StrategyBook] = {}
+
+
+class PricedFlow(msgspec.Struct, frozen=True):
+    """A deposit, or less than 0 a withdrawal, with NAV before it, in minor units."""
+
+    amount_minor: int
+    nav_minor: int
 
 
 class FeeTerms(msgspec.Struct, frozen=True):
@@ -150,6 +163,10 @@ class Watch(Request[GuardReport], frozen=True):
     session: str = ""  # the last one that ended
     listed: bool = True  # the statuses are a whole list, so a missing strategy has left it
     earned_minor: int = 0  # P&L that the ledger booked without a strategy
+    # The flows since the last look, in order; others than these are priced at NAV of that look.
+    flows: tuple[PricedFlow, ...] = ()
+    seq: int | None = None  # the ledger's last entry; None: the ledger is silent, or there is none
+    said_s: float | None = None  # monotonic instant of the engine's newest word; None: always news
     opening_nav_minor: int | None = None  # NAV when the session that runs now began; None: unknown
 
 

@@ -46,6 +46,7 @@ __all__ = [
     "EntriesAfter",
     "Entry",
     "Event",
+    "ExternalFlow",
     "Financing",
     "Income",
     "IncomeStatement",
@@ -703,6 +704,18 @@ class LedgerTotals(msgspec.Struct, frozen=True):
     earned_minor: int = 0
     # Gain of other assets without a strategy; None: one that was converted has no price yet.
     converted_minor: int | None = 0
+    flows: tuple[ExternalFlow, ...] = ()  # the newest ones, oldest first
+
+
+class ExternalFlow(msgspec.Struct, frozen=True):
+    """Money that an entry brought into the fund or took out of it, and the P&L before it.
+
+    The order of a flow and of P&L decides what the money buys: after a loss a unit is cheaper.
+    """
+
+    seq: int  # of the entry
+    amount_minor: int  # less than 0: a withdrawal
+    earned_minor: int  # as `LedgerTotals.earned_minor`, before the entry
 
 
 class LedgerPosition(msgspec.Struct, frozen=True):

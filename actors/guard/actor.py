@@ -158,6 +158,7 @@ class GuardActor(Actor):
         self._warned_undivided = False
         self._session = ""  # the last one that ended, as of the last look
         self._registered: frozenset[str] = frozenset()  # with promotion, as of the last look
+        self._said_s: float | None = None  # the engine's newest word at the last look
         self._pausing: set[str] = set()  # strategies that the engine is being told to pause
 
     @property
@@ -208,7 +209,7 @@ class GuardActor(Actor):
                 in_order(*stops(book), no_tick),
             )
             for name, book in self._state.strategies.items()
-            if (real := book.had_real or book.real) or book.paused_by
+            if (real := book.had_real) or book.paused_by
         }
         self._leases.recall(remembered)
         return self._state
@@ -246,6 +247,8 @@ class GuardActor(Actor):
             blind_s=request.blind_s,
             fees=request.fees,
             capital_minor=self._capital_minor,
+            flows=request.flows,
+            news=request.said_s is None or request.said_s != self._said_s,
             session=request.session,
             listed=request.listed,
             aside=request.doubts.keys(),
@@ -253,7 +256,9 @@ class GuardActor(Actor):
             observing=self._host.observing,
         )
         found = await in_pieces(looking)
-        self._state = found.state
+        self._said_s = request.said_s
+        seq = self._state.seq if found.problem or request.seq is None else request.seq
+        self._state = replace(found.state, seq=seq)
         if not request.blind_s:
             self._rescope(request.terms)  # before a kill, which stops those of this look
         if not self._latch.engaged:

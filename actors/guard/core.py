@@ -20,12 +20,21 @@ from ...runtime import COUNT_MAX, Settings
 from ...wire.aftermath import NOT_KNOWN, aftermath
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.controller import KillAction, StrategyStatus
-from ...wire.guard import FeeTerms, GuardState, KillStatus, Pause, Released, StrategyBook
+from ...wire.guard import (
+    FeeTerms,
+    GuardState,
+    KillStatus,
+    Pause,
+    PricedFlow,
+    Released,
+    StrategyBook,
+)
 from ...wire.money import from_minor, minor_of_float
 from ...wire.promotion import EntitlementTerms
 from .daily import judge_daily_loss, opened
 from .entitle import above, trades_real
 from .scope import KillScope
+from .units import after_flow
 
 __all__ = [
     "GuardSettings",
@@ -41,6 +50,8 @@ __all__ = [
 # Warn from 80% of a limit, and call it over below 75%: one alert per approach, not one per wobble.
 WARN_AT = 0.80
 OVER_BELOW = 0.75
+# The part of the configured capital that a fund without units may owe and has lost nothing.
+SPARED_OF_CAPITAL = 1e-6
 # The largest amount of minor units that a column of the database holds.
 INT64_MAX = 2**63 - 1
 
@@ -164,6 +175,8 @@ def look(
     blind_s: float = 0.0,
     fees: FeeTerms = FeeTerms(),  # noqa: B008  immutable
     capital_minor: int,
+    flows: Sequence[PricedFlow] = (),
+    news: bool = True,
     session: str = "",
     listed: bool = True,
     aside: Set[str] = frozenset(),
@@ -173,7 +186,9 @@ def look(
     """The state after this look, and the acts that it demands; a piece for each strategy.
 
     `blind_s` is the age of the host's last word while it is silent, else 0; `session` the last
-    session that ended; `earned_minor` the P&L of no strategy. `listed` False: the statuses are no
+    session that ended; `earned_minor` the P&L of no strategy; `news` whether the host has said
+    anything since the look before. `flows` are those since that look, of which the external change
+    without one is priced as of that look. `listed` False: the statuses are no
     whole list, so none has left it; those `aside` are listed with a status that is wrong.
     `observing`: nothing is paused or stopped, and the alerts say that it would be.
     """
@@ -188,14 +203,18 @@ def look(
     books = found.books
     earned = earned_minor + sum(book.real_pnl_minor for book in books.values())
     gross = external_minor + earned - posted_fees_minor
+    before = _with_flows(state, external_minor, flows)
     fund, kill, fund_notes, performance, problem = _worth(
-        state, settings, external_minor, gross, gross - accrued_fees_minor, fees
+        before, settings, gross, gross - accrued_fees_minor, fees, capital_minor, news=news
     )
-    if not problem:
-        per_unit = _per_unit(fund)
+    if problem:
+        fund = state
+    else:
+        per_unit = fund.per_unit
         opening = opened(state, session, opening_nav_minor, per_unit)
         fund = msgspec.structs.replace(
             fund,
+            earned_minor=earned_minor,
             opening_session=opening.opening_session,
             opening_per_unit=opening.opening_per_unit,
         )
@@ -253,15 +272,9 @@ def _would_kill(state: GuardState, kill: str | None) -> tuple[GuardState, None, 
     return msgspec.structs.replace(state, would_kill=kill is not None), None, [note]
 
 
-def _per_unit(state: GuardState) -> float:
-    return state.nav_minor / state.units if state.units > 0 else state.peak_per_unit
-
-
 def rearmed(state: GuardState, *, keep_peak: bool) -> GuardState:
     """The memory after a release: the drawdown begins anew, or the peak stays."""
-    peak = state.peak_per_unit
-    if not keep_peak:
-        peak = _per_unit(state) if state.units > 0 else 0.0
+    peak = state.peak_per_unit if keep_peak else state.per_unit
     return msgspec.structs.replace(
         state, peak_per_unit=peak, breaches=0, warned=False, kill_state="OFF"
     )
@@ -284,10 +297,12 @@ def released(state: GuardState, status: KillStatus) -> Released:
 def _worth(
     state: GuardState,
     settings: GuardSettings,
-    external_minor: int,
     gross: int,
     net: int,
     fees: FeeTerms,
+    capital_minor: int,
+    *,
+    news: bool,
 ) -> tuple[GuardState, str | None, list[AlertDraft], int, str]:
     """The fund after this look: its state, why to stop, what to say, the performance fee, and why
     NAV was refused.
@@ -301,10 +316,8 @@ def _worth(
             f"NAV {from_minor(gross):,.2f} is beyond the largest, {from_minor(INT64_MAX):,.2f}"
         )
         return state, None, [], 0, problem
-    after_flows = _with_flows(state, external_minor)
-    performance = performance_fee(fees, net, after_flows.units)
-    nav, before = net - performance, state.nav_minor + external_minor - state.external_minor
-    fund, kill, notes = _fund(after_flows, nav, settings, fell=nav < min(0, before))
+    performance = performance_fee(fees, net, state.units)
+    fund, kill, notes = _fund(state, settings, net - performance, capital_minor, news=news)
     return fund, kill, notes, performance, ""
 
 
@@ -523,7 +536,7 @@ def _strategy(
     if worth is None and figures.allocated:
         worth = figures.allocated + pnl
     allocated = before.allocated_minor if worth is None else figures.allocated
-    if real != before.real:
+    if real and live and not before.entitled:  # no word of the engine alone begins it anew
         peak = worth or 0
     elif worth is None:
         peak = before.peak_minor
@@ -537,6 +550,7 @@ def _strategy(
         allocated_minor=allocated,
         worth_minor=before.worth_minor if worth is None else worth,
         peak_minor=peak,
+        entitled=live and (real or before.entitled),
         # A stage without real money is a way out, if promotion says so and not the engine alone.
         paused=before.paused and (real or live),
         would_pause=before.would_pause and real and observing,
@@ -613,7 +627,7 @@ def _judge_drawdown(
             Level.WARNING, Category.DRAWDOWN, f"{name} paused", text, name, f"paused:{name}"
         )
         return msgspec.structs.replace(book, paused=True, warned=True), reason, [note]
-    if drawdown >= WARN_AT * limit and not book.warned:
+    if drawdown >= WARN_AT * limit and not (book.warned or book.paused):
         text = f"drawdown {drawdown:.2f}%, limit {limit:g}%"
         note = AlertDraft(
             Level.WARNING,
@@ -655,33 +669,36 @@ def _judge_unacted(
     return judged, None, [note]
 
 
-def _with_flows(state: GuardState, external_minor: int) -> GuardState:
-    """Deposits buy units at the last NAV per unit, withdrawals redeem them.
-
-    Where no unit is in issue one costs as much as at the peak, the first one 1. Beyond NAV a
-    withdrawal leaves fewer than none: the deposit that paid for it may be reported later. In a fund
-    that has lost everything a unit costs 1, as in the ledger.
-    """
-    flow, nav, units = external_minor - state.external_minor, state.nav_minor, state.units
-    if not units:
-        units = flow / (state.peak_per_unit or 1.0)
-    elif flow and nav * units > 0:
-        units *= 1 + flow / nav
-    elif flow > 0 and units > 0:
-        units += flow
+def _with_flows(state: GuardState, external_minor: int, flows: Sequence[PricedFlow]) -> GuardState:
+    rest = external_minor - state.external_minor - sum(flow.amount_minor for flow in flows)
+    units, price = state.units, state.price
+    for flow in (PricedFlow(rest, state.nav_minor), *flows):
+        units = after_flow(units, flow.nav_minor, price, flow.amount_minor)
     return msgspec.structs.replace(state, external_minor=external_minor, units=units)
 
 
+def _per_unit(state: GuardState, nav: int, capital_minor: int) -> float:
+    """NAV per unit. Without a unit in issue it stands, and a loss is a total one.
+
+    The fees of a tick are no loss: they accrue on what the fund was worth before the last
+    withdrawal.
+    """
+    if state.units > 0:
+        return nav / state.units
+    owned = state.units * state.price
+    return 0.0 if nav < owned - capital_minor * SPARED_OF_CAPITAL else state.price
+
+
 def _fund(
-    state: GuardState, nav: int, settings: GuardSettings, *, fell: bool
+    state: GuardState, settings: GuardSettings, nav: int, capital_minor: int, *, news: bool
 ) -> tuple[GuardState, str | None, list[AlertDraft]]:
-    # A fund that was withdrawn to the last unit has lost nothing, and any loss is a total one.
-    without_units = 0.0 if fell else state.peak_per_unit
-    per_unit = nav / state.units if state.units > 0 else without_units
+    per_unit = _per_unit(state, nav, capital_minor)
     peak = max(state.peak_per_unit, per_unit)
     drawdown = _percent_below(per_unit, peak)
     limit = settings.max_fund_drawdown_pct
-    breaches = state.breaches + 1 if drawdown >= limit else 0
+    # A word that was counted is not counted again: it says nothing new.
+    counts = news or not state.breaches or nav != state.nav_minor
+    breaches = state.breaches + counts if drawdown >= limit else 0
     warned, notes = state.warned, []
     if drawdown >= WARN_AT * limit and not warned:
         warned = True
@@ -711,6 +728,8 @@ def _fund(
         ]
     after = msgspec.structs.replace(
         state,
+        per_unit=per_unit,
+        price=per_unit if state.units > 0 else state.price,
         peak_per_unit=peak,
         nav_minor=nav,
         drawdown=drawdown,

@@ -104,7 +104,7 @@ def grant(
     `session` is the last one that ended; `doubt` None: no doubt; `daily_loss`: the fund has lost
     too much in the session that runs.
     """
-    real = book.had_real or book.real
+    real = book.had_real
     stopped = stops(book)
     faults = _faults(status, doubt, stopped=bool(stopped))
     if daily_loss and (not promotion or (terms is not None and terms.mode == "live")):
@@ -131,7 +131,7 @@ def grant(
         why = Reason("retired", f"its stage is {stage}")
         reasons = in_order(*stopped, why, *faults)
         return Grant(stage, "reduce" if real else "none", _NONE, real, reasons)
-    closing = real and book.closing is not None and book.closing == session
+    closing = book.closing == session
     lost = f"its stage is {stage}: it lost its real stage this session"
     why = Reason("stage", lost if closing else f"its stage is {stage}")
     reasons = in_order(*stopped, why, *faults)

@@ -273,15 +273,8 @@ def _engage(switch: Switch, event: Engage) -> Step:
 
 
 def _begun(switch: Switch, status: KillStatus) -> Switch:
-    return replace(
-        switch,
-        status=status,
-        engagement=switch.engagement + 1,
-        asked=None,
-        looked=False,
-        running=(),
-        told_s=None,
-    )
+    # One that is off remembers nothing of an earlier engagement.
+    return replace(switch, status=status, engagement=switch.engagement + 1)
 
 
 def _worded(switch: Switch, reason: str, by: str, now_s: float) -> Step:

@@ -108,6 +108,7 @@ class Heard(NamedTuple):
     silent: bool
     at_us: int | None  # wall time of the last answer; None: none yet, or the host pushes
     listed: bool  # the statuses are a whole list, so a strategy that is missing has left it
+    said_s: float  # monotonic instant of the newest word
 
 
 class Pushed(Protocol):
@@ -298,10 +299,10 @@ class Host:
             newest_s = min(newest_s, self._word_age_s(*spoken, now_s, now_us))
             said_s = max(said_s, spoken[0])
         if said_s < heard_s:  # an answer without a right status is a word of the host, too
-            newest_s = min(newest_s, self._age_s(heard_s, now_s))
+            newest_s, said_s = min(newest_s, self._age_s(heard_s, now_s)), heard_s
         silent = newest_s > self._silent_after_s or self._strategies.is_late
         found, listed = tuple(statuses), heard_us is not None
-        return Heard(found, doubts, lapsed | doubts, newest_s, silent, heard_us, listed)
+        return Heard(found, doubts, lapsed | doubts, newest_s, silent, heard_us, listed, said_s)
 
     def _word_age_s(self, at_s: float, at_us: int | None, now_s: float, now_us: int) -> float:
         """By the monotonic clock, and by the host's own instant if that makes the word older."""

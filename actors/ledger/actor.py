@@ -517,6 +517,7 @@ class LedgerActor(DurableActor):
             earned_minor=self._book.earned_by_fund(),
             converted_minor=self._book.converted_by_fund(),
             entries=self._book.seq,
+            flows=self._book.flows,
             cursors=dict(self._cursors),
             balance_sheet=accounts.balance_sheet(totals),
             positions=tuple(

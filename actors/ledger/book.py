@@ -22,6 +22,7 @@ from ...wire.ledger import (
     Correct,
     Deposit,
     Event,
+    ExternalFlow,
     Price,
     ReopenPeriod,
     Reverse,
@@ -30,6 +31,7 @@ from ...wire.ledger import (
 from ...wire.money import MINOR_MAX, from_minor, to_minors
 from .accounts import (
     CONVERSIONS,
+    EXTERNAL,
     FEES,
     REVENUE,
     UNITS,
@@ -81,6 +83,7 @@ from .fields import (
     is_instant,
     is_time,
 )
+from .flows import EARNED, FLOWS_KEPT, Moved, flows_of
 from .keys import reversal_key_of
 
 __all__ = ["RUN", "Book", "Draft", "PriceAt"]
@@ -131,6 +134,7 @@ class Book:
         self.prices: dict[str, PriceAt] = dict(prices or {})
         # Of each revenue account, the amount that period closes have moved into RETAINED.
         self.closed: dict[BalanceKey, int] = dict(closed or {})
+        self.flows: tuple[ExternalFlow, ...] = ()  # the newest ones, oldest first
 
     def total(self, account: str) -> int:
         """The balance of an account over all strategies, in minor units of the fund's currency."""
@@ -174,7 +178,7 @@ class Book:
         Without fees and other assets. Opening balances in RETAINED were earned before and do not
         count.
         """
-        keys = [(account, None, self.currency) for account in REVENUE - FEES]
+        keys = [(account, None, self.currency) for account in EARNED]
         return -sum(self.balance(key) + self.closed.get(key, 0) for key in keys)
 
     def converted_by_fund(self) -> int | None:
@@ -202,6 +206,10 @@ class Book:
                 self.lots.pop(key, None)
         self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
         self.worths, self.prices, self.closed = draft.worths, draft.prices, draft.closed
+        if EXTERNAL in draft.totals:
+            moved = (Moved(entry.seq, entry.kind, entry.legs) for entry in reversed(draft.entries))
+            added = flows_of(moved, self.currency, self.earned_by_fund())
+            self.flows = (*self.flows, *added)[-FLOWS_KEPT:]
         if draft.sealed:
             last, _, self.head = draft.sealed[-1]
             assert last.seq == draft.seq, "decided after it was sealed"

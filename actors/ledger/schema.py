@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date, timedelta
+from itertools import groupby
 
 import msgspec
 
@@ -18,9 +19,10 @@ from ...wire.ledger import AsideReport
 from ...wire.money import from_minor
 from ...wire.persistence import Statement
 from ..persistence import Reader, Rows
-from .accounts import CASH, REVENUE, in_asset
+from .accounts import CASH, EXTERNAL, REVENUE, in_asset
 from .book import Book, Draft
 from .entry import GENESIS, BalanceKey, Close, Entry, Lot, LotKey, Original, utc_day
+from .flows import EARNED, Moved, flows_of
 
 __all__ = [
     "SCHEMA",
@@ -251,6 +253,15 @@ FROM entry AS e JOIN posting AS p ON p.entry = e.seq
 WHERE kind IN ('period_close', 'period_reopen') AND asset = ? GROUP BY 1, 2
 """
 
+# A look that missed more entries than these takes the flows before them as one sum.
+ENTRIES_WITH_FLOWS = 10_000
+_MOVED = f"""
+SELECT seq, kind, account, p.strategy, asset, amount_minor
+FROM entry AS e JOIN posting AS p ON p.entry = e.seq
+WHERE seq > ? AND asset = ? AND account IN ({", ".join(map(repr, sorted((EXTERNAL, *EARNED))))})
+ORDER BY seq DESC
+"""
+
 
 def load_book(reader: Rows, currency: str) -> Book:
     """The book as it is on disk; `closes` holds the closes that were not taken back."""
@@ -274,7 +285,14 @@ def load_book(reader: Rows, currency: str) -> Book:
         if account in REVENUE
     }
     of_days = [Close(*close) for close in closes]
-    return Book(currency, balances, lots, seq, head, of_days, closed=closed)
+    book = Book(currency, balances, lots, seq, head, of_days, closed=closed)
+    rows = reader.rows(_MOVED, (seq - ENTRIES_WITH_FLOWS, currency))
+    moved = (
+        Moved(entry, kind, [leg[2:] for leg in legs])
+        for (entry, kind), legs in groupby(rows, key=lambda row: row[:2])
+    )
+    book.flows = flows_of(moved, currency, book.earned_by_fund())
+    return book
 
 
 # -- as of a time

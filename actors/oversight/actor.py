@@ -120,9 +120,15 @@ class OversightActor(DurableActor):
         stored = self._round.stored
         memory = schema.begun(stored, started_us)
         guard = await self._ask("guard", RestoreGuard(stored.guard, load_latch(self._reader)))
-        flow = guard.external_minor - stored.guard.external_minor
-        if stored.guard.units and flow:  # the guard has seen it, and the fees here have not
-            memory = closing.with_flow(memory, self._settings, flow, started_us)
+        # Flows that the guard has seen, and the fees here have not.
+        memory, _ = closing.with_flows(
+            memory,
+            self._settings,
+            (),
+            external_minor=guard.external_minor,
+            seq=guard.seq or 0,
+            now_us=started_us,
+        )
         self._round = replace(
             self._round,
             memory=replace(memory, guard=guard),

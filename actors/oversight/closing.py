@@ -9,14 +9,18 @@ to its end; any other one with the figures of the tick that ends it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from ...wire.guard import PricedFlow
+from ...wire.ledger import ExternalFlow
 from ...wire.persistence import Statement
 from ..calendar import Calendar, End
 from ..guard.core import performance_fee
+from ..guard.units import after_flow
 from . import fees
 from .fees import Owed
 from .schema import Ending, Leaving, Memory, nav_line
@@ -33,7 +37,7 @@ __all__ = [
     "nav_minor",
     "taken",
     "took_place",
-    "with_flow",
+    "with_flows",
     "with_management",
 ]
 
@@ -209,8 +213,7 @@ def left(memory: Memory, leaving: Leaving, seq: int) -> Memory:
         memory,
         fees=leaving.after,
         leaving=None,
-        redeemed_minor=memory.redeemed_minor + leaving.amount_minor,
-        redeemed_seq=seq,
+        redeemed={**memory.redeemed, seq: leaving.amount_minor},
     )
 
 
@@ -220,20 +223,78 @@ def _between(now_us: int) -> str:
     return f"{day}:{now_us}"
 
 
-def with_flow(memory: Memory, settings: OversightSettings, flow_minor: int, now_us: int) -> Memory:
-    """The memory with the performance fee of the units that left since the last look owed.
+def with_flows(
+    memory: Memory,
+    settings: OversightSettings,
+    flows: Iterable[ExternalFlow],
+    *,
+    external_minor: int,
+    seq: int,
+    now_us: int,
+) -> tuple[Memory, tuple[PricedFlow, ...]]:
+    """The memory with the flows since the guard's last look, and each of them with NAV before it.
 
-    Units of withdrawals whose fee is booked have left already.
+    `external_minor` and `seq` are the ledger's now. A flow is priced after the P&L that the ledger
+    booked before it; what the engine made since that look counts after it. Flows that are not known
+    one by one come first, as one sum. The performance fee of the units that leave is owed, but for
+    withdrawals whose fee is booked.
     """
-    guard, redeemed = memory.guard, memory.redeemed_minor
-    amount, fee = fees.with_flow(
+    guard = memory.guard
+    new = [flow for flow in flows if guard.seq is not None and flow.seq > guard.seq]
+    one_by_one = {flow.seq for flow in new}
+    rest = external_minor - guard.external_minor - sum(flow.amount_minor for flow in new)
+    paid = {of for of in memory.redeemed if of <= seq and of not in one_by_one}
+    steps = [(rest, guard.earned_minor, paid)] if rest or paid else []
+    # A correction is two flows, and no P&L lies between the two.
+    for earned_minor, together in groupby(new, key=lambda flow: flow.earned_minor):
+        group = tuple(together)
+        amount = sum(flow.amount_minor for flow in group)
+        booked = {flow.seq for flow in group if flow.seq in memory.redeemed}
+        steps.append((amount, earned_minor, booked))
+    priced = list[PricedFlow]()
+    for amount, earned_minor, booked in steps:
+        memory = _earned(memory, settings, earned_minor)
+        priced.append(PricedFlow(amount, memory.guard.nav_minor))
+        memory = _with_flow(memory, settings, amount, booked, now_us)
+    return memory, tuple(priced)
+
+
+def _earned(memory: Memory, settings: OversightSettings, earned_minor: int) -> Memory:
+    """The memory at a later moment, at which the ledger has this P&L without a strategy."""
+    guard = memory.guard
+    if earned_minor == guard.earned_minor:
+        return memory
+    net = _net_minor(memory) + earned_minor - guard.earned_minor
+    later = msgspec.structs.replace(guard, earned_minor=earned_minor)
+    return _valued(msgspec.structs.replace(memory, guard=later), settings, net)
+
+
+def _with_flow(
+    memory: Memory, settings: OversightSettings, amount_minor: int, booked: Set[int], now_us: int
+) -> Memory:
+    """The memory after a flow at its NAV; `booked` are the withdrawals in it whose fee is booked.
+
+    Their units have left the fees already.
+    """
+    guard, redeemed = memory.guard, _redeemed_minor(memory)
+    final, fee = fees.with_flow(
         memory.fees,
-        flow_minor + redeemed,
+        amount_minor + sum(memory.redeemed[seq] for seq in booked),
         nav_minor=guard.nav_minor - redeemed,
         units=_staying_units(memory),
     )
-    after = msgspec.structs.replace(memory, fees=fee, redeemed_minor=0)
-    return _owing(after, settings, Owed("performance", amount, _between(now_us)))
+    after = msgspec.structs.replace(
+        memory,
+        fees=fee,
+        redeemed={seq: one for seq, one in memory.redeemed.items() if seq not in booked},
+        guard=msgspec.structs.replace(
+            guard,
+            nav_minor=guard.nav_minor + amount_minor,
+            external_minor=guard.external_minor + amount_minor,
+            units=after_flow(guard.units, guard.nav_minor, guard.price, amount_minor),
+        ),
+    )
+    return _owing(after, settings, Owed("performance", final, _between(now_us)))
 
 
 def taken(memory: Memory, session: str, consumer: Literal["sample", "marks"]) -> Memory:
@@ -254,15 +315,19 @@ def _net_minor(memory: Memory) -> int:
 
 def _staying_units(memory: Memory) -> float:
     """The units without those of withdrawals that the guard has not seen."""
-    guard, redeemed = memory.guard, memory.redeemed_minor
+    guard, redeemed = memory.guard, _redeemed_minor(memory)
     return guard.units * (1 - redeemed / guard.nav_minor if guard.nav_minor > 0 else 1.0)
+
+
+def _redeemed_minor(memory: Memory) -> int:
+    return sum(memory.redeemed.values())
 
 
 def _valued(memory: Memory, settings: OversightSettings, net_minor: int) -> Memory:
     """The memory with NAV after the fees of now, at the last known P&L."""
     net_minor -= memory.fees.management_minor
     rule, units = fees.terms(memory.fees, settings.fees), _staying_units(memory)
-    performance = performance_fee(rule, net_minor - memory.redeemed_minor, units)
+    performance = performance_fee(rule, net_minor - _redeemed_minor(memory), units)
     return msgspec.structs.replace(
         memory,
         fees=msgspec.structs.replace(memory.fees, performance_minor=performance),

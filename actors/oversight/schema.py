@@ -116,9 +116,8 @@ class Memory(msgspec.Struct, frozen=True):
     converted_minor: int = 0  # gain of other assets without a strategy, when all had a price
     opening_minor: int | None = None  # NAV when the running session began; None: not known
     leaving: Leaving | None = None  # None: no withdrawal is being booked
-    # Withdrawals whose fee is booked and that the guard has not seen; the last one's entry.
-    redeemed_minor: int = 0
-    redeemed_seq: int = 0
+    # By entry: withdrawals whose fee is booked and that the guard has not seen.
+    redeemed: Mapping[int, int] = {}
 
 
 def kept(statuses: Sequence[StrategyStatus]) -> Generator[None, None, tuple[msgspec.Raw, ...]]:
@@ -189,7 +188,7 @@ def _facts(memory: Memory) -> tuple[object, ...]:
     waiting = [(ending.session, ending.sample, ending.marks) for ending in memory.ending]
     mark = memory.fees.mark_per_unit
     agreed = memory.agreed
-    redeemed = (memory.leaving, memory.redeemed_minor)
+    redeemed = (memory.leaving, memory.redeemed)
     facts = (memory.session, memory.since_us, memory.named, memory.owed, waiting, mark, agreed)
     return (*facts, *redeemed)
 
@@ -213,6 +212,7 @@ def _flags_of(book: StrategyBook) -> tuple[object, ...]:
         book.would_pause,
         book.warned,
         book.real,
+        book.entitled,
         book.had_real,
         book.above,
         book.left,

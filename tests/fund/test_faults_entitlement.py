@@ -562,6 +562,33 @@ async def test_a_new_run_is_carried_over_without_a_word() -> None:
         assert world.sent_alerts() == []
 
 
+async def test_one_bad_print_and_then_silence_sells_nothing() -> None:
+    fake = _fake(equity=None, allocated=0)
+    async with virtual_fund(fake, kill_action="flatten", **HEAL) as world:
+        await _ticks(world, 1)
+        fake.set("s", unrealized_pnl=-90_000)
+        await _ticks(world, 1)
+        fake.failures["strategies"] = ConnectionError()
+        await _ticks(world, 5)
+        assert {call[2] for call in fake.calls if call[0] == "stop_all"} == {"halt"}
+        del fake.failures["strategies"]
+        await _ticks(world, 2)
+        assert {call[2] for call in fake.calls if call[0] == "stop_all"} == {"halt", "flatten"}
+
+
+async def test_a_host_that_ticks_more_often_than_it_reports_is_counted_by_its_reports(
+    tmp_path: Path,
+) -> None:
+    async with _pushing(tmp_path, kill_confirm_ticks=3) as host:
+        for pnl in (0, -90_000, -90_000):
+            host.say(realized_pnl=pnl)
+            await host.ticks(4)
+        assert (await host.fund.status()).kill_switch == "OFF"
+        host.say(realized_pnl=-90_000)
+        await host.ticks(1)
+        assert (await host.fund.status()).kill_switch != "OFF"
+
+
 async def test_a_bad_print_halts_and_flattens_nothing() -> None:
     fake = _fake(equity=None, allocated=0)
     async with virtual_fund(fake, kill_action="flatten", **HEAL) as world:

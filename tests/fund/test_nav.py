@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -12,9 +14,10 @@ from fundops import PromotionStage
 from fundops.actors.oversight.steps import guard as guard_step
 from fundops.reader import open_reader
 from fundops.runtime import ConfigError, VirtualClock
-from fundops.testing import START_US, FakeController, virtual_fund
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import CashEvent, Fill, StrategyStatus
 from fundops.wire.guard import Watch
+from fundops.wire.ledger import Deposit
 from fundops.wire.oversight import StrategyPnl
 
 D = Decimal
@@ -223,11 +226,99 @@ async def test_any_loss_engages_the_switch_where_all_was_withdrawn(withdrawn: in
         await world.fund.ledger.withdraw(withdrawn)
         await world.tick()
         status = await world.fund.status()
-        assert (status.drawdown_pct, status.kill_switch) == (0, "OFF")
+        assert (status.drawdown_pct, status.kill_switch) == (10, "OFF")
         engine.set("s", equity=989_999, unrealized_pnl=-10_001)
         await world.tick()
         status = await world.fund.status()
         assert (status.drawdown_pct, status.kill_switch) == (100, "ENGAGED")
+
+
+async def _loses(world: VirtualFund, amount: int) -> None:
+    await world.fund.ledger.record_loss(amount)
+
+
+async def _deposits(world: VirtualFund, amount: int) -> None:
+    await world.fund.ledger.deposit(amount)
+
+
+async def _withdraws(world: VirtualFund, amount: int) -> None:
+    await world.fund.ledger.withdraw(amount)
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["one look", "a look after each"])
+@pytest.mark.parametrize("fee_pct", [0.0, 20.0])
+@pytest.mark.parametrize(
+    ("acts", "drawdown", "kill"),
+    [
+        ([(_loses, 20_000), (_deposits, 100_000)], 20, "ENGAGED"),
+        ([(_deposits, 100_000), (_loses, 20_000)], 10, "OFF"),
+        ([(_loses, 12_000), (_withdraws, 44_000)], 12, "OFF"),
+        ([(_withdraws, 44_000), (_loses, 5_600)], 10, "OFF"),
+        (
+            [(_loses, 10_000), (_withdraws, 45_000), (_loses, 2_250), (_deposits, 90_000)],
+            14.5,
+            "OFF",
+        ),
+    ],
+)
+async def test_pnl_counts_before_the_flows_that_were_booked_after_it(
+    acts: list[tuple[Callable[[VirtualFund, int], Awaitable[None]], int]],
+    drawdown: float,
+    kill: str,
+    fee_pct: float,
+    between: bool,
+) -> None:
+    async with virtual_fund(
+        _engine(1_000), ledger_enabled=True, performance_fee_pct=fee_pct
+    ) as world:
+        await world.tick()
+        for act, amount in acts:
+            await act(world, amount)
+            if between:
+                await world.tick()
+        await world.tick()
+        status = await world.fund.status()
+        assert (status.drawdown_pct, status.kill_switch) == (pytest.approx(drawdown), kill)
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["one look", "a look after each"])
+async def test_a_profit_before_a_deposit_belongs_to_the_units_of_before_it(between: bool) -> None:
+    async with virtual_fund(_engine(1_000), ledger_enabled=True, performance_fee_pct=20.0) as world:
+        await world.tick()
+        await world.fund.ledger.record_profit(20_000)
+        if between:
+            await world.tick()
+        await world.fund.ledger.deposit(100_000)
+        await world.tick()
+        status = await world.fund.status()
+        assert (status.nav, status.drawdown_pct) == (216_000, pytest.approx(0, abs=1e-9))
+        await world.fund.ledger.record_loss(20_000)
+        await world.tick()
+        status = await world.fund.status()
+        assert status.drawdown_pct == pytest.approx(100 * 16_000 / 216_000, rel=1e-6)
+
+
+async def test_a_loss_and_a_deposit_of_a_downtime_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "fund.db"
+    async with virtual_fund(_engine(1_000), ledger_enabled=True, db_path=path) as world:
+        await world.tick()
+        await world.fund.ledger.record_loss(20_000)
+        await world.fund.ledger.deposit(100_000)  # the fund stops before the guard looks
+    async with virtual_fund(_engine(1_000), ledger_enabled=True, db_path=path) as world:
+        await world.tick()
+        status = await world.fund.status()
+        assert (status.drawdown_pct, status.kill_switch) == (pytest.approx(20), "ENGAGED")
+
+
+async def test_a_corrected_deposit_is_one_flow_at_one_price() -> None:
+    async with virtual_fund(_engine(1_000), ledger_enabled=True) as world:
+        await world.tick()
+        first = (await world.fund.ledger.entries())[-1]
+        await world.fund.ledger.record_loss(10_000)
+        await world.fund.ledger.correct(first.seq, Deposit(50_000), reason="it was half of that")
+        await world.tick()
+        status = await world.fund.status()
+        assert (status.nav, status.drawdown_pct) == (40_000, pytest.approx(10))
 
 
 @pytest.mark.parametrize("flows", [(-150_000, 100_000), (100_000, -150_000)])

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from ....wire.alert import AlertDraft, Category, Level
 from ....wire.errors import AmountError
-from ....wire.guard import GuardReport, Watch
-from ....wire.ledger import LedgerTotals
+from ....wire.guard import GuardReport, PricedFlow, Watch
+from ....wire.ledger import ExternalFlow, LedgerTotals
 from ....wire.money import from_minor
 from .. import closing, fees
 from ..round import Effects, Round
@@ -35,16 +35,20 @@ class GuardStep(Step):
         """One look. Raises: `ActorError`."""
         memory, totals, settings = tick.memory, tick.totals, self.ports.settings
         external = self._external_minor(tick)
-        # A withdrawal that these totals do not show is not in this flow either.
-        is_shown = totals is None or totals.entries >= memory.redeemed_seq
-        if memory.guard.units and is_shown:
-            flow = external - memory.guard.external_minor
-            memory = closing.with_flow(memory, settings, flow, tick.now_us)
+        flows: tuple[PricedFlow, ...] = ()
         posted, owed = memory.fees.posted_minor, 0
         alerts: tuple[AlertDraft, ...] = ()
         if totals is not None:
-            posted, owed = totals.fees_minor, sum(fee.amount_minor for fee in memory.owed)
             memory = _earned(memory, totals)
+            memory, flows = closing.with_flows(
+                memory,
+                settings,
+                [_with_conversions(flow, memory) for flow in totals.flows],
+                external_minor=external,
+                seq=totals.entries,
+                now_us=tick.now_us,
+            )
+            posted, owed = totals.fees_minor, sum(fee.amount_minor for fee in memory.owed)
             alerts = self._unpriced(totals)
         earned = memory.earned_minor + memory.converted_minor
         report = await self.ports.ask(
@@ -61,6 +65,9 @@ class GuardStep(Step):
                 session=memory.session,
                 listed=tick.heard.listed,
                 earned_minor=earned,
+                flows=flows,
+                seq=None if totals is None else totals.entries,
+                said_s=tick.heard.said_s,
                 opening_nav_minor=memory.opening_minor,
             ),
         )
@@ -120,3 +127,8 @@ def _earned(memory: Memory, totals: LedgerTotals) -> Memory:
         earned_minor=totals.earned_minor,
         converted_minor=memory.converted_minor if converted is None else converted,
     )
+
+
+def _with_conversions(flow: ExternalFlow, memory: Memory) -> ExternalFlow:
+    """The flow with the P&L before it as the guard counts it, which has that of other assets."""
+    return replace(flow, earned_minor=flow.earned_minor + memory.converted_minor)

@@ -13,7 +13,7 @@ from fundops.actors.guard.core import GuardSettings, Look, look
 from fundops.runtime import ConfigError, at_once
 from fundops.wire.alert import Level
 from fundops.wire.controller import StrategyState, StrategyStatus
-from fundops.wire.guard import FeeTerms, GuardState, StrategyBook
+from fundops.wire.guard import FeeTerms, GuardState, PricedFlow, StrategyBook
 from fundops.wire.promotion import EntitlementTerms, PromotionStage
 
 UNIT = 10**8
@@ -48,7 +48,7 @@ class Fund:
     def __init__(self, settings: GuardSettings = DEFAULTS, capital: float = CAPITAL) -> None:
         self.settings = settings
         self.state = GuardState()
-        self.external = capital
+        self.capital = self.external = capital
         self.posted: float = 0
         self.accrued: float = 0
         self.last: Look
@@ -61,6 +61,8 @@ class Fund:
         terms: dict[str, EntitlementTerms] | None = None,
         blind_s: float = 0.0,
         session: str = "",
+        flows: tuple[PricedFlow, ...] = (),
+        news: bool = True,
     ) -> Look:
         looking = look(
             self.state,
@@ -72,7 +74,9 @@ class Fund:
             accrued_fees_minor=round(self.accrued * UNIT),
             blind_s=blind_s,
             session=session,
-            capital_minor=round(self.external * UNIT),
+            capital_minor=round(self.capital * UNIT),
+            flows=flows,
+            news=news,
         )
         self.last = at_once(looking)
         self.state = self.last.state
@@ -256,6 +260,49 @@ def test_withdrawing_everything_is_no_loss_and_a_later_deposit_begins_without_on
     assert fund.state.drawdown == pytest.approx(10.0)
 
 
+def test_withdrawing_everything_keeps_the_drawdown_for_the_next_deposit(fund: Fund) -> None:
+    fund.look(status(pnl=-10_000))
+    for external in (10_000, -5_000, 20_000, 10_000, 110_000):
+        fund.external = external
+        found = fund.look(status(pnl=-10_000))
+        assert (fund.nav, found.kill) == (external - 10_000, None)
+        assert fund.state.drawdown == pytest.approx(10)
+
+
+@pytest.mark.parametrize("confirm", [1, 3])
+def test_a_loss_without_units_stands_until_the_switch_engages_and_after_it(confirm: int) -> None:
+    fund = Fund(GuardSettings(kill_confirm_ticks=confirm))
+    fund.external = -1
+    assert fund.look(status()).kill is None
+    kills = [fund.look(status(pnl=-90_000)).kill is not None for _ in range(confirm + 1)]
+    assert kills == [False] * (confirm - 1) + [True, True]
+    assert (fund.nav, fund.state.drawdown) == (-90_001, 100)
+    fund.external = 149_999  # units are bought back at the price of the last one
+    fund.look(status(pnl=-90_000))
+    assert (fund.nav, fund.state.drawdown) == (59_999, pytest.approx(60.0, abs=1e-3))
+
+
+def test_the_fees_of_a_tick_are_no_loss_of_a_fund_without_units(fund: Fund) -> None:
+    fund.external, fund.accrued = 0, 0.1
+    assert (fund.look().kill, fund.state.drawdown) == (None, 0)
+    fund.accrued = 0.11
+    assert fund.look().kill is not None
+
+
+def test_a_flow_is_priced_at_nav_before_it(fund: Fund) -> None:
+    fund.external = 200_000
+    flows = (PricedFlow(100_000 * UNIT, 80_000 * UNIT),)  # a loss of 20,000 was booked before it
+    found = fund.look(status(pnl=-20_000), flows=flows)
+    assert (fund.state.drawdown, found.kill is not None) == (pytest.approx(20), True)
+
+
+def test_a_flow_that_is_not_named_comes_before_those_that_are(fund: Fund) -> None:
+    fund.external = 150_000
+    flows = (PricedFlow(-50_000 * UNIT, 180_000 * UNIT),)
+    fund.look(status(pnl=-20_000), flows=flows)
+    assert fund.state.units / UNIT == pytest.approx(200_000 * (1 - 50 / 180))
+
+
 def test_a_fund_without_money_has_no_drawdown() -> None:
     empty = Fund(capital=0)
     assert empty.look().kill is None
@@ -286,6 +333,22 @@ def test_the_limit_must_hold_for_as_many_looks_in_a_row_as_configured() -> None:
     fund = Fund(GuardSettings(kill_confirm_ticks=3))
     pnls = [-16_000, -16_000, -14_000, -16_000, -16_000, -15_000]
     assert [fund.look(status(pnl=pnl)).kill is not None for pnl in pnls] == [False] * 5 + [True]
+
+
+def test_a_word_that_was_counted_is_not_counted_again() -> None:
+    fund = Fund(GuardSettings(kill_confirm_ticks=3))
+    told = [(-16_000, True), (-16_000, False), (-16_000, False), (-16_000, True)]
+    for pnl, news in told:
+        assert fund.look(status(pnl=pnl), news=news).kill is None
+    assert fund.state.breaches == 2
+    fund.accrued = 1  # other figures are news, whoever brings them
+    assert fund.look(status(pnl=-16_000), news=False).kill is not None
+
+
+def test_a_breach_counts_at_once_without_a_word_of_the_host() -> None:
+    fund = Fund()
+    fund.accrued = 15_000
+    assert fund.look(news=False).kill is not None
 
 
 def test_the_warning_comes_once_at_80_percent_and_is_resolved_below_75(fund: Fund) -> None:
@@ -332,6 +395,40 @@ def test_an_engine_that_names_another_stage_ends_no_pause() -> None:
     fund.look(status(pnl=-250, stage="paper"), terms=terms(mm="paper"))
     assert not fund.state.strategies["mm"].paused
     assert ("INFO", "paused:mm", True) in fund.notes
+
+
+@pytest.mark.parametrize("equity", [Decimal(800), None])
+def test_an_engine_that_names_another_stage_forgets_no_peak(equity: Decimal | None) -> None:
+    fund, live = Fund(capital=10**9), terms(mm="live_small")
+    fund.look(status(pnl=0, stage="live-small"), terms=live)
+    paper = StrategyStatus("mm", "running", equity, 0 if equity is None else 1_000, stage="paper")
+    fund.look(paper, terms=live)
+    found = fund.look(status(pnl=-260, stage="live-small"), terms=live)
+    assert [one.strategy for one in found.pauses] == ["mm"]
+
+
+def test_each_real_stage_that_promotion_begins_has_a_peak_of_its_own() -> None:
+    fund, live, shadow = Fund(capital=10**9), terms(mm="live_small"), terms(mm="shadow")
+    for pnl, stage, entitled in (
+        (0, "shadow", shadow),
+        (0, "shadow", live),  # promoted, and the engine has not heard
+        (-200, "shadow", live),
+        (-200, "live-small", live),
+        (-390, "live-small", live),  # 24% below the peak of this stage
+        (-390, "shadow", shadow),
+        (-500, "live-small", live),
+    ):
+        found = fund.look(status(pnl=pnl, stage=stage), terms=entitled)
+        assert found.pauses == ()
+    assert fund.state.strategies["mm"].peak_minor == 500 * UNIT
+
+
+def test_a_strategy_that_trades_real_money_unentitled_is_judged_from_its_highest(
+    fund: Fund,
+) -> None:
+    for pnl, stage in ((0, "paper"), (-240, "paper"), (-240, "live"), (-250, "live")):
+        found = fund.look(status(pnl=pnl, stage=stage), terms=terms(mm="paper"))
+    assert [one.strategy for one in found.pauses] == ["mm"]
 
 
 def test_a_strategys_warning_is_resolved_below_75_percent_of_its_limit() -> None:

@@ -104,3 +104,28 @@ def test_a_limit_beyond_its_bounds_is_refused_by_name(limit: float) -> None:
     with pytest.raises(ConfigError) as refusal:
         GuardSettings(max_daily_loss_pct=limit)
     assert refusal.value.field == "max_daily_loss_pct"
+
+
+def test_a_session_that_opens_with_nothing_or_less_has_nothing_to_lose() -> None:
+    for lost in (-100_000, -100_001):
+        fund = Fund(max_fund_drawdown_pct=100)
+        fund.look()
+        fund.look(lost)
+        assert fund.told(lost, "d1", opening_nav_minor=(100_000 + lost) * UNIT) == [
+            (Level.INFO, True)
+        ]
+        assert fund.told(lost - 50_000, "d1") == []
+        assert fund.state.loss_session is None
+
+
+@pytest.mark.parametrize(
+    ("observing", "act"), [(False, "may only reduce"), (True, "would be allowed to reduce only")]
+)
+def test_the_alert_says_what_follows_in_either_mode(observing: bool, act: str) -> None:
+    fund = Fund()
+    fund.look()
+    (alert,) = (one for one in fund.look(-2_000, observing=observing).alerts if "aily" in one.title)
+    assert alert.message == (
+        f"loss 2.0% of the session's opening NAV, limit 2.0%: real money {act} until the next"
+        " session"
+    )

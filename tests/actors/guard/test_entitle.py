@@ -72,6 +72,18 @@ def test_a_strategy_is_live_exactly_when_nothing_stands_against_it(terms: str, b
 
 
 @pytest.mark.parametrize(
+    ("session", "text"),
+    [
+        ("2026-01-05", "its stage is shadow: it lost its real stage this session"),
+        ("2026-01-06", "its stage is shadow"),
+    ],
+)
+def test_the_session_of_a_demotion_is_told_while_it_runs(session: str, text: str) -> None:
+    found = _grant("shadow", "closing", STATUSES[1], None, session)
+    assert found.reasons == (Reason("stage", text),)
+
+
+@pytest.mark.parametrize(
     ("terms", "book", "status", "doubt", "kinds"),
     [
         ("live", "by both", 3, "x", "operator pause set_aside above_entitlement engine"),
@@ -100,6 +112,7 @@ def test_every_reason_is_kept_in_order(
         ("retired", "new", 1, "2026-01-05", ("none", 0, False)),
         ("shadow", "closing", 1, "2026-01-05", ("reduce", 0, True)),
         ("shadow", "closing", 1, "2026-01-06", ("shadow", 0, True)),
+        ("shadow", "by a person", 1, "2026-01-05", ("reduce", 0, True)),
         ("shadow", "new", 1, "2026-01-05", ("shadow", 0, False)),
     ],
 )
@@ -186,3 +199,33 @@ def test_stage_cap_and_allocation_in_force_are_compared_with_the_entitlement(
     for allocated in (0, 1_000):
         figures = {"stage": "live-small", "allocated": allocated, **in_force}
         assert above(StrategyStatus("s", "running", **figures), live, CAPITAL_MINOR) == beyond
+
+
+@pytest.mark.parametrize(
+    ("terms", "kinds", "mode"),
+    [
+        ("off", ["daily_loss"], "reduce"),
+        ("live", ["daily_loss"], "reduce"),
+        ("shadow", ["stage"], "shadow"),
+        ("paper", ["stage"], "paper"),
+        ("unregistered", ["not_registered"], "reduce"),
+    ],
+)
+def test_a_daily_loss_stops_real_money_alone(terms: str, kinds: list[str], mode: str) -> None:
+    found = grant(
+        StrategyBook(had_real=True),
+        StrategyStatus("s", "running"),
+        TERMS[terms],
+        promotion=terms != "off",
+        capital_minor=CAPITAL_MINOR,
+        doubt=None,
+        session="",
+        daily_loss=True,
+    )
+    assert ([reason.kind for reason in found.reasons], found.mode) == (kinds, mode)
+
+
+def test_a_shadow_strategy_keeps_its_notional_capital_when_a_person_pauses_it() -> None:
+    notional = Grant("shadow", "shadow", Decimal(500), False, (Reason("stage", "shadow"),))
+    paused = after_pause(notional, Reason("operator", "paused by ann: night"))
+    assert (paused.mode, paused.capital) == ("shadow", 500)

@@ -730,3 +730,12 @@ async def test_a_breach_stops_the_real_money_of_the_same_look(marker: Path, engi
         await tree.watch(-20_000, {"mm": LIVE})
         assert tree.leases.latch.spared == frozenset()
         assert [names for *_, names in engine.calls] == [("mm",)]
+
+
+async def test_a_silent_ledger_leaves_the_last_known_entry(marker: Path) -> None:
+    async with opened(marker) as tree:
+        seen = []
+        for seq in (7, None, 9):
+            report = await tree.ask(Watch((), None, CAPITAL_MINOR, 0, 0, seq=seq))
+            seen.append(report.state.seq)
+        assert seen == [7, 7, 9]

@@ -127,3 +127,51 @@ def test_another_thread_sees_the_latch_at_once() -> None:
     asked.set()
     thread.join(5)
     assert answers == [False]
+
+
+def test_a_freeze_takes_the_permission_to_close_in_its_scope_alone() -> None:
+    demoted = Grant("paper", "paper", Decimal(0), True, PAPER.reasons)
+    leases = _leases(a=LIVE, b=demoted)
+    leases.latch.spared = frozenset("b")
+    leases.latch.set(KillStatus("ENGAGED", "r", "ann", T0, action="freeze"))
+    assert (leases.may_close("a"), leases.may_close("b")) == (False, True)
+    assert leases.entitlement("b").may_close
+
+
+# -- before the first tick, and after the last one
+
+
+def test_nothing_is_granted_before_the_first_tick() -> None:
+    leases = Leases(VirtualClock(T0))
+    assert (leases.knows("a"), leases.names()) == (False, ())
+    leases.recall({"a": LIVE})
+    assert (leases.knows("a"), leases.names()) == (True, ("a",))
+    held = leases.entitlement("a")
+    assert (held.mode, held.valid_until_us, leases.may_trade("a")) == ("reduce", 0, False)
+
+
+def test_a_lease_that_ran_out_is_said_once_and_of_a_known_strategy_alone() -> None:
+    clock = VirtualClock(T0)
+    no_tick = Reason("lease", "no tick has renewed its lease")
+    waiting = Grant(None, "reduce", Decimal(0), True, (no_tick,))
+    leases = _leases(clock, a=LIVE, b=waiting)
+    clock.advance(31)
+    assert leases.reasons("a") == (Reason("lease", "its lease ran out"),)
+    assert leases.reasons("b") == (no_tick,)
+    assert [reason.kind for reason in leases.reasons("nobody")] == ["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("grant", "reasons", "mode", "capital"),
+    [
+        (LIVE, (), "live", 1_000),
+        (LIVE, (Reason("frozen", "x"),), "reduce", 0),
+        (Grant("shadow", "shadow", Decimal(500), False), (Reason("stage", "x"),), "shadow", 500),
+    ],
+)
+def test_other_reasons_make_a_live_permission_one_to_reduce(
+    grant: Grant, reasons: tuple[Reason, ...], mode: str, capital: int
+) -> None:
+    found = grant.with_reasons(reasons)
+    assert (found.mode, found.capital, found.reasons) == (mode, capital, reasons)
+    assert (found.stage, found.had_real) == (grant.stage, grant.had_real)

@@ -298,6 +298,47 @@ def test_a_person_who_engages_after_the_guard_flattens_at_once() -> None:
     assert (play.state, play.switch.status.reason) == ("ENGAGING", "r")
 
 
+def test_the_guard_that_engages_again_flattens_nothing() -> None:
+    play = Played(action="flatten")
+    play.engage(by_itself=True)
+    before = play.switch
+    assert play.move(Engage(2, by_itself=True)) == ()
+    assert play.switch == before
+
+
+@pytest.mark.parametrize("action", ["halt", "freeze"])
+def test_a_breach_that_stands_closes_no_position_unless_that_is_configured(
+    action: KillAction,
+) -> None:
+    play = Played(action=action)
+    play.engage(by_itself=True)
+    for breaches in (1, 2, 3, 4):
+        play.look(breaches=breaches)
+    assert play.switch.status.action == action
+
+
+def test_a_flatten_is_begun_once_and_leaves_no_word_of_the_halt() -> None:
+    play = Played(action="flatten")
+    play.engage(by_itself=True)
+    play.answer(None)
+    assert play.switch.status.problem == "it hangs"
+    play.look(breaches=3)
+    assert (play.state, play.switch.status.problem) == ("ENGAGING", "")
+    play.answer(NONE_OPEN)
+    play.look(breaches=4)
+    assert play.state == "ENGAGED"
+
+
+def test_without_stop_all_a_report_alone_confirms_and_no_look_takes_that_back() -> None:
+    play = Played(can_stop_all=False, action="flatten")
+    play.engage(by_itself=True)
+    play.move(StopReported(NONE_OPEN))
+    play.look(names=("a", "b"))
+    assert play.state == "ENGAGED"
+    play.look(breaches=3)
+    assert (play.state, play.switch.status.problem) == ("UNCONFIRMED", NO_STOP_ALL)
+
+
 def test_the_answer_of_the_halt_does_not_confirm_the_flatten() -> None:
     play = Played(action="flatten")
     play.engage(by_itself=True)
@@ -364,6 +405,19 @@ def test_a_refused_commit_is_tried_again_a_second_later() -> None:
     play.engage()
     assert play.move(LatchStored(play.switch.status, "disk full")) == ()
     assert Commit() in play.move(Passed(marker_there=True))
+
+
+def test_words_alone_engage_nothing() -> None:
+    play = Played()
+    assert play.move(Worded("r", "ann")) == ()
+    assert play.state == "OFF"
+
+
+@pytest.mark.parametrize("state", ["OFF", "ENGAGING", "ENGAGED"])
+def test_a_file_engages_whatever_state_it_names(state: Any) -> None:
+    play = Played()
+    play.move(Found(KillStatus(state, "r", "ann", 1, open_orders=0 if state == "OFF" else None)))
+    assert play.state == "ENGAGING"
 
 
 @pytest.mark.parametrize(

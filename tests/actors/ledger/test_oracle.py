@@ -194,6 +194,9 @@ class Lot(NamedTuple):
     mark: Fraction
 
 
+PNL = {"REALIZED_PNL", "UNREALIZED_PNL", "TRADING_FEES", "INCOME", "FINANCING"}
+
+
 @dataclass(frozen=True)
 class Line:
     """One line of the oracle's journal."""
@@ -1148,8 +1151,26 @@ class Oracle:
         return self._ever({"MANAGEMENT_FEES", "PERFORMANCE_FEES"})
 
     def earned(self) -> Fraction:
-        pnl = {"REALIZED_PNL", "UNREALIZED_PNL", "TRADING_FEES", "INCOME", "FINANCING"}
-        return -self._ever(pnl, None)
+        return -self._ever(PNL, None)
+
+    def flows(self) -> list[tuple[int, Fraction, Fraction]]:
+        """The newest 100 flows: entry, amount, and the P&L without a strategy before it."""
+        found, earned = list[tuple[int, Fraction, Fraction]](), Fraction(0)
+        for line in self.journal:
+            paid = -sum(
+                amount
+                for (account, _, asset), amount in line.legs.items()
+                if (account, asset) == ("EXTERNAL", "USD")
+            )
+            if paid:
+                found.append((line.seq, Fraction(paid), earned))
+            if "period" not in line.kind:
+                earned -= sum(
+                    amount
+                    for (account, strategy, asset), amount in line.legs.items()
+                    if account in PNL and strategy is None and asset == "USD"
+                )
+        return found[-100:]
 
     def converted(self) -> Fraction | None:
         gain = -self._ever({"CONVERSIONS"}, None)
@@ -1827,6 +1848,10 @@ class Anything(RuleBasedStateMachine):
         assert totals.external_minor * MINOR == -oracle.total("EXTERNAL")
         assert totals.fees_minor * MINOR == oracle.fees()
         assert totals.earned_minor * MINOR == oracle.earned()
+        assert [
+            (flow.seq, flow.amount_minor * MINOR, flow.earned_minor * MINOR)
+            for flow in totals.flows
+        ] == oracle.flows()
         converted = totals.converted_minor
         assert oracle.converted() == (None if converted is None else converted * MINOR)
         unpriced = [name for name, amount in oracle.others().items() if amount]

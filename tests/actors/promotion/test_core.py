@@ -28,7 +28,7 @@ from fundops.actors.promotion.evidence import (
 from fundops.actors.promotion.limits import Breach, breach
 from fundops.actors.promotion.metrics import canonical_metrics
 from fundops.actors.promotion.observation import value_of
-from fundops.actors.promotion.policy import PromotionPolicy
+from fundops.actors.promotion.policy import HardLimits, PromotionPolicy, SoftLimits
 from fundops.actors.promotion.strategy import Change, Metric, Strategy
 from fundops.actors.promotion.track import Reading, Track
 from fundops.runtime import DAY_US, ConfigError
@@ -620,6 +620,44 @@ def test_a_soft_breach_needs_three_of_the_last_five_sessions_and_twenty_in_all()
     assert breach(scaled(79, 79, 79, 81, 81, 81), GUARDED) is None
     young = sessions(strategy(Scaled), 96, 92.5, 89, 86, 83.5, 81, 79, 79, 79)
     assert breach(young, GUARDED) is None
+
+
+def without_limits(stage: PromotionStage) -> PromotionPolicy:
+    rungs = tuple(
+        msgspec.structs.replace(rung, hard=HardLimits(), keep=SoftLimits())
+        if rung.stage is stage
+        else rung
+        for rung in GUARDED.rungs
+    )
+    return msgspec.structs.replace(GUARDED, rungs=rungs)
+
+
+@pytest.mark.parametrize(
+    ("sessions_seen", "breaches", "falls"),
+    [(20, 3, True), (19, 3, False), (20, 2, False), (20, 5, True)],
+)
+def test_the_soft_window_begins_with_its_twentieth_session_and_third_breach(
+    sessions_seen: int, breaches: int, falls: bool
+) -> None:
+    breached = (True,) * breaches + (False,) * (5 - breaches)
+    track = Track(begun=True, sessions=sessions_seen, breaches=breached)
+    subject = strategy(Scaled)
+    episode = msgspec.structs.replace(subject.episode, track=track)
+    assert (breach(msgspec.structs.replace(subject, episode=episode), GUARDED) is not None) == falls
+
+
+def test_a_stage_without_limits_is_left_by_no_fall_even_one_that_breached_the_limits_before() -> (
+    None
+):
+    track = Track(
+        begun=True, sessions=30, breaches=(True,) * 5, max_drawdown=0.9, loss=0.9, peak=100.0
+    )
+    subject = strategy(Scaled)
+    fallen_far = msgspec.structs.replace(
+        subject, episode=msgspec.structs.replace(subject.episode, track=track)
+    )
+    assert breach(fallen_far, GUARDED) is not None
+    assert breach(fallen_far, without_limits(Scaled)) is None
 
 
 def test_exactly_the_entry_ceiling_is_no_soft_breach() -> None:

@@ -235,6 +235,19 @@ def test_more_real_capital_than_the_others_leave_is_named_with_the_figures() -> 
         assert (free.would_do, free.blocked_by) == ("promote", ())
 
 
+def test_a_promotion_that_wants_no_real_capital_is_not_blocked_by_that_of_the_others() -> None:
+    beyond = judged(
+        strategy(recorded=GREEN), capital=Capital(100 * UNIT, 100.0), others_minor=101 * UNIT
+    )
+    assert (beyond.would_do, beyond.blocked_by) == ("promote", ())
+
+
+def test_at_the_top_no_more_capital_is_wanted() -> None:
+    found = judged(strategy(Scaled, recorded=GREEN), capital=Capital(100 * UNIT, 100.0))
+    assert (found.inputs.wanted_minor, found.inputs.entitled_minor) == (0, 100 * UNIT)
+    assert (found.would_do, found.blocked_by) == ("none", ("top: no higher stage",))
+
+
 def test_every_reason_is_listed_at_once() -> None:
     subject = strategy(
         Small,
