@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import trio
 
 from fundops import Fund, FundConfig, StrategyStatus
+from fundops.actors.guard.marker import marker_of
 from fundops.actors.persistence import backup
 from fundops.cli import app as cli
 from fundops.cli import kill_switch
@@ -19,6 +21,7 @@ from fundops.control import client
 from fundops.control.rendezvous import Peer
 from fundops.runtime import InlineWorker
 from fundops.testing import FakeController
+from tests.fund.cli.test_misuse import damage
 
 
 class Command:
@@ -159,6 +162,21 @@ async def test_a_copy_of_a_running_funds_file_engages_and_releases_no_fund(
         assert command.db.with_name("copy.db.kill").exists(), "engaged where it could be"
         await fund.tick()
         assert (await fund.kill_switch.status()).state == "OFF"
+
+
+async def test_a_fund_is_found_by_its_damaged_file_among_others_that_listen(
+    command: Command,
+) -> None:
+    others = [command.db.with_name(f"{name}.db") for name in "abc"]
+    async with AsyncExitStack() as funds:
+        for db in others:
+            await funds.enter_async_context(_open(db, FakeController()))
+        fund = await funds.enter_async_context(_open(command.db, FakeController()))
+        damage(command.db, "meta")
+        code, answer = await trio.to_thread.run_sync(command, *ENGAGE)
+        assert (code, answer["reason"]) == (0, "x")
+        assert (await fund.kill_switch.status()).reason == "x", "at once, without a tick"
+        assert not any(marker_of(db).exists() for db in others)
 
 
 async def test_the_marker_is_not_said_to_stop_the_fund_of_another_user(
