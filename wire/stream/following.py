@@ -216,8 +216,7 @@ class StatusClient:
                         if isinstance(message, Welcome):
                             self.connected, failures = True, 0
                             self.connections += 1
-                            self._begin(message, known=message.epoch == epoch)
-                            epoch = message.epoch
+                            epoch, self._since = message.epoch, dict(message.since)
                         await outbox.send(self._noted(message))
             except StatusClosed as closed:
                 if closed.code in _FINAL:
@@ -227,14 +226,6 @@ class StatusClient:
                 self.connected = False
             failures += 1
             await trio.sleep(max(self._retry_after_s, retry_s(failures, self._rng)))
-
-    def _begin(self, welcome: Welcome, *, known: bool) -> None:
-        if not known:
-            self._since.clear()
-        # A topic that gave nothing of its backlog is empty: its first event follows on 0.
-        if self._backlog:
-            for topic in EVENTS.keys() & set(welcome.topics) - PROCESS_TOPICS:
-                self._since.setdefault(topic, 0)
 
     def _noted(self, message: ServerMessage) -> ServerMessage:
         match message:

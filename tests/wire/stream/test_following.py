@@ -118,6 +118,34 @@ async def test_a_restart_costs_no_event_and_repeats_none(fund: Fund) -> None:
         assert client.connections == 2
 
 
+@pytest.mark.parametrize("backlog", [0, 1])
+async def test_an_event_of_the_time_without_a_connection_is_given_whatever_the_backlog(
+    fund: Fund, backlog: int
+) -> None:
+    hub = Hub()
+    for seq in (1, 2, 3):
+        hub.publish_event("journal", seq, seq)
+    await fund.start(hub)
+    async with StatusClient(fund.url, topics=["journal"], backlog=backlog) as client:
+        assert (await next_of(client, Welcome)).since == {"journal": 3 - backlog}
+        fund.scope.cancel()
+        hub.publish_event("journal", 4, 4)
+        await fund.start(hub)
+        given = [(await next_of(client, Event)).seq for _ in range(1 + backlog)]
+        assert given == [3, 4][1 - backlog :]
+
+
+async def test_a_client_without_backlog_is_told_of_the_gap(fund: Fund) -> None:
+    await fund.start()
+    async with StatusClient(fund.url, topics=["journal"], backlog=0) as client:
+        await next_of(client, Welcome)
+        fund.scope.cancel()
+        hub = Hub()
+        hub.begin_events("journal", 5)
+        await fund.start(hub)
+        assert await next_of(client, Gap) == Gap("journal", 1, 5)
+
+
 async def test_another_database_begins_anew(fund: Fund) -> None:
     await fund.start()
     fund.hub.publish_state("fund", {"nav": "1"})
