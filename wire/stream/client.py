@@ -7,8 +7,8 @@
                 case Event("alerts", data=data): ...
 
 The stream does not reconnect by itself, because only the program knows whether it may miss events.
-To resume, a program keeps `since` of its last `Welcome`, puts the seq of each event that it takes in
-its topic's place, and passes it with that welcome's `epoch`.
+To resume, a program keeps `since` of its last `Welcome`, puts the seq of each event that it takes
+in its topic's place, and passes it with that welcome's `epoch`.
 """
 
 from __future__ import annotations
