@@ -1,3 +1,1 @@
-"""Who does the work: one folder per subsystem, each with its pure core, its schema and its
-actor.
-"""
+"""The actors: one folder per subsystem, each with its pure core, its schema and its actor."""

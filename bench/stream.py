@@ -200,7 +200,7 @@ async def _stock(burst: int) -> AsyncIterator[tuple[int, Publish]]:
     async def handler(request: trio_websocket.WebSocketRequest) -> None:
         connection = await request.accept()
         await connection.get_message()
-        await connection.send_message(encode(Welcome("bench", "", 0, ())).decode())
+        await connection.send_message(encode(Welcome("bench", "", 0, (), {})).decode())
         connections.append(connection)
         await trio.sleep_forever()
 
@@ -230,7 +230,7 @@ def _asyncio(clients: int, deliveries: int, watch: Stopwatch) -> int:
 
         async def handler(connection: Any) -> None:
             await connection.recv()
-            await connection.send(encode(Welcome("bench", "", 0, ())).decode())
+            await connection.send(encode(Welcome("bench", "", 0, (), {})).decode())
             ready.add(connection)
             await connection.wait_closed()
 

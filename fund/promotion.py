@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
-from fundops.actors.persistence import Reader, Rows, Store
+from fundops.actors.persistence import Reader, Rows, Store, errors_named
 from fundops.actors.promotion import Capital, PromotionPolicy, checked, schema
 from fundops.actors.promotion.capital import entitled_minor
 from fundops.actors.promotion.desk import Desk
@@ -172,25 +172,29 @@ class PromotionFile:
                     wait_s = _POLL_S
 
     def _written(self, asked: Asked) -> Any:
-        store = Store(self._path, MIGRATIONS)
-        try:
-            door = _FileDoor(Rows(store.connection), self._clock)
-            answer = _on(door, asked)
-            if door.statements:
-                arguments = plain(asked.named())
-                by = str(arguments.get("by", self._by))
-                caller = Caller(self._door, os.getuid(), os.getpid(), by)
-                row = audited(
-                    self._clock.now_us(),
-                    caller,
-                    asked.command.name,
-                    arguments,
-                    {"done": plain(answer)},
-                )
-                commit(store, [*door.statements, row])
-            return answer
-        finally:
-            store.connection.close()
+        with errors_named(self._path):
+            store = Store(self._path, MIGRATIONS)
+            try:
+                return self._decided(asked, store)
+            finally:
+                store.connection.close()
+
+    def _decided(self, asked: Asked, store: Store) -> Any:
+        door = _FileDoor(Rows(store.connection), self._clock)
+        answer = _on(door, asked)
+        if door.statements:
+            arguments = plain(asked.named())
+            by = str(arguments.get("by", self._by))
+            caller = Caller(self._door, os.getuid(), os.getpid(), by)
+            row = audited(
+                self._clock.now_us(),
+                caller,
+                asked.command.name,
+                arguments,
+                {"done": plain(answer)},
+            )
+            commit(store, [*door.statements, row])
+        return answer
 
     def _sent(self, asked: Asked, owned: DatabaseInUse) -> Any:
         """The answer of the fund that owns the file.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from fundops.actors.ledger import schema as ledger_schema
@@ -46,7 +47,10 @@ __all__ = ["FundReader", "open_reader"]
 
 
 class FundReader:
-    """The committed facts of one fund, read-only. A context manager; use it from one thread."""
+    """The committed facts of one fund, read-only. A context manager; use it from one thread.
+
+    Raises: `DatabaseError`, also for an error of SQLite that leaves the block.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
@@ -55,8 +59,13 @@ class FundReader:
     def __enter__(self) -> FundReader:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._reader.__exit__(kind, error, trace)
 
     def close(self) -> None:
         """Close the connection. Idempotent."""

@@ -7,7 +7,6 @@ told as a person types them; NAME, TEXT and VALUE stand for the person's own wor
 from __future__ import annotations
 
 import datetime as dt
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final, NamedTuple
@@ -16,6 +15,7 @@ from fundops.runtime import DAY_US
 from fundops.wire.guard import Entitlement, KillStatus
 from fundops.wire.promotion import CriterionResult, Evaluation, PromotionSnapshot, PromotionStage
 from fundops.wire.recovery import RecoveryPhase, RecoveryStatus
+from fundops.wire.shell import PERSON, shell_command
 from fundops.wire.why import Blocker, Reason, Why, rank
 
 __all__ = ["Facts", "HostFacts", "close_names", "lines_of", "why_of"]
@@ -25,8 +25,7 @@ CLOSE_NAMES_MAX: Final = 3
 CLOSE: Final = 0.6
 KILL_SWITCH: Final = "kill switch"  # the reason of recovery for its own hold under the switch
 
-_PERSON = "--by NAME --reason TEXT"
-_RELEASE_SWITCH = f"fundops kill-switch release {_PERSON}"
+_RELEASE_SWITCH = f"fundops kill-switch release {PERSON}"
 _UPHELD = ("pending", "running")
 
 
@@ -91,10 +90,6 @@ def close_names(name: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(by_folded[folded] for folded in found)
 
 
-def _command(words: str, facts: Facts, more: str = "") -> str:
-    return f"fundops {words} {shlex.quote(facts.name)}{more and f' {more}'}"
-
-
 # -- the guard
 
 
@@ -106,7 +101,7 @@ def _by_the_guard(facts: Facts) -> Iterator[Blocker]:
 def _of_reason(reason: Reason, facts: Facts) -> Blocker:
     kind, text = reason
     host = facts.host
-    resume = _command("strategy resume", facts, _PERSON)
+    resume = shell_command("strategy resume", facts.name, PERSON)
     match kind:
         case "kill_switch":
             return _kill_switch(text, facts.latch)
@@ -127,8 +122,8 @@ def _of_reason(reason: Reason, facts: Facts) -> Blocker:
                 return Blocker("lease", text, "its engine must report a newer heartbeat")
             return Blocker(kind, text, _right_status(text))
         case "not_registered":
-            register = _command("strategy register", facts)
-            adopt = _command("strategy adopt", facts, f"STAGE {_PERSON}")
+            register = shell_command("strategy register", facts.name)
+            adopt = shell_command("strategy adopt", facts.name, PERSON, more="STAGE")
             return Blocker(kind, text, adopt if facts.entitlement.may_close else register)
         case "above_entitlement":
             lift = "the engine must take the stage and the cap that set_stage gives it at each tick"
@@ -219,14 +214,14 @@ def _by_recovery(facts: Facts, notes: list[str]) -> Iterator[Blocker]:
 
 
 def _of_recovery(status: RecoveryStatus, facts: Facts) -> Iterator[Blocker]:
-    reset = _command("recovery reset", facts)
+    reset = shell_command("recovery reset", facts.name)
     why = f": {status.reason}" if status.reason else ""
     match status.phase:
         case RecoveryPhase.HELD:
             held = [reason for reason in (status.reason or "").split(", ") if reason != KILL_SWITCH]
             if any(held):  # the kill switch is a blocker already
                 text = f"recovery does not restart it: {', '.join(held)}"
-                yield Blocker("hold", text, _command("recovery release", facts))
+                yield Blocker("hold", text, shell_command("recovery release", facts.name))
             if status.breaker_open:
                 yield Blocker("breaker", "its circuit breaker is open", reset)
         case RecoveryPhase.OPEN:
@@ -283,7 +278,7 @@ def _by_promotion(facts: Facts, notes: list[str]) -> Iterator[Blocker]:
 
 def _frozen(snapshot: PromotionSnapshot, facts: Facts) -> Iterator[Blocker]:
     if snapshot.frozen:
-        lift = _command("strategy unfreeze", facts)
+        lift = shell_command("strategy unfreeze", facts.name)
         yield Blocker("frozen", "it is frozen, so it is not promoted", lift)
 
 
@@ -318,7 +313,9 @@ def _criterion_lift(result: CriterionResult, limit: str, facts: Facts) -> str:
         left_us = round(-result.margin * DAY_US)
         return f"{_left(left_us)}: {_day(facts.now_us + left_us)} at the earliest"
     if result.verdict == "INCONCLUSIVE":
-        record = _command("strategy record", facts, f"{_METRICS.get(result.name, 'METRIC')}=VALUE")
+        record = shell_command(
+            "strategy record", facts.name, more=f"{_METRICS.get(result.name, 'METRIC')}=VALUE"
+        )
         return f"a session that measures it must end, or: {record}"
     return f"{result.name} must be {limit}"
 
@@ -347,7 +344,7 @@ def _stage(text: str, facts: Facts) -> Blocker:
     """The stage is the last step: the way from it to a stage with real money."""
     snapshot = facts.promotion
     if snapshot is None:
-        return Blocker("stage", text, _command("strategy promote", facts))
+        return Blocker("stage", text, shell_command("strategy promote", facts.name))
     if snapshot.stage.is_live:  # promoted since the last tick
         told = f"{text} as of the last tick, and it was promoted to {snapshot.stage.value} since"
         return Blocker("lease", told, "the next tick gives it one")
@@ -355,12 +352,12 @@ def _stage(text: str, facts: Facts) -> Blocker:
     target = evaluation.target
     if target is None:
         return Blocker("stage", text, "nothing: the ladder has no higher stage")
-    up = _command("strategy promote", facts, f"--to {target.value}")
+    up = shell_command("strategy promote", facts.name, f"--to {target.value}")
     further = "" if target.is_live else "; from there a further gate leads on to real money"
     match evaluation.would_do:
         case "ready":
             told = f"{text}; its gate passes, and it waits for a person"
-            return Blocker("stage", told, _command("strategy approve", facts))
+            return Blocker("stage", told, shell_command("strategy approve", facts.name))
         case "promote":
             every = facts.promotes_every_ticks
             ticks = "" if every is None else f", which comes every {every} ticks"

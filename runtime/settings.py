@@ -68,13 +68,15 @@ SHOWN_MAX = 128  # characters of a value that an error text repeats
 SECRET = {"secret": True}
 
 
-def shown(value: object) -> str:
-    """The value as an error text shows it: short and encodable, also when its `__repr__` fails."""
+def shown(value: object, most: int = SHOWN_MAX) -> str:
+    """The value as an error text shows it: of at most so many characters before "...", and
+    encodable, also when its `__repr__` fails.
+    """
     try:
         text = encodable(str.__str__(repr(value)))
     except FOREIGN_ERRORS:  # a huge int raises too
         text = f"some {type(value).__name__}"
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 class _Kind(NamedTuple):

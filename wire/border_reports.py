@@ -9,9 +9,11 @@ this file raises: one bad report must never stop the reports beside it.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from ..runtime import FOREIGN_ERRORS, shown
@@ -112,18 +114,28 @@ def content_of(report: object) -> str:
     changed its report.
     """
     if not _is_report(report):
-        return _shown(report)
+        return _told(report)
     kind: Any = type(report)
     fields = [name for name in kind.__struct_fields__ if name != "cursor"]
-    told = ", ".join(f"{name}={_shown(field_of(report, name))}" for name in fields)
+    told = ", ".join(f"{name}={_told(field_of(report, name))}" for name in fields)
     return f"{kind.__name__}({told})"
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, most: int = TEXT_MAX) -> str:
     """The value as text, without the address of an object: the same report must give the same
     text each time it is read, and its objects may be made anew.
     """
-    return _ADDRESS.sub("", shown(value))
+    return _ADDRESS.sub("", shown(value, most))
+
+
+def _told(value: object) -> str:
+    """As `_shown`. A text that is cut ends with a hash of the whole, since two that differ behind
+    the cut are two.
+    """
+    whole = _shown(value, sys.maxsize)
+    if len(whole) <= TEXT_MAX:
+        return whole
+    return f"{whole[:TEXT_MAX]}... ({sha256(whole.encode()).hexdigest()[:16]})"
 
 
 # -- one kind each

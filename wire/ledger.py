@@ -39,6 +39,7 @@ __all__ = [
     "ChargePerformanceFee",
     "ClosePeriod",
     "ClosePosition",
+    "Compared",
     "Convert",
     "Correct",
     "Deposit",
@@ -653,31 +654,60 @@ class Break(msgspec.Struct, frozen=True):
         )
 
 
+class Compared(msgspec.Struct, frozen=True):
+    """The days on which a broker stated one kind of figure: its cash, or its positions."""
+
+    days: int = 0  # how many they are; 0: this kind was not compared
+    agreed: str | None = None  # the last one before `differs` that agrees; None: there is none
+    differs: str | None = None  # the first one that does not; None: they all agree
+
+
 class Reconciliation(msgspec.Struct, frozen=True):
-    """The books compared with a broker's statements, day by day."""
+    """The books compared with a broker's statements, day by day.
+
+    A statement may leave cash or positions out, so both are told apart in `cash` and `positions`.
+    """
 
     days: int  # how many days were compared
-    agreed: str | None  # the last day before `differs` on which both agree; None: there is none
+    # The last day before `differs` on which the figures that differ agree; None: there is none.
+    agreed: str | None
     differs: str | None  # the first day on which they do not; None: they agree on all days
     breaks: tuple[Break, ...] = ()  # the figures that differ on that day
     entries: tuple[Entry, ...] = ()  # dated after `agreed`, up to `differs`; newest first
     entries_left_out: int = 0  # older ones of these that are not in `entries`
     later: tuple[str, ...] = ()  # the days after `differs` that differ too
+    cash: Compared = Compared()
+    positions: Compared = Compared()
 
     @property
     def ok(self) -> bool:
-        """Whether books and statements agree on all days."""
-        return self.differs is None
+        """Whether anything was compared, and books and statements agree on all of it."""
+        return self.differs is None and self.days > 0
+
+    @property
+    def scope(self) -> str:
+        """The figures that were compared, where they are not all of each day; "" where they are."""
+        if self.cash.days == self.positions.days == self.days > 0:
+            return ""
+        return (
+            f"compared: cash of {_days(self.cash.days)}, positions of {_days(self.positions.days)}"
+        )
 
     def __str__(self) -> str:
+        scope = self.scope and f"; {self.scope}"
         if self.differs is None:
-            return f"books and statements agree on all {self.days} days"
+            agree = f"books and statements agree on all {self.days} days"
+            return f"{agree if self.days else 'nothing is stated'}{scope}"
         agreed = "on no day before" if self.agreed is None else f"last on {self.agreed}"
         between = len(self.entries) + self.entries_left_out
         return (
             f"books and statement differ on {self.differs} and agreed {agreed}: "
-            f"{'; '.join(map(str, self.breaks))}; {between} entries between"
+            f"{'; '.join(map(str, self.breaks))}; {between} entries between{scope}"
         )
+
+
+def _days(count: int) -> str:
+    return f"{count} day" if count == 1 else f"{count or 'no'} days"
 
 
 class Reconcile(Request[Reconciliation], frozen=True):
@@ -685,8 +715,8 @@ class Reconcile(Request[Reconciliation], frozen=True):
 
     statements: tuple[Statement, ...]
     tolerance: Amount = 0  # differences of CASH up to this amount are none
-    # The last day on which an earlier statement agreed; None: not known.
-    agreed: str | None = None
+    # The last days on which cash and positions of earlier statements agreed; "": not known.
+    agreed: tuple[str, str] = ("", "")
 
 
 class LedgerTotals(msgspec.Struct, frozen=True):

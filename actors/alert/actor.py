@@ -103,8 +103,8 @@ class AlertActor(DurableActor):
         self._gates = Gates(settings)
         self._cursor = 0  # id of the last request consumed
         self._next_id = 1
-        # What left from memory and is still to be written. Requests are kept by id, since their
-        # rows still wait too.
+        # Alerts sent from memory and not written yet. Requests are kept by id, since their rows
+        # still wait too.
         self._unwritten: deque[Decided] = deque()  # at most UNWRITTEN_MAX
         self._unwritten_requests: dict[int, Decided] = {}
         self._unwritten_changes: Changes = NO_CHANGES

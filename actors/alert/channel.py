@@ -1,8 +1,8 @@
 """A channel: one destination, one delivery in flight, and a queue that is the outbox table itself.
 
-PENDING -> SENDING (durable before the first byte leaves) -> DELIVERED | FAILED. What the last
-sender left SENDING is UNKNOWN at the next start, and what has waited too long is EXPIRED. A failed
-delivery is logged and not repeated.
+PENDING -> SENDING (durable before the first byte leaves) -> DELIVERED | FAILED. A delivery
+that an earlier sender left SENDING is UNKNOWN at the next start, and one that has waited too long
+is EXPIRED. A failed delivery is logged and not repeated.
 
 The end of one delivery and the claim of the next are one commit, so a queue of n rows costs n + 1
 of them. Each `Wake` delivers one row and then sends itself the next, which lets other messages, and

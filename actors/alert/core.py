@@ -167,9 +167,7 @@ def accepted(request: SendAlert, at_us: int) -> Alert:
 
 
 def repaired(alert: Alert) -> Alert:
-    """`alert` made acceptable whatever it holds: one that is stored already can no longer be
-    refused.
-    """
+    """`alert` with acceptable values: one that is stored already can no longer be refused."""
     return Alert(
         alert.at_us,
         alert.level,
@@ -183,9 +181,7 @@ def repaired(alert: Alert) -> Alert:
 
 
 def _key(key: str) -> str:
-    """A key that had to be changed keeps a digest of what it was: two keys must never become
-    one.
-    """
+    """A key that had to be changed keeps a digest of itself: two keys must never become one."""
     short = cleaned(key, NAME_MAX)
     if short == key:
         return key
@@ -454,8 +450,8 @@ class Draft:
         return is_first or not self._count((alert.category, True), alert.at_us)
 
     def _count(self, lane: _Lane, at_us: int) -> int:
-        """Admissions less than a window away, on either side: the limit then holds in whatever
-        order instants come, and a clock that was set back does not wait for the future to pass.
+        """Admissions less than a window away, on either side: the limit then holds for instants
+        in any order, and a clock that was set back does not wait for the future to pass.
         """
         return sum(abs(at_us - one) < self._window_us for one in self._admitted.get(lane, ()))
 

@@ -96,8 +96,8 @@ class WebhookDelivery:
     async def _post(self, alert: OutgoingAlert) -> tuple[int, bytes]:
         """The status, and the beginning of the answer."""
         # A client for each request keeps nothing alive between deliveries that a cancellation could
-        # leave half done; with the context shared it costs 60 us. Only connecting has a deadline of
-        # its own, the channel sets the rest.
+        # leave half done; with the context shared it costs 60 us. Connecting alone has a
+        # deadline here, the channel sets the others.
         async with (
             httpx2.AsyncClient(
                 trust_env=False,

@@ -1,4 +1,4 @@
-"""Tables of the alert subsystem, the statements that write them, and the readers of what they hold.
+"""Tables of the alert subsystem, the statements that write them, and the readers of their rows.
 
 Rates and retention: requests, history and outbox grow by one row for each alert (the outbox by one
 more for each channel) and are kept; counts, keys, suppressions and waiting alerts are bounded by

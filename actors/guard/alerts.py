@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Final
 
 from ...wire.aftermath import NOT_KNOWN, aftermath
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.guard import KillStatus, Released, Withheld
+from ...wire.shell import PERSON, shell_command
 from .switch import SwitchRules
 
 __all__ = [
@@ -16,14 +16,12 @@ __all__ = [
     "engaged",
     "paused_by_person",
     "released",
-    "resume_command",
     "resumed",
     "unconfirmed",
     "withheld",
 ]
 
-_PERSON: Final = "--by NAME --reason TEXT"
-RELEASE: Final = f"fundops kill-switch release {_PERSON}"
+RELEASE: Final = f"fundops kill-switch release {PERSON}"
 KEY: Final = "kill"
 
 
@@ -77,7 +75,10 @@ def paused_by_person(name: str, by: str, reason: str, *, observing: bool) -> Ale
         else ("the engine is told to pause it at each tick while it runs")
     )
     text = f"{reason}. " + aftermath(
-        (name,), left_open=NOT_KNOWN, next_act=told, undo=resume_command(name)
+        (name,),
+        left_open=NOT_KNOWN,
+        next_act=told,
+        undo=shell_command("strategy resume", name, PERSON),
     )
     title = f"{name} paused by {by}"
     return AlertDraft(Level.WARNING, Category.GENERAL, title, text, name, f"operator:{name}")
@@ -94,11 +95,6 @@ def withheld(act: Withheld) -> AlertDraft:
     title, key = f"Mode observe: {act.part} was not called", f"observe:{act.part}:{act.strategy}"
     text = f"in mode act the engine would have been told: {act.call}"
     return AlertDraft(Level.INFO, Category.GENERAL, title, text, act.strategy or None, key)
-
-
-def resume_command(name: str) -> str:
-    """The command with which a person ends a pause."""
-    return f"fundops strategy resume {shlex.quote(name)} {_PERSON}"
 
 
 def _aftermath(status: KillStatus, rules: SwitchRules, stopped: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ Without a denominator no drawdown is said.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Generator, Mapping, Sequence, Set
 from typing import Annotated, Literal, NamedTuple
 
@@ -31,6 +30,7 @@ from ...wire.guard import (
 )
 from ...wire.money import from_minor, minor_of_float
 from ...wire.promotion import EntitlementTerms
+from ...wire.shell import PERSON, shell_command
 from .daily import judge_daily_loss, opened
 from .entitle import above, trades_real
 from .scope import KillScope
@@ -621,7 +621,7 @@ def _judge_drawdown(
             (name,),
             left_open=NOT_KNOWN,
             next_act="the engine is told to pause it; promotion may demote it at its next look",
-            undo=f"fundops strategy resume {shlex.quote(name)} --by NAME --reason TEXT",
+            undo=shell_command("strategy resume", name, PERSON),
         )
         note = AlertDraft(
             Level.WARNING, Category.DRAWDOWN, f"{name} paused", text, name, f"paused:{name}"

@@ -305,7 +305,7 @@ def _found(switch: Switch, status: KillStatus) -> Step:
 
 
 def as_found(status: KillStatus) -> KillStatus:
-    """The status of a switch that a file says is engaged, whatever else the file says.
+    """The status of a switch that a file engages.
 
     ENGAGED stays only with the counts of the report that confirmed it: a marker made by hand, or
     one that cannot be read, confirms nothing.

@@ -140,7 +140,7 @@ class Calls:
         self._start = start
         self._clock = clock
         self._deadlines_s = {"stop_all": STOP_ALL_DEADLINE_S, "restart": restart_deadline_s}
-        # That of the host: a handler's context must not pass for the host's in what the call asks.
+        # That of the host: a call must not ask the fund in the context of one of our handlers.
         self._context = copy_context()
         self._in_flight: dict[str, list[Call]] = {}
         self._cut: dict[str, str] = {}  # parts whose last call to end was cut off, and how

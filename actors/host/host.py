@@ -164,7 +164,7 @@ class Host:
         self._nursery = nursery
         self._restart_deadline_s = restart_deadline_s
         self._origin = origin
-        # That of the host. The handler that begins a task is not the caller of what the task asks.
+        # That of the host: the handler that begins a task does not ask the task's questions.
         self._context = copy_context()
         self._clock = clock or SystemClock()
         self._place = place or InlinePlace()

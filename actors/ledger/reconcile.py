@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ...runtime import shown
 from ...wire.errors import BadField
-from ...wire.ledger import Break, Reconciliation, Statement
+from ...wire.ledger import Break, Compared, Reconciliation, Statement
 from ...wire.money import Amount, from_minor, to_minor
 from ..persistence import Rows
 from . import history
@@ -24,11 +25,11 @@ def reconcile(
     statements: Sequence[Statement],
     currency: str,
     tolerance: Amount = 0,
-    agreed: str | None = None,
+    agreed: tuple[str, str] = ("", ""),
 ) -> Reconciliation:
     """Compare the end of each stated day with the books of that day, all strategies together.
 
-    `agreed` is the last day on which an earlier statement agreed, if there is one.
+    `agreed` are the last days on which cash and positions of earlier statements agreed; "": none.
 
     Raises: `BadField`, `AmountError` naming the statement that cannot be read.
     """
@@ -38,14 +39,21 @@ def reconcile(
     quantities = history.quantity_changes(rows)
     days = sorted({*stated, *cash, *quantities})
     held_cash, held = 0, dict[str, int]()
-    breaks: dict[str, tuple[Break, ...]] = {}
+    found = dict[str, _Found]()
     for day in days:
         held_cash += cash.get(day, 0)
         for instrument, change in quantities.get(day, {}).items():
             held[instrument] = held.get(instrument, 0) + change
         if day in stated:
-            breaks[day] = tuple(_breaks(stated[day], held_cash, held, slack))
-    return _answer(rows, breaks, agreed)
+            found[day] = _Found(*_breaks(stated[day], held_cash, held, slack))
+    return _answer(rows, found, agreed)
+
+
+class _Found(NamedTuple):
+    """The differences of one day, by kind; None for a kind that is not stated."""
+
+    cash: list[Break] | None
+    positions: list[Break] | None
 
 
 _Stated = tuple[int | None, Mapping[str, int] | None]  # cash, and quantities by instrument
@@ -79,30 +87,63 @@ def _quantities(day: str, positions: Mapping[str, Amount] | None) -> Mapping[str
     }
 
 
-def _breaks(stated: _Stated, cash: int, held: Mapping[str, int], slack: int) -> list[Break]:
-    stated_cash, stated_quantities = stated
-    found = []
-    if stated_cash is not None and abs(cash - stated_cash) > slack:
-        found.append(Break(CASH, from_minor(cash), from_minor(stated_cash)))
-    if stated_quantities is not None:
-        for instrument in sorted({*held, *stated_quantities}):
-            books, statement = held.get(instrument, 0), stated_quantities.get(instrument, 0)
-            if books != statement:
-                found.append(Break(instrument, from_minor(books), from_minor(statement)))
-    return found
+def _breaks(
+    stated: _Stated, cash: int, held: Mapping[str, int], slack: int
+) -> Iterator[list[Break] | None]:
+    stated_cash, quantities = stated
+    if stated_cash is None:
+        yield None
+    elif abs(cash - stated_cash) > slack:
+        yield [Break(CASH, from_minor(cash), from_minor(stated_cash))]
+    else:
+        yield []
+    if quantities is None:
+        yield None
+    else:
+        pairs = (
+            (instrument, held.get(instrument, 0), quantities.get(instrument, 0))
+            for instrument in sorted({*held, *quantities})
+        )
+        yield [
+            Break(instrument, from_minor(books), from_minor(statement))
+            for instrument, books, statement in pairs
+            if books != statement
+        ]
 
 
-def _answer(
-    rows: Rows, breaks: Mapping[str, tuple[Break, ...]], known: str | None
-) -> Reconciliation:
-    days = sorted(breaks)
-    differing = [day for day in days if breaks[day]]
+def _compared(found: Mapping[str, list[Break] | None], known: str) -> Compared:
+    stated = {day: breaks for day, breaks in found.items() if breaks is not None}
+    differs = min((day for day, breaks in stated.items() if breaks), default=None)
+    agreeing = (known, *(day for day, breaks in stated.items() if not breaks))
+    agreed = max(day for day in ("", *agreeing) if differs is None or day < differs)
+    return Compared(len(stated), agreed or None, differs)
+
+
+def _answer(rows: Rows, found: Mapping[str, _Found], known: tuple[str, str]) -> Reconciliation:
+    kinds = (
+        _compared({day: one.cash for day, one in found.items()}, known[0]),
+        _compared({day: one.positions for day, one in found.items()}, known[1]),
+    )
+    breaks = {
+        day: [*(one.cash or ()), *(one.positions or ())]
+        for day, one in found.items()
+        if one != (None, None)
+    }
+    differing = [day for day, figures in breaks.items() if figures]
     if not differing:
-        return Reconciliation(len(days), days[-1] if days else None, None)
-    first = differing[0]
-    before = [day for day in (*days, known) if day is not None and day < first]
-    agreed = max(before, default=None)
-    between, left_out = history.entries_between(rows, agreed or "", first, ENTRIES_MAX)
+        agreed = max((kind.agreed or "" for kind in kinds if kind.days), default="")
+        return Reconciliation(len(breaks), agreed or None, None, cash=kinds[0], positions=kinds[1])
+    first, *later = differing
+    # Of the kinds that differ: the others say nothing of the entries to look at.
+    agreed = min(kind.agreed or "" for kind in kinds if kind.differs == first)
+    between, left_out = history.entries_between(rows, agreed, first, ENTRIES_MAX)
     return Reconciliation(
-        len(days), agreed, first, breaks[first], between, left_out, tuple(differing[1:])
+        len(breaks),
+        agreed or None,
+        first,
+        tuple(breaks[first]),
+        between,
+        left_out,
+        tuple(later),
+        *kinds,
     )

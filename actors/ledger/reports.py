@@ -181,11 +181,11 @@ class Reports:
         self,
         statements: Sequence[Statement],
         tolerance: Amount = 0,
-        agreed: str | None = None,
+        agreed: tuple[str, str] = ("", ""),
     ) -> Reconciliation:
         """Compare the books with a broker's statements, day by day.
 
-        `agreed` is the last day on which an earlier statement agreed, if there is one.
+        `agreed` are the last days on which cash and positions of earlier statements agreed.
         """
         return reconcile(self._rows, statements, self._currency, tolerance, agreed)
 

@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,7 +144,7 @@ def _look(rows: Reader, level: int, anchor: Anchor | None) -> Iterator[Finding]:
                     f"all balances in {asset} sum to {total} minor units, not to zero",
                 )
     if level >= 2:
-        with _twin(rows) as twin:
+        with closing(_twin(rows)) as twin:
             yield from _check_journal(rows, twin)
     if level >= 3:
         if not judges():

@@ -112,7 +112,7 @@ class Booking:
             if answer is None:
                 continue
             if source == "settlements" and (fills_wait or "fills" in self._left):
-                # A settlement closes what the fills before it opened, whose lots would stay open
+                # A settlement closes the lots of the fills before it, which would stay open
                 # otherwise. Fills are awaited for their deadline at most.
                 self._left[source] = answer
                 continue

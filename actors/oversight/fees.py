@@ -2,8 +2,8 @@
 crystallised.
 
 Management: basis points a year, ACT/365, on the NAV of the tick before. The accrual is kept as an
-exact integer fraction, since a tick's share rounds to nothing. Performance: a percentage of what a
-unit has gained above its high-water mark, crystallised every so many days. The guard computes it in
+exact integer fraction, since a tick's share rounds to nothing. Performance: a percentage of a
+unit's gain above its high-water mark, crystallised every so many days. The guard computes it in
 the look that finds NAV (`performance_fee`); here it is only kept and made final.
 """
 

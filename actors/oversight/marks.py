@@ -1,6 +1,6 @@
 """Marks at the end of a session: unrealized P&L that the engine reports, booked on its positions.
 
-Pure functions. The engine reports one figure per strategy, so what is not marked yet of it is
+Pure functions. The engine reports one figure per strategy, so its part that is not marked yet is
 spread over all open positions of the strategy, in proportion to their cost. The ledger spreads the
 value of a position over its lots.
 """

@@ -43,7 +43,7 @@ class Runner:
         self._counts: dict[str, int] = {}
 
     def recall(self, told: Iterable[str]) -> None:
-        """Take the keys that an earlier life left open; what is repeated is repeated at once."""
+        """Take the keys that an earlier life left open; an alert that repeats is due at once."""
         self._told_s |= {key.removeprefix(STEP): -math.inf for key in told}
 
     @property

@@ -10,6 +10,7 @@ import msgspec
 from ...runtime import DAY_US
 from ...wire.controller import StrategyStatus
 from ...wire.guard import GuardState, StrategyBook
+from ...wire.ledger import Compared
 from ...wire.money import from_minor, to_minor
 from ...wire.oversight import NavSample
 from ...wire.persistence import Statement
@@ -97,6 +98,25 @@ class Leaving(msgspec.Struct, frozen=True):
     after: FeeState  # once they are booked
 
 
+class Stated(msgspec.Struct, frozen=True):
+    """One kind of figure of the broker's statements. Days are ISO dates; "": there is none."""
+
+    agreed: str = ""  # the last day on which the books agreed
+    differed: str = ""  # the last day on which they did not
+
+    def after(self, found: Compared, day: str) -> Stated:
+        """With the statement of this day; one that leaves this kind out changes nothing."""
+        if not found.days:
+            return self
+        if found.differs is None:
+            return msgspec.structs.replace(self, agreed=max(self.agreed, day))
+        return msgspec.structs.replace(self, differed=max(self.differed, day))
+
+    def is_open(self, day: str) -> bool:
+        """Whether a difference on this day may still stand: nothing has agreed since."""
+        return self.agreed < day <= self.differed
+
+
 class Memory(msgspec.Struct, frozen=True):
     """The record."""
 
@@ -112,7 +132,8 @@ class Memory(msgspec.Struct, frozen=True):
     statuses: tuple[msgspec.Raw, ...] = ()  # the engine's last word, at an orderly stop
     heard_us: int = 0  # when it was given; 0: not known, since there was no orderly stop
     earned_minor: int = 0  # P&L that the ledger booked without a strategy
-    agreed: str = ""  # the last day on which the books and the broker's statement agreed
+    cash: Stated = Stated()  # the broker's statements of cash, compared with the books
+    positions: Stated = Stated()
     converted_minor: int = 0  # gain of other assets without a strategy, when all had a price
     opening_minor: int | None = None  # NAV when the running session began; None: not known
     leaving: Leaving | None = None  # None: no withdrawal is being booked
@@ -187,9 +208,9 @@ def _is_first_tick(memory: Memory, stored: Memory) -> bool:
 def _facts(memory: Memory) -> tuple[object, ...]:
     waiting = [(ending.session, ending.sample, ending.marks) for ending in memory.ending]
     mark = memory.fees.mark_per_unit
-    agreed = memory.agreed
+    stated = (memory.cash, memory.positions)
     redeemed = (memory.leaving, memory.redeemed)
-    facts = (memory.session, memory.since_us, memory.named, memory.owed, waiting, mark, agreed)
+    facts = (memory.session, memory.since_us, memory.named, memory.owed, waiting, mark, stated)
     return (*facts, *redeemed)
 
 

@@ -93,8 +93,8 @@ class Showing:
             nav_difference=None if tick.gap_minor is None else from_minor(tick.gap_minor),
             clock_suspect=ports.clock_watch.is_suspect(),
             data_age_s=round(heard.age_s, 3) if has_ticked else None,
-            # A host without strategies, such as one that keeps books alone, misses no word; one
-            # that has never answered has strategies that nobody knows.
+            # A host without strategies, such as one that keeps books alone, misses no word; the
+            # strategies of one that has never answered are not known.
             stale=heard.silent and (bool(guard.strategies) or not tick.answered),
             tick_age_s=self._tick_age_s(),
             step_failures=dict(self._step_failures()),

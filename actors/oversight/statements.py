@@ -2,7 +2,8 @@
 
 The controller's `statement` is asked when a session ends, and its answer is taken at the tick that
 has it. Each day on which books and statement differ is one CRITICAL, with the text of the
-comparison. A statement that is wrong is set aside by name; None says nothing.
+comparison. Cash and positions are compared apart, as a statement may leave one of them out. A
+statement that is wrong is set aside by name; None says nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from ...wire.errors import AmountError, BadField, HostFault
 from ...wire.ledger import Reconcile, Reconciliation, Statement
 from ..host import Host
 from ..ledger.entry import utc_day
+from .schema import Stated
 
 __all__ = ["DIFFERS", "WRONG", "StatementWatch"]
 
 DIFFERS = "statement:"  # begin of the dedup key of a day's difference
 WRONG = "statement"  # dedup key of a statement that cannot be taken
+Kinds = tuple[Stated, Stated]  # cash and positions
 # A day of a calendar in the far east has begun before that of UTC.
 _AHEAD_US = 86_400_000_000
 
@@ -44,36 +47,45 @@ class StatementWatch:
         self._told = set(told)
         self._waiting: Statement | None = None  # taken, and not compared yet
 
-    async def look(self, now_us: int, agreed: str) -> tuple[str, list[AlertDraft]]:
+    async def look(self, now_us: int, before: Kinds) -> tuple[Kinds, list[AlertDraft]]:
         """Compare a new statement, if there is one.
 
-        `agreed` is the last day on which one agreed, "" for none. The answer is that day after
-        this look, and the alerts. Raises: a fault of the ledger; the statement is kept.
+        `before` tells how cash and positions were stated so far. The answer tells it after this
+        look, with the alerts. Raises: a fault of the ledger; the statement is kept.
         """
         try:
             self._waiting = self._taken(now_us) or self._waiting
         except HostFault as fault:
-            return agreed, self._wrong("The broker's statement cannot be read", str(fault))
+            return before, self._wrong("The broker's statement cannot be read", str(fault))
         except ConfigError as wrong:
-            return agreed, self._wrong("The broker's statement is set aside", str(wrong))
+            return before, self._wrong("The broker's statement is set aside", str(wrong))
         statement = self._waiting
         if statement is None:
-            return agreed, []
-        question = Reconcile((statement,), self._tolerance, agreed or None)
+            return before, []
+        day = statement.day
+        cash, positions = before
+        question = Reconcile((statement,), self._tolerance, (cash.agreed, positions.agreed))
         try:
             answer: Reconciliation = await self._ask(question)
         except (AmountError, BadField) as refusal:
             self._waiting = None
-            return agreed, self._wrong("The broker's statement is set aside", str(refusal))
+            return before, self._wrong("The broker's statement is set aside", str(refusal))
         self._waiting = None
+        after = (cash.after(answer.cash, day), positions.after(answer.positions, day))
         alerts = self._over([WRONG], "The broker's statement can be read again")
-        if answer.ok:
-            days = [key for key in self._told if DIFFERS < key <= f"{DIFFERS}{statement.day}"]
-            text = f"Books and the broker's statement agree on {statement.day}"
-            return max(agreed, statement.day), [*alerts, *self._over(days, text)]
-        title = f"Books and the broker's statement of {statement.day} differ"
-        key = f"{DIFFERS}{statement.day}"
-        return agreed, [*alerts, *self._tell(Level.CRITICAL, title, str(answer), key)]
+        if answer.differs is not None:
+            title = f"Books and the broker's statement of {day} differ"
+            key = f"{DIFFERS}{day}"
+            return after, [*alerts, *self._tell(Level.CRITICAL, title, str(answer), key)]
+        # An agreement on cash alone ends no difference of positions.
+        over = [
+            key
+            for key in self._told
+            if DIFFERS < key <= f"{DIFFERS}{day}"
+            and not any(kind.is_open(key.removeprefix(DIFFERS)) for kind in after)
+        ]
+        text = f"Books and the broker's statement agree on {day}"
+        return after, [*alerts, *self._over(over if answer.ok else (), text)]
 
     def _taken(self, now_us: int) -> Statement | None:
         """The statement that has come in. Raises: `HostFault`, `ConfigError`."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ...runtime.lazy import lazy
 from .backup import Copied, backup, beside, restore
 from .copying import sync_folder
-from .database import check_writable, open_database
+from .database import check_writable, errors_named, open_database
 from .reader import Reader, Rows
 
 # Loaded when first used: see `runtime.lazy`.
@@ -44,6 +44,7 @@ __all__ = [
     "beside",
     "check_writable",
     "commit_batch",
+    "errors_named",
     "open_database",
     "restore",
     "sync_folder",

@@ -33,8 +33,8 @@ def backup(source: Path, target: Path) -> Copied:
 
     The fund's log cannot be cut back meanwhile.
 
-    Raises: `DatabaseError` when the source is not a fundops database, or the target exists or
-    cannot be written.
+    Raises: `DatabaseError` when the source is damaged or not a fundops database, or the target
+    exists or cannot be written.
     """
     with Reader(source) as reader:
         copy_into(reader.rows, target)

@@ -20,7 +20,8 @@ def copy_into(execute: Callable[[str, tuple[str]], object], target: Path) -> Non
     stepped from a connection that is not the writer's, it begins anew at every commit and never
     ends under load.
 
-    Raises: `DatabaseError` when the target exists or cannot be written; then nothing is left of it.
+    Raises: `DatabaseError` when the target exists or cannot be written; `apsw.CorruptError` when
+        the database is damaged. Then nothing is left of the target.
     """
     try:
         # The file gets its mode before SQLite writes a byte. SQLite takes an empty file as new.
@@ -33,11 +34,10 @@ def copy_into(execute: Callable[[str, tuple[str]], object], target: Path) -> Non
         execute("VACUUM INTO ?", (str(target),))
         _sync(target)
         sync_folder(target)
-    except (OSError, apsw.Error) as error:
+    except BaseException as error:
         target.unlink(missing_ok=True)
-        raise DatabaseError(target, f"cannot be written: {error}") from error
-    except BaseException:
-        target.unlink(missing_ok=True)
+        if isinstance(error, OSError | apsw.Error) and not isinstance(error, apsw.CorruptError):
+            raise DatabaseError(target, f"cannot be written: {error}") from error
         raise
 
 

@@ -7,8 +7,8 @@ take effect.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -16,7 +16,14 @@ import apsw
 from ...wire.errors import DatabaseError, StorageDegraded
 from .migrations import APPLICATION_ID, check_ours, migrate
 
-__all__ = ["APPLICATION_ID", "BUSY_TIMEOUT_MS", "check_writable", "open_database", "wait_for_locks"]
+__all__ = [
+    "APPLICATION_ID",
+    "BUSY_TIMEOUT_MS",
+    "check_writable",
+    "errors_named",
+    "open_database",
+    "wait_for_locks",
+]
 
 # Two waits and the answer fit into the 10 s that a caller is promised.
 BUSY_TIMEOUT_MS = 4_500
@@ -54,6 +61,17 @@ def open_database(path: Path, migrations: Sequence[str]) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+@contextmanager
+def errors_named(path: Path) -> Iterator[None]:
+    """A block of work on the open file: an error of SQLite or of the system, such as a damaged
+    page, leaves it as a `DatabaseError` that names the file.
+    """
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, apsw.Error) as error:
+        raise DatabaseError(path, f"cannot be used: {error}") from error
 
 
 def check_writable(path: Path, wait_ms: int) -> None:

@@ -38,9 +38,10 @@ class Rows:
 
 class Reader(Rows):
     """Rows of the last committed state. Use from one thread at a time; close it, or use it as a
-    context manager.
+    context manager, whose block may handle SQLite's own errors.
 
-    Raises: `DatabaseError` when the file is missing or not a fundops database.
+    Raises: `DatabaseError` when the file is missing or not a fundops database, and for an error of
+        SQLite that leaves the block, such as a damaged page.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,6 +90,9 @@ class Reader(Rows):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        # A damaged page may show as a text that is no UTF-8.
+        if isinstance(error, apsw.Error | UnicodeDecodeError):
+            raise DatabaseError(self.path, _why_unreadable(error)) from error
 
 
 def _why_unreadable(error: Exception) -> str:

@@ -166,7 +166,7 @@ class PromotionActor(DurableActor):
         statements = (*decided.statements, *requested(self._clock.now_us(), drafts))
         refusal = await self.append(statements)
         if refusal is not None:
-            if not isinstance(refusal, OutcomeUnknown):  # `load` tells what is stored
+            if not isinstance(refusal, OutcomeUnknown):  # else `load` tells
                 # A demotion has lowered its limit, and is not stored.
                 self._limit(change.before for change in cuts if change.before is not None)
             raise refusal

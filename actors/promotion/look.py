@@ -218,8 +218,8 @@ class Look:
                 yield strategy
 
     def judge(self, strategy: Strategy) -> None:
-        """Promote it where the policy does so by itself; else tell what waits for a person, and in
-        mode observe what is not done.
+        """Promote it where the policy does so by itself; else tell that it waits for a person, or
+        that mode observe holds it back.
         """
         evaluation = self._evaluate(strategy)
         if not self._request.act and evaluation.would_do in ("promote", "demote"):

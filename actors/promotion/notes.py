@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from ...wire.aftermath import NOT_KNOWN, aftermath
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.entitlement import capital_of
 from ...wire.promotion import Evaluation
+from ...wire.shell import PERSON
 from .capital import terms_of
 from .policy import PromotionPolicy
 from .strategy import Change, Strategy
 from .words import date_time
 
 __all__ = ["fired", "lapsed", "notes_of", "overdue", "withheld"]
-
-_PERSON: Final = "--by NAME --reason TEXT"
 
 
 def notes_of(changes: Sequence[Change], first_seq: int) -> Iterator[AlertDraft]:
@@ -45,7 +43,7 @@ def notes_of(changes: Sequence[Change], first_seq: int) -> Iterator[AlertDraft]:
             [change.after.name for _, change in urgent],
             left_open=NOT_KNOWN,
             next_act="none; each is in cooldown or frozen, as fundops strategy status shows",
-            undo=f"fundops strategy void SEQ {_PERSON}, for each of"
+            undo=f"fundops strategy void SEQ {PERSON}, for each of"
             f" {', '.join(str(seq) for seq, _ in urgent)}",
         )
         yield AlertDraft(Level.CRITICAL, Category.PROMOTION, title, f"{lines}. {text}")
@@ -84,7 +82,7 @@ def _demotion(change: Change, seq: int) -> str:
         (after.name,),
         left_open=left_open,
         next_act=next_act,
-        undo=f"fundops strategy void {seq} {_PERSON}",
+        undo=f"fundops strategy void {seq} {PERSON}",
     )
     return f"{_story(change)}. {text}"
 

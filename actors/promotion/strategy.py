@@ -91,8 +91,8 @@ class Strategy(msgspec.Struct, frozen=True):
     since_registration: Mapping[str, float] = {}
 
     def active_us(self, now_us: int) -> int:
-        """Time in the stage, frozen time excluded. A clock that steps back takes nothing of what
-        was stored.
+        """Time in the stage, frozen time excluded. A clock that steps back takes nothing of the
+        time stored.
         """
         frozen_now = now_us - self.frozen_since_us if self.frozen_since_us is not None else 0
         active_us = now_us - self.episode.entered_us - self.episode.frozen_us - frozen_now

@@ -6,7 +6,6 @@ it. The rules of holds are in `holds.py`.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -15,6 +14,7 @@ from ...runtime import DAY_US
 from ...wire.aftermath import NOT_KNOWN, aftermath
 from ...wire.alert import AlertDraft, Level
 from ...wire.recovery import RecoveryEvent, RecoveryPhase
+from ...wire.shell import shell_command
 from .facts import NO_REASON, event, failed_alert, failure_over, recovery_alert, recovery_over
 from .record import Decision, Input, Occasion, Record
 from .settings import RecoverySettings, cooldown_us, to_us
@@ -136,7 +136,7 @@ def _open(record: Record, occasion: Occasion, reason: str) -> Decision:
         (record.name,),
         left_open=NOT_KNOWN,
         next_act="none; it is not restarted by itself",
-        undo=f"fundops recovery reset {shlex.quote(record.name)} --by NAME",
+        undo=shell_command("recovery reset", record.name, "--by NAME"),
     )
     alert = recovery_alert(Level.CRITICAL, record, "given up, breaker open", f"{reason}. {text}")
     return Decision(

@@ -6,10 +6,10 @@ person's own words.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ...wire.shell import PERSON, shell_command
 from ...wire.stream.records import (
     ActorLine,
     Attention,
@@ -23,7 +23,6 @@ from ...wire.stream.records import (
 
 __all__ = ["Aside", "Known", "attention"]
 
-_PERSON = "--by NAME --reason TEXT"
 REASON_MAX = 80  # characters: a row is read at a glance
 ROWS_MAX = 200  # no person reads more; a fund may have 10,000 strategies
 
@@ -96,7 +95,7 @@ def _fund(fund: Mapping[str, Any]) -> Iterator[tuple[str, Attention]]:
         yield "stale", Attention("CRITICAL", "The engine is silent", why, "", fund.get("data_us"))
     if fund.get("clock_suspect"):
         why = "the wall clock has jumped: no session ends, fees and promotions wait"
-        command = f"fundops confirm clock {_PERSON}"
+        command = f"fundops confirm clock {PERSON}"
         yield "clock", Attention("WARNING", "The clock is suspect", why, command, None)
 
 
@@ -107,7 +106,7 @@ def _kill_switch(kill: Kill) -> Attention:
     elif kill.state == "UNCONFIRMED":
         problem = kill.problem or "the engine has not confirmed the stop"
         why += f" ({problem}; until it is confirmed a release needs --accept-open-orders)"
-    command = f"fundops kill-switch release {_PERSON}"
+    command = f"fundops kill-switch release {PERSON}"
     return Attention("CRITICAL", "Trading is stopped", why, command, kill.at_us)
 
 
@@ -148,7 +147,7 @@ def _recovery(
             if name in strategies:
                 real = strategies[name]["real"]
                 why += f". {'It holds real money' if real else 'No real money in it'}."
-            command = f"fundops recovery reset {shlex.quote(name)}"
+            command = shell_command("recovery reset", name)
             yield (
                 f"breaker:{name}",
                 Attention("WARNING", f"{name} stays down", why, command, record.since_us, name),
@@ -166,18 +165,17 @@ def _breaker(record: Recovery) -> str:
 
 def _strategies(strategies: Mapping[str, Any]) -> Iterator[tuple[str, Attention]]:
     for name, record in strategies.items():
-        quoted = shlex.quote(name)
         if record["paused"]:
             by = record["paused_by"]
             why = (
                 f"by {by}: {record['paused_why']}" if by else "by the guard, at its drawdown limit"
             )
-            command = f"fundops strategy resume {quoted} {_PERSON}"
+            command = shell_command("strategy resume", name, PERSON)
             row = Attention("WARNING", f"{name} is paused", why, command, None, name)
             yield f"paused:{name}", row
         if record["counters_restarted"]:
             why = "the engine's counters fell; until a person confirms it, it gets no lease"
-            command = f"fundops confirm counters {quoted} {_PERSON}"
+            command = shell_command("confirm counters", name, PERSON)
             title = f"The counters of {name} restarted"
             yield f"counters:{name}", Attention("WARNING", title, why, command, None, name)
 
@@ -185,7 +183,7 @@ def _strategies(strategies: Mapping[str, Any]) -> Iterator[tuple[str, Attention]
 def _ready(promotion: Mapping[str, PromotionBrief]) -> Iterator[tuple[str, Attention]]:
     for name, record in promotion.items():
         if record.would_do == "ready":
-            command = f"fundops strategy approve {shlex.quote(name)}"
+            command = shell_command("strategy approve", name)
             row = Attention("INFO", f"{name} may rise", record.why, command, None, name)
             yield f"ready:{name}", row
 

@@ -107,7 +107,7 @@ def reconcile(
     if json:
         print_json("ledger reconcile", {"ok": answer.ok, **plain(answer)})
     else:
-        print_lines(screens.reconciled(plain(answer), where))
+        print_lines(screens.reconciled({**plain(answer), "scope": answer.scope}, where))
     return 0 if answer.ok else 1
 
 

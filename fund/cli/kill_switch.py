@@ -20,20 +20,25 @@ ANSWER_S = 15.0
 
 def status(*, db: Path | None = None, json: bool = False) -> int:
     """Tell the state of the kill switch, from the fund or from its files."""
+    from fundops.errors import ControlError
     from fundops.wire.errors import DatabaseError
 
     path = database(db)
     marked = _marked(path)
     if marked is None:
         existing(path)  # OFF would be a wrong answer for a path that was misspelt
+    answer, told = None, ""
     try:
         answer = _asked(path, "status", {})
     except DatabaseError:
         # On a full disk SQLite cannot even read; the marker alone means engaged.
         if marked is None:
             raise
-        answer = None
-    return _print("status", answer or _stored(path), "", as_json=json)
+    except ControlError as error:
+        if error.outcome == "not_executed":
+            raise  # the files of a copy tell nothing of the fund that runs
+        told = f"read from the files; {error}"
+    return _print("status", answer or _stored(path), told, as_json=json)
 
 
 def engage(*, reason: str, by: str = "", db: Path | None = None, json: bool = False) -> int:
@@ -45,6 +50,7 @@ def engage(*, reason: str, by: str = "", db: Path | None = None, json: bool = Fa
         why; told in the alert
     """
     from fundops.actors.guard.marker import Marker, marker_of
+    from fundops.errors import ControlError
     from fundops.runtime import FundopsError, SystemClock
     from fundops.wire.foreign import fitted
     from fundops.wire.guard import KillStatus
@@ -66,13 +72,18 @@ def engage(*, reason: str, by: str = "", db: Path | None = None, json: bool = Fa
     except (FundopsError, OSError) as error:
         if not written:
             raise failure or error from None
-        # A damaged file, for example. The marker counts nevertheless.
-        told = f"the marker is written; the fund said: {error}"
+        if isinstance(error, ControlError) and error.outcome == "not_executed":
+            # The fund of a copy's original, for example, looks for another marker.
+            heeded = f"a fund heeds {marker.path} only if it runs or starts on {path}"
+            problem = f"the marker is written, but no fund confirms it: {error}; {heeded}"
+            raise ControlError(problem) from error
+        # A damaged file or a loop that is stuck, for example. The marker counts nevertheless.
+        told = f"the marker is written, and a fund that runs or starts heeds it; {error}"
         return _print("engage", _marked(path), told, as_json=json)
-    if answer is None and not written and failure is not None:
-        raise failure
     if answer is not None:
         return _print("engage", answer, "", as_json=json)
+    if not written and failure is not None:
+        raise failure
     told = "the marker is written; no fund answers, and one that runs or starts heeds it"
     if not path.is_file():
         told = f"the marker is written, but there is no database {path}: is this the fund's path?"
@@ -122,20 +133,21 @@ def release(
 
 
 def _asked(path: Path, method: str, arguments: dict[str, Any]) -> Any:
-    """The fund's answer; None when no fund answers. Raises: the fund's refusal."""
+    """The fund's answer; None when no fund listens.
+
+    Raises: the fund's refusal; `ControlError`, whose outcome is "unknown" for a lost answer and
+        "not_executed" where the request came to another fund or to none.
+    """
     from fundops.control.client import call
-    from fundops.errors import ControlError
+    from fundops.errors import NobodyListens
 
     if not path.is_file():
         return None
     by = str(arguments.get("by", ""))
     try:
         return call(path, f"kill_switch.{method}", arguments, by=by, timeout_s=ANSWER_S)
-    except ControlError as error:
-        # Without a socket, or with a loop that is stuck. A refusal has another class.
-        if error.kind == "ControlError":
-            return None
-        raise
+    except NobodyListens:
+        return None
 
 
 def _marked(path: Path) -> Any:

@@ -112,9 +112,10 @@ def opened(path: Path) -> Iterator[FundReader]:
         try:
             yield reader
         except apsw.Error as error:
-            old = f"; it has schema {schema}: `fundops migrate --db {path}` brings it up to date"
-            problem = f"cannot be read: {error}{old if schema < SCHEMA else ''}"
-            raise DatabaseError(path, problem) from error
+            if schema >= SCHEMA:
+                raise
+            way = f"it has schema {schema}: `fundops migrate --db {path}` brings it up to date"
+            raise DatabaseError(path, f"cannot be read: {error}; {way}") from error
 
 
 def quiet() -> None:
@@ -168,12 +169,12 @@ def answer_of(verb: Verb, path: Path, given: Mapping[str, Any]) -> Any:
     if verb.signed:
         arguments["by"] = by
     with with_labels(verb):
-        if not verb.reads:
-            quiet()
-            checked(path)
-            return asked(path, verb.command, arguments, by)
         if verb.reader and not verb.live:
             return _stored(verb, path, arguments)
+        checked(path)
+        if not verb.reads:
+            quiet()
+            return asked(path, verb.command, arguments, by)
         from fundops.control.client import call
         from fundops.errors import NobodyListens
 
@@ -214,7 +215,7 @@ def _check_is_a_funds(path: Path) -> None:
     from fundops.errors import NobodyListens
     from fundops.file import meta
 
-    if "uuid" not in meta.read_file(checked(path)):
+    if "uuid" not in meta.read_file(path):
         raise NobodyListens("the file is no fund's")
 
 

@@ -82,8 +82,9 @@ def entries_of(answer: list[dict[str, Any]], path: Path) -> list[str]:
 
 def reconciled(answer: dict[str, Any], path: Path) -> list[str]:
     """The figures that differ between the books and a broker's statements, and the entries."""
+    scope = [answer["scope"]] if answer["scope"] else []
     if answer["differs"] is None:
-        return [f"books and statements agree on all of {counted(answer['days'], 'day')}"]
+        return [f"books and statements agree on all of {counted(answer['days'], 'day')}", *scope]
     agreed = "on no day before" if answer["agreed"] is None else f"last on {answer['agreed']}"
     columns = (
         Column("figure", cut="middle"),
@@ -102,6 +103,7 @@ def reconciled(answer: dict[str, Any], path: Path) -> list[str]:
     between = len(answer["entries"]) + answer["entries_left_out"]
     lines = [
         f"books and statement differ on {answer['differs']} and agreed {agreed}",
+        *scope,
         *("", *table(columns, rows), ""),
         f"{counted(between, 'entry', 'entries')} between",
     ]

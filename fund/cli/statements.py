@@ -28,10 +28,13 @@ def read_statements(path: Path) -> list[Statement]:
                     str(path), f"needs a first line with the columns {','.join(_COLUMNS)}"
                 )
             lines.fieldnames = columns
-            return _statements(path, lines, "instrument" in columns)
+            statements = _statements(path, lines, "instrument" in columns)
         except (csv.Error, UnicodeDecodeError) as error:
             where = f"{path}:{max(lines.line_num, 1)}"
             raise ConfigError(where, f"cannot be read: {error}") from None
+    if all(one.cash is None and one.positions is None for one in statements):
+        raise ConfigError(str(path), "states neither cash nor positions of any day")
+    return statements
 
 
 def _statements(path: Path, lines: csv.DictReader[str], lists_positions: bool) -> list[Statement]:

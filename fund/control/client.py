@@ -20,6 +20,7 @@ from fundops.control.arguments import check_carried, converted, plain
 from fundops.control.rendezvous import (
     CHUNK_BYTES,
     LINE_MAX_BYTES,
+    SOCKETS,
     VERSION,
     Request,
     Told,
@@ -31,6 +32,7 @@ from fundops.errors import ControlError, NobodyListens
 from fundops.runtime import ConfigError, FundopsError
 from fundops.runtime import errors as runtime_errors
 from fundops.wire import errors as wire_errors
+from fundops.wire.errors import DatabaseError
 
 __all__ = ["call", "rebuilt"]
 
@@ -53,13 +55,14 @@ def call(
     """Run a command in a running fund and return its answer as JSON values.
 
     `fund` is the path of its database or the database's uuid; `by` is the name for the audit
-    table.
+    table. The fund of a damaged file, whose uuid cannot be read, is found by asking all that listen
+    whose file it is.
 
-    Raises: `NobodyListens`; the command's own error, in its own class; `ControlError` for an error
-    that has no class here, and for a lost answer: its `outcome` is then "unknown" and `key` is the
-    key to ask again with.
+    Raises: `NobodyListens`; `DatabaseError`; the command's own error, in its own class;
+    `ControlError` for an error that has no class here, and for a lost answer: its `outcome` is then
+    "unknown" and `key` is the key to ask again with.
     """
-    uuid, database = _named(fund)
+    sockets, database, absent = _found(fund)
     given = dict(arguments or {})
     try:
         line = msgspec.json.encode(Request(VERSION, command, plain(given), by, database))
@@ -68,54 +71,73 @@ def call(
         raise
     if len(line) > LINE_MAX_BYTES:
         raise ConfigError("arguments", f"are longer than {LINE_MAX_BYTES} bytes")
-    with _connected(uuid) as connection:
+    for path in sockets:
         try:
-            return _unwrapped(_exchange(connection, line + b"\n", timeout_s))
+            return _answer(path, line + b"\n", timeout_s, command, given.get("key"))
+        except NobodyListens:
+            continue
+        except ControlError as error:
+            if isinstance(absent, NobodyListens):
+                raise
+            # With a damaged file, the refusal of another fund is expected. One that does not answer
+            # may be the fund that is meant.
+            if error.outcome == "unknown":
+                absent = error
+    raise absent
+
+
+def _found(fund: Path | str) -> tuple[list[Path], str | None, FundopsError]:
+    """Where the fund may listen, the file that is meant, and the error when none of them is it."""
+    absent: FundopsError = NobodyListens("no running fund listens for this database")
+    folders = folders_to_look_in()
+    if isinstance(fund, str):
+        with suppress(ValueError):
+            name = socket_name(str(UUID(fund)))
+            return [folder / name for folder in folders], None, absent
+    from fundops.file import meta  # loads apsw, which a caller with a uuid does not need
+
+    path = Path(os.path.realpath(fund))
+    try:
+        uuid = meta.read_file(path).get("uuid")
+    except DatabaseError as error:
+        every = [listener for folder in folders for listener in sorted(folder.glob(SOCKETS))]
+        return every if path.is_file() else [], str(path), error
+    if uuid is None:
+        raise ConfigError("db", f"{path} is not the database of a fund")
+    return [folder / socket_name(uuid) for folder in folders], str(path), absent
+
+
+def _answer(path: Path, line: bytes, timeout_s: float, command: str, key: Any) -> Any:
+    """The answer of the fund that listens at `path`. Raises: as `call`."""
+    with _connected(path) as connection:
+        try:
+            return _unwrapped(_exchange(connection, line, timeout_s))
         except (OSError, msgspec.MsgspecError) as error:
-            key = given.get("key")
             again = f"; ask again with key {key!r}" if key is not None else ""
             raise ControlError(
                 f"no answer to {command}: {error}{again}", outcome="unknown", key=key
             ) from error
 
 
-def _named(fund: Path | str) -> tuple[str, str | None]:
-    if isinstance(fund, str):
-        with suppress(ValueError):
-            return str(UUID(fund)), None
-    from fundops.file import meta  # loads apsw, which a caller with a uuid does not need
-
-    path = Path(os.path.realpath(fund))
-    uuid = meta.read_file(path).get("uuid")
-    if uuid is None:
-        raise ConfigError("db", f"{path} is not the database of a fund")
-    return uuid, str(path)
-
-
-def _connected(uuid: str) -> socket.socket:
-    """A connection to the fund.
+def _connected(path: Path) -> socket.socket:
+    """A connection to the fund that listens at `path`.
 
     Raises: `NobodyListens`; `ControlError` when another user listens instead.
     """
-    deadline = time.monotonic() + CONNECT_DEADLINE_S
-    for folder in folders_to_look_in():
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            _connect(connection, folder / socket_name(uuid), deadline)
-        except (FileNotFoundError, ConnectionRefusedError):
-            connection.close()
-            continue
-        except OSError as error:
-            connection.close()
-            raise ControlError(
-                f"{folder / socket_name(uuid)} cannot be reached: {error}"
-            ) from error
-        peer = peer_of(connection)
-        if peer.uid not in (None, os.getuid()):
-            connection.close()
-            raise ControlError(f"uid {peer.uid} listens in place of this fund")
-        return connection
-    raise NobodyListens("no running fund listens for this database")
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _connect(connection, path, time.monotonic() + CONNECT_DEADLINE_S)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        connection.close()
+        raise NobodyListens(f"nothing listens at {path}") from error
+    except OSError as error:
+        connection.close()
+        raise ControlError(f"{path} cannot be reached: {error}") from error
+    peer = peer_of(connection)
+    if peer.uid not in (None, os.getuid()):
+        connection.close()
+        raise ControlError(f"uid {peer.uid} listens in place of this fund")
+    return connection
 
 
 def _connect(connection: socket.socket, path: Path, deadline: float) -> None:

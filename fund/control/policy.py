@@ -7,10 +7,11 @@ ones stay, since the history names them by their hashes.
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 from fundops.actors.alert.requests import alert_request
-from fundops.actors.persistence import Rows, Store, commit_batch
+from fundops.actors.persistence import Rows, Store, commit_batch, errors_named
 from fundops.actors.promotion import PromotionPolicy, policy_of, schema
 from fundops.actors.promotion.core import check_on_ladder
 from fundops.control.audit import Caller, audited
@@ -53,8 +54,7 @@ def keep_policy(path: Path, given: PromotionPolicy | None, clock: Clock, door: s
     Raises: `PolicyError` naming a strategy whose stage its ladder lacks, with nothing stored;
         `DatabaseError`; a refusal of the storage.
     """
-    store = Store(path, MIGRATIONS)
-    try:
+    with errors_named(path), closing(Store(path, MIGRATIONS)) as store:
         rows, now_us = Rows(store.connection), clock.now_us()
         if is_kept(rows, given):
             return
@@ -63,8 +63,6 @@ def keep_policy(path: Path, given: PromotionPolicy | None, clock: Clock, door: s
         if before is not None:
             statements += _told(before.policy, found.policy, now_us, door)
         commit(store, statements)
-    finally:
-        store.close()
 
 
 def _stored(rows: Rows, given: PromotionPolicy | None) -> schema.StoredPolicy | None:

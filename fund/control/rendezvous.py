@@ -23,6 +23,7 @@ from fundops.file.private import TEMPORARY, made_folder, problem_with, shared_fo
 __all__ = [
     "CHUNK_BYTES",
     "LINE_MAX_BYTES",
+    "SOCKETS",
     "VERSION",
     "Peer",
     "Request",
@@ -36,6 +37,7 @@ __all__ = [
 VERSION: Final = 1  # of the protocol
 LINE_MAX_BYTES: Final = 2**20  # of a request
 CHUNK_BYTES: Final = 65_536  # read at once
+SOCKETS: Final = "fundops-*.sock"  # the names that `socket_name` makes
 
 # macOS has the shortest limit: 104 bytes, with the terminating zero.
 PATH_MAX_BYTES = 103

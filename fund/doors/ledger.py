@@ -758,9 +758,9 @@ class LedgerDoor(Door):
     ) -> Reconciliation:
         """Compare the books with a broker's statements of some days, all strategies together.
 
-        The answer names the last day on which both agree, the first on which they do not, the
-        figures that differ, and the entries between. Differences of CASH up to `tolerance` are
-        none.
+        The answer names the first day on which they differ, the last one before on which the same
+        figures agree, the figures, and the entries between. It tells cash and positions apart, as a
+        statement may leave one of them out. Differences of CASH up to `tolerance` are none.
 
         Raises: `BadField`, `AmountError`.
         """

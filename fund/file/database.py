@@ -6,10 +6,10 @@ import logging
 import shutil
 import uuid
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-import apsw
 import msgspec
 
 from fundops.actors.alert import schema as alert_schema
@@ -18,7 +18,7 @@ from fundops.actors.ledger import prices as ledger_prices
 from fundops.actors.ledger import schema as ledger_schema
 from fundops.actors.ledger.events import Rules
 from fundops.actors.oversight import schema as oversight_schema
-from fundops.actors.persistence import Reader, Rows, open_database
+from fundops.actors.persistence import Reader, Rows, errors_named, open_database
 from fundops.actors.persistence import schema as persistence_schema
 from fundops.actors.promotion import schema as promotion_schema
 from fundops.actors.recovery import schema as recovery_schema
@@ -120,18 +120,12 @@ def exchange_limits(path: Path, limits: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Raises: `DatabaseError`.
     """
-    try:
-        connection = open_database(path, MIGRATIONS)
-        try:
-            text = msgspec.json.encode(limits, order="sorted").decode()
-            stored = meta.read(Rows(connection)).get("limits")
-            if stored != text:
-                meta.write(connection, {"limits": text})
-            return decoded(stored)
-        finally:
-            connection.close()
-    except apsw.Error as error:
-        raise DatabaseError(path, f"cannot be used: {error}") from error
+    with errors_named(path), closing(open_database(path, MIGRATIONS)) as connection:
+        text = msgspec.json.encode(limits, order="sorted").decode()
+        stored = meta.read(Rows(connection)).get("limits")
+        if stored != text:
+            meta.write(connection, {"limits": text})
+        return decoded(stored)
 
 
 def prepare(
@@ -146,8 +140,7 @@ def prepare(
 
     Raises: `DatabaseError`; `ConfigError` naming the setting that differs from the file's.
     """
-    connection = open_database(path, MIGRATIONS)
-    try:
+    with errors_named(path), closing(open_database(path, MIGRATIONS)) as connection:
         if path.stat().st_nlink > 1:
             log.warning(
                 "%s has another name (a hard link): opened by that one, it would lack this one's"
@@ -169,7 +162,3 @@ def prepare(
         if not noted.items() <= stored.items():
             meta.write(connection, noted)
         return wanted["uuid"]
-    except (OSError, apsw.Error) as error:
-        raise DatabaseError(path, f"cannot be used: {error}") from error
-    finally:
-        connection.close()

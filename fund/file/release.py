@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ from fundops.actors.guard.marker import Marker, marker_of
 from fundops.actors.guard.schema import latched, load_latch
 from fundops.actors.guard.switch import as_found, release_refusal
 from fundops.actors.oversight import schema as oversight_schema
-from fundops.actors.persistence import Reader, Rows, open_database
+from fundops.actors.persistence import Reader, Rows, errors_named, open_database
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import at_once
 from fundops.wire import border
@@ -53,7 +54,7 @@ def release_stored(
 
     The marker goes last: until then a crash leaves the switch engaged.
 
-    Raises: `BadRequest`, `KillSwitchNotEngaged`, `StopNotConfirmed`.
+    Raises: `BadRequest`, `KillSwitchNotEngaged`, `StopNotConfirmed`, `DatabaseError`.
     """
     by, reason = border.given(by, "by"), border.reason(reason)
     status = stored_status(path)
@@ -64,8 +65,7 @@ def release_stored(
         raise refusal
     guard = GuardState()
     if path.exists():
-        connection = open_database(path, MIGRATIONS)
-        try:
+        with errors_named(path), closing(open_database(path, MIGRATIONS)) as connection:
             memory = oversight_schema.load(Rows(connection))
             guard = rearmed(memory.guard, keep_peak=rearm == "keep_peak")
             record = at_once(
@@ -74,8 +74,6 @@ def release_stored(
             with connection:
                 for statement in (latched(OFF), record):
                     connection.executemany(statement.sql, statement.rows)
-        finally:
-            connection.close()
     Marker(marker_of(path)).remove()
     log.warning("kill switch released by %s: %s", by, reason)
     return released(guard, OFF)

@@ -14,7 +14,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import apsw
 import msgspec
 
 from fundops.actors.ledger import accounts
@@ -393,8 +392,5 @@ def answer(path: Path, tool: Tool, arguments: msgspec.Struct) -> msgspec.Struct:
         found = tool.ask(path, arguments)
         if found is not None:
             return found
-    try:
-        with open_reader(path) as reader, reader.snapshot():
-            return tool.read(reader, arguments)
-    except apsw.Error as error:
-        raise FundopsError(f"{path}: cannot be read: {error}") from error
+    with open_reader(path) as reader, reader.snapshot():
+        return tool.read(reader, arguments)

@@ -124,6 +124,48 @@ async def test_each_day_that_differs_is_told_until_one_agrees(tmp_path: Path) ->
         ]
 
 
+def closed(w: VirtualFund) -> list[str]:
+    return [title for level, title in told(w) if level == "INFO"]
+
+
+@pytest.mark.parametrize("cash", [None, 99_950], ids=["nothing", "cash alone"])
+async def test_a_statement_without_positions_ends_no_difference_of_them(
+    cash: int | None, tmp_path: Path
+) -> None:
+    engine, path = Engine(), tmp_path / "x.db"
+    engine.fill_list = [Fill("1", "s", "X", D(5), D(10), D(0), START_US, "1")]
+    async with fund(engine, db_path=path) as w:
+        engine.answer = says(DAY, 99_950, {"X": 4})
+        await end_session(w)
+        assert told(w) == [DIFFERS]
+        clock = w.clock
+    async with fund(engine, db_path=path, clock=clock) as w:
+        engine.answer = Statement(NEXT, cash, None)
+        await end_session(w)
+        assert told(w) == [DIFFERS]
+        engine.answer = says("2026-01-07", 99_950, {"X": 4})
+        await end_session(w)
+        assert " and agreed on no day before: X: " in w.sent_alerts()[1].message
+        engine.answer = says("2026-01-08", 1, {"X": 5})
+        await end_session(w)
+        assert closed(w) == []
+        engine.answer = Statement("2026-01-09", 99_950, None)
+        await end_session(w)
+        assert closed(w) == ["Books and the broker's statement agree on 2026-01-09"] * 3
+
+
+async def test_a_broker_who_never_states_positions_ends_a_difference_of_cash() -> None:
+    engine = Engine()
+    async with fund(engine) as w:
+        for day, cash in ((DAY, 1), (NEXT, 100_000)):
+            engine.answer = Statement(day, cash, None)
+            await end_session(w)
+        assert told(w) == [DIFFERS, ("INFO", f"Books and the broker's statement agree on {NEXT}")]
+        assert w.sent_alerts()[0].message.endswith(
+            "; compared: cash of 1 day, positions of no days"
+        )
+
+
 async def test_none_says_nothing_and_cents_are_no_difference() -> None:
     engine = Engine()
     async with fund(engine) as w:

@@ -453,6 +453,7 @@ HOSTILE = {
     "right to left": "\u05d0\u05d1\u05d2_\u202eevil",
     "long": "w" * 128,
     "emoji": "👩‍👩‍👧‍👦 rocket 🚀 fund",
+    "an option": "--it",
     "quotes": """it's "quoted" `$(rm -rf)`""",
 }
 
@@ -483,12 +484,19 @@ def test_hostile_names_are_only_text(seen: Seen, stage: Stage) -> None:
         assert page.inner_text("#drt") == name
         page.keyboard.press("Escape")
     assert page.locator("img, main script, iframe").count() == 0
-    quoted = page.evaluate("""() => {
-        [...document.querySelectorAll('.st')].find(b => b._key.startsWith('it')).click();
-        return document.querySelector('#dr .cmds :last-child').textContent;
-    }""")
-    assert quoted == """fundops why 'it'\\''s "quoted" `$(rm -rf)`'"""
-    page.keyboard.press("Escape")
+    for name, typed in (
+        (HOSTILE["quotes"], """fundops why 'it'\\''s "quoted" `$(rm -rf)`'"""),
+        (HOSTILE["an option"], "fundops why -- --it"),
+    ):
+        quoted = page.evaluate(
+            """name => {
+                [...document.querySelectorAll('.st')].find(b => b._key === name).click();
+                return document.querySelector('#dr .cmds :last-child').textContent;
+            }""",
+            name,
+        )
+        assert quoted == typed
+        page.keyboard.press("Escape")
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 844})
         assert page.evaluate("document.documentElement.scrollWidth") == width

@@ -194,6 +194,10 @@ def test_settlements_and_cash_events_are_checked_alike() -> None:
 def test_content_ignores_the_cursor_and_survives_anything() -> None:
     assert content_of(FILL) == content_of(msgspec.structs.replace(FILL, cursor="8"))
     assert content_of(FILL) != content_of(msgspec.structs.replace(FILL, fee=Decimal(1)))
+    long = msgspec.structs.replace(FILL, id=400 * "x")
+    longer = msgspec.structs.replace(FILL, id=400 * "x" + "y")
+    assert content_of(long) != content_of(longer), "behind what is shown of them"
+    assert len(content_of(long)) == len(content_of(longer)) < 400
     for odd in (Hostile(), "\ud800", msgspec.structs.replace(FILL, id="\ud800", fee=Hostile())):
         assert content_of(odd).encode()
         assert id_of(odd).encode()

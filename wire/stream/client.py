@@ -7,8 +7,8 @@
                 case Event("alerts", data=data): ...
 
 The stream does not reconnect by itself, because only the program knows whether it may miss events.
-To resume, a program keeps the last seq of each event topic and passes them as `since`, with the
-epoch of its last `Welcome`.
+To resume, a program keeps `since` of its last `Welcome`, puts the seq of each event that it takes
+in its topic's place, and passes it with that welcome's `epoch`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+import h11
 import trio
 from trio_websocket import (
     ConnectionClosed,
@@ -24,7 +25,7 @@ from trio_websocket import (
     WebSocketConnection,
     wrap_client_stream,
 )
-from wsproto.utilities import LocalProtocolError
+from wsproto.utilities import ProtocolError
 
 from ...runtime import ConfigError
 from ..alert import Level
@@ -39,7 +40,7 @@ from .protocol import (
     encode,
 )
 
-__all__ = ["open_status", "parse_url"]
+__all__ = ["open_status", "parse_url", "sent_nonsense"]
 
 CONNECT_S = 10.0
 CLOSE_S = 2.0
@@ -48,6 +49,9 @@ MESSAGE_MAX_BYTES = 64 * 2**20
 
 _NORMAL = 1000  # RFC 6455, section 7.4.1
 _LOST = 1006  # the connection ended without a close frame
+_LOST_TEXT = "the connection was lost"
+# A server that breaks the protocol ends the library's reader with one of them.
+_BROKEN = (ProtocolError, h11.ProtocolError)
 
 
 @asynccontextmanager
@@ -69,13 +73,14 @@ async def open_status(
     still the server's. An event topic that is not resumed begins with its `backlog` newest events.
     Alerts below `min_level` are left out. The iteration ends with a normal close by the server.
 
-    Raises: `StatusClosed` when connecting fails, and from the iteration when the connection ends
-    otherwise; `ConfigError` for a URL that is not ``ws://host:port/path``.
+    Raises: `StatusClosed` when connecting fails, and from the iteration or the block when the
+    connection ends otherwise; `ConfigError` for a URL that is not ``ws://host:port/path``.
     """
     host, port, path = parse_url(url)
     wanted = None if topics is None else tuple(topics)
     hello = Hello(token, epoch, since or {}, wanted, min_level, backlog)
     from_caller: BaseException | None = None
+    complete, problem = False, "the server did not answer the handshake"
     try:
         # The library's own open_websocket leaves the socket open when the server closes first.
         async with await _connect(url, host, port) as stream, trio.open_nursery() as nursery:
@@ -89,8 +94,10 @@ async def open_status(
                     max_message_size=MESSAGE_MAX_BYTES,
                 )
                 await websocket.send_message(encode(hello).decode())
+            problem = _LOST_TEXT
             try:
                 yield _Messages(websocket)
+                complete = True
             except BaseException as error:
                 from_caller = error
                 raise
@@ -99,15 +106,16 @@ async def open_status(
                     await websocket.aclose()
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        if (
-            from_caller is not None
-        ):  # raised by the body of the caller's `async with`: not wrapped in a group
+        if from_caller is not None and not isinstance(from_caller, trio.Cancelled):
+            # Raised by the body of the caller's `async with`: not wrapped in a group.
             raise from_caller from from_caller.__cause__
-        # The library's reader raises this when a ping crosses our close. The conversation is
+        _, others = group.split(_BROKEN)
+        if others is not None:
+            raise _explained(others, problem) from others
+        # The library's reader also ends so when a ping crosses our close. The conversation is
         # complete by then.
-        _, errors = group.split(LocalProtocolError)
-        if errors is not None:
-            raise _explained(errors) from errors
+        if not complete:
+            raise StatusClosed(_LOST, problem) from group
 
 
 def parse_url(url: str) -> tuple[str, int, str]:
@@ -129,7 +137,7 @@ async def _connect(url: str, host: str, port: int) -> trio.SocketStream:
         raise StatusClosed(_LOST, f"{url} cannot be reached") from error
 
 
-def _explained(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def _explained(errors: BaseExceptionGroup[BaseException], problem: str) -> BaseException:
     """The `StatusClosed` for a failed connection; an unforeseen error is returned unchanged."""
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -139,9 +147,14 @@ def _explained(errors: BaseExceptionGroup[BaseException]) -> BaseException:
             text = (error.body or b"").decode("utf-8", "replace").strip()
             return StatusClosed(error.status_code, text or "the server refused the connection")
         case ConnectionClosed() | trio.TooSlowError():
-            return StatusClosed(_LOST, "the server did not answer the handshake")
+            return StatusClosed(_LOST, problem)
         case _:
             return error
+
+
+def sent_nonsense(error: BadMessage) -> StatusClosed:
+    """The end of a stream whose server sent what is no message, or makes no sense."""
+    return StatusClosed(CloseCode.BAD_MESSAGE, f"the server sent an invalid message: {error}")
 
 
 class _Messages:
@@ -165,10 +178,8 @@ class _Messages:
                 if code in (_NORMAL, CloseCode.GOING_AWAY):
                     raise StopAsyncIteration from None
                 reason = closed.reason.reason if closed.reason is not None else None
-                raise StatusClosed(code, reason or "the connection was lost") from closed
+                raise StatusClosed(code, reason or _LOST_TEXT) from closed
             except BadMessage as error:
-                raise StatusClosed(
-                    CloseCode.BAD_MESSAGE, f"the server sent an invalid message: {error}"
-                ) from error
+                raise sent_nonsense(error) from error
             if message is not None:
                 return message

@@ -24,8 +24,8 @@ import msgspec
 import trio
 
 from ..alert import Level
-from ..errors import StatusClosed
-from .client import open_status, parse_url
+from ..errors import BadMessage, StatusClosed
+from .client import open_status, parse_url, sent_nonsense
 from .protocol import (
     BACKLOG,
     PROCESS_TOPICS,
@@ -74,7 +74,10 @@ def retry_s(attempt: int, rng: random.Random) -> float:
 
 
 def merged(state: Mapping[str, Any], message: Snapshot | Delta | Patch) -> dict[str, Any]:
-    """The copy of a state topic after a message about it."""
+    """The copy of a state topic after a message about it.
+
+    Raises: `BadMessage` for changed fields of a value that is no record.
+    """
     match message:
         case Snapshot(state=whole):
             return dict(whole)
@@ -83,7 +86,10 @@ def merged(state: Mapping[str, Any], message: Snapshot | Delta | Patch) -> dict[
         case Delta(key=key, value=value):
             return {**state, key: value}
         case Patch(key=key, value=fields):
-            record = {**state.get(key, {}), **fields}
+            before = state.get(key, {})
+            if not isinstance(before, Mapping):
+                raise BadMessage(f"fields of {key!r}, which is no record")
+            record = {**before, **fields}
             # A null gives the field its default, as if it had been left out.
             return {
                 **state,
@@ -99,7 +105,8 @@ class StatusClient:
     The parameters are those of `open_status`.
 
     Raises: `ConfigError` for a URL that is not ``ws://host:port/path``; from the iteration
-    `StatusClosed` when the server refuses the client and would refuse it again.
+    `StatusClosed` when the server refuses the client and would refuse it again, or sends
+    what makes no sense.
     """
 
     def __init__(
@@ -163,7 +170,10 @@ class StatusClient:
                     self.states = {}
                 self.epoch = epoch
             case Snapshot(topic=topic) | Delta(topic=topic) | Patch(topic=topic):
-                self.states[topic] = merged(self.states.get(topic, {}), message)
+                try:
+                    self.states[topic] = merged(self.states.get(topic, {}), message)
+                except BadMessage as error:
+                    raise sent_nonsense(error) from error
             case _:
                 pass
         return message
@@ -206,8 +216,7 @@ class StatusClient:
                         if isinstance(message, Welcome):
                             self.connected, failures = True, 0
                             self.connections += 1
-                            self._begin(message, known=message.epoch == epoch)
-                            epoch = message.epoch
+                            epoch, self._since = message.epoch, dict(message.since)
                         await outbox.send(self._noted(message))
             except StatusClosed as closed:
                 if closed.code in _FINAL:
@@ -217,14 +226,6 @@ class StatusClient:
                 self.connected = False
             failures += 1
             await trio.sleep(max(self._retry_after_s, retry_s(failures, self._rng)))
-
-    def _begin(self, welcome: Welcome, *, known: bool) -> None:
-        if not known:
-            self._since.clear()
-        # A topic that gave nothing of its backlog is empty: its first event follows on 0.
-        if self._backlog:
-            for topic in EVENTS.keys() & set(welcome.topics) - PROCESS_TOPICS:
-                self._since.setdefault(topic, 0)
 
     def _noted(self, message: ServerMessage) -> ServerMessage:
         match message:

@@ -190,6 +190,9 @@ class Welcome(msgspec.Struct, frozen=True, tag_field="t", tag="welcome"):
     epoch: str  # the uuid of the database that the event seqs belong to
     server_time_us: int
     topics: tuple[str, ...]  # those now followed
+    # By durable event topic, the seq after which its events follow: the one to resume from while
+    # none of them has come.
+    since: Mapping[str, int]
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag_field="t", tag="snapshot"):

@@ -42,6 +42,7 @@ from .limits import ServerLimits
 from .listening import HeldPort
 from .protocol import (
     BACKLOG,
+    PROCESS_TOPICS,
     PROTOCOL,
     SUBPROTOCOL_JSON,
     TOPICS,
@@ -329,7 +330,12 @@ class _Connection:
     async def _send(self, cursor: Cursor) -> None:
         """Send the welcome and then what `push` could not send without waiting."""
         server = self._server
-        welcome = Welcome(PROTOCOL, server.epoch, server.now_us(), tuple(cursor.seqs))
+        since = {
+            topic: seq
+            for topic, seq in cursor.seqs.items()
+            if seq is not None and topic not in PROCESS_TOPICS
+        }
+        welcome = Welcome(PROTOCOL, server.epoch, server.now_us(), tuple(cursor.seqs), since)
         await self._send_frames(frame_of(encode(welcome)))
         while True:
             # No await between the look and the wait, so nothing is published unnoticed between

@@ -60,8 +60,8 @@ class DoubtsStep(Step):
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports)
-        # By dedup key, the problem that was told. What an earlier life told is remembered, so that
-        # its end is told too.
+        # By dedup key, the problem that was told. Problems that an earlier life told are
+        # remembered, so that their ends are told too.
         self._told = {key: "" for kind in _TITLES for key in ports.told(kind)}
 
     async def run(self, tick: Round) -> Effects:

@@ -38,5 +38,9 @@ class StatementStep(Step):
 
     async def run(self, tick: Round) -> Effects:
         """One comparison. Raises: a fault of the ledger; the statement is kept."""
-        agreed, alerts = await self._watch.look(tick.now_us, tick.memory.agreed)
-        return Effects(memory=replace(tick.memory, agreed=agreed), alerts=tuple(alerts))
+        memory = tick.memory
+        (cash, positions), alerts = await self._watch.look(
+            tick.now_us, (memory.cash, memory.positions)
+        )
+        memory = replace(memory, cash=cash, positions=positions)
+        return Effects(memory=memory, alerts=tuple(alerts))

@@ -22,7 +22,7 @@ __all__ = ["READ_DEADLINE_S", "STEP", "STEP_DEADLINE_S", "Ask", "Ports", "Step",
 
 R = TypeVar("R")
 
-# A commit behind a busy disk has a deadline of its own, which comes first.
+# The deadline of a commit behind a busy disk comes first.
 STEP_DEADLINE_S = COMMIT_DEADLINE_S + 5.0
 # Of a step that runs before the guard and only reads. The leases last longer.
 READ_DEADLINE_S = 5.0

@@ -248,6 +248,15 @@ def test_a_bad_fill_is_set_aside_and_its_neighbours_are_booked(bad: Any) -> None
     assert aside.key in outcome.alerts[0].message
 
 
+def test_bad_reports_with_different_long_ids_are_each_set_aside() -> None:
+    world = World()
+    first, second = (fill("x" * 400 + end, "1", "10") for end in "ab")
+    outcome = world.report(first, second)
+    assert len(outcome.asides) == len(outcome.alerts) == 2
+    again = world.report(second)
+    assert (again.asides, len(again.waiting)) == ({}, 1)
+
+
 def test_a_report_aside_is_told_once_and_tried_again_when_it_changes() -> None:
     world = World()
     bad = fill("2", "1", "10", fee=None)

@@ -19,6 +19,7 @@ from fundops.wire.ledger import (
     BookSettlement,
     ClosePeriod,
     ClosePosition,
+    Compared,
     Convert,
     Deposit,
     Income,
@@ -275,3 +276,30 @@ def test_a_transfer_between_strategies_is_no_difference(
     )
     with Reader(tmp_path / "x.db") as reader:
         assert Reports(reader, "USD").reconcile([Statement(SECOND, 90, {"X": 2})]).ok
+
+
+def test_an_agreement_is_of_what_the_statements_say(reports: Reports) -> None:
+    silent = reports.reconcile([Statement(THIRD, None, None)])
+    assert (silent.ok, silent.days, silent.agreed) == (False, 0, None)
+    assert str(silent).startswith("nothing is stated")
+    answer = reports.reconcile([Statement(THIRD, None, None), Statement(FIRST, 895, None)])
+    assert (answer.ok, answer.days, answer.agreed) == (True, 1, FIRST)
+    assert (answer.cash, answer.positions) == (Compared(1, FIRST), Compared())
+    assert str(answer).endswith("; compared: cash of 1 day, positions of no days")
+
+
+def test_the_last_agreement_is_that_of_the_figures_that_differ(reports: Reports) -> None:
+    answer = reports.reconcile(
+        [
+            Statement(FIRST, None, {"X": 11}),
+            Statement(SECOND, 948, None),
+            Statement(THIRD, 1_035, {"X": 1}),
+        ]
+    )
+    assert (answer.agreed, answer.differs) == (FIRST, THIRD), "cash of the second day says nothing"
+    assert answer.cash == Compared(2, THIRD)
+    assert answer.positions == Compared(2, FIRST, THIRD)
+    assert [entry.day for entry in answer.entries if entry.day <= FIRST] == []
+    assert {entry.day for entry in answer.entries} == {SECOND, THIRD}
+    later = reports.reconcile([Statement(THIRD, 1_035, {"X": 1})], 0, (SECOND, ""))
+    assert (later.agreed, later.cash.agreed) == (None, THIRD)

@@ -161,7 +161,7 @@ async def test_what_is_published_reaches_the_clients(path: Path) -> None:
     async with running(path) as fund:
         fund.board.publish({"fund": {"nav": "100.00"}, "feeds": {}})
         async with open_status(fund.url, topics=["fund"]) as messages:
-            assert await anext(messages) == Welcome("fund.status.v1", "e1", NOW_US, ("fund",))
+            assert await anext(messages) == Welcome("fund.status.v1", "e1", NOW_US, ("fund",), {})
             assert await anext(messages) == Snapshot("fund", 1, {"nav": "100.00"})
             fund.board.publish({"fund": {"nav": "99.00"}})
             delta = await anext(messages)

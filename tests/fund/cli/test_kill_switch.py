@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,15 @@ import pytest
 import trio
 
 from fundops import Fund, FundConfig, StrategyStatus
+from fundops.actors.guard.marker import marker_of
+from fundops.actors.persistence import backup
 from fundops.cli import app as cli
+from fundops.cli import kill_switch
+from fundops.control import client
+from fundops.control.rendezvous import Peer
 from fundops.runtime import InlineWorker
 from fundops.testing import FakeController
+from tests.fund.cli.test_misuse import damage
 
 
 class Command:
@@ -133,3 +141,66 @@ async def test_a_running_fund_is_asked_after_the_marker_is_written(command: Comm
         )
         assert (code, answer["state"]) == (0, "OFF")
         assert (await fund.kill_switch.status()).state == "OFF"
+
+
+ENGAGE = ("engage", "--reason", "x")
+RELEASE = ("release", "--by", "ann", "--reason", "well", "--accept-open-orders")
+
+
+async def test_a_copy_of_a_running_funds_file_engages_and_releases_no_fund(
+    command: Command,
+) -> None:
+    db = command.db
+    async with _open(db, FakeController()) as fund:
+        await fund.tick()
+        backup(db, db.with_name("copy.db"))
+        command.db = db.with_name("copy.db")
+        for words in (ENGAGE, RELEASE, ("status",)):
+            code, said = await trio.to_thread.run_sync(command, *words)
+            text = said["error"]["text"]
+            assert (code, f"{db}, not {command.db}, its copy" in text) == (1, True), words
+        assert command.db.with_name("copy.db.kill").exists(), "engaged where it could be"
+        await fund.tick()
+        assert (await fund.kill_switch.status()).state == "OFF"
+
+
+async def test_a_fund_is_found_by_its_damaged_file_among_others_that_listen(
+    command: Command,
+) -> None:
+    others = [command.db.with_name(f"{name}.db") for name in "abc"]
+    async with AsyncExitStack() as funds:
+        for db in others:
+            await funds.enter_async_context(_open(db, FakeController()))
+        fund = await funds.enter_async_context(_open(command.db, FakeController()))
+        damage(command.db, "meta")
+        code, answer = await trio.to_thread.run_sync(command, *ENGAGE)
+        assert (code, answer["reason"]) == (0, "x")
+        assert (await fund.kill_switch.status()).reason == "x", "at once, without a tick"
+        assert not any(marker_of(db).exists() for db in others)
+
+
+async def test_the_marker_is_not_said_to_stop_the_fund_of_another_user(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with _open(command.db, FakeController()):
+        monkeypatch.setattr(client, "peer_of", lambda _: Peer(os.getuid() + 1, 5))
+        code, said = await trio.to_thread.run_sync(command, *ENGAGE)
+        assert (code, "the marker is written, but" in said["error"]["text"]) == (1, True)
+        assert "listens in place of this fund" in said["error"]["text"]
+        assert command.db.with_name("x.db.kill").exists()
+
+
+async def test_a_fund_whose_loop_is_stuck_is_engaged_by_the_marker_and_not_released(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kill_switch, "ANSWER_S", 0.01)
+    fake = FakeController(StrategyStatus("s", "running"))
+    async with _open(command.db, fake) as fund:
+        await fund.tick()
+        code, answer = command(*ENGAGE)  # in the fund's own thread, so its loop stands still
+        assert (code, answer["state"], answer["reason"]) == (0, "ENGAGING", "x")
+        assert command("status")[1]["reason"] == "x", "by the marker"
+        code, said = command(*RELEASE)
+        assert (code, said["error"]["outcome"]) == (1, "unknown")
+        assert said["error"]["text"].startswith("no answer to kill_switch.release")
+        await fund.tick()

@@ -920,7 +920,14 @@ def test_a_statement_file_is_compared_with_the_books(
     answer = json.loads(command("ledger", "reconcile", str(path), "--json").out)
     assert (answer["ok"], answer["agreed"]) == (False, "2020-01-01")
     path.write_text(f"day,cash\n{today},98999.5\n")
-    assert command("ledger", "reconcile", str(path), "--tolerance", "0.5").code == 0
+    done = command("ledger", "reconcile", str(path), "--tolerance", "0.5")
+    assert done.code == 0
+    assert done.out.endswith("\ncompared: cash of 1 day, positions of no days\n")
+    for nothing in ("day,cash\n", f"day,cash\n{today},\n"):
+        path.write_text(nothing)
+        done = command("ledger", "reconcile", str(path))
+        assert (done.code, done.out) == (2, "")
+        assert "states neither cash nor positions of any day" in done.err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -368,6 +369,75 @@ def test_on_a_full_disk_the_marker_tells_the_state_and_the_error_the_cause(
     ended = command("kill-switch", "status")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("state   ENGAGING\n")
+
+
+# -- damaged files
+
+
+def damage(db: Path, table: str) -> None:
+    """Write over the page that holds the root of a table, in the file itself."""
+    connection = apsw.Connection(str(db))
+    connection.pragma("wal_checkpoint(TRUNCATE)")
+    ((root,),) = connection.execute(
+        "SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)
+    ).fetchall()
+    size = connection.pragma("page_size")
+    connection.close()
+    with db.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xff" * 200)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "status",
+        "why s",
+        "kill-switch status",
+        "kill-switch release --by a --reason b",
+        "ledger balance-sheet",
+        "ledger deposit 5",
+        "ledger export",
+        "strategy status",
+        "strategy register s",
+        "alerts list",
+        "recovery status",
+        "backup copy.db",
+        "restore fund.db --db new.db",
+    ],
+)
+def test_a_damaged_page_is_told_with_the_name_of_its_file(
+    command: Command, db: Path, words: str
+) -> None:
+    for table in ("meta", "entry", "audit", "kill_latch", "strategy", "alert", "oversight"):
+        with suppress(ValueError):  # no table of that name
+            damage(db, table)
+    ended = command(*words.split())
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith((f"fundops: {db}: ", "fundops: fund.db: "))
+    assert "malformed" in ended.err or "damaged" in ended.err
+    assert not (db.parent / "copy.db").exists()
+
+
+def test_a_damaged_page_keeps_no_switch_from_being_engaged(command: Command, db: Path) -> None:
+    damage(db, "meta")
+    ended = command("kill-switch", "engage", "--reason", "r")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("state   ENGAGING\n")
+    assert "heeds it; " in ended.out
+    assert marker_of(db).exists()
+
+
+@pytest.mark.parametrize("words", ["status", "why s", "migrate", "ledger nav", "recovery reset s"])
+def test_a_file_of_a_newer_version_is_told_by_every_command(
+    command: Command, db: Path, words: str
+) -> None:
+    connection = apsw.Connection(str(db))
+    connection.pragma("user_version", 99)
+    connection.close()
+    ended = command(*words.split())
+    assert ended.code == 1
+    assert "was written by a newer fundops (schema 99, this one knows" in ended.err
 
 
 # -- encodings

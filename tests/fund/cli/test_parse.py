@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from fundops.cli.given import arguments_of
 from fundops.cli.grammar import UsageError, Verb
 from fundops.cli.parse import parser_of, values_of, verb_of
 from fundops.cli.verbs import VERBS
+from fundops.wire.border import NAME_MAX
 from fundops.wire.errors import AmountError
+from fundops.wire.shell import PERSON, shell_command
 
 BY_WORDS = {verb.words: verb for verb in VERBS}
 
@@ -183,3 +188,47 @@ def test_the_words_of_a_command_do_not_begin_another() -> None:
 
     for verb in VERBS:
         assert taken(verb.words) is verb
+
+
+# Each command that an answer or an alert tells to type for one strategy, as it is told.
+TOLD = [
+    ("why", "", ""),
+    ("strategy resume", PERSON, ""),
+    ("strategy register", "", ""),
+    ("strategy adopt", PERSON, "paper"),
+    ("strategy record", "", "METRIC=VALUE"),
+    ("strategy promote", "--to live", ""),
+    ("strategy approve", "", ""),
+    ("strategy unfreeze", "", ""),
+    ("recovery reset", "--by NAME", ""),
+    ("recovery release", "", ""),
+    ("confirm counters", PERSON, ""),
+]
+NAMES = st.text(min_size=1, max_size=NAME_MAX).filter(
+    lambda name: name.isprintable() and name.strip() == name
+)
+
+
+@pytest.mark.parametrize(("words", "options", "more"), TOLD)
+@given(name=NAMES | NAMES.map("-{}".format))
+@example(name="-x")
+@example(name="--all")
+@example(name="--")
+@example(name="-1")
+@example(name="--by=x")
+@example(name="it's $(rm -rf)")
+def test_a_command_that_is_told_names_its_strategy_whatever_the_name(
+    words: str, options: str, more: str, name: str
+) -> None:
+    program, *typed = shlex.split(shell_command(words, name, options, more=more))
+    verb, _, left = verb_of(typed, VERBS)
+    assert (program, verb) == ("fundops", BY_WORDS[words])
+    assert verb is not None
+    found = values_of(verb, left)
+    place = next(parameter for parameter in verb.parameters if not parameter.is_option)
+    assert found.pop(place.label) == name
+    option = shlex.split(options)
+    assert {label: found.pop(label) for label in option[::2]} == dict(
+        zip(option[::2], option[1::2], strict=True)
+    )
+    assert found == {label: value for label, value in found.items() if more}

@@ -1,7 +1,10 @@
 """The client for programs: it skips unknown messages, explains failures, and hides no error."""
 
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
+from hashlib import sha1
 from typing import NamedTuple
 
 import pytest
@@ -11,10 +14,11 @@ from trio_websocket import WebSocketRequest, serve_websocket
 
 from fundops.runtime import ConfigError
 from fundops.wire.errors import StatusClosed
+from fundops.wire.stream import client
 from fundops.wire.stream.client import open_status, parse_url
 from fundops.wire.stream.hub import Hub
 from fundops.wire.stream.limits import ServerLimits
-from fundops.wire.stream.protocol import SUBPROTOCOL_JSON, Heartbeat
+from fundops.wire.stream.protocol import SUBPROTOCOL_JSON, Heartbeat, ServerMessage
 from fundops.wire.stream.server import ServerStatistics, serve_status
 
 # No test takes near this long; a hang is to be a failure with a traceback.
@@ -125,3 +129,79 @@ async def test_the_client_does_not_hide_the_errors_of_its_caller(served: Served)
 def test_a_url_has_a_host_and_defaults_for_the_rest() -> None:
     assert parse_url("ws://localhost:8711/ws") == ("localhost", 8711, "/ws")
     assert parse_url("ws://localhost") == ("localhost", 80, "/")
+
+
+# -- servers that are none of ours
+
+
+async def served_bytes(nursery: trio.Nursery, answer: bytes) -> str:
+    """The URL of a server that answers each request with these bytes and hangs up."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            request = await stream.receive_some(8192)
+            key = next(
+                line.split(b": ")[1]
+                for line in request.split(b"\r\n")
+                if line.lower().startswith(b"sec-websocket-key")
+            )
+            accepted = b64encode(sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+            await stream.send_all(answer.replace(b"ACCEPT", accepted))
+            await stream.aclose()
+
+    listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+    return f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}/ws"
+
+
+UPGRADE = b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+ACCEPTED = UPGRADE + b"Sec-WebSocket-Accept: ACCEPT\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x00\xff garbage \r\n\r\n",
+        b"HTTP/1.1 502 Bad\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 502 Bad\r\nContent-Length: 20000\r\n\r\nno",
+        UPGRADE + b"Sec-WebSocket-Accept: zzz\r\n\r\n",
+        ACCEPTED + b"Sec-WebSocket-Protocol: zzz\r\n\r\n",
+        ACCEPTED + b"Sec-WebSocket-Extensions: zzz\r\n\r\n",
+        b"HTTP/1.1 101 X\r\n\r\n",
+        b"",
+    ],
+    ids=["garbage", "chunk", "cut", "accept", "subprotocol", "extension", "bare", "nothing"],
+)
+async def test_a_server_that_is_no_websocket_of_ours_is_a_closed_stream(
+    nursery: trio.Nursery, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "CONNECT_S", 0.2)  # for those that hang up
+    url = await served_bytes(nursery, answer)
+    with trio.fail_after(PATIENCE_S), pytest.raises(StatusClosed) as closed:
+        async with open_status(url):
+            pytest.fail("this is no handshake")
+    assert (closed.value.code, closed.value.reason) == (
+        1006,
+        "the server did not answer the handshake",
+    )
+    nursery.cancel_scope.cancel()
+
+
+async def all_of(url: str) -> list[ServerMessage]:
+    async with open_status(url) as messages:
+        return [message async for message in messages]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [b"\x8f\x00", b"\x81\x7f" + b"\xff" * 8, b"\x81\x02\xff\xfe", b"\x88\x01\x03", b"\x89\x7e"],
+    ids=["opcode", "length", "text", "close", "cut"],
+)
+async def test_a_server_that_breaks_the_protocol_is_a_closed_stream(
+    nursery: trio.Nursery, frames: bytes
+) -> None:
+    url = await served_bytes(
+        nursery, ACCEPTED + f"Sec-WebSocket-Protocol: {SUBPROTOCOL_JSON}\r\n\r\n".encode() + frames
+    )
+    with trio.fail_after(PATIENCE_S), pytest.raises(StatusClosed):
+        await all_of(url)
+    nursery.cancel_scope.cancel()

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 import trio
+from trio_websocket import WebSocketRequest, serve_websocket
 
 from fundops import StatusClient
 from fundops.runtime import ConfigError
-from fundops.wire.errors import StatusClosed
+from fundops.wire.errors import BadMessage, StatusClosed
 from fundops.wire.stream import following
 from fundops.wire.stream.following import merged, retry_s
 from fundops.wire.stream.hub import Hub
 from fundops.wire.stream.limits import ServerLimits
 from fundops.wire.stream.listening import HeldPort
 from fundops.wire.stream.protocol import (
+    SUBPROTOCOL_JSON,
     Delta,
     Event,
     Gap,
@@ -24,6 +26,7 @@ from fundops.wire.stream.protocol import (
     ServerMessage,
     Snapshot,
     Welcome,
+    encode,
 )
 from fundops.wire.stream.records import AlertEvent
 from fundops.wire.stream.server import serve_status
@@ -115,6 +118,34 @@ async def test_a_restart_costs_no_event_and_repeats_none(fund: Fund) -> None:
         assert client.connections == 2
 
 
+@pytest.mark.parametrize("backlog", [0, 1])
+async def test_an_event_of_the_time_without_a_connection_is_given_whatever_the_backlog(
+    fund: Fund, backlog: int
+) -> None:
+    hub = Hub()
+    for seq in (1, 2, 3):
+        hub.publish_event("journal", seq, seq)
+    await fund.start(hub)
+    async with StatusClient(fund.url, topics=["journal"], backlog=backlog) as client:
+        assert (await next_of(client, Welcome)).since == {"journal": 3 - backlog}
+        fund.scope.cancel()
+        hub.publish_event("journal", 4, 4)
+        await fund.start(hub)
+        given = [(await next_of(client, Event)).seq for _ in range(1 + backlog)]
+        assert given == [3, 4][1 - backlog :]
+
+
+async def test_a_client_without_backlog_is_told_of_the_gap(fund: Fund) -> None:
+    await fund.start()
+    async with StatusClient(fund.url, topics=["journal"], backlog=0) as client:
+        await next_of(client, Welcome)
+        fund.scope.cancel()
+        hub = Hub()
+        hub.begin_events("journal", 5)
+        await fund.start(hub)
+        assert await next_of(client, Gap) == Gap("journal", 1, 5)
+
+
 async def test_another_database_begins_anew(fund: Fund) -> None:
     await fund.start()
     fund.hub.publish_state("fund", {"nav": "1"})
@@ -156,6 +187,24 @@ async def test_a_wrong_token_is_final(fund: Fund) -> None:
         with pytest.raises(StopAsyncIteration):
             await anext(client)
         assert not client.connected
+
+
+async def test_changed_fields_of_no_record_end_the_stream(nursery: trio.Nursery) -> None:
+    async def handler(request: WebSocketRequest) -> None:
+        websocket = await request.accept(subprotocol=SUBPROTOCOL_JSON)
+        await websocket.get_message()
+        await websocket.send_message(encode(Delta("fund", 1, "nav", "5")).decode())
+        await websocket.send_message(encode(Patch("fund", 2, "nav", {"x": 1})).decode())
+        await websocket.aclose()
+
+    server = await nursery.start(
+        partial(serve_websocket, handler, "127.0.0.1", 0, ssl_context=None)
+    )
+    async with StatusClient(f"ws://127.0.0.1:{server.port}/ws") as client:
+        with pytest.raises(StatusClosed, match="fields of 'nav', which is no record") as closed:
+            await next_of(client, Patch)
+    assert closed.value.code == 4400
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_server_that_is_not_there_yet_is_awaited(fund: Fund) -> None:
@@ -206,4 +255,6 @@ def test_messages_change_a_copy_of_the_state() -> None:
     assert merged(before, Patch("t", 1, "a", {"y": 3})) == {"a": {"x": 1, "y": 3}, "b": 2}
     assert merged(before, Patch("t", 1, "a", {"x": None})) == {"a": {}, "b": 2}
     assert merged(before, Snapshot("t", 1, {})) == {}
+    with pytest.raises(BadMessage, match="fields of 'b', which is no record"):
+        merged(before, Patch("t", 1, "b", {"x": 1}))
     assert before == {"a": {"x": 1}, "b": 2}

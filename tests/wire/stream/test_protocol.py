@@ -48,7 +48,7 @@ FROM_CLIENTS: list[ClientMessage] = [
     Ping(),
 ]
 FROM_SERVERS: list[ServerMessage] = [
-    Welcome("fund.status.v1", "e1", 1, ("fund",)),
+    Welcome("fund.status.v1", "e1", 1, ("fund", "alerts"), {"alerts": 3}),
     Snapshot("fund", 3, {"nav": "100.00"}),
     Delta("fund", 4, "nav", None, 9),
     Patch("strategies", 5, "a", {"n_trades": 4}, 9),

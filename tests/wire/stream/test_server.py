@@ -225,7 +225,9 @@ async def test_a_client_is_welcomed_and_gets_snapshots_deltas_and_events() -> No
         served.hub.publish_state("fund", {"nav": "100.00"})
         served.hub.publish_event("alerts", 7, {"title": "first"})
         async with open_status(served.url, topics=["fund", "alerts"]) as messages:
-            assert await anext(messages) == Welcome("fund.status.v1", "e1", 42, ("fund", "alerts"))
+            assert await anext(messages) == Welcome(
+                "fund.status.v1", "e1", 42, ("fund", "alerts"), {"alerts": 0}
+            )
             assert await anext(messages) == Snapshot("fund", 1, {"nav": "100.00"})
             assert await anext(messages) == Event("alerts", 7, {"title": "first"})
             served.hub.publish_state("fund", {"nav": "101.00"})
@@ -515,6 +517,7 @@ async def test_the_websockets_library_reads_the_stream_too() -> None:
             "epoch": "e1",
             "server_time_us": 42,
             "topics": ["fund", "alerts"],
+            "since": {"alerts": 0},
         },
         {"t": "snapshot", "topic": "fund", "seq": 1, "state": {"nav": "100.00"}},
         {"t": "event", "topic": "alerts", "seq": 1, "data": {"title": "first"}},
