@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
 from fundops.actors.persistence import Reader, Rows, Store
 from fundops.actors.promotion import Capital, PromotionPolicy, checked, schema
-from fundops.actors.promotion.capital import entitled_minor
+from fundops.actors.promotion.capital import beyond_bound, entitled_minor
 from fundops.actors.promotion.desk import Desk
 from fundops.actors.promotion.evidence import variance_of
 from fundops.actors.promotion.metrics import canonical_metrics
@@ -292,6 +292,11 @@ class _FileBook:
             strategy.id: entitled_minor(strategy, self._policy, self._capital)
             for strategy in self.by_name()
         }
+
+    @cached_property
+    def beyond(self) -> frozenset[str]:
+        """The ids of those that have no real capital, since all together are beyond the bound."""
+        return beyond_bound(self.by_name(), self._policy, self._capital)
 
     @cached_property
     def _families(self) -> Mapping[str, int]:

@@ -8,7 +8,7 @@ has more in force than the database allows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Final, TypeVar
@@ -47,6 +47,7 @@ from ...wire.promotion import (
 )
 from ...wire.status import ShowPromotion
 from ...wire.stream.records import PromotionFull
+from ..alert import told_keys
 from ..alert.requests import alert_ref, requested, wake_alerts
 from ..guard import Leases
 from ..host import Host
@@ -56,7 +57,7 @@ from .capital import Capital, terms_of
 from .core import check_on_ladder
 from .desk import Decided, Desk
 from .look import Look
-from .notes import notes_of
+from .notes import BOUND_KEY, beyond_bound, counted_anew, notes_of
 from .policy import PromotionPolicy
 from .roster import Roster
 from .strategy import Change, Strategy
@@ -98,6 +99,9 @@ class PromotionActor(DurableActor):
         self._alert: Ref | None = None
         self._looked_us = 0  # at the last look within a session
         self._moves: dict[str, HistoryEntry] = {}  # the last one of each strategy, by id
+        # Those beyond the bound of all capital as the alert named them. An alert of an earlier
+        # life is found by its key, which is no id: it ends, and those of now are named.
+        self._told_beyond: frozenset[str] = frozenset()
 
     def load(self) -> None:
         """All strategies, as they are on disk, with their leases limited to it."""
@@ -117,9 +121,8 @@ class PromotionActor(DurableActor):
     async def begin(self) -> None:
         """Find the alert actor, if the tree has one."""
         self._alert = alert_ref(self.context)
-        room_minor = self._capital.room_minor(self._roster.total_minor)
-        if room_minor is not None and room_minor < 0:
-            log.warning("the strategies are entitled to more than max_total_entitlement_pct allows")
+        if self._alert is not None:
+            self._told_beyond = frozenset(told_keys(self._reader, BOUND_KEY))
 
     # -- people and programs
 
@@ -173,7 +176,9 @@ class PromotionActor(DurableActor):
         if decided.policy is not None:
             self._desk = self._desk.with_policy(decided.policy)
             self._roster = self._new_roster(self._roster)
+        beyond = self._roster.beyond
         self._roster.apply(decided.saved)
+        self._limit(map(self._roster.find, beyond ^ self._roster.beyond))
         await self._tell_engine([change for change in decided.changes if self._raises(change)])
         if drafts:
             wake_alerts(self._alert)
@@ -215,8 +220,9 @@ class PromotionActor(DurableActor):
         self._leases.limit({strategy.name: self._capital_of(strategy) for strategy in strategies})
 
     def _capital_of(self, strategy: Strategy) -> Decimal:
-        """The real capital that its stage allows."""
-        return capital_of(terms_of(strategy, self._desk.policy), self._capital.fund_minor or 0)
+        """The real capital that its stage and the bound of all allow."""
+        terms = terms_of(strategy, self._desk.policy, beyond=self._roster.beyond)
+        return capital_of(terms, self._capital.fund_minor or 0)
 
     # -- the tick
 
@@ -242,8 +248,21 @@ class PromotionActor(DurableActor):
                 await _pause_at(place)
                 step(strategy)
         decided, notes = look.decided()
-        await self._commit(decided, notes)
+        beyond = self._roster.beyond
+        await self._commit(decided, [*notes, *self._bound_notes(beyond)])
+        self._told_beyond = beyond
         return Observed(decided.answer, self._roster.terms())
+
+    def _bound_notes(self, beyond: frozenset[str]) -> Iterator[AlertDraft]:
+        """Tell those that open nothing since all are beyond the bound, and the end of it."""
+        if beyond == self._told_beyond:
+            return
+        if self._told_beyond:
+            yield counted_anew(fits=not beyond)
+        bound_minor = self._capital.room_minor(0)
+        if beyond and bound_minor is not None:
+            names = sorted(self._roster.find(known).name for known in beyond)
+            yield beyond_bound(names, self._roster.total_minor, bound_minor)
 
     # -- all strategies at once
 

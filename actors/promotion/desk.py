@@ -47,7 +47,7 @@ from ...wire.promotion import (
 )
 from ..persistence import Rows
 from . import core, schema
-from .capital import Capital, check_capital, entitled_minor, terms_of
+from .capital import Capital, check_capital, entitled_minor, excess_minor, terms_of
 from .criteria import PromotionGate
 from .evaluation import evaluate
 from .evidence import Record, check_evidence, refolded, values_of, with_record, worst_of
@@ -85,6 +85,11 @@ class Book(Protocol):
 
     def others_minor(self, strategy: Strategy) -> int:
         """The real capital that all other strategies are entitled to."""
+        ...
+
+    @property
+    def beyond(self) -> frozenset[str]:
+        """The ids of those that have no real capital, since all together are beyond the bound."""
         ...
 
     def trials(self, strategy: Strategy) -> int:
@@ -193,10 +198,12 @@ class Desk:
             core.repeated(known, request.name, None, None)
             raise Conflict(f"{request.name} is registered already")
         change = self._beginning(request, now_us, adopt=True, reason=request.reason)
+        after, others_minor = change.after, book.others_minor(change.after)
         if not request.over_capital:
-            others_minor = book.others_minor(change.after)
-            check_capital(change.after, self.policy, self.capital, others_minor)
-        return self._entered(change, book, now_us)
+            check_capital(after, self.policy, self.capital, others_minor)
+        over_minor = excess_minor(after, self.policy, self.capital, others_minor)
+        after = msgspec.structs.replace(after, over_minor=over_minor)
+        return self._entered(msgspec.structs.replace(change, after=after), book, now_us)
 
     def _registered(self, request: Register | Adopt, book: Book) -> Strategy | None:
         """The strategy that has the name already. Raises: `MetricError`, `UnknownStage`."""
@@ -469,7 +476,10 @@ class Desk:
         self, strategy: Strategy, book: Book, now_us: int, history: tuple[HistoryEntry, ...] = ()
     ) -> PromotionSnapshot:
         """The record as people see it."""
-        return snapshot(strategy, self.evaluate(strategy, book, now_us), now_us, history)
+        evaluation = self.evaluate(strategy, book, now_us)
+        if strategy.id in book.beyond:
+            strategy = msgspec.structs.replace(strategy, cap=0.0)
+        return snapshot(strategy, evaluation, now_us, history)
 
     def _strategies(self, _: ReadStrategies, book: Book, now_us: int) -> Decided:
         return Decided(tuple(self.snapshot(strategy, book, now_us) for strategy in book.by_name()))
@@ -483,7 +493,8 @@ class Desk:
         return Decided(schema.state_as_of(book.rows, request.at_us))
 
     def _terms(self, request: ReadTerms, book: Book, _: int) -> Decided:
-        return Decided(terms_of(book.find(request.strategy_id), self.policy))
+        strategy = book.find(request.strategy_id)
+        return Decided(terms_of(strategy, self.policy, beyond=book.beyond))
 
     def _require(self, request: Require, book: Book, _: int) -> Decided:
         strategy = book.find(request.strategy_id)

@@ -90,6 +90,11 @@ class Look:
         """The real capital of all others, after the changes so far."""
         return self._total_minor - self._desk.entitled_minor(strategy)
 
+    @property
+    def beyond(self) -> frozenset[str]:
+        """Those without real capital before this look."""
+        return self._roster.beyond
+
     def trials(self, strategy: Strategy) -> int:
         """The versions of its family that were ever evaluated."""
         return self._roster.trials(strategy)

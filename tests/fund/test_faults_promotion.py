@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from fundops import ConfigError, FundConfig, PromotionManager, PromotionStage, policy_of
+from fundops import (
+    ConfigError,
+    FundConfig,
+    PromotionManager,
+    PromotionPolicy,
+    PromotionStage,
+    policy_of,
+)
 from fundops.fund import Fund
 from fundops.runtime import VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
@@ -451,6 +458,69 @@ async def test_the_capital_of_all_strategies_together_is_bounded() -> None:
         await world.fund.promotion.demote("a", to=P.Shadow)
         with pytest.raises(CapitalExceeded):
             await _adopt(world, P.Live_Small, "d")
+
+
+def _five() -> tuple[list[str], FakeController]:
+    names = [f"s{number}" for number in range(5)]
+    figures: dict[str, Any] = {"equity": 1, "stage": "live-small", "capital_cap": 1000}
+    engine = (StrategyStatus(name, "running", **figures) for name in names)
+    return names, FakeController(*engine)
+
+
+async def test_a_looser_policy_never_entitles_all_to_more_than_the_bound(tmp_path: Path) -> None:
+    names, controller = _five()
+    settings: dict[str, Any] = {"db_path": tmp_path / "fund.db", **PROMO}
+    clock = VirtualClock(START_US)
+    async with virtual_fund(controller, clock=clock, **settings) as world:
+        for name in names:
+            clock.advance(1)
+            await _adopt(world, P.Live_Small, name)
+    whole = PromotionPolicy.from_toml("[stages.live-small]\nreal_capital_cap = 0.4\n")
+    async with virtual_fund(controller, clock=clock, promotion=whole, **settings) as world:
+        fund = world.fund
+        await _ticks(world, 3)
+        capitals = [fund.entitlement(name).capital for name in names]
+        assert capitals == [40_000, 40_000, 0, 0, 0]
+        assert [fund.may_trade(name) for name in names] == [True, True, False, False, False]
+        assert fund.may_close("s4")
+        assert "no room" in fund.entitlement("s4").why
+        assert [controller.statuses[name].capital_cap for name in names] == capitals
+        assert (await fund.promotion.snapshot("s4")).cap == 0
+        assert not (await fund.promotion.entitlement("s4")).may_open
+        told = [alert for alert in world.sent_alerts() if "more than" in alert.title]
+        assert [alert.level.value for alert in told] == ["CRITICAL"]
+        assert "200,000.00 of 100,000.00" in told[0].message
+        assert "Stopped: s2, s3, s4." in told[0].message
+
+        await fund.promotion.demote("s0", to=P.Shadow)
+        await _ticks(world, 3)
+        assert [fund.may_trade(name) for name in names[1:]] == [True, True, False, False]
+        await fund.promotion.set_cap("s3", 0.1, by="ann", reason="it fits")
+        await _ticks(world)
+        await fund.promotion.retire("s4")
+        await _ticks(world, 3)
+        assert [fund.may_trade(name) for name in names[1:]] == [True, True, True, False]
+        assert any(alert.message.startswith("130,000.00 of") for alert in world.sent_alerts())
+        assert world.sent_alerts()[-1].title.endswith("counted anew: they fit")
+    manager = PromotionManager(settings["db_path"], clock=clock)
+    assert manager.entitlement("s3").may_open
+
+
+async def test_an_adoption_that_was_allowed_beyond_the_bound_opens_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    names, controller = _five()
+    settings: dict[str, Any] = {"db_path": tmp_path / "fund.db", **PROMO}
+    clock = VirtualClock(START_US)
+    async with virtual_fund(controller, clock=clock, **settings) as world:
+        for name in names[:4]:
+            await _adopt(world, P.Live_Small, name)
+        await _adopt(world, P.Live_Scaled, "s4", over_capital=True)
+    for pct, open_ones in ((100.0, names), (3.0, names[:3])):
+        settings["max_total_entitlement_pct"] = pct
+        async with virtual_fund(controller, clock=clock, **settings) as world:
+            await _ticks(world, 3)
+            assert [name for name in names if world.fund.may_trade(name)] == open_ones
 
 
 async def test_without_a_bound_every_strategy_may_have_all_capital() -> None:
