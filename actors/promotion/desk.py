@@ -60,6 +60,7 @@ from .words import instant
 __all__ = ["BY_THE_RULES", "Book", "Decided", "Desk", "snapshot"]
 
 SNAPSHOT_HISTORY: Final = 20
+_ONCE: Final = "\n"  # begins a key of an automatic demotion, and no id that a person may give
 BY_THE_RULES: Final = "promotion"  # `by` of a change that the policy decides
 
 
@@ -351,7 +352,8 @@ class Desk:
     def _demote_automatically(
         self, request: DemoteAutomatically, book: Book, now_us: int
     ) -> Decided:
-        known = None if request.once is None else schema.requested(book.rows, request.once)
+        once = None if request.once is None else f"{_ONCE}{request.once}"
+        known = None if once is None else schema.requested(book.rows, once)
         if known is not None:
             return Decided(known[1])
         strategy = core.movable(book.find(request.strategy_id))
@@ -376,9 +378,9 @@ class Desk:
             by=request.by,
             reason=request.reason,
         )
-        if request.once is not None:
+        if once is not None:
             outcome = self.transition(change, schema.next_seq(book.rows))
-            change = msgspec.structs.replace(change, request_id=request.once, outcome=outcome)
+            change = msgspec.structs.replace(change, request_id=once, outcome=outcome)
         return self.moved(change, book, now_us)
 
     def _void(self, request: Void, book: Book, now_us: int) -> Decided:

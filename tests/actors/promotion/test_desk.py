@@ -451,6 +451,17 @@ def test_a_demotion_that_is_asked_for_under_one_key_is_done_once(office: Office)
     assert office.strategy().stage is Shadow
 
 
+def test_the_id_of_a_persons_request_is_no_key_of_an_automatic_demotion(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.green(Paper)
+    first = office.ask(Promote("mm", by="ann", request_id="recovery:7"))
+    asked = DemoteAutomatically("mm", "soft", "recovery", "it fails", "recovery:7")
+    assert office.ask(asked).kind == "demote"
+    assert office.strategy().stage is Paper
+    assert office.ask(Promote("mm", by="ann", request_id="recovery:7")) == first
+    assert office.ask(asked).kind == "demote"
+
+
 def test_a_recorded_breach_demotes_a_strategy_that_does_not_report(office: Office) -> None:
     office.adopted(Small)
     office.adopted(Scaled, "quiet", budget_minor=UNIT)
