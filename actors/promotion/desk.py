@@ -51,7 +51,7 @@ from .capital import Capital, check_capital, entitled_minor, excess_minor, terms
 from .criteria import PromotionGate
 from .evaluation import evaluate
 from .evidence import Record, check_evidence, refolded, values_of, with_record, worst_of
-from .metrics import canonical_metrics, count_of
+from .metrics import canonical_metrics, count_of, figure_of
 from .policy import PromotionPolicy, with_gate
 from .strategy import Change, Strategy
 from .texts import check_name, check_request_id, check_source, loosening
@@ -539,12 +539,22 @@ def _reaches(record: Record, limits: dict[str, float | None]) -> bool:
 
 
 def _asked(request: Promote, book: Book) -> str:
-    """Digest of the request, the same for the strategy's name and its id."""
+    """Digest of the request, the same by its name or its id, and from each door: one gives a stage
+    as text or a cap as Decimal, another does not.
+    """
     name: object = request.strategy_id
     known = book.known(name) if isinstance(name, str) else None
-    if known is not None:
-        request = msgspec.structs.replace(request, strategy_id=known.id)
-    return hashlib.blake2b(msgspec.json.encode(request, enc_hook=repr), digest_size=12).hexdigest()
+    to, rev, cap = request.to, count_of(request.expected_rev), figure_of(request.cap)
+    facts = (
+        name if known is None else known.id,
+        to.value if isinstance(to, PromotionStage) else to,
+        request.by,
+        request.reason,
+        request.expected_rev if rev is None else rev,
+        request.cap if cap is None else cap,
+    )
+    # Not as JSON, which has no lone surrogate.
+    return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
 
 
 _Decide = Callable[[Desk, Any, Book, int], Decided]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,6 +215,20 @@ def test_a_request_id_with_other_content_is_a_conflict(office: Office) -> None:
     ):
         with pytest.raises(Conflict, match="r1"):
             office.ask(other)
+
+
+def test_a_repeat_may_come_through_a_door_that_has_other_types(office: Office) -> None:
+    office.ask(Register("mm", Shadow))
+    office.green(Shadow)
+    foreign: Any = Decimal("0.005")
+    asked = Promote("mm", Small, "ann", expected_rev=1, request_id="r1", cap=foreign)
+    first = office.ask(asked)
+    same: list[dict[str, Any]] = [{"cap": 0.005}, {"cap": Decimal("0.0050")}, {"to": "live-small"}]
+    for other in same:
+        assert office.ask(msgspec.structs.replace(asked, **other)) == first
+    for field in ("strategy_id", "to", "by", "reason", "expected_rev", "cap"):
+        with pytest.raises(Conflict):
+            office.ask(msgspec.structs.replace(asked, **{field: "\ud800"}))
 
 
 def test_a_refusal_does_not_use_a_request_id_up(office: Office) -> None:
