@@ -30,10 +30,10 @@ from fundops.actors.promotion.metrics import canonical_metrics
 from fundops.actors.promotion.strategy import Strategy
 from fundops.bridge import running_loop
 from fundops.config import FundConfig, home, is_file_path
-from fundops.control.arguments import converted, plain
+from fundops.control.arguments import converted, noted, plain
 from fundops.control.audit import Caller, audited
 from fundops.control.client import call
-from fundops.control.commands import Command
+from fundops.control.commands import BY_MAX, Command
 from fundops.control.policy import commit, is_kept, keep_policy, policy_in
 from fundops.doors import PromotionDoor
 from fundops.doors.inert import inert
@@ -157,6 +157,8 @@ class PromotionFile:
         return self.wait(command.name, asked)
 
     def _write(self, asked: Asked) -> Any:
+        arguments, _ = asked.command.fit(asked.named(), "")
+        asked = Asked(asked.command, (), arguments)
         deadline, wait_s = time.monotonic() + LOCK_WAIT_S, 0.0
         while True:
             try:
@@ -177,8 +179,8 @@ class PromotionFile:
             door = _FileDoor(Rows(store.connection), self._clock)
             answer = _on(door, asked)
             if door.statements:
-                arguments = plain(asked.named())
-                by = str(arguments.get("by", self._by))
+                arguments = {name: noted(value) for name, value in asked.named().items()}
+                by = fitted(arguments.get("by", self._by), BY_MAX)
                 caller = Caller(self._door, os.getuid(), os.getpid(), by)
                 row = audited(
                     self._clock.now_us(),
@@ -268,7 +270,8 @@ class _FileBook:
 
     def known(self, name: str) -> Strategy | None:
         """The strategy that has this name or this id."""
-        return schema.find(self.rows, name)
+        # A lone surrogate is in no name, and no parameter of a query.
+        return schema.find(self.rows, name) if fitted(name) == name else None
 
     def find(self, id_or_name: object) -> Strategy:
         """As `known`. Raises: `UnknownStrategy`."""
