@@ -21,12 +21,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
+from fundops.actors.alert.requests import requested
 from fundops.actors.persistence import Reader, Rows, Store
 from fundops.actors.promotion import Capital, PromotionPolicy, checked, schema
 from fundops.actors.promotion.capital import beyond_bound, entitled_minor
 from fundops.actors.promotion.desk import Desk
 from fundops.actors.promotion.evidence import variance_of
 from fundops.actors.promotion.metrics import canonical_metrics
+from fundops.actors.promotion.notes import notes_of
 from fundops.actors.promotion.strategy import Strategy
 from fundops.bridge import running_loop
 from fundops.config import FundConfig, home, is_file_path
@@ -229,14 +231,20 @@ class _FileDoor(PromotionDoor):
     def __init__(self, rows: Rows, clock: Clock) -> None:
         super().__init__(None)
         found, capital = policy_in(rows, None), _capital_in(rows)
+        self._is_funds = capital.fund_minor is not None
         self._desk = Desk(found.policy, capital, found.base)
         self._book = _FileBook(rows, found.policy, capital)
         self._clock = clock
         self.statements: tuple[Statement, ...] = ()
 
     async def _ask(self, request: Request[T]) -> T:
-        decided = self._desk.handle(inert(request), self._book, self._clock.now_us())
+        now_us = self._clock.now_us()
+        decided = self._desk.handle(inert(request), self._book, now_us)
         self.statements += decided.statements
+        if self._is_funds:
+            # The fund tells them at its next start. A file of a manager alone is read by no fund.
+            notes = notes_of(decided.changes, schema.next_seq(self._book.rows))
+            self.statements += tuple(requested(now_us, notes))
         answer: T = decided.answer
         return answer
 

@@ -21,6 +21,8 @@ from fundops import (
     PromotionStage,
     policy_of,
 )
+from fundops.actors.alert import told_keys
+from fundops.actors.persistence import Reader
 from fundops.fund import Fund
 from fundops.runtime import VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
@@ -579,6 +581,37 @@ async def test_a_budget_is_the_capital_that_a_stage_is_a_part_of() -> None:
 
 
 # -- alerts
+
+
+async def test_changes_in_the_file_of_a_stopped_fund_are_told_at_its_start(tmp_path: Path) -> None:
+    controller, path = _controller(stage="shadow", equity=None), tmp_path / "fund.db"
+    clock = VirtualClock(START_US)
+    settings: dict[str, Any] = {"db_path": path, "clock": clock, "promotion_every_ticks": 1}
+    settings |= {"min_paper_days": 0, **PROMO}
+    async with virtual_fund(controller, **settings) as world:
+        await _adopt(world, P.Live_Scaled, "a", budget=50_000)
+        await world.fund.promotion.register("s", P.Shadow)
+        await world.fund.promotion.record_metrics("s", P.Shadow, ALL_GOOD)
+        await _ticks(world, 2)
+        assert world.sent_alerts()[-1].title == "s is ready for live-small"
+    manager = PromotionManager(path, clock=clock)
+    manager.demote("a", by="ann", reason="it loses")
+    manager.retire("s", by="ann", reason="it is old")
+    async with virtual_fund(controller, **settings) as world:
+        await _ticks(world, 2)
+        told = {(alert.level.value, alert.title) for alert in world.sent_alerts()}
+    assert ("CRITICAL", "a demoted to live-small") in told
+    assert ("INFO", "s is no longer ready for more real money") in told
+    with Reader(path) as reader:
+        assert told_keys(reader, "promotion:") == set()
+
+
+def test_a_file_without_a_fund_asks_for_no_alerts(tmp_path: Path) -> None:
+    manager = PromotionManager(tmp_path / "p.db", clock=VirtualClock(START_US))
+    manager.adopt("a", P.Live_Scaled, by="ann", reason="it trades")
+    manager.demote("a", by="ann", reason="it loses")
+    with Reader(tmp_path / "p.db") as reader:
+        assert reader.rows("SELECT * FROM alert_request") == []
 
 
 async def test_a_demotion_from_real_money_is_heard_after_six_promotions() -> None:
