@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from ...wire.aftermath import NOT_KNOWN, aftermath
+from ...wire.aftermath import NOT_KNOWN, aftermath, listed
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.entitlement import capital_of
 from ...wire.money import from_minor
@@ -16,16 +16,20 @@ from .strategy import Change, Strategy
 from .words import date_time
 
 __all__ = [
+    "ASIDE_KEY",
     "BOUND_KEY",
     "beyond_bound",
     "counted_anew",
     "fired",
+    "judged_again",
     "lapsed",
     "notes_of",
     "overdue",
+    "set_aside",
     "withheld",
 ]
 
+ASIDE_KEY: Final = "promotion_aside"  # dedup key of the alert about strategies it cannot judge
 BOUND_KEY: Final = "entitlement_bound"  # dedup key of the alert about the capital of all
 
 _PERSON: Final = "--by NAME --reason TEXT"
@@ -163,6 +167,24 @@ def counted_anew(*, fits: bool) -> AlertDraft:
         dedup_key=BOUND_KEY,
         resolves=True,
     )
+
+
+def set_aside(names: Sequence[str]) -> AlertDraft:
+    """Promotion fails at these strategies, by a defect; it judges all others."""
+    return AlertDraft(
+        Level.CRITICAL,
+        Category.PROMOTION,
+        f"promotion cannot judge {len(names):,} of the strategies",
+        f"{listed(names)}: a step of promotion fails for them, as the log says. A limit of theirs"
+        " that it cannot compute demotes nothing: watch them yourself. All others are judged",
+        dedup_key=ASIDE_KEY,
+    )
+
+
+def judged_again(names: Sequence[str]) -> AlertDraft:
+    """The end of `set_aside`; `names` are those that are set aside now."""
+    title = f"the strategies set aside by promotion are others now: {listed(names)}"
+    return AlertDraft(Level.INFO, Category.PROMOTION, title, "", dedup_key=ASIDE_KEY, resolves=True)
 
 
 def withheld(strategy: Strategy, evaluation: Evaluation) -> AlertDraft:

@@ -23,6 +23,7 @@ from fundops import (
 )
 from fundops.actors.alert import told_keys
 from fundops.actors.persistence import Reader
+from fundops.actors.promotion import desk, evidence
 from fundops.fund import Fund
 from fundops.runtime import VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
@@ -813,3 +814,48 @@ async def test_a_loss_that_brings_the_pnl_of_a_run_to_zero_is_no_new_run() -> No
         fake.set("s", equity=1_000, realized_pnl=0, n_trades=7)
         await _ticks(world)
         assert await _stage(world) is PromotionStage.Shadow
+
+
+# -- a defect at one strategy
+
+
+@pytest.mark.parametrize("part", ["evaluate", "seen"])
+async def test_a_defect_at_one_strategy_stops_no_limit_of_another(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = {"evaluate": desk, "seen": evidence}[part]
+    whole = getattr(module, part)
+
+    def broken(strategy: Any, *args: Any, **more: Any) -> Any:
+        if strategy.name == "bad":
+            raise OverflowError("too large")
+        return whole(strategy, *args, **more)
+
+    names = ("bad", "good")
+    controller = FakeController(
+        *(StrategyStatus(name, "running", equity=100, allocated=100) for name in names)
+    )
+    async with virtual_fund(controller, promotion_every_ticks=1, **PROMO) as world:
+
+        async def stage(name: str) -> PromotionStage:
+            (newest,) = await world.fund.promotion.history(name, limit=1)
+            return newest.to_stage
+
+        for name in names:
+            await _adopt(world, P.Live_Small, name)
+        await _ticks(world, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, part, broken)
+            await _ticks(world, 3)
+            for name in names:
+                controller.set(name, equity=50)
+            await _ticks(world, 3)
+            assert await stage("good") is P.Shadow
+            hard = part == "evaluate"  # the evaluation explains a demotion, and is not its cause
+            assert await stage("bad") is (P.Shadow if hard else P.Live_Small)
+            titles = [alert.title for alert in world.sent_alerts()]
+            assert titles.count("promotion cannot judge 1 of the strategies") == 1
+        await _ticks(world, 3)
+        assert await stage("bad") is P.Shadow
+        titles = [alert.title for alert in world.sent_alerts()]
+        assert titles.count("the strategies set aside by promotion are others now: none") == 1
