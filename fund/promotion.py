@@ -21,19 +21,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
+from fundops.actors.alert.requests import requested
 from fundops.actors.persistence import Reader, Rows, Store, errors_named
 from fundops.actors.promotion import Capital, PromotionPolicy, checked, schema
-from fundops.actors.promotion.capital import entitled_minor
+from fundops.actors.promotion.capital import beyond_bound, entitled_minor
 from fundops.actors.promotion.desk import Desk
 from fundops.actors.promotion.evidence import variance_of
 from fundops.actors.promotion.metrics import canonical_metrics
+from fundops.actors.promotion.notes import notes_of
 from fundops.actors.promotion.strategy import Strategy
 from fundops.bridge import running_loop
 from fundops.config import FundConfig, home, is_file_path
-from fundops.control.arguments import converted, plain
+from fundops.control.arguments import converted, noted, plain
 from fundops.control.audit import Caller, audited
 from fundops.control.client import call
-from fundops.control.commands import Command
+from fundops.control.commands import BY_MAX, Command
 from fundops.control.policy import commit, is_kept, keep_policy, policy_in
 from fundops.doors import PromotionDoor
 from fundops.doors.inert import inert
@@ -157,6 +159,8 @@ class PromotionFile:
         return self.wait(command.name, asked)
 
     def _write(self, asked: Asked) -> Any:
+        arguments, _ = asked.command.fit(asked.named(), "")
+        asked = Asked(asked.command, (), arguments)
         deadline, wait_s = time.monotonic() + LOCK_WAIT_S, 0.0
         while True:
             try:
@@ -183,8 +187,8 @@ class PromotionFile:
         door = _FileDoor(Rows(store.connection), self._clock)
         answer = _on(door, asked)
         if door.statements:
-            arguments = plain(asked.named())
-            by = str(arguments.get("by", self._by))
+            arguments = {name: noted(value) for name, value in asked.named().items()}
+            by = fitted(arguments.get("by", self._by), BY_MAX)
             caller = Caller(self._door, os.getuid(), os.getpid(), by)
             row = audited(
                 self._clock.now_us(),
@@ -231,14 +235,20 @@ class _FileDoor(PromotionDoor):
     def __init__(self, rows: Rows, clock: Clock) -> None:
         super().__init__(None)
         found, capital = policy_in(rows, None), _capital_in(rows)
+        self._is_funds = capital.fund_minor is not None
         self._desk = Desk(found.policy, capital, found.base)
         self._book = _FileBook(rows, found.policy, capital)
         self._clock = clock
         self.statements: tuple[Statement, ...] = ()
 
     async def _ask(self, request: Request[T]) -> T:
-        decided = self._desk.handle(inert(request), self._book, self._clock.now_us())
+        now_us = self._clock.now_us()
+        decided = self._desk.handle(inert(request), self._book, now_us)
         self.statements += decided.statements
+        if self._is_funds:
+            # The fund tells them at its next start. A file of a manager alone is read by no fund.
+            notes = notes_of(decided.changes, schema.next_seq(self._book.rows))
+            self.statements += tuple(requested(now_us, notes))
         answer: T = decided.answer
         return answer
 
@@ -272,7 +282,8 @@ class _FileBook:
 
     def known(self, name: str) -> Strategy | None:
         """The strategy that has this name or this id."""
-        return schema.find(self.rows, name)
+        # A lone surrogate is in no name, and no parameter of a query.
+        return schema.find(self.rows, name) if fitted(name) == name else None
 
     def find(self, id_or_name: object) -> Strategy:
         """As `known`. Raises: `UnknownStrategy`."""
@@ -296,6 +307,11 @@ class _FileBook:
             strategy.id: entitled_minor(strategy, self._policy, self._capital)
             for strategy in self.by_name()
         }
+
+    @cached_property
+    def beyond(self) -> frozenset[str]:
+        """The ids of those that have no real capital, since all together are beyond the bound."""
+        return beyond_bound(self.by_name(), self._policy, self._capital)
 
     @cached_property
     def _families(self) -> Mapping[str, int]:

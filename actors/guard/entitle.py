@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _NONE = Decimal(0)
+_NO_ROOM = Reason("capital", "the fund's capital has no room for it beside the others")
 _DAILY_LOSS = Reason("daily_loss", "the fund's daily loss limit was reached in this session")
 
 
@@ -123,6 +124,8 @@ def grant(
     if beyond:
         faults = in_order(*faults, Reason("above_entitlement", beyond))
     if terms.mode == "live":
+        if not terms.real_capital_fraction:
+            faults = in_order(_NO_ROOM, *faults)
         reasons = (*stopped, *faults)
         if not reasons:
             return Grant(stage, "live", capital_of(terms, capital_minor), True)

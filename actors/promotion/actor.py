@@ -8,7 +8,7 @@ has more in force than the database allows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Final, TypeVar
@@ -47,6 +47,7 @@ from ...wire.promotion import (
 )
 from ...wire.status import ShowPromotion
 from ...wire.stream.records import PromotionFull
+from ..alert import told_keys
 from ..alert.requests import alert_ref, requested, wake_alerts
 from ..guard import Leases
 from ..host import Host
@@ -56,7 +57,15 @@ from .capital import Capital, terms_of
 from .core import check_on_ladder
 from .desk import Decided, Desk
 from .look import Look
-from .notes import notes_of
+from .notes import (
+    ASIDE_KEY,
+    BOUND_KEY,
+    beyond_bound,
+    counted_anew,
+    judged_again,
+    notes_of,
+    set_aside,
+)
 from .policy import PromotionPolicy
 from .roster import Roster
 from .strategy import Change, Strategy
@@ -69,6 +78,16 @@ T = TypeVar("T")
 
 # Strategies that are judged before other tasks run: half a millisecond of them.
 SLICE: Final = 6
+
+# Errors of a computation. One of the storage concerns all strategies and ends the look.
+_DEFECTS: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 class PromotionActor(DurableActor):
@@ -98,6 +117,11 @@ class PromotionActor(DurableActor):
         self._alert: Ref | None = None
         self._looked_us = 0  # at the last look within a session
         self._moves: dict[str, HistoryEntry] = {}  # the last one of each strategy, by id
+        # Those beyond the bound of all capital as the alert named them. An alert of an earlier
+        # life is found by its key, which is no id: it ends, and those of now are named.
+        self._told_beyond: frozenset[str] = frozenset()
+        self._told_aside: frozenset[str] = frozenset()  # in the same way
+        self._aside: set[tuple[str, str]] = set()  # steps that failed, with the strategy's id
 
     def load(self) -> None:
         """All strategies, as they are on disk, with their leases limited to it."""
@@ -117,9 +141,9 @@ class PromotionActor(DurableActor):
     async def begin(self) -> None:
         """Find the alert actor, if the tree has one."""
         self._alert = alert_ref(self.context)
-        room_minor = self._capital.room_minor(self._roster.total_minor)
-        if room_minor is not None and room_minor < 0:
-            log.warning("the strategies are entitled to more than max_total_entitlement_pct allows")
+        if self._alert is not None:
+            self._told_beyond = frozenset(told_keys(self._reader, BOUND_KEY))
+            self._told_aside = frozenset(told_keys(self._reader, ASIDE_KEY))
 
     # -- people and programs
 
@@ -173,7 +197,9 @@ class PromotionActor(DurableActor):
         if decided.policy is not None:
             self._desk = self._desk.with_policy(decided.policy)
             self._roster = self._new_roster(self._roster)
+        beyond = self._roster.beyond
         self._roster.apply(decided.saved)
+        self._limit(map(self._roster.find, beyond ^ self._roster.beyond))
         await self._tell_engine([change for change in decided.changes if self._raises(change)])
         if drafts:
             wake_alerts(self._alert)
@@ -215,8 +241,9 @@ class PromotionActor(DurableActor):
         self._leases.limit({strategy.name: self._capital_of(strategy) for strategy in strategies})
 
     def _capital_of(self, strategy: Strategy) -> Decimal:
-        """The real capital that its stage allows."""
-        return capital_of(terms_of(strategy, self._desk.policy), self._capital.fund_minor or 0)
+        """The real capital that its stage and the bound of all allow."""
+        terms = terms_of(strategy, self._desk.policy, beyond=self._roster.beyond)
+        return capital_of(terms, self._capital.fund_minor or 0)
 
     # -- the tick
 
@@ -240,10 +267,48 @@ class PromotionActor(DurableActor):
         for due, step in steps:
             for place, strategy in enumerate(due()):
                 await _pause_at(place)
-                step(strategy)
+                self._attempt(step, strategy)
         decided, notes = look.decided()
-        await self._commit(decided, notes)
+        beyond = self._roster.beyond
+        aside = frozenset(strategy_id for _, strategy_id in self._aside)
+        await self._commit(decided, [*notes, *self._told_anew(beyond, aside)])
+        self._told_beyond, self._told_aside = beyond, aside
         return Observed(decided.answer, self._roster.terms())
+
+    def _attempt(self, step: Callable[[Strategy], T], strategy: Strategy) -> T | None:
+        """Do a step, or set the strategy aside where it fails: the others go on. It is well again
+        once the same step succeeds.
+        """
+        key = (step.__name__, strategy.id)
+        try:
+            done = step(strategy)
+        except _DEFECTS:
+            if key not in self._aside:
+                log.exception("promotion cannot %s %s", step.__name__, strategy.name)
+            self._aside.add(key)
+            return None
+        if self._aside:
+            self._aside.discard(key)
+        return done
+
+    def _told_anew(self, beyond: frozenset[str], aside: frozenset[str]) -> Iterator[AlertDraft]:
+        """Tell those that open nothing since all are beyond the bound, those that are set aside,
+        and the end of both.
+        """
+        if beyond != self._told_beyond:
+            if self._told_beyond:
+                yield counted_anew(fits=not beyond)
+            bound_minor = self._capital.room_minor(0)
+            if beyond and bound_minor is not None:
+                yield beyond_bound(self._names(beyond), self._roster.total_minor, bound_minor)
+        if aside != self._told_aside:
+            if self._told_aside:
+                yield judged_again(self._names(aside))
+            if aside:
+                yield set_aside(self._names(aside))
+
+    def _names(self, ids: Iterable[str]) -> list[str]:
+        return sorted(self._roster.find(known).name for known in ids)
 
     # -- all strategies at once
 
@@ -251,24 +316,30 @@ class PromotionActor(DurableActor):
     async def strategies(self, _: ReadStrategies) -> tuple[PromotionSnapshot, ...]:
         """All strategies, by name, without their history."""
         now_us, found = self._clock.now_us(), []
+
+        def snapshot(strategy: Strategy) -> PromotionSnapshot:
+            return self._desk.snapshot(strategy, self._roster, now_us)
+
         for place, strategy in enumerate(self._roster.by_name()):
             await _pause_at(place)
-            found.append(self._desk.snapshot(strategy, self._roster, now_us))
-        return tuple(found)
+            found.append(self._attempt(snapshot, strategy))
+        return tuple(shot for shot in found if shot is not None)
 
     @handles(ShowPromotion)
     async def show(self, _: ShowPromotion) -> dict[str, PromotionFull]:
         """All strategies as the status stream shows them, by name; nothing is written."""
         now_us, found = self._clock.now_us(), {}
+
+        def show(strategy: Strategy) -> PromotionFull:
+            evaluation = self._desk.evaluate(strategy, self._roster, now_us)
+            move = self._last_move(strategy)
+            return shown.full(strategy, evaluation, self._desk.policy, now_us, move)
+
         for place, strategy in enumerate(self._roster.by_name()):
             await _pause_at(place)
-            found[strategy.name] = shown.full(
-                strategy,
-                self._desk.evaluate(strategy, self._roster, now_us),
-                self._desk.policy,
-                now_us,
-                self._last_move(strategy),
-            )
+            full = self._attempt(show, strategy)
+            if full is not None:
+                found[strategy.name] = full
         return found
 
     def _last_move(self, strategy: Strategy) -> HistoryEntry | None:

@@ -1,10 +1,15 @@
 """The capital of a stage: its cap times the strategy's budget, and the bound of all together.
 
+A promotion or adoption beyond the bound is refused. Where a new policy or a new bound leaves more
+in force than it allows, the strategies that entered their stage last have no real capital until all
+fit.
+
 Real capital is in minor units of the fund's currency. Caps are fractions of a budget.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 
 import msgspec
@@ -16,7 +21,16 @@ from .metrics import figure_of
 from .policy import PromotionPolicy
 from .strategy import Strategy
 
-__all__ = ["Capital", "cap_of", "check_capital", "checked_cap", "entitled_minor", "terms_of"]
+__all__ = [
+    "Capital",
+    "beyond_bound",
+    "cap_of",
+    "check_capital",
+    "checked_cap",
+    "entitled_minor",
+    "excess_minor",
+    "terms_of",
+]
 
 
 class Capital(msgspec.Struct, frozen=True):
@@ -47,9 +61,16 @@ def cap_of(strategy: Strategy, policy: PromotionPolicy) -> float:
 
 
 def terms_of(
-    strategy: Strategy, policy: PromotionPolicy, stage: PromotionStage | None = None
+    strategy: Strategy,
+    policy: PromotionPolicy,
+    stage: PromotionStage | None = None,
+    *,
+    beyond: Collection[str] = (),
 ) -> EntitlementTerms:
-    """The terms of the strategy in a stage; None: in its own, with the cap that was set for it."""
+    """The terms of the strategy in a stage; None: in its own, with the cap that was set for it.
+
+    `beyond` has the ids of those without real capital.
+    """
     if stage is not None and stage is not strategy.stage:
         strategy = msgspec.structs.replace(strategy, stage=stage, cap=None)
     if strategy.stage is PromotionStage.Retired:
@@ -59,7 +80,7 @@ def terms_of(
         strategy.name,
         strategy.stage,
         rung.mode,
-        cap_of(strategy, policy),
+        0.0 if strategy.id in beyond else cap_of(strategy, policy),
         strategy.budget_minor,
         rung.notional_cap,
     )
@@ -80,6 +101,43 @@ def entitled_minor(
     if budget_minor is None:
         budget_minor = capital.fund_minor or 0
     return part_minor(budget_minor, cap) if cap else 0
+
+
+def beyond_bound(
+    strategies: Iterable[Strategy], policy: PromotionPolicy, capital: Capital
+) -> frozenset[str]:
+    """The ids of those that have no real capital, so that the others are within the bound.
+
+    They are the newest in their stage. Capital that a person allowed beyond the bound by name does
+    not count.
+    """
+    bound_minor = capital.room_minor(0)
+    if bound_minor is None:
+        return frozenset()
+    # Of one instant by name, so that each start finds the same ones.
+    newest_first = sorted(
+        strategies, key=lambda known: (known.episode.entered_us, known.name), reverse=True
+    )
+    counted = {
+        known.id: max(0, entitled_minor(known, policy, capital) - known.over_minor)
+        for known in newest_first
+    }
+    beyond_minor, found = sum(counted.values()) - bound_minor, set()
+    for known, minor in counted.items():
+        if beyond_minor > 0 and minor:
+            beyond_minor -= minor
+            found.add(known)
+    return frozenset(found)
+
+
+def excess_minor(
+    after: Strategy, policy: PromotionPolicy, capital: Capital, others_minor: int
+) -> int:
+    """The real capital of the strategy that the others leave no room for, in minor units."""
+    room_minor = capital.room_minor(others_minor)
+    if room_minor is None:
+        return 0
+    return max(0, entitled_minor(after, policy, capital) - max(0, room_minor))
 
 
 def check_capital(

@@ -282,6 +282,7 @@ def voided(
         cooldown_until_us=earlier.cooldown_until_us,
         demotions_us=earlier.demotions_us,
         cap=earlier.cap,
+        over_minor=earlier.over_minor,
         streak=earlier.streak,
     )
     check_capital(after, policy, capital, others_minor)
@@ -299,7 +300,10 @@ def retired(strategy: Strategy, now_us: int, *, by: str, reason: str) -> Change:
 def _moved(strategy: Strategy, stage: PromotionStage, now_us: int) -> Strategy:
     """The strategy in another stage, with a new episode; a cap ends with its stage."""
     return _new_episode(
-        msgspec.structs.replace(strategy, stage=stage, cap=None, rev=strategy.rev + 1), now_us
+        msgspec.structs.replace(
+            strategy, stage=stage, cap=None, over_minor=0, rev=strategy.rev + 1
+        ),
+        now_us,
     )
 
 
@@ -408,7 +412,7 @@ def newly_versioned(
     if not strategy.stage.is_live:
         after = _new_episode(known, now_us)
     elif policy.on_new_version == "shadow":
-        moved = msgspec.structs.replace(known, stage=PromotionStage.Shadow, cap=None)
+        moved = msgspec.structs.replace(known, stage=PromotionStage.Shadow, cap=None, over_minor=0)
         reason, after = f"superseded: {reason}", _new_episode(moved, now_us)
     else:
         after = _with_frozen(known, now_us, freeze=True)

@@ -47,11 +47,11 @@ from ...wire.promotion import (
 )
 from ..persistence import Rows
 from . import core, schema
-from .capital import Capital, check_capital, entitled_minor, terms_of
+from .capital import Capital, check_capital, entitled_minor, excess_minor, terms_of
 from .criteria import PromotionGate
 from .evaluation import evaluate
 from .evidence import Record, check_evidence, refolded, values_of, with_record, worst_of
-from .metrics import canonical_metrics, count_of
+from .metrics import canonical_metrics, count_of, figure_of
 from .policy import PromotionPolicy, with_gate
 from .strategy import Change, Strategy
 from .texts import check_name, check_request_id, check_source, loosening
@@ -60,6 +60,7 @@ from .words import instant
 __all__ = ["BY_THE_RULES", "Book", "Decided", "Desk", "snapshot"]
 
 SNAPSHOT_HISTORY: Final = 20
+_ONCE: Final = "\n"  # begins a key of an automatic demotion, and no id that a person may give
 BY_THE_RULES: Final = "promotion"  # `by` of a change that the policy decides
 
 
@@ -85,6 +86,11 @@ class Book(Protocol):
 
     def others_minor(self, strategy: Strategy) -> int:
         """The real capital that all other strategies are entitled to."""
+        ...
+
+    @property
+    def beyond(self) -> frozenset[str]:
+        """The ids of those that have no real capital, since all together are beyond the bound."""
         ...
 
     def trials(self, strategy: Strategy) -> int:
@@ -193,10 +199,12 @@ class Desk:
             core.repeated(known, request.name, None, None)
             raise Conflict(f"{request.name} is registered already")
         change = self._beginning(request, now_us, adopt=True, reason=request.reason)
+        after, others_minor = change.after, book.others_minor(change.after)
         if not request.over_capital:
-            others_minor = book.others_minor(change.after)
-            check_capital(change.after, self.policy, self.capital, others_minor)
-        return self._entered(change, book, now_us)
+            check_capital(after, self.policy, self.capital, others_minor)
+        over_minor = excess_minor(after, self.policy, self.capital, others_minor)
+        after = msgspec.structs.replace(after, over_minor=over_minor)
+        return self._entered(msgspec.structs.replace(change, after=after), book, now_us)
 
     def _registered(self, request: Register | Adopt, book: Book) -> Strategy | None:
         """The strategy that has the name already. Raises: `MetricError`, `UnknownStage`."""
@@ -344,7 +352,8 @@ class Desk:
     def _demote_automatically(
         self, request: DemoteAutomatically, book: Book, now_us: int
     ) -> Decided:
-        known = None if request.once is None else schema.requested(book.rows, request.once)
+        once = None if request.once is None else f"{_ONCE}{request.once}"
+        known = None if once is None else schema.requested(book.rows, once)
         if known is not None:
             return Decided(known[1])
         strategy = core.movable(book.find(request.strategy_id))
@@ -369,9 +378,9 @@ class Desk:
             by=request.by,
             reason=request.reason,
         )
-        if request.once is not None:
+        if once is not None:
             outcome = self.transition(change, schema.next_seq(book.rows))
-            change = msgspec.structs.replace(change, request_id=request.once, outcome=outcome)
+            change = msgspec.structs.replace(change, request_id=once, outcome=outcome)
         return self.moved(change, book, now_us)
 
     def _void(self, request: Void, book: Book, now_us: int) -> Decided:
@@ -469,7 +478,10 @@ class Desk:
         self, strategy: Strategy, book: Book, now_us: int, history: tuple[HistoryEntry, ...] = ()
     ) -> PromotionSnapshot:
         """The record as people see it."""
-        return snapshot(strategy, self.evaluate(strategy, book, now_us), now_us, history)
+        evaluation = self.evaluate(strategy, book, now_us)
+        if strategy.id in book.beyond:
+            strategy = msgspec.structs.replace(strategy, cap=0.0)
+        return snapshot(strategy, evaluation, now_us, history)
 
     def _strategies(self, _: ReadStrategies, book: Book, now_us: int) -> Decided:
         return Decided(tuple(self.snapshot(strategy, book, now_us) for strategy in book.by_name()))
@@ -483,7 +495,8 @@ class Desk:
         return Decided(schema.state_as_of(book.rows, request.at_us))
 
     def _terms(self, request: ReadTerms, book: Book, _: int) -> Decided:
-        return Decided(terms_of(book.find(request.strategy_id), self.policy))
+        strategy = book.find(request.strategy_id)
+        return Decided(terms_of(strategy, self.policy, beyond=book.beyond))
 
     def _require(self, request: Require, book: Book, _: int) -> Decided:
         strategy = book.find(request.strategy_id)
@@ -526,12 +539,22 @@ def _reaches(record: Record, limits: dict[str, float | None]) -> bool:
 
 
 def _asked(request: Promote, book: Book) -> str:
-    """Digest of the request, the same for the strategy's name and its id."""
+    """Digest of the request, the same by its name or its id, and from each door: one gives a stage
+    as text or a cap as Decimal, another does not.
+    """
     name: object = request.strategy_id
     known = book.known(name) if isinstance(name, str) else None
-    if known is not None:
-        request = msgspec.structs.replace(request, strategy_id=known.id)
-    return hashlib.blake2b(msgspec.json.encode(request, enc_hook=repr), digest_size=12).hexdigest()
+    to, rev, cap = request.to, count_of(request.expected_rev), figure_of(request.cap)
+    facts = (
+        name if known is None else known.id,
+        to.value if isinstance(to, PromotionStage) else to,
+        request.by,
+        request.reason,
+        request.expected_rev if rev is None else rev,
+        request.cap if cap is None else cap,
+    )
+    # Not as JSON, which has no lone surrogate.
+    return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
 
 
 _Decide = Callable[[Desk, Any, Book, int], Decided]

@@ -270,11 +270,16 @@ def _measured(episode: Episode, at_us: int, periods_per_year: float) -> Episode:
 
 
 def variance_of(trials: Iterable[Strategy], periods_per_year: float) -> float | None:
-    """The variance of the trials' Sharpe ratios, per session; None for fewer than two of them."""
+    """The variance of the trials' Sharpe ratios, per session; None for fewer than two of them, and
+    where it is too large to be one.
+    """
     found = [value_of("sharpe", strategy) for strategy in trials]
     sharpes = [value / math.sqrt(periods_per_year) for value in found if value is not None]
     # Exact, so that the order of the trials makes no difference.
-    return statistics.variance(sharpes) if len(sharpes) > 1 else None
+    try:
+        return statistics.variance(sharpes) if len(sharpes) > 1 else None
+    except OverflowError:
+        return None
 
 
 def values_of(strategy: Strategy) -> dict[str, float]:

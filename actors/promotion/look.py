@@ -90,6 +90,11 @@ class Look:
         """The real capital of all others, after the changes so far."""
         return self._total_minor - self._desk.entitled_minor(strategy)
 
+    @property
+    def beyond(self) -> frozenset[str]:
+        """Those without real capital before this look."""
+        return self._roster.beyond
+
     def trials(self, strategy: Strategy) -> int:
         """The versions of its family that were ever evaluated."""
         return self._roster.trials(strategy)
@@ -108,10 +113,11 @@ class Look:
                 yield strategy
 
     def see(self, strategy: Strategy) -> None:
-        """Take the status, and end the session."""
+        """Take the status, and end the session. Where it fails nothing of it is decided."""
         self._before[strategy.id] = strategy
         status = self._statuses.get(strategy.name)
-        after = self._versioned(strategy, status)
+        versioned = self._versioned(strategy, status)
+        after = versioned.after if isinstance(versioned, Change) else versioned
         reading = None if status is None else _reading(after, status, self._now_us)
         track = after.episode.track
         if reading is not None and self._request.session is not None and self._is_same_tick:
@@ -123,21 +129,21 @@ class Look:
             self._roster.take(after)
         if self._request.session is not None:
             after = self._ended(after, reading, self._request.session)
+        if isinstance(versioned, Change):
+            self._note_change(versioned)
+        elif versioned is not strategy:
+            self._noted.add(strategy.id)
         self._after[strategy.id] = after
 
-    def _versioned(self, strategy: Strategy, status: StrategyStatus | None) -> Strategy:
+    def _versioned(self, strategy: Strategy, status: StrategyStatus | None) -> Change | Strategy:
+        """The strategy with the version that its engine reports."""
         version = None if status is None else status.version
         if version is None or version == strategy.version:
             return strategy
         is_new = not schema.was_version(self.rows, strategy, version)
-        found = core.newly_versioned(
+        return core.newly_versioned(
             strategy, version, self._desk.policy, self._now_us, is_new=is_new
         )
-        if isinstance(found, Strategy):
-            self._noted.add(strategy.id)
-            return found
-        self._note_change(found)
-        return found.after
 
     def _ended(self, strategy: Strategy, reading: Reading | None, session: str) -> Strategy:
         """The record at the end of a session, and its sample."""
@@ -160,18 +166,14 @@ class Look:
         )
         if reading is None or after.episode.track.sessions == track.sessions:
             return after
-        self._samples.append(
-            (
-                after,
-                Sample(
-                    session, reading.equity, reading.allocated, reading.n_trades, reading.n_wins
-                ),
-            )
+        if rung.gate is not None and rung.gate.streak > 1:
+            passed = self._evaluate(after).verdict == "PASS"
+            after = msgspec.structs.replace(after, streak=after.streak + 1 if passed else 0)
+        sample = Sample(
+            session, reading.equity, reading.allocated, reading.n_trades, reading.n_wins
         )
-        if rung.gate is None or rung.gate.streak < 2:
-            return after
-        passed = self._evaluate(after).verdict == "PASS"
-        return msgspec.structs.replace(after, streak=after.streak + 1 if passed else 0)
+        self._samples.append((after, sample))
+        return after
 
     def to_demote(self) -> Iterator[Strategy]:
         """All of them, as they are after `see`: a recorded loss demotes without a report, too."""
@@ -185,6 +187,10 @@ class Look:
         found = breach(strategy, self._desk.policy)
         if found is None or not (found.hard or self._request.evaluate):
             return
+        try:
+            evaluation = self._evaluate(strategy)
+        except (ArithmeticError, ValueError):
+            evaluation = None  # it explains the demotion, and must not prevent it
         change = core.demoted_automatically(
             strategy,
             self._desk.policy,
@@ -193,7 +199,7 @@ class Look:
             hard=found.hard,
             by=BY_THE_RULES,
             reason=found.reason,
-            evaluation=self._evaluate(strategy),
+            evaluation=evaluation,
         )
         before = self._before.get(strategy.id, strategy)
         if found.hard and before.rev == strategy.rev:
@@ -282,8 +288,9 @@ class Look:
         """Make its row, if the news of it must outlive a crash."""
         if strategy.id in self._noted or self._is_worth_saving(strategy):
             stored = strategy.stored(self._now_us)
+            row = schema.saved_row(stored)
             self._saved.append(stored)
-            self._saved_rows.append(schema.saved_row(stored))
+            self._saved_rows.append(row)
 
     def decided(self) -> tuple[Decided, list[AlertDraft]]:
         """The transitions with all rows to commit, and the alerts beside those of the changes."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...wire.aftermath import NOT_KNOWN, aftermath
+from ...wire.aftermath import NOT_KNOWN, aftermath, listed
 from ...wire.alert import AlertDraft, Category, Level
 from ...wire.entitlement import capital_of
+from ...wire.money import from_minor
 from ...wire.promotion import Evaluation
 from ...wire.shell import PERSON
 from .capital import terms_of
@@ -14,7 +15,22 @@ from .policy import PromotionPolicy
 from .strategy import Change, Strategy
 from .words import date_time
 
-__all__ = ["fired", "lapsed", "notes_of", "overdue", "withheld"]
+__all__ = [
+    "ASIDE_KEY",
+    "BOUND_KEY",
+    "beyond_bound",
+    "counted_anew",
+    "fired",
+    "judged_again",
+    "lapsed",
+    "notes_of",
+    "overdue",
+    "set_aside",
+    "withheld",
+]
+
+ASIDE_KEY: Final = "promotion_aside"  # dedup key of the alert about strategies it cannot judge
+BOUND_KEY: Final = "entitlement_bound"  # dedup key of the alert about the capital of all
 
 
 def notes_of(changes: Sequence[Change], first_seq: int) -> Iterator[AlertDraft]:
@@ -117,6 +133,56 @@ def overdue(strategy: Strategy, max_days: float, why: str) -> AlertDraft:
     """A stage lasts longer than its policy plans."""
     title = f"{strategy.name} is in {strategy.stage.value} for {max_days:g} days without a pass"
     return _draft(Level.WARNING, title, why, strategy)
+
+
+def beyond_bound(names: Sequence[str], total_minor: int, bound_minor: int) -> AlertDraft:
+    """A new policy or bound leaves more capital entitled than the fund has for all."""
+    text = aftermath(
+        names,
+        left_open=NOT_KNOWN,
+        next_act="as others give up capital they open again, the oldest in its stage first",
+        undo="demote a strategy or lower a cap, or open the fund with the policy and the"
+        " max_total_entitlement_pct of before",
+    )
+    return AlertDraft(
+        Level.CRITICAL,
+        Category.PROMOTION,
+        "the strategies are entitled to more than the fund allows",
+        f"{from_minor(total_minor):,.2f} of {from_minor(bound_minor):,.2f}; the newest in their"
+        f" stages open nothing. {text}",
+        dedup_key=BOUND_KEY,
+    )
+
+
+def counted_anew(*, fits: bool) -> AlertDraft:
+    """The end of `beyond_bound`: all fit, or others than it named open nothing."""
+    result = "they fit" if fits else "not all fit"
+    return AlertDraft(
+        Level.INFO,
+        Category.PROMOTION,
+        f"the capital of the strategies was counted anew: {result}",
+        "",
+        dedup_key=BOUND_KEY,
+        resolves=True,
+    )
+
+
+def set_aside(names: Sequence[str]) -> AlertDraft:
+    """Promotion fails at these strategies, by a defect; it judges all others."""
+    return AlertDraft(
+        Level.CRITICAL,
+        Category.PROMOTION,
+        f"promotion cannot judge {len(names):,} of the strategies",
+        f"{listed(names)}: a step of promotion fails for them, as the log says. A limit of theirs"
+        " that it cannot compute demotes nothing: watch them yourself. All others are judged",
+        dedup_key=ASIDE_KEY,
+    )
+
+
+def judged_again(names: Sequence[str]) -> AlertDraft:
+    """The end of `set_aside`; `names` are those that are set aside now."""
+    title = f"the strategies set aside by promotion are others now: {listed(names)}"
+    return AlertDraft(Level.INFO, Category.PROMOTION, title, "", dedup_key=ASIDE_KEY, resolves=True)
 
 
 def withheld(strategy: Strategy, evaluation: Evaluation) -> AlertDraft:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -24,12 +24,15 @@ from ..calendar import calendar_of
 from .criteria import Approval, PromotionGate
 
 __all__ = [
+    "PERIODS_MAX",
+    "PERIODS_MIN",
     "Cooldowns",
     "Fraction",
     "HardLimit",
     "HardLimits",
     "Mode",
     "OnNewVersion",
+    "PeriodsPerYear",
     "PromotionPolicy",
     "Rung",
     "SoftLimits",
@@ -40,6 +43,10 @@ __all__ = [
 Mode = Literal["paper", "shadow", "live"]
 OnNewVersion = Literal["freeze", "shadow"]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+# Sessions in a year, from one to one a minute. Of fewer no ratio of a year can be told.
+PERIODS_MIN: Final = 1
+PERIODS_MAX: Final = 1_000_000
+PeriodsPerYear = Annotated[float, Meta(ge=PERIODS_MIN, le=PERIODS_MAX)]
 # A limit of 0 would demote at the first status.
 HardLimit = Annotated[float, Meta(gt=0, le=1)]
 
@@ -124,8 +131,7 @@ class PromotionPolicy(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fie
     soft: SoftWindow = SoftWindow()
     cooldowns: Cooldowns = Cooldowns()
     calendar: str = "UTC day"  # as the setting `session`; counts the sessions that make stale
-    # Sessions in a year; None: those of the calendar.
-    periods_per_year: Annotated[float, Meta(gt=0)] | None = None
+    periods_per_year: PeriodsPerYear | None = None  # None: those of the calendar
     metrics: Mapping[str, str] = {}  # declared beside the known ones: name to unit
     on_new_version: OnNewVersion = "freeze"  # the effect of a new version in a live stage
 

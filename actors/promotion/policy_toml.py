@@ -48,6 +48,8 @@ def policy_from_toml(source: Path | str) -> PromotionPolicy:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _no_toml(error, text) from error
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        raise PolicyError("toml", f"cannot be read: {error}") from error
     try:
         return _policy(tables)
     except ConfigError as error:

@@ -10,7 +10,7 @@ from ...wire.errors import UnknownStrategy
 from ...wire.foreign import fitted
 from ...wire.promotion import EntitlementTerms
 from ..persistence import Rows
-from .capital import Capital, entitled_minor, terms_of
+from .capital import Capital, beyond_bound, entitled_minor, terms_of
 from .evidence import variance_of
 from .policy import PromotionPolicy
 from .strategy import Strategy
@@ -33,7 +33,8 @@ class Roster:
         self._ids: dict[str, str] = {}  # by name
         self._entitled_minor: dict[str, int] = {}  # by id; only those with real capital
         self._total_minor = 0
-        self._terms: dict[str, EntitlementTerms] = {}  # by name
+        self._terms: dict[str, EntitlementTerms] = {}  # by name, as if all were within the bound
+        self._beyond: frozenset[str] | None = None  # None: not found yet
         self._versions: Counter[str] = Counter()  # by family
         self._families: dict[str, set[str]] = {}  # the ids of each family
         self._variances: dict[str, float | None] = {}  # by family, until a record changes
@@ -64,7 +65,19 @@ class Roster:
 
     def terms(self) -> dict[str, EntitlementTerms]:
         """The terms of each strategy's stage, by name."""
-        return dict(self._terms)
+        beyond = (self._strategies[known] for known in self.beyond)
+        cut = {known.name: terms_of(known, self._policy, beyond=self.beyond) for known in beyond}
+        return {**self._terms, **cut}
+
+    @property
+    def beyond(self) -> frozenset[str]:
+        """The ids of those that have no real capital, since all together are beyond the bound."""
+        if self._beyond is None:
+            room_minor = self._capital.room_minor(self._total_minor)
+            fits = room_minor is None or room_minor >= 0
+            held = () if fits else self._strategies.values()
+            self._beyond = beyond_bound(held, self._policy, self._capital)
+        return self._beyond
 
     @property
     def total_minor(self) -> int:
@@ -108,8 +121,9 @@ class Roster:
         if before is strategy:
             return
         if before is None or (before.stage, before.cap) != (strategy.stage, strategy.cap):
-            self._total_minor -= self._entitled_minor.pop(strategy.id, 0)
+            self._beyond = None
             self._terms[strategy.name] = terms_of(strategy, self._policy)
+            self._total_minor -= self._entitled_minor.pop(strategy.id, 0)
             minor = entitled_minor(strategy, self._policy, self._capital)
             if minor:
                 self._entitled_minor[strategy.id] = minor

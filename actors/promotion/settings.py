@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from ...runtime import COUNT_MAX, DAYS_MAX, Settings
 from .criteria import Approval, Criterion
-from .policy import Cooldowns, Fraction, HardLimit, OnNewVersion, SoftWindow
+from .policy import Cooldowns, Fraction, HardLimit, OnNewVersion, PeriodsPerYear, SoftWindow
 
 __all__ = ["GateSettings", "PromotionSettings", "StageName", "StageSettings"]
 
@@ -85,7 +85,7 @@ class PromotionSettings(Settings, frozen=True, forbid_unknown_fields=True, kw_on
         Meta(description="'UTC day' or 'weekdays HH:MM Area/City'; None: the fund's session"),
     ] = None
     periods_per_year: Annotated[
-        Annotated[float, Meta(gt=0, le=100_000)] | None,
+        PeriodsPerYear | None,
         Meta(description="sessions in a year; None: those of the calendar"),
     ] = None
     metrics: Annotated[

@@ -84,6 +84,8 @@ class Strategy(msgspec.Struct, frozen=True):
     demotions_us: tuple[int, ...] = ()  # automatic ones within the window, oldest first
     cap: float | None = None  # fraction of the budget, set for this stage; None: the rung's
     budget_minor: int | None = None  # capital at full size; None: the fund's capital
+    # Real capital beyond the bound of all, which a person allowed; it ends with the stage.
+    over_minor: int = 0
     streak: int = 0  # sessions in a row at whose end the gate passed
     # When the last few sessions ended that the host named, in any episode; (): a calendar says it.
     closes_us: tuple[int, ...] = ()

@@ -16,7 +16,7 @@ from fundops.actors.promotion.capital import Capital
 from fundops.actors.promotion.criteria import METRICS
 from fundops.actors.promotion.evaluation import evaluate
 from fundops.actors.promotion.policies import policy_of
-from fundops.actors.promotion.policy import PromotionPolicy
+from fundops.actors.promotion.policy import PERIODS_MAX, PERIODS_MIN, PromotionPolicy
 from fundops.actors.promotion.strategy import Episode, Metric, Strategy
 from fundops.actors.promotion.track import Track
 from fundops.cli import screens
@@ -37,7 +37,8 @@ WEEKDAYS: Final = 252  # sessions a year
 EVERY_DAY: Final = 365
 # Rows that are farther apart are no sessions of days; only a person knows how many a year has.
 GAP_MAX_DAYS: Final = 4.0
-PERIODS_MAX: Final = 1_000_000.0
+# No instant of the evaluation is beyond the calendar then.
+SPAN_MAX_DAYS: Final = 365_000
 
 
 def gate(
@@ -116,8 +117,10 @@ def _check_counts(trades: int | None, wins: int | None) -> None:
 def _periods(series: Series, given: float | None) -> float:
     """The sessions in a year, as given or by the dates. Raises: `UsageError`."""
     if given is not None:
-        if not 0 < given <= PERIODS_MAX:
-            raise UsageError(f"--periods-per-year: {given:g} is not in (0, {PERIODS_MAX:,.0f}]")
+        if not PERIODS_MIN <= given <= PERIODS_MAX:
+            raise UsageError(
+                f"--periods-per-year: {given:g} is not between {PERIODS_MIN} and {PERIODS_MAX:,}"
+            )
         return given
     if series.span_days is None:
         return WEEKDAYS
@@ -170,10 +173,20 @@ def _judged(
 
 
 def _days(series: Series, periods: float) -> float:
-    """The days that the returns took: by the dates, with the first one's own session."""
+    """The days that the returns took: by the dates, with the first one's own session.
+
+    Raises: `UsageError` for more than a thousand years.
+    """
     if series.span_days is None:
-        return series.moments.n * EVERY_DAY / periods
-    return series.span_days + (1 if series.rows == series.moments.n else 0)
+        days = series.moments.n * EVERY_DAY / periods
+    else:
+        days = series.span_days + (1 if series.rows == series.moments.n else 0)
+    if days > SPAN_MAX_DAYS:
+        raise UsageError(
+            f"the returns span {days / EVERY_DAY:,.0f} years: are the dates and --periods-per-year"
+            " right?"
+        )
+    return days
 
 
 def _record(series: Series, periods: float, evaluation: Evaluation) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def engage(*, reason: str, by: str = "", db: Path | None = None, json: bool = Fa
             failure = error  # on a full disk, for example: the fund is asked nevertheless
     written = os.path.lexists(marker.path)
     try:
-        answer = _asked(path, "engage", {"reason": reason, "by": person})
+        answer = _asked(path, "engage", {"reason": fitted(reason), "by": fitted(person)})
     except (FundopsError, OSError) as error:
         if not written:
             raise failure or error from None

@@ -200,8 +200,9 @@ def asked(path: Path, command: str, arguments: Mapping[str, Any], by: str) -> An
     from fundops.control.commands import COMMANDS
     from fundops.promotion import PromotionFile
 
-    check_carried({**arguments, "by": by})
     row = COMMANDS[command]
+    arguments, by = row.fit(arguments, by)
+    check_carried({**arguments, "by": by})
     file = PromotionFile(path, door="standalone", by=by)
     return plain(file.run(row, bound(row.method, arguments)))
 

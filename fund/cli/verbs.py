@@ -512,7 +512,7 @@ VERBS: Final[tuple[V, ...]] = (
     V(
         words='strategy retire',
         command='promotion.retire',
-        effect='changes',
+        effect='tightens',
         reach='socket',
         help='Retire the strategy.',
         more='This cannot be undone.',

@@ -22,9 +22,10 @@ import msgspec
 
 from fundops.moments import Instant
 from fundops.runtime import ConfigError
+from fundops.wire.foreign import fitted
 from fundops.wire.money import Amount, text_of
 
-__all__ = ["bound", "check_carried", "converted", "plain"]
+__all__ = ["bound", "check_carried", "converted", "noted", "plain"]
 
 # The ledger decides a list without a pause, and all other requests wait meanwhile.
 MEMBERS_MAX: Final = 1_024
@@ -210,6 +211,16 @@ def check_carried(arguments: Mapping[str, Any]) -> None:
 def plain(value: Any) -> Any:
     """An answer as JSON values: money as plain decimal text, Structs as objects."""
     return _texts(msgspec.to_builtins(value, builtin_types=(Decimal,), str_keys=True, enc_hook=str))
+
+
+def noted(value: Any) -> Any:
+    """Any object of a caller's as JSON values for the audit table. Never raises."""
+    try:
+        told = plain(value)
+        msgspec.json.encode(told)
+    except Exception:  # noqa: BLE001  its own methods may raise anything
+        return fitted(value)
+    return told
 
 
 def _texts(value: Any) -> Any:

@@ -22,8 +22,12 @@ from fundops.doors import (
     PromotionDoor,
     RecoveryDoor,
 )
+from fundops.wire.foreign import fitted
 
-__all__ = ["COMMANDS", "FUND", "PARTS", "Command", "Effect", "Reach", "commands_of"]
+__all__ = ["BY_MAX", "COMMANDS", "FUND", "PARTS", "Command", "Effect", "Reach", "commands_of"]
+
+BY_MAX: Final = 128  # characters
+REASON_MAX: Final = 4_096
 
 # The parts of a fund by name, with the class of their door. FUND is the fund as a whole.
 FUND: Final = "fund"
@@ -36,7 +40,8 @@ PARTS: Final[Mapping[str, type]] = {
     "kill_switch": KillSwitchDoor,
 }
 
-# "tightens" reduces what strategies may do, "loosens" allows more; both are changes.
+# "tightens" reduces what strategies may do, "loosens" allows more; both are changes. The page may
+# ask for the first alone, and not where it cannot be undone.
 Effect = Literal["reads", "changes", "tightens", "loosens"]
 # The farthest caller that may ask: this process; another process of the same user, by the control
 # socket; a client of the status port that shows its token. Each includes those before it.
@@ -85,6 +90,18 @@ class Command(msgspec.Struct, frozen=True, dict=True):
     def signed(self) -> bool:
         """Whether it is a change by a person, who gives a name with `by`."""
         return not self.reads and "by" in self.signature.parameters
+
+    def fit(self, arguments: Mapping[str, Any], by: str) -> tuple[dict[str, Any], str]:
+        """The arguments and the name of the caller. An act that tightens is never stopped by a
+        text, so its texts become such as can be stored and sent. Never raises.
+        """
+        if self.effect != "tightens":
+            return dict(arguments), by
+        most = {"by": BY_MAX, "reason": REASON_MAX}
+        return {
+            name: fitted(value, most[name]) if name in most else value
+            for name, value in arguments.items()
+        }, fitted(by, BY_MAX)
 
     @property
     def keyed(self) -> bool:
@@ -139,7 +156,7 @@ _ROWS: Final[tuple[tuple[str, Any, Any, str], ...]] = (
     ("promotion.add_gate", _CHANGES, _SOCKET, ""),
     ("promotion.freeze", _TIGHTENS, _PAGE, "strategy freeze"),
     ("promotion.unfreeze", _LOOSENS, _SOCKET, "strategy unfreeze"),
-    ("promotion.retire", _CHANGES, _SOCKET, "strategy retire"),
+    ("promotion.retire", _TIGHTENS, _SOCKET, "strategy retire"),
     # failures and restarts
     ("recovery.statuses", _READS, _SOCKET, "recovery status"),
     ("recovery.event_history", _READS, _SOCKET, "recovery events"),

@@ -16,9 +16,9 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from fundops.control.arguments import bound, plain
+from fundops.control.arguments import bound, noted, plain
 from fundops.control.audit import Caller, audited
-from fundops.control.commands import COMMANDS, Command
+from fundops.control.commands import BY_MAX, COMMANDS, Command
 from fundops.errors import NotAudited, UnknownCommand
 from fundops.runtime import ActorError, ConfigError, Ref, Rejected
 from fundops.wire.foreign import fitted
@@ -28,7 +28,6 @@ __all__ = ["CommandRunner"]
 
 log = logging.getLogger("fundops.control")
 
-BY_MAX: Final = 128
 # The largest `limit` of a question: the ledger reads a page without a pause.
 PAGE_MAX: Final = 1_000
 # For rows that are being written when the fund stops.
@@ -79,7 +78,9 @@ class CommandRunner:
         `NotAudited`.
         """
         command, method = self._found(name)
-        if len(caller.by) > BY_MAX or not caller.by.isprintable():
+        arguments, by = command.fit(arguments, caller.by)
+        caller = msgspec.structs.replace(caller, by=by)
+        if command.effect != "tightens" and (len(by) > BY_MAX or not by.isprintable()):
             raise ConfigError("by", f"is not at most {BY_MAX} printable characters")
         try:
             answer = plain(await method(**await _converted(command, arguments)))
@@ -194,17 +195,8 @@ def _signed(
         given = dict(kwargs)
     by = fitted(given.get("by", ""), BY_MAX)
     return Caller("process", os.getuid(), os.getpid(), by), {
-        name: _shown(value) for name, value in given.items()
+        name: noted(value) for name, value in given.items()
     }
-
-
-def _shown(value: Any) -> Any:
-    try:
-        shown = plain(value)
-        msgspec.json.encode(shown)
-    except Exception:  # noqa: BLE001  any object of a caller's
-        return fitted(value)
-    return shown
 
 
 async def _converted(command: Command, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,9 +67,10 @@ def run_command(
     `StorageDegraded`; `DatabaseError`.
     """
     db = Path(os.path.realpath(db))
-    asked = dict(arguments or {})
+    asked, row = dict(arguments or {}), COMMANDS.get(command)
+    if row is not None:
+        asked, by = row.fit(asked, by)
     check_carried({**asked, "by": by})
-    row = COMMANDS.get(command)
     if row is not None and row.keyed and asked.get("key") is None:
         asked["key"] = new_key(SystemClock().now_us())
     deadline = time.monotonic() + wait_s

@@ -280,7 +280,9 @@ class PromotionDoor(Door):
         live = terms.mode == "live"
         fraction = terms.real_capital_fraction if live else terms.notional_fraction
         capital = fraction_of(budget_minor, fraction)
-        return Entitlement(terms.stage.value, terms.mode, capital, FOR_EVER_US, live, live)
+        opens = live and fraction > 0
+        mode = "reduce" if live and not opens else terms.mode
+        return Entitlement(terms.stage.value, mode, capital, FOR_EVER_US, opens, live)
 
 
 def _minor_of(budget: Amount | None) -> int | None:

@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from fundops import ConfigError, FundConfig, PromotionManager, PromotionStage, policy_of
+from fundops import (
+    ConfigError,
+    FundConfig,
+    PromotionManager,
+    PromotionPolicy,
+    PromotionStage,
+    policy_of,
+)
+from fundops.actors.alert import told_keys
+from fundops.actors.persistence import Reader
+from fundops.actors.promotion import desk, evidence
 from fundops.fund import Fund
 from fundops.runtime import VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
@@ -453,6 +463,69 @@ async def test_the_capital_of_all_strategies_together_is_bounded() -> None:
             await _adopt(world, P.Live_Small, "d")
 
 
+def _five() -> tuple[list[str], FakeController]:
+    names = [f"s{number}" for number in range(5)]
+    figures: dict[str, Any] = {"equity": 1, "stage": "live-small", "capital_cap": 1000}
+    engine = (StrategyStatus(name, "running", **figures) for name in names)
+    return names, FakeController(*engine)
+
+
+async def test_a_looser_policy_never_entitles_all_to_more_than_the_bound(tmp_path: Path) -> None:
+    names, controller = _five()
+    settings: dict[str, Any] = {"db_path": tmp_path / "fund.db", **PROMO}
+    clock = VirtualClock(START_US)
+    async with virtual_fund(controller, clock=clock, **settings) as world:
+        for name in names:
+            clock.advance(1)
+            await _adopt(world, P.Live_Small, name)
+    whole = PromotionPolicy.from_toml("[stages.live-small]\nreal_capital_cap = 0.4\n")
+    async with virtual_fund(controller, clock=clock, promotion=whole, **settings) as world:
+        fund = world.fund
+        await _ticks(world, 3)
+        capitals = [fund.entitlement(name).capital for name in names]
+        assert capitals == [40_000, 40_000, 0, 0, 0]
+        assert [fund.may_trade(name) for name in names] == [True, True, False, False, False]
+        assert fund.may_close("s4")
+        assert "no room" in fund.entitlement("s4").why
+        assert [controller.statuses[name].capital_cap for name in names] == capitals
+        assert (await fund.promotion.snapshot("s4")).cap == 0
+        assert not (await fund.promotion.entitlement("s4")).may_open
+        told = [alert for alert in world.sent_alerts() if "more than" in alert.title]
+        assert [alert.level.value for alert in told] == ["CRITICAL"]
+        assert "200,000.00 of 100,000.00" in told[0].message
+        assert "Stopped: s2, s3, s4." in told[0].message
+
+        await fund.promotion.demote("s0", to=P.Shadow)
+        await _ticks(world, 3)
+        assert [fund.may_trade(name) for name in names[1:]] == [True, True, False, False]
+        await fund.promotion.set_cap("s3", 0.1, by="ann", reason="it fits")
+        await _ticks(world)
+        await fund.promotion.retire("s4")
+        await _ticks(world, 3)
+        assert [fund.may_trade(name) for name in names[1:]] == [True, True, True, False]
+        assert any(alert.message.startswith("130,000.00 of") for alert in world.sent_alerts())
+        assert world.sent_alerts()[-1].title.endswith("counted anew: they fit")
+    manager = PromotionManager(settings["db_path"], clock=clock)
+    assert manager.entitlement("s3").may_open
+
+
+async def test_an_adoption_that_was_allowed_beyond_the_bound_opens_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    names, controller = _five()
+    settings: dict[str, Any] = {"db_path": tmp_path / "fund.db", **PROMO}
+    clock = VirtualClock(START_US)
+    async with virtual_fund(controller, clock=clock, **settings) as world:
+        for name in names[:4]:
+            await _adopt(world, P.Live_Small, name)
+        await _adopt(world, P.Live_Scaled, "s4", over_capital=True)
+    for pct, open_ones in ((100.0, names), (3.0, names[:3])):
+        settings["max_total_entitlement_pct"] = pct
+        async with virtual_fund(controller, clock=clock, **settings) as world:
+            await _ticks(world, 3)
+            assert [name for name in names if world.fund.may_trade(name)] == open_ones
+
+
 async def test_without_a_bound_every_strategy_may_have_all_capital() -> None:
     async with virtual_fund(FakeController(), max_total_entitlement_pct=None, **PROMO) as world:
         for name in "abcde":
@@ -509,6 +582,37 @@ async def test_a_budget_is_the_capital_that_a_stage_is_a_part_of() -> None:
 
 
 # -- alerts
+
+
+async def test_changes_in_the_file_of_a_stopped_fund_are_told_at_its_start(tmp_path: Path) -> None:
+    controller, path = _controller(stage="shadow", equity=None), tmp_path / "fund.db"
+    clock = VirtualClock(START_US)
+    settings: dict[str, Any] = {"db_path": path, "clock": clock, "promotion_every_ticks": 1}
+    settings |= {"min_paper_days": 0, **PROMO}
+    async with virtual_fund(controller, **settings) as world:
+        await _adopt(world, P.Live_Scaled, "a", budget=50_000)
+        await world.fund.promotion.register("s", P.Shadow)
+        await world.fund.promotion.record_metrics("s", P.Shadow, ALL_GOOD)
+        await _ticks(world, 2)
+        assert world.sent_alerts()[-1].title == "s is ready for live-small"
+    manager = PromotionManager(path, clock=clock)
+    manager.demote("a", by="ann", reason="it loses")
+    manager.retire("s", by="ann", reason="it is old")
+    async with virtual_fund(controller, **settings) as world:
+        await _ticks(world, 2)
+        told = {(alert.level.value, alert.title) for alert in world.sent_alerts()}
+    assert ("CRITICAL", "a demoted to live-small") in told
+    assert ("INFO", "s is no longer ready for more real money") in told
+    with Reader(path) as reader:
+        assert told_keys(reader, "promotion:") == set()
+
+
+def test_a_file_without_a_fund_asks_for_no_alerts(tmp_path: Path) -> None:
+    manager = PromotionManager(tmp_path / "p.db", clock=VirtualClock(START_US))
+    manager.adopt("a", P.Live_Scaled, by="ann", reason="it trades")
+    manager.demote("a", by="ann", reason="it loses")
+    with Reader(tmp_path / "p.db") as reader:
+        assert reader.rows("SELECT * FROM alert_request") == []
 
 
 async def test_a_demotion_from_real_money_is_heard_after_six_promotions() -> None:
@@ -710,3 +814,48 @@ async def test_a_loss_that_brings_the_pnl_of_a_run_to_zero_is_no_new_run() -> No
         fake.set("s", equity=1_000, realized_pnl=0, n_trades=7)
         await _ticks(world)
         assert await _stage(world) is PromotionStage.Shadow
+
+
+# -- a defect at one strategy
+
+
+@pytest.mark.parametrize("part", ["evaluate", "seen"])
+async def test_a_defect_at_one_strategy_stops_no_limit_of_another(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = {"evaluate": desk, "seen": evidence}[part]
+    whole = getattr(module, part)
+
+    def broken(strategy: Any, *args: Any, **more: Any) -> Any:
+        if strategy.name == "bad":
+            raise OverflowError("too large")
+        return whole(strategy, *args, **more)
+
+    names = ("bad", "good")
+    controller = FakeController(
+        *(StrategyStatus(name, "running", equity=100, allocated=100) for name in names)
+    )
+    async with virtual_fund(controller, promotion_every_ticks=1, **PROMO) as world:
+
+        async def stage(name: str) -> PromotionStage:
+            (newest,) = await world.fund.promotion.history(name, limit=1)
+            return newest.to_stage
+
+        for name in names:
+            await _adopt(world, P.Live_Small, name)
+        await _ticks(world, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, part, broken)
+            await _ticks(world, 3)
+            for name in names:
+                controller.set(name, equity=50)
+            await _ticks(world, 3)
+            assert await stage("good") is P.Shadow
+            hard = part == "evaluate"  # the evaluation explains a demotion, and is not its cause
+            assert await stage("bad") is (P.Shadow if hard else P.Live_Small)
+            titles = [alert.title for alert in world.sent_alerts()]
+            assert titles.count("promotion cannot judge 1 of the strategies") == 1
+        await _ticks(world, 3)
+        assert await stage("bad") is P.Shadow
+        titles = [alert.title for alert in world.sent_alerts()]
+        assert titles.count("the strategies set aside by promotion are others now: none") == 1

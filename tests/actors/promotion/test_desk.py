@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,6 +215,20 @@ def test_a_request_id_with_other_content_is_a_conflict(office: Office) -> None:
     ):
         with pytest.raises(Conflict, match="r1"):
             office.ask(other)
+
+
+def test_a_repeat_may_come_through_a_door_that_has_other_types(office: Office) -> None:
+    office.ask(Register("mm", Shadow))
+    office.green(Shadow)
+    foreign: Any = Decimal("0.005")
+    asked = Promote("mm", Small, "ann", expected_rev=1, request_id="r1", cap=foreign)
+    first = office.ask(asked)
+    same: list[dict[str, Any]] = [{"cap": 0.005}, {"cap": Decimal("0.0050")}, {"to": "live-small"}]
+    for other in same:
+        assert office.ask(msgspec.structs.replace(asked, **other)) == first
+    for field in ("strategy_id", "to", "by", "reason", "expected_rev", "cap"):
+        with pytest.raises(Conflict):
+            office.ask(msgspec.structs.replace(asked, **{field: "\ud800"}))
 
 
 def test_a_refusal_does_not_use_a_request_id_up(office: Office) -> None:
@@ -449,6 +464,17 @@ def test_a_demotion_that_is_asked_for_under_one_key_is_done_once(office: Office)
     assert office.strategy().stage is Small
     office.ask(msgspec.structs.replace(asked, once="recovery:8"))
     assert office.strategy().stage is Shadow
+
+
+def test_the_id_of_a_persons_request_is_no_key_of_an_automatic_demotion(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.green(Paper)
+    first = office.ask(Promote("mm", by="ann", request_id="recovery:7"))
+    asked = DemoteAutomatically("mm", "soft", "recovery", "it fails", "recovery:7")
+    assert office.ask(asked).kind == "demote"
+    assert office.strategy().stage is Paper
+    assert office.ask(Promote("mm", by="ann", request_id="recovery:7")) == first
+    assert office.ask(asked).kind == "demote"
 
 
 def test_a_recorded_breach_demotes_a_strategy_that_does_not_report(office: Office) -> None:

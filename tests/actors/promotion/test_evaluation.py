@@ -18,7 +18,7 @@ from fundops.actors.promotion import (
     with_gate,
 )
 from fundops.actors.promotion.evaluation import evaluate
-from fundops.actors.promotion.evidence import Record, with_record
+from fundops.actors.promotion.evidence import Record, variance_of, with_record
 from fundops.actors.promotion.limits import breach
 from fundops.actors.promotion.statistics import (
     deflated_sharpe_ratio,
@@ -88,6 +88,19 @@ def gated(*criteria: Criterion, stage: PromotionStage = Paper, **how: Any) -> Pr
 
 
 # -- verdicts
+
+
+@pytest.mark.parametrize("sharpe", [1e200, 1e308])
+def test_figures_of_a_family_beyond_a_float_leave_its_luck_unknown(sharpe: float) -> None:
+    """A file may hold what is refused today."""
+    family = [strategy(recorded={"sharpe": value}) for value in (sharpe, -sharpe, 1.0)]
+    assert variance_of(family, 252) is None
+    track = Track(sessions=20, mean=0.001, m2=0.002, m3=0.0, m4=1e-6)
+    for variance in (1e300, 1e-320, None):
+        found = judged(
+            strategy(track=track, measured={"sharpe": sharpe}), trial_variance=variance, trials=3
+        )
+        assert found.advisories.n_trials == 3
 
 
 def test_all_criteria_at_their_limits_pass_and_a_second_less_fails_by_a_second() -> None:

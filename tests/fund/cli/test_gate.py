@@ -249,9 +249,10 @@ def test_standard_input_is_read_for_a_dash(gate: Gate, monkeypatch: pytest.Monke
         (["--trades", "5", "--wins", "-1"], "--wins: -1 is negative"),
         (["--trades", "5", "--wins", "6"], "--wins: 6 is more than the 5 trades"),
         (["--wins", "6"], "--wins: needs --trades"),
-        (["--periods-per-year", "0"], "--periods-per-year: 0 is not in"),
+        (["--periods-per-year", "0"], "--periods-per-year: 0 is not between"),
+        (["--periods-per-year", "1e-300"], "--periods-per-year: 1e-300 is not between 1 and"),
         (["--periods-per-year", "nan"], "--periods-per-year: 'nan' is not a number"),
-        (["--periods-per-year", "1e9"], "--periods-per-year: 1e+09 is not in"),
+        (["--periods-per-year", "1e9"], "--periods-per-year: 1e+09 is not between"),
     ],
 )
 def test_a_wrong_option_is_named(gate: Gate, words: list[str], said: str) -> None:
@@ -259,6 +260,16 @@ def test_a_wrong_option_is_named(gate: Gate, words: list[str], said: str) -> Non
     code, out, err = gate(str(gate.path), *words)
     assert (code, out) == (2, "")
     assert said in err
+
+
+@pytest.mark.parametrize(
+    "text", ["date,returns\n0001-01-01,0.1\n9999-12-31,0.1\n", "0.01\n-0.01\n" * 5_000]
+)
+def test_returns_of_thousands_of_years_are_refused(gate: Gate, text: str) -> None:
+    gate.path.write_text(text)
+    code, out, err = gate(str(gate.path), "--periods-per-year", "1")
+    assert (code, out) == (2, "")
+    assert "the returns span 10,0" in err
 
 
 def test_a_file_that_cannot_be_read_is_no_verdict(gate: Gate) -> None:
@@ -326,6 +337,9 @@ def test_the_default_policy_as_a_file_judges_as_without_it(gate: Gate, tmp_path:
         (b"[criteria]\nmin_trades = -5", "rules.toml: criteria.min_trades: line 2: "),
         (b"ladder = ", "rules.toml: ladder: line 1: "),
         (b"rules.toml", "rules.toml: toml: line 1: "),
+        (b"periods_per_year = 1e-300", "rules.toml: --periods-per-year: line 1: "),
+        (b"calendar = " + b"9" * 5_000, "rules.toml: toml: cannot be read: Exceeds"),
+        (b"calendar = " + b"[" * 5_000, "rules.toml: toml: cannot be read: maximum recursion"),
     ],
 )
 def test_a_broken_policy_file_names_its_place(

@@ -38,6 +38,7 @@ from fundops import (
     FundManager,
     FundopsError,
     InsufficientFunds,
+    PromotionManager,
     SubsystemDisabled,
     open_reader,
 )
@@ -60,8 +61,10 @@ from fundops.wire.errors import (
     IdempotencyConflict,
     PositionMismatch,
     StorageDegraded,
+    UnknownStrategy,
 )
 from fundops.wire.ledger import Deposit, Event, Leg, Posted
+from fundops.wire.promotion import PromotionStage as P
 
 DEADLINE_S = 30
 IDENTITY = {"name": "fund", "currency": "USD", "total_capital": "100000"}
@@ -317,7 +320,8 @@ def test_the_words_of_the_command_line_are_each_used_once() -> None:
 
 def test_only_what_tightens_may_be_asked_for_by_the_page() -> None:
     by_page = {name for name, command in COMMANDS.items() if command.reach == "page"}
-    assert by_page == {name for name, row in COMMANDS.items() if row.effect == "tightens"}
+    tightens = {name for name, row in COMMANDS.items() if row.effect == "tightens"}
+    assert by_page == tightens - {"promotion.retire"}  # it cannot be undone
     assert "kill_switch.engage" in by_page
 
 
@@ -1064,3 +1068,57 @@ def test_an_alert_is_sent_and_read_through_the_socket(fund: FundManager, db: Pat
     assert call(db, "alerts.test") == []
     with pytest.raises(ValueError, match="LOUD"):
         call(db, "alerts.send", {**given, "level": "LOUD"})
+
+
+# -- an act that tightens, and its texts
+
+
+class Broken:
+    """An object that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+_endless: list[Any] = []
+_endless.append(_endless)
+TEXTS: dict[str, Any] = {
+    "surrogate": "\ud800",
+    "number": 1.5,
+    "huge": "x" * 2_000_000,
+    "endless": _endless,
+    "broken": Broken(),
+    "bytes": b"\xff",
+}
+
+
+@pytest.mark.parametrize("owned", [True, False])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
+def test_no_text_stops_what_allows_less(text: Any, owned: bool, tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with _running(path, promotion_enabled=True) as fund:
+        for name in ("a", "b", "c"):
+            fund.promotion.adopt(name, P.Live_Small, by="ann", reason="it trades")
+        if owned:
+            _tightened(PromotionManager(path), text)
+    if not owned:
+        _tightened(PromotionManager(path), text)
+
+
+def _tightened(manager: PromotionManager, text: Any) -> None:
+    manager.freeze("a", by=text, reason=text)
+    manager.demote("b", by=text, reason=text)
+    manager.retire("c", by=text, reason=text)
+    assert manager.snapshot("a").frozen
+    assert [manager.current_stage(name) for name in ("b", "c")] == [P.Shadow, P.Retired]
+    for name in ("\ud800", "x" * 2_000):
+        with pytest.raises((UnknownStrategy, ConfigError)):  # a request that cannot be sent
+            manager.freeze(name)
+
+
+@pytest.mark.parametrize("text", [1.5, None, ["x"], "a\nb", "x" * 5_000])
+def test_a_program_that_sends_no_text_is_not_stopped_either(
+    text: Any, fund: FundManager, db: Path
+) -> None:
+    call(db, "kill_switch.engage", {"reason": text, "by": text}, by="a\nb" * 100)
+    assert fund.kill_switch.status().state != "OFF"
