@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from ...wire.aftermath import NOT_KNOWN, aftermath, listed
 from ...wire.alert import AlertDraft, Category, Level
