@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import signal
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +19,31 @@ from fundops.runtime import Supervisor, SupervisorSpec
 # inherit that: no test of an interrupt could pass.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Python and pytest keep compiled modules beside the sources, here and in the processes that tests
+# start. Without them each worker rewrites the assertions of all files, most of its collection.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A commit waits for the disk, and no test judges the disk: those of power cuts and of full disks
+# make their own. Only with room for the largest of them: a container's is often 64 MiB.
+_MEMORY = Path("/dev/shm")
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 2**30:
+    os.environ["TMPDIR"] = str(_MEMORY)
+    tempfile.tempdir = None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without the garbage collector: the tests stay until the end, and each full pass
+    would walk through all of them.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

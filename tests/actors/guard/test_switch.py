@@ -407,6 +407,20 @@ def test_a_refused_commit_is_tried_again_a_second_later() -> None:
     assert Commit() in play.move(Passed(marker_there=True))
 
 
+def test_a_stop_is_told_as_confirmed_once() -> None:
+    play = Played()
+    play.engage()
+    assert TellConfirmed() in play.answer(NONE_OPEN)
+    assert play.answer(NONE_OPEN) == ()
+
+
+def test_a_fund_that_observes_does_not_take_an_earlier_confirmation_over() -> None:
+    play = Played(observing=True)
+    play.move(Found(KillStatus("ENGAGED", "r", "ann", 1, open_orders=0)))
+    play.look()
+    assert (play.state, play.switch.status.problem) == ("UNCONFIRMED", NOT_TOLD)
+
+
 def test_words_alone_engage_nothing() -> None:
     play = Played()
     assert play.move(Worded("r", "ann")) == ()
