@@ -670,10 +670,15 @@ def _judge_unacted(
 
 
 def _with_flows(state: GuardState, external_minor: int, flows: Sequence[PricedFlow]) -> GuardState:
-    rest = external_minor - state.external_minor - sum(flow.amount_minor for flow in flows)
-    units, price = state.units, state.price
-    for flow in (PricedFlow(rest, state.nav_minor), *flows):
-        units = after_flow(units, flow.nav_minor, price, flow.amount_minor)
+    """The memory with the external change since the look before; that of no flow comes first.
+
+    A flow is taken once, also when the answer to that look was lost and it is told again.
+    """
+    new = [flow for flow in flows if state.seq is None or flow.seq > state.seq]
+    rest = external_minor - state.external_minor - sum(flow.amount_minor for flow in new)
+    units = after_flow(state.units, state.nav_minor, state.price, rest)
+    for flow in new:
+        units = after_flow(units, flow.nav_minor, state.price, flow.amount_minor)
     return msgspec.structs.replace(state, external_minor=external_minor, units=units)
 
 

@@ -291,14 +291,24 @@ def test_the_fees_of_a_tick_are_no_loss_of_a_fund_without_units(fund: Fund) -> N
 
 def test_a_flow_is_priced_at_nav_before_it(fund: Fund) -> None:
     fund.external = 200_000
-    flows = (PricedFlow(100_000 * UNIT, 80_000 * UNIT),)  # a loss of 20,000 was booked before it
+    flows = (PricedFlow(100_000 * UNIT, 80_000 * UNIT, 2),)  # a loss of 20,000 was booked before it
     found = fund.look(status(pnl=-20_000), flows=flows)
     assert (fund.state.drawdown, found.kill is not None) == (pytest.approx(20), True)
 
 
+def test_a_flow_that_is_told_again_is_not_taken_again(fund: Fund) -> None:
+    fund.external = 200_000
+    fund.look(status(pnl=0))
+    fund.look(status(pnl=-28_000))
+    fund.state = msgspec.structs.replace(fund.state, seq=2)
+    told_again = (PricedFlow(100_000 * UNIT, 100_000 * UNIT, 2),)
+    fund.look(status(pnl=-28_000), flows=told_again)
+    assert fund.state.drawdown == pytest.approx(14)
+
+
 def test_a_flow_that_is_not_named_comes_before_those_that_are(fund: Fund) -> None:
     fund.external = 150_000
-    flows = (PricedFlow(-50_000 * UNIT, 180_000 * UNIT),)
+    flows = (PricedFlow(-50_000 * UNIT, 180_000 * UNIT, 2),)
     fund.look(status(pnl=-20_000), flows=flows)
     assert fund.state.units / UNIT == pytest.approx(200_000 * (1 - 50 / 180))
 
