@@ -51,6 +51,7 @@ class Fund:
         self.capital = self.external = capital
         self.posted: float = 0
         self.accrued: float = 0
+        self.earned: float = 0
         self.last: Look
         if capital:
             self.look()
@@ -72,6 +73,7 @@ class Fund:
             external_minor=round(self.external * UNIT),
             posted_fees_minor=round(self.posted * UNIT),
             accrued_fees_minor=round(self.accrued * UNIT),
+            earned_minor=round(self.earned * UNIT),
             blind_s=blind_s,
             session=session,
             capital_minor=round(self.capital * UNIT),
@@ -341,7 +343,9 @@ def test_a_word_that_was_counted_is_not_counted_again() -> None:
     for pnl, news in told:
         assert fund.look(status(pnl=pnl), news=news).kill is None
     assert fund.state.breaches == 2
-    fund.accrued = 1  # other figures are news, whoever brings them
+    fund.accrued = 1  # a fee that accrues is said by nobody
+    assert fund.look(status(pnl=-16_000), news=False).kill is None
+    fund.earned = -1  # a loss in the books is news, whatever the engine says
     assert fund.look(status(pnl=-16_000), news=False).kill is not None
 
 
