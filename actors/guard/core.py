@@ -204,6 +204,8 @@ def look(
     earned = earned_minor + sum(book.real_pnl_minor for book in books.values())
     gross = external_minor + earned - posted_fees_minor
     before = _with_flows(state, external_minor, flows)
+    # P&L in the books is a word of its own. Fees accrue by themselves and confirm nothing.
+    news = news or earned_minor != state.earned_minor
     fund, kill, fund_notes, performance, problem = _worth(
         before, settings, gross, gross - accrued_fees_minor, fees, capital_minor, news=news
     )
@@ -702,7 +704,7 @@ def _fund(
     drawdown = _percent_below(per_unit, peak)
     limit = settings.max_fund_drawdown_pct
     # A word that was counted is not counted again: it says nothing new.
-    counts = news or not state.breaches or nav != state.nav_minor
+    counts = news or not state.breaches
     breaches = state.breaches + counts if drawdown >= limit else 0
     warned, notes = state.warned, []
     if drawdown >= WARN_AT * limit and not warned:
