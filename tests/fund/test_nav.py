@@ -283,6 +283,24 @@ async def test_pnl_counts_before_the_flows_that_were_booked_after_it(
 
 
 @pytest.mark.parametrize("between", [False, True], ids=["one look", "a look after each"])
+@pytest.mark.parametrize(("fall_first", "drawdown"), [(True, 20), (False, 10)])
+async def test_a_price_that_falls_has_its_place_among_the_flows(
+    fall_first: bool, drawdown: int, between: bool
+) -> None:
+    async with virtual_fund(_engine(1_000), ledger_enabled=True) as world:
+        ledger = world.fund.ledger
+        await ledger.convert(50_000, "USD", 50_000, "EUR")
+        await ledger.price("EUR", 1)
+        await world.tick()
+        for falls in (fall_first, not fall_first):
+            await (ledger.price("EUR", D("0.6")) if falls else ledger.deposit(100_000))
+            if between:
+                await world.tick()
+        await world.tick()
+        assert (await world.fund.status()).drawdown_pct == pytest.approx(drawdown)
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["one look", "a look after each"])
 async def test_a_profit_before_a_deposit_belongs_to_the_units_of_before_it(between: bool) -> None:
     async with virtual_fund(_engine(1_000), ledger_enabled=True, performance_fee_pct=20.0) as world:
         await world.tick()
