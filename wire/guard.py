@@ -122,6 +122,7 @@ class PricedFlow(msgspec.Struct, frozen=True):
 
     amount_minor: int
     nav_minor: int
+    seq: int  # the ledger's entry
 
 
 class FeeTerms(msgspec.Struct, frozen=True):

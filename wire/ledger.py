@@ -745,7 +745,9 @@ class ExternalFlow(msgspec.Struct, frozen=True):
 
     seq: int  # of the entry
     amount_minor: int  # less than 0: a withdrawal
-    earned_minor: int  # as `LedgerTotals.earned_minor`, before the entry
+    # As those of `LedgerTotals`, before the entry.
+    earned_minor: int
+    converted_minor: int | None = 0
 
 
 class LedgerPosition(msgspec.Struct, frozen=True):

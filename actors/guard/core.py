@@ -204,6 +204,8 @@ def look(
     earned = earned_minor + sum(book.real_pnl_minor for book in books.values())
     gross = external_minor + earned - posted_fees_minor
     before = _with_flows(state, external_minor, flows)
+    # P&L in the books is a word of its own. Fees accrue by themselves and confirm nothing.
+    news = news or earned_minor != state.earned_minor
     fund, kill, fund_notes, performance, problem = _worth(
         before, settings, gross, gross - accrued_fees_minor, fees, capital_minor, news=news
     )
@@ -670,10 +672,15 @@ def _judge_unacted(
 
 
 def _with_flows(state: GuardState, external_minor: int, flows: Sequence[PricedFlow]) -> GuardState:
-    rest = external_minor - state.external_minor - sum(flow.amount_minor for flow in flows)
-    units, price = state.units, state.price
-    for flow in (PricedFlow(rest, state.nav_minor), *flows):
-        units = after_flow(units, flow.nav_minor, price, flow.amount_minor)
+    """The memory with the external change since the look before; that of no flow comes first.
+
+    A flow is taken once, also when the answer to that look was lost and it is told again.
+    """
+    new = [flow for flow in flows if state.seq is None or flow.seq > state.seq]
+    rest = external_minor - state.external_minor - sum(flow.amount_minor for flow in new)
+    units = after_flow(state.units, state.nav_minor, state.price, rest)
+    for flow in new:
+        units = after_flow(units, flow.nav_minor, state.price, flow.amount_minor)
     return msgspec.structs.replace(state, external_minor=external_minor, units=units)
 
 
@@ -697,7 +704,7 @@ def _fund(
     drawdown = _percent_below(per_unit, peak)
     limit = settings.max_fund_drawdown_pct
     # A word that was counted is not counted again: it says nothing new.
-    counts = news or not state.breaches or nav != state.nav_minor
+    counts = news or not state.breaches
     breaches = state.breaches + counts if drawdown >= limit else 0
     warned, notes = state.warned, []
     if drawdown >= WARN_AT * limit and not warned:

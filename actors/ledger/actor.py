@@ -81,6 +81,7 @@ from .book import RUN, Book, Draft
 from .entry import Balances, Entry, Original
 from .events import Rules
 from .fields import KEY_MAX, MEMO_MAX, NAME_MAX, check_text
+from .flows import converted_by_fund, earned_by_fund
 from .intake import (
     Decided,
     Decision,
@@ -514,8 +515,8 @@ class LedgerActor(DurableActor):
             unpriced=self._book.unpriced(),
             external_minor=-totals.get(accounts.EXTERNAL, 0),
             fees_minor=self._book.fees_charged(),
-            earned_minor=self._book.earned_by_fund(),
-            converted_minor=self._book.converted_by_fund(),
+            earned_minor=earned_by_fund(self._book),
+            converted_minor=converted_by_fund(self._book),
             entries=self._book.seq,
             flows=self._book.flows,
             cursors=dict(self._cursors),

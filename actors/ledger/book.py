@@ -30,8 +30,6 @@ from ...wire.ledger import (
 )
 from ...wire.money import MINOR_MAX, from_minor, to_minors
 from .accounts import (
-    CONVERSIONS,
-    EXTERNAL,
     FEES,
     REVENUE,
     UNITS,
@@ -39,7 +37,6 @@ from .accounts import (
     in_asset,
     net_asset_value,
     units_in_issue,
-    worth_at,
     worth_by_asset,
 )
 from .actions import ACTIONS, book_action
@@ -83,7 +80,7 @@ from .fields import (
     is_instant,
     is_time,
 )
-from .flows import EARNED, FLOWS_KEPT, Moved, flows_of
+from .flows import FLOWS_KEPT, flow_among, others_worth
 from .keys import reversal_key_of
 
 __all__ = ["RUN", "Book", "Draft", "PriceAt"]
@@ -160,7 +157,7 @@ class Book:
 
     def net_asset_value(self) -> int:
         """Minor units of all assets, those of other assets at their last price."""
-        return net_asset_value(self.totals) + _others_worth(self.worths, self.prices)
+        return net_asset_value(self.totals) + others_worth(self.worths, self.prices)
 
     def unpriced(self) -> tuple[str, ...]:
         """The assets that the fund has and `net_asset_value` does not count."""
@@ -171,29 +168,6 @@ class Book:
         """Management and performance fees since the book began, closed periods included."""
         closed = (amount for (account, _, _), amount in self.closed.items() if account in FEES)
         return sum(self.total(account) for account in FEES) + sum(closed)
-
-    def earned_by_fund(self) -> int:
-        """The fund's P&L without a strategy since the book began, closed periods included.
-
-        Without fees and other assets. Opening balances in RETAINED were earned before and do not
-        count.
-        """
-        keys = [(account, None, self.currency) for account in EARNED]
-        return -sum(self.balance(key) + self.closed.get(key, 0) for key in keys)
-
-    def converted_by_fund(self) -> int | None:
-        """The gain of other assets that belong to no strategy, over the currency paid for them.
-
-        None while one of those that were converted has no price: it would count as lost.
-        """
-        held: dict[str, int] = {}
-        for asset in self.worths:
-            held[asset] = sum(self.balance((account, None, asset)) for account in WORTH)
-            converted = self.balance((CONVERSIONS, None, asset))
-            if held[asset] and converted and asset not in self.prices:
-                return None
-        paid = self.balance((CONVERSIONS, None, self.currency))
-        return _others_worth(held, self.prices) - paid
 
     def apply(self, draft: Draft) -> None:
         """Take over the entries of a draft, which must be durable by now."""
@@ -206,10 +180,8 @@ class Book:
                 self.lots.pop(key, None)
         self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
         self.worths, self.prices, self.closed = draft.worths, draft.prices, draft.closed
-        if EXTERNAL in draft.totals:
-            moved = (Moved(entry.seq, entry.kind, entry.legs) for entry in reversed(draft.entries))
-            added = flows_of(moved, self.currency, self.earned_by_fund())
-            self.flows = (*self.flows, *added)[-FLOWS_KEPT:]
+        if draft.flows:
+            self.flows = (*self.flows, *draft.flows)[-FLOWS_KEPT:]
         if draft.sealed:
             last, _, self.head = draft.sealed[-1]
             assert last.seq == draft.seq, "decided after it was sealed"
@@ -246,6 +218,7 @@ class Draft:
         self.prices: dict[str, PriceAt] = dict(base.prices)
         self.closed: dict[BalanceKey, int] = base.closed  # copied by the rare entry that changes it
         self.entries: list[Entry] = []
+        self.flows: list[ExternalFlow] = []  # of these entries
         self._reversals: dict[int, int] = {}  # by reversed entry: its reversal in this draft
 
     # -- reading through to the base
@@ -280,7 +253,7 @@ class Draft:
         """Net asset value in minor units, and units in issue."""
         nav_minor = sum(self.total(account) for account in WORTH)
         if self.worths:
-            nav_minor += _others_worth(self.worths, self.prices)
+            nav_minor += others_worth(self.worths, self.prices)
         return nav_minor, self.units
 
     def moved(self) -> dict[BalanceKey, int]:
@@ -319,6 +292,7 @@ class Draft:
         self.totals.update(draft.totals)
         self.lots.update(draft.lots)
         self.entries += draft.entries
+        self.flows += draft.flows
         self._reversals |= draft._reversals
         self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
         self.worths, self.prices, self.closed = draft.worths, draft.prices, draft.closed
@@ -366,6 +340,7 @@ class Draft:
         # anew; such an entry has no legs.
         if legs or not (lots or isinstance(event, _MAY_HAVE_NO_LEGS)):
             check_balanced(legs)
+        flow = flow_among(legs, self.seq + 1, self)
         self._add(legs)
         described = correction is None and type(event) in SELF_DESCRIBING
         entry = Entry(
@@ -385,6 +360,8 @@ class Draft:
             at_us=event.at_us,
         )
         self._take(entry)
+        if flow is not None:
+            self.flows.append(flow)
         if plan.price is not None:
             self._take_price(*plan.price, recorded_us if event.at_us is None else event.at_us)
         return entry
@@ -644,10 +621,6 @@ class Draft:
 
 def _name_order(name: str | None) -> str:
     return "" if name is None else name
-
-
-def _others_worth(worths: Mapping[str, int], prices: Mapping[str, PriceAt]) -> int:
-    return worth_at(worths, {asset: price.value for asset, price in prices.items()})
 
 
 def _beyond(account: str, amount: int) -> AmountError:

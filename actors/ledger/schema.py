@@ -291,7 +291,7 @@ def load_book(reader: Rows, currency: str) -> Book:
         Moved(entry, kind, [leg[2:] for leg in legs])
         for (entry, kind), legs in groupby(rows, key=lambda row: row[:2])
     )
-    book.flows = flows_of(moved, currency, book.earned_by_fund())
+    book.flows = flows_of(moved, book)
     return book
 
 

@@ -232,29 +232,31 @@ def with_flows(
     seq: int,
     now_us: int,
 ) -> tuple[Memory, tuple[PricedFlow, ...]]:
-    """The memory with the flows since the guard's last look, and each of them with NAV before it.
+    """The memory with the flows since the guard's last look, and those of them that are known one
+    by one, with NAV before each.
 
     `external_minor` and `seq` are the ledger's now. A flow is priced after the P&L that the ledger
-    booked before it; what the engine made since that look counts after it. Flows that are not known
-    one by one come first, as one sum. The performance fee of the units that leave is owed, but for
-    withdrawals whose fee is booked.
+    booked before it; what the engine made since that look counts after it. All others come first,
+    as one sum. The performance fee of the units that leave is owed, but for withdrawals whose fee
+    is booked.
     """
     guard = memory.guard
     new = [flow for flow in flows if guard.seq is not None and flow.seq > guard.seq]
     one_by_one = {flow.seq for flow in new}
     rest = external_minor - guard.external_minor - sum(flow.amount_minor for flow in new)
     paid = {of for of in memory.redeemed if of <= seq and of not in one_by_one}
-    steps = [(rest, guard.earned_minor, paid)] if rest or paid else []
+    steps = [(0, rest, guard.earned_minor, paid)] if rest or paid else []
     # A correction is two flows, and no P&L lies between the two.
     for earned_minor, together in groupby(new, key=lambda flow: flow.earned_minor):
         group = tuple(together)
         amount = sum(flow.amount_minor for flow in group)
         booked = {flow.seq for flow in group if flow.seq in memory.redeemed}
-        steps.append((amount, earned_minor, booked))
+        steps.append((group[-1].seq, amount, earned_minor, booked))
     priced = list[PricedFlow]()
-    for amount, earned_minor, booked in steps:
+    for last, amount, earned_minor, booked in steps:
         memory = _earned(memory, settings, earned_minor)
-        priced.append(PricedFlow(amount, memory.guard.nav_minor))
+        if last:
+            priced.append(PricedFlow(amount, memory.guard.nav_minor, last))
         memory = _with_flow(memory, settings, amount, booked, now_us)
     return memory, tuple(priced)
 

@@ -562,9 +562,11 @@ async def test_a_new_run_is_carried_over_without_a_word() -> None:
         assert world.sent_alerts() == []
 
 
-async def test_one_bad_print_and_then_silence_sells_nothing() -> None:
+@pytest.mark.parametrize("fee_bps", [0, 200])
+async def test_one_bad_print_and_then_silence_sells_nothing(fee_bps: int) -> None:
     fake = _fake(equity=None, allocated=0)
-    async with virtual_fund(fake, kill_action="flatten", **HEAL) as world:
+    settings: dict[str, Any] = {"kill_action": "flatten", "management_fee_bps": fee_bps}
+    async with virtual_fund(fake, **settings, **HEAL) as world:
         await _ticks(world, 1)
         fake.set("s", unrealized_pnl=-90_000)
         await _ticks(world, 1)

@@ -131,4 +131,6 @@ def _earned(memory: Memory, totals: LedgerTotals) -> Memory:
 
 def _with_conversions(flow: ExternalFlow, memory: Memory) -> ExternalFlow:
     """The flow with the P&L before it as the guard counts it, which has that of other assets."""
-    return replace(flow, earned_minor=flow.earned_minor + memory.converted_minor)
+    converted = flow.converted_minor
+    earned = flow.earned_minor + (memory.converted_minor if converted is None else converted)
+    return replace(flow, earned_minor=earned, converted_minor=0)

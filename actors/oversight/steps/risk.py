@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-import trio
-
+from ....runtime import in_pieces
 from ....wire.alert import AlertDraft, Category, Level
 from ....wire.money import from_minor, to_minor
 from .. import schema
@@ -15,8 +13,6 @@ from ..round import Effects, Round
 from .step import Ports, Step, over
 
 __all__ = ["RiskStep"]
-
-R = TypeVar("R")
 
 _CORRELATION, _VAR = "corr", "var"  # dedup keys
 
@@ -49,7 +45,7 @@ class RiskStep(Step):
             name: book.real_pnl_minor for name, book in guard.strategies.items() if book.real
         }
         self._series.add(fund, strategies)
-        pair = await _in_pieces(worst_pair(self._series.strategies, settings.max_correlation))
+        pair = await in_pieces(worst_pair(self._series.strategies, settings.max_correlation))
         alerts = (*self._correlated(pair), *self._var(value_at_risk(self._series.fund)))
         totals = schema.SessionTotals(fund, strategies)
         return Effects(alerts=alerts, lines=schema.session_line(session, totals))
@@ -101,14 +97,3 @@ class RiskStep(Step):
             return ()
         self._told[key] = is_above
         return (alert,) if is_above else (over(alert.category, end, key),)
-
-
-async def _in_pieces(work: Generator[None, None, R]) -> R:
-    """The result of this work, with a turn for other tasks after each piece of it."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            result: R = done.value
-            return result
-        await trio.lowlevel.checkpoint()

@@ -228,4 +228,4 @@ def test_a_daily_loss_stops_real_money_alone(terms: str, kinds: list[str], mode:
 def test_a_shadow_strategy_keeps_its_notional_capital_when_a_person_pauses_it() -> None:
     notional = Grant("shadow", "shadow", Decimal(500), False, (Reason("stage", "shadow"),))
     paused = after_pause(notional, Reason("operator", "paused by ann: night"))
-    assert (paused.mode, paused.capital) == ("shadow", 500)
+    assert (paused.mode, paused.capital) == ("shadow", Decimal(500))

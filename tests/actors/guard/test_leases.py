@@ -173,5 +173,7 @@ def test_other_reasons_make_a_live_permission_one_to_reduce(
     grant: Grant, reasons: tuple[Reason, ...], mode: str, capital: int
 ) -> None:
     found = grant.with_reasons(reasons)
-    assert (found.mode, found.capital, found.reasons) == (mode, capital, reasons)
+    assert found.mode == mode
+    assert found.capital == capital
+    assert found.reasons == reasons
     assert (found.stage, found.had_real) == (grant.stage, grant.had_real)
