@@ -115,6 +115,7 @@ def policy_from(
     order = (
         _LADDERS[ladder] if settings.order is None else tuple(map(PromotionStage, settings.order))
     )
+    _check_stages(settings, order)
     default = criteria.criteria(win_rate_required=ladder == "three-stage")
     default_ceiling = next(item.limit for item in default if item.metric == "max_drawdown")
     rungs: list[Rung] = []
@@ -139,6 +140,20 @@ def policy_from(
     )
     lint(policy)
     return policy
+
+
+def _check_stages(settings: PromotionSettings, order: Sequence[PromotionStage]) -> None:
+    """Refuse settings of a stage that the ladder lacks, and a gate that leads up from its top."""
+    names = [stage.value for stage in order]
+    for key, given, allowed in (
+        ("stages", settings.stages, names),
+        ("gates", settings.gates, names[:-1]),
+    ):
+        for name in given:
+            if name not in allowed:
+                raise PolicyError(
+                    f"{key}.{name}", f"is not on the ladder; there are {', '.join(allowed)}"
+                )
 
 
 def _rung(
