@@ -97,9 +97,10 @@ def checked(policy: PromotionPolicy) -> PromotionPolicy:
         found = _IN_RUNG.search(error.problem)
         if found is None:
             raise
-        stage = policy.rungs[int(found["rank"])].stage.value
+        stage = policy.rungs[int(found["rank"])].stage
+        name = stage.value if isinstance(stage, PromotionStage) else shown(stage)
         problem = error.problem[: found.start()]
-        raise PolicyError(f"stages.{stage}.{found['field']}", problem) from error
+        raise PolicyError(f"stages.{name}.{found['field']}", problem) from error
     if exact != policy:
         place, value = _first_difference(policy, exact)
         raise PolicyError(place, f"{shown(value)} is no value that a file can keep")

@@ -485,10 +485,12 @@ def test_the_id_of_a_persons_request_is_no_key_of_an_automatic_demotion(office: 
     office.green(Paper)
     first = office.ask(Promote("mm", by="ann", request_id="recovery:7"))
     asked = DemoteAutomatically("mm", "soft", "recovery", "it fails", "recovery:7")
-    assert office.ask(asked).kind == "demote"
+    demoted = office.ask(asked)
+    assert demoted is not None
+    assert demoted.kind == "demote"
     assert office.strategy().stage is Paper
     assert office.ask(Promote("mm", by="ann", request_id="recovery:7")) == first
-    assert office.ask(asked).kind == "demote"
+    assert office.ask(asked) == demoted
 
 
 def test_a_recorded_breach_demotes_a_strategy_that_does_not_report(office: Office) -> None:

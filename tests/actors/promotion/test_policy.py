@@ -418,6 +418,7 @@ def _with(**changes: Any) -> PromotionPolicy:
         (_with_rung(0, real_capital_cap=1.0), "paper has no real capital"),
         (_with_rung(0, gate=policy_of().rungs[2].gate), "is the gate of 'live-small'"),
         (_with_rung(1, max_days=math.inf), "stages.shadow.max_days: inf is no value"),
+        (_with_rung(1, stage="shade"), r"stages\.'shade'\.stage: Invalid enum"),
         (_with_rung(1, approval="manuall"), "stages.shadow.approval: Invalid"),
         (_with(calendar="nonsense"), "calendar: 'nonsense'"),
         (_with(rungs=list(policy_of().rungs)), "rungs: .* is no value that a file can keep"),
