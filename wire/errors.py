@@ -386,7 +386,7 @@ class GateNotPassed(PromotionError):
         missed += [
             blocker
             for blocker in evaluation.blocked_by
-            if blocker.split(":")[0] in ("config", "streak", "limit")
+            if blocker.split(":")[0] in ("clock", "config", "streak", "limit")
         ]
         super().__init__(
             f"{evaluation.strategy} does not pass its gate in {evaluation.stage.value}:"

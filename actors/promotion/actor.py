@@ -253,6 +253,7 @@ class PromotionActor(DurableActor):
         session's end, gates when asked to.
         """
         now_us = self._clock.now_us()
+        self._desk.suspect = request.suspect
         look = Look(self._desk, self._roster, request, now_us, self._looked_us)
         if request.session is None:
             self._looked_us = now_us

@@ -167,7 +167,7 @@ def promoted(
         raise StrategyFrozen(f"{strategy.name} is frozen: it is not promoted before an unfreeze")
     if strategy.cooldown_until_us is not None and now_us < strategy.cooldown_until_us:
         raise CoolingDown(strategy.name, strategy.cooldown_until_us)
-    waits = any(blocker.startswith("streak") for blocker in evaluation.blocked_by)
+    waits = any(blocker.startswith(("clock", "streak")) for blocker in evaluation.blocked_by)
     if evaluation.verdict != "PASS" or evaluation.would_do == "demote" or waits:
         raise GateNotPassed(evaluation)
     after = msgspec.structs.replace(_moved(strategy, target, now_us), cap=cap)

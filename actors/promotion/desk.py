@@ -119,6 +119,7 @@ class Desk:
         self.policy = policy
         self.capital = capital
         self._base = base or policy.hash  # hash of the policy before gates were added
+        self.suspect = False  # whether the wall clock has jumped, as the last look said
 
     def handle(self, request: Request[Any], book: Book, now_us: int) -> Decided:
         """Decide one request. Raises: its refusal, or TypeError for another request."""
@@ -129,7 +130,9 @@ class Desk:
 
     def with_policy(self, policy: PromotionPolicy) -> Desk:
         """The desk with another policy, that this one became by a gate."""
-        return Desk(policy, self.capital, self._base)
+        desk = Desk(policy, self.capital, self._base)
+        desk.suspect = self.suspect
+        return desk
 
     def evaluate(self, strategy: Strategy, book: Book, now_us: int) -> Evaluation:
         """The verdict of the policy now."""
@@ -141,6 +144,7 @@ class Desk:
             others_minor=book.others_minor(strategy),
             trials=book.trials(strategy),
             trial_variance=book.trial_variance(strategy, self._periods()),
+            suspect=self.suspect,
         )
 
     def entitled_minor(self, strategy: Strategy) -> int:

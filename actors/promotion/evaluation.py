@@ -36,12 +36,13 @@ def evaluate(
     others_minor: int = 0,
     trials: int = 1,
     trial_variance: float | None = None,
+    suspect: bool = False,
 ) -> Evaluation:
     """The verdict of the gate, the move that the policy would make now, and each blocker.
 
     `others_minor` is the real capital that all other strategies are entitled to. `trials` counts
     the versions that the strategy's family ever had evaluated, and `trial_variance` is that of
-    their Sharpe ratios, per session.
+    their Sharpe ratios, per session. `suspect`: the wall clock has jumped, so days are not known.
     """
     stage = strategy.stage
     target = None if stage is PromotionStage.Retired else policy.above(stage)
@@ -70,6 +71,8 @@ def evaluate(
         blocked_by += ("top: no higher stage",)
     else:
         blocked_by += _gate_blockers(gate, verdict, inputs, proves=proves)
+        if suspect:
+            blocked_by += ("clock: the wall clock is suspect; fundops confirm clock accepts it",)
         blocked_by += _other_blockers(policy, stage, inputs, capital, now_us)
     next_us = next_possible_us(criteria, blocked_by, inputs, now_us)
     unsigned = Evaluation(

@@ -31,6 +31,9 @@ __all__ = [
 ]
 
 ASIDE_KEY: Final = "promotion_aside"  # dedup key of the alert about strategies it cannot judge
+# Dedup keys of one strategy are these and its name.
+FROZEN: Final = "frozen:"
+OVERDUE: Final = "overdue:"
 BOUND_KEY: Final = "entitlement_bound"  # dedup key of the alert about the capital of all
 
 
@@ -42,13 +45,14 @@ def notes_of(changes: Sequence[Change], first_seq: int) -> Iterator[AlertDraft]:
     """
     urgent = []
     for seq, change in enumerate(changes, start=first_seq):
-        was_ready = change.before is not None and change.before.episode.ready
-        if was_ready and not change.after.episode.ready:
-            yield lapsed(change.after, _story(change))
+        yield from _ends(change)
         if _ends_real_money(change):
             urgent.append((seq, change))
         else:
             yield from _note(change, seq)
+        if change.kind == "demote" and _froze(change):
+            title = f"{change.after.name} is frozen until a person acts"
+            yield _draft(Level.WARNING, title, _story(change), change.after, FROZEN)
     if len(urgent) == 1:
         seq, change = urgent[0]
         title = f"{change.after.name} demoted to {change.after.stage.value}"
@@ -66,6 +70,21 @@ def notes_of(changes: Sequence[Change], first_seq: int) -> Iterator[AlertDraft]:
         yield AlertDraft(Level.CRITICAL, Category.PROMOTION, title, f"{lines}. {text}")
 
 
+def _ends(change: Change) -> Iterator[AlertDraft]:
+    """The ends of the open alerts about the strategy that the change brings with it."""
+    before, after = change.before, change.after
+    if before is None:
+        return
+    name, story = after.name, _story(change)
+    if before.episode.ready and not after.episode.ready:
+        yield lapsed(after, story)
+    if before.episode.overdue and not after.episode.overdue:
+        title = f"{name} has left {before.stage.value}, or begins anew in it"
+        yield _draft(Level.INFO, title, story, after, OVERDUE, resolves=True)
+    if before.frozen and (not after.frozen or change.kind == "retire"):
+        yield _draft(Level.INFO, f"{name} is no longer frozen", story, after, FROZEN, resolves=True)
+
+
 def _note(change: Change, seq: int) -> Iterator[AlertDraft]:
     name, stage = change.after.name, change.after.stage.value
     match change.kind:
@@ -80,7 +99,7 @@ def _note(change: Change, seq: int) -> Iterator[AlertDraft]:
         case "version" if change.before is not None and change.before.stage.is_live:
             title = f"{name} runs a new version with real money"
             text = f"{change.reason}; it is not promoted until a person unfreezes it"
-            yield _draft(Level.WARNING, title, text, change.after)
+            yield _draft(Level.WARNING, title, text, change.after, FROZEN if _froze(change) else "")
         case _:
             pass
 
@@ -133,7 +152,7 @@ def lapsed(strategy: Strategy, why: str) -> AlertDraft:
 def overdue(strategy: Strategy, max_days: float, why: str) -> AlertDraft:
     """A stage lasts longer than its policy plans."""
     title = f"{strategy.name} is in {strategy.stage.value} for {max_days:g} days without a pass"
-    return _draft(Level.WARNING, title, why, strategy)
+    return _draft(Level.WARNING, title, why, strategy, OVERDUE)
 
 
 def beyond_bound(names: Sequence[str], total_minor: int, bound_minor: int) -> AlertDraft:
@@ -199,8 +218,18 @@ def _key(strategy: Strategy) -> str:
     return f"promotion:{strategy.name}"
 
 
-def _draft(level: Level, title: str, text: str, strategy: Strategy) -> AlertDraft:
-    return AlertDraft(level, Category.PROMOTION, title, text, strategy.name)
+def _draft(
+    level: Level,
+    title: str,
+    text: str,
+    strategy: Strategy,
+    prefix: str = "",
+    *,
+    resolves: bool = False,
+) -> AlertDraft:
+    """An alert about one strategy; with a `prefix` its dedup key is that and the name."""
+    key = f"{prefix}{strategy.name}" if prefix else None
+    return AlertDraft(level, Category.PROMOTION, title, text, strategy.name, key, resolves)
 
 
 def _ends_real_money(change: Change) -> bool:
@@ -212,5 +241,8 @@ def _ends_real_money(change: Change) -> bool:
 def _story(change: Change) -> str:
     old = "nowhere" if change.before is None else change.before.stage.value
     told = f"from {old} by {change.by}: {change.reason}"
-    froze = change.after.frozen and change.before is not None and not change.before.frozen
-    return f"{told}; it is frozen until a person acts" if froze else told
+    return f"{told}; it is frozen until a person acts" if _froze(change) else told
+
+
+def _froze(change: Change) -> bool:
+    return change.after.frozen and change.before is not None and not change.before.frozen

@@ -6,6 +6,7 @@ itself. Both guard each transition with the same five criteria.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final, Literal, TypeVar
@@ -29,6 +30,9 @@ PolicyName = Literal["guarded", "literal"]
 
 _HARD_DRAWDOWN: Final = 0.25
 _HARD_SESSION_LOSS: Final = 0.05
+
+# The place of a rung in an error of msgspec, such as " - at `$.rungs[2].real_capital_cap`".
+_IN_RUNG: Final = re.compile(r" - at `\$\.rungs\[(?P<rank>\d+)\]\.(?P<field>\w+)[^`]*`")
 
 _Stage = PromotionStage
 
@@ -87,11 +91,33 @@ def checked(policy: PromotionPolicy) -> PromotionPolicy:
 
     Raises: `PolicyError` naming the place.
     """
-    exact = PromotionPolicy.decode(policy.encode())
+    try:
+        exact = PromotionPolicy.decode(policy.encode())
+    except PolicyError as error:
+        found = _IN_RUNG.search(error.problem)
+        if found is None:
+            raise
+        stage = policy.rungs[int(found["rank"])].stage
+        name = stage.value if isinstance(stage, PromotionStage) else shown(stage)
+        problem = error.problem[: found.start()]
+        raise PolicyError(f"stages.{name}.{found['field']}", problem) from error
     if exact != policy:
-        raise PolicyError("policy", "has a number that is not finite")
+        place, value = _first_difference(policy, exact)
+        raise PolicyError(place, f"{shown(value)} is no value that a file can keep")
     lint(exact)
     return policy
+
+
+def _first_difference(given: PromotionPolicy, exact: PromotionPolicy) -> tuple[str, object]:
+    """The place of a value that JSON keeps as another one, such as infinity, and that value."""
+    for rung, kept in zip(given.rungs, exact.rungs, strict=True):
+        for field in Rung.__struct_fields__:
+            if getattr(rung, field) != getattr(kept, field):
+                return f"stages.{kept.stage.value}.{field}", getattr(rung, field)
+    for field in PromotionPolicy.__struct_fields__:
+        if getattr(given, field) != getattr(exact, field):
+            return field, getattr(given, field)
+    return "policy", given
 
 
 def policy_from(
@@ -115,6 +141,7 @@ def policy_from(
     order = (
         _LADDERS[ladder] if settings.order is None else tuple(map(PromotionStage, settings.order))
     )
+    _check_stages(settings, order)
     default = criteria.criteria(win_rate_required=ladder == "three-stage")
     default_ceiling = next(item.limit for item in default if item.metric == "max_drawdown")
     rungs: list[Rung] = []
@@ -139,6 +166,20 @@ def policy_from(
     )
     lint(policy)
     return policy
+
+
+def _check_stages(settings: PromotionSettings, order: Sequence[PromotionStage]) -> None:
+    """Refuse settings of a stage that the ladder lacks, and a gate that leads up from its top."""
+    names = [stage.value for stage in order]
+    for key, given, allowed in (
+        ("stages", settings.stages, names),
+        ("gates", settings.gates, names[:-1]),
+    ):
+        for name in given:
+            if name not in allowed:
+                raise PolicyError(
+                    f"{key}.{name}", f"is not on the ladder; there are {', '.join(allowed)}"
+                )
 
 
 def _rung(

@@ -14,6 +14,7 @@ from fundops.actors.alert.requests import alert_request
 from fundops.actors.persistence import Rows, Store, commit_batch, errors_named
 from fundops.actors.promotion import PromotionPolicy, policy_of, schema
 from fundops.actors.promotion.core import check_on_ladder
+from fundops.actors.promotion.lint import lint
 from fundops.control.audit import Caller, audited
 from fundops.file.database import MIGRATIONS
 from fundops.runtime import Clock
@@ -67,7 +68,10 @@ def keep_policy(path: Path, given: PromotionPolicy | None, clock: Clock, door: s
 
 def _stored(rows: Rows, given: PromotionPolicy | None) -> schema.StoredPolicy | None:
     try:
-        return schema.stored_policy(rows)
+        stored = schema.stored_policy(rows)
+        if stored is not None:
+            lint(stored.policy)
+        return stored
     except PolicyError:
         # Of another version of fundops: it is replaced where there is another one.
         if given is None:

@@ -336,6 +336,8 @@ async def new_version(world: VirtualFund) -> None:
     for version in ("1", "2"):
         world.controller.set("s", version=version)
         await ticks(world, 2)
+    await world.fund.promotion.unfreeze("s", by="ann", reason="looked at it")
+    await ticks(world, 2)
 
 
 async def book_break(world: VirtualFund) -> None:
@@ -559,8 +561,8 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Scene, Told, bool]] = {
         PROMO,
         {"stage": "live-small"},
         new_version,
-        Told("WARNING", "PROMOTION", None),
-        False,
+        Told("WARNING", "PROMOTION", "frozen:s"),
+        True,
     ),
     "storage degraded": (
         LEDGER,

@@ -32,6 +32,7 @@ from fundops.wire.errors import (
     AmountError,
     CapitalExceeded,
     Conflict,
+    GateNotPassed,
     MetricError,
     PolicyError,
     StrategyRetired,
@@ -814,6 +815,39 @@ async def test_a_loss_that_brings_the_pnl_of_a_run_to_zero_is_no_new_run() -> No
         fake.set("s", equity=1_000, realized_pnl=0, n_trades=7)
         await _ticks(world)
         assert await _stage(world) is PromotionStage.Shadow
+
+
+# -- a clock that has jumped
+
+
+class SteppedClock(VirtualClock):
+    """A wall clock that can be set while monotonic time goes on."""
+
+    stepped_us = 0
+
+    def now_us(self) -> int:
+        return super().now_us() + self.stepped_us
+
+
+async def test_a_person_promotes_nothing_while_the_clock_is_suspect() -> None:
+    clock = SteppedClock(START_US)
+    async with virtual_fund(_controller(stage="shadow"), clock=clock, **PROMO) as world:
+        promotion = world.fund.promotion
+        await promotion.register("s", P.Shadow)
+        await _ticks(world, 2)
+        clock.stepped_us = 365 * 86_400_000_000
+        await _ticks(world, 2)
+        await promotion.record_metrics("s", P.Shadow, ALL_GOOD)
+        assert (await promotion.evaluate("s")).verdict == "PASS"  # by days that have not passed
+        assert not await promotion.should_promote("s")
+        for raising in (promotion.promote("s", by="ann"), promotion.approve("s", by="ann")):
+            with pytest.raises(GateNotPassed, match="the wall clock is suspect"):
+                await raising
+        await promotion.demote("s", by="ann", reason="what allows less waits for no clock")
+        await world.fund.confirm_clock(by="ann", reason="the time was wrong before")
+        await _ticks(world, 2)
+        blockers = (await promotion.evaluate("s")).blocked_by
+        assert not any("clock" in blocker for blocker in blockers)
 
 
 # -- a defect at one strategy

@@ -424,6 +424,20 @@ def test_the_alert_of_a_demotion_ends_with_what_follows_and_how_to_undo_it(offic
     )
 
 
+def test_the_third_demotion_has_an_alert_that_ends_when_a_person_acts(office: Office) -> None:
+    office.adopted(Scaled)
+    for number in range(3):
+        request = DemoteAutomatically("mm", "soft", "recovery", "it fails")
+        decided = office.desk.handle(request, office.roster(), office.now_us)
+        notes = [note for note in notes_of(decided.changes, 2) if note.dedup_key]
+        assert [note.dedup_key for note in notes] == ["frozen:mm"] * (number == 2)
+        office.ask(request)
+    for act in (Freeze("mm", frozen=False), Retire("mm")):
+        decided = office.desk.handle(act, office.roster(), office.now_us)
+        (note,) = notes_of(decided.changes, 5)
+        assert (note.dedup_key, note.resolves) == ("frozen:mm", True)
+
+
 def test_demotions_from_real_money_at_once_are_one_alert_with_each_number(office: Office) -> None:
     changes: list[Change] = []
     for name in ("mm", "xs"):
@@ -471,10 +485,12 @@ def test_the_id_of_a_persons_request_is_no_key_of_an_automatic_demotion(office: 
     office.green(Paper)
     first = office.ask(Promote("mm", by="ann", request_id="recovery:7"))
     asked = DemoteAutomatically("mm", "soft", "recovery", "it fails", "recovery:7")
-    assert office.ask(asked).kind == "demote"
+    demoted = office.ask(asked)
+    assert demoted is not None
+    assert demoted.kind == "demote"
     assert office.strategy().stage is Paper
     assert office.ask(Promote("mm", by="ann", request_id="recovery:7")) == first
-    assert office.ask(asked).kind == "demote"
+    assert office.ask(asked) == demoted
 
 
 def test_a_recorded_breach_demotes_a_strategy_that_does_not_report(office: Office) -> None:
@@ -1128,8 +1144,11 @@ def test_a_stage_that_lasts_too_long_is_told_once(path: Path) -> None:
     for _ in range(4):
         office.days(10)
         office.look()
-        told.append([note.level.value for note in office.notes])
-    assert told == [[], [], ["WARNING"], []]
+        told.append([(note.level.value, note.dedup_key) for note in office.notes])
+    assert told == [[], [], [("WARNING", "overdue:mm")], []]
+    decided = office.desk.handle(Retire("mm"), office.roster(), office.now_us)
+    (note,) = notes_of(decided.changes, 2)
+    assert (note.dedup_key, note.resolves) == ("overdue:mm", True)
     office.store.close()
 
 

@@ -52,6 +52,19 @@ def test_a_changed_policy_is_one_audit_row_and_one_alert(path: Path) -> None:
     assert alerts(path) == ["INFO: the policy of promotion changed"]
 
 
+def test_a_stored_policy_that_contradicts_itself_is_refused_or_replaced(path: Path) -> None:
+    PromotionManager(path, policy=policy_of())
+    connection = apsw.Connection(str(path))
+    connection.execute(
+        "UPDATE promotion_policy SET policy = json_set(policy, '$.soft.breaches', 9)"
+    )
+    connection.close()
+    with pytest.raises(PolicyError, match=r"soft\.breaches: 9 of 5 sessions"):
+        PromotionManager(path)
+    PromotionManager(path, policy=policy_of())
+    PromotionManager(path).register("a")
+
+
 def test_a_manager_without_a_policy_judges_by_the_stored_one(path: Path) -> None:
     PromotionManager(path, policy=policy_of(min_paper_days=0, min_trades=3)).register("a")
     manager = PromotionManager(path)
