@@ -154,7 +154,8 @@ class Look:
             session,
             self._ended_us,
             policy,
-            measured=reading is not None and not begins,
+            measured=reading is not None,
+            begins=begins,
             named=self._request.ended_us is None,
             periods_per_year=policy.periods_per_year or self._request.periods_per_year,
         )
