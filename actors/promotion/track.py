@@ -107,11 +107,14 @@ class Track(msgspec.Struct, frozen=True):
             return self
         runs_known = None not in (self.run, reading.run)
         new_run = runs_known and self.run != reading.run
-        began_anew = new_run or (reading.realized == 0 and not runs_known)
+        fewer_trades = reading.n_trades < self.base_trades + self.trades
         flow = reading.allocated - self.allocated
-        if self.added_up and reading.adds_up and self.realized and began_anew:
-            # The engine's P&L began anew, and an equity computed from it lost the earlier P&L too.
-            flow -= self.realized
+        if self.added_up and reading.adds_up and self.realized:
+            # A P&L of exactly 0 alone may be the loss of all that was gained. A loss stays one.
+            at_zero = reading.realized == 0 and (fewer_trades or self.realized < 0)
+            if new_run or (at_zero and not runs_known):
+                # The P&L began anew, and an equity computed from it lost the earlier P&L too.
+                flow -= self.realized
         opening, peak = self._after_flow(self.opening, flow), self._after_flow(self.peak, flow)
         # Capital taken from below the losses leaves nothing, and then any fall is a total loss.
         fell = float(reading.equity < self.equity + flow)
@@ -133,7 +136,7 @@ class Track(msgspec.Struct, frozen=True):
             realized=reading.realized if reading.realized is not None else self.realized,
             run=reading.run if reading.run is not None else self.run,
             added_up=reading.adds_up,
-            **self._counted(reading, new_run=new_run),
+            **self._counted(reading, anew=new_run or fewer_trades),
         )
 
     @property
@@ -231,12 +234,12 @@ class Track(msgspec.Struct, frozen=True):
             and self.added_up == reading.adds_up
         )
 
-    def _counted(self, reading: Reading, *, new_run: bool) -> dict[str, int]:
+    def _counted(self, reading: Reading, *, anew: bool) -> dict[str, int]:
         """Trades and wins of the episode. A count that starts anew is carried over: 40, 3 and 13
         are 53.
         """
         base_trades, base_wins = self.base_trades, self.base_wins
-        if new_run or reading.n_trades < base_trades + self.trades:
+        if anew:
             base_trades, base_wins = -self.trades, -self.wins
         # A count of wins that falls by itself was corrected, which is no new win.
         base_wins = min(base_wins, reading.n_wins - self.wins)

@@ -364,14 +364,23 @@ def test_counters_that_restart_at_any_moment_lose_no_trade_that_was_seen(
         assert 0 <= track.wins <= track.trades
 
 
-@pytest.mark.parametrize("run", ["b", None])
-def test_profit_that_a_restarted_engine_forgets_is_no_loss(run: str | None) -> None:
+@pytest.mark.parametrize(("run", "n_trades"), [("b", 9), ("b", 0), (None, 0)])
+def test_profit_that_a_restarted_engine_forgets_is_no_loss(run: str | None, n_trades: int) -> None:
     track = Track().seen(Reading(1_000.0, 1_000.0, 0, 0, 0.0, 0.0, "a"))
-    track = track.seen(Reading(1_200.0, 1_000.0, 0, 0, 200.0, 0.0, "a"))
-    track = track.seen(Reading(1_000.0, 1_000.0, 0, 0, 0.0, 0.0, run))
+    track = track.seen(Reading(1_200.0, 1_000.0, 9, 5, 200.0, 0.0, "a"))
+    track = track.seen(Reading(1_000.0, 1_000.0, n_trades, 0, 0.0, 0.0, run))
     assert track.max_drawdown == pytest.approx(0)
     assert track.loss == pytest.approx(0)
     assert ended(track, "day 0").last_return == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("run", "n_trades"), [("a", 0), ("a", 10), (None, 9), (None, 10)])
+def test_a_loss_of_exactly_the_profit_is_a_loss(run: str | None, n_trades: int) -> None:
+    """Without a run, fewer trades tell a restart; with one, it alone does."""
+    track = Track().seen(Reading(1_000.0, 1_000.0, 0, 0, 0.0, 0.0, run))
+    track = track.seen(Reading(1_500.0, 1_000.0, 9, 5, 500.0, 0.0, run))
+    track = track.seen(Reading(1_000.0, 1_000.0, n_trades, 0, 0.0, 0.0, run))
+    assert track.max_drawdown == pytest.approx(1 / 3)
 
 
 def test_loss_that_a_restarted_engine_forgets_stays_a_loss() -> None:
