@@ -171,7 +171,7 @@ def promoted(
     if evaluation.verdict != "PASS" or evaluation.would_do == "demote" or waits:
         raise GateNotPassed(evaluation)
     after = msgspec.structs.replace(_moved(strategy, target, now_us), cap=cap)
-    check_capital(after, policy, capital, others_minor)
+    check_capital(strategy, after, policy, capital, others_minor)
     return Change(after, "promote", strategy, now_us, by, reason, evaluation)
 
 
@@ -284,7 +284,7 @@ def voided(
         cap=earlier.cap,
         streak=earlier.streak,
     )
-    check_capital(after, policy, capital, others_minor)
+    check_capital(strategy, after, policy, capital, others_minor)
     return Change(after, "void", strategy, now_us, by, reason, voids=seq)
 
 
@@ -384,8 +384,7 @@ def capped(
     raises = fraction > before
     by, reason = loosening(by, reason, why=True) if raises else tightening(by, reason)
     after = msgspec.structs.replace(strategy, cap=fraction, rev=strategy.rev + 1)
-    if raises:
-        check_capital(after, policy, capital, others_minor)
+    check_capital(strategy, after, policy, capital, others_minor)
     return Change(after, "cap", strategy, now_us, by, reason)
 
 

@@ -195,7 +195,7 @@ class Desk:
         change = self._beginning(request, now_us, adopt=True, reason=request.reason)
         if not request.over_capital:
             others_minor = book.others_minor(change.after)
-            check_capital(change.after, self.policy, self.capital, others_minor)
+            check_capital(None, change.after, self.policy, self.capital, others_minor)
         return self._entered(change, book, now_us)
 
     def _registered(self, request: Register | Adopt, book: Book) -> Strategy | None:

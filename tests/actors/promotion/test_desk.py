@@ -666,6 +666,14 @@ def test_a_void_needs_a_person_a_reason_and_room_for_the_capital(office: Office)
         office.ask(Void(moved.seq, "ann", "x"))
 
 
+def test_a_void_that_lowers_the_capital_needs_no_room(office: Office) -> None:
+    office.adopted(Small)
+    office.green(Small)
+    moved = office.ask(Promote("mm", by="ann"))
+    office.adopted(Scaled, "other", over_capital=True)
+    assert step_of(office.ask(Void(moved.seq, "ann", "too early"))) == (100_000, 1_000)
+
+
 def test_a_void_gives_back_the_cap_and_what_a_person_did_since_ends(office: Office) -> None:
     office.adopted(Small)
     office.ask(SetCap("mm", 0.005, "ann", "careful"))
