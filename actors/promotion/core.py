@@ -264,10 +264,9 @@ def voided(
     """
     by, reason = loosening(by, reason, why=True)
     movable(strategy)
-    was_frozen_us = moved_us - earlier.frozen_since_us if earlier.frozen_since_us is not None else 0
+    stopped_us = moved_us if earlier.frozen_since_us is None else earlier.frozen_since_us
     episode = msgspec.structs.replace(
-        earlier.episode,
-        frozen_us=earlier.episode.frozen_us + was_frozen_us + now_us - moved_us,
+        earlier.stored(moved_us).left_out(stopped_us, now_us),
         track=earlier.episode.track.interrupted(strategy.episode.track),
         ready=False,
     )
@@ -348,15 +347,12 @@ def frozen(strategy: Strategy, now_us: int, *, freeze: bool, by: str, reason: st
 
 
 def _with_frozen(strategy: Strategy, now_us: int, freeze: bool) -> Strategy:
-    since_us, episode = strategy.frozen_since_us, strategy.episode
-    if not freeze and since_us is not None:
-        spent_us = now_us - since_us
-        episode = msgspec.structs.replace(episode, frozen_us=episode.frozen_us + spent_us)
+    since_us = strategy.frozen_since_us
     return msgspec.structs.replace(
         strategy,
         frozen=freeze,
         frozen_since_us=(since_us or now_us) if freeze else None,
-        episode=episode,
+        episode=strategy.episode if freeze else strategy.left_out(since_us, now_us),
     )
 
 

@@ -94,9 +94,17 @@ class Strategy(msgspec.Struct, frozen=True):
         """Time in the stage, frozen time excluded. A clock that steps back takes nothing of what
         was stored.
         """
-        frozen_now = now_us - self.frozen_since_us if self.frozen_since_us is not None else 0
-        active_us = now_us - self.episode.entered_us - self.episode.frozen_us - frozen_now
+        until_us = now_us if self.frozen_since_us is None else self.frozen_since_us
+        active_us = until_us - self.episode.entered_us - self.episode.frozen_us
         return max(self.episode.active_us, active_us)
+
+    def left_out(self, since_us: int | None, now_us: int) -> Episode:
+        """The episode, where the time since then is not time in the stage.
+
+        It is never negative: a clock that steps back pauses the days until it has caught up.
+        """
+        spent_us = 0 if since_us is None else max(0, now_us - since_us)
+        return msgspec.structs.replace(self.episode, frozen_us=self.episode.frozen_us + spent_us)
 
     def stored(self, now_us: int) -> Strategy:
         """The record as it is stored now."""
