@@ -282,6 +282,7 @@ def voided(
         demotions_us=earlier.demotions_us,
         cap=earlier.cap,
         streak=earlier.streak,
+        streak_gate=earlier.streak_gate,
     )
     check_capital(strategy, after, policy, capital, others_minor)
     return Change(after, "void", strategy, now_us, by, reason, voids=seq)

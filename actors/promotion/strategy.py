@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from ...wire.promotion import Evaluation, PromotionStage, Transition
+from .criteria import PromotionGate
 from .track import Track
 
 __all__ = ["REMEMBERED_SESSIONS", "Change", "Episode", "Metric", "Strategy"]
@@ -85,10 +86,15 @@ class Strategy(msgspec.Struct, frozen=True):
     cap: float | None = None  # fraction of the budget, set for this stage; None: the rung's
     budget_minor: int | None = None  # capital at full size; None: the fund's capital
     streak: int = 0  # sessions in a row at whose end the gate passed
+    streak_gate: str = ""  # the hash of that gate
     # When the last few sessions ended that the host named, in any episode; (): a calendar says it.
     closes_us: tuple[int, ...] = ()
     # The newest counts and lengths of series that were recorded as since the registration.
     since_registration: Mapping[str, float] = {}
+
+    def passed_in_a_row(self, gate: PromotionGate) -> int:
+        """The sessions in a row at whose end this gate passed; another gate's are none of it."""
+        return self.streak if self.streak and self.streak_gate == gate.hash else 0
 
     def active_us(self, now_us: int) -> int:
         """Time in the stage, frozen time excluded. A clock that steps back takes nothing of what

@@ -739,6 +739,43 @@ def test_a_session_that_does_not_pass_ends_the_row(office: Office) -> None:
     assert seen == [0, 1, 0, 1]
 
 
+def test_a_session_that_was_not_measured_ends_the_row(office: Office) -> None:
+    days = (Criterion("days", "days", ">=", 0),)
+    office.ask(AddGate(PromotionGate(Shadow, days, streak=3)))
+    office.adopted(Shadow)
+    office.look(status(stage="shadow"))
+    seen = []
+    for number, statuses in enumerate(([status()], [status()], [], [status()]), 1):
+        office.days(1)
+        for _ in range(2):  # a session that is told twice counts once
+            office.look(*statuses, session=f"2026-01-0{number}")
+        seen.append(office.strategy().streak)
+    assert seen == [1, 2, 0, 1]
+
+
+def test_a_row_of_sessions_belongs_to_its_gate(office: Office) -> None:
+    days, fills = Criterion("days", "days", ">=", 0), Criterion("fills", "fills", ">=", 0)
+    office.adopted(Shadow)
+    office.look(status(stage="shadow"))
+    seen = []
+    for number, gate in enumerate(
+        [
+            PromotionGate(Shadow, (days,), streak=4),
+            PromotionGate(Shadow, (days,), streak=3),
+            PromotionGate(Shadow, (fills,), streak=3),
+            PromotionGate(Shadow, (days,)),
+            PromotionGate(Shadow, (days,), streak=3),
+        ],
+        1,
+    ):
+        office.ask(AddGate(gate))
+        office.days(1)
+        office.ask(RecordMetrics("mm", Shadow, {"fills": 1}))
+        office.look(status(), session=f"2026-01-0{number}", evaluate=False)
+        seen.append(office.ask(Evaluate("mm")).inputs.streak)
+    assert seen == [1, 2, 1, 0, 1]
+
+
 def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
     days = (Criterion("days", "days", ">=", 0),)
     office.ask(AddGate(PromotionGate(Shadow, days, streak=3)))
