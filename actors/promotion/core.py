@@ -257,8 +257,8 @@ def voided(
     """The strategy as it was before its newest transition, which was at `moved_us`.
 
     `earlier` is the record of then. The time since does not count as time in the stage, and the
-    engine's results of that time are no evidence. A version that came since is new to the stage:
-    the next status that names it begins a new episode, or freezes the strategy.
+    engine's results of that time are no evidence. The version is that of then, too: one that came
+    since is new to the stage.
 
     Raises: `StrategyRetired`, `CapitalExceeded`, `PolicyError`; `MetricError` for `by` or `reason`.
     """

@@ -807,9 +807,11 @@ def test_a_version_that_came_since_is_new_to_the_stage_of_a_void(office: Office)
     moved = office.ask(Promote("mm"))
     office.look(status(version="v2", stage="shadow"))
     office.ask(Void(moved.seq, "ann", "too early"))
-    assert office.ask(ReadSnapshot("mm")).metrics == GREEN
-    # They are the figures of another version.
+    # The figures of the stage are those of another version.
+    with pytest.raises(GateNotPassed):
+        office.ask(Promote("mm"))
     assert office.look(status(version="v2", stage="paper")) == ()
+    assert [line.kind for line in office.ask(PromotionHistory("mm"))][:2] == ["version", "void"]
     strategy = office.strategy()
     assert (strategy.stage, strategy.version, strategy.versions) == (Paper, "v2", 2)
     assert (strategy.episode.recorded, strategy.active_us(office.now_us)) == ({}, 0)
@@ -820,10 +822,34 @@ def test_a_version_that_came_since_freezes_a_void_to_real_money(office: Office) 
     office.look(status(version="v1"))
     moved = office.ask(Demote("mm", Shadow))
     office.look(status(version="v2", stage="shadow"))
-    office.ask(Void(moved.seq, "ann", "the wrong one"))
-    office.look(status(version="v2", stage="live-scaled"))
+    voided = office.ask(Void(moved.seq, "ann", "the wrong one"))
     strategy = office.strategy()
-    assert (strategy.stage, strategy.frozen, strategy.versions) == (Scaled, True, 2)
+    assert (voided.to_stage, strategy.stage, strategy.frozen) == (Scaled, Scaled, True)
+    office.look(status(version="v2", stage="live-scaled"))
+    assert (office.strategy().rev, office.strategy().versions) == (strategy.rev, 2)
+
+
+def test_a_version_that_goes_through_shadow_is_not_put_back_to_real_money(path: Path) -> None:
+    office = Office(path, policy_of(settings=PromotionSettings(on_new_version="shadow")), Capital())
+    office.adopted(Small)
+    office.look(status(version="v1"))
+    moved = office.ask(Demote("mm"))
+    office.look(status(version="v2", stage="shadow"))
+    with pytest.raises(Conflict, match="version v2 came since, which goes to shadow"):
+        office.ask(Void(moved.seq, "ann", "x"))
+    assert office.strategy().stage is Shadow
+    office.store.close()
+
+
+def test_the_first_version_that_is_known_after_a_void_is_no_new_one(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.green(Paper)
+    moved = office.ask(Promote("mm"))
+    office.look(status(version="v1", stage="shadow"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    strategy = office.strategy()
+    assert (strategy.version, strategy.versions) == ("v1", 1)
+    assert office.ask(ReadSnapshot("mm")).metrics == GREEN
 
 
 def test_a_promotion_that_a_new_version_took_back_is_not_voided(path: Path) -> None:
