@@ -141,12 +141,20 @@ def excess_minor(
 
 
 def check_capital(
-    after: Strategy, policy: PromotionPolicy, capital: Capital, others_minor: int
+    before: Strategy | None,
+    after: Strategy,
+    policy: PromotionPolicy,
+    capital: Capital,
+    others_minor: int,
 ) -> None:
-    """Whether the fund's capital allows this beside the others. Raises: `CapitalExceeded`."""
+    """Whether the fund's capital allows this beside the others; what raises nothing is allowed.
+
+    Raises: `CapitalExceeded`.
+    """
     room_minor = capital.room_minor(others_minor)
     wanted_minor = entitled_minor(after, policy, capital)
-    if room_minor is not None and wanted_minor and wanted_minor > room_minor:
+    known_minor = 0 if before is None else entitled_minor(before, policy, capital)
+    if room_minor is not None and wanted_minor > max(room_minor, known_minor):
         raise CapitalExceeded(
             after.name, after.stage.value, from_minor(wanted_minor), from_minor(room_minor)
         )

@@ -171,7 +171,7 @@ def promoted(
     if evaluation.verdict != "PASS" or evaluation.would_do == "demote" or waits:
         raise GateNotPassed(evaluation)
     after = msgspec.structs.replace(_moved(strategy, target, now_us), cap=cap)
-    check_capital(after, policy, capital, others_minor)
+    check_capital(strategy, after, policy, capital, others_minor)
     return Change(after, "promote", strategy, now_us, by, reason, evaluation)
 
 
@@ -257,17 +257,16 @@ def voided(
     """The strategy as it was before its newest transition, which was at `moved_us`.
 
     `earlier` is the record of then. The time since does not count as time in the stage, and the
-    engine's results of that time are no evidence. A version that came since is new to the stage:
-    the next status that names it begins a new episode, or freezes the strategy.
+    engine's results of that time are no evidence. The version is that of then, too: one that came
+    since is new to the stage.
 
     Raises: `StrategyRetired`, `CapitalExceeded`, `PolicyError`; `MetricError` for `by` or `reason`.
     """
     by, reason = loosening(by, reason, why=True)
     movable(strategy)
-    was_frozen_us = moved_us - earlier.frozen_since_us if earlier.frozen_since_us is not None else 0
+    stopped_us = moved_us if earlier.frozen_since_us is None else earlier.frozen_since_us
     episode = msgspec.structs.replace(
-        earlier.episode,
-        frozen_us=earlier.episode.frozen_us + was_frozen_us + now_us - moved_us,
+        earlier.stored(moved_us).left_out(stopped_us, now_us),
         track=earlier.episode.track.interrupted(strategy.episode.track),
         ready=False,
     )
@@ -284,8 +283,9 @@ def voided(
         cap=earlier.cap,
         over_minor=earlier.over_minor,
         streak=earlier.streak,
+        streak_gate=earlier.streak_gate,
     )
-    check_capital(after, policy, capital, others_minor)
+    check_capital(strategy, after, policy, capital, others_minor)
     return Change(after, "void", strategy, now_us, by, reason, voids=seq)
 
 
@@ -352,15 +352,12 @@ def frozen(strategy: Strategy, now_us: int, *, freeze: bool, by: str, reason: st
 
 
 def _with_frozen(strategy: Strategy, now_us: int, freeze: bool) -> Strategy:
-    since_us, episode = strategy.frozen_since_us, strategy.episode
-    if not freeze and since_us is not None:
-        spent_us = now_us - since_us
-        episode = msgspec.structs.replace(episode, frozen_us=episode.frozen_us + spent_us)
+    since_us = strategy.frozen_since_us
     return msgspec.structs.replace(
         strategy,
         frozen=freeze,
         frozen_since_us=(since_us or now_us) if freeze else None,
-        episode=episode,
+        episode=strategy.episode if freeze else strategy.left_out(since_us, now_us),
     )
 
 
@@ -388,8 +385,7 @@ def capped(
     raises = fraction > before
     by, reason = loosening(by, reason, why=True) if raises else tightening(by, reason)
     after = msgspec.structs.replace(strategy, cap=fraction, rev=strategy.rev + 1)
-    if raises:
-        check_capital(after, policy, capital, others_minor)
+    check_capital(strategy, after, policy, capital, others_minor)
     return Change(after, "cap", strategy, now_us, by, reason)
 
 

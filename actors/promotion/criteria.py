@@ -6,6 +6,7 @@ A limit is in the canonical unit of its metric. The unit of a part is the fracti
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
@@ -116,6 +117,11 @@ class PromotionGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("streak", f"{shown(self.streak)} is not a whole number >= 1")
         msgspec.structs.force_setattr(self, "transition", stage)
         msgspec.structs.force_setattr(self, "criteria", tuple(self.criteria))
+
+    @property
+    def hash(self) -> str:
+        """The name of these criteria, for all that was judged by them."""
+        return hashlib.blake2b(msgspec.json.encode(self.criteria), digest_size=6).hexdigest()
 
 
 class DefaultCriteria(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

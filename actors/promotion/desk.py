@@ -205,7 +205,7 @@ class Desk:
         change = self._beginning(request, now_us, adopt=True, reason=request.reason)
         after, others_minor = change.after, book.others_minor(change.after)
         if not request.over_capital:
-            check_capital(after, self.policy, self.capital, others_minor)
+            check_capital(None, after, self.policy, self.capital, others_minor)
         over_minor = excess_minor(after, self.policy, self.capital, others_minor)
         after = msgspec.structs.replace(after, over_minor=over_minor)
         return self._entered(msgspec.structs.replace(change, after=after), book, now_us)
@@ -412,9 +412,30 @@ class Desk:
             by=request.by,
             reason=request.reason,
         )
-        return self.moved(
-            change, book, now_us, schema.discarded(gone, now_us, change.by, change.reason)
+        return self.changed(
+            self.transition(change, schema.next_seq(book.rows)),
+            self._with_version(change, strategy.version, now_us),
+            book,
+            now_us,
+            schema.discarded(gone, now_us, change.by, change.reason),
         )
+
+    def _with_version(self, void: Change, version: str | None, now_us: int) -> tuple[Change, ...]:
+        """The void, and what a version that came since means to the stage that it returns to.
+
+        Raises: `Conflict` where that version may not be in this stage.
+        """
+        if version is None or version == void.after.version:
+            return (void,)
+        found = core.newly_versioned(void.after, version, self.policy, now_us, is_new=False)
+        if isinstance(found, Strategy):
+            return (msgspec.structs.replace(void, after=found),)
+        if found.after.stage is not void.after.stage:
+            raise Conflict(
+                f"version {version} came since, which goes to {found.after.stage.value} and not"
+                f" to {void.after.stage.value}"
+            )
+        return (void, found)
 
     def _without_cause(
         self, line: schema.Line, earlier: Strategy, book: Book

@@ -57,7 +57,7 @@ def evaluate(
         sessions=strategy.episode.track.sessions,
         frozen=strategy.frozen,
         cooldown_until_us=strategy.cooldown_until_us,
-        streak=strategy.streak,
+        streak=strategy.passed_in_a_row(gate),
         trials=trials,
         trial_variance=trial_variance,
         capital_minor=capital.fund_minor,

@@ -225,6 +225,7 @@ def session_ended(
     policy: PromotionPolicy,
     *,
     measured: bool,
+    begins: bool = False,
     named: bool = True,
     periods_per_year: float,
 ) -> Strategy:
@@ -232,19 +233,22 @@ def session_ended(
 
     `named`: the host names its sessions, so that no calendar tells how many ended since a value.
     Not `measured`: the engine said nothing of the strategy, so the session gives no sample, and
-    the earlier ones age by one.
+    the earlier ones age by one. `begins`: nor does one that ends with the first status.
     """
     episode, last = strategy.episode, strategy.episode.track.session
     both_dated = _ISO_DATE.fullmatch(session) and _ISO_DATE.fullmatch(last)
     # Sessions only go forward: a clock that stepped back must not end yesterday again.
     if session <= last if both_dated else session == last:
         return strategy
-    track = episode.track.ended(
-        session,
-        measured=measured,
-        soft_drawdown=policy.rung(strategy.stage).keep.drawdown,
-        remembered=policy.soft.sessions,
-    )
+    if measured:
+        track = episode.track.ended(
+            session,
+            measured=not begins,
+            soft_drawdown=policy.rung(strategy.stage).keep.drawdown,
+            remembered=policy.soft.sessions,
+        )
+    else:
+        track = episode.track.missed(session)
     # The calendar knows when its own sessions ended.
     closes_us = (*strategy.closes_us, ended_us)[-REMEMBERED_SESSIONS:] if named else ()
     ended = msgspec.structs.replace(episode, track=track)

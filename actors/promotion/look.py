@@ -148,7 +148,6 @@ class Look:
     def _ended(self, strategy: Strategy, reading: Reading | None, session: str) -> Strategy:
         """The record at the end of a session, and its sample."""
         track, policy = strategy.episode.track, self._desk.policy
-        rung = policy.rung(strategy.stage)
         # At the very first status nothing has been earned or lost yet.
         before = self._before[strategy.id].episode.track
         begins = reading is not None and (
@@ -160,20 +159,27 @@ class Look:
             session,
             self._ended_us,
             policy,
-            measured=reading is not None and not begins,
+            measured=reading is not None,
+            begins=begins,
             named=self._request.ended_us is None,
             periods_per_year=policy.periods_per_year or self._request.periods_per_year,
         )
-        if reading is None or after.episode.track.sessions == track.sessions:
-            return after
-        if rung.gate is not None and rung.gate.streak > 1:
-            passed = self._evaluate(after).verdict == "PASS"
-            after = msgspec.structs.replace(after, streak=after.streak + 1 if passed else 0)
-        sample = Sample(
-            session, reading.equity, reading.allocated, reading.n_trades, reading.n_wins
-        )
-        self._samples.append((after, sample))
+        sampled = reading is not None and after.episode.track.sessions > track.sessions
+        if after is not strategy:
+            after = self._in_a_row(after, sampled=sampled)
+        if reading is not None and sampled:
+            figures = (reading.equity, reading.allocated, reading.n_trades, reading.n_wins)
+            self._samples.append((after, Sample(session, *figures)))
         return after
+
+    def _in_a_row(self, strategy: Strategy, *, sampled: bool) -> Strategy:
+        """The record with the sessions in a row; one that gave no sample has not passed."""
+        gate = self._desk.policy.rung(strategy.stage).gate
+        if gate is None or gate.streak < 2:
+            return msgspec.structs.replace(strategy, streak=0) if strategy.streak else strategy
+        passed = sampled and self._evaluate(strategy).verdict == "PASS"
+        streak = strategy.passed_in_a_row(gate) + 1 if passed else 0
+        return msgspec.structs.replace(strategy, streak=streak, streak_gate=gate.hash)
 
     def to_demote(self) -> Iterator[Strategy]:
         """All of them, as they are after `see`: a recorded loss demotes without a report, too."""

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from ...wire.promotion import Evaluation, PromotionStage, Transition
+from .criteria import PromotionGate
 from .track import Track
 
 __all__ = ["REMEMBERED_SESSIONS", "Change", "Episode", "Metric", "Strategy"]
@@ -87,18 +88,31 @@ class Strategy(msgspec.Struct, frozen=True):
     # Real capital beyond the bound of all, which a person allowed; it ends with the stage.
     over_minor: int = 0
     streak: int = 0  # sessions in a row at whose end the gate passed
+    streak_gate: str = ""  # the hash of that gate
     # When the last few sessions ended that the host named, in any episode; (): a calendar says it.
     closes_us: tuple[int, ...] = ()
     # The newest counts and lengths of series that were recorded as since the registration.
     since_registration: Mapping[str, float] = {}
 
+    def passed_in_a_row(self, gate: PromotionGate) -> int:
+        """The sessions in a row at whose end this gate passed; another gate's are none of it."""
+        return self.streak if self.streak and self.streak_gate == gate.hash else 0
+
     def active_us(self, now_us: int) -> int:
         """Time in the stage, frozen time excluded. A clock that steps back takes nothing of the
         time stored.
         """
-        frozen_now = now_us - self.frozen_since_us if self.frozen_since_us is not None else 0
-        active_us = now_us - self.episode.entered_us - self.episode.frozen_us - frozen_now
+        until_us = now_us if self.frozen_since_us is None else self.frozen_since_us
+        active_us = until_us - self.episode.entered_us - self.episode.frozen_us
         return max(self.episode.active_us, active_us)
+
+    def left_out(self, since_us: int | None, now_us: int) -> Episode:
+        """The episode, where the time since then is not time in the stage.
+
+        It is never negative: a clock that steps back pauses the days until it has caught up.
+        """
+        spent_us = 0 if since_us is None else max(0, now_us - since_us)
+        return msgspec.structs.replace(self.episode, frozen_us=self.episode.frozen_us + spent_us)
 
     def stored(self, now_us: int) -> Strategy:
         """The record as it is stored now."""

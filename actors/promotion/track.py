@@ -84,7 +84,10 @@ class Track(msgspec.Struct, frozen=True):
     base_allocated: float = 0.0
     base_realized: float | None = None
     base_us: int = 0
-    opening: float = 0.0  # equity at the beginning of the running session, after capital changes
+    # Equity at the beginning of the running session, after capital changes; 0: not seen yet.
+    opening: float = 0.0
+    # Where its return begins, if no status was seen when it opened; 0: at the opening.
+    close: float = 0.0
     loss: float = 0.0  # the worst of the running session, as a fraction of its opening equity
     between: bool = False  # a session ended, and no status of the next one was seen
     realized: float | None = None  # at the engine, as last seen
@@ -104,12 +107,15 @@ class Track(msgspec.Struct, frozen=True):
             return self
         runs_known = None not in (self.run, reading.run)
         new_run = runs_known and self.run != reading.run
-        began_anew = new_run or (reading.realized == 0 and not runs_known)
+        fewer_trades = reading.n_trades < self.base_trades + self.trades
         flow = reading.allocated - self.allocated
-        if self.added_up and reading.adds_up and self.realized and began_anew:
-            # The engine's P&L began anew, and an equity computed from it lost the earlier P&L too.
-            flow -= self.realized
-        opening, peak = self._after_flow(flow)
+        if self.added_up and reading.adds_up and self.realized:
+            # A P&L of exactly 0 alone may be the loss of all that was gained. A loss stays one.
+            at_zero = reading.realized == 0 and (fewer_trades or self.realized < 0)
+            if new_run or (at_zero and not runs_known):
+                # The P&L began anew, and an equity computed from it lost the earlier P&L too.
+                flow -= self.realized
+        opening, peak = self._after_flow(self.opening, flow), self._after_flow(self.peak, flow)
         # Capital taken from below the losses leaves nothing, and then any fall is a total loss.
         fell = float(reading.equity < self.equity + flow)
         if opening <= 0 < reading.equity:
@@ -122,6 +128,7 @@ class Track(msgspec.Struct, frozen=True):
             equity=reading.equity,
             allocated=reading.allocated,
             opening=opening,
+            close=self._after_flow(self.close, flow),
             peak=peak,
             max_drawdown=max(self.max_drawdown, drawdown),
             loss=loss if self.between else max(self.loss, loss),
@@ -129,7 +136,7 @@ class Track(msgspec.Struct, frozen=True):
             realized=reading.realized if reading.realized is not None else self.realized,
             run=reading.run if reading.run is not None else self.run,
             added_up=reading.adds_up,
-            **self._counted(reading, new_run=new_run),
+            **self._counted(reading, anew=new_run or fewer_trades),
         )
 
     @property
@@ -164,10 +171,11 @@ class Track(msgspec.Struct, frozen=True):
     def interrupted(self, meanwhile: Track) -> Track:
         """The track of an episode that is taken up again after `meanwhile` in another stage.
 
-        The time between is no evidence. A session that ended then does not end again.
+        The time between is no evidence. A session that ended then does not end again, and was
+        missed here.
         """
-        session = max(self.session, meanwhile.session)
-        return msgspec.structs.replace(self, resumes=self.is_begun, session=session)
+        track = self if meanwhile.session == self.session else self.missed(meanwhile.session)
+        return msgspec.structs.replace(track, resumes=self.is_begun)
 
     def _resuming(self, reading: Reading) -> Track:
         """The time since the last status was in another stage: opening and peak move with the
@@ -178,7 +186,8 @@ class Track(msgspec.Struct, frozen=True):
             self,
             equity=reading.equity,
             allocated=reading.allocated,
-            opening=self.opening * moved,
+            opening=self.opening * moved if self.opening > 0 else max(0.0, reading.equity),
+            close=self.close * moved,
             peak=self.peak * moved,
             base_trades=reading.n_trades - self.trades,
             base_wins=reading.n_wins - self.wins,
@@ -225,12 +234,12 @@ class Track(msgspec.Struct, frozen=True):
             and self.added_up == reading.adds_up
         )
 
-    def _counted(self, reading: Reading, *, new_run: bool) -> dict[str, int]:
+    def _counted(self, reading: Reading, *, anew: bool) -> dict[str, int]:
         """Trades and wins of the episode. A count that starts anew is carried over: 40, 3 and 13
         are 53.
         """
         base_trades, base_wins = self.base_trades, self.base_wins
-        if new_run or reading.n_trades < base_trades + self.trades:
+        if anew:
             base_trades, base_wins = -self.trades, -self.wins
         # A count of wins that falls by itself was corrected, which is no new win.
         base_wins = min(base_wins, reading.n_wins - self.wins)
@@ -241,30 +250,46 @@ class Track(msgspec.Struct, frozen=True):
             "wins": reading.n_wins - base_wins,
         }
 
-    def _after_flow(self, flow: float) -> tuple[float, float]:
-        """Opening equity and peak after capital was given to the strategy or taken from it."""
+    def _after_flow(self, equity: float, flow: float) -> float:
+        """An earlier equity after capital was given to the strategy or taken from it."""
         if not flow:
-            return self.opening, self.peak
+            return equity
         base = self.equity + flow
         if self.equity > 0 and base > 0:
-            return self.opening * base / self.equity, self.peak * base / self.equity
+            return equity * base / self.equity
         # Nothing was left to compare with, so the new capital is a new beginning.
-        return max(base, 0.0), max(base, 0.0)
+        return max(base, 0.0)
+
+    def missed(self, session: str) -> Track:
+        """The track after a session at whose end no status was seen, which gives no sample.
+
+        The next status opens the session that runs then. What the equity did meanwhile is no loss
+        of that session, and belongs to the next return.
+        """
+        if not self.begun:
+            return msgspec.structs.replace(self, session=session)
+        return msgspec.structs.replace(
+            self, session=session, opening=0.0, close=self._return_base, between=True
+        )
+
+    @property
+    def _return_base(self) -> float:
+        return self.close if self.close > 0 else self.opening
 
     def ended(
         self, session: str, *, measured: bool, soft_drawdown: float | None, remembered: int
     ) -> Track:
-        """The track at the end of a session. Not `measured`: no status was seen at its end.
+        """The track at the end of a session. Not `measured`: the episode began at the very end.
 
-        The session in which the episode began counts from the base, unless it began at the very
-        end.
+        The session in which the episode began counts from the base.
         """
         if not measured or not self.begun:
             return msgspec.structs.replace(self, session=session)
-        if self.opening <= 0:  # no return can be told
+        base = self._return_base
+        if base <= 0:  # no return can be told
             opening = max(0.0, self.equity)
             return msgspec.structs.replace(self, session=session, opening=opening, between=True)
-        change = self.equity / self.opening - 1
+        change = self.equity / base - 1
         moments = self.moments.after(change)
         drawdown = max(0.0, 1 - self.equity / self.peak) if self.peak > 0 else 0.0
         beyond = soft_drawdown is not None and round(drawdown, 9) > round(soft_drawdown, 9)
@@ -278,6 +303,7 @@ class Track(msgspec.Struct, frozen=True):
             m3=moments.m3,
             m4=moments.m4,
             opening=self.equity,
+            close=0.0,
             last_return=change,
             between=True,
             breaches=breaches,
@@ -292,6 +318,7 @@ class Track(msgspec.Struct, frozen=True):
             or self.max_drawdown >= saved.max_drawdown + _DURABLE_STEP
             or self.loss >= saved.loss + _DURABLE_STEP
             or self.peak > saved.peak * (1 + _DURABLE_STEP)
+            or self.opening > 0 >= saved.opening
         )
 
     def next_episode(self) -> Track:

@@ -125,9 +125,9 @@ class Standing:
     rev: int = 1
     episodes: int = 1
     frozen: bool = False
-    # Days in the stage: `active_base_us` and the time since `running_us`; None: they do not run.
-    active_base_us: int = 0
-    running_us: int | None = None
+    # Days in the stage are the time since its begin, up to `stopped_us`, without `left_out_us`.
+    left_out_us: int = 0
+    stopped_us: int | None = None
     cooldown_us: int | None = None
     strikes_us: list[int] = dataclasses.field(default_factory=list)
     cap: float | None = None
@@ -170,14 +170,15 @@ class Standing:
         return max(self.stored_active_us, self.counted_us(now_us))
 
     def counted_us(self, now_us: int) -> int:
-        """As the clock counts it: one that was set back counts the same second twice, so that
-        freezing or recording in between gives no day.
-        """
-        return self.active_base_us + (0 if self.running_us is None else now_us - self.running_us)
+        """As the clock shows it now."""
+        until_us = now_us if self.stopped_us is None else self.stopped_us
+        return until_us - self.entered_us - self.left_out_us
 
-    def stop(self, now_us: int) -> None:
-        """Days stop."""
-        self.active_base_us, self.running_us = self.counted_us(now_us), None
+    def go_on(self, now_us: int) -> None:
+        """Days run again. A clock that was set back meanwhile gives none."""
+        if self.stopped_us is not None:
+            self.left_out_us += max(0, now_us - self.stopped_us)
+        self.stopped_us = None
 
 
 class Line(NamedTuple):
@@ -377,7 +378,7 @@ class Model:
             return
         if stage not in (Paper, Shadow):
             raise Refused(SkipRefused)
-        strategy = Standing(name, stage, now_us, budget, running_us=now_us)
+        strategy = Standing(name, stage, now_us, budget)
         self.note("register", strategy, None, "operator", now_us)
 
     def adopt(
@@ -391,7 +392,7 @@ class Model:
         known = self.strategies.get(name)
         if known is not None:
             raise Refused(StrategyRetired if known.stage is Retired else Conflict)
-        strategy = Standing(name, stage, now_us, budget, running_us=now_us)
+        strategy = Standing(name, stage, now_us, budget)
         if not over_capital and self.over_capital(strategy, stage):
             raise Refused(CapitalExceeded)
         self.note("adopt", strategy, None, "ann", now_us)
@@ -443,8 +444,8 @@ class Model:
             episode=strategy.episodes + 1,
             episodes=strategy.episodes + 1,
             rev=strategy.rev + 1,
-            active_base_us=0,
-            running_us=None if strategy.frozen else now_us,
+            left_out_us=0,
+            stopped_us=now_us if strategy.frozen else None,
             stored_active_us=0,
             cap=None,
             records=[],
@@ -528,7 +529,7 @@ class Model:
         after.cooldown_us = max(strategy.cooldown_us or 0, now_us + days * DAY_US)
         after.strikes_us = [*recent, now_us]
         if len(recent) + 1 >= 3:
-            after.frozen, after.running_us = True, None
+            after.frozen, after.stopped_us = True, now_us
         self.note("demote", after, strategy, "promotion", now_us, hard=True)
 
     def look(self, now_us: int) -> None:
@@ -551,9 +552,9 @@ class Model:
         after.rev += 1
         after.frozen = freeze
         if freeze:
-            after.stop(now_us)
+            after.stopped_us = now_us
         else:
-            after.running_us = now_us
+            after.go_on(now_us)
         self.note("freeze" if freeze else "unfreeze", after, strategy, "ann", now_us)
 
     def retire(self, name: str, now_us: int) -> None:
@@ -595,9 +596,12 @@ class Model:
             copy.deepcopy(line.before),
             rev=strategy.rev + 1,
             episodes=strategy.episodes,
-            active_base_us=line.before.counted_us(line.at_us),
-            running_us=None if line.before.frozen else now_us,
+            stored_active_us=line.before.active_us(line.at_us),
         )
+        if after.stopped_us is None:
+            after.stopped_us = line.at_us
+        after.go_on(now_us)
+        after.stopped_us = now_us if after.frozen else None
         if line.hard:
             deepest, worst = HARD_DRAWDOWN[after.stage], HARD_LOSS.get(after.stage, 2.0)
             after.records = [

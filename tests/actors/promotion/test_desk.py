@@ -603,6 +603,19 @@ def test_days_never_fall_below_what_was_stored_and_a_record_makes_none(office: O
     assert office.ask(ReadSnapshot("mm")).days_in_stage == 11
 
 
+def test_a_clock_that_swings_while_frozen_makes_no_day(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.days(1)
+    for _ in range(2):
+        office.ask(Freeze("mm", True, "ann", "hold"))
+        office.days(-12)
+        office.ask(Freeze("mm", False, "ann", "go on"))
+        office.days(12)
+    assert office.ask(ReadSnapshot("mm")).days_in_stage == 1
+    office.days(1)
+    assert office.ask(ReadSnapshot("mm")).days_in_stage == 2
+
+
 # -- void
 
 
@@ -678,7 +691,7 @@ def test_a_voided_promotion_ends_the_real_capital(office: Office) -> None:
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("before_s", [-86_400, -1, 0, 86_400], ids="before {}".format)
 @pytest.mark.parametrize("between_s", [-86_400, -1, 0, 86_400], ids="between {}".format)
-def test_a_voided_time_is_left_out_whichever_way_the_clock_went(
+def test_a_voided_or_frozen_time_is_left_out_and_no_step_of_the_clock_makes_days(
     office: Office, frozen: bool, before_s: int, between_s: int
 ) -> None:
     office.adopted(Shadow)
@@ -687,14 +700,18 @@ def test_a_voided_time_is_left_out_whichever_way_the_clock_went(
         office.ask(Freeze("mm", True, "ann", "hold"))
     office.now_us += before_s * 1_000_000
     moved = office.ask(Demote("mm"))
-    counted_us = 5 * DAY_US if frozen else before_s * 1_000_000
+    stopped_us = T0 + 5 * DAY_US if frozen else office.now_us
     office.now_us += between_s * 1_000_000
     office.ask(Void(moved.seq, "ann", "x"))
     if frozen:
         office.ask(Freeze("mm", False, "ann", "go on"))
+    # The days wait until a clock that was set back has caught up, and count on from there.
+    counted_us = max(0, stopped_us - T0)
+    assert office.strategy().active_us(office.now_us) == counted_us
+    waits_us = max(0, stopped_us - office.now_us)
     office.days(14)
-    # As if it had never moved; frozen time counts in neither direction.
-    assert office.strategy().active_us(office.now_us) == counted_us + 14 * DAY_US
+    expected_us = stopped_us - T0 + 14 * DAY_US - waits_us
+    assert office.strategy().active_us(office.now_us) == max(counted_us, expected_us)
 
 
 def test_a_void_needs_a_person_a_reason_and_room_for_the_capital(office: Office) -> None:
@@ -706,6 +723,14 @@ def test_a_void_needs_a_person_a_reason_and_room_for_the_capital(office: Office)
     office.adopted(Scaled, "other", budget_minor=50_000 * UNIT)
     with pytest.raises(CapitalExceeded):
         office.ask(Void(moved.seq, "ann", "x"))
+
+
+def test_a_void_that_lowers_the_capital_needs_no_room(office: Office) -> None:
+    office.adopted(Small)
+    office.green(Small)
+    moved = office.ask(Promote("mm", by="ann"))
+    office.adopted(Scaled, "other", over_capital=True)
+    assert step_of(office.ask(Void(moved.seq, "ann", "too early"))) == (100_000, 1_000)
 
 
 def test_a_void_gives_back_the_cap_and_what_a_person_did_since_ends(office: Office) -> None:
@@ -756,6 +781,43 @@ def test_a_session_that_does_not_pass_ends_the_row(office: Office) -> None:
     assert seen == [0, 1, 0, 1]
 
 
+def test_a_session_that_was_not_measured_ends_the_row(office: Office) -> None:
+    days = (Criterion("days", "days", ">=", 0),)
+    office.ask(AddGate(PromotionGate(Shadow, days, streak=3)))
+    office.adopted(Shadow)
+    office.look(status(stage="shadow"))
+    seen = []
+    for number, statuses in enumerate(([status()], [status()], [], [status()]), 1):
+        office.days(1)
+        for _ in range(2):  # a session that is told twice counts once
+            office.look(*statuses, session=f"2026-01-0{number}")
+        seen.append(office.strategy().streak)
+    assert seen == [1, 2, 0, 1]
+
+
+def test_a_row_of_sessions_belongs_to_its_gate(office: Office) -> None:
+    days, fills = Criterion("days", "days", ">=", 0), Criterion("fills", "fills", ">=", 0)
+    office.adopted(Shadow)
+    office.look(status(stage="shadow"))
+    seen = []
+    for number, gate in enumerate(
+        [
+            PromotionGate(Shadow, (days,), streak=4),
+            PromotionGate(Shadow, (days,), streak=3),
+            PromotionGate(Shadow, (fills,), streak=3),
+            PromotionGate(Shadow, (days,)),
+            PromotionGate(Shadow, (days,), streak=3),
+        ],
+        1,
+    ):
+        office.ask(AddGate(gate))
+        office.days(1)
+        office.ask(RecordMetrics("mm", Shadow, {"fills": 1}))
+        office.look(status(), session=f"2026-01-0{number}", evaluate=False)
+        seen.append(office.ask(Evaluate("mm")).inputs.streak)
+    assert seen == [1, 2, 1, 0, 1]
+
+
 def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
     days = (Criterion("days", "days", ">=", 0),)
     office.ask(AddGate(PromotionGate(Shadow, days, streak=3)))
@@ -787,9 +849,11 @@ def test_a_version_that_came_since_is_new_to_the_stage_of_a_void(office: Office)
     moved = office.ask(Promote("mm"))
     office.look(status(version="v2", stage="shadow"))
     office.ask(Void(moved.seq, "ann", "too early"))
-    assert office.ask(ReadSnapshot("mm")).metrics == GREEN
-    # They are the figures of another version.
+    # The figures of the stage are those of another version.
+    with pytest.raises(GateNotPassed):
+        office.ask(Promote("mm"))
     assert office.look(status(version="v2", stage="paper")) == ()
+    assert [line.kind for line in office.ask(PromotionHistory("mm"))][:2] == ["version", "void"]
     strategy = office.strategy()
     assert (strategy.stage, strategy.version, strategy.versions) == (Paper, "v2", 2)
     assert (strategy.episode.recorded, strategy.active_us(office.now_us)) == ({}, 0)
@@ -800,10 +864,34 @@ def test_a_version_that_came_since_freezes_a_void_to_real_money(office: Office) 
     office.look(status(version="v1"))
     moved = office.ask(Demote("mm", Shadow))
     office.look(status(version="v2", stage="shadow"))
-    office.ask(Void(moved.seq, "ann", "the wrong one"))
-    office.look(status(version="v2", stage="live-scaled"))
+    voided = office.ask(Void(moved.seq, "ann", "the wrong one"))
     strategy = office.strategy()
-    assert (strategy.stage, strategy.frozen, strategy.versions) == (Scaled, True, 2)
+    assert (voided.to_stage, strategy.stage, strategy.frozen) == (Scaled, Scaled, True)
+    office.look(status(version="v2", stage="live-scaled"))
+    assert (office.strategy().rev, office.strategy().versions) == (strategy.rev, 2)
+
+
+def test_a_version_that_goes_through_shadow_is_not_put_back_to_real_money(path: Path) -> None:
+    office = Office(path, policy_of(settings=PromotionSettings(on_new_version="shadow")), Capital())
+    office.adopted(Small)
+    office.look(status(version="v1"))
+    moved = office.ask(Demote("mm"))
+    office.look(status(version="v2", stage="shadow"))
+    with pytest.raises(Conflict, match="version v2 came since, which goes to shadow"):
+        office.ask(Void(moved.seq, "ann", "x"))
+    assert office.strategy().stage is Shadow
+    office.store.close()
+
+
+def test_the_first_version_that_is_known_after_a_void_is_no_new_one(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.green(Paper)
+    moved = office.ask(Promote("mm"))
+    office.look(status(version="v1", stage="shadow"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    strategy = office.strategy()
+    assert (strategy.version, strategy.versions) == ("v1", 1)
+    assert office.ask(ReadSnapshot("mm")).metrics == GREEN
 
 
 def test_a_promotion_that_a_new_version_took_back_is_not_voided(path: Path) -> None:

@@ -297,11 +297,15 @@ def test_more_real_money_waits_for_a_person_unless_the_gate_says_otherwise(
 def test_a_streak_is_sessions_in_a_row_that_passed(streak: int, move: str) -> None:
     criterion = Criterion("min_trades", "n_trades", ">=", 1)
     policy = gated(criterion, streak=3)
-    found = judged(strategy(recorded=AT_LIMIT, streak=streak), policy)
+    gate = policy.rung(Paper).gate
+    assert gate is not None
+    found = judged(strategy(recorded=AT_LIMIT, streak=streak, streak_gate=gate.hash), policy)
     assert (found.verdict, found.would_do) == ("PASS", move)
     if move == "none":
         assert found.blocked_by == (f"streak: {streak} of 3 sessions in a row passed",)
         assert found.next_possible_us is None
+    other = judged(strategy(recorded=AT_LIMIT, streak=streak, streak_gate="another"), policy)
+    assert other.blocked_by == ("streak: 0 of 3 sessions in a row passed",)
 
 
 def test_the_top_and_retired_strategies_have_no_way_up() -> None:

@@ -197,8 +197,44 @@ def test_one_session_or_constant_returns_have_no_sharpe_and_never_an_infinite_on
 
 
 def test_a_session_without_a_status_gives_no_sample() -> None:
-    found = track_of([101.0]).ended("later", measured=False, soft_drawdown=0.2, remembered=5)
+    found = track_of([101.0]).missed("later")
     assert (found.sessions, found.session) == (1, "later")
+    assert Track().missed("later") == Track(session="later")
+
+
+def test_the_first_status_after_a_missed_session_opens_the_running_one() -> None:
+    track = track_of([100.0]).missed("day 1").missed("day 2").seen(Reading(110.0, 100.0, 0, 0))
+    assert track.loss == 0.0
+    track = track.seen(Reading(100.0, 100.0, 0, 0))
+    assert track.opening == 110.0
+    assert track.loss == pytest.approx(1 / 11)
+
+
+def test_a_fall_in_a_missed_session_is_no_loss_of_the_next_and_belongs_to_its_return() -> None:
+    track = track_of([100.0]).missed("day 1").seen(Reading(94.0, 100.0, 0, 0))
+    # Capital that is given is no performance, in the missed session neither.
+    track = track.seen(Reading(188.0, 194.0, 0, 0))
+    assert track.loss == 0.0
+    assert track.max_drawdown == pytest.approx(0.06)
+    track = ended(track.seen(Reading(190.0, 194.0, 0, 0)), "day 2")
+    assert track.last_return == pytest.approx(0.95 - 1)
+    track = ended(track.seen(Reading(190.0, 194.0, 0, 0)), "day 3")
+    assert (track.sessions, track.last_return) == (3, 0.0)
+
+
+def test_a_session_that_ended_in_another_stage_was_missed_in_this_one() -> None:
+    track, elsewhere = track_of([100.0]), Track(session="day 1")
+    assert track.seen(Reading(96.0, 100.0, 0, 0)).loss == pytest.approx(0.04)
+    track = track.seen(Reading(96.0, 100.0, 0, 0)).interrupted(elsewhere)
+    track = track.seen(Reading(48.0, 50.0, 0, 0)).seen(Reading(47.0, 50.0, 0, 0))
+    assert track.opening == 48.0
+    assert track.loss == pytest.approx(1 / 48)
+    assert track.max_drawdown == pytest.approx(1 - 0.96 * 47 / 48)
+
+
+def test_an_opening_that_was_seen_late_outlives_a_crash() -> None:
+    saved = track_of([100.0]).missed("day 1")
+    assert saved.seen(Reading(100.0, 100.0, 0, 0)).is_worth_saving(saved)
 
 
 def test_only_the_last_few_breaches_are_remembered_and_the_limit_itself_is_none() -> None:
@@ -331,14 +367,23 @@ def test_counters_that_restart_at_any_moment_lose_no_trade_that_was_seen(
         assert 0 <= track.wins <= track.trades
 
 
-@pytest.mark.parametrize("run", ["b", None])
-def test_profit_that_a_restarted_engine_forgets_is_no_loss(run: str | None) -> None:
+@pytest.mark.parametrize(("run", "n_trades"), [("b", 9), ("b", 0), (None, 0)])
+def test_profit_that_a_restarted_engine_forgets_is_no_loss(run: str | None, n_trades: int) -> None:
     track = Track().seen(Reading(1_000.0, 1_000.0, 0, 0, 0.0, 0.0, "a"))
-    track = track.seen(Reading(1_200.0, 1_000.0, 0, 0, 200.0, 0.0, "a"))
-    track = track.seen(Reading(1_000.0, 1_000.0, 0, 0, 0.0, 0.0, run))
+    track = track.seen(Reading(1_200.0, 1_000.0, 9, 5, 200.0, 0.0, "a"))
+    track = track.seen(Reading(1_000.0, 1_000.0, n_trades, 0, 0.0, 0.0, run))
     assert track.max_drawdown == pytest.approx(0)
     assert track.loss == pytest.approx(0)
     assert ended(track, "day 0").last_return == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("run", "n_trades"), [("a", 0), ("a", 10), (None, 9), (None, 10)])
+def test_a_loss_of_exactly_the_profit_is_a_loss(run: str | None, n_trades: int) -> None:
+    """Without a run, fewer trades tell a restart; with one, it alone does."""
+    track = Track().seen(Reading(1_000.0, 1_000.0, 0, 0, 0.0, 0.0, run))
+    track = track.seen(Reading(1_500.0, 1_000.0, 9, 5, 500.0, 0.0, run))
+    track = track.seen(Reading(1_000.0, 1_000.0, n_trades, 0, 0.0, 0.0, run))
+    assert track.max_drawdown == pytest.approx(1 / 3)
 
 
 def test_loss_that_a_restarted_engine_forgets_stays_a_loss() -> None:

@@ -834,7 +834,7 @@ def test_no_order_of_moves_entitles_beyond_the_capital(moves: list[tuple[str, in
                 after = core.registered(
                     f"s{number}", Small, T0, by="x", adopt=True, reason="x", budget_minor=4 * 10**12
                 ).after
-                check_capital(after, policy, BOUND, others)
+                check_capital(None, after, policy, BOUND, others)
             elif kind == "promote":
                 green = with_record(held[number], Record(GREEN, T0), 252)
                 found = evaluate(green, policy, T0, capital=BOUND, others_minor=others)
