@@ -419,6 +419,30 @@ def test_a_damaged_page_is_told_with_the_name_of_its_file(
     assert not (db.parent / "copy.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("ledger entries", b'"day":"'),
+        ("ledger deposit 5", b'{"floats"'),
+        ("why s", b'{"active_us"'),
+        ("strategy promote s", b'{"active_us"'),
+    ],
+)
+def test_a_damaged_record_is_told_with_the_name_of_its_file(
+    command: Command, db: Path, words: str, text: bytes
+) -> None:
+    assert command("strategy", "register", "s").code == 0
+    with apsw.Connection(str(db)) as connection:
+        connection.pragma("wal_checkpoint(TRUNCATE)")
+    connection.close()
+    content = db.read_bytes()
+    assert text in content
+    db.write_bytes(content.replace(text, bytes(len(text) * "?", "ascii")))
+    ended = command(*words.split())
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith(f"fundops: {db}: cannot be ")
+
+
 def test_a_damaged_page_keeps_no_switch_from_being_engaged(command: Command, db: Path) -> None:
     damage(db, "meta")
     ended = command("kill-switch", "engage", "--reason", "r")
