@@ -378,9 +378,10 @@ def damage(db: Path, table: str) -> None:
     """Write over the page that holds the root of a table, in the file itself."""
     connection = apsw.Connection(str(db))
     connection.pragma("wal_checkpoint(TRUNCATE)")
-    ((root,),) = connection.execute(
+    rows: list[Any] = connection.execute(
         "SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)
     ).fetchall()
+    ((root,),) = rows
     size = connection.pragma("page_size")
     connection.close()
     with db.open("r+b") as file:
