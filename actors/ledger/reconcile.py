@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ...runtime import shown
@@ -45,7 +45,11 @@ def reconcile(
         for instrument, change in quantities.get(day, {}).items():
             held[instrument] = held.get(instrument, 0) + change
         if day in stated:
-            found[day] = _Found(*_breaks(stated[day], held_cash, held, slack))
+            stated_cash, stated_positions = stated[day]
+            found[day] = _Found(
+                _cash_breaks(held_cash, stated_cash, slack),
+                _position_breaks(held, stated_positions),
+            )
     return _answer(rows, found, agreed)
 
 
@@ -87,28 +91,24 @@ def _quantities(day: str, positions: Mapping[str, Amount] | None) -> Mapping[str
     }
 
 
-def _breaks(
-    stated: _Stated, cash: int, held: Mapping[str, int], slack: int
-) -> Iterator[list[Break] | None]:
-    stated_cash, quantities = stated
-    if stated_cash is None:
-        yield None
-    elif abs(cash - stated_cash) > slack:
-        yield [Break(CASH, from_minor(cash), from_minor(stated_cash))]
-    else:
-        yield []
-    if quantities is None:
-        yield None
-    else:
-        pairs = (
-            (instrument, held.get(instrument, 0), quantities.get(instrument, 0))
-            for instrument in sorted({*held, *quantities})
-        )
-        yield [
-            Break(instrument, from_minor(books), from_minor(statement))
-            for instrument, books, statement in pairs
-            if books != statement
-        ]
+def _cash_breaks(books: int, stated: int | None, slack: int) -> list[Break] | None:
+    if stated is None:
+        return None
+    if abs(books - stated) <= slack:
+        return []
+    return [Break(CASH, from_minor(books), from_minor(stated))]
+
+
+def _position_breaks(
+    held: Mapping[str, int], stated: Mapping[str, int] | None
+) -> list[Break] | None:
+    if stated is None:
+        return None
+    return [
+        Break(instrument, from_minor(books), from_minor(statement))
+        for instrument in sorted({*held, *stated})
+        if (books := held.get(instrument, 0)) != (statement := stated.get(instrument, 0))
+    ]
 
 
 def _compared(found: Mapping[str, list[Break] | None], known: str) -> Compared:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
+import msgspec
 
 from ...wire.errors import DatabaseError, StorageDegraded
 from .migrations import APPLICATION_ID, check_ours, migrate
@@ -19,6 +20,7 @@ from .migrations import APPLICATION_ID, check_ours, migrate
 __all__ = [
     "APPLICATION_ID",
     "BUSY_TIMEOUT_MS",
+    "DAMAGE",
     "check_writable",
     "errors_named",
     "open_database",
@@ -30,6 +32,9 @@ BUSY_TIMEOUT_MS = 4_500
 JOURNAL_SIZE_LIMIT = 64 * 2**20
 WAL_AUTOCHECKPOINT_PAGES = 4_096
 CACHE_KIB = 64 * 2**10
+
+# A damaged page shows as an error of SQLite, a text that is no UTF-8, or a record that is none.
+DAMAGE = (apsw.Error, UnicodeDecodeError, msgspec.DecodeError)
 
 
 def open_database(path: Path, migrations: Sequence[str]) -> apsw.Connection:
@@ -70,7 +75,7 @@ def errors_named(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, UnicodeDecodeError, apsw.Error) as error:
+    except (OSError, *DAMAGE) as error:
         raise DatabaseError(path, f"cannot be used: {error}") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 
 from ...wire.errors import DatabaseError
-from .database import APPLICATION_ID, BUSY_TIMEOUT_MS
+from .database import APPLICATION_ID, BUSY_TIMEOUT_MS, DAMAGE
 from .files import OpenFiles, keep_from_children
 
 __all__ = ["Reader", "Rows"]
@@ -90,8 +90,7 @@ class Reader(Rows):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-        # A damaged page may show as a text that is no UTF-8.
-        if isinstance(error, apsw.Error | UnicodeDecodeError):
+        if isinstance(error, DAMAGE):
             raise DatabaseError(self.path, _why_unreadable(error)) from error
 
 

@@ -17,7 +17,7 @@ import trio
 
 from fundops.actors.ledger import LedgerActor
 from fundops.actors.ledger.keys import new_key
-from fundops.actors.persistence import PersistenceActor, check_writable
+from fundops.actors.persistence import PersistenceActor, check_writable, errors_named
 from fundops.control.arguments import check_carried
 from fundops.control.audit import Caller
 from fundops.control.client import call
@@ -107,9 +107,9 @@ async def _alone(
     path: Path, identity: Mapping[str, str], command: str, arguments: Mapping[str, Any], by: str
 ) -> Any:
     clock = SystemClock()
-    ledger = ChildSpec(
-        "ledger", partial(LedgerActor, path, clock, identity["currency"], meta.rules_of(identity))
-    )
+    with errors_named(path):
+        rules = meta.rules_of(identity)
+    ledger = ChildSpec("ledger", partial(LedgerActor, path, clock, identity["currency"], rules))
     specs: list[ChildSpec | SupervisorSpec] = [
         ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS)),
         SupervisorSpec("subsystems", (ledger,)),

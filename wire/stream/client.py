@@ -153,7 +153,7 @@ def _explained(errors: BaseExceptionGroup[BaseException], problem: str) -> BaseE
 
 
 def sent_nonsense(error: BadMessage) -> StatusClosed:
-    """The end of a stream whose server sent what is no message, or makes no sense."""
+    """The end of a stream whose server sent an invalid message."""
     return StatusClosed(CloseCode.BAD_MESSAGE, f"the server sent an invalid message: {error}")
 
 

@@ -378,9 +378,10 @@ def damage(db: Path, table: str) -> None:
     """Write over the page that holds the root of a table, in the file itself."""
     connection = apsw.Connection(str(db))
     connection.pragma("wal_checkpoint(TRUNCATE)")
-    ((root,),) = connection.execute(
+    rows: list[Any] = connection.execute(
         "SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)
     ).fetchall()
+    ((root,),) = rows
     size = connection.pragma("page_size")
     connection.close()
     with db.open("r+b") as file:
@@ -417,6 +418,30 @@ def test_a_damaged_page_is_told_with_the_name_of_its_file(
     assert ended.err.startswith((f"fundops: {db}: ", "fundops: fund.db: "))
     assert "malformed" in ended.err or "damaged" in ended.err
     assert not (db.parent / "copy.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("ledger entries", b'"day":"'),
+        ("ledger deposit 5", b'{"floats"'),
+        ("why s", b'{"active_us"'),
+        ("strategy promote s", b'{"active_us"'),
+    ],
+)
+def test_a_damaged_record_is_told_with_the_name_of_its_file(
+    command: Command, db: Path, words: str, text: bytes
+) -> None:
+    assert command("strategy", "register", "s").code == 0
+    with apsw.Connection(str(db)) as connection:
+        connection.pragma("wal_checkpoint(TRUNCATE)")
+    connection.close()
+    content = db.read_bytes()
+    assert text in content
+    db.write_bytes(content.replace(text, bytes(len(text) * "?", "ascii")))
+    ended = command(*words.split())
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith(f"fundops: {db}: cannot be ")
 
 
 def test_a_damaged_page_keeps_no_switch_from_being_engaged(command: Command, db: Path) -> None:
