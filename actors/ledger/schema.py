@@ -19,7 +19,7 @@ from ...wire.money import from_minor
 from ...wire.persistence import Statement
 from ..persistence import Reader, Rows
 from .accounts import CASH, REVENUE, in_asset
-from .book import Book, Draft
+from .book import Book, Draft, Settled, settled_by
 from .entry import GENESIS, BalanceKey, Close, Entry, Lot, LotKey, Original, utc_day
 
 __all__ = [
@@ -252,6 +252,12 @@ WHERE kind IN ('period_close', 'period_reopen') AND asset = ? GROUP BY 1, 2
 """
 
 
+# Found by their keys, which have an index; ";" is the character after ":".
+_SETTLEMENTS = """
+SELECT payload FROM entry WHERE key >= 'settlement:' AND key < 'settlement;' ORDER BY seq
+"""
+
+
 def load_book(reader: Rows, currency: str) -> Book:
     """The book as it is on disk; `closes` holds the closes that were not taken back."""
     balances: dict[BalanceKey, int] = {
@@ -274,7 +280,10 @@ def load_book(reader: Rows, currency: str) -> Book:
         if account in REVENUE
     }
     of_days = [Close(*close) for close in closes]
-    return Book(currency, balances, lots, seq, head, of_days, closed=closed)
+    settled: dict[LotKey, Settled] = {}
+    for (payload,) in reader.each(_SETTLEMENTS):
+        settled |= settled_by(_decode(payload), settled.get)
+    return Book(currency, balances, lots, seq, head, of_days, closed=closed, settled=settled)
 
 
 # -- as of a time
