@@ -211,7 +211,7 @@ def look(
         why = f"host silent for {blind_s:.0f} s with real money live, limit {limit_s:.0f} s"
         if settings.on_blind == "kill":
             kill = why
-        elif not state.blind:
+        else:
             emergency = why
     if observing:
         told, kill, kill_notes = _would_kill(told, kill)

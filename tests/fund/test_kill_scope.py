@@ -520,6 +520,24 @@ async def test_a_silent_host_without_real_money_is_no_emergency() -> None:
         assert "Host silent with real money live" not in [a.title for a in world.sent_alerts()]
 
 
+async def test_an_emergency_stop_for_silence_is_called_until_it_returned() -> None:
+    fake = _stages(a="live-small")
+    async with virtual_fund(fake) as world:
+        await _ticks(world, 1)
+        fake.failures |= {"strategies": RuntimeError("gone"), "emergency_stop": OSError("no line")}
+        for tick in range(64):
+            await _ticks(world, 1)
+            if tick > 58:
+                await trio.testing.wait_all_tasks_blocked(0.05)
+        tried = [call[0] for call in fake.calls].count("emergency_stop")
+        assert tried >= 3
+        del fake.failures["emergency_stop"]
+        for _ in range(5):
+            await _ticks(world, 1)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        assert [call[0] for call in fake.calls].count("emergency_stop") == tried + 1
+
+
 async def test_each_silence_is_an_emergency_of_its_own() -> None:
     fake = _stages(a="live-small")
     async with virtual_fund(fake) as world:
