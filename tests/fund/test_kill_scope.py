@@ -13,14 +13,14 @@ import pytest
 import trio
 import trio.testing
 
-from fundops import PromotionStage, StopReport, StrategyStatus
+from fundops import PromotionStage, StopReport, StrategyStatus, VirtualClock
 from fundops.actors.guard import actor as guard_actor
 from fundops.actors.guard import core
 from fundops.actors.guard.marker import Marker
 from fundops.actors.oversight import OversightActor
 from fundops.actors.persistence import DurableActor
 from fundops.runtime import in_pieces
-from fundops.testing import FakeController, VirtualFund, virtual_fund
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import BadRequest, StopNotConfirmed
 from fundops.wire.guard import KillStatus
 from fundops.wire.recovery import RecoveryPhase
@@ -536,6 +536,22 @@ async def test_an_emergency_stop_for_silence_is_called_until_it_returned() -> No
             await _ticks(world, 1)
             await trio.testing.wait_all_tasks_blocked(0.05)
         assert [call[0] for call in fake.calls].count("emergency_stop") == tried + 1
+
+
+async def test_a_silence_outlives_a_restart_until_the_host_speaks(tmp_path: Path) -> None:
+    path, again = tmp_path / "fund.db", "Host reports again"
+    fake, clock = _stages(a="live-small"), VirtualClock(START_US)
+    async with virtual_fund(fake, clock=clock, db_path=path, self_healing_enabled=True) as world:
+        await _ticks(world, 1)
+        fake.failures["strategies"] = RuntimeError("gone")
+        await _ticks(world, 70)
+        assert "Host silent with real money live" in [a.title for a in world.sent_alerts()]
+    async with virtual_fund(fake, clock=clock, db_path=path, self_healing_enabled=True) as world:
+        await _ticks(world, 3)
+        assert again not in [alert.title for alert in world.sent_alerts()]
+        fake.failures.clear()
+        await _ticks(world, 3)
+        assert [alert.title for alert in world.sent_alerts()].count(again) == 2
 
 
 async def test_each_silence_is_an_emergency_of_its_own() -> None:
