@@ -554,6 +554,22 @@ async def test_a_silence_outlives_a_restart_until_the_host_speaks(tmp_path: Path
         assert [alert.title for alert in world.sent_alerts()].count(again) == 2
 
 
+async def test_a_pause_that_the_engine_missed_outlives_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "fund.db"
+    status = StrategyStatus("a", "running", equity=1_000, allocated=1_000)
+    fake, clock = FakeController(status), VirtualClock(START_US)
+    fake.failures["pause"] = ConnectionError("no line")
+    async with virtual_fund(fake, clock=clock, db_path=path) as world:
+        await _ticks(world, 1)
+        fake.set("a", equity=700)
+        await _ticks(world, 3)
+    del fake.failures["pause"]
+    fake.calls.clear()
+    async with virtual_fund(fake, clock=clock, db_path=path) as world:
+        await _ticks(world, 3)
+        assert [call[:2] for call in fake.calls] == [("pause", "a")]
+
+
 async def test_each_silence_is_an_emergency_of_its_own() -> None:
     fake = _stages(a="live-small")
     async with virtual_fund(fake) as world:
