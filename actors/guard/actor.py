@@ -90,8 +90,11 @@ class GuardHost(Protocol):
     def watch_stop(self) -> None:
         """Call `emergency_stop` when the host does not react under the kill switch."""
 
-    def start_emergency_stop(self, why: str) -> None:
-        """Begin to call `emergency_stop` without the kill switch, and return at once."""
+    def start_emergency_stop(self, why: str, *, again: bool = False) -> None:
+        """Begin to call `emergency_stop` without the kill switch, and return at once.
+
+        `again`: the emergency is the one of before, in which a call may have returned.
+        """
 
     def start_keep_alive(self, until_us: int) -> None:
         """Begin to tell the engine until when the leases last, and return at once."""
@@ -255,6 +258,7 @@ class GuardActor(Actor):
             opening_nav_minor=request.opening_nav_minor,
             observing=self._host.observing,
         )
+        was_blind = self._state.blind
         found = await in_pieces(looking)
         self._said_s = request.said_s
         seq = self._state.seq if found.problem or request.seq is None else request.seq
@@ -267,7 +271,7 @@ class GuardActor(Actor):
         else:
             self._keep_stopped(request)
         if found.emergency:
-            self._host.start_emergency_stop(found.emergency)
+            self._host.start_emergency_stop(found.emergency, again=was_blind)
         if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
             await self._renew_leases(
                 request.statuses, request.terms, request.doubts, request.session

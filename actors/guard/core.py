@@ -225,14 +225,16 @@ def look(
         fund, fund_notes = daily.state, [*fund_notes, *daily.alerts]
     any_live = any(book.real and not book.left for book in books.values())
     # A fund without strategies, such as one that keeps books alone, misses no word of a host.
-    told, silence_notes = _silence(fund, settings, blind_s if books else 0.0, any_live=any_live)
+    silent_s = blind_s if books else 0.0
+    spoken = listed or bool(statuses)
+    told, silence_notes = _silence(fund, settings, silent_s, any_live=any_live, spoken=spoken)
     emergency = ""
-    if told.blind:
+    if told.blind and silent_s:
         limit_s = settings.max_blind_s
         why = f"host silent for {blind_s:.0f} s with real money live, limit {limit_s:.0f} s"
         if settings.on_blind == "kill":
             kill = why
-        elif not state.blind:
+        else:
             emergency = why
     if observing:
         told, kill, kill_notes = _would_kill(told, kill)
@@ -432,9 +434,12 @@ def counters_confirmed(name: str, by: str) -> AlertDraft:
 
 
 def _silence(
-    state: GuardState, settings: GuardSettings, blind_s: float, *, any_live: bool
+    state: GuardState, settings: GuardSettings, blind_s: float, *, any_live: bool, spoken: bool
 ) -> tuple[GuardState, list[AlertDraft]]:
-    """Tell a silence once, that it lasts too long once, and its end."""
+    """Tell a silence once, that it lasts too long once, and its end.
+
+    A silence of before a restart goes on until the host has `spoken`.
+    """
     blind = blind_s >= settings.max_blind_s and any_live
     notes: list[AlertDraft] = []
     if blind_s and not state.silent:
@@ -457,13 +462,15 @@ def _silence(
                 "blind",
             )
         )
-    if not blind_s:
+    over = not blind_s and spoken
+    if over:
         if state.silent:
             notes.append(_over(Category.GENERAL, "Host reports again", None, "silent"))
         if state.blind:
             notes.append(_over(Category.GENERAL, "Host reports again", None, "blind"))
-    blind_told = blind or (state.blind and bool(blind_s))
-    return msgspec.structs.replace(state, silent=bool(blind_s), blind=blind_told), notes
+    silent_told = bool(blind_s) or (state.silent and not over)
+    blind_told = blind or (state.blind and not over)
+    return msgspec.structs.replace(state, silent=silent_told, blind=blind_told), notes
 
 
 def closed(name: str, why: str) -> list[AlertDraft]:

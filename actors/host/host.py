@@ -690,10 +690,13 @@ class Host:
     def _on_stuck_loop(self) -> None:
         self._call_emergency("loop", f"its event loop has not turned for {LOOP_TURN_S:g} s")
 
-    def start_emergency_stop(self, why: str) -> None:
-        """Call `emergency_stop` once without the kill switch, if the engine has it."""
+    def start_emergency_stop(self, why: str, *, again: bool = False) -> None:
+        """Call `emergency_stop` without the kill switch, if the engine has it.
+
+        `again`: the emergency is the one of before, in which a call that returned is enough.
+        """
         if self._emergency is not None:
-            self._emergencies += 1
+            self._emergencies += not again
             self._call_emergency(self._emergencies, why)
 
     def _call_emergency(self, cause: Hashable, why: str) -> None:

@@ -55,6 +55,7 @@ from .entry import (
     Sealed,
     canonical,
     chain_hash,
+    content_of,
     encode_payloads,
     kind_of,
     utc_day,
@@ -81,9 +82,9 @@ from .fields import (
     is_time,
 )
 from .flows import FLOWS_KEPT, flow_among, others_worth
-from .keys import reversal_key_of
+from .keys import SETTLEMENT, reversal_key_of
 
-__all__ = ["RUN", "Book", "Draft", "PriceAt"]
+__all__ = ["RUN", "Book", "Draft", "PriceAt", "Settled", "settled_by"]
 
 # Entries, legs or lots that are worked on in one go. They take some milliseconds, where handing
 # work to a thread and back takes a quarter of one.
@@ -101,6 +102,24 @@ class PriceAt(NamedTuple):
     value: Decimal  # of one unit, in the fund's currency, with every digit that was given
 
 
+class Settled(NamedTuple):
+    """The settlement of a strategy's market that the engine has reported."""
+
+    seq: int  # of its newest entry
+    # When it was booked first. A later fill is of a market of the same name that trades again.
+    at_us: int
+
+
+def settled_by(entry: Entry, before: Callable[[LotKey], Settled | None]) -> dict[LotKey, Settled]:
+    """The market that an entry settles, if any; `before` gives the settlements so far."""
+    if entry.kind != kind_of(BookSettlement) or not entry.key.startswith(SETTLEMENT):
+        return {}
+    content = content_of(entry)
+    key = (entry.strategy, content["market"])
+    first = None if content.get("paid") is None else before(key)
+    return {key: Settled(entry.seq, entry.recorded_us if first is None else first.at_us)}
+
+
 class Book:
     """The durable state: balances, open lots, closed periods, and the end of the journal."""
 
@@ -114,6 +133,7 @@ class Book:
         closes: Sequence[Close] = (),
         prices: Mapping[str, PriceAt] | None = None,
         closed: Balances | None = None,
+        settled: Mapping[LotKey, Settled] | None = None,
     ) -> None:
         self.currency = currency
         # Oldest first. Nothing is booked on the day of the last one or before.
@@ -132,6 +152,7 @@ class Book:
         # Of each revenue account, the amount that period closes have moved into RETAINED.
         self.closed: dict[BalanceKey, int] = dict(closed or {})
         self.flows: tuple[ExternalFlow, ...] = ()  # the newest ones, oldest first
+        self.settled: dict[LotKey, Settled] = dict(settled or {})
 
     def total(self, account: str) -> int:
         """The balance of an account over all strategies, in minor units of the fund's currency."""
@@ -150,6 +171,10 @@ class Book:
     def open_lots(self, key: LotKey) -> Lots:
         """Open lots by id, oldest first."""
         return self.lots.get(key, {})
+
+    def settlement_of(self, key: LotKey) -> Settled | None:
+        """The reported settlement of a strategy's market; None: it is not settled."""
+        return self.settled.get(key)
 
     def holders(self, instrument: str) -> list[str | None]:
         """The strategies that have open lots of an instrument, by name; the fund itself first."""
@@ -178,6 +203,7 @@ class Book:
                 self.lots[key] = lots
             else:
                 self.lots.pop(key, None)
+        self.settled.update(draft.settled)
         self.seq, self.closes, self.units = draft.seq, draft.closes, draft.units
         self.worths, self.prices, self.closed = draft.worths, draft.prices, draft.closed
         if draft.flows:
@@ -213,6 +239,7 @@ class Draft:
         self.balances: dict[BalanceKey, int] = {}
         self.totals: dict[str, int] = {}
         self.lots: dict[LotKey, dict[int, Lot]] = {}
+        self.settled: dict[LotKey, Settled] = {}  # by these entries alone
         # Other assets are few, so these two are copied whole.
         self.worths: dict[str, int] = dict(base.worths)
         self.prices: dict[str, PriceAt] = dict(base.prices)
@@ -234,6 +261,10 @@ class Draft:
     def open_lots(self, key: LotKey) -> Lots:
         """As `Book.open_lots`, with the entries of this draft."""
         return self.lots[key] if key in self.lots else self.base.open_lots(key)
+
+    def settlement_of(self, key: LotKey) -> Settled | None:
+        """As `Book.settlement_of`, with the entries of this draft."""
+        return self.settled.get(key) or self.base.settlement_of(key)
 
     def total_in(self, account: str, asset: str) -> int:
         """As `Book.total_in`, with the entries of this draft."""
@@ -291,6 +322,7 @@ class Draft:
         self.balances.update(draft.balances)
         self.totals.update(draft.totals)
         self.lots.update(draft.lots)
+        self.settled.update(draft.settled)
         self.entries += draft.entries
         self.flows += draft.flows
         self._reversals |= draft._reversals
@@ -494,6 +526,7 @@ class Draft:
             lots[lot.id] = lot
             if out_of_order:
                 self.lots[lot_key] = dict(sorted(lots.items()))
+        self.settled.update(settled_by(entry, self.settlement_of))
         if entry.kind == "period_close":
             self.closes = (*self.closes, Close(entry.day, entry.seq))
         elif entry.kind == "period_reopen":

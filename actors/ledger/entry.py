@@ -190,6 +190,12 @@ def request_of(entry: Entry) -> str:
     return _CANONICAL.encode([entry.kind, content]).decode()
 
 
+def content_of(entry: Entry) -> dict[str, Any]:
+    """The fields of the request that an entry was booked for, amounts as in `canonical`."""
+    content: dict[str, Any] = msgspec.json.decode(request_of(entry))[1]
+    return content
+
+
 def _canonical_form(event: Event | Correct) -> list[object]:
     fields: dict[str, Any] = msgspec.structs.asdict(event)
     del fields["key"]

@@ -11,8 +11,10 @@ from .fields import KEY_MAX
 __all__ = [
     "MINTED_BELOW",
     "RESERVED",
+    "SETTLEMENT",
     "cash_event_key",
     "fill_prefix",
+    "late_settlement_key",
     "new_key",
     "old_fill_key",
     "reversal_key_of",
@@ -23,9 +25,10 @@ __all__ = [
 # 30,000 years. So all of them sort below this text.
 MINTED_BELOW = "1"
 
+SETTLEMENT = "settlement:"
 # Prefixes of the keys of reported fills, settlements and cash events. A caller that took such a key
 # would block the report that comes later.
-RESERVED = ("fill:", "settlement:", "cash_event:")
+RESERVED = ("fill:", SETTLEMENT, "cash_event:")
 
 # Ids up to this length stand in a key as they are: a revision of up to 19 digits and the words
 # around them fit beside it.
@@ -67,10 +70,18 @@ def settlement_prefixes(settlement_id: str) -> tuple[str, ...]:
     The first one is for new entries. A long id is hashed, so that the longest key of a settlement
     fits; earlier versions have booked it under the plain id.
     """
-    plain = f"settlement:{settlement_id}:"
+    plain = f"{SETTLEMENT}{settlement_id}:"
     if len(settlement_id) <= PLAIN_ID_MAX:
         return (plain,)
-    return f"settlement:{sha256(settlement_id.encode()).hexdigest()}:", plain
+    return f"{SETTLEMENT}{sha256(settlement_id.encode()).hexdigest()}:", plain
+
+
+def late_settlement_key(fill_key: str) -> str:
+    """The key of the entry that settles a fill which came after the settlement of its market.
+
+    It ends in no number, so it is never taken for the revision of a settlement.
+    """
+    return f"{SETTLEMENT}{fill_key}:late"
 
 
 def cash_event_key(event_id: str) -> str:

@@ -53,7 +53,14 @@ from ...wire.money import from_minor, rounded_decimal, text_of
 from .accounts import CASH, FINANCING, INCOME, POSITIONS, REALIZED_PNL, UNITS
 from .book import Draft
 from .entry import Entry, amount_of, canonical, request_of
-from .keys import cash_event_key, fill_prefix, old_fill_key, settlement_prefixes
+from .entry import content_of as request_content
+from .keys import (
+    cash_event_key,
+    fill_prefix,
+    late_settlement_key,
+    old_fill_key,
+    settlement_prefixes,
+)
 
 __all__ = ["CashEvents", "Fills", "Outcome", "Reports", "Settlements", "Stored", "aside_alert_key"]
 
@@ -395,7 +402,18 @@ class Fills(Reports[Fill]):
         return booked
 
     def _decide(self, draft: Draft, event: BookFill, key: str) -> Entry:
-        return draft.decide(event, key, self._now_us, reported=True)
+        """Add a trade; in a market that is settled already, its lot is settled at once.
+
+        So the books end the same whether a fill comes before the settlement or after it.
+        """
+        settlement = _late_for(draft, event)
+        if settlement is None:
+            return draft.decide(event, key, self._now_us, reported=True)
+        fork = draft.fork()
+        entry = fork.decide(event, key, self._now_us, reported=True)
+        fork.decide(settlement, late_settlement_key(key), self._now_us, reported=True)
+        draft.adopt(fork)
+        return entry
 
     def tell(self, report: Fill, booked: Sequence[Entry]) -> Iterable[AlertDraft]:
         stage = self._unentitled.get(report.strategy)
@@ -427,21 +445,15 @@ def _fill_event(fill: Fill) -> BookFill:
     )
 
 
-def _content_of(entry: Entry) -> dict[str, Any]:
-    """The fields of the request that an entry was booked for, amounts as in `canonical`."""
-    content: dict[str, Any] = msgspec.json.decode(request_of(entry))[1]
-    return content
-
-
 def _is_of(entry: Entry, fill: Fill) -> bool:
     """Whether an entry with an old key, which has the id alone, is of this very fill."""
-    content = _content_of(entry)
+    content = request_content(entry)
     return (content.get("strategy"), content.get("instrument")) == (fill.strategy, fill.instrument)
 
 
 def _takes_back(entry: Entry) -> bool:
     """Whether the entry is the opposite of a fill, so that nothing of the fill is left."""
-    return _content_of(entry).get("takes_back") is not None
+    return request_content(entry).get("takes_back") is not None
 
 
 def _check_same_fill(fill: Fill, event: BookFill, entry: Entry) -> None:
@@ -465,7 +477,7 @@ def _check_same_fill(fill: Fill, event: BookFill, entry: Entry) -> None:
 
 def _opposite(entry: Entry, at_us: int) -> BookFill:
     """The trade that takes a booked fill back, with the same figures and the opposite sign."""
-    content = _content_of(entry)
+    content = request_content(entry)
     return BookFill(
         content["instrument"],
         -amount_of(content["quantity"]),
@@ -479,6 +491,40 @@ def _opposite(entry: Entry, at_us: int) -> BookFill:
 
 
 # -- settlements
+
+
+def _is_paid(entry: Entry) -> bool:
+    """Whether an earlier entry has paid a part of this settlement."""
+    return request_content(entry).get("paid") is not None
+
+
+def _is_closed(entry: Entry) -> bool:
+    """Whether a settlement has closed lots, and its cost is booked as theirs."""
+    return bool(entry.lots) or _is_paid(entry)
+
+
+def _late_for(draft: Draft, fill: BookFill) -> BookSettlement | None:
+    """The settlement that was booked before a trade of its market, to be booked for its lot.
+
+    It pays what the first one has not paid: the cost, where that was booked without lots.
+    """
+    lot_key = (fill.strategy, fill.instrument)
+    settled = draft.settlement_of(lot_key)
+    # Lots that are open, and later trades, are those of a market that trades again.
+    if settled is None or draft.open_lots(lot_key):
+        return None
+    traded_us = fill.at_us
+    if fill.takes_back is not None and (taken := draft.original(fill.takes_back)) is not None:
+        traded_us = taken.entry.at_us
+    before = draft.original(settled.seq)
+    if traded_us is None or traded_us > settled.at_us:
+        return None
+    if before is None or before.reversed_by is not None:
+        return None
+    content = request_content(before.entry)
+    cost, payoff = (rounded_decimal(amount_of(content[name])) for name in ("cost", "payoff"))
+    paid = payoff if _is_closed(before.entry) else payoff - cost
+    return BookSettlement(fill.instrument, cost, payoff, paid, strategy=fill.strategy)
 
 
 class Settlements(Reports[Settlement]):
@@ -538,8 +584,10 @@ class Settlements(Reports[Settlement]):
         self, before: Entry, event: BookSettlement, report: Settlement
     ) -> tuple[BookSettlement, Reverse | None]:
         """The event of a revision, and the reversal of the one before, if it is to be reversed."""
-        content = _content_of(before)
-        if before.lots or content.get("paid") is not None:
+        content = request_content(before)
+        settled = self.draft.settlement_of((content["strategy"], content["market"]))
+        newest = None if settled is None else self.draft.original(settled.seq)
+        if _is_closed(before) or (newest is not None and _is_paid(newest.entry)):
             # Lots that are closed stay closed: only the rest of the payoff moves.
             if (content["market"], content["strategy"]) != (event.market, event.strategy):
                 raise EntryRefused(
@@ -564,7 +612,7 @@ class Settlements(Reports[Settlement]):
             report.strategy,
         )
         entry = booked[-1]
-        if not entry.lots or _content_of(entry).get("paid") is not None:
+        if not entry.lots or _is_paid(entry):
             return
         cost = from_minor(self._cost_minor(entry))
         if cost != rounded_decimal(report.cost):
@@ -583,7 +631,7 @@ class Settlements(Reports[Settlement]):
 
 def _check_same_settlement(event: BookSettlement, entry: Entry) -> None:
     """Raises: `IdempotencyConflict` when this revision was booked with another content."""
-    paid = _content_of(entry).get("paid")
+    paid = request_content(entry).get("paid")
     same = event if paid is None else msgspec.structs.replace(event, paid=amount_of(paid))
     if request_of(entry) != canonical(same):
         raise IdempotencyConflict(entry.key, entry.seq)

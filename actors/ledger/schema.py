@@ -20,7 +20,7 @@ from ...wire.money import from_minor
 from ...wire.persistence import Statement
 from ..persistence import Reader, Rows
 from .accounts import CASH, EXTERNAL, REVENUE, in_asset
-from .book import Book, Draft
+from .book import Book, Draft, Settled, settled_by
 from .entry import GENESIS, BalanceKey, Close, Entry, Lot, LotKey, Original, utc_day
 from .flows import EARNED, Moved, flows_of
 
@@ -263,6 +263,12 @@ ORDER BY seq DESC
 """
 
 
+# Found by their keys, which have an index; ";" is the character after ":".
+_SETTLEMENTS = """
+SELECT payload FROM entry WHERE key >= 'settlement:' AND key < 'settlement;' ORDER BY seq
+"""
+
+
 def load_book(reader: Rows, currency: str) -> Book:
     """The book as it is on disk; `closes` holds the closes that were not taken back."""
     balances: dict[BalanceKey, int] = {
@@ -285,7 +291,10 @@ def load_book(reader: Rows, currency: str) -> Book:
         if account in REVENUE
     }
     of_days = [Close(*close) for close in closes]
-    book = Book(currency, balances, lots, seq, head, of_days, closed=closed)
+    settled: dict[LotKey, Settled] = {}
+    for (payload,) in reader.each(_SETTLEMENTS):
+        settled |= settled_by(_decode(payload), settled.get)
+    book = Book(currency, balances, lots, seq, head, of_days, closed=closed, settled=settled)
     rows = reader.rows(_MOVED, (seq - ENTRIES_WITH_FLOWS, currency))
     moved = (
         Moved(entry, kind, [leg[2:] for leg in legs])

@@ -323,6 +323,43 @@ async def test_a_settlement_closes_the_position_that_its_fills_opened() -> None:
         await w.fund.ledger.withdraw(160)
 
 
+class FailsOnce(FakeController):
+    """An engine whose venue does not answer the first question about fills."""
+
+    asked = 0
+
+    def fills(self, after: str) -> list[Fill]:
+        self.asked += 1
+        if self.asked == 1:
+            raise ConnectionError("the venue does not answer")
+        return list(super().fills(after))
+
+
+@pytest.mark.parametrize("fault", ["raises", "set aside", "restart"])
+async def test_fills_that_come_after_their_settlement_are_settled(
+    fault: str, tmp_path: Any
+) -> None:
+    good = F("1", "100", "0.40", instrument="WILL-X")
+    c = FailsOnce(StrategyStatus("s", "running", equity=1000, allocated=1000))
+    c.asked = int(fault != "raises")
+    path = tmp_path / "fund.db"
+    c.fill_list = [good if fault == "raises" else msgspec.structs.replace(good, fee=None)]
+    c.settlement_list = [Settlement("a", "WILL-X", "s", D(40), D(100), 0, "1")]
+    async with virtual_fund(c, ledger_enabled=True, total_capital=100, db_path=path) as w:
+        await t(w)
+        if fault != "restart":
+            c.fill_list = [msgspec.structs.replace(good, cursor="2")]
+            await t(w)
+            balances = await sheet(w)
+            assert (balances["CASH"], balances["POSITIONS"]) == (D(160), D(0))
+            return
+    async with virtual_fund(c, ledger_enabled=True, total_capital=100, db_path=path) as w:
+        c.fill_list = [msgspec.structs.replace(good, cursor="2")]
+        await t(w)
+        balances = await sheet(w)
+        assert (balances["CASH"], balances["POSITIONS"]) == (D(160), D(0))
+
+
 async def test_settlements_wait_for_fills_that_have_come_already() -> None:
     """A long report takes several ticks; its markets must not be settled before their fills."""
     c = engine()

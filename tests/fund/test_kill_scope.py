@@ -13,14 +13,14 @@ import pytest
 import trio
 import trio.testing
 
-from fundops import PromotionStage, StopReport, StrategyStatus
+from fundops import PromotionStage, StopReport, StrategyStatus, VirtualClock
 from fundops.actors.guard import actor as guard_actor
 from fundops.actors.guard import core
 from fundops.actors.guard.marker import Marker
 from fundops.actors.oversight import OversightActor
 from fundops.actors.persistence import DurableActor
 from fundops.runtime import in_pieces
-from fundops.testing import FakeController, VirtualFund, virtual_fund
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import BadRequest, StopNotConfirmed
 from fundops.wire.guard import KillStatus
 from fundops.wire.recovery import RecoveryPhase
@@ -518,6 +518,56 @@ async def test_a_silent_host_without_real_money_is_no_emergency() -> None:
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert [call[0] for call in fake.calls if call[0] != "set_stage"] == []
         assert "Host silent with real money live" not in [a.title for a in world.sent_alerts()]
+
+
+async def test_an_emergency_stop_for_silence_is_called_until_it_returned() -> None:
+    fake = _stages(a="live-small")
+    async with virtual_fund(fake) as world:
+        await _ticks(world, 1)
+        fake.failures |= {"strategies": RuntimeError("gone"), "emergency_stop": OSError("no line")}
+        for tick in range(64):
+            await _ticks(world, 1)
+            if tick > 58:
+                await trio.testing.wait_all_tasks_blocked(0.05)
+        tried = [call[0] for call in fake.calls].count("emergency_stop")
+        assert tried >= 3
+        del fake.failures["emergency_stop"]
+        for _ in range(5):
+            await _ticks(world, 1)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        assert [call[0] for call in fake.calls].count("emergency_stop") == tried + 1
+
+
+async def test_a_silence_outlives_a_restart_until_the_host_speaks(tmp_path: Path) -> None:
+    path, again = tmp_path / "fund.db", "Host reports again"
+    fake, clock = _stages(a="live-small"), VirtualClock(START_US)
+    async with virtual_fund(fake, clock=clock, db_path=path, self_healing_enabled=True) as world:
+        await _ticks(world, 1)
+        fake.failures["strategies"] = RuntimeError("gone")
+        await _ticks(world, 70)
+        assert "Host silent with real money live" in [a.title for a in world.sent_alerts()]
+    async with virtual_fund(fake, clock=clock, db_path=path, self_healing_enabled=True) as world:
+        await _ticks(world, 3)
+        assert again not in [alert.title for alert in world.sent_alerts()]
+        fake.failures.clear()
+        await _ticks(world, 3)
+        assert [alert.title for alert in world.sent_alerts()].count(again) == 2
+
+
+async def test_a_pause_that_the_engine_missed_outlives_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "fund.db"
+    status = StrategyStatus("a", "running", equity=1_000, allocated=1_000)
+    fake, clock = FakeController(status), VirtualClock(START_US)
+    fake.failures["pause"] = ConnectionError("no line")
+    async with virtual_fund(fake, clock=clock, db_path=path) as world:
+        await _ticks(world, 1)
+        fake.set("a", equity=700)
+        await _ticks(world, 3)
+    del fake.failures["pause"]
+    fake.calls.clear()
+    async with virtual_fund(fake, clock=clock, db_path=path) as world:
+        await _ticks(world, 3)
+        assert [call[:2] for call in fake.calls] == [("pause", "a")]
 
 
 async def test_each_silence_is_an_emergency_of_its_own() -> None:

@@ -5,31 +5,37 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ..round import Effects, Round
-from .step import Ports, Step
+from .step import Step
 
 __all__ = ["PausesStep"]
 
+# The reason in a call that repeats a pause of an earlier tick.
+_BEFORE = "its drawdown reached its limit"
+
 
 class PausesStep(Step):
-    """Tells the engine, again in each tick until it has heard."""
+    """Tells the engine, again in each tick until it no longer reports the strategy running.
+
+    The pauses are read from the guard's durable memory, so a restart forgets none.
+    """
 
     name: ClassVar[str] = "pauses"
 
-    def __init__(self, ports: Ports) -> None:
-        super().__init__(ports)
-        self._owed: dict[str, str] = {}  # strategies, and why
-
     async def run(self, tick: Round) -> Effects:
-        """Tell the new pauses and those still owed. Raises: `HostFault`, after all were told."""
-        self._owed |= {pause.strategy: pause.reason for pause in tick.pauses}
+        """Tell the pauses that the engine does not obey. Raises: `HostFault`, after all of them."""
         host, books = self.ports.host, tick.memory.guard.strategies
+        reasons = {pause.strategy: pause.reason for pause in tick.pauses}
+        owed = [
+            (name, reasons.get(name, _BEFORE))
+            for name, state in ((status.name, status.state) for status in tick.statuses)
+            if name in books
+            and books[name].paused
+            and (name in reasons or (tick.is_heard and state in ("pending", "running")))
+        ]
 
         async def tell(name: str, reason: str) -> None:
-            if host.latch.freezes(name):
-                return  # the pause stays owed
-            if books[name].paused:
+            if not host.latch.freezes(name):  # a frozen engine is not touched
                 await host.pause(name, reason)
-            del self._owed[name]
 
-        await host.each(tell, tuple(self._owed.items()))
+        await host.each(tell, owed)
         return Effects()

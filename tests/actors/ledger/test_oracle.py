@@ -218,6 +218,11 @@ class Line:
     moved: dict[tuple[str | None, str], tuple[Fraction, ...]] = field(default_factory=dict)
 
 
+def is_paid(settlement: Line) -> bool:
+    """Whether an earlier entry has paid a part of it."""
+    return settlement.event.paid is not None
+
+
 def rounded(value: Fraction) -> Fraction:
     """To the scale, half to even."""
     return round(value / MINOR) * MINOR
@@ -411,9 +416,9 @@ class Oracle:
             back = msgspec.structs.replace(
                 old, quantity=-old.quantity, fee=-old.fee, takes_back=before.seq, at_us=fill.at_us
             )
-            self.book(back, f"{key}:reversal" if fill.quantity else key, now_us, reported=True)
+            self._trade(back, f"{key}:reversal" if fill.quantity else key, now_us)
         if fill.quantity or before is None:
-            self.book(event, key, now_us, reported=True)
+            self._trade(event, key, now_us)
         if before is None:
             self._bust_late(prefix, fill, event, now_us)
 
@@ -428,14 +433,41 @@ class Oracle:
             and not wrong_report(late)
             and not late.quantity
         ]
-        seq = self.journal[-1].seq
+        (seq,) = (line.seq for line in self.journal if line.key == f"{prefix}{fill.revision}")
+        length = len(self.journal)
         for revision, said in sorted(waiting, key=lambda one: one[0]):
-            if revision > fill.revision and self.journal[-1].seq == seq:
+            if revision > fill.revision and len(self.journal) == length:
                 back = msgspec.structs.replace(
                     event, quantity=-fill.quantity, fee=-fill.fee, takes_back=seq
                 )
-                self.book(back, f"{prefix}{revision}", now_us, reported=True)
+                self._trade(back, f"{prefix}{revision}", now_us)
             self.aside.remove(said)
+
+    def _settlements(self, market: str, strategy: str | None) -> list[Line]:
+        """The reported settlements of a market, with those that fills have brought about."""
+        return [
+            line
+            for line in self.journal
+            if line.key.startswith("settlement:")
+            and isinstance(line.event, BookSettlement)
+            and (line.event.market, line.event.strategy) == (market, strategy)
+        ]
+
+    def _trade(self, event: BookFill, key: str, now_us: int) -> None:
+        """Book a trade, and settle it when its market is settled: all trades here are older."""
+        settled = self._settlements(event.instrument, event.strategy)
+        held = bool(self.lots.get((event.strategy, event.instrument)))
+        self.book(event, key, now_us, reported=True)
+        if not settled or held or self._reversal_of(settled[-1].seq) is not None:
+            return
+        old = settled[-1].event
+        counted = settled[-1].moved_lots or is_paid(settled[-1])
+        cost, payoff = (
+            of_minor(int(rounded(Fraction(amount)) / MINOR)) for amount in (old.cost, old.payoff)
+        )
+        paid = payoff if counted else payoff - cost
+        again = BookSettlement(old.market, cost, payoff, paid, strategy=old.strategy)
+        self.book(again, f"settlement:{key}:late", now_us, reported=True)
 
     def _report_settlement(self, one: Settlement, now_us: int) -> None:
         booked = self._of_report([f"settlement:{one.id}:"])
@@ -451,7 +483,8 @@ class Oracle:
             raise Refused([(IdempotencyConflict, before.key, before.seq)])
         key = f"settlement:{one.id}:{one.revision}"
         if before is not None:
-            if before.moved_lots or before.event.paid is not None:
+            newest = self._settlements(before.event.market, before.event.strategy)[-1]
+            if before.moved_lots or is_paid(before) or is_paid(newest):
                 old = before.event
                 if (old.market, old.strategy) != (one.market, one.strategy):
                     raise Refused([(EntryRefused,)])

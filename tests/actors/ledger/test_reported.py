@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fundops.actors.ledger.book import Book, Draft
 from fundops.actors.ledger.entry import Entry, Original
@@ -504,6 +507,84 @@ def test_a_revision_of_a_settlement_that_closed_lots_books_the_difference() -> N
         assert (world.total("CASH"), world.total("POSITIONS")) == (D(in_cash), D(0))
         assert not world.report(settlement(payoff, revision, cost=Decimal(40))).asides
     assert len(world.report(settlement(1, 4, market="N")).asides) == 1
+
+
+def same_books(world: World) -> tuple[Decimal, ...]:
+    return tuple(map(world.total, ("CASH", "POSITIONS", "REALIZED_PNL", "TRADING_FEES")))
+
+
+@given(
+    quantities=st.lists(st.integers(1, 60), min_size=1, max_size=5),
+    side=st.sampled_from([1, -1]),
+    order=st.randoms(use_true_random=False),
+    again=st.booleans(),
+)
+def test_fills_and_their_settlement_give_one_book_in_any_order(
+    quantities: list[int], side: int, order: Random, again: bool
+) -> None:
+    fills = [
+        fill(str(number), str(side * quantity), f"0.{number + 1}", instrument="M", fee=D("0.1"))
+        for number, quantity in enumerate(quantities)
+    ]
+    cost = sum((one.quantity * one.price for one in fills), D(0))
+    paid = settlement(side * 70, cost=cost)
+    in_order, shuffled = World(), World()
+    in_order.report(*fills)
+    in_order.report(paid)
+    reports: list[Fill | Settlement] = [*fills, paid, *([*fills, paid] if again else ())]
+    order.shuffle(reports)
+    for report in reports:
+        assert not shuffled.report(report).asides
+    assert same_books(shuffled) == same_books(in_order)
+    assert (shuffled.lots(), shuffled.total("CASH")) == (
+        [],
+        D(side * 70) - cost - D("0.1") * len(fills),
+    )
+
+
+def test_a_fill_that_comes_after_its_settlement_is_settled_at_once() -> None:
+    world = World()
+    world.report(settlement(100, cost=D(40)))
+    world.report(fill("1", "100", "0.4", instrument="M"))
+    assert (world.total("CASH"), world.total("POSITIONS"), world.lots()) == (D(60), D(0), [])
+    world.report(settlement(90, 1, cost=D(39)))
+    assert (world.total("CASH"), world.total("POSITIONS")) == (D(50), D(0))
+
+
+def test_a_fill_revised_after_its_settlement_leaves_no_position() -> None:
+    world = World()
+    world.report(fill("1", "100", "0.4", instrument="M"))
+    world.report(settlement(100, cost=D(40)))
+    later = NOW_US + 1
+    world.report(fill("1", "100", "0.3", instrument="M", revision=1))
+    assert (world.total("CASH"), world.total("POSITIONS"), world.lots()) == (D(70), D(0), [])
+    world.report(fill("1", "0", "0.3", instrument="M", revision=2, at_us=later))
+    assert (world.total("CASH"), world.total("POSITIONS"), world.lots()) == (D(100), D(0), [])
+
+
+def test_a_market_that_trades_again_is_open_again() -> None:
+    world = World()
+    world.report(settlement(8))
+    world.report(fill("1", "10", "1", instrument="M", at_us=NOW_US + 1))
+    assert world.lots() == [(D(10), D(10))]
+    world.report(fill("2", "10", "1", instrument="M"))
+    assert world.lots() == [(D(10), D(10)), (D(10), D(10))]
+
+
+def test_a_settlement_that_a_person_reversed_settles_no_fill() -> None:
+    world = World()
+    world.report(settlement(8))
+    world.post(Reverse(1, "wrong"), "by hand")
+    world.report(fill("1", "10", "1", instrument="M"))
+    assert (world.total("CASH"), world.lots()) == (D(-10), [(D(10), D(10))])
+
+
+def test_a_fill_that_cannot_be_settled_is_not_booked_either() -> None:
+    world = World()
+    most = D(2**62) / MINOR
+    world.report(settlement(0, cost=most, payoff=most))
+    outcome = world.report(fill("1", "1", str(-most), instrument="M"))
+    assert (len(outcome.asides), len(world.journal)) == (1, 1)
 
 
 def test_a_new_revision_reverses_the_one_before() -> None:
