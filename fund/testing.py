@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import msgspec
 
 from fundops.config import FundConfig
 from fundops.conformance import check_controller
+from fundops.file.database import migrate_fund
 from fundops.fund import Fund, started_title
 from fundops.reader import open_reader
 from fundops.runtime import InlineWorker, VirtualClock, Worker
@@ -195,6 +197,22 @@ def _inline(name: str) -> Worker:
     return InlineWorker()
 
 
+@cache
+def _new_file() -> bytes:
+    """A database with the schema and no rows. A copy is made faster than the schema."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fund.db"
+        migrate_fund(path)
+        return path.read_bytes()
+
+
+def _new_database(folder: Path) -> Path:
+    path = folder / "fund.db"
+    path.touch(mode=0o600)
+    path.write_bytes(_new_file())
+    return path
+
+
 @asynccontextmanager
 async def virtual_fund(
     controller: FakeController | None = None,
@@ -211,12 +229,13 @@ async def virtual_fund(
     """
     fake, time = controller or FakeController(), clock or VirtualClock(START_US)
     with tempfile.TemporaryDirectory() as folder:
-        defaults = {
+        defaults: dict[str, Any] = {
             "total_capital": 100_000,
             "tick_interval_s": None,
-            "db_path": Path(folder) / "fund.db",
             "control_socket": False,
         }
+        if "db_path" not in settings:
+            defaults["db_path"] = _new_database(Path(folder))
         config = FundConfig(**{**defaults, **settings})
         async with Fund.open(
             config, fake, clock=time, transport=transport, make_worker=_inline, seed=0
