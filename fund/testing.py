@@ -199,7 +199,7 @@ def _inline(name: str) -> Worker:
 
 @cache
 def _new_file() -> bytes:
-    """A database with the schema and no rows. A copy is made faster than the schema."""
+    """A migrated database that no fund has opened. It is copied faster than it is migrated."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fund.db"
         migrate_fund(path)

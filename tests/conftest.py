@@ -35,8 +35,8 @@ if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 2**30:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect without the garbage collector: the tests stay until the end, and each full pass
-    would walk through all of them.
+    """Collect without the garbage collector: the tests live until the end of the run, and each
+    full collection would visit all of them.
     """
     gc.disable()
     try:
