@@ -739,6 +739,14 @@ def test_a_session_that_does_not_pass_ends_the_row(office: Office) -> None:
     assert seen == [0, 1, 0, 1]
 
 
+def test_a_session_that_ends_with_the_first_status_opens_the_next_one_there(office: Office) -> None:
+    office.adopted(Small)
+    office.look(status(100.0), session="2026-01-01")
+    office.days(0.1)
+    (moved,) = office.look(status(94.0))
+    assert "session loss 6.00%" in moved.reason
+
+
 def test_a_session_that_was_not_measured_ends_the_row(office: Office) -> None:
     days = (Criterion("days", "days", ">=", 0),)
     office.ask(AddGate(PromotionGate(Shadow, days, streak=3)))
@@ -762,9 +770,9 @@ def test_a_row_of_sessions_belongs_to_its_gate(office: Office) -> None:
         [
             PromotionGate(Shadow, (days,), streak=4),
             PromotionGate(Shadow, (days,), streak=3),
-            PromotionGate(Shadow, (fills,), streak=3),
             PromotionGate(Shadow, (days,)),
             PromotionGate(Shadow, (days,), streak=3),
+            PromotionGate(Shadow, (fills,), streak=3),
         ],
         1,
     ):
@@ -773,7 +781,7 @@ def test_a_row_of_sessions_belongs_to_its_gate(office: Office) -> None:
         office.ask(RecordMetrics("mm", Shadow, {"fills": 1}))
         office.look(status(), session=f"2026-01-0{number}", evaluate=False)
         seen.append(office.ask(Evaluate("mm")).inputs.streak)
-    assert seen == [1, 2, 1, 0, 1]
+    assert seen == [1, 2, 0, 1, 1]
 
 
 def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
@@ -787,7 +795,7 @@ def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
     moved = office.ask(Demote("mm"))
     assert office.strategy().streak == 0
     office.ask(Void(moved.seq, "ann", "x"))
-    assert office.strategy().streak == 2
+    assert office.ask(Evaluate("mm")).inputs.streak == 2
 
 
 def test_ready_is_told_again_after_its_promotion_was_voided(office: Office) -> None:
