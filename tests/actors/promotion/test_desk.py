@@ -794,6 +794,10 @@ def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
     assert office.strategy().streak == 2
     moved = office.ask(Demote("mm"))
     assert office.strategy().streak == 0
+    # The stage in between has a row of its own.
+    trades = (Criterion("trades", "n_trades", ">=", 0),)
+    office.ask(AddGate(PromotionGate(Paper, trades, streak=3)))
+    office.look(status(100.0, stage="paper"), session="2026-01-04")
     office.ask(Void(moved.seq, "ann", "x"))
     assert office.ask(Evaluate("mm")).inputs.streak == 2
 
