@@ -943,6 +943,14 @@ def test_a_discarded_record_counts_no_more_and_is_kept(office: Office) -> None:
     assert office.ask(ReadSnapshot("mm")).metrics["sharpe"] == 1.1
 
 
+def test_a_record_may_be_five_minutes_ahead_of_the_clock_and_no_more(office: Office) -> None:
+    office.ask(Register("mm"))
+    ahead_us = office.now_us + 300_000_000
+    office.ask(RecordMetrics("mm", Paper, GREEN, ahead_us))
+    with pytest.raises(MetricError, match="lies in the future"):
+        office.ask(RecordMetrics("mm", Paper, GREEN, ahead_us + 1))
+
+
 def test_a_record_that_is_not_there_is_not_discarded(office: Office) -> None:
     office.ask(Register("mm"))
     office.ask(RecordMetrics("mm", Paper, {"sharpe": 1.0}, T0, "nightly"))
