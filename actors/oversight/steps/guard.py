@@ -67,7 +67,7 @@ class GuardStep(Step):
                 earned_minor=earned,
                 flows=flows,
                 seq=None if totals is None else totals.entries,
-                said_s=tick.heard.said_s,
+                said=tick.heard.said,
                 opening_nav_minor=memory.opening_minor,
             ),
         )

@@ -58,7 +58,7 @@ async def test_a_withdrawal_stays_in_the_record_until_its_outcome_is_known(
     guard = GuardState(external_minor=50_000 * UNIT, units=50_000.0 * UNIT, nav_minor=58_000 * UNIT)
     fees = FeeState(at_us=NOW_US, crystallised_us=NOW_US, performance_minor=2_000 * UNIT)
     tick = Round(
-        heard=Heard((), {}, {}, 0.0, False, NOW_US, True, 0.0),
+        heard=Heard((), {}, {}, 0.0, False, NOW_US, True, 0),
         memory=Memory(guard=guard, fees=fees),
     )
     said, effects = await withdrawn(_ports(answer), tick, Withdraw(5_800, key="w"))
