@@ -234,6 +234,8 @@ def decide(switch: Switch, event: Event, now_s: float) -> Step:
             return replace(switch, marked=done), ()
         case Released():
             return _released(switch)
+        case StopEnded() | StopReported() if not _of_now(switch, event):
+            return switch, ()
         case StopEnded():
             return _answered(switch, event, now_s)
         case StopReported(report):
@@ -399,10 +401,14 @@ def _why_not(rules: SwitchRules) -> str:
 # -- answers of the engine
 
 
+def _of_now(switch: Switch, told: StopEnded | StopReported) -> bool:
+    """Whether the call began, or the report was pushed, under the engagement in force."""
+    return switch.engaged and told.engagement == switch.engagement
+
+
 def _answered(switch: Switch, ended: StopEnded, now_s: float) -> Step:
-    of_now = ended.engagement == switch.engagement and ended.action == switch.status.action
-    if not (switch.engaged and of_now):
-        return switch, ()  # of an earlier engagement, or of the halt before a flatten
+    if ended.action != switch.status.action:
+        return switch, ()  # of the halt before a flatten
     if ended.report is None:
         return _unconfirmed(switch, switch.status, ended.problem, now_s)
     covers = switch.asked is None or switch.asked.issubset(ended.strategies)
@@ -411,8 +417,6 @@ def _answered(switch: Switch, ended: StopEnded, now_s: float) -> Step:
 
 def _judged(switch: Switch, report: StopReport, now_s: float, *, covers: bool) -> Step:
     """`covers` False: the call named fewer strategies than a later one, so it confirms nothing."""
-    if not switch.engaged:
-        return switch, ()
     counted = replace(
         switch.status,
         open_orders=report.open_orders,

@@ -125,7 +125,7 @@ class FundDoor:
 
         Raises: `ConfigError` naming the count that is no whole number.
         """
-        told = StopReported(border.stop_report(report))
+        told = StopReported(border.stop_report(report), self._leases.latch.engagements)
         self._reported.speak()
         self._loop.run_sync_soon(self._tell_guard, told)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio.testing
 
 from fundops import ConfigError, FeedStatus, StopReport, StrategyStatus, VirtualClock
 from fundops.actors.host import FEEDS_MAX, STRATEGIES_MAX
@@ -64,6 +65,20 @@ async def test_a_pushed_stop_report_is_a_word_of_the_host() -> None:
         world.fund.report_stopped(StopReport(0, 0))
         await _ticks(world, 1)
         assert not await _stale(world)
+
+
+async def test_a_report_pushed_before_the_kill_switch_engaged_confirms_nothing() -> None:
+    async with virtual_fund(Silent()) as world:  # type: ignore[arg-type]
+        switch = world.fund.kill_switch
+        world.fund.report(StrategyStatus("s", "running"))
+        await _ticks(world, 1)
+        world.fund.report_stopped(StopReport(0, 0))  # the guard hears of it after the engagement
+        assert (await switch.engage(reason="x", by="me")).state == "UNCONFIRMED"
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await switch.status()).state == "UNCONFIRMED"
+        world.fund.report_stopped(StopReport(0, 0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await switch.status()).state == "ENGAGED"
 
 
 @pytest.mark.parametrize(

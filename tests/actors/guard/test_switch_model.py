@@ -217,6 +217,7 @@ class Model:
         if self.engine:
             for report in REPORTS:
                 yield f"pushed {report}", self.pushed(world, report)
+                yield f"pushed before {report}", self.pushed(world, report, current=False)
         if world.committing is not None:
             yield "commit ends", self.commit_ends(world, done=True)
             yield "commit refused", self.commit_ends(world, done=False)
@@ -309,10 +310,12 @@ class Model:
         ended = StopEnded(call.action, report, problem, engagement, NAMES)
         return self.move(world, ended)[0]
 
-    def pushed(self, world: World, report: StopReport) -> World:
-        if world.on.engaged:
+    def pushed(self, world: World, report: StopReport, *, current: bool = True) -> World:
+        """`current` False: it was pushed before the engagement that is in force."""
+        if world.on.engaged and current:
             world = self.with_proof(world, report)
-        return self.move(world, StopReported(report))[0]
+        engagement = world.on.engagement - (not current)
+        return self.move(world, StopReported(report, engagement))[0]
 
     def with_proof(self, world: World, report: StopReport) -> World:
         action = world.on.status.action
@@ -506,12 +509,15 @@ def _any_answer_confirms(
     return after, acts
 
 
-def _earlier_answers_count(
-    switch: Switch, event: Event, now_s: float
-) -> tuple[Switch, tuple[Act, ...]]:
-    if isinstance(event, StopEnded):
-        event = replace(event, engagement=switch.engagement)
-    return machine.decide(switch, event, now_s)
+def _earlier_count(kind: type[StopEnded | StopReported]) -> Decide:
+    """A table to which a report of an earlier engagement is one of this."""
+
+    def decide(switch: Switch, event: Event, now_s: float) -> tuple[Switch, tuple[Act, ...]]:
+        if isinstance(event, StopEnded | StopReported) and isinstance(event, kind):
+            event = replace(event, engagement=switch.engagement)
+        return machine.decide(switch, event, now_s)
+
+    return decide
 
 
 def _stored_confirmations_suffice(
@@ -534,7 +540,8 @@ def _stored_confirmations_suffice(
         (_without(Passed, Commit), "the database follows"),
         (_off_after_a_failure, "only a person's release leads to OFF"),
         (_any_answer_confirms, "ENGAGED means that the engine confirmed"),
-        (_earlier_answers_count, "ENGAGED means that the engine confirmed"),
+        (_earlier_count(StopEnded), "ENGAGED means that the engine confirmed"),
+        (_earlier_count(StopReported), "ENGAGED means that the engine confirmed"),
         (_stored_confirmations_suffice, "a start asks anew"),
     ],
 )
