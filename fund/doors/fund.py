@@ -49,7 +49,12 @@ from fundops.wire.oversight import (
     TickReport,
 )
 from fundops.wire.persistence import StorageStatistics, StorageStatus
-from fundops.wire.promotion import PromotionHistory, PromotionSnapshot, ReadSnapshot
+from fundops.wire.promotion import (
+    PromotionHistory,
+    PromotionSnapshot,
+    ReadSnapshot,
+    ReadTerms,
+)
 from fundops.wire.recovery import RecoveryStatus, RecoveryStatuses
 from fundops.wire.status import StatusPort
 from fundops.wire.why import Why
@@ -324,11 +329,11 @@ class FundDoor:
         try:
             return await self._ask("guard", PauseStrategy(name, by, reason, known))
         except UnknownStrategy:
-            snapshot = await self._snapshot(name, [])
-            if snapshot is None:
+            if not self.config.promotion_enabled:
                 raise
         # Registered, and not reported yet.
-        return await self._ask("guard", PauseStrategy(snapshot.name, by, reason, known=True))
+        terms = await self._ask("promotion", ReadTerms(name))
+        return await self._ask("guard", PauseStrategy(terms.name, by, reason, known=True))
 
     async def resume(self, name: str, *, by: str, reason: str) -> bool:
         """Resume a strategy that a person or the guard paused; False when it was not paused.
