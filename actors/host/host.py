@@ -630,6 +630,11 @@ class Host:
         words = self._words if self._pushed is None else self._pushed.words()
         return tuple(words)
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether the engine has named its strategies in this life, be it none."""
+        return self._heard_us is not None or bool(self.names())
+
     def start_stop_all(
         self,
         reason: str,

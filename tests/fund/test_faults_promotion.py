@@ -23,7 +23,7 @@ from fundops import (
 )
 from fundops.actors.alert import told_keys
 from fundops.actors.persistence import Reader
-from fundops.actors.promotion import desk, evidence
+from fundops.actors.promotion import desk, evaluation, evidence
 from fundops.fund import Fund
 from fundops.runtime import VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
@@ -905,7 +905,7 @@ async def test_a_question_that_cannot_be_answered_is_refused_for_its_caller_alon
         promotion = world.fund.promotion
         for name in ("bad", "good"):
             await promotion.register(name)
-        monkeypatch.setattr(desk, "evaluate", _failing_at_bad(desk.evaluate))
+        monkeypatch.setattr(desk, "evaluate", _failing_at_bad(evaluation.evaluate))
         for ask in (
             promotion.snapshot,
             promotion.evaluate,

@@ -238,6 +238,34 @@ def test_an_answer_for_fewer_strategies_confirms_nothing() -> None:
     assert play.state == "ENGAGED"
 
 
+def test_before_the_engines_first_word_a_call_that_names_no_strategy_confirms_nothing() -> None:
+    play = Played()
+    play.engage()
+    play.move(Asked(frozenset(), heard=False))
+    play.move(StopEnded("halt", NONE_OPEN, "", play.switch.engagement, ()))
+    assert (play.state, play.switch.status.open_orders) == ("ENGAGING", 0)
+    assert StopAll("halt") in play.move(Passed(marker_there=True)), "each second, until it speaks"
+    play.move(Asked(frozenset({"a"})))
+    play.answer(NONE_OPEN)
+    assert play.state == "ENGAGED"
+
+
+def test_an_engine_that_has_no_strategy_confirms_its_stop() -> None:
+    play = Played()
+    play.engage()
+    play.move(Asked(frozenset()))
+    play.move(StopEnded("halt", NONE_OPEN, "", play.switch.engagement, ()))
+    assert play.state == "ENGAGED"
+
+
+def test_the_answer_of_a_call_that_this_life_did_not_make_confirms_nothing() -> None:
+    play = Played()
+    play.move(Found(KillStatus("ENGAGING", "r", "ann", 1, action="halt")))
+    play.answer(NONE_OPEN)
+    assert play.state == "ENGAGING"
+    assert StopAll("halt") in play.move(Passed(marker_there=True))
+
+
 def test_a_strategy_that_comes_into_scope_is_asked_for() -> None:
     play = Played()
     play.engage("a")
