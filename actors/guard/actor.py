@@ -166,7 +166,7 @@ class GuardActor(Actor):
         self._warned_undivided = False
         self._session = ""  # the last one that ended, as of the last look
         self._registered: frozenset[str] = frozenset()  # with promotion, as of the last look
-        self._said_s: float | None = None  # the engine's newest word at the last look
+        self._said: int | None = None  # the count of the engine's words at the last look
         self._pausing: set[str] = set()  # strategies that the engine is being told to pause
 
     @property
@@ -256,7 +256,7 @@ class GuardActor(Actor):
             fees=request.fees,
             capital_minor=self._capital_minor,
             flows=request.flows,
-            news=request.said_s is None or request.said_s != self._said_s,
+            news=request.said is None or request.said != self._said,
             session=request.session,
             listed=request.listed,
             aside=request.doubts.keys(),
@@ -265,7 +265,7 @@ class GuardActor(Actor):
         )
         was_blind = self._state.blind
         found = await in_pieces(looking)
-        self._said_s = request.said_s
+        self._said = request.said
         seq = self._state.seq if found.problem or request.seq is None else request.seq
         self._state = replace(found.state, seq=seq)
         if not request.blind_s:

@@ -20,6 +20,7 @@ from fundops.replay.rules import BuyAndHold
 from fundops.runtime import SystemClock
 from fundops.testing import FakeController, check_controller
 from fundops.wire.controller import StopReport
+from fundops.wire.ledger import Statement
 
 ONE = Decimal(1)
 AT_US = 1_767_571_200_000_000
@@ -391,6 +392,22 @@ def test_a_restart_may_refuse_but_not_be_unwritten() -> None:
 
     assert _faults(restart=refuse) == ()
     assert _faults(restart=unwritten) == ("restart: it raised NotImplementedError: ",)
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        (Statement("2026-01-05", Decimal(1), {}), None),
+        (Statement("5.1.2026", Decimal(1), {}), "statement: day:"),
+        (Statement("2026-01-05", "much", {}), "statement: cash:"),  # type: ignore[arg-type]
+        ("agreed", "statement: "),
+    ],
+)
+def test_a_statement_that_is_wrong_is_named_by_its_field(statement: Any, fault: str | None) -> None:
+    engine = _engine()
+    engine.broker_statement = statement
+    found = check_controller(engine, deadline_s=0.3)
+    assert [text.startswith(fault or "") for text in found] == ([] if fault is None else [True])
 
 
 def test_a_stop_that_leaves_an_order_open_is_named() -> None:

@@ -535,6 +535,42 @@ def test_a_strategy_with_real_money_that_leaves_the_list_is_told_unless_it_had_s
     assert fund.notes == []
 
 
+@pytest.mark.parametrize("stage", ["paper", "shadow"])
+def test_a_strategy_without_real_money_may_leave_without_a_word(fund: Fund, stage: str) -> None:
+    fund.look(status(), terms=terms(mm=stage))
+    fund.look(terms=terms(mm=stage))
+    assert (fund.notes, fund.state.strategies["mm"].left) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("in_force", "entitled", "had_real"),
+    [
+        ("shadow", "live_small", True),  # the engine has not heard of its promotion yet
+        ("live-small", "shadow", True),
+        ("shadow", "shadow", False),
+    ],
+)
+def test_real_money_in_force_or_allowed_is_remembered(
+    fund: Fund, in_force: str, entitled: str, had_real: bool
+) -> None:
+    fund.look(status(stage=in_force), terms=terms(mm=entitled))
+    fund.look(status(stage="paper"), terms=terms(mm="paper"))
+    assert fund.state.strategies["mm"].had_real == had_real
+
+
+def test_pnl_is_carried_over_each_restart_of_the_counters(fund: Fund) -> None:
+    for run, pnl, nav in (
+        ("a", 500, 100_500),
+        ("b", 0, 100_500),
+        ("b", -200, 100_300),
+        ("c", 0, 100_300),
+        ("c", 50, 100_350),
+        ("d", -50, 100_300),
+    ):
+        fund.look(status(pnl=pnl, run=run))
+        assert fund.nav == nav, (run, pnl)
+
+
 # -- settings and state
 
 

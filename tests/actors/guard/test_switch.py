@@ -465,6 +465,14 @@ def test_a_fund_that_observes_does_not_take_an_earlier_confirmation_over() -> No
     assert (play.state, play.switch.status.problem) == ("UNCONFIRMED", NOT_TOLD)
 
 
+def test_without_stop_all_one_that_a_file_engages_is_unconfirmed_at_the_next_second() -> None:
+    play = Played(can_stop_all=False)
+    play.move(Found(KillStatus("ENGAGING", "r", "ann", 1)))
+    acts = play.move(Passed(marker_there=True))
+    assert (play.state, play.switch.status.problem) == ("UNCONFIRMED", NO_STOP_ALL)
+    assert TellUnconfirmed() in acts
+
+
 def test_words_alone_engage_nothing() -> None:
     play = Played()
     assert play.move(Worded("r", "ann")) == ()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fundops.actors.oversight import risk
-from fundops.actors.oversight.risk import LOOKBACK, Series, value_at_risk, worst_pair
+from fundops.actors.oversight.risk import Series, value_at_risk, worst_pair
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import StrategyStatus
 
@@ -86,11 +86,10 @@ def test_of_very_many_strategies_the_largest_are_compared(monkeypatch: pytest.Mo
 
 def test_a_strategy_that_was_away_begins_anew_and_old_sessions_are_forgotten() -> None:
     series = Series()
-    for session in range(LOOKBACK + 20):
+    for session in range(120):
         series.add(session, {"a": session} if session == 50 else {"a": session, "b": 2 * session})
-    assert series.fund == [1] * LOOKBACK
-    assert series.strategies["a"] == [1] * LOOKBACK
-    assert series.strategies["b"] == [2] * (LOOKBACK + 20 - 52)
+    assert series.fund == series.strategies["a"] == [1] * 100
+    assert series.strategies["b"] == [2] * 68
 
 
 def _alerts(world: VirtualFund, category: str) -> list[tuple[str, str]]:

@@ -43,7 +43,13 @@ def test_a_setting_of_a_calendar_that_does_not_exist_is_refused() -> None:
 # -- which sessions are due
 
 
-def due(memory: Memory, now: str, *named: str, alive: str = "2026-03-01 00:00:00") -> list[End]:
+def due(
+    memory: Memory,
+    now: str,
+    *named: str,
+    alive: str = "2026-03-01 00:00:00",
+    interval_s: float | None = 1,
+) -> list[End]:
     """The sessions to end now, in UTC days."""
     return list(
         ends(
@@ -52,12 +58,24 @@ def due(memory: Memory, now: str, *named: str, alive: str = "2026-03-01 00:00:00
             named,
             now_us=us(now),
             alive_since_us=us(alive),
-            interval_s=1,
+            interval_s=interval_s,
         )
     )
 
 
 MEMORY = Memory(since_us=us("2026-03-02 10:00:00"))
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "late_s", "missed"),
+    [(None, 60, False), (None, 61, True), (20, 61, True), (30, 90, False), (30, 91, True)],
+)
+def test_a_slow_ticker_may_come_three_intervals_after_the_end(
+    interval_s: float | None, late_s: int, missed: bool
+) -> None:
+    now = f"2026-03-03 00:{late_s // 60:02}:{late_s % 60:02}"
+    [end] = due(MEMORY, now, interval_s=interval_s)
+    assert end.missed == missed
 
 
 def test_the_first_session_is_the_one_that_runs_at_the_start() -> None:

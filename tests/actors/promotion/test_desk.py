@@ -781,6 +781,14 @@ def test_a_session_that_does_not_pass_ends_the_row(office: Office) -> None:
     assert seen == [0, 1, 0, 1]
 
 
+def test_a_session_that_ends_with_the_first_status_opens_the_next_one_there(office: Office) -> None:
+    office.adopted(Small)
+    office.look(status(100.0), session="2026-01-01")
+    office.days(0.1)
+    (moved,) = office.look(status(94.0))
+    assert "session loss 6.00%" in moved.reason
+
+
 def test_a_session_that_was_not_measured_ends_the_row(office: Office) -> None:
     days = (Criterion("days", "days", ">=", 0),)
     office.ask(AddGate(PromotionGate(Shadow, days, streak=3)))
@@ -804,9 +812,9 @@ def test_a_row_of_sessions_belongs_to_its_gate(office: Office) -> None:
         [
             PromotionGate(Shadow, (days,), streak=4),
             PromotionGate(Shadow, (days,), streak=3),
-            PromotionGate(Shadow, (fills,), streak=3),
             PromotionGate(Shadow, (days,)),
             PromotionGate(Shadow, (days,), streak=3),
+            PromotionGate(Shadow, (fills,), streak=3),
         ],
         1,
     ):
@@ -815,7 +823,7 @@ def test_a_row_of_sessions_belongs_to_its_gate(office: Office) -> None:
         office.ask(RecordMetrics("mm", Shadow, {"fills": 1}))
         office.look(status(), session=f"2026-01-0{number}", evaluate=False)
         seen.append(office.ask(Evaluate("mm")).inputs.streak)
-    assert seen == [1, 2, 1, 0, 1]
+    assert seen == [1, 2, 0, 1, 1]
 
 
 def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
@@ -828,8 +836,12 @@ def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
     assert office.strategy().streak == 2
     moved = office.ask(Demote("mm"))
     assert office.strategy().streak == 0
+    # The stage in between has a row of its own.
+    trades = (Criterion("trades", "n_trades", ">=", 0),)
+    office.ask(AddGate(PromotionGate(Paper, trades, streak=3)))
+    office.look(status(100.0, stage="paper"), session="2026-01-04")
     office.ask(Void(moved.seq, "ann", "x"))
-    assert office.strategy().streak == 2
+    assert office.ask(Evaluate("mm")).inputs.streak == 2
 
 
 def test_ready_is_told_again_after_its_promotion_was_voided(office: Office) -> None:
@@ -971,6 +983,14 @@ def test_a_discarded_record_counts_no_more_and_is_kept(office: Office) -> None:
     # The key is free again.
     office.ask(RecordMetrics("mm", Paper, {"sharpe": 1.1}, T0 + 1, "typed"))
     assert office.ask(ReadSnapshot("mm")).metrics["sharpe"] == 1.1
+
+
+def test_a_record_may_be_five_minutes_ahead_of_the_clock_and_no_more(office: Office) -> None:
+    office.ask(Register("mm"))
+    ahead_us = office.now_us + 300_000_000
+    office.ask(RecordMetrics("mm", Paper, GREEN, ahead_us))
+    with pytest.raises(MetricError, match="lies in the future"):
+        office.ask(RecordMetrics("mm", Paper, GREEN, ahead_us + 1))
 
 
 def test_a_record_that_is_not_there_is_not_discarded(office: Office) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fundops.actors.promotion import (
@@ -435,8 +435,6 @@ def test_a_recorded_series_is_judged_by_its_own_skew_and_kurtosis(name: str) -> 
 # -- one value
 
 
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
 fractions = st.floats(0, 1)
 
 
@@ -466,7 +464,6 @@ def subjects(draw: st.DrawFn) -> Strategy:
     )
 
 
-@PATIENT
 @given(subjects(), st.sampled_from([GUARDED, LITERAL]), st.integers(1, 50))
 def test_equal_inputs_give_equal_bytes_and_leave_the_strategy_as_it_was(
     subject: Strategy, policy: PromotionPolicy, trials: int
@@ -481,7 +478,6 @@ def test_equal_inputs_give_equal_bytes_and_leave_the_strategy_as_it_was(
     assert msgspec.json.encode(subject) == before
 
 
-@PATIENT
 @given(subjects(), st.sampled_from([GUARDED, LITERAL]))
 def test_what_would_be_done_follows_from_the_verdict_and_the_blockers(
     subject: Strategy, policy: PromotionPolicy
@@ -496,7 +492,6 @@ def test_what_would_be_done_follows_from_the_verdict_and_the_blockers(
     assert found.why
 
 
-@PATIENT
 @given(subjects(), subjects())
 def test_two_evaluations_that_differ_have_different_ids(one: Strategy, other: Strategy) -> None:
     first, second = judged(one), judged(other)
