@@ -244,6 +244,7 @@ class StopReported(msgspec.Struct, frozen=True, tag=True):
     """Sent when a host that pushes its state reports its open orders and positions."""
 
     report: StopReport
+    engagement: int  # number of the engagement that was the newest as it was pushed
 
 
 class SecondPassed(msgspec.Struct, frozen=True, tag=True):

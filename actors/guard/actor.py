@@ -76,6 +76,11 @@ class GuardHost(Protocol):
 
     observing: bool  # no acting part of the controller is called
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether the engine has named its strategies in this life, be it none."""
+        ...
+
     def can(self, part: type) -> bool:
         """Whether the controller has this optional part."""
         ...
@@ -463,7 +468,7 @@ class GuardActor(Actor):
     def _stop_all(self, action: KillAction) -> None:
         names, told = self._in_scope(), self._own.tell_nowait
         if self._host.start_stop_all(self._kill.reason, action, names, told):
-            self._move(switch.Asked(frozenset(names)))
+            self._move(switch.Asked(frozenset(names), self._host.has_spoken))
 
     def _in_scope(self) -> tuple[str, ...]:
         """The strategies that the switch stops, with those that the host has named just now."""

@@ -132,7 +132,8 @@ class Pushed(Protocol):
 class Host:
     """Wraps one controller. Restarts and stops run in `nursery`, so that no actor waits for them.
 
-    `controller` None, or one without `strategies`: the host pushes its state into `pushed`.
+    `controller` None, or one without `strategies`: the host pushes its state into `pushed`. Beside
+    one that has `strategies` no pushed status counts, and `unheard` names it.
     `place` is where the controller is called; None: on this loop.
     `latch` is read in the moment of acting. `tick_interval_s` None: the host drives the ticks. A
     restart is reported late after `restart_deadline_s`, and goes on. `origin` precedes the ids of
@@ -218,6 +219,13 @@ class Host:
             self._nursery.start_soon(run_undisturbed, function, *arguments, name=name)
 
         self._context.copy().run(begin)
+
+    @property
+    def unheard(self) -> str:
+        """The first strategy whose status is pushed although the controller is asked; "": none."""
+        if self._pushed is not None or self._pushed_feeds is None:
+            return ""
+        return next(iter(self._pushed_feeds.words()), "")
 
     def missing(self) -> tuple[str, ...]:
         """The optional parts that this controller lacks, for the start-up log."""
@@ -626,6 +634,11 @@ class Host:
         """The strategies of the last words, however old."""
         words = self._words if self._pushed is None else self._pushed.words()
         return tuple(words)
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether the engine has named its strategies in this life, be it none."""
+        return self._heard_us is not None or bool(self.names())
 
     def start_stop_all(
         self,

@@ -13,9 +13,10 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from ...runtime import DAY_US, Request, shown
+from ...runtime import DAY_US, FundopsError, Request, shown
 from ...wire.entitlement import capital_of
-from ...wire.errors import Conflict, MetricError, StageTooLow
+from ...wire.errors import Conflict, MetricError, PromotionDefect, StageTooLow
+from ...wire.foreign import fitted
 from ...wire.paging import checked_limit
 from ...wire.persistence import Statement
 from ...wire.promotion import (
@@ -57,11 +58,21 @@ from .strategy import Change, Strategy
 from .texts import check_name, check_request_id, check_source, loosening
 from .words import instant
 
-__all__ = ["BY_THE_RULES", "Book", "Decided", "Desk", "snapshot"]
+__all__ = ["BY_THE_RULES", "DEFECTS", "Book", "Decided", "Desk", "snapshot"]
 
 SNAPSHOT_HISTORY: Final = 20
 _ONCE: Final = "\n"  # begins a key of an automatic demotion, and no id that a person may give
 BY_THE_RULES: Final = "promotion"  # `by` of a change that the policy decides
+
+# Errors of a computation at one strategy. An error of the storage concerns all strategies.
+DEFECTS: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 class Book(Protocol):
@@ -122,11 +133,21 @@ class Desk:
         self.suspect = False  # whether the wall clock has jumped, as the last look said
 
     def handle(self, request: Request[Any], book: Book, now_us: int) -> Decided:
-        """Decide one request. Raises: its refusal, or TypeError for another request."""
+        """Decide one request.
+
+        Raises: its refusal; `PromotionDefect` when it cannot be computed; TypeError for another
+            request.
+        """
+        name = type(request).__name__
         decide = _DECIDES.get(type(request))
         if decide is None:
-            raise TypeError(f"promotion takes no {type(request).__name__}")
-        return decide(self, request, book, now_us)
+            raise TypeError(f"promotion takes no {name}")
+        try:
+            return decide(self, request, book, now_us)
+        except FundopsError:
+            raise
+        except DEFECTS as defect:
+            raise PromotionDefect(name, f"{type(defect).__name__}: {fitted(defect)}") from defect
 
     def with_policy(self, policy: PromotionPolicy) -> Desk:
         """The desk with another policy, that this one became by a gate."""
