@@ -30,6 +30,7 @@ from .metrics import count_of
 from .policy import PromotionPolicy
 from .strategy import Change, Episode, Kind, Strategy
 from .texts import check_family, check_name, loosening, tightening
+from .totals import FROM_REGISTRATION, Stay
 
 __all__ = [
     "capped",
@@ -80,7 +81,7 @@ def registered(
         name,
         stage,
         registered_us=now_us,
-        episode=Episode(1, now_us),
+        episode=Episode(1, now_us, stay=FROM_REGISTRATION),
         family=check_family(family),
         budget_minor=budget_minor,
     )
@@ -314,7 +315,7 @@ def _new_episode(strategy: Strategy, now_us: int) -> Strategy:
         number,
         now_us,
         track=strategy.episode.track.next_episode(),
-        base=strategy.since_registration,
+        stay=Stay(strategy.episode.stay.next_base()),
     )
     return msgspec.structs.replace(
         strategy,
