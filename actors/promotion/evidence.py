@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from itertools import pairwise
 from typing import Final
@@ -24,12 +24,13 @@ from .observation import value_of
 from .policy import PromotionPolicy
 from .statistics import NO_MOMENTS, Moments
 from .strategy import REMEMBERED_SESSIONS, Episode, Metric, Strategy
-from .totals import Stay, earned, totals_of, with_totals
+from .totals import Stay, check_totals, earned, totals_of, with_totals
 from .track import Reading
 from .words import instant
 
 __all__ = [
     "Record",
+    "StoredRecord",
     "check_evidence",
     "refolded",
     "seen",
@@ -56,6 +57,13 @@ class Record(msgspec.Struct, frozen=True):
     cumulative: bool = False  # its counts and series began when the strategy was registered
 
 
+class StoredRecord(msgspec.Struct, frozen=True):
+    """One record of metrics as it is stored."""
+
+    id: int
+    record: Record
+
+
 def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now_us: int) -> None:
     """Whether something observed at `as_of_us` in `stage` may be recorded. Raises:
     `StrategyRetired`, `MetricError`.
@@ -76,37 +84,50 @@ def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now
 
 def with_record(strategy: Strategy, record: Record, periods_per_year: float) -> Strategy:
     """The strategy with one more record. Raises: `MetricError`."""
+    if record.cumulative:
+        check_totals(strategy.episode.stays[-1], totals_of(record.metrics))
+    return _with(strategy, record, periods_per_year)
+
+
+def _with(strategy: Strategy, record: Record, periods_per_year: float) -> Strategy:
     episode = strategy.episode
     metrics: Metrics = {
         name: _returns(name, value) if isinstance(value, list) else value
         for name, value in record.metrics.items()
     }
     if record.cumulative:
-        totals = totals_of(metrics)
-        stay = with_totals(episode.stay, totals, record.as_of_us)
-        episode = msgspec.structs.replace(episode, stay=stay)
-        metrics = earned(stay, metrics, totals)
+        totals = totals_of(record.metrics)
+        *earlier, stay = episode.stays
+        stays = (*earlier, with_totals(stay, totals, record.as_of_us))
+        episode = msgspec.structs.replace(episode, stays=stays)
+        metrics = earned(stays, metrics, totals)
     return msgspec.structs.replace(
         strategy, episode=_folded(episode, metrics, record, periods_per_year)
     )
 
 
-def refolded(strategy: Strategy, records: Iterable[Record], periods_per_year: float) -> Strategy:
+def refolded(
+    strategy: Strategy, records: Sequence[StoredRecord], periods_per_year: float
+) -> Strategy:
     """The strategy with these records alone, in the order of their arrival."""
     bare = msgspec.structs.replace(
-        strategy.episode,
-        recorded={},
-        measured={},
-        undefined=(),
-        stay=Stay(strategy.episode.stay.base),
+        strategy.episode, recorded={}, measured={}, undefined=(), stays=()
     )
     known = strategy.episode.measured.values()
     measured_us = next((metric.as_of_us for metric in known if metric.source == "engine"), None)
     if measured_us is not None:
         bare = _measured(bare, measured_us, periods_per_year)
     found = msgspec.structs.replace(strategy, episode=bare)
-    for record in records:
-        found = with_record(found, record, periods_per_year)
+    stays = strategy.episode.stays
+    ends = (*(stay.after for stay in stays[1:]), math.inf)
+    for stay, end in zip(stays, ends, strict=True):
+        begun = (*found.episode.stays, Stay(stay.base, stay.after))
+        found = msgspec.structs.replace(
+            found, episode=msgspec.structs.replace(found.episode, stays=begun)
+        )
+        for stored in records:
+            if stay.after < stored.id <= end:
+                found = _with(found, stored.record, periods_per_year)
     return found
 
 

@@ -61,7 +61,7 @@ class Episode(msgspec.Struct, frozen=True):
     measured: Mapping[str, Metric] = {}  # by fundops, from the track or from a recorded series
     # Metrics that were computed and have no value, such as a Sharpe of constant returns.
     undefined: tuple[str, ...] = ()
-    stay: Stay = Stay()  # the totals since the registration
+    stays: tuple[Stay, ...] = (Stay(),)  # the totals since the registration
     ready: bool = False  # the alert says that it waits for a person
     overdue: bool = False  # the alert says that it is in the stage for longer than planned
 

@@ -2,12 +2,14 @@
 
 A total is a count, or the number of sessions in a series, from the registration on. What an episode
 earned is the rise from the total as it began to the newest one. Without a total of right before,
-the first one in the episode takes its place.
+the first one in the episode takes its place. A void takes the episode up again, and what was earned
+in the voided one is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -15,27 +17,29 @@ import msgspec
 from ...wire.errors import MetricError
 from .metrics import Metrics
 
-__all__ = ["FROM_REGISTRATION", "Stay", "earned", "totals_of", "with_totals"]
+__all__ = ["FROM_REGISTRATION", "Stay", "check_totals", "earned", "totals_of", "with_totals"]
 
 
 class Stay(msgspec.Struct, frozen=True):
-    """A stretch of time in a stage, and the totals recorded in it."""
+    """A stretch of time in an episode, and the totals recorded in it. A void begins another."""
 
     base: Mapping[str, float] = {}  # the totals as it began; one that is missing is not known
+    after: int = 0  # the id of the newest record as it began
     first: Mapping[str, float] = {}  # recorded in it
     newest: Mapping[str, tuple[float, int]] = {}  # recorded in it, each with its instant
 
-    def begin_of(self, name: str) -> float | None:
-        """The total from which it counts; None: it has none yet."""
-        return self.base.get(name, self.first.get(name))
+    def begin_of(self, name: str, total: float) -> float:
+        """The total from which it counts, which is this one where none was known before."""
+        return self.base.get(name, self.first.get(name, total))
 
-    def next_base(self) -> dict[str, float]:
-        """The totals from which a stay that follows counts."""
+    def next_stay(self, after: int = 0) -> Stay:
+        """The stay that follows, in this episode or in another one."""
         totals = {name: total for name, (total, _) in self.newest.items()}
         # Trades came since whose wins are not known.
         stale = totals.get("n_rated") != totals.get("n_trades")
         unknown = ("n_wins", "n_rated") if stale else ()
-        return {name: total for name, total in totals.items() if name not in unknown}
+        base = {name: total for name, total in totals.items() if name not in unknown}
+        return Stay(base, after)
 
 
 # A registration begins with nothing. Wins and the trades of which they are go together.
@@ -45,14 +49,15 @@ FROM_REGISTRATION: Final = Stay(
 
 
 def totals_of(metrics: Metrics) -> dict[str, float]:
-    """The totals among metrics since the registration, whose series are returns.
+    """The totals among metrics since the registration.
 
     Raises: `MetricError` for a metric of which no part can be told.
     """
     totals: dict[str, float] = {}
     for name, value in metrics.items():
         if isinstance(value, list):
-            totals["sessions"] = float(len(value))
+            # The first equity is that of the beginning.
+            totals["sessions"] = float(len(value) - (name == "equity"))
         elif name in ("n_trades", "fills"):
             totals[name] = value
         elif name != "win_rate" or "n_trades" not in metrics:
@@ -64,28 +69,45 @@ def totals_of(metrics: Metrics) -> dict[str, float]:
     return totals
 
 
+def check_totals(stay: Stay, totals: Mapping[str, float]) -> None:
+    """Whether none is below its begin. Raises: `MetricError`."""
+    for name, total in totals.items():
+        begin = stay.begin_of(name, total)
+        if total < begin:
+            raise MetricError(name, total, f"is below {begin:g}, from which this stage counts")
+
+
 def with_totals(stay: Stay, totals: Mapping[str, float], as_of_us: int) -> Stay:
-    """The stay with these totals as well. Raises: `MetricError` for one below its begin."""
+    """The stay with these totals as well."""
     newest = dict(stay.newest)
     for name, total in totals.items():
-        begin = stay.begin_of(name)
-        if begin is not None and total < begin:
-            raise MetricError(name, total, f"is below {begin:g}, from which this stage counts")
         if name not in newest or as_of_us >= newest[name][1]:
             newest[name] = (total, as_of_us)
     return msgspec.structs.replace(stay, first={**totals, **stay.first}, newest=newest)
 
 
-def earned(stay: Stay, metrics: Metrics, totals: Mapping[str, float]) -> Metrics:
-    """The part of the metrics that the stay earned; these are their totals, which it has."""
-    begins = {name: stay.begin_of(name) or 0.0 for name in totals}
-    counts = {name: total - begins[name] for name, total in totals.items()}
+def earned(stays: Sequence[Stay], metrics: Metrics, totals: Mapping[str, float]) -> Metrics:
+    """The part of the metrics, whose series are returns, that these stays earned, the last one up
+    to these totals.
+    """
+    spans = {name: _spans(stays, name, total) for name, total in totals.items()}
+    counts = {name: sum(end - begin for begin, end in found) for name, found in spans.items()}
     own: dict[str, float | list[float]] = {}
     for name, value in metrics.items():
         if isinstance(value, list):
-            own[name] = value[int(begins["sessions"]) :]
+            parts = (value[int(begin) : int(end)] for begin, end in spans["sessions"])
+            own[name] = list(chain.from_iterable(parts))
         elif name != "win_rate":
             own[name] = counts[name]
         elif counts["n_rated"] > 0:
             own[name] = min(1.0, counts["n_wins"] / counts["n_rated"])
     return own
+
+
+def _spans(stays: Sequence[Stay], name: str, total: float) -> list[tuple[float, float]]:
+    """From which total to which each of the stays counts, where one was recorded in it."""
+    *earlier, last = stays
+    ends = [(stay, stay.newest[name][0]) for stay in earlier if name in stay.newest]
+    found = [(stay.begin_of(name, end), end) for stay, end in (*ends, (last, total))]
+    # A record may fall below the begin once an earlier one was discarded; it counts nothing.
+    return [(begin, max(begin, end)) for begin, end in found]

@@ -770,6 +770,44 @@ def test_counts_of_a_voided_stage_belong_to_none(office: Office) -> None:
     assert office.ask(ReadSnapshot("mm")).metrics == {"n_trades": 20}
 
 
+@pytest.mark.parametrize(("voided", "due"), [([160], 61), ([], 60)])
+def test_trades_of_a_voided_stage_count_in_none(
+    office: Office, voided: list[int], due: int
+) -> None:
+    office.ask(Register("mm"))
+    office.days(14)
+    office.ask(RecordMetrics("mm", Paper, {"n_trades": 60}, cumulative_since="registration"))
+    office.ask(RecordMetrics("mm", Paper, {"sharpe": 1.2, "max_drawdown": 0.08}))
+    moved = office.ask(Promote("mm"))
+    for n_trades in voided:
+        totals = {"n_trades": n_trades}
+        office.ask(RecordMetrics("mm", Shadow, totals, cumulative_since="registration"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    for n_trades, more in ((161, 0), (171, 10)):
+        office.days(0.1)
+        totals = {"n_trades": n_trades}
+        office.ask(RecordMetrics("mm", Paper, totals, cumulative_since="registration"))
+        assert office.ask(ReadSnapshot("mm")).metrics["n_trades"] == due + more
+
+
+def test_a_discard_after_a_void_leaves_each_record_in_its_time(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.days(14)
+    figures = {"n_trades": 60, "returns": [0.25, 0.2]}
+    office.ask(RecordMetrics("mm", Paper, figures, cumulative_since="registration"))
+    office.ask(RecordMetrics("mm", Paper, GREEN, source="bug"))
+    moved = office.ask(Promote("mm"))
+    figures = {"n_trades": 160, "returns": [0.25, 0.2, -0.5]}
+    office.ask(RecordMetrics("mm", Shadow, figures, cumulative_since="registration"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    figures = {"n_trades": 161, "returns": [0.25, 0.2, -0.5, -0.2]}
+    office.ask(RecordMetrics("mm", Paper, figures, cumulative_since="registration"))
+    office.ask(DiscardMetrics("mm", office.now_us, "bug", "ann", "wrong"))
+    metrics = office.ask(ReadSnapshot("mm")).metrics
+    assert metrics["n_trades"] == 61
+    assert metrics["max_drawdown"] == pytest.approx(0.2)
+
+
 def test_a_session_that_does_not_pass_ends_the_row(office: Office) -> None:
     fills = (Criterion("fills", "fills", ">=", 10),)
     office.ask(AddGate(PromotionGate(Shadow, fills, streak=3)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fundops.actors.promotion import Capital, Criterion, PromotionGate, policy_of
@@ -23,6 +23,7 @@ from fundops.wire.promotion import (
     RecordMetrics,
     Register,
     Transition,
+    Void,
 )
 from tests.actors.promotion.test_desk import Office
 
@@ -62,6 +63,8 @@ class History:
         self.rank = 0
         # The stretches of the episode, of which a void adds another.
         self.stretches = [Stretch({"n_trades": 0, "fills": 0, "returns": 0})]
+        # The newest transition with what was before it; None: it was voided, or there is none.
+        self.newest: tuple[Transition, int, list[Stretch]] | None = None
         always = (Criterion("days", "days", ">=", 0),)
         self.office.ask(AddGate(PromotionGate(LADDER[0], always)))
         self.office.ask(AddGate(PromotionGate(LADDER[1], always)))
@@ -108,8 +111,17 @@ class History:
         )
         moved = self.office.ask(ask)
         assert isinstance(moved, Transition)
+        self.newest = (moved, self.rank, self.stretches)
         self.rank += step
         self.stretches = [Stretch(self.stretches[-1].last())]
+
+    def void(self) -> None:
+        """The newest transition is undone, and its episode is taken up again."""
+        if self.newest is not None:
+            moved, self.rank, before = self.newest
+            self.newest = None
+            self.office.ask(Void(moved.seq, "ann", "too early"))
+            self.stretches = [*before, Stretch(self.stretches[-1].last())]
 
     def check(self) -> None:
         """The counts of the episode are what was told as earned within it."""
@@ -132,7 +144,7 @@ class History:
             if told:
                 begin = stretch.begin_of(name)
                 assert begin is not None
-                found.append((begin, told[-1]))
+                found.append((begin, max(begin, told[-1])))
         return found
 
     def earned(self, name: str) -> int:
@@ -151,10 +163,21 @@ STEP = st.one_of(
     st.tuples(st.just("record"), NAMES, st.sampled_from([0, 0, 0, 0, 50])),
     st.tuples(st.just("discard"), st.integers(0, 9)),
     st.tuples(st.just("move"), st.sampled_from([1, 1, -1])),
+    st.tuples(st.just("void")),
 )
 
 
 @settings(max_examples=60, deadline=None)
+@example(  # the first record is discarded, and the error after it is the first one now
+    [
+        ("earn", "n_trades", 9),
+        ("move", 1),
+        ("record", {"n_trades"}, 0),
+        ("record", {"n_trades"}, 50),
+        ("record", {"n_trades"}, 0),
+        ("discard", 0),
+    ]
+)
 @given(st.lists(STEP, min_size=5, max_size=30))
 def test_an_episode_counts_what_was_earned_within_it(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
