@@ -85,7 +85,7 @@ def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now
 def with_record(strategy: Strategy, record: Record, periods_per_year: float) -> Strategy:
     """The strategy with one more record. Raises: `MetricError`."""
     if record.cumulative:
-        check_totals(strategy.episode.stays[-1], totals_of(record.metrics))
+        check_totals(strategy.episode.stays[-1], record.metrics)
     return _with(strategy, record, periods_per_year)
 
 

@@ -69,12 +69,19 @@ def totals_of(metrics: Metrics) -> dict[str, float]:
     return totals
 
 
-def check_totals(stay: Stay, totals: Mapping[str, float]) -> None:
-    """Whether none is below its begin. Raises: `MetricError`."""
-    for name, total in totals.items():
+def check_totals(stay: Stay, metrics: Metrics) -> None:
+    """Whether each total among them can be told, and none is below its begin.
+
+    Raises: `MetricError` naming the metric.
+    """
+    series = next((name for name, value in metrics.items() if isinstance(value, list)), "")
+    told_by = {"sessions": series, "n_wins": "win_rate", "n_rated": "n_trades"}
+    for name, total in totals_of(metrics).items():
         begin = stay.begin_of(name, total)
         if total < begin:
-            raise MetricError(name, total, f"is below {begin:g}, from which this stage counts")
+            what = {"sessions": " sessions", "n_wins": " wins"}.get(name, "")
+            problem = f"is below the {begin:g}{what} from which this stage counts"
+            raise MetricError(told_by.get(name, name), total, problem)
 
 
 def with_totals(stay: Stay, totals: Mapping[str, float], as_of_us: int) -> Stay:

@@ -1254,15 +1254,27 @@ def test_what_has_no_part_of_this_stage_is_refused(office: Office) -> None:
     assert refusal.value.field == "cumulative_since"
 
 
-def test_a_count_that_falls_below_the_stages_base_is_refused(office: Office) -> None:
+@pytest.mark.parametrize(
+    ("later", "field"),
+    [
+        ({"n_trades": 59}, "n_trades"),
+        ({"n_trades": 60, "win_rate": 0.25}, "win_rate"),
+        ({"returns": [0.01]}, "returns"),
+        ({"equity": [100, 101]}, "equity"),
+    ],
+)
+def test_a_total_that_falls_below_the_stages_base_is_refused(
+    office: Office, later: dict[str, Any], field: str
+) -> None:
     office.ask(Register("mm"))
     office.days(14)
-    office.ask(RecordMetrics("mm", Paper, {"n_trades": 60}, cumulative_since="registration"))
+    first = {"n_trades": 60, "win_rate": 0.5, "returns": [0.01, 0.02]}
+    office.ask(RecordMetrics("mm", Paper, first, cumulative_since="registration"))
     office.ask(RecordMetrics("mm", Paper, {"sharpe": 1.5, "max_drawdown": 0.0}))
     office.ask(Promote("mm"))
     with pytest.raises(MetricError) as refusal:
-        office.ask(RecordMetrics("mm", Shadow, {"n_trades": 59}, cumulative_since="registration"))
-    assert refusal.value.field == "n_trades"
+        office.ask(RecordMetrics("mm", Shadow, later, cumulative_since="registration"))
+    assert refusal.value.field == field
 
 
 # -- versions and families

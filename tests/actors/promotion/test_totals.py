@@ -28,7 +28,7 @@ from fundops.wire.promotion import (
 from tests.actors.promotion.test_desk import Office
 
 LADDER = (PromotionStage.Paper, PromotionStage.Shadow, PromotionStage.Live_Small)
-BEGIN = {"n_trades": 0, "fills": 0}
+COUNTS = ("n_trades", "fills")
 NAMES = st.sets(st.sampled_from(["n_trades", "fills", "returns"]), min_size=1)
 
 
@@ -126,7 +126,7 @@ class History:
     def check(self) -> None:
         """The counts of the episode are what was told as earned within it."""
         metrics = self.office.ask(ReadSnapshot("mm")).metrics
-        for name in BEGIN:
+        for name in COUNTS:
             told = any(stretch.told_of(name) for stretch in self.stretches)
             assert metrics.get(name) == (self.earned(name) if told else None)
         sessions = [return_at(n) for begin, end in self.spans("returns") for n in range(begin, end)]
