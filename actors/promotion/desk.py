@@ -51,7 +51,15 @@ from . import core, schema
 from .capital import Capital, check_capital, entitled_minor, excess_minor, terms_of
 from .criteria import PromotionGate
 from .evaluation import evaluate
-from .evidence import Record, check_evidence, refolded, values_of, with_record, worst_of
+from .evidence import (
+    Record,
+    StoredRecord,
+    check_evidence,
+    refolded,
+    values_of,
+    with_record,
+    worst_of,
+)
 from .metrics import canonical_metrics, count_of, figure_of
 from .policy import PromotionPolicy, with_gate
 from .strategy import Change, Strategy
@@ -297,7 +305,7 @@ class Desk:
                 f"has no record from {source!r} in this stage",
                 shown_as=instant(request.as_of_us),
             )
-        kept = [known.record for known in found if known not in gone]
+        kept = [known for known in found if known not in gone]
         after = refolded(strategy, kept, self._periods())
         change = core.noted("discard", strategy, after, now_us, by=by, reason=reason)
         return self.changed(
@@ -427,6 +435,7 @@ class Desk:
             self.policy,
             now_us,
             moved_us=line.effective_us,
+            after_record=schema.newest_record(book.rows, strategy),
             seq=line.seq,
             capital=self.capital,
             others_minor=book.others_minor(strategy),
@@ -460,7 +469,7 @@ class Desk:
 
     def _without_cause(
         self, line: schema.Line, earlier: Strategy, book: Book
-    ) -> tuple[Strategy, list[schema.StoredRecord]]:
+    ) -> tuple[Strategy, list[StoredRecord]]:
         """The earlier record without the records that demoted it, and those."""
         if not line.hard or line.by != BY_THE_RULES:
             return earlier, []
@@ -468,7 +477,7 @@ class Desk:
         limits = {"max_drawdown": hard.drawdown, "daily_loss": hard.session_loss}
         found = schema.records(book.rows, earlier, earlier.episode.number)
         gone = [known for known in found if _reaches(known.record, limits)]
-        kept = [known.record for known in found if known not in gone]
+        kept = [known for known in found if known not in gone]
         return (refolded(earlier, kept, self._periods()) if gone else earlier), gone
 
     def _retire(self, request: Retire, book: Book, now_us: int) -> Decided:
