@@ -399,7 +399,7 @@ def test_a_restart_may_refuse_but_not_be_unwritten() -> None:
     [
         (Statement("2026-01-05", Decimal(1), {}), None),
         (Statement("5.1.2026", Decimal(1), {}), "statement: day:"),
-        (Statement("2026-01-05", "much", {}), "statement: cash:"),  # type: ignore[arg-type]
+        (Statement("2026-01-05", "much", {}), "statement: cash:"),
         ("agreed", "statement: "),
     ],
 )

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundops.actors.guard.core import GuardSettings, Look, look
+from fundops.actors.guard.core import GuardSettings, Look, look, rearmed, released
 from fundops.runtime import ConfigError, at_once
 from fundops.wire.alert import Level
 from fundops.wire.controller import StrategyState, StrategyStatus
-from fundops.wire.guard import FeeTerms, GuardState, PricedFlow, StrategyBook
+from fundops.wire.guard import FeeTerms, GuardState, KillStatus, PricedFlow, StrategyBook
 from fundops.wire.promotion import EntitlementTerms, PromotionStage
 
 UNIT = 10**8
@@ -62,6 +62,7 @@ class Fund:
         terms: dict[str, EntitlementTerms] | None = None,
         blind_s: float = 0.0,
         session: str = "",
+        observing: bool = False,
         flows: tuple[PricedFlow, ...] = (),
         news: bool = True,
     ) -> Look:
@@ -79,6 +80,7 @@ class Fund:
             capital_minor=round(self.capital * UNIT),
             flows=flows,
             news=news,
+            observing=observing,
         )
         self.last = at_once(looking)
         self.state = self.last.state
@@ -535,6 +537,26 @@ def test_a_strategy_with_real_money_that_leaves_the_list_is_told_unless_it_had_s
     assert fund.notes == []
 
 
+def test_a_silence_is_told_once_and_its_end_once(fund: Fund) -> None:
+    fund.look(status())
+    said = []
+    for blind_s in (11.0, 12.0, 13.0, 0.0, 0.0):
+        fund.look(*([] if blind_s else [status()]), blind_s=blind_s)
+        said.append(fund.notes)
+    assert said == [[("WARNING", "silent", False)], [], [], [("INFO", "silent", True)], []]
+
+
+def test_a_fund_that_observes_tells_once_what_it_would_pause() -> None:
+    fund = Fund(capital=10**9)
+    said = []
+    for pnl in (0, -250, -260, -100, -270):
+        found = fund.look(status(pnl=pnl), observing=True)
+        assert found.pauses == ()
+        said.append([note for note in fund.notes if note[1] == "paused:mm"])
+    told, over = [("WARNING", "paused:mm", False)], [("INFO", "paused:mm", True)]
+    assert said == [[], told, [], over, told]
+
+
 @pytest.mark.parametrize("stage", ["paper", "shadow"])
 def test_a_strategy_without_real_money_may_leave_without_a_word(fund: Fund, stage: str) -> None:
     fund.look(status(), terms=terms(mm=stage))
@@ -566,9 +588,23 @@ def test_pnl_is_carried_over_each_restart_of_the_counters(fund: Fund) -> None:
         ("c", 0, 100_300),
         ("c", 50, 100_350),
         ("d", -50, 100_300),
+        (None, -50, 100_300),
+        (None, -60, 100_290),
+        ("d", -60, 100_290),
     ):
         fund.look(status(pnl=pnl, run=run))
         assert fund.nav == nav, (run, pnl)
+
+
+def test_a_release_names_the_next_stop_only_where_units_are_in_issue(fund: Fund) -> None:
+    fund.look(status(pnl=-20_000))
+    off = KillStatus("OFF", "", "", 0)
+    again = released(rearmed(fund.state, keep_peak=False), off)
+    assert (again.next_stop_nav, again.next_stop_below_peak_pct) == (68_000, 32)
+    fund.external = 20_000
+    fund.look(status(pnl=-20_000))
+    assert (fund.nav, fund.state.units) == (0, 0)
+    assert released(rearmed(fund.state, keep_peak=False), off).next_stop_nav is None
 
 
 # -- settings and state

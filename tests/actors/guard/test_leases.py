@@ -145,14 +145,14 @@ def test_an_unknown_name_has_no_lease_that_ends_while_others_have_one() -> None:
     clock = VirtualClock(T0)
     leases = _leases(clock, a=LIVE)
     held = leases.entitlement("a")
-    assert (held.capital, held.valid_until_us) == (1_000, T0 + 30_000_000)
+    assert (held.capital, held.valid_until_us) == (Decimal(1_000), T0 + 30_000_000)
     assert leases.entitlement("nobody").valid_until_us == 0
 
 
 def test_nothing_is_granted_before_the_first_tick() -> None:
     leases = Leases(VirtualClock(T0))
     unknown = leases.entitlement("a")
-    assert (unknown.mode, unknown.valid_until_us, unknown.capital) == ("none", 0, 0)
+    assert (unknown.mode, unknown.valid_until_us, unknown.capital) == ("none", 0, Decimal(0))
     assert (leases.knows("a"), leases.names()) == (False, ())
     leases.recall({"a": LIVE})
     assert (leases.knows("a"), leases.names()) == (True, ("a",))
