@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fundops.actors.oversight import risk
-from fundops.actors.oversight.risk import LOOKBACK, Series, value_at_risk, worst_pair
+from fundops.actors.oversight.risk import Series, value_at_risk, worst_pair
 from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.controller import StrategyStatus
 
@@ -86,11 +86,11 @@ def test_of_very_many_strategies_the_largest_are_compared(monkeypatch: pytest.Mo
 
 def test_a_strategy_that_was_away_begins_anew_and_old_sessions_are_forgotten() -> None:
     series = Series()
-    for session in range(LOOKBACK + 20):
+    for session in range(120):
         series.add(session, {"a": session} if session == 50 else {"a": session, "b": 2 * session})
-    assert series.fund == [1] * LOOKBACK
-    assert series.strategies["a"] == [1] * LOOKBACK
-    assert series.strategies["b"] == [2] * (LOOKBACK + 20 - 52)
+    assert series.fund == [1] * 100
+    assert series.strategies["a"] == [1] * 100
+    assert series.strategies["b"] == [2] * (120 - 52)
 
 
 def _alerts(world: VirtualFund, category: str) -> list[tuple[str, str]]:
@@ -117,6 +117,24 @@ async def test_value_at_risk_above_its_budget_is_told_once(budget: float, told: 
         assert alerts.count(("WARNING", "Value at risk above its budget")) == 1
         over = ("INFO", "Value at risk within its budget")
         assert (over in alerts) is not bool(told)
+
+
+async def test_a_missed_session_leaves_no_sample_of_risk() -> None:
+    engine = FakeController(StrategyStatus("s", "running", 50_000, 50_000))
+    async with virtual_fund(engine, ledger_enabled=True, var_budget=0) as world:
+        await world.advance(86_400, step_s=86_400)
+        for session in range(19):
+            engine.set("s", realized_pnl=-session)
+            world.clock.advance(86_400)
+            await world.tick()
+        engine.set("s", realized_pnl=-900)
+        world.clock.advance(86_400 + 3_600)
+        assert (await world.tick()).failed == ()
+        assert (await world.fund.nav_history(limit=1))[0].missed
+        assert _alerts(world, "RISK_LIMIT") == []
+        world.clock.advance(86_400 - 3_600)
+        await world.tick()
+        assert _alerts(world, "RISK_LIMIT") == [("WARNING", "Value at risk above its budget")]
 
 
 async def test_the_worst_pair_is_told_once_until_no_pair_is_above_the_limit() -> None:

@@ -43,7 +43,13 @@ def test_a_setting_of_a_calendar_that_does_not_exist_is_refused() -> None:
 # -- which sessions are due
 
 
-def due(memory: Memory, now: str, *named: str, alive: str = "2026-03-01 00:00:00") -> list[End]:
+def due(
+    memory: Memory,
+    now: str,
+    *named: str,
+    alive: str = "2026-03-01 00:00:00",
+    interval_s: float | None = 1,
+) -> list[End]:
     """The sessions to end now, in UTC days."""
     return list(
         ends(
@@ -52,7 +58,7 @@ def due(memory: Memory, now: str, *named: str, alive: str = "2026-03-01 00:00:00
             named,
             now_us=us(now),
             alive_since_us=us(alive),
-            interval_s=1,
+            interval_s=interval_s,
         )
     )
 
@@ -81,6 +87,16 @@ def test_a_session_is_missed_when_no_tick_came_near_its_end(
 ) -> None:
     [end] = due(MEMORY, now, alive=alive)
     assert end.missed is missed
+
+
+@pytest.mark.parametrize(("interval_s", "late_s"), [(None, 60), (20, 60), (21, 63), (600, 1_800)])
+def test_a_tick_comes_near_an_end_within_three_intervals_and_a_minute_at_least(
+    interval_s: float | None, late_s: int
+) -> None:
+    for after_s, missed in ((late_s, False), (late_s + 1, True)):
+        now = f"2026-03-03 00:{after_s // 60:02}:{after_s % 60:02}"
+        [end] = due(MEMORY, now, alive="2026-03-02 10:00:00", interval_s=interval_s)
+        assert end.missed is missed
 
 
 def test_no_session_ends_twice_and_none_goes_backwards() -> None:
