@@ -175,6 +175,21 @@ def test_a_strategy_nobody_registered_is_real_only_if_the_engine_says_so(fund: F
     assert fund.nav == 99_500
 
 
+@pytest.mark.parametrize(("stage", "had_real"), [("live_small", True), ("shadow", False)])
+def test_its_entitlement_alone_makes_a_strategy_one_that_had_real_money(
+    fund: Fund, stage: str, had_real: bool
+) -> None:
+    fund.look(status(stage="paper"), terms=terms(mm=stage))
+    book = fund.state.strategies["mm"]
+    assert (book.real, book.had_real) == (False, had_real)
+
+
+def test_the_totals_of_all_earlier_runs_are_carried_over(fund: Fund) -> None:
+    for run, pnl in (("a", 300), ("b", 20), ("c", 7), ("c", 9)):
+        fund.look(status(pnl=pnl, run=run))
+    assert fund.nav == 100_000 + 300 + 20 + 9
+
+
 @pytest.mark.parametrize("first", [5_000, -20_000])
 @pytest.mark.parametrize("registered", [True, False])
 def test_pnl_of_before_the_first_status_counts_only_while_promotion_is_off(
@@ -532,6 +547,12 @@ def test_a_strategy_with_real_money_that_leaves_the_list_is_told_unless_it_had_s
     told = [] if state in ("stopped", "retired") else [("CRITICAL", "left:mm", False)]
     assert fund.notes == told
     fund.look()
+    assert fund.notes == []
+
+
+def test_a_strategy_without_real_money_leaves_the_list_without_a_word(fund: Fund) -> None:
+    fund.look(status(), terms=terms(mm="paper"))
+    fund.look(terms=terms(mm="paper"))
     assert fund.notes == []
 
 

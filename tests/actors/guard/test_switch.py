@@ -421,6 +421,14 @@ def test_a_fund_that_observes_does_not_take_an_earlier_confirmation_over() -> No
     assert (play.state, play.switch.status.problem) == ("UNCONFIRMED", NOT_TOLD)
 
 
+def test_a_switch_that_is_found_engaging_without_stop_all_is_unconfirmed() -> None:
+    play = Played(can_stop_all=False)
+    play.move(Found(KillStatus("ENGAGING", "r", "ann", 1)))
+    acts = play.look()
+    assert (play.state, play.switch.status.problem) == ("UNCONFIRMED", NO_STOP_ALL)
+    assert TellUnconfirmed() in acts
+
+
 def test_words_alone_engage_nothing() -> None:
     play = Played()
     assert play.move(Worded("r", "ann")) == ()
