@@ -20,6 +20,7 @@ from fundops.replay.rules import BuyAndHold
 from fundops.runtime import SystemClock
 from fundops.testing import FakeController, check_controller
 from fundops.wire.controller import StopReport
+from fundops.wire.ledger import Statement
 
 ONE = Decimal(1)
 AT_US = 1_767_571_200_000_000
@@ -305,6 +306,19 @@ def test_strategies_that_are_given_once_alone_are_named() -> None:
 )
 def test_a_fault_of_the_feeds_is_named(answer: Any, fault: str) -> None:
     (sentence,) = _faults(feeds=answer)
+    assert sentence.startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (Statement("2026-13-01", ONE, {}), "statement: day: "),
+        (Statement("2026-01-05", "1", {}), "statement: cash: "),  # type: ignore[arg-type]
+        ("all is well", "statement: report: "),
+    ],
+)
+def test_a_fault_of_the_statement_is_named(answer: Any, fault: str) -> None:
+    (sentence,) = _faults(statement=lambda self: answer)
     assert sentence.startswith(fault)
 
 

@@ -99,6 +99,22 @@ def test_a_loop_that_does_not_turn_is_noticed_and_one_that_turns_is_not(
     assert "turns" not in noticed
 
 
+def test_a_loop_has_a_second_to_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, noticed = list[float | None](), list[str]()
+
+    class Brief(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            return super().wait(0.001)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Event", Brief)
+        watch = LoopWatch(lambda call: None, lambda: noticed.append("stuck"))
+        assert _settle(lambda: bool(noticed))
+        watch.end()
+    assert set(waits) - {None} == {1.0}
+
+
 def test_a_process_that_was_stopped_takes_its_own_stall_for_no_emergency(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
