@@ -313,7 +313,7 @@ def test_a_fault_of_the_feeds_is_named(answer: Any, fault: str) -> None:
     ("answer", "fault"),
     [
         (Statement("2026-13-01", ONE, {}), "statement: day: "),
-        (Statement("2026-01-05", "1", {}), "statement: cash: "),  # type: ignore[arg-type]
+        (Statement("2026-01-05", "1", {}), "statement: cash: "),
         ("all is well", "statement: report: "),
     ],
 )

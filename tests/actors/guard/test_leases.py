@@ -39,7 +39,7 @@ def test_a_name_that_is_none_may_do_nothing(name: Any) -> None:
     assert leases.may_close(name) is False
     held = leases.entitlement(name)
     assert (held.mode, held.may_open, held.may_close) == ("none", False, False)
-    assert (held.capital, held.valid_until_us) == (0, 0)
+    assert (held.capital, held.valid_until_us) == (Decimal(0), 0)
     leases.latch.set(KillStatus("ENGAGED", "r", "ann", T0, action="freeze"))
     assert leases.may_trade(name) is leases.may_close(name) is False
 
