@@ -119,8 +119,9 @@ NAME` too: the name for the audit table, `$USER` if not given.
 A question that the database answers is read from the file, whether the fund runs or not. The other
 questions need a running fund, and so does a change, but for one of the books: those can be worked
 on while no fund runs. The effect says what a change does to trading: *tightens* allows less,
-*loosens* allows more. The last column names the farthest caller that may ask: a program of the same
-user by the control socket, or a client of the status port with its token.
+*loosens* allows more, *either* does one or the other by its arguments. The last column names the
+farthest caller that may ask: a program of the same user by the control socket, or a client of the
+status port with its token.
 
 | exit code | meaning |
 |---|---|

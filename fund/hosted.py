@@ -53,6 +53,8 @@ class Hosted:
     def report(self, status: StrategyStatus) -> None:
         """Push one strategy's status; the newest one counts at the next tick, and ages from now.
 
+        Beside a controller with `strategies()` none counts, and one WARNING says so.
+
         Raises: `ConfigError` naming the field that is wrong; the older status then stands.
         """
         self.now().report(status)

@@ -17,21 +17,17 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
 from fundops.actors.alert.requests import requested
 from fundops.actors.persistence import Reader, Rows, Store, errors_named
-from fundops.actors.promotion import Capital, PromotionPolicy, checked, schema
-from fundops.actors.promotion.capital import beyond_bound, entitled_minor
+from fundops.actors.promotion import PromotionPolicy, checked, schema
 from fundops.actors.promotion.desk import Desk
-from fundops.actors.promotion.evidence import variance_of
 from fundops.actors.promotion.metrics import canonical_metrics
 from fundops.actors.promotion.notes import notes_of
-from fundops.actors.promotion.strategy import Strategy
 from fundops.bridge import running_loop
-from fundops.config import FundConfig, home, is_file_path
+from fundops.config import home, is_file_path
 from fundops.control.arguments import converted, noted, plain
 from fundops.control.audit import Caller, audited
 from fundops.control.client import call
@@ -44,10 +40,9 @@ from fundops.faces import Asked, SyncPromotion
 from fundops.file import meta
 from fundops.file.database import MIGRATIONS
 from fundops.file.lock import OwnerLock
-from fundops.limits import decoded
+from fundops.file.strategies import FileBook, capital_in
 from fundops.runtime import Clock, ConfigError, Request, SystemClock, shown
-from fundops.wire.border import NAME_MAX
-from fundops.wire.errors import DatabaseError, UnknownStage, UnknownStrategy
+from fundops.wire.errors import DatabaseError, UnknownStage
 from fundops.wire.foreign import fitted, plain_number
 from fundops.wire.money import from_minor, positive_minor, text_of
 from fundops.wire.persistence import Statement
@@ -63,7 +58,6 @@ T = TypeVar("T")
 LOCK_WAIT_S: Final = 5.0
 _POLL_S: Final = 0.02  # between two looks for a fund that listens
 _DOOR: Final = "manager"  # in the audit table
-_BOUND: Final = "max_total_entitlement_pct"
 _STAGES: Final = frozenset({"initial_stage", "stage", "to"})  # arguments of changes
 _WORDS: Final = tuple(stage.value for stage in PromotionStage)
 
@@ -234,10 +228,10 @@ class _FileDoor(PromotionDoor):
 
     def __init__(self, rows: Rows, clock: Clock) -> None:
         super().__init__(None)
-        found, capital = policy_in(rows, None), _capital_in(rows)
+        found, capital = policy_in(rows, None), capital_in(rows)
         self._is_funds = capital.fund_minor is not None
         self._desk = Desk(found.policy, capital, found.base)
-        self._book = _FileBook(rows, found.policy, capital)
+        self._book = FileBook(rows, found.policy, capital)
         self._clock = clock
         self.statements: tuple[Statement, ...] = ()
 
@@ -251,87 +245,6 @@ class _FileDoor(PromotionDoor):
             self.statements += tuple(requested(now_us, notes))
         answer: T = decided.answer
         return answer
-
-
-def _capital_in(rows: Rows) -> Capital:
-    """The capital of the fund to which the file belongs, with the bound of its last run.
-
-    The file of a manager alone has neither.
-    """
-    known = meta.read(rows)
-    if "total_capital" not in known:
-        return Capital()
-    limits = decoded(known.get("limits"))
-    # A fund that never ran has the default bound.
-    given = {name: limits[name] for name in (_BOUND,) if name in limits}
-    return FundConfig(total_capital=known["total_capital"], **given).promotion_capital()
-
-
-class _FileBook:
-    """The strategies as the file has them."""
-
-    def __init__(self, rows: Rows, policy: PromotionPolicy, capital: Capital) -> None:
-        self.rows = rows
-        self._policy = policy
-        self._capital = capital
-        self._variances: dict[str, float | None] = {}  # by family, for one call
-
-    def by_name(self) -> list[Strategy]:
-        """All of them, in the order of their names."""
-        return schema.load_all(self.rows)
-
-    def known(self, name: str) -> Strategy | None:
-        """The strategy that has this name or this id."""
-        # A lone surrogate is in no name, and no parameter of a query.
-        return schema.find(self.rows, name) if fitted(name) == name else None
-
-    def find(self, id_or_name: object) -> Strategy:
-        """As `known`. Raises: `UnknownStrategy`."""
-        found = self.known(id_or_name) if isinstance(id_or_name, str) else None
-        if found is None:
-            raise UnknownStrategy(fitted(id_or_name, NAME_MAX))
-        return found
-
-    def others_minor(self, strategy: Strategy) -> int:
-        """The real capital that all other strategies are entitled to; 0 where no capital is known,
-        since none is shared.
-        """
-        if self._capital.fund_minor is None:
-            return 0
-        return sum(self._entitled.values()) - self._entitled.get(strategy.id, 0)
-
-    @cached_property
-    def _entitled(self) -> Mapping[str, int]:
-        """The real capital of each strategy, by id."""
-        return {
-            strategy.id: entitled_minor(strategy, self._policy, self._capital)
-            for strategy in self.by_name()
-        }
-
-    @cached_property
-    def beyond(self) -> frozenset[str]:
-        """The ids of those that have no real capital, since all together are beyond the bound."""
-        return beyond_bound(self.by_name(), self._policy, self._capital)
-
-    @cached_property
-    def _families(self) -> Mapping[str, int]:
-        return schema.versions_by_family(self.rows)
-
-    def trials(self, strategy: Strategy) -> int:
-        """The versions of its family that were ever evaluated."""
-        if strategy.family is None:
-            return strategy.versions
-        return self._families.get(strategy.family, strategy.versions)
-
-    def trial_variance(self, strategy: Strategy, periods_per_year: float) -> float | None:
-        """The variance of the Sharpe ratios of its family, per session; None: unknown."""
-        family = strategy.family
-        if family is None:
-            return None
-        if family not in self._variances:
-            trials = schema.family(self.rows, family)
-            self._variances[family] = variance_of(trials, periods_per_year)
-        return self._variances[family]
 
 
 class _Locked:

@@ -22,6 +22,7 @@ class Reported:
         self._words: dict[str, Word] = {}
         self._feeds: dict[str, FeedStatus] = {}
         self._spoken: tuple[float, int | None] | None = None
+        self.said = 0  # rises with each status
 
     def report(self, status: StrategyStatus) -> None:
         """Keep the status in place of an older one, with the instant at which it was given.
@@ -34,6 +35,7 @@ class Reported:
         if len(self._words) >= STRATEGIES_MAX and name not in self._words:
             raise ConfigError("name", f"at most {STRATEGIES_MAX} strategies are managed")
         self._words[name] = Word(checked.status, checked.doubt, self._clock.monotonic_s())
+        self.said += 1  # two threads may add one alone, which is news as well
 
     def words(self) -> Mapping[str, Word]:
         """The last word about each strategy, in the order of the first ones."""

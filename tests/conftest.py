@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fundops.runtime import Supervisor, SupervisorSpec
 
@@ -19,6 +20,10 @@ from fundops.runtime import Supervisor, SupervisorSpec
 # inherit that: no test of an interrupt could pass.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No property fails by the wall clock: other work may stop a machine for a second.
+settings.register_profile("fundops", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fundops")
 
 # Python and pytest keep compiled modules beside the sources, here and in the processes that tests
 # start. Without them each worker rewrites the assertions of all files, most of its collection.

@@ -48,6 +48,7 @@ __all__ = [
     "PolicyError",
     "PortTaken",
     "PositionMismatch",
+    "PromotionDefect",
     "PromotionError",
     "SkipRefused",
     "StageTooLow",
@@ -455,6 +456,17 @@ class PolicyError(PromotionError, ConfigError):
     def __init__(self, field: str, problem: str, *, line: int | None = None) -> None:
         ConfigError.__init__(self, field, problem if line is None else f"line {line}: {problem}")
         self.line = line
+
+
+class PromotionDefect(PromotionError):
+    """A request that promotion cannot compute, by a defect of fundops. Nothing was changed.
+
+    `request` is its type, `problem` the error.
+    """
+
+    def __init__(self, request: str, problem: str) -> None:
+        super().__init__(f"promotion cannot compute {request}, by a defect: {problem}")
+        self.request, self.problem = request, problem
 
 
 class StageTooLow(PromotionError):

@@ -167,7 +167,7 @@ class Watch(Request[GuardReport], frozen=True):
     # The flows since the last look, in order; others than these are priced at NAV of that look.
     flows: tuple[PricedFlow, ...] = ()
     seq: int | None = None  # the ledger's last entry; None: the ledger is silent, or there is none
-    said_s: float | None = None  # monotonic instant of the engine's newest word; None: always news
+    said: int | None = None  # rises with each word of the engine; None: all are news
     opening_nav_minor: int | None = None  # NAV when the session that runs now began; None: unknown
 
 
@@ -244,6 +244,7 @@ class StopReported(msgspec.Struct, frozen=True, tag=True):
     """Sent when a host that pushes its state reports its open orders and positions."""
 
     report: StopReport
+    engagement: int  # number of the engagement that was the newest as it was pushed
 
 
 class SecondPassed(msgspec.Struct, frozen=True, tag=True):

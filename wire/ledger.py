@@ -288,8 +288,10 @@ class BookSettlement(_Event, frozen=True, tag="market_settlement"):
     market: str
     cost: Amount
     payoff: Amount  # in total and signed: > 0 came into CASH
-    # The payoff of an earlier revision that closed the lots: the rest alone is booked. None: none.
+    # Paid by its earlier entries, which closed the lots: the rest alone is booked. None: none.
     paid: Amount | None = None
+    # The position that it closes, with that of its earlier entries. None: none, or not noted.
+    held: Amount | None = None
 
 
 class Split(_Event, frozen=True, tag="split"):

@@ -76,6 +76,11 @@ class GuardHost(Protocol):
 
     observing: bool  # no acting part of the controller is called
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether the engine has named its strategies in this life, be it none."""
+        ...
+
     def can(self, part: type) -> bool:
         """Whether the controller has this optional part."""
         ...
@@ -161,7 +166,7 @@ class GuardActor(Actor):
         self._warned_undivided = False
         self._session = ""  # the last one that ended, as of the last look
         self._registered: frozenset[str] = frozenset()  # with promotion, as of the last look
-        self._said_s: float | None = None  # the engine's newest word at the last look
+        self._said: int | None = None  # the count of the engine's words at the last look
         self._pausing: set[str] = set()  # strategies that the engine is being told to pause
 
     @property
@@ -251,7 +256,7 @@ class GuardActor(Actor):
             fees=request.fees,
             capital_minor=self._capital_minor,
             flows=request.flows,
-            news=request.said_s is None or request.said_s != self._said_s,
+            news=request.said is None or request.said != self._said,
             session=request.session,
             listed=request.listed,
             aside=request.doubts.keys(),
@@ -260,7 +265,7 @@ class GuardActor(Actor):
         )
         was_blind = self._state.blind
         found = await in_pieces(looking)
-        self._said_s = request.said_s
+        self._said = request.said
         seq = self._state.seq if found.problem or request.seq is None else request.seq
         self._state = replace(found.state, seq=seq)
         if not request.blind_s:
@@ -463,7 +468,7 @@ class GuardActor(Actor):
     def _stop_all(self, action: KillAction) -> None:
         names, told = self._in_scope(), self._own.tell_nowait
         if self._host.start_stop_all(self._kill.reason, action, names, told):
-            self._move(switch.Asked(frozenset(names)))
+            self._move(switch.Asked(frozenset(names), self._host.has_spoken))
 
     def _in_scope(self) -> tuple[str, ...]:
         """The strategies that the switch stops, with those that the host has named just now."""

@@ -185,12 +185,12 @@ def look(
 ) -> Generator[None, None, Look]:
     """The state after this look, and the acts that it demands; a piece for each strategy.
 
-    `blind_s` is the age of the host's last word while it is silent, else 0; `session` the last
-    session that ended; `earned_minor` the P&L of no strategy; `news` whether the host has said
-    anything since the look before. `flows` are those since that look, of which the external change
-    without one is priced as of that look. `listed` False: the statuses are no
-    whole list, so none has left it; those `aside` are listed with a status that is wrong.
-    `observing`: nothing is paused or stopped, and the alerts say that it would be.
+    `blind_s` is the age of the host's last word while it is silent, else 0; `news`: it has said
+    something since the look before. `session` is the last session that ended; `earned_minor` the
+    P&L of no strategy. `flows` are those since the look before, each with NAV before it; an
+    external change beside them is priced as of that look. `listed` False: the statuses are no whole
+    list, so none has left it; those `aside` are listed with a status that is wrong. `observing`:
+    nothing is paused or stopped, and the alerts say that it would be.
     """
     if blind_s:  # a host that says nothing changes nothing: it must never look like a profit
         found = _Books(state.strategies, (), (), "")

@@ -73,7 +73,7 @@ class Switch(msgspec.Struct, frozen=True):
     rules: SwitchRules = SwitchRules()
     status: KillStatus = OFF
     engagement: int = 0  # counts how often it was engaged; an answer belongs to one of them
-    # The strategies that the last call of `stop_all` named. None: this life has not called it, and
+    # The strategies that the last call of `stop_all` named. None: this life has asked for none, and
     # the engine may have started anew since an earlier one did.
     asked: frozenset[str] | None = None
     looked: bool = False  # a look has told the running strategies to stop
@@ -131,6 +131,7 @@ class Asked(msgspec.Struct, frozen=True):
     """A call of `stop_all` has begun."""
 
     strategies: frozenset[str]
+    heard: bool = True  # the engine has named its strategies in this life
 
 
 class Marked(msgspec.Struct, frozen=True):
@@ -228,12 +229,15 @@ def decide(switch: Switch, event: Event, now_s: float) -> Step:
             return _looked(switch, event, now_s)
         case Passed(marker_there):
             return _passed(switch, marker_there, now_s)
-        case Asked(strategies):
-            return replace(switch, asked=strategies), ()
+        case Asked(strategies, heard):
+            # Before the engine's first word a call that names none has asked for nothing.
+            return replace(switch, asked=strategies if strategies or heard else None), ()
         case Marked(done):
             return replace(switch, marked=done), ()
         case Released():
             return _released(switch)
+        case StopEnded() | StopReported() if not _of_now(switch, event):
+            return switch, ()
         case StopEnded():
             return _answered(switch, event, now_s)
         case StopReported(report):
@@ -399,20 +403,22 @@ def _why_not(rules: SwitchRules) -> str:
 # -- answers of the engine
 
 
+def _of_now(switch: Switch, told: StopEnded | StopReported) -> bool:
+    """Whether the call began, or the report was pushed, under the engagement in force."""
+    return switch.engaged and told.engagement == switch.engagement
+
+
 def _answered(switch: Switch, ended: StopEnded, now_s: float) -> Step:
-    of_now = ended.engagement == switch.engagement and ended.action == switch.status.action
-    if not (switch.engaged and of_now):
-        return switch, ()  # of an earlier engagement, or of the halt before a flatten
+    if ended.action != switch.status.action:
+        return switch, ()  # of the halt before a flatten
     if ended.report is None:
         return _unconfirmed(switch, switch.status, ended.problem, now_s)
-    covers = switch.asked is None or switch.asked.issubset(ended.strategies)
+    covers = switch.asked is not None and switch.asked.issubset(ended.strategies)
     return _judged(switch, ended.report, now_s, covers=covers)
 
 
 def _judged(switch: Switch, report: StopReport, now_s: float, *, covers: bool) -> Step:
-    """`covers` False: the call named fewer strategies than a later one, so it confirms nothing."""
-    if not switch.engaged:
-        return switch, ()
+    """`covers` False: the call did not name all that were asked for, so it confirms nothing."""
     counted = replace(
         switch.status,
         open_orders=report.open_orders,

@@ -108,11 +108,13 @@ class Heard(NamedTuple):
     silent: bool
     at_us: int | None  # wall time of the last answer; None: none yet, or the host pushes
     listed: bool  # the statuses are a whole list, so a strategy that is missing has left it
-    said_s: float  # monotonic instant of the newest word
+    said: int  # rises with each answer that has a right status, or pushed status
 
 
 class Pushed(Protocol):
     """The words of a host that pushes its state."""
+
+    said: int  # rises with each status
 
     def feeds(self) -> Mapping[str, FeedStatus]:
         """The last word about each feed."""
@@ -130,7 +132,8 @@ class Pushed(Protocol):
 class Host:
     """Wraps one controller. Restarts and stops run in `nursery`, so that no actor waits for them.
 
-    `controller` None, or one without `strategies`: the host pushes its state into `pushed`.
+    `controller` None, or one without `strategies`: the host pushes its state into `pushed`. Beside
+    one that has `strategies` no pushed status counts, and `unheard` names it.
     `place` is where the controller is called; None: on this loop.
     `latch` is read in the moment of acting. `tick_interval_s` None: the host drives the ticks. A
     restart is reported late after `restart_deadline_s`, and goes on. `origin` precedes the ids of
@@ -205,6 +208,7 @@ class Host:
         self.feed_doubts: dict[str, str] = {}
         self._heard_s = self._ticked_s = self._pulsed_s = self._clock.monotonic_s()
         self._heard_us: int | None = None
+        self._answers = 0  # of `strategies()` with a right status, since this life began
         # Spans of monotonic time in which this process did not run.
         self._stalls: list[tuple[float, float]] = []
 
@@ -215,6 +219,13 @@ class Host:
             self._nursery.start_soon(run_undisturbed, function, *arguments, name=name)
 
         self._context.copy().run(begin)
+
+    @property
+    def unheard(self) -> str:
+        """The first strategy whose status is pushed although the controller is asked; "": none."""
+        if self._pushed is not None or self._pushed_feeds is None:
+            return ""
+        return next(iter(self._pushed_feeds.words()), "")
 
     def missing(self) -> tuple[str, ...]:
         """The optional parts that this controller lacks, for the start-up log."""
@@ -299,10 +310,11 @@ class Host:
             newest_s = min(newest_s, self._word_age_s(*spoken, now_s, now_us))
             said_s = max(said_s, spoken[0])
         if said_s < heard_s:  # an answer without a right status is a word of the host, too
-            newest_s, said_s = min(newest_s, self._age_s(heard_s, now_s)), heard_s
+            newest_s = min(newest_s, self._age_s(heard_s, now_s))
         silent = newest_s > self._silent_after_s or self._strategies.is_late
         found, listed = tuple(statuses), heard_us is not None
-        return Heard(found, doubts, lapsed | doubts, newest_s, silent, heard_us, listed, said_s)
+        said = self._answers if self._pushed is None else self._pushed.said
+        return Heard(found, doubts, lapsed | doubts, newest_s, silent, heard_us, listed, said)
 
     def _word_age_s(self, at_s: float, at_us: int | None, now_s: float, now_us: int) -> float:
         """By the monotonic clock, and by the host's own instant if that makes the word older."""
@@ -395,6 +407,7 @@ class Host:
         if self._strategies.taken is ended:  # else a newer answer was read between two pieces
             self._words, self._aside = words, aside
             self._heard_s, self._heard_us = heard_s, heard_us
+            self._answers += len(aside) < len(answer)
 
     def ask_feeds(self) -> None:
         """Ask for the feeds, once a tick; nothing without that part."""
@@ -621,6 +634,11 @@ class Host:
         """The strategies of the last words, however old."""
         words = self._words if self._pushed is None else self._pushed.words()
         return tuple(words)
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether the engine has named its strategies in this life, be it none."""
+        return self._heard_us is not None or bool(self.names())
 
     def start_stop_all(
         self,

@@ -28,8 +28,9 @@ from ...wire.ledger import (
     Reverse,
     Withdraw,
 )
-from ...wire.money import MINOR_MAX, from_minor, to_minors
+from ...wire.money import MINOR_MAX, from_minor, to_minor, to_minors
 from .accounts import (
+    CASH,
     FEES,
     REVENUE,
     UNITS,
@@ -53,6 +54,7 @@ from .entry import (
     Original,
     Posting,
     Sealed,
+    amount_of,
     canonical,
     chain_hash,
     content_of,
@@ -108,6 +110,10 @@ class Settled(NamedTuple):
     seq: int  # of its newest entry
     # When it was booked first. A later fill is of a market of the same name that trades again.
     at_us: int
+    paid_minor: int  # that all its entries have paid into CASH
+    # The position that they have closed, in minor units; 0: none was left of the trades. None: by
+    # an earlier version, which did not note it.
+    held: int | None
 
 
 def settled_by(entry: Entry, before: Callable[[LotKey], Settled | None]) -> dict[LotKey, Settled]:
@@ -117,7 +123,12 @@ def settled_by(entry: Entry, before: Callable[[LotKey], Settled | None]) -> dict
     content = content_of(entry)
     key = (entry.strategy, content["market"])
     first = None if content.get("paid") is None else before(key)
-    return {key: Settled(entry.seq, entry.recorded_us if first is None else first.at_us)}
+    at_us, paid_minor, held = (entry.recorded_us, 0, 0) if first is None else first[1:]
+    paid_minor += sum(amount for account, _, _, amount in entry.legs if account == CASH)
+    if entry.lots:
+        noted = content.get("held")
+        held = None if noted is None else to_minor(amount_of(noted)).minor
+    return {key: Settled(entry.seq, at_us, paid_minor, held)}
 
 
 class Book:

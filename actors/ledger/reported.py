@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence, Set
+from decimal import Decimal
 from hashlib import sha256
 from shlex import quote
 from typing import Any, Generic, Protocol, TypeVar
@@ -51,7 +52,7 @@ from ...wire.ledger import (
 )
 from ...wire.money import from_minor, rounded_decimal, text_of
 from .accounts import CASH, FINANCING, INCOME, POSITIONS, REALIZED_PNL, UNITS
-from .book import Draft
+from .book import Draft, Settled
 from .entry import Entry, amount_of, canonical, request_of
 from .entry import content_of as request_content
 from .keys import (
@@ -406,11 +407,12 @@ class Fills(Reports[Fill]):
 
         So the books end the same whether a fill comes before the settlement or after it.
         """
-        settlement = _late_for(draft, event)
-        if settlement is None:
+        settled = _settled_before(draft, event)
+        if settled is None:
             return draft.decide(event, key, self._now_us, reported=True)
         fork = draft.fork()
         entry = fork.decide(event, key, self._now_us, reported=True)
+        settlement = _late_for(fork, event, settled)
         fork.decide(settlement, late_settlement_key(key), self._now_us, reported=True)
         draft.adopt(fork)
         return entry
@@ -503,11 +505,8 @@ def _is_closed(entry: Entry) -> bool:
     return bool(entry.lots) or _is_paid(entry)
 
 
-def _late_for(draft: Draft, fill: BookFill) -> BookSettlement | None:
-    """The settlement that was booked before a trade of its market, to be booked for its lot.
-
-    It pays what the first one has not paid: the cost, where that was booked without lots.
-    """
+def _settled_before(draft: Draft, fill: BookFill) -> Settled | None:
+    """The settlement of the fill's market that was booked before it, where it counts for it."""
     lot_key = (fill.strategy, fill.instrument)
     settled = draft.settlement_of(lot_key)
     # Lots that are open, and later trades, are those of a market that trades again.
@@ -516,15 +515,33 @@ def _late_for(draft: Draft, fill: BookFill) -> BookSettlement | None:
     traded_us = fill.at_us
     if fill.takes_back is not None and (taken := draft.original(fill.takes_back)) is not None:
         traded_us = taken.entry.at_us
-    before = draft.original(settled.seq)
+    newest = draft.original(settled.seq)
     if traded_us is None or traded_us > settled.at_us:
         return None
-    if before is None or before.reversed_by is not None:
-        return None
-    content = request_content(before.entry)
+    return None if newest is None or newest.reversed_by is not None else settled
+
+
+def _late_for(draft: Draft, fill: BookFill, settled: Settled) -> BookSettlement:
+    """The settlement of the lot that a late trade has opened.
+
+    All entries of the settlement together pay the payoff, and where no position is left of the
+    trades, the payoff less the cost, as a settlement without any trade does.
+    """
+    newest = draft.original(settled.seq)
+    assert newest is not None
+    content = request_content(newest.entry)
     cost, payoff = (rounded_decimal(amount_of(content[name])) for name in ("cost", "payoff"))
-    paid = payoff if _is_closed(before.entry) else payoff - cost
-    return BookSettlement(fill.instrument, cost, payoff, paid, strategy=fill.strategy)
+    paid, held = from_minor(settled.paid_minor), None
+    if settled.held is not None:
+        held = from_minor(settled.held) + _held(draft, fill.strategy, fill.instrument)
+        paid += 0 if held else cost
+    return BookSettlement(fill.instrument, cost, payoff, paid, held, strategy=fill.strategy)
+
+
+def _held(draft: Draft, strategy: str | None, market: str) -> Decimal:
+    """The open position of a strategy in a market."""
+    lots = draft.open_lots((strategy, market)).values()
+    return from_minor(sum(lot.quantity for lot in lots))
 
 
 class Settlements(Reports[Settlement]):
@@ -572,6 +589,9 @@ class Settlements(Reports[Settlement]):
             event, reversal = self._after(revisions[latest], event, report)
             if reversal is not None:
                 booked.append(self._decide(fork, reversal, f"{key}:reversal"))
+        held = _held(fork, event.strategy, event.market)
+        if held:
+            event = msgspec.structs.replace(event, held=held)
         booked.append(self._decide(fork, event, key))
         self.draft.adopt(fork)
         revisions[report.revision] = booked[-1]
@@ -595,6 +615,8 @@ class Settlements(Reports[Settlement]):
                     f"{content['market']!r}; a revision cannot move it"
                 )
             paid = rounded_decimal(amount_of(content["payoff"]))
+            if settled is not None and settled.held == 0:
+                paid += rounded_decimal(report.cost) - rounded_decimal(amount_of(content["cost"]))
             return msgspec.structs.replace(event, paid=paid), None
         original = self.draft.original(before.seq)
         # A person may have reversed the revision before already.
@@ -631,8 +653,11 @@ class Settlements(Reports[Settlement]):
 
 def _check_same_settlement(event: BookSettlement, entry: Entry) -> None:
     """Raises: `IdempotencyConflict` when this revision was booked with another content."""
-    paid = request_content(entry).get("paid")
-    same = event if paid is None else msgspec.structs.replace(event, paid=amount_of(paid))
+    content = request_content(entry)
+    noted = {
+        name: amount_of(content[name]) for name in ("paid", "held") if content.get(name) is not None
+    }
+    same = msgspec.structs.replace(event, **noted)
     if request_of(entry) != canonical(same):
         raise IdempotencyConflict(entry.key, entry.seq)
 

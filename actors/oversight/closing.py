@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ...wire.guard import PricedFlow
-from ...wire.ledger import ExternalFlow
+from ...wire.ledger import ExternalFlow, LedgerTotals
 from ...wire.persistence import Statement
 from ..calendar import Calendar, End
 from ..guard.core import performance_fee
@@ -30,6 +30,7 @@ __all__ = [
     "Closing",
     "begin",
     "close",
+    "earned_minor",
     "ends",
     "had_tick",
     "leaving_with",
@@ -37,6 +38,7 @@ __all__ = [
     "nav_minor",
     "taken",
     "took_place",
+    "with_earned",
     "with_flows",
     "with_management",
 ]
@@ -259,6 +261,25 @@ def with_flows(
             priced.append(PricedFlow(amount, memory.guard.nav_minor, last))
         memory = _with_flow(memory, settings, amount, booked, now_us)
     return memory, tuple(priced)
+
+
+def with_earned(memory: Memory, totals: LedgerTotals) -> Memory:
+    """The memory with the P&L that the ledger has booked without a strategy.
+
+    An asset that was bought and has no price yet is worth nothing in the ledger. That is no loss
+    that may stop the fund, so the gain of other assets then stands as it was.
+    """
+    converted = totals.converted_minor
+    return msgspec.structs.replace(
+        memory,
+        earned_minor=totals.earned_minor,
+        converted_minor=memory.converted_minor if converted is None else converted,
+    )
+
+
+def earned_minor(memory: Memory) -> int:
+    """The P&L without a strategy, in all assets, as the guard is told it."""
+    return memory.earned_minor + memory.converted_minor
 
 
 def _earned(memory: Memory, settings: OversightSettings, earned_minor: int) -> Memory:

@@ -55,7 +55,7 @@ from ..persistence import DurableActor
 from . import schema, shown
 from .capital import Capital, terms_of
 from .core import check_on_ladder
-from .desk import Decided, Desk
+from .desk import DEFECTS, Decided, Desk
 from .look import Look
 from .notes import (
     ASIDE_KEY,
@@ -78,16 +78,6 @@ T = TypeVar("T")
 
 # Strategies that are judged before other tasks run: half a millisecond of them.
 SLICE: Final = 6
-
-# Errors of a computation. One of the storage concerns all strategies and ends the look.
-_DEFECTS: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
 
 
 class PromotionActor(DurableActor):
@@ -283,7 +273,7 @@ class PromotionActor(DurableActor):
         key = (step.__name__, strategy.id)
         try:
             done = step(strategy)
-        except _DEFECTS:
+        except DEFECTS:
             if key not in self._aside:
                 log.exception("promotion cannot %s %s", step.__name__, strategy.name)
             self._aside.add(key)

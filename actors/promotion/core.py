@@ -30,6 +30,7 @@ from .metrics import count_of
 from .policy import PromotionPolicy
 from .strategy import Change, Episode, Kind, Strategy
 from .texts import check_family, check_name, loosening, tightening
+from .totals import FROM_REGISTRATION
 
 __all__ = [
     "capped",
@@ -80,7 +81,7 @@ def registered(
         name,
         stage,
         registered_us=now_us,
-        episode=Episode(1, now_us),
+        episode=Episode(1, now_us, stays=(FROM_REGISTRATION,)),
         family=check_family(family),
         budget_minor=budget_minor,
     )
@@ -248,6 +249,7 @@ def voided(
     now_us: int,
     *,
     moved_us: int,
+    after_record: int,
     seq: int,
     capital: Capital,
     others_minor: int,
@@ -257,8 +259,8 @@ def voided(
     """The strategy as it was before its newest transition, which was at `moved_us`.
 
     `earlier` is the record of then. The time since does not count as time in the stage, and the
-    engine's results of that time are no evidence. The version is that of then, too: one that came
-    since is new to the stage.
+    results of that time are no evidence; `after_record` is the id of the newest record of metrics.
+    The version is that of then, too: one that came since is new to the stage.
 
     Raises: `StrategyRetired`, `CapitalExceeded`, `PolicyError`; `MetricError` for `by` or `reason`.
     """
@@ -268,6 +270,7 @@ def voided(
     episode = msgspec.structs.replace(
         earlier.stored(moved_us).left_out(stopped_us, now_us),
         track=earlier.episode.track.interrupted(strategy.episode.track),
+        stays=(*earlier.episode.stays, strategy.episode.stays[-1].next_stay(after_record)),
         ready=False,
     )
     after = msgspec.structs.replace(
@@ -314,7 +317,7 @@ def _new_episode(strategy: Strategy, now_us: int) -> Strategy:
         number,
         now_us,
         track=strategy.episode.track.next_episode(),
-        base=strategy.since_registration,
+        stays=(strategy.episode.stays[-1].next_stay(),),
     )
     return msgspec.structs.replace(
         strategy,

@@ -13,9 +13,10 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from ...runtime import DAY_US, Request, shown
+from ...runtime import DAY_US, FundopsError, Request, shown
 from ...wire.entitlement import capital_of
-from ...wire.errors import Conflict, MetricError, StageTooLow
+from ...wire.errors import Conflict, MetricError, PromotionDefect, StageTooLow
+from ...wire.foreign import fitted
 from ...wire.paging import checked_limit
 from ...wire.persistence import Statement
 from ...wire.promotion import (
@@ -50,18 +51,36 @@ from . import core, schema
 from .capital import Capital, check_capital, entitled_minor, excess_minor, terms_of
 from .criteria import PromotionGate
 from .evaluation import evaluate
-from .evidence import Record, check_evidence, refolded, values_of, with_record, worst_of
+from .evidence import (
+    Record,
+    StoredRecord,
+    check_evidence,
+    refolded,
+    values_of,
+    with_record,
+    worst_of,
+)
 from .metrics import canonical_metrics, count_of, figure_of
 from .policy import PromotionPolicy, with_gate
 from .strategy import Change, Strategy
 from .texts import check_name, check_request_id, check_source, loosening
 from .words import instant
 
-__all__ = ["BY_THE_RULES", "Book", "Decided", "Desk", "snapshot"]
+__all__ = ["BY_THE_RULES", "DEFECTS", "Book", "Decided", "Desk", "snapshot"]
 
 SNAPSHOT_HISTORY: Final = 20
 _ONCE: Final = "\n"  # begins a key of an automatic demotion, and no id that a person may give
 BY_THE_RULES: Final = "promotion"  # `by` of a change that the policy decides
+
+# Errors of a computation at one strategy. An error of the storage concerns all strategies.
+DEFECTS: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 class Book(Protocol):
@@ -122,11 +141,21 @@ class Desk:
         self.suspect = False  # whether the wall clock has jumped, as the last look said
 
     def handle(self, request: Request[Any], book: Book, now_us: int) -> Decided:
-        """Decide one request. Raises: its refusal, or TypeError for another request."""
+        """Decide one request.
+
+        Raises: its refusal; `PromotionDefect` when it cannot be computed; TypeError for another
+            request.
+        """
+        name = type(request).__name__
         decide = _DECIDES.get(type(request))
         if decide is None:
-            raise TypeError(f"promotion takes no {type(request).__name__}")
-        return decide(self, request, book, now_us)
+            raise TypeError(f"promotion takes no {name}")
+        try:
+            return decide(self, request, book, now_us)
+        except FundopsError:
+            raise
+        except DEFECTS as defect:
+            raise PromotionDefect(name, f"{type(defect).__name__}: {fitted(defect)}") from defect
 
     def with_policy(self, policy: PromotionPolicy) -> Desk:
         """The desk with another policy, that this one became by a gate."""
@@ -276,7 +305,7 @@ class Desk:
                 f"has no record from {source!r} in this stage",
                 shown_as=instant(request.as_of_us),
             )
-        kept = [known.record for known in found if known not in gone]
+        kept = [known for known in found if known not in gone]
         after = refolded(strategy, kept, self._periods())
         change = core.noted("discard", strategy, after, now_us, by=by, reason=reason)
         return self.changed(
@@ -406,6 +435,7 @@ class Desk:
             self.policy,
             now_us,
             moved_us=line.effective_us,
+            after_record=schema.newest_record(book.rows, strategy),
             seq=line.seq,
             capital=self.capital,
             others_minor=book.others_minor(strategy),
@@ -439,7 +469,7 @@ class Desk:
 
     def _without_cause(
         self, line: schema.Line, earlier: Strategy, book: Book
-    ) -> tuple[Strategy, list[schema.StoredRecord]]:
+    ) -> tuple[Strategy, list[StoredRecord]]:
         """The earlier record without the records that demoted it, and those."""
         if not line.hard or line.by != BY_THE_RULES:
             return earlier, []
@@ -447,7 +477,7 @@ class Desk:
         limits = {"max_drawdown": hard.drawdown, "daily_loss": hard.session_loss}
         found = schema.records(book.rows, earlier, earlier.episode.number)
         gone = [known for known in found if _reaches(known.record, limits)]
-        kept = [known.record for known in found if known not in gone]
+        kept = [known for known in found if known not in gone]
         return (refolded(earlier, kept, self._periods()) if gone else earlier), gone
 
     def _retire(self, request: Retire, book: Book, now_us: int) -> Decided:

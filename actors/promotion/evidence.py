@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from itertools import pairwise
 from typing import Final
@@ -24,11 +24,13 @@ from .observation import value_of
 from .policy import PromotionPolicy
 from .statistics import NO_MOMENTS, Moments
 from .strategy import REMEMBERED_SESSIONS, Episode, Metric, Strategy
+from .totals import Stay, check_totals, earned, totals_of, with_totals
 from .track import Reading
 from .words import instant
 
 __all__ = [
     "Record",
+    "StoredRecord",
     "check_evidence",
     "refolded",
     "seen",
@@ -55,6 +57,13 @@ class Record(msgspec.Struct, frozen=True):
     cumulative: bool = False  # its counts and series began when the strategy was registered
 
 
+class StoredRecord(msgspec.Struct, frozen=True):
+    """One record of metrics as it is stored."""
+
+    id: int
+    record: Record
+
+
 def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now_us: int) -> None:
     """Whether something observed at `as_of_us` in `stage` may be recorded. Raises:
     `StrategyRetired`, `MetricError`.
@@ -75,26 +84,50 @@ def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now
 
 def with_record(strategy: Strategy, record: Record, periods_per_year: float) -> Strategy:
     """The strategy with one more record. Raises: `MetricError`."""
+    if record.cumulative:
+        check_totals(strategy.episode.stays[-1], record.metrics)
+    return _with(strategy, record, periods_per_year)
+
+
+def _with(strategy: Strategy, record: Record, periods_per_year: float) -> Strategy:
     episode = strategy.episode
-    own = _since_base(record.metrics, episode.base) if record.cumulative else record.metrics
-    totals = _totals(record.metrics) if record.cumulative else {}
+    metrics: Metrics = {
+        name: _returns(name, value) if isinstance(value, list) else value
+        for name, value in record.metrics.items()
+    }
+    if record.cumulative:
+        totals = totals_of(record.metrics)
+        *earlier, stay = episode.stays
+        stays = (*earlier, with_totals(stay, totals, record.as_of_us))
+        episode = msgspec.structs.replace(episode, stays=stays)
+        metrics = earned(stays, metrics, totals)
     return msgspec.structs.replace(
-        strategy,
-        episode=_folded(episode, own, record, periods_per_year),
-        since_registration={**strategy.since_registration, **totals},
+        strategy, episode=_folded(episode, metrics, record, periods_per_year)
     )
 
 
-def refolded(strategy: Strategy, records: Iterable[Record], periods_per_year: float) -> Strategy:
+def refolded(
+    strategy: Strategy, records: Sequence[StoredRecord], periods_per_year: float
+) -> Strategy:
     """The strategy with these records alone, in the order of their arrival."""
-    bare = msgspec.structs.replace(strategy.episode, recorded={}, measured={}, undefined=())
+    bare = msgspec.structs.replace(
+        strategy.episode, recorded={}, measured={}, undefined=(), stays=()
+    )
     known = strategy.episode.measured.values()
     measured_us = next((metric.as_of_us for metric in known if metric.source == "engine"), None)
     if measured_us is not None:
         bare = _measured(bare, measured_us, periods_per_year)
     found = msgspec.structs.replace(strategy, episode=bare)
-    for record in records:
-        found = with_record(found, record, periods_per_year)
+    stays = strategy.episode.stays
+    ends = (*(stay.after for stay in stays[1:]), math.inf)
+    for stay, end in zip(stays, ends, strict=True):
+        begun = (*found.episode.stays, Stay(stay.base, stay.after))
+        found = msgspec.structs.replace(
+            found, episode=msgspec.structs.replace(found.episode, stays=begun)
+        )
+        for stored in records:
+            if stay.after < stored.id <= end:
+                found = _with(found, stored.record, periods_per_year)
     return found
 
 
@@ -106,9 +139,9 @@ def _folded(episode: Episode, metrics: Metrics, record: Record, periods_per_year
             recorded[name] = _newer(name, recorded.get(name), metric)
     folded = msgspec.structs.replace(episode, recorded=recorded)
     for name in SERIES:
-        series = metrics.get(name)
-        if isinstance(series, list):
-            folded = _with_series(folded, name, series, record.as_of_us, periods_per_year)
+        returns = metrics.get(name)
+        if isinstance(returns, list) and returns:
+            folded = _with_returns(folded, name, returns, record.as_of_us, periods_per_year)
     return folded
 
 
@@ -121,11 +154,10 @@ def _newer(name: str, before: Metric | None, after: Metric) -> Metric:
     return after if after.as_of_us >= before.as_of_us else before
 
 
-def _with_series(
-    episode: Episode, name: str, series: list[float], as_of_us: int, periods_per_year: float
+def _with_returns(
+    episode: Episode, name: str, returns: list[float], as_of_us: int, periods_per_year: float
 ) -> Episode:
     """Measured from the series, where the engine's reports measure nothing."""
-    returns = _returns(name, series)
     found = reduce(Moments.after, returns, NO_MOMENTS)
     values = {"sharpe": sharpe_of(found, periods_per_year), "max_drawdown": drawdown_of(returns)}
     measured, undefined = dict(episode.measured), set(episode.undefined)
@@ -158,52 +190,6 @@ def worst_of(record: Record, name: str) -> float:
         series = ((known, record.metrics.get(known)) for known in SERIES)
         found += [drawdown_of(_returns(known, it)) for known, it in series if isinstance(it, list)]
     return max(found, default=0.0)
-
-
-# -- counted since the registration
-
-
-def _totals(metrics: Metrics) -> dict[str, float]:
-    """The counts and lengths of series that a later episode begins from."""
-    totals: dict[str, float] = {}
-    for name, value in metrics.items():
-        if isinstance(value, list):
-            totals[name] = float(len(value))
-        elif name in ("n_trades", "fills"):
-            totals[name] = value
-    rate, n_trades = metrics.get("win_rate"), totals.get("n_trades")
-    if isinstance(rate, float) and n_trades is not None:
-        totals["n_wins"] = float(round(rate * n_trades))
-    return totals
-
-
-def _since_base(metrics: Metrics, base: Mapping[str, float]) -> dict[str, float | list[float]]:
-    """The part of them that belongs to this episode.
-
-    Raises: `MetricError` for a metric of which no part can be told, and for a count below the base.
-    """
-    own: dict[str, float | list[float]] = {}
-    totals = _totals(metrics)
-    for name, total in totals.items():
-        if total < base.get(name, 0):
-            raise MetricError(name, total, f"is below {base[name]:g}, as the stage was entered")
-    for name, value in metrics.items():
-        start = base.get(name, 0)
-        if name == "win_rate" and "n_wins" in totals:
-            trades = totals["n_trades"] - base.get("n_trades", 0)
-            if trades > 0:
-                own[name] = min(1.0, (totals["n_wins"] - base.get("n_wins", 0)) / trades)
-        elif isinstance(value, list):
-            # The last equity before the stage is the base of its first return.
-            rest = value[max(0, int(start) - (name == "equity")) :]
-            if rest:
-                own[name] = rest
-        elif name in totals:
-            own[name] = value - start
-        else:
-            problem = "cannot be counted since the registration: no part of it is of this stage"
-            raise MetricError(name, value, problem)
-    return own
 
 
 # -- what the engine reports

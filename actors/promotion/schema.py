@@ -13,7 +13,7 @@ from ...wire.persistence import Statement
 from ...wire.promotion import HistoryEntry, PromotionStage, StrategyState, Transition
 from ..persistence import Rows
 from .capital import cap_of
-from .evidence import Record, values_of
+from .evidence import Record, StoredRecord, values_of
 from .policy import PromotionPolicy
 from .strategy import Change, Strategy
 from .track import Sample
@@ -24,7 +24,6 @@ __all__ = [
     "SCHEMA_5",
     "Line",
     "StoredPolicy",
-    "StoredRecord",
     "changed",
     "discarded",
     "family",
@@ -34,6 +33,7 @@ __all__ = [
     "load_all",
     "move_of",
     "newest_move",
+    "newest_record",
     "next_seq",
     "policy_stored",
     "record_of",
@@ -435,13 +435,6 @@ def was_version(rows: Rows, strategy: Strategy, version: str) -> bool:
 # -- metrics
 
 
-class StoredRecord(msgspec.Struct, frozen=True):
-    """One record of metrics as it is stored."""
-
-    id: int
-    record: Record
-
-
 def recorded(strategy: Strategy, record: Record, *, explicit: bool) -> Statement:
     """One record of metrics. With an explicit `as_of` it is unique within the episode."""
     row = (
@@ -475,6 +468,15 @@ def records(rows: Rows, strategy: Strategy, episode: int) -> list[StoredRecord]:
         )
         for number, metrics, as_of_us, source, cumulative in found
     ]
+
+
+def newest_record(rows: Rows, strategy: Strategy) -> int:
+    """The id of the newest record of the strategy's metrics; 0: there is none."""
+    row = rows.row(
+        "SELECT coalesce(max(id), 0) FROM promotion_metrics WHERE strategy_id = ?", (strategy.id,)
+    )
+    assert row is not None
+    return int(row[0])
 
 
 def record_of(rows: Rows, strategy: Strategy, as_of_us: int, source: str) -> Record | None:

@@ -14,6 +14,7 @@ import msgspec
 
 from ...wire.promotion import Evaluation, PromotionStage, Transition
 from .criteria import PromotionGate
+from .totals import Stay
 from .track import Track
 
 __all__ = ["REMEMBERED_SESSIONS", "Change", "Episode", "Metric", "Strategy"]
@@ -60,8 +61,7 @@ class Episode(msgspec.Struct, frozen=True):
     measured: Mapping[str, Metric] = {}  # by fundops, from the track or from a recorded series
     # Metrics that were computed and have no value, such as a Sharpe of constant returns.
     undefined: tuple[str, ...] = ()
-    # Counts and lengths of series since the registration, as they were when the episode began.
-    base: Mapping[str, float] = {}
+    stays: tuple[Stay, ...] = (Stay(),)  # the totals since the registration
     ready: bool = False  # the alert says that it waits for a person
     overdue: bool = False  # the alert says that it is in the stage for longer than planned
 
@@ -91,8 +91,6 @@ class Strategy(msgspec.Struct, frozen=True):
     streak_gate: str = ""  # the hash of that gate
     # When the last few sessions ended that the host named, in any episode; (): a calendar says it.
     closes_us: tuple[int, ...] = ()
-    # The newest counts and lengths of series that were recorded as since the registration.
-    since_registration: Mapping[str, float] = {}
 
     def passed_in_a_row(self, gate: PromotionGate) -> int:
         """The sessions in a row at whose end this gate passed; another gate's are none of it."""

@@ -53,7 +53,7 @@ class Verb(NamedTuple):
 
     words: str  # after `fundops`
     command: str  # its name in the table of commands; "": the command line's own
-    effect: str  # "reads", "changes", "tightens" or "loosens"
+    effect: str  # "reads", "changes", "tightens", "loosens" or "either"
     reach: str  # the farthest caller that may ask: "process", "socket" or "page"; "": a shell
     help: str  # one sentence
     more: str  # the rest of its description

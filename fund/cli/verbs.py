@@ -424,7 +424,7 @@ VERBS: Final[tuple[V, ...]] = (
     V(
         words='strategy set-cap',
         command='promotion.set_cap',
-        effect='loosens',
+        effect='either',
         reach='socket',
         help='Set the fraction of the budget that a strategy may use for real in its stage.',
         more='A lower one is possible at any time, a higher one up to the cap of the stage. It ends with the stage.',

@@ -40,9 +40,10 @@ PARTS: Final[Mapping[str, type]] = {
     "kill_switch": KillSwitchDoor,
 }
 
-# "tightens" reduces what strategies may do, "loosens" allows more; both are changes. The page may
-# ask for the first alone, and not where it cannot be undone.
-Effect = Literal["reads", "changes", "tightens", "loosens"]
+# "tightens" reduces what strategies may do, "loosens" allows more, "either" does one or the other
+# by its arguments; all are changes. The page may ask for the first alone, and not where it cannot
+# be undone.
+Effect = Literal["reads", "changes", "tightens", "loosens", "either"]
 # The farthest caller that may ask: this process; another process of the same user, by the control
 # socket; a client of the status port that shows its token. Each includes those before it.
 Reach = Literal["process", "socket", "page"]
@@ -71,6 +72,11 @@ class Command(msgspec.Struct, frozen=True, dict=True):
         """Whether it only reads. Every other command leaves an audit row."""
         return self.effect == "reads"
 
+    @property
+    def may_tighten(self) -> bool:
+        """Whether it may reduce what strategies may do, so that no text stops it."""
+        return self.effect in ("tightens", "either")
+
     @cached_property
     def method(self) -> Callable[..., Any]:
         """The coroutine function of the door's class."""
@@ -92,16 +98,18 @@ class Command(msgspec.Struct, frozen=True, dict=True):
         return not self.reads and "by" in self.signature.parameters
 
     def fit(self, arguments: Mapping[str, Any], by: str) -> tuple[dict[str, Any], str]:
-        """The arguments and the name of the caller. An act that tightens is never stopped by a
+        """The arguments and the name of the caller. An act that may tighten is never stopped by a
         text, so its texts become such as can be stored and sent. Never raises.
         """
-        if self.effect != "tightens":
+        if not self.may_tighten:
             return dict(arguments), by
-        most = {"by": BY_MAX, "reason": REASON_MAX}
-        return {
-            name: fitted(value, most[name]) if name in most else value
-            for name, value in arguments.items()
-        }, fitted(by, BY_MAX)
+        fit = dict(arguments)
+        for name, most in (("by", BY_MAX), ("reason", REASON_MAX)):
+            if name in fit:
+                # An object that is no text must not become the name of a person who allows more.
+                is_taken = self.effect == "tightens" or type(fit[name]) is str
+                fit[name] = fitted(fit[name], most) if is_taken else ""
+        return fit, fitted(by, BY_MAX)
 
     @property
     def keyed(self) -> bool:
@@ -112,7 +120,8 @@ class Command(msgspec.Struct, frozen=True, dict=True):
 
 
 _PROCESS, _SOCKET, _PAGE = "process", "socket", "page"
-_READS, _CHANGES, _TIGHTENS, _LOOSENS = "reads", "changes", "tightens", "loosens"
+_READS, _CHANGES = "reads", "changes"
+_TIGHTENS, _LOOSENS, _EITHER = "tightens", "loosens", "either"
 
 _ROWS: Final[tuple[tuple[str, Any, Any, str], ...]] = (
     # the fund as a whole
@@ -150,7 +159,7 @@ _ROWS: Final[tuple[tuple[str, Any, Any, str], ...]] = (
     ("promotion.discard_metrics", _CHANGES, _SOCKET, "strategy discard"),
     ("promotion.promote", _LOOSENS, _SOCKET, "strategy promote"),
     ("promotion.approve", _LOOSENS, _SOCKET, "strategy approve"),
-    ("promotion.set_cap", _LOOSENS, _SOCKET, "strategy set-cap"),
+    ("promotion.set_cap", _EITHER, _SOCKET, "strategy set-cap"),
     ("promotion.demote", _TIGHTENS, _PAGE, "strategy demote"),
     ("promotion.void", _LOOSENS, _SOCKET, "strategy void"),
     ("promotion.add_gate", _CHANGES, _SOCKET, ""),

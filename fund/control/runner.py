@@ -80,7 +80,7 @@ class CommandRunner:
         command, method = self._found(name)
         arguments, by = command.fit(arguments, caller.by)
         caller = msgspec.structs.replace(caller, by=by)
-        if command.effect != "tightens" and (len(by) > BY_MAX or not by.isprintable()):
+        if not command.may_tighten and (len(by) > BY_MAX or not by.isprintable()):
             raise ConfigError("by", f"is not at most {BY_MAX} printable characters")
         try:
             answer = plain(await method(**await _converted(command, arguments)))

@@ -49,7 +49,12 @@ from fundops.wire.oversight import (
     TickReport,
 )
 from fundops.wire.persistence import StorageStatistics, StorageStatus
-from fundops.wire.promotion import PromotionHistory, PromotionSnapshot, ReadSnapshot
+from fundops.wire.promotion import (
+    PromotionHistory,
+    PromotionSnapshot,
+    ReadSnapshot,
+    ReadTerms,
+)
 from fundops.wire.recovery import RecoveryStatus, RecoveryStatuses
 from fundops.wire.status import StatusPort
 from fundops.wire.why import Why
@@ -104,6 +109,8 @@ class FundDoor:
     def report(self, status: StrategyStatus) -> None:
         """Push one strategy's status; the newest one counts at the next tick, and ages from now.
 
+        Beside a controller with `strategies()` none counts, and one WARNING says so.
+
         Raises: `ConfigError` naming the field that is wrong; the older status then stands.
         """
         self._reported.report(status)
@@ -125,7 +132,7 @@ class FundDoor:
 
         Raises: `ConfigError` naming the count that is no whole number.
         """
-        told = StopReported(border.stop_report(report))
+        told = StopReported(border.stop_report(report), self._leases.latch.engagements)
         self._reported.speak()
         self._loop.run_sync_soon(self._tell_guard, told)
 
@@ -324,11 +331,11 @@ class FundDoor:
         try:
             return await self._ask("guard", PauseStrategy(name, by, reason, known))
         except UnknownStrategy:
-            snapshot = await self._snapshot(name, [])
-            if snapshot is None:
+            if not self.config.promotion_enabled:
                 raise
         # Registered, and not reported yet.
-        return await self._ask("guard", PauseStrategy(snapshot.name, by, reason, known=True))
+        terms = await self._ask("promotion", ReadTerms(name))
+        return await self._ask("guard", PauseStrategy(terms.name, by, reason, known=True))
 
     async def resume(self, name: str, *, by: str, reason: str) -> bool:
         """Resume a strategy that a person or the guard paused; False when it was not paused.

@@ -113,7 +113,8 @@ class PromotionDoor(Door):
         Sharpe ratio and drawdown are measured. A measured value counts before a recorded one. Among
         records the newest `as_of` counts for each metric, and a worst value such as `max_drawdown`
         never falls. With `cumulative_since="registration"` counts and series began when the
-        strategy was registered, and the part before this stage is left out.
+        strategy was registered, and the part before this stage is left out: what was last recorded
+        so in the stage before, or else all of the first record in this one.
 
         Raises: `MetricError` naming the field, `Conflict`.
         """

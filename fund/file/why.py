@@ -7,7 +7,6 @@ read as they were stored last. No lease is stored, so no strategy may open.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Final, cast
 
@@ -16,26 +15,25 @@ from fundops.actors.guard.entitle import grant, in_order
 from fundops.actors.guard.scope import KillScope, spared
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Reader
-from fundops.actors.promotion import Capital, PromotionPolicy, policy_of
+from fundops.actors.promotion import PromotionPolicy, policy_of
 from fundops.actors.promotion import schema as promotion_schema
-from fundops.actors.promotion.capital import entitled_minor, terms_of
-from fundops.actors.promotion.desk import snapshot as snapshot_of
-from fundops.actors.promotion.evaluation import evaluate
+from fundops.actors.promotion.capital import terms_of
+from fundops.actors.promotion.desk import Desk
 from fundops.actors.promotion.strategy import Strategy
 from fundops.actors.recovery import RecoverySettings
 from fundops.actors.recovery import schema as recovery_schema
 from fundops.actors.recovery.book import Book
 from fundops.file import meta
 from fundops.file.release import stored_status
+from fundops.file.strategies import FileBook, capital_in
 from fundops.limits import decoded
 from fundops.runtime import SystemClock
 from fundops.why import Facts, close_names, why_of
 from fundops.wire import border
 from fundops.wire.controller import StrategyState, StrategyStatus
-from fundops.wire.errors import PolicyError
+from fundops.wire.errors import PromotionError
 from fundops.wire.guard import StrategyBook
-from fundops.wire.money import to_minor
-from fundops.wire.promotion import PromotionSnapshot, PromotionStage
+from fundops.wire.promotion import PromotionSnapshot, PromotionStage, ReadSnapshot
 from fundops.wire.why import Reason, Why
 
 __all__ = ["NO_FUND", "stored_why"]
@@ -63,10 +61,9 @@ def stored_why(reader: Reader, path: Path, name: str) -> Why:
     names = {*guard.strategies, *recovered, *(known.name for known in strategies)}
     book = guard.strategies.get(name, StrategyBook())
     clock = SystemClock()
-    capital_minor = to_minor(Decimal(meta.read(reader).get("total_capital", "0"))).minor
-    policy = _policy(reader, strategies, notes)
-    capital = Capital(capital_minor, 100.0)
-    terms = {known.name: terms_of(known, policy) for known in strategies}
+    policy, capital = _policy(reader, strategies, notes), capital_in(reader)
+    stored = FileBook(reader, policy, capital)
+    terms = {known.name: terms_of(known, policy, beyond=stored.beyond) for known in strategies}
     leases = Leases(clock, KillLatch())
     leases.latch.set(stored_status(path))
     leases.latch.spared = spared(_scope(reader), guard.strategies, terms or None)
@@ -76,15 +73,19 @@ def stored_why(reader: Reader, path: Path, name: str) -> Why:
             _last_word(name, book),
             terms.get(name),
             promotion=bool(strategies),
-            capital_minor=capital_minor,
+            capital_minor=capital.fund_minor or 0,
             doubt=None,
             session="",
         )
         reasons = in_order(*given.reasons, Reason("lease", NO_FUND))
         leases.recall({name: given.with_reasons(reasons)})
-    snapshot = None
+    snapshot: PromotionSnapshot | None = None
     if found is not None:
-        snapshot = _snapshot(found, strategies, policy, capital, clock.now_us(), notes)
+        desk = Desk(policy, capital)
+        try:
+            snapshot = desk.handle(ReadSnapshot(found.id), stored, clock.now_us()).answer
+        except PromotionError as problem:  # such as stages of two ladders in one file
+            notes.append(f"the gate cannot be judged: {problem}")
     return why_of(
         Facts(
             name,
@@ -123,24 +124,3 @@ def _policy(reader: Reader, strategies: Sequence[Strategy], notes: list[str]) ->
     notes.append(_GATE_NOTE)
     three = any(strategy.stage is PromotionStage.Live for strategy in strategies)
     return policy_of(ladder="three-stage" if three else "four-stage")
-
-
-def _snapshot(
-    found: Strategy,
-    strategies: Sequence[Strategy],
-    policy: PromotionPolicy,
-    capital: Capital,
-    now_us: int,
-    notes: list[str],
-) -> PromotionSnapshot | None:
-    try:
-        others = sum(
-            entitled_minor(strategy, policy, capital)
-            for strategy in strategies
-            if strategy is not found
-        )
-        evaluation = evaluate(found, policy, now_us, capital=capital, others_minor=others)
-        return snapshot_of(found, evaluation, now_us)
-    except PolicyError as problem:  # stages of two ladders in one file
-        notes.append(f"the gate cannot be judged: {problem}")
-        return None

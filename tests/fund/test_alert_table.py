@@ -193,6 +193,11 @@ async def set_aside(world: VirtualFund) -> None:
     await ticks(world, 2)
 
 
+async def pushed_too(world: VirtualFund) -> None:
+    world.fund.report(StrategyStatus("pushed", "running"))
+    await ticks(world, 3)
+
+
 async def counters_restarted(world: VirtualFund) -> None:
     world.controller.set("s", realized_pnl=500, n_trades=4)
     await ticks(world, 2)
@@ -464,6 +469,13 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Scene, Told, bool]] = {
     ),
     "left the list": (LEDGER, {}, left_the_list, Told("CRITICAL", "GENERAL", "left:s"), True),
     "status set aside": (LEDGER, {}, set_aside, Told("WARNING", "GENERAL", "status:s"), True),
+    "pushed and not heard": (
+        LEDGER,
+        {},
+        pushed_too,
+        Told("WARNING", "GENERAL", "unheard:fund.report"),
+        False,
+    ),
     "counters restarted": (
         LEDGER,
         {},

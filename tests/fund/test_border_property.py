@@ -484,7 +484,6 @@ def explore(
     settings(
         max_examples=examples,
         phases=[Phase.generate] if examples == SAMPLE else [Phase.generate, Phase.shrink],
-        deadline=None,
         derandomize=examples == SAMPLE,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -310,19 +310,6 @@ def test_a_fault_of_the_feeds_is_named(answer: Any, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "fault"),
-    [
-        (Statement("2026-13-01", ONE, {}), "statement: day: "),
-        (Statement("2026-01-05", "1", {}), "statement: cash: "),
-        ("all is well", "statement: report: "),
-    ],
-)
-def test_a_fault_of_the_statement_is_named(answer: Any, fault: str) -> None:
-    (sentence,) = _faults(statement=lambda self: answer)
-    assert sentence.startswith(fault)
-
-
-@pytest.mark.parametrize(
     ("fills", "fault"),
     [
         ([_fill(1, price="1")], "fills: row 1 cannot be booked: price: '1' is text"),
@@ -405,6 +392,22 @@ def test_a_restart_may_refuse_but_not_be_unwritten() -> None:
 
     assert _faults(restart=refuse) == ()
     assert _faults(restart=unwritten) == ("restart: it raised NotImplementedError: ",)
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        (Statement("2026-01-05", Decimal(1), {}), None),
+        (Statement("5.1.2026", Decimal(1), {}), "statement: day:"),
+        (Statement("2026-01-05", "much", {}), "statement: cash:"),  # type: ignore[arg-type]
+        ("agreed", "statement: "),
+    ],
+)
+def test_a_statement_that_is_wrong_is_named_by_its_field(statement: Any, fault: str | None) -> None:
+    engine = _engine()
+    engine.broker_statement = statement
+    found = check_controller(engine, deadline_s=0.3)
+    assert [text.startswith(fault or "") for text in found] == ([] if fault is None else [True])
 
 
 def test_a_stop_that_leaves_an_order_open_is_named() -> None:

@@ -400,6 +400,16 @@ async def test_a_pushing_host_confirms_the_stop_by_its_report(tmp_path: Path) ->
         assert (await fund.kill_switch.status()).state == "ENGAGED"
 
 
+async def test_before_the_engines_first_word_nothing_confirms_its_stop() -> None:
+    async with virtual_fund(_fake()) as world:
+        assert await _kill(world) == "ENGAGING"
+        await trio.testing.wait_all_tasks_blocked()
+        assert _calls(world, "stop_all") == 1
+        assert await _state(world) == "ENGAGING"
+        await _ticks(world, 1)
+        assert await _state(world) == "ENGAGED"
+
+
 async def test_freeze_touches_nothing_and_takes_may_close_away() -> None:
     async with virtual_fund(_fake(), kill_action="freeze") as world:
         world.controller.open_orders = 7
@@ -523,6 +533,7 @@ async def test_no_rate_limit_refuses_it_or_hides_it() -> None:
 
 async def test_it_is_rearmed_in_no_other_way() -> None:
     async with virtual_fund(_fake()) as world:
+        await _ticks(world, 1)
         await _kill(world)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(BadRequest, match="rearm") as refusal:

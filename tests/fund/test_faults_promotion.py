@@ -6,7 +6,7 @@ Each test is a way in which a fund once promoted, demoted or entitled a strategy
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from fundops import (
 )
 from fundops.actors.alert import told_keys
 from fundops.actors.persistence import Reader
-from fundops.actors.promotion import desk, evidence
+from fundops.actors.promotion import desk, evaluation, evidence
 from fundops.fund import Fund
 from fundops.runtime import VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
@@ -35,6 +35,7 @@ from fundops.wire.errors import (
     GateNotPassed,
     MetricError,
     PolicyError,
+    PromotionDefect,
     StrategyRetired,
     UnknownStrategy,
 )
@@ -853,18 +854,20 @@ async def test_a_person_promotes_nothing_while_the_clock_is_suspect() -> None:
 # -- a defect at one strategy
 
 
+def _failing_at_bad(whole: Callable[..., Any]) -> Callable[..., Any]:
+    def failing(strategy: Any, *args: Any, **more: Any) -> Any:
+        if strategy.name == "bad":
+            raise OverflowError("too large")
+        return whole(strategy, *args, **more)
+
+    return failing
+
+
 @pytest.mark.parametrize("part", ["evaluate", "seen"])
 async def test_a_defect_at_one_strategy_stops_no_limit_of_another(
     part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = {"evaluate": desk, "seen": evidence}[part]
-    whole = getattr(module, part)
-
-    def broken(strategy: Any, *args: Any, **more: Any) -> Any:
-        if strategy.name == "bad":
-            raise OverflowError("too large")
-        return whole(strategy, *args, **more)
-
     names = ("bad", "good")
     controller = FakeController(
         *(StrategyStatus(name, "running", equity=100, allocated=100) for name in names)
@@ -879,7 +882,7 @@ async def test_a_defect_at_one_strategy_stops_no_limit_of_another(
             await _adopt(world, P.Live_Small, name)
         await _ticks(world, 2)
         with monkeypatch.context() as patch:
-            patch.setattr(module, part, broken)
+            patch.setattr(module, part, _failing_at_bad(getattr(module, part)))
             await _ticks(world, 3)
             for name in names:
                 controller.set(name, equity=50)
@@ -893,3 +896,25 @@ async def test_a_defect_at_one_strategy_stops_no_limit_of_another(
         assert await stage("bad") is P.Shadow
         titles = [alert.title for alert in world.sent_alerts()]
         assert titles.count("the strategies set aside by promotion are others now: none") == 1
+
+
+async def test_a_question_that_cannot_be_answered_is_refused_for_its_caller_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with virtual_fund(_controller(), **PROMO) as world:
+        promotion = world.fund.promotion
+        for name in ("bad", "good"):
+            await promotion.register(name)
+        monkeypatch.setattr(desk, "evaluate", _failing_at_bad(evaluation.evaluate))
+        for ask in (
+            promotion.snapshot,
+            promotion.evaluate,
+            promotion.should_promote,
+            promotion.should_demote,
+            promotion.promote,
+        ):
+            with pytest.raises(PromotionDefect, match="OverflowError: too large"):
+                await ask("bad")
+            assert (await promotion.snapshot("good")).name == "good"
+        assert "too large" in str((await world.fund.why("bad")).notes)
+        assert await world.fund.pause("bad", by="ann", reason="it is not judged")

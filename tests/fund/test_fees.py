@@ -218,3 +218,25 @@ async def test_a_crash_around_a_withdrawal_pays_its_fee_once_or_never(
         await world.tick()
         assert [fee[:2] for fee in await fees(world)] == [("performance_fee", D(200))]
         assert (await world.fund.status()).nav == 52_200
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["one look", "a look after each"])
+async def test_units_that_leave_pay_for_a_profit_that_the_guard_has_not_seen(between: bool) -> None:
+    engine = FakeController(StrategyStatus("s", "running", 1_000, 1_000))
+    async with virtual_fund(
+        engine, ledger_enabled=True, performance_fee_pct=20, management_fee_bps=200
+    ) as world:
+        await world.tick()
+        world.clock.advance(1)
+        await world.fund.ledger.record_profit(20_000)
+        world.clock.advance(1)
+        if between:
+            await world.tick()
+        await world.fund.ledger.withdraw(44_000)
+        world.clock.advance(1)
+        await world.tick()
+        status = await world.fund.status()
+        # 20% of the gain of all units, those that left with 44,000 of 116,000 too.
+        assert float(status.total_fees) == pytest.approx(4_000, abs=0.01)
+        assert float(status.nav) == pytest.approx(72_000, abs=0.01)
+        assert status.drawdown_pct == pytest.approx(0, abs=1e-6)

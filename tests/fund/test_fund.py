@@ -590,6 +590,7 @@ async def test_a_switch_that_is_not_engaged_cannot_be_released() -> None:
 
 async def test_a_release_needs_a_name_and_a_reason() -> None:
     async with virtual_fund(alert_log=True) as world:
+        await world.tick()
         await world.fund.kill_switch.engage(reason="test", by="ann")
         await world.tick()
         with pytest.raises(TypeError, match="by"):

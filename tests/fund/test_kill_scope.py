@@ -274,6 +274,7 @@ async def test_an_unconfirmed_stop_is_released_only_by_accepting_what_is_open() 
 @pytest.mark.parametrize(("field", "by", "reason"), [("by", " ", "r"), ("reason", "ann", "")])
 async def test_a_release_needs_a_name_and_a_reason(field: str, by: str, reason: str) -> None:
     async with virtual_fund(_stages(a="live-small")) as world:
+        await _ticks(world, 1)
         await _engage(world)
         with pytest.raises(BadRequest) as refusal:
             await world.fund.kill_switch.release(by=by, reason=reason)

@@ -214,6 +214,7 @@ def test_a_stop_that_bridges_to_the_loop_of_the_caller_is_no_deadlock(tmp_path: 
                 return StopReport(0, 0)
 
         with _manager(tmp_path, Bridging(RUNNING)) as fund:
+            await asyncio.to_thread(fund.tick)
             with pytest.warns(RuntimeWarning, match="blocks the event loop"):
                 assert fund.kill_switch.engage(**HALT).state == "ENGAGING"
             for _ in range(400):
@@ -505,6 +506,7 @@ async def test_a_plain_stop_is_confirmed_and_not_asked_again() -> None:
 
     engine = Plain()
     async with virtual_fund(engine) as world:
+        await world.tick()
         await world.fund.kill_switch.engage(**HALT)
         with trio.fail_after(SOON_S):
             while (await world.fund.kill_switch.status()).state != "ENGAGED":

@@ -1308,7 +1308,6 @@ def test_any_history_agrees_with_the_model(
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             # The same histories at each run; the long runs look for new ones.
             derandomize=examples < 100,
             phases=(Phase.generate, Phase.shrink),

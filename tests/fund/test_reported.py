@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import trio.testing
 
 from fundops import ConfigError, FeedStatus, StopReport, StrategyStatus, VirtualClock
 from fundops.actors.host import FEEDS_MAX, STRATEGIES_MAX
 from fundops.reported import Reported
-from fundops.testing import START_US, VirtualFund, virtual_fund
+from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 
 
 class Silent:
@@ -56,6 +59,25 @@ async def test_one_word_for_any_strategy_counts_for_the_host() -> None:
         assert world.fund.may_trade("quiet"), "its own sign of life would be heartbeat_us"
 
 
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_status_pushed_beside_strategies_counts_for_nothing_and_is_named_once(
+    asked: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    controller: Any = FakeController() if asked else Silent()
+    async with virtual_fund(controller) as world:
+        await _ticks(world, 1)
+        for _ in range(3):
+            for name in ("pushed", "another"):
+                world.fund.report(StrategyStatus(name, "running"))
+            await _ticks(world, 1)
+        assert world.fund.may_trade("pushed") is not asked
+        title = "fund.report counts for nothing"
+        assert [line.message for line in caplog.records if title in line.message] == asked * [
+            f"{title}: pushed is pushed, and the controller has strategies(), which alone is asked:"
+            " use one of the two"
+        ]
+
+
 async def test_a_pushed_stop_report_is_a_word_of_the_host() -> None:
     async with virtual_fund(Silent()) as world:  # type: ignore[arg-type]
         world.fund.report(StrategyStatus("s", "running"))
@@ -64,6 +86,20 @@ async def test_a_pushed_stop_report_is_a_word_of_the_host() -> None:
         world.fund.report_stopped(StopReport(0, 0))
         await _ticks(world, 1)
         assert not await _stale(world)
+
+
+async def test_a_report_pushed_before_the_kill_switch_engaged_confirms_nothing() -> None:
+    async with virtual_fund(Silent()) as world:  # type: ignore[arg-type]
+        switch = world.fund.kill_switch
+        world.fund.report(StrategyStatus("s", "running"))
+        await _ticks(world, 1)
+        world.fund.report_stopped(StopReport(0, 0))  # the guard hears of it after the engagement
+        assert (await switch.engage(reason="x", by="me")).state == "UNCONFIRMED"
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await switch.status()).state == "UNCONFIRMED"
+        world.fund.report_stopped(StopReport(0, 0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await switch.status()).state == "ENGAGED"
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ async def _ticks(world: VirtualFund, count: int = 1, seconds: float = 1) -> None
         await world.tick()
 
 
-async def _adopt(world: VirtualFund, stage: PromotionStage) -> None:
-    await world.fund.promotion.adopt("s", stage, by="a", reason="r")
+async def _adopt(world: VirtualFund, stage: PromotionStage, name: str = "s") -> None:
+    await world.fund.promotion.adopt(name, stage, by="a", reason="r")
     await _ticks(world, 2)
 
 
@@ -703,6 +703,30 @@ async def test_the_file_tells_what_is_stored_of_a_fund_that_does_not_run(
         assert unknown.blockers[-1].text == "there is no strategy 'yuong'; did you mean 'young'?"
         with pytest.raises(ConfigError, match="name"):
             reader.why("")
+
+
+async def test_the_file_tells_the_bound_of_all_capital_as_the_running_fund_does(
+    tmp_path: Path,
+) -> None:
+    names = ("old", "new")
+    controller = FakeController(
+        *(StrategyStatus(name, "running", equity=1, stage="live-small") for name in names)
+    )
+    clock, settings = VirtualClock(START_US), {"db_path": tmp_path / "x.db", **PROMO}
+    async with virtual_fund(controller, clock=clock, **settings) as world:
+        for name in names:
+            await _adopt(world, P.Live_Small, name)
+            clock.advance(1)
+    settings["max_total_entitlement_pct"] = 1.5  # of 1% for each
+    async with virtual_fund(controller, clock=clock, **settings) as world:
+        await _ticks(world, 3)
+        told = {name: await world.fund.why(name) for name in names}
+    assert [_kinds(told[name]) for name in names] == [[], ["capital"]]
+    with open_reader(settings["db_path"]) as reader:
+        for name in names:
+            lease, *others = reversed(reader.why(name).blockers)
+            assert lease.kind == "lease"
+            assert tuple(others) == told[name].blockers
 
 
 # -- the pieces

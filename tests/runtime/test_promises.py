@@ -203,7 +203,6 @@ deeds = st.builds(
 
 @settings(
     max_examples=150,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[

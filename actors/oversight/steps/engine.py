@@ -5,6 +5,7 @@ The last words stand, and age, while the engine is silent.
 
 from __future__ import annotations
 
+import logging
 from typing import ClassVar
 
 from ....wire.alert import AlertDraft, Category, Level
@@ -13,14 +14,18 @@ from .step import READ_DEADLINE_S, Ports, Step, over
 
 __all__ = ["LATE", "DoubtsStep", "EngineStep", "FeedsStep"]
 
+log = logging.getLogger("fundops.oversight")
+
 # The kinds of dedup keys, each followed by the name of a part, a strategy or a feed.
 LATE = "late:"
 _FAILS = "fails:"  # a part that no step waits for
+_UNHEARD = "unheard:"  # a call of the host that counts for nothing
 _STATUS, _FEED = "status:", "feed-status:"
 # The titles of the alert and of its end.
 _TITLES = {
     LATE: ("controller.{} is past its deadline", "controller.{} answers again"),
     _FAILS: ("controller.{} fails", "controller.{} works again"),
+    _UNHEARD: ("{} counts for nothing", "{} is no longer called for nothing"),
     _STATUS: ("{}: its status is wrong", "{}: its status is right again"),
     _FEED: ("feed {}: its status is wrong", "feed {}: its status is right again"),
 }
@@ -53,7 +58,7 @@ class FeedsStep(Step):
 
 
 class DoubtsStep(Step):
-    """Tells each status that is wrong and each part that is late."""
+    """Tells each status that is wrong or not heard, and each part that is late."""
 
     name: ClassVar[str] = "doubts"
     deadline_s: ClassVar[float | None] = None
@@ -65,13 +70,15 @@ class DoubtsStep(Step):
         self._told = {key: "" for kind in _TITLES for key in ports.told(kind)}
 
     async def run(self, tick: Round) -> Effects:
-        """One WARNING for each wrong status and each part that is late or fails, and its end."""
+        """One WARNING for each status and each part in doubt, also in the log, and its end."""
         wrong = self._wrong(tick)
         alerts = [
             AlertDraft(Level.WARNING, Category.GENERAL, _title(key), text, None, key)
             for key, text in wrong.items()
             if self._told.get(key) != text
         ]
+        for alert in alerts:
+            log.warning("%s: %s", alert.title, alert.message)
         # Before the engine's first word no status is known to be right.
         of_status = (_STATUS, _FEED)
         silent = [key for key in self._told if key.startswith(of_status) and not tick.is_heard]
@@ -93,6 +100,11 @@ class DoubtsStep(Step):
             for part, text in host.late().items()
         }
         wrong |= {f"{_FAILS}{part}": f"it {text}" for part, text in host.failing().items()}
+        if host.unheard:
+            wrong[f"{_UNHEARD}fund.report"] = (
+                f"{host.unheard} is pushed, and the controller has strategies(), which alone is"
+                " asked: use one of the two"
+            )
         return wrong
 
 

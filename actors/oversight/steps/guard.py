@@ -39,7 +39,7 @@ class GuardStep(Step):
         posted, owed = memory.fees.posted_minor, 0
         alerts: tuple[AlertDraft, ...] = ()
         if totals is not None:
-            memory = _earned(memory, totals)
+            memory = closing.with_earned(memory, totals)
             memory, flows = closing.with_flows(
                 memory,
                 settings,
@@ -50,7 +50,7 @@ class GuardStep(Step):
             )
             posted, owed = totals.fees_minor, sum(fee.amount_minor for fee in memory.owed)
             alerts = self._unpriced(totals)
-        earned = memory.earned_minor + memory.converted_minor
+        earned = closing.earned_minor(memory)
         report = await self.ports.ask(
             "guard",
             Watch(
@@ -67,7 +67,7 @@ class GuardStep(Step):
                 earned_minor=earned,
                 flows=flows,
                 seq=None if totals is None else totals.entries,
-                said_s=tick.heard.said_s,
+                said=tick.heard.said,
                 opening_nav_minor=memory.opening_minor,
             ),
         )
@@ -113,20 +113,6 @@ class GuardStep(Step):
         if told and not unpriced:
             return (over(Category.GENERAL, "All assets have a price", UNPRICED),)
         return ()
-
-
-def _earned(memory: Memory, totals: LedgerTotals) -> Memory:
-    """The memory with the P&L that the ledger booked without a strategy.
-
-    An asset that was bought and has no price yet is worth nothing in the ledger. That is no loss
-    that may stop the fund, so the gain of other assets then stands as it was.
-    """
-    converted = totals.converted_minor
-    return replace(
-        memory,
-        earned_minor=totals.earned_minor,
-        converted_minor=memory.converted_minor if converted is None else converted,
-    )
 
 
 def _with_conversions(flow: ExternalFlow, memory: Memory) -> ExternalFlow:

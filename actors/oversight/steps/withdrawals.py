@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ....runtime import ActorError, FundopsError, Rejected, in_pieces
 from ....wire.errors import AmountError, OutcomeUnknown
-from ....wire.ledger import Entries, Posted, PostMany, Withdraw
+from ....wire.ledger import Entries, Posted, PostMany, ReadTotals, Withdraw
 from ....wire.money import positive_minor
 from .. import closing, schema
 from ..fees import charge_of
@@ -57,6 +57,11 @@ async def _leaving(ports: Ports, tick: Round, event: Withdraw) -> Leaving | None
     try:
         amount = positive_minor(event.amount).minor
     except AmountError:
+        return None
+    totals = await ports.ask("ledger", ReadTotals())
+    earned = closing.earned_minor(closing.with_earned(tick.memory, totals))
+    if earned != tick.memory.guard.earned_minor:
+        # The guard prices it with that P&L at its next look, and the fee is booked after it.
         return None
     now_us = ports.clock.now_us()
     leaving = closing.leaving_with(tick.memory, ports.settings, amount, event.key, now_us)

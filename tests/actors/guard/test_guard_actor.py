@@ -168,6 +168,7 @@ async def opened(
     Inbox.sent.clear()
     async with trio.open_nursery() as nursery:
         host = Host(controller or Engine(), nursery, clock=clock, latch=leases.latch)
+        await host.strategies_now()  # a stop of an engine that has said nothing is not confirmed
         children = [
             ChildSpec(
                 "guard", lambda: GuardActor(clock, host, settings, leases, marker, CAPITAL_MINOR)

@@ -32,14 +32,18 @@ class Raising:
         raise RuntimeError("no hash")
 
 
-@pytest.mark.parametrize("name", ["nobody", [], {}, None, 3, b"a", Raising(), object()])
+@pytest.mark.parametrize("name", [[], {}, None, 3, b"a", Raising(), object()])
 def test_a_name_that_is_none_may_do_nothing(name: Any) -> None:
     leases = _leases(a=LIVE)
     assert leases.may_trade(name) is False
     assert leases.may_close(name) is False
     held = leases.entitlement(name)
-    assert (held.mode, held.may_open, held.may_close) == ("none", False, False)
-    assert (held.capital, held.valid_until_us) == (Decimal(0), 0)
+    assert (held.mode, held.may_open, held.may_close, held.capital) == (
+        "none",
+        False,
+        False,
+        Decimal(0),
+    )
     leases.latch.set(KillStatus("ENGAGED", "r", "ann", T0, action="freeze"))
     assert leases.may_trade(name) is leases.may_close(name) is False
 
@@ -137,8 +141,18 @@ def test_a_freeze_takes_the_permission_to_close_in_its_scope_alone() -> None:
 # -- before the first tick, and after the last one
 
 
+def test_an_unknown_name_has_no_lease_that_ends_while_others_have_one() -> None:
+    clock = VirtualClock(T0)
+    leases = _leases(clock, a=LIVE)
+    held = leases.entitlement("a")
+    assert (held.capital, held.valid_until_us) == (1_000, T0 + 30_000_000)
+    assert leases.entitlement("nobody").valid_until_us == 0
+
+
 def test_nothing_is_granted_before_the_first_tick() -> None:
     leases = Leases(VirtualClock(T0))
+    unknown = leases.entitlement("a")
+    assert (unknown.mode, unknown.valid_until_us, unknown.capital) == ("none", 0, 0)
     assert (leases.knows("a"), leases.names()) == (False, ())
     leases.recall({"a": LIVE})
     assert (leases.knows("a"), leases.names()) == (True, ("a",))

@@ -72,6 +72,9 @@ class Played:
             )
         )
 
+    def push(self, report: StopReport) -> tuple[Act, ...]:
+        return self.move(StopReported(report, self.switch.engagement))
+
     def look(self, *running: str, **more: Any) -> tuple[Act, ...]:
         return self.move(Looked(more.pop("names", ("a",)), running, **more))
 
@@ -118,7 +121,7 @@ def test_without_stop_all_the_stop_is_unconfirmed_at_once() -> None:
         TellUnconfirmed(),
     )
     assert (play.state, play.switch.status.problem) == ("UNCONFIRMED", NO_STOP_ALL)
-    play.move(StopReported(NONE_OPEN))
+    play.push(NONE_OPEN)
     assert play.state == "ENGAGED"
 
 
@@ -129,7 +132,7 @@ def test_a_fund_that_observes_tells_the_engine_nothing_and_never_confirms() -> N
     assert EndLeases() in acts
     play.look("a")
     acts = play.look("a")
-    play.move(StopReported(NONE_OPEN))
+    play.push(NONE_OPEN)
     assert not any(isinstance(act, StopAll | StopStrategies) for act in acts)
     assert (play.state, play.switch.status.problem) == ("UNCONFIRMED", NOT_TOLD)
     assert play.switch.status.open_orders == 0
@@ -205,6 +208,19 @@ def test_the_answer_of_an_earlier_engagement_confirms_nothing() -> None:
     assert play.state == "ENGAGING"
 
 
+def test_a_report_pushed_before_an_engagement_confirms_nothing_of_it() -> None:
+    play = Played(can_stop_all=False)
+    pushed = StopReported(NONE_OPEN, play.switch.engagement)
+    play.engage()
+    play.move(pushed)
+    assert play.state == "UNCONFIRMED"
+    pushed = StopReported(NONE_OPEN, play.switch.engagement)
+    play.move(Released())
+    play.engage()
+    play.move(pushed)
+    assert (play.state, play.switch.status.open_orders) == ("UNCONFIRMED", None)
+
+
 def test_a_late_answer_still_counts() -> None:
     play = Played()
     play.engage()
@@ -222,6 +238,34 @@ def test_an_answer_for_fewer_strategies_confirms_nothing() -> None:
     assert play.state == "ENGAGED"
 
 
+def test_before_the_engines_first_word_a_call_that_names_no_strategy_confirms_nothing() -> None:
+    play = Played()
+    play.engage()
+    play.move(Asked(frozenset(), heard=False))
+    play.move(StopEnded("halt", NONE_OPEN, "", play.switch.engagement, ()))
+    assert (play.state, play.switch.status.open_orders) == ("ENGAGING", 0)
+    assert StopAll("halt") in play.move(Passed(marker_there=True)), "each second, until it speaks"
+    play.move(Asked(frozenset({"a"})))
+    play.answer(NONE_OPEN)
+    assert play.state == "ENGAGED"
+
+
+def test_an_engine_that_has_no_strategy_confirms_its_stop() -> None:
+    play = Played()
+    play.engage()
+    play.move(Asked(frozenset()))
+    play.move(StopEnded("halt", NONE_OPEN, "", play.switch.engagement, ()))
+    assert play.state == "ENGAGED"
+
+
+def test_the_answer_of_a_call_that_this_life_did_not_make_confirms_nothing() -> None:
+    play = Played()
+    play.move(Found(KillStatus("ENGAGING", "r", "ann", 1, action="halt")))
+    play.answer(NONE_OPEN)
+    assert play.state == "ENGAGING"
+    assert StopAll("halt") in play.move(Passed(marker_there=True))
+
+
 def test_a_strategy_that_comes_into_scope_is_asked_for() -> None:
     play = Played()
     play.engage("a")
@@ -234,7 +278,7 @@ def test_a_confirmed_stop_that_opens_again_is_unconfirmed() -> None:
     play = Played()
     play.engage()
     play.answer(NONE_OPEN)
-    assert TellUnconfirmed() in play.move(StopReported(StopReport(1, 0)))
+    assert TellUnconfirmed() in play.push(StopReport(1, 0))
     assert play.state == "UNCONFIRMED"
 
 
@@ -332,7 +376,7 @@ def test_a_flatten_is_begun_once_and_leaves_no_word_of_the_halt() -> None:
 def test_without_stop_all_a_report_alone_confirms_and_no_look_takes_that_back() -> None:
     play = Played(can_stop_all=False, action="flatten")
     play.engage(by_itself=True)
-    play.move(StopReported(NONE_OPEN))
+    play.push(NONE_OPEN)
     play.look(names=("a", "b"))
     assert play.state == "ENGAGED"
     play.look(breaches=3)
@@ -421,10 +465,10 @@ def test_a_fund_that_observes_does_not_take_an_earlier_confirmation_over() -> No
     assert (play.state, play.switch.status.problem) == ("UNCONFIRMED", NOT_TOLD)
 
 
-def test_a_switch_that_is_found_engaging_without_stop_all_is_unconfirmed() -> None:
+def test_without_stop_all_one_that_a_file_engages_is_unconfirmed_at_the_next_second() -> None:
     play = Played(can_stop_all=False)
     play.move(Found(KillStatus("ENGAGING", "r", "ann", 1)))
-    acts = play.look()
+    acts = play.move(Passed(marker_there=True))
     assert (play.state, play.switch.status.problem) == ("UNCONFIRMED", NO_STOP_ALL)
     assert TellUnconfirmed() in acts
 
@@ -510,7 +554,7 @@ _EVENTS = st.one_of(
         st.integers(0, 2),
         _NAMES,
     ),
-    st.builds(StopReported, _REPORTS),
+    st.builds(StopReported, _REPORTS, st.integers(0, 2)),
     st.builds(LatchStored, st.just(KillStatus("OFF", "", "", None)), st.none() | st.just("no")),
 )
 _RULES = st.builds(SwitchRules, _ACTIONS, st.integers(1, 3), st.booleans(), st.booleans())

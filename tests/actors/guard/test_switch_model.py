@@ -83,6 +83,7 @@ class Call(NamedTuple):
     action: KillAction
     current: bool  # of the engagement that is in force
     late: bool = False
+    named: bool = True  # it named the strategy
 
 
 class World(NamedTuple):
@@ -90,6 +91,7 @@ class World(NamedTuple):
 
     switch: Switch | None  # None: the process does not run
     leased: bool = False  # the strategy's lease, apart from the latch
+    heard: bool = True  # this process has heard of the strategy
     runs: bool = True  # as the engine reports it
     calls: tuple[Call, ...] = ()
     marker: KillStatus | None = None
@@ -187,8 +189,10 @@ class Model:
             call.late for call in world.calls
         ):
             return world, ()
-        calls = tuple(sorted((*world.calls, Call(action, current=True))))
-        return self.move(world._replace(calls=calls, anew=True), Asked(frozenset(NAMES)))
+        names = NAMES if world.heard else ()
+        calls = tuple(sorted((*world.calls, Call(action, current=True, named=world.heard))))
+        world = world._replace(calls=calls, anew=world.heard)
+        return self.move(world, Asked(frozenset(names), world.heard))
 
     def engage(self, world: World, *, by_itself: bool = False) -> tuple[World, tuple[Act, ...]]:
         world, acts = self.move(world, Engage(1, by_itself))
@@ -217,6 +221,7 @@ class Model:
         if self.engine:
             for report in REPORTS:
                 yield f"pushed {report}", self.pushed(world, report)
+                yield f"pushed before {report}", self.pushed(world, report, current=False)
         if world.committing is not None:
             yield "commit ends", self.commit_ends(world, done=True)
             yield "commit refused", self.commit_ends(world, done=False)
@@ -241,17 +246,19 @@ class Model:
 
     def tick(self, world: World, *, over: bool = False, silent: bool = False) -> World:
         told = world.on.told_s is not None
+        world = world._replace(heard=world.heard or not silent)
         world, acts = self.passed(world)
         breaches = 0
         if over and self.rules.action == "flatten":
             breaches = min(world.breaches + 1, FLATTEN_TICKS)
         world = world._replace(breaches=breaches)
-        running = NAMES if world.runs else ()
+        names = NAMES if world.heard else ()
+        running = names if world.runs else ()
         if not world.on.engaged:
             if over:
                 world, acts = self.engage(world, by_itself=True)
         else:
-            world, more = self.move(world, Looked(NAMES, running, breaches, silent))
+            world, more = self.move(world, Looked(names, running, breaches, silent))
             acts += more
             self.check_asked(world)
             state = world.on.status.state
@@ -303,16 +310,19 @@ class Model:
 
     def answered(self, world: World, call: Call, report: StopReport | None) -> World:
         engagement = world.on.engagement - (not call.current)
-        if report is not None and call.current and call.action == world.on.status.action:
+        proves = call.current and call.named and call.action == world.on.status.action
+        if report is not None and proves:
             world = self.with_proof(world, report)
         problem = "" if report is not None else "it hangs"
-        ended = StopEnded(call.action, report, problem, engagement, NAMES)
+        ended = StopEnded(call.action, report, problem, engagement, NAMES if call.named else ())
         return self.move(world, ended)[0]
 
-    def pushed(self, world: World, report: StopReport) -> World:
-        if world.on.engaged:
+    def pushed(self, world: World, report: StopReport, *, current: bool = True) -> World:
+        """`current` False: it was pushed before the engagement that is in force."""
+        if world.on.engaged and current:
             world = self.with_proof(world, report)
-        return self.move(world, StopReported(report))[0]
+        engagement = world.on.engagement - (not current)
+        return self.move(world, StopReported(report, engagement))[0]
 
     def with_proof(self, world: World, report: StopReport) -> World:
         action = world.on.status.action
@@ -343,6 +353,7 @@ class Model:
         return world._replace(
             switch=None,
             leased=False,
+            heard=False,
             calls=(),
             committing=None,
             breaches=0,
@@ -407,7 +418,7 @@ class Model:
 
     def explore(self) -> int:
         """The number of reachable states. Raises: `Broken` with the shortest way to the fault."""
-        first = World(Switch(self.rules), leased=True)
+        first = World(Switch(self.rules), leased=True, heard=False)
         before: dict[World, tuple[World, str] | None] = {first: None}
         ahead = deque([first])
         while ahead:
@@ -506,12 +517,15 @@ def _any_answer_confirms(
     return after, acts
 
 
-def _earlier_answers_count(
-    switch: Switch, event: Event, now_s: float
-) -> tuple[Switch, tuple[Act, ...]]:
-    if isinstance(event, StopEnded):
-        event = replace(event, engagement=switch.engagement)
-    return machine.decide(switch, event, now_s)
+def _earlier_count(kind: type[StopEnded | StopReported]) -> Decide:
+    """A table to which a report of an earlier engagement is one of this."""
+
+    def decide(switch: Switch, event: Event, now_s: float) -> tuple[Switch, tuple[Act, ...]]:
+        if isinstance(event, StopEnded | StopReported) and isinstance(event, kind):
+            event = replace(event, engagement=switch.engagement)
+        return machine.decide(switch, event, now_s)
+
+    return decide
 
 
 def _stored_confirmations_suffice(
@@ -519,6 +533,12 @@ def _stored_confirmations_suffice(
 ) -> tuple[Switch, tuple[Act, ...]]:
     after, acts = machine.decide(switch, event, now_s)
     return (replace(after, asked=frozenset(NAMES)) if isinstance(event, Found) else after), acts
+
+
+def _silence_confirms(switch: Switch, event: Event, now_s: float) -> tuple[Switch, tuple[Act, ...]]:
+    if isinstance(event, Asked):
+        event = replace(event, heard=True)
+    return machine.decide(switch, event, now_s)
 
 
 @pytest.mark.parametrize(
@@ -534,8 +554,10 @@ def _stored_confirmations_suffice(
         (_without(Passed, Commit), "the database follows"),
         (_off_after_a_failure, "only a person's release leads to OFF"),
         (_any_answer_confirms, "ENGAGED means that the engine confirmed"),
-        (_earlier_answers_count, "ENGAGED means that the engine confirmed"),
+        (_earlier_count(StopEnded), "ENGAGED means that the engine confirmed"),
+        (_earlier_count(StopReported), "ENGAGED means that the engine confirmed"),
         (_stored_confirmations_suffice, "a start asks anew"),
+        (_silence_confirms, "ENGAGED means that the engine confirmed"),
     ],
 )
 def test_a_broken_table_is_found_with_the_way_to_its_fault(decide: Decide, sentence: str) -> None:

@@ -887,7 +887,7 @@ def rebuilt(
     return balances, {key: value for key, value in lots.items() if value}, head
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(steps, max_size=40))
 def test_any_history_agrees_with_oracle_and_payloads(history: list[Any]) -> None:
     journal, oracle = Journal(), Oracle()
@@ -915,7 +915,7 @@ def test_any_history_agrees_with_oracle_and_payloads(history: list[Any]) -> None
     assert head == journal.book.head
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(steps, max_size=30), st.integers(1, 7))
 def test_the_tables_hold_the_same_book_however_the_entries_were_batched(
     history: list[Any], size: int

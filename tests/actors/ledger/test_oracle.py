@@ -2360,7 +2360,6 @@ def explore(examples: int, steps: int, phases: Sequence[Phase], *, derandomize: 
             max_examples=examples,
             stateful_step_count=steps,
             phases=phases,
-            deadline=None,
             derandomize=derandomize,
             database=None,
             suppress_health_check=list(HealthCheck),

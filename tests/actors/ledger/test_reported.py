@@ -515,31 +515,61 @@ def same_books(world: World) -> tuple[Decimal, ...]:
 
 @given(
     quantities=st.lists(st.integers(1, 60), min_size=1, max_size=5),
+    busted=st.sets(st.integers(0, 4)),
     side=st.sampled_from([1, -1]),
     order=st.randoms(use_true_random=False),
     again=st.booleans(),
 )
-def test_fills_and_their_settlement_give_one_book_in_any_order(
-    quantities: list[int], side: int, order: Random, again: bool
+def test_fills_busts_and_their_settlement_give_one_book_in_any_order(
+    quantities: list[int], busted: set[int], side: int, order: Random, again: bool
 ) -> None:
     fills = [
         fill(str(number), str(side * quantity), f"0.{number + 1}", instrument="M", fee=D("0.1"))
         for number, quantity in enumerate(quantities)
     ]
-    cost = sum((one.quantity * one.price for one in fills), D(0))
+    kept = [one for number, one in enumerate(fills) if number not in busted]
+    busts = [
+        msgspec.structs.replace(one, quantity=D(0), revision=1) for one in fills if one not in kept
+    ]
+    cost = sum((one.quantity * one.price for one in kept or fills), D(0))
     paid = settlement(side * 70, cost=cost)
     in_order, shuffled = World(), World()
-    in_order.report(*fills)
-    in_order.report(paid)
-    reports: list[Fill | Settlement] = [*fills, paid, *([*fills, paid] if again else ())]
+    for group in (fills, busts, [paid]):
+        if group:
+            in_order.report(*group)
+    reports = [*fills, *busts, paid] * (1 + again)
     order.shuffle(reports)
     for report in reports:
-        assert not shuffled.report(report).asides
+        shuffled.report(report)
+    assert not shuffled.asides
     assert same_books(shuffled) == same_books(in_order)
     assert (shuffled.lots(), shuffled.total("CASH")) == (
         [],
-        D(side * 70) - cost - D("0.1") * len(fills),
+        D(side * 70) - cost - D("0.1") * len(kept),
     )
+
+
+@pytest.mark.parametrize("first", ["fill", "settlement"])
+def test_a_bust_of_the_only_fill_after_its_settlement_leaves_what_a_settlement_alone_does(
+    first: str,
+) -> None:
+    world, alone = World(), World()
+    bought, paid = fill("1", "100", "0.4", instrument="M"), settlement(100, cost=D(40))
+    reports: list[Fill | Settlement] = [bought, paid]
+    for report in reports if first == "fill" else reversed(reports):
+        world.report(report)
+    world.report(fill("1", "0", "0.4", instrument="M", revision=1))
+    alone.report(paid)
+    assert same_books(world) == same_books(alone) == (D(60), D(0), D(-60), D(0))
+    for again, in_cash in (
+        (settlement(90, 1, cost=D(30)), 60),
+        (settlement(80, 2, cost=D(30)), 50),
+    ):
+        for either in (world, alone):
+            either.report(again)
+            assert (either.total("CASH"), either.total("POSITIONS")) == (D(in_cash), D(0))
+    world.report(fill("1", "100", "0.2", instrument="M", revision=2))
+    assert (world.total("CASH"), world.total("POSITIONS"), world.lots()) == (D(60), D(0), [])
 
 
 def test_a_fill_that_comes_after_its_settlement_is_settled_at_once() -> None:
@@ -559,7 +589,7 @@ def test_a_fill_revised_after_its_settlement_leaves_no_position() -> None:
     world.report(fill("1", "100", "0.3", instrument="M", revision=1))
     assert (world.total("CASH"), world.total("POSITIONS"), world.lots()) == (D(70), D(0), [])
     world.report(fill("1", "0", "0.3", instrument="M", revision=2, at_us=later))
-    assert (world.total("CASH"), world.total("POSITIONS"), world.lots()) == (D(100), D(0), [])
+    assert (world.total("CASH"), world.total("POSITIONS"), world.lots()) == (D(60), D(0), [])
 
 
 def test_a_market_that_trades_again_is_open_again() -> None:

@@ -527,6 +527,7 @@ async def test_what_the_guard_flagged_is_remembered_as_soon_as_storage_heals(pat
 async def test_the_kill_switch_outlives_marker_and_process(path: Path) -> None:
     clock, engine = VirtualClock(T0), Engine()
     async with opened(path, engine, clock=clock, ledger=False) as tree:
+        await tree.tick()
         await tree.ask("guard", EngageKillSwitch("r", "owner"))
         await tree.tick()
     path.with_name("fund.kill").unlink()

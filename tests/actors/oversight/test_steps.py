@@ -330,7 +330,7 @@ async def test_no_gate_is_judged_by_the_sample_of_a_missed_session(
 ) -> None:
     ports, asked = _ports(Observed((), {}))
     memory = Memory(ending=(Ending("2026-01-05", missed, sample=True, marks=False),))
-    heard = Heard((), {}, {}, 0.0, silent=False, at_us=None, listed=True, said_s=0.0)
+    heard = Heard((), {}, {}, 0.0, silent=False, at_us=None, listed=True, said=1)
     figures = {"2026-01-05": (StrategyStatus("s", "running"),)}
     await SampleStep(ports).run(Round(heard=heard, memory=memory, stored=memory, figures=figures))
     assert [(one.session, one.evaluate) for one in asked] == [("2026-01-05", evaluate)]
@@ -344,7 +344,7 @@ async def test_an_alert_about_storage_that_was_held_back_is_sent_again_each_minu
         clock=clock,
         storage=SimpleNamespace(read=lambda: status),
     )
-    heard = Heard((), {}, {}, 0.0, silent=False, at_us=None, listed=True, said_s=0.0)
+    heard = Heard((), {}, {}, 0.0, silent=False, at_us=None, listed=True, said=1)
     step, sent = StorageStep(ports), list[int]()
     for advance_s in (0, 59, 1, 59, 1):
         clock.advance(advance_s)

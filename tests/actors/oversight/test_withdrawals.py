@@ -17,7 +17,7 @@ from fundops.actors.oversight.steps.withdrawals import withdrawn
 from fundops.runtime import ActorCrashed, FundopsError
 from fundops.wire.errors import InsufficientFunds, OutcomeUnknown
 from fundops.wire.guard import GuardState
-from fundops.wire.ledger import PostMany, Withdraw
+from fundops.wire.ledger import LedgerTotals, PostMany, ReadTotals, Withdraw
 
 UNIT = 10**8
 NOW_US = 1_767_571_200_000_000
@@ -29,7 +29,7 @@ def _ports(answer: FundopsError) -> Any:
     async def ask(name: str, request: object) -> Any:
         if isinstance(request, PostMany):
             raise answer
-        return ()
+        return LedgerTotals(0, 0, 0, 1, {}, (), {}) if isinstance(request, ReadTotals) else ()
 
     async def append(statements: object) -> None:
         return None
@@ -58,7 +58,7 @@ async def test_a_withdrawal_stays_in_the_record_until_its_outcome_is_known(
     guard = GuardState(external_minor=50_000 * UNIT, units=50_000.0 * UNIT, nav_minor=58_000 * UNIT)
     fees = FeeState(at_us=NOW_US, crystallised_us=NOW_US, performance_minor=2_000 * UNIT)
     tick = Round(
-        heard=Heard((), {}, {}, 0.0, False, NOW_US, True, 0.0),
+        heard=Heard((), {}, {}, 0.0, False, NOW_US, True, 0),
         memory=Memory(guard=guard, fees=fees),
     )
     said, effects = await withdrawn(_ports(answer), tick, Withdraw(5_800, key="w"))

@@ -581,8 +581,12 @@ def test_a_hard_limit_leads_from_real_money_to_shadow(
     assert (found.hard, found.to) == (True, Shadow)
 
 
-def test_paper_has_nowhere_to_fall() -> None:
+def test_paper_has_nowhere_to_fall_whatever_its_limits() -> None:
     assert hard(Paper, 0.99) is None
+    limited = msgspec.structs.replace(GUARDED.rungs[0], hard=HardLimits(drawdown=0.1))
+    strict = msgspec.structs.replace(GUARDED, rungs=(limited, *GUARDED.rungs[1:]))
+    fallen_far = with_metrics(strategy(Paper), {"max_drawdown": 0.99}, T0)
+    assert breach(fallen_far, strict) is None
     with pytest.raises(SkipRefused):
         demoted(strategy(), GUARDED, T0, by="me", reason="")
 

@@ -763,9 +763,49 @@ def test_counts_of_a_voided_stage_belong_to_none(office: Office) -> None:
     moved = office.ask(Promote("mm"))
     office.ask(RecordMetrics("mm", Shadow, {"n_trades": 60}, cumulative_since="registration"))
     office.ask(Void(moved.seq, "ann", "too early"))
+    office.ask(RecordMetrics("mm", Paper, {"n_trades": 60}, cumulative_since="registration"))
+    office.ask(RecordMetrics("mm", Paper, {"n_trades": 60}))
     office.ask(Promote("mm"))
     office.ask(RecordMetrics("mm", Shadow, {"n_trades": 80}, cumulative_since="registration"))
     assert office.ask(ReadSnapshot("mm")).metrics == {"n_trades": 20}
+
+
+@pytest.mark.parametrize(("voided", "due"), [([160], 61), ([], 60)])
+def test_trades_of_a_voided_stage_count_in_none(
+    office: Office, voided: list[int], due: int
+) -> None:
+    office.ask(Register("mm"))
+    office.days(14)
+    office.ask(RecordMetrics("mm", Paper, {"n_trades": 60}, cumulative_since="registration"))
+    office.ask(RecordMetrics("mm", Paper, {"sharpe": 1.2, "max_drawdown": 0.08}))
+    moved = office.ask(Promote("mm"))
+    for n_trades in voided:
+        totals = {"n_trades": n_trades}
+        office.ask(RecordMetrics("mm", Shadow, totals, cumulative_since="registration"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    for n_trades, more in ((161, 0), (171, 10)):
+        office.days(0.1)
+        totals = {"n_trades": n_trades}
+        office.ask(RecordMetrics("mm", Paper, totals, cumulative_since="registration"))
+        assert office.ask(ReadSnapshot("mm")).metrics["n_trades"] == due + more
+
+
+def test_a_discard_after_a_void_leaves_each_record_in_its_time(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.days(14)
+    figures = {"n_trades": 60, "returns": [0.25, 0.2]}
+    office.ask(RecordMetrics("mm", Paper, figures, cumulative_since="registration"))
+    office.ask(RecordMetrics("mm", Paper, GREEN, source="bug"))
+    moved = office.ask(Promote("mm"))
+    figures = {"n_trades": 160, "returns": [0.25, 0.2, -0.5]}
+    office.ask(RecordMetrics("mm", Shadow, figures, cumulative_since="registration"))
+    office.ask(Void(moved.seq, "ann", "too early"))
+    figures = {"n_trades": 161, "returns": [0.25, 0.2, -0.5, -0.2]}
+    office.ask(RecordMetrics("mm", Paper, figures, cumulative_since="registration"))
+    office.ask(DiscardMetrics("mm", office.now_us, "bug", "ann", "wrong"))
+    metrics = office.ask(ReadSnapshot("mm")).metrics
+    assert metrics["n_trades"] == 61
+    assert metrics["max_drawdown"] == pytest.approx(0.2)
 
 
 def test_a_session_that_does_not_pass_ends_the_row(office: Office) -> None:
@@ -779,6 +819,14 @@ def test_a_session_that_does_not_pass_ends_the_row(office: Office) -> None:
         office.days(1)
         seen.append(office.strategy().streak)
     assert seen == [0, 1, 0, 1]
+
+
+def test_a_session_that_ends_with_the_first_status_opens_the_next_one_there(office: Office) -> None:
+    office.adopted(Small)
+    office.look(status(100.0), session="2026-01-01")
+    office.days(0.1)
+    (moved,) = office.look(status(94.0))
+    assert "session loss 6.00%" in moved.reason
 
 
 def test_a_session_that_was_not_measured_ends_the_row(office: Office) -> None:
@@ -804,9 +852,9 @@ def test_a_row_of_sessions_belongs_to_its_gate(office: Office) -> None:
         [
             PromotionGate(Shadow, (days,), streak=4),
             PromotionGate(Shadow, (days,), streak=3),
-            PromotionGate(Shadow, (fills,), streak=3),
             PromotionGate(Shadow, (days,)),
             PromotionGate(Shadow, (days,), streak=3),
+            PromotionGate(Shadow, (fills,), streak=3),
         ],
         1,
     ):
@@ -815,7 +863,7 @@ def test_a_row_of_sessions_belongs_to_its_gate(office: Office) -> None:
         office.ask(RecordMetrics("mm", Shadow, {"fills": 1}))
         office.look(status(), session=f"2026-01-0{number}", evaluate=False)
         seen.append(office.ask(Evaluate("mm")).inputs.streak)
-    assert seen == [1, 2, 1, 0, 1]
+    assert seen == [1, 2, 0, 1, 1]
 
 
 def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
@@ -828,8 +876,12 @@ def test_a_void_gives_back_the_sessions_in_a_row(office: Office) -> None:
     assert office.strategy().streak == 2
     moved = office.ask(Demote("mm"))
     assert office.strategy().streak == 0
+    # The stage in between has a row of its own.
+    trades = (Criterion("trades", "n_trades", ">=", 0),)
+    office.ask(AddGate(PromotionGate(Paper, trades, streak=3)))
+    office.look(status(100.0, stage="paper"), session="2026-01-04")
     office.ask(Void(moved.seq, "ann", "x"))
-    assert office.strategy().streak == 2
+    assert office.ask(Evaluate("mm")).inputs.streak == 2
 
 
 def test_ready_is_told_again_after_its_promotion_was_voided(office: Office) -> None:
@@ -973,6 +1025,14 @@ def test_a_discarded_record_counts_no_more_and_is_kept(office: Office) -> None:
     assert office.ask(ReadSnapshot("mm")).metrics["sharpe"] == 1.1
 
 
+def test_a_record_may_be_five_minutes_ahead_of_the_clock_and_no_more(office: Office) -> None:
+    office.ask(Register("mm"))
+    ahead_us = office.now_us + 300_000_000
+    office.ask(RecordMetrics("mm", Paper, GREEN, ahead_us))
+    with pytest.raises(MetricError, match="lies in the future"):
+        office.ask(RecordMetrics("mm", Paper, GREEN, ahead_us + 1))
+
+
 def test_a_record_that_is_not_there_is_not_discarded(office: Office) -> None:
     office.ask(Register("mm"))
     office.ask(RecordMetrics("mm", Paper, {"sharpe": 1.0}, T0, "nightly"))
@@ -1063,6 +1123,84 @@ def test_equity_since_the_registration_begins_at_the_last_one_before_the_stage(
     assert office.ask(ReadSnapshot("mm")).metrics["max_drawdown"] == pytest.approx(0.25)
 
 
+def test_the_first_total_of_a_later_stage_is_its_base_where_none_was_recorded_before(
+    office: Office,
+) -> None:
+    office.ask(Register("mm"))
+    office.green(Paper)
+    office.ask(Promote("mm"))
+    for n_trades, due in ((500, 0), (520, 20)):
+        totals = {"n_trades": n_trades, "win_rate": 0.5, "returns": [0.01, -0.5] * (n_trades // 4)}
+        office.days(1)
+        office.ask(RecordMetrics("mm", Shadow, totals, cumulative_since="registration"))
+        assert office.ask(ReadSnapshot("mm")).metrics["n_trades"] == due
+        assert ("max_drawdown" in office.strategy().episode.measured) is (due > 0)
+    assert office.ask(ReadSnapshot("mm")).metrics["win_rate"] == 0.5
+
+
+def test_a_total_of_two_stages_ago_is_no_base(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.ask(RecordMetrics("mm", Paper, {"n_trades": 60}, cumulative_since="registration"))
+    for stage in (Paper, Shadow):
+        office.green(stage)
+        office.ask(Promote("mm", by="ann"))
+    office.ask(RecordMetrics("mm", Small, {"n_trades": 500}, cumulative_since="registration"))
+    assert office.ask(ReadSnapshot("mm")).metrics == {"n_trades": 0}
+
+
+def test_a_session_is_the_same_in_returns_and_in_equity(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.green(Paper)
+    returns = [0.25, 0.2, 0.3]
+    office.ask(RecordMetrics("mm", Paper, {"returns": returns}, cumulative_since="registration"))
+    office.ask(Promote("mm"))
+    equity = [100, 125, 150, 195]
+    office.ask(RecordMetrics("mm", Shadow, {"equity": equity}, cumulative_since="registration"))
+    assert office.ask(ReadSnapshot("mm")).metrics == {}
+    equity.append(156)
+    office.ask(RecordMetrics("mm", Shadow, {"equity": equity}, cumulative_since="registration"))
+    assert office.ask(ReadSnapshot("mm")).metrics == {"max_drawdown": pytest.approx(0.2)}
+
+
+def test_trades_of_another_stage_are_in_no_win_rate_since_the_registration(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.green(Paper)
+    for totals in ({"n_trades": 60, "win_rate": 0.5}, {"n_trades": 100}):
+        office.ask(RecordMetrics("mm", Paper, totals, cumulative_since="registration"))
+    office.ask(Promote("mm"))
+    for n_trades, due in ((120, {"n_trades": 20}), (160, {"n_trades": 60, "win_rate": 0.5})):
+        totals = {"n_trades": n_trades, "win_rate": 0.5}
+        office.ask(RecordMetrics("mm", Shadow, totals, cumulative_since="registration"))
+        assert office.ask(ReadSnapshot("mm")).metrics == due
+
+
+def test_a_discarded_total_is_no_base_of_the_next_stage(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.green(Paper)
+    wrong, right = (
+        {"n_trades": 6000, "returns": [0.0] * 90},
+        {"n_trades": 60, "returns": [0.01, 0.02]},
+    )
+    for source, totals in (("", right), ("bug", wrong)):
+        office.ask(
+            RecordMetrics("mm", Paper, totals, office.now_us, source, "registration"),
+        )
+    office.ask(DiscardMetrics("mm", office.now_us, "bug", "ann", "wrong"))
+    office.days(1)
+    office.ask(RecordMetrics("mm", Paper, GREEN))
+    office.ask(Promote("mm"))
+    later = {"n_trades": 70, "returns": [0.01, 0.02, -0.1]}
+    office.ask(RecordMetrics("mm", Shadow, later, cumulative_since="registration"))
+    metrics = office.ask(ReadSnapshot("mm")).metrics
+    assert metrics == {"n_trades": 10, "max_drawdown": pytest.approx(0.1)}
+
+
+def test_one_equity_is_no_series_and_measures_nothing(office: Office) -> None:
+    office.ask(Register("mm"))
+    office.ask(RecordMetrics("mm", Paper, {"equity": [100]}))
+    assert office.ask(ReadSnapshot("mm")).metrics == {}
+
+
 def test_the_engines_reports_measure_before_a_recorded_series(office: Office) -> None:
     office.adopted(Paper)
     for number, equity in enumerate((100.0, 101.0, 103.0), 1):
@@ -1116,15 +1254,27 @@ def test_what_has_no_part_of_this_stage_is_refused(office: Office) -> None:
     assert refusal.value.field == "cumulative_since"
 
 
-def test_a_count_that_falls_below_the_stages_base_is_refused(office: Office) -> None:
+@pytest.mark.parametrize(
+    ("later", "field"),
+    [
+        ({"n_trades": 59}, "n_trades"),
+        ({"n_trades": 60, "win_rate": 0.25}, "win_rate"),
+        ({"returns": [0.01]}, "returns"),
+        ({"equity": [100, 101]}, "equity"),
+    ],
+)
+def test_a_total_that_falls_below_the_stages_base_is_refused(
+    office: Office, later: dict[str, Any], field: str
+) -> None:
     office.ask(Register("mm"))
     office.days(14)
-    office.ask(RecordMetrics("mm", Paper, {"n_trades": 60}, cumulative_since="registration"))
+    first = {"n_trades": 60, "win_rate": 0.5, "returns": [0.01, 0.02]}
+    office.ask(RecordMetrics("mm", Paper, first, cumulative_since="registration"))
     office.ask(RecordMetrics("mm", Paper, {"sharpe": 1.5, "max_drawdown": 0.0}))
     office.ask(Promote("mm"))
     with pytest.raises(MetricError) as refusal:
-        office.ask(RecordMetrics("mm", Shadow, {"n_trades": 59}, cumulative_since="registration"))
-    assert refusal.value.field == "n_trades"
+        office.ask(RecordMetrics("mm", Shadow, later, cumulative_since="registration"))
+    assert refusal.value.field == field
 
 
 # -- versions and families

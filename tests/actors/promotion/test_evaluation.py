@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fundops.actors.promotion import (
@@ -293,19 +293,22 @@ def test_more_real_money_waits_for_a_person_unless_the_gate_says_otherwise(
     assert found.next_possible_us == T0
 
 
-@pytest.mark.parametrize(("streak", "move"), [(0, "none"), (2, "none"), (3, "promote")])
-def test_a_streak_is_sessions_in_a_row_that_passed(streak: int, move: str) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "streak", "move"),
+    [(3, 0, "none"), (3, 2, "none"), (3, 3, "promote"), (2, 1, "none"), (2, 2, "promote")],
+)
+def test_a_streak_is_sessions_in_a_row_that_passed(wanted: int, streak: int, move: str) -> None:
     criterion = Criterion("min_trades", "n_trades", ">=", 1)
-    policy = gated(criterion, streak=3)
+    policy = gated(criterion, streak=wanted)
     gate = policy.rung(Paper).gate
     assert gate is not None
     found = judged(strategy(recorded=AT_LIMIT, streak=streak, streak_gate=gate.hash), policy)
     assert (found.verdict, found.would_do) == ("PASS", move)
     if move == "none":
-        assert found.blocked_by == (f"streak: {streak} of 3 sessions in a row passed",)
+        assert found.blocked_by == (f"streak: {streak} of {wanted} sessions in a row passed",)
         assert found.next_possible_us is None
     other = judged(strategy(recorded=AT_LIMIT, streak=streak, streak_gate="another"), policy)
-    assert other.blocked_by == ("streak: 0 of 3 sessions in a row passed",)
+    assert other.blocked_by == (f"streak: 0 of {wanted} sessions in a row passed",)
 
 
 def test_the_top_and_retired_strategies_have_no_way_up() -> None:
@@ -435,8 +438,6 @@ def test_a_recorded_series_is_judged_by_its_own_skew_and_kurtosis(name: str) -> 
 # -- one value
 
 
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
 fractions = st.floats(0, 1)
 
 
@@ -466,7 +467,6 @@ def subjects(draw: st.DrawFn) -> Strategy:
     )
 
 
-@PATIENT
 @given(subjects(), st.sampled_from([GUARDED, LITERAL]), st.integers(1, 50))
 def test_equal_inputs_give_equal_bytes_and_leave_the_strategy_as_it_was(
     subject: Strategy, policy: PromotionPolicy, trials: int
@@ -481,7 +481,6 @@ def test_equal_inputs_give_equal_bytes_and_leave_the_strategy_as_it_was(
     assert msgspec.json.encode(subject) == before
 
 
-@PATIENT
 @given(subjects(), st.sampled_from([GUARDED, LITERAL]))
 def test_what_would_be_done_follows_from_the_verdict_and_the_blockers(
     subject: Strategy, policy: PromotionPolicy
@@ -496,7 +495,6 @@ def test_what_would_be_done_follows_from_the_verdict_and_the_blockers(
     assert found.why
 
 
-@PATIENT
 @given(subjects(), subjects())
 def test_two_evaluations_that_differ_have_different_ids(one: Strategy, other: Strategy) -> None:
     first, second = judged(one), judged(other)

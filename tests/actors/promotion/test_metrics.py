@@ -232,6 +232,12 @@ def test_a_session_that_ended_in_another_stage_was_missed_in_this_one() -> None:
     assert track.max_drawdown == pytest.approx(1 - 0.96 * 47 / 48)
 
 
+def test_the_return_of_a_missed_session_leaves_out_the_time_in_another_stage() -> None:
+    track = track_of([100.0]).missed("day 1").seen(Reading(90.0, 100.0, 0, 0))
+    track = track.interrupted(Track(session="day 1")).seen(Reading(45.0, 50.0, 0, 0))
+    assert ended(track, "day 2").last_return == pytest.approx(-0.1)
+
+
 def test_an_opening_that_was_seen_late_outlives_a_crash() -> None:
     saved = track_of([100.0]).missed("day 1")
     assert saved.seen(Reading(100.0, 100.0, 0, 0)).is_worth_saving(saved)

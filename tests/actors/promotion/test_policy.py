@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fundops import FundConfig, PromotionManager
@@ -126,7 +125,6 @@ def test_the_order_in_which_metrics_are_declared_makes_no_other_policy() -> None
     assert settled(metrics=one).hash == settled(metrics={**other, **one}).hash
 
 
-@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(["guarded", "literal"]),
     st.sampled_from(["four-stage", "three-stage"]),

@@ -899,4 +899,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = hypothesis_settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestAnyOrder.settings = hypothesis_settings(max_examples=150, stateful_step_count=60)

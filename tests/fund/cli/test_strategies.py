@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 from collections.abc import Callable
@@ -52,6 +53,28 @@ def test_metrics_are_recorded_as_words(command: Command, manager: PromotionManag
     assert manager.snapshot("mm").metrics == {"sharpe": 1.2, "n_trades": 60}
 
 
+def test_a_record_says_its_stage_and_its_instant(
+    command: Command, manager: PromotionManager
+) -> None:
+    code, _, err = command("record", "mm", "n_trades=60", "--stage", "shadow")
+    assert (code, "shadow" in err) == (2, True), "another stage than the present one"
+    code, _, err = command("record", "mm", "n_trades=60", "--as-of", "2999-01-01")
+    assert (code, err.endswith("the future\n")) == (2, True)
+    assert manager.snapshot("mm").metrics == {}
+    words = ("record", "mm", "n_trades=60", "--stage", "paper", "--since-registration", "--json")
+    code, out, _ = command(*words)
+    assert (code, list(json.loads(out))) == (0, ["record"])
+
+
+def test_two_sources_may_record_at_one_instant_and_one_may_not_say_two_things(
+    command: Command, manager: PromotionManager
+) -> None:
+    now = dt.datetime.now(dt.UTC).isoformat()
+    for source, sharpe, due in (("a", 1.2, 0), ("b", 1.3, 0), ("a", 1.2, 0), ("a", 1.3, 1)):
+        words = ("record", "mm", f"sharpe={sharpe}", "--as-of", now, "--source", source)
+        assert command(*words)[0] == due
+
+
 @pytest.mark.parametrize(
     "text",
     ["0.01\n-0.02\n\n0.015\n", "date,return\n2026-01-05,0.01\n2026-01-06,-0.02\n2026-01-07,0.015"],
@@ -62,6 +85,12 @@ def test_a_file_of_returns_is_measured(
     (tmp_path / "r.csv").write_text(text)
     assert command("record", "mm", "--returns", str(tmp_path / "r.csv"))[0] == 0
     assert manager.snapshot("mm").metrics["max_drawdown"] == pytest.approx(0.02)
+
+
+def test_a_file_with_a_heading_alone_has_no_returns(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("date,return\n")
+    code, _, err = command("record", "mm", "--returns", str(tmp_path / "r.csv"))
+    assert (code, err) == (2, f"fundops: {tmp_path / 'r.csv'}: has no returns\n")
 
 
 def test_a_file_without_returns_is_refused_by_its_line(command: Command, tmp_path: Path) -> None:

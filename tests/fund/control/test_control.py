@@ -1097,7 +1097,7 @@ TEXTS: dict[str, Any] = {
 def test_no_text_stops_what_allows_less(text: Any, owned: bool, tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with _running(path, promotion_enabled=True) as fund:
-        for name in ("a", "b", "c"):
+        for name in ("a", "b", "c", "d"):
             fund.promotion.adopt(name, P.Live_Small, by="ann", reason="it trades")
         if owned:
             _tightened(PromotionManager(path), text)
@@ -1109,6 +1109,11 @@ def _tightened(manager: PromotionManager, text: Any) -> None:
     manager.freeze("a", by=text, reason=text)
     manager.demote("b", by=text, reason=text)
     manager.retire("c", by=text, reason=text)
+    manager.set_cap("d", 0.005, by=text, reason=text)
+    assert manager.snapshot("d").cap == 0.005
+    if not isinstance(text, str):
+        with pytest.raises(ConfigError, match="by"):
+            manager.set_cap("d", 0.01, by=text, reason=text)
     assert manager.snapshot("a").frozen
     assert [manager.current_stage(name) for name in ("b", "c")] == [P.Shadow, P.Retired]
     for name in ("\ud800", "x" * 2_000):

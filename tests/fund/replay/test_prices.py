@@ -8,7 +8,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fundops.replay import prices
@@ -295,7 +295,6 @@ def test_an_error_is_a_value_error_and_survives_pickling() -> None:
     assert (copy.path, copy.line, copy.column, copy.problem) == ("p.csv", 3, "low", "wrong")
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_read_or_refused_but_never_crash(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes

@@ -62,7 +62,7 @@ def closes(*values: int) -> list[Bar]:
 
 
 # No deadline: a busy machine is not a fault of a rule.
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=30)
 walks = st.lists(st.integers(90, 110), min_size=24, max_size=30).map(lambda values: closes(*values))
 
 

@@ -653,7 +653,7 @@ steps = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(steps, max_size=80))
 def test_in_any_order_every_client_ends_with_the_state_of_the_hub(program: list[Any]) -> None:
     hub = a_hub(ring_size=4, removed_max=2)
