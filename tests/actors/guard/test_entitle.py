@@ -106,6 +106,7 @@ def test_every_reason_is_kept_in_order(
     ("terms", "book", "status", "session", "due"),
     [
         ("live", "free", 1, "2026-01-05", ("live", 1_000, True)),
+        ("off", "new", 1, "2026-01-05", ("live", 100_000, True)),
         ("live", "new", 2, "2026-01-05", ("none", 0, False)),
         ("live", "free", 2, "2026-01-05", ("reduce", 0, True)),
         ("retired", "free", 1, "2026-01-05", ("reduce", 0, True)),

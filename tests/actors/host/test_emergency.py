@@ -61,6 +61,21 @@ def test_it_runs_in_a_thread_of_its_own_and_once_for_each_emergency() -> None:
     assert _settle(lambda: len(stop.threads) == 2)
 
 
+@pytest.mark.parametrize(
+    ("error", "text"), [(None, "was called"), (RuntimeError("no"), "raised RuntimeError: no")]
+)
+def test_each_call_is_in_the_log_with_its_reason(
+    caplog: pytest.LogCaptureFixture, error: BaseException | None, text: str
+) -> None:
+    Emergency(Stopped(error)).call(1, "it hangs")
+    assert _settle(lambda: bool(caplog.records))
+    (record,) = caplog.records
+    assert record.levelname == "CRITICAL"
+    assert record.getMessage() == (
+        f"controller.emergency_stop {text}, since the host does not react: it hangs"
+    )
+
+
 @pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(1)])
 def test_one_that_raises_is_called_again(error: BaseException) -> None:
     stop = Stopped(error)
@@ -97,6 +112,27 @@ def test_a_loop_that_does_not_turn_is_noticed_and_one_that_turns_is_not(
     turns.end()
     stands.end()
     assert "turns" not in noticed
+
+
+def test_a_loop_has_a_second_to_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, noticed = list[float | None](), list[str]()
+    paused: list[threading.Event] = []
+
+    class Brief(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            paused.append(self)
+            return super().wait(0.001)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Event", Brief)
+        watch = LoopWatch(lambda call: None, lambda: noticed.append("stuck"))
+        assert _settle(lambda: bool(noticed))
+        watch.end()
+        turns = LoopWatch(lambda call: call(), lambda: None)
+        assert _settle(lambda: turns._ended in paused), "it looks again a second later"
+        turns.end()
+    assert set(waits) - {None} == {1.0}
 
 
 def test_a_process_that_was_stopped_takes_its_own_stall_for_no_emergency(

@@ -17,7 +17,8 @@ import trio
 import trio.testing
 import uvloop
 
-from fundops.actors.host import places
+from fundops import StrategyStatus
+from fundops.actors.host import Host, places
 from fundops.actors.host.places import (
     THREADS_PER_PART,
     AsyncioPlace,
@@ -343,6 +344,31 @@ async def test_calls_of_one_part_share_a_bounded_number_of_threads() -> None:
     assert most == THREADS_PER_PART
 
 
+async def test_a_call_that_was_cut_off_before_its_thread_began_is_not_made() -> None:
+    away = places._Away()
+    away._cut_off()
+    with pytest.raises(CutOff):
+        away.in_thread(lambda: pytest.fail("it was made"))
+
+
+async def test_a_plain_function_past_its_deadline_begins_no_coroutine() -> None:
+    went_on = list[str]()
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        went_on.append("later")
+
+    away = places._Away()
+
+    def slow() -> Any:
+        away._cut_off()
+        return later()
+
+    with pytest.raises(asyncio.CancelledError):
+        await trio.to_thread.run_sync(away.in_thread, slow)
+    assert went_on == []
+
+
 async def test_a_call_without_a_turn_before_its_deadline_is_not_made() -> None:
     go_on = threading.Event()
     place = ThreadPlace()
@@ -354,3 +380,26 @@ async def test_a_call_without_a_turn_before_its_deadline_is_not_made() -> None:
             await _called(place, lambda: pytest.fail("it was made"), 0.01)
         go_on.set()
     assert await _called(place, lambda: "free") == "free"
+
+
+# -- a tick
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "threads"])
+async def test_a_tick_waits_20_milliseconds_for_an_answer_from_another_thread(
+    kind: str,
+) -> None:
+    go_on = threading.Event()
+
+    class Engine:
+        def strategies(self) -> list[StrategyStatus]:
+            go_on.wait(SOON_S)
+            return []
+
+    async with trio.open_nursery() as nursery, _place(kind) as place:
+        host = Host(Engine(), nursery, place=place)
+        host.ask()
+        begun_s = time.monotonic()
+        await host.settle()
+        assert 0.015 < time.monotonic() - begun_s < 1
+        go_on.set()

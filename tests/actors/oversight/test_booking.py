@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from fundops.actors.oversight.booking import RUNS_PER_TICK, Booking
+from fundops.actors.oversight.booking import Booking
 from fundops.wire.controller import Fill
 from fundops.wire.errors import HostFault, HostLate, LedgerDegraded
 from fundops.wire.ledger import (
@@ -89,14 +89,14 @@ async def test_each_kind_is_asked_after_its_stored_cursor() -> None:
     assert booked.fault is None
 
 
-async def test_a_long_report_is_booked_in_runs_and_read_once() -> None:
-    step, host, ledger = booking(fills=(None,) * (RUNS_PER_TICK * REPORTS_MAX + 3))
+async def test_a_long_report_is_booked_in_four_runs_a_tick_and_read_once() -> None:
+    step, host, ledger = booking(fills=(None,) * (4 * REPORTS_MAX + 3))
     await step.book(None)
-    assert ledger.sizes() == [REPORTS_MAX] * RUNS_PER_TICK
+    assert ledger.sizes() == [REPORTS_MAX] * 4
     host.reports["fills"] = ()
     await step.book(None)
     await step.book(None)
-    assert ledger.sizes() == [REPORTS_MAX] * RUNS_PER_TICK + [3]
+    assert ledger.sizes() == [REPORTS_MAX] * 4 + [3]
     assert [after for source, after in host.asked if source == "fills"] == ["7", "7"]
 
 
@@ -109,7 +109,7 @@ async def test_a_fault_of_one_kind_leaves_the_others_alone() -> None:
 
 
 async def test_what_a_refusal_left_is_read_again_from_the_stored_cursor() -> None:
-    step, host, ledger = booking(fills=(None,) * (RUNS_PER_TICK * REPORTS_MAX + 3))
+    step, host, ledger = booking(fills=(None,) * (4 * REPORTS_MAX + 3))
     await step.book(None)
     ledger.refusal = LedgerDegraded("full")
     assert isinstance((await step.book(None)).fault, LedgerDegraded)
@@ -145,10 +145,10 @@ async def test_settlements_wait_for_the_fills_before_them() -> None:
 
 
 async def test_settlements_wait_for_the_fills_that_are_left_for_the_next_tick() -> None:
-    fills = (None,) * (RUNS_PER_TICK * REPORTS_MAX + 1)
+    fills = (None,) * (4 * REPORTS_MAX + 1)
     step, host, ledger = booking(fills=fills, settlements=(None,))
     await step.book(None)
-    assert [type(request) for request in ledger.requests] == [BookFills] * RUNS_PER_TICK
+    assert [type(request) for request in ledger.requests] == [BookFills] * 4
     host.reports = {}
     await step.book(None)
     assert [type(request) for request in ledger.requests[-2:]] == [BookFills, BookSettlements]

@@ -118,6 +118,24 @@ async def test_value_at_risk_above_its_budget_is_told_once(budget: float, told: 
         assert (over in alerts) is not bool(told)
 
 
+async def test_a_missed_session_leaves_no_sample_of_risk() -> None:
+    engine = FakeController(StrategyStatus("s", "running", 50_000, 50_000))
+    async with virtual_fund(engine, ledger_enabled=True, var_budget=0) as world:
+        await world.advance(86_400, step_s=86_400)
+        for session in range(19):
+            engine.set("s", realized_pnl=-session)
+            world.clock.advance(86_400)
+            await world.tick()
+        engine.set("s", realized_pnl=-900)
+        world.clock.advance(86_400 + 3_600)
+        assert (await world.tick()).failed == ()
+        assert (await world.fund.nav_history(limit=1))[0].missed
+        assert _alerts(world, "RISK_LIMIT") == []
+        world.clock.advance(86_400 - 3_600)
+        await world.tick()
+        assert _alerts(world, "RISK_LIMIT") == [("WARNING", "Value at risk above its budget")]
+
+
 async def test_the_worst_pair_is_told_once_until_no_pair_is_above_the_limit() -> None:
     engine = FakeController(
         *(StrategyStatus(name, "running", 50_000, 50_000) for name in ("a", "b", "c"))

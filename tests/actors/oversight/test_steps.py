@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from fundops.actors.host.host import Heard
 from fundops.actors.oversight import schema
 from fundops.actors.oversight.round import Effects, Round
+from fundops.actors.oversight.schema import Ending, Memory
+from fundops.actors.oversight.settings import OversightSettings
 from fundops.actors.oversight.steps import STEPS, Step
 from fundops.actors.oversight.steps.engine import EngineStep, FeedsStep
 from fundops.actors.oversight.steps.guard import GuardStep
+from fundops.actors.oversight.steps.promotion import SampleStep
 from fundops.actors.oversight.steps.reconcile import ReconcileStep
 from fundops.actors.oversight.steps.remember import RememberStep
 from fundops.actors.oversight.steps.sessions import CloseStep
+from fundops.actors.oversight.steps.storage import StorageStep
 from fundops.actors.persistence import DurableActor, Reader, Refusal
 from fundops.reader import open_reader
-from fundops.runtime import FundopsError, pieces
+from fundops.runtime import FundopsError, VirtualClock, pieces
 from fundops.testing import FakeController, VirtualFund, virtual_fund
+from fundops.wire.alert import AlertOutcome, AlertReceipt
 from fundops.wire.controller import FeedStatus, StrategyStatus
-from fundops.wire.persistence import Statement
+from fundops.wire.persistence import Statement, StorageStatus
+from fundops.wire.promotion import Observed
 
 # Without an answer of the engine, and without an end of a session, there is no sample of risk.
 NEEDS = {"engine": {"risk"}, "sessions": {"risk"}}
@@ -298,3 +306,48 @@ async def test_other_tasks_run_while_a_step_goes_through_many_strategies(
             nursery.cancel_scope.cancel()
     assert taken.keys() == {"engine", "feeds", "reconcile", "session", "remember"}
     assert min(taken.values()) >= count - 1, taken
+
+
+# -- steps by plain calls
+
+
+def _ports(answer: Any, **more: Any) -> tuple[Any, list[Any]]:
+    """Ports whose asked actors give this answer, and the requests made of them."""
+    asked: list[Any] = []
+
+    async def ask(actor: str, request: Any) -> Any:
+        asked.append(request)
+        return answer
+
+    return SimpleNamespace(
+        ask=ask, settings=OversightSettings(alerts_enabled=True), capital_minor=0, **more
+    ), asked
+
+
+@pytest.mark.parametrize(("missed", "evaluate"), [(False, True), (True, False)])
+async def test_no_gate_is_judged_by_the_sample_of_a_missed_session(
+    missed: bool, evaluate: bool
+) -> None:
+    ports, asked = _ports(Observed((), {}))
+    memory = Memory(ending=(Ending("2026-01-05", missed, sample=True, marks=False),))
+    heard = Heard((), {}, {}, 0.0, silent=False, at_us=None, listed=True, said=1)
+    figures = {"2026-01-05": (StrategyStatus("s", "running"),)}
+    await SampleStep(ports).run(Round(heard=heard, memory=memory, stored=memory, figures=figures))
+    assert [(one.session, one.evaluate) for one in asked] == [("2026-01-05", evaluate)]
+
+
+async def test_an_alert_about_storage_that_was_held_back_is_sent_again_each_minute() -> None:
+    clock = VirtualClock(1_000_000_000)
+    status = StorageStatus("degraded", "full", 1, 1, 0)
+    ports, asked = _ports(
+        AlertReceipt(1, AlertOutcome.RATE_SUPPRESSED, 1),
+        clock=clock,
+        storage=SimpleNamespace(read=lambda: status),
+    )
+    heard = Heard((), {}, {}, 0.0, silent=False, at_us=None, listed=True, said=1)
+    step, sent = StorageStep(ports), list[int]()
+    for advance_s in (0, 59, 1, 59, 1):
+        clock.advance(advance_s)
+        await step.run(Round(heard=heard))
+        sent.append([one.dedup_key for one in asked].count("storage:degraded"))
+    assert sent == [1, 1, 2, 2, 3]
