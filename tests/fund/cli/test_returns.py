@@ -168,6 +168,7 @@ def test_what_is_wrong_is_named_with_its_line_and_column(text: str | bytes, said
     with pytest.raises(ConfigError) as refused:
         read(text)
     assert str(refused.value).startswith(said)
+    assert str(refused.value).endswith(NOT_FIRST) == said.endswith(NOT_FIRST)
 
 
 @settings(deadline=None)
