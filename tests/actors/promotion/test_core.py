@@ -428,7 +428,7 @@ def test_nobody_registers_where_real_money_is(stage: PromotionStage) -> None:
     assert registered("mm", stage, T0, by="me", adopt=True, reason="live").kind == "adopt"
 
 
-@pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", None, 5])
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", " a", "a ", None, 5])
 def test_a_name_is_a_printable_text(name: Any) -> None:
     with pytest.raises(MetricError):
         registered(name, Paper, T0, by="me", adopt=False)

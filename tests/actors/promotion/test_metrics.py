@@ -90,6 +90,7 @@ def test_none_is_missing_and_an_unknown_metric_is_kept() -> None:
         ({"win_rate": -0.01}, "win_rate"),
         ({"n_trades": -1}, "n_trades"),
         ({"n_trades": 1.5}, "n_trades"),
+        ({"fills": -1}, "fills"),
         ({"": 1}, "metrics"),
         ({"x" * 65: 1}, "metrics"),
         ({5: 1}, "metrics"),

@@ -110,6 +110,55 @@ def test_a_record_without_metrics_is_wrong_usage(command: Command) -> None:
     assert err.startswith("fundops: METRIC=VALUE: give a metric")
 
 
+def test_a_file_with_a_first_price_alone_has_no_returns(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("equity\n100\n")
+    code, out, err = command("record", "mm", "--returns", str(tmp_path / "r.csv"))
+    assert (code, out) == (2, "")
+    assert "r.csv: has no returns" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--stage", "shadow"), "--stage: 'shadow' is not the current stage, paper"),
+        (("--as-of", "2999-01-01"), "(2999-01-01 00:00 UTC) lies in the future"),
+    ],
+)
+def test_metrics_of_another_stage_or_of_the_future_are_refused(
+    command: Command, manager: PromotionManager, words: tuple[str, ...], text: str
+) -> None:
+    code, out, err = command("record", "mm", "sharpe=1.2", *words)
+    assert (code, out) == (2, "")
+    assert text in err
+    assert manager.snapshot("mm").metrics == {}
+
+
+def test_counts_since_registration_count_in_the_present_stage(
+    command: Command, manager: PromotionManager
+) -> None:
+    manager.adopt("old", PromotionStage.Shadow, by="ann", reason="it ran elsewhere")
+    assert command("record", "old", "n_trades=60", "--since-registration")[0] == 0
+    assert command("demote", "old", "--to", "paper", "--reason", "investigate")[0] == 0
+    assert command("record", "old", "n_trades=75", "--since-registration")[0] == 0
+    assert manager.snapshot("old").metrics == {"n_trades": 15}
+
+
+def test_metrics_have_a_source_and_the_audit_names_who_recorded_them(
+    command: Command, manager: PromotionManager, tmp_path: Path
+) -> None:
+    now = dt.datetime.now(dt.UTC).isoformat()
+    of_desk = ("--as-of", now, "--source", "desk")
+    assert command("record", "mm", "n_trades=5", *of_desk, "--by", "bob", "--json")[1] == (
+        '{"record":null}\n'
+    )
+    assert command("record", "mm", "n_trades=6", *of_desk)[0] == 1
+    assert command("record", "mm", "n_trades=6", "--as-of", now, "--source", "lab")[0] == 0
+    assert manager.snapshot("mm").metrics == {"n_trades": 6}
+    with open_reader(tmp_path / "p.db") as reader:
+        told = [(row.command, row.by) for row in reader.audit()]
+    assert ("promotion.record_metrics", "bob") in told
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
