@@ -600,7 +600,7 @@ def test_a_release_names_the_next_stop_only_where_units_are_in_issue(fund: Fund)
     fund.look(status(pnl=-20_000))
     off = KillStatus("OFF", "", "", 0)
     again = released(rearmed(fund.state, keep_peak=False), off)
-    assert (again.next_stop_nav, again.next_stop_below_peak_pct) == (68_000, 32)
+    assert (again.next_stop_nav, again.next_stop_below_peak_pct) == (Decimal(68_000), 32.0)
     fund.external = 20_000
     fund.look(status(pnl=-20_000))
     assert (fund.nav, fund.state.units) == (0, 0)
