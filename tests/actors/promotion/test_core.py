@@ -428,6 +428,12 @@ def test_nobody_registers_where_real_money_is(stage: PromotionStage) -> None:
     assert registered("mm", stage, T0, by="me", adopt=True, reason="live").kind == "adopt"
 
 
+@pytest.mark.parametrize(("by", "reason"), [("", "it trades"), ("me", "")])
+def test_an_adoption_needs_a_person_and_a_reason(by: str, reason: str) -> None:
+    with pytest.raises(MetricError):
+        registered("mm", Small, T0, by=by, adopt=True, reason=reason)
+
+
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", " a", "a ", None, 5])
 def test_a_name_is_a_printable_text(name: Any) -> None:
     with pytest.raises(MetricError):
@@ -589,6 +595,14 @@ def test_paper_has_nowhere_to_fall_whatever_its_limits() -> None:
     assert breach(fallen_far, strict) is None
     with pytest.raises(SkipRefused):
         demoted(strategy(), GUARDED, T0, by="me", reason="")
+
+
+def test_the_lowest_stage_of_a_ladder_has_nowhere_to_fall_though_it_has_a_limit() -> None:
+    subject = strategy(Shadow)
+    two_stages = PromotionPolicy.from_toml('ladder = ["shadow", "live-small"]\n')
+    fallen = with_metrics(subject, {"max_drawdown": 0.99}, T0)
+    assert breach(fallen, GUARDED) is not None
+    assert breach(fallen, two_stages) is None
 
 
 def test_the_drawdown_of_this_very_instant_counts_too() -> None:

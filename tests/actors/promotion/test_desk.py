@@ -1349,6 +1349,24 @@ def test_the_sharpe_ratios_of_a_family_tell_how_far_its_best_may_be_luck(office:
     assert office.ask(Evaluate("alone")).inputs.trial_variance is None
 
 
+def test_a_status_from_before_the_engine_has_the_stage_in_force_is_no_evidence_of_it(
+    office: Office,
+) -> None:
+    office.adopted(Small)
+    office.look(status(100.0, stage="shadow"))
+    office.look(status(60.0, stage="live-small"))
+    assert office.strategy().stage is Small
+    office.look(status(48.0, stage="live-small"))
+    assert office.strategy().stage is Shadow
+
+
+def test_a_strategy_registered_again_keeps_its_budget(office: Office) -> None:
+    known = office.ask(Register("a", budget_minor=1_000))
+    assert office.ask(Register("a")) == office.ask(Register("a", budget_minor=1_000)) == known
+    with pytest.raises(Conflict, match="is registered already, with another budget"):
+        office.ask(Register("a", budget_minor=2_000))
+
+
 def test_a_strategy_registered_again_stays_in_its_family(office: Office) -> None:
     known = office.ask(Register("a", family="mm"))
     assert office.ask(Register("a")) == office.ask(Register("a", family="mm")) == known
