@@ -134,7 +134,7 @@ def policy_from(
     """
     if name not in ("guarded", "literal"):
         raise ConfigError("promotion_policy", f"{shown(name)} is not 'guarded' or 'literal'")
-    if ladder not in _LADDERS:
+    if ladder not in tuple(_LADDERS):  # a list, for example, is no key
         raise ConfigError(
             "promotion_ladder", f"{shown(ladder)} is not one of {', '.join(_LADDERS)}"
         )

@@ -47,6 +47,13 @@ def own_gate(*criteria: Criterion, stage: PromotionStage = Paper) -> PromotionPo
 # -- ladders
 
 
+@pytest.mark.parametrize("ladder", ["five-stage", ["paper"], None, 5])
+def test_a_ladder_that_is_none_is_refused_with_those_that_are(ladder: Any) -> None:
+    with pytest.raises(ConfigError, match="is not one of four-stage, three-stage") as refused:
+        policy_of(ladder=ladder)
+    assert refused.value.field == "promotion_ladder"
+
+
 def test_real_capital_grows_from_nothing_to_all() -> None:
     four, three = policy_of(), policy_of(ladder="three-stage")
     assert [(rung.mode, rung.real_capital_cap) for rung in four.rungs] == [
