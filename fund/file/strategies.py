@@ -78,9 +78,13 @@ class FileBook:
             for strategy in self.by_name()
         }
 
-    @cached_property
+    @property
     def beyond(self) -> frozenset[str]:
         """The ids of those that have no real capital, since all together are beyond the bound."""
+        return self._beyond
+
+    @cached_property
+    def _beyond(self) -> frozenset[str]:
         return beyond_bound(self.by_name(), self._policy, self._capital)
 
     @cached_property
