@@ -277,8 +277,9 @@ def test_opening_a_file_again_keeps_the_locks_of_its_readers(
             descriptors.append(real_open(file, flags, mode))
             return descriptors[-1]
 
-        monkeypatch.setattr(os, "open", noted)
-        open_database(path, MIGRATIONS).close()
+        with monkeypatch.context() as patch:  # pytest opens the folder to remove it
+            patch.setattr(os, "open", noted)
+            open_database(path, MIGRATIONS).close()
         # A descriptor of the database that is closed would drop every lock of this process.
         assert descriptors == []
 
