@@ -389,11 +389,12 @@ async def test_a_call_without_a_turn_before_its_deadline_is_not_made() -> None:
 async def test_a_tick_waits_20_milliseconds_for_an_answer_from_another_thread(
     kind: str,
 ) -> None:
-    go_on = threading.Event()
+    go_on, answered = threading.Event(), threading.Event()
 
     class Engine:
         def strategies(self) -> list[StrategyStatus]:
             go_on.wait(SOON_S)
+            answered.set()
             return []
 
     async with trio.open_nursery() as nursery, _place(kind) as place:
@@ -401,5 +402,7 @@ async def test_a_tick_waits_20_milliseconds_for_an_answer_from_another_thread(
         host.ask()
         begun_s = time.monotonic()
         await host.settle()
-        assert 0.015 < time.monotonic() - begun_s < 1
+        assert time.monotonic() - begun_s > 0.015
+        # No longer: told without a clock, since a machine may stop for a second.
+        assert (place.settle_s, answered.is_set()) == (0.02, False)
         go_on.set()
