@@ -204,7 +204,7 @@ def look(
     earned = earned_minor + sum(book.real_pnl_minor for book in books.values())
     gross = external_minor + earned - posted_fees_minor
     before = _with_flows(state, external_minor, flows)
-    # P&L in the books is a word of its own. Fees accrue by themselves and confirm nothing.
+    # P&L in the books is news, too. Fees accrue by themselves and confirm nothing.
     news = news or earned_minor != state.earned_minor
     fund, kill, fund_notes, performance, problem = _worth(
         before, settings, gross, gross - accrued_fees_minor, fees, capital_minor, news=news
@@ -694,8 +694,7 @@ def _with_flows(state: GuardState, external_minor: int, flows: Sequence[PricedFl
 def _per_unit(state: GuardState, nav: int, capital_minor: int) -> float:
     """NAV per unit. Without a unit in issue it stands, and a loss is a total one.
 
-    The fees of a tick are no loss: they accrue on what the fund was worth before the last
-    withdrawal.
+    The fees of a tick are no loss: they accrue on the NAV before the last withdrawal.
     """
     if state.units > 0:
         return nav / state.units

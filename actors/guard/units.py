@@ -1,7 +1,7 @@
 """Units of the fund: a deposit buys them and a withdrawal redeems them, at NAV per unit. Pure.
 
-So a flow changes what the fund is worth, and not what a unit is. The ledger counts its own units
-for the books; these are counted without a database.
+So a flow changes the worth of the fund, and not that of a unit. The ledger counts its own units for
+the books; these are counted without a database.
 """
 
 from __future__ import annotations

@@ -238,9 +238,9 @@ def with_flows(
     by one, with NAV before each.
 
     `external_minor` and `seq` are the ledger's now. A flow is priced after the P&L that the ledger
-    booked before it; what the engine made since that look counts after it. All others come first,
-    as one sum. The performance fee of the units that leave is owed, but for withdrawals whose fee
-    is booked.
+    booked before it; the engine's P&L since that look counts after it. All others come first, as
+    one sum. The performance fee of the units that leave is owed, but for withdrawals whose fee is
+    booked.
     """
     guard = memory.guard
     new = [flow for flow in flows if guard.seq is not None and flow.seq > guard.seq]

@@ -1,9 +1,9 @@
 """Totals since the registration, and the part of them that an episode earned. Pure functions.
 
-A total is a count, or the number of sessions in a series, from the registration on. What an episode
-earned is the rise from the total as it began to the newest one. Without a total of right before,
-the first one in the episode takes its place. A void takes the episode up again, and what was earned
-in the voided one is left out.
+A total is a count, or the number of sessions in a series, from the registration on. An episode has
+earned the rise from the total as it began to the newest one. Without a total of right before, the
+first one in the episode takes its place. A void takes the episode up again and leaves out the
+earnings of the voided one.
 """
 
 from __future__ import annotations

@@ -263,8 +263,8 @@ class Track(msgspec.Struct, frozen=True):
     def missed(self, session: str) -> Track:
         """The track after a session at whose end no status was seen, which gives no sample.
 
-        The next status opens the session that runs then. What the equity did meanwhile is no loss
-        of that session, and belongs to the next return.
+        The next status opens the session that runs then. A change of equity meanwhile is no
+        loss of that session, and belongs to the next return.
         """
         if not self.begun:
             return msgspec.structs.replace(self, session=session)
