@@ -134,11 +134,12 @@ class Stage:
         self.states["channels"]["webhook"]["delivered"] = 0
 
     def say(self, message: Mapping[str, Any]) -> None:
-        """Send a message to all clients."""
+        """Send a message to all clients, also to one that is being welcomed."""
         text = json.dumps(message)
-        for connection in list(self.connections):
-            with suppress(ConnectionClosed):
-                connection.send(text)
+        with self._lock:
+            for connection in list(self.connections):
+                with suppress(ConnectionClosed):
+                    connection.send(text)
 
     def show(self, topic: str, key: str, value: Any) -> None:
         """A state has a new value; None removes it."""

@@ -261,7 +261,9 @@ def test_a_host_that_calls_the_ticks_makes_no_stale_fund(seen: Seen, stage: Stag
 
 
 def test_the_silence_of_the_engine_names_the_end_of_the_leases(seen: Seen, stage: Stage) -> None:
-    stage.states["fund"] |= {"stale": True, "data_us": stage.now_us - 41_000_000}
+    # A fund says the age beside the instant; the page needs it until the first heartbeat.
+    silent = {"stale": True, "data_us": stage.now_us - 41_000_000, "data_age_s": 41.0}
+    stage.states["fund"] |= silent
     page = seen.open()
     page.wait_for_function("document.body.dataset.s === 'stale'")
     banner = page.inner_text("#banner")
@@ -547,10 +549,12 @@ def test_after_the_close_the_result_of_the_last_session_is_told(seen: Seen, stag
 def test_a_replay_asks_again_for_the_sessions_that_it_skipped(seen: Seen, stage: Stage) -> None:
     stage.states["fund"]["clock"] = "driven"
     page = seen.live()
+    last = len(stage.series["at_us"]) - 1
+    page.wait_for_function(f"document.querySelector('#plot').ariaValueMax === '{last}'")
     for column, values in stage.series.items():
         values += [values[-1] + 86_400_000_000 if column == "at_us" else values[-1]] * 3
     stage.happen("nav", at_us=stage.series["at_us"][-1], nav="1.00", drawdown_pct=14.0)
-    page.wait_for_function("document.querySelector('#plot').ariaValueMax === '1002'")
+    page.wait_for_function(f"document.querySelector('#plot').ariaValueMax === '{last + 3}'")
     gets = [message for message in stage.heard if message["t"] == "get"]
     assert len(gets) == 2
 
