@@ -75,7 +75,7 @@ class AlertReceipt(msgspec.Struct, frozen=True):
     count: int  # firings of its dedup key since that opened; 1 without a key
 
 
-class AlertDraft(msgspec.Struct, frozen=True):
+class AlertDraft(msgspec.Struct, frozen=True, gc=False):
     """An alert that an actor requests in the transaction of the fact that it reports."""
 
     level: Level

@@ -230,7 +230,7 @@ class Transition(msgspec.Struct, frozen=True):
     capital_after: Decimal | None = None
 
 
-class EntitlementTerms(msgspec.Struct, frozen=True):
+class EntitlementTerms(msgspec.Struct, frozen=True, gc=False):
     """The permission that a stage gives to a strategy."""
 
     name: str

@@ -125,7 +125,8 @@ class PromotionActor(DurableActor):
 
     def _new_roster(self, strategies: Iterable[Strategy]) -> Roster:
         roster = Roster(self._reader, self._desk.policy, self._capital)
-        roster.apply(strategies)
+        for strategy in strategies:
+            roster.apply(strategy)
         return roster
 
     async def begin(self) -> None:
@@ -188,7 +189,9 @@ class PromotionActor(DurableActor):
             self._desk = self._desk.with_policy(decided.policy)
             self._roster = self._new_roster(self._roster)
         beyond = self._roster.beyond
-        self._roster.apply(decided.saved)
+        for place, strategy in enumerate(decided.saved):
+            await _pause_at(place)
+            self._roster.apply(strategy)
         self._limit(map(self._roster.find, beyond ^ self._roster.beyond))
         await self._tell_engine([change for change in decided.changes if self._raises(change)])
         if drafts:
