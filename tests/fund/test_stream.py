@@ -188,7 +188,7 @@ async def deposit(world: VirtualFund, number: int) -> None:
 async def test_the_nav_of_the_sessions_is_a_series() -> None:
     async with virtual_fund(FakeController(running()), **ALL) as world:
         for _ in range(3):
-            await world.advance(86_400)
+            await world.advance(86_400, step_s=3_600)
             await world.tick()
         samples = await world.fund.nav_history()
         async with open_status(
