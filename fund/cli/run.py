@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fundops.cli.given import arguments_of
 from fundops.cli.grammar import UsageError, Verb
+from fundops.wire.shell import shell_command
 
 if TYPE_CHECKING:
     from fundops.reader import FundReader
@@ -69,7 +70,7 @@ def existing(path: Path, command: str = "") -> Path:
     if not path.exists():
         from fundops.wire.errors import DatabaseError
 
-        made = f"`fundops ledger begin CAPITAL --db {path}` makes one"
+        made = f"`{shell_command('ledger begin CAPITAL --db', str(path))}` makes one"
         if _is_of_promotion(command):
             made = "a fund with promotion makes one, and so does PromotionManager in Python"
         raise DatabaseError(path, f"there is no such database; {made}")
@@ -114,7 +115,8 @@ def opened(path: Path) -> Iterator[FundReader]:
         except apsw.Error as error:
             if schema >= SCHEMA:
                 raise
-            way = f"it has schema {schema}: `fundops migrate --db {path}` brings it up to date"
+            migrate = shell_command("migrate --db", str(path))
+            way = f"it has schema {schema}: `{migrate}` brings it up to date"
             raise DatabaseError(path, f"cannot be read: {error}; {way}") from error
 
 

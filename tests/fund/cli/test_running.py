@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ import pytest
 
 from fundops import FundConfig, FundManager, StrategyStatus, open_reader
 from fundops.cli import app as cli
+from fundops.cli.run import existing
 from fundops.testing import FakeController
+from fundops.wire.errors import DatabaseError
 
 Command = Callable[..., tuple[int, str, str]]
 LONG = "a_strategy_with_a_name_that_is_far_longer_than_any_column_of_a_table"
@@ -206,6 +209,12 @@ def test_with_no_fund_the_file_answers_and_the_rest_ends_with_three(
     code, out, err = command("recovery hold trend --json")
     assert (code, out) == (3, err)
     assert json.loads(err)["error"]["type"] == "NobodyListens"
+
+
+def test_the_way_to_a_database_is_a_command_that_a_shell_takes(tmp_path: Path) -> None:
+    path = tmp_path / "my fund.db"
+    with pytest.raises(DatabaseError, match=re.escape(f"begin CAPITAL --db '{path}'`")):
+        existing(path)
 
 
 def test_a_database_that_is_not_there_is_told_with_the_way_to_one(
