@@ -194,128 +194,142 @@ async def _open(
     if controller is not None:
         checked_controller(controller)
     config = FundConfig.checked(config)
-    path = config.path
-    reported = Reported(clock)
-    identity = meta.identity(config.name, config.currency, config.capital_minor)
-    with OwnerLock(path) as lock:
-        uuid = prepare(
-            path,
-            identity,
-            rules=config.ledger_rules() if config.ledger_enabled else None,
-            seed=seed,
-        )
-        lock.claim_file()
-        log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
-        if config.promotion_enabled:
-            keep_policy(path, config.promotion_rules(), clock, "process")
-        crashes, board = CrashWatch(), StatusBoard()
-        limits = limits_of(config)
-        looser = loosened(exchange_limits(path, limits), limits)
-        with Reader(path) as reader:
-            crashes.drafts += alerts_of(looser, told_keys(reader, LIMIT))
-        for limit in looser:
-            log.warning("limit %s was loosened from %s to %s", *limit)
-        crashes.drafts.append(_started(config))
-        if (
-            config.promotion_policy == "literal"
-            and isinstance(clock, SystemClock)
-            and (controller is not None)
-        ):
-            log.warning(
-                "promotion_policy='literal' with a real controller: strategies get more real money"
-                " without a person's word"
-            )
-        for setting in config.tight_limits:
-            log.warning(
-                "%s is %g%%: less than a day's noise may stop trading",
-                setting,
-                getattr(config, setting),
-            )
-        leases = Leases(clock, KillLatch())
-        view = TreeView()
+    reported, leases = Reported(clock), Leases(clock, KillLatch())
+    with OwnerLock(config.path) as lock:
+        uuid, drafts = _prepared(config, lock, clock, seed)
+        _warn(config, controller, clock)
         with bare_errors(), _status_port(config) as port, _telling(on_fund_lost):
             async with trio.open_nursery() as nursery:
-
-                def spawn(function: Callable[..., Any], *arguments: Any) -> None:
-                    nursery.start_soon(run_undisturbed, function, *arguments)
-
-                host = Host(
-                    controller,
-                    nursery,
-                    clock=clock,
-                    latch=leases.latch,
-                    pushed=reported,
-                    host_silent_s=config.host_silent_s,
-                    max_blind_s=config.max_blind_s,
-                    tick_interval_s=config.tick_interval_s,
-                    restart_deadline_s=config.recovery.restart_deadline_s,
-                    origin=uuid,
-                    place=place,
-                    observing=config.mode == "observe",
-                    stale_feed_s=config.stale_feed_s,
-                    # In virtual time the loop may stand still between two steps.
-                    watch_loop=not isinstance(clock, VirtualClock),
-                )
-                if controller is not None and not host.can(CanStopAll):
-                    log.warning(
-                        "the controller has no stop_all: only fund.report_stopped can confirm"
-                        " the kill switch"
-                    )
-                if host.missing():
-                    log.info(
-                        "the controller lacks %s; what needs them is off", ", ".join(host.missing())
-                    )
+                host = _host(config, controller, nursery, clock, leases, reported, uuid, place)
                 parts = Parts(
                     config,
-                    path,
+                    config.path,
                     clock,
                     host,
                     leases,
-                    view,
+                    TreeView(),
                     transport,
                     make_worker,
                     nursery,
-                    crashes,
-                    board,
+                    CrashWatch(drafts),
+                    StatusBoard(),
                     port,
                     ClockWatch(clock),
                 )
-                async with open_supervisor(
-                    fund_tree(parts), strategy="rest_for_one", name=config.name
-                ) as supervisor:
-                    view.supervisor = supervisor
-                    _tell_crashes(supervisor, crashes, board, clock)
-                    if port is not None:
-                        board.status = supervisor.ref("status")
-                    fund = Fund(
-                        config,
-                        supervisor,
-                        host,
-                        leases,
-                        clock,
-                        reported,
-                        make_worker,
-                        spawn,
-                    )
-                    if config.ledger_enabled:
-                        await fund.ledger.deposit(
-                            from_minor(config.capital_minor), key="opening", memo="total capital"
-                        )
-                    control = ControlServer(uuid, path, fund.commands)
-                    if config.control_socket:
-                        await nursery.start(control.serve)
-                    ticking = trio.CancelScope()
-                    if config.tick_interval_s is not None:
-                        nursery.start_soon(_keep_ticking, fund, config.tick_interval_s, ticking)
-                    try:
-                        yield fund
-                    finally:
-                        leases.end_all()
-                        ticking.cancel()
-                        await control.close()
-                        await fund.commands.finish()
-                        await host.finish_stop()
+                async with _running(parts, reported, uuid) as fund:
+                    yield fund
                 nursery.cancel_scope.cancel()
+
+
+def _prepared(
+    config: FundConfig, lock: OwnerLock, clock: Clock, seed: int | None
+) -> tuple[str, list[AlertDraft]]:
+    """The uuid of the fund's file, ready for it, and the alerts of this start."""
+    path = config.path
+    identity = meta.identity(config.name, config.currency, config.capital_minor)
+    rules = config.ledger_rules() if config.ledger_enabled else None
+    uuid = prepare(path, identity, rules=rules, seed=seed)
+    lock.claim_file()
+    log.info("fund %s: database %s, uuid %s", config.name, path, uuid)
+    if config.promotion_enabled:
+        keep_policy(path, config.promotion_rules(), clock, "process")
+    limits = limits_of(config)
+    looser = loosened(exchange_limits(path, limits), limits)
+    for limit in looser:
+        log.warning("limit %s was loosened from %s to %s", *limit)
+    with Reader(path) as reader:
+        return uuid, [*alerts_of(looser, told_keys(reader, LIMIT)), _started(config)]
+
+
+def _warn(config: FundConfig, controller: Controller | None, clock: Clock) -> None:
+    """Log the settings that a person may not have meant."""
+    is_real = controller is not None and isinstance(clock, SystemClock)
+    if config.promotion_policy == "literal" and is_real:
+        log.warning(
+            "promotion_policy='literal' with a real controller: strategies get more real money"
+            " without a person's word"
+        )
+    for setting in config.tight_limits:
+        log.warning(
+            "%s is %g%%: less than a day's noise may stop trading",
+            setting,
+            getattr(config, setting),
+        )
+
+
+def _host(
+    config: FundConfig,
+    controller: Controller | None,
+    nursery: trio.Nursery,
+    clock: Clock,
+    leases: Leases,
+    reported: Reported,
+    uuid: str,
+    place: Place | None,
+) -> Host:
+    """The port to the engine; what it lacks is logged."""
+    host = Host(
+        controller,
+        nursery,
+        clock=clock,
+        latch=leases.latch,
+        pushed=reported,
+        host_silent_s=config.host_silent_s,
+        max_blind_s=config.max_blind_s,
+        tick_interval_s=config.tick_interval_s,
+        restart_deadline_s=config.recovery.restart_deadline_s,
+        origin=uuid,
+        place=place,
+        observing=config.mode == "observe",
+        stale_feed_s=config.stale_feed_s,
+        # In virtual time the loop may stand still between two steps.
+        watch_loop=not isinstance(clock, VirtualClock),
+    )
+    if controller is not None and not host.can(CanStopAll):
+        log.warning(
+            "the controller has no stop_all: only fund.report_stopped can confirm the kill switch"
+        )
+    if host.missing():
+        log.info("the controller lacks %s; what needs them is off", ", ".join(host.missing()))
+    return host
+
+
+@asynccontextmanager
+async def _running(parts: Parts, reported: Reported, uuid: str) -> AsyncIterator[Fund]:
+    """The fund while its actors run; at the end the leases end first."""
+    config, host, leases, nursery = parts.config, parts.host, parts.leases, parts.nursery
+
+    def spawn(function: Callable[..., Any], *arguments: Any) -> None:
+        nursery.start_soon(run_undisturbed, function, *arguments)
+
+    async with open_supervisor(
+        fund_tree(parts), strategy="rest_for_one", name=config.name
+    ) as supervisor:
+        parts.view.supervisor = supervisor
+        _tell_crashes(supervisor, parts.crashes, parts.board, parts.clock)
+        if parts.port is not None:
+            parts.board.status = supervisor.ref("status")
+        fund = Fund(
+            config, supervisor, host, leases, parts.clock, reported, parts.make_worker, spawn
+        )
+        if config.ledger_enabled:
+            await fund.ledger.deposit(
+                from_minor(config.capital_minor), key="opening", memo="total capital"
+            )
+        control = ControlServer(uuid, config.path, fund.commands)
+        if config.control_socket:
+            await nursery.start(control.serve)
+        ticking = trio.CancelScope()
+        if config.tick_interval_s is not None:
+            nursery.start_soon(_keep_ticking, fund, config.tick_interval_s, ticking)
+        try:
+            yield fund
+        finally:
+            leases.end_all()
+            ticking.cancel()
+            await control.close()
+            await fund.commands.finish()
+            await host.finish_stop()
 
 
 def _started(config: FundConfig) -> AlertDraft:

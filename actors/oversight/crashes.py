@@ -24,10 +24,13 @@ TEXT_MAX = 500
 
 
 class CrashWatch:
-    """The actors that crashed and do not run again yet, and the alerts that are not committed."""
+    """The actors that crashed and do not run again yet, and the alerts that are not committed.
 
-    def __init__(self) -> None:
-        self.drafts: list[AlertDraft] = []
+    `drafts` are those of the fund's start.
+    """
+
+    def __init__(self, drafts: Iterable[AlertDraft] = ()) -> None:
+        self.drafts = list(drafts)
         self._down: set[str] = set()
 
     def hear(self, event: Event) -> bool:
