@@ -62,10 +62,11 @@ from ...wire.instants import fault_of
 from ...wire.ledger import Statement
 from ...wire.recovery import AttemptEnded, AttemptLate
 from ..guard.latch import KillLatch
-from .calls import CALL_DEADLINE_S, STOP_ALL_DEADLINE_S, Asked, Call, Calls, Listed, Reports
+from .calls import CALL_DEADLINE_S, STOP_ALL_DEADLINE_S, Call, Calls
 from .emergency import LOOP_TURN_S, Emergency, LoopWatch
-from .parts import FEATURES, lacks, offers
+from .parts import FEATURES, lacks
 from .places import InlinePlace, Place
+from .questions import Asked, Listed, Reports
 
 __all__ = [
     "FEEDS_MAX",
@@ -163,7 +164,6 @@ class Host:
     ) -> None:
         self.observing = observing
         self._controller = controller
-        self._parts = frozenset(feature.part for feature in FEATURES if offers(controller, feature))
         self._nursery = nursery
         self._restart_deadline_s = restart_deadline_s
         self._origin = origin
@@ -176,7 +176,7 @@ class Host:
         self._pushed_feeds = pushed
         self._stale_feed_s = stale_feed_s
         self._emergency: Emergency | None = None
-        if self.can(CanStopInEmergency):
+        if self._calls.can(CanStopInEmergency):
             stop: Callable[[], object] = getattr(controller, "emergency_stop")  # noqa: B009
             self._emergency = Emergency(stop)
         self._reacts = True  # no call was late at the last look under the kill switch
@@ -233,7 +233,7 @@ class Host:
 
     def can(self, part: type) -> bool:
         """Whether the controller has this optional part, one of the `Can...` Protocols."""
-        return part in self._parts
+        return self._calls.can(part)
 
     # -- reports
 
@@ -252,30 +252,8 @@ class Host:
         return await in_pieces(self._hearing())
 
     async def settle(self) -> None:
-        """Let an answer come in that takes no waiting, so that a quick call in any place belongs to
-        the tick that began it.
-        """
-        questions: tuple[Listed | Reports, ...] = (
-            self._strategies,
-            self._feeds,
-            *self._reports.values(),
-        )
-        begun = [
-            question.call
-            for question in questions
-            if question.call is not None and not (question.call.is_ended or question.call.settled)
-        ]
-        for call in begun:
-            call.settled = True
-        if self._place.settle_s:
-            with trio.move_on_after(self._place.settle_s):
-                for call in begun:
-                    await call.wait()
-            return
-        for _ in range(3):
-            if all(call.is_ended for call in begun):
-                return
-            await trio.lowlevel.checkpoint()
+        """See `Calls.settle`."""
+        await self._calls.settle()
 
     def heard(self) -> Heard:
         """The last good words, with their age. Silence is measured without our own stalls."""
@@ -355,7 +333,7 @@ class Host:
     async def strategies_now(self) -> tuple[StrategyStatus, ...]:
         """As `strategies`, after waiting for the answer. Raises: `HostFault`."""
         self.ask()
-        await _awaited(self._strategies)
+        await self._strategies.wait()
         return await self._last_strategies()
 
     async def _last_strategies(self) -> tuple[StrategyStatus, ...]:
@@ -463,7 +441,7 @@ class Host:
     async def feeds_now(self) -> tuple[FeedStatus, ...]:
         """As `hear_feeds`, after asking and waiting for the answer. Raises: `HostFault`."""
         self.ask_feeds()
-        await _awaited(self._feeds)
+        await self._feeds.wait()
         return await self.hear_feeds()
 
     def fills(self, after: str) -> Sequence[Fill] | None:
@@ -842,13 +820,6 @@ def _told(tell: Callable[[Any], None], message: Any) -> None:
         tell(message)
     except ActorError as error:
         log.warning("the end of a call to the controller was not heard: %s", error)
-
-
-async def _awaited(question: Listed) -> None:
-    """Wait for the answer of a question, at most for its deadline."""
-    if question.call is not None:
-        with suppress(HostFault):  # it is the question's problem too
-            await question.call.in_time()
 
 
 def _stopped(answer: object) -> tuple[StopReport | None, str]:

@@ -1,0 +1,130 @@
+"""Questions to the reporting parts of a controller, each with its last answer.
+
+A question that awaits its answer is not asked again. Lateness and failure of a question are its
+problem, which stands until the next answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from ...wire.errors import HostFault, HostLate
+from .calls import Call, Calls
+
+__all__ = ["Asked", "Listed", "Reports"]
+
+
+class Asked:
+    """One reporting part of the controller, and its last answer."""
+
+    def __init__(self, part: str, calls: Calls) -> None:
+        self._part = part
+        self._calls = calls
+        self._problem: HostFault | None = None
+        self._answer: Call | None = None
+        self.call: Call | None = None  # the last one, until it was looked at
+        # The last one that was taken. A reader that goes in pieces may be overtaken by another.
+        self.taken: Call | None = None
+
+    def ask(self) -> None:
+        """Ask, unless an answer is awaited. A plain method inline has answered on return."""
+        self._look()
+        if self.call is None:
+            self.call = self._begun()
+            self._look()
+
+    def _begun(self) -> Call | None:
+        try:
+            return self._begin()
+        except HostLate as late:
+            self._problem = late
+            return None
+
+    def _begin(self) -> Call:
+        return self._calls.begin(self._part)
+
+    def _look(self) -> None:
+        """Take the end of the call, if it has ended."""
+        if self.call is None or not self.call.is_ended:
+            return
+        ended, self.call = self.call, None
+        try:
+            ended.answer()
+        except HostFault as fault:
+            self._problem = fault
+        else:
+            self._answer, self._problem = ended, None
+
+    async def wait(self) -> None:
+        """Wait until the last question has its answer, at most for the deadline."""
+        if self.call is not None:
+            with suppress(HostFault):  # it is the problem of the question, too
+                await self.call.in_time()
+
+    def take(self) -> Call | None:
+        """The newest call with an answer that was not taken yet; None: there is none."""
+        self._look()
+        taken, self._answer = self._answer, None
+        self.taken = taken or self.taken
+        return taken
+
+    def take_problem(self) -> HostFault | None:
+        """Why the last question has no answer, told once; None: it has, or it is awaited."""
+        self._look()
+        problem, self._problem = self._problem, None
+        return problem
+
+    @property
+    def problem(self) -> HostFault | None:
+        """Why the last question has no answer; None: it has, or it is awaited in time."""
+        self._look()
+        if self.call is not None and self.call.is_late:
+            return self.call.lateness()
+        return self._problem
+
+    @problem.setter
+    def problem(self, fault: HostFault) -> None:
+        self._problem = fault
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the part hangs, or hung at the last question."""
+        return isinstance(self.problem, HostLate)
+
+
+class Listed(Asked):
+    """A part that answers with a list. The answer is a tuple."""
+
+    def _begin(self) -> Call:
+        return self._calls.begin_list(self._part)
+
+
+class Reports:
+    """One reporting part that answers after a cursor. An answer belongs to the cursor asked with.
+
+    The stored cursor moves as reports are booked. An answer for another cursor would hold reports
+    twice, so it is dropped and asked anew; the engine keeps the reports, so none is lost.
+    """
+
+    def __init__(self, part: str, calls: Calls) -> None:
+        self._part = part
+        self._calls = calls
+        self._after = ""
+        self.call: Call | None = None
+
+    def read(self, after: str) -> Sequence[Any] | None:
+        """The reports after this cursor; None while the answer is awaited. Raises: `HostFault`."""
+        if self.call is not None and self.call.is_ended and self._after != after:
+            self.call = None
+        if self.call is None:
+            self.call = self._calls.begin_list(self._part, after)
+            self._after = after
+        if self.call.is_late:
+            raise self.call.lateness()
+        if not self.call.is_ended:
+            return None
+        ended, self.call = self.call, None
+        reports: tuple[Any, ...] = ended.answer()
+        return reports
