@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from .host import (
-    FEEDS_MAX,
-    RESTART_DEADLINE_S,
-    STRATEGIES_MAX,
-    Heard,
-    Host,
-    Word,
-    check_instants,
-)
+from .host import RESTART_DEADLINE_S, Host
 from .parts import checked_controller
 from .places import AsyncioPlace, InlinePlace, Place, ThreadPlace
+from .words import FEEDS_MAX, STRATEGIES_MAX, Heard, Word, check_instants
 
 __all__ = [
     "FEEDS_MAX",

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, S
 from contextlib import suppress
 from contextvars import copy_context
 from decimal import Decimal
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import trio
 from msgspec import UNSET
@@ -56,9 +56,8 @@ from ...wire.controller import (
     StrategyStatus,
 )
 from ...wire.errors import HostFault, HostLate, NotRetryable
-from ...wire.foreign import field_of, fitted, plain_text
+from ...wire.foreign import fitted
 from ...wire.guard import StopEnded, Withheld
-from ...wire.instants import fault_of
 from ...wire.ledger import Statement
 from ...wire.recovery import AttemptEnded, AttemptLate
 from ..guard.latch import KillLatch
@@ -67,67 +66,20 @@ from .emergency import LOOP_TURN_S, Emergency, LoopWatch
 from .parts import FEATURES, lacks
 from .places import InlinePlace, Place
 from .questions import Asked, Listed, Reports
+from .stalls import Stalls
+from .words import STRATEGIES_MAX, Heard, Pushed, Word, read_feeds, read_strategies
 
 __all__ = [
-    "FEEDS_MAX",
     "RESTART_DEADLINE_S",
-    "STRATEGIES_MAX",
-    "Heard",
     "Host",
-    "Word",
-    "check_instants",
 ]
 
 log = logging.getLogger("fundops.host")
 
 RESTART_DEADLINE_S = 30.0  # then the restart is reported late; it is not cancelled
-STRATEGIES_MAX = 10_000
-FEEDS_MAX = 10_000
-PULSE_S = 1.0  # between two calls of `pulse`
-STALL_S = 3.0  # a pulse so late was delayed by a suspended machine or a stopped process
-STALLS_MAX = 16  # remembered; a word older than so many stalls is silent anyway
 
 # Parts whose lateness recovery and the kill switch tell, each in an alert that says more.
 _NAMED_ELSEWHERE = frozenset(("restart", "stop_all"))
-
-
-class Word(NamedTuple):
-    """One strategy's last good status, and the monotonic instant at which it was given."""
-
-    status: StrategyStatus
-    doubt: str  # names its unknown words; "": none
-    at_s: float
-
-
-class Heard(NamedTuple):
-    """The host's last words."""
-
-    statuses: tuple[StrategyStatus, ...]  # the last good ones
-    doubts: Mapping[str, str]  # strategies that were set aside or use unknown words, and why
-    lapsed: Mapping[str, str]  # all that get no lease: those, and those without a heartbeat
-    age_s: float  # of the newest word
-    silent: bool
-    at_us: int | None  # wall time of the last answer; None: none yet, or the host pushes
-    listed: bool  # the statuses are a whole list, so a strategy that is missing has left it
-    said: int  # rises with each answer that has a right status, or pushed status
-
-
-class Pushed(Protocol):
-    """The words of a host that pushes its state."""
-
-    said: int  # rises with each status
-
-    def feeds(self) -> Mapping[str, FeedStatus]:
-        """The last word about each feed."""
-        ...
-
-    def spoken(self) -> tuple[float, int | None] | None:
-        """The last word that is no status: its monotonic instant, and the host's own instant."""
-        ...
-
-    def words(self) -> Mapping[str, Word]:
-        """The last word about each strategy, in the order of the first ones."""
-        ...
 
 
 class Host:
@@ -188,7 +140,6 @@ class Host:
         self._withheld: dict[tuple[str, str], Withheld] = {}  # not taken yet
         self._told_withheld: set[str] = set()
         self._pushed = pushed if not hasattr(controller, "strategies") else None
-        self._interval_s = tick_interval_s
         self._silent_after_s = max(host_silent_s, 3 * (tick_interval_s or 0.0))
         self._heartbeat_max_s = max(max_blind_s, host_silent_s)
         self._in_flight = 0
@@ -202,15 +153,18 @@ class Host:
         self._reports = {
             part: Reports(part, self._calls) for part in ("fills", "settlements", "cash_events")
         }
-        self._words: dict[str, Word] = {}
-        self._aside: dict[str, str] = {}
-        self._feed_words: dict[str, FeedStatus] = {}
-        self.feed_doubts: dict[str, str] = {}
-        self._heard_s = self._ticked_s = self._pulsed_s = self._clock.monotonic_s()
+        self._words: Mapping[str, Word] = {}
+        self._aside: Mapping[str, str] = {}
+        self._feed_words: Mapping[str, FeedStatus] = {}
+        self.feed_doubts: Mapping[str, str] = {}
+        self._heard_s = self._clock.monotonic_s()
+        self._stalls = Stalls(
+            tick_interval_s,
+            self._heard_s,
+            is_virtual=isinstance(self._clock, VirtualClock),
+        )
         self._heard_us: int | None = None
         self._answers = 0  # of `strategies()` with a right status, since this life began
-        # Spans of monotonic time in which this process did not run.
-        self._stalls: list[tuple[float, float]] = []
 
     def _start(self, function: Callable[..., Any], *arguments: Any, name: str) -> None:
         """Run a coroutine function as a task beside the actors."""
@@ -239,10 +193,7 @@ class Host:
 
     def ask(self) -> None:
         """Ask for the strategies, once a tick. A plain controller has answered on return."""
-        now_s = self._clock.monotonic_s()
-        if self._interval_s is not None and now_s - self._ticked_s > 3 * self._interval_s:
-            self._stalled(self._ticked_s + self._interval_s, now_s)
-        self._ticked_s = now_s
+        self._stalls.tick(self._clock.monotonic_s())
         if self._pushed is None:
             self._strategies.ask()
 
@@ -288,7 +239,7 @@ class Host:
             newest_s = min(newest_s, self._word_age_s(*spoken, now_s, now_us))
             said_s = max(said_s, spoken[0])
         if said_s < heard_s:  # an answer without a right status is a word of the host, too
-            newest_s = min(newest_s, self._age_s(heard_s, now_s))
+            newest_s = min(newest_s, self._stalls.age_s(heard_s, now_s))
         silent = newest_s > self._silent_after_s or self._strategies.is_late
         found, listed = tuple(statuses), heard_us is not None
         said = self._answers if self._pushed is None else self._pushed.said
@@ -296,31 +247,12 @@ class Host:
 
     def _word_age_s(self, at_s: float, at_us: int | None, now_s: float, now_us: int) -> float:
         """By the monotonic clock, and by the host's own instant if that makes the word older."""
-        age_s = self._age_s(at_s, now_s)
+        age_s = self._stalls.age_s(at_s, now_s)
         return age_s if at_us is None else max(age_s, (now_us - at_us) / 1_000_000)
 
     def pulse(self) -> None:
-        """A second has passed. Where the host drives the ticks, a longer one is our own stall.
-
-        Virtual time passes in jumps of any length, so there it is none.
-        """
-        now_s, before_s = self._clock.monotonic_s(), self._pulsed_s
-        self._pulsed_s = now_s
-        driven = self._interval_s is None and not isinstance(self._clock, VirtualClock)
-        if driven and now_s - before_s > STALL_S:
-            self._stalled(before_s + PULSE_S, now_s)
-
-    def _stalled(self, begin_s: float, end_s: float) -> None:
-        """Remember a span in which this process did not run: the host may have spoken to no one."""
-        self._stalls = [*self._stalls, (begin_s, end_s)][-STALLS_MAX:]
-
-    def _age_s(self, at_s: float, now_s: float) -> float:
-        if not self._stalls:
-            return now_s - at_s
-        stalled_s = sum(
-            max(0.0, min(now_s, end_s) - max(at_s, begin_s)) for begin_s, end_s in self._stalls
-        )
-        return now_s - at_s - stalled_s
+        """A second has passed."""
+        self._stalls.pulse(self._clock.monotonic_s())
 
     async def strategies(self) -> tuple[StrategyStatus, ...]:
         """The last good statuses, after asking once more, with unique names.
@@ -360,28 +292,7 @@ class Host:
             )
             return
         heard_s, heard_us = ended.ended_s, ended.ended_us
-        words: dict[str, Word] = {}
-        aside: dict[str, str] = {}
-        for place, item in enumerate(answer):
-            yield
-            try:
-                status, doubt = border.strategy_status(item)
-                check_instants(status, heard_us)
-            except ConfigError as wrong:
-                name = _name_of(item, place)
-                aside[name] = fitted(str(wrong))
-                # Its place is kept by the last good status, below.
-                if name in self._words and name not in words:
-                    words[name] = self._words[name]
-                continue
-            if status.name in words or status.name in aside:
-                aside.setdefault(status.name, "it is reported twice")
-                if status.name in self._words:
-                    words[status.name] = self._words[status.name]
-                else:
-                    words.pop(status.name, None)
-                continue
-            words[status.name] = Word(status, doubt, heard_s)
+        words, aside = yield from read_strategies(answer, self._words, heard_s, heard_us)
         if self._strategies.taken is ended:  # else a newer answer was read between two pieces
             self._words, self._aside = words, aside
             self._heard_s, self._heard_us = heard_s, heard_us
@@ -414,22 +325,7 @@ class Host:
         ended = self._feeds.take()
         if ended is None:
             return
-        words: dict[str, FeedStatus] = {}
-        doubts: dict[str, str] = {}
-        for place, item in enumerate(ended.answer()):
-            yield
-            try:
-                feed = border.feed_status(item)
-                if feed.name in words or feed.name in doubts:
-                    raise ConfigError("name", f"{shown(feed.name)} is reported twice")
-                words[feed.name] = feed
-            except ConfigError as wrong:
-                name = _name_of(item, place)
-                doubts[name] = fitted(str(wrong))
-                if name in self._feed_words:
-                    words[name] = self._feed_words[name]
-                else:
-                    words.pop(name, None)
+        words, doubts = yield from read_feeds(ended.answer(), self._feed_words)
         if self._feeds.taken is ended:
             self._feed_words, self.feed_doubts = words, doubts
 
@@ -792,27 +688,6 @@ class Host:
     ) -> None:
         await trio.sleep(self._restart_deadline_s)
         _told(tell, AttemptLate(name, attempt_id))
-
-
-def check_instants(status: StrategyStatus | FeedStatus, now_us: int) -> None:
-    """Refuse an instant that lies ahead, or has another unit: no age could be said by it.
-
-    Raises: `ConfigError`.
-    """
-    instants: tuple[tuple[str, int | None], ...] = (
-        (("at_us", status.last_data_us),)
-        if isinstance(status, FeedStatus)
-        else (("at_us", status.at_us), ("heartbeat_us", status.heartbeat_us))
-    )
-    for field, at_us in instants:
-        if at_us is not None and (fault := fault_of(at_us, now_us)):
-            raise ConfigError(field, fault)
-
-
-def _name_of(item: Any, place: int) -> str:
-    """The name of an item that is set aside, else its place in the answer."""
-    given = plain_text(field_of(item, "name"))
-    return fitted(given, border.NAME_MAX) if given else f"item {place + 1}"
 
 
 def _told(tell: Callable[[Any], None], message: Any) -> None:
