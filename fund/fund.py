@@ -312,7 +312,7 @@ async def _open(
                         ticking.cancel()
                         await control.close()
                         await fund.commands.finish()
-                        await host.finish_stop()
+                        await host.stopping.finish()
                 nursery.cancel_scope.cancel()
 
 

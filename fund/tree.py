@@ -158,7 +158,7 @@ def _ledger(parts: Parts) -> ChildSpec:
 def _promotion(parts: Parts) -> ChildSpec:
     policy, capital = parts.config.promotion_rules(), parts.config.promotion_capital()
     actor = partial(
-        PromotionActor, parts.path, parts.clock, parts.host, policy, capital, parts.leases
+        PromotionActor, parts.path, parts.clock, parts.host.acts, policy, capital, parts.leases
     )
     return ChildSpec("promotion", actor)
 
@@ -167,7 +167,7 @@ def _recovery(parts: Parts) -> ChildSpec:
     settings, latch = parts.config.recovery, parts.leases.latch
     return ChildSpec(
         "recovery",
-        partial(RecoveryActor, parts.path, parts.clock, parts.host, settings, latch=latch),
+        partial(RecoveryActor, parts.path, parts.clock, parts.host.acts, settings, latch=latch),
     )
 
 

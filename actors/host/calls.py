@@ -8,6 +8,7 @@ late answer that comes counts as any other.
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 import trio
 
-from ...runtime import Clock, leaf_of
+from ...runtime import ActorError, Clock, leaf_of
 from ...wire.errors import HostFault, HostLate
 from ...wire.foreign import fitted
 from .parts import FEATURES, offers
@@ -31,7 +32,10 @@ __all__ = [
     "Calls",
     "NotAList",
     "listing",
+    "tell_end",
 ]
+
+log = logging.getLogger("fundops.host")
 
 # The parts that answer with a list.
 LISTS: Final = ("strategies", "feeds", "fills", "settlements", "cash_events")
@@ -270,3 +274,11 @@ def _list_of(answer: Any) -> tuple[Any, ...]:
 
 class NotAList(Exception):
     """The answer of a part that must give a list is none."""
+
+
+def tell_end(tell: Callable[[Any], None], message: Any) -> None:
+    """Give the end of a call to the actor that began it, which may have ended itself."""
+    try:
+        tell(message)
+    except ActorError as error:
+        log.warning("the end of a call to the controller was not heard: %s", error)

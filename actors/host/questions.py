@@ -6,14 +6,12 @@ problem, which stands until the next answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 from ...wire.errors import HostFault, HostLate
 from .calls import Call, Calls
 
-__all__ = ["Asked", "Listed", "Reports"]
+__all__ = ["Asked", "Listed"]
 
 
 class Asked:
@@ -99,32 +97,3 @@ class Listed(Asked):
 
     def _begin(self) -> Call:
         return self._calls.begin_list(self._part)
-
-
-class Reports:
-    """One reporting part that answers after a cursor. An answer belongs to the cursor asked with.
-
-    The stored cursor moves as reports are booked. An answer for another cursor would hold reports
-    twice, so it is dropped and asked anew; the engine keeps the reports, so none is lost.
-    """
-
-    def __init__(self, part: str, calls: Calls) -> None:
-        self._part = part
-        self._calls = calls
-        self._after = ""
-        self.call: Call | None = None
-
-    def read(self, after: str) -> Sequence[Any] | None:
-        """The reports after this cursor; None while the answer is awaited. Raises: `HostFault`."""
-        if self.call is not None and self.call.is_ended and self._after != after:
-            self.call = None
-        if self.call is None:
-            self.call = self._calls.begin_list(self._part, after)
-            self._after = after
-        if self.call.is_late:
-            raise self.call.lateness()
-        if not self.call.is_ended:
-            return None
-        ended, self.call = self.call, None
-        reports: tuple[Any, ...] = ended.answer()
-        return reports

@@ -6,7 +6,7 @@ word. All instants are monotonic seconds. Pure: the caller gives the time.
 
 from __future__ import annotations
 
-__all__ = ["STALLS_MAX", "STALL_S", "Stalls"]
+__all__ = ["Stalls"]
 
 PULSE_S = 1.0  # between two calls of `pulse`
 STALL_S = 3.0  # a pulse so late was delayed by a suspended machine or a stopped process

@@ -187,13 +187,13 @@ async def test_a_call_past_its_deadline_counts_only_under_the_latch(
     engine = Hanging()
     async with _host(engine) as host:
         with pytest.raises(HostLate):
-            await host.pause("a", "r")
-        host.watch_stop()
+            await host.acts.pause("a", "r")
+        host.stopping.watch()
         assert _stops(engine) == 0
-        host.latch.set(ENGAGED)
-        host.watch_stop()
+        host.acts.latch.set(ENGAGED)
+        host.stopping.watch()
         assert _settle(lambda: _stops(engine) == 1)
-        host.watch_stop()
+        host.stopping.watch()
         assert _stops(engine) == 1, "once, while the host does not react"
 
 
@@ -206,13 +206,13 @@ async def test_a_stop_all_past_its_deadline_is_an_emergency(
 
     engine = Deaf()
     async with _host(engine) as host:
-        host.latch.set(ENGAGED)
-        host.start_stop_all("r", "halt", ("a",), lambda _: None)
+        host.acts.latch.set(ENGAGED)
+        host.stopping.start_stop_all("r", "halt", ("a",), lambda _: None)
         await trio.sleep(9)
-        host.watch_stop()
+        host.stopping.watch()
         assert _stops(engine) == 0
         await trio.sleep(2)
-        host.watch_stop()
+        host.stopping.watch()
         assert _settle(lambda: _stops(engine) == 1)
 
 
@@ -225,14 +225,14 @@ async def test_under_freeze_nothing_is_an_emergency(
 
     engine = Deaf()
     async with _host(engine) as host:
-        host.latch.set(msgspec.structs.replace(ENGAGED, action="freeze"))
-        host.start_stop_all("r", "freeze", ("a",), lambda _: None)
+        host.acts.latch.set(msgspec.structs.replace(ENGAGED, action="freeze"))
+        host.stopping.start_stop_all("r", "freeze", ("a",), lambda _: None)
         await trio.sleep(11)
-        host.watch_stop()
-        host.start_emergency_stop("silent for 60 s")
+        host.stopping.watch()
+        host.stopping.start_emergency_stop("silent for 60 s")
         assert _stops(engine) == 0
-        host.latch.set(ENGAGED)
-        host.start_emergency_stop("silent for 60 s")
+        host.acts.latch.set(ENGAGED)
+        host.stopping.start_emergency_stop("silent for 60 s")
         assert _settle(lambda: _stops(engine) == 1)
 
 
@@ -240,27 +240,27 @@ async def test_a_blocked_loop_is_an_emergency(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(emergency, "LOOP_TURN_S", 0.02)
     engine = FakeController()
     async with _host(engine, watch_loop=True) as host:
-        host.latch.set(ENGAGED)
-        host.watch_stop()
+        host.acts.latch.set(ENGAGED)
+        host.stopping.watch()
         assert _settle(lambda: _stops(engine) == 1), "this test blocks its loop here"
-        host.latch.set(OFF)
-        host.watch_stop()
+        host.acts.latch.set(OFF)
+        host.stopping.watch()
 
 
 async def test_without_the_latch_it_is_called_when_it_is_asked_for() -> None:
     engine = FakeController()
     async with _host(engine) as host:
-        host.start_emergency_stop("silent for 60 s")
+        host.stopping.start_emergency_stop("silent for 60 s")
         assert _settle(lambda: _stops(engine) == 1)
 
 
 async def test_mode_observe_calls_it_in_no_case(autojump_clock: trio.testing.MockClock) -> None:
     engine = FakeController()
     async with _host(engine, observing=True) as host:
-        host.latch.set(ENGAGED)
-        host.watch_stop()
-        host.start_emergency_stop("silent for 60 s")
-        assert [act.part for act in host.take_withheld()] == ["emergency_stop"]
+        host.acts.latch.set(ENGAGED)
+        host.stopping.watch()
+        host.stopping.start_emergency_stop("silent for 60 s")
+        assert [act.part for act in host.acts.take_withheld()] == ["emergency_stop"]
         assert _stops(engine) == 0
 
 
@@ -289,12 +289,12 @@ async def test_keep_alive_is_never_called_twice_at_once(
 
     engine = Slow()
     async with _host(engine) as host:
-        host.start_keep_alive(7)
+        host.acts.start_keep_alive(7)
         await trio.testing.wait_all_tasks_blocked()
-        host.start_keep_alive(8)
+        host.acts.start_keep_alive(8)
         await trio.sleep(0.6)
         assert (engine.began, engine.alive_until_us) == (1, 7)
-        host.start_keep_alive(9)
+        host.acts.start_keep_alive(9)
         await trio.sleep(0.6)
         assert engine.alive_until_us == 9
 
@@ -310,15 +310,15 @@ async def test_a_keep_alive_that_raises_stops_nothing_and_is_named(is_plain: boo
     engine = Plain() if is_plain else FakeController()
     engine.failures["keep_alive"] = RuntimeError("no")
     async with _host(engine) as host:
-        assert host.failing() == {}
+        assert host.acts.failing() == {}
         for _ in range(2):
-            host.start_keep_alive(7)
+            host.acts.start_keep_alive(7)
             await trio.testing.wait_all_tasks_blocked()
-            assert host.failing() == {"keep_alive": "raised RuntimeError: no"}
+            assert host.acts.failing() == {"keep_alive": "raised RuntimeError: no"}
         del engine.failures["keep_alive"]
-        host.start_keep_alive(8)
+        host.acts.start_keep_alive(8)
         await trio.testing.wait_all_tasks_blocked()
-        assert (engine.alive_until_us, host.failing()) == (8, {})
+        assert (engine.alive_until_us, host.acts.failing()) == (8, {})
 
 
 async def test_a_keep_alive_past_its_deadline_is_late_and_has_not_failed(
@@ -329,7 +329,7 @@ async def test_a_keep_alive_past_its_deadline_is_late_and_has_not_failed(
             await trio.sleep_forever()
 
     async with _host(Hung()) as host:
-        host.start_keep_alive(7)
+        host.acts.start_keep_alive(7)
         await trio.sleep(1.2)
         assert host.late() == {"keep_alive": "did not answer within 1 s"}
-        assert host.failing() == {}
+        assert host.acts.failing() == {}

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from fundops import FeedStatus, Fill, StrategyStatus, VirtualClock
-from fundops.actors.host import Host
+from fundops.actors.host import Host, each
 from fundops.actors.host.places import CutOff
 from fundops.reported import Reported
 from fundops.runtime import pieces
@@ -94,9 +94,9 @@ async def test_a_coroutine_that_only_computes_is_there_after_settling(
 
     async with _world(Engine(), inline=True) as world:
         world.host.ask()
-        world.host.ask_feeds()
+        world.host.feeds.ask()
         assert (await world.host.hear()).statuses == (RUNNING,)
-        assert await world.host.hear_feeds() == (FeedStatus("f", 1, 300.0),)
+        assert await world.host.feeds.hear() == (FeedStatus("f", 1, 300.0),)
 
 
 async def test_an_answer_that_comes_later_has_the_age_of_its_coming(autojump_clock: Clock) -> None:
@@ -175,7 +175,7 @@ async def test_a_coroutine_that_will_not_end_is_late_and_keeps_only_its_part(
         world.host.ask()
         await trio.sleep(2)
         assert world.host.heard().silent
-        await world.host.pause("a", "why")
+        await world.host.acts.pause("a", "why")
         assert world.engine.calls == [("pause", "a", "why")]
         await trio.sleep(60)
         assert world.host.heard().statuses == (RUNNING,)
@@ -185,12 +185,12 @@ async def test_a_hang_of_one_part_stops_no_other(autojump_clock: Clock) -> None:
     async with _world() as world:
         world.host.ask()
         await trio.sleep(2)
-        world.host.ask_feeds()
-        assert world.host.fills("") is None
+        world.host.feeds.ask()
+        assert world.host.fills.read("") is None
         await world.place.come_back("feeds")
         await world.place.come_back("fills")
-        assert await world.host.hear_feeds() == ()
-        assert world.host.fills("") == ()
+        assert await world.host.feeds.hear() == ()
+        assert world.host.fills.read("") == ()
 
 
 async def test_a_person_who_asks_waits_for_the_answer(autojump_clock: Clock) -> None:
@@ -199,7 +199,7 @@ async def test_a_person_who_asks_waits_for_the_answer(autojump_clock: Clock) -> 
 
         async def ask() -> None:
             answers.append(await world.host.strategies_now())
-            answers.append(await world.host.feeds_now())
+            answers.append(await world.host.feeds.now())
 
         nursery.start_soon(ask)
         await world.place.come_back("strategies")
@@ -239,7 +239,7 @@ async def test_an_answer_that_is_no_list_is_named_by_its_type(
     async with _world(Engine(), inline=True) as world:
         text = f"answered a {type(answer).__name__}, not a list"
         with pytest.raises(HostFault, match=text):
-            world.host.fills("")
+            world.host.fills.read("")
         with pytest.raises(HostFault, match=text):
             await world.host.strategies()
 
@@ -298,14 +298,14 @@ async def test_a_heartbeat_is_expected_of_a_running_strategy_alone(state: Strate
 async def test_a_feed_is_well_again_with_its_answer(autojump_clock: Clock) -> None:
     async with _world() as world:
         world.engine.feeds = lambda: 1 / 0
-        world.host.ask_feeds()
+        world.host.feeds.ask()
         await world.place.come_back("feeds")
         with pytest.raises(HostFault, match="ZeroDivisionError"):
-            await world.host.hear_feeds()
+            await world.host.feeds.hear()
         del world.engine.feeds
-        world.host.ask_feeds()
+        world.host.feeds.ask()
         await world.place.come_back("feeds")
-        assert await world.host.hear_feeds() == ()
+        assert await world.host.feeds.hear() == ()
 
 
 @pytest.mark.parametrize("part", ["strategies", "feeds"])
@@ -322,7 +322,7 @@ async def test_an_answer_that_is_still_being_read_never_replaces_a_newer_one(
             engine.feed_statuses = [FeedStatus(name, figure) for name in names]
 
         async def asked() -> None:
-            await (host.strategies_now() if part == "strategies" else host.feeds_now())
+            await (host.strategies_now() if part == "strategies" else host.feeds.now())
 
         say(1, 50)
         async with trio.open_nursery() as nursery:
@@ -331,7 +331,7 @@ async def test_an_answer_that_is_still_being_read_never_replaces_a_newer_one(
                 await trio.lowlevel.checkpoint()
             say(2, 1)
             await asked()
-        statuses, feeds = host.heard().statuses, await host.hear_feeds()
+        statuses, feeds = host.heard().statuses, await host.feeds.hear()
         assert [status.equity for status in statuses] == ([2] if part == "strategies" else [])
         assert [feed.last_data_us for feed in feeds] == ([2] if part == "feeds" else [])
 
@@ -350,8 +350,8 @@ async def test_the_last_good_status_of_a_feed_set_aside_stands_and_its_name_is_t
             (good, []),
         ):
             world.engine.feed_statuses = answer
-            assert await world.host.feeds_now() == tuple(good)
-            assert list(world.host.feed_doubts) == doubtful
+            assert await world.host.feeds.now() == tuple(good)
+            assert list(world.host.feeds.doubts) == doubtful
 
 
 # -- reports after a cursor
@@ -365,11 +365,11 @@ def _fill(number: int) -> Fill:
 async def test_an_answer_belongs_to_the_cursor_it_was_asked_with(autojump_clock: Clock) -> None:
     async with _world() as world:
         world.engine.fill_list = [_fill(1), _fill(2)]
-        assert world.host.fills("") is None
+        assert world.host.fills.read("") is None
         await world.place.come_back("fills")
-        assert world.host.fills("1") is None, "the answer held the first fill again"
+        assert world.host.fills.read("1") is None, "the answer held the first fill again"
         await world.place.come_back("fills")
-        assert world.host.fills("1") == (_fill(2),)
+        assert world.host.fills.read("1") == (_fill(2),)
 
 
 async def test_an_answer_in_flight_for_an_old_cursor_is_dropped_when_it_comes(
@@ -377,48 +377,48 @@ async def test_an_answer_in_flight_for_an_old_cursor_is_dropped_when_it_comes(
 ) -> None:
     async with _world() as world:
         world.engine.fill_list = [_fill(1), _fill(2)]
-        assert world.host.fills("") is None
-        assert world.host.fills("1") is None
+        assert world.host.fills.read("") is None
+        assert world.host.fills.read("1") is None
         assert world.place.made == ["fills"], "never twice at once"
         await world.place.come_back("fills")
-        assert world.host.fills("1") is None
+        assert world.host.fills.read("1") is None
         await world.place.come_back("fills")
-        assert world.host.fills("1") == (_fill(2),)
+        assert world.host.fills.read("1") == (_fill(2),)
 
 
 async def test_an_answer_is_given_once(autojump_clock: Clock) -> None:
     async with _world() as world:
-        assert world.host.fills("") is None
+        assert world.host.fills.read("") is None
         await world.place.come_back("fills")
-        assert world.host.fills("") == ()
-        assert world.host.fills("") is None
+        assert world.host.fills.read("") == ()
+        assert world.host.fills.read("") is None
         assert world.place.made == ["fills", "fills"]
 
 
 async def test_reports_that_are_late_are_a_fault_until_they_come(autojump_clock: Clock) -> None:
     async with _world() as world:
-        assert world.host.fills("") is None
+        assert world.host.fills.read("") is None
         await trio.sleep(1.5)
         for _ in range(2):
             with pytest.raises(HostLate, match="did not answer within 1 s"):
-                world.host.fills("")
+                world.host.fills.read("")
         assert world.host.late() == {"fills": "did not answer within 1 s"}
         await world.place.come_back("fills")
-        assert world.host.fills("") == ()
+        assert world.host.fills.read("") == ()
 
 
 async def test_an_error_of_a_report_is_raised_once_and_asked_anew(autojump_clock: Clock) -> None:
     async with _world() as world:
         world.engine.fill_list = [_fill(1)]
         world.engine.fills = lambda after: 1 / 0
-        assert world.host.fills("") is None
+        assert world.host.fills.read("") is None
         await world.place.come_back("fills")
         with pytest.raises(HostFault, match="ZeroDivisionError"):
-            world.host.fills("")
+            world.host.fills.read("")
         del world.engine.fills
-        assert world.host.fills("") is None
+        assert world.host.fills.read("") is None
         await world.place.come_back("fills")
-        assert world.host.fills("") == (_fill(1),)
+        assert world.host.fills.read("") == (_fill(1),)
 
 
 # -- acts
@@ -429,15 +429,15 @@ async def test_an_act_that_is_late_is_not_repeated_before_it_comes_back(
 ) -> None:
     async with _world() as world:
         with pytest.raises(HostLate, match=r"controller\.pause: did not answer within 1 s"):
-            await world.host.pause("a", "why")
+            await world.host.acts.pause("a", "why")
         begun = trio.current_time()
         with pytest.raises(HostLate, match="has not come back"):
-            await world.host.pause("a", "why")
+            await world.host.acts.pause("a", "why")
         assert trio.current_time() == begun, "refused at once"
         assert world.place.made == ["pause"]
         await world.place.come_back("pause")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(world.host.pause, "a", "why")
+            nursery.start_soon(world.host.acts.pause, "a", "why")
             await world.place.come_back("pause")
         assert world.place.made == ["pause", "pause"]
         assert world.host.late() == {}
@@ -445,8 +445,8 @@ async def test_an_act_that_is_late_is_not_repeated_before_it_comes_back(
 
 async def test_two_acts_of_one_part_may_be_in_flight_in_time(autojump_clock: Clock) -> None:
     async with _world() as world, trio.open_nursery() as nursery:
-        nursery.start_soon(world.host.stop, "a", "why")
-        nursery.start_soon(world.host.stop, "b", "why")
+        nursery.start_soon(world.host.acts.stop, "a", "why")
+        nursery.start_soon(world.host.acts.stop, "b", "why")
         await world.place.come_back("stop")
         await world.place.come_back("stop")
         assert sorted(world.engine.calls) == [("stop", "a", "why"), ("stop", "b", "why")]
@@ -462,17 +462,17 @@ async def test_mode_observe_makes_no_act_and_tells_each_once() -> None:
         host = Host(engine, nursery, clock=VirtualClock(1_000_000), observing=True)
         told = list[AttemptEnded | AttemptLate]()
         for _ in range(2):
-            await host.pause("a", "r")
-            await host.resume("a")
-            await host.stop("a", "r")
-            await host.set_stage("a", "paper", None)
-            host.start_keep_alive(7)
-            assert not host.start_stop_all("r", "halt", ("a",), lambda _: None)
-            host.start_emergency_stop("silent")
-            host.start_restart("a", "1", told.append)
-            await host.idle()
+            await host.acts.pause("a", "r")
+            await host.acts.resume("a")
+            await host.acts.stop("a", "r")
+            await host.acts.set_stage("a", "paper", None)
+            host.acts.start_keep_alive(7)
+            assert not host.stopping.start_stop_all("r", "halt", ("a",), lambda _: None)
+            host.stopping.start_emergency_stop("silent")
+            host.acts.start_restart("a", "1", told.append)
+            await host.acts.idle()
         assert engine.calls == []
-        withheld = [(act.part, act.strategy, act.call) for act in host.take_withheld()]
+        withheld = [(act.part, act.strategy, act.call) for act in host.acts.take_withheld()]
         assert withheld == [
             ("pause", "a", "pause('a', 'r')"),
             ("resume", "a", "resume('a')"),
@@ -486,22 +486,21 @@ async def test_mode_observe_makes_no_act_and_tells_each_once() -> None:
         assert [ended.error for ended in told if isinstance(ended, AttemptEnded)] == [
             "HostFault: controller.restart: is not called in mode observe"
         ] * 2
-        await host.pause("a", "r")
-        assert host.take_withheld() == ()
+        await host.acts.pause("a", "r")
+        assert host.acts.take_withheld() == ()
 
 
 async def test_acts_are_done_in_order_and_a_fault_stops_no_other(autojump_clock: Clock) -> None:
-    async with _world(inline=True) as world:
-        done: list[str] = []
+    done: list[str] = []
 
-        async def act(name: str) -> None:
-            done.append(name)
-            if name == "b":
-                raise HostFault("pause", "raised")
+    async def act(name: str) -> None:
+        done.append(name)
+        if name == "b":
+            raise HostFault("pause", "raised")
 
-        with pytest.raises(HostFault, match="raised"):
-            await world.host.each(act, [("a",), ("b",), ("c",)])
-        assert done == ["a", "b", "c"]
+    with pytest.raises(HostFault, match="raised"):
+        await each(act, [("a",), ("b",), ("c",)])
+    assert done == ["a", "b", "c"]
 
 
 async def test_a_part_that_hangs_costs_many_acts_two_seconds(autojump_clock: Clock) -> None:
@@ -514,7 +513,7 @@ async def test_a_part_that_hangs_costs_many_acts_two_seconds(autojump_clock: Clo
     async with _world(Engine(), inline=True) as world:
         begun = trio.current_time()
         with pytest.raises(HostLate):
-            await world.host.each(world.host.pause, [(name, "") for name in "abcdefgz"])
+            await each(world.host.acts.pause, [(name, "") for name in "abcdefgz"])
         assert trio.current_time() - begun == pytest.approx(2, abs=0.1)
         assert world.engine.calls == [("pause", "z", "")]
 
@@ -524,7 +523,7 @@ async def test_a_part_that_hangs_costs_many_acts_two_seconds(autojump_clock: Clo
 
 def _stops(world: World) -> tuple[list[StopEnded], Callable[[], bool]]:
     told: list[StopEnded] = []
-    return told, lambda: world.host.start_stop_all("why", "halt", ("a",), told.append)
+    return told, lambda: world.host.stopping.start_stop_all("why", "halt", ("a",), told.append)
 
 
 async def test_a_stop_is_never_called_twice_at_once(autojump_clock: Clock) -> None:
@@ -580,7 +579,7 @@ async def test_a_late_stop_that_fails_is_no_news(autojump_clock: Clock) -> None:
 async def test_a_stop_is_not_held_up_by_other_parts(autojump_clock: Clock) -> None:
     async with _world() as world:
         world.host.ask()
-        for call in (world.host.pause("a", ""), world.host.stop("a", "")):
+        for call in (world.host.acts.pause("a", ""), world.host.acts.stop("a", "")):
             with pytest.raises(HostLate):
                 await call
         told, begin = _stops(world)
@@ -598,20 +597,20 @@ async def test_the_end_of_a_fund_waits_for_a_stop_for_its_deadline_alone(
         begun = trio.current_time()
         with trio.CancelScope() as scope:
             scope.cancel()  # as the fund's nursery is, when the fund fails
-            await world.host.finish_stop()
+            await world.host.stopping.finish()
         assert 9 < trio.current_time() - begun <= 11
 
 
 async def test_one_strategy_is_never_told_twice_at_once_to_stop(autojump_clock: Clock) -> None:
     async with _world() as world:
         for _ in range(3):
-            world.host.start_stop("a", "r")
-            world.host.start_stop("b", "r")
+            world.host.acts.start_stop("a", "r")
+            world.host.acts.start_stop("b", "r")
             await trio.testing.wait_all_tasks_blocked()
         assert world.place.made == ["stop", "stop"]
         for _ in range(2):  # in any order
             await world.place.come_back("stop")
-        world.host.start_stop("a", "r")
+        world.host.acts.start_stop("a", "r")
         await trio.testing.wait_all_tasks_blocked()
         assert world.place.made == ["stop"] * 3
 
@@ -624,15 +623,15 @@ async def test_a_restart_that_is_late_goes_on_and_holds_up_no_other_strategy(
 ) -> None:
     async with _world() as world:
         told: list[Any] = []
-        world.host.start_restart("a", "1", told.append)
+        world.host.acts.start_restart("a", "1", told.append)
         await trio.sleep(31)
         assert told == [AttemptLate("a", "1")]
         assert world.host.late() == {}, "recovery tells it itself"
-        world.host.start_restart("b", "2", told.append)
+        world.host.acts.start_restart("b", "2", told.append)
         await world.place.come_back("restart", 1)
         await world.place.come_back("restart")
         assert told[1:] == [AttemptEnded("b", "2", None, True), AttemptEnded("a", "1", None, True)]
-        await world.host.idle()
+        await world.host.acts.idle()
 
 
 @pytest.mark.parametrize("act", ["restart", "resume"])
@@ -642,16 +641,16 @@ async def test_under_the_kill_switch_nothing_is_restarted_or_resumed_in_its_scop
 ) -> None:
     async with _world(inline=True) as world:
         errors = list[object]()
-        world.host.latch.spared = frozenset(spared)
-        world.host.latch.set(KillStatus("ENGAGED", "r", "ann", 0, action="halt"))
+        world.host.acts.latch.spared = frozenset(spared)
+        world.host.acts.latch.set(KillStatus("ENGAGED", "r", "ann", 0, action="halt"))
         if act == "restart":
-            world.host.start_restart(
+            world.host.acts.start_restart(
                 "a", "1", lambda told: errors.append(getattr(told, "error", "late"))
             )
-            await world.host.idle()
+            await world.host.acts.idle()
         else:
             try:
-                errors.append(await world.host.resume("a"))  # type: ignore[func-returns-value]
+                errors.append(await world.host.acts.resume("a"))  # type: ignore[func-returns-value]
             except HostFault as fault:
                 errors.append(fault)
         (error,) = errors
@@ -668,15 +667,15 @@ async def test_what_returns_under_the_kill_switch_is_stopped_in_its_scope_alone(
 
         async def resume() -> None:
             with suppress(HostFault):
-                await host.resume("a")
+                await host.acts.resume("a")
 
         if act == "restart":
-            host.start_restart("a", "1", lambda _: None)
+            host.acts.start_restart("a", "1", lambda _: None)
         else:
             nursery.start_soon(resume)
         await trio.testing.wait_all_tasks_blocked()
-        host.latch.spared = frozenset(spared)
-        host.latch.set(KillStatus("ENGAGED", "r", "ann", 0, action="halt"))
+        host.acts.latch.spared = frozenset(spared)
+        host.acts.latch.set(KillStatus("ENGAGED", "r", "ann", 0, action="halt"))
         await world.place.come_back(act)
         assert world.place.made == [act, *["stop"] * stops]
         nursery.cancel_scope.cancel()
@@ -686,7 +685,7 @@ async def test_the_error_of_a_restart_is_that_of_the_engine(autojump_clock: Cloc
     async with _world() as world:
         told: list[Any] = []
         world.engine.failures["restart"] = ValueError("bad key")
-        world.host.start_restart("a", "1", told.append)
+        world.host.acts.start_restart("a", "1", told.append)
         await world.place.come_back("restart")
         assert told == [AttemptEnded("a", "1", "ValueError: bad key", True)]
 
@@ -699,7 +698,7 @@ async def test_a_call_that_the_place_cut_off_is_late(autojump_clock: Clock) -> N
     async with trio.open_nursery() as nursery:
         host = Host(FakeController(), nursery, place=Cutting())
         with pytest.raises(HostLate, match="did not answer within 1 s"):
-            await host.pause("a", "")
+            await host.acts.pause("a", "")
         assert host.late() == {"pause": "did not answer within 1 s"}
 
 
