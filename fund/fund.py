@@ -17,6 +17,7 @@ import trio
 from fundops.actors.alert import told_keys
 from fundops.actors.guard import KillLatch, Leases
 from fundops.actors.host import Host, Place, checked_controller
+from fundops.actors.oversight import ClockWatch
 from fundops.actors.oversight.crashes import CrashWatch
 from fundops.actors.persistence import Reader
 from fundops.actors.status.board import StatusBoard
@@ -277,6 +278,7 @@ async def _open(
                     crashes,
                     board,
                     port,
+                    ClockWatch(clock),
                 )
                 async with open_supervisor(
                     fund_tree(parts), strategy="rest_for_one", name=config.name

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from fundops.config import FundConfig
-from fundops.wire.alert import AlertDraft, Category, Level
+from fundops.wire.alert import AlertDraft, Category, Level, resolved
 
 __all__ = ["LIMIT", "Loosened", "alerts_of", "decoded", "limits_of", "loosened"]
 
@@ -101,7 +101,7 @@ def _told(limit: Loosened) -> AlertDraft:
 
 def _over(key: str) -> AlertDraft:
     title = f"Limit {key.removeprefix(LIMIT)} was compared again at this start"
-    return AlertDraft(Level.INFO, Category.GENERAL, title, "", None, key, resolves=True)
+    return resolved(Category.GENERAL, title, key)
 
 
 def _text(value: Any) -> str:

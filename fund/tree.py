@@ -23,7 +23,7 @@ from fundops.actors.alert import AlertActor, ChannelActor
 from fundops.actors.alert.delivery import LogDelivery, WebhookDelivery
 from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardActor, Leases
-from fundops.actors.guard.core import WARN_AT
+from fundops.actors.guard.drawdown import WARN_AT
 from fundops.actors.guard.marker import marker_of
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor
@@ -88,6 +88,7 @@ class Parts:
     crashes: CrashWatch
     board: StatusBoard
     port: HeldPort | None  # of the status stream; None: there is none
+    clock_watch: ClockWatch
     storage: StorageBoard = field(default_factory=StorageBoard)
 
 
@@ -158,7 +159,14 @@ def _ledger(parts: Parts) -> ChildSpec:
 def _promotion(parts: Parts) -> ChildSpec:
     policy, capital = parts.config.promotion_rules(), parts.config.promotion_capital()
     actor = partial(
-        PromotionActor, parts.path, parts.clock, parts.host.acts, policy, capital, parts.leases
+        PromotionActor,
+        parts.path,
+        parts.clock,
+        parts.host.acts,
+        policy,
+        capital,
+        parts.leases,
+        parts.clock_watch.is_suspect,
     )
     return ChildSpec("promotion", actor)
 
@@ -173,7 +181,6 @@ def _recovery(parts: Parts) -> ChildSpec:
 
 def _oversight(parts: Parts) -> ChildSpec:
     settings, capital = parts.config.oversight_settings(), parts.config.capital_minor
-    watch = ClockWatch(parts.clock)
     actor = partial(
         OversightActor,
         parts.path,
@@ -181,7 +188,7 @@ def _oversight(parts: Parts) -> ChildSpec:
         parts.host,
         settings,
         capital,
-        watch,
+        parts.clock_watch,
         parts.storage,
         parts.crashes,
         parts.board if parts.port is not None else None,

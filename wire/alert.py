@@ -27,6 +27,7 @@ __all__ = [
     "SendAlert",
     "TryDelivery",
     "Wake",
+    "resolved",
 ]
 
 
@@ -74,7 +75,7 @@ class AlertReceipt(msgspec.Struct, frozen=True):
     count: int  # firings of its dedup key since that opened; 1 without a key
 
 
-class AlertDraft(msgspec.Struct, frozen=True):
+class AlertDraft(msgspec.Struct, frozen=True, gc=False):
     """An alert that an actor requests in the transaction of the fact that it reports."""
 
     level: Level
@@ -84,6 +85,13 @@ class AlertDraft(msgspec.Struct, frozen=True):
     strategy: str | None = None  # None: it is not about one strategy
     dedup_key: str | None = None  # None: no deduplication
     resolves: bool = False  # closes the dedup key instead of firing it
+
+
+def resolved(
+    category: Category, title: str, key: str, strategy: str | None = None, message: str = ""
+) -> AlertDraft:
+    """The end of the alert with this key; nobody is told when that is not open."""
+    return AlertDraft(Level.INFO, category, title, message, strategy, key, resolves=True)
 
 
 class SendAlert(Request[AlertReceipt], frozen=True):

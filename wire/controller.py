@@ -71,7 +71,7 @@ def stage_risk(stage: str) -> int:
     return _RISK.get(stage, 3)
 
 
-class StrategyStatus(msgspec.Struct, frozen=True):
+class StrategyStatus(msgspec.Struct, frozen=True, gc=False):
     """The engine's report about one strategy."""
 
     name: str  # 1 to 128 printable characters, unique

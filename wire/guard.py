@@ -47,7 +47,7 @@ __all__ = [
 KillState = Literal["OFF", "ENGAGING", "ENGAGED", "UNCONFIRMED"]
 
 
-class Entitlement(msgspec.Struct, frozen=True):
+class Entitlement(msgspec.Struct, frozen=True, gc=False):
     """The permission of one strategy now. Both flags speak of real orders.
 
     "live" may open and close, "reduce" may only close. The other modes send no real order, but a
@@ -63,7 +63,7 @@ class Entitlement(msgspec.Struct, frozen=True):
     why: str = ""  # why it may not open; "": it may
 
 
-class StrategyBook(msgspec.Struct, frozen=True):
+class StrategyBook(msgspec.Struct, frozen=True, gc=False):
     """The guard's memory of one strategy."""
 
     pnl_minor: int = 0  # as last reported, cumulative over all runs of the engine's counters

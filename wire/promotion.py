@@ -230,7 +230,7 @@ class Transition(msgspec.Struct, frozen=True):
     capital_after: Decimal | None = None
 
 
-class EntitlementTerms(msgspec.Struct, frozen=True):
+class EntitlementTerms(msgspec.Struct, frozen=True, gc=False):
     """The permission that a stage gives to a strategy."""
 
     name: str
@@ -431,7 +431,6 @@ class Observe(Request[Observed], frozen=True):
     act: bool = True  # False: an engine is only observed, so evidence is kept and nothing moves
     # When that session ended by the calendar; None: the host names its sessions, and it ends now.
     ended_us: int | None = None
-    suspect: bool = False  # the wall clock has jumped, so no stage is raised, not even by a person
 
 
 class ReadSnapshot(Request[PromotionSnapshot], frozen=True):

@@ -5,9 +5,9 @@ no database.
 from typing import TYPE_CHECKING
 
 from ...runtime.lazy import lazy
-from .core import GuardSettings
 from .latch import KillLatch
 from .leases import Leases
+from .settings import GuardSettings
 
 # Loaded when first used: see `runtime.lazy`.
 if TYPE_CHECKING:

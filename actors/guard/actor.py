@@ -57,11 +57,12 @@ from ...wire.promotion import EntitlementTerms
 from ...wire.why import Reason
 from ..persistence import Writer
 from . import alerts, core, schema, switch
-from .core import GuardSettings
 from .entitle import after_pause, after_resume, grant, in_order, stops
 from .leases import Grant, Leases
 from .marker import Marker
 from .scope import spared
+from .settings import GuardSettings
+from .strategies import closed, counters_confirmed
 from .switch import Switch, SwitchRules
 
 __all__ = ["GuardActor", "GuardHost"]
@@ -643,7 +644,7 @@ class GuardActor(Actor):
         resumed = replace(book, paused_by="", paused_why="")
         if book.paused:
             resumed = replace(resumed, paused=False, warned=False, peak_minor=0)
-            for draft in core.closed(name, f"resumed by {request.by}"):
+            for draft in closed(name, f"resumed by {request.by}"):
                 self._send(draft)
         self._keep(name, resumed)
         self._leases.change(name, after_resume(self._leases.grant(name)))
@@ -660,7 +661,7 @@ class GuardActor(Actor):
             return False
         self._keep(request.strategy, replace(book, restarted=False))
         log.warning("counters of %s confirmed by %s: %s", request.strategy, by, reason)
-        self._send(core.counters_confirmed(request.strategy, by))
+        self._send(counters_confirmed(request.strategy, by))
         return True
 
     def _book(self, name: object) -> StrategyBook | None:

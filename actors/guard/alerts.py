@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ...wire.aftermath import NOT_KNOWN, aftermath
-from ...wire.alert import AlertDraft, Category, Level
+from ...wire.alert import AlertDraft, Category, Level, resolved
 from ...wire.guard import KillStatus, Released, Withheld
 from ...wire.shell import PERSON, shell_command
 from .switch import SwitchRules
@@ -56,8 +56,7 @@ def released(answer: Released, before: KillStatus, by: str, reason: str) -> Aler
         next_act="the next tick renews the leases; what was stopped waits for a person",
         undo="fundops kill-switch engage --reason TEXT",
     )
-    title = f"Kill switch released by {by}"
-    return AlertDraft(Level.INFO, Category.KILL_SWITCH, title, text, None, KEY, resolves=True)
+    return resolved(Category.KILL_SWITCH, f"Kill switch released by {by}", KEY, message=text)
 
 
 def _next_stop(answer: Released) -> str:
@@ -86,8 +85,7 @@ def paused_by_person(name: str, by: str, reason: str, *, observing: bool) -> Ale
 
 def resumed(name: str, by: str, reason: str) -> AlertDraft:
     """A person resumed a strategy that a person had paused."""
-    title, key = f"{name} resumed by {by}", f"operator:{name}"
-    return AlertDraft(Level.INFO, Category.GENERAL, title, reason, name, key, resolves=True)
+    return resolved(Category.GENERAL, f"{name} resumed by {by}", f"operator:{name}", name, reason)
 
 
 def withheld(act: Withheld) -> AlertDraft:

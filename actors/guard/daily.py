@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from ...wire.alert import AlertDraft, Category, Level
+from ...wire.alert import AlertDraft, Category, Level, resolved
 from ...wire.guard import GuardState
 
 __all__ = ["DailyLoss", "judge_daily_loss", "opened"]
@@ -45,15 +45,7 @@ def judge_daily_loss(
 ) -> DailyLoss:
     """Whether the loss since the opening has reached the limit in this session; None: no limit."""
     if state.loss_session is not None and state.loss_session != session:
-        over = AlertDraft(
-            Level.INFO,
-            Category.RISK_LIMIT,
-            "A new session lifts the daily loss limit",
-            "",
-            None,
-            KEY,
-            resolves=True,
-        )
+        over = resolved(Category.RISK_LIMIT, "A new session lifts the daily loss limit", KEY)
         judged = judge_daily_loss(
             replace(state, loss_session=None), per_unit, session, limit_pct, observing=observing
         )

@@ -29,7 +29,7 @@ _DEMOTED = Reason("stage", "it was demoted since the last tick")
 _SOME = Decimal(1)
 
 
-class Grant(msgspec.Struct, frozen=True):
+class Grant(msgspec.Struct, frozen=True, gc=False):
     """The permission of one strategy as the last tick gave it."""
 
     stage: str | None

@@ -24,6 +24,7 @@ from ...wire.guard import KillStatus, LatchStored, StopEnded, StopReported
 from .latch import OFF
 
 __all__ = [
+    "NOT_NAMED",
     "NOT_TOLD",
     "NO_STOP_ALL",
     "REPEAT_S",
@@ -55,6 +56,7 @@ __all__ = [
 
 REPEAT_S: Final = 60.0  # between two alerts that a stop is not confirmed
 NO_STOP_ALL: Final = "the controller has no stop_all, so it cannot confirm the stop"
+NOT_NAMED: Final = "the engine answers, but has not said which strategies it runs"
 NOT_TOLD: Final = "mode is observe, so the engine was not told to stop"
 
 
@@ -331,6 +333,9 @@ def _looked(switch: Switch, look: Looked, now_s: float) -> Step:
         switch, acts = _moved(switch, _flattening(switch.status))
     if not look.silent:
         switch, more = _heard(switch, look, now_s)
+        acts = (*acts, *more)
+    elif switch.status.state == "ENGAGING" and switch.status.open_orders is not None:
+        switch, more = _unconfirmed(switch, switch.status, NOT_NAMED, now_s)
         acts = (*acts, *more)
     confirmed = switch.status.state == "ENGAGED"
     if not (confirmed and switch.asked is not None and switch.asked.issuperset(look.names)):

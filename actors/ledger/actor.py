@@ -27,7 +27,7 @@ from ...runtime import (
     handles,
     handles_batch,
 )
-from ...wire.alert import AlertDraft, Category, Level
+from ...wire.alert import AlertDraft, Category, resolved
 from ...wire.errors import (
     AmountError,
     BadField,
@@ -379,13 +379,11 @@ class LedgerActor(DurableActor):
         if aside is None:
             raise UnknownReport(request.key)
         text = f"Given up by {request.by}: {request.reason}"
-        told = AlertDraft(
-            Level.INFO,
+        told = resolved(
             Category.GENERAL,
             f"{aside.kind} {aside.id} was given up",
-            text,
-            dedup_key=aside_alert_key(aside.key),
-            resolves=True,
+            aside_alert_key(aside.key),
+            message=text,
         )
         now_us = self._clock.now_us()
         skipped = schema.skip_aside(aside.key, request.by, request.reason, now_us)

@@ -20,7 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from ...runtime import Rejected
-from ...wire.alert import AlertDraft, Category, Level
+from ...wire.alert import AlertDraft, Category, Level, resolved
 from ...wire.border_reports import (
     Floats,
     Problem,
@@ -278,13 +278,11 @@ class Reports(ABC, Generic[R]):
         )
 
     def _resolved(self, aside: AsideReport) -> AlertDraft:
-        return AlertDraft(
-            Level.INFO,
+        return resolved(
             Category.GENERAL,
             f"{self.name} {aside.id} is no longer set aside",
-            "The engine has put it right.",
-            dedup_key=aside_alert_key(aside.key),
-            resolves=True,
+            aside_alert_key(aside.key),
+            message="The engine has put it right.",
         )
 
 

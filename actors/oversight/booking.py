@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ...runtime import ActorError, FundopsError
-from ...wire.alert import AlertDraft, Category, Level
+from ...wire.alert import AlertDraft, Category, resolved
 from ...wire.foreign import field_of, plain_text
 from ...wire.ledger import (
     REPORTS_MAX,
@@ -192,14 +192,11 @@ def entitled_again(rows: Rows, terms: Mapping[str, EntitlementTerms] | None) -> 
     )
     named = [(key, _strategy_of(key)) for (key,) in open_keys]
     return [
-        AlertDraft(
-            Level.INFO,
+        resolved(
             Category.RISK_LIMIT,
             f"{name} is entitled to real money now",
-            "",
-            name,
             key,
-            resolves=True,
+            name,
         )
         for key, name in named
         if terms is None or _stage_without_money(name, terms) is None

@@ -19,8 +19,8 @@ from ...wire.guard import PricedFlow
 from ...wire.ledger import ExternalFlow, LedgerTotals
 from ...wire.persistence import Statement
 from ..calendar import Calendar, End
-from ..guard.core import performance_fee
 from ..guard.units import after_flow
+from ..guard.worth import performance_fee
 from . import fees
 from .fees import Owed
 from .schema import Ending, Leaving, Memory, nav_line

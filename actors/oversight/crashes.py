@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...runtime import Crashed, Event, Replaced, Restarted
-from ...wire.alert import AlertDraft, Category, Level
+from ...wire.alert import AlertDraft, Category, Level, resolved
 
 __all__ = ["CRASHED", "CrashWatch"]
 
@@ -78,5 +78,4 @@ def _crashed(crash: Crashed) -> AlertDraft:
 
 
 def _runs_again(name: str) -> AlertDraft:
-    title = f"Actor {name} runs again"
-    return AlertDraft(Level.INFO, Category.GENERAL, title, "", None, CRASHED + name, resolves=True)
+    return resolved(Category.GENERAL, f"Actor {name} runs again", CRASHED + name)

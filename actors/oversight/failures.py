@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import get_args
 
 from ...runtime import shown
-from ...wire.alert import AlertDraft, Category, Level
+from ...wire.alert import AlertDraft, Category, Level, resolved
 from ...wire.controller import StrategyState, StrategyStatus
 from ...wire.promotion import EntitlementTerms
 from ..guard.entitle import trades_real
@@ -69,12 +69,10 @@ def _failed(status: StrategyStatus, *, is_real: bool) -> AlertDraft:
 
 def _over(name: str, state: str) -> AlertDraft:
     title = f"{name}: {'running again' if state == 'running' else state}"
-    return AlertDraft(
-        Level.INFO,
+    return resolved(
         Category.STRATEGY_FAILURE,
         title,
-        "it is not failed any more",
-        name,
         f"{FAILED}{name}",
-        resolves=True,
+        name,
+        "it is not failed any more",
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ...runtime import ConfigError, shown
 from ...wire.aftermath import listed
-from ...wire.alert import AlertDraft, Category, Level
+from ...wire.alert import AlertDraft, Category, Level, resolved
 from ...wire.controller import StrategyStatus
 
 __all__ = ["MANY", "AtOnce", "ManyWatch", "limit_of"]
@@ -86,6 +86,4 @@ class ManyWatch:
             return []
         self._told, self._named = False, frozenset()
         title = "None of the strategies that failed at once is failed"
-        return [
-            AlertDraft(Level.INFO, Category.STRATEGY_FAILURE, title, "", None, MANY, resolves=True)
-        ]
+        return [resolved(Category.STRATEGY_FAILURE, title, MANY)]

@@ -15,11 +15,11 @@ import trio
 
 from ...runtime import FundopsError
 from ...runtime.errors import text_of
-from ...wire.alert import AlertDraft, Category
+from ...wire.alert import AlertDraft, Category, resolved
 from ...wire.errors import HostLate
 from ..persistence import StateDiverged
 from .round import Effects, Round, applied
-from .steps.step import STEP, Step, over
+from .steps.step import STEP, Step
 
 __all__ = ["STEP", "Runner", "StepLate"]
 
@@ -74,7 +74,7 @@ class Runner:
             self._failing.pop(name, None)
             if self._told_s.pop(name, None) is None:
                 return ()
-            return (over(Category.GENERAL, f"Oversight step {name} works again", key),)
+            return (resolved(Category.GENERAL, f"Oversight step {name} works again", key),)
         if name not in self._failing:
             log.error("step %s failed: %s", name, fault, exc_info=fault.__cause__)
         self._failing[name] = str(fault)

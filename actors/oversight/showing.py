@@ -197,7 +197,7 @@ class Showing:
         states: dict[str, Callable[[], Mapping[str, Any]]] = {
             "fund": self._fund,
             "strategies": lambda: shown.strategies(statuses, terms, guard),
-            "feeds": lambda: shown.feeds(tick.feeds, self._ports.clock.now_us()),
+            "feeds": lambda: shown.feeds(tick.feeds, tick.now_us),
         }
         if (balances := self._balance_sheet) is not None:
             states["balances"] = lambda: shown.texts(balances)

@@ -177,12 +177,12 @@ def _money(value: Decimal | float | None) -> str | None:
     return None if value is None else text_of(Decimal(str(value)))
 
 
-def feeds(statuses: Sequence[FeedStatus], now_us: int) -> dict[str, Feed]:
-    """The topic `feeds`."""
+def feeds(statuses: Sequence[FeedStatus], at_us: int) -> dict[str, Feed]:
+    """The topic `feeds`, as of the tick at `at_us` that asked for them."""
     found = {}
     for status in statuses:
         after_s, last_us = status.limit_s, status.last_data_us
-        stale = after_s is not None and (last_us is None or now_us - last_us > after_s * 1_000_000)
+        stale = after_s is not None and (last_us is None or at_us - last_us > after_s * 1_000_000)
         found[status.name] = Feed(status.name, last_us, after_s, stale)
     return found
 

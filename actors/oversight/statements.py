@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from ...runtime import ConfigError, shown
-from ...wire.alert import AlertDraft, Category, Level
+from ...wire.alert import AlertDraft, Category, Level, resolved
 from ...wire.errors import AmountError, BadField, HostFault
 from ...wire.ledger import Reconcile, Reconciliation, Statement
 from ..host import Host
@@ -106,7 +106,4 @@ class StatementWatch:
     def _over(self, keys: Iterable[str], title: str) -> list[AlertDraft]:
         closed = sorted(self._told.intersection(keys))
         self._told.difference_update(closed)
-        return [
-            AlertDraft(Level.INFO, Category.GENERAL, title, "", None, key, resolves=True)
-            for key in closed
-        ]
+        return [resolved(Category.GENERAL, title, key) for key in closed]

@@ -95,6 +95,7 @@ class PromotionActor(DurableActor):
         policy: PromotionPolicy,
         capital: Capital,
         leases: Leases | None = None,
+        suspect: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(path)
         self._clock = clock
@@ -102,7 +103,8 @@ class PromotionActor(DurableActor):
         self._leases = leases or Leases(clock)
         self._given = policy
         self._capital = capital
-        self._desk = Desk(policy, capital)
+        self._desk = Desk(policy, capital, suspect=suspect)
+        self._suspect = suspect
         self._roster: Roster
         self._alert: Ref | None = None
         self._looked_us = 0  # at the last look within a session
@@ -117,7 +119,7 @@ class PromotionActor(DurableActor):
         """All strategies, as they are on disk, with their leases limited to it."""
         stored = schema.stored_policy(self._reader)
         if stored is not None and stored.comes_from(self._given):
-            self._desk = Desk(stored.policy, self._capital, stored.base)
+            self._desk = Desk(stored.policy, self._capital, stored.base, self._suspect)
         strategies = schema.load_all(self._reader)
         check_on_ladder(strategies, self._desk.policy)
         self._roster = self._new_roster(strategies)
@@ -125,7 +127,8 @@ class PromotionActor(DurableActor):
 
     def _new_roster(self, strategies: Iterable[Strategy]) -> Roster:
         roster = Roster(self._reader, self._desk.policy, self._capital)
-        roster.apply(strategies)
+        for strategy in strategies:
+            roster.apply(strategy)
         return roster
 
     async def begin(self) -> None:
@@ -188,7 +191,9 @@ class PromotionActor(DurableActor):
             self._desk = self._desk.with_policy(decided.policy)
             self._roster = self._new_roster(self._roster)
         beyond = self._roster.beyond
-        self._roster.apply(decided.saved)
+        for place, strategy in enumerate(decided.saved):
+            await _pause_at(place)
+            self._roster.apply(strategy)
         self._limit(map(self._roster.find, beyond ^ self._roster.beyond))
         await self._tell_engine([change for change in decided.changes if self._raises(change)])
         if drafts:
@@ -243,7 +248,6 @@ class PromotionActor(DurableActor):
         session's end, gates when asked to.
         """
         now_us = self._clock.now_us()
-        self._desk.suspect = request.suspect
         look = Look(self._desk, self._roster, request, now_us, self._looked_us)
         if request.session is None:
             self._looked_us = now_us

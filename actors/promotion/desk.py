@@ -132,13 +132,22 @@ class Decided(msgspec.Struct, frozen=True):
 
 
 class Desk:
-    """Decides by one policy and one capital."""
+    """Decides by one policy and one capital.
 
-    def __init__(self, policy: PromotionPolicy, capital: Capital, base: str = "") -> None:
+    While the wall clock is `suspect` no stage is raised, not even by a person.
+    """
+
+    def __init__(
+        self,
+        policy: PromotionPolicy,
+        capital: Capital,
+        base: str = "",
+        suspect: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.policy = policy
         self.capital = capital
         self._base = base or policy.hash  # hash of the policy before gates were added
-        self.suspect = False  # whether the wall clock has jumped, as the last look said
+        self._suspect = suspect
 
     def handle(self, request: Request[Any], book: Book, now_us: int) -> Decided:
         """Decide one request.
@@ -159,9 +168,7 @@ class Desk:
 
     def with_policy(self, policy: PromotionPolicy) -> Desk:
         """The desk with another policy, that this one became by a gate."""
-        desk = Desk(policy, self.capital, self._base)
-        desk.suspect = self.suspect
-        return desk
+        return Desk(policy, self.capital, self._base, self._suspect)
 
     def evaluate(self, strategy: Strategy, book: Book, now_us: int) -> Evaluation:
         """The verdict of the policy now."""
@@ -173,7 +180,7 @@ class Desk:
             others_minor=book.others_minor(strategy),
             trials=book.trials(strategy),
             trial_variance=book.trial_variance(strategy, self._periods()),
-            suspect=self.suspect,
+            suspect=self._suspect(),
         )
 
     def entitled_minor(self, strategy: Strategy) -> int:

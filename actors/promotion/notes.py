@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ...wire.aftermath import NOT_KNOWN, aftermath, listed
-from ...wire.alert import AlertDraft, Category, Level
+from ...wire.alert import AlertDraft, Category, Level, resolved
 from ...wire.entitlement import capital_of
 from ...wire.money import from_minor
 from ...wire.promotion import Evaluation
@@ -144,9 +144,7 @@ def fired(strategy: Strategy, policy: PromotionPolicy, capital_minor: int) -> Al
 def lapsed(strategy: Strategy, why: str) -> AlertDraft:
     """The end of `fired`."""
     title = f"{strategy.name} is no longer ready for more real money"
-    return AlertDraft(
-        Level.INFO, Category.PROMOTION, title, why, strategy.name, _key(strategy), resolves=True
-    )
+    return resolved(Category.PROMOTION, title, _key(strategy), strategy.name, why)
 
 
 def overdue(strategy: Strategy, max_days: float, why: str) -> AlertDraft:
@@ -177,13 +175,10 @@ def beyond_bound(names: Sequence[str], total_minor: int, bound_minor: int) -> Al
 def counted_anew(*, fits: bool) -> AlertDraft:
     """The end of `beyond_bound`: all fit, or others than it named open nothing."""
     result = "they fit" if fits else "not all fit"
-    return AlertDraft(
-        Level.INFO,
+    return resolved(
         Category.PROMOTION,
         f"the capital of the strategies was counted anew: {result}",
-        "",
-        dedup_key=BOUND_KEY,
-        resolves=True,
+        BOUND_KEY,
     )
 
 
@@ -202,7 +197,7 @@ def set_aside(names: Sequence[str]) -> AlertDraft:
 def judged_again(names: Sequence[str]) -> AlertDraft:
     """The end of `set_aside`; `names` are those that are set aside now."""
     title = f"the strategies set aside by promotion are others now: {listed(names)}"
-    return AlertDraft(Level.INFO, Category.PROMOTION, title, "", dedup_key=ASIDE_KEY, resolves=True)
+    return resolved(Category.PROMOTION, title, ASIDE_KEY)
 
 
 def withheld(strategy: Strategy, evaluation: Evaluation) -> AlertDraft:

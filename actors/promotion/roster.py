@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 from ...wire.border import NAME_MAX
 from ...wire.errors import UnknownStrategy
@@ -108,12 +108,11 @@ class Roster:
         """The record as it is on disk."""
         return self._saved[strategy_id]
 
-    def apply(self, strategies: Iterable[Strategy]) -> None:
-        """Keep records that are on disk now."""
-        for strategy in strategies:
-            self._saved[strategy.id] = strategy
-            self._ids[strategy.name] = strategy.id
-            self.take(strategy)
+    def apply(self, strategy: Strategy) -> None:
+        """Keep a record that is on disk now."""
+        self._saved[strategy.id] = strategy
+        self._ids[strategy.name] = strategy.id
+        self.take(strategy)
 
     def take(self, strategy: Strategy) -> None:
         """Keep a record in memory."""

@@ -49,7 +49,7 @@ class Metric(msgspec.Struct, frozen=True):
     shape: tuple[float, float] | None = None
 
 
-class Episode(msgspec.Struct, frozen=True):
+class Episode(msgspec.Struct, frozen=True, gc=False):
     """One stay in a stage, and the evidence of it."""
 
     number: int
@@ -66,7 +66,7 @@ class Episode(msgspec.Struct, frozen=True):
     overdue: bool = False  # the alert says that it is in the stage for longer than planned
 
 
-class Strategy(msgspec.Struct, frozen=True):
+class Strategy(msgspec.Struct, frozen=True, gc=False):
     """Everything the policy knows of one strategy."""
 
     id: str

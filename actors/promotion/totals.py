@@ -20,7 +20,7 @@ from .metrics import Metrics
 __all__ = ["FROM_REGISTRATION", "Stay", "check_totals", "earned", "totals_of", "with_totals"]
 
 
-class Stay(msgspec.Struct, frozen=True):
+class Stay(msgspec.Struct, frozen=True, gc=False):
     """A stretch of time in an episode, and the totals recorded in it. A void begins another."""
 
     base: Mapping[str, float] = {}  # the totals as it began; one that is missing is not known

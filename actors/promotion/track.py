@@ -50,7 +50,7 @@ class Sample(msgspec.Struct, frozen=True):
     n_wins: int
 
 
-class Track(msgspec.Struct, frozen=True):
+class Track(msgspec.Struct, frozen=True, gc=False):
     """The measurements of one episode, counted from its base.
 
     The base is the first status of the episode: earlier profits, trades and falls are no evidence

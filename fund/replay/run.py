@@ -40,9 +40,6 @@ async def replay(
     """
     engine.may_trade = fund.may_trade
     for session, bar in enumerate(window):
-        # The open questions of the status stream are answered first: it would show yesterday's data
-        # as of this session, and so a fresh feed as stale.
-        await fund.status()
         if drills and session in drills:
             fund.drill(drills[session])
         opened_us = session_open_us(bar)

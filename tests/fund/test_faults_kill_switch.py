@@ -12,6 +12,7 @@ import trio.testing
 
 from fundops import Fund, FundConfig, StopReport, StrategyStatus, VirtualClock
 from fundops.actors.guard.marker import Marker
+from fundops.actors.guard.switch import NOT_NAMED
 from fundops.runtime import InlineWorker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import BadRequest, HostFault, StopNotConfirmed
@@ -578,3 +579,21 @@ async def test_the_latch_is_committed_without_a_tick(tmp_path: Path) -> None:
     async with virtual_fund(_fake(), db_path=tmp_path / "x.db") as world:
         status = await world.fund.kill_switch.status()
         assert (status.state, status.reason, status.by) == ("ENGAGED", "x", "me")
+
+
+async def test_a_mute_engine_that_answers_stop_all_is_told_to_be_unconfirmed_each_minute() -> None:
+    fake = _fake()
+    fake.failures["strategies"] = ConnectionError()
+    async with virtual_fund(fake, **HEAL) as world:
+        await _kill(world)
+        await _ticks(world, 9)
+        assert await _state(world) == "ENGAGING", "its first word may still come"
+        await _ticks(world, 2)
+        status = await world.fund.kill_switch.status()
+        assert (status.state, status.problem) == ("UNCONFIRMED", NOT_NAMED)
+        await _ticks(world, 120)
+        told = [title for _, title in _kill_alerts(world) if title.endswith("not confirmed")]
+        assert len(told) == 3, "at once, and at 60 and 120 s"
+        fake.failures.clear()
+        await _ticks(world, 2)
+        assert await _state(world) == "ENGAGED"

@@ -19,6 +19,7 @@ from fundops.testing import FakeController, VirtualFund, virtual_fund
 from fundops.wire.alert import AlertRecord, Category, Level, SendAlert
 from fundops.wire.controller import FeedStatus, StrategyStatus
 from fundops.wire.errors import PortTaken, StatusClosed
+from fundops.wire.oversight import ShowStatus
 from fundops.wire.stream.client import open_status
 from fundops.wire.stream.protocol import Delta, Patch, Snapshot
 from fundops.wire.stream.records import JournalEvent
@@ -98,6 +99,21 @@ async def test_open_breakers_are_published_without_a_question() -> None:
         alerts = (await w.fund.status()).alerts_24h
         assert alerts > 0
         await until(w, "fund", lambda fund: fund.get("alerts_24h") == alerts)
+
+
+async def test_a_feed_is_stale_or_fresh_as_of_the_last_tick() -> None:
+    c = FakeController()
+    async with virtual_fund(c, self_healing_enabled=True, status_port=0) as w:
+        c.feed_statuses = [FeedStatus("ticks", w.clock.now_us())]
+        await w.tick()
+        await until(w, "feeds", lambda feeds: "ticks" in feeds)
+        # A replay moves its clock by days between two ticks, and a question may come in between.
+        w.clock.advance(86_400)
+        await w.fund._supervisor.ref("oversight").tell(ShowStatus())
+        await until(w, "fund", lambda fund: fund.get("now_us") == w.clock.now_us())
+        assert "stale" not in (await first_of(w, "feeds")).state["ticks"]
+        await w.tick()
+        await until(w, "feeds", lambda feeds: feeds.get("ticks", {}).get("stale", False))
 
 
 async def test_figures_of_strategies_are_decimal_text_whatever_the_engine_reports() -> None:

@@ -6,7 +6,7 @@ no lease.
 
 from __future__ import annotations
 
-from ....wire.alert import AlertDraft, Category
+from ....wire.alert import AlertDraft, Category, resolved
 from .alert import AlertStep
 from .breaks import BreaksStep
 from .clock import ClockStep
@@ -27,7 +27,7 @@ from .remember import RememberAgainStep, RememberStep
 from .risk import RiskStep
 from .sessions import CloseStep, SessionsStep
 from .statement import StatementStep
-from .step import STEP, Ports, Step, over
+from .step import STEP, Ports, Step
 from .storage import StorageStep
 from .totals import TotalsStep
 
@@ -84,6 +84,6 @@ def over_without_step(ports: Ports) -> tuple[AlertDraft, ...]:
         for prefix, category in step.tells.items():
             open_keys |= dict.fromkeys(ports.told(prefix), category)
     return tuple(
-        over(category, f"{key}: not watched any more, its part of the fund is off", key)
+        resolved(category, f"{key}: not watched any more, its part of the fund is off", key)
         for key, category in sorted(open_keys.items())
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from ....wire.alert import AlertDraft, Category, Level
+from ....wire.alert import AlertDraft, Category, Level, resolved
 from ....wire.controller import CanListFills, CanListSettlements
 from ....wire.money import from_minor
 from ..breaks import BreakWatch, is_break, unmarked_minor
 from ..round import Effects, Round
 from ..settings import OversightSettings
-from .step import Ports, Step, over
+from .step import Ports, Step
 
 __all__ = ["BreaksStep"]
 
@@ -74,5 +74,5 @@ class BreaksStep(Step):
             return (AlertDraft(Level.CRITICAL, Category.GENERAL, title, text, None, _KEY),)
         if self._told and not is_broken:
             self._told = False
-            return (over(Category.GENERAL, "Ledger and engine agree on NAV", _KEY),)
+            return (resolved(Category.GENERAL, "Ledger and engine agree on NAV", _KEY),)
         return ()

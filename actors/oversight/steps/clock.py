@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import ClassVar
 
-from ....wire.alert import AlertDraft, Category, Level
+from ....wire.alert import AlertDraft, Category, Level, resolved
 from ..round import Effects, Round
-from .step import Ports, Step, over
+from .step import Ports, Step
 
 __all__ = ["ClockStep"]
 
@@ -40,6 +40,6 @@ class ClockStep(Step):
             log.warning("clock_jump: %s", text)
             alerts = (AlertDraft(Level.WARNING, Category.GENERAL, _KEY, text, None, _KEY),)
         elif self._told and not suspect:
-            alerts = (over(Category.GENERAL, "clock_jump is over", _KEY),)
+            alerts = (resolved(Category.GENERAL, "clock_jump is over", _KEY),)
         self._told = suspect
         return Effects(suspect=suspect, alerts=alerts)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 from typing import ClassVar
 
-from ....wire.alert import AlertDraft, Category, Level
+from ....wire.alert import AlertDraft, Category, Level, resolved
 from ..round import Effects, Round
-from .step import READ_DEADLINE_S, Ports, Step, over
+from .step import READ_DEADLINE_S, Ports, Step
 
 __all__ = ["LATE", "DoubtsStep", "EngineStep", "FeedsStep"]
 
@@ -83,7 +83,7 @@ class DoubtsStep(Step):
         of_status = (_STATUS, _FEED)
         silent = [key for key in self._told if key.startswith(of_status) and not tick.is_heard]
         alerts += [
-            over(Category.GENERAL, _title(key, is_end=True), key)
+            resolved(Category.GENERAL, _title(key, is_end=True), key)
             for key in self._told
             if key not in wrong and key not in silent
         ]

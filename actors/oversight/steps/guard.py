@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from ....wire.alert import AlertDraft, Category, Level
+from ....wire.alert import AlertDraft, Category, Level, resolved
 from ....wire.errors import AmountError
 from ....wire.guard import GuardReport, PricedFlow, Watch
 from ....wire.ledger import ExternalFlow, LedgerTotals
@@ -14,7 +14,7 @@ from ....wire.money import from_minor
 from .. import closing, fees
 from ..round import Effects, Round
 from ..schema import Memory
-from .step import Ports, Step, over
+from .step import Ports, Step
 from .totals import UNPRICED
 
 __all__ = ["GuardStep"]
@@ -111,7 +111,7 @@ class GuardStep(Step):
             title = "Assets without a price"
             return (AlertDraft(Level.WARNING, Category.GENERAL, title, text, None, UNPRICED),)
         if told and not unpriced:
-            return (over(Category.GENERAL, "All assets have a price", UNPRICED),)
+            return (resolved(Category.GENERAL, "All assets have a price", UNPRICED),)
         return ()
 
 

@@ -50,7 +50,6 @@ class _Observing(Step):
                 NAMED_PERIODS_PER_YEAR if named else calendar.periods_per_year,
                 act=ports.settings.mode == "act",
                 ended_us=ended_us,
-                suspect=tick.suspect,
             ),
         )
         before, terms = tick.terms or {}, observed.terms

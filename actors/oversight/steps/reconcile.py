@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import ClassVar, NamedTuple
 
 from ....runtime import in_pieces
-from ....wire.alert import AlertDraft, Category, Level
+from ....wire.alert import AlertDraft, Category, Level, resolved
 from ....wire.controller import StrategyStatus, stage_risk
 from ....wire.entitlement import capital_minor_of, capital_of
 from ....wire.errors import HostFault
@@ -22,7 +22,7 @@ from ...guard.entitle import above
 from ...host import each
 from ..round import Effects, Round
 from ..settings import OversightSettings
-from .step import Ports, Step, over
+from .step import Ports, Step
 
 __all__ = ["ReconcileStep", "due"]
 
@@ -124,7 +124,7 @@ class ReconcileStep(Step):
             if name not in self._above
         ]
         alerts += [
-            over(
+            resolved(
                 Category.RISK_LIMIT,
                 f"{name} is within its entitlement again",
                 f"{_ABOVE}{name}",
@@ -152,7 +152,7 @@ class ReconcileStep(Step):
             if name not in self._unregistered
         ]
         alerts += [
-            over(
+            resolved(
                 Category.GENERAL,
                 f"{name} is {'registered now' if name in terms else 'gone from the engine'}",
                 f"{_UNREGISTERED}{name}",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ....runtime import in_pieces
-from ....wire.alert import AlertDraft, Category, Level
+from ....wire.alert import AlertDraft, Category, Level, resolved
 from ....wire.money import from_minor, to_minor
 from .. import schema
 from ..risk import Pair, Series, value_at_risk, worst_pair
 from ..round import Effects, Round
-from .step import Ports, Step, over
+from .step import Ports, Step
 
 __all__ = ["RiskStep"]
 
@@ -96,4 +96,4 @@ class RiskStep(Step):
         if is_above == self._told[key]:
             return ()
         self._told[key] = is_above
-        return (alert,) if is_above else (over(alert.category, end, key),)
+        return (alert,) if is_above else (resolved(alert.category, end, key),)

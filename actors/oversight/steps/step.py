@@ -18,7 +18,7 @@ from ..crashes import CrashWatch
 from ..round import Effects, Round
 from ..settings import OversightSettings
 
-__all__ = ["READ_DEADLINE_S", "STEP", "STEP_DEADLINE_S", "Ask", "Ports", "Step", "over"]
+__all__ = ["READ_DEADLINE_S", "STEP", "STEP_DEADLINE_S", "Ask", "Ports", "Step"]
 
 R = TypeVar("R")
 
@@ -101,8 +101,3 @@ class Step(ABC):
     @abstractmethod
     async def run(self, tick: Round) -> Effects:
         """Do the step. Raises: `FundopsError` when nothing of it was done."""
-
-
-def over(category: Category, title: str, key: str, name: str | None = None) -> AlertDraft:
-    """The end of the alert with this key; `name` is the strategy that it was about."""
-    return AlertDraft(Level.INFO, category, title, "", name, key, resolves=True)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundops.actors.guard.core import GuardSettings, Look, look, rearmed, released
+from fundops.actors.guard import GuardSettings
+from fundops.actors.guard.core import Look, look, rearmed, released
 from fundops.runtime import ConfigError, at_once
 from fundops.wire.alert import Level
 from fundops.wire.controller import StrategyState, StrategyStatus

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fundops.actors.guard.switch import (
     NO_STOP_ALL,
+    NOT_NAMED,
     NOT_TOLD,
     Act,
     Asked,
@@ -248,6 +249,22 @@ def test_before_the_engines_first_word_a_call_that_names_no_strategy_confirms_no
     play.move(Asked(frozenset({"a"})))
     play.answer(NONE_OPEN)
     assert play.state == "ENGAGED"
+
+
+def test_a_silent_engine_that_answers_without_a_name_leaves_the_stop_unconfirmed() -> None:
+    play = Played()
+    play.engage()
+    play.move(Asked(frozenset(), heard=False))
+    play.look(names=(), silent=True)
+    assert play.state == "ENGAGING", "it has not answered yet"
+    play.move(StopEnded("halt", NONE_OPEN, "", play.switch.engagement, ()))
+    play.look(names=())
+    assert play.state == "ENGAGING", "its first word may still come"
+    acts = play.look(names=(), silent=True)
+    assert {TellUnconfirmed(), StopAll("halt")} <= set(acts)
+    assert (play.state, play.switch.status.problem) == ("UNCONFIRMED", NOT_NAMED)
+    play.now_s = 60.0
+    assert TellUnconfirmed() in play.move(Passed(marker_there=True)), "repeated while it lasts"
 
 
 def test_an_engine_that_has_no_strategy_confirms_its_stop() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,15 @@ from fundops.runtime import ConfigError
 from fundops.testing import FakeController
 from fundops.wire.errors import HostLate
 from fundops.wire.guard import KillStatus
+
+
+@pytest.fixture(autouse=True)
+def _no_call_outlives_its_test() -> Iterator[None]:
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "fundops-emergency-stop":
+            thread.join(5)
+
 
 ENGAGED = KillStatus("ENGAGED", "r", "ann", 1)
 OFF = KillStatus("OFF", "", "", None)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundops.actors.guard.core import performance_fee
+from fundops.actors.guard.worth import performance_fee
 from fundops.actors.oversight.fees import (
     FeeSettings,
     FeeState,

@@ -95,7 +95,8 @@ class Office:
 
     def roster(self) -> Roster:
         roster = Roster(self.rows, self.desk.policy, self.desk.capital)
-        roster.apply(schema.load_all(self.rows))
+        for strategy in schema.load_all(self.rows):
+            roster.apply(strategy)
         return roster
 
     def ask(self, request: Request[T]) -> T:
