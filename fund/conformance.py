@@ -29,10 +29,9 @@ from fundops.actors.host import (
 )
 from fundops.actors.host.calls import (
     CALL_DEADLINE_S,
-    LISTS,
     STOP_ALL_DEADLINE_S,
     NotAList,
-    listing,
+    answer_of,
 )
 from fundops.actors.host.parts import FEATURES, lacks
 from fundops.runtime import ConfigError, SystemClock
@@ -133,10 +132,7 @@ class _Check:
         if not self._has(part) or part in self._late:
             return None
         deadline_s = self._deadline_s or _DEADLINES_S.get(part, CALL_DEADLINE_S)
-        if part in LISTS:
-            call = partial(listing, self._controller, part, *args)
-        else:
-            call = partial(getattr(self._controller, part), *args, **kwargs)
+        call = partial(answer_of, self._controller, part, *args, **kwargs)
         line = _in_thread if part == "emergency_stop" else self.line.call
         result = line(call, deadline_s)
         if result is None:

@@ -31,7 +31,7 @@ __all__ = [
     "Call",
     "Calls",
     "NotAList",
-    "listing",
+    "answer_of",
     "tell_end",
 ]
 
@@ -158,19 +158,14 @@ class Calls:
     def begin(self, part: str, *args: Any, **kwargs: Any) -> Call:
         """Begin a call; it has ended on return when its answer was there at once.
 
-        Raises: `HostLate` when an earlier call of the part is late and has not come back.
+        The answer of a part in `LISTS` is a tuple. Raises: `HostLate` when an earlier call of the
+        part is late and has not come back.
         """
-        return self._begin(part, partial(_call, self._controller, part, *args, **kwargs))
-
-    def begin_list(self, part: str, *args: Any) -> Call:
-        """As `begin`, for one of `LISTS`; the answer is a tuple."""
-        return self._begin(part, partial(listing, self._controller, part, *args))
-
-    def _begin(self, part: str, attempt: Callable[[], Any]) -> Call:
         late = [call for call in self._in_flight.get(part, ()) if call.is_late]
         if len(late) >= _late_max(part):
             waited_s = trio.current_time() - late[0].begun_s
             raise HostLate(part, f"has not come back from a call {waited_s:.0f} s ago")
+        attempt = partial(answer_of, self._controller, part, *args, **kwargs)
         call = Call(part, self._deadlines_s.get(part, CALL_DEADLINE_S), self._clock)
         # A restart that takes long may still succeed, so it is not cut off.
         cut_after_s = math.inf if part == "restart" else call.deadline_s
@@ -252,13 +247,14 @@ def _late_max(part: str) -> float:
     return math.inf if part == "restart" else 1
 
 
-def _call(controller: Any, part: str, *args: Any, **kwargs: Any) -> Any:
-    return getattr(controller, part)(*args, **kwargs)
+def answer_of(controller: Any, part: str, *args: Any, **kwargs: Any) -> Any:
+    """Call this part. The answer of one in `LISTS` is a tuple, or an awaitable of it.
 
-
-def listing(controller: Any, part: str, *args: Any) -> Any:
-    """The answer as a tuple, or an awaitable of it. A generator runs here, in the call's place."""
-    answer = _call(controller, part, *args)
+    A generator runs here, in the call's place.
+    """
+    answer = getattr(controller, part)(*args, **kwargs)
+    if part not in LISTS:
+        return answer
     return _listing_later(answer) if inspect.isawaitable(answer) else _list_of(answer)
 
 

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from ...runtime import in_pieces
 from ...wire.controller import CanListFeeds, FeedStatus
 from .calls import Calls
-from .questions import Listed
+from .questions import Asked
 from .words import Pushed, read_feeds
 
 __all__ = ["Feeds"]
@@ -25,7 +25,7 @@ class Feeds:
         self._calls = calls
         self._pushed = pushed
         self._stale_after_s = stale_after_s
-        self._question = Listed("feeds", calls)
+        self._question = Asked("feeds", calls)
         self._words: Mapping[str, FeedStatus] = {}
         self.doubts: Mapping[str, str] = {}  # feeds that were set aside, and why
 

@@ -2,8 +2,8 @@
 
 The tick asks for reports and never waits for an engine: it reads the last answer with its age. A
 controller that raises, hangs or gives an invalid answer causes a `HostFault`, which names the call
-and never stops the tick. Each other subject of the port is an object of its own: the feeds, the
-reports to book, the statement, and the acts.
+and never stops the tick. The feeds, the reports to book, the statement, the acts and the stop of
+all trading are objects of their own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .feeds import Feeds
 from .observe import ObserveMode
 from .parts import FEATURES, lacks
 from .places import InlinePlace, Place
-from .questions import Listed
+from .questions import Asked
 from .reports import BrokerStatement, Reports
 from .stalls import Stalls
 from .stopping import Stopping
@@ -97,10 +97,11 @@ class Host:
         self._tasks = tasks
         self._calls = calls
         self._pushed = pushed
+        # None: the controller is asked for the strategies.
         self._pushed_statuses = None if hasattr(controller, "strategies") else pushed
         self._silent_after_s = max(host_silent_s, 3 * (tick_interval_s or 0.0))
         self._heartbeat_max_s = max(max_blind_s, host_silent_s)
-        self._question = Listed("strategies", calls)
+        self._question = Asked("strategies", calls)
         self._words: Mapping[str, Word] = {}
         self._aside: Mapping[str, str] = {}
         self._heard_s = clock.monotonic_s()

@@ -11,7 +11,7 @@ from contextlib import suppress
 from ...wire.errors import HostFault, HostLate
 from .calls import Call, Calls
 
-__all__ = ["Asked", "Listed"]
+__all__ = ["Asked"]
 
 
 class Asked:
@@ -22,32 +22,25 @@ class Asked:
         self._calls = calls
         self._problem: HostFault | None = None
         self._answer: Call | None = None
-        self.call: Call | None = None  # the last one, until it was looked at
+        self._call: Call | None = None  # the last one, until it was looked at
         # The last one that was taken. A reader that goes in pieces may be overtaken by another.
         self.taken: Call | None = None
 
     def ask(self) -> None:
         """Ask, unless an answer is awaited. A plain method inline has answered on return."""
         self._look()
-        if self.call is None:
-            self.call = self._begun()
+        if self._call is None:
+            try:
+                self._call = self._calls.begin(self._part)
+            except HostLate as late:
+                self._problem = late
             self._look()
-
-    def _begun(self) -> Call | None:
-        try:
-            return self._begin()
-        except HostLate as late:
-            self._problem = late
-            return None
-
-    def _begin(self) -> Call:
-        return self._calls.begin(self._part)
 
     def _look(self) -> None:
         """Take the end of the call, if it has ended."""
-        if self.call is None or not self.call.is_ended:
+        if self._call is None or not self._call.is_ended:
             return
-        ended, self.call = self.call, None
+        ended, self._call = self._call, None
         try:
             ended.answer()
         except HostFault as fault:
@@ -57,9 +50,9 @@ class Asked:
 
     async def wait(self) -> None:
         """Wait until the last question has its answer, at most for the deadline."""
-        if self.call is not None:
+        if self._call is not None:
             with suppress(HostFault):  # it is the problem of the question, too
-                await self.call.in_time()
+                await self._call.in_time()
 
     def take(self) -> Call | None:
         """The newest call with an answer that was not taken yet; None: there is none."""
@@ -78,8 +71,8 @@ class Asked:
     def problem(self) -> HostFault | None:
         """Why the last question has no answer; None: it has, or it is awaited in time."""
         self._look()
-        if self.call is not None and self.call.is_late:
-            return self.call.lateness()
+        if self._call is not None and self._call.is_late:
+            return self._call.lateness()
         return self._problem
 
     @problem.setter
@@ -90,10 +83,3 @@ class Asked:
     def is_late(self) -> bool:
         """Whether the part hangs, or hung at the last question."""
         return isinstance(self.problem, HostLate)
-
-
-class Listed(Asked):
-    """A part that answers with a list. The answer is a tuple."""
-
-    def _begin(self) -> Call:
-        return self._calls.begin_list(self._part)

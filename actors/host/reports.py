@@ -45,7 +45,7 @@ class Reports:
         if self._call is not None and self._call.is_ended and self._after != after:
             self._call = None
         if self._call is None:
-            self._call = self._calls.begin_list(self._part, after)
+            self._call = self._calls.begin(self._part, after)
             self._after = after
         if self._call.is_late:
             raise self._call.lateness()

@@ -76,7 +76,7 @@ async def make_world(engine: Any = None, *, inline: bool = False) -> AsyncIterat
 
 
 def settle(condition: Callable[[], bool]) -> bool:
-    """Whether this comes true within a second of real time, for what a thread does."""
+    """Wait for a condition that a thread makes true; False: it stays false for a second."""
     for _ in range(500):
         if condition():
             return True

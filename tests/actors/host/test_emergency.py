@@ -1,4 +1,4 @@
-"""emergency_stop in a thread of its own, and the watch of the host's loop."""
+"""The thread that calls emergency_stop, and the one that watches the loop of the host."""
 
 from __future__ import annotations
 
