@@ -1,9 +1,10 @@
 """The acts on single strategies: pause, resume, stop, restart and the stage in force.
 
 `keep_alive` is here too, which tells the engine that fundops lives; `stopping` has the acts that
-stop all of them. An act without its part in the controller does nothing, and in mode "observe" it
-is told and not done. A restart runs as a task and reports its end as a message, so no safety act
-waits for it. The kill switch's latch is read in the moment of acting.
+stop all of them. An act without its part in the controller does nothing, and a restart without it
+fails. In mode "observe" an act is told and not done. A restart runs as a task and reports its end
+as a message, so no safety act waits for it. The kill switch's latch is read in the moment of
+acting.
 """
 
 from __future__ import annotations

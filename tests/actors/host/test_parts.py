@@ -1,4 +1,4 @@
-"""A controller is looked at once: what could not be called later is refused by name."""
+"""A controller is looked at once: a part that could not be called later is refused by name."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fundops.actors.host.stalls import STALLS_MAX, Stalls
 
 Gaps = list[int]
-gaps = st.lists(st.integers(1, 3_600), max_size=STALLS_MAX)  # whole seconds, so sums are exact
+# Whole seconds, so sums are exact; many are near the limits.
+gaps = st.lists(st.integers(1, 8) | st.integers(1, 3_600), max_size=STALLS_MAX)
 
 
 def _aged(tell: Callable[[float], None], stalls: Stalls, gaps_s: Gaps) -> float:
