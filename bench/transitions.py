@@ -179,10 +179,10 @@ async def _promotion(path: Path) -> AsyncIterator[Ref]:
     """The promotion actor on this file, with persistence and an engine that takes every stage."""
     clock = VirtualClock(NOW_US)
     async with trio.open_nursery() as nursery:
-        host = Host(FakeController(), nursery)
+        acts = Host(FakeController(), nursery).acts
         specs = [
             ChildSpec("persistence", partial(PersistenceActor, path, MIGRATIONS)),
-            ChildSpec("promotion", partial(PromotionActor, path, clock, host, POLICY, CAPITAL)),
+            ChildSpec("promotion", partial(PromotionActor, path, clock, acts, POLICY, CAPITAL)),
         ]
         async with open_supervisor(specs, strategy="rest_for_one") as supervisor:
             yield supervisor.ref("promotion")

@@ -31,7 +31,7 @@ from fundops.actors.host.calls import (
     CALL_DEADLINE_S,
     STOP_ALL_DEADLINE_S,
     NotAList,
-    listing,
+    answer_of,
 )
 from fundops.actors.host.parts import FEATURES, lacks
 from fundops.runtime import ConfigError, SystemClock
@@ -45,7 +45,6 @@ __all__ = ["Runner", "check_controller"]
 Runner = Literal["trio", "asyncio"]
 
 _DEADLINES_S: Final = {"restart": RESTART_DEADLINE_S, "stop_all": STOP_ALL_DEADLINE_S}
-_LISTS: Final = frozenset(("strategies", "feeds", "fills", "settlements", "cash_events"))
 _CUT_S = 0.2  # within which a coroutine that is cancelled must end
 _REPEAT_S = 0.01  # between two calls of stop_all, which a fund repeats while orders are open
 _MADE_UP = "check-controller"  # a strategy's name for a controller that lists none
@@ -133,10 +132,7 @@ class _Check:
         if not self._has(part) or part in self._late:
             return None
         deadline_s = self._deadline_s or _DEADLINES_S.get(part, CALL_DEADLINE_S)
-        if part in _LISTS:
-            call = partial(listing, self._controller, part, *args)
-        else:
-            call = partial(getattr(self._controller, part), *args, **kwargs)
+        call = partial(answer_of, self._controller, part, *args, **kwargs)
         line = _in_thread if part == "emergency_stop" else self.line.call
         result = line(call, deadline_s)
         if result is None:

@@ -329,7 +329,7 @@ async def _running(parts: Parts, reported: Reported, uuid: str) -> AsyncIterator
             ticking.cancel()
             await control.close()
             await fund.commands.finish()
-            await host.finish_stop()
+            await host.stopping.finish()
 
 
 def _started(config: FundConfig) -> AlertDraft:

@@ -169,7 +169,7 @@ class VirtualFund:
     async def tick(self, session: dt.date | str | None = None) -> TickReport:
         """Run one tick and wait for the restarts that it began."""
         report = await self.fund.tick(session)
-        await self.fund.host.idle()
+        await self.fund.host.acts.idle()
         return report
 
     async def advance(self, seconds: float, *, step_s: float = 60.0) -> None:
@@ -179,7 +179,7 @@ class VirtualFund:
             self.clock.advance(min(step_s, left))
             left -= step_s
             await self.fund.tick()
-            await self.fund.host.idle()
+            await self.fund.host.acts.idle()
 
     def sent_alerts(self, limit: int = 1_000) -> list[AlertRecord]:
         """The alerts that passed the rate limits, oldest first, without those of a start."""

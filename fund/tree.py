@@ -162,7 +162,7 @@ def _promotion(parts: Parts) -> ChildSpec:
         PromotionActor,
         parts.path,
         parts.clock,
-        parts.host,
+        parts.host.acts,
         policy,
         capital,
         parts.leases,
@@ -175,7 +175,7 @@ def _recovery(parts: Parts) -> ChildSpec:
     settings, latch = parts.config.recovery, parts.leases.latch
     return ChildSpec(
         "recovery",
-        partial(RecoveryActor, parts.path, parts.clock, parts.host, settings, latch=latch),
+        partial(RecoveryActor, parts.path, parts.clock, parts.host.acts, settings, latch=latch),
     )
 
 

@@ -72,10 +72,66 @@ log = logging.getLogger("fundops.guard")
 LOOK_S = 1.0  # between two looks at marker and stop, however rarely the host drives the ticks
 
 
+class GuardActs(Protocol):
+    """The acts on single strategies that the guard needs. `Acts` implements it."""
+
+    @property
+    def observing(self) -> bool:
+        """Whether no acting part of the controller is called."""
+        ...
+
+    def take_withheld(self) -> tuple[Withheld, ...]:
+        """The acts that mode observe kept from the engine since the last call."""
+        ...
+
+    def start_keep_alive(self, until_us: int) -> None:
+        """Begin to tell the engine until when the leases last, and return at once."""
+
+    def start_stop(self, name: str, reason: str) -> None:
+        """Begin to stop one strategy and return at once."""
+
+    async def pause(self, name: str, reason: str) -> None:
+        """Pause a strategy. Raises: `HostFault`."""
+
+    async def resume(self, name: str) -> None:
+        """Resume a strategy. Raises: `HostFault`."""
+
+
+class GuardStopping(Protocol):
+    """The acts that stop all trading. `Stopping` implements it."""
+
+    def watch(self) -> None:
+        """Call `emergency_stop` when the host does not react under the kill switch."""
+
+    def start_emergency_stop(self, why: str, *, again: bool = False) -> None:
+        """Begin to call `emergency_stop` without the kill switch, and return at once.
+
+        `again`: the emergency is the one of before, in which a call may have returned.
+        """
+
+    def start_stop_all(
+        self,
+        reason: str,
+        action: KillAction,
+        strategies: tuple[str, ...],
+        tell: Callable[[StopEnded], None],
+    ) -> bool:
+        """Begin to stop all trading and return at once; False: the call before has not ended."""
+        ...
+
+
 class GuardHost(Protocol):
     """The part of the host port that the guard needs. `Host` implements it."""
 
-    observing: bool  # no acting part of the controller is called
+    @property
+    def acts(self) -> GuardActs:
+        """The acts on single strategies."""
+        ...
+
+    @property
+    def stopping(self) -> GuardStopping:
+        """The acts that stop all trading."""
+        ...
 
     @property
     def has_spoken(self) -> bool:
@@ -89,44 +145,9 @@ class GuardHost(Protocol):
     def pulse(self) -> None:
         """A second has passed."""
 
-    def take_withheld(self) -> tuple[Withheld, ...]:
-        """The acts that mode observe kept from the engine since the last call."""
-        ...
-
-    def watch_stop(self) -> None:
-        """Call `emergency_stop` when the host does not react under the kill switch."""
-
-    def start_emergency_stop(self, why: str, *, again: bool = False) -> None:
-        """Begin to call `emergency_stop` without the kill switch, and return at once.
-
-        `again`: the emergency is the one of before, in which a call may have returned.
-        """
-
-    def start_keep_alive(self, until_us: int) -> None:
-        """Begin to tell the engine until when the leases last, and return at once."""
-
     def names(self) -> tuple[str, ...]:
         """The strategies of the host's last words."""
         ...
-
-    def start_stop_all(
-        self,
-        reason: str,
-        action: KillAction,
-        strategies: tuple[str, ...],
-        tell: Callable[[StopEnded], None],
-    ) -> bool:
-        """Begin to stop all trading and return at once; False: the call before has not ended."""
-        ...
-
-    def start_stop(self, name: str, reason: str) -> None:
-        """Begin to stop one strategy and return at once."""
-
-    async def pause(self, name: str, reason: str) -> None:
-        """Pause a strategy. Raises: `HostFault`."""
-
-    async def resume(self, name: str) -> None:
-        """Resume a strategy. Raises: `HostFault`."""
 
     def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Run a coroutine function that handles its own errors beside the actors."""
@@ -146,6 +167,8 @@ class GuardActor(Actor):
     ) -> None:
         self._clock = clock
         self._host = host
+        self._acts = host.acts
+        self._stopping = host.stopping
         self._settings = settings
         self._leases = leases
         self._latch = leases.latch
@@ -158,7 +181,7 @@ class GuardActor(Actor):
             settings.kill_action,
             settings.flatten_confirm_ticks,
             host.can(CanStopAll),
-            host.observing,
+            self._acts.observing,
         )
         # The latch outlives this actor.
         self._switch = Switch(self._rules, self._latch.status, self._latch.engagements)
@@ -262,7 +285,7 @@ class GuardActor(Actor):
             listed=request.listed,
             aside=request.doubts.keys(),
             opening_nav_minor=request.opening_nav_minor,
-            observing=self._host.observing,
+            observing=self._acts.observing,
         )
         was_blind = self._state.blind
         found = await in_pieces(looking)
@@ -277,7 +300,7 @@ class GuardActor(Actor):
         else:
             self._keep_stopped(request)
         if found.emergency:
-            self._host.start_emergency_stop(found.emergency, again=was_blind)
+            self._stopping.start_emergency_stop(found.emergency, again=was_blind)
         if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
             await self._renew_leases(
                 request.statuses, request.terms, request.doubts, request.session
@@ -289,7 +312,7 @@ class GuardActor(Actor):
             self._state,
             found.gross_minor,
             found.pauses,
-            (*found.alerts, *(alerts.withheld(act) for act in self._host.take_withheld())),
+            (*found.alerts, *(alerts.withheld(act) for act in self._acts.take_withheld())),
             found.performance_minor,
             found.problem,
         )
@@ -300,7 +323,7 @@ class GuardActor(Actor):
         closed = kill.open_orders == 0 and kill.open_positions == 0
         if not (self._latch.engaged and closed):
             lease_us = int(self._settings.lease_s * 1_000_000)
-            self._host.start_keep_alive(self._clock.now_us() + lease_us)
+            self._acts.start_keep_alive(self._clock.now_us() + lease_us)
 
     @handles(RenewLeases)
     async def renew(self, request: RenewLeases) -> None:
@@ -341,7 +364,7 @@ class GuardActor(Actor):
         session: str,
     ) -> Generator[None, None, dict[str, Grant]]:
         by_name = {status.name: status for status in statuses}
-        lost = self._state.loss_session == session and not self._host.observing
+        lost = self._state.loss_session == session and not self._acts.observing
         grants: dict[str, Grant] = {}
         for name in (*by_name, *(name for name in self._state.strategies if name not in by_name)):
             grants[name] = grant(
@@ -374,7 +397,7 @@ class GuardActor(Actor):
         self._mover, self._stopped = mover, ()
         self._move(switch.Engage(self._clock.now_us(), by_itself))
         self._move(switch.Worded(fitted(reason, border.REASON_MAX), fitted(by, border.NAME_MAX)))
-        self._host.watch_stop()
+        self._stopping.watch()
 
     def _keep_stopped(self, request: Watch) -> None:
         """Repeat the stop until it is confirmed, and stop strategies that were started again."""
@@ -394,7 +417,7 @@ class GuardActor(Actor):
 
     def _pass(self) -> None:
         self._move(switch.Passed(self._marker.exists()))
-        self._host.watch_stop()
+        self._stopping.watch()
 
     @handles(StopEnded)
     def hear_stop(self, ended: StopEnded) -> None:
@@ -436,7 +459,7 @@ class GuardActor(Actor):
                 self._stop_all(action)
             case switch.StopStrategies(names):
                 for name in names:
-                    self._host.start_stop(name, "the kill switch is engaged")
+                    self._acts.start_stop(name, "the kill switch is engaged")
             case switch.Commit():
                 self._commit()
             case switch.TellEngaged():
@@ -468,7 +491,7 @@ class GuardActor(Actor):
 
     def _stop_all(self, action: KillAction) -> None:
         names, told = self._in_scope(), self._own.tell_nowait
-        if self._host.start_stop_all(self._kill.reason, action, names, told):
+        if self._stopping.start_stop_all(self._kill.reason, action, names, told):
             self._move(switch.Asked(frozenset(names), self._host.has_spoken))
 
     def _in_scope(self) -> tuple[str, ...]:
@@ -522,7 +545,7 @@ class GuardActor(Actor):
                 f"the marker {self._marker.path} cannot be removed: {error}"
             ) from error
         self._move(switch.Released())
-        self._host.watch_stop()
+        self._stopping.watch()
         self._state = core.rearmed(self._state, keep_peak=rearm == "keep_peak")
         answer = core.released(self._state, self._kill)
         log.warning("kill switch released by %s: %s", by, reason)
@@ -563,7 +586,7 @@ class GuardActor(Actor):
         self._pause_engine(name, reason)
         self._host.spawn(self._remember)
         log.warning("strategy %s paused by %s: %s", name, by, reason)
-        observing = self._host.observing
+        observing = self._acts.observing
         self._send(alerts.paused_by_person(name, by, reason, observing=observing))
         return True
 
@@ -585,9 +608,9 @@ class GuardActor(Actor):
         try:
             if not self._is_paused(name):  # resumed before this task began
                 return
-            await self._host.pause(name, reason)
+            await self._acts.pause(name, reason)
             if not self._is_paused(name):  # resumed meanwhile, and the engine heard that first
-                await self._host.resume(name)
+                await self._acts.resume(name)
         except HostFault as fault:
             log.warning("strategy %s could not be paused at the engine: %s", name, fault)
         finally:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from .host import (
-    FEEDS_MAX,
-    RESTART_DEADLINE_S,
-    STRATEGIES_MAX,
-    Heard,
-    Host,
-    Word,
-    check_instants,
-)
+from .acts import RESTART_DEADLINE_S, Acts, each
+from .host import Host
 from .parts import checked_controller
 from .places import AsyncioPlace, InlinePlace, Place, ThreadPlace
+from .words import FEEDS_MAX, STRATEGIES_MAX, Heard, Word, check_instants
 
 __all__ = [
     "FEEDS_MAX",
     "RESTART_DEADLINE_S",
     "STRATEGIES_MAX",
+    "Acts",
     "AsyncioPlace",
     "Heard",
     "Host",
@@ -27,4 +22,5 @@ __all__ = [
     "Word",
     "check_instants",
     "checked_controller",
+    "each",
 ]

@@ -8,32 +8,37 @@ late answer that comes counts as any other.
 from __future__ import annotations
 
 import inspect
+import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import trio
 
-from ...runtime import Clock, leaf_of
+from ...runtime import ActorError, Clock, leaf_of
 from ...wire.errors import HostFault, HostLate
 from ...wire.foreign import fitted
+from .parts import FEATURES, offers
 from .places import RAISED, CutOff, Place
 
 __all__ = [
     "CALL_DEADLINE_S",
+    "LISTS",
     "STOP_ALL_DEADLINE_S",
     "STOP_ALL_LATE_MAX",
-    "Asked",
     "Call",
     "Calls",
-    "Listed",
     "NotAList",
-    "Reports",
-    "listing",
+    "answer_of",
+    "tell_end",
 ]
 
+log = logging.getLogger("fundops.host")
+
+# The parts that answer with a list.
+LISTS: Final = ("strategies", "feeds", "fills", "settlements", "cash_events")
 CALL_DEADLINE_S = 1.0
 STOP_ALL_DEADLINE_S = 10.0
 # Of stop_all, which is called again while earlier calls hang: a later one may reach the venue.
@@ -136,6 +141,7 @@ class Calls:
         restart_deadline_s: float,
     ) -> None:
         self._controller = controller
+        self._parts = frozenset(feature.part for feature in FEATURES if offers(controller, feature))
         self._place = place
         self._start = start
         self._clock = clock
@@ -145,22 +151,21 @@ class Calls:
         self._in_flight: dict[str, list[Call]] = {}
         self._cut: dict[str, str] = {}  # parts whose last call to end was cut off, and how
 
+    def can(self, part: type) -> bool:
+        """Whether the controller has this optional part, one of the `Can...` Protocols."""
+        return part in self._parts
+
     def begin(self, part: str, *args: Any, **kwargs: Any) -> Call:
         """Begin a call; it has ended on return when its answer was there at once.
 
-        Raises: `HostLate` when an earlier call of the part is late and has not come back.
+        The answer of a part in `LISTS` is a tuple. Raises: `HostLate` when an earlier call of the
+        part is late and has not come back.
         """
-        return self._begin(part, partial(_call, self._controller, part, *args, **kwargs))
-
-    def begin_list(self, part: str, *args: Any) -> Call:
-        """As `begin`, for a part that answers with a list; the answer is a tuple."""
-        return self._begin(part, partial(listing, self._controller, part, *args))
-
-    def _begin(self, part: str, attempt: Callable[[], Any]) -> Call:
         late = [call for call in self._in_flight.get(part, ()) if call.is_late]
         if len(late) >= _late_max(part):
             waited_s = trio.current_time() - late[0].begun_s
             raise HostLate(part, f"has not come back from a call {waited_s:.0f} s ago")
+        attempt = partial(answer_of, self._controller, part, *args, **kwargs)
         call = Call(part, self._deadlines_s.get(part, CALL_DEADLINE_S), self._clock)
         # A restart that takes long may still succeed, so it is not cut off.
         cut_after_s = math.inf if part == "restart" else call.deadline_s
@@ -203,6 +208,25 @@ class Calls:
         """Whether the part may be called now, by the number of its late calls."""
         return sum(call.is_late for call in self._in_flight.get(part, ())) < _late_max(part)
 
+    async def settle(self) -> None:
+        """Let an answer of `LISTS` come in that takes no waiting, so that a quick call in any place
+        belongs to the tick that began it. A call is waited for once.
+        """
+        begun = [
+            call for part in LISTS for call in self._in_flight.get(part, ()) if not call.settled
+        ]
+        for call in begun:
+            call.settled = True
+        if self._place.settle_s:
+            with trio.move_on_after(self._place.settle_s):
+                for call in begun:
+                    await call.wait()
+            return
+        for _ in range(3):
+            if all(call.is_ended for call in begun):
+                return
+            await trio.lowlevel.checkpoint()
+
     def late(self) -> Mapping[str, str]:
         """The parts that are past a deadline and have not answered since, and how."""
         in_flight = {
@@ -223,13 +247,14 @@ def _late_max(part: str) -> float:
     return math.inf if part == "restart" else 1
 
 
-def _call(controller: Any, part: str, *args: Any, **kwargs: Any) -> Any:
-    return getattr(controller, part)(*args, **kwargs)
+def answer_of(controller: Any, part: str, *args: Any, **kwargs: Any) -> Any:
+    """Call this part. The answer of one in `LISTS` is a tuple, or an awaitable of it.
 
-
-def listing(controller: Any, part: str, *args: Any) -> Any:
-    """The answer as a tuple, or an awaitable of it. A generator runs here, in the call's place."""
-    answer = _call(controller, part, *args)
+    A generator runs here, in the call's place.
+    """
+    answer = getattr(controller, part)(*args, **kwargs)
+    if part not in LISTS:
+        return answer
     return _listing_later(answer) if inspect.isawaitable(answer) else _list_of(answer)
 
 
@@ -247,112 +272,9 @@ class NotAList(Exception):
     """The answer of a part that must give a list is none."""
 
 
-# -- questions
-
-
-class Asked:
-    """One reporting part of the controller, and its last answer."""
-
-    def __init__(self, part: str, calls: Calls) -> None:
-        self._part = part
-        self._calls = calls
-        self._problem: HostFault | None = None
-        self._answer: Call | None = None
-        self.call: Call | None = None  # the last one, until it was looked at
-        # The last one that was taken. A reader that goes in pieces may be overtaken by another.
-        self.taken: Call | None = None
-
-    def ask(self) -> None:
-        """Ask, unless an answer is awaited. A plain method inline has answered on return."""
-        self._look()
-        if self.call is None:
-            self.call = self._begun()
-            self._look()
-
-    def _begun(self) -> Call | None:
-        try:
-            return self._begin()
-        except HostLate as late:
-            self._problem = late
-            return None
-
-    def _begin(self) -> Call:
-        return self._calls.begin(self._part)
-
-    def _look(self) -> None:
-        """Take the end of the call, if it has ended."""
-        if self.call is None or not self.call.is_ended:
-            return
-        ended, self.call = self.call, None
-        try:
-            ended.answer()
-        except HostFault as fault:
-            self._problem = fault
-        else:
-            self._answer, self._problem = ended, None
-
-    def take(self) -> Call | None:
-        """The newest call with an answer that was not taken yet; None: there is none."""
-        self._look()
-        taken, self._answer = self._answer, None
-        self.taken = taken or self.taken
-        return taken
-
-    def take_problem(self) -> HostFault | None:
-        """Why the last question has no answer, told once; None: it has, or it is awaited."""
-        self._look()
-        problem, self._problem = self._problem, None
-        return problem
-
-    @property
-    def problem(self) -> HostFault | None:
-        """Why the last question has no answer; None: it has, or it is awaited in time."""
-        self._look()
-        if self.call is not None and self.call.is_late:
-            return self.call.lateness()
-        return self._problem
-
-    @problem.setter
-    def problem(self, fault: HostFault) -> None:
-        self._problem = fault
-
-    @property
-    def is_late(self) -> bool:
-        """Whether the part hangs, or hung at the last question."""
-        return isinstance(self.problem, HostLate)
-
-
-class Listed(Asked):
-    """A part that answers with a list. The answer is a tuple."""
-
-    def _begin(self) -> Call:
-        return self._calls.begin_list(self._part)
-
-
-class Reports:
-    """One reporting part that answers after a cursor. An answer belongs to the cursor asked with.
-
-    The stored cursor moves as reports are booked. An answer for another cursor would hold reports
-    twice, so it is dropped and asked anew; the engine keeps the reports, so none is lost.
-    """
-
-    def __init__(self, part: str, calls: Calls) -> None:
-        self._part = part
-        self._calls = calls
-        self._after = ""
-        self.call: Call | None = None
-
-    def read(self, after: str) -> Sequence[Any] | None:
-        """The reports after this cursor; None while the answer is awaited. Raises: `HostFault`."""
-        if self.call is not None and self.call.is_ended and self._after != after:
-            self.call = None
-        if self.call is None:
-            self.call = self._calls.begin_list(self._part, after)
-            self._after = after
-        if self.call.is_late:
-            raise self.call.lateness()
-        if not self.call.is_ended:
-            return None
-        ended, self.call = self.call, None
-        reports: tuple[Any, ...] = ended.answer()
-        return reports
+def tell_end(tell: Callable[[Any], None], message: Any) -> None:
+    """Give the end of a call to the actor that began it, which may have ended itself."""
+    try:
+        tell(message)
+    except ActorError as error:
+        log.warning("the end of a call to the controller was not heard: %s", error)

@@ -137,7 +137,7 @@ class OversightActor(DurableActor):
             alerts=over_without_step(ports),
         )
         # The kill switch is shown at once, and not by the next tick.
-        self._forget_latch = self._host.latch.on_change(self._showing.latch_changed)
+        self._forget_latch = self._host.acts.latch.on_change(self._showing.latch_changed)
         if self._settings.promotion_enabled:
             terms = (await self._ask("promotion", Observe(()))).terms
             self._round = replace(self._round, terms=terms)
@@ -322,9 +322,9 @@ class OversightActor(DurableActor):
         book = guard.strategies.get(request.strategy)
         if book is None or not (book.paused or book.paused_by):
             return False
-        if self._host.latch.stops(request.strategy):
-            raise KillSwitchEngaged(self._host.latch.status.state)
-        await self._host.resume(request.strategy)
+        if self._host.acts.latch.stops(request.strategy):
+            raise KillSwitchEngaged(self._host.acts.latch.status.state)
+        await self._host.acts.resume(request.strategy)
         return await self._ask(
             "guard", StrategyResumed(request.strategy, request.by, request.reason)
         )

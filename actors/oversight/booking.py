@@ -144,7 +144,7 @@ class Booking:
             answers[source] = self._left.pop(source, None)
             if answers[source] is None:
                 try:
-                    reports = readers[source](cursors.get(source, ""))
+                    reports = readers[source].read(cursors.get(source, ""))
                 except FundopsError as fault:
                     del answers[source]
                     faults[source] = fault

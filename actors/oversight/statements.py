@@ -89,7 +89,7 @@ class StatementWatch:
 
     def _taken(self, now_us: int) -> Statement | None:
         """The statement that has come in. Raises: `HostFault`, `ConfigError`."""
-        statement = self._host.statement()
+        statement = self._host.statement.take()
         if statement is not None and statement.day > utc_day(now_us + _AHEAD_US):
             raise ConfigError("day", f"{shown(statement.day)} lies in the future")
         return statement

@@ -50,7 +50,7 @@ from ...wire.stream.records import PromotionFull
 from ..alert import told_keys
 from ..alert.requests import alert_ref, requested, wake_alerts
 from ..guard import Leases
-from ..host import Host
+from ..host import Acts, each
 from ..persistence import DurableActor
 from . import schema, shown
 from .capital import Capital, terms_of
@@ -91,7 +91,7 @@ class PromotionActor(DurableActor):
         self,
         path: Path,
         clock: Clock,
-        host: Host,
+        acts: Acts,
         policy: PromotionPolicy,
         capital: Capital,
         leases: Leases | None = None,
@@ -99,7 +99,7 @@ class PromotionActor(DurableActor):
     ) -> None:
         super().__init__(path)
         self._clock = clock
-        self._host = host
+        self._acts = acts
         self._leases = leases or Leases(clock)
         self._given = policy
         self._capital = capital
@@ -219,13 +219,13 @@ class PromotionActor(DurableActor):
         """
         if changes:
             self._limit(change.after for change in changes)
-            await self._host.each(self._set_stage, [(change.after,) for change in changes])
+            await each(self._set_stage, [(change.after,) for change in changes])
 
     async def _set_stage(self, strategy: Strategy) -> None:
         if self._leases.latch.freezes(strategy.name):
             return
         try:
-            await self._host.set_stage(
+            await self._acts.set_stage(
                 strategy.name, strategy.stage.value, self._capital_of(strategy)
             )
         except HostFault as fault:

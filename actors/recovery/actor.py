@@ -52,17 +52,20 @@ from .instants import ALERTED_JUMP_US, WallWatch, bounded
 from .record import Input, Record, attempt_id
 from .settings import RecoverySettings
 
-__all__ = ["Calls", "RecoveryActor", "RecoveryHost", "calls_of"]
+__all__ = ["Calls", "RecoveryActor", "RecoveryActs", "calls_of"]
 
 log = logging.getLogger("fundops.recovery")
 
 Report = AttemptEnded | AttemptLate
 
 
-class RecoveryHost(Protocol):
-    """The part of the host port that recovery needs. `Host` implements it. Hashable by identity."""
+class RecoveryActs(Protocol):
+    """The acts that recovery needs. `Acts` implements it. Hashable by identity."""
 
-    observing: bool  # nothing is restarted
+    @property
+    def observing(self) -> bool:
+        """Whether nothing is restarted."""
+        ...
 
     def withhold_restart(self, name: str) -> None:
         """Name a restart that would begin."""
@@ -75,19 +78,19 @@ class RecoveryHost(Protocol):
 
 
 class Calls:
-    """The restart calls of one host port."""
+    """The restart calls of one controller."""
 
     def __init__(self) -> None:
         self.in_flight: set[str] = set()  # attempt ids, until their end is durable
         self.reports: list[Report] = []  # received, not yet durable, oldest first
 
 
-_CALLS: WeakKeyDictionary[RecoveryHost, Calls] = WeakKeyDictionary()
+_CALLS: WeakKeyDictionary[RecoveryActs, Calls] = WeakKeyDictionary()
 
 
-def calls_of(host: RecoveryHost) -> Calls:
-    """The calls of this host port, shared by all lives of the actor."""
-    return _CALLS.setdefault(host, Calls())
+def calls_of(acts: RecoveryActs) -> Calls:
+    """The calls that these acts began, shared by all lives of the actor."""
+    return _CALLS.setdefault(acts, Calls())
 
 
 class RecoveryActor(DurableActor):
@@ -100,17 +103,17 @@ class RecoveryActor(DurableActor):
         self,
         path: Path,
         clock: Clock,
-        host: RecoveryHost,
+        acts: RecoveryActs,
         settings: RecoverySettings,
         *,
         latch: KillLatch | None = None,
     ) -> None:
         super().__init__(path)
         self._clock = clock
-        self._host = host
+        self._acts = acts
         self._settings = settings
         self._latch = latch or KillLatch()
-        self._calls = calls_of(host)
+        self._calls = calls_of(acts)
         self._wall = WallWatch(clock)
         self._jumps: list[RecoveryEvent] = []  # of the wall clock, not yet durable
         self._book: Book
@@ -201,7 +204,7 @@ class RecoveryActor(DurableActor):
             discover=request.discover,
         )
         for name in draft.withheld:
-            self._host.withhold_restart(name)
+            self._acts.withhold_restart(name)
         draft.alerts = [
             _levelled(alert, request.real)
             for alert in draft.alerts
@@ -224,7 +227,7 @@ class RecoveryActor(DurableActor):
         """See the kill switch as it is now, and not as the last check was told."""
         self._book.kill = self._book.kill or self._latch.engaged
         self._book.spared = self._latch.spared
-        self._book.observing = self._host.observing
+        self._book.observing = self._acts.observing
 
     async def _work_off(self) -> tuple[RecoveryEvent, ...]:
         """Make the pending reports of restart calls durable, oldest first."""
@@ -277,13 +280,13 @@ class RecoveryActor(DurableActor):
         events = await self._save(draft.records.values(), draft.events, draft.alerts)
         self._book.apply(draft)
         for order in draft.starts:
-            self._host.start_restart(order.name, order.attempt_id, self._own.tell_nowait)
+            self._acts.start_restart(order.name, order.attempt_id, self._own.tell_nowait)
             self._calls.in_flight.add(order.attempt_id)
         return events
 
     async def _stop(self, name: str) -> None:
         try:
-            await self._host.stop(name, "the kill switch was engaged while it restarted")
+            await self._acts.stop(name, "the kill switch was engaged while it restarted")
         except HostFault as fault:
             # The stop stays owed: the next check that sees the strategy running stops it again.
             log.warning("strategy %s could not be stopped: %s", name, fault)

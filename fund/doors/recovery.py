@@ -39,7 +39,7 @@ class RecoveryDoor(Door):
 
     async def check_feeds(self) -> tuple[RecoveryEvent, ...]:
         """Check all data feeds now instead of at the next tick. Raises: `HostFault`."""
-        return await self._ask(CheckFeeds(await self._host.feeds_now()))
+        return await self._ask(CheckFeeds(await self._host.feeds.now()))
 
     async def reset(self, name: str, *, by: str = "operator") -> bool:
         """Close an open breaker; False when it was not open.

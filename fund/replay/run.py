@@ -50,7 +50,7 @@ async def replay(
             if report.failed:
                 failed = ", ".join(report.failed)
                 raise FundopsError(f"replay stopped on {bar.day}, tick {tick}: cannot do {failed}")
-            await fund.host.idle()
+            await fund.host.acts.idle()
             engine.after_tick(session, tick)
             await on_tick(session, report)
         on_session(session + 1)

@@ -322,7 +322,7 @@ async def test_the_attempts_of_two_funds_at_one_engine_have_different_ids(tmp_pa
         controller.set("s", state="failed")
         async with Fund.open(config, controller, make_worker=lambda name: InlineWorker()) as fund:
             await fund.tick()
-            await fund.host.idle()
+            await fund.host.acts.idle()
     assert [one.rpartition("-")[2] for one in ids] == ["s:1:1", "s:1:1"]
     assert len(set(ids)) == 2
 

@@ -189,10 +189,10 @@ def test_engage_answers_at_once_though_the_stop_blocks_a_thread(tmp_path: Path) 
 
 @contextmanager
 def _stop_deadline(seconds: float) -> Iterator[None]:
-    from fundops.actors.host import calls, host
+    from fundops.actors.host import calls, stopping
 
     patch = pytest.MonkeyPatch()
-    for module in (calls, host):
+    for module in (calls, stopping):
         patch.setattr(module, "STOP_ALL_DEADLINE_S", seconds)
     try:
         yield

@@ -53,8 +53,8 @@ class FeedsStep(Step):
 
     async def run(self, tick: Round) -> Effects:
         """Read the feeds. Raises: `HostFault`; the last ones then stand."""
-        self.ports.host.ask_feeds()
-        return Effects(feeds=await self.ports.host.hear_feeds())
+        self.ports.host.feeds.ask()
+        return Effects(feeds=await self.ports.host.feeds.hear())
 
 
 class DoubtsStep(Step):
@@ -94,12 +94,12 @@ class DoubtsStep(Step):
         """The problem of each wrong status, and of each part that is late or fails, by key."""
         host = self.ports.host
         wrong = {f"{_STATUS}{name}": text for name, text in tick.heard.doubts.items()}
-        wrong |= {f"{_FEED}{name}": text for name, text in host.feed_doubts.items()}
+        wrong |= {f"{_FEED}{name}": text for name, text in host.feeds.doubts.items()}
         wrong |= {
             f"{LATE}{part}": f"it {text}, and is not called again before it comes back"
             for part, text in host.late().items()
         }
-        wrong |= {f"{_FAILS}{part}": f"it {text}" for part, text in host.failing().items()}
+        wrong |= {f"{_FAILS}{part}": f"it {text}" for part, text in host.acts.failing().items()}
         if host.unheard:
             wrong[f"{_UNHEARD}fund.report"] = (
                 f"{host.unheard} is pushed, and the controller has strategies(), which alone is"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ...host import each
 from ..round import Effects, Round
 from .step import Step
 
@@ -23,7 +24,7 @@ class PausesStep(Step):
 
     async def run(self, tick: Round) -> Effects:
         """Tell the pauses that the engine does not obey. Raises: `HostFault`, after all of them."""
-        host, books = self.ports.host, tick.memory.guard.strategies
+        acts, books = self.ports.host.acts, tick.memory.guard.strategies
         reasons = {pause.strategy: pause.reason for pause in tick.pauses}
         owed = [
             (name, reasons.get(name, _BEFORE))
@@ -34,8 +35,8 @@ class PausesStep(Step):
         ]
 
         async def tell(name: str, reason: str) -> None:
-            if not host.latch.freezes(name):  # a frozen engine is not touched
-                await host.pause(name, reason)
+            if not acts.latch.freezes(name):  # a frozen engine is not touched
+                await acts.pause(name, reason)
 
-        await host.each(tell, owed)
+        await each(tell, owed)
         return Effects()

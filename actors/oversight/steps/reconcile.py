@@ -19,6 +19,7 @@ from ....wire.errors import HostFault
 from ....wire.money import minor_of_float
 from ....wire.promotion import EntitlementTerms
 from ...guard.entitle import above
+from ...host import each
 from ..round import Effects, Round
 from ..settings import OversightSettings
 from .step import Ports, Step
@@ -79,23 +80,23 @@ class ReconcileStep(Step):
         now = await in_pieces(self._compared(await host.strategies(), terms))
         alerts = (*self._told_above(now.above), *self._told_unregistered(now.unregistered, terms))
         try:
-            await host.each(self._order, now.unequal)
+            await each(self._order, now.unequal)
         except HostFault as fault:
             return Effects(alerts=alerts, fault=fault)
         return Effects(alerts=alerts)
 
     async def _order(self, status: StrategyStatus, entitled: EntitlementTerms) -> None:
         # Decided anew: the kill switch may have been engaged since the comparison.
-        latch = self.ports.host.latch
+        latch = self.ports.host.acts.latch
         order = due(status, entitled, self.ports.capital_minor, killed=latch.engaged)
         if order is not None and not latch.freezes(status.name):
-            await self.ports.host.set_stage(*order)
+            await self.ports.host.acts.set_stage(*order)
 
     def _compared(
         self, statuses: Sequence[StrategyStatus], terms: Mapping[str, EntitlementTerms]
     ) -> Generator[None, None, _Compared]:
         found = _Compared({}, [], [])
-        killed, capital = self.ports.host.latch.engaged, self.ports.capital_minor
+        killed, capital = self.ports.host.acts.latch.engaged, self.ports.capital_minor
         for status in statuses:
             yield
             entitled = terms.get(status.name)

@@ -33,7 +33,7 @@ class RecoveryStep(Step):
         if heard.at_us is not None:
             heard_us = heard.at_us
         discover = (tick.number - 1) % self.ports.settings.recovery_every_ticks == 0
-        killed = self.ports.host.latch.engaged
+        killed = self.ports.host.acts.latch.engaged
         books = tick.memory.guard.strategies
         real = frozenset(name for name, book in books.items() if book.real)
         check = CheckStrategies(

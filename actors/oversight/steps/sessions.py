@@ -45,7 +45,7 @@ class SessionsStep(Step):
         if tick.named:
             memory = replace(memory, named=True)
         if due and settings.ledger_enabled:
-            self.ports.host.ask_statement()
+            self.ports.host.statement.ask()
         missed = {end.session: _last_known(tick, end) for end in due if end.missed}
         kept = {session: await in_pieces(schema.kept(known)) for session, known in missed.items()}
         memory, lines = closing.begin(

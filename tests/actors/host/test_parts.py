@@ -1,4 +1,4 @@
-"""A controller is looked at once: what could not be called later is refused by name."""
+"""A controller is looked at once: a part that could not be called later is refused by name."""
 
 from __future__ import annotations
 
@@ -111,3 +111,11 @@ def test_the_missing_methods_of_a_feature_are_named() -> None:
     assert lacks(object(), features["pause"]) == "pause, resume and stop"
     assert lacks(object(), features["feeds"]) == "feeds"
     assert lacks(FakeController(), features["pause"]) == ""
+
+
+def test_an_emergency_stop_that_is_a_coroutine_function_is_refused() -> None:
+    class Later(FakeController):
+        async def emergency_stop(self) -> None:  # type: ignore[override]
+            """Never called."""
+
+    assert "must be a plain one" in _refused(Later())

@@ -20,6 +20,17 @@ from fundops.wire.ledger import (
 from fundops.wire.promotion import EntitlementTerms, PromotionStage
 
 
+class Source:
+    """One reporting part of a host."""
+
+    def __init__(self, host: Host, name: str) -> None:
+        self._host = host
+        self._name = name
+
+    def read(self, after: str) -> Any:
+        return self._host.read(self._name, after)
+
+
 class Host:
     """Reports that were set, by source; an exception is raised, and None is awaited."""
 
@@ -27,22 +38,16 @@ class Host:
         self.soon: dict[str, Any] = {}
         self.reports = reports
         self.asked: list[tuple[str, str]] = []
+        self.fills = Source(self, "fills")
+        self.settlements = Source(self, "settlements")
+        self.cash_events = Source(self, "cash_events")
 
-    def _read(self, source: str, after: str) -> Any:
+    def read(self, source: str, after: str) -> Any:
         self.asked.append((source, after))
         answer = self.reports.get(source, ())
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-    def fills(self, after: str) -> Any:
-        return self._read("fills", after)
-
-    def settlements(self, after: str) -> Any:
-        return self._read("settlements", after)
-
-    def cash_events(self, after: str) -> Any:
-        return self._read("cash_events", after)
 
     async def settle(self) -> None:
         """What is due soon comes in: a None becomes these reports."""

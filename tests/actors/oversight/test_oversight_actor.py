@@ -254,7 +254,7 @@ async def opened(
             ChildSpec(
                 "promotion",
                 lambda: PromotionActor(
-                    path, clock, host, policy or policy_of(), Capital(capital, 100.0)
+                    path, clock, host.acts, policy or policy_of(), Capital(capital, 100.0)
                 ),
             ),
             ChildSpec(

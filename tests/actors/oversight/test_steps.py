@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fundops.actors.host.host import Heard
+from fundops.actors.host import Heard
 from fundops.actors.oversight import schema
 from fundops.actors.oversight.round import Effects, Round
 from fundops.actors.oversight.schema import Ending, Memory

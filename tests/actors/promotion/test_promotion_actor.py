@@ -220,12 +220,12 @@ async def opened(
     mood, clock, engine = Mood(), clock or VirtualClock(T0), Engine(path)
     Bell.rung = 0
     async with trio.open_nursery() as nursery:
-        host = Host(engine, nursery)
+        acts = Host(engine, nursery).acts
         children = [
             ChildSpec("persistence", lambda: Storage(path, mood)),
             *([ChildSpec("alert", Bell)] if alerts else []),
             ChildSpec(
-                "promotion", lambda: PromotionActor(path, clock, host, policy, BOUND, leases)
+                "promotion", lambda: PromotionActor(path, clock, acts, policy, BOUND, leases)
             ),
         ]
         async with open_supervisor(children) as supervisor:

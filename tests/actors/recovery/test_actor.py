@@ -78,7 +78,7 @@ CREATE TABLE alert_request (
 
 
 class Engine:
-    """A host port whose restarts follow a script, and the strategies and feeds it would report."""
+    """The acts, with restarts that follow a script, and the strategies that it would report."""
 
     def __init__(self, restart: Callable[[int], str | None] | None = None) -> None:
         self.restart = restart  # None: a call hangs until `end` is called
@@ -539,8 +539,8 @@ async def test_r31_through_the_real_port_a_call_of_45_seconds_is_late_at_30_and_
 ) -> None:
     controller = SlowController()
     async with trio.open_nursery() as nursery:
-        host = Host(controller, nursery)
-        async with recovery(tmp_path, host) as world:
+        acts = Host(controller, nursery).acts
+        async with recovery(tmp_path, acts) as world:
             phases: list[RecoveryPhase] = []
             for _ in range(92):
                 await world.check(statuses=controller.strategies() if len(phases) < 90 else ())
@@ -564,10 +564,10 @@ class RefusingController(SlowController):
 async def test_an_engine_that_says_not_retryable_is_not_asked_again(tmp_path: Path) -> None:
     controller = RefusingController()
     async with trio.open_nursery() as nursery:
-        host = Host(controller, nursery)
-        async with recovery(tmp_path, host) as world:
+        acts = Host(controller, nursery).acts
+        async with recovery(tmp_path, acts) as world:
             await world.check(statuses=controller.strategies())
-            await host.idle()
+            await acts.idle()
             status = await world.status()
             assert status.phase is P.OPEN
             assert status.reason == "not retryable: NotRetryable: the key was revoked"
