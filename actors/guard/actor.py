@@ -268,7 +268,7 @@ class GuardActor(Actor):
         """
         self._pass()
         looking = core.look(
-            self._state,
+            replace(self._state, kill_state=self._kill.state),
             self._settings,
             request.statuses,
             request.terms,
