@@ -17,6 +17,7 @@ from .limits import OBSERVED
 __all__ = ["DailyLoss", "judge_daily_loss", "opened"]
 
 KEY = "daily"
+OBSERVED_KEY = f"{OBSERVED}{KEY}"
 
 
 class DailyLoss(NamedTuple):
@@ -50,7 +51,7 @@ def judge_daily_loss(
         title = "A new session lifts the daily loss limit"
         if state.loss_session == session:
             title = "The daily loss limit is in force from now on, in mode act"
-        key = f"{OBSERVED}{KEY}" if state.loss_observed else KEY
+        key = OBSERVED_KEY if state.loss_observed else KEY
         over = resolved(Category.RISK_LIMIT, title, key)
         judged = judge_daily_loss(
             replace(state, loss_session=None), per_unit, session, limit_pct, observing=observing
@@ -71,6 +72,6 @@ def judge_daily_loss(
         "Daily loss limit reached",
         f"{text}: real money {act} until the next session",
         None,
-        f"{OBSERVED}{KEY}" if observing else KEY,
+        OBSERVED_KEY if observing else KEY,
     )
     return DailyLoss(replace(state, loss_session=session, loss_observed=observing), (note,))
