@@ -193,6 +193,7 @@ class RestoreGuard(Request[GuardState], frozen=True):
 
     state: GuardState
     latch: KillStatus | None = None  # the switch as it is stored; None: never stored
+    told: bool = False  # the alert that it was engaged has been sent, and not resolved
 
 
 class KillStatus(msgspec.Struct, frozen=True):
