@@ -154,7 +154,7 @@ def close(
     """
     guard, fee = memory.guard, memory.fees
     final = 0
-    if guard.units and fees.due(fee, settings.fees, end.at_us):
+    if fees.due(fee, settings.fees, end.at_us):
         final, fee = fees.crystallise(fee, end.at_us, nav_minor=nav_minor, units=guard.units)
     ending = Ending(
         end.session,

@@ -120,6 +120,11 @@ def test_named_sessions_switch_the_configured_calendar_off() -> None:
     assert due(named, "2026-03-30 00:00:00") == []
 
 
+def test_the_first_named_session_began_with_the_fund() -> None:
+    [end] = due(MEMORY, "2026-03-01 00:00:00", "2026-03-02")
+    assert end == End("2026-03-02", MEMORY.since_us, MEMORY.since_us + 1), "the clock went back"
+
+
 def test_a_tick_at_the_end_counts_and_one_at_the_begin_does_not() -> None:
     [end] = due(MEMORY, "2026-03-03 00:00:00")
     at = {at: msgspec.structs.replace(MEMORY, tick_us=at) for at in (end.began_us, end.at_us)}
@@ -228,6 +233,7 @@ def test_missed_sessions_pay_on_the_nav_of_the_last_tick() -> None:
     assert after.fees.management_minor == 5 * UNIT, "today's share goes on"
     assert [read_back(ending.statuses) for ending in after.ending] == [(status,), (), ()]
     assert [ending.marks for ending in after.ending] == [True, False, False]
+    assert [ending.at_us for ending in after.ending] == [end.at_us for end in found]
 
 
 def test_figures_that_cannot_be_stored_are_left_out_of_the_record() -> None:
