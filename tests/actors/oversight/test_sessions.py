@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fundops.actors.calendar import End, calendar_of
-from fundops.actors.oversight.closing import begin, ends, had_tick
+from fundops.actors.oversight.closing import begin, ends, had_tick, nav_minor
 from fundops.actors.oversight.fees import FeeSettings, FeeState
 from fundops.actors.oversight.schema import Memory, kept, must_remember, read_back
 from fundops.actors.oversight.settings import OversightSettings
@@ -234,6 +234,11 @@ def test_missed_sessions_pay_on_the_nav_of_the_last_tick() -> None:
     assert [read_back(ending.statuses) for ending in after.ending] == [(status,), (), ()]
     assert [ending.marks for ending in after.ending] == [True, False, False]
     assert [ending.at_us for ending in after.ending] == [end.at_us for end in found]
+
+
+def test_nav_is_the_capital_until_the_first_look_and_nothing_once_all_was_withdrawn() -> None:
+    assert nav_minor(Memory(), 100 * UNIT) == 100 * UNIT
+    assert nav_minor(Memory(guard=GuardState(peak_per_unit=1.2)), 100 * UNIT) == 0
 
 
 def test_figures_that_cannot_be_stored_are_left_out_of_the_record() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fundops.actors.host import Heard
+from fundops.actors.oversight.closing import leaving_with
 from fundops.actors.oversight.fees import FeeSettings, FeeState
 from fundops.actors.oversight.round import Round
 from fundops.actors.oversight.schema import Memory
@@ -70,3 +71,12 @@ async def test_a_withdrawal_stays_in_the_record_until_its_outcome_is_known(
     # Left out, the fee of the same units would be charged twice, or of the next ones never.
     assert effects.memory.leaving == (effects.stored.leaving if waits else None)
     assert effects.memory.fees == fees
+
+
+def test_a_withdrawal_that_costs_no_fee_has_nothing_to_note() -> None:
+    guard = GuardState(external_minor=50_000 * UNIT, units=50_000.0 * UNIT, nav_minor=58_000 * UNIT)
+    memory = Memory(guard=guard, fees=FeeState(at_us=NOW_US, crystallised_us=NOW_US))
+    for percent, noted in ((0.0, False), (20.0, True)):
+        settings = OversightSettings(ledger_enabled=True, fees=FeeSettings(0, percent))
+        found = leaving_with(memory, settings, 5_800 * UNIT, "w", NOW_US)
+        assert (found is not None) is noted
