@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
 from fundops.actors.calendar import End, calendar_of
-from fundops.actors.oversight.closing import begin, ends, had_tick, nav_minor
+from fundops.actors.oversight.closing import begin, ends, had_tick, nav_minor, taken
 from fundops.actors.oversight.fees import FeeSettings, FeeState
-from fundops.actors.oversight.schema import Memory, kept, must_remember, read_back
+from fundops.actors.oversight.schema import Ending, Memory, kept, must_remember, read_back
 from fundops.actors.oversight.settings import OversightSettings
 from fundops.runtime import ConfigError, at_once
 from fundops.wire.controller import StrategyStatus
@@ -239,6 +239,22 @@ def test_missed_sessions_pay_on_the_nav_of_the_last_tick() -> None:
 def test_nav_is_the_capital_until_the_first_look_and_nothing_once_all_was_withdrawn() -> None:
     assert nav_minor(Memory(), 100 * UNIT) == 100 * UNIT
     assert nav_minor(Memory(guard=GuardState(peak_per_unit=1.2)), 100 * UNIT) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("sample", "marks"), ("marks", "sample")], ids=["sample", "marks"]
+)
+def test_an_ended_session_stays_until_both_consumers_have_taken_it(
+    first: Literal["sample", "marks"], second: Literal["sample", "marks"]
+) -> None:
+    monday, tuesday = (
+        Ending(session, missed=False, sample=True, marks=True)
+        for session in ("2026-03-02", "2026-03-03")
+    )
+    half = taken(Memory(ending=(monday, tuesday)), "2026-03-02", first)
+    assert half.ending == (msgspec.structs.replace(monday, **{first: False}), tuesday)
+    assert taken(half, "2026-03-02", first) == half
+    assert taken(half, "2026-03-02", second).ending == (tuesday,)
 
 
 def test_figures_that_cannot_be_stored_are_left_out_of_the_record() -> None:
