@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fundops.actors.calendar import End, calendar_of
-from fundops.actors.oversight.closing import begin, ends, had_tick, nav_minor, taken
+from fundops.actors.oversight.closing import begin, close, ends, had_tick, nav_minor, taken
 from fundops.actors.oversight.fees import FeeSettings, FeeState
 from fundops.actors.oversight.schema import Ending, Memory, kept, must_remember, read_back
 from fundops.actors.oversight.settings import OversightSettings
@@ -239,6 +239,27 @@ def test_missed_sessions_pay_on_the_nav_of_the_last_tick() -> None:
 def test_nav_is_the_capital_until_the_first_look_and_nothing_once_all_was_withdrawn() -> None:
     assert nav_minor(Memory(), 100 * UNIT) == 100 * UNIT
     assert nav_minor(Memory(guard=GuardState(peak_per_unit=1.2)), 100 * UNIT) == 0
+
+
+@pytest.mark.parametrize(
+    ("promotion", "ledger", "left"),
+    [
+        (False, False, []),
+        (True, False, [(True, False)]),
+        (False, True, [(False, True)]),
+        (True, True, [(True, True)]),
+    ],
+    ids=["neither", "promotion", "ledger", "both"],
+)
+def test_an_ended_session_waits_for_the_enabled_consumers_alone(
+    promotion: bool, ledger: bool, left: list[tuple[bool, bool]]
+) -> None:
+    settings = OversightSettings(promotion_enabled=promotion, ledger_enabled=ledger)
+    [end] = due(MEMORY, "2026-03-03 00:00:00")
+    figures = at_once(kept((StrategyStatus("a", "running", equity=5),)))
+    after, [line] = close(MEMORY, settings, end, figures, nav_minor=UNIT)
+    assert [(ending.sample, ending.marks) for ending in after.ending] == left
+    assert line.rows[0][1:3] == ("2026-03-02", UNIT)
 
 
 @pytest.mark.parametrize(
