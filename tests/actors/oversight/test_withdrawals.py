@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fundops.actors.host import Heard
-from fundops.actors.oversight.closing import leaving_with
+from fundops.actors.oversight.closing import leaving_with, with_flows
 from fundops.actors.oversight.fees import FeeSettings, FeeState
 from fundops.actors.oversight.round import Round
 from fundops.actors.oversight.schema import Memory
@@ -80,3 +80,17 @@ def test_a_withdrawal_that_costs_no_fee_has_nothing_to_note() -> None:
         settings = OversightSettings(ledger_enabled=True, fees=FeeSettings(0, percent))
         found = leaving_with(memory, settings, 5_800 * UNIT, "w", NOW_US)
         assert (found is not None) is noted
+
+
+@pytest.mark.parametrize(("seq", "waits"), [(6, True), (7, False)])
+def test_a_withdrawal_is_seen_with_the_totals_that_contain_it(seq: int, waits: bool) -> None:
+    paid, left = 5_800 * UNIT, 50_000 * UNIT
+    guard = GuardState(external_minor=left, units=1.0 * left, nav_minor=left, seq=5)
+    memory = Memory(guard=guard, redeemed={7: paid})
+    external = left if waits else left - paid
+    after, priced = with_flows(
+        memory, OversightSettings(), (), external_minor=external, seq=seq, now_us=NOW_US
+    )
+    assert priced == ()
+    assert after.redeemed == ({7: paid} if waits else {})
+    assert after.guard.nav_minor == external
