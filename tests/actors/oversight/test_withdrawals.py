@@ -88,9 +88,14 @@ def test_a_withdrawal_is_seen_with_the_totals_that_contain_it(seq: int, waits: b
     guard = GuardState(external_minor=left, units=1.0 * left, nav_minor=left, seq=5)
     memory = Memory(guard=guard, redeemed={7: paid})
     external = left if waits else left - paid
-    after, priced = with_flows(
-        memory, OversightSettings(), (), external_minor=external, seq=seq, now_us=NOW_US
-    )
-    assert priced == ()
+
+    def seen(memory: Memory) -> Memory:
+        after, _ = with_flows(
+            memory, OversightSettings(), (), external_minor=external, seq=seq, now_us=NOW_US
+        )
+        return after
+
+    after = seen(memory)
     assert after.redeemed == ({7: paid} if waits else {})
     assert after.guard.nav_minor == external
+    assert seen(after) == after, "the same totals change nothing again"
