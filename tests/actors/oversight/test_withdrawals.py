@@ -18,7 +18,7 @@ from fundops.actors.oversight.steps.withdrawals import withdrawn
 from fundops.runtime import ActorCrashed, FundopsError
 from fundops.wire.errors import InsufficientFunds, OutcomeUnknown
 from fundops.wire.guard import GuardState
-from fundops.wire.ledger import LedgerTotals, PostMany, ReadTotals, Withdraw
+from fundops.wire.ledger import ExternalFlow, LedgerTotals, PostMany, ReadTotals, Withdraw
 
 UNIT = 10**8
 NOW_US = 1_767_571_200_000_000
@@ -99,3 +99,15 @@ def test_a_withdrawal_is_seen_with_the_totals_that_contain_it(seq: int, waits: b
     assert after.redeemed == ({7: paid} if waits else {})
     assert after.guard.nav_minor == external
     assert seen(after) == after, "the same totals change nothing again"
+
+
+def test_the_fee_of_units_that_leave_counts_those_that_a_deposit_bought_before_them() -> None:
+    guard = GuardState(external_minor=100 * UNIT, units=100.0 * UNIT, nav_minor=100 * UNIT, seq=5)
+    settings = OversightSettings(ledger_enabled=True, fees=FeeSettings(0, 20.0))
+    flows = (ExternalFlow(6, 100 * UNIT, 0), ExternalFlow(8, -108 * UNIT, 20 * UNIT))
+    after, priced = with_flows(
+        Memory(guard=guard), settings, flows, external_minor=92 * UNIT, seq=8, now_us=NOW_US
+    )
+    assert [flow.nav_minor for flow in priced] == [100 * UNIT, 216 * UNIT]
+    # Of a gain of 20 the fee is 4, and half of all units leave.
+    assert [(fee.kind, fee.amount_minor) for fee in after.owed] == [("performance", 2 * UNIT)]
