@@ -264,6 +264,24 @@ def test_an_opening_that_was_seen_late_outlives_a_crash() -> None:
     assert saved.seen(Reading(100.0, 100.0, 0, 0)).is_worth_saving(saved)
 
 
+@pytest.mark.parametrize(
+    ("equity", "worth"), [(40.0, False), (39.99, False), (39.9, True), (80.2, False), (100.2, True)]
+)
+def test_a_loss_of_the_session_or_a_peak_outlives_a_crash_from_a_tenth_of_a_percent(
+    equity: float, worth: bool
+) -> None:
+    # The drawdown was deeper in an earlier session.
+    track = track_of([20.0, 40.0]).seen(Reading(40.0, 100.0, 1, 0))
+    assert track.seen(Reading(equity, 100.0, 1, 0)).is_worth_saving(track) is worth
+
+
+def test_a_session_that_began_with_nothing_has_no_return() -> None:
+    track = ended(Track().seen(Reading(0.0, 0.0, 0, 0)), "day 0")
+    assert (track.sessions, track.session) == (0, "day 0")
+    track = track.seen(Reading(100.0, 100.0, 0, 0)).seen(Reading(110.0, 100.0, 0, 0))
+    assert ended(track, "day 1").last_return == pytest.approx(0.1)
+
+
 def test_only_the_last_few_breaches_are_remembered_and_the_limit_itself_is_none() -> None:
     assert track_of([100, 80, 79.9, 79.9, 100, 70, 70]).breaches == (True, True, False, True, True)
 
