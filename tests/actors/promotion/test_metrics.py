@@ -275,6 +275,19 @@ def test_a_loss_of_the_session_or_a_peak_outlives_a_crash_from_a_tenth_of_a_perc
     assert track.seen(Reading(equity, 100.0, 1, 0)).is_worth_saving(track) is worth
 
 
+def test_an_episode_goes_on_from_an_equity_of_nothing() -> None:
+    track = Track().seen(Reading(0.0, 0.0, 0, 0)).interrupted(Track())
+    track = track.seen(Reading(50.0, 50.0, 0, 0)).seen(Reading(45.0, 50.0, 0, 0))
+    assert (track.opening, track.loss) == (50.0, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_session_without_a_sample_has_ended_too(measured: bool) -> None:
+    before = Track() if measured else track_of([101.0])
+    after = before.ended("later", measured=measured, soft_drawdown=None, remembered=5)
+    assert after == msgspec.structs.replace(before, session="later")
+
+
 def test_a_session_that_began_with_nothing_has_no_return() -> None:
     track = ended(Track().seen(Reading(0.0, 0.0, 0, 0)), "day 0")
     assert (track.sessions, track.session) == (0, "day 0")
