@@ -241,6 +241,12 @@ def test_a_session_that_ended_in_another_stage_was_missed_in_this_one() -> None:
     assert track.max_drawdown == pytest.approx(1 - 0.96 * 47 / 48)
 
 
+def test_the_loss_of_a_session_goes_on_after_a_time_in_another_stage() -> None:
+    track = track_of([100.0]).seen(Reading(96.0, 100.0, 0, 0)).interrupted(Track(session="day 0"))
+    track = track.seen(Reading(48.0, 50.0, 0, 0)).seen(Reading(47.0, 50.0, 0, 0))
+    assert track.loss == pytest.approx(1 - 0.96 * 47 / 48)
+
+
 def test_the_return_of_a_missed_session_leaves_out_the_time_in_another_stage() -> None:
     track = track_of([100.0]).missed("day 1").seen(Reading(90.0, 100.0, 0, 0))
     track = track.interrupted(Track(session="day 1")).seen(Reading(45.0, 50.0, 0, 0))
@@ -279,6 +285,29 @@ def test_an_episode_goes_on_from_an_equity_of_nothing() -> None:
     track = Track().seen(Reading(0.0, 0.0, 0, 0)).interrupted(Track())
     track = track.seen(Reading(50.0, 50.0, 0, 0)).seen(Reading(45.0, 50.0, 0, 0))
     assert (track.opening, track.loss) == (50.0, pytest.approx(0.1))
+    resumed = ended(Track().seen(Reading(0.0, 0.0, 0, 0)).interrupted(Track()), "day 0")
+    resumed = ended(resumed.seen(Reading(50.0, 50.0, 0, 0)), "day 1")
+    assert (resumed.last_return, resumed.breaches) == (0.0, (False,))
+
+
+def test_a_total_loss_in_a_session_that_began_with_nothing_ends_with_it() -> None:
+    track = Track().seen(Reading(0.0, 0.0, 0, 0)).seen(Reading(-5.0, 0.0, 0, 0))
+    assert track.loss == 1.0
+    assert ended(track, "day 0").seen(Reading(100.0, 100.0, 0, 0)).loss == 0.0
+
+
+@given(st.lists(st.floats(0.5, 1.5), max_size=9))
+def test_a_small_equity_is_measured_as_a_large_one(values: list[float]) -> None:
+    def of(scale: float) -> Track:
+        track = Track().seen(Reading(scale, scale, 0, 0))
+        for number, value in enumerate(values):
+            track = track.seen(Reading(value * scale, scale, 0, 0))
+            track = ended(track, f"{number}") if number % 2 else track
+        return track
+
+    small, large = of(1e-3), of(1e6)
+    assert small.max_drawdown == pytest.approx(large.max_drawdown)
+    assert (small.loss, small.mean) == pytest.approx((large.loss, large.mean))
 
 
 @pytest.mark.parametrize("measured", [False, True])
@@ -402,7 +431,9 @@ def test_a_new_run_counts_from_zero_though_its_count_is_higher() -> None:
     track = track.seen(Reading(100.0, 100.0, 9, 3, run="a"))
     track = track.seen(Reading(100.0, 100.0, 10, 4, run="b"))
     assert (track.trades, track.wins) == (14, 6)
-    assert track.seen(Reading(100.0, 100.0, 11, 4, run=None)).trades == 15
+    track = track.seen(Reading(100.0, 100.0, 11, 4, run=None))
+    assert track.trades == 15
+    assert track.seen(Reading(100.0, 100.0, 12, 5, run="c")).trades == 27
 
 
 def test_a_count_of_wins_that_falls_alone_is_a_correction() -> None:
