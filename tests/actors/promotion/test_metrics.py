@@ -302,12 +302,13 @@ def test_a_small_equity_is_measured_as_a_large_one(values: list[float]) -> None:
         track = Track().seen(Reading(scale, scale, 0, 0))
         for number, value in enumerate(values):
             track = track.seen(Reading(value * scale, scale, 0, 0))
-            track = ended(track, f"{number}") if number % 2 else track
+            track = ended(track, f"{number}") if number % 2 else track.interrupted(track)
         return track
 
     small, large = of(1e-3), of(1e6)
     assert small.max_drawdown == pytest.approx(large.max_drawdown)
     assert (small.loss, small.mean) == pytest.approx((large.loss, large.mean))
+    assert small.breaches == large.breaches
 
 
 @pytest.mark.parametrize("measured", [False, True])
