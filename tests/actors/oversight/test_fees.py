@@ -185,6 +185,12 @@ def test_units_that_leave_take_their_share_of_the_fee_with_them() -> None:
     assert (after.posted_minor, after.mark_per_unit) == (200 * UNIT, 1.0)
 
 
+def test_a_withdrawal_beyond_nav_pays_no_more_than_the_whole_fee() -> None:
+    state = msgspec.structs.replace(BEGUN, performance_minor=2_000 * UNIT)
+    amount, after = with_flow(state, -60_000 * UNIT, nav_minor=58_000 * UNIT, units=CAPITAL)
+    assert (amount, after.performance_minor) == (2_000 * UNIT, 0)
+
+
 @pytest.mark.parametrize(
     ("nav", "units"), [(0, 1.0), (-5, 1.0), (5, 0.0)], ids=["worthless", "in debt", "no unit"]
 )

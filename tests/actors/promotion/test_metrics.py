@@ -284,7 +284,7 @@ def test_a_loss_of_the_session_or_a_peak_outlives_a_crash_from_a_tenth_of_a_perc
 def test_an_episode_goes_on_from_an_equity_of_nothing() -> None:
     track = Track().seen(Reading(0.0, 0.0, 0, 0)).interrupted(Track())
     track = track.seen(Reading(50.0, 50.0, 0, 0)).seen(Reading(45.0, 50.0, 0, 0))
-    assert (track.opening, track.loss) == (50.0, pytest.approx(0.1))
+    assert (track.opening, track.loss) == pytest.approx((50.0, 0.1))
     resumed = ended(Track().seen(Reading(0.0, 0.0, 0, 0)).interrupted(Track()), "day 0")
     resumed = ended(resumed.seen(Reading(50.0, 50.0, 0, 0)), "day 1")
     assert (resumed.last_return, resumed.breaches) == (0.0, (False,))
