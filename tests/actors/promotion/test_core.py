@@ -465,8 +465,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> No
     ("stage", "as_of_us", "field"),
     [
         (Shadow, T0, "stage"),
-        (Paper, T0 + 301_000_000, "as_of"),
-        (Paper, T0 - 301_000_000, "as_of"),
+        (Paper, T0 + 300_000_001, "as_of"),
+        (Paper, T0 - 300_000_001, "as_of"),
         (Paper, -(2**70), "as_of"),
     ],
 )
@@ -476,7 +476,7 @@ def test_only_the_current_stage_and_a_plausible_instant_are_evidence(
     with pytest.raises(MetricError) as refusal:
         check_evidence(strategy(), stage, as_of_us, T0)
     assert refusal.value.field == field
-    for near in (T0 - 299_000_000, T0, T0 + 299_000_000):
+    for near in (T0 - 300_000_000, T0, T0 + 300_000_000):
         check_evidence(strategy(), Paper, near, T0)
 
 
