@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fundops.actors.promotion import core, policy_of, with_gate
-from fundops.actors.promotion.capital import Capital
+from fundops.actors.promotion.capital import Capital, beyond_bound, excess_minor
 from fundops.actors.promotion.core import demoted, frozen, registered, retired
 from fundops.actors.promotion.criteria import Criterion, PromotionGate
 from fundops.actors.promotion.desk import snapshot as snapshot_of
@@ -401,6 +401,33 @@ def test_a_ladder_is_climbed_one_stage_at_a_time(name: Any, stages: list[Promoti
 def test_real_capital_is_nothing_then_a_hundredth_then_all() -> None:
     assert [rung.real_capital_cap for rung in GUARDED.rungs] == [0, 0, 0.01, 1]
     assert [rung.real_capital_cap for rung in THREE.rungs] == [0, 0, 1]
+
+
+def test_beyond_the_bound_those_that_entered_their_stage_last_have_no_real_capital() -> None:
+    def live(name: str, at_us: int, stage: PromotionStage = Scaled) -> Strategy:
+        return strategy(stage, at_us, id=name, name=name, budget_minor=400)
+
+    known = [live("a", T0 + 1), live("b", T0), live("c", T0 + 2), live("d", T0 + 1)]
+    paper = live("e", T0 + 3, Paper)
+    for bound_minor, beyond in (
+        (1_600, ""),
+        (1_599, "c"),
+        (1_200, "c"),
+        (1_199, "cd"),
+        (1, "abcd"),
+    ):
+        found = beyond_bound([paper, *known], GUARDED, Capital(bound_minor, 100.0))
+        assert found == set(beyond), "of one instant by name"
+
+
+@pytest.mark.parametrize(
+    ("others_minor", "excess"), [(600, 0), (601, 1), (1_000, 400), (1_500, 400)]
+)
+def test_capital_that_finds_no_room_is_at_most_that_of_the_strategy(
+    others_minor: int, excess: int
+) -> None:
+    subject = strategy(Scaled, budget_minor=400)
+    assert excess_minor(subject, GUARDED, Capital(1_000, 100.0), others_minor) == excess
 
 
 @pytest.mark.parametrize("to", [Small, Scaled, Paper])
