@@ -154,7 +154,7 @@ def close(
     """
     guard, fee = memory.guard, memory.fees
     final = 0
-    if guard.units and fees.due(fee, settings.fees, end.at_us):
+    if fees.due(fee, settings.fees, end.at_us):
         final, fee = fees.crystallise(fee, end.at_us, nav_minor=nav_minor, units=guard.units)
     ending = Ending(
         end.session,
@@ -247,7 +247,7 @@ def with_flows(
     one_by_one = {flow.seq for flow in new}
     rest = external_minor - guard.external_minor - sum(flow.amount_minor for flow in new)
     paid = {of for of in memory.redeemed if of <= seq and of not in one_by_one}
-    steps = [(0, rest, guard.earned_minor, paid)] if rest or paid else []
+    steps = [(0, rest, guard.earned_minor, paid)]
     # A correction is two flows, and no P&L lies between the two.
     for earned_minor, together in groupby(new, key=lambda flow: flow.earned_minor):
         group = tuple(together)

@@ -137,12 +137,9 @@ def with_flow(state: FeeState, flow_minor: int, *, nav_minor: int, units: float)
             posted_minor=state.posted_minor + amount,
         )
         return Posting(amount, after)
-    per_unit = nav_minor / units
-    if per_unit <= state.mark_per_unit:
-        return Posting(0, state)
     grown = 1 + flow_minor / nav_minor
     mark = (state.mark_per_unit * units + flow_minor) / (units * grown)
-    # Rounding must not take a unit in the last place off the mark.
+    # Units that are bought below the mark do not lower it, and neither does rounding.
     mark = max(state.mark_per_unit, mark)
     return Posting(0, msgspec.structs.replace(state, mark_per_unit=mark))
 

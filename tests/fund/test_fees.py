@@ -190,6 +190,25 @@ async def test_fees_by_the_tick_are_booked_at_each_tick() -> None:
         assert (await world.fund.status()).total_fees == sum(hourly)
 
 
+async def test_fees_by_the_tick_are_one_entry_at_the_end_of_a_session_too() -> None:
+    async with fund(36_500, management_fee_bps=1_000, fee_posting="tick") as world:
+        world.clock.advance(DAY_S + 30)
+        await world.tick()
+        assert [key for *_, key in await fees(world)] == ["fee:management:2026-01-05"]
+
+
+async def test_units_that_leave_pay_on_what_the_management_fee_leaves_of_their_gain() -> None:
+    async with fund(36_500, management_fee_bps=1_000, performance_fee_pct=20) as world:
+        world.controller.set("s", realized_pnl=10)
+        await world.tick()
+        world.clock.advance(DAY_S / 2)
+        await world.fund.ledger.withdraw(1_000)
+        [management, performance] = await fees(world)
+        # Half a day's fee on 36,508, and a fifth of what is left of 10, for 1,000 of 36,504.
+        assert management[1] == pytest.approx(D("5.0011"), abs=D("0.0001"))
+        assert performance[1] == pytest.approx(D("0.02739"), abs=D("0.0001"))
+
+
 @pytest.mark.parametrize("booked", [False, True], ids=["before", "after"])
 async def test_a_crash_around_a_withdrawal_pays_its_fee_once_or_never(
     monkeypatch: pytest.MonkeyPatch, booked: bool

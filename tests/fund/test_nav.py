@@ -95,14 +95,15 @@ async def test_an_asset_without_a_price_is_no_loss_and_others_keep_their_gain() 
         await world.tick()
         assert (await world.fund.status()).nav == 100_200
         await ledger.convert(50_000, "USD", 1, "GBP")
+        await ledger.record_profit(50)
         await world.tick()
         status = await world.fund.status()
-        assert (status.nav, status.kill_switch) == (D(100_200), "OFF")
+        assert (status.nav, status.kill_switch) == (D(100_250), "OFF")
         await ledger.price("GBP", 49_000)
         await world.tick()
-        assert (await world.fund.status()).nav == 99_200
+        assert (await world.fund.status()).nav == 99_250
         found = await world.fund.pnl_attribution()
-        assert (found.other, found.total) == (D(-800), D(-800))
+        assert (found.other, found.total) == (D(-750), D(-750))
 
 
 async def test_weekday_sessions_end_at_the_close_of_new_york() -> None:

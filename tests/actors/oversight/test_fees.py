@@ -185,11 +185,24 @@ def test_units_that_leave_take_their_share_of_the_fee_with_them() -> None:
     assert (after.posted_minor, after.mark_per_unit) == (200 * UNIT, 1.0)
 
 
+def test_a_withdrawal_beyond_nav_pays_no_more_than_the_whole_fee() -> None:
+    state = msgspec.structs.replace(BEGUN, performance_minor=2_000 * UNIT)
+    amount, after = with_flow(state, -60_000 * UNIT, nav_minor=58_000 * UNIT, units=CAPITAL)
+    assert (amount, after.performance_minor) == (2_000 * UNIT, 0)
+
+
 @pytest.mark.parametrize(
     ("nav", "units"), [(0, 1.0), (-5, 1.0), (5, 0.0)], ids=["worthless", "in debt", "no unit"]
 )
-def test_a_flow_without_a_price_charges_nothing(nav: int, units: float) -> None:
-    assert with_flow(BEGUN, 5 * UNIT, nav_minor=nav, units=units) == (0, BEGUN)
+@pytest.mark.parametrize("flow", [5 * UNIT, -5 * UNIT], ids=["deposit", "withdrawal"])
+def test_a_flow_without_a_price_charges_nothing(nav: int, units: float, flow: int) -> None:
+    state = msgspec.structs.replace(BEGUN, performance_minor=UNIT)
+    assert with_flow(state, flow, nav_minor=nav, units=units) == (0, state)
+
+
+@pytest.mark.parametrize("nav", [90_000, 100_000], ids=["below", "at"])
+def test_a_deposit_up_to_the_mark_leaves_it(nav: int) -> None:
+    assert with_flow(BEGUN, 5 * UNIT, nav_minor=nav * UNIT, units=CAPITAL) == (0, BEGUN)
 
 
 def test_crystallising_is_due_after_as_many_days_as_configured() -> None:
@@ -208,6 +221,7 @@ def test_a_fund_without_units_crystallises_nothing() -> None:
 
 def test_a_fund_charges_nothing_unless_it_says_so() -> None:
     assert (FeeSettings().management_fee_bps, FeeSettings().performance_fee_pct) == (0, 0.0)
+    assert FeeSettings().crystallise_every_days == 30
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,26 @@ def test_of_very_many_strategies_the_largest_are_compared(monkeypatch: pytest.Mo
     rising = list(range(30))
     series = {"small": rising, "large": [900 * value for value in rising], "b": [900, -900] * 15}
     assert done(worst_pair(series, 0.5)) is None
+    series["z"] = [1_000 * value for value in rising]
+    found = done(worst_pair(series, 0.5))
+    assert found is not None
+    assert {found.first, found.second} == {"large", "z"}
+    del series["z"]
     monkeypatch.setattr(risk, "CORRELATED_MAX", 3)
     found = done(worst_pair(series, 0.5))
     assert found is not None
     assert {found.first, found.second} == {"small", "large"}
+
+
+def test_equal_results_in_all_sessions_correlate_with_nothing() -> None:
+    series = {"flat": [7] * 20, "also flat": [7] * 20, "idle": [0] * 20, "rising": list(range(20))}
+    assert done(worst_pair(series, -2.0)) is None
+
+
+def test_the_pairs_are_compared_in_pieces() -> None:
+    series = {f"s{number}": [number, 1, -1] * 10 for number in range(100)}
+    pieces = len(list(worst_pair(series, 2.0)))
+    assert pieces > 100 * 99 / 2 / risk.PAIRS_AT_ONCE
 
 
 def test_a_strategy_that_was_away_begins_anew_and_old_sessions_are_forgotten() -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
 from fundops.actors.calendar import End, calendar_of
-from fundops.actors.oversight.closing import begin, ends, had_tick
+from fundops.actors.oversight.closing import begin, close, ends, had_tick, nav_minor, taken
 from fundops.actors.oversight.fees import FeeSettings, FeeState
-from fundops.actors.oversight.schema import Memory, kept, must_remember, read_back
+from fundops.actors.oversight.schema import Ending, Memory, kept, must_remember, read_back
 from fundops.actors.oversight.settings import OversightSettings
 from fundops.runtime import ConfigError, at_once
 from fundops.wire.controller import StrategyStatus
@@ -118,6 +118,11 @@ def test_named_sessions_switch_the_configured_calendar_off() -> None:
     ]
     named = msgspec.structs.replace(MEMORY, session="2026-03-02", named=True)
     assert due(named, "2026-03-30 00:00:00") == []
+
+
+def test_the_first_named_session_began_with_the_fund() -> None:
+    [end] = due(MEMORY, "2026-03-01 00:00:00", "2026-03-02")
+    assert end == End("2026-03-02", MEMORY.since_us, MEMORY.since_us + 1), "the clock went back"
 
 
 def test_a_tick_at_the_end_counts_and_one_at_the_begin_does_not() -> None:
@@ -228,6 +233,49 @@ def test_missed_sessions_pay_on_the_nav_of_the_last_tick() -> None:
     assert after.fees.management_minor == 5 * UNIT, "today's share goes on"
     assert [read_back(ending.statuses) for ending in after.ending] == [(status,), (), ()]
     assert [ending.marks for ending in after.ending] == [True, False, False]
+    assert [ending.at_us for ending in after.ending] == [end.at_us for end in found]
+
+
+def test_nav_is_the_capital_until_the_first_look_and_nothing_once_all_was_withdrawn() -> None:
+    assert nav_minor(Memory(), 100 * UNIT) == 100 * UNIT
+    assert nav_minor(Memory(guard=GuardState(peak_per_unit=1.2)), 100 * UNIT) == 0
+
+
+@pytest.mark.parametrize(
+    ("promotion", "ledger", "left"),
+    [
+        (False, False, []),
+        (True, False, [(True, False)]),
+        (False, True, [(False, True)]),
+        (True, True, [(True, True)]),
+    ],
+    ids=["neither", "promotion", "ledger", "both"],
+)
+def test_an_ended_session_waits_for_the_enabled_consumers_alone(
+    promotion: bool, ledger: bool, left: list[tuple[bool, bool]]
+) -> None:
+    settings = OversightSettings(promotion_enabled=promotion, ledger_enabled=ledger)
+    [end] = due(MEMORY, "2026-03-03 00:00:00")
+    figures = at_once(kept((StrategyStatus("a", "running", equity=5),)))
+    after, [line] = close(MEMORY, settings, end, figures, nav_minor=UNIT)
+    assert [(ending.sample, ending.marks) for ending in after.ending] == left
+    assert line.rows[0][1:3] == ("2026-03-02", UNIT)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("sample", "marks"), ("marks", "sample")], ids=["sample", "marks"]
+)
+def test_an_ended_session_stays_until_both_consumers_have_taken_it(
+    first: Literal["sample", "marks"], second: Literal["sample", "marks"]
+) -> None:
+    monday, tuesday = (
+        Ending(session, missed=False, sample=True, marks=True)
+        for session in ("2026-03-02", "2026-03-03")
+    )
+    half = taken(Memory(ending=(monday, tuesday)), "2026-03-02", first)
+    assert half.ending == (msgspec.structs.replace(monday, **{first: False}), tuesday)
+    assert taken(half, "2026-03-02", first) == half
+    assert taken(half, "2026-03-02", second).ending == (tuesday,)
 
 
 def test_figures_that_cannot_be_stored_are_left_out_of_the_record() -> None:

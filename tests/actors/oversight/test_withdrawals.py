@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fundops.actors.host import Heard
+from fundops.actors.oversight.closing import leaving_with, with_flows
 from fundops.actors.oversight.fees import FeeSettings, FeeState
 from fundops.actors.oversight.round import Round
 from fundops.actors.oversight.schema import Memory
@@ -17,7 +18,7 @@ from fundops.actors.oversight.steps.withdrawals import withdrawn
 from fundops.runtime import ActorCrashed, FundopsError
 from fundops.wire.errors import InsufficientFunds, OutcomeUnknown
 from fundops.wire.guard import GuardState
-from fundops.wire.ledger import LedgerTotals, PostMany, ReadTotals, Withdraw
+from fundops.wire.ledger import ExternalFlow, LedgerTotals, PostMany, ReadTotals, Withdraw
 
 UNIT = 10**8
 NOW_US = 1_767_571_200_000_000
@@ -70,3 +71,43 @@ async def test_a_withdrawal_stays_in_the_record_until_its_outcome_is_known(
     # Left out, the fee of the same units would be charged twice, or of the next ones never.
     assert effects.memory.leaving == (effects.stored.leaving if waits else None)
     assert effects.memory.fees == fees
+
+
+def test_a_withdrawal_that_costs_no_fee_has_nothing_to_note() -> None:
+    guard = GuardState(external_minor=50_000 * UNIT, units=50_000.0 * UNIT, nav_minor=58_000 * UNIT)
+    memory = Memory(guard=guard, fees=FeeState(at_us=NOW_US, crystallised_us=NOW_US))
+    for percent, noted in ((0.0, False), (20.0, True)):
+        settings = OversightSettings(ledger_enabled=True, fees=FeeSettings(0, percent))
+        found = leaving_with(memory, settings, 5_800 * UNIT, "w", NOW_US)
+        assert (found is not None) is noted
+
+
+@pytest.mark.parametrize(("seq", "waits"), [(6, True), (7, False)])
+def test_a_withdrawal_is_seen_with_the_totals_that_contain_it(seq: int, waits: bool) -> None:
+    paid, left = 5_800 * UNIT, 50_000 * UNIT
+    guard = GuardState(external_minor=left, units=1.0 * left, nav_minor=left, seq=5)
+    memory = Memory(guard=guard, redeemed={7: paid})
+    external = left if waits else left - paid
+
+    def seen(memory: Memory) -> Memory:
+        after, _ = with_flows(
+            memory, OversightSettings(), (), external_minor=external, seq=seq, now_us=NOW_US
+        )
+        return after
+
+    after = seen(memory)
+    assert after.redeemed == ({7: paid} if waits else {})
+    assert after.guard.nav_minor == external
+    assert seen(after) == after, "the same totals change nothing again"
+
+
+def test_the_fee_of_units_that_leave_counts_those_that_a_deposit_bought_before_them() -> None:
+    guard = GuardState(external_minor=100 * UNIT, units=100.0 * UNIT, nav_minor=100 * UNIT, seq=5)
+    settings = OversightSettings(ledger_enabled=True, fees=FeeSettings(0, 20.0))
+    flows = (ExternalFlow(6, 100 * UNIT, 0), ExternalFlow(8, -108 * UNIT, 20 * UNIT))
+    after, priced = with_flows(
+        Memory(guard=guard), settings, flows, external_minor=92 * UNIT, seq=8, now_us=NOW_US
+    )
+    assert [flow.nav_minor for flow in priced] == [100 * UNIT, 216 * UNIT]
+    # Of a gain of 20 the fee is 4, and half of all units leave.
+    assert [(fee.kind, fee.amount_minor) for fee in after.owed] == [("performance", 2 * UNIT)]

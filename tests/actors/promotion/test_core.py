@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fundops.actors.promotion import core, policy_of, with_gate
-from fundops.actors.promotion.capital import Capital
+from fundops.actors.promotion.capital import Capital, beyond_bound, excess_minor
 from fundops.actors.promotion.core import demoted, frozen, registered, retired
 from fundops.actors.promotion.criteria import Criterion, PromotionGate
 from fundops.actors.promotion.desk import snapshot as snapshot_of
@@ -403,6 +403,33 @@ def test_real_capital_is_nothing_then_a_hundredth_then_all() -> None:
     assert [rung.real_capital_cap for rung in THREE.rungs] == [0, 0, 1]
 
 
+def test_beyond_the_bound_those_that_entered_their_stage_last_have_no_real_capital() -> None:
+    def live(name: str, at_us: int, stage: PromotionStage = Scaled) -> Strategy:
+        return strategy(stage, at_us, id=name, name=name, budget_minor=400)
+
+    known = [live("a", T0 + 1), live("b", T0), live("c", T0 + 2), live("d", T0 + 1)]
+    paper = live("e", T0 + 3, Paper)
+    for bound_minor, beyond in (
+        (1_600, ""),
+        (1_599, "c"),
+        (1_200, "c"),
+        (1_199, "cd"),
+        (1, "abcd"),
+    ):
+        found = beyond_bound([paper, *known], GUARDED, Capital(bound_minor, 100.0))
+        assert found == set(beyond), "of one instant by name"
+
+
+@pytest.mark.parametrize(
+    ("others_minor", "excess"), [(600, 0), (601, 1), (1_000, 400), (1_500, 400)]
+)
+def test_capital_that_finds_no_room_is_at_most_that_of_the_strategy(
+    others_minor: int, excess: int
+) -> None:
+    subject = strategy(Scaled, budget_minor=400)
+    assert excess_minor(subject, GUARDED, Capital(1_000, 100.0), others_minor) == excess
+
+
 @pytest.mark.parametrize("to", [Small, Scaled, Paper])
 def test_no_stage_is_skipped_by_anybody(to: PromotionStage) -> None:
     subject, now_us = measured()
@@ -465,8 +492,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> No
     ("stage", "as_of_us", "field"),
     [
         (Shadow, T0, "stage"),
-        (Paper, T0 + 301_000_000, "as_of"),
-        (Paper, T0 - 301_000_000, "as_of"),
+        (Paper, T0 + 300_000_001, "as_of"),
+        (Paper, T0 - 300_000_001, "as_of"),
         (Paper, -(2**70), "as_of"),
     ],
 )
@@ -476,7 +503,7 @@ def test_only_the_current_stage_and_a_plausible_instant_are_evidence(
     with pytest.raises(MetricError) as refusal:
         check_evidence(strategy(), stage, as_of_us, T0)
     assert refusal.value.field == field
-    for near in (T0 - 299_000_000, T0, T0 + 299_000_000):
+    for near in (T0 - 300_000_000, T0, T0 + 300_000_000):
         check_evidence(strategy(), Paper, near, T0)
 
 

@@ -20,6 +20,7 @@ from fundops.actors.promotion import (
 from fundops.actors.promotion.evaluation import evaluate
 from fundops.actors.promotion.evidence import Record, variance_of, with_record
 from fundops.actors.promotion.limits import breach
+from fundops.actors.promotion.observation import value_of
 from fundops.actors.promotion.statistics import (
     deflated_sharpe_ratio,
     moments,
@@ -433,6 +434,15 @@ def test_a_recorded_series_is_judged_by_its_own_skew_and_kurtosis(name: str) -> 
     episode = msgspec.structs.replace(older.episode, measured={"sharpe": kept})
     told = judged(msgspec.structs.replace(older, episode=episode)).advisories
     assert told.psr == pytest.approx(probabilistic_sharpe_ratio(sharpe, 0, 10))
+
+
+def test_a_series_that_varies_again_has_a_sharpe_and_its_advisories() -> None:
+    subject, ppy = strategy(measured={}), LITERAL.sessions_per_year
+    for number, known in enumerate((False, True, False)):
+        returns = [0.01, 0.012, -0.004] if known else [0.01, 0.01, 0.01]
+        subject = with_record(subject, Record({"returns": returns}, T0 + number), ppy)
+        assert (value_of("sharpe", subject) is not None) is known
+        assert (judged(subject).advisories.psr is not None) is known
 
 
 # -- one value

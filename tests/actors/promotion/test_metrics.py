@@ -197,6 +197,14 @@ def test_one_session_or_constant_returns_have_no_sharpe_and_never_an_infinite_on
     assert "sharpe" not in track_of([100.0] * 10).metrics(252)
 
 
+def test_the_status_of_the_base_is_one_only_until_a_session_has_ended() -> None:
+    base = Reading(100.0, 100.0, 0, 0)
+    assert track_of([]).is_base(base)
+    assert not track_of([]).is_base(Reading(101.0, 100.0, 0, 0))
+    assert not track_of([]).seen(Reading(100.0, 100.0, 1, 0)).is_base(base)
+    assert not track_of([100.0]).is_base(base)
+
+
 def test_a_session_without_a_status_gives_no_sample() -> None:
     found = track_of([101.0]).missed("later")
     assert (found.sessions, found.session) == (1, "later")
@@ -233,15 +241,88 @@ def test_a_session_that_ended_in_another_stage_was_missed_in_this_one() -> None:
     assert track.max_drawdown == pytest.approx(1 - 0.96 * 47 / 48)
 
 
+def test_the_loss_of_a_session_goes_on_after_a_time_in_another_stage() -> None:
+    track = track_of([100.0]).seen(Reading(96.0, 100.0, 0, 0)).interrupted(Track(session="day 0"))
+    track = track.seen(Reading(48.0, 50.0, 0, 0)).seen(Reading(47.0, 50.0, 0, 0))
+    assert track.loss == pytest.approx(1 - 0.96 * 47 / 48)
+
+
 def test_the_return_of_a_missed_session_leaves_out_the_time_in_another_stage() -> None:
     track = track_of([100.0]).missed("day 1").seen(Reading(90.0, 100.0, 0, 0))
     track = track.interrupted(Track(session="day 1")).seen(Reading(45.0, 50.0, 0, 0))
     assert ended(track, "day 2").last_return == pytest.approx(-0.1)
 
 
+def test_an_episode_that_goes_on_leaves_out_the_trades_of_another_stage() -> None:
+    track = Track().seen(Reading(1_000.0, 1_000.0, 10, 5, 0.0, None, "a"))
+    track = track.seen(Reading(1_100.0, 1_000.0, 14, 8, 100.0, None, "a")).interrupted(Track())
+    resumed = track.seen(Reading(1_300.0, 1_000.0, 30, 20, 300.0, 0.0, "b"))
+    assert (resumed.trades, resumed.wins) == (4, 3)
+    track = resumed.seen(Reading(1_300.0, 1_000.0, 32, 21, 300.0, 0.0, "b"))
+    assert (track.trades, track.wins) == (6, 4)
+    # A restart forgets the profit that was made in the other stage, too.
+    track = resumed.seen(Reading(1_000.0, 1_000.0, 1, 1, 0.0, 0.0, "c"))
+    assert (track.trades, track.wins, track.max_drawdown) == (5, 4, 0.0)
+
+
 def test_an_opening_that_was_seen_late_outlives_a_crash() -> None:
     saved = track_of([100.0]).missed("day 1")
     assert saved.seen(Reading(100.0, 100.0, 0, 0)).is_worth_saving(saved)
+
+
+@pytest.mark.parametrize(
+    ("equity", "worth"), [(40.0, False), (39.99, False), (39.9, True), (80.2, False), (100.2, True)]
+)
+def test_a_loss_of_the_session_or_a_peak_outlives_a_crash_from_a_tenth_of_a_percent(
+    equity: float, worth: bool
+) -> None:
+    # The drawdown was deeper in an earlier session.
+    track = track_of([20.0, 40.0]).seen(Reading(40.0, 100.0, 1, 0))
+    assert track.seen(Reading(equity, 100.0, 1, 0)).is_worth_saving(track) is worth
+
+
+def test_an_episode_goes_on_from_an_equity_of_nothing() -> None:
+    track = Track().seen(Reading(0.0, 0.0, 0, 0)).interrupted(Track())
+    track = track.seen(Reading(50.0, 50.0, 0, 0)).seen(Reading(45.0, 50.0, 0, 0))
+    assert (track.opening, track.loss) == pytest.approx((50.0, 0.1))
+    resumed = ended(Track().seen(Reading(0.0, 0.0, 0, 0)).interrupted(Track()), "day 0")
+    resumed = ended(resumed.seen(Reading(50.0, 50.0, 0, 0)), "day 1")
+    assert (resumed.last_return, resumed.breaches) == (0.0, (False,))
+
+
+def test_a_total_loss_in_a_session_that_began_with_nothing_ends_with_it() -> None:
+    track = Track().seen(Reading(0.0, 0.0, 0, 0)).seen(Reading(-5.0, 0.0, 0, 0))
+    assert track.loss == 1.0
+    assert ended(track, "day 0").seen(Reading(100.0, 100.0, 0, 0)).loss == 0.0
+
+
+@given(st.lists(st.floats(0.5, 1.5), max_size=9))
+def test_a_small_equity_is_measured_as_a_large_one(values: list[float]) -> None:
+    def of(scale: float) -> Track:
+        track = Track().seen(Reading(scale, scale, 0, 0))
+        for number, value in enumerate(values):
+            track = track.seen(Reading(value * scale, scale, 0, 0))
+            track = ended(track, f"{number}") if number % 2 else track.interrupted(track)
+        return track
+
+    small, large = of(1e-3), of(1e6)
+    assert small.max_drawdown == pytest.approx(large.max_drawdown)
+    assert (small.loss, small.mean) == pytest.approx((large.loss, large.mean))
+    assert small.breaches == large.breaches
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_session_without_a_sample_has_ended_too(measured: bool) -> None:
+    before = Track() if measured else track_of([101.0])
+    after = before.ended("later", measured=measured, soft_drawdown=None, remembered=5)
+    assert after == msgspec.structs.replace(before, session="later")
+
+
+def test_a_session_that_began_with_nothing_has_no_return() -> None:
+    track = ended(Track().seen(Reading(0.0, 0.0, 0, 0)), "day 0")
+    assert (track.sessions, track.session) == (0, "day 0")
+    track = track.seen(Reading(100.0, 100.0, 0, 0)).seen(Reading(110.0, 100.0, 0, 0))
+    assert ended(track, "day 1").last_return == pytest.approx(0.1)
 
 
 def test_only_the_last_few_breaches_are_remembered_and_the_limit_itself_is_none() -> None:
@@ -351,7 +432,9 @@ def test_a_new_run_counts_from_zero_though_its_count_is_higher() -> None:
     track = track.seen(Reading(100.0, 100.0, 9, 3, run="a"))
     track = track.seen(Reading(100.0, 100.0, 10, 4, run="b"))
     assert (track.trades, track.wins) == (14, 6)
-    assert track.seen(Reading(100.0, 100.0, 11, 4, run=None)).trades == 15
+    track = track.seen(Reading(100.0, 100.0, 11, 4, run=None))
+    assert track.trades == 15
+    assert track.seen(Reading(100.0, 100.0, 12, 5, run="c")).trades == 27
 
 
 def test_a_count_of_wins_that_falls_alone_is_a_correction() -> None:
@@ -410,6 +493,47 @@ def test_an_equity_of_a_broker_does_not_forget_with_the_counters() -> None:
     track = Track().seen(Reading(1_200.0, 1_000.0, 9, 5, 200.0, 0.0, "a"))
     track = track.seen(Reading(1_250.0, 1_000.0, 0, 0, 0.0, 0.0, "b"))
     assert (track.max_drawdown, track.peak) == (0.0, 1_250.0)
+
+
+def test_a_fall_at_a_restart_counts_with_an_equity_of_a_broker() -> None:
+    track = Track().seen(Reading(1_200.0, 1_000.0, 9, 5, 200.0, 0.0, "a"))
+    track = track.seen(Reading(1_150.0, 1_000.0, 0, 0, 0.0, 0.0, "b"))
+    assert track.max_drawdown == pytest.approx(50 / 1_200)
+
+
+@pytest.mark.parametrize(
+    ("before", "added_up"), [(100.0, True), (0.0, False)], ids=["now it does", "now it does not"]
+)
+def test_the_last_status_tells_whether_the_equity_adds_up(before: float, added_up: bool) -> None:
+    base = 1_000.0 + before
+    track = Track().seen(Reading(base, 1_000.0, 0, 0, 0.0, 0.0, "a"))
+    profit = 200.0 if added_up else 300.0
+    track = track.seen(Reading(1_000.0 + profit, 1_000.0, 9, 5, 200.0, 0.0, "a"))
+    track = track.seen(Reading(1_000.0, 1_000.0, 0, 0, 0.0, 0.0, "b"))
+    assert track.max_drawdown == pytest.approx(0.0 if added_up else 300 / 1_300)
+
+
+def test_a_restart_right_after_the_first_status_is_one() -> None:
+    track = Track().seen(Reading(1_200.0, 1_000.0, 9, 5, 200.0, 0.0, "a"))
+    track = track.seen(Reading(1_050.0, 1_000.0, 10, 6, 50.0, 0.0, "b"))
+    assert (track.trades, track.wins, track.max_drawdown) == (10, 6, 0.0)
+
+
+def test_a_profit_is_known_as_realized_though_the_equity_stays() -> None:
+    track = Track().seen(Reading(1_100.0, 1_000.0, 9, 5, 0.0, 100.0, "a"))
+    track = track.seen(Reading(1_100.0, 1_000.0, 9, 5, 100.0, 0.0, "a"))
+    track = track.seen(Reading(1_000.0, 1_000.0, 9, 5, 0.0, 0.0, "b"))
+    assert track.max_drawdown == 0.0
+
+
+@pytest.mark.parametrize(
+    ("realized", "unrealized", "adds_up"),
+    [(40.0, 60.0, True), (40.0, 61.0, False), (None, 60.0, False), (40.0, None, False)],
+)
+def test_an_equity_adds_up_to_figures_that_are_all_known(
+    realized: float | None, unrealized: float | None, adds_up: bool
+) -> None:
+    assert Reading(1_100.0, 1_000.0, 0, 0, realized, unrealized).adds_up is adds_up
 
 
 # -- records of earlier versions
