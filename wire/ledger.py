@@ -750,6 +750,7 @@ class ExternalFlow(msgspec.Struct, frozen=True):
     # As those of `LedgerTotals`, before the entry.
     earned_minor: int
     converted_minor: int | None = 0
+    reverses: bool = False  # it takes an earlier flow back
 
 
 class LedgerPosition(msgspec.Struct, frozen=True):

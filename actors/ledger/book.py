@@ -383,7 +383,8 @@ class Draft:
         # anew; such an entry has no legs.
         if legs or not (lots or isinstance(event, _MAY_HAVE_NO_LEGS)):
             check_balanced(legs)
-        flow = flow_among(legs, self.seq + 1, self)
+        kind = kind_of(type(event))
+        flow = flow_among(legs, self.seq + 1, kind, self)
         self._add(legs)
         described = correction is None and type(event) in SELF_DESCRIBING
         entry = Entry(
@@ -391,7 +392,7 @@ class Draft:
             key=key,
             recorded_us=recorded_us,
             day=day,
-            kind=kind_of(type(event)),
+            kind=kind,
             strategy=event.strategy,
             reverses=plan.reverses,
             memo=memo_of(event) or (correction.memo if correction else ""),

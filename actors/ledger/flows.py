@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final, NamedTuple, Protocol
 
-from ...wire.ledger import ExternalFlow
+from ...wire.ledger import ExternalFlow, Reverse
 from .accounts import CONVERSIONS, EXTERNAL, FEES, REVENUE, WORTH, worth_at
-from .entry import BalanceKey, Posting
+from .entry import BalanceKey, Posting, kind_of
 
 __all__ = [
     "EARNED",
@@ -28,6 +28,7 @@ __all__ = [
 FLOWS_KEPT: Final = 100
 # The accounts of the fund's own P&L, without its fees.
 EARNED: Final = REVENUE - FEES
+REVERSAL: Final = kind_of(Reverse)
 
 
 class Priced(Protocol):
@@ -85,12 +86,15 @@ def others_worth(worths: Mapping[str, int], prices: Mapping[str, Priced]) -> int
     return worth_at(worths, {asset: price.value for asset, price in prices.items()})
 
 
-def flow_among(legs: Iterable[Posting], seq: int, before: Balanced) -> ExternalFlow | None:
+def flow_among(
+    legs: Iterable[Posting], seq: int, kind: str, before: Balanced
+) -> ExternalFlow | None:
     """The flow among the legs of entry `seq`, which `before` does not have yet; None: no flow."""
     amount = _paid_in(legs, before.currency)
     if not amount:
         return None
-    return ExternalFlow(seq, amount, earned_by_fund(before), converted_by_fund(before))
+    earned, converted = earned_by_fund(before), converted_by_fund(before)
+    return ExternalFlow(seq, amount, earned, converted, kind == REVERSAL)
 
 
 class Moved(NamedTuple):
@@ -119,7 +123,7 @@ def flows_of(newest_first: Iterable[Moved], after: Balanced) -> tuple[ExternalFl
             )
         amount = _paid_in(legs, after.currency)
         if amount:
-            found.append(ExternalFlow(seq, amount, earned, converted))
+            found.append(ExternalFlow(seq, amount, earned, converted, kind == REVERSAL))
     return tuple(reversed(found))
 
 

@@ -55,7 +55,7 @@ from .settings import OversightSettings
 from .showing import Showing
 from .steps import Ports, Step, over_without_step, steps_of
 from .steps.fees import FeesStep
-from .steps.withdrawals import withdrawn
+from .steps.withdrawals import settled, withdrawn
 
 __all__ = ["OversightActor"]
 
@@ -172,7 +172,8 @@ class OversightActor(DurableActor):
             await super().on_stop(reason)
 
     async def _remember_all(self) -> None:
-        self._post_management()
+        with suppress(FundopsError):  # a withdrawal that cannot be settled is by the next life
+            await self._post_management()
         tick = self._round
         guard = tick.memory.guard
         with suppress(ActorError):
@@ -287,7 +288,7 @@ class OversightActor(DurableActor):
     @handles(PostFees)
     async def post_fees(self, _: PostFees) -> None:
         """Book the management fee up to now. Refused as storage or ledger refuses it."""
-        self._post_management()
+        await self._post_management()
         memory = self._round.memory
         await self._remember(memory)
         self._round = replace(self._round, stored=memory)
@@ -298,7 +299,9 @@ class OversightActor(DurableActor):
             effects = await FeesStep(self._of_life).run(self._round)
             self._round = applied(self._round, effects)
 
-    def _post_management(self) -> None:
+    async def _post_management(self) -> None:
+        """Raises: `FundopsError` while a withdrawal whose answer was lost cannot be settled."""
+        self._round = applied(self._round, await settled(self._of_life, self._round))
         if self._clock_watch.is_suspect():
             return  # an instant of a wrong clock is no end of an accrual
         now_us = self._clock.now_us()

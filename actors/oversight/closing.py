@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from itertools import groupby
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -184,17 +183,26 @@ def with_management(memory: Memory, settings: OversightSettings, now_us: int) ->
     fee = fees.accrue(memory.fees, settings.fees, now_us, nav_minor=memory.guard.nav_minor)
     amount, fee = fees.post_management(fee)
     after = msgspec.structs.replace(memory, fees=fee)
-    return _owing(after, settings, Owed("management", amount, _between(now_us)))
+    return _owing(after, settings, Owed("management", amount, _between(now_us, 0)))
 
 
 def leaving_with(
-    memory: Memory, settings: OversightSettings, amount_minor: int, key: str, now_us: int
+    memory: Memory,
+    settings: OversightSettings,
+    amount_minor: int,
+    key: str,
+    totals: LedgerTotals,
+    now_us: int,
 ) -> Leaving | None:
     """The fees that are booked with a withdrawal: the management fee in full, the performance fee
-    of the units that leave. None: there are none.
+    of the units that leave. None: there are none, or the guard has not seen all that the ledger
+    has; then its next look prices the withdrawal, and the fee is booked after it.
     """
     guard = memory.guard
-    if not guard.units:
+    unseen = earned_minor(with_earned(memory, totals)) != guard.earned_minor or any(
+        flow.seq > (guard.seq or 0) for flow in totals.flows
+    )
+    if not guard.units or unseen:
         return None
     net = _net_minor(memory)
     fee = fees.accrue(memory.fees, settings.fees, now_us, nav_minor=guard.nav_minor)
@@ -203,7 +211,7 @@ def leaving_with(
     performance, fee = fees.with_flow(
         fee, -amount_minor, nav_minor=memory.guard.nav_minor, units=guard.units
     )
-    session = _between(now_us)
+    session = _between(now_us, totals.entries)
     owed = (Owed("management", management, session), Owed("performance", performance, session))
     due = tuple(fee for fee in owed if fee.amount_minor)
     return Leaving(key, amount_minor, due, fee) if due else None
@@ -219,10 +227,12 @@ def left(memory: Memory, leaving: Leaving, seq: int) -> Memory:
     )
 
 
-def _between(now_us: int) -> str:
-    """The name of a fee between two ends of sessions, for its key."""
+def _between(now_us: int, entry: int) -> str:
+    """The name of a fee between two ends of sessions, for its key: several flows of one instant
+    have a fee each, and `entry` of the journal tells them apart.
+    """
     day = dt.datetime.fromtimestamp(now_us // 1_000_000, dt.UTC).date().isoformat()
-    return f"{day}:{now_us}"
+    return f"{day}:{now_us}:{entry}"
 
 
 def with_flows(
@@ -248,19 +258,30 @@ def with_flows(
     rest = external_minor - guard.external_minor - sum(flow.amount_minor for flow in new)
     paid = {of for of in memory.redeemed if of <= seq and of not in one_by_one}
     steps = [(0, rest, guard.earned_minor, paid)]
-    # A correction is two flows, and no P&L lies between the two.
-    for earned_minor, together in groupby(new, key=lambda flow: flow.earned_minor):
-        group = tuple(together)
+    for group in _one_by_one(new):
         amount = sum(flow.amount_minor for flow in group)
         booked = {flow.seq for flow in group if flow.seq in memory.redeemed}
-        steps.append((group[-1].seq, amount, earned_minor, booked))
+        steps.append((group[-1].seq, amount, group[0].earned_minor, booked))
     priced = list[PricedFlow]()
     for last, amount, earned_minor, booked in steps:
         memory = _earned(memory, settings, earned_minor)
         if last:
             priced.append(PricedFlow(amount, memory.guard.nav_minor, last))
-        memory = _with_flow(memory, settings, amount, booked, now_us)
+        session = _between(now_us, last)
+        memory = _with_flow(memory, settings, amount, booked, session)
     return memory, tuple(priced)
+
+
+def _one_by_one(flows: Iterable[ExternalFlow]) -> list[list[ExternalFlow]]:
+    """Each flow by itself, but for a correction: it takes a flow back and puts one in its place."""
+    found: list[list[ExternalFlow]] = []
+    for flow in flows:
+        last = found[-1][-1] if found else None
+        if last is not None and last.reverses and flow.seq == last.seq + 1:
+            found[-1].append(flow)
+        else:
+            found.append([flow])
+    return found
 
 
 def with_earned(memory: Memory, totals: LedgerTotals) -> Memory:
@@ -293,11 +314,11 @@ def _earned(memory: Memory, settings: OversightSettings, earned_minor: int) -> M
 
 
 def _with_flow(
-    memory: Memory, settings: OversightSettings, amount_minor: int, booked: Set[int], now_us: int
+    memory: Memory, settings: OversightSettings, amount_minor: int, booked: Set[int], session: str
 ) -> Memory:
     """The memory after a flow at its NAV; `booked` are the withdrawals in it whose fee is booked.
 
-    Their units have left the fees already.
+    Their units have left the fees already. `session` names the fee of the others.
     """
     guard, redeemed = memory.guard, _redeemed_minor(memory)
     final, fee = fees.with_flow(
@@ -317,7 +338,7 @@ def _with_flow(
             units=after_flow(guard.units, guard.nav_minor, guard.price, amount_minor),
         ),
     )
-    return _owing(after, settings, Owed("performance", final, _between(now_us)))
+    return _owing(after, settings, Owed("performance", final, session))
 
 
 def taken(memory: Memory, session: str, consumer: Literal["sample", "marks"]) -> Memory:

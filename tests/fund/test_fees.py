@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fundops.actors.oversight.steps import withdrawals
 from fundops.runtime import ActorError, VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
-from fundops.wire.controller import StrategyStatus
+from fundops.wire.controller import CashEvent, StrategyStatus
 from fundops.wire.errors import InsufficientFunds
 from fundops.wire.ledger import Entry, PostMany
 
@@ -259,3 +263,119 @@ async def test_units_that_leave_pay_for_a_profit_that_the_guard_has_not_seen(bet
         assert float(status.total_fees) == pytest.approx(4_000, abs=0.01)
         assert float(status.nav) == pytest.approx(72_000, abs=0.01)
         assert status.drawdown_pct == pytest.approx(0, abs=1e-6)
+
+
+# -- several flows between two ticks
+
+
+async def _after(
+    flows: Sequence[int], ticks: Sequence[bool], bank: bool = False
+) -> tuple[Decimal, ...]:
+    """Booked fees, all fees, NAV and drawdown after these flows, with ticks behind some of them."""
+    async with fund(100_000, performance_fee_pct=20) as world:
+        world.controller.set("s", realized_pnl=50_000)
+        await world.fund.ledger.record_profit(50_000, strategy="s")
+        await world.tick()
+        for number, (amount, tick) in enumerate(zip(flows, ticks, strict=True)):
+            if bank:
+                cash = world.controller.cash_event_list
+                at_us, place = world.clock.now_us(), f"{number:03}"
+                event = CashEvent(place, "other", D(amount), at_us, cursor=place)
+                cash.append(replace(event, kind="deposit" if amount > 0 else "withdrawal"))
+            else:
+                act = world.fund.ledger.deposit if amount > 0 else world.fund.ledger.withdraw
+                await act(abs(amount), key=f"flow {number}")
+            if tick:
+                world.clock.advance(1)
+                await world.tick()
+        for _ in range(3):
+            world.clock.advance(1)
+            await world.tick()
+        status = await world.fund.status()
+        booked = sum((amount for _, amount, _ in await fees(world)), D(0))
+        return booked, status.total_fees, status.nav, D(status.drawdown_pct)
+
+
+SEVERAL = (
+    (140_000, -140_000),
+    (1_000_000, -500_000),
+    (-70_000, -70_000),
+    (-70_000, -60_000),
+    (-46_000, -46_000, -46_000),
+    (-70_000, 70_000),
+    (-14_000, -14_000),
+)
+
+
+@pytest.mark.parametrize("bank", [False, True], ids=["by hand", "by the bank"])
+@pytest.mark.parametrize("flows", SEVERAL)
+async def test_several_flows_in_one_tick_pay_what_they_pay_in_several(
+    flows: tuple[int, ...], bank: bool
+) -> None:
+    together = await _after(flows, [False] * len(flows), bank)
+    apart = await _after(flows, [True] * len(flows), bank)
+    assert together == pytest.approx(apart, abs=D("0.000001"))
+    assert together[1] == pytest.approx(D(10_000), abs=D("0.000001"))
+    assert together[3] == 0
+
+
+@given(st.data())
+@settings(max_examples=15)
+def test_no_fee_depends_on_where_the_ticks_fall(data: st.DataObject) -> None:
+    flows, nav = [], 140_000
+    for _ in range(data.draw(st.integers(1, 6), label="flows")):
+        flow = data.draw(st.integers(-nav * 9 // 10, 200_000).filter(bool), label="flow")
+        flows.append(flow)
+        nav += flow
+    ticks = [data.draw(st.booleans(), label="tick") for _ in flows]
+    found = trio.run(_after, flows, ticks)
+    apart = trio.run(_after, flows, [True] * len(flows))
+    assert found == pytest.approx(apart, abs=D("0.00001"))
+
+
+async def test_each_of_two_withdrawals_of_one_instant_pays_its_own_fee() -> None:
+    async with fund(100_000, performance_fee_pct=20) as world:
+        world.controller.set("s", realized_pnl=50_000)
+        await world.fund.ledger.record_profit(50_000, strategy="s")
+        await world.tick()
+        at_us = world.clock.now_us()
+        world.controller.cash_event_list = [
+            CashEvent("a", "withdrawal", D(-14_000), at_us, cursor="1"),
+            CashEvent("b", "interest", D(100), at_us, cursor="2"),
+            CashEvent("c", "withdrawal", D(-14_000), at_us, cursor="3"),
+        ]
+        for _ in range(3):
+            world.clock.advance(1)
+            await world.tick()
+        amounts = [amount for _, amount, _ in await fees(world)]
+        assert amounts == pytest.approx([D(1_000), D("1001.586")], abs=D("0.001"))
+        assert len({key for *_, key in await fees(world)}) == 2
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["answered", "lost"])
+async def test_a_withdrawal_whose_answer_was_lost_is_settled_before_the_session_ends(
+    monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    settings = {"performance_fee_pct": 20, "crystallise_every_days": 1}
+    async with fund(1_000_000, **settings) as world:
+        world.clock.advance(DAY_S)
+        await world.tick()
+        world.clock.advance(DAY_S - world.clock.now_us() / 1e6 % DAY_S - 10)
+        world.controller.set("s", realized_pnl=100_000)
+        await world.tick()
+
+        def losing(events: Any) -> Any:
+            world.fund.drill("oversight")
+            return PostMany(events)
+
+        with monkeypatch.context() as patch, suppress(ActorError):
+            if lost:
+                patch.setattr(withdrawals, "PostMany", losing)
+            await world.fund.ledger.withdraw(1_000, key="w")
+        for seconds in (20, 1, DAY_S, 1):
+            world.clock.advance(seconds)
+            await world.tick()
+        booked = sum((amount for _, amount, _ in await fees(world)), D(0))
+        status = await world.fund.status()
+        assert booked == status.total_fees == pytest.approx(D(20_000), abs=D("0.000001"))
+        assert status.drawdown_pct == 0

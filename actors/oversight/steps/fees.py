@@ -10,10 +10,9 @@ from msgspec.structs import replace
 from ....wire.errors import IdempotencyConflict
 from ....wire.ledger import ReadTotals
 from ..fees import charge_of
-from ..round import Effects, Round, applied, joined
+from ..round import Effects, Round
 from ..settings import OversightSettings
 from .step import Step
-from .withdrawals import settled
 
 __all__ = ["FeesStep", "OwedFeesStep"]
 
@@ -57,8 +56,3 @@ class OwedFeesStep(FeesStep):
 
     NAV counts a fee as booked by the ledger's totals, and as owed by the record.
     """
-
-    async def run(self, tick: Round) -> Effects:
-        """Settle a withdrawal whose answer was lost, then book. Raises: `FundopsError`."""
-        found = await settled(self.ports, tick)
-        return joined(found, await super().run(applied(tick, found)))

@@ -15,6 +15,7 @@ from ...calendar import End, calendar_of
 from .. import closing, schema
 from ..round import Effects, Round, applied, joined, nav_minor, paid_in_minor
 from .step import Ports, Step
+from .withdrawals import settled
 
 __all__ = ["CloseStep", "SessionsStep"]
 
@@ -30,9 +31,15 @@ class SessionsStep(Step):
         self._calendar = calendar_of(ports.settings.session)
 
     async def run(self, tick: Round) -> Effects:
-        """Find the sessions that this tick ends."""
+        """Find the sessions that this tick ends.
+
+        A withdrawal whose answer was lost is settled first: it is to change the fees as they were
+        then. Raises: `FundopsError` while that cannot be; then no session ends.
+        """
+        found = await settled(self.ports, tick)
         if tick.suspect:
-            return Effects()
+            return found
+        tick = applied(tick, found)
         settings, memory = self.ports.settings, tick.memory
         due = closing.ends(
             memory,

@@ -59,12 +59,9 @@ async def _leaving(ports: Ports, tick: Round, event: Withdraw) -> Leaving | None
     except AmountError:
         return None
     totals = await ports.ask("ledger", ReadTotals())
-    earned = closing.earned_minor(closing.with_earned(tick.memory, totals))
-    if earned != tick.memory.guard.earned_minor:
-        # The guard prices it with that P&L at its next look, and the fee is booked after it.
-        return None
-    now_us = ports.clock.now_us()
-    leaving = closing.leaving_with(tick.memory, ports.settings, amount, event.key, now_us)
+    leaving = closing.leaving_with(
+        tick.memory, ports.settings, amount, event.key, totals, ports.clock.now_us()
+    )
     if leaving is None or await _seq_of(ports, event.key) is not None:
         return None
     return leaving

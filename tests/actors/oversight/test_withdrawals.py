@@ -78,7 +78,8 @@ def test_a_withdrawal_that_costs_no_fee_has_nothing_to_note() -> None:
     memory = Memory(guard=guard, fees=FeeState(at_us=NOW_US, crystallised_us=NOW_US))
     for percent, noted in ((0.0, False), (20.0, True)):
         settings = OversightSettings(ledger_enabled=True, fees=FeeSettings(0, percent))
-        found = leaving_with(memory, settings, 5_800 * UNIT, "w", NOW_US)
+        totals = LedgerTotals(0, 0, 0, 1, {}, (), {})
+        found = leaving_with(memory, settings, 5_800 * UNIT, "w", totals, NOW_US)
         assert (found is not None) is noted
 
 
