@@ -23,7 +23,7 @@ from fundops.actors.alert import AlertActor, ChannelActor
 from fundops.actors.alert.delivery import LogDelivery, WebhookDelivery
 from fundops.actors.alert.secret_url import SecretUrl
 from fundops.actors.guard import GuardActor, Leases
-from fundops.actors.guard.drawdown import WARN_AT
+from fundops.actors.guard.limits import WARN_AT
 from fundops.actors.guard.marker import marker_of
 from fundops.actors.host import Host
 from fundops.actors.ledger import LedgerActor

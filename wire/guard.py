@@ -112,6 +112,7 @@ class GuardState(msgspec.Struct, frozen=True):
     opening_session: str | None = None  # the last one that ended when `opening_per_unit` was taken
     opening_per_unit: float = 0.0  # NAV per unit when the session that runs now began
     loss_session: str | None = None  # the daily loss was reached when this was the last that ended
+    loss_observed: bool = False  # mode observe told it, and held nothing back
     earned_minor: int = 0  # P&L that the ledger had booked without a strategy
     seq: int | None = None  # the ledger's last entry at the last look; None: not known
     strategies: Mapping[str, StrategyBook] = {}
@@ -192,6 +193,7 @@ class RestoreGuard(Request[GuardState], frozen=True):
 
     state: GuardState
     latch: KillStatus | None = None  # the switch as it is stored; None: never stored
+    told: bool = False  # the alert that it was engaged has been sent, and not resolved
 
 
 class KillStatus(msgspec.Struct, frozen=True):

@@ -226,6 +226,8 @@ class GuardActor(Actor):
             text = "engaged according to the database"
             found = KillStatus("ENGAGED", text, "fundops", self._clock.now_us())
             self._move(switch.Found(found))
+        if request.told:
+            self._switch = replace(self._switch, untold=False)
         if self._latch.engaged:
             self._pass()
         no_tick = Reason("lease", "no tick has renewed its lease")
@@ -265,7 +267,7 @@ class GuardActor(Actor):
         """
         self._pass()
         looking = core.look(
-            self._state,
+            replace(self._state, kill_state=self._kill.state),
             self._settings,
             request.statuses,
             request.terms,

@@ -12,6 +12,7 @@ from ...wire.shell import PERSON, shell_command
 from .switch import SwitchRules
 
 __all__ = [
+    "ENGAGED_KEY",
     "confirmed",
     "engaged",
     "paused_by_person",
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 RELEASE: Final = f"fundops kill-switch release {PERSON}"
-KEY: Final = "kill"
+ENGAGED_KEY: Final = "kill"
 
 
 def engaged(
@@ -31,7 +32,7 @@ def engaged(
     """The kill switch was engaged. `mover` is the strategy that lowered NAV most; "": none."""
     why = f"{status.reason}; {mover} lowered NAV most at that look" if mover else status.reason
     text = f"{why}. {_aftermath(status, rules, stopped)}"
-    return _critical("Kill switch activated", text, KEY)
+    return _critical("Kill switch activated", text, ENGAGED_KEY)
 
 
 def unconfirmed(status: KillStatus, rules: SwitchRules, stopped: Sequence[str]) -> AlertDraft:
@@ -56,7 +57,9 @@ def released(answer: Released, before: KillStatus, by: str, reason: str) -> Aler
         next_act="the next tick renews the leases; what was stopped waits for a person",
         undo="fundops kill-switch engage --reason TEXT",
     )
-    return resolved(Category.KILL_SWITCH, f"Kill switch released by {by}", KEY, message=text)
+    return resolved(
+        Category.KILL_SWITCH, f"Kill switch released by {by}", ENGAGED_KEY, message=text
+    )
 
 
 def _next_stop(answer: Released) -> str:

@@ -16,7 +16,7 @@ from ...wire.guard import FeeTerms, GuardState, KillStatus, Pause, PricedFlow, R
 from ...wire.money import from_minor
 from ...wire.promotion import EntitlementTerms
 from .daily import judge_daily_loss, opened
-from .drawdown import percent_below
+from .limits import OBSERVED, percent_below
 from .settings import GuardSettings
 from .silence import judge_silence
 from .strategies import Books, look_at_strategies, with_leavers
@@ -119,9 +119,11 @@ def look(
             kill = why
         else:
             emergency = why
-    if observing:
-        told, kill, kill_notes = _would_kill(told, kill)
+    if not observing or state.kill_state == "OFF":  # else it is engaged, by a person
+        told, kill_notes = _would_kill(told, kill if observing else None, observing=observing)
         silence_notes += kill_notes
+    if observing:
+        kill = None
     return Look(
         replace(
             told,
@@ -140,29 +142,29 @@ def look(
     )
 
 
-def _would_kill(state: GuardState, kill: str | None) -> tuple[GuardState, None, list[AlertDraft]]:
-    """Mode observe: tell once that the kill switch would engage, and once that it no more would."""
+def _would_kill(
+    state: GuardState, kill: str | None, *, observing: bool
+) -> tuple[GuardState, list[AlertDraft]]:
+    """Tell once that mode observe kept the kill switch from engaging, and once that it no more
+    does. `kill` None: nothing would engage it, or it does.
+    """
     if (kill is not None) == state.would_kill:
-        return state, None, []
-    note = (
-        resolved(Category.KILL_SWITCH, "Kill switch would no longer engage", "kill")
-        if kill is None
-        else AlertDraft(
-            Level.CRITICAL,
-            Category.KILL_SWITCH,
-            "Kill switch would engage",
-            f"{kill}; mode is observe, so the leases and the engine go on",
-            None,
-            "kill",
-        )
-    )
-    return replace(state, would_kill=kill is not None), None, [note]
+        return state, []
+    key = f"{OBSERVED}kill"
+    if kill is None:
+        title = "would no longer engage" if observing else "engages from now on, in mode act"
+        note = resolved(Category.KILL_SWITCH, f"Kill switch {title}", key)
+    else:
+        text = f"{kill}; mode is observe, so the leases and the engine go on"
+        title = "Kill switch would engage"
+        note = AlertDraft(Level.CRITICAL, Category.KILL_SWITCH, title, text, None, key)
+    return replace(state, would_kill=kill is not None), [note]
 
 
 def rearmed(state: GuardState, *, keep_peak: bool) -> GuardState:
     """The memory after a release: the drawdown begins anew, or the peak stays."""
     peak = state.peak_per_unit if keep_peak else state.per_unit
-    return replace(state, peak_per_unit=peak, breaches=0, warned=False, kill_state="OFF")
+    return replace(state, peak_per_unit=peak, breaches=0, kill_state="OFF")
 
 
 def released(state: GuardState, status: KillStatus) -> Released:

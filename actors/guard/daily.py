@@ -12,10 +12,12 @@ from msgspec.structs import replace
 
 from ...wire.alert import AlertDraft, Category, Level, resolved
 from ...wire.guard import GuardState
+from .limits import OBSERVED
 
 __all__ = ["DailyLoss", "judge_daily_loss", "opened"]
 
 KEY = "daily"
+OBSERVED_KEY = f"{OBSERVED}{KEY}"
 
 
 class DailyLoss(NamedTuple):
@@ -44,8 +46,13 @@ def judge_daily_loss(
     state: GuardState, per_unit: float, session: str, limit_pct: float | None, *, observing: bool
 ) -> DailyLoss:
     """Whether the loss since the opening has reached the limit in this session; None: no limit."""
-    if state.loss_session is not None and state.loss_session != session:
-        over = resolved(Category.RISK_LIMIT, "A new session lifts the daily loss limit", KEY)
+    of_observing = state.loss_observed and not observing
+    if state.loss_session is not None and (state.loss_session != session or of_observing):
+        title = "A new session lifts the daily loss limit"
+        if state.loss_session == session:
+            title = "The daily loss limit is in force from now on, in mode act"
+        key = OBSERVED_KEY if state.loss_observed else KEY
+        over = resolved(Category.RISK_LIMIT, title, key)
         judged = judge_daily_loss(
             replace(state, loss_session=None), per_unit, session, limit_pct, observing=observing
         )
@@ -65,6 +72,6 @@ def judge_daily_loss(
         "Daily loss limit reached",
         f"{text}: real money {act} until the next session",
         None,
-        KEY,
+        OBSERVED_KEY if observing else KEY,
     )
-    return DailyLoss(replace(state, loss_session=session), (note,))
+    return DailyLoss(replace(state, loss_session=session, loss_observed=observing), (note,))

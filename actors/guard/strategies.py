@@ -19,8 +19,8 @@ from ...wire.guard import Pause, StrategyBook
 from ...wire.money import from_minor, minor_of_float
 from ...wire.promotion import EntitlementTerms
 from ...wire.shell import PERSON, shell_command
-from .drawdown import OVER_BELOW, WARN_AT, percent_below
 from .entitle import above, trades_real
+from .limits import OBSERVED, OVER_BELOW, WARN_AT, percent_below
 from .settings import GuardSettings
 
 __all__ = ["Books", "closed", "counters_confirmed", "look_at_strategies", "with_leavers"]
@@ -77,6 +77,9 @@ def look_at_strategies(
             alerts.append(
                 resolved(Category.GENERAL, f"{name} is listed again", f"left:{name}", name)
             )
+        if before.would_pause and not observing:
+            title = f"{name} is paused at its limit from now on, in mode act"
+            alerts.append(resolved(Category.DRAWDOWN, title, f"{OBSERVED}paused:{name}", name))
         told = before.warned or before.would_pause
         lost_real = before.real and not after.real
         if not after.paused and (before.paused or (lost_real and told)):
@@ -146,7 +149,7 @@ def closed(name: str, why: str) -> list[AlertDraft]:
     """The alerts that resolve those of a strategy; one whose key is not open stays silent."""
     return [
         resolved(Category.DRAWDOWN, f"{name} {why}", f"{topic}:{name}", name)
-        for topic in ("paused", "drawdown")
+        for topic in ("paused", f"{OBSERVED}paused", "drawdown")
     ]
 
 
@@ -326,7 +329,6 @@ def _judge_unacted(
     if book.would_pause:
         return judged, None, []
     text = f"{reason}; mode is observe, so its lease and the engine go on"
-    note = AlertDraft(
-        Level.WARNING, Category.DRAWDOWN, f"{name} would be paused", text, name, f"paused:{name}"
-    )
+    key = f"{OBSERVED}paused:{name}"
+    note = AlertDraft(Level.WARNING, Category.DRAWDOWN, f"{name} would be paused", text, name, key)
     return judged, None, [note]

@@ -80,6 +80,7 @@ class Switch(msgspec.Struct, frozen=True):
     asked: frozenset[str] | None = None
     looked: bool = False  # a look has told the running strategies to stop
     running: tuple[str, ...] = ()  # those that ran at the last look although they were told
+    untold: bool = False  # a file engaged it, and this life has not told so
     told_s: float | None = None  # when it was told last that the stop is not confirmed; None: never
     marked: bool = True  # False: the last write of the marker failed
     stored: KillStatus | None = None  # as it is in the database; None: never stored
@@ -307,7 +308,8 @@ def _found(switch: Switch, status: KillStatus) -> Step:
         # A person's "flatten" is one at once; what fundops itself concluded sells nothing.
         by_itself = status.by == "fundops" and switch.rules.action == "flatten"
         action = "halt" if by_itself else switch.rules.action
-    return _begun(switch, replace(as_found(status), action=action)), (EndLeases(),)
+    switch = _begun(switch, replace(as_found(status), action=action))
+    return replace(switch, untold=True), (EndLeases(),)
 
 
 def as_found(status: KillStatus) -> KillStatus:
@@ -459,7 +461,13 @@ def _unconfirmed(switch: Switch, status: KillStatus, problem: str, now_s: float)
 
 
 def _repeated(switch: Switch, now_s: float) -> Step:
-    return _told(switch, now_s) if switch.status.state == "UNCONFIRMED" else (switch, ())
+    """Tell what must be told and was not, or not of late."""
+    acts: tuple[Act, ...] = (TellEngaged(),) if switch.untold else ()
+    switch = replace(switch, untold=False)
+    if switch.status.state != "UNCONFIRMED":
+        return switch, acts
+    switch, tells = _told(switch, now_s)
+    return switch, (*acts, *tells)
 
 
 def _told(switch: Switch, now_s: float) -> Step:

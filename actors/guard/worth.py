@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from ...wire.alert import AlertDraft, Category, Level, resolved
 from ...wire.guard import FeeTerms, GuardState, PricedFlow
 from ...wire.money import from_minor
-from .drawdown import OVER_BELOW, WARN_AT, percent_below
+from .limits import OVER_BELOW, WARN_AT, percent_below
 from .settings import GuardSettings
 from .units import after_flow
 

@@ -39,6 +39,7 @@ from ...wire.paging import checked_limit
 from ...wire.persistence import COMMIT_DEADLINE_S, Statement
 from ...wire.promotion import Observe
 from ..alert.requests import alert_ref, requested, wake_alerts
+from ..guard.alerts import ENGAGED_KEY
 from ..guard.schema import load_latch
 from ..host import Host
 from ..persistence import DurableActor, StorageBoard
@@ -119,7 +120,8 @@ class OversightActor(DurableActor):
         self._runner.recall(ports.told(STEP))
         stored = self._round.stored
         memory = schema.begun(stored, started_us)
-        guard = await self._ask("guard", RestoreGuard(stored.guard, load_latch(self._reader)))
+        latch, told = load_latch(self._reader), ENGAGED_KEY in ports.told(ENGAGED_KEY)
+        guard = await self._ask("guard", RestoreGuard(stored.guard, latch, told))
         # Flows that the guard has seen, and the fees here have not.
         memory, _ = closing.with_flows(
             memory,

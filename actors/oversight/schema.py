@@ -223,6 +223,7 @@ def _flags(guard: GuardState) -> tuple[object, ...]:
         guard.external_minor,
         guard.would_kill,
         guard.loss_session,
+        guard.loss_observed,
     )
 
 

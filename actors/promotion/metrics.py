@@ -37,8 +37,6 @@ WORST: Final = frozenset({"max_drawdown", "daily_loss"})
 # after the one at the beginning.
 SERIES: Final = ("returns", "equity")
 
-# Below this a standard deviation is rounding noise: the ratio over it means nothing.
-_SD_FLOOR: Final = 1e-12
 _FRACTIONS: Final = frozenset({"max_drawdown", "win_rate", "daily_loss", "tracking_error"})
 _COUNTS: Final = frozenset({"n_trades", "fills"})
 _FIGURE_MAX: Final = 1e18  # of equity; beyond it a float is no amount of money
@@ -154,10 +152,8 @@ def sharpe_of(moments: Moments, periods_per_year: float) -> float | None:
     """sqrt(periods a year) mean/sd of session returns, sd with n - 1; None where it is undefined,
     never infinite.
     """
-    if moments.n < 2:
-        return None
-    sd = math.sqrt(moments.m2 / (moments.n - 1))
-    return None if sd < _SD_FLOOR else math.sqrt(periods_per_year) * moments.mean / sd
+    sharpe = moments.sharpe
+    return None if sharpe is None else math.sqrt(periods_per_year) * sharpe
 
 
 def drawdown_of(returns: list[float]) -> float:

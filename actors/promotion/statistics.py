@@ -37,7 +37,8 @@ __all__ = [
 # Larger figures are no ratios of returns, and their squares could overflow.
 LARGEST: Final = 1e50
 
-# Below this a standard deviation is rounding noise: the ratio over it means nothing.
+# Below this, or this part of the mean, a standard deviation is rounding noise: the ratio over it
+# means nothing.
 _SD_FLOOR: Final = 1e-12
 
 # How far the moments of a sample may miss Pearson's inequality by rounding, relative to kurtosis.
@@ -89,7 +90,9 @@ class Moments(NamedTuple):
     def sharpe(self) -> float | None:
         """Mean over standard deviation, per period; None where it is undefined, never infinite."""
         sd = self.sd
-        return None if sd is None or sd < _SD_FLOOR else self.mean / sd
+        if sd is None or sd < _SD_FLOOR * max(1.0, abs(self.mean)):
+            return None
+        return self.mean / sd
 
     @property
     def skew(self) -> float | None:
@@ -146,7 +149,7 @@ def sharpe_standard_error(sharpe: float, n: int, skew: float = 0.0, kurtosis: fl
 
     Raises: ValueError naming the argument; `kurtosis` when no distribution has it beside that skew.
     """
-    _check_n(n)
+    _check_count("n", n, 2)
     return math.sqrt(_variance(sharpe, skew, kurtosis) / (n - 1))
 
 
@@ -203,8 +206,7 @@ def expected_maximum_sharpe(variance: float, trials: int) -> float:
     _check_finite("variance", variance)
     if variance < 0:
         raise ValueError(f"variance: {variance} is negative")
-    if not trials >= 1:
-        raise ValueError(f"trials: {trials} is not at least 1")
+    _check_count("trials", trials, 1)
     if trials == 1:
         return 0.0
     # The upper quantiles, computed in the lower tail: 1 - 1/K has fewer digits than 1/K.
@@ -242,7 +244,7 @@ def p_pass_without_skill(sharpe: float, n: int) -> float:
     Raises: ValueError naming the argument.
     """
     _check_finite("sharpe", sharpe)
-    _check_n(n)
+    _check_count("n", n, 2)
     square = sharpe * sharpe * n
     both = _beta_fraction((n - 1) / 2, (n - 1) / (n - 1 + square), square / (n - 1 + square))
     return both / 2 if sharpe >= 0 else 1 - both / 2
@@ -294,9 +296,11 @@ def _variance(sharpe: float, skew: float, kurtosis: float) -> float:
     return max(0.0, 1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe * sharpe)
 
 
-def _check_n(n: int) -> None:
-    if not n >= 2:
-        raise ValueError(f"n: {n} is not at least 2")
+def _check_count(name: str, value: int, least: int) -> None:
+    if not value >= least:
+        raise ValueError(f"{name}: {value} is not at least {least}")
+    if value > LARGEST:
+        raise ValueError(f"{name}: more than {LARGEST:g}")
 
 
 def _check_finite(name: str, value: float) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from fundops.actors.alert.requests import requested
+from fundops.actors.guard import alerts
 from fundops.actors.guard.core import rearmed, released
 from fundops.actors.guard.latch import OFF
 from fundops.actors.guard.marker import Marker, marker_of
@@ -16,7 +18,7 @@ from fundops.actors.guard.switch import as_found, release_refusal
 from fundops.actors.oversight import schema as oversight_schema
 from fundops.actors.persistence import Reader, Rows, errors_named, open_database
 from fundops.file.database import MIGRATIONS
-from fundops.runtime import at_once
+from fundops.runtime import SystemClock, at_once
 from fundops.wire import border
 from fundops.wire.guard import GuardState, KillStatus, Released
 
@@ -63,7 +65,7 @@ def release_stored(
     refusal = release_refusal(status, accept_open_orders=accept_open_orders)
     if refusal is not None:
         raise refusal
-    guard = GuardState()
+    answer = released(GuardState(), OFF)
     if path.exists():
         with errors_named(path), closing(open_database(path, MIGRATIONS)) as connection:
             memory = oversight_schema.load(Rows(connection))
@@ -71,9 +73,12 @@ def release_stored(
             record = at_once(
                 oversight_schema.remembered(msgspec.structs.replace(memory, guard=guard))
             )
+            answer = released(guard, OFF)
+            now_us = SystemClock().now_us()
+            told = requested(now_us, [alerts.released(answer, status, by, reason)])
             with connection:
-                for statement in (latched(OFF), record):
+                for statement in (latched(OFF), record, *told):
                     connection.executemany(statement.sql, statement.rows)
     Marker(marker_of(path)).remove()
     log.warning("kill switch released by %s: %s", by, reason)
-    return released(guard, OFF)
+    return answer

@@ -11,11 +11,13 @@ import trio
 import trio.testing
 
 from fundops import Fund, FundConfig, StopReport, StrategyStatus, VirtualClock
-from fundops.actors.guard.marker import Marker
+from fundops.actors.guard.marker import Marker, marker_of
 from fundops.actors.guard.switch import NOT_NAMED
+from fundops.file.release import release_stored
 from fundops.runtime import InlineWorker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import BadRequest, HostFault, StopNotConfirmed
+from fundops.wire.guard import KillStatus
 from fundops.wire.recovery import RecoveryPhase
 from fundops.wire.stream.client import open_status
 from fundops.wire.stream.protocol import Delta, Patch, Snapshot, Welcome
@@ -597,3 +599,65 @@ async def test_a_mute_engine_that_answers_stop_all_is_told_to_be_unconfirmed_eac
         fake.failures.clear()
         await _ticks(world, 2)
         assert await _state(world) == "ENGAGED"
+
+
+# -- told whatever was told before
+
+
+async def _breach(world: VirtualFund, pnl: float) -> None:
+    fake = world.controller
+    fake.set("s", state="running", realized_pnl=pnl, equity=50_000 + pnl)
+    await _ticks(world, 1)
+    fake.set("s", state="stopped")
+    await _ticks(world, 2)
+    assert await _state(world) == "ENGAGED"
+
+
+async def test_a_kill_after_a_release_without_a_fund_is_told(tmp_path: Path) -> None:
+    clock, path = VirtualClock(START_US), tmp_path / "x.db"
+    fake = FakeController(StrategyStatus("s", "running", equity=50_000, allocated=50_000))
+    settings: dict[str, Any] = {**HEAL, "max_strategy_drawdown_pct": 100, "clock": clock}
+    async with virtual_fund(fake, **settings, db_path=path) as world:
+        await _ticks(world, 1)
+        await _breach(world, -16_000)
+    words = {"by": "ann", "reason": "well", "rearm": "from_current_nav"}
+    release_stored(path, **words, accept_open_orders=False)
+    async with virtual_fund(fake, **settings, db_path=path) as world:
+        await _ticks(world, 1)
+        assert _kill_alerts(world)[-1] == ("INFO", "Kill switch released by ann")
+        clock.advance(3_600)  # within the time in which an open key is not told again
+        await _breach(world, -32_000)
+        assert _kill_alerts(world)[-2:] == [
+            ("CRITICAL", "Kill switch activated"),
+            ("INFO", "Kill switch: stop confirmed"),
+        ]
+
+
+async def test_a_fund_that_starts_on_a_marker_of_the_command_line_tells_the_kill(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.db"
+    Marker(marker_of(path)).write(KillStatus("ENGAGING", "fire", "ann", START_US))
+    for _ in range(2):
+        async with virtual_fund(_fake(), **HEAL, db_path=path) as world:
+            await _ticks(world, 3)
+            assert await _state(world) == "ENGAGED"
+            assert _kill_alerts(world) == [
+                ("CRITICAL", "Kill switch activated"),
+                ("INFO", "Kill switch: stop confirmed"),
+            ]
+
+
+async def test_a_drawdown_after_a_release_is_warned_of_anew() -> None:
+    fake = FakeController(StrategyStatus("s", "running", equity=50_000, allocated=50_000))
+    async with virtual_fund(fake, **HEAL, max_strategy_drawdown_pct=100) as world:
+        await _ticks(world, 1)
+        await _breach(world, -16_000)
+        await world.fund.kill_switch.release(by="ann", reason="well")
+        fake.set("s", state="running")
+        await _ticks(world, 1)
+        world.clock.advance(3_600)
+        fake.set("s", realized_pnl=-27_000, equity=23_000)  # 13.1% of 84,000, limit 15%
+        await _ticks(world, 1)
+        titles = [alert.title for alert in world.sent_alerts()]
+        assert titles.count("Fund approaches its drawdown limit") == 2

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio.testing
 
 from fundops import Fill, PromotionStage, StopReport, StrategyStatus
+from fundops.runtime import VirtualClock
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import StopNotConfirmed
 
@@ -192,3 +195,58 @@ async def test_no_acting_part_is_called_for_any_reason() -> None:
             await world.fund.tick()
         assert fake.calls == []
         assert fake.alive_until_us is None
+
+
+# -- from observe to act
+
+
+async def _told_in_act(path: Path, figures: Mapping[str, float], then: float) -> list[str]:
+    """The titles of a life in mode act, after one that observed a loss; `then` is P&L at first."""
+    clock, fake = VirtualClock(START_US), _fake(equity=50_000, allocated=50_000)
+    limits = {"max_strategy_drawdown_pct": 30.0, "max_daily_loss_pct": 5.0}
+    settings = {**OBSERVE, **limits, "clock": clock, "db_path": path}
+    async with virtual_fund(fake, **settings) as world:
+        await _ticks(world, 1)
+        fake.set("s", **figures)
+        await _ticks(world, 2)
+        observed = len(_titles(world))
+    fake.set("s", realized_pnl=then, equity=50_000 + then)
+    async with virtual_fund(fake, **{**settings, "mode": "act"}) as world:
+        await _ticks(world, 2)
+        fake.set("s", **figures)
+        await _ticks(world, 3)
+        assert not world.fund.may_trade("s")
+        return _titles(world)[observed:]
+
+
+@pytest.mark.parametrize("then", [-20_000.5, -1.0])
+async def test_what_mode_act_does_is_told_although_mode_observe_told_that_it_would(
+    tmp_path: Path, then: float
+) -> None:
+    loss = {"realized_pnl": -20_000.5, "equity": 29_999.5}
+    told = await _told_in_act(tmp_path / "x.db", loss, then)
+    for title in ("Kill switch activated", "s paused", "Daily loss limit reached"):
+        assert told.count(title) == 1, title
+    for title in (
+        "Kill switch engages from now on, in mode act",
+        "s is paused at its limit from now on, in mode act",
+        "The daily loss limit is in force from now on, in mode act",
+    ):
+        assert told.count(title) == 1, title
+
+
+async def test_the_end_of_what_would_be_ends_no_alert_of_a_persons_kill() -> None:
+    fake = _fake(equity=50_000, allocated=50_000)
+    async with virtual_fund(fake, **OBSERVE, max_strategy_drawdown_pct=100.0) as world:
+        await _ticks(world, 1)
+        fake.set("s", realized_pnl=-20_000, equity=30_000)
+        await _ticks(world, 1)
+        await world.fund.kill_switch.engage(reason="x", by="ann")
+        fake.set("s", realized_pnl=0.01, equity=50_000)
+        await _ticks(world, 3)
+        over = "Kill switch would no longer engage"
+        assert over not in _titles(world), "it is engaged"
+        release = world.fund.kill_switch.release
+        await release(reason="x", by="ann", accept_open_orders=True)
+        await _ticks(world, 2)
+        assert {over, "Kill switch released by ann"} <= set(_titles(world))

@@ -488,7 +488,8 @@ def test_losing_its_real_money_ends_a_pause_and_its_alerts() -> None:
     assert fund.state.strategies["mm"].paused
     fund.look(status(pnl=-300), terms=terms(mm="shadow"))
     assert not fund.state.strategies["mm"].paused
-    assert fund.notes == [("INFO", "paused:mm", True), ("INFO", "drawdown:mm", True)]
+    ended = ("paused:mm", "observe:paused:mm", "drawdown:mm")
+    assert fund.notes == [("INFO", key, True) for key in ended]
     fund.look(status(pnl=-300), terms=terms(mm="shadow"))
     assert fund.notes == []
 
@@ -553,8 +554,8 @@ def test_a_fund_that_observes_tells_once_what_it_would_pause() -> None:
     for pnl in (0, -250, -260, -100, -270):
         found = fund.look(status(pnl=pnl), observing=True)
         assert found.pauses == ()
-        said.append([note for note in fund.notes if note[1] == "paused:mm"])
-    told, over = [("WARNING", "paused:mm", False)], [("INFO", "paused:mm", True)]
+        said.append([note for note in fund.notes if note[1] == "observe:paused:mm"])
+    told, over = [("WARNING", "observe:paused:mm", False)], [("INFO", "observe:paused:mm", True)]
     assert said == [[], told, [], over, told]
 
 

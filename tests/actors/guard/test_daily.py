@@ -85,6 +85,19 @@ def test_a_withdrawal_is_no_loss() -> None:
     assert fund.told(-1_000) == [(Level.CRITICAL, False)]
 
 
+def test_what_mode_observe_found_holds_nothing_back_in_mode_act() -> None:
+    fund = Fund()
+    fund.look()
+    fund.look(-2_000, observing=True)
+    assert (fund.state.loss_session, fund.state.loss_observed) == ("", True)
+    found = fund.look(-1)
+    assert [(one.dedup_key, one.resolves) for one in found.alerts] == [("observe:daily", True)]
+    assert fund.state.loss_session is None
+    assert fund.told(-2_000) == [(Level.CRITICAL, False)]
+    fund.look(-2_000, observing=True)
+    assert fund.state.loss_session == "", "what mode act found stands"
+
+
 def test_without_a_limit_nothing_is_told() -> None:
     fund = Fund(max_daily_loss_pct=None, max_fund_drawdown_pct=100)
     fund.look()

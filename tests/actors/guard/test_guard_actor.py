@@ -242,7 +242,7 @@ async def test_a_paused_strategy_holds_no_lease_until_a_person_resumes_it(
         await tree.watch(-1, {"mm": LIVE})
         assert tree.leases.may_trade("mm")
         resolved = [one.dedup_key for one in Inbox.sent if one.resolves]
-        assert resolved == ["paused:mm", "drawdown:mm"]
+        assert resolved == ["paused:mm", "observe:paused:mm", "drawdown:mm"]
         assert not await tree.ask(StrategyResumed("mm", "owner", "checked"))
         assert not await tree.ask(StrategyResumed("nobody", "owner", "checked"))
 

@@ -267,6 +267,15 @@ def test_a_silent_engine_that_answers_without_a_name_leaves_the_stop_unconfirmed
     assert TellUnconfirmed() in play.move(Passed(marker_there=True)), "repeated while it lasts"
 
 
+def test_a_switch_that_is_found_engaged_is_told_once_when_a_second_has_passed() -> None:
+    play = Played()
+    found = KillStatus("ENGAGED", "r", "ann", 1, open_orders=0, open_positions=0, action="halt")
+    assert play.move(Found(found)) == (EndLeases(),)
+    assert TellEngaged() in play.move(Passed(marker_there=True))
+    assert TellEngaged() not in play.move(Passed(marker_there=True))
+    assert TellEngaged() not in play.look()
+
+
 def test_an_engine_that_has_no_strategy_confirms_its_stop() -> None:
     play = Played()
     play.engage()

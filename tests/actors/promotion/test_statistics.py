@@ -213,6 +213,15 @@ def test_moments_keep_their_digits_far_from_zero() -> None:
     assert found.skew == pytest.approx(0, abs=1e-6)
 
 
+def test_a_series_that_varies_by_rounding_alone_has_no_sharpe_ratio_however_large_its_mean() -> (
+    None
+):
+    found = moments(1e5 + (number % 3) * 1.5e-11 for number in range(30))
+    assert found.sd is not None
+    assert found.sd > 1e-12
+    assert (found.sharpe, found.shape) == (None, None)
+
+
 def test_a_constant_series_has_no_sharpe_ratio_and_no_shape() -> None:
     found = moments([0.01] * 20)
     assert (found.sharpe, found.skew, found.kurtosis) == (None, None, None)
@@ -294,3 +303,11 @@ def test_an_argument_without_an_answer_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(named)}"):
         function(*arguments)
+
+
+@pytest.mark.parametrize("count", [10**51, 10**310, math.inf])
+def test_a_count_without_sense_is_refused_by_name(count: Any) -> None:
+    with pytest.raises(ValueError, match=r"^trials: more than 1e\+50"):
+        expected_maximum_sharpe(1.0, count)
+    with pytest.raises(ValueError, match=r"^n: more than 1e\+50"):
+        p_pass_without_skill(0.1, count)

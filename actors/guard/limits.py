@@ -1,14 +1,16 @@
-"""A drawdown, and the parts of its limit at which it is told."""
+"""The limits of the guard: how far a loss is, and how it is told."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["OVER_BELOW", "WARN_AT", "percent_below"]
+__all__ = ["OBSERVED", "OVER_BELOW", "WARN_AT", "percent_below"]
 
 # Warn from 80% of a limit, and call it over below 75%: one alert per approach, not one per wobble.
 WARN_AT: Final = 0.80
 OVER_BELOW: Final = 0.75
+# Dedup keys of what mode observe would have done: those of the acts are for what was done.
+OBSERVED: Final = "observe:"
 
 
 def percent_below(value: float, peak: float) -> float:
