@@ -88,7 +88,7 @@ class StrategyBook(msgspec.Struct, frozen=True, gc=False):
     run: str | None = None  # of the counters, as last reported
     restarted: bool = False  # the counters seem to have restarted; a person has not confirmed it
     closing: str | None = None  # lost its real stage when this was the last session that ended
-    unwinding: bool = False  # real positions that were open then are not gone, in that session
+    unwinding: bool = False  # real positions are still open; they count while `closing` is set
 
 
 class GuardState(msgspec.Struct, frozen=True):

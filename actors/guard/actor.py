@@ -101,13 +101,10 @@ class GuardStopping(Protocol):
     """The acts that stop all trading. `Stopping` implements it."""
 
     def watch(self) -> None:
-        """Call `emergency_stop` when the host does not react under the kill switch."""
+        """Begin to call `emergency_stop` when the host does not react, and return at once."""
 
-    def start_emergency_stop(self, why: str, *, again: bool = False) -> None:
-        """Begin to call `emergency_stop` without the kill switch, and return at once.
-
-        `again`: the emergency is the one of before, in which a call may have returned.
-        """
+    def note_silence(self, why: str) -> None:
+        """The host is silent for too long with real money live, and how long; "": it is not."""
 
     def start_stop_all(
         self,
@@ -289,7 +286,6 @@ class GuardActor(Actor):
             opening_nav_minor=request.opening_nav_minor,
             observing=self._acts.observing,
         )
-        was_blind = self._state.blind
         found = await in_pieces(looking)
         self._said = request.said
         seq = self._state.seq if found.problem or request.seq is None else request.seq
@@ -301,8 +297,7 @@ class GuardActor(Actor):
                 self._engage(found.kill, "guard", mover=found.mover, by_itself=True)
         else:
             self._keep_stopped(request)
-        if found.emergency:
-            self._stopping.start_emergency_stop(found.emergency, again=was_blind)
+        self._stopping.note_silence(found.emergency)
         if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
             await self._renew_leases(
                 request.statuses, request.terms, request.doubts, request.session

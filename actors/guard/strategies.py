@@ -69,10 +69,11 @@ def look_at_strategies(
             above=bool(beyond),
             left=False,
             closing=closing,
-            unwinding=after.unwinding and closing is not None,
         )
         books[name] = after
         alerts += notes
+        if _is_uncounted(after) != _is_uncounted(before):
+            alerts.append(_uncounted(after, status))
         if before.left:
             alerts.append(
                 resolved(Category.GENERAL, f"{name} is listed again", f"left:{name}", name)
@@ -121,6 +122,29 @@ def _closing(before: StrategyBook, *, real: bool, session: str) -> str | None:
     if before.real:
         return session
     return before.closing if before.closing == session else None
+
+
+def _is_uncounted(book: StrategyBook) -> bool:
+    """Whether positions that had real money are open, and their P&L no longer counts."""
+    return book.unwinding and book.closing is None and book.state != "retired"
+
+
+def _uncounted(book: StrategyBook, status: StrategyStatus) -> AlertDraft:
+    name, key = status.name, f"uncounted:{status.name}"
+    if not _is_uncounted(book):
+        title = f"{name} has no uncounted real positions any more"
+        return resolved(Category.GENERAL, title, key, name)
+    text = (
+        "it lost its real stage, and the session ended before its positions were closed: their P&L"
+        " cannot be told from that of paper and no longer counts in NAV. "
+    ) + aftermath(
+        (),
+        left_open=f"positions with an unrealized P&L of {status.unrealized_pnl:,.2f}",
+        next_act="none",
+        undo="close them at the engine or the venue, which fund.may_close still allows",
+    )
+    title = f"{name} has real positions that no longer count"
+    return AlertDraft(Level.CRITICAL, Category.GENERAL, title, text, name, key)
 
 
 def _left(name: str) -> AlertDraft:
@@ -194,10 +218,10 @@ def _strategy(
     counted, notes = _counted(before, status, figures.realized, real=real)
     pnl = counted.carried_minor + figures.realized + figures.unrealized
     # P&L between two looks is real if it was made on either side of a change of stage, and after a
-    # demotion until the positions are gone: closing them costs as much as any other trade. An
-    # engine reports no positions, but without any it has no unrealized P&L.
-    was_real = before.real or before.unwinding
-    made = pnl - before.pnl_minor if real or was_real else 0
+    # demotion until the positions are gone or the session ends: closing them costs as much as any
+    # other trade. An engine reports no positions, but without any it has no unrealized P&L.
+    counts = real or before.real or (before.unwinding and before.closing is not None)
+    made = pnl - before.pnl_minor if counts else 0
     # Without equity and without an allocation there is nothing to measure a loss against, and the
     # figures that were known stand.
     worth = figures.equity
@@ -226,7 +250,7 @@ def _strategy(
         realized_minor=figures.realized,
         n_trades=status.n_trades,
         run=before.run if status.run is None else status.run,
-        unwinding=was_real and not real and figures.unrealized != 0,
+        unwinding=(before.real or before.unwinding) and not real and figures.unrealized != 0,
     )
     if worth is None:
         return after, None, notes

@@ -71,6 +71,7 @@ class LoopWatch:
     ) -> None:
         self._turn = turn
         self._stuck = stuck
+        self.is_stuck = False  # the turn that is asked for has taken longer
         self._ended = threading.Event()
         threading.Thread(target=self._watch, name="fundops-loop-watch", daemon=True).start()
 
@@ -92,5 +93,7 @@ class LoopWatch:
                 waited_s, begun_s = monotonic() - begun_s, monotonic()
                 # A process that was stopped wakes with this wait long over, and its loop is fine.
                 if waited_s < 2 * LOOP_TURN_S:
+                    self.is_stuck = True
                     self._stuck()
+            self.is_stuck = False
             self._ended.wait(LOOP_TURN_S)

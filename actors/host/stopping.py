@@ -6,7 +6,7 @@ never called twice at once; a call that is past its deadline is left behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -24,6 +24,8 @@ from .places import Turn
 from .tasks import Tasks
 
 __all__ = ["Stopping"]
+
+_STUCK_LOOP = f"its event loop has not turned for {LOOP_TURN_S:g} s"
 
 TellStop = Callable[[StopEnded], None]
 
@@ -52,8 +54,8 @@ class Stopping:
         self._in_flight = False  # a call of stop_all, in time
         self._ended = trio.Event()
         self._emergency = None if emergency_stop is None else Emergency(emergency_stop)
-        self._emergencies = 0  # counts the times that the host ceased to react
-        self._reacts = True  # no call was late at the last look under the kill switch
+        self._reactions = 0  # counts the looks at which the host reacted: each ends an emergency
+        self._silence = ""  # as of the guard's last look
         self._turn = turn
         self._loop_watch: LoopWatch | None = None
 
@@ -108,40 +110,51 @@ class Stopping:
     # -- emergency_stop
 
     def watch(self) -> None:
-        """Call `emergency_stop` when the host does not react under the kill switch.
+        """Call `emergency_stop` when the host does not react.
 
-        To be called when the switch engages and each second. It does not react while a call is past
-        its deadline, or its event loop does not turn, which a thread watches.
+        To be called when the kill switch engages or is released, and each second.
+        """
+        problem = self._problem()
+        if problem:
+            self._call_emergency(problem)
+        else:
+            self._reactions += 1
+
+    def note_silence(self, why: str) -> None:
+        """The host is silent for too long with real money live, and how long; "": it is not.
+
+        It calls `emergency_stop` without the kill switch, too.
+        """
+        self._silence = why
+        self.watch()
+
+    def _problem(self) -> str:
+        """How the host does not react; "": it does.
+
+        Under the kill switch it does not while a call is past its deadline, or its event loop does
+        not turn, which a thread watches.
         """
         if not self._latch.engaged or self._emergency is None or self._observe.is_on:
             self._end_loop_watch()
-            return
+            return self._silence
         if self._turn is not None and self._loop_watch is None:
             self._loop_watch = LoopWatch(self._turn, self._on_stuck_loop)
-        late = self._calls.late()
-        if late:
-            part, problem = next(iter(late.items()))
-            self._emergencies += self._reacts
-            self._call_emergency(self._emergencies, f"controller.{part} {problem}")
-        self._reacts = not late
+        late = (f"controller.{part} {problem}" for part, problem in self._calls.late().items())
+        return next(late, "") or self._silence or (_STUCK_LOOP if self._is_loop_stuck else "")
+
+    @property
+    def _is_loop_stuck(self) -> bool:
+        return self._loop_watch is not None and self._loop_watch.is_stuck
 
     def _on_stuck_loop(self) -> None:
-        self._call_emergency("loop", f"its event loop has not turned for {LOOP_TURN_S:g} s")
+        # Called by the thread: no second passes here when the stuck loop is the fund's own.
+        self._call_emergency(_STUCK_LOOP)
 
-    def start_emergency_stop(self, why: str, *, again: bool = False) -> None:
-        """Call `emergency_stop` without the kill switch, if the engine has it.
-
-        `again`: the emergency is the one of before, in which a call that returned is enough.
-        """
-        if self._emergency is not None:
-            self._emergencies += not again
-            self._call_emergency(self._emergencies, why)
-
-    def _call_emergency(self, cause: Hashable, why: str) -> None:
+    def _call_emergency(self, why: str) -> None:
         if self._latch.frozen:
             return  # a person's word that the engine must touch nothing
         if self._emergency is not None and not self._observe.withholds("emergency_stop"):
-            self._emergency.call((self._latch.engagements, cause), why)
+            self._emergency.call((self._latch.engagements, self._reactions), why)
 
     def _end_loop_watch(self) -> None:
         if self._loop_watch is not None:

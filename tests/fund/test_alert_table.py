@@ -246,6 +246,17 @@ async def demoted(world: VirtualFund) -> None:
     await ticks(world, 2)
 
 
+async def positions_outlast_a_demotion(world: VirtualFund) -> None:
+    await adopted(world, P.Live_Small)
+    world.controller.set("s", unrealized_pnl=-50)
+    await ticks(world, 2)
+    await world.fund.promotion.demote("s", to=P.Paper, by="ann", reason="r")
+    await ticks(world, 2)
+    await ticks(world, 2, 86_400)
+    world.controller.set("s", unrealized_pnl=0)
+    await ticks(world, 2)
+
+
 async def demoted_on_paper(world: VirtualFund) -> None:
     await adopted(world, P.Shadow)
     await world.fund.promotion.demote("s", to=P.Paper, by="ann", reason="r")
@@ -496,6 +507,13 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any], Scene, Told, bool]] = {
         Told("CRITICAL", "PROMOTION", None),
         False,
     ),
+    "real positions outlast a demotion": (
+        PROMO,
+        {"stage": "live-small"},
+        positions_outlast_a_demotion,
+        Told("CRITICAL", "GENERAL", "uncounted:s"),
+        True,
+    ),
     "demoted": (
         PROMO,
         {"stage": "shadow"},
@@ -638,6 +656,7 @@ AFTERMATH = re.compile(
         "breaker open",
         "demoted",
         "demoted from real money",
+        "real positions outlast a demotion",
     ],
 )
 async def test_an_alert_that_stops_something_ends_with_the_four_sentences(

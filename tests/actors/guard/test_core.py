@@ -143,6 +143,44 @@ def test_paper_pnl_stays_out_after_a_promotion_and_real_pnl_in_after_a_demotion(
 
 
 @pytest.mark.parametrize(
+    "end",
+    [
+        (status(pnl=-450), "shadow"),
+        (status(unrealized=-450), "live_small"),
+        (msgspec.structs.replace(status(unrealized=-450), state="retired"), "shadow"),
+    ],
+    ids=["gone", "real again", "retired"],
+)
+def test_real_positions_that_outlast_the_session_of_a_demotion_are_told_until_their_end(
+    fund: Fund, end: tuple[StrategyStatus, str]
+) -> None:
+    told = "uncounted:mm"
+    fund.look(status(), terms=terms(mm="live_small"), session="1")
+    for unrealized in (-200, -300):
+        fund.look(status(unrealized=unrealized), terms=terms(mm="shadow"), session="1")
+        assert fund.notes == []
+    found = fund.look(status(unrealized=-400), terms=terms(mm="shadow"), session="2")
+    assert fund.notes == [("CRITICAL", told, False)]
+    assert "unrealized P&L of -400.00" in found.alerts[0].message
+    for session in ("2", "3"):
+        fund.look(status(unrealized=-450), terms=terms(mm="shadow"), session=session)
+        assert fund.notes == []
+    over, stage = end
+    fund.look(over, terms=terms(mm=stage), session="3")
+    assert fund.notes == [("INFO", told, True)]
+    fund.look(over, terms=terms(mm=stage), session="3")
+    assert fund.notes == []
+
+
+def test_a_position_that_is_opened_on_paper_is_not_told_as_real(fund: Fund) -> None:
+    for unrealized, stage in ((-100, "live_small"), (-100, "shadow"), (0, "shadow")):
+        fund.look(status(unrealized=unrealized), terms=terms(mm=stage), session="1")
+    for session in ("1", "2"):
+        fund.look(status(unrealized=-400), terms=terms(mm="shadow"), session=session)
+        assert (fund.notes, fund.nav) == ([], 100_100)  # P&L counts from the first look
+
+
+@pytest.mark.parametrize(
     ("looks", "lost"),
     [
         # Realized, unrealized and session after a demotion with 100 of loss open.

@@ -24,6 +24,11 @@ RUNNING = StrategyStatus("a", "running")
 @pytest.fixture(autouse=True)
 def _no_call_outlives_its_test() -> Iterator[None]:
     yield
+    join_emergency_stops()
+
+
+def join_emergency_stops() -> None:
+    """Wait until the calls of `emergency_stop` that have begun are over."""
     for thread in threading.enumerate():
         if thread.name == "fundops-emergency-stop":
             thread.join(5)

@@ -64,7 +64,7 @@ async def test_mode_observe_makes_no_act_and_tells_each_once() -> None:
             await host.acts.set_stage("a", "paper", None)
             host.acts.start_keep_alive(7)
             assert not host.stopping.start_stop_all("r", "halt", ("a",), lambda _: None)
-            host.stopping.start_emergency_stop("silent")
+            host.stopping.note_silence("silent")
             host.acts.start_restart("a", "1", told.append)
             await host.acts.idle()
         assert engine.calls == []

@@ -89,9 +89,20 @@ def test_a_loop_that_does_not_turn_is_noticed_and_one_that_turns_is_not(
     turns = LoopWatch(lambda call: call(), lambda: noticed.append("turns"))
     stands = LoopWatch(lambda call: None, lambda: noticed.append("stands"))
     assert settle(lambda: "stands" in noticed)
+    assert (turns.is_stuck, stands.is_stuck) == (False, True)
     turns.end()
     stands.end()
     assert "turns" not in noticed
+
+
+def test_a_loop_that_turns_again_is_not_stuck_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emergency, "LOOP_TURN_S", 0.02)
+    asked: list[Callable[[], None]] = []
+    watch = LoopWatch(asked.append, lambda: None)
+    assert settle(lambda: watch.is_stuck)
+    asked.pop()()
+    assert settle(lambda: not watch.is_stuck)
+    watch.end()
 
 
 def test_a_loop_has_a_second_to_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,12 @@ import trio.testing
 
 from fundops.actors.guard import KillLatch
 from fundops.actors.host import Host, emergency
+from fundops.actors.host.places import InlinePlace
 from fundops.testing import FakeController
 from fundops.wire.controller import StopReport
 from fundops.wire.errors import HostLate
 from fundops.wire.guard import KillStatus, StopEnded
-from tests.actors.host.conftest import Clock, World, make_world, settle
+from tests.actors.host.conftest import Clock, World, join_emergency_stops, make_world, settle
 
 ENGAGED = KillStatus("ENGAGED", "r", "ann", 1)
 OFF = KillStatus("OFF", "", "", None)
@@ -125,6 +126,8 @@ async def _host(engine: Any, **settings: Any) -> AsyncIterator[Host]:
     async with trio.open_nursery() as nursery:
         host = Host(engine, nursery, latch=KillLatch(), **settings)
         yield host
+        host.acts.latch.set(OFF)
+        host.stopping.watch()  # ends the thread that watches the loop
         nursery.cancel_scope.cancel()
 
 
@@ -172,10 +175,10 @@ async def test_under_freeze_nothing_is_an_emergency(
         host.stopping.start_stop_all("r", "freeze", ("a",), lambda _: None)
         await trio.sleep(11)
         host.stopping.watch()
-        host.stopping.start_emergency_stop("silent for 60 s")
+        host.stopping.note_silence("silent for 60 s")
         assert _emergency_stops(engine) == 0
         host.acts.latch.set(ENGAGED)
-        host.stopping.start_emergency_stop("silent for 60 s")
+        host.stopping.note_silence("silent for 60 s")
         assert settle(lambda: _emergency_stops(engine) == 1)
 
 
@@ -186,14 +189,83 @@ async def test_a_blocked_loop_is_an_emergency(monkeypatch: pytest.MonkeyPatch) -
         host.acts.latch.set(ENGAGED)
         host.stopping.watch()
         assert settle(lambda: _emergency_stops(engine) == 1), "this test blocks its loop here"
-        host.acts.latch.set(OFF)
+
+
+class Loop(InlinePlace):
+    """The loop of a host, which turns when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = False
+        self._asked: list[Callable[[], None]] = []
+
+    def turn(self, own: trio.lowlevel.TrioToken) -> Callable[[Callable[[], None]], object]:
+        return self._turn
+
+    def _turn(self, call: Callable[[], None]) -> None:
+        self._asked.append(call)
+        self.go_on()
+
+    def go_on(self) -> None:
+        while self.turns and self._asked:
+            self._asked.pop()()
+
+
+async def test_all_signs_of_a_host_that_does_not_react_are_one_emergency(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    monkeypatch.setattr(emergency, "LOOP_TURN_S", 0.02)
+    engine = Deaf()
+    async with _host(engine, watch_loop=True, place=Loop()) as host:
+        host.acts.latch.set(ENGAGED)
         host.stopping.watch()
+        assert settle(lambda: _emergency_stops(engine) == 1)
+        host.stopping.start_stop_all("r", "halt", ("a",), lambda _: None)
+        await trio.sleep(11)
+        host.stopping.watch()
+        host.stopping.note_silence("silent for 60 s")
+        join_emergency_stops()
+        host.stopping._on_stuck_loop()
+        host.stopping.watch()
+        join_emergency_stops()
+        assert _emergency_stops(engine) == 1
+
+
+async def test_a_host_that_reacted_in_between_is_in_a_new_emergency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(emergency, "LOOP_TURN_S", 0.02)
+    engine, loop = FakeController(), Loop()
+    async with _host(engine, watch_loop=True, place=loop) as host:
+        host.acts.latch.set(ENGAGED)
+        host.stopping.watch()
+        assert settle(lambda: _emergency_stops(engine) == 1)
+        loop.turns = True
+        loop.go_on()
+        assert settle(lambda: not host.stopping._is_loop_stuck)
+        host.stopping.watch()
+        loop.turns = False
+        assert settle(lambda: _emergency_stops(engine) == 2)
+
+
+async def test_a_silence_that_ends_and_comes_again_is_a_new_emergency() -> None:
+    engine = FakeController()
+    async with _host(engine) as host:
+        host.stopping.note_silence("silent for 60 s")
+        assert settle(lambda: _emergency_stops(engine) == 1)
+        host.stopping.note_silence("silent for 61 s")
+        host.stopping.watch()
+        join_emergency_stops()
+        assert _emergency_stops(engine) == 1
+        host.stopping.note_silence("")
+        host.stopping.note_silence("silent for 60 s")
+        assert settle(lambda: _emergency_stops(engine) == 2)
 
 
 async def test_without_the_latch_it_is_called_when_it_is_asked_for() -> None:
     engine = FakeController()
     async with _host(engine) as host:
-        host.stopping.start_emergency_stop("silent for 60 s")
+        host.stopping.note_silence("silent for 60 s")
         assert settle(lambda: _emergency_stops(engine) == 1)
 
 
@@ -202,6 +274,6 @@ async def test_mode_observe_calls_it_in_no_case(autojump_clock: Clock) -> None:
     async with _host(engine, observing=True) as host:
         host.acts.latch.set(ENGAGED)
         host.stopping.watch()
-        host.stopping.start_emergency_stop("silent for 60 s")
+        host.stopping.note_silence("silent for 60 s")
         assert [act.part for act in host.acts.take_withheld()] == ["emergency_stop"]
         assert _emergency_stops(engine) == 0
