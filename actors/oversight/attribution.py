@@ -15,7 +15,6 @@ def attribution(memory: Memory, trading_fees: Mapping[str, int]) -> PnlAttributi
     """The P&L of each strategy ever reported; `trading_fees` in minor units, by strategy."""
     books = memory.guard.strategies
     other = memory.earned_minor + memory.converted_minor
-    fees = memory.fees.posted_minor + memory.fees.accrued_minor
     real = sum(book.real_pnl_minor for book in books.values())
     return PnlAttribution(
         strategies=tuple(
@@ -28,6 +27,6 @@ def attribution(memory: Memory, trading_fees: Mapping[str, int]) -> PnlAttributi
             for name, book in sorted(books.items())
         ),
         other=from_minor(other),
-        fund_fees=from_minor(fees),
-        total=from_minor(real + other - fees),
+        fund_fees=from_minor(memory.fees_minor),
+        total=from_minor(real + other - memory.fees_minor),
     )

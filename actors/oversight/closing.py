@@ -38,6 +38,7 @@ __all__ = [
     "taken",
     "took_place",
     "with_earned",
+    "with_fees",
     "with_flows",
     "with_management",
 ]
@@ -296,6 +297,12 @@ def with_earned(memory: Memory, totals: LedgerTotals) -> Memory:
         earned_minor=totals.earned_minor,
         converted_minor=memory.converted_minor if converted is None else converted,
     )
+
+
+def with_fees(memory: Memory, totals: LedgerTotals) -> Memory:
+    """The memory with the fees that the ledger has booked, and fundops has not asked for."""
+    asked = memory.fees.posted_minor - sum(fee.amount_minor for fee in memory.owed)
+    return msgspec.structs.replace(memory, by_hand_minor=totals.fees_minor - asked)
 
 
 def earned_minor(memory: Memory) -> int:

@@ -60,7 +60,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     terms: Mapping[str, EntitlementTerms] | None = None  # None: promotion is off
     totals: LedgerTotals | None = None  # None: there is no ledger, or it has said nothing yet
     totals_tick: int = 0  # in which they were read
-    # NAV at the guard's last look, before the fees that have accrued and are not booked.
+    # NAV at the guard's last look, before the fees that have accrued.
     gross_minor: int = 0
     # Deposits and P&L without a strategy, less withdrawals and posted fees, at that look.
     flows_minor: int = 0

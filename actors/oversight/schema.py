@@ -139,6 +139,12 @@ class Memory(msgspec.Struct, frozen=True):
     leaving: Leaving | None = None  # None: no withdrawal is being booked
     # By entry: withdrawals whose fee is booked and that the guard has not seen.
     redeemed: Mapping[int, int] = {}
+    by_hand_minor: int = 0  # fees that people have booked, less those that they took back
+
+    @property
+    def fees_minor(self) -> int:
+        """All fees ever, with those that have accrued or are owed."""
+        return self.fees.posted_minor + self.fees.accrued_minor + self.by_hand_minor
 
 
 def kept(statuses: Sequence[StrategyStatus]) -> Generator[None, None, tuple[msgspec.Raw, ...]]:
@@ -209,7 +215,7 @@ def _facts(memory: Memory) -> tuple[object, ...]:
     waiting = [(ending.session, ending.sample, ending.marks) for ending in memory.ending]
     mark = memory.fees.mark_per_unit
     stated = (memory.cash, memory.positions)
-    redeemed = (memory.leaving, memory.redeemed)
+    redeemed = (memory.leaving, memory.redeemed, memory.by_hand_minor)
     facts = (memory.session, memory.since_us, memory.named, memory.owed, waiting, mark, stated)
     return (*facts, *redeemed)
 

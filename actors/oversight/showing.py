@@ -83,7 +83,7 @@ class Showing:
             drawdown_pct=round(guard.drawdown, 6),
             high_water_mark=from_minor(round(fee.mark_per_unit * guard.units)),
             running_strategies=sum(status.state == "running" for status in tick.statuses),
-            total_fees=from_minor(fee.posted_minor + fee.accrued_minor),
+            total_fees=from_minor(tick.memory.fees_minor),
             kill_switch=ports.host.acts.latch.status.state,
             mode=ports.settings.mode,
             strategies_by_stage=by_stage,

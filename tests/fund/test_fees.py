@@ -379,3 +379,35 @@ async def test_a_withdrawal_whose_answer_was_lost_is_settled_before_the_session_
         status = await world.fund.status()
         assert booked == status.total_fees == pytest.approx(D(20_000), abs=D("0.000001"))
         assert status.drawdown_pct == 0
+
+
+# -- fees by people
+
+
+async def test_fees_that_a_person_books_or_takes_back_are_in_every_figure(tmp_path: Path) -> None:
+    path, clock = tmp_path / "x.db", VirtualClock(START_US)
+    settings: dict[str, Any] = {"management_fee_bps": 365, "db_path": path, "clock": clock}
+    async with fund(100_000, **settings) as world:
+        world.controller.set("s", realized_pnl=1_000)
+        world.clock.advance(DAY_S)
+        await world.tick()
+        await world.tick()
+        await world.fund.ledger.charge_management_fee(200)
+        await world.fund.ledger.charge_performance_fee(100)
+        await world.tick()
+        await _adds_up(world, D(310))
+        [own] = await world.fund.ledger.entries(key="fee:management:2026-01-05")
+        await world.fund.ledger.reverse(own.seq, reason="waived")
+        await world.tick()
+        await _adds_up(world, D(300))
+    engine = world.controller
+    more = {"total_capital": 100_000, "ledger_enabled": True}
+    async with virtual_fund(engine, **settings, **more) as world:
+        await world.tick()
+        await _adds_up(world, D(300))
+
+
+async def _adds_up(world: VirtualFund, charged: Decimal) -> None:
+    status, found = await world.fund.status(), await world.fund.pnl_attribution()
+    assert status.total_fees == found.fund_fees == pytest.approx(charged, abs=D("0.02"))
+    assert status.nav - 100_000 == found.total == 1_000 - status.total_fees

@@ -36,7 +36,6 @@ class GuardStep(Step):
         memory, totals, settings = tick.memory, tick.totals, self.ports.settings
         external = self._external_minor(tick)
         flows: tuple[PricedFlow, ...] = ()
-        posted, owed = memory.fees.posted_minor, 0
         alerts: tuple[AlertDraft, ...] = ()
         if totals is not None:
             memory = closing.with_earned(memory, totals)
@@ -48,9 +47,10 @@ class GuardStep(Step):
                 seq=totals.entries,
                 now_us=tick.now_us,
             )
-            posted, owed = totals.fees_minor, sum(fee.amount_minor for fee in memory.owed)
+            memory = closing.with_fees(memory, totals)
             alerts = self._unpriced(totals)
         earned = closing.earned_minor(memory)
+        posted = memory.fees.posted_minor + memory.by_hand_minor
         report = await self.ports.ask(
             "guard",
             Watch(
@@ -58,7 +58,7 @@ class GuardStep(Step):
                 tick.terms,
                 external,
                 posted,
-                memory.fees.management_minor + owed,
+                memory.fees.management_minor,
                 blind_s=tick.blind_s,
                 fees=fees.terms(memory.fees, settings.fees),
                 doubts=tick.heard.lapsed,
