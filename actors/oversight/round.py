@@ -122,7 +122,7 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True):
     totals_tick: int | UnsetType = UNSET
     gross_minor: int | UnsetType = UNSET
     flows_minor: int | UnsetType = UNSET
-    gap_minor: int | UnsetType = UNSET
+    gap_minor: int | UnsetType | None = UNSET
     heard_before: tuple[StrategyStatus, ...] | UnsetType = UNSET
     heard_before_us: int | UnsetType = UNSET
     named: tuple[str, ...] | UnsetType = UNSET

@@ -401,8 +401,8 @@ async def test_fees_that_a_person_books_or_takes_back_are_in_every_figure(tmp_pa
         await world.tick()
         await _adds_up(world, D(300))
     engine = world.controller
-    more = {"total_capital": 100_000, "ledger_enabled": True}
-    async with virtual_fund(engine, **settings, **more) as world:
+    settings |= {"total_capital": 100_000, "ledger_enabled": True}
+    async with virtual_fund(engine, **settings) as world:
         await world.tick()
         await _adds_up(world, D(300))
 

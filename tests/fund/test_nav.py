@@ -382,3 +382,20 @@ async def test_an_unknown_equity_forgets_no_peak() -> None:
             engine.set("s", equity=equity, allocated=1_000, realized_pnl=equity - 1_000)
             await world.tick()
         assert ("pause", "s") in {call[:2] for call in engine.calls}
+
+
+async def test_an_asset_without_a_price_yet_is_no_break_between_the_two_navs() -> None:
+    async with virtual_fund(FakeController(), ledger_enabled=True, alert_log=True) as world:
+        await world.tick()
+        await world.fund.ledger.convert(10_000, "USD", 5, "BTC")
+        for _ in range(100):
+            world.clock.advance(1)
+            await world.tick()
+        titles = [alert.title for alert in world.sent_alerts()]
+        assert titles == ["Assets without a price"]
+        assert (await world.fund.status()).nav_difference is None
+        await world.fund.ledger.price("BTC", 2_100)
+        for _ in range(10):
+            world.clock.advance(1)
+            await world.tick()
+        assert (await world.fund.status()).nav_difference == 0

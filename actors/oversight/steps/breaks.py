@@ -22,7 +22,7 @@ class BreaksStep(Step):
     """Compares the two NAVs, which rest on different reports.
 
     Without reports of fills or settlements the book lacks the engine's trades: the difference is
-    shown, and is no fault.
+    shown, and is no fault. While an asset has no price there is none to compare.
     """
 
     name: ClassVar[str] = "breaks"
@@ -45,14 +45,12 @@ class BreaksStep(Step):
 
     async def run(self, tick: Round) -> Effects:
         """One look at the difference."""
-        totals, memory = tick.totals, tick.memory
-        if totals is None:
-            return Effects()
+        totals = tick.totals
+        if totals is None or totals.converted_minor is None:
+            return Effects(gap_minor=None)
         unmarked = unmarked_minor(totals.positions, tick.statuses)
         # The book has moved on since the look, by the fees of this tick and by what people booked.
-        converted = totals.converted_minor
-        earned = totals.earned_minor
-        earned += memory.converted_minor if converted is None else converted
+        earned = totals.earned_minor + totals.converted_minor
         flows = totals.external_minor + earned - totals.fees_minor
         expected = tick.gross_minor + flows - tick.flows_minor
         gap = totals.nav_minor + unmarked - expected

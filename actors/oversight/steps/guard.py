@@ -105,8 +105,9 @@ class GuardStep(Step):
         if unpriced and not told:
             names = ", ".join(totals.unpriced)
             text = (
-                f"{names}: the ledger's NAV does not count them, and the guard's keeps the last"
-                " known value of other assets, until ledger.price(asset, value)"
+                f"{names}: the ledger's NAV does not count them, the guard's keeps the last known"
+                " value of other assets, and the two are not compared until"
+                " ledger.price(asset, value)"
             )
             title = "Assets without a price"
             return (AlertDraft(Level.WARNING, Category.GENERAL, title, text, None, UNPRICED),)
