@@ -8,7 +8,6 @@ to its end; any other one with the figures of the tick that ends it.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Literal, NamedTuple
 
@@ -184,7 +183,7 @@ def with_management(memory: Memory, settings: OversightSettings, now_us: int) ->
     fee = fees.accrue(memory.fees, settings.fees, now_us, nav_minor=memory.guard.nav_minor)
     amount, fee = fees.post_management(fee)
     after = msgspec.structs.replace(memory, fees=fee)
-    return _owing(after, settings, Owed("management", amount, _between(now_us, 0)))
+    return _owing_between(after, settings, "management", amount, now_us)
 
 
 def leaving_with(
@@ -212,7 +211,7 @@ def leaving_with(
     performance, fee = fees.with_flow(
         fee, -amount_minor, nav_minor=memory.guard.nav_minor, units=guard.units
     )
-    session = _between(now_us, totals.entries)
+    session, fee = fees.named(fee, now_us)
     owed = (Owed("management", management, session), Owed("performance", performance, session))
     due = tuple(fee for fee in owed if fee.amount_minor)
     return Leaving(key, amount_minor, due, fee) if due else None
@@ -226,14 +225,6 @@ def left(memory: Memory, leaving: Leaving, seq: int) -> Memory:
         leaving=None,
         redeemed={**memory.redeemed, seq: leaving.amount_minor},
     )
-
-
-def _between(now_us: int, entry: int) -> str:
-    """The name of a fee between two ends of sessions, for its key: several flows of one instant
-    have a fee each, and `entry` of the journal tells them apart.
-    """
-    day = dt.datetime.fromtimestamp(now_us // 1_000_000, dt.UTC).date().isoformat()
-    return f"{day}:{now_us}:{entry}"
 
 
 def with_flows(
@@ -268,8 +259,7 @@ def with_flows(
         memory = _earned(memory, settings, earned_minor)
         if last:
             priced.append(PricedFlow(amount, memory.guard.nav_minor, last))
-        session = _between(now_us, last)
-        memory = _with_flow(memory, settings, amount, booked, session)
+        memory = _with_flow(memory, settings, amount, booked, now_us)
     return memory, tuple(priced)
 
 
@@ -321,11 +311,11 @@ def _earned(memory: Memory, settings: OversightSettings, earned_minor: int) -> M
 
 
 def _with_flow(
-    memory: Memory, settings: OversightSettings, amount_minor: int, booked: Set[int], session: str
+    memory: Memory, settings: OversightSettings, amount_minor: int, booked: Set[int], now_us: int
 ) -> Memory:
     """The memory after a flow at its NAV; `booked` are the withdrawals in it whose fee is booked.
 
-    Their units have left the fees already. `session` names the fee of the others.
+    Their units have left the fees already.
     """
     guard, redeemed = memory.guard, _redeemed_minor(memory)
     final, fee = fees.with_flow(
@@ -345,7 +335,7 @@ def _with_flow(
             units=after_flow(guard.units, guard.nav_minor, guard.price, amount_minor),
         ),
     )
-    return _owing(after, settings, Owed("performance", final, session))
+    return _owing_between(after, settings, "performance", final, now_us)
 
 
 def taken(memory: Memory, session: str, consumer: Literal["sample", "marks"]) -> Memory:
@@ -384,6 +374,21 @@ def _valued(memory: Memory, settings: OversightSettings, net_minor: int) -> Memo
         fees=msgspec.structs.replace(memory.fees, performance_minor=performance),
         guard=msgspec.structs.replace(memory.guard, nav_minor=net_minor - performance),
     )
+
+
+def _owing_between(
+    memory: Memory,
+    settings: OversightSettings,
+    kind: Literal["management", "performance"],
+    amount_minor: int,
+    now_us: int,
+) -> Memory:
+    """The memory that owes a fee between two ends of sessions."""
+    if not amount_minor:
+        return memory
+    session, fee = fees.named(memory.fees, now_us)
+    after = msgspec.structs.replace(memory, fees=fee)
+    return _owing(after, settings, Owed(kind, amount_minor, session))
 
 
 def _owing(memory: Memory, settings: OversightSettings, fee: Owed) -> Memory:

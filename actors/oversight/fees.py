@@ -9,6 +9,7 @@ the look that finds NAV (`performance_fee`); here it is only kept and made final
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -67,6 +68,7 @@ class FeeState(msgspec.Struct, frozen=True):
     mark_per_unit: float = 1.0  # the high-water mark
     crystallised_us: int = 0  # 0: the count of days has not begun
     posted_minor: int = 0  # both fees, ever
+    named_us: int = 0  # the newest instant that names a fee between two ends of sessions
 
     @property
     def management_minor(self) -> int:
@@ -142,6 +144,17 @@ def with_flow(state: FeeState, flow_minor: int, *, nav_minor: int, units: float)
     # Units that are bought below the mark do not lower it, and neither does rounding.
     mark = max(state.mark_per_unit, mark)
     return Posting(0, msgspec.structs.replace(state, mark_per_unit=mark))
+
+
+def named(state: FeeState, now_us: int) -> tuple[str, FeeState]:
+    """The name of a fee between two ends of sessions, for its key, and the state after it.
+
+    It is the day and the instant. Several flows of one instant have a fee each, so a later name is
+    a microsecond later at least.
+    """
+    at_us = max(now_us, state.named_us + 1)
+    day = dt.datetime.fromtimestamp(at_us // 1_000_000, dt.UTC).date().isoformat()
+    return f"{day}:{at_us}", msgspec.structs.replace(state, named_us=at_us)
 
 
 def post_management(state: FeeState) -> Posting:
