@@ -17,6 +17,7 @@ from .controller import KillAction, StopReport, StrategyStatus
 from .promotion import EntitlementTerms
 
 __all__ = [
+    "ChangeGrants",
     "ConfirmCounters",
     "EngageKillSwitch",
     "Entitlement",
@@ -33,7 +34,6 @@ __all__ = [
     "ReadKillSwitch",
     "ReleaseKillSwitch",
     "Released",
-    "RenewLeases",
     "RestoreGuard",
     "SecondPassed",
     "StopEnded",
@@ -172,8 +172,11 @@ class Watch(Request[GuardReport], frozen=True):
     opening_nav_minor: int | None = None  # NAV when the session that runs now began; None: unknown
 
 
-class RenewLeases(Request[None], frozen=True):
-    """Renew the leases after a change of entitlements, so that a withdrawn one ends now."""
+class ChangeGrants(Request[None], frozen=True):
+    """Grant anew after a change of entitlements, so that one that was withdrawn ends now.
+
+    The leases end as before: a look alone renews them.
+    """
 
     statuses: Sequence[StrategyStatus]
     terms: Mapping[str, EntitlementTerms]

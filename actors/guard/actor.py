@@ -30,6 +30,7 @@ from ...wire.errors import (
 )
 from ...wire.foreign import fitted, plain_text
 from ...wire.guard import (
+    ChangeGrants,
     ConfirmCounters,
     EngageKillSwitch,
     GuardReport,
@@ -41,7 +42,6 @@ from ...wire.guard import (
     ReadKillSwitch,
     Released,
     ReleaseKillSwitch,
-    RenewLeases,
     RestoreGuard,
     SecondPassed,
     StopEnded,
@@ -242,7 +242,7 @@ class GuardActor(Actor):
             for name, book in self._state.strategies.items()
             if (real := book.had_real) or book.paused_by
         }
-        self._leases.recall(remembered)
+        self._leases.replace(remembered)
         return self._state
 
     def _with_pauses(self, stored: GuardState) -> GuardState:
@@ -299,9 +299,8 @@ class GuardActor(Actor):
             self._keep_stopped(request)
         self._stopping.note_silence(found.emergency)
         if not request.blind_s:  # nothing is known, so nothing is renewed: the leases run out
-            await self._renew_leases(
-                request.statuses, request.terms, request.doubts, request.session
-            )
+            await self._grant_all(request.statuses, request.terms, request.doubts, request.session)
+            self._leases.renew(self._settings.lease_s)
             self._keep_paused(request.statuses)
             self._keep_alive()
         self._state = replace(self._state, kill_state=self._kill.state)
@@ -318,15 +317,15 @@ class GuardActor(Actor):
         """Resting orders live as long as the leases; under the kill switch, while any are open."""
         kill = self._kill
         closed = kill.open_orders == 0 and kill.open_positions == 0
-        if not (self._latch.engaged and closed):
+        if not self._leases.is_over and not (self._latch.engaged and closed):
             lease_us = int(self._settings.lease_s * 1_000_000)
             self._acts.start_keep_alive(self._clock.now_us() + lease_us)
 
-    @handles(RenewLeases)
-    async def renew(self, request: RenewLeases) -> None:
+    @handles(ChangeGrants)
+    async def change_grants(self, request: ChangeGrants) -> None:
         """Grant by the new terms, between two looks."""
         self._rescope(request.terms)
-        await self._renew_leases(request.statuses, request.terms, request.doubts, self._session)
+        await self._grant_all(request.statuses, request.terms, request.doubts, self._session)
 
     def _rescope(self, terms_by_name: Mapping[str, EntitlementTerms] | None) -> None:
         """Tell the latch which strategies the kill switch spares."""
@@ -335,7 +334,7 @@ class GuardActor(Actor):
         if now_spared != self._latch.spared:
             self._latch.spared = now_spared
 
-    async def _renew_leases(
+    async def _grant_all(
         self,
         statuses: Sequence[StrategyStatus],
         terms_by_name: Mapping[str, EntitlementTerms] | None,
@@ -351,7 +350,7 @@ class GuardActor(Actor):
                 len(statuses),
             )
         granting = self._granting(statuses, terms_by_name, doubts, session)
-        self._leases.replace(await in_pieces(granting), self._settings.lease_s)
+        self._leases.replace(await in_pieces(granting))
 
     def _granting(
         self,

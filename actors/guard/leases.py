@@ -69,20 +69,22 @@ class Leases:
         self._until_us = 0
         # The kill switch ended the leases in its scope, and no tick without it has renewed them.
         self._ended = False
+        self.is_over = False  # the fund has stopped, and a look in hand renews no lease
 
-    def replace(self, grants: Mapping[str, Grant], lease_s: float) -> None:
-        """New permissions of all strategies, and leases that begin now.
+    def replace(self, grants: Mapping[str, Grant]) -> None:
+        """New permissions of all strategies; the leases end as the last look said."""
+        self._grants = grants
+
+    def renew(self, lease_s: float) -> None:
+        """For a look of the guard alone: the leases begin now.
 
         Under the kill switch the strategies in its scope get none.
         """
-        self._grants = grants
+        if self.is_over:
+            return
         self._ended = self.latch.engaged
         self._until_us = self._clock.now_us() + int(lease_s * 1_000_000)
         self._until_s = self._clock.monotonic_s() + lease_s
-
-    def recall(self, grants: Mapping[str, Grant]) -> None:
-        """New permissions without leases, as after a restart."""
-        self._grants = grants
 
     def change(self, name: str, grant: Grant) -> None:
         """A new permission of one strategy between two ticks, such as a pause."""
@@ -112,7 +114,8 @@ class Leases:
         self._ended = True
 
     def end_all(self) -> None:
-        """End all leases at once, as when the fund stops."""
+        """End all leases for good: the fund stops."""
+        self.is_over = True
         self._until_s = float("-inf")
         self._until_us = min(self._until_us, self._clock.now_us())
 

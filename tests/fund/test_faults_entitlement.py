@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 import trio.testing
 
 from fundops import Fund, FundConfig, PromotionStage, StrategyStatus, VirtualClock
+from fundops.actors.oversight.steps.guard import GuardStep
 from fundops.fund import started_title
 from fundops.reader import open_reader
-from fundops.runtime import InlineWorker
+from fundops.runtime import ActorError, InlineWorker
 from fundops.testing import START_US, FakeController, VirtualFund, virtual_fund
 from fundops.wire.errors import BadRequest, HostFault, KillSwitchEngaged
 
@@ -603,3 +605,51 @@ async def test_a_bad_print_halts_and_flattens_nothing() -> None:
         assert actions == {"halt"}
         (alert,) = [a for a in world.sent_alerts() if a.title == "Kill switch activated"]
         assert "; s lowered NAV most at that look. Stopped: s. " in alert.message
+
+
+# -- who renews the leases
+
+
+async def test_a_demotion_prolongs_no_lease_of_others_while_the_guards_step_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = _fake()
+    fake.statuses["b"] = StrategyStatus("b", "running", equity=1_000, allocated=1_000)
+    async with virtual_fund(fake, **PROMO) as world:
+        await _adopt(world, P.Live_Small)
+        await world.fund.promotion.adopt("b", P.Live_Small, by="a", reason="r")
+        await _ticks(world, 9)
+
+        async def failing(self: GuardStep, tick: Any) -> Any:
+            raise ValueError("no look")
+
+        monkeypatch.setattr(GuardStep, "run", failing)
+        await _ticks(world, 20)
+        await world.fund.promotion.demote("b", by="a", reason="r")
+        await _ticks(world, 9)
+        assert (world.fund.may_trade("s"), world.fund.may_trade("b")) == (True, False)
+        await _ticks(world, 3)
+        assert not world.fund.may_trade("s"), "30 s after the last look"
+
+
+@pytest.mark.parametrize("turns", [2, 3, 5, 8])
+async def test_a_tick_in_hand_gives_no_lease_to_a_fund_that_has_stopped(turns: int) -> None:
+    statuses = (StrategyStatus(f"s{n}", "running", equity=100, allocated=100) for n in range(300))
+    fake = FakeController(*statuses)
+
+    async def last_tick(world: VirtualFund) -> None:
+        with suppress(ActorError):
+            await world.fund.tick()
+
+    async with trio.open_nursery() as nursery:
+        async with virtual_fund(fake) as world:
+            await _ticks(world, 1)
+            assert world.fund.may_trade("s0")
+            world.clock.advance(1)
+            nursery.start_soon(last_tick, world)
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            alive_until_us = fake.alive_until_us
+        assert not world.fund.may_trade("s0")
+        assert world.fund.entitlement("s0").mode == "reduce"
+        assert fake.alive_until_us == alive_until_us

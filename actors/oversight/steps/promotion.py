@@ -9,7 +9,7 @@ from ....runtime import FundopsError
 from ....wire.alert import AlertDraft, Category, Level
 from ....wire.controller import StrategyStatus
 from ....wire.entitlement import capital_of
-from ....wire.guard import RenewLeases
+from ....wire.guard import ChangeGrants
 from ....wire.promotion import EntitlementTerms, Observe
 from ...calendar import NAMED_PERIODS_PER_YEAR, calendar_of
 from .. import closing
@@ -60,7 +60,7 @@ class _Observing(Step):
         )
         if before != terms and not tick.blind_s:
             try:
-                await ports.ask("guard", RenewLeases(tick.statuses, terms, tick.heard.lapsed))
+                await ports.ask("guard", ChangeGrants(tick.statuses, terms, tick.heard.lapsed))
             except FundopsError as fault:
                 return joined(found, Effects(fault=fault))
         return found

@@ -147,12 +147,13 @@ def test_the_entitlement_tells_the_first_reason() -> None:
     clock = VirtualClock(T0)
     leases = Leases(clock, KillLatch())
     running = STATUSES[1]
-    leases.replace({"s": _grant("live", "free", running, None)}, 30)
+    leases.replace({"s": _grant("live", "free", running, None)})
+    leases.renew(30)
     assert (leases.entitlement("s").why, leases.reasons("s")) == ("", ())
     clock.advance(31)
     assert leases.entitlement("s").why == "its lease ran out"
     aside = _grant("live", "by a person", running, "n_trades: -1")
-    leases.recall({"s": aside})
+    leases.replace({"s": aside})
     assert [kind for kind, _ in leases.reasons("s")] == ["operator", "lease", "set_aside"]
     leases.latch.set(KillStatus("ENGAGED", "r", "ann", T0))
     told: list[Any] = list(leases.reasons("s"))

@@ -21,7 +21,8 @@ PAPER = Grant("paper", "paper", Decimal(0), False, (Reason("stage", "its stage i
 
 def _leases(clock: VirtualClock | None = None, **grants: Grant) -> Leases:
     leases = Leases(clock or VirtualClock(T0), KillLatch())
-    leases.replace(grants, 30)
+    leases.replace(grants)
+    leases.renew(30)
     return leases
 
 
@@ -65,7 +66,8 @@ def test_the_switch_ends_the_leases_in_its_scope_and_no_other() -> None:
     leases.end_in_scope()
     assert (leases.entitlement("a").mode, leases.entitlement("c").mode) == ("reduce", "paper")
     assert leases.reasons("c") == PAPER.reasons
-    leases.replace({"a": LIVE, "c": PAPER}, 30)
+    leases.replace({"a": LIVE, "c": PAPER})
+    leases.renew(30)
     assert not leases.may_trade("a")
 
 
@@ -73,12 +75,32 @@ def test_after_a_release_a_lease_waits_for_the_next_tick() -> None:
     leases = _leases(a=LIVE)
     leases.latch.set(KillStatus("ENGAGED", "r", "ann", T0, action="halt"))
     leases.end_in_scope()
-    leases.replace({"a": LIVE}, 30)
+    leases.replace({"a": LIVE})
+    leases.renew(30)
     leases.latch.set(KillStatus("OFF", "", "", None))
     assert not leases.may_trade("a")
     assert leases.entitlement("a").why == "its lease ran out"
-    leases.replace({"a": LIVE}, 30)
+    leases.replace({"a": LIVE})
+    leases.renew(30)
     assert leases.may_trade("a")
+
+
+def test_new_permissions_between_two_looks_prolong_no_lease() -> None:
+    clock = VirtualClock(T0)
+    leases = _leases(clock, a=LIVE, b=LIVE)
+    clock.advance(29)
+    leases.replace({"a": LIVE, "b": PAPER})
+    assert (leases.may_trade("a"), leases.may_trade("b")) == (True, False)
+    clock.advance(2)
+    assert not leases.may_trade("a")
+
+
+def test_a_look_in_hand_renews_no_lease_of_a_fund_that_has_stopped() -> None:
+    leases = _leases(a=LIVE)
+    leases.end_all()
+    leases.replace({"a": LIVE})
+    leases.renew(30)
+    assert leases.entitlement("a").mode == "reduce"
 
 
 def test_an_unknown_name_is_in_scope() -> None:
@@ -105,7 +127,8 @@ def test_a_limit_of_zero_ends_a_lease_at_once_and_outlasts_a_stale_tick() -> Non
         )
         assert held.why == "it was demoted since the last tick"
         assert not leases.may_trade("a")
-        leases.replace({"a": LIVE}, 30)  # by terms of before the demotion
+        leases.replace({"a": LIVE})  # by terms of before the demotion
+        leases.renew(30)
     leases.limit({"a": Decimal(500)})
     assert leases.may_trade("a")
     assert leases.entitlement("a").capital == 500
@@ -154,7 +177,7 @@ def test_nothing_is_granted_before_the_first_tick() -> None:
     unknown = leases.entitlement("a")
     assert (unknown.mode, unknown.valid_until_us, unknown.capital) == ("none", 0, Decimal(0))
     assert (leases.knows("a"), leases.names()) == (False, ())
-    leases.recall({"a": LIVE})
+    leases.replace({"a": LIVE})
     assert (leases.knows("a"), leases.names()) == (True, ("a",))
     held = leases.entitlement("a")
     assert (held.mode, held.valid_until_us, leases.may_trade("a")) == ("reduce", 0, False)

@@ -465,7 +465,8 @@ async def test_when_storage_refuses_a_demotion_is_cut_already_and_a_promotion_ra
 async def test_a_lease_that_a_demotion_cut_comes_back_where_storage_refuses_it(path: Path) -> None:
     clock = VirtualClock(T0)
     leases = Leases(clock)
-    leases.replace({"mm": Grant("live-scaled", "live", Decimal(100_000), True)}, 60)
+    leases.replace({"mm": Grant("live-scaled", "live", Decimal(100_000), True)})
+    leases.renew(60)
     async with opened(path, clock=clock, leases=leases) as tree:
         await tree.register(stage=Scaled)
         tree.mood.refusal = StorageDegraded("full")
