@@ -78,7 +78,7 @@ def stored_why(reader: Reader, path: Path, name: str) -> Why:
             session="",
         )
         reasons = in_order(*given.reasons, Reason("lease", NO_FUND))
-        leases.recall({name: given.with_reasons(reasons)})
+        leases.replace({name: given.with_reasons(reasons)})
     snapshot: PromotionSnapshot | None = None
     if found is not None:
         desk = Desk(policy, capital)
