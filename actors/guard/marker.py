@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from ...wire.guard import KillStatus
 
 __all__ = ["Marker", "marker_of"]
+
+BYTES_MAX: Final = 65_536  # reason and name are a tenth of it at most
 
 
 def marker_of(database: Path) -> Path:
@@ -32,10 +35,10 @@ class Marker:
     def read(self) -> KillStatus | None:
         """None only when there certainly is no marker."""
         try:
-            return msgspec.json.decode(self.path.read_bytes(), type=KillStatus)
-        except FileNotFoundError:
-            return None
+            return msgspec.json.decode(self._bytes(), type=KillStatus)
         except (OSError, msgspec.DecodeError) as error:
+            if not self.exists():
+                return None
             return KillStatus(
                 "ENGAGED",
                 f"marker {self.path.name} cannot be read: {type(error).__name__}",
@@ -43,10 +46,21 @@ class Marker:
                 None,
             )
 
-    def exists(self) -> bool:
-        """Whether there is a marker, by one stat; True also when the stat fails."""
+    def _bytes(self) -> bytes:
+        # Whatever lies there, as a pipe that nobody writes into, must not keep the guard.
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            os.stat(self.path)
+            return os.read(descriptor, BYTES_MAX)
+        finally:
+            os.close(descriptor)
+
+    def exists(self) -> bool:
+        """Whether there is a marker, by one stat; True also when the stat fails.
+
+        A link is one wherever it leads.
+        """
+        try:
+            os.lstat(self.path)
         except FileNotFoundError:
             return False
         except OSError:
@@ -68,7 +82,7 @@ class Marker:
             draft.replace(self.path)
         except OSError:
             draft.unlink(missing_ok=True)
-            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o600))
             raise
         finally:
             self._sync_folder()

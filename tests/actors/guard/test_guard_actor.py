@@ -11,8 +11,6 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from fundops.actors.guard import GuardActor, GuardSettings, KillLatch, Leases
@@ -517,20 +515,6 @@ def test_a_marker_is_never_seen_half_written(marker: Path, monkeypatch: pytest.M
     assert synced == [False, True], "the words before the name, and the name before the answer"
     Marker(marker).remove()
     assert [*marker.parent.iterdir()] == []
-
-
-@given(st.binary(max_size=60))
-def test_no_content_of_a_marker_makes_reading_it_fail(content: bytes) -> None:
-    class Fake:
-        name = "fund.kill"
-
-        def read_bytes(self) -> bytes:
-            return content
-
-    path: Any = Fake()
-    found = Marker(path).read()
-    assert found is not None
-    assert found.state != "OFF"
 
 
 async def test_the_database_remembers_what_the_marker_lost(marker: Path) -> None:
