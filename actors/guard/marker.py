@@ -82,7 +82,8 @@ class Marker:
             draft.replace(self.path)
         except OSError:
             draft.unlink(missing_ok=True)
-            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o600))
+            if not self.exists():
+                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
             raise
         finally:
             self._sync_folder()

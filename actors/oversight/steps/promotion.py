@@ -37,7 +37,7 @@ class _Observing(Step):
         evaluate: bool,
         ended_us: int | None = None,
     ) -> Effects:
-        """The transitions of one look, with the leases renewed by the terms after it."""
+        """The transitions of one look, with permissions by the terms after it."""
         ports = self.ports
         calendar = calendar_of(ports.settings.session)
         named = tick.memory.named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,24 @@ def test_it_is_written_over_whatever_lies_there(tmp_path: Path, odd: str) -> Non
     marker.write(ENGAGED)
     assert marker.read() == ENGAGED
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.db.kill"]
+
+
+@pytest.mark.parametrize("odd", ["a folder", "a pipe that nobody writes into", "a link to nowhere"])
+def test_a_write_without_room_says_so_and_leaves_what_lies_there(
+    tmp_path: Path, odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    marker = Marker(tmp_path / "x.db.kill")
+    ODD[odd](marker.path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Marker, "_sync_folder", lambda _: None)
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            marker.write(ENGAGED)
+    assert marker.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.db.kill"]
 
 
 def test_a_folder_in_its_place_is_an_error_of_writing(tmp_path: Path) -> None:
