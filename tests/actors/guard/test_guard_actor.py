@@ -57,6 +57,7 @@ class Engine:
         self.stops: list[tuple[str, str]] = []
         self.calls: list[tuple[str, str, tuple[str, ...]]] = []
         self.stopped: list[str] = []
+        self.alive: list[int] = []
         self.on_stop: Callable[[], None] = lambda: None
         self.mood = "works"
 
@@ -85,6 +86,9 @@ class Engine:
 
     async def stop(self, name: str, reason: str) -> None:
         self.stopped.append(name)
+
+    def keep_alive(self, until_us: int) -> None:
+        self.alive.append(until_us)
 
 
 class Mute:
@@ -223,6 +227,18 @@ async def test_a_silent_engine_renews_no_lease(marker: Path) -> None:
         assert tree.leases.may_trade("mm")
         tree.clock.advance(10.1)
         assert not tree.leases.may_trade("mm")
+
+
+async def test_a_look_after_the_end_of_the_fund_renews_no_lease_and_keeps_no_order_alive(
+    marker: Path, engine: Engine
+) -> None:
+    async with opened(marker, engine) as tree:
+        await tree.watch(terms={"mm": LIVE})
+        assert engine.alive == [T0 + 30_000_000]
+        tree.leases.end_all()
+        await tree.watch(terms={"mm": LIVE})
+        assert tree.leases.entitlement("mm").mode == "reduce"
+        assert len(engine.alive) == 1
 
 
 async def test_a_paused_strategy_holds_no_lease_until_a_person_resumes_it(
