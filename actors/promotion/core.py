@@ -251,6 +251,7 @@ def voided(
     moved_us: int,
     after_record: int,
     seq: int,
+    frozen: bool,
     capital: Capital,
     others_minor: int,
     by: str,
@@ -260,7 +261,8 @@ def voided(
 
     `earlier` is the record of then. The time since does not count as time in the stage, and the
     results of that time are no evidence; `after_record` is the id of the newest record of metrics.
-    The version is that of then, too: one that came since is new to the stage.
+    The version is that of then, too: one that came since is new to the stage. `frozen` is that of
+    then, or of now where a freeze or its end came since.
 
     Raises: `StrategyRetired`, `CapitalExceeded`, `PolicyError`; `MetricError` for `by` or `reason`.
     """
@@ -279,8 +281,8 @@ def voided(
         episode=episode,
         rev=strategy.rev + 1,
         version=earlier.version,
-        frozen=earlier.frozen,
-        frozen_since_us=now_us if earlier.frozen else None,
+        frozen=frozen,
+        frozen_since_us=now_us if frozen else None,
         cooldown_until_us=earlier.cooldown_until_us,
         demotions_us=earlier.demotions_us,
         cap=earlier.cap,

@@ -436,6 +436,8 @@ class Desk:
         if line.before is None:
             raise Conflict(f"{line.seq} was written by an older fundops, which kept no more of it")
         earlier, gone = self._without_cause(line, line.before, book)
+        # A freeze since, or its end, is an act of its own that this does not undo.
+        keeps = schema.freeze_changed_since(book.rows, line)
         change = core.voided(
             strategy,
             earlier,
@@ -444,6 +446,7 @@ class Desk:
             moved_us=line.effective_us,
             after_record=schema.newest_record(book.rows, strategy),
             seq=line.seq,
+            frozen=(strategy if keeps else earlier).frozen,
             capital=self.capital,
             others_minor=book.others_minor(strategy),
             by=request.by,
