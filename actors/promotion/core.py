@@ -25,7 +25,7 @@ from ...wire.errors import (
     StrategyRetired,
 )
 from ...wire.promotion import Evaluation, PromotionStage
-from .capital import Capital, cap_of, check_capital, checked_cap
+from .capital import Capital, cap_of, check_capital, checked_cap, kept_within
 from .metrics import count_of
 from .policy import PromotionPolicy
 from .strategy import Change, Episode, Kind, Strategy
@@ -291,6 +291,7 @@ def voided(
         streak_gate=earlier.streak_gate,
     )
     check_capital(strategy, after, policy, capital, others_minor)
+    after = kept_within(after, policy, capital, others_minor)
     return Change(after, "void", strategy, now_us, by, reason, voids=seq)
 
 
@@ -391,6 +392,7 @@ def capped(
     by, reason = loosening(by, reason, why=True) if raises else tightening(by, reason)
     after = msgspec.structs.replace(strategy, cap=fraction, rev=strategy.rev + 1)
     check_capital(strategy, after, policy, capital, others_minor)
+    after = kept_within(after, policy, capital, others_minor)
     return Change(after, "cap", strategy, now_us, by, reason)
 
 

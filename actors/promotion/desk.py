@@ -242,8 +242,11 @@ class Desk:
         after, others_minor = change.after, book.others_minor(change.after)
         if not request.over_capital:
             check_capital(None, after, self.policy, self.capital, others_minor)
-        over_minor = excess_minor(after, self.policy, self.capital, others_minor)
-        after = msgspec.structs.replace(after, over_minor=over_minor)
+        after = msgspec.structs.replace(
+            after,
+            over_minor=excess_minor(after, self.policy, self.capital, others_minor),
+            over_bound_minor=self.capital.room_minor(0) or 0,
+        )
         return self._entered(msgspec.structs.replace(change, after=after), book, now_us)
 
     def _registered(self, request: Register | Adopt, book: Book) -> Strategy | None:

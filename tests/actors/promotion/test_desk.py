@@ -742,6 +742,32 @@ def test_a_void_gives_back_the_cap_of_its_stage(office: Office) -> None:
     assert office.strategy().cap == 0.005
 
 
+@pytest.mark.parametrize(("cap", "over"), [(0.9, 50_000), (0.5, 10_000), (0.4, 0), (0.1, 0)])
+def test_a_lower_cap_gives_up_what_was_allowed_beyond_the_bound(
+    office: Office, cap: float, over: int
+) -> None:
+    office.adopted(Scaled, "other", budget_minor=60_000 * UNIT)
+    office.adopted(Scaled, over_capital=True)
+    assert office.strategy().over_minor == 60_000 * UNIT
+    office.ask(SetCap("mm", cap, "ann", "careful"))
+    assert office.strategy().over_minor == over * UNIT
+
+
+@pytest.mark.parametrize(("others", "over"), [(True, 1_000), (False, 0)])
+def test_a_void_allows_beyond_the_bound_no_more_than_it_needs(
+    office: Office, others: bool, over: int
+) -> None:
+    office.adopted(Scaled, "other")
+    office.adopted(Small, over_capital=True)
+    office.green(Small)
+    office.ask(Demote("other", Shadow))
+    moved = office.ask(Promote("mm", by="ann"))
+    if others:
+        office.adopted(Scaled, "third", over_capital=True)
+    office.ask(Void(moved.seq, "ann", "too early"))
+    assert office.strategy().over_minor == over * UNIT
+
+
 def test_a_freeze_since_the_transition_outlives_its_void(office: Office) -> None:
     office.adopted(Small)
     office.days(5)
