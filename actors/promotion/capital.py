@@ -29,6 +29,7 @@ __all__ = [
     "checked_cap",
     "entitled_minor",
     "excess_minor",
+    "kept_within",
     "terms_of",
 ]
 
@@ -108,8 +109,8 @@ def beyond_bound(
 ) -> frozenset[str]:
     """The ids of those that have no real capital, so that the others are within the bound.
 
-    They are the newest in their stage. Capital that a person allowed beyond the bound by name does
-    not count.
+    They are the newest in their stage. Capital that a person allowed by name beyond this bound or
+    a lower one does not count.
     """
     bound_minor = capital.room_minor(0)
     if bound_minor is None:
@@ -118,15 +119,15 @@ def beyond_bound(
     newest_first = sorted(
         strategies, key=lambda known: (known.episode.entered_us, known.name), reverse=True
     )
-    counted = {
-        known.id: max(0, entitled_minor(known, policy, capital) - known.over_minor)
-        for known in newest_first
-    }
+    counted = {}
+    for known in newest_first:
+        over_minor = known.over_minor if bound_minor >= known.over_bound_minor else 0
+        counted[known.id] = max(0, entitled_minor(known, policy, capital) - over_minor)
     beyond_minor, found = sum(counted.values()) - bound_minor, set()
-    for known, minor in counted.items():
+    for strategy_id, minor in counted.items():
         if beyond_minor > 0 and minor:
             beyond_minor -= minor
-            found.add(known)
+            found.add(strategy_id)
     return frozenset(found)
 
 
@@ -138,6 +139,14 @@ def excess_minor(
     if room_minor is None:
         return 0
     return max(0, entitled_minor(after, policy, capital) - max(0, room_minor))
+
+
+def kept_within(
+    after: Strategy, policy: PromotionPolicy, capital: Capital, others_minor: int
+) -> Strategy:
+    """The record, with no more allowed beyond the bound than it needs for its capital now."""
+    excess = excess_minor(after, policy, capital, others_minor)
+    return msgspec.structs.replace(after, over_minor=min(after.over_minor, excess))
 
 
 def check_capital(

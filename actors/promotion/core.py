@@ -25,7 +25,7 @@ from ...wire.errors import (
     StrategyRetired,
 )
 from ...wire.promotion import Evaluation, PromotionStage
-from .capital import Capital, cap_of, check_capital, checked_cap
+from .capital import Capital, cap_of, check_capital, checked_cap, kept_within
 from .metrics import count_of
 from .policy import PromotionPolicy
 from .strategy import Change, Episode, Kind, Strategy
@@ -251,6 +251,7 @@ def voided(
     moved_us: int,
     after_record: int,
     seq: int,
+    frozen: bool,
     capital: Capital,
     others_minor: int,
     by: str,
@@ -260,7 +261,8 @@ def voided(
 
     `earlier` is the record of then. The time since does not count as time in the stage, and the
     results of that time are no evidence; `after_record` is the id of the newest record of metrics.
-    The version is that of then, too: one that came since is new to the stage.
+    The version is that of then, too: one that came since is new to the stage. `frozen` is that of
+    then, or of now where a freeze or its end came since.
 
     Raises: `StrategyRetired`, `CapitalExceeded`, `PolicyError`; `MetricError` for `by` or `reason`.
     """
@@ -279,8 +281,8 @@ def voided(
         episode=episode,
         rev=strategy.rev + 1,
         version=earlier.version,
-        frozen=earlier.frozen,
-        frozen_since_us=now_us if earlier.frozen else None,
+        frozen=frozen,
+        frozen_since_us=now_us if frozen else None,
         cooldown_until_us=earlier.cooldown_until_us,
         demotions_us=earlier.demotions_us,
         cap=earlier.cap,
@@ -289,6 +291,7 @@ def voided(
         streak_gate=earlier.streak_gate,
     )
     check_capital(strategy, after, policy, capital, others_minor)
+    after = kept_within(after, policy, capital, others_minor)
     return Change(after, "void", strategy, now_us, by, reason, voids=seq)
 
 
@@ -389,6 +392,7 @@ def capped(
     by, reason = loosening(by, reason, why=True) if raises else tightening(by, reason)
     after = msgspec.structs.replace(strategy, cap=fraction, rev=strategy.rev + 1)
     check_capital(strategy, after, policy, capital, others_minor)
+    after = kept_within(after, policy, capital, others_minor)
     return Change(after, "cap", strategy, now_us, by, reason)
 
 

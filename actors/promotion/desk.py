@@ -242,8 +242,11 @@ class Desk:
         after, others_minor = change.after, book.others_minor(change.after)
         if not request.over_capital:
             check_capital(None, after, self.policy, self.capital, others_minor)
-        over_minor = excess_minor(after, self.policy, self.capital, others_minor)
-        after = msgspec.structs.replace(after, over_minor=over_minor)
+        after = msgspec.structs.replace(
+            after,
+            over_minor=excess_minor(after, self.policy, self.capital, others_minor),
+            over_bound_minor=self.capital.room_minor(0) or 0,
+        )
         return self._entered(msgspec.structs.replace(change, after=after), book, now_us)
 
     def _registered(self, request: Register | Adopt, book: Book) -> Strategy | None:
@@ -436,6 +439,8 @@ class Desk:
         if line.before is None:
             raise Conflict(f"{line.seq} was written by an older fundops, which kept no more of it")
         earlier, gone = self._without_cause(line, line.before, book)
+        # A freeze since, or its end, is an act of its own that this does not undo.
+        keeps = schema.freeze_changed_since(book.rows, line)
         change = core.voided(
             strategy,
             earlier,
@@ -444,6 +449,7 @@ class Desk:
             moved_us=line.effective_us,
             after_record=schema.newest_record(book.rows, strategy),
             seq=line.seq,
+            frozen=(strategy if keeps else earlier).frozen,
             capital=self.capital,
             others_minor=book.others_minor(strategy),
             by=request.by,

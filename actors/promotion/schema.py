@@ -422,6 +422,16 @@ def voided_already(rows: Rows, seq: int) -> bool:
     return rows.row("SELECT 1 FROM promotion_history WHERE voids = ?", (seq,)) is not None
 
 
+def freeze_changed_since(rows: Rows, line: Line) -> bool:
+    """Whether the strategy was frozen or unfrozen by a line after this one."""
+    row = rows.row(
+        "SELECT 1 FROM promotion_history WHERE strategy_id = ? AND seq > ?"
+        " AND kind IN ('freeze', 'unfreeze') LIMIT 1",
+        (line.strategy_id, line.seq),
+    )
+    return row is not None
+
+
 def was_version(rows: Rows, strategy: Strategy, version: str) -> bool:
     """Whether the strategy had this version before."""
     row = rows.row(

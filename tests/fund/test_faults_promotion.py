@@ -528,6 +528,32 @@ async def test_an_adoption_that_was_allowed_beyond_the_bound_opens_after_a_resta
             assert [name for name in names if world.fund.may_trade(name)] == open_ones
 
 
+@pytest.mark.parametrize("stays", [True, False], ids=["b stays", "b leaves"])
+@pytest.mark.parametrize(
+    ("pct", "opens"), [(100.0, True), (150.0, True), (99.9, False), (50.0, False), (1.0, False)]
+)
+async def test_what_was_allowed_beyond_one_bound_is_not_allowed_beyond_a_lower_one(
+    tmp_path: Path, stays: bool, pct: float, opens: bool
+) -> None:
+    figures: dict[str, Any] = {"equity": 1, "stage": "live-scaled", "capital_cap": 100_000}
+    controller = FakeController(*(StrategyStatus(name, "running", **figures) for name in "ab"))
+    settings: dict[str, Any] = {"db_path": tmp_path / "fund.db", **PROMO}
+    clock = VirtualClock(START_US)
+    async with virtual_fund(controller, clock=clock, **settings) as world:
+        await _adopt(world, P.Live_Scaled, "b")
+        clock.advance(1)
+        await _adopt(world, P.Live_Scaled, "a", over_capital=True)
+        if not stays:
+            await world.fund.promotion.demote("b", to=P.Shadow)
+    settings["max_total_entitlement_pct"] = pct
+    async with virtual_fund(controller, clock=clock, **settings) as world:
+        await _ticks(world, 3)
+        assert world.fund.may_trade("a") is opens
+        assert world.fund.entitlement("a").capital == (100_000 if opens else 0)
+        told = [alert for alert in world.sent_alerts() if "more than" in alert.title]
+        assert bool(told) is not opens
+
+
 async def test_without_a_bound_every_strategy_may_have_all_capital() -> None:
     async with virtual_fund(FakeController(), max_total_entitlement_pct=None, **PROMO) as world:
         for name in "abcde":

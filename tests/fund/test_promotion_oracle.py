@@ -601,6 +601,9 @@ class Model:
         if after.stopped_us is None:
             after.stopped_us = line.at_us
         after.go_on(now_us)
+        since = (one for one in self.lines[seq:] if one.name == line.name)
+        if any(one.kind in ("freeze", "unfreeze") for one in since):
+            after.frozen = strategy.frozen
         after.stopped_us = now_us if after.frozen else None
         if line.hard:
             deepest, worst = HARD_DRAWDOWN[after.stage], HARD_LOSS.get(after.stage, 2.0)

@@ -734,14 +734,77 @@ def test_a_void_that_lowers_the_capital_needs_no_room(office: Office) -> None:
     assert step_of(office.ask(Void(moved.seq, "ann", "too early"))) == (100_000, 1_000)
 
 
-def test_a_void_gives_back_the_cap_and_what_a_person_did_since_ends(office: Office) -> None:
+def test_a_void_gives_back_the_cap_of_its_stage(office: Office) -> None:
     office.adopted(Small)
     office.ask(SetCap("mm", 0.005, "ann", "careful"))
     moved = office.ask(Demote("mm"))
-    office.ask(Freeze("mm", True, "ann", "look"))
     office.ask(Void(moved.seq, "ann", "the wrong one"))
+    assert office.strategy().cap == 0.005
+
+
+@pytest.mark.parametrize(("cap", "over"), [(0.9, 50_000), (0.5, 10_000), (0.4, 0), (0.1, 0)])
+def test_a_lower_cap_gives_up_what_was_allowed_beyond_the_bound(
+    office: Office, cap: float, over: int
+) -> None:
+    office.adopted(Scaled, "other", budget_minor=60_000 * UNIT)
+    office.adopted(Scaled, over_capital=True)
+    assert office.strategy().over_minor == 60_000 * UNIT
+    office.ask(SetCap("mm", cap, "ann", "careful"))
+    assert office.strategy().over_minor == over * UNIT
+
+
+@pytest.mark.parametrize(("others", "over"), [(True, 1_000), (False, 0)])
+def test_a_void_allows_beyond_the_bound_no_more_than_it_needs(
+    office: Office, others: bool, over: int
+) -> None:
+    office.adopted(Scaled, "other")
+    office.adopted(Small, over_capital=True)
+    office.green(Small)
+    office.ask(Demote("other", Shadow))
+    moved = office.ask(Promote("mm", by="ann"))
+    if others:
+        office.adopted(Scaled, "third", over_capital=True)
+    office.ask(Void(moved.seq, "ann", "too early"))
+    assert office.strategy().over_minor == over * UNIT
+
+
+def test_a_freeze_since_the_transition_outlives_its_void(office: Office) -> None:
+    office.adopted(Small)
+    office.days(5)
+    moved = office.ask(Demote("mm"))
+    office.days(1)
+    office.ask(Freeze("mm", True, "risk", "the books differ"))
+    office.days(1)
+    office.ask(Void(moved.seq, "ann", "the wrong one"))
+    office.days(1)
     strategy = office.strategy()
-    assert (strategy.cap, strategy.frozen, strategy.frozen_since_us) == (0.005, False, None)
+    assert (strategy.stage, strategy.frozen) == (Small, True)
+    assert strategy.active_us(office.now_us) == 5 * DAY_US, "frozen and voided time is no day"
+    office.ask(Freeze("mm", False, "risk", "they agree"))
+    office.days(1)
+    assert office.strategy().active_us(office.now_us) == 6 * DAY_US
+
+
+def test_a_failure_of_integrity_in_the_lowest_stage_outlives_a_void(office: Office) -> None:
+    office.adopted(Small)
+    moved = office.ask(Demote("mm", Paper))
+    office.ask(DemoteAutomatically("mm", "integrity", "reconciliation", "the books differ"))
+    office.ask(Void(moved.seq, "ann", "the wrong one"))
+    assert (office.strategy().stage, office.strategy().frozen) == (Small, True)
+
+
+def test_an_unfreeze_since_the_transition_outlives_its_void(office: Office) -> None:
+    office.adopted(Small)
+    office.days(5)
+    office.ask(Freeze("mm", True, "risk", "the books differ"))
+    moved = office.ask(Demote("mm"))
+    office.ask(Freeze("mm", False, "risk", "they agree"))
+    office.days(1)
+    office.ask(Void(moved.seq, "ann", "the wrong one"))
+    office.days(1)
+    strategy = office.strategy()
+    assert (strategy.frozen, strategy.frozen_since_us) == (False, None)
+    assert strategy.active_us(office.now_us) == 6 * DAY_US
 
 
 def test_a_voided_third_demotion_was_none_and_froze_nothing(office: Office) -> None:
