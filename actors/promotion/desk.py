@@ -297,7 +297,7 @@ class Desk:
                 f"{strategy.name} has other metrics recorded as of {instant(as_of_us)} from"
                 f" {record.source!r}; discard those first"
             )
-        after = with_record(strategy, record, self._periods()).stored(now_us)
+        after = with_record(strategy, record, self._periods(), now_us).stored(now_us)
         stored = schema.recorded(strategy, record, explicit=explicit)
         return Decided(None, (schema.saved((after,)), stored), (after,))
 
@@ -316,7 +316,7 @@ class Desk:
                 shown_as=instant(request.as_of_us),
             )
         kept = [known for known in found if known not in gone]
-        after = refolded(strategy, kept, self._periods())
+        after = refolded(strategy, kept, self._periods(), now_us)
         change = core.noted("discard", strategy, after, now_us, by=by, reason=reason)
         return self.changed(
             None, (change,), book, now_us, schema.discarded(gone, now_us, by, reason)
@@ -438,7 +438,7 @@ class Desk:
             raise Conflict(f"{line.seq} was voided already")
         if line.before is None:
             raise Conflict(f"{line.seq} was written by an older fundops, which kept no more of it")
-        earlier, gone = self._without_cause(line, line.before, book)
+        earlier, gone = self._without_cause(line, line.before, book, now_us)
         # A freeze since, or its end, is an act of its own that this does not undo.
         keeps = schema.freeze_changed_since(book.rows, line)
         change = core.voided(
@@ -481,7 +481,7 @@ class Desk:
         return (void, found)
 
     def _without_cause(
-        self, line: schema.Line, earlier: Strategy, book: Book
+        self, line: schema.Line, earlier: Strategy, book: Book, now_us: int
     ) -> tuple[Strategy, list[StoredRecord]]:
         """The earlier record without the records that demoted it, and those."""
         if not line.hard or line.by != BY_THE_RULES:
@@ -491,7 +491,7 @@ class Desk:
         found = schema.records(book.rows, earlier, earlier.episode.number)
         gone = [known for known in found if _reaches(known.record, limits)]
         kept = [known for known in found if known not in gone]
-        return (refolded(earlier, kept, self._periods()) if gone else earlier), gone
+        return (refolded(earlier, kept, self._periods(), now_us) if gone else earlier), gone
 
     def _retire(self, request: Retire, book: Book, now_us: int) -> Decided:
         strategy = book.find(request.strategy_id)

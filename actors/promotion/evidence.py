@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
 from typing import Final
@@ -82,11 +82,45 @@ def check_evidence(strategy: Strategy, stage: PromotionStage, as_of_us: int, now
 # -- records
 
 
-def with_record(strategy: Strategy, record: Record, periods_per_year: float) -> Strategy:
+def with_record(
+    strategy: Strategy, record: Record, periods_per_year: float, now_us: int
+) -> Strategy:
     """The strategy with one more record. Raises: `MetricError`."""
     if record.cumulative:
         check_totals(strategy.episode.stays[-1], record.metrics)
-    return _with(strategy, record, periods_per_year)
+    episode = _put_back(strategy.episode, now_us)
+    return _with(msgspec.structs.replace(strategy, episode=episode), record, periods_per_year)
+
+
+def _put_back(episode: Episode, now_us: int) -> Episode:
+    """The episode whose values of instants to come are as old as itself: a clock that ran ahead
+    gave them, and any record that arrives now is newer. A worst value stays one.
+    """
+
+    def back(known: Mapping[str, Metric]) -> dict[str, Metric]:
+        return {
+            name: msgspec.structs.replace(
+                metric, as_of_us=_instant_of(metric.as_of_us, episode, now_us)
+            )
+            for name, metric in known.items()
+        }
+
+    *earlier, stay = episode.stays
+    newest = {
+        name: (total, _instant_of(as_of_us, episode, now_us))
+        for name, (total, as_of_us) in stay.newest.items()
+    }
+    return msgspec.structs.replace(
+        episode,
+        recorded=back(episode.recorded),
+        measured=back(episode.measured),
+        stays=(*earlier, msgspec.structs.replace(stay, newest=newest)),
+    )
+
+
+def _instant_of(as_of_us: int, episode: Episode, now_us: int) -> int:
+    is_ahead = as_of_us > now_us + CLOCK_TOLERANCE_US
+    return min(episode.entered_us, now_us) if is_ahead else as_of_us
 
 
 def _with(strategy: Strategy, record: Record, periods_per_year: float) -> Strategy:
@@ -107,7 +141,7 @@ def _with(strategy: Strategy, record: Record, periods_per_year: float) -> Strate
 
 
 def refolded(
-    strategy: Strategy, records: Sequence[StoredRecord], periods_per_year: float
+    strategy: Strategy, records: Sequence[StoredRecord], periods_per_year: float, now_us: int
 ) -> Strategy:
     """The strategy with these records alone, in the order of their arrival."""
     bare = msgspec.structs.replace(
@@ -127,7 +161,9 @@ def refolded(
         )
         for stored in records:
             if stay.after < stored.id <= end:
-                found = _with(found, stored.record, periods_per_year)
+                as_of_us = _instant_of(stored.record.as_of_us, found.episode, now_us)
+                record = msgspec.structs.replace(stored.record, as_of_us=as_of_us)
+                found = _with(found, record, periods_per_year)
     return found
 
 

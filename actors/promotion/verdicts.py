@@ -10,6 +10,7 @@ from typing import Final
 from ...runtime import DAY_US
 from ...wire.promotion import CriterionResult, Verdict
 from .criteria import DAYS, DECIMALS, METRICS, Criterion
+from .evidence import CLOCK_TOLERANCE_US
 from .observation import Observation, observe, stale
 from .policy import PromotionPolicy
 from .strategy import Strategy
@@ -36,6 +37,9 @@ def judge(
     assert seen.age_us is not None
     # The limit was rounded when its criterion was made.
     value, limit = round(seen.value, DECIMALS), criterion.limit
+    if seen.age_us < -CLOCK_TOLERANCE_US:
+        why = "clock: now lies before the instant of its value"
+        return _result(criterion, policy, seen, value, None, "INCONCLUSIVE", why)
     too_old = stale(seen.age_us, strategy, policy, now_us)
     if too_old:
         return _result(criterion, policy, seen, value, None, "INCONCLUSIVE", too_old)

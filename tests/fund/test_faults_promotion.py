@@ -875,6 +875,42 @@ async def test_a_person_promotes_nothing_while_the_clock_is_suspect() -> None:
         assert not any("clock" in blocker for blocker in blockers)
 
 
+def _recorded_ahead(tmp_path: Path, days: int) -> tuple[PromotionManager, str, VirtualClock]:
+    """A manager of a file to which a clock that ran ahead gave a good record."""
+    path, ahead, clock = tmp_path / "x.db", VirtualClock(START_US), VirtualClock(START_US)
+    manager = PromotionManager(path, clock=clock)
+    strategy_id = manager.register("s")
+    ahead.advance(days * 86_400)
+    PromotionManager(path, clock=ahead).record_metrics(strategy_id, P.Paper, ALL_GOOD)
+    return manager, strategy_id, clock
+
+
+def test_a_value_of_an_instant_to_come_is_no_evidence(tmp_path: Path) -> None:
+    manager, strategy_id, clock = _recorded_ahead(tmp_path, 60)
+    clock.advance(20 * 86_400)
+    found = manager.evaluate(strategy_id)
+    assert found.verdict == "INCONCLUSIVE"
+    assert "clock: now lies before the instant of its value" in found.why
+    with pytest.raises(GateNotPassed):
+        manager.promote(strategy_id, by="ann", reason="it looks good")
+
+
+def test_any_record_is_newer_than_one_of_an_instant_to_come(tmp_path: Path) -> None:
+    manager, strategy_id, clock = _recorded_ahead(tmp_path, 60)
+    clock.advance(20 * 86_400)
+    manager.record_metrics(strategy_id, P.Paper, {"sharpe": -3.0, "n_trades": 5})
+    seen = {one.name: one for one in manager.evaluate(strategy_id).criteria}
+    assert (seen["min_sharpe"].observed, seen["min_sharpe"].verdict) == (-3.0, "FAIL")
+    assert seen["min_win_rate"].reason.startswith("stale"), "it was not recorded again"
+    manager.record_metrics(strategy_id, P.Paper, {"returns": [0.01, -0.02, 0.01]})
+    manager.record_metrics(strategy_id, P.Paper, {"max_drawdown": 0.05})
+    seen = {one.name: one for one in manager.evaluate(strategy_id).criteria}
+    assert seen["max_drawdown"].age_s == 0
+    at_us = START_US + 60 * 86_400_000_000
+    manager.discard_metrics(strategy_id, at_us, "", by="ann", reason="its clock was wrong")
+    assert manager.evaluate(strategy_id).verdict == "FAIL"
+
+
 # -- a defect at one strategy
 
 

@@ -90,7 +90,7 @@ def measured(
 
 
 def with_metrics(before: Strategy, metrics: dict[str, Any], at_us: int) -> Strategy:
-    return with_record(before, Record(canonical_metrics(metrics), at_us), 252)
+    return with_record(before, Record(canonical_metrics(metrics), at_us), 252, at_us + 365 * DAY_US)
 
 
 def promoted(

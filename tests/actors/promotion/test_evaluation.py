@@ -417,7 +417,7 @@ def test_a_recorded_series_is_judged_by_its_own_skew_and_kurtosis(name: str) -> 
         level *= 1 + change
         series.append(level)
     record = Record({name: returns if name == "returns" else series}, T0)
-    found = judged(with_record(strategy(), record, LITERAL.sessions_per_year)).advisories
+    found = judged(with_record(strategy(), record, LITERAL.sessions_per_year, T0)).advisories
     shape = moments(returns)
     sharpe, skew, kurtosis = shape.sharpe, shape.skew, shape.kurtosis
     assert sharpe is not None
@@ -440,7 +440,7 @@ def test_a_series_that_varies_again_has_a_sharpe_and_its_advisories() -> None:
     subject, ppy = strategy(measured={}), LITERAL.sessions_per_year
     for number, known in enumerate((False, True, False)):
         returns = [0.01, 0.012, -0.004] if known else [0.01, 0.01, 0.01]
-        subject = with_record(subject, Record({"returns": returns}, T0 + number), ppy)
+        subject = with_record(subject, Record({"returns": returns}, T0 + number), ppy, T0)
         assert (value_of("sharpe", subject) is not None) is known
         assert (judged(subject).advisories.psr is not None) is known
 

@@ -837,7 +837,7 @@ def test_no_order_of_moves_entitles_beyond_the_capital(moves: list[tuple[str, in
                 ).after
                 check_capital(None, after, policy, BOUND, others)
             elif kind == "promote":
-                green = with_record(held[number], Record(GREEN, T0), 252)
+                green = with_record(held[number], Record(GREEN, T0), 252, T0)
                 found = evaluate(green, policy, T0, capital=BOUND, others_minor=others)
                 after = core.promoted(
                     green, policy, found, T0, by="x", capital=BOUND, others_minor=others
