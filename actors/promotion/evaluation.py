@@ -74,7 +74,7 @@ def evaluate(
         if suspect:
             blocked_by += ("clock: the wall clock is suspect; fundops confirm clock accepts it",)
         blocked_by += _other_blockers(policy, stage, inputs, capital, now_us)
-    next_us = next_possible_us(criteria, blocked_by, inputs, now_us)
+    behind_us = strategy.behind_us(now_us)
     unsigned = Evaluation(
         id="",
         strategy=strategy.name,
@@ -91,8 +91,8 @@ def evaluate(
         advisories=advisories_of(strategy, policy, gate, trials, trial_variance),
         would_do=_move(blocked_by, demote=down is not None),
         blocked_by=blocked_by,
-        why=why(criteria, blocked_by, target, inputs, now_us),
-        next_possible_us=next_us,
+        why=why(criteria, blocked_by, target, inputs, now_us, behind_us),
+        next_possible_us=next_possible_us(criteria, blocked_by, inputs, now_us, behind_us),
     )
     digest = hashlib.blake2b(msgspec.json.encode(unsigned), digest_size=12).hexdigest()
     return msgspec.structs.replace(unsigned, id=digest)

@@ -105,6 +105,11 @@ class Strategy(msgspec.Struct, frozen=True, gc=False):
         active_us = until_us - self.episode.entered_us - self.episode.frozen_us
         return max(self.episode.active_us, active_us)
 
+    def behind_us(self, now_us: int) -> int:
+        """How long a clock that stepped back needs until the days in the stage go on."""
+        since_us = now_us - self.episode.entered_us - self.episode.frozen_us
+        return max(0, self.episode.active_us - since_us)
+
     def left_out(self, since_us: int | None, now_us: int) -> Episode:
         """The episode, where the time since then is not time in the stage.
 

@@ -28,10 +28,12 @@ def why(
     target: PromotionStage | None,
     inputs: EvaluationInputs,
     now_us: int,
+    behind_us: int,
 ) -> str:
     """All that stands before the next stage in one line, time last.
 
-    For example "36 of 50 trades; 2 more days, at the earliest 2026-03-14".
+    For example "36 of 50 trades; 2 more days, at the earliest 2026-03-14". The days go on in
+    `behind_us`.
     """
     if target is None:
         return "; ".join(map(_blocker_words, blocked_by))
@@ -40,7 +42,7 @@ def why(
     parts += [words for blocker in blocked_by if (words := _blocker_words(blocker))]
     left_us = _left_us(missed)
     if left_us:
-        earliest_us = max(now_us + left_us, inputs.cooldown_until_us or 0)
+        earliest_us = max(now_us + behind_us + left_us, inputs.cooldown_until_us or 0)
         parts.append(f"{_more(left_us)}, at the earliest {_date(earliest_us)}")
     if parts:
         return "; ".join(parts)
@@ -62,17 +64,20 @@ def next_possible_us(
     blocked_by: Sequence[str],
     inputs: EvaluationInputs,
     now_us: int,
+    behind_us: int,
 ) -> int | None:
     """When nothing but an approval could be in the way, if only time has to pass; None: more has.
 
-    `now_us` when nothing is in the way already.
+    `now_us` when nothing is in the way already. The days go on in `behind_us`.
     """
     if any(_kind(blocker) not in _ENDS_BY_TIME for blocker in blocked_by):
         return None
     missed = [result for result in criteria if result.verdict != "PASS"]
     if not all(map(_ends, missed)):
         return None
-    return max(now_us + _left_us(missed), inputs.cooldown_until_us or now_us)
+    left_us = _left_us(missed)
+    days_us = behind_us + left_us if left_us else 0
+    return max(now_us + days_us, inputs.cooldown_until_us or now_us)
 
 
 def missed_words(criterion: CriterionResult) -> str:

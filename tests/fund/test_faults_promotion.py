@@ -911,6 +911,25 @@ def test_any_record_is_newer_than_one_of_an_instant_to_come(tmp_path: Path) -> N
     assert manager.evaluate(strategy_id).verdict == "FAIL"
 
 
+def test_after_a_step_back_the_promised_day_is_the_one_on_which_the_days_are_over(
+    tmp_path: Path,
+) -> None:
+    path, clock, behind = tmp_path / "x.db", VirtualClock(START_US), VirtualClock(START_US)
+    manager = PromotionManager(path, clock=clock)
+    strategy_id = manager.register("s")
+    clock.advance(10 * 86_400)
+    manager.record_metrics(strategy_id, P.Paper, ALL_GOOD)
+    behind.advance(3 * 86_400)
+    later = PromotionManager(path, clock=behind)
+    later.record_metrics(strategy_id, P.Paper, ALL_GOOD)
+    found = later.evaluate(strategy_id)
+    assert found.next_possible_us == START_US + 14 * 86_400_000_000
+    assert found.why == "4 more days, at the earliest 2026-01-19"
+    behind.advance(11 * 86_400)
+    later.record_metrics(strategy_id, P.Paper, ALL_GOOD)
+    assert later.evaluate(strategy_id).verdict == "PASS"
+
+
 # -- a defect at one strategy
 
 
