@@ -182,20 +182,21 @@ def test_the_help_of_a_command_explains_it_in_eighty_columns(verb: Verb) -> None
 
 def test_help_and_questions_start_within_fifteen_times_a_bare_interpreter(tmp_path: Path) -> None:
     def cpu_s(*arguments: str) -> float:
-        taken = []
-        for _ in range(3):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        return min(taken)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    def is_quick(*words: str) -> bool:
+        # Other work on the machine makes a start dearer, and none makes it cheaper.
+        return any(cpu_s("-m", "fundops", *words) < 15 * bare_s for _ in range(8))
 
     with FundManager(FundConfig(total_capital=1_000, ledger_enabled=True, tick_interval_s=None)):
         pass
-    bare_s = max(cpu_s("-c", "pass"), 0.01)
-    assert cpu_s("-m", "fundops", "ledger", "--help") < 15 * bare_s
-    assert cpu_s("-m", "fundops", "ledger", "deposit", "--help") < 15 * bare_s
-    assert cpu_s("-m", "fundops", "ledger", "nav", "--db", str(tmp_path / "fund.db")) < 15 * bare_s
+    bare_s = max(min(cpu_s("-c", "pass") for _ in range(3)), 0.01)
+    assert is_quick("ledger", "--help")
+    assert is_quick("ledger", "deposit", "--help")
+    assert is_quick("ledger", "nav", "--db", str(tmp_path / "fund.db"))
 
 
 # -- a new row
