@@ -75,6 +75,7 @@ class StrategyBook(msgspec.Struct, frozen=True, gc=False):
     warned: bool = False  # of a drawdown near its limit
     paused: bool = False  # by the guard
     would_pause: bool = False  # mode observe: it was told that the guard would pause it
+    empty: bool = False  # all its capital was taken away; worth and peak are those of before
     paused_by: str = ""  # the person who paused it; "": no person did
     paused_why: str = ""  # the reason that the person gave
     entitled: bool = False  # has traded real money in the stage that it is entitled to

@@ -223,17 +223,20 @@ def _strategy(
     counts = real or before.real or (before.unwinding and before.closing is not None)
     made = pnl - before.pnl_minor if counts else 0
     # Without equity and without an allocation there is nothing to measure a loss against, and the
-    # figures that were known stand.
+    # figures that were known stand; also where all capital was taken away.
     worth = figures.equity
     if worth is None and figures.allocated:
         worth = figures.allocated + pnl
+    empty = worth == 0 and not figures.allocated
+    if empty:
+        worth = None
     allocated = before.allocated_minor if worth is None else figures.allocated
     if real and live and not before.entitled:  # no word of the engine alone begins it anew
         peak = worth or 0
     elif worth is None:
         peak = before.peak_minor
     else:
-        peak = max(_rescaled_peak(before, figures.allocated), worth)
+        peak = max(_rescaled_peak(before, figures.allocated, worth), worth)
     after = replace(
         counted,
         pnl_minor=pnl,
@@ -242,6 +245,7 @@ def _strategy(
         allocated_minor=allocated,
         worth_minor=before.worth_minor if worth is None else worth,
         peak_minor=peak,
+        empty=empty or (before.empty and worth is None),
         entitled=live and (real or before.entitled),
         # A stage without real money is a way out, if promotion says so and not the engine alone.
         paused=before.paused and (real or live),
@@ -289,14 +293,17 @@ def _counted(
     return replace(after, restarted=True), [note]
 
 
-def _rescaled_peak(before: StrategyBook, allocated: int) -> int:
+def _rescaled_peak(before: StrategyBook, allocated: int, worth: int) -> int:
     """Capital given to a strategy or taken from it is no performance: the peak moves as the
-    equity does.
+    equity does. After all was taken away the drawdown is what it was.
     """
     flow = allocated - before.allocated_minor
-    if not flow or before.worth_minor <= 0:
+    if before.worth_minor <= 0 or not (flow or before.empty):
         return before.peak_minor
-    return before.peak_minor * (before.worth_minor + flow) // before.worth_minor
+    moved = before.worth_minor + flow
+    if before.empty or moved <= 0:
+        moved = worth
+    return before.peak_minor * moved // before.worth_minor
 
 
 def _judge_drawdown(

@@ -238,6 +238,7 @@ def _flags_of(book: StrategyBook) -> tuple[object, ...]:
         book.paused,
         book.paused_by,
         book.would_pause,
+        book.empty,
         book.warned,
         book.real,
         book.entitled,

@@ -506,6 +506,30 @@ def test_a_strategys_drawdown_is_from_its_peak_whatever_is_taken_from_it() -> No
     assert [one.strategy for one in fund.look(status(pnl=150, allocated=900)).pauses] == ["mm"]
 
 
+def test_capital_that_is_taken_away_whole_and_given_again_erases_no_drawdown() -> None:
+    fund = Fund(capital=10**9)
+    for round_pnl in (-120, -240):
+        fund.look(status(pnl=round_pnl + 120, allocated=1_000, equity=1_000.0))
+        assert not fund.state.strategies["mm"].paused
+        found = fund.look(status(pnl=round_pnl, allocated=1_000, equity=880.0))
+        for _ in range(2):
+            idle = fund.look(status(pnl=round_pnl, allocated=0, equity=0.0))
+            assert idle.pauses == ()
+    assert found.pauses == ()  # 0.88 of 0.88 of the peak: 22.56%
+    fund.look(status(pnl=-240, allocated=500, equity=500.0))
+    assert [
+        one.strategy for one in fund.look(status(pnl=-290, allocated=500, equity=450.0)).pauses
+    ] == ["mm"]
+
+
+def test_an_allocation_taken_away_beside_an_equity_that_stays_erases_no_drawdown() -> None:
+    fund = Fund(capital=10**9)
+    fund.look(status(equity=1_000.0))
+    fund.look(status(equity=760.0))
+    fund.look(status(allocated=0, equity=760.0))
+    assert [one.strategy for one in fund.look(status(allocated=0, equity=740.0)).pauses] == ["mm"]
+
+
 def test_reported_equity_is_believed_over_allocated_and_pnl() -> None:
     fund = Fund(capital=10**9)
     fund.look(status(equity=1_000.0))
