@@ -267,7 +267,7 @@ def _host(
     uuid: str,
     place: Place | None,
 ) -> Host:
-    """The port to the engine; what it lacks is logged."""
+    """The port to the engine; its missing parts are logged."""
     host = Host(
         controller,
         nursery,

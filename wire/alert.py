@@ -90,7 +90,7 @@ class AlertDraft(msgspec.Struct, frozen=True, gc=False):
 def resolved(
     category: Category, title: str, key: str, strategy: str | None = None, message: str = ""
 ) -> AlertDraft:
-    """The end of the alert with this key; nobody is told when that is not open."""
+    """The end of the alert with this key; one that is not open ends silently."""
     return AlertDraft(Level.INFO, category, title, message, strategy, key, resolves=True)
 
 

@@ -257,6 +257,11 @@ class GuardActor(Actor):
                 )
         return replace(stored, strategies=books)
 
+    @property
+    def _memory(self) -> GuardState:
+        """The memory, with the kill switch as it is now."""
+        return replace(self._state, kill_state=self._kill.state)
+
     # -- the look of each tick
 
     @handles(Watch)
@@ -267,7 +272,7 @@ class GuardActor(Actor):
         """
         self._pass()
         looking = core.look(
-            replace(self._state, kill_state=self._kill.state),
+            self._memory,
             self._settings,
             request.statuses,
             request.terms,
@@ -303,7 +308,7 @@ class GuardActor(Actor):
             self._leases.renew(self._settings.lease_s)
             self._keep_paused(request.statuses)
             self._keep_alive()
-        self._state = replace(self._state, kill_state=self._kill.state)
+        self._state = self._memory
         return GuardReport(
             self._state,
             found.gross_minor,
@@ -558,7 +563,7 @@ class GuardActor(Actor):
     @handles(ReadGuard)
     def read_state(self, _: ReadGuard) -> GuardState:
         """The memory now."""
-        return replace(self._state, kill_state=self._kill.state)
+        return self._memory
 
     @handles(PauseStrategy)
     def pause(self, request: PauseStrategy) -> bool:

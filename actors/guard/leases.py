@@ -114,7 +114,7 @@ class Leases:
         self._ended = True
 
     def end_all(self) -> None:
-        """End all leases for good: the fund stops."""
+        """End all leases for good, as the fund stops."""
         self.is_over = True
         self._until_s = float("-inf")
         self._until_us = min(self._until_us, self._clock.now_us())

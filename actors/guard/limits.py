@@ -9,7 +9,7 @@ __all__ = ["OBSERVED", "OVER_BELOW", "WARN_AT", "percent_below"]
 # Warn from 80% of a limit, and call it over below 75%: one alert per approach, not one per wobble.
 WARN_AT: Final = 0.80
 OVER_BELOW: Final = 0.75
-# Dedup keys of what mode observe would have done: those of the acts are for what was done.
+# Before the dedup keys of acts that mode observe did not carry out.
 OBSERVED: Final = "observe:"
 
 

@@ -47,7 +47,7 @@ class Marker:
             )
 
     def _bytes(self) -> bytes:
-        # Whatever lies there, as a pipe that nobody writes into, must not keep the guard.
+        # Reading from a pipe without a writer would block the guard.
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return os.read(descriptor, BYTES_MAX)

@@ -295,7 +295,7 @@ def _counted(
 
 def _rescaled_peak(before: StrategyBook, allocated: int, worth: int) -> int:
     """Capital given to a strategy or taken from it is no performance: the peak moves as the
-    equity does. After all was taken away the drawdown is what it was.
+    equity does. Where all was taken away the drawdown stays.
     """
     flow = allocated - before.allocated_minor
     if before.worth_minor <= 0 or not (flow or before.empty):

@@ -461,7 +461,7 @@ def _unconfirmed(switch: Switch, status: KillStatus, problem: str, now_s: float)
 
 
 def _repeated(switch: Switch, now_s: float) -> Step:
-    """Tell what must be told and was not, or not of late."""
+    """Tell an engagement that was found, and again each minute that the stop is not confirmed."""
     acts: tuple[Act, ...] = (TellEngaged(),) if switch.untold else ()
     switch = replace(switch, untold=False)
     if switch.status.state != "UNCONFIRMED":

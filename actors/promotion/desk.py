@@ -439,7 +439,7 @@ class Desk:
         if line.before is None:
             raise Conflict(f"{line.seq} was written by an older fundops, which kept no more of it")
         earlier, gone = self._without_cause(line, line.before, book, now_us)
-        # A freeze since, or its end, is an act of its own that this does not undo.
+        # A later freeze or unfreeze is an act of its own, and stays.
         keeps = schema.freeze_changed_since(book.rows, line)
         change = core.voided(
             strategy,

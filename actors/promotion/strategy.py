@@ -87,7 +87,7 @@ class Strategy(msgspec.Struct, frozen=True, gc=False):
     budget_minor: int | None = None  # capital at full size; None: the fund's capital
     # Real capital beyond the bound of all, which a person allowed; it ends with the stage.
     over_minor: int = 0
-    over_bound_minor: int = 0  # what the bound was then: beyond a lower one nothing is allowed
+    over_bound_minor: int = 0  # the bound at that time; beyond a lower one nothing is allowed
     streak: int = 0  # sessions in a row at whose end the gate passed
     streak_gate: str = ""  # the hash of that gate
     # When the last few sessions ended that the host named, in any episode; (): a calendar says it.

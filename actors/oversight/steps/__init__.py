@@ -12,7 +12,7 @@ from .breaks import BreaksStep
 from .clock import ClockStep
 from .engine import DoubtsStep, EngineStep, FeedsStep
 from .failures import FailuresStep
-from .fees import FeesStep, OwedFeesStep
+from .fees import FeesStep
 from .guard import GuardStep
 from .ledger import LedgerStep
 from .marks import MarksStep
@@ -40,7 +40,8 @@ STEPS: tuple[type[Step], ...] = (
     DoubtsStep,
     SessionsStep,
     FailuresStep,
-    OwedFeesStep,
+    # Fees of an earlier tick or life: NAV counts one as booked by the totals, or as owed.
+    FeesStep,
     TotalsStep,
     GuardStep,
     PausesStep,

@@ -14,7 +14,7 @@ from ..round import Effects, Round
 from ..settings import OversightSettings
 from .step import Step
 
-__all__ = ["FeesStep", "OwedFeesStep"]
+__all__ = ["FeesStep"]
 
 log = logging.getLogger("fundops.oversight")
 
@@ -49,10 +49,3 @@ class FeesStep(Step):
         totals = await self.ports.ask("ledger", ReadTotals())
         left = tuple(fee for fee in memory.owed if fee not in due)
         return Effects(totals=totals, memory=replace(memory, owed=left))
-
-
-class OwedFeesStep(FeesStep):
-    """Books the fees of an earlier tick or life before NAV is taken.
-
-    NAV counts a fee as booked by the ledger's totals, and as owed by the record.
-    """

@@ -1,4 +1,4 @@
-"""The marker of the kill switch: what lies in its place, whatever it is, means engaged."""
+"""The marker of the kill switch: any file, pipe, folder or link in its place means engaged."""
 
 from __future__ import annotations
 
