@@ -315,8 +315,7 @@ class Desk:
                 f"has no record from {source!r} in this stage",
                 shown_as=instant(request.as_of_us),
             )
-        kept = [known for known in found if known not in gone]
-        after = refolded(strategy, kept, self._periods(), now_us)
+        after = self._without(strategy, found, gone, now_us)
         change = core.noted("discard", strategy, after, now_us, by=by, reason=reason)
         return self.changed(
             None, (change,), book, now_us, schema.discarded(gone, now_us, by, reason)
@@ -490,8 +489,18 @@ class Desk:
         limits = {"max_drawdown": hard.drawdown, "daily_loss": hard.session_loss}
         found = schema.records(book.rows, earlier, earlier.episode.number)
         gone = [known for known in found if _reaches(known.record, limits)]
+        return (self._without(earlier, found, gone, now_us) if gone else earlier), gone
+
+    def _without(
+        self,
+        strategy: Strategy,
+        found: Sequence[StoredRecord],
+        gone: Sequence[StoredRecord],
+        now_us: int,
+    ) -> Strategy:
+        """The strategy by the records that were found, but for those that are gone."""
         kept = [known for known in found if known not in gone]
-        return (refolded(earlier, kept, self._periods(), now_us) if gone else earlier), gone
+        return refolded(strategy, kept, self._periods(), now_us)
 
     def _retire(self, request: Retire, book: Book, now_us: int) -> Decided:
         strategy = book.find(request.strategy_id)
