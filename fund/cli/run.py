@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fundops.cli.given import arguments_of
 from fundops.cli.grammar import UsageError, Verb
-from fundops.wire.shell import shell_command
 
 if TYPE_CHECKING:
     from fundops.reader import FundReader
@@ -69,6 +68,7 @@ def existing(path: Path, command: str = "") -> Path:
         raise DatabaseError(path, f"is no file but {'a folder' if path.is_dir() else 'a device'}")
     if not path.exists():
         from fundops.wire.errors import DatabaseError
+        from fundops.wire.shell import shell_command
 
         made = f"`{shell_command('ledger begin CAPITAL --db', str(path))}` makes one"
         if _is_of_promotion(command):
@@ -115,6 +115,8 @@ def opened(path: Path) -> Iterator[FundReader]:
         except apsw.Error as error:
             if schema >= SCHEMA:
                 raise
+            from fundops.wire.shell import shell_command
+
             migrate = shell_command("migrate --db", str(path))
             way = f"it has schema {schema}: `{migrate}` brings it up to date"
             raise DatabaseError(path, f"cannot be read: {error}; {way}") from error
