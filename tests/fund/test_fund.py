@@ -523,9 +523,11 @@ async def test_a_stop_that_is_not_confirmed_is_asked_for_again_until_it_is() -> 
         world.controller.open_orders = 3
         assert (await world.fund.kill_switch.engage(reason="test", by="ann")).state == "ENGAGING"
         await world.tick()
+        await trio.testing.wait_all_tasks_blocked()
         assert (await world.fund.kill_switch.status()).state == "UNCONFIRMED"
         world.controller.open_orders = 0
         await world.tick()
+        await trio.testing.wait_all_tasks_blocked()
         assert (await world.fund.kill_switch.status()).state == "ENGAGED"
         await world.tick()
         calls = [call[1:3] for call in world.controller.calls if call[0] == "stop_all"]
@@ -1155,6 +1157,7 @@ async def test_a_kill_switch_whose_marker_cannot_be_read_counts_as_engaged(tmp_p
     async with virtual_fund(_running("a"), db_path=tmp_path / "x.db") as world:
         assert (await world.fund.kill_switch.status()).state != "OFF"
         await world.tick()
+        await trio.testing.wait_all_tasks_blocked()  # the report comes beside the tick
         assert (await world.fund.kill_switch.status()).state == "ENGAGED", "by the engine's report"
         assert not world.fund.may_trade("a")
 
